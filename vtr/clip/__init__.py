@@ -1,0 +1,1 @@
+"""The backbone: any Hugging Face dual encoder."""

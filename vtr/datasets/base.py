@@ -1,0 +1,58 @@
+"""The nouns that every dataset reader returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Video:
+    """One clip to be retrieved.
+
+    Args:
+        id: Unicode NFC; data, never a file name that we write.
+        path: The file, or None where the dataset expects it and the disk has none.
+        start_seconds: Start of the window, counted from the first frame; None is the beginning.
+        end_seconds: End of the window (exclusive); None is the end of the file.
+    """
+
+    id: str
+    path: Path | None
+    start_seconds: float | None = None
+    end_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Caption:
+    """One sentence that describes one video."""
+
+    id: str
+    video_id: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What a dataset's published annotation files say.
+
+    Args:
+        name: Option name of the reader.
+        video_ids: Every video that the annotations expect, in their order.
+        captions: Every caption, in the files' order.
+        splits: Split name to the ids in it ("train", "val", "test").
+        windows: Video id to (start_seconds, end_seconds) for clips cut out of longer files.
+        categories: Video id to category, where the dataset has categories.
+        groups: Video id to a labelled group of test queries, where the dataset has them.
+        annotation_files: The files that were recognised and read.
+    """
+
+    name: str
+    video_ids: tuple[str, ...]
+    captions: tuple[Caption, ...] = ()
+    splits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    windows: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
+    categories: Mapping[str, str] = field(default_factory=dict)
+    groups: Mapping[str, str] = field(default_factory=dict)
+    annotation_files: tuple[Path, ...] = ()

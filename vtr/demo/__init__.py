@@ -1,0 +1,1 @@
+"""The synthetic world and the tiny CLIP that ships with the package."""

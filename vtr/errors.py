@@ -1,0 +1,109 @@
+"""Every error a user can meet, as one tree.
+
+VtrError
+├── ConfigError            a setting that cannot be used (vtr.toml, a flag)
+│   └── UnknownNameError   a name that is not on the list; suggests the nearest
+├── DatasetError           annotation files that cannot be read or do not agree
+├── ModelError             a backbone that cannot be found or must not be used
+│   ├── ModelNotFoundError
+│   ├── HubOfflineError
+│   └── CheckpointError    missing or unexpected weights, wrong activation
+├── DecodeError            one video that cannot be read; carries the ledger class
+└── StoreError             the feature cache
+    ├── FingerprintError   made with other settings than those asked for
+    ├── ShardError         a shard that is damaged or not ours
+    ├── StoreLockedError   another run is writing
+    └── StoreWriteError    the disk refused
+
+A message says what happened, the value, what is allowed and what to try.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class VtrError(Exception):
+    """Base of all errors that are the user's or the input's, never a bug of ours."""
+
+
+class ConfigError(VtrError):
+    """A setting that cannot be used."""
+
+
+class UnknownNameError(ConfigError):
+    """A name that is not on the list of what exists.
+
+    Args:
+        kind: What the name should be, in the singular ("sampler").
+        name: What was asked for.
+        allowed: The names that exist.
+
+    >>> print(UnknownNameError("sampler", "unifrom", ["head", "uniform"]))
+    no sampler named 'unifrom'. Did you mean 'uniform'? Known: head, uniform
+    """
+
+    def __init__(self, kind: str, name: str, allowed: Iterable[str]) -> None:
+        names = sorted(allowed)
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        super().__init__(f"no {kind} named {name!r}.{hint} Known: {', '.join(names) or 'none'}")
+        self.name = name
+
+
+class DatasetError(VtrError):
+    """Annotation files that cannot be read or do not agree."""
+
+
+class ModelError(VtrError):
+    """A backbone that cannot be found or must not be used."""
+
+
+class ModelNotFoundError(ModelError):
+    """Neither a local folder nor a hub repository of this name exists."""
+
+
+class HubOfflineError(ModelError):
+    """The model is not in the local cache and the hub cannot be reached."""
+
+
+class CheckpointError(ModelError):
+    """Weights that do not fit the architecture they claim."""
+
+
+class DecodeError(VtrError):
+    """One video that cannot be read.
+
+    Args:
+        kind: The ledger class, such as "not-a-video"; see `vtr.extract.container.FAILURES`.
+        detail: One line: what happened, ending with the decoder's own last line where it gave one.
+    """
+
+    def __init__(self, kind: str, detail: str) -> None:
+        super().__init__(f"{kind}: {detail}")
+        self.kind = kind
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[type[DecodeError], tuple[str, str]]:
+        return type(self), (self.kind, self.detail)
+
+
+class StoreError(VtrError):
+    """The feature cache cannot be used as asked."""
+
+
+class FingerprintError(StoreError):
+    """The store was made with other settings than those asked for."""
+
+
+class ShardError(StoreError):
+    """A shard that is damaged, foreign or unsafe to read."""
+
+
+class StoreLockedError(StoreError):
+    """Another process is writing to this store."""
+
+
+class StoreWriteError(StoreError):
+    """The file system refused a write; what was published before is intact."""

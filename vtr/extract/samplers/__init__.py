@@ -1,0 +1,15 @@
+"""Frame samplers, one file each: which of a video's candidate frames to keep.
+
+A sampler is a module in this folder with
+
+- a docstring whose first line `vtr samplers` shows; formula, source and repairs below it;
+- `select(signals, num_frames, rng, *, option=default, ...) -> np.ndarray`: pure; returns exactly
+  `min(num_frames, len(signals))` indices, int64, unique, sorted, in range. Its keyword-only
+  arguments are the options users may set (`--sampler NAME:option=value`);
+- `NEEDS: frozenset[str]`: which signals it reads beside the time stamps ({"luma"} or empty);
+- `COST: str`: its cost class in a few words.
+
+Only `dense` may ignore `num_frames`. Random samplers draw from `rng` alone.
+"""
+
+HELPERS = ("base",)

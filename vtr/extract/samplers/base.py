@@ -1,0 +1,188 @@
+"""What a sampler sees, how users name one, and how its answer is checked."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import ModuleType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vtr.errors import ConfigError, UnknownNameError
+from vtr.extract import samplers
+from vtr.plugins import load_plugin, plugin_names
+
+Indices = NDArray[np.int64]
+OptionValue = bool | int | float | str
+
+
+@dataclass(frozen=True)
+class Signals:
+    """What samplers may look at, one entry per candidate frame.
+
+    Args:
+        pts_seconds: (N,) float64, presentation times, ascending, N >= 1.
+        luma: (N, h, w) uint8 thumbnails of the brightness, or None where no sampler asked.
+    """
+
+    pts_seconds: NDArray[np.float64]
+    luma: NDArray[np.uint8] | None = None
+
+    def __post_init__(self) -> None:
+        if self.pts_seconds.ndim != 1 or not len(self.pts_seconds):
+            raise ValueError(f"pts_seconds must be (N,) with N >= 1, is {self.pts_seconds.shape}")
+        if self.luma is not None and len(self.luma) != len(self.pts_seconds):
+            raise ValueError(f"{len(self.luma)} thumbnails for {len(self.pts_seconds)} candidates")
+
+    def __len__(self) -> int:
+        return len(self.pts_seconds)
+
+
+@dataclass(frozen=True)
+class SamplerChoice:
+    """One sampler with its options, as typed by a user.
+
+    Args:
+        name: Option name ("uniform").
+        options: Only the options that were set.
+    """
+
+    name: str
+    options: Mapping[str, OptionValue] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The canonical spelling, which names the selection in a store.
+
+        >>> SamplerChoice("motion", {"global_share": 0.25}).label
+        'motion:global_share=0.25'
+        """
+        pairs = [f"{key}={value}" for key, value in sorted(self.options.items())]
+        return ":".join([self.name, *pairs])
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The signals this sampler reads beside the time stamps."""
+        needs: frozenset[str] = _module(self.name).NEEDS
+        return needs
+
+    def select(self, signals: Signals, num_frames: int, *, seed: int, video_id: str) -> Indices:
+        """Returns the indices of the chosen candidates, checked against the contract.
+
+        Args:
+            signals: The candidates.
+            num_frames: The budget K, at least 1.
+            seed: Run seed; with the video id it fixes random choices.
+            video_id: Which video this is.
+
+        Raises:
+            ConfigError: K below 1, or a signal that this sampler needs is absent.
+        """
+        if num_frames < 1:
+            raise ConfigError(f"--frames is {num_frames}; a sampler needs at least 1 frame")
+        if "luma" in self.needs and signals.luma is None:
+            raise ConfigError(
+                f"sampler {self.name!r} compares pictures, but these candidates carry no "
+                "thumbnails. Extract again with this sampler named"
+            )
+        select = _module(self.name).select
+        chosen = select(signals, num_frames, sampler_rng(seed, video_id), **self.options)
+        budget = len(signals) if self.name == "dense" else min(num_frames, len(signals))
+        check_selection(chosen, num_candidates=len(signals), budget=budget, sampler=self.name)
+        return np.asarray(chosen, dtype=np.int64)
+
+
+def sampler_rng(seed: int, video_id: str) -> np.random.Generator:
+    """Returns the generator of one video: the same for any order, worker or machine."""
+    digest = hashlib.sha256(f"{seed}\0{video_id}".encode("utf-8", "backslashreplace")).digest()
+    return np.random.default_rng(int.from_bytes(digest[:16], "little"))
+
+
+def check_selection(
+    chosen: NDArray[np.int64], *, num_candidates: int, budget: int, sampler: str
+) -> None:
+    """Raises AssertionError where a sampler breaks its contract: that is a bug, not user error."""
+    indices = np.asarray(chosen)
+    assert indices.ndim == 1, f"{sampler}: indices of shape {indices.shape}"
+    assert np.issubdtype(indices.dtype, np.integer), f"{sampler}: dtype {indices.dtype}"
+    assert len(indices) == budget, f"{sampler}: {len(indices)} indices, not {budget}"
+    assert (np.diff(indices) > 0).all(), f"{sampler}: not sorted and unique: {indices}"
+    assert not budget or (indices[0] >= 0 and indices[-1] < num_candidates), (
+        f"{sampler}: out of range 0..{num_candidates - 1}: {indices}"
+    )
+
+
+def sampler_names() -> list[str]:
+    """Returns the names of all samplers."""
+    return plugin_names(samplers)
+
+
+def parse_samplers(text: str | Iterable[str]) -> tuple[SamplerChoice, ...]:
+    """Reads `--sampler`: names with options, separated by commas; `all` is every one.
+
+    >>> [choice.label for choice in parse_samplers("uniform, head")]
+    ['uniform', 'head']
+
+    Raises:
+        UnknownNameError: No such sampler or option.
+        ConfigError: An option value of the wrong type, or nothing named.
+    """
+    parts = text.split(",") if isinstance(text, str) else list(text)
+    words = [part.strip() for part in parts if part.strip()]
+    names = [name for word in words for name in (_everything() if word == "all" else [word])]
+    if not names:
+        raise ConfigError(f"--sampler is empty. Known: {', '.join(sampler_names())}")
+    choices = {choice.label: choice for choice in map(_parse_choice, names)}
+    return tuple(choices.values())
+
+
+def _everything() -> list[str]:
+    return [name for name in sampler_names() if name != "dense"]
+
+
+def _parse_choice(word: str) -> SamplerChoice:
+    name, *pairs = word.split(":")
+    defaults = sampler_options(name)
+    options: dict[str, OptionValue] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if key not in defaults:
+            raise UnknownNameError(f"option of sampler {name!r}", key, defaults)
+        if not equals:
+            raise ConfigError(f"sampler option {pair!r} has no value; write {key}=VALUE")
+        options[key] = _convert(name, key, value, defaults[key])
+    changed = {key: value for key, value in options.items() if value != defaults[key]}
+    return SamplerChoice(name, changed)
+
+
+def _convert(name: str, key: str, value: str, default: OptionValue) -> OptionValue:
+    converters: dict[type, Callable[[str], OptionValue]] = {
+        bool: lambda word: {"true": True, "false": False}[word.lower()],
+        int: int,
+        float: float,
+        str: str,
+    }
+    try:
+        return converters[type(default)](value)
+    except (ValueError, KeyError):
+        raise ConfigError(
+            f"sampler {name!r}: {key}={value!r} is not of type {type(default).__name__} "
+            f"(default {default})"
+        ) from None
+
+
+def sampler_options(name: str) -> dict[str, OptionValue]:
+    """Returns the options of a sampler with their defaults.
+
+    Raises:
+        UnknownNameError: No such sampler.
+    """
+    parameters = inspect.signature(_module(name).select).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def _module(name: str) -> ModuleType:
+    return load_plugin(samplers, name, kind="sampler")

@@ -1,0 +1,63 @@
+"""Atomic file publication: a file is either absent or whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from vtr.errors import StoreWriteError
+
+TEMPORARY_PREFIX = ".tmp-"
+
+
+def publish(path: Path, payload: bytes | memoryview) -> None:
+    """Writes `payload` to `path` so that no crash can leave half a file there.
+
+    Temporary file in the same folder, fsync, rename, fsync of the folder: after a power loss the
+    name holds the old content or the new one (order and need measured, see needs.md §4.2).
+
+    Args:
+        path: Final name; an existing file is replaced.
+        payload: The whole content.
+
+    Raises:
+        StoreWriteError: The file system refused (full, read-only, over quota); nothing is left.
+    """
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise StoreWriteError(
+            f"cannot write {path} ({len(payload):,} bytes): {error.strerror or error}. "
+            "What was written before is intact; free some space or choose another folder, "
+            "then run the same command again: it resumes."
+        ) from None
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_leftovers(folder: Path) -> list[str]:
+    """Deletes the temporary files that killed writers left in `folder`; returns their names.
+
+    Only the holder of the folder's write lock may call this.
+    """
+    removed = []
+    for path in sorted(folder.glob(f"{TEMPORARY_PREFIX}*")):
+        path.unlink(missing_ok=True)
+        removed.append(path.name)
+    return removed
