@@ -1,0 +1,97 @@
+"""Shared fixtures: small stores made through the real writer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+from vtr.features.rows import LedgerRow, VideoRow
+from vtr.features.shard import write_shard
+from vtr.features.spec import FeatureSpec
+
+# A loaded machine is slow, not wrong; no test asserts a time.
+settings.register_profile("vtr", deadline=None, print_blob=True)
+settings.load_profile("vtr")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder with real videos and reference numbers; tests marked `real` only."""
+    folder = os.environ.get("VTR_REAL_DATA")
+    if not folder:
+        pytest.skip("VTR_REAL_DATA is not set")
+    return Path(folder)
+
+
+@pytest.fixture
+def spec() -> FeatureSpec:
+    return FeatureSpec(
+        backbone="tiny",
+        revision="local",
+        weights_sha256="0" * 64,
+        embedding_dim=4,
+        compute_dtype="float32",
+        storage_dtype="float16",
+        preprocessing={"route": "fast", "size": [8, 8]},
+        candidate_fps=1.0,
+        num_frames=3,
+        samplers=("head", "uniform"),
+        seed=0,
+        versions={"av": "18"},
+    )
+
+
+def make_row(video_id: str, num_frames: int, spec: FeatureSpec, seed: int = 0) -> VideoRow:
+    """A row with random features; `head` takes the first two frames, `uniform` all."""
+    rng = np.random.default_rng([seed, num_frames])
+    if not num_frames:
+        return VideoRow.failed(
+            LedgerRow(video_id, "failed", "not-a-video: moov atom not found"), spec.embedding_dim
+        )
+    chosen = {label: np.arange(num_frames) for label in spec.samplers}
+    if "head" in chosen:
+        chosen["head"] = np.arange(min(2, num_frames))
+    return VideoRow(
+        LedgerRow(video_id, "ok", "", 1000 + seed, num_frames, num_frames / 2, 0.5, 320, 240),
+        rng.standard_normal((num_frames, spec.embedding_dim)).astype(np.float32),
+        np.arange(num_frames) / 2 + 0.5,
+        chosen,
+    )
+
+
+@pytest.fixture
+def build_store(tmp_path: Path, spec: FeatureSpec) -> Callable[..., Path]:
+    """Writes a store from frame counts per video, one list per shard."""
+
+    def build(shards: Sequence[Sequence[int]], **changes: object) -> Path:
+        folder = tmp_path / "features"
+        folder.mkdir(exist_ok=True)
+        ours = replace(spec, **changes)  # type: ignore[arg-type]
+        number = 0
+        for sequence, counts in enumerate(shards):
+            rows = []
+            for count in counts:
+                rows.append(make_row(f"vidéo {number}", count, ours, seed=number))
+                number += 1
+            write_shard(
+                folder,
+                rows,
+                spec=ours,
+                slot=(1, 1, sequence),
+                revision=0,
+                pad_embedding=np.arange(ours.embedding_dim, dtype=np.float32),
+            )
+        return folder
+
+    return build
+
+
+@pytest.fixture
+def row_factory(spec: FeatureSpec) -> Callable[..., VideoRow]:
+    return lambda video_id, count, seed=0: make_row(video_id, count, spec, seed)

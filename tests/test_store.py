@@ -1,0 +1,365 @@
+"""The cache: round trips, damage, foreign content, locks, a disk that refuses."""
+
+from __future__ import annotations
+
+import multiprocessing
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from vtr.errors import (
+    FingerprintError,
+    ShardError,
+    StoreError,
+    StoreLockedError,
+    StoreWriteError,
+    UnknownNameError,
+)
+from vtr.features import FeatureSpec, FeatureStore, LedgerRow, VideoRow
+from vtr.features.lock import write_lock
+from vtr.features.rows import MAX_ERROR_BYTES
+from vtr.features.shard import ShardName, list_shards, write_shard
+from vtr.files import publish, remove_leftovers
+
+Build = Callable[..., Path]
+PAD = np.arange(4, dtype=np.float32)
+
+
+def test_round_trip(build_store: Build, row_factory: Callable[..., VideoRow]) -> None:
+    store = FeatureStore(build_store([[3, 0, 5], [1, 2]]), sampler="uniform")
+    assert store.ids == ("vidéo 0", "vidéo 2", "vidéo 3", "vidéo 4")
+    assert store.input_ids == tuple(f"vidéo {n}" for n in range(5))
+    for number, count in [(0, 3), (2, 5), (3, 1), (4, 2)]:
+        row = row_factory("", count, number)
+        features = store[f"vidéo {number}"]
+        np.testing.assert_array_equal(features.frames, row.frames.astype(np.float16))
+        np.testing.assert_array_equal(features.pts_seconds, row.pts_seconds)
+    failed = store.ledger[1]
+    assert (failed.status, failed.reason) == ("failed", "not-a-video")
+    assert store.ledger[2] == row_factory("vidéo 2", 5, 2).ledger
+    np.testing.assert_array_equal(store.pad_embedding, PAD)
+    assert store.verify() == []
+
+
+def test_sampler_chooses_the_frames(build_store: Build) -> None:
+    folder = build_store([[3, 5], [1]])
+    head, everything = FeatureStore(folder, sampler="head"), FeatureStore(folder)
+    assert [len(head[i].frames) for i in head] == [2, 2, 1]
+    assert [len(everything[i].frames) for i in everything] == [3, 5, 1]
+    with pytest.raises(UnknownNameError, match="Did you mean 'uniform'"):
+        FeatureStore(folder, sampler="unifrm")
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_packed_equals_one_at_a_time(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory, spec: FeatureSpec
+) -> None:
+    """The gather over shards against a plain loop over videos."""
+    from_seed = np.random.default_rng(data.draw(st.integers(0, 1000)))
+    folder = tmp_path_factory.mktemp("store")
+    truth: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for sequence in range(data.draw(st.integers(1, 3))):
+        rows = []
+        for _ in range(data.draw(st.integers(0, 4))):
+            count = data.draw(st.integers(0, 5))
+            keep = np.flatnonzero(from_seed.random(count) < 0.6)
+            video_id = f"v{len(truth)}-{sequence}-{len(rows)}"
+            frames = from_seed.standard_normal((count, 4)).astype(np.float16)
+            chosen = {"head": keep, "uniform": np.arange(count)}
+            rows.append(VideoRow(LedgerRow(video_id, "ok"), frames, np.arange(count) / 3, chosen))
+            if count:
+                truth[video_id] = frames[keep], np.arange(count)[keep] / 3
+        write_shard(folder, rows, spec=spec, slot=(1, 1, sequence), revision=0, pad_embedding=PAD)
+    store = FeatureStore(folder, sampler="head")
+    assert set(store.ids) == set(truth)
+    ids = data.draw(st.lists(st.sampled_from(sorted(truth)), max_size=8)) if truth else []
+    for request in (ids, None):
+        packed = store.packed(request, dtype="float32")
+        wanted = list(store.ids) if request is None else request
+        assert packed.ids == tuple(wanted)
+        for v, video_id in enumerate(wanted):
+            part = slice(packed.offsets[v], packed.offsets[v + 1])
+            np.testing.assert_array_equal(packed.frames[part], truth[video_id][0])
+            np.testing.assert_array_equal(packed.pts_seconds[part], truth[video_id][1])
+        padded, mask = packed.padded()
+        assert mask.sum() == len(packed.frames)
+        np.testing.assert_array_equal(padded[mask], packed.frames)
+        assert not padded[~mask].any()
+
+
+def test_padding_can_be_the_tower_s_answer_to_a_blank_image(build_store: Build) -> None:
+    store = FeatureStore(build_store([[1, 3]]), sampler="uniform")
+    padded, mask = store.packed().padded(store.pad_embedding)
+    assert mask.tolist() == [[True, False, False], [True, True, True]]
+    np.testing.assert_array_equal(padded[0, 1], PAD)
+
+
+def test_same_rows_give_the_same_bytes(tmp_path: Path, spec: FeatureSpec, row_factory) -> None:
+    names = []
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        folder.mkdir()
+        rows = [row_factory("x", 3), row_factory("y", 0)]
+        path = write_shard(folder, rows, spec=spec, slot=(1, 1, 0), revision=0, pad_embedding=PAD)
+        names.append(path.name)
+    assert names[0] == names[1]
+
+
+def test_later_revision_replaces_the_earlier(
+    tmp_path: Path, spec: FeatureSpec, row_factory
+) -> None:
+    """What a crash between publishing a retry and deleting the old shard leaves behind."""
+    old = [row_factory("x", 0), row_factory("y", 2)]
+    new = [row_factory("x", 3), row_factory("y", 2)]
+    for revision, rows in enumerate([old, new]):
+        write_shard(tmp_path, rows, spec=spec, slot=(1, 1, 0), revision=revision, pad_embedding=PAD)
+    store = FeatureStore(tmp_path, sampler="uniform")
+    assert store.ids == ("x", "y")
+    assert [ShardName.parse(path.name).revision for path in store.superseded] == [0]
+    assert len(list_shards(tmp_path)[0]) == 1
+
+
+def test_an_id_stored_twice_is_reported_and_the_first_counts(
+    tmp_path: Path, spec: FeatureSpec, row_factory
+) -> None:
+    for part in (1, 2):
+        rows = [row_factory("x", part)]
+        write_shard(tmp_path, rows, spec=spec, slot=(2, part, 0), revision=0, pad_embedding=PAD)
+    store = FeatureStore(tmp_path, sampler="uniform")
+    assert (len(store), store.duplicates, len(store["x"].frames)) == (1, ["x"], 1)
+
+
+def test_missing_ids_say_why(build_store: Build) -> None:
+    store = FeatureStore(build_store([[2, 0]]), sampler="head")
+    with pytest.raises(StoreError, match="'vidéo 1' has no features: not-a-video: moov"):
+        store["vidéo 1"]
+    with pytest.raises(StoreError, match="'nobody' is not in"):
+        store.packed(["nobody"])
+    assert "vidéo 1" not in store
+
+
+def test_no_store(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"is empty. Run `vtr extract`"):
+        FeatureStore(tmp_path)
+    with pytest.raises(StoreError, match="does not exist"):
+        FeatureStore(tmp_path / "absent")
+
+
+def test_long_errors_and_odd_ids_survive(tmp_path: Path, spec: FeatureSpec) -> None:
+    ids = ["a/b", "../../x", "new\nline", 'quo"te', "emoji 🎬", "." * 300, "العربية", "NUL", ""]
+    rows = [VideoRow.failed(LedgerRow(i, "failed", "decode-error: " + "ü" * 400), 4) for i in ids]
+    write_shard(tmp_path, rows, spec=spec, slot=(1, 1, 0), revision=0, pad_embedding=PAD)
+    ledger = FeatureStore(tmp_path).ledger
+    assert [row.id for row in ledger] == ids
+    assert all(len(row.error.encode()) in (MAX_ERROR_BYTES - 1, MAX_ERROR_BYTES) for row in ledger)
+
+
+def test_different_settings_are_refused_by_name(build_store: Build, spec: FeatureSpec) -> None:
+    folder = build_store([[1]])
+    other = replace(spec, preprocessing={"route": "exact", "size": [8, 8]}, seed=7)
+    write_shard(folder, [], spec=other, slot=(1, 1, 1), revision=0, pad_embedding=PAD)
+    with pytest.raises(FingerprintError) as caught:
+        FeatureStore(folder)
+    assert "preprocessing.route is 'fast', asked 'exact'; seed is 0, asked 7" in str(caught.value)
+
+
+def test_flipped_byte_is_found(build_store: Build) -> None:
+    folder = build_store([[3], [3]])
+    path = sorted(folder.glob("*.h5"))[1]
+    payload = bytearray(path.read_bytes())
+    with h5py.File(path) as file:
+        payload[file["frame/embedding"].id.get_offset() + 1] ^= 1
+    path.write_bytes(payload)
+    assert FeatureStore(folder).verify() == [path.name]
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, 0.5, -1])
+def test_cut_shard_is_refused(build_store: Build, keep: float) -> None:
+    path = next(build_store([[3, 2]]).glob("*.h5"))
+    payload = path.read_bytes()
+    size = int(len(payload) * keep) if isinstance(keep, float) else keep
+    path.write_bytes(payload[:size])
+    with pytest.raises(ShardError, match="Move it away and run the extraction again"):
+        FeatureStore(path.parent)
+
+
+def _reuse_name(path: Path, change: Callable[[h5py.File], None]) -> None:
+    with h5py.File(path, "r+") as file:
+        change(file)
+
+
+def _external(file: h5py.File) -> None:
+    del file["frame/embedding"]
+    file.create_dataset(
+        "frame/embedding", (2, 4), "float16", external=[("/etc/passwd", 0, h5py.h5f.UNLIMITED)]
+    )
+
+
+def _soft_link(file: h5py.File) -> None:
+    file.move("frame/embedding", "elsewhere")
+    file["frame/embedding"] = h5py.SoftLink("/elsewhere")
+
+
+def _external_link(file: h5py.File) -> None:
+    del file["video"]
+    file["video"] = h5py.ExternalLink("other.h5", "/video")
+
+
+def _virtual(file: h5py.File) -> None:
+    del file["frame/embedding"]
+    layout = h5py.VirtualLayout((2, 4), "float16")
+    layout[:] = h5py.VirtualSource("other.h5", "data", (2, 4))
+    file.create_virtual_dataset("frame/embedding", layout)
+
+
+def _object_ids(file: h5py.File) -> None:
+    del file["video/id"]
+    file.create_dataset("video/id", data=["x"], dtype=h5py.string_dtype())
+
+
+def _compressed(file: h5py.File) -> None:
+    del file["frame/embedding"]
+    file.create_dataset("frame/embedding", data=np.zeros((2, 4), "float16"), compression="gzip")
+
+
+def _absent(file: h5py.File) -> None:
+    del file["pad_embedding"]
+
+
+def _rows_outside(file: h5py.File) -> None:
+    file["selection/head/row"][:] = 99
+
+
+def _bad_offset(file: h5py.File) -> None:
+    file["video/frame_offset"][:] = [0, 1]
+
+
+def _bad_status(file: h5py.File) -> None:
+    file["video/status"][:] = 9
+
+
+def _other_spec(file: h5py.File) -> None:
+    file.attrs["spec"] = file.attrs["spec"].replace('"seed":0', '"seed":1')
+
+
+def _future_schema(file: h5py.File) -> None:
+    file.attrs["spec"] = file.attrs["spec"].replace('"schema":1', '"schema":2')
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_external, "'frame/embedding' is not stored plainly"),
+        (_soft_link, "'frame/embedding' is absent or a link to elsewhere"),
+        (_external_link, "is absent or a link to elsewhere"),
+        (_virtual, "'frame/embedding' is not stored plainly"),
+        (_object_ids, "'video/id' holds object"),
+        (_compressed, "'frame/embedding' is not stored plainly"),
+        (_absent, "'pad_embedding' is absent"),
+        (_rows_outside, "inconsistent selection/head"),
+        (_bad_offset, "inconsistent video/frame_offset"),
+        (_bad_status, "inconsistent video/status"),
+        (_other_spec, "its fingerprint does not fit its spec"),
+        (_future_schema, "schema 2; this vtr reads schema 1"),
+    ],
+)
+def test_foreign_content_is_refused(
+    build_store: Build, change: Callable[[h5py.File], None], message: str
+) -> None:
+    path = next(build_store([[2]]).glob("*.h5"))
+    _reuse_name(path, change)
+    with pytest.raises(ShardError, match=message):
+        FeatureStore(path.parent)
+
+
+def test_not_hdf5_at_all(tmp_path: Path) -> None:
+    name = ShardName(1, 1, 0, 0, "0" * 64)
+    (tmp_path / str(name)).write_bytes(b"hello" * 100)
+    with pytest.raises(ShardError, match="not a readable shard"):
+        FeatureStore(tmp_path)
+
+
+def _hold(folder: Path, part: tuple[int, int], held: object, leave: object) -> None:
+    with write_lock(folder, part=part):
+        held.set()  # type: ignore[attr-defined]
+        leave.wait(30)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "free"),
+    [
+        ((1, 1), (1, 1), False),
+        ((1, 1), (1, 2), False),
+        ((1, 2), (1, 1), False),
+        ((1, 2), (1, 2), False),
+        ((1, 2), (2, 2), True),
+    ],
+)
+def test_one_writer_at_a_time(
+    tmp_path: Path, first: tuple[int, int], second: tuple[int, int], free: bool
+) -> None:
+    context = multiprocessing.get_context("spawn")
+    held, leave = context.Event(), context.Event()
+    process = context.Process(target=_hold, args=(tmp_path, first, held, leave))
+    process.start()
+    try:
+        assert held.wait(30)
+        if free:
+            with write_lock(tmp_path, part=second):
+                pass
+        else:
+            with pytest.raises(StoreLockedError, match=r"being written by .*--features DIR"):
+                write_lock(tmp_path, part=second).__enter__()
+    finally:
+        leave.set()
+        process.join()
+    with write_lock(tmp_path, part=second):
+        pass
+
+
+def test_lock_file_of_a_dead_process_is_harmless(tmp_path: Path) -> None:
+    (tmp_path / ".lock").write_text("process 999999 on elsewhere\n")
+    with write_lock(tmp_path):
+        assert "999999" not in (tmp_path / ".lock").read_text()
+
+
+def test_full_disk_is_a_clear_error_and_nothing_is_left(build_store: Build) -> None:
+    folder = build_store([[3]])
+    before = sorted(path.name for path in folder.iterdir())
+    code = f"""
+import resource, sys
+from pathlib import Path
+from vtr.errors import StoreWriteError
+from vtr.files import publish
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+try:
+    publish(Path({str(folder)!r}) / "big", b"x" * 5000)
+except StoreWriteError as error:
+    sys.exit(f"refused: {{error}}")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "refused: cannot write" in done.stderr
+    assert "File too large" in done.stderr
+    assert "it resumes" in done.stderr
+    assert sorted(path.name for path in folder.iterdir()) == before
+    assert FeatureStore(folder).verify() == []
+
+
+def test_leftovers_of_killed_writers_go(build_store: Build) -> None:
+    folder = build_store([[3]])
+    (folder / ".tmp-1234-shard").write_bytes(b"half")
+    assert len(FeatureStore(folder)) == 1
+    assert remove_leftovers(folder) == [".tmp-1234-shard"]
+
+
+def test_publish_names_the_folder_that_is_gone(tmp_path: Path) -> None:
+    with pytest.raises(StoreWriteError, match="No such file or directory"):
+        publish(tmp_path / "absent" / "x", b"")

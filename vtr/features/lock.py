@@ -1,0 +1,64 @@
+"""One writer at a time per store; the lock dies with its holder."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from vtr.errors import StoreLockedError, StoreWriteError
+
+
+@contextmanager
+def write_lock(folder: Path, *, part: tuple[int, int] = (1, 1)) -> Iterator[None]:
+    """Holds the store for writing.
+
+    A whole run excludes every other; the parts `i/n` of one split plan (one per machine) exclude
+    whole runs and a second run of the same part, not each other. The kernel releases the lock
+    when the process ends, however it ends, so a lock file left by a dead process is harmless.
+
+    Args:
+        folder: The store; made if absent.
+        part: (i, n) of `--shard i/n`.
+
+    Raises:
+        StoreLockedError: Held by another run; names its process and machine.
+        StoreWriteError: The folder cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreWriteError(f"cannot make the folder {folder}: {error.strerror}") from None
+    whole = part[1] == 1
+    with ExitStack() as stack:
+        stack.enter_context(_flock(folder / ".lock", fcntl.LOCK_EX if whole else fcntl.LOCK_SH))
+        if not whole:
+            name = f".lock-{part[0]}of{part[1]}"
+            stack.enter_context(_flock(folder / name, fcntl.LOCK_EX))
+        yield
+
+
+@contextmanager
+def _flock(path: Path, mode: int) -> Iterator[None]:
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise StoreWriteError(f"cannot write {path}: {error.strerror}") from None
+    try:
+        try:
+            fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.read(descriptor, 200).decode(errors="replace").strip() or "another process"
+            raise StoreLockedError(
+                f"{path.parent} is being written by {holder}. Wait for it to end, or extract into "
+                "another folder with --features DIR"
+            ) from None
+        if mode == fcntl.LOCK_EX:
+            os.truncate(descriptor, 0)
+            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,90 @@
+"""One video's row: what the ledger says of it, and its features where it has any."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+Status = Literal["ok", "partial", "failed"]
+STATUSES: tuple[str, ...] = get_args(Status)
+MAX_ERROR_BYTES = 500
+
+
+@dataclass(frozen=True)
+class VideoFeatures:
+    """The cached features of one video.
+
+    Args:
+        id: Video id.
+        frames: (K, D) floating point, not normalised, in presentation order.
+        pts_seconds: (K,) float64, presentation times of these frames.
+    """
+
+    id: str
+    frames: NDArray[np.floating[Any]]
+    pts_seconds: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        if self.frames.ndim != 2 or self.pts_seconds.shape != self.frames.shape[:1]:
+            raise ValueError(
+                f"frames must be (K, D) and pts_seconds (K,); are {self.frames.shape} and "
+                f"{self.pts_seconds.shape}"
+            )
+
+
+@dataclass(frozen=True)
+class LedgerRow:
+    """What became of one input.
+
+    Args:
+        id: Video id.
+        status: "ok", "partial" (frames before a fault) or "failed" (no frames).
+        error: "class: detail" for partial and failed, else empty.
+        file_bytes: Size of the file that was read; -1 where there was none.
+        num_candidates: Frames the samplers chose from.
+        duration_seconds: Counted from the decoded frames, not from a header.
+        start_seconds: Presentation time of the first frame.
+        width: Pixels, after rotation.
+        height: Pixels, after rotation.
+    """
+
+    id: str
+    status: Status
+    error: str = ""
+    file_bytes: int = -1
+    num_candidates: int = 0
+    duration_seconds: float = 0.0
+    start_seconds: float = 0.0
+    width: int = 0
+    height: int = 0
+
+    @property
+    def reason(self) -> str:
+        """The failure class: what stands before the first colon of `error`."""
+        return self.error.partition(":")[0]
+
+
+@dataclass(frozen=True)
+class VideoRow:
+    """A ledger row with its features, ready to be stored.
+
+    Args:
+        ledger: What became of the input.
+        frames: (R, D), R = 0 where it failed.
+        pts_seconds: (R,) float64.
+        selections: Sampler label to (k,) indices into the R frames.
+    """
+
+    ledger: LedgerRow
+    frames: NDArray[np.floating[Any]]
+    pts_seconds: NDArray[np.float64]
+    selections: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+
+    @classmethod
+    def failed(cls, ledger: LedgerRow, embedding_dim: int) -> VideoRow:
+        """Returns a row without frames."""
+        return cls(ledger, np.zeros((0, embedding_dim), np.float32), np.zeros(0))

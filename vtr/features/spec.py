@@ -1,0 +1,94 @@
+"""Everything that decides the numbers in a store, and its fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from vtr.errors import ShardError
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """What a store's numbers depend on; two stores with equal specs may be mixed.
+
+    Args:
+        backbone: Hub id or folder name of the dual encoder.
+        revision: Commit hash on the hub, or "local".
+        weights_sha256: Digest of the weights, independent of the file format.
+        embedding_dim: D.
+        compute_dtype: dtype of the tower ("float32").
+        storage_dtype: dtype in the shards ("float16").
+        preprocessing: Size, crop, mean, std, filter and route, as JSON values.
+        candidate_fps: Candidate rate in frames per second; None is every frame.
+        num_frames: Budget K of the samplers; None where only `dense` was asked for.
+        samplers: Labels of the samplers, with their options, sorted.
+        seed: Seed of the random samplers.
+        versions: Versions of the libraries that decode, resize and encode.
+    """
+
+    backbone: str
+    revision: str
+    weights_sha256: str
+    embedding_dim: int
+    compute_dtype: str
+    storage_dtype: str
+    preprocessing: Mapping[str, Any]
+    candidate_fps: float | None
+    num_frames: int | None
+    samplers: tuple[str, ...]
+    seed: int
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Returns the canonical JSON: sorted keys, no spaces; what the fingerprint digests."""
+        return json.dumps({"schema": SCHEMA, **asdict(self)}, sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> FeatureSpec:
+        """Reads `to_json`'s answer.
+
+        Raises:
+            ShardError: Not JSON, another schema, or other fields than ours.
+        """
+        try:
+            values = json.loads(text)
+            schema = values.pop("schema")
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise ShardError(f"the spec is not readable: {error}") from None
+        if schema != SCHEMA:
+            raise ShardError(f"schema {schema!r}; this vtr reads schema {SCHEMA}")
+        if set(values) != {f.name for f in fields(cls)}:
+            odd = sorted(set(values) ^ {f.name for f in fields(cls)})
+            raise ShardError(f"the spec's fields differ from ours: {', '.join(odd)}")
+        return cls(**{**values, "samplers": tuple(values["samplers"])})
+
+    @property
+    def fingerprint(self) -> str:
+        """The sha256 of the canonical JSON, as 64 hexadecimal digits."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def differences(self, other: FeatureSpec) -> list[tuple[str, Any, Any]]:
+        """Returns (field, ours, theirs) for every field in which two specs differ.
+
+        Fields of nested mappings are named with a dot ("preprocessing.route").
+        """
+        ours, theirs = (
+            dict(_flat(json.loads(self.to_json()))),
+            dict(_flat(json.loads(other.to_json()))),
+        )
+        names = sorted(ours.keys() | theirs.keys())
+        return [(n, ours.get(n), theirs.get(n)) for n in names if ours.get(n) != theirs.get(n)]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

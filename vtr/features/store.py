@@ -1,0 +1,258 @@
+"""The feature cache as a mapping: video id to cached features, over all shards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vtr.errors import FingerprintError, StoreError, UnknownNameError
+from vtr.features.reader import Shard, open_shard, verify_checksum
+from vtr.features.rows import LedgerRow, VideoFeatures
+from vtr.features.shard import list_shards
+from vtr.features.spec import FeatureSpec
+
+Index = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class PackedFrames:
+    """The features of several videos in one array, without padding.
+
+    Args:
+        ids: V video ids.
+        frames: (R, D) all frames, video after video.
+        pts_seconds: (R,) float64 presentation times.
+        offsets: (V+1,) int64; video v has rows offsets[v] to offsets[v + 1].
+    """
+
+    ids: tuple[str, ...]
+    frames: NDArray[np.floating[Any]]
+    pts_seconds: NDArray[np.float64]
+    offsets: Index
+
+    def padded(
+        self, fill: NDArray[np.floating[Any]] | None = None
+    ) -> tuple[NDArray[np.floating[Any]], NDArray[np.bool_]]:
+        """Returns (frames (V, T, D), mask (V, T)), left-aligned, T the longest video.
+
+        Args:
+            fill: (D,) what stands in padded places; zeros by default.
+        """
+        lengths = np.diff(self.offsets)
+        mask = np.arange(lengths.max(initial=0)) < lengths[:, None]  # (V, T)
+        padded = np.zeros((*mask.shape, self.frames.shape[1]), self.frames.dtype)
+        if fill is not None:
+            padded[:] = fill
+        padded[mask] = self.frames
+        return padded, mask
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """For one sampler: where each video's rows lie. All arrays run over the usable videos."""
+
+    first: Index
+    count: Index
+    selections: tuple[Index, ...] | None
+
+
+class FeatureStore(Mapping[str, VideoFeatures]):
+    """A folder of shards, read as one mapping from video id to `VideoFeatures`.
+
+    Iteration and `len` cover the videos that have features; `ledger` covers every input. Opening
+    reads the ledgers only; features are mapped and read when touched.
+
+    Args:
+        folder: The store.
+        sampler: Whose frames to return; the only sampler of the store by default. `None` on a
+            store of several samplers returns all frames.
+
+    Raises:
+        StoreError: No store there, or damaged shards.
+        FingerprintError: The shards do not belong together.
+    """
+
+    def __init__(self, folder: str | Path, *, sampler: str | None = None) -> None:
+        self.folder = Path(folder)
+        names, self.superseded = list_shards(self.folder)
+        if not names:
+            what = "is empty" if self.folder.is_dir() else "does not exist"
+            raise StoreError(f"no features: {self.folder} {what}. Run `vtr extract` first")
+        self.shards: tuple[Shard, ...] = tuple(open_shard(path, name) for name, path in names)
+        self.spec: FeatureSpec = self.shards[0].spec
+        for shard in self.shards[1:]:
+            require_same(self.spec, shard.spec, what=f"{shard.path.name} and its neighbours")
+        if sampler is not None and sampler not in self.spec.samplers:
+            raise UnknownNameError(f"selection in {self.folder}", sampler, self.spec.samplers)
+        only = self.spec.samplers[0] if len(self.spec.samplers) == 1 else None
+        self.sampler = sampler or only
+        self._index_videos()
+
+    def _index_videos(self) -> None:
+        """Finds each usable video's shard and place; of an id stored twice the first counts."""
+        seen: dict[str, tuple[int, int]] = {}
+        usable: list[tuple[str, int, int]] = []
+        self.duplicates: list[str] = []
+        for s, shard in enumerate(self.shards):
+            frames = np.diff(shard.frame_offset).tolist()
+            for v, video_id in enumerate(shard.ids):
+                if video_id in seen:
+                    self.duplicates.append(video_id)
+                    continue
+                seen[video_id] = (s, v)
+                if frames[v]:
+                    usable.append((video_id, s, v))
+        self._inputs = seen
+        self.ids = tuple(video_id for video_id, _, _ in usable)
+        self._position = {video_id: i for i, video_id in enumerate(self.ids)}
+        self._shard_of = np.array([s for _, s, _ in usable], np.int64)
+        self._video_of = np.array([v for _, _, v in usable], np.int64)
+
+    def __repr__(self) -> str:
+        return f"FeatureStore({str(self.folder)!r}, videos={len(self)}, sampler={self.sampler!r})"
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.ids)
+
+    def __contains__(self, video_id: object) -> bool:
+        return video_id in self._position
+
+    def __getitem__(self, video_id: str) -> VideoFeatures:
+        packed = self.packed([video_id])
+        return VideoFeatures(video_id, packed.frames, packed.pts_seconds)
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint that all shards share."""
+        return self.spec.fingerprint
+
+    @property
+    def input_ids(self) -> tuple[str, ...]:
+        """The ids of all inputs, failed ones too, in plan order."""
+        return tuple(self._inputs)
+
+    @property
+    def pad_embedding(self) -> NDArray[np.float32]:
+        """(D,) the tower's output for an all-zero normalised image."""
+        pad: NDArray[np.float32] = self.shards[0].columns["pad_embedding"]
+        return pad
+
+    @cached_property
+    def ledger(self) -> tuple[LedgerRow, ...]:
+        """One row per input, failed ones too, in plan order."""
+        rows = [shard.ledger() for shard in self.shards]
+        return tuple(rows[s][v] for s, v in self._inputs.values())
+
+    @cached_property
+    def _rows(self) -> _Rows:
+        offsets, selections = [], []
+        for shard in self.shards:
+            if self.sampler is None:
+                offsets.append(shard.frame_offset)
+            else:
+                rows, offset = shard.selection(self.sampler)
+                selections.append(rows)
+                offsets.append(offset)
+        pairs = list(zip(self._shard_of.tolist(), self._video_of.tolist(), strict=True))
+        first = np.array([offsets[s][v] for s, v in pairs], np.int64)
+        last = np.array([offsets[s][v + 1] for s, v in pairs], np.int64)
+        return _Rows(first, last - first, tuple(selections) if self.sampler else None)
+
+    def packed(self, ids: Sequence[str] | None = None, *, dtype: str | None = None) -> PackedFrames:
+        """Returns the frames of several videos in one array.
+
+        Args:
+            ids: Which videos, in this order; repeats allowed. All by default.
+            dtype: dtype of `frames`; as stored by default.
+
+        Raises:
+            StoreError: An id without features; names it and why.
+        """
+        which = self._positions(ids)
+        count = self._rows.count[which]
+        offsets = np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
+        shape = (int(offsets[-1]), self.spec.embedding_dim)
+        frames = np.empty(shape, dtype or self.spec.storage_dtype)
+        pts_seconds = np.empty(shape[0])
+        for s, videos in self._runs(which):
+            rows = self._shard_rows(s, which[videos])
+            place = slice(int(offsets[videos.start]), int(offsets[videos.stop]))
+            _gather(self.shards[s].frames, rows, frames[place])
+            _gather(self.shards[s].columns["frame/pts_seconds"], rows, pts_seconds[place])
+        names = self.ids if ids is None else tuple(ids)
+        return PackedFrames(names, frames, pts_seconds, offsets)
+
+    def _positions(self, ids: Sequence[str] | None) -> Index:
+        if ids is None:
+            return np.arange(len(self.ids))
+        try:
+            return np.array([self._position[video_id] for video_id in ids], np.int64)
+        except KeyError as error:
+            raise StoreError(self._absence(error.args[0])) from None
+
+    def _absence(self, video_id: str) -> str:
+        for row in self.ledger:
+            if row.id == video_id:
+                return f"video {video_id!r} has no features: {row.error or row.status}"
+        return f"video {video_id!r} is not in {self.folder} ({len(self)} videos are)"
+
+    def _runs(self, which: Index) -> Iterator[tuple[int, slice]]:
+        """Cuts a request into runs of neighbours that lie in one shard."""
+        shards = self._shard_of[which]
+        cuts = np.flatnonzero(np.diff(shards)) + 1
+        edges = [0, *cuts.tolist(), len(which)]
+        for start, stop in pairwise(edges):
+            if stop > start:
+                yield int(shards[start]), slice(start, stop)
+
+    def _shard_rows(self, s: int, videos: Index) -> slice | Index:
+        first, count = self._rows.first[videos], self._rows.count[videos]
+        total = int(count.sum())
+        if bool((first[1:] == first[:-1] + count[:-1]).all()):
+            place: slice | Index = slice(int(first[0]), int(first[0]) + total)
+        else:
+            starts = np.repeat(first - np.concatenate([[0], np.cumsum(count)[:-1]]), count)
+            place = starts + np.arange(total)
+        if self._rows.selections is None:
+            return place
+        rows = self._rows.selections[s][place]
+        # A sampler alone in its store chose every row: then a gather is a plain copy.
+        if len(rows) and rows[-1] - rows[0] == total - 1 and bool((np.diff(rows) == 1).all()):
+            return slice(int(rows[0]), int(rows[-1]) + 1)
+        return rows
+
+    def verify(self) -> list[str]:
+        """Reads every byte; returns the names of shards whose checksum does not fit."""
+        return [shard.path.name for shard in self.shards if not verify_checksum(shard)]
+
+
+def _gather(source: NDArray[Any], rows: slice | Index, out: NDArray[Any]) -> None:
+    if isinstance(rows, slice):
+        out[:] = source[rows]
+    elif source.dtype == out.dtype:
+        np.take(source, rows, axis=0, out=out, mode="clip")  # in range: checked when opened
+    else:
+        out[:] = source[rows]
+
+
+def require_same(stored: FeatureSpec, asked: FeatureSpec, *, what: str) -> None:
+    """Raises FingerprintError naming every field in which two specs differ."""
+    differences = stored.differences(asked)
+    if differences:
+        lines = "; ".join(
+            f"{name} is {ours!r}, asked {theirs!r}" for name, ours, theirs in differences
+        )
+        raise FingerprintError(
+            f"{what}: made with other settings: {lines}. Use the same settings, another folder "
+            "(--features DIR), or --overwrite to start it anew"
+        )
