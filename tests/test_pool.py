@@ -1,0 +1,163 @@
+"""The worker pool: order, deaths, hangs, memory, and a bounded buffer; with real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vtr.errors import VtrError
+from vtr.extract.pool import Outcome, PoolSettings, WorkerPool
+
+HANDLERS = """
+import os, signal, sys, time
+from vtr.errors import DecodeError
+
+def make(config):
+    def handle(job):
+        what, value = job
+        if what == "sleep":
+            time.sleep(value)
+        elif what == "segfault":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        elif what == "exit":
+            sys.stderr.write("assertion failed in the decoder\\n")
+            sys.stderr.flush()
+            os._exit(7)
+        elif what == "bad":
+            raise DecodeError("not-a-video", "moov atom not found")
+        elif what == "eat":
+            bytearray(value)
+        elif what == "bug":
+            raise KeyError("oops")
+        elif what == "bytes":
+            return {"n": value}, b"x" * value
+        return {"value": value, "config": config, "pid": os.getpid()}, b""
+    return handle
+
+def broken(config):
+    raise RuntimeError("no decoder here")
+"""
+
+Run = Callable[..., list[Outcome]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    (tmp_path / "pool_handlers.py").write_text(HANDLERS)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def go(jobs: list[Any], **settings: Any) -> list[Outcome]:
+        values = {"handler": "pool_handlers:make", "config": 5, "workers": 2, **settings}
+        with WorkerPool(PoolSettings(**values)) as pool:
+            return list(pool.run(jobs))
+
+    return go
+
+
+def test_answers_come_in_order(run: Run) -> None:
+    delays = [0.3, 0.0, 0.1, 0.0, 0.0]
+    outcomes = run([("sleep", delay) for delay in delays])
+    assert [outcome.header["value"] for outcome in outcomes] == delays
+    assert {outcome.header["config"] for outcome in outcomes} == {5}
+    assert 1 <= len({outcome.header["pid"] for outcome in outcomes}) <= 2
+
+
+@pytest.mark.parametrize(
+    ("job", "failure"),
+    [
+        (("bad", 0), ("not-a-video", "moov atom not found")),
+        (("segfault", 0), ("crashed", "the worker process died (signal SIGSEGV)")),
+        (
+            ("exit", 0),
+            ("crashed", "the worker process died (exit code 7): assertion failed in the decoder"),
+        ),
+        (("bug", 0), ("crashed", "the worker process died (exit code 1): KeyError: 'oops'")),
+        (
+            ("eat", 2 << 30),
+            (
+                "out-of-memory",
+                "the worker's memory limit was reached; raise it with --memory",
+            ),
+        ),
+        (("sleep", 60), ("timeout", "not done within 1 s (--timeout); the worker was killed")),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else str(value),
+)
+def test_a_bad_job_costs_only_itself(run: Run, job: Any, failure: tuple[str, str]) -> None:
+    jobs = [("sleep", 0), job, ("sleep", 0.01), ("sleep", 0.02)]
+    outcomes = run(jobs, timeout_seconds=1.0, memory_bytes=1 << 30)
+    assert outcomes[1].failure == failure
+    assert [outcomes[i].header["value"] for i in (0, 2, 3)] == [0, 0.01, 0.02]
+
+
+def test_workers_are_replaced_after_their_share(run: Run) -> None:
+    outcomes = run([("sleep", i) for i in [0] * 6], workers=1, recycle_after=2)
+    assert len({outcome.header["pid"] for outcome in outcomes}) == 3
+
+
+def test_a_worker_that_cannot_start_is_one_clear_error(run: Run) -> None:
+    with pytest.raises(
+        VtrError, match=r"could not start \(exit code 1\): RuntimeError: no decoder"
+    ):
+        run([("sleep", 0)], handler="pool_handlers:broken")
+
+
+def test_no_jobs_start_no_workers(run: Run) -> None:
+    assert run([]) == []
+
+
+def test_answers_wait_within_a_bounded_buffer(tmp_path: Path, run: Run) -> None:
+    settings = PoolSettings("pool_handlers:make", 0, workers=2, max_buffered_bytes=2_000_000)
+    with WorkerPool(settings) as pool:
+        answers = pool.run([("bytes", 1_000_000)] * 40)
+        next(answers)
+        time.sleep(1.0)  # the consumer is slow: work must stop, not pile up
+        # Two may be on their way when the buffer fills.
+        assert pool._buffered <= 4_000_000
+        assert sum(len(outcome.payload) for outcome in answers) == 39_000_000
+
+
+def test_leaving_early_kills_the_workers(run: Run) -> None:
+    pool = WorkerPool(PoolSettings("pool_handlers:make", 0, workers=2))
+    with pool:
+        answers = pool.run([("sleep", 0), *[("sleep", 60)] * 5])
+        pid = next(answers).header["pid"]
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_workers_do_not_outlive_a_killed_parent(tmp_path: Path, run: Run) -> None:
+    """Even one stuck in a decoder goes when its parent is killed."""
+    script = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+from vtr.extract.pool import PoolSettings, WorkerPool
+pool = WorkerPool(PoolSettings("pool_handlers:make", 0, workers=1))
+answers = pool.run([("sleep", 0), ("sleep", 600)])
+print(next(answers).header["pid"], flush=True)
+next(answers)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    time.sleep(0.2)
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    parent.stdout.close()
+    for _ in range(100):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        if Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z":
+            return  # dead, only not yet collected by init
+        time.sleep(0.05)
+    pytest.fail(f"worker {pid} is still running")

@@ -1,0 +1,283 @@
+"""Killable worker processes that answer in order, within a bounded number of bytes.
+
+A decoder can hang, crash or eat the memory on a bad file, and no exception handler helps then.
+So every job runs in a process of its own kind that can be killed: one that dies or outlives the
+wall-clock limit costs one answer, and a fresh process takes its place.
+
+Workers are started as plain `python -m` children over a socket pair instead of through
+`multiprocessing.Process`: nothing of the caller's main module is imported again, so scripts need
+no `__main__` guard and notebooks work.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
+from typing import IO, Any
+
+from vtr.errors import VtrError
+
+START_SECONDS = 180.0
+
+
+@dataclass(frozen=True)
+class PoolSettings:
+    """How jobs are run.
+
+    Args:
+        handler: "module:function"; the function takes `config` and returns the job handler.
+        config: Anything picklable, the same for every worker.
+        workers: Number of processes.
+        timeout_seconds: Wall-clock limit per job.
+        memory_bytes: Address space a worker may add after its start; 0 is no limit.
+        max_buffered_bytes: Answers that wait for their turn may hold this much.
+        recycle_after: Jobs after which a worker is replaced (decoders leak a little).
+    """
+
+    handler: str
+    config: Any
+    workers: int
+    timeout_seconds: float = 300.0
+    memory_bytes: int = 4 << 30
+    max_buffered_bytes: int = 256 << 20
+    recycle_after: int = 1000
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The answer to one job.
+
+    Args:
+        header: What the handler said; empty where it failed.
+        payload: Raw bytes that came with it.
+        failure: (class, detail) where the job failed, else None.
+        cpu_seconds: CPU time of the job; 0 where the worker died.
+    """
+
+    header: dict[str, Any]
+    payload: bytes = field(default=b"", repr=False)
+    failure: tuple[str, str] | None = None
+    cpu_seconds: float = 0.0
+
+
+class _Worker:
+    """One child process and what it is doing."""
+
+    def __init__(self, settings: PoolSettings) -> None:
+        self.connection, theirs = Pipe()
+        self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed in stop)
+        module, function = settings.handler.split(":")
+        paths = os.pathsep.join(path for path in sys.path if path)
+        environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "vtr.extract.worker", str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=self.errors,
+            env=environment,
+            process_group=0,  # Ctrl-C goes to the parent alone
+        )
+        theirs.close()
+        self.ready = False
+        self.job: int | None = None
+        self.num_jobs = 0
+        self.deadline = time.monotonic() + START_SECONDS
+        self.connection.send((module, function, settings.config, settings.memory_bytes))
+
+    def give(self, index: int, job: bytes, timeout_seconds: float) -> None:
+        self.job = index
+        self.num_jobs += 1
+        self.deadline = time.monotonic() + timeout_seconds
+        self.connection.send_bytes(job)
+
+    def last_words(self) -> str:
+        """Returns the last line the worker wrote to its error output."""
+        self.errors.seek(max(0, self.errors.seek(0, os.SEEK_END) - 4096))
+        lines = self.errors.read().decode(errors="replace").split("\n")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+    def stop(self) -> None:
+        self.connection.close()
+        self.process.kill()
+        self.process.wait()
+        self.errors.close()
+
+
+class WorkerPool:
+    """Runs jobs in worker processes; iterate over `run` for the outcomes, in the jobs' order.
+
+    Use as a context manager: leaving it kills the workers.
+    """
+
+    def __init__(self, settings: PoolSettings) -> None:
+        self.settings = settings
+        self._workers: list[_Worker] = []
+        self._done: dict[int, Outcome] = {}
+        self._buffered = 0
+        self._next = 0
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._problem: BaseException | None = None
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> WorkerPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Kills the workers and drops unfinished jobs."""
+        self._stopping = True
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def run(self, jobs: Sequence[Any]) -> Iterator[Outcome]:
+        """Yields one outcome per job, in order, while later jobs are already being worked on.
+
+        Raises:
+            VtrError: The workers cannot even start.
+        """
+        if not jobs:
+            return
+        self._thread = threading.Thread(target=self._serve, args=(jobs,), name="vtr-pool")
+        self._thread.start()
+        for index in range(len(jobs)):
+            with self._changed:
+                self._changed.wait_for(lambda i=index: i in self._done or self._problem)  # type: ignore[misc]
+                if index not in self._done:
+                    assert self._problem is not None
+                    raise self._problem
+                outcome = self._done.pop(index)
+                self._buffered -= len(outcome.payload)
+                self._next = index + 1
+            yield outcome
+        self.close()
+
+    def _serve(self, jobs: Sequence[Any]) -> None:
+        """Runs in a thread: hands out jobs and collects answers until all are done."""
+        try:
+            waiting = iter(range(len(jobs)))
+            upcoming = next(waiting, None)
+            finished = 0
+            while finished < len(jobs) and not self._stopping:
+                self._keep_staffed(len(jobs) - finished)
+                for worker in [w for w in self._workers if w.ready and w.job is None]:
+                    if upcoming is None or not self._may_start(upcoming):
+                        break
+                    if self._give(worker, upcoming, jobs[upcoming]):
+                        upcoming = next(waiting, None)
+                finished += self._collect()
+        except BaseException as error:  # noqa: BLE001  (handed to the consumer's thread)
+            with self._changed:
+                self._problem = error
+                self._changed.notify_all()
+        finally:
+            for worker in self._workers:
+                worker.stop()
+            self._workers.clear()
+
+    def _keep_staffed(self, remaining: int) -> None:
+        for worker in [w for w in self._workers if w.job is None]:
+            if worker.num_jobs >= self.settings.recycle_after:
+                self._dismiss(worker)
+        while len(self._workers) < min(self.settings.workers, remaining):
+            self._workers.append(_Worker(self.settings))
+
+    def _may_start(self, index: int) -> bool:
+        # The job the consumer waits for may always start, else a full buffer would never drain.
+        with self._changed:
+            return self._buffered < self.settings.max_buffered_bytes or index == self._next
+
+    def _give(self, worker: _Worker, index: int, job: Any) -> bool:
+        try:
+            worker.give(index, pickle.dumps(job), self.settings.timeout_seconds)
+        except (BrokenPipeError, ConnectionResetError):
+            worker.job = None  # it died idle; the job goes to another
+            self._dismiss(worker)
+            return False
+        return True
+
+    def _collect(self) -> int:
+        """Waits a moment for answers, deaths and deadlines; returns how many jobs ended."""
+        by_connection: dict[Any, _Worker] = {w.connection: w for w in self._workers}
+        now = time.monotonic()
+        patience = min([0.05, *(max(0.0, w.deadline - now) for w in self._workers)])
+        finished = 0
+        for ready in wait(list(by_connection), timeout=patience):
+            finished += self._hear(by_connection[ready])
+        for worker in list(self._workers):
+            busy = worker.job is not None or not worker.ready
+            if busy and time.monotonic() > worker.deadline:
+                finished += self._expire(worker)
+        return finished
+
+    def _hear(self, worker: _Worker) -> int:
+        try:
+            header, payload = _receive(worker.connection)
+        except (EOFError, ConnectionResetError, OSError):
+            return self._bury(worker)
+        if not worker.ready:
+            worker.ready = True
+            worker.deadline = float("inf")
+            return 0
+        index, worker.job, worker.deadline = worker.job, None, float("inf")
+        assert index is not None
+        cpu_seconds = header.pop("cpu_seconds", 0.0)
+        failure = (header["kind"], header["detail"]) if "kind" in header else None
+        self._finish(index, Outcome(header, payload, failure, cpu_seconds))
+        return 1
+
+    def _expire(self, worker: _Worker) -> int:
+        if not worker.ready:
+            raise VtrError(f"a worker process did not start within {START_SECONDS:.0f} s")
+        index = worker.job
+        assert index is not None
+        self._dismiss(worker)
+        limit = self.settings.timeout_seconds
+        detail = f"not done within {limit:g} s (--timeout); the worker was killed"
+        self._finish(index, Outcome({}, failure=("timeout", detail)))
+        return 1
+
+    def _bury(self, worker: _Worker) -> int:
+        """A worker died: its job, if it had one, failed."""
+        code = worker.process.wait()
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        words = worker.last_words()
+        index, ready = worker.job, worker.ready
+        self._dismiss(worker)
+        if not ready:
+            raise VtrError(f"a worker process could not start ({how}): {words or 'no message'}")
+        if index is None:
+            return 0
+        detail = f"the worker process died ({how})" + (f": {words}" if words else "")
+        self._finish(index, Outcome({}, failure=("crashed", detail)))
+        return 1
+
+    def _dismiss(self, worker: _Worker) -> None:
+        worker.stop()
+        self._workers.remove(worker)
+
+    def _finish(self, index: int, outcome: Outcome) -> None:
+        with self._changed:
+            self._done[index] = outcome
+            self._buffered += len(outcome.payload)
+            self._changed.notify_all()
+
+
+def _receive(connection: Connection) -> tuple[dict[str, Any], bytes]:
+    header: dict[str, Any] = json.loads(connection.recv_bytes(1 << 20))
+    return header, connection.recv_bytes()
