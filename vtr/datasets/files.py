@@ -1,0 +1,301 @@
+"""Which video files a folder holds, and which of them belong to the videos a dataset expects.
+
+Nothing is lost without a word: what looks like a video by its name is listed even where it cannot
+be one (a folder called x.mp4, a FIFO, a dangling link), so that it ends as a row of the ledger.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vtr.errors import ConfigError
+
+# fmt: off
+VIDEO_EXTENSIONS = frozenset({
+    ".3g2", ".3gp", ".asf", ".avi", ".divx", ".f4v", ".flv", ".gif", ".m2t", ".m2ts", ".m2v",
+    ".m4v", ".mkv", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".ogm", ".ogv", ".qt",
+    ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv", ".y4m",
+})
+# fmt: on
+# Lone surrogates and NUL: no UTF-8 file and no HDF5 string can hold them.
+_UNDECODABLE = re.compile("[\0\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class VideoListing:
+    """What a folder holds, in an order that depends on nothing but the names.
+
+    Args:
+        root: The folder.
+        names: Paths relative to it with `/`, as the disk has them (undecodable bytes are lone
+            surrogates), sorted by their raw bytes.
+        num_hidden: Entries skipped because their name starts with a dot.
+        num_other: Entries skipped because their extension is no video's.
+        unreadable: Folders below the root that could not be listed, each with the reason.
+    """
+
+    root: Path
+    names: tuple[str, ...]
+    num_hidden: int = 0
+    num_other: int = 0
+    unreadable: tuple[tuple[str, str], ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def path(self, name: str) -> Path:
+        """Returns the path of one of `names`."""
+        return self.root / name
+
+
+@dataclass(frozen=True)
+class VideoMatch:
+    """Which files belong to which expected ids.
+
+    Args:
+        paths: Id to its file; ids without a file are absent.
+        duplicates: Id to the further files that fit it as well, in the listing's order.
+        unexpected: Files that belong to no id.
+    """
+
+    paths: Mapping[str, Path]
+    duplicates: Mapping[str, tuple[Path, ...]]
+    unexpected: tuple[Path, ...]
+
+
+def require_folder(path: Path, *, what: str) -> Path:
+    """Returns `path` where it is a folder that can be listed.
+
+    Args:
+        path: The folder.
+        what: What to call it in an error ("--videos").
+
+    Raises:
+        ConfigError: It is missing, a file, or may not be read.
+    """
+    try:
+        with os.scandir(path):
+            return path
+    except FileNotFoundError:
+        reason = "there is no such folder"
+    except NotADirectoryError:
+        reason = "that is a file; name the folder that holds it"
+    except OSError as error:
+        reason = f"it cannot be listed ({error.strerror or error})"
+    raise ConfigError(f"{what} is {printable(str(path))}, but {reason}.")
+
+
+def find_videos(folder: Path) -> VideoListing:
+    """Lists the videos in `folder` and in all folders below it, by extension.
+
+    Hidden files and folders are skipped. A folder is entered once, however many links lead to it,
+    and under its real name where it has one here, so a new link never renames old videos. A folder
+    with a video's name is listed only where it holds no videos (else it is just a folder).
+
+    Args:
+        folder: Where to look.
+
+    Raises:
+        ConfigError: `folder` is missing or no folder.
+    """
+    walk = _Walk(require_folder(folder, what="the folder of videos"))
+    walk.run()
+    return VideoListing(
+        root=folder,
+        names=tuple(sorted(walk.names, key=os.fsencode)),
+        num_hidden=walk.num_hidden,
+        num_other=walk.num_other,
+        unreadable=tuple(sorted(walk.unreadable, key=lambda item: os.fsencode(item[0]))),
+    )
+
+
+def match_videos(listing: VideoListing, ids: Iterable[str]) -> VideoMatch:
+    """Finds the file of every expected id, whatever its folder and container.
+
+    In falling order an id fits: the path relative to the root, the file name, the file name
+    without extension, and, for ids that carry an extension of their own, any container in place of
+    it. A file taken by a better fit is not offered for a worse one. Of several equal fits the first
+    in the listing's order wins, regular files before anything else; the rest are duplicates.
+    Composed and decomposed Unicode are the same. Cost: one pass over ids and files per kind of fit.
+
+    Args:
+        listing: From `find_videos`.
+        ids: The expected ids.
+    """
+    open_ids = list(dict.fromkeys(ids))
+    open_files = [(name, video_id(name)) for name in listing.names]
+    paths: dict[str, Path] = {}
+    duplicates: dict[str, tuple[Path, ...]] = {}
+    for name_key, id_key in _FITS:
+        by_key: dict[str, list[str]] = {}
+        for name, identity in open_files:
+            by_key.setdefault(name_key(identity), []).append(name)
+        taken: set[str] = set()
+        for expected in open_ids:
+            fitting = by_key.get(id_key(_nfc(expected)), [])
+            if fitting:
+                files = _regular_first([listing.path(name) for name in fitting])
+                paths[expected] = files[0]
+                if len(files) > 1:
+                    duplicates[expected] = tuple(files[1:])
+                taken.update(fitting)
+        open_ids = [expected for expected in open_ids if expected not in paths]
+        open_files = [file for file in open_files if file[0] not in taken]
+    return VideoMatch(paths, duplicates, tuple(listing.path(name) for name, _ in open_files))
+
+
+def video_id(name: str) -> str:
+    r"""Returns the id of a file: its relative path in NFC; what UTF-8 cannot say is escaped.
+
+    >>> video_id("trips/caf\u0065\u0301.mp4") == "trips/caf\u00e9.mp4"
+    True
+    >>> print(video_id("caf\udce9.mp4"))
+    caf\xe9.mp4
+    """
+    return _nfc(escape_undecodable(name))
+
+
+def escape_undecodable(text: str) -> str:
+    r"""Returns `text` with lone surrogates and NUL, which no store can hold, as `\x..` or `\u....`.
+
+    Surrogates that stand for a raw byte of a file name become that byte.
+    """
+    return _UNDECODABLE.sub(_escaped, text)
+
+
+def is_undecodable(text: str) -> bool:
+    """Returns whether `text` holds something that `escape_undecodable` would change."""
+    return _UNDECODABLE.search(text) is not None
+
+
+def printable(text: str) -> str:
+    r"""Returns `text` safe for one line of a terminal: control characters are escaped.
+
+    >>> print(printable("two\nlines \x1b[31m"))
+    two\nlines \x1b[31m
+    """
+    shown = escape_undecodable(text)
+    if shown.isprintable():
+        return shown
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii")
+        for letter in shown
+    )
+
+
+@dataclass
+class _Walk:
+    """The state of one listing: real folders first, then what only links lead to."""
+
+    root: Path
+    names: list[str] = field(default_factory=list)
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+    num_hidden: int = 0
+    num_other: int = 0
+    _seen: set[tuple[int, int]] = field(default_factory=set)
+    _links: list[str] = field(default_factory=list)
+    _folders_with_video_names: list[str] = field(default_factory=list)
+
+    def run(self) -> None:
+        self._enter_tree("")
+        while self._links:
+            links, self._links = sorted(self._links, key=os.fsencode), []
+            for link in links:
+                self._enter_tree(link)
+        holding = {parent for name in self.names for parent in _parents(name)}
+        self.names += [name for name in self._folders_with_video_names if name not in holding]
+
+    def _enter_tree(self, start: str) -> None:
+        """Lists `start` and the real folders below it; links to folders are kept for later."""
+        stack = [start]
+        while stack:
+            folder = stack.pop()
+            try:
+                if self._is_new(folder):
+                    with os.scandir(self.root / folder) as entries:
+                        found = sorted(entries, key=lambda entry: os.fsencode(entry.name))
+                    stack += list(self._sort_out(folder, found))
+            except OSError as error:
+                self.unreadable.append((folder, error.strerror or str(error)))
+
+    def _is_new(self, folder: str) -> bool:
+        status = (self.root / folder).stat()
+        key = (status.st_dev, status.st_ino)
+        if key in self._seen:
+            return False
+        self._seen.add(key)
+        if folder and _has_video_name(folder):
+            self._folders_with_video_names.append(folder)
+        return True
+
+    def _sort_out(self, folder: str, entries: list[os.DirEntry[str]]) -> Iterator[str]:
+        """Records the files among `entries` and yields the real folders."""
+        for entry in entries:
+            name = f"{folder}/{entry.name}" if folder else entry.name
+            if entry.name.startswith("."):
+                self.num_hidden += 1
+            elif _is_folder(entry):
+                if entry.is_symlink():
+                    self._links.append(name)
+                else:
+                    yield name
+            elif _has_video_name(entry.name):
+                self.names.append(name)
+            else:
+                self.num_other += 1
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, or one that leads where we may not look
+        return False
+
+
+def _has_video_name(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in VIDEO_EXTENSIONS  # noqa: PTH122 - per file, hot
+
+
+def _parents(name: str) -> Iterator[str]:
+    while "/" in name:
+        name = name.rpartition("/")[0]
+        yield name
+
+
+def _regular_first(paths: list[Path]) -> list[Path]:
+    if len(paths) == 1:
+        return paths
+    return sorted(paths, key=lambda path: not path.is_file())
+
+
+def _nfc(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match.group())
+    if 0xDC80 <= code <= 0xDCFF:  # how Python spells the byte code - 0xDC00 of a file name
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def _whole(name: str) -> str:
+    return name
+
+
+def _last_part(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _stem(name: str) -> str:
+    last = _last_part(name)
+    return last.rpartition(".")[0] if _has_video_name(last) else last
+
+
+# (key of a file's id, key of an expected id), best fit first.
+_FITS = ((_whole, _whole), (_last_part, _whole), (_stem, _whole), (_stem, _stem))

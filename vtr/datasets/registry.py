@@ -1,0 +1,144 @@
+"""Datasets by name, and the files of the videos they expect."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vtr import datasets
+from vtr.datasets.base import Dataset, Video
+from vtr.datasets.files import (
+    VideoListing,
+    escape_undecodable,
+    find_videos,
+    is_undecodable,
+    match_videos,
+)
+from vtr.plugins import load_plugin, plugin_names
+
+DUPLICATE_ID = "duplicate-id"
+BAD_NAME = "bad-name"
+
+
+@dataclass(frozen=True)
+class VideoSurvey:
+    """What the disk has of a dataset.
+
+    Args:
+        videos: One per expected id, in the dataset's order; `path` is None where no file was found.
+        duplicates: Id to the further files that fit it and are left aside.
+        unexpected: Video files that belong to no id.
+        listing: All that was found.
+    """
+
+    videos: tuple[Video, ...]
+    duplicates: Mapping[str, tuple[Path, ...]]
+    unexpected: tuple[Path, ...]
+    listing: VideoListing
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The ids without a file, in the dataset's order."""
+        return tuple(video.id for video in self.videos if video.path is None)
+
+
+def dataset_names() -> list[str]:
+    """Returns the names of all datasets that can be read."""
+    return plugin_names(datasets)
+
+
+def load_dataset(name: str, *, annotations: Path | None = None, videos: Path) -> Dataset:
+    """Reads a dataset's published annotation files.
+
+    Args:
+        name: One of `dataset_names()`.
+        annotations: Where these files are; None for a dataset that needs none.
+        videos: The folder of its videos.
+
+    Raises:
+        UnknownNameError: No such dataset.
+        ConfigError: A folder is missing.
+        DatasetError: The annotation files cannot be read or do not agree.
+    """
+    dataset: Dataset = load_plugin(datasets, name, kind="dataset").load(annotations, videos)
+    return dataset
+
+
+def resolve_videos(dataset: Dataset, videos: Path) -> tuple[Video, ...]:
+    """Returns every video that `dataset` expects, in its order, with its file where there is one.
+
+    Args:
+        dataset: From `load_dataset`.
+        videos: The folder to search.
+
+    Raises:
+        ConfigError: `videos` is missing or no folder.
+    """
+    return survey_videos(dataset, videos).videos
+
+
+def survey_videos(dataset: Dataset, videos: Path) -> VideoSurvey:
+    """Like `resolve_videos`, with the duplicates and the files that nobody expects.
+
+    An id that the dataset holds several times (twins in different Unicode composition) gets one
+    file after the other.
+
+    Raises:
+        ConfigError: `videos` is missing or no folder.
+    """
+    listing = find_videos(videos)
+    match = match_videos(listing, dataset.video_ids)
+    found: list[Video] = []
+    used: Counter[str] = Counter()
+    for identity in dataset.video_ids:
+        first = match.paths.get(identity)
+        files = () if first is None else (first, *match.duplicates.get(identity, ()))
+        path = files[used[identity]] if used[identity] < len(files) else None
+        used[identity] += 1
+        start, end = dataset.windows.get(identity, (None, None))
+        found.append(Video(identity, path, start, end))
+    duplicates = {
+        identity: rest[used[identity] - 1 :]
+        for identity, rest in match.duplicates.items()
+        if rest[used[identity] - 1 :]
+    }
+    return VideoSurvey(tuple(found), duplicates, match.unexpected, listing)
+
+
+def unique_videos(videos: Iterable[Video]) -> tuple[tuple[Video, str | None], ...]:
+    """Gives every video an id of its own and says which ones must not be processed.
+
+    The first video of an id keeps it; the next one is called `id#duplicate-2` and so on. Ids are
+    put into NFC first, and what UTF-8 cannot say is escaped with backslashes.
+
+    Args:
+        videos: In the order that decides who is first.
+
+    Returns:
+        Each video in its place, with None or the class of its problem: "duplicate-id", or
+        "bad-name" where the id or the file name is not valid Unicode.
+    """
+    given = list(videos)
+    ids = [_stored_id(video.id) for video in given]
+    taken = set(ids)
+    copies: Counter[str] = Counter()
+    result: list[tuple[Video, str | None]] = []
+    for video, identity in zip(given, ids, strict=True):
+        copies[identity] += 1
+        repeated = copies[identity] > 1
+        own = identity
+        while repeated and own in taken:
+            own = f"{identity}#duplicate-{copies[identity]}"
+            copies[identity] += own in taken
+        taken.add(own)
+        bad = is_undecodable(video.id) or is_undecodable(str(video.path or ""))
+        problem = BAD_NAME if bad else DUPLICATE_ID if repeated else None
+        result.append((replace(video, id=own), problem))
+    return tuple(result)
+
+
+def _stored_id(identity: str) -> str:
+    return unicodedata.normalize("NFC", escape_undecodable(identity))
