@@ -1,0 +1,346 @@
+"""Opening one video file safely: local, regular, a real container, one decoder thread.
+
+FFmpeg opens far more than video files: URLs, playlists that name other files, devices, pictures.
+Here a path is looked at first (`os.stat`), handed over with the `file:` prefix, and both the
+protocols and the container formats are white-listed, so that neither a name (`concat:a|b`) nor a
+file's content (a playlist called `clip.mp4`) can make FFmpeg open anything else.
+
+Every failure is a `DecodeError` whose `kind` is a key of `FAILURES` and whose detail ends with
+FFmpeg's own last line, which is where the reason stands.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import av.error
+import av.logging
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from vtr.errors import DecodeError
+
+FAILURES: dict[str, str] = {
+    "not-found": "no file of this name",
+    "not-a-file": "a directory, pipe, socket or device",
+    "permission": "the file may not be read",
+    "bad-name": "a name that no file can have",
+    "empty-file": "zero bytes",
+    "refused": "a playlist, URL or other thing that would open further files",
+    "not-a-video": "no video container is recognised: cut before its index, damaged, or no video",
+    "no-video-stream": "sound or subtitles only, or cover art",
+    "no-frames": "a video stream from which no frame (of the window) comes",
+    "decode-error": "the decoder gave up",
+    "too-large": "more pixels per frame than the cap",
+    "too-long": "more frames than the cap",
+    "timeout": "more wall-clock time than the limit",
+    "out-of-memory": "more memory than the limit",
+    "crashed": "the decoding process died",
+    "duplicate-id": "another input has the same id",
+    "bad-features": "the encoder gave a row that is not finite",
+}
+
+# Demuxers of containers that hold video and never open a second file. What is not here is
+# refused: hls, concat, dash, sdp, image sequences, text art, devices.
+CONTAINERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpegts,mpeg,mpegvideo,asf,ogg,gif,rm,nut,"
+    "mxf,dv,ivf,m4v,h264,hevc,wtv"
+)
+_PLAYLISTS = frozenset({"hls", "concat", "concatf", "dash", "sdp", "rtsp", "webm_dash_manifest"})
+_PROTOCOL = re.compile(
+    r"[A-Za-z][A-Za-z0-9+.-]*:/"
+    r"|(async|cache|concatf?|crypto|data|fd|file|hls|lavfi|pipe|srt|subfile|tcp|udp|unix)[:,]"
+)
+_KEPT_LOG_LINES = 20
+
+# FFmpegError covers FFmpeg; PyAV itself raises the others.
+FFMPEG_ERRORS = (av.error.FFmpegError, OSError, EOFError, MemoryError, ValueError)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one video may cost.
+
+    Args:
+        max_pixels: Largest picture, width x height; the default admits 8K.
+        max_frames: Most frames of one file; the default is 18 hours at 30 per second.
+        max_packet_bytes: Compressed data held in memory; longer files are read twice instead.
+        max_frame_bytes: Decoded frames held in memory; what exceeds it is decoded twice instead.
+    """
+
+    max_pixels: int = 8192 * 4320
+    max_frames: int = 2_000_000
+    max_packet_bytes: int = 64 << 20
+    max_frame_bytes: int = 256 << 20
+
+
+class DecoderLog:
+    """The last error lines that FFmpeg logged for one open file.
+
+    Args:
+        lines: The list PyAV appends to: (level, part of FFmpeg, text).
+    """
+
+    def __init__(self, lines: list[tuple[int, str, str]]) -> None:
+        self._lines = lines
+
+    @property
+    def entries(self) -> list[tuple[str, str]]:
+        """(part of FFmpeg, text) of the last lines, oldest first."""
+        return [(part, text.strip()) for _, part, text in self._lines if text.strip()]
+
+    @property
+    def last_line(self) -> str:
+        """The decoder's own last line as `[part] text`, or an empty text."""
+        return next((f"[{part}] {text}" for part, text in reversed(self.entries)), "")
+
+    def trim(self) -> None:
+        """Forgets all but the last lines: a damaged file logs thousands."""
+        del self._lines[:-_KEPT_LOG_LINES]
+
+
+@dataclass(frozen=True)
+class VideoSource:
+    """An open video file and the one stream of it that is the video.
+
+    All reading and decoding goes through `demux` and `decode`, which turn FFmpeg's errors into
+    `DecodeError`.
+    """
+
+    path: Path
+    container: InputContainer
+    stream: VideoStream
+    limits: Limits
+    log: DecoderLog
+
+    def demux(self) -> Iterator[Packet[VideoStream]]:
+        """Yields the packets of the video stream in decoding order, without the flush packet.
+
+        Raises:
+            DecodeError: The container breaks off or is damaged.
+        """
+        packets = self.container.demux(self.stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except FFMPEG_ERRORS as error:
+                raise failure(error, self.log) from None
+            if packet is None:
+                return
+            # An empty packet would tell the decoder that the stream ends.
+            if packet.size:
+                yield packet
+
+    def decode(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
+        """Decodes one packet; None drains the decoder.
+
+        Raises:
+            DecodeError: This packet cannot be decoded; the next one may be.
+        """
+        try:
+            return self.stream.codec_context.decode(packet)
+        except FFMPEG_ERRORS as error:
+            raise failure(error, self.log) from None
+        finally:
+            self.log.trim()
+
+
+@contextmanager
+def open_video(path: Path | str, *, limits: Limits | None = None) -> Iterator[VideoSource]:
+    """Opens a local video file for decoding with one thread.
+
+    Chosen is the stream FFmpeg itself finds best; cover art is no video.
+
+    Args:
+        path: The file; never interpreted as a URL.
+        limits: Caps; the picture size is checked here and again by the decoder.
+
+    Raises:
+        DecodeError: With one of the kinds of `FAILURES`.
+    """
+    limits = limits or Limits()
+    file = Path(path)
+    _check_regular(file)
+    with ExitStack() as stack:
+        log = DecoderLog(stack.enter_context(_captured_log()))
+        try:
+            container = stack.enter_context(_open(file, limits))
+        except FFMPEG_ERRORS as error:
+            raise failure(error, log, opening=True) from None
+        stream = _video_stream(container)
+        _configure(stream, limits)
+        yield VideoSource(file, container, stream, limits, log)
+
+
+def failure(error: Exception, log: DecoderLog, *, opening: bool = False) -> DecodeError:
+    """Returns what FFmpeg or the system raised as a `DecodeError`.
+
+    Its detail is one line: the error, then the decoder's own last line.
+    """
+    refused = _unlisted_format(log) if opening else None
+    if refused:
+        kind = "refused" if refused in _PLAYLISTS else "not-a-video"
+        return DecodeError(kind, f"FFmpeg takes the content for {refused!r}, which vtr never opens")
+    words = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    detail = f"{words}; {log.last_line}" if log.last_line else words
+    return DecodeError(_classify(error, log, opening=opening), one_line(detail))
+
+
+def _unlisted_format(log: DecoderLog) -> str | None:
+    """The demuxer that FFmpeg would have used, had it been on the white list."""
+    for part, text in log.entries:
+        if "not on whitelist" in text:
+            return part
+        if "detecting m3u8" in text:
+            return "hls"
+    return None
+
+
+def one_line(text: str, *, limit: int = 400) -> str:
+    """Returns `text` as one printable line of at most `limit` characters."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"
+
+
+def _open(path: Path, limits: Limits) -> InputContainer:
+    return av.open(
+        f"file:{os.fspath(path)}",
+        mode="r",
+        options={
+            "protocol_whitelist": "file",
+            "format_whitelist": CONTAINERS,
+            # Heeded only by the decoders that FFmpeg starts while probing.
+            "max_pixels": str(limits.max_pixels),
+        },
+        # Tags may hold any bytes; they must not stop a video from opening.
+        metadata_errors="replace",
+    )
+
+
+def _check_regular(path: Path) -> None:
+    """Raises DecodeError unless `path` names a readable regular file; never blocks on a pipe."""
+    try:
+        status = path.stat()
+    except (ValueError, OSError) as error:
+        raise DecodeError(
+            _missing_kind(path, error), getattr(error, "strerror", str(error))
+        ) from None
+    if not stat.S_ISREG(status.st_mode):
+        what = next((name for test, name in _FILE_TYPES if test(status.st_mode)), "special file")
+        raise DecodeError("not-a-file", f"is a {what}")
+    if not status.st_size:
+        raise DecodeError("empty-file", "the file has 0 bytes")
+
+
+_FILE_TYPES = (
+    (stat.S_ISDIR, "directory"),
+    (stat.S_ISFIFO, "named pipe (FIFO)"),
+    (stat.S_ISSOCK, "socket"),
+    (stat.S_ISCHR, "character device"),
+    (stat.S_ISBLK, "block device"),
+)
+
+
+def _missing_kind(path: Path, error: Exception) -> str:
+    if isinstance(error, ValueError) or getattr(error, "errno", None) == errno.ENAMETOOLONG:
+        return "bad-name"
+    if isinstance(error, PermissionError):
+        return "permission"
+    # Only a name that is no file: `concat:x.mp4` may well be one.
+    return "refused" if _PROTOCOL.match(os.fspath(path)) else "not-found"
+
+
+def _video_stream(container: InputContainer) -> VideoStream:
+    best = container.streams.best("video")
+    if best is not None and best.disposition & Disposition.attached_pic:
+        pictures = Disposition.attached_pic
+        best = next((s for s in container.streams.video if not s.disposition & pictures), None)
+    if best is None:
+        kinds = ", ".join(sorted({stream.type for stream in container.streams}))
+        raise DecodeError("no-video-stream", f"the file holds only: {kinds or 'nothing'}")
+    if not isinstance(best, VideoStream) or best.codec_context is None:
+        raise DecodeError("decode-error", "this FFmpeg has no decoder for the video's codec")
+    return best
+
+
+def _configure(stream: VideoStream, limits: Limits) -> None:
+    """Sets the caps and the threading before the decoder opens."""
+    context = stream.codec_context
+    if context.width * context.height > limits.max_pixels:
+        raise DecodeError(
+            "too-large",
+            f"{context.width}x{context.height} is {context.width * context.height:,} pixels, "
+            f"the cap is {limits.max_pixels:,}",
+        )
+    # av.open(options=...) does not reach the decoder; this does (measured, needs.md §4.2).
+    context.options = {"max_pixels": str(limits.max_pixels)}
+    # Frame threads can hang at exit and delay errors; parallelism is across videos.
+    context.thread_type = "NONE"
+    context.thread_count = 1
+
+
+def _classify(error: Exception, log: DecoderLog, *, opening: bool) -> str:
+    if any("exceeds specified max pixel" in text for _, text in log.entries):
+        return "too-large"
+    if isinstance(error, MemoryError):
+        return "out-of-memory"
+    if not opening:
+        return "decode-error"
+    if isinstance(error, PermissionError):
+        return "permission"
+    if isinstance(error, FileNotFoundError):
+        return "not-found"
+    return "not-a-video"
+
+
+_log_lock = threading.Lock()
+_log_users = 0
+_log_before: tuple[int | None, bool] = (None, True)
+
+
+@contextmanager
+def _captured_log() -> Iterator[list[tuple[int, str, str]]]:
+    """Yields the list to which FFmpeg's error lines of this thread go.
+
+    PyAV's log level is one global setting. It is raised while any file is open and put back when
+    the last one closes, so that nothing of it is left behind.
+    """
+    _raise_log_level()
+    try:
+        with av.logging.Capture(local=True) as lines:
+            yield lines
+    finally:
+        _restore_log_level()
+
+
+def _raise_log_level() -> None:
+    global _log_users, _log_before
+    with _log_lock:
+        if not _log_users:
+            _log_before = (av.logging.get_level(), av.logging.get_skip_repeated())
+            av.logging.set_level(av.logging.ERROR)
+            # Else the second of two files with the same trouble would log nothing.
+            av.logging.set_skip_repeated(False)
+        _log_users += 1
+
+
+def _restore_log_level() -> None:
+    global _log_users
+    with _log_lock:
+        _log_users -= 1
+        if not _log_users:
+            level, skip_repeated = _log_before
+            av.logging.set_level(level)
+            av.logging.set_skip_repeated(skip_repeated)
