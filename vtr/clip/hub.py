@@ -1,0 +1,184 @@
+"""Finds a model: a local folder, or a repository of the Hugging Face hub and its local cache."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from vtr.errors import CheckpointError, HubOfflineError, ModelError, ModelNotFoundError
+
+EXAMPLE = "openai/clip-vit-base-patch32"
+
+_SMALL_FILES = [
+    "config.json",
+    "open_clip_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+]
+_SAFETENSORS = ["model.safetensors", "model-*.safetensors", "model.safetensors.index.json"]
+_PICKLES = ["pytorch_model.bin", "pytorch_model-*.bin", "pytorch_model.bin.index.json"]
+
+# One look at the hub; the library itself would wait for ever behind a firewall that drops packets.
+_TIMEOUT_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A model on this disk.
+
+    Args:
+        model_id: The hub id, or the folder's own name.
+        path: Where it lies.
+        revision: The commit on the hub, or "local".
+    """
+
+    model_id: str
+    path: Path
+    revision: str
+
+
+def find_model(model: str) -> ModelFolder:
+    """Returns the folder of a model, downloading it if need be.
+
+    Only what is needed is fetched: configuration, tokeniser, and the weights once (safetensors,
+    else `.bin`). Without network a copy in the cache is used.
+
+    Args:
+        model: A local folder, or a hub id ("openai/clip-vit-base-patch32").
+
+    Raises:
+        ModelNotFoundError: Neither a folder nor a repository.
+        HubOfflineError: Not in the cache, and the hub cannot be reached.
+        CheckpointError: A folder without configuration or weights.
+        ModelError: The repository is gated.
+    """
+    folder = Path(model).expanduser()
+    if model and folder.is_dir():
+        found = ModelFolder(folder.resolve().name, folder.resolve(), "local")
+    else:
+        path = _find_on_hub(model)
+        found = ModelFolder(model, path, path.name)
+    _check_contents(found)
+    return found
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Returns the weight files transformers would read: safetensors if any, else `.bin`."""
+    for patterns in (_SAFETENSORS, _PICKLES):
+        files = sorted(
+            file for pattern in patterns[:2] for file in folder.glob(pattern) if file.is_file()
+        )
+        if files:
+            return files
+    return []
+
+
+def _check_contents(found: ModelFolder) -> None:
+    lacking = []
+    if not (found.path / "config.json").is_file():
+        lacking.append("config.json")
+    if not weight_files(found.path):
+        lacking.append("model.safetensors (or pytorch_model.bin)")
+    if lacking:
+        raise CheckpointError(
+            f"{found.model_id}: {found.path} has no {' and no '.join(lacking)}. A model folder is "
+            f"what save_pretrained writes, or what `hf download {EXAMPLE}` fetches"
+        )
+
+
+def _find_on_hub(model: str) -> Path:
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    _refuse_paths(model)
+    # The base class of every error of the HTTP library, whichever one this version is built on.
+    transport_error: type[Exception] = HfHubHTTPError.__bases__[0]
+    try:
+        return _download(model)
+    except HFValidationError:
+        raise ModelNotFoundError(_not_found(model, "and it is not a valid hub id")) from None
+    except GatedRepoError:
+        raise ModelError(
+            f"{model} is gated: accept its terms at https://huggingface.co/{model}, then log in "
+            "with `hf auth login` (or set HF_TOKEN) and try again"
+        ) from None
+    except RepositoryNotFoundError:
+        raise ModelNotFoundError(
+            _not_found(model, "and the hub has no such public repository (private: hf auth login)")
+        ) from None
+    except (transport_error, ConnectionError, LocalEntryNotFoundError) as error:
+        reason = str(error).strip().splitlines()
+        return _find_in_cache(model, reason[0] if reason else type(error).__name__)
+    except OSError as error:
+        raise ModelError(f"cannot store {model} in the hub's cache: {error}") from None
+
+
+def _refuse_paths(model: str) -> None:
+    file = Path(model).expanduser()
+    if file.is_file():
+        raise CheckpointError(
+            f"{model} is a file; give the folder that holds config.json and the weights"
+        )
+    looks_like_path = model.startswith((".", "/", "~")) or model.count("/") > 1 or "\\" in model
+    if looks_like_path or not model:
+        raise ModelNotFoundError(_not_found(model, "and it does not read like a hub id"))
+
+
+def _not_found(model: str, why: str) -> str:
+    return (
+        f"no model {model!r}: there is no such folder, {why}. "
+        f"Write OWNER/NAME for the hub, such as {EXAMPLE}, or the path of a local folder"
+    )
+
+
+def _download(model: str) -> Path:
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.utils.tqdm import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    info = HfApi().model_info(model, timeout=_TIMEOUT_SECONDS)
+    names = {file.rfilename for file in info.siblings or []}
+    has_safetensors = bool(names & {"model.safetensors", "model.safetensors.index.json"})
+    patterns = _SMALL_FILES + (_SAFETENSORS if has_safetensors else _PICKLES)
+    quiet = not sys.stderr.isatty() and not are_progress_bars_disabled()
+    if quiet:
+        disable_progress_bars()
+    try:
+        return Path(snapshot_download(model, allow_patterns=patterns))
+    finally:
+        if quiet:
+            enable_progress_bars()
+
+
+def _find_in_cache(model: str, reason: str) -> Path:
+    """The newest copy in the local cache, which is complete."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        small = snapshot_download(model, allow_patterns=["config.json"], local_files_only=True)
+    except LocalEntryNotFoundError:
+        cached = False
+    else:
+        cached = bool(weight_files(Path(small)))
+    if not cached:
+        raise HubOfflineError(
+            f"{model} is not in the local cache and the Hugging Face hub cannot be reached "
+            f"({reason}). On a machine with network run `hf download {model}` and copy its cache "
+            "folder here (HF_HOME says where it is), or give the path of a local folder"
+        ) from None
+    return Path(small)
