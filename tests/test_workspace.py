@@ -210,6 +210,7 @@ PATHS = TEXTS.map(Path)
     fps=st.just("native") | st.floats(min_value=1e-6, max_value=1e6),
     frames=st.integers(1, 10**6),
     workers=st.none() | st.integers(1, 99),
+    batch_size=st.none() | st.integers(1, 999),
     timeout_seconds=st.floats(min_value=1e-3, max_value=1e9),
 )
 def test_what_is_written_is_read_back(
@@ -221,7 +222,7 @@ def test_what_is_written_is_read_back(
 
 
 def test_the_file_names_every_setting_and_explains_it(tmp_path: Path) -> None:
-    text = write_workspace(Workspace(tmp_path / "new", workers=3)).read_text()
+    text = write_workspace(Workspace(tmp_path / "new", workers=3, batch_size=8)).read_text()
     content = tomllib.loads(text)
     assert content["extract"]["fps"] == 1.0
     assert content["folders"] == {"features": "features", "runs": "runs"}

@@ -111,7 +111,7 @@ class Workspace:
         root: The folder of `vtr.toml`; relative paths of the other settings start here.
         dataset: Name of the reader.
         videos: Folder of the videos.
-        annotations: Folder (or file) of the published annotations.
+        annotations: Folder of the published annotations.
         model: Hub id or folder of the backbone.
         features: Folder of the cached features.
         runs: Folder of the training runs.
@@ -123,7 +123,7 @@ class Workspace:
         shard_videos: Videos per shard.
         workers: Decoding processes; None is one per core.
         timeout_seconds: Wall-clock limit per video.
-        batch_size: Frames per forward pass.
+        batch_size: Frames per forward pass; None leaves it to the device.
 
     Raises:
         ConfigError: A value of the wrong type or out of range.
@@ -144,7 +144,7 @@ class Workspace:
     shard_videos: int = 256
     workers: int | None = None
     timeout_seconds: float = 300.0
-    batch_size: int = 64
+    batch_size: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", self.root.absolute())
@@ -186,7 +186,7 @@ _SETTINGS = {
     "timeout_seconds": _Setting("extract", "timeout_seconds", _seconds),
     "batch_size": _Setting("extract", "batch_size", _whole(1)),
 }
-_OPTIONAL = frozenset({"videos", "annotations", "workers"})
+_OPTIONAL = frozenset({"videos", "annotations", "workers", "batch_size"})  # None is allowed
 
 
 def find_workspace(start: Path) -> Workspace | None:
@@ -386,9 +386,17 @@ shard_videos = {shard_videos}
 {workers}
 # A video that takes longer than this, in seconds, is given up.
 timeout_seconds = {timeout_seconds}
-# Frames per forward pass of the backbone.
-batch_size = {batch_size}
+# Frames per forward pass of the backbone; what suits the device unless set.
+{batch_size}
 """
+
+# What stands behind the comment sign where an optional setting is not set.
+_EXAMPLES = {
+    "videos": '"videos"',
+    "annotations": '"annotations"',
+    "workers": "4",
+    "batch_size": "256",
+}
 
 
 def _render(workspace: Workspace) -> str:
@@ -399,7 +407,7 @@ def _render(workspace: Workspace) -> str:
         for name in _SETTINGS
         if (value := getattr(workspace, name)) is not None
     }
-    for name, example in [("videos", '"videos"'), ("annotations", '"annotations"'), ("workers", 4)]:
+    for name, example in _EXAMPLES.items():
         values[name] = f"{name} = {values[name]}" if name in values else f"# {name} = {example}"
     return _TEMPLATE.format(**values)
 

@@ -1,0 +1,207 @@
+"""`vtr init`, through the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+from click.testing import Result
+from typer.testing import CliRunner
+
+import vtr.datasets
+from vtr.commands import init
+from vtr.errors import ConfigError, UnknownNameError
+from vtr.workspace import find_workspace
+
+READER = '''
+"""A dataset of nine clips."""
+import json
+from vtr.datasets.base import Caption, Dataset
+
+def load(annotations, videos):
+    file = annotations / "clips.json"
+    ids = json.loads(file.read_text())
+    captions = tuple(Caption(i, i, "a clip") for i in ids)
+    return Dataset("nine-clips", tuple(ids), captions, {"test": tuple(ids)},
+                   annotation_files=(file,))
+'''
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """One more file in the datasets folder, which is all that a new dataset takes."""
+    folder = tmp_path / "readers"
+    folder.mkdir()
+    (folder / "nine_clips.py").write_text(READER)
+    monkeypatch.setattr(vtr.datasets, "__path__", [*vtr.datasets.__path__, str(folder)])
+    yield "nine-clips"
+    sys.modules.pop("vtr.datasets.nine_clips", None)
+    if hasattr(vtr.datasets, "nine_clips"):
+        del vtr.datasets.nine_clips
+
+
+def run(*arguments: str) -> Result:
+    app = typer.Typer(pretty_exceptions_enable=False)
+    init.register(app)
+    return CliRunner().invoke(app, list(arguments))
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return root
+
+
+def rows(text: str) -> dict[str, str]:
+    return {line[:12].strip(): line[13:] for line in text.splitlines()}
+
+
+def test_a_plain_folder(here: Path) -> None:
+    touch(here / "films", "a.mp4", "sub/b.webm", ".hidden.mp4")
+    result = run("--videos", "films")
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    assert rows(result.stdout) == {
+        "workspace": str(here / "vtr.toml"),
+        "dataset": "folder",
+        "model": "openai/clip-vit-base-patch32",
+        "annotations": "none read",
+        "videos": f"2 of 2 present in {here / 'films'}",
+        "hidden": "1 hidden entries skipped",
+        "next": "vtr extract",
+    }
+    workspace = find_workspace(here)
+    assert workspace is not None
+    assert (workspace.dataset, workspace.videos) == ("folder", here / "films")
+    assert 'videos = "films"' in (here / "vtr.toml").read_text()
+
+
+def test_a_dataset_reports_what_is_there_and_what_is_missing(here: Path, reader: str) -> None:
+    ids = [f"clip{number}" for number in range(9)]
+    notes = here / "notes"
+    notes.mkdir()
+    (notes / "clips.json").write_text(json.dumps(ids))
+    touch(here / "films", "clip0.mp4", "deep/clip1.avi", "other.mp4", "twice/clip1.mp4")
+    result = run(reader, "--videos", "films", "--annotations", "notes", "--path", "my ws")
+    assert result.exit_code == 0
+    report = rows(result.stdout)
+    assert report["annotations"] == "1 files recognised: clips.json"
+    assert (report["captions"], report["splits"]) == ("9", "test 9")
+    assert report["videos"] == f"2 of 9 present in {here / 'films'}"
+    assert report["missing"] == "7: clip2, clip3, clip4, clip5, clip6 and 2 more"
+    assert report["unexpected"] == "1 more video files belong to no id"
+    assert report["next"] == f"cd '{here / 'my ws'}' && vtr extract"
+    assert result.stderr == (
+        "warning: 1 ids have several files, of which the first is taken: clip1\n"
+    )
+    workspace = find_workspace(here / "my ws")
+    assert workspace is not None
+    assert workspace.annotations == notes
+
+
+def test_json_is_one_document_and_lists_everything(here: Path, reader: str) -> None:
+    ids = ["clip0", *(f"gone{number}" for number in range(7))]
+    notes = here / "notes"
+    notes.mkdir()
+    (notes / "clips.json").write_text(json.dumps(ids))
+    touch(here / "films", "clip0.mp4", "clip0.webm")
+    result = run(reader, "--videos", "films", "--annotations", "notes", "--json")
+    facts = json.loads(result.stdout)
+    assert (facts["expected"], facts["present"]) == (8, 1)
+    assert facts["missing"] == ids[1:]
+    assert facts["duplicates"] == {"clip0": [str(here / "films" / "clip0.webm")]}
+    assert facts["annotation_files"] == [str(notes / "clips.json")]
+    assert facts["splits"] == {"test": 8}
+    assert facts["next"] == "vtr extract"
+
+
+def test_nothing_present_is_a_warning_for_a_dataset(here: Path, reader: str) -> None:
+    (here / "notes").mkdir()
+    (here / "notes" / "clips.json").write_text('["a"]')
+    (here / "films").mkdir()
+    result = run(reader, "--videos", "films", "--annotations", "notes")
+    assert result.exit_code == 0
+    assert "warning: not one of the expected videos is in" in result.stderr
+    assert rows(result.stdout)["missing"] == "1: a"
+
+
+def test_names_that_cannot_be_processed_are_warned_of_and_printed_harmlessly(here: Path) -> None:
+    twins = [unicodedata.normalize(form, "é.mp4") for form in ("NFC", "NFD")]
+    try:
+        touch(here / "films", os.fsdecode(b"caf\xe9.mp4"), "two\nlines\x1b[31m.mp4", *twins)
+    except OSError:
+        pytest.skip("this file system takes only Unicode names")
+    result = run("--videos", "films", "--json")
+    assert r"2 videos cannot be processed under their names" in result.stderr
+    assert r"caf\xe9.mp4 (bad-name)" in result.stderr
+    problems = json.loads(result.stdout)["problems"]
+    assert problems == {r"caf\xe9.mp4": "bad-name", "é.mp4#duplicate-2": "duplicate-id"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--videos", "gone"], "--videos is gone, but there is no such folder"),
+        (["--videos", "file.mp4"], "--videos is file.mp4, but that is a file; name the folder"),
+        (["--videos", "films", "--annotations", "gone"], "--annotations is gone, but there is no"),
+        (
+            ["--videos", "empty"],
+            r"--videos is .*/empty, but no video is in it .*\(1 other files, 1 hidden entries\)\. "
+            r"Looked for: .*\.mp4 ",
+        ),
+        (["--videos", "films", "--model", ""], "--model is ''; it must be a text"),
+    ],
+)
+def test_mistakes_are_explained_and_leave_nothing(
+    here: Path, arguments: list[str], message: str
+) -> None:
+    touch(here, "file.mp4", "films/a.mp4", "empty/readme.txt", "empty/.hidden.mp4")
+    with pytest.raises(ConfigError, match=message):
+        raise run(*arguments).exception or AssertionError("no error")
+    assert not (here / "vtr.toml").exists()
+
+
+def test_an_unknown_dataset_gets_a_suggestion(here: Path) -> None:
+    touch(here / "films", "a.mp4")
+    with pytest.raises(UnknownNameError, match=r"^no dataset named 'fold'\. Did you mean 'folder'"):
+        raise run("fold", "--videos", "films").exception or AssertionError("no error")
+
+
+def test_an_existing_workspace_is_kept_unless_forced(here: Path) -> None:
+    touch(here / "films", "a.mp4")
+    (here / "vtr.toml").write_text("# mine\n")
+    with pytest.raises(ConfigError, match="exists already"):
+        raise run("--videos", "films").exception or AssertionError("no error")
+    assert (here / "vtr.toml").read_text() == "# mine\n"
+    assert run("--videos", "films", "--force").exit_code == 0
+    assert find_workspace(here) is not None
+
+
+def test_a_local_model_is_found_from_everywhere(here: Path) -> None:
+    touch(here / "films", "a.mp4")
+    (here / "tiny").mkdir()
+    assert run("--videos", "films", "--model", "tiny", "--path", "ws").exit_code == 0
+    workspace = find_workspace(here / "ws")
+    assert workspace is not None
+    assert workspace.model == str(here / "tiny")
+
+
+def test_without_videos_it_is_a_usage_error(here: Path) -> None:
+    result = run()
+    assert result.exit_code == 2
+    assert "--videos" in result.stderr
+    assert not list(here.iterdir())
