@@ -7,15 +7,19 @@ import sys
 import typer
 
 from vtr import __version__
+from vtr.commands import init, inspect
 from vtr.errors import VtrError
+
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="vtr",
-    help="Video-text retrieval: cached CLIP features, light heads, numbers you can trust.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+for command in (init, inspect):
+    command.register(app)
 
 
 def _version(value: bool) -> None:
@@ -34,12 +38,17 @@ def _root(
 
 
 def main() -> None:
-    """Runs the command line; a user's mistake is one message, never a traceback."""
+    """Runs the command line; a user's mistake is one message, never a traceback.
+
+    Exit codes: 0 all well; 1 an error the message explains; 2 wrong usage; 3 finished, but some
+    inputs failed; 130 interrupted.
+    """
     try:
         app()
     except VtrError as error:
-        typer.secho(f"error: {error}", err=True, fg=None)
+        typer.echo(f"error: {error}", err=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        typer.echo("interrupted: what was published is safe; run the same command again.", err=True)
-        sys.exit(130)
+    except SystemExit as leaving:
+        if leaving.code == INTERRUPTED:
+            typer.echo("interrupted: what was published is safe; run it again to go on", err=True)
+        raise

@@ -153,7 +153,9 @@ class WorkerPool:
         """
         if not jobs:
             return
-        self._thread = threading.Thread(target=self._serve, args=(jobs,), name="vtr-pool")
+        self._thread = threading.Thread(
+            target=self._serve, args=(jobs,), name="vtr-pool", daemon=True
+        )
         self._thread.start()
         for index in range(len(jobs)):
             with self._changed:
@@ -279,5 +281,5 @@ class WorkerPool:
 
 
 def _receive(connection: Connection) -> tuple[dict[str, Any], bytes]:
-    header: dict[str, Any] = json.loads(connection.recv_bytes(1 << 20))
+    header: dict[str, Any] = json.loads(connection.recv_bytes(1 << 28))
     return header, connection.recv_bytes()

@@ -1,0 +1,112 @@
+"""How commands talk: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+
+PLAIN_EVERY_SECONDS = 5.0
+
+
+def note(text: str) -> None:
+    """Prints a remark to stderr."""
+    typer.echo(text, err=True)
+
+
+def print_json(document: Any) -> None:
+    """Prints one JSON document to stdout."""
+    typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def human_bytes(count: float) -> str:
+    """Returns a size for people.
+
+    >>> human_bytes(1_234_567)
+    '1.2 MB'
+    """
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def human_seconds(seconds: float) -> str:
+    """Returns a time span for people.
+
+    >>> human_seconds(7384)
+    '2 h 03 min'
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02} s"
+    return f"{minutes // 60} h {minutes % 60:02} min"
+
+
+Update = Callable[[int, int, str], None]
+
+
+@contextmanager
+def progress(what: str, *, quiet: bool = False) -> Iterator[Update]:
+    """Shows how far a long command is, on stderr.
+
+    A bar on a terminal; elsewhere (a log file, SLURM) one plain line every few seconds.
+
+    Args:
+        what: The verb, such as "extracting".
+        quiet: Show nothing.
+
+    Yields:
+        `update(done, total, remark)`.
+    """
+    if quiet:
+        yield lambda _done, _total, _remark: None
+    elif sys.stderr.isatty():
+        yield from _bar(what)
+    else:
+        yield _lines(what)
+
+
+def _bar(what: str) -> Iterator[Update]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Remaining(elapsed_when_finished=True),
+        TextColumn("{task.fields[remark]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=None, remark="")
+
+        def update(done: int, total: int, remark: str) -> None:
+            bar.update(task, completed=done, total=total, remark=remark)
+
+        yield update
+
+
+def _lines(what: str) -> Update:
+    start = last = time.monotonic()
+
+    def update(done: int, total: int, remark: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < PLAIN_EVERY_SECONDS and done < total:
+            return
+        last = now
+        left = (now - start) / done * (total - done)
+        ending = f", about {human_seconds(left)} left" if done < total else ""
+        note(f"{what}: {done} of {total}, {remark}{ending}")
+
+    return update

@@ -1,0 +1,132 @@
+"""`vtr inspect`: what is in a feature store."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vtr.commands.console import human_bytes, print_json
+
+if TYPE_CHECKING:
+    from vtr.features import FeatureStore
+
+MAX_LISTED = 20
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to the app."""
+    app.command("inspect")(inspect)
+
+
+def inspect(
+    path: Annotated[Path, typer.Argument(help="The store: a folder of shards.")] = Path("features"),
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read every byte and compare checksums.")
+    ] = False,
+    failures: Annotated[
+        bool, typer.Option("--failures", help="List every failed and partial video.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Show what is in a feature store: settings, counts, failures by reason, sizes.
+
+    Exit code 1 if --verify finds a damaged shard.
+    """
+    from vtr.features import FeatureStore
+
+    store = FeatureStore(path)
+    facts = describe(store)
+    damaged = store.verify() if verify else None
+    if as_json:
+        print_json({**facts, "damaged": damaged})
+    else:
+        _print(facts, everything=failures)
+        if damaged is not None:
+            typer.echo(f"checksums    {_verdict(damaged, len(store.shards))}")
+    if damaged:
+        raise typer.Exit(1)
+
+
+def describe(store: FeatureStore) -> dict[str, Any]:
+    """Returns everything `vtr inspect` says, as JSON values."""
+    import json
+
+    frames = sum(len(shard.frames) for shard in store.shards)
+    statuses = Counter(row.status for row in store.ledger)
+    lengths = [row.duration_seconds for row in store.ledger if row.status != "failed"]
+    return {
+        "path": str(store.folder),
+        "fingerprint": store.fingerprint,
+        "spec": json.loads(store.spec.to_json()),
+        "inputs": len(store.ledger),
+        **{status: statuses[status] for status in ("ok", "partial", "failed")},
+        "frames": frames,
+        "video_seconds": sum(lengths),
+        "selected_frames": {
+            label: sum(len(shard.selection(label)[0]) for shard in store.shards)
+            for label in store.spec.samplers
+        },
+        "shards": len(store.shards),
+        "bytes": sum(shard.path.stat().st_size for shard in store.shards),
+        "duplicate_ids": store.duplicates,
+        "reasons": dict(Counter(r.reason for r in store.ledger if r.status != "ok").most_common()),
+        "failures": [
+            {"id": row.id, "status": row.status, "error": row.error}
+            for row in store.ledger
+            if row.status != "ok"
+        ],
+    }
+
+
+def _print(facts: dict[str, Any], *, everything: bool) -> None:
+    spec = facts["spec"]
+    rate = (
+        "every frame" if spec["candidate_fps"] is None else f"{spec['candidate_fps']:g} per second"
+    )
+    budget = "all candidates" if spec["num_frames"] is None else f"{spec['num_frames']} frames"
+    lines = {
+        "store": facts["path"],
+        "backbone": f"{spec['backbone']}, revision {spec['revision']}, D = {spec['embedding_dim']}",
+        "weights": spec["weights_sha256"],
+        "candidates": rate,
+        "samplers": f"{', '.join(spec['samplers'])}; {budget} per video",
+        "pictures": _pictures(spec["preprocessing"]),
+        "stored as": f"{spec['storage_dtype']}, computed in {spec['compute_dtype']}",
+        "versions": ", ".join(f"{name} {text}" for name, text in spec["versions"].items()),
+        "fingerprint": facts["fingerprint"],
+        "videos": f"{facts['inputs']:,} inputs = {facts['ok']:,} ok + {facts['partial']:,} partial "
+        f"+ {facts['failed']:,} failed",
+        "frames": f"{facts['frames']:,} embeddings ("
+        + ", ".join(f"{label} {count:,}" for label, count in facts["selected_frames"].items())
+        + ")",
+        "size": f"{human_bytes(facts['bytes'])} in {facts['shards']} shards",
+    }
+    for name, text in lines.items():
+        typer.echo(f"{name:<12} {text}")
+    if facts["duplicate_ids"]:
+        typer.echo(f"{'twice':<12} {len(facts['duplicate_ids'])} ids; the first one counts")
+    _print_failures(facts, everything=everything)
+
+
+def _print_failures(facts: dict[str, Any], *, everything: bool) -> None:
+    for reason, count in facts["reasons"].items():
+        typer.echo(f"  {count:>6} {reason}")
+    rows = facts["failures"] if everything else facts["failures"][:MAX_LISTED]
+    for row in rows:
+        typer.echo(f"  {row['status']}: {row['id']!r}: {row['error']}")
+    if len(rows) < len(facts["failures"]):
+        typer.echo(f"  and {len(facts['failures']) - len(rows)} more: --failures lists them all")
+
+
+def _pictures(preprocessing: dict[str, Any]) -> str:
+    size = "x".join(str(side) for side in preprocessing.get("size", []))
+    return f"{size}, {preprocessing.get('resize')}, {preprocessing.get('route')} route"
+
+
+def _verdict(damaged: list[str], shards: int) -> str:
+    if not damaged:
+        return f"all {shards} shards are whole"
+    return f"{len(damaged)} of {shards} shards are damaged: {', '.join(damaged)}"
