@@ -1,0 +1,189 @@
+"""The contract every sampler keeps, over the files in the folder; and the few exact formulas."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vtr.errors import ConfigError, UnknownNameError
+from vtr.extract import samplers
+from vtr.extract.samplers.base import (
+    SamplerChoice,
+    Signals,
+    check_selection,
+    parse_samplers,
+    sampler_names,
+    sampler_options,
+)
+from vtr.plugins import load_plugin
+
+NAMES = sampler_names()
+
+
+def make_signals(kind: str, count: int, seed: int = 0) -> Signals:
+    """Candidates with thumbnails of a kind that has broken samplers before."""
+    rng = np.random.default_rng(seed)
+    luma = {
+        "constant": np.full((count, 32, 32), 90),
+        "black": np.zeros((count, 32, 32)),
+        "noise": rng.integers(0, 256, (count, 32, 32)),
+        "ramp": np.linspace(0, 255, count)[:, None, None] + np.zeros((1, 32, 32)),
+        "one-cut": np.where(np.arange(count) < count // 2, 0, 255)[:, None, None]
+        + np.zeros((1, 32, 32)),
+        "flash": np.where(np.arange(count) == count // 3, 255, 0)[:, None, None]
+        + np.zeros((1, 32, 32)),
+    }[kind].astype(np.uint8)
+    pts_seconds = np.cumsum(rng.choice([0.04, 0.04, 0.5], count))
+    return Signals(pts_seconds, luma)
+
+
+KINDS = ("constant", "black", "noise", "ramp", "one-cut", "flash")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(
+    kind=st.sampled_from(KINDS),
+    count=st.one_of(st.integers(1, 40), st.integers(1, 2000)),
+    num_frames=st.integers(1, 64),
+    seed=st.integers(0, 2**32),
+)
+def test_contract(name: str, kind: str, count: int, num_frames: int, seed: int) -> None:
+    """`SamplerChoice.select` itself checks number, order, uniqueness and range."""
+    signals = make_signals(kind, count)
+    before = None if signals.luma is None else signals.luma.copy()
+    choice = SamplerChoice(name)
+    first = choice.select(signals, num_frames, seed=seed, video_id="v")
+    assert len(first) == (count if name == "dense" else min(num_frames, count))
+    assert first.dtype == np.int64
+    again = choice.select(signals, num_frames, seed=seed, video_id="v")
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_array_equal(signals.luma, before)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_documented(name: str) -> None:
+    module = load_plugin(samplers, name, kind="sampler")
+    assert module.__doc__ is not None
+    assert module.__doc__.splitlines()[0].endswith(".")
+    assert not set(module.NEEDS) - {"luma"}
+    assert module.COST
+    assert all(isinstance(v, bool | int | float | str) for v in sampler_options(name).values())
+
+
+@pytest.fixture
+def planted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A folder of extra samplers beside the package's own."""
+    monkeypatch.setattr(samplers, "__path__", [*samplers.__path__, str(tmp_path)])
+    return tmp_path
+
+
+WRONG = {
+    "one_too_few": "np.arange(min(num_frames, len(signals)) - 1)",
+    "not_sorted": "np.arange(min(num_frames, len(signals)))[::-1]",
+    "repeats": "np.zeros(min(num_frames, len(signals)), np.int64)",
+    "outside": "np.arange(min(num_frames, len(signals))) + 1",
+    "fractions": "np.arange(min(num_frames, len(signals))) * 1.0",
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_sampler_is_caught(planted: Path, name: str) -> None:
+    (planted / f"{name}.py").write_text(
+        f'"""Wrong."""\nimport numpy as np\nNEEDS = frozenset()\nCOST = "free"\n'
+        f"def select(signals, num_frames, rng):\n    return {WRONG[name]}\n"
+    )
+    option = name.replace("_", "-")
+    assert option in sampler_names()
+    with pytest.raises(AssertionError, match=f"{option}: "):
+        SamplerChoice(option).select(make_signals("noise", 4), 4, seed=0, video_id="v")
+
+
+def test_random_samplers_depend_on_seed_and_video_alone(planted: Path) -> None:
+    (planted / "dice.py").write_text(
+        '"""Random."""\nimport numpy as np\nNEEDS = frozenset()\nCOST = "free"\n'
+        "def select(signals, num_frames, rng, *, spread=1.0):\n"
+        "    return np.sort(rng.choice(len(signals), min(num_frames, len(signals)), False))\n"
+    )
+    signals = make_signals("noise", 1000)
+    picks = {
+        (seed, video): tuple(
+            SamplerChoice("dice").select(signals, 8, seed=seed, video_id=video).tolist()
+        )
+        for seed in (0, 1)
+        for video in ("a", "b")
+    }
+    assert len(set(picks.values())) == 4
+    np.random.default_rng(5).random()
+    again = SamplerChoice("dice").select(signals, 8, seed=0, video_id="a")
+    assert tuple(again.tolist()) == picks[0, "a"]
+    assert [c.label for c in parse_samplers("dice:spread=0.5,dice:spread=1.0,dice")] == [
+        "dice:spread=0.5",
+        "dice",
+    ]
+    with pytest.raises(UnknownNameError, match="no option of sampler 'dice' named 'spred'"):
+        parse_samplers("dice:spred=1")
+    with pytest.raises(ConfigError, match="spread='x' is not of type float"):
+        parse_samplers("dice:spread=x")
+    with pytest.raises(ConfigError, match="write spread=VALUE"):
+        parse_samplers("dice:spread")
+
+
+def test_uniform_is_the_reference_s_formula() -> None:
+    signals = make_signals("noise", 40)
+    chosen = SamplerChoice("uniform").select(signals, 8, seed=0, video_id="")
+    assert chosen.tolist() == [0, 5, 11, 16, 22, 27, 33, 39]
+    assert SamplerChoice("uniform").select(signals, 1, seed=0, video_id="").tolist() == [0]
+
+
+def test_head_and_tail() -> None:
+    signals = make_signals("noise", 5)
+    assert SamplerChoice("head").select(signals, 3, seed=0, video_id="").tolist() == [0, 1, 2]
+    assert SamplerChoice("tail").select(signals, 3, seed=0, video_id="").tolist() == [2, 3, 4]
+    assert SamplerChoice("tail").select(signals, 9, seed=0, video_id="").tolist() == [0, 1, 2, 3, 4]
+
+
+def test_all_is_every_sampler_but_dense() -> None:
+    assert [c.name for c in parse_samplers("all")] == [n for n in NAMES if n != "dense"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("unifrom", "no sampler named 'unifrom'. Did you mean 'uniform'"),
+        ("", "--sampler is empty"),
+        ("uniform:x=1", "no option of sampler 'uniform' named 'x'"),
+        ("base", "no sampler named 'base'"),
+    ],
+)
+def test_wrong_names(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_samplers(text)
+
+
+def test_budget_below_one() -> None:
+    with pytest.raises(ConfigError, match="at least 1 frame"):
+        SamplerChoice("uniform").select(make_signals("noise", 3), 0, seed=0, video_id="")
+
+
+def test_missing_thumbnails_are_named(planted: Path) -> None:
+    (planted / "looks.py").write_text(
+        '"""Looks."""\nNEEDS = frozenset({"luma"})\nCOST = "cheap"\n'
+        "def select(signals, num_frames, rng):\n    return signals.luma\n"
+    )
+    with pytest.raises(ConfigError, match="carry no thumbnails"):
+        SamplerChoice("looks").select(Signals(np.arange(3.0)), 2, seed=0, video_id="")
+
+
+def test_signals_are_checked() -> None:
+    with pytest.raises(ValueError, match="N >= 1"):
+        Signals(np.zeros(0))
+    with pytest.raises(ValueError, match="2 thumbnails for 3 candidates"):
+        Signals(np.zeros(3), np.zeros((2, 4, 4), np.uint8))
+
+
+def test_check_selection_accepts_what_is_right() -> None:
+    check_selection(np.array([0, 2]), num_candidates=3, budget=2, sampler="x")
