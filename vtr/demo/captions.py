@@ -1,0 +1,191 @@
+"""Writes the captions of clips and of single frames, from a closed grammar.
+
+Captions of frames, which the tiny CLIP is trained on, say what is visible in a frame. They never
+say which of two things came first: `FRAME_TEMPLATES` has none of `ORDER_WORDS`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import TypeVar
+
+import numpy as np
+
+from vtr.demo.scenes import Clip, Group, stream
+from vtr.demo.words import ACTIONS, BACKGROUNDS, COLOURS, SHAPES, SIZES, TONES
+
+Option = TypeVar("Option")
+
+CAPTIONS_PER_CLIP = 5
+ORDER_WORDS = frozenset(
+    {"then", "first", "second", "before", "after", "followed", "comes", "later", "into"}
+)
+
+# {a} the first sprite, {b} the second, {bg} the background, {verb} "spins", {ing} "spinning".
+TEMPLATES: dict[Group, tuple[str, ...]] = {
+    "content": (
+        "{a} {verb} on {bg}",
+        "{a} {verb} in front of {bg}",
+        "on {bg}, {a} {verb}",
+        "there is {a} that {verb} on {bg}",
+        "{a} {ing} over {bg}",
+        "we see {a} {ing} against {bg}",
+        "a video of {a} {ing} on {bg}",
+    ),
+    "order": (
+        "{a} and then {b} on {bg}",
+        "first {a}, then {b}, on {bg}",
+        "{a} is followed by {b} on {bg}",
+        "{a} comes before {b} on {bg}",
+        "on {bg} we see {a}, then {b}",
+        "{a} turns into {b} on {bg}",
+        "on {bg} {a} comes first and {b} comes next",
+    ),
+    "brief": (
+        "{a} flashes for a moment while {b} drifts on {bg}",
+        "{a} appears for an instant near {b} on {bg}",
+        "for a split second {a} pops up beside {b} on {bg}",
+        "on {bg}, {a} briefly shows up while {b} floats about",
+        "{b} drifts on {bg} and {a} suddenly flashes",
+        "a short glimpse of {a} as {b} floats over {bg}",
+        "there is a flash of {a} next to {b} on {bg}",
+    ),
+}
+"""Group to its paraphrases; every clip gets five of them."""
+
+FRAME_TEMPLATES: dict[int, tuple[str, ...]] = {
+    0: ("nothing but {bg}", "only {bg}", "{bg} and nothing else", "an empty scene, {bg}"),
+    1: (
+        "{a}",
+        "a picture of {a}",
+        "{a} on {bg}",
+        "{a} in front of {bg}",
+        "{bg} with {a} on it",
+        "there is {a} on {bg}",
+        "we see {a} over {bg}",
+        "nothing but {a} against {bg}",
+        "{a} {verb} on {bg}",
+        "on {bg}, {a} {verb}",
+        "{a} {ing} over {bg}",
+        "a video of {a} {ing} on {bg}",
+    ),
+    2: (
+        "{a} and {b}",
+        "{a} next to {b}",
+        "{a} and {b} on {bg}",
+        "on {bg} we see {a} and {b}",
+        "{a} beside {b} on {bg}",
+        "{bg} with {a} near {b}",
+        "{a} flashes near {b} on {bg}",
+        "{b} floats over {bg} and {a} appears",
+        "{b} drifts on {bg}, {a} shows up",
+    ),
+}
+"""Number of sprites in a frame to the sentences about it. Verbs are drawn at random: no frame shows
+them, as with the captions of photographs."""
+
+BACKGROUND_PHRASES: dict[str, tuple[str, ...]] = {
+    "plain": ("a plain {tone} background", "a bare {tone} background"),
+    "shaded": ("a {tone} shaded background", "a {tone} gradient"),
+    "striped": ("a {tone} striped background", "{tone} stripes"),
+    "checkered": ("a {tone} checkered background", "a {tone} checkerboard"),
+    "dotted": ("a {tone} dotted background", "{tone} dots"),
+    "cloudy": ("a {tone} cloudy background", "{tone} clouds"),
+}
+
+ACTION_PHRASES: dict[str, tuple[tuple[str, str], ...]] = {
+    "moves left": (("moves left", "moving left"), ("slides to the left", "sliding to the left")),
+    "moves right": (
+        ("moves right", "moving right"),
+        ("slides to the right", "sliding to the right"),
+    ),
+    "moves up": (("moves up", "moving up"), ("rises", "rising")),
+    "moves down": (("moves down", "moving down"), ("sinks", "sinking")),
+    "grows": (("grows", "growing"), ("gets bigger", "getting bigger")),
+    "shrinks": (("shrinks", "shrinking"), ("gets smaller", "getting smaller")),
+    "spins": (("spins", "spinning"), ("turns around", "turning around")),
+    "blinks": (("blinks", "blinking"), ("fades in and out", "fading in and out")),
+    "bounces": (("bounces", "bouncing"), ("hops up and down", "hopping up and down")),
+    "shakes": (("shakes", "shaking"), ("trembles", "trembling")),
+}
+"""Action to (what it does, what it is doing), each said in two ways."""
+
+_OTHER_WORDS = {"circle": "disc", "cross": "plus", "purple": "violet", "large": "big"}
+_OTHER_WORDS |= {"small": "little", "moon": "crescent"}
+
+
+def clip_captions(clip: Clip, *, seed: int) -> tuple[str, ...]:
+    """Returns five paraphrases, all different, each of which names all that tells the clip apart.
+
+    The twins of a pair draw the same sentences with the sprites exchanged.
+    """
+    name = clip.stage if clip.group == "order" else clip.id
+    rng = stream(seed, name, "captions")
+    templates = TEMPLATES[clip.group]
+    chosen = [templates[index] for index in rng.permutation(len(templates))[:CAPTIONS_PER_CLIP]]
+    return tuple(_fill(template, clip, rng) for template in chosen)
+
+
+def _fill(template: str, clip: Clip, rng: np.random.Generator) -> str:
+    sizes = {"content": (clip.size,), "order": ("", ""), "brief": ("large", "small")}[clip.group]
+    sprites = [
+        f"{size} {look}".strip() if clip.group == "content" or rng.random() < 0.5 else str(look)
+        for size, look in zip(sizes, clip.looks, strict=True)
+    ]
+    verb, ing = _pick(ACTION_PHRASES[clip.action], rng) if clip.action else ("", "")
+    words = {
+        "a": with_article(sprites[0]),
+        "b": with_article(sprites[-1]),
+        "bg": background_phrase(clip.background, clip.tone, rng),
+        "verb": verb,
+        "ing": ing,
+    }
+    swaps = {word for word in sorted(_OTHER_WORDS) if rng.random() < 0.2}
+    return reword(template.format(**words), swaps)
+
+
+def background_phrase(kind: str, tone: str, rng: np.random.Generator) -> str:
+    """Returns one of the ways to name a background."""
+    return _pick(BACKGROUND_PHRASES[kind], rng).format(tone=tone)
+
+
+def with_article(words: str) -> str:
+    """Puts the indefinite article before `words`.
+
+    >>> with_article("orange star"), with_article("red star")
+    ('an orange star', 'a red star')
+    """
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+
+
+def reword(text: str, words: Iterable[str]) -> str:
+    """Replaces each of `words` by its other name.
+
+    >>> reword("a small red circle", ["circle", "small"])
+    'a little red disc'
+    """
+    for word in words:
+        text = re.sub(rf"\b{word}\b", _OTHER_WORDS[word], text)
+    return text
+
+
+def vocabulary() -> tuple[str, ...]:
+    """Returns every word of the grammar, sorted; the tokenizer knows each as one token."""
+    lists: Iterable[Iterable[str]] = (
+        *TEMPLATES.values(),
+        *FRAME_TEMPLATES.values(),
+        chain.from_iterable(BACKGROUND_PHRASES.values()),
+        chain.from_iterable(chain.from_iterable(ACTION_PHRASES.values())),
+        (*SHAPES, *COLOURS, *BACKGROUNDS, *TONES, *SIZES, *ACTIONS),
+        _OTHER_WORDS.values(),
+        ORDER_WORDS,
+        ("a", "an"),
+    )
+    text = " ".join(chain.from_iterable(lists))
+    return tuple(sorted(set(re.findall("[a-z]+", re.sub(r"\{\w+\}", " ", text)))))
+
+
+def _pick(options: Sequence[Option], rng: np.random.Generator) -> Option:
+    return options[int(rng.integers(len(options)))]

@@ -1,0 +1,238 @@
+"""Renders the demo world: short clips, their captions and splits, the same every time.
+
+A folder of it holds `videos/ID.mp4`, `annotations/demo.json` and, written last, `world.json` with
+the digest of every file: what carries a fitting one is whole and is not rendered again.
+
+What is held out: every (shape, colour, background kind) triple that a test clip shows, as its
+sprite, as either half of a twin, as event or as distractor, occurs in no clip of train or val (see
+`vtr.demo.words.part_of`), nor in the frames the tiny CLIP was trained on. So no scene of the test
+split was seen whole; its colours, shapes, backgrounds and actions all were.
+
+Queries fall into three groups whose ceiling is known by construction:
+
+- `content`: one frame tells a clip from all others of its split.
+- `order`: twins of two halves, each a still picture. Their drawn and their decoded frames are the
+  same multiset, and so is any choice of frames that takes equally many from both halves, such as
+  `uniform` with an even budget, whole seconds, or all frames. Whoever pools these frames without
+  regard to order cannot tell which twin is meant: 50 % within pairs. A choice that takes more of
+  one half (`head`) sees more of one sprite, which says something about order.
+- `brief`: five clips are the same to the last decoded bit but for an event of 0.3 to 0.6 s in
+  10 to 12 s. Where no frame of the event is chosen, they cannot be told apart: 1 in 5 by chance.
+  `vtr.demo.events.expected_uniform_miss` says how often that is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from vtr.demo.captions import clip_captions
+from vtr.demo.render import encode_clip
+from vtr.demo.scenes import CLIPS_PER_GROUP, FRAMES_PER_SECOND, Clip, plan_world
+from vtr.demo.words import Part
+from vtr.errors import ConfigError
+from vtr.files import publish
+
+WORLD_SEED = 2026
+WORLD_VERSION = 1
+"""Counted up whenever the same seed gives other pictures or captions."""
+
+_DIGEST_FILE = "world.json"
+_CLIPS_PER_TASK = 4
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class WorldSummary:
+    """What `render_world` found or made.
+
+    Args:
+        folder: The world.
+        videos: Folder of the clips.
+        annotations: The annotation file.
+        num_videos: Clips in all.
+        num_captions: Captions in all.
+        num_rendered: Clips drawn by this call; 0 where the world was already there.
+        num_bytes: Size of all clips together.
+        clips_by_split: Split to its clips.
+        clips_by_group: Group to its clips, over all splits.
+    """
+
+    folder: Path
+    videos: Path
+    annotations: Path
+    num_videos: int
+    num_captions: int
+    num_rendered: int
+    num_bytes: int
+    clips_by_split: Mapping[str, int]
+    clips_by_group: Mapping[str, int]
+
+
+def render_world(
+    folder: Path,
+    *,
+    seed: int = WORLD_SEED,
+    workers: int | None = None,
+    clips_per_group: Mapping[Part, int] = CLIPS_PER_GROUP,
+    progress: Progress | None = None,
+) -> WorldSummary:
+    """Makes the demo world in `folder`, or finds it there.
+
+    A whole world with the same seed and size is left alone; files of it that are missing or
+    changed are made again; of a half-made one everything is. Other files are not touched.
+
+    Args:
+        folder: Is created where it does not exist.
+        seed: Of all that is random.
+        workers: Processes that draw and encode; None is one per core, 1 uses this process.
+        clips_per_group: Split to the clips of each group, even numbers; the default is the full
+            world of 480 clips.
+        progress: Called with (clips done, clips to do) now and then.
+
+    Raises:
+        ConfigError: `workers` is below 1, or `folder` cannot be one.
+        StoreWriteError: The disk refused.
+    """
+    if workers is not None and workers < 1:
+        raise ConfigError(f"workers is {workers}; rendering needs at least 1 process")
+    clips = plan_world(seed, clips_per_group=clips_per_group)
+    document = describe(clips, seed=seed)
+    payloads = {"annotations/demo.json": _json(document)}
+    recipe = hashlib.sha256(b"%d\0" % WORLD_VERSION + payloads["annotations/demo.json"]).hexdigest()
+    known = _whole_files(folder, recipe)
+    todo = [clip for clip in clips if _clip_name(clip) not in known]
+    if todo or payloads.keys() - known.keys():
+        _make_folders(folder)
+        (folder / _DIGEST_FILE).unlink(missing_ok=True)
+        for name, payload in payloads.items():
+            publish(folder / name, payload)
+            known[name] = hashlib.sha256(payload).hexdigest()
+        render = partial(_render, folder=folder, seed=seed)
+        for done, (name, digest) in enumerate(_mapped(render, todo, workers), start=1):
+            known[name] = digest
+            if progress is not None:
+                progress(done, len(todo))
+        publish(
+            folder / _DIGEST_FILE, _json({"recipe": recipe, "sha256": dict(sorted(known.items()))})
+        )
+    return _summary(folder, clips, num_captions=len(document["captions"]), num_rendered=len(todo))
+
+
+def describe(clips: Sequence[Clip], *, seed: int) -> dict[str, Any]:
+    """Returns the content of `demo.json`; `vtr.datasets.demo` reads it."""
+    return {
+        "name": "vtr demo world",
+        "version": WORLD_VERSION,
+        "seed": seed,
+        "frames_per_second": FRAMES_PER_SECOND,
+        "videos": [_video_entry(clip) for clip in clips],
+        "captions": [
+            {"id": f"{clip.id}#{number}", "video_id": clip.id, "text": text}
+            for clip in clips
+            for number, text in enumerate(clip_captions(clip, seed=seed))
+        ],
+    }
+
+
+def _video_entry(clip: Clip) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "id": clip.id,
+        "split": clip.part,
+        "group": clip.group,
+        "category": clip.background,
+        "num_frames": clip.num_frames,
+    }
+    if clip.twin is not None:
+        entry["twin"] = clip.twin
+    if clip.event is not None:
+        entry["stage"] = clip.stage
+        entry["event_start_seconds"] = clip.event.start_seconds
+        entry["event_end_seconds"] = clip.event.end_seconds
+    return entry
+
+
+def _render(clip: Clip, *, folder: Path, seed: int) -> tuple[str, str]:
+    """Writes one clip; returns its name in the world and its digest."""
+    payload = encode_clip(clip, seed=seed)
+    name = _clip_name(clip)
+    publish(folder / name, payload)
+    return name, hashlib.sha256(payload).hexdigest()
+
+
+def _mapped(
+    render: Callable[[Clip], tuple[str, str]], clips: Sequence[Clip], workers: int | None
+) -> Iterator[tuple[str, str]]:
+    processes = min(workers or os.cpu_count() or 1, -(-len(clips) // _CLIPS_PER_TASK))
+    if processes <= 1:
+        yield from map(render, clips)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        try:
+            yield from pool.map(render, clips, chunksize=_CLIPS_PER_TASK)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _whole_files(folder: Path, recipe: str) -> dict[str, str]:
+    """Returns name and digest of the files that a finished run of this recipe left intact."""
+    try:
+        record = json.loads((folder / _DIGEST_FILE).read_bytes())
+        files: dict[str, str] = dict(record["sha256"]) if record["recipe"] == recipe else {}
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
+    return {name: digest for name, digest in files.items() if _digest(folder / name) == digest}
+
+
+def _digest(path: Path) -> str | None:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
+def _make_folders(folder: Path) -> None:
+    try:
+        for name in ("videos", "annotations"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot make the demo world in {folder}: {error.strerror or error}. "
+            "Name a folder that is new or empty"
+        ) from None
+
+
+def _summary(
+    folder: Path, clips: Sequence[Clip], *, num_captions: int, num_rendered: int
+) -> WorldSummary:
+    parts, groups = [clip.part for clip in clips], [clip.group for clip in clips]
+    return WorldSummary(
+        folder=folder,
+        videos=folder / "videos",
+        annotations=folder / "annotations" / "demo.json",
+        num_videos=len(clips),
+        num_captions=num_captions,
+        num_rendered=num_rendered,
+        num_bytes=sum((folder / _clip_name(clip)).stat().st_size for clip in clips),
+        clips_by_split={part: parts.count(part) for part in dict.fromkeys(parts)},
+        clips_by_group={group: groups.count(group) for group in dict.fromkeys(groups)},
+    )
+
+
+def _clip_name(clip: Clip) -> str:
+    return f"videos/{clip.id}.mp4"
+
+
+def _json(value: object) -> bytes:
+    return (json.dumps(value, indent=1) + "\n").encode()
