@@ -169,10 +169,8 @@ class Backbone:
 
     def _to_device(self, crops: np.ndarray) -> torch.Tensor:
         """uint8 to the device: a quarter of the bytes of float32."""
-        crops = np.ascontiguousarray(crops)
-        if not crops.flags.writeable:  # torch warns about such arrays
-            crops = crops.copy()
-        tensor = torch.from_numpy(crops)
+        # torch warns about read-only arrays and refuses negative strides: those are copied.
+        tensor = torch.from_numpy(np.require(crops, requirements=["C", "W"]))
         if self.device.type == "cuda":
             return tensor.pin_memory().to(self.device, non_blocking=True)
         return tensor.to(self.device)
@@ -278,18 +276,19 @@ def run_in_batches(
     results: list[_T] = []
     start = 0
     while start < num_items:
+        stop = min(start + batch_size, num_items)
         out_of_memory = False
         try:
-            results.append(run(start, min(start + batch_size, num_items)))
+            results.append(run(start, stop))
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             out_of_memory = True
         # Outside the handler: the exception's traceback keeps the tensors alive until it ends.
         if not out_of_memory:
-            start += batch_size
-        elif batch_size > 1:
-            batch_size //= 2
+            start = stop
+        elif stop - start > 1:
+            batch_size = (stop - start) // 2
             _free_memory()
         else:
             raise ModelError(
@@ -345,7 +344,7 @@ def _check_end_of_text(model_id: str, tokeniser: Tokeniser, configured: Any) -> 
     """CLIP reads its embedding at this token; elsewhere it would silently be a wrong vector."""
     if configured == 2:
         # Configurations before transformers #24773: the position of the largest id is taken.
-        largest = tokeniser.backend.get_vocab_size() - 1
+        largest = tokeniser.largest_id
         fits, wanted = tokeniser.eos_id == largest, f"the largest id, {largest}"
     else:
         fits, wanted = tokeniser.eos_id == configured, f"{configured} (text_config.eos_token_id)"

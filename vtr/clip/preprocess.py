@@ -254,8 +254,8 @@ def _resize_fast(
     import torch
     from torch.nn.functional import interpolate
 
-    if not picture.flags.writeable:  # torch warns about such arrays
-        picture = picture.copy()
+    # torch warns about read-only arrays and refuses negative strides: those are copied.
+    picture = np.require(picture, requirements=["C", "W"])
     channels_last = torch.from_numpy(picture).permute(2, 0, 1).unsqueeze(0)
     output = interpolate(channels_last, size=resized, mode=resample, antialias=True)
     top, left, rows, columns = window

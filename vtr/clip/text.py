@@ -109,6 +109,7 @@ class Tokeniser:
         bos_id: Begin of text, or None where the family has none.
         eos_id: End of text; always kept under truncation.
         pad_id: Fills a batch.
+        largest_id: Of the whole vocabulary.
     """
 
     backend: BackendTokenizer
@@ -117,6 +118,7 @@ class Tokeniser:
     bos_id: int | None
     eos_id: int
     pad_id: int
+    largest_id: int
 
     def encode(self, texts: Sequence[str]) -> Tokens:
         """Returns the ids of each text; an empty text is begin and end alone."""
@@ -201,10 +203,11 @@ def load_tokeniser(folder: Path, *, family: str, max_length: int, vocab_size: in
     backend = _load_backend(folder, family)
     backend.no_padding()
     backend.no_truncation()
-    if backend.get_vocab_size() > vocab_size:
+    largest_id = max(backend.get_vocab().values(), default=-1)
+    if largest_id >= vocab_size:
         raise CheckpointError(
-            f"{folder}: the tokeniser has {backend.get_vocab_size()} tokens, the model's "
-            f"embedding table only {vocab_size} rows: they do not belong together"
+            f"{folder}: the tokeniser has ids up to {largest_id}, the model's embedding table only "
+            f"{vocab_size} rows: they do not belong together"
         )
     settings = _settings(folder)
     defaults = _SPECIAL_TOKENS[family]
@@ -222,6 +225,7 @@ def load_tokeniser(folder: Path, *, family: str, max_length: int, vocab_size: in
         # CLIP reads its embedding at the first end-of-text token, old configurations at the
         # largest id: 0 behind it disturbs neither, whatever the folder's own padding token is.
         pad_id=special["pad_token"] if rules.pads_to_full_length else 0,
+        largest_id=largest_id,
     )
 
 

@@ -1,0 +1,181 @@
+"""Finding models: a real HTTP server of our own stands in for the hub."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+SMALL = ["config.json", "preprocessor_config.json", "tokenizer.json", "README.md"]
+REPOSITORIES = {
+    "tiny/both": [*SMALL, "model.safetensors", "pytorch_model.bin", "tf_model.h5",
+                  "open_clip_pytorch_model.bin", "open_clip_model.safetensors", "onnx/model.onnx"],
+    "tiny/pickled": [*SMALL, "pytorch_model.bin", "flax_model.msgpack"],
+    "tiny/empty": SMALL,
+    "tiny/gated": [*SMALL, "model.safetensors"],
+}  # fmt: skip
+
+# Prints, as JSON, what `find_model` does with each name it is given.
+PROGRAM = """
+import json, sys, time
+from vtr.clip.hub import find_model
+from vtr.errors import VtrError
+results = {}
+for name in sys.argv[1:]:
+    start = time.monotonic()
+    try:
+        found = find_model(name)
+    except VtrError as error:
+        result = {"error": type(error).__name__, "message": str(error)}
+    else:
+        files = sorted(str(p.relative_to(found.path)) for p in found.path.rglob("*") if p.is_file())
+        result = {"id": found.model_id, "revision": found.revision, "files": files}
+    results[name] = result | {"seconds": time.monotonic() - start}
+assert "torch" not in sys.modules and "transformers" not in sys.modules
+print(json.dumps(results))
+"""
+
+
+class FakeHub(BaseHTTPRequestHandler):
+    """As much of the hub as fetching a model needs."""
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        path = urlsplit(self.path).path
+        if path.startswith("/api/models/tiny/broken"):
+            self.answer(503, b"")
+        elif path.startswith("/api/models/"):
+            self.describe(path.removeprefix("/api/models/"))
+        else:
+            repository, _, name = path.lstrip("/").partition("/resolve/")
+            if repository == "tiny/gated":
+                self.answer(403, b"", **{"X-Error-Code": "GatedRepo"})
+            else:
+                self.answer(200, name.encode(), **{"ETag": '"x"', "X-Repo-Commit": COMMIT})
+
+    def describe(self, rest: str) -> None:
+        repository = "/".join(rest.split("/")[:2])
+        names = REPOSITORIES.get(repository)
+        if names is None:
+            self.answer(404, b"", **{"X-Error-Code": "RepoNotFound"})
+        elif "/tree/" in rest:
+            entries = [
+                {"type": "file", "path": name, "size": len(f"{COMMIT}/{name}"), "oid": f"{k:040x}"}
+                for k, name in enumerate(names)
+            ]
+            self.answer(200, json.dumps(entries).encode())
+        else:
+            siblings = [{"rfilename": name} for name in names]
+            record = {"id": repository, "sha": COMMIT, "siblings": siblings, "private": False}
+            self.answer(200, json.dumps(record).encode())
+
+    def answer(self, status: int, body: bytes, **headers: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Keeps the test's output clean."""
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), FakeHub)
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+def find(names: list[str], home: Path, **settings: str) -> dict[str, dict[str, Any]]:
+    """Runs `find_model` in a fresh process, because the hub library reads its settings once."""
+    kept = {
+        k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGINGFACE", "TRANS"))
+    }
+    environment = kept | {"HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"} | settings
+    process = subprocess.run(
+        [sys.executable, "-W", "error", "-c", PROGRAM, *names],
+        env=environment,
+        cwd=home,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stderr == ""
+    results: dict[str, dict[str, Any]] = json.loads(process.stdout)
+    for name, result in results.items():
+        assert result["seconds"] < 30, name  # not minutes of retries
+        assert "\n" not in result.get("message", "")
+    return results
+
+
+@pytest.fixture(scope="module")
+def online(endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    home = tmp_path_factory.mktemp("hub")
+    names = [*REPOSITORIES, "tiny/absent", "tiny/broken", "not an id", "-/-"]
+    return home, find(names, home, HF_ENDPOINT=endpoint)
+
+
+def test_fetches_what_is_needed_and_the_weights_once(online: tuple[Path, dict[str, Any]]) -> None:
+    _, results = online
+    common = ["config.json", "preprocessor_config.json", "tokenizer.json"]
+    both, pickled = results["tiny/both"], results["tiny/pickled"]
+    assert both["files"] == sorted([*common, "model.safetensors"])
+    assert pickled["files"] == sorted([*common, "pytorch_model.bin"])
+    assert both["id"] == "tiny/both"
+    assert both["revision"] == pickled["revision"] == COMMIT
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("tiny/absent", "ModelNotFoundError", "the hub has no such public repository"),
+        ("not an id", "ModelNotFoundError", "such as openai/clip-vit-base-patch32"),
+        ("-/-", "ModelNotFoundError", "it is not a valid hub id"),
+        ("tiny/gated", "ModelError", "accept its terms at https://huggingface.co/tiny/gated"),
+        ("tiny/empty", "CheckpointError", "has no model.safetensors (or pytorch_model.bin)"),
+        ("tiny/broken", "HubOfflineError", "cannot be reached (Server error '503"),
+    ],
+)
+def test_says_what_is_wrong(
+    online: tuple[Path, dict[str, Any]], name: str, error: str, message: str
+) -> None:
+    result = online[1][name]
+    assert result.get("error") == error, result
+    assert message in result["message"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}],
+    ids=["offline mode", "no network"],
+)
+def test_without_network_the_cache_serves_and_the_rest_says_how(
+    online: tuple[Path, dict[str, Any]], settings: dict[str, str]
+) -> None:
+    home, before = online
+    results = find(["tiny/both", "tiny/pickled", "openai/clip-vit-base-patch32"], home, **settings)
+    for name in ("tiny/both", "tiny/pickled"):
+        assert results[name]["revision"] == COMMIT
+        assert results[name]["files"] == before[name]["files"]
+    missing = results["openai/clip-vit-base-patch32"]
+    assert missing["error"] == "HubOfflineError"
+    assert "run `hf download openai/clip-vit-base-patch32`" in missing["message"]
+    assert "HF_HOME" in missing["message"]
