@@ -24,9 +24,9 @@ from pathlib import Path
 import av
 import av.error
 import av.logging
+import av.stream
 from av.container import InputContainer
 from av.packet import Packet
-from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -95,6 +95,12 @@ class DecoderLog:
 
     def __init__(self, lines: list[tuple[int, str, str]]) -> None:
         self._lines = lines
+        self._num_forgotten = 0
+
+    @property
+    def num_lines(self) -> int:
+        """How many lines came so far."""
+        return self._num_forgotten + len(self._lines)
 
     @property
     def entries(self) -> list[tuple[str, str]]:
@@ -108,7 +114,10 @@ class DecoderLog:
 
     def trim(self) -> None:
         """Forgets all but the last lines: a damaged file logs thousands."""
-        del self._lines[:-_KEPT_LOG_LINES]
+        surplus = len(self._lines) - _KEPT_LOG_LINES
+        if surplus > 0:
+            del self._lines[:surplus]
+            self._num_forgotten += surplus
 
 
 @dataclass(frozen=True)
@@ -125,13 +134,23 @@ class VideoSource:
     limits: Limits
     log: DecoderLog
 
-    def demux(self) -> Iterator[Packet[VideoStream]]:
-        """Yields the packets of the video stream in decoding order, without the flush packet.
+    def demux(self, *, all_streams: bool = False) -> Iterator[Packet[VideoStream]]:
+        """Yields packets in the file's order, without the flush packets.
+
+        Args:
+            all_streams: Also sound and subtitles; else only the video, and where PyAV can
+                (18 and later) the others are not even read.
 
         Raises:
             DecodeError: The container breaks off or is damaged.
         """
-        packets = self.container.demux(self.stream)
+        if not all_streams and hasattr(av.stream, "Discard"):
+            for other in self.container.streams:
+                if other.index != self.stream.index:
+                    other.discard = av.stream.Discard.all
+        # Typed for the one stream; with all, callers tell them apart by `stream_index`.
+        streams = () if all_streams else (self.stream,)
+        packets: Iterator[Packet[VideoStream]] = self.container.demux(*streams)  # type: ignore[assignment]
         while True:
             try:
                 packet = next(packets, None)
@@ -264,8 +283,8 @@ def _missing_kind(path: Path, error: Exception) -> str:
 
 def _video_stream(container: InputContainer) -> VideoStream:
     best = container.streams.best("video")
-    if best is not None and best.disposition & Disposition.attached_pic:
-        pictures = Disposition.attached_pic
+    if best is not None and best.disposition & av.stream.Disposition.attached_pic:
+        pictures = av.stream.Disposition.attached_pic
         best = next((s for s in container.streams.video if not s.disposition & pictures), None)
     if best is None:
         kinds = ", ".join(sorted({stream.type for stream in container.streams}))

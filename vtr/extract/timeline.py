@@ -72,6 +72,24 @@ def frame_seconds(pts_seconds: Seconds) -> float:
     return float(np.median(np.diff(pts_seconds)))
 
 
+def duration_seconds(pts_seconds: Seconds, *, rate: float | None = None) -> float:
+    """Returns the time from the start of the first frame to the end of the last one.
+
+    Args:
+        pts_seconds: (F,) float64, ascending.
+        rate: Frames per second by the header; only a single frame's length is taken from it.
+
+    >>> duration_seconds(np.array([2.0, 2.5, 3.0]))
+    1.5
+    >>> duration_seconds(np.array([2.0]), rate=25)
+    0.04
+    """
+    if not len(pts_seconds):
+        return 0.0
+    last = frame_seconds(pts_seconds) or (1 / float(rate) if rate else 0.0)
+    return float(pts_seconds[-1] - pts_seconds[0]) + last
+
+
 def check_rate(fps: float | None) -> None:
     """Raises ConfigError unless `fps` is None (native) or a finite rate above 0."""
     if fps is not None and not (math.isfinite(fps) and fps > 0):

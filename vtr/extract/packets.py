@@ -1,0 +1,258 @@
+"""Reading a file's packets without decoding, and the proof that some may be left out.
+
+A sparse fetch decodes only what the wanted frames need: it skips groups of pictures without a
+wanted frame, stops each after its last one, and tells the decoder to drop pictures that nothing
+refers to. `prove_sparse` says for which files this gives, bit for bit, the frames of a full decode;
+everything else is decoded in full.
+
+Why it is exact there. Decoding may start at an IDR picture as if nothing came before: it empties
+the reference buffer and restarts the picture order. H.264 pictures with nal_ref_idc 0 and HEVC
+sub-layer non-reference pictures of the only sub-layer are no other picture's reference, and the
+counters that do carry over (frame_num, picture order count) are derived from reference pictures.
+Parameter sets never change, and the decoder's reordering delay is at least what the time stamps
+need, so that it never drops a picture as late.
+"""
+
+from __future__ import annotations
+
+import bisect
+from dataclasses import dataclass
+from fractions import Fraction
+
+import av
+import numpy as np
+from av.packet import Packet
+from av.stream import Stream
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from vtr.errors import DecodeError
+from vtr.extract.bitstream import UnprovenError, read_header
+from vtr.extract.container import VideoSource
+
+Ticks = NDArray[np.int64]
+
+NO_TIME = np.iinfo(np.int64).min
+
+
+@dataclass(frozen=True)
+class PacketTable:
+    """The packets of a video stream in decoding order, as the container tells them.
+
+    Args:
+        pts: (P,) int64 ticks, `NO_TIME` where the packet has none.
+        discarded: (P,) bool, packets that decode to nothing (an edit list cuts them off).
+        is_entry: (P,) bool, IDR pictures; all False where the stream was not understood.
+        unproven: Why packets must not be left out as far as single packets tell; "" if nothing.
+        packets: The packets themselves, or None where they exceed the memory budget.
+        error: Where the container breaks off with an error.
+        end_seconds: Latest end of a packet of any stream that was read, None if none tells.
+    """
+
+    pts: Ticks
+    discarded: NDArray[np.bool_]
+    is_entry: NDArray[np.bool_]
+    unproven: str
+    packets: list[Packet[VideoStream]] | None
+    error: DecodeError | None
+    end_seconds: float | None
+
+    def __len__(self) -> int:
+        return len(self.pts)
+
+
+class _TableBuilder:
+    def __init__(self, source: VideoSource) -> None:
+        self._source = source
+        self.pts: list[int] = []
+        self.discarded: list[bool] = []
+        self.is_entry: list[bool] = []
+        self.kept: list[Packet[VideoStream]] | None = []
+        self.kept_bytes = 0
+        self.end_ticks: dict[int, int] = {}
+        self.unproven = ""
+        context = source.stream.codec_context
+        try:
+            self._header = read_header(context.name, context.extradata)
+        except UnprovenError as reason:
+            self.unproven = str(reason)
+
+    def see(self, packet: Packet[VideoStream]) -> None:
+        """Takes in one packet of any stream."""
+        if packet.pts is not None:
+            end = packet.pts + (packet.duration or 0)
+            index = packet.stream_index
+            self.end_ticks[index] = max(end, self.end_ticks.get(index, end))
+        if packet.stream_index == self._source.stream.index:
+            self._add(packet)
+
+    def _add(self, packet: Packet[VideoStream]) -> None:
+        limits = self._source.limits
+        if len(self.pts) >= limits.max_frames:
+            raise DecodeError(
+                "too-long", f"more than {limits.max_frames:,} frames, which is the cap"
+            )
+        self.pts.append(NO_TIME if packet.pts is None else packet.pts)
+        self.discarded.append(packet.is_discard)
+        self.is_entry.append(self._look(packet))
+        if self.kept is not None:
+            self.kept_bytes += packet.size
+            self.kept.append(packet)
+            if self.kept_bytes > limits.max_packet_bytes:
+                self.kept = None
+
+    def end_seconds(self) -> float | None:
+        """Returns the latest end of a packet of any stream."""
+        streams = self._source.container.streams
+        ends = (end * time_base(streams[index]) for index, end in self.end_ticks.items())
+        return max(map(float, ends), default=None)
+
+    def _look(self, packet: Packet[VideoStream]) -> bool:
+        if self.unproven:
+            return False
+        try:
+            if packet.is_corrupt or packet.is_discard:
+                raise UnprovenError("damaged or discarded packets (edit list)")
+            if packet.has_sidedata("new_extradata") or packet.has_sidedata("param_change"):
+                raise UnprovenError("parameters that change midway")
+            return self._header.is_entry(memoryview(packet))
+        except (UnprovenError, AttributeError) as reason:
+            self.unproven = str(reason)
+        return False
+
+
+def read_packets(source: VideoSource) -> PacketTable:
+    """Reads the whole file once without decoding.
+
+    Raises:
+        DecodeError: More packets than the cap. A container that breaks off is no exception here.
+    """
+    builder = _TableBuilder(source)
+    error = None
+    try:
+        for packet in source.demux(all_streams=_claims_whole_file_only(source)):
+            builder.see(packet)
+    except DecodeError as broken:
+        if broken.kind == "too-long":
+            raise
+        error = broken
+    return PacketTable(
+        pts=np.array(builder.pts, np.int64),
+        discarded=np.array(builder.discarded, np.bool_),
+        is_entry=np.array(builder.is_entry, np.bool_),
+        unproven=builder.unproven,
+        packets=builder.kept,
+        error=error,
+        end_seconds=builder.end_seconds(),
+    )
+
+
+# Demuxers that estimate the duration from the data itself, so that it says nothing of what is
+# missing.
+_ESTIMATED = frozenset({"mpeg", "mpegts", "mpegvideo", "h264", "hevc", "m4v"})
+
+
+def missing_seconds(source: VideoSource, table: PacketTable) -> float:
+    """Returns by how much the packets fall short of the duration the header claims, in seconds.
+
+    A Matroska file that is cut off ends without any error; only this tells. Sound files fall short
+    by less than a tenth of a second; 0.0 is returned within half a second or 1 % of the claim.
+    """
+    stream, container = source.stream, source.container
+    if container.format.name in _ESTIMATED:
+        return 0.0
+    start = 0.0
+    if not _claims_whole_file_only(source):
+        claim = float((stream.duration or 0) * time_base(stream))
+        start = float((stream.start_time or 0) * time_base(stream))
+    elif container.duration:
+        claim = container.duration / av.time_base
+    else:
+        return 0.0
+    end = 0.0 if table.end_seconds is None else table.end_seconds
+    missing = claim - (end - start)
+    return missing if missing > max(0.5, 0.01 * claim) else 0.0
+
+
+def prove_sparse(source: VideoSource, table: PacketTable) -> NDArray[np.int64]:
+    """Returns the packets at which decoding may start, the first of them 0.
+
+    Raises:
+        UnprovenError: Leaving packets out is not known to be exact for this file, and why.
+    """
+    if table.unproven:
+        raise UnprovenError(table.unproven)
+    if table.error or missing_seconds(source, table):
+        raise UnprovenError("a file that breaks off")
+    pts = table.pts
+    if not len(pts) or not table.is_entry[0]:
+        raise UnprovenError("does not begin with an IDR picture")
+    if (pts == NO_TIME).any() or len(np.unique(pts)) < len(pts):
+        raise UnprovenError("missing or repeated time stamps")
+    # FFmpeg's H.264 decoder drops a picture that it should have shown earlier. It never comes to
+    # that if it waits for at least as many pictures as the time stamps are out of order.
+    context = source.stream.codec_context
+    if context.name == "h264" and reorder_depth(pts) > getattr(context, "reorder_depth", -1):
+        raise UnprovenError("reordering deeper than the decoder expects")
+    latest_before = np.concatenate(([NO_TIME], np.maximum.accumulate(pts)[:-1]))
+    earliest_from = np.minimum.accumulate(pts[::-1])[::-1]
+    clean_cut = (latest_before < earliest_from) & table.is_entry
+    clean_cut[0] = True
+    return np.flatnonzero(clean_cut)
+
+
+def reorder_depth(pts: Ticks) -> int:
+    """Returns the most pictures that come before another in the file and after it on screen.
+
+    >>> reorder_depth(np.array([0, 3, 1, 2, 6, 4, 5]))
+    1
+    >>> reorder_depth(np.array([0, 4, 2, 1, 3]))
+    2
+    """
+    seen: list[int] = []
+    depth = 0
+    for ticks in pts.tolist():
+        place = bisect.bisect(seen, ticks)
+        depth = max(depth, len(seen) - place)
+        seen.insert(place, ticks)
+    return depth
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Packets to decode in one go: positions first..last, both included."""
+
+    first: int
+    last: int
+
+
+def plan_segments(entries: NDArray[np.int64], targets: NDArray[np.int64]) -> list[Segment]:
+    """Returns which packets a sparse fetch must decode.
+
+    Args:
+        entries: (E,) ascending positions where decoding may start, the first of them 0.
+        targets: (T,) positions of the wanted packets, T >= 1.
+
+    Returns:
+        Segments in ascending order, each from an entry to its last target. The first packet of
+        the file is always decoded: the encoder's name in it switches work-arounds of the decoder.
+    """
+    last_of: dict[int, int] = {0: 0}
+    for target in np.sort(targets).tolist():
+        first = int(entries[np.searchsorted(entries, target, side="right") - 1])
+        last_of[first] = target
+    return [Segment(first, last) for first, last in sorted(last_of.items())]
+
+
+def _claims_whole_file_only(source: VideoSource) -> bool:
+    """Whether the header gives a duration for the file but none for the video (Matroska, FLV).
+
+    There the video may rightly end before the sound does, so the sound's end is needed too.
+    """
+    return not source.stream.duration
+
+
+def time_base(stream: Stream) -> Fraction:
+    """Returns how many seconds a tick of the stream lasts."""
+    base = stream.time_base
+    return Fraction(base.numerator, base.denominator) if base else Fraction(1)

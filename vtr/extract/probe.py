@@ -1,0 +1,83 @@
+"""What a video file really holds: everything decoded and counted, nothing taken from headers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from av.video.frame import VideoFrame
+from numpy.typing import NDArray
+
+from vtr.extract.container import Limits, open_video
+from vtr.extract.frames import Upright, upright
+from vtr.extract.packets import read_packets
+from vtr.extract.readers import FullReader, header_rate
+from vtr.extract.timeline import duration_seconds
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """A decoded and counted video.
+
+    Args:
+        num_frames: Frames that decode, F >= 1.
+        pts_seconds: (F,) float64, their presentation times as stored, ascending.
+        width: Of the upright picture.
+        height: Of the upright picture.
+        rotation_degrees: Counter-clockwise turn that makes the stored picture upright.
+        codec: Such as "h264" or "av1".
+        pix_fmt: Such as "yuv420p".
+        duration_seconds: From the first frame's start to the last one's end.
+        start_seconds: Presentation time of the first frame.
+        header_frames: What the header claims; 0 where it claims nothing.
+        trouble: Why frames are missing, empty if none are known to be.
+    """
+
+    num_frames: int
+    pts_seconds: NDArray[np.float64]
+    width: int
+    height: int
+    rotation_degrees: int
+    codec: str
+    pix_fmt: str
+    duration_seconds: float
+    start_seconds: float
+    header_frames: int
+    trouble: str
+
+
+def probe(path: Path | str, *, limits: Limits | None = None) -> VideoInfo:
+    """Decodes a whole file and tells what came out.
+
+    Raises:
+        DecodeError: Not a single frame; see `vtr.extract.container.FAILURES`.
+    """
+    first: list[tuple[VideoFrame, Upright]] = []
+
+    def keep_first(key: int, frame: VideoFrame) -> None:
+        if not first:
+            first.append((frame, upright(frame)))
+
+    with open_video(path, limits=limits) as source:
+        reader = FullReader(source, read_packets(source))
+        reader.read(np.arange(len(reader.pts_seconds)), keep_first)
+        if not first:
+            reader.read(np.array([0]), keep_first)
+        stream = source.stream
+        pts = reader.pts_seconds
+        frame, turn = first[0]
+        width, height = turn.size(frame)
+        return VideoInfo(
+            num_frames=len(pts),
+            pts_seconds=pts,
+            width=width,
+            height=height,
+            rotation_degrees=turn.degrees,
+            codec=stream.codec_context.codec.canonical_name,
+            pix_fmt=frame.format.name,
+            duration_seconds=duration_seconds(pts, rate=header_rate(stream)),
+            start_seconds=float(pts[0]),
+            header_frames=stream.frames,
+            trouble=reader.trouble,
+        )

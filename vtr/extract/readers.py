@@ -1,0 +1,311 @@
+"""Two ways to get chosen frames out of a file: leaving packets out, or decoding all of it.
+
+Both hand frames to a visitor as they are decoded, under a key that stays the same from one pass to
+the next, so that a frame need not be kept to be found again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import Protocol
+
+import numpy as np
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from vtr.errors import DecodeError
+from vtr.extract.bitstream import UnprovenError
+from vtr.extract.container import VideoSource, open_video
+from vtr.extract.packets import (
+    NO_TIME,
+    PacketTable,
+    Ticks,
+    missing_seconds,
+    plan_segments,
+    prove_sparse,
+    time_base,
+)
+
+Seconds = NDArray[np.float64]
+Indices = NDArray[np.int64]
+Visit = Callable[[int, VideoFrame], None]
+
+# PySceneDetect's number: after so many undecodable packets in a row nothing good follows.
+MAX_FAILURES_IN_A_ROW = 8
+
+
+class FrameReader(Protocol):
+    """What `sample` needs of either way."""
+
+    route: str
+    trouble: str
+
+    @property
+    def pts_seconds(self) -> Seconds:
+        """(F,) presentation times, ascending: expected before the first pass, true after it."""
+
+    def read(self, indices: Indices, visit: Visit) -> None:
+        """Decodes once and visits the frames of these indices into `pts_seconds`."""
+
+    def keys(self, indices: Indices) -> Indices:
+        """Returns the keys under which the frames of these indices are visited."""
+
+
+class SparseReader:
+    """Decodes only what the wanted frames need; see `vtr.extract.packets` for why it is exact.
+
+    Args:
+        source: The open file, its packets just read.
+        table: Those packets.
+
+    Raises:
+        UnprovenError: Not known to be exact for this file.
+    """
+
+    route = "sparse"
+    trouble = ""
+
+    def __init__(self, source: VideoSource, table: PacketTable) -> None:
+        self._entries = prove_sparse(source, table)
+        self._source = source
+        self._table = table
+        self._positions = np.argsort(table.pts, kind="stable")
+        self.pts_seconds = seconds(table.pts[self._positions], source)
+
+    def keys(self, indices: Indices) -> Indices:
+        """Returns the indices: nothing is renumbered here."""
+        return indices
+
+    def read(self, indices: Indices, visit: Visit) -> None:
+        """Visits the frames of these indices.
+
+        Raises:
+            UnprovenError: A wanted frame did not come out whole, or the decoder complained: then
+                nothing that was visited may be used.
+            DecodeError: The file has changed since.
+        """
+        positions = self._positions[indices]
+        wanted = dict(zip(self._table.pts[positions].tolist(), indices.tolist(), strict=True))
+        with decoding_pass(self._source, self._table, reuse=True) as (source, packets):
+            lines_before = source.log.num_lines
+            for frame in self._decoded(source, packets, positions):
+                index = wanted.pop(NO_TIME if frame.pts is None else frame.pts, None)
+                if index is None:
+                    continue
+                if frame.is_corrupt:
+                    raise UnprovenError("a frame that the decoder calls corrupt")
+                visit(index, frame)
+            if wanted or source.log.num_lines > lines_before:
+                raise UnprovenError("frames that did not decode cleanly")
+
+    def _decoded(
+        self, source: VideoSource, packets: Iterator[Packet[VideoStream]], targets: Indices
+    ) -> Iterator[VideoFrame]:
+        context = source.stream.codec_context
+        is_target = set(targets.tolist())
+        segments = iter(plan_segments(self._entries, targets))
+        segment = next(segments)
+        try:
+            for position, packet in enumerate(packets):
+                if position < segment.first:
+                    continue
+                context.skip_frame = "DEFAULT" if position in is_target else "NONREF"
+                yield from source.decode(packet)
+                if position == segment.last:
+                    yield from source.decode(None)
+                    context.flush_buffers()
+                    following = next(segments, None)
+                    if following is None:
+                        return
+                    segment = following
+        except DecodeError as error:
+            raise UnprovenError(error.detail) from None
+        finally:
+            context.skip_frame = "DEFAULT"
+
+
+class FullReader:
+    """Decodes everything, in the first pass guessing from the packets which frames are wanted.
+
+    Args:
+        source: The open file.
+        table: Its packets.
+        why: Why not sparse, for the record.
+        fresh: Whether the decoder of `source` has not been used yet.
+    """
+
+    def __init__(
+        self, source: VideoSource, table: PacketTable, *, why: str = "", fresh: bool = True
+    ) -> None:
+        self.route = f"full: {why}" if why else "full"
+        self.trouble = ""
+        self._source = source
+        self._table = table
+        self._fresh = fresh
+        self._order: Indices | None = None
+        self._unseen_seconds = 0.0
+        ticks = table.pts[~table.discarded]
+        # Where packets carry no usable pts, the n-th frame out is still the n-th on screen.
+        self._by_time = not _output_order_wins(source) and len(np.unique(ticks)) == len(ticks)
+        self._by_time = self._by_time and not (ticks == NO_TIME).any()
+        self._ticks = np.sort(_fill_times(ticks.tolist(), source))
+        self.pts_seconds = seconds(self._ticks, source)
+
+    def keys(self, indices: Indices) -> Indices:
+        """Returns which frames these are in the order of the decoder's output."""
+        return indices if self._order is None else self._order[indices]
+
+    def read(self, indices: Indices, visit: Visit) -> None:
+        """Visits the frames of these indices; in the first pass perhaps not exactly these.
+
+        Raises:
+            DecodeError: Not a single frame, or caps exceeded.
+        """
+        if self._order is None:
+            self._first_pass(indices, visit)
+            return
+        wanted = set(self._order[indices].tolist())
+        with decoding_pass(self._source, self._table, reuse=False) as (source, packets):
+            frames = _Decoding(source, packets)
+            for key, frame in enumerate(islice(frames, max(wanted, default=-1) + 1)):
+                if key in wanted:
+                    visit(key, frame)
+
+    def _first_pass(self, indices: Indices, visit: Visit) -> None:
+        wanted_ticks = set(self._ticks[indices].tolist()) if self._by_time else frozenset()
+        wanted_keys = frozenset() if self._by_time else set(indices.tolist())
+        out: list[int] = []
+        with decoding_pass(self._source, self._table, reuse=self._fresh) as (source, packets):
+            frames = _Decoding(source, packets)
+            for key, frame in enumerate(frames):
+                if key >= source.limits.max_frames:
+                    raise DecodeError("too-long", f"more than {source.limits.max_frames:,} frames")
+                ticks = frame.pts if frame.pts is not None else frame.dts
+                out.append(NO_TIME if ticks is None else ticks)
+                if key in wanted_keys or ticks in wanted_ticks:
+                    visit(key, frame)
+        self._set_order(out)
+        self.trouble = frames.trouble or self._shortfall()
+        if not out:
+            self._raise_empty()
+
+    def _set_order(self, out: list[int]) -> None:
+        expected_end = self.pts_seconds[-1] if len(self.pts_seconds) else 0.0
+        ticks = _fill_times(out, self._source)
+        if _output_order_wins(self._source):
+            self._order = np.arange(len(ticks))
+        else:
+            self._order = np.argsort(ticks, kind="stable")
+        self.pts_seconds = seconds(np.sort(ticks), self._source)
+        self._unseen_seconds = expected_end - self.pts_seconds[-1] if len(out) else expected_end
+
+    def _shortfall(self) -> str:
+        table, read = self._table, self._table.end_seconds or 0.0
+        if table.error:
+            return f"reading breaks off after {read:.2f} s: {table.error.detail}"
+        missing = missing_seconds(self._source, table)
+        if missing:
+            return f"the file ends after {read:.2f} s, {missing:.2f} s before its header says"
+        if self._unseen_seconds > max(0.5, 0.01 * read):
+            return f"no frame comes out of the last {self._unseen_seconds:.2f} s of packets"
+        return ""
+
+    def _raise_empty(self) -> None:
+        num_packets, claimed = len(self._table), self._source.stream.frames
+        told = f"the header claims {claimed} frames, {num_packets} packets are there"
+        if self.trouble and num_packets:
+            raise DecodeError("decode-error", f"{told}, none decodes: {self.trouble}")
+        raise DecodeError("no-frames", f"{told}, none decodes")
+
+
+class _Decoding:
+    """Iterates over all frames of some packets, past damage, noting it in `trouble`."""
+
+    def __init__(self, source: VideoSource, packets: Iterator[Packet[VideoStream]]) -> None:
+        self._source = source
+        self._packets = packets
+        self._failures = 0
+        self._in_a_row = 0
+        self.trouble = ""
+
+    def __iter__(self) -> Iterator[VideoFrame]:
+        try:
+            for packet in self._packets:
+                yield from self._decode(packet)
+                if self._in_a_row >= MAX_FAILURES_IN_A_ROW:
+                    break
+        except DecodeError as error:
+            # Reading, not decoding, broke off.
+            if error.kind != "decode-error":
+                raise
+            self.trouble = error.detail
+        yield from self._decode(None)
+
+    def _decode(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
+        try:
+            frames = self._source.decode(packet)
+        except DecodeError as error:
+            if error.kind != "decode-error":
+                raise
+            self._failures += 1
+            self._in_a_row += 1
+            self.trouble = f"{self._failures} packets do not decode: {error.detail}"
+            return []
+        self._in_a_row = 0
+        return frames
+
+
+@contextmanager
+def decoding_pass(
+    source: VideoSource, table: PacketTable, *, reuse: bool
+) -> Iterator[tuple[VideoSource, Iterator[Packet[VideoStream]]]]:
+    """Yields a source whose decoder may be used, and all packets of the video.
+
+    The kept packets and, with `reuse`, the open decoder serve again; otherwise the file is opened
+    once more.
+    """
+    if table.packets is not None and reuse:
+        yield source, iter(table.packets)
+        return
+    with open_video(source.path, limits=source.limits) as again:
+        yield again, iter(table.packets) if table.packets is not None else again.demux()
+
+
+def seconds(ticks: Ticks, source: VideoSource) -> Seconds:
+    """Returns ticks of the stream's clock as seconds, each rounded once."""
+    base = time_base(source.stream)
+    return ticks.astype(np.float64) * base.numerator / base.denominator
+
+
+def header_rate(stream: VideoStream) -> float | None:
+    """Returns the frame rate the header tells, None where it tells none."""
+    rate = stream.average_rate or stream.guessed_rate
+    return float(rate) if rate else None
+
+
+def _output_order_wins(source: VideoSource) -> bool:
+    """Whether frames are on screen in the order the decoder gives them, whatever their pts say.
+
+    AVI stores no pts, and what FFmpeg makes up for them goes back and forth (measured). Only H.264
+    and HEVC decoders may give frames too early, and then the pts are right.
+    """
+    if source.container.format.name == "avi":
+        return True
+    return source.stream.codec_context.name not in ("h264", "hevc")
+
+
+def _fill_times(out: list[int], source: VideoSource) -> Ticks:
+    """Returns times without gaps: a missing one is a frame after the one before it."""
+    if NO_TIME not in out:
+        return np.array(out, np.int64)
+    rate = header_rate(source.stream) or 25.0
+    step = max(1, round(1 / (rate * float(time_base(source.stream)))))
+    filled: list[int] = []
+    for ticks in out:
+        after = filled[-1] + step if filled else 0
+        filled.append(after if ticks == NO_TIME else ticks)
+    return np.array(filled, np.int64)

@@ -1,0 +1,267 @@
+"""The chosen frames of one video: every sampler asked for, one pass over the file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from av.video.frame import VideoFrame
+from numpy.typing import NDArray
+
+from vtr.errors import ConfigError, DecodeError
+from vtr.extract.bitstream import UnprovenError
+from vtr.extract.container import FFMPEG_ERRORS, Limits, VideoSource, failure, open_video
+from vtr.extract.frames import Picture, Upright, frame_bytes, to_luma, to_rgb, upright
+from vtr.extract.packets import PacketTable, read_packets
+from vtr.extract.readers import (
+    FrameReader,
+    FullReader,
+    Indices,
+    Seconds,
+    SparseReader,
+    header_rate,
+)
+from vtr.extract.samplers.base import SamplerChoice, Signals
+from vtr.extract.timeline import candidate_indices, check_rate, check_window, duration_seconds
+
+Transform = Callable[[Picture], NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class FrameRequest:
+    """Which frames of which video.
+
+    Args:
+        path: The file.
+        video_id: The video's name; with the seed it fixes random samplers.
+        choices: The samplers, each of which gets its own selection.
+        num_frames: The budget K of each sampler, at least 1.
+        candidate_fps: Candidates per second; None is the native rate, every frame.
+        start_seconds: Start of the window after the first frame; None is the beginning.
+        end_seconds: End of the window after the first frame, exclusive; None is the end.
+        seed: Run seed.
+        limits: What the video may cost.
+    """
+
+    path: Path | str
+    video_id: str
+    choices: tuple[SamplerChoice, ...]
+    num_frames: int
+    candidate_fps: float | None = 1.0
+    start_seconds: float | None = None
+    end_seconds: float | None = None
+    seed: int = 0
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        check_rate(self.candidate_fps)
+        check_window(self.start_seconds, self.end_seconds)
+        if not self.choices:
+            raise ConfigError("no sampler was asked for; name at least one, such as 'uniform'")
+        if self.num_frames < 1:
+            raise ConfigError(f"--frames is {self.num_frames}; at least 1 frame is needed")
+
+    @property
+    def needs_luma(self) -> bool:
+        """Whether any sampler compares pictures."""
+        return any("luma" in choice.needs for choice in self.choices)
+
+    def candidates(self, pts_seconds: Seconds) -> Indices:
+        """Returns the (N,) candidates of a timeline as indices into it."""
+        return candidate_indices(
+            pts_seconds,
+            fps=self.candidate_fps,
+            start_seconds=self.start_seconds,
+            end_seconds=self.end_seconds,
+        )
+
+    def select(self, signals: Signals) -> dict[str, Indices]:
+        """Returns each sampler's choice among the candidates, by its label."""
+        return {
+            choice.label: choice.select(
+                signals, self.num_frames, seed=self.seed, video_id=self.video_id
+            )
+            for choice in self.choices
+        }
+
+
+@dataclass(frozen=True)
+class SampledVideo:
+    """The frames that at least one sampler chose.
+
+    Args:
+        crops: (R, ...) stacked outputs of the transform, in presentation order, R >= 1.
+        pts_seconds: (R,) float64, presentation times as stored in the file.
+        selections: Sampler label to (K,) int64 ascending indices into the R frames.
+        num_candidates: How many frames the samplers chose from.
+        status: "ok", or "partial" where the file is damaged or cut off.
+        error: One line why it is partial, else empty.
+        width: Of the upright picture.
+        height: Of the upright picture.
+        duration_seconds: Of the whole file, counted.
+        start_seconds: Presentation time of the file's first frame.
+        decode_route: "sparse", or "full: " and why not sparse.
+    """
+
+    crops: NDArray[Any]
+    pts_seconds: Seconds
+    selections: Mapping[str, Indices]
+    num_candidates: int
+    status: str
+    error: str
+    width: int
+    height: int
+    duration_seconds: float
+    start_seconds: float
+    decode_route: str
+
+
+def sample_video(request: FrameRequest, transform: Transform) -> SampledVideo:
+    """Decodes a video once for all samplers of the request.
+
+    Args:
+        request: Which frames.
+        transform: Called once per chosen frame with its upright (H, W, 3) uint8 RGB picture;
+            must give one shape and dtype, whatever the size of the picture.
+
+    Raises:
+        DecodeError: No frame could be had; see `vtr.extract.container.FAILURES`.
+    """
+    with open_video(request.path, limits=request.limits) as source:
+        table = read_packets(source)
+        try:
+            return _sample(request, transform, source, SparseReader(source, table))
+        except UnprovenError as reason:
+            return _sample(request, transform, source, _full_reader(source, table, str(reason)))
+
+
+def _full_reader(source: VideoSource, table: PacketTable, why: str) -> FullReader:
+    # The sparse reader may have left the open decoder anywhere in the file.
+    fresh = not source.stream.codec_context.is_open
+    return FullReader(source, table, why=why, fresh=fresh)
+
+
+def _sample(
+    request: FrameRequest, transform: Transform, source: VideoSource, reader: FrameReader
+) -> SampledVideo:
+    """Runs the passes over the file: mostly one, a second for what the first did not keep."""
+    visitor = _Visitor(source, transform, keep_frames=request.needs_luma)
+    guess = request.candidates(reader.pts_seconds)
+    if not request.needs_luma and len(guess):
+        guess = guess[_union(request.select(Signals(reader.pts_seconds[guess])))]
+    reader.read(guess, visitor)
+
+    pts = reader.pts_seconds
+    candidates = request.candidates(pts)
+    if not len(candidates):
+        raise DecodeError("no-frames", _empty_window(request, pts))
+    luma = visitor.all_luma(reader, candidates) if request.needs_luma else None
+    chosen = request.select(Signals(pts[candidates], luma))
+    union = _union(chosen)
+    rows = candidates[union]
+    crops = visitor.all_crops(reader, rows)
+    trouble = reader.trouble if _is_touched(request, pts) else ""
+    width, height = visitor.size
+    return SampledVideo(
+        crops=crops,
+        pts_seconds=pts[rows],
+        selections={label: np.searchsorted(union, picks) for label, picks in chosen.items()},
+        num_candidates=len(candidates),
+        status="partial" if trouble else "ok",
+        error=trouble,
+        width=width,
+        height=height,
+        duration_seconds=duration_seconds(pts, rate=header_rate(source.stream)),
+        start_seconds=float(pts[0]),
+        decode_route=reader.route,
+    )
+
+
+class _Visitor:
+    """Turns visited frames into what is needed of them, once each.
+
+    Args:
+        source: For its limits and log.
+        transform: What makes a crop of a picture.
+        keep_frames: Make thumbnails and keep the frames themselves while the budget lasts, for
+            samplers that look before they choose; else make crops at once.
+    """
+
+    def __init__(self, source: VideoSource, transform: Transform, *, keep_frames: bool) -> None:
+        self._source = source
+        self._transform = transform
+        self._looking = keep_frames
+        self._budget = source.limits.max_frame_bytes
+        self._turn: Upright | None = None
+        self._luma: dict[int, Picture] = {}
+        self._frames: dict[int, VideoFrame] = {}
+        self._crops: dict[int, NDArray[Any]] = {}
+        self.size = (0, 0)
+
+    def __call__(self, key: int, frame: VideoFrame) -> None:
+        if self._turn is None:
+            self._turn = upright(frame)
+            self.size = self._turn.size(frame)
+        if not self._looking:
+            self._crops[key] = self._transform(self._picture(frame))
+            return
+        self._luma[key] = self._converted(to_luma, frame)
+        size = frame_bytes(frame)
+        if size <= self._budget:
+            # PyAV counts references: the decoder takes a new buffer instead of reusing this one.
+            self._budget -= size
+            self._frames[key] = frame
+
+    def all_luma(self, reader: FrameReader, indices: Indices) -> Picture:
+        """Returns the (N, 32, 32) thumbnails, decoding again for those not seen yet."""
+        keys = reader.keys(indices)
+        missing = [index for index, key in zip(indices, keys, strict=True) if key not in self._luma]
+        if missing:
+            reader.read(np.array(missing), self)
+        return np.stack([self._luma[key] for key in keys.tolist()])
+
+    def all_crops(self, reader: FrameReader, indices: Indices) -> NDArray[Any]:
+        """Returns the (R, ...) crops, decoding again for frames neither cropped nor kept."""
+        self._looking = False
+        keys = reader.keys(indices).tolist()
+        missing = []
+        for index, key in zip(indices.tolist(), keys, strict=True):
+            if key in self._frames:
+                self(key, self._frames.pop(key))
+            elif key not in self._crops:
+                missing.append(index)
+        self._frames.clear()
+        if missing:
+            reader.read(np.array(missing), self)
+        return np.stack([self._crops[key] for key in keys])
+
+    def _picture(self, frame: VideoFrame) -> Picture:
+        return self._converted(to_rgb, frame)
+
+    def _converted(
+        self, convert: Callable[[VideoFrame, Upright], Picture], frame: VideoFrame
+    ) -> Picture:
+        assert self._turn is not None
+        try:
+            return convert(frame, self._turn)
+        except FFMPEG_ERRORS as error:
+            raise failure(error, self._source.log) from None
+
+
+def _union(chosen: Mapping[str, Indices]) -> Indices:
+    return np.unique(np.concatenate(list(chosen.values())))
+
+
+def _empty_window(request: FrameRequest, pts_seconds: Seconds) -> str:
+    start, end = check_window(request.start_seconds, request.end_seconds)
+    length = duration_seconds(pts_seconds)
+    return f"the window {start:g} s to {end:g} s holds no frame; the video lasts {length:.2f} s"
+
+
+def _is_touched(request: FrameRequest, pts_seconds: Seconds) -> bool:
+    """Whether trouble at the end of the file concerns the window at all."""
+    end = request.end_seconds
+    return end is None or float(pts_seconds[-1] - pts_seconds[0]) < end
