@@ -44,7 +44,7 @@ class TextEmbeddings:
     num_truncated: int
 
 
-@dataclass
+@dataclass(eq=False)
 class Backbone:
     """A loaded dual encoder with its own preprocessing and text rules.
 
