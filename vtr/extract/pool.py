@@ -1,20 +1,22 @@
 """Killable worker processes that answer in order, within a bounded number of bytes.
 
 A decoder can hang, crash or eat the memory on a bad file, and no exception handler helps then.
-So every job runs in a process of its own kind that can be killed: one that dies or outlives the
-wall-clock limit costs one answer, and a fresh process takes its place.
+So every job runs in a worker process that can be killed: one that dies or outlives the wall-clock
+limit costs one answer, and a fresh process takes its place (see `vtr.extract.worker`).
 
-Workers are started as plain `python -m` children over a socket pair instead of through
+The server of the workers is started as a plain `python -m` child instead of through
 `multiprocessing.Process`: nothing of the caller's main module is imported again, so scripts need
 no `__main__` guard and notebooks work.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -27,8 +29,13 @@ from multiprocessing.connection import Connection, wait
 from typing import IO, Any
 
 from vtr.errors import VtrError
+from vtr.extract.worker import FORK, REPLY, REQUEST, WAIT
 
 START_SECONDS = 180.0
+
+# The libraries' own thread pools: parallelism is across videos, and a process without threads
+# can be forked.
+_ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
 
 
 @dataclass(frozen=True)
@@ -71,30 +78,78 @@ class Outcome:
     cpu_seconds: float = 0.0
 
 
-class _Worker:
-    """One child process and what it is doing."""
+class _Server:
+    """The process that forks workers."""
 
     def __init__(self, settings: PoolSettings) -> None:
-        self.connection, theirs = Pipe()
-        self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed in stop)
-        module, function = settings.handler.split(":")
+        self._control, theirs = socket.socketpair()
+        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed in stop)
         paths = os.pathsep.join(path for path in sys.path if path)
-        environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(
+        self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "vtr.extract.worker", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
-            stderr=self.errors,
-            env=environment,
+            stderr=self._errors,
+            env={**os.environ, "PYTHONPATH": paths, **_ONE_THREAD},
             process_group=0,  # Ctrl-C goes to the parent alone
         )
         theirs.close()
-        self.ready = False
+        module, function = settings.handler.split(":")
+        recipe = (module, function, settings.config, settings.memory_bytes)
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError), self._process.stdin as pipe:
+            pickle.dump(recipe, pipe)
+        self._control.settimeout(START_SECONDS)
+        try:
+            self._reply()
+        except VtrError:
+            self.stop()
+            raise
+
+    def fork(self, jobs: Connection, errors: IO[bytes]) -> int:
+        """Starts a worker that reads `jobs`; returns its process id."""
+        descriptors = [jobs.fileno(), errors.fileno()]
+        socket.send_fds(self._control, [REQUEST.pack(FORK, 0)], descriptors)
+        return self._reply()[0]
+
+    def kill(self, pid: int) -> int:
+        """Ends a worker; returns its wait status (what it died of, if it was dead already)."""
+        os.kill(pid, signal.SIGKILL)  # until it is waited for, the id cannot be another's
+        self._control.sendall(REQUEST.pack(WAIT, pid))
+        return self._reply()[1]
+
+    def stop(self) -> None:
+        self._control.close()
+        self._process.kill()
+        self._process.wait()
+        self._errors.close()
+
+    def _reply(self) -> tuple[int, int]:
+        try:
+            reply = self._control.recv(REPLY.size, socket.MSG_WAITALL)
+        except TimeoutError:
+            raise VtrError(f"the worker processes did not start in {START_SECONDS:g} s") from None
+        if len(reply) < REPLY.size:
+            code = self._process.wait()
+            words = last_line(self._errors) or "no message"
+            raise VtrError(f"the worker processes cannot start (exit code {code}): {words}")
+        pid, status = REPLY.unpack(reply)
+        return pid, status
+
+
+class _Worker:
+    """One worker process and what it is doing."""
+
+    def __init__(self, server: _Server) -> None:
+        self.connection, theirs = Pipe()
+        self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed in stop)
+        self._server = server
+        self._pid = server.fork(theirs, self.errors)
+        theirs.close()
         self.job: int | None = None
         self.num_jobs = 0
-        self.deadline = time.monotonic() + START_SECONDS
-        self.connection.send((module, function, settings.config, settings.memory_bytes))
+        self.deadline = float("inf")
 
     def give(self, index: int, job: bytes, timeout_seconds: float) -> None:
         self.job = index
@@ -102,17 +157,21 @@ class _Worker:
         self.deadline = time.monotonic() + timeout_seconds
         self.connection.send_bytes(job)
 
-    def last_words(self) -> str:
-        """Returns the last line the worker wrote to its error output."""
-        self.errors.seek(max(0, self.errors.seek(0, os.SEEK_END) - 4096))
-        lines = self.errors.read().decode(errors="replace").split("\n")
-        return next((line.strip() for line in reversed(lines) if line.strip()), "")
-
-    def stop(self) -> None:
+    def stop(self) -> str:
+        """Ends the process; returns what it died of, with its last words."""
         self.connection.close()
-        self.process.kill()
-        self.process.wait()
+        status = os.waitstatus_to_exitcode(self._server.kill(self._pid))
+        words = last_line(self.errors)
         self.errors.close()
+        how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit code {status}"
+        return f"{how}): {words}" if words else f"{how})"
+
+
+def last_line(errors: IO[bytes]) -> str:
+    """Returns the last line in a process's error output that is not empty."""
+    errors.seek(max(0, errors.seek(0, os.SEEK_END) - 4096))
+    lines = errors.read().decode(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 class WorkerPool:
@@ -171,18 +230,10 @@ class WorkerPool:
 
     def _serve(self, jobs: Sequence[Any]) -> None:
         """Runs in a thread: hands out jobs and collects answers until all are done."""
+        server = None
         try:
-            waiting = iter(range(len(jobs)))
-            upcoming = next(waiting, None)
-            finished = 0
-            while finished < len(jobs) and not self._stopping:
-                self._keep_staffed(len(jobs) - finished)
-                for worker in [w for w in self._workers if w.ready and w.job is None]:
-                    if upcoming is None or not self._may_start(upcoming):
-                        break
-                    if self._give(worker, upcoming, jobs[upcoming]):
-                        upcoming = next(waiting, None)
-                finished += self._collect()
+            server = _Server(self.settings)
+            self._work_through(jobs, server)
         except BaseException as error:  # noqa: BLE001  (handed to the consumer's thread)
             with self._changed:
                 self._problem = error
@@ -191,13 +242,28 @@ class WorkerPool:
             for worker in self._workers:
                 worker.stop()
             self._workers.clear()
+            if server is not None:
+                server.stop()
 
-    def _keep_staffed(self, remaining: int) -> None:
+    def _work_through(self, jobs: Sequence[Any], server: _Server) -> None:
+        waiting = iter(range(len(jobs)))
+        upcoming = next(waiting, None)
+        finished = 0
+        while finished < len(jobs) and not self._stopping:
+            self._keep_staffed(len(jobs) - finished, server)
+            for worker in [worker for worker in self._workers if worker.job is None]:
+                if upcoming is None or not self._may_start(upcoming):
+                    break
+                if self._give(worker, upcoming, jobs[upcoming]):
+                    upcoming = next(waiting, None)
+            finished += self._collect()
+
+    def _keep_staffed(self, remaining: int, server: _Server) -> None:
         for worker in [w for w in self._workers if w.job is None]:
             if worker.num_jobs >= self.settings.recycle_after:
                 self._dismiss(worker)
         while len(self._workers) < min(self.settings.workers, remaining):
-            self._workers.append(_Worker(self.settings))
+            self._workers.append(_Worker(server))
 
     def _may_start(self, index: int) -> bool:
         # The job the consumer waits for may always start, else a full buffer would never drain.
@@ -208,8 +274,7 @@ class WorkerPool:
         try:
             worker.give(index, pickle.dumps(job), self.settings.timeout_seconds)
         except (BrokenPipeError, ConnectionResetError):
-            worker.job = None  # it died idle; the job goes to another
-            self._dismiss(worker)
+            self._dismiss(worker)  # it died idle; the job goes to another
             return False
         return True
 
@@ -222,20 +287,15 @@ class WorkerPool:
         for ready in wait(list(by_connection), timeout=patience):
             finished += self._hear(by_connection[ready])
         for worker in list(self._workers):
-            busy = worker.job is not None or not worker.ready
-            if busy and time.monotonic() > worker.deadline:
+            if time.monotonic() > worker.deadline:
                 finished += self._expire(worker)
         return finished
 
     def _hear(self, worker: _Worker) -> int:
         try:
             header, payload = _receive(worker.connection)
-        except (EOFError, ConnectionResetError, OSError):
+        except (EOFError, OSError):
             return self._bury(worker)
-        if not worker.ready:
-            worker.ready = True
-            worker.deadline = float("inf")
-            return 0
         index, worker.job, worker.deadline = worker.job, None, float("inf")
         assert index is not None
         cpu_seconds = header.pop("cpu_seconds", 0.0)
@@ -244,8 +304,6 @@ class WorkerPool:
         return 1
 
     def _expire(self, worker: _Worker) -> int:
-        if not worker.ready:
-            raise VtrError(f"a worker process did not start within {START_SECONDS:.0f} s")
         index = worker.job
         assert index is not None
         self._dismiss(worker)
@@ -256,22 +314,16 @@ class WorkerPool:
 
     def _bury(self, worker: _Worker) -> int:
         """A worker died: its job, if it had one, failed."""
-        code = worker.process.wait()
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        words = worker.last_words()
-        index, ready = worker.job, worker.ready
-        self._dismiss(worker)
-        if not ready:
-            raise VtrError(f"a worker process could not start ({how}): {words or 'no message'}")
+        index = worker.job
+        how = self._dismiss(worker)
         if index is None:
             return 0
-        detail = f"the worker process died ({how})" + (f": {words}" if words else "")
-        self._finish(index, Outcome({}, failure=("crashed", detail)))
+        self._finish(index, Outcome({}, failure=("crashed", f"the worker process died ({how}")))
         return 1
 
-    def _dismiss(self, worker: _Worker) -> None:
-        worker.stop()
+    def _dismiss(self, worker: _Worker) -> str:
         self._workers.remove(worker)
+        return worker.stop()
 
     def _finish(self, index: int, outcome: Outcome) -> None:
         with self._changed:

@@ -1,8 +1,12 @@
-"""What runs inside a worker process: one job in, one answer out, until the pipe closes.
+"""Worker processes: a server that imports everything once and forks a worker on demand.
 
-Started by `vtr.extract.pool` as `python -m vtr.extract.worker FD`. The parent sends pickled jobs
-(it trusts itself); the worker answers with JSON and raw bytes, so that a worker taken over by a
-hostile video cannot hand the parent a pickle.
+`vtr.extract.pool` starts `python -m vtr.extract.worker FD` once. That server imports the decoder
+and the resizing library (seconds), builds the job handler, and then forks workers (milliseconds),
+so that replacing one that crashed or was killed is cheap. It runs no threads, which makes forking
+safe; nothing of the caller's own process is forked.
+
+A worker takes pickled jobs from the parent (which trusts itself) and answers with JSON and raw
+bytes, so that a worker taken over by a hostile video cannot hand the parent a pickle.
 """
 
 from __future__ import annotations
@@ -11,10 +15,14 @@ import ctypes
 import importlib
 import json
 import os
+import pickle
 import resource
 import signal
+import socket
+import struct
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
@@ -24,24 +32,62 @@ from vtr.errors import DecodeError
 Answer = tuple[dict[str, Any], bytes | memoryview]
 Handler = Callable[[Any], Answer]
 
+REQUEST = struct.Struct("!cI")  # what, process id
+REPLY = struct.Struct("!Ii")  # process id, wait status
+FORK, WAIT = b"f", b"w"
+
 
 def main() -> None:
-    """Serves jobs until the parent closes the pipe."""
+    """Serves fork and wait requests until the parent closes the socket."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
     _die_with_parent()
-    connection = Connection(int(sys.argv[1]))
-    module, function, config, memory_bytes = connection.recv()
+    control = socket.socket(fileno=int(sys.argv[1]))
+    module, function, config, memory_bytes = pickle.load(sys.stdin.buffer)
     make_handler: Callable[[Any], Handler] = getattr(importlib.import_module(module), function)
     handler = make_handler(config)
-    if memory_bytes:
-        _limit_memory(memory_bytes)
-    _answer(connection, {"ready": True}, b"")
+    control.sendall(REPLY.pack(os.getpid(), 0))
     while True:
-        try:
-            job = connection.recv()
-        except EOFError:
+        request, descriptors, _, _ = socket.recv_fds(control, REQUEST.size, 2)
+        if not request:
             return
-        _answer(connection, *_run(handler, job))
+        what, pid = REQUEST.unpack(request)
+        if what == FORK:
+            pid = os.fork()
+            if not pid:
+                _work(handler, *descriptors, control=control, memory_bytes=memory_bytes)
+            for descriptor in descriptors:
+                os.close(descriptor)
+            control.sendall(REPLY.pack(pid, 0))
+        else:
+            control.sendall(REPLY.pack(pid, os.waitpid(pid, 0)[1]))
+
+
+def _work(
+    handler: Handler, jobs: int, errors: int, *, control: socket.socket, memory_bytes: int
+) -> None:
+    """Runs in the forked worker: answers jobs until the pipe closes; never returns."""
+    try:
+        _die_with_parent()
+        control.close()
+        os.dup2(errors, 2)
+        if memory_bytes:
+            _limit_memory(memory_bytes)
+        # Held here, so that it stays open, and the parent patient, until the very end.
+        connection = Connection(jobs)
+        _serve(connection, handler)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        os._exit(0)  # the parent has no more jobs, or is gone
+    except BaseException:  # noqa: BLE001  (a bug of ours: its last line becomes the ledger's)
+        traceback.print_exc()
+        sys.stderr.flush()
+    os._exit(1)
+
+
+def _serve(connection: Connection, handler: Handler) -> None:
+    while True:
+        header, payload = _run(handler, connection.recv())
+        connection.send_bytes(json.dumps(header).encode())
+        connection.send_bytes(payload)
 
 
 def _run(handler: Handler, job: Any) -> Answer:
@@ -58,11 +104,6 @@ def _run(handler: Handler, job: Any) -> Answer:
             "detail": "the worker's memory limit was reached; raise it with --memory",
         }
     return {**header, "cpu_seconds": time.process_time() - start}, payload
-
-
-def _answer(connection: Connection, header: dict[str, Any], payload: bytes | memoryview) -> None:
-    connection.send_bytes(json.dumps(header).encode())
-    connection.send_bytes(payload)
 
 
 def _die_with_parent() -> None:
@@ -88,7 +129,4 @@ def _read(path: str) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (BrokenPipeError, ConnectionResetError, KeyboardInterrupt):
-        os._exit(1)  # the parent is gone; nobody is left to tell
+    main()

@@ -1,0 +1,401 @@
+"""Extraction end to end with real files, real decoders and real processes.
+
+The encoder is a small one of our own: the mean colour of each quarter of the picture. The clips
+show their frame number as brightness, so a wrong frame is a wrong number.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from vtr.datasets.base import Video
+from vtr.datasets.registry import load_dataset, resolve_videos, unique_videos
+from vtr.errors import FingerprintError, StoreLockedError, StoreWriteError
+from vtr.extract.pipeline import ExtractMode, ExtractReport, extract
+from vtr.extract.samplers.base import parse_samplers
+from vtr.extract.settings import ExtractSettings
+from vtr.features import FeatureStore
+from vtr.features.lock import write_lock
+
+ENCODER = '''
+import numpy as np
+
+class QuarterColours:
+    """A real encoder, only a simple one: (B, 8, 8, 3) pictures to (B, 12) mean colours."""
+    device = "cpu"
+
+    def describe(self):
+        return {
+            "backbone": "quarter-colours", "revision": "local", "weights_sha256": "0" * 64,
+            "embedding_dim": 12, "compute_dtype": "float32",
+            "preprocessing": {
+                "route": "exact", "size": [8, 8], "resize": "shortest-edge", "resize_to": 8,
+                "resample": "bicubic", "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5],
+            },
+        }
+
+    def encode_frames(self, crops):
+        quarters = crops.reshape(len(crops), 2, 4, 2, 4, 3).astype(np.float32)
+        return quarters.mean((2, 4)).reshape(len(crops), 12) + 1
+
+    def pad_embedding(self):
+        return np.full(12, 0.5, np.float32)
+'''
+
+namespace: dict[str, Any] = {}
+exec(ENCODER, namespace)
+QuarterColours = namespace["QuarterColours"]
+
+
+def write_clip(
+    path: Path, num_frames: int, *, fps: int = 4, size: tuple[int, int] = (48, 32)
+) -> Path:
+    """A clip whose frame i is grey of brightness 20 + 8 i."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=fps, options={"crf": "8", "threads": "1"})
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        for i in range(num_frames):
+            level = 20 + 8 * i % 220
+            picture = np.full((size[1], size[0], 3), level, np.uint8)
+            for packet in stream.encode(av.VideoFrame.from_ndarray(picture)):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+    return path
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clips")
+    for n in range(10):
+        write_clip(folder / f"clip{n}.mp4", 8 + 2 * n)
+    return folder
+
+
+def inputs_of(folder: Path) -> list[tuple[Video, str | None]]:
+    dataset = load_dataset("folder", videos=folder)
+    return list(unique_videos(resolve_videos(dataset, folder)))
+
+
+SETTINGS = ExtractSettings(
+    samplers=parse_samplers("uniform,head"),
+    num_frames=4,
+    candidate_fps=None,
+    storage_dtype="float32",
+    shard_videos=4,
+    workers=2,
+    batch_size=16,
+)
+
+
+def settings(**changes: Any) -> ExtractSettings:
+    values = {name: getattr(SETTINGS, name) for name in SETTINGS.__dataclass_fields__}
+    return ExtractSettings(**{**values, **changes})
+
+
+def run(
+    inputs: Sequence[tuple[Video, str | None]],
+    store: Path,
+    *,
+    mode: dict[str, Any] | None = None,
+    **changes: Any,
+) -> ExtractReport:
+    return extract(
+        inputs, store, QuarterColours(), settings(**changes), mode=ExtractMode(**(mode or {}))
+    )
+
+
+def shards(store: Path) -> list[str]:
+    return sorted(path.name for path in store.glob("shard-*.h5"))
+
+
+def test_frames_are_the_chosen_ones(clips: Path, tmp_path: Path) -> None:
+    report = run(inputs_of(clips), tmp_path)
+    assert (report.inputs, report.ok, report.partial, report.failed) == (10, 10, 0, 0)
+    assert report.done_now == 10
+    assert len(shards(tmp_path)) == 3
+    for sampler in ("uniform", "head"):
+        store = FeatureStore(tmp_path, sampler=sampler)
+        assert store.ids == tuple(f"clip{n}.mp4" for n in range(10))
+        for n in range(10):
+            count = 8 + 2 * n
+            wanted = np.arange(4) if sampler == "head" else np.linspace(0, count - 1, 4).astype(int)
+            features = store[f"clip{n}.mp4"]
+            np.testing.assert_allclose(features.pts_seconds, wanted / 4)
+            levels = 20 + 8 * wanted % 220 + 1
+            np.testing.assert_allclose(features.frames.mean(1), levels, atol=3)
+            row = store.ledger[n]
+            assert (row.num_candidates, row.width, row.height) == (count, 48, 32)
+            assert row.duration_seconds == pytest.approx(count / 4)
+            assert row.file_bytes == (clips / f"clip{n}.mp4").stat().st_size
+    np.testing.assert_array_equal(store.pad_embedding, np.full(12, 0.5))
+
+
+def test_one_embedding_of_the_union(clips: Path, tmp_path: Path) -> None:
+    report = run(inputs_of(clips)[:1], tmp_path)
+    store = FeatureStore(tmp_path)  # 8 frames: uniform 0 2 4 7, head 0 1 2 3
+    assert report.frames_now == len(store["clip0.mp4"].frames) == 6
+
+
+def test_running_again_does_nothing_and_growing_adds_shards(clips: Path, tmp_path: Path) -> None:
+    everything = inputs_of(clips)
+    run(everything[:6], tmp_path)
+    before = shards(tmp_path)
+    again = run(everything[:6], tmp_path)
+    assert (again.done_now, again.ok) == (0, 6)
+    grown = run(everything, tmp_path)
+    assert (grown.done_now, grown.ok) == (4, 10)
+    assert set(before) < set(shards(tmp_path))
+
+
+def test_the_number_of_workers_and_the_order_of_arrival_change_no_byte(
+    clips: Path, tmp_path: Path
+) -> None:
+    for workers in (1, 3):
+        run(inputs_of(clips), tmp_path / str(workers), workers=workers)
+    assert shards(tmp_path / "1") == shards(tmp_path / "3")  # names hold the checksums
+
+
+def test_shards_close_at_their_size(clips: Path, tmp_path: Path) -> None:
+    run(inputs_of(clips), tmp_path, shard_bytes=12 * 4 * 15)  # 15 frames: two videos of 6 or 7
+    assert len(shards(tmp_path)) == 5
+    run(inputs_of(clips)[:3], tmp_path / "tiny", shard_bytes=1)  # one video may exceed it
+    assert len(shards(tmp_path / "tiny")) == 3
+
+
+def test_parts_make_the_whole(clips: Path, tmp_path: Path) -> None:
+    everything = inputs_of(clips)
+    for i in (1, 2, 3):
+        report = run(everything, tmp_path, mode={"part": (i, 3)})
+        assert report.inputs == len(everything[i - 1 :: 3])
+    store = FeatureStore(tmp_path)
+    assert sorted(store.ids) == [f"clip{n}.mp4" for n in range(10)]
+    assert store.duplicates == []
+
+
+def test_retry_does_failed_rows_again_and_only_those(clips: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "videos"
+    for n in range(6):
+        write_clip(folder / f"clip{n}.mp4", 8)
+    sound = (folder / "clip2.mp4").read_bytes()
+    (folder / "clip2.mp4").write_bytes(b"not a video at all")
+    store = tmp_path / "store"
+    first = run(inputs_of(folder), store)
+    assert (first.ok, first.failed, first.reasons) == (5, 1, {"not-a-video": 1})
+    untouched = shards(store)[1]
+    (folder / "clip2.mp4").write_bytes(sound)
+    assert run(inputs_of(folder), store).done_now == 0
+    again = run(inputs_of(folder), store, mode={"retry": frozenset({"failed"})})
+    assert (again.done_now, again.ok, again.failed) == (1, 6, 0)
+    assert untouched in shards(store)
+    assert len(shards(store)) == 2
+    fresh = tmp_path / "fresh"
+    run(inputs_of(folder), fresh)
+    np.testing.assert_array_equal(
+        FeatureStore(store).packed().frames, FeatureStore(fresh).packed().frames
+    )
+    assert FeatureStore(store).ledger == FeatureStore(fresh).ledger
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"num_frames": 5}, "num_frames is 4, asked 5"),
+        ({"candidate_fps": 2.0}, "candidate_fps is None, asked 2.0"),
+        ({"samplers": parse_samplers("tail")}, r"samplers is \['head', 'uniform'\]"),
+        ({"storage_dtype": "float16"}, "storage_dtype is 'float32', asked 'float16'"),
+        ({"seed": 3}, "seed is 0, asked 3"),
+    ],
+)
+def test_other_settings_are_refused_and_overwrite_starts_anew(
+    clips: Path, tmp_path: Path, changes: dict[str, Any], field: str
+) -> None:
+    run(inputs_of(clips)[:1], tmp_path)
+    with pytest.raises(FingerprintError, match=field):
+        run(inputs_of(clips)[:1], tmp_path, **changes)
+    assert run(inputs_of(clips)[:2], tmp_path, mode={"overwrite": True}, **changes).ok == 2
+    assert len(FeatureStore(tmp_path)) == 2
+
+
+class Hostile(QuarterColours):  # type: ignore[misc, valid-type]
+    """Gives NaN for dark pictures and zeros for bright ones."""
+
+    def encode_frames(self, crops: np.ndarray) -> np.ndarray:
+        embeddings = super().encode_frames(crops)
+        embeddings[crops.mean((1, 2, 3)) < 25] = np.nan
+        embeddings[crops.mean((1, 2, 3)) > 160] = 0
+        return embeddings
+
+
+def test_useless_embeddings_are_failures(clips: Path, tmp_path: Path) -> None:
+    report = extract(inputs_of(clips)[:2], tmp_path, Hostile(), settings())
+    assert report.reasons == {"bad-features": 2}
+    error = FeatureStore(tmp_path).ledger[0].error
+    assert error == "bad-features: 1 of 6 frames gave a zero or non-finite embedding"
+
+
+def test_a_second_run_is_refused(clips: Path, tmp_path: Path) -> None:
+    with write_lock(tmp_path), pytest.raises(StoreLockedError, match="process"):
+        run(inputs_of(clips)[:1], tmp_path)
+
+
+def test_nothing_to_do(tmp_path: Path) -> None:
+    report = run([], tmp_path)
+    assert (report.inputs, report.done_now) == (0, 0)
+
+
+def test_every_odd_input_has_its_row(tmp_path: Path) -> None:
+    folder = tmp_path / "videos"
+    good = write_clip(folder / "good.mp4", 8)
+    write_clip(folder / "deep/er/new\nline 'quo\"te' ü.mp4", 8)
+    (folder / "empty.mp4").touch()
+    (folder / "text.mp4").write_text("<html>404 not found</html>")
+    (folder / "headless.mp4").write_bytes(good.read_bytes()[:200])
+    (folder / "dangling.mp4").symlink_to(folder / "nowhere")
+    (folder / "folder.mp4").mkdir()
+    os.mkfifo(folder / "pipe.mp4")
+    (folder / "playlist.mp4").write_text("#EXTM3U\n#EXTINF:1,\n/etc/passwd\n")
+    (folder / "concat.mp4").write_text("ffconcat version 1.0\nfile good.mp4\n")
+    (folder / "caf\u00e9.mp4").write_bytes(good.read_bytes())
+    (folder / "cafe\u0301.mp4").write_bytes(good.read_bytes())
+    (folder / os.fsdecode(b"bad\xff.mp4")).write_bytes(good.read_bytes())
+    write_clip(folder / "one.mp4", 1)
+    report = run(inputs_of(folder), tmp_path / "store")
+    rows = {row.id: row for row in FeatureStore(tmp_path / "store").ledger}
+    assert len(rows) == report.inputs == report.ok + report.partial + report.failed == 14
+    reasons = {i: row.reason for i, row in rows.items() if row.status == "failed"}
+    assert reasons == {
+        "empty.mp4": "empty-file",
+        "text.mp4": "not-a-video",
+        "headless.mp4": "not-a-video",
+        "dangling.mp4": "not-found",
+        "folder.mp4": "not-a-file",
+        "pipe.mp4": "not-a-file",
+        "playlist.mp4": reasons["playlist.mp4"],
+        "concat.mp4": reasons["concat.mp4"],
+        "caf\u00e9.mp4#duplicate-2": "duplicate-id",
+        "bad\\xff.mp4": "bad-name",
+    }
+    assert reasons["playlist.mp4"] in ("refused", "not-a-video")
+    assert reasons["concat.mp4"] in ("refused", "not-a-video")
+    assert "one.mp4" in FeatureStore(tmp_path / "store")
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from quarter_colours import QuarterColours
+from vtr.datasets.registry import load_dataset, resolve_videos, unique_videos
+from vtr.extract.pipeline import extract
+from vtr.extract.samplers.base import parse_samplers
+from vtr.extract.settings import ExtractSettings
+videos, store, per_shard = Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
+dataset = load_dataset("folder", videos=videos)
+settings = ExtractSettings(samplers=parse_samplers("uniform,head"), num_frames=4,
+    candidate_fps=None, storage_dtype="float32", shard_videos=per_shard, workers=2, batch_size=16)
+inputs = list(unique_videos(resolve_videos(dataset, videos)))
+report = extract(inputs, store, QuarterColours(), settings)
+print(report.ok)
+"""
+
+
+@pytest.fixture
+def start(tmp_path: Path, clips: Path) -> Callable[..., subprocess.Popen[str]]:
+    """Starts an extraction of the ten clips, two per shard, in a process of its own."""
+    (tmp_path / "quarter_colours.py").write_text(ENCODER)
+    (tmp_path / "run.py").write_text(SCRIPT)
+
+    def go(store: Path, *, per_shard: int = 2, limit: str = "") -> subprocess.Popen[str]:
+        command = [sys.executable, str(tmp_path / "run.py"), str(tmp_path), str(clips), str(store)]
+        shell = f"{limit} exec " + " ".join(f"'{word}'" for word in [*command, str(per_shard)])
+        pipe = subprocess.PIPE
+        return subprocess.Popen(["sh", "-c", shell], stdout=pipe, stderr=pipe, text=True)
+
+    return go
+
+
+Start = Callable[..., subprocess.Popen[str]]
+
+
+def kill_and_compare(start: Start, tmp_path: Path, *, times: int) -> None:
+    """Kills runs at random moments around every shard, then lets one finish."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert start(whole).communicate()[0].strip() == "10"
+    chance = random.Random(7)
+    seen = set()
+    for number in range(times):
+        process = start(killed)
+        target = number % 5
+        while process.poll() is None and len(list(killed.glob("shard-*.h5"))) < target:
+            time.sleep(0.002)
+        time.sleep(chance.uniform(0, 0.5 if target == 0 else 0.05))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        seen.add(len(shards(killed)))
+        if shards(killed):
+            assert FeatureStore(killed).verify() == []
+        if len(shards(killed)) == 5:
+            for path in killed.glob("shard-*.h5"):
+                path.unlink()
+    assert start(killed).communicate()[0].strip() == "10"
+    assert shards(killed) == shards(whole)
+    assert not list(killed.glob(".tmp-*"))
+    assert FeatureStore(killed).duplicates == []
+    assert len(seen) > 1, "the kills all fell at the same moment"
+
+
+def test_killed_runs_go_on_to_the_same_bytes(start: Start, tmp_path: Path) -> None:
+    kill_and_compare(start, tmp_path, times=5)
+
+
+@pytest.mark.slow
+def test_killed_fifty_times(start: Start, tmp_path: Path) -> None:
+    kill_and_compare(start, tmp_path, times=50)
+
+
+def test_interrupt_keeps_what_is_done(start: Start, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    process = start(store, per_shard=1)
+    while not list(store.glob("shard-*.h5")) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0 or "KeyboardInterrupt" in errors
+    kept = FeatureStore(store)
+    assert len(kept) >= 1
+    assert kept.verify() == []
+
+
+def test_full_disk_leaves_the_store_readable(start: Start, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    assert start(store, per_shard=2).communicate()[0].strip() == "10"
+    before = shards(store)
+    for name in before[3:]:
+        (store / name).unlink()
+    process = start(store, per_shard=4, limit="ulimit -f 4;")  # 4 blocks: no shard fits
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "StoreWriteError: cannot write" in errors
+    assert "free some space" in errors
+    assert shards(store) == before[:3]
+    assert FeatureStore(store).verify() == []
+
+
+def test_read_only_store_is_refused(clips: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StoreWriteError, match="cannot make the folder"):
+        run(inputs_of(clips)[:1], tmp_path / "file" / "store")

@@ -1,0 +1,307 @@
+"""`vtr extract`: videos in, cached features out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+import typer
+
+from vtr.commands.console import human_seconds, note, print_json, progress
+
+if TYPE_CHECKING:
+    from vtr.clip.backbone import Backbone
+    from vtr.datasets.registry import VideoSurvey
+    from vtr.extract.pipeline import ExtractMode, ExtractReport, Progress
+    from vtr.extract.settings import ExtractSettings
+    from vtr.workspace import Workspace
+
+PARTLY_FAILED = 3
+CONFIG_FILE = "extract.json"
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to the app."""
+    app.command("extract")(extract)
+
+
+def extract(
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            help="Which frames to keep: names separated by commas, options as NAME:key=value, "
+            "'all', or 'dense' for every candidate. [default: uniform]",
+            show_default=False,
+        ),
+    ] = None,
+    frames: Annotated[
+        int | None, typer.Option(help="Frames to keep per video. [default: 12]", show_default=False)
+    ] = None,
+    fps: Annotated[
+        str | None,
+        typer.Option(
+            help="Candidate frames per second, or 'native' for every frame. [default: 1.0]",
+            show_default=False,
+        ),
+    ] = None,
+    videos: Annotated[Path | None, typer.Option(help="Folder of the videos.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Reader of the annotations.")] = None,
+    annotations: Annotated[Path | None, typer.Option(help="Folder of the annotations.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Hub id or folder of the image-text model.")
+    ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the store. [default: features]", show_default=False),
+    ] = None,
+    route: Annotated[
+        Literal["fast", "exact"] | None,
+        typer.Option(help="Preprocessing; exact is bit-exact Pillow. [default: fast]"),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the random samplers.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    dtype: Annotated[
+        Literal["float32", "float16", "bfloat16"], typer.Option(help="Arithmetic of the model.")
+    ] = "float32",
+    batch_size: Annotated[
+        int | None,
+        typer.Option(help="Frames per forward pass. [default: 32 on CPU, 256 on GPU]"),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Decoding processes. [default: one per core]")
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds a single video may take. [default: 300]")
+    ] = None,
+    memory: Annotated[
+        float, typer.Option(help="GiB that a decoding process may take; 0 is no limit.")
+    ] = 4.0,
+    max_pixels: Annotated[
+        int | None, typer.Option(help="Largest picture to decode, in pixels. [default: 8K]")
+    ] = None,
+    shard: Annotated[
+        str, typer.Option(help="Work on part i of n of the videos, as i/n: one per machine.")
+    ] = "1/1",
+    retry: Annotated[
+        str, typer.Option(help="Do these again: failed, partial, or failed,partial.")
+    ] = "",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Delete the store and start anew.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done; decode nothing.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Decode videos, choose frames, embed them with CLIP and cache the features.
+
+    Run it again to go on after an interruption or to add new videos. Exit code 3: finished, but
+    some videos failed; the store lists them (`vtr inspect`).
+    """
+    from vtr.clip.backbone import load_backbone
+    from vtr.extract.pipeline import ExtractMode
+
+    workspace = resolve(
+        sampler=sampler,
+        frames=frames,
+        fps=fps,
+        videos=videos,
+        dataset=dataset,
+        annotations=annotations,
+        model=model,
+        features=features,
+        route=route,
+        seed=seed,
+        batch_size=batch_size,
+        workers=workers,
+        timeout_seconds=timeout,
+    )
+    mode = ExtractMode(part=read_part(shard), retry=read_retry(retry), overwrite=overwrite)
+    limits = {"memory_gib": memory, "max_pixels": max_pixels, "num_videos": None}
+    survey = find_inputs(workspace)
+    settings = extract_settings(workspace, {**limits, "num_videos": len(survey.videos)})
+    note(_announcement(workspace, survey))
+    if dry_run:
+        _finish(_plan(workspace, survey, mode), as_json=as_json)
+        return
+    checked_route = cast('Literal["fast", "exact"]', workspace.route)
+    backbone = load_backbone(workspace.model, device=device, dtype=dtype, route=checked_route)
+    report = run(workspace, survey, settings, backbone=backbone, mode=mode, quiet=quiet or as_json)
+    _finish({**vars(report), "store": str(workspace.features)}, as_json=as_json)
+    if report.failed or report.partial:
+        raise typer.Exit(PARTLY_FAILED)
+
+
+def resolve(**flags: Any) -> Workspace:
+    """Returns the settings of the workspace around the current folder, flags on top.
+
+    Raises:
+        ConfigError: Neither a workspace nor --videos says where the videos are.
+    """
+    from vtr.errors import ConfigError
+    from vtr.workspace import find_workspace, settings
+
+    workspace = settings(find_workspace(Path.cwd()), **flags)
+    if workspace.videos is None:
+        raise ConfigError(
+            f"no videos named: there is no vtr.toml in {Path.cwd()} or above it. "
+            "Run `vtr init --videos DIR` first, or give --videos DIR"
+        )
+    return workspace
+
+
+def find_inputs(workspace: Workspace) -> VideoSurvey:
+    """Returns the dataset's videos on this disk and those that are missing.
+
+    Raises:
+        DatasetError: Not one of the videos is there.
+    """
+    from vtr.datasets.registry import load_dataset, survey_videos
+    from vtr.errors import DatasetError
+
+    assert workspace.videos is not None
+    dataset = load_dataset(
+        workspace.dataset, annotations=workspace.annotations, videos=workspace.videos
+    )
+    survey = survey_videos(dataset, workspace.videos)
+    if not any(video.path for video in survey.videos):
+        raise DatasetError(
+            f"none of the {len(survey.videos)} videos of dataset {dataset.name!r} is in "
+            f"{workspace.videos}. Check --videos and --dataset"
+        )
+    return survey
+
+
+def extract_settings(workspace: Workspace, limits: dict[str, Any]) -> ExtractSettings:
+    """Returns the pipeline's settings; `limits` holds memory_gib, max_pixels and num_videos."""
+    from vtr.extract.container import Limits
+    from vtr.extract.samplers.base import parse_samplers
+    from vtr.extract.settings import ExtractSettings, usable_cores
+
+    cap = limits["max_pixels"]
+    return ExtractSettings(
+        samplers=parse_samplers(workspace.sampler),
+        num_frames=workspace.frames,
+        candidate_fps=None if workspace.fps == "native" else float(workspace.fps),
+        seed=workspace.seed,
+        shard_videos=workspace.shard_videos,
+        workers=workspace.workers or min(usable_cores(), max(1, limits["num_videos"])),
+        timeout_seconds=workspace.timeout_seconds,
+        memory_bytes=int(limits["memory_gib"] * (1 << 30)),
+        batch_size=workspace.batch_size,
+        limits=Limits() if cap is None else Limits(max_pixels=cap),
+    )
+
+
+def run(
+    workspace: Workspace,
+    survey: VideoSurvey,
+    settings: ExtractSettings,
+    *,
+    backbone: Backbone,
+    mode: ExtractMode,
+    quiet: bool = False,
+) -> ExtractReport:
+    """Extracts, and writes the resolved settings beside the shards."""
+    from vtr.datasets.registry import unique_videos
+    from vtr.extract import pipeline
+    from vtr.files import publish
+
+    inputs = unique_videos(video for video in survey.videos if video.path is not None)
+    with progress("extracting", quiet=quiet) as update:
+
+        def tell(now: Progress) -> None:
+            rate = f"{now.frames / now.seconds:.0f} frames/s" if now.seconds > 0 else ""
+            failed = f", {now.failed} failed" if now.failed else ""
+            update(now.done, now.total, f"{rate}{failed}")
+
+        report = pipeline.extract(
+            inputs, workspace.features, backbone, settings, mode=mode, progress=tell
+        )
+    record = {**workspace.as_dict(), "device": str(backbone.device), "dtype": str(backbone.dtype)}
+    publish(workspace.features / CONFIG_FILE, json.dumps(record, indent=2).encode())
+    return report
+
+
+def read_part(text: str) -> tuple[int, int]:
+    """Reads `i/n`.
+
+    >>> read_part("2/4")
+    (2, 4)
+
+    Raises:
+        ConfigError: Not two whole numbers with 1 <= i <= n <= 999.
+    """
+    from vtr.errors import ConfigError
+
+    part, slash, parts = text.partition("/")
+    if slash and part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts) <= 999:
+        return int(part), int(parts)
+    raise ConfigError(f"--shard is {text!r}; write i/n with 1 <= i <= n <= 999, such as 2/4")
+
+
+def read_retry(text: str) -> frozenset[str]:
+    """Reads `--retry`: statuses separated by commas.
+
+    Raises:
+        UnknownNameError: Not a status that can be done again.
+    """
+    from vtr.errors import UnknownNameError
+
+    names = {name.strip() for name in text.split(",") if name.strip()}
+    for name in names - {"failed", "partial"}:
+        raise UnknownNameError("status to retry", name, ["failed", "partial"])
+    return frozenset(names)
+
+
+def _announcement(workspace: Workspace, survey: VideoSurvey) -> str:
+    present = sum(video.path is not None for video in survey.videos)
+    rate = "every frame" if workspace.fps == "native" else f"{workspace.fps:g} frames/s"
+    missing = len(survey.videos) - present
+    absent = f" ({missing} more are missing from the disk)" if missing else ""
+    return (
+        f"{present} videos{absent} of dataset {workspace.dataset!r}; sampler {workspace.sampler}, "
+        f"{workspace.frames} of the candidates at {rate}; {workspace.model} -> {workspace.features}"
+    )
+
+
+def _plan(workspace: Workspace, survey: VideoSurvey, mode: ExtractMode) -> dict[str, Any]:
+    """Returns what a run would do, without model or decoder."""
+    from vtr.datasets.registry import unique_videos
+    from vtr.features import FeatureStore
+    from vtr.features.shard import list_shards
+
+    there = list_shards(workspace.features)[0] and not mode.overwrite
+    ledger = FeatureStore(workspace.features).ledger if there else ()
+    inputs = unique_videos(video for video in survey.videos if video.path is not None)
+    mine = [video.id for video, _ in inputs][mode.part[0] - 1 :: mode.part[1]]
+    held = {row.id: row.status for row in ledger}
+    return {
+        "inputs": len(mine),
+        "new": sum(video_id not in held for video_id in mine),
+        "again": sum(held.get(video_id) in mode.retry for video_id in mine),
+        "store": str(workspace.features),
+        "settings": workspace.as_dict(),
+    }
+
+
+def _finish(facts: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(facts)
+        return
+    if "settings" in facts:
+        typer.echo(f"would extract {facts['new']} new videos and {facts['again']} again")
+        return
+    counts = f"{facts['ok']} ok + {facts['partial']} partial + {facts['failed']} failed"
+    typer.echo(f"{facts['inputs']} videos = {counts} in {facts['store']}")
+    typer.echo(
+        f"this run: {facts['done_now']} videos, {facts['frames_now']} frames in "
+        f"{human_seconds(facts['seconds'])} (decoding {human_seconds(facts['decode_cpu_seconds'])} "
+        f"of CPU, encoding {human_seconds(facts['encode_seconds'])})"
+    )
+    for reason, count in facts["reasons"].items():
+        typer.echo(f"  {count:>6} {reason}")
+    if facts["reasons"]:
+        typer.echo(f"which and why: vtr inspect {facts['store']} --failures")

@@ -1,0 +1,120 @@
+"""The job of a decoding worker: one video in, its chosen frames out as uint8 crops."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vtr.clip.preprocess import Preprocessing, resize_crop
+from vtr.datasets.base import Video
+from vtr.extract.container import Limits
+from vtr.extract.pool import Outcome
+from vtr.extract.sample import FrameRequest, SampledVideo, sample_video
+from vtr.extract.samplers.base import SamplerChoice
+from vtr.extract.worker import Answer
+
+HANDLER = "vtr.extract.jobs:make_handler"
+
+
+@dataclass(frozen=True)
+class JobConfig:
+    """What all jobs of a run share; sent to every worker once."""
+
+    choices: tuple[SamplerChoice, ...]
+    num_frames: int
+    candidate_fps: float | None
+    seed: int
+    limits: Limits
+    preprocessing: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What came back for one video.
+
+    Args:
+        crops: (R, h, w, 3) uint8, in presentation order.
+        pts_seconds: (R,) float64.
+        selections: Sampler label to indices into the R frames.
+        facts: The numbers of the ledger row.
+    """
+
+    crops: NDArray[np.uint8]
+    pts_seconds: NDArray[np.float64]
+    selections: Mapping[str, NDArray[np.int64]]
+    facts: Mapping[str, Any]
+
+
+def make_handler(config: JobConfig) -> Callable[[Video], Answer]:
+    """Returns the job handler; runs once in each worker."""
+    preprocessing = Preprocessing.from_dict(dict(config.preprocessing))
+    if preprocessing.route == "fast":
+        import torch
+
+        torch.set_num_threads(1)
+    # Allocates what the first resize allocates before the memory limit is set.
+    resize_crop(np.zeros((8, 8, 3), np.uint8), preprocessing)
+
+    def transform(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return resize_crop(picture, preprocessing)
+
+    return lambda video: _answer(sample_video(_request(video, config), transform), video)
+
+
+def _request(video: Video, config: JobConfig) -> FrameRequest:
+    assert video.path is not None
+    return FrameRequest(
+        path=video.path,
+        video_id=video.id,
+        choices=config.choices,
+        num_frames=config.num_frames,
+        candidate_fps=config.candidate_fps,
+        start_seconds=video.start_seconds,
+        end_seconds=video.end_seconds,
+        seed=config.seed,
+        limits=config.limits,
+    )
+
+
+def _answer(sampled: SampledVideo, video: Video) -> Answer:
+    header = {
+        "shape": sampled.crops.shape,
+        "pts_seconds": sampled.pts_seconds.tolist(),
+        "selections": {label: rows.tolist() for label, rows in sampled.selections.items()},
+        "facts": {
+            "status": sampled.status,
+            "error": sampled.error,
+            "num_candidates": sampled.num_candidates,
+            "duration_seconds": sampled.duration_seconds,
+            "start_seconds": sampled.start_seconds,
+            "width": sampled.width,
+            "height": sampled.height,
+            "file_bytes": file_size(video.path),
+        },
+    }
+    return header, np.ascontiguousarray(sampled.crops).data.cast("B")
+
+
+def read_answer(outcome: Outcome) -> Decoded:
+    """Returns what a worker sent, as arrays over its bytes."""
+    header = outcome.header
+    return Decoded(
+        np.frombuffer(outcome.payload, np.uint8).reshape(header["shape"]),
+        np.array(header["pts_seconds"], np.float64),
+        {label: np.array(rows, np.int64) for label, rows in header["selections"].items()},
+        header["facts"],
+    )
+
+
+def file_size(path: Path | None) -> int:
+    """Returns the size of a file in bytes, -1 where there is none."""
+    try:
+        return -1 if path is None else os.stat(path).st_size  # noqa: PTH116  (any file name)
+    except OSError:
+        return -1

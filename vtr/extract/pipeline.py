@@ -1,0 +1,337 @@
+"""Videos in, a feature store out: plan, decode and encode side by side, publish shard by shard."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vtr.datasets.base import Video
+from vtr.errors import StoreError
+from vtr.extract.builder import ShardBuilder
+from vtr.extract.container import FAILURES
+from vtr.extract.jobs import HANDLER, JobConfig
+from vtr.extract.pool import Outcome, PoolSettings, WorkerPool
+from vtr.extract.settings import Encoder, ExtractSettings, feature_spec
+from vtr.features.lock import write_lock
+from vtr.features.reader import Shard
+from vtr.features.rows import LedgerRow, VideoRow
+from vtr.features.shard import list_shards, write_shard
+from vtr.features.spec import FeatureSpec
+from vtr.features.store import FeatureStore, require_same
+from vtr.files import remove_leftovers
+
+Input = tuple[Video, str | None]
+Slot = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is."""
+
+    done: int
+    total: int
+    frames: int
+    failed: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ExtractReport:
+    """What a run did and what the store holds of its inputs now.
+
+    Args:
+        inputs: Inputs of this run (of its part, with `--shard`).
+        ok: Inputs with all their frames.
+        partial: Inputs with the frames before a fault.
+        failed: Inputs without frames.
+        reasons: Failure class to count, over partial and failed inputs.
+        done_now: Inputs worked on in this run.
+        frames_now: Frames embedded in this run.
+        seconds: Wall-clock time.
+        decode_cpu_seconds: CPU time of the workers' jobs.
+        encode_seconds: Wall-clock time within the encoder.
+    """
+
+    inputs: int
+    ok: int
+    partial: int
+    failed: int
+    reasons: dict[str, int]
+    done_now: int = 0
+    frames_now: int = 0
+    seconds: float = 0.0
+    decode_cpu_seconds: float = 0.0
+    encode_seconds: float = 0.0
+
+
+@dataclass
+class _Tally:
+    """Running counts of one run."""
+
+    total: int
+    progress: Callable[[Progress], None]
+    done: int = 0
+    frames: int = 0
+    failed: int = 0
+    decode_cpu_seconds: float = 0.0
+    encode_seconds: float = 0.0
+    start: float = field(default_factory=time.perf_counter)
+
+    def count(self, row: LedgerRow, outcome: Outcome) -> None:
+        self.done += 1
+        self.failed += row.status == "failed"
+        self.frames += len(outcome.header.get("pts_seconds", ()))
+        self.decode_cpu_seconds += outcome.cpu_seconds
+        self.progress(Progress(self.done, self.total, self.frames, self.failed, self.seconds))
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self.start
+
+
+def extract(
+    inputs: Sequence[Input],
+    folder: Path,
+    encoder: Encoder,
+    settings: ExtractSettings,
+    *,
+    mode: ExtractMode | None = None,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> ExtractReport:
+    """Embeds the chosen frames of every input that the store does not hold yet.
+
+    Run again after any interruption, it goes on where it stopped. Every input ends with one
+    ledger row: ok, partial or failed.
+
+    Args:
+        inputs: (video, problem) in a stable order; a problem (a failure class) makes a failed
+            row without decoding. See `vtr.datasets.registry.unique_videos`.
+        folder: The store.
+        encoder: The vision tower.
+        settings: How frames are chosen and work is cut.
+        mode: Which part of the plan, and what to do anew; by default all that is not there yet.
+        progress: Called after every video.
+
+    Raises:
+        FingerprintError: The store was made with other settings.
+        StoreLockedError: Another run is writing to it.
+        StoreWriteError: The disk refused; what was published before is intact.
+    """
+    mode = mode or ExtractMode()
+    spec = feature_spec(encoder, settings)
+    mine = list(inputs)[mode.part[0] - 1 :: mode.part[1]]
+    with write_lock(folder, part=mode.part):
+        store = _prepare(folder, spec, overwrite=mode.overwrite)
+        run = _Run(folder, encoder, settings, spec)
+        again = _to_retry(store, mine, mode.retry)
+        held = set(store.input_ids) if store else set()
+        new = [item for item in mine if item[0].id not in held]
+        tally = _Tally(len(new) + sum(len(items) for _, items in again), progress)
+        run.redo(again, tally)
+        run.add(new, _first_slot(store, mode.part), tally)
+    return _report(folder, mine, tally)
+
+
+@dataclass(frozen=True)
+class ExtractMode:
+    """Which inputs a run works on.
+
+    Args:
+        part: (i, n): every n-th input, beginning with the i-th, counted from 1.
+        retry: Statuses whose rows are done anew ("failed", "partial").
+        overwrite: Delete the store first.
+    """
+
+    part: tuple[int, int] = (1, 1)
+    retry: frozenset[str] = frozenset()
+    overwrite: bool = False
+
+
+def _prepare(folder: Path, spec: FeatureSpec, *, overwrite: bool) -> FeatureStore | None:
+    """Returns the store to go on with; refuses one made with other settings."""
+    remove_leftovers(folder)
+    if overwrite:
+        for path in folder.glob("shard-*.h5"):
+            path.unlink()
+    newest, superseded = list_shards(folder)
+    for path in superseded:
+        path.unlink()
+    if not newest:
+        return None
+    store = FeatureStore(folder)
+    require_same(store.spec, spec, what=str(folder))
+    return store
+
+
+def _to_retry(
+    store: FeatureStore | None, inputs: Sequence[Input], statuses: frozenset[str]
+) -> list[tuple[Shard, list[Input]]]:
+    """Returns, per shard, the inputs whose rows are to be done anew."""
+    if store is None or not statuses:
+        return []
+    wanted = {video.id: (video, problem) for video, problem in inputs}
+    plan = []
+    for shard in store.shards:
+        rows = [row.id for row in shard.ledger() if row.status in statuses and row.id in wanted]
+        if rows:
+            plan.append((shard, [wanted[video_id] for video_id in rows]))
+    return plan
+
+
+def _first_slot(store: FeatureStore | None, part: tuple[int, int]) -> Slot:
+    """Returns the first free slot of this part; shards of other parts do not count."""
+    slots = [shard.name.slot for shard in store.shards] if store else []
+    taken = [sequence for parts, i, sequence in slots if (i, parts) == part]
+    return part[1], part[0], max(taken, default=-1) + 1
+
+
+class _Run:
+    """One run on one store: what does not change from shard to shard."""
+
+    def __init__(
+        self, folder: Path, encoder: Encoder, settings: ExtractSettings, spec: FeatureSpec
+    ) -> None:
+        self.folder, self.encoder, self.settings, self.spec = folder, encoder, settings, spec
+        on_gpu = str(encoder.device).startswith("cuda")
+        self.batch_size = settings.batch_size or (256 if on_gpu else 32)
+        self.pad_embedding = np.asarray(encoder.pad_embedding(), np.float32)
+
+    def add(self, inputs: Sequence[Input], slot: Slot, tally: _Tally) -> None:
+        """Works through new inputs and publishes a shard whenever one is full."""
+        builder = self._builder(tally)
+        try:
+            with closing(self._outcomes(inputs)) as outcomes:
+                for (video, _), outcome in zip(inputs, outcomes, strict=True):
+                    if self._full(builder, outcome):
+                        self._publish(builder, slot)
+                        slot, builder = (*slot[:2], slot[2] + 1), self._builder(tally)
+                    tally.count(builder.add(video, outcome), outcome)
+        except KeyboardInterrupt:
+            # What is decoded is not thrown away: it makes a short shard.
+            if len(builder):
+                self._publish(builder, slot)
+            raise
+        if len(builder):
+            self._publish(builder, slot)
+
+    def redo(self, plan: Sequence[tuple[Shard, list[Input]]], tally: _Tally) -> None:
+        """Does some rows of published shards anew and replaces those shards."""
+        every = [item for _, inputs in plan for item in inputs]
+        with closing(self._outcomes(every)) as outcomes:
+            for shard, inputs in plan:
+                builder = self._builder(tally)
+                for video, _ in inputs:
+                    outcome = next(outcomes)
+                    tally.count(builder.add(video, outcome), outcome)
+                fresh = {row.ledger.id: row for row in builder.finish()}
+                rows = [fresh.get(row.ledger.id, row) for row in stored_rows(shard)]
+                self._write(rows, shard.name.slot, shard.name.revision + 1)
+                shard.path.unlink()
+
+    def _builder(self, tally: _Tally) -> ShardBuilder:
+        encoder = _TimedEncoder(self.encoder, tally)
+        return ShardBuilder(encoder, self.spec, batch_size=self.batch_size)
+
+    def _full(self, builder: ShardBuilder, upcoming: Outcome) -> bool:
+        more = len(upcoming.header.get("pts_seconds", ())) * builder.frame_bytes
+        too_large = builder.num_bytes + more > self.settings.shard_bytes
+        return len(builder) >= self.settings.shard_videos or (len(builder) > 0 and too_large)
+
+    def _publish(self, builder: ShardBuilder, slot: Slot) -> None:
+        self._write(builder.finish(), slot, 0)
+
+    def _write(self, rows: Sequence[VideoRow], slot: Slot, revision: int) -> None:
+        write_shard(
+            self.folder,
+            rows,
+            spec=self.spec,
+            slot=slot,
+            revision=revision,
+            pad_embedding=self.pad_embedding,
+        )
+
+    def _outcomes(self, inputs: Sequence[Input]) -> Generator[Outcome, None, None]:
+        """Yields one outcome per input, in order; faulty inputs are not decoded."""
+        jobs = [video for video, problem in inputs if problem is None]
+        settings = self.settings
+        config = JobConfig(
+            choices=settings.samplers,
+            num_frames=settings.num_frames,
+            candidate_fps=settings.candidate_fps,
+            seed=settings.seed,
+            limits=settings.limits,
+            preprocessing=self.spec.preprocessing,
+        )
+        pool_settings = PoolSettings(
+            HANDLER,
+            config,
+            workers=settings.workers,
+            timeout_seconds=settings.timeout_seconds,
+            memory_bytes=settings.memory_bytes,
+        )
+        with WorkerPool(pool_settings) as pool:
+            decoded = pool.run(jobs)
+            for _, problem in inputs:
+                if problem is None:
+                    yield next(decoded)
+                else:
+                    yield Outcome({}, failure=(problem, FAILURES[problem]))
+
+
+class _TimedEncoder:
+    """An encoder that adds the time it takes to a tally."""
+
+    def __init__(self, encoder: Encoder, tally: _Tally) -> None:
+        self._encoder, self._tally = encoder, tally
+        self.device, self.describe = encoder.device, encoder.describe
+        self.pad_embedding = encoder.pad_embedding
+
+    def encode_frames(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        start = time.perf_counter()
+        try:
+            return self._encoder.encode_frames(crops)
+        finally:
+            self._tally.encode_seconds += time.perf_counter() - start
+
+
+def stored_rows(shard: Shard) -> list[VideoRow]:
+    """Returns a published shard's rows, ready to be written again unchanged."""
+    rows = []
+    offsets = shard.frame_offset.tolist()
+    for v, ledger in enumerate(shard.ledger()):
+        place = slice(offsets[v], offsets[v + 1])
+        selections = {}
+        for label in shard.spec.samplers:
+            chosen, offset = shard.selection(label)
+            selections[label] = chosen[offset[v] : offset[v + 1]] - offsets[v]
+        pts_seconds = shard.columns["frame/pts_seconds"][place]
+        rows.append(VideoRow(ledger, shard.frames[place], pts_seconds, selections))
+    return rows
+
+
+def _report(folder: Path, inputs: Sequence[Input], tally: _Tally) -> ExtractReport:
+    """Counts what the store now holds of these inputs; every one must have its row."""
+    ledger = {row.id: row for row in FeatureStore(folder).ledger} if inputs else {}
+    rows = [ledger[video.id] for video, _ in inputs if video.id in ledger]
+    if len(rows) != len(inputs):
+        raise StoreError(f"{folder} holds {len(rows)} rows for {len(inputs)} inputs")
+    statuses = Counter(row.status for row in rows)
+    return ExtractReport(
+        inputs=len(inputs),
+        ok=statuses["ok"],
+        partial=statuses["partial"],
+        failed=statuses["failed"],
+        reasons=dict(Counter(row.reason for row in rows if row.status != "ok").most_common()),
+        done_now=tally.done,
+        frames_now=tally.frames,
+        seconds=tally.seconds,
+        decode_cpu_seconds=tally.decode_cpu_seconds,
+        encode_seconds=tally.encode_seconds,
+    )

@@ -1,0 +1,119 @@
+"""What an extraction is asked to do, and the store spec that follows from it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vtr.errors import ConfigError
+from vtr.extract.container import Limits
+from vtr.extract.samplers.base import SamplerChoice, parse_samplers
+from vtr.features.spec import FeatureSpec
+
+
+class Encoder(Protocol):
+    """What extraction asks of a backbone; `vtr.clip.Backbone` is one."""
+
+    @property
+    def device(self) -> Any:
+        """Where it runs."""
+
+    def describe(self) -> dict[str, Any]:
+        """Returns the fields of `FeatureSpec` that the backbone decides."""
+
+    def encode_frames(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Returns (B, D) embeddings of (B, h, w, 3) crops, not normalised."""
+
+    def pad_embedding(self) -> NDArray[np.float32]:
+        """Returns (D,) the answer to an all-zero normalised image."""
+
+
+@dataclass(frozen=True)
+class ExtractSettings:
+    """How frames are chosen and work is cut.
+
+    Args:
+        samplers: Which samplers choose frames; all from one decode.
+        num_frames: Budget K per video and sampler.
+        candidate_fps: Candidates per second; None is every frame.
+        seed: Seed of the random samplers.
+        storage_dtype: "float16" or "float32".
+        shard_videos: Inputs per shard, at most.
+        shard_bytes: Embedding bytes per shard, at most (one video may exceed it).
+        workers: Decoding processes.
+        timeout_seconds: Wall-clock limit per video.
+        memory_bytes: Address space a worker may add after its start.
+        batch_size: Frames per call of the encoder; None leaves it to the device.
+        limits: Caps on what is decoded.
+    """
+
+    samplers: tuple[SamplerChoice, ...] = field(default_factory=lambda: parse_samplers("uniform"))
+    num_frames: int = 12
+    candidate_fps: float | None = 1.0
+    seed: int = 0
+    storage_dtype: str = "float16"
+    shard_videos: int = 256
+    shard_bytes: int = 256 << 20
+    workers: int = field(default_factory=lambda: usable_cores())
+    timeout_seconds: float = 300.0
+    memory_bytes: int = 4 << 30
+    batch_size: int | None = None
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"{name} is {value}; it must be at least {least}")
+        if self.candidate_fps is not None and not 0 < self.candidate_fps < float("inf"):
+            raise ConfigError(f"fps is {self.candidate_fps}; it must be above 0, or 'native'")
+        if self.timeout_seconds <= 0:
+            raise ConfigError(f"timeout is {self.timeout_seconds:g} s; it must be above 0")
+        if self.storage_dtype not in ("float16", "float32"):
+            raise ConfigError(f"storage dtype {self.storage_dtype!r}; use float16 or float32")
+
+
+_LEAST = {
+    "num_frames": 1,
+    "shard_videos": 1,
+    "shard_bytes": 1,
+    "workers": 1,
+    "batch_size": 1,
+    "seed": 0,
+    "memory_bytes": 0,
+}
+
+
+def usable_cores() -> int:
+    """Returns the number of cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def feature_spec(encoder: Encoder, settings: ExtractSettings) -> FeatureSpec:
+    """Returns what the store's numbers depend on.
+
+    Library versions count to the minor number: patch releases do not move features.
+    """
+    described: Mapping[str, Any] = encoder.describe()
+    labels = tuple(sorted(choice.label for choice in settings.samplers))
+    return FeatureSpec(
+        **described,
+        storage_dtype=settings.storage_dtype,
+        candidate_fps=settings.candidate_fps,
+        num_frames=None if labels == ("dense",) else settings.num_frames,
+        samplers=labels,
+        seed=settings.seed,
+        versions={
+            name: _minor(version(name)) for name in ("av", "pillow", "torch", "transformers")
+        },
+    )
+
+
+def _minor(text: str) -> str:
+    return ".".join(text.split("+")[0].split(".")[:2])
