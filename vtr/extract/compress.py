@@ -1,0 +1,461 @@
+"""A smaller copy of one video: few frames per second, a short side of 224 pixels, no sound.
+
+What the reference's preprocessing script does, with its faults repaired: portrait videos keep their
+aspect (it squashes 360x640 to 224x126, here it is 224x398), rotation is applied to the pixels,
+frames are chosen by presentation time, and a copy is either whole or absent.
+
+Time. Instants stand at k / fps after the first frame. Each is given the nearest frame, the earlier
+of two equally near, which for a steady video is the candidate rule of extraction: a copy at 3 fps
+holds the very frames that sampling the original at 3 or 1 fps gives. A frame is never repeated: one
+that is nearest to several instants (a video slower than fps, a held picture) is written once, at
+the instant nearest to its own time, and shown until the next. The copy lasts as long as the video.
+"""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import math
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, BinaryIO, Self, TypeVar
+
+import av
+import numpy as np
+from av.packet import Packet
+from av.video.frame import PictureType, VideoFrame
+from av.video.reformatter import ColorRange, Colorspace
+from av.video.stream import VideoStream
+
+from vtr.errors import ConfigError, DecodeError, StoreWriteError
+from vtr.extract.container import (
+    FFMPEG_ERRORS,
+    Limits,
+    VideoSource,
+    failure,
+    one_line,
+    open_video,
+)
+from vtr.extract.frames import Upright, upright
+from vtr.extract.packets import missing_seconds, read_packets, time_base
+from vtr.extract.readers import MAX_FAILURES_IN_A_ROW, decoding_pass, header_rate
+from vtr.files import TEMPORARY_PREFIX, sync_folder
+
+T = TypeVar("T")
+
+# Times of two clocks that are compared are equal within this.
+SLACK_SECONDS = 1e-6
+# Decoded frames held back to put their times in order; no codec reorders by more than 16.
+LOOKAHEAD_FRAMES = 16
+# Seconds between key frames: a seek decodes 30 small pictures at most.
+KEY_FRAME_SECONDS = 10
+# The output's clock ticks at least so often in a second.
+_LEAST_TICKS = 12_000
+# From 17 on PyAV starts as many scaling threads as there are cores, in every worker.
+_ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
+
+
+@dataclass(frozen=True)
+class CompressSettings:
+    """What a copy is like.
+
+    Args:
+        fps: Frames per second, above 0 and at most 1000.
+        size: Shorter side in pixels, even.
+        crf: Quality of the H.264 encoder, 0 (lossless) to 51; 23 is its default.
+        upscale: Enlarge videos whose shorter side is below `size`.
+        limits: Caps on what is decoded.
+
+    Raises:
+        ConfigError: A value out of range.
+    """
+
+    fps: float = 3.0
+    size: int = 224
+    crf: int = 23
+    upscale: bool = False
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fps <= 1000:
+            raise ConfigError(f"--fps is {self.fps}; it must be above 0 and at most 1000")
+        if self.size < 2 or self.size % 2:
+            near = max(2, self.size // 2 * 2)
+            raise ConfigError(
+                f"--size is {self.size}; it must be an even number, 2 or more. Try {near}"
+            )
+        if not 0 <= self.crf <= 51:
+            raise ConfigError(f"--crf is {self.crf}; it must be 0 (lossless) to 51 (coarse)")
+
+
+@dataclass(frozen=True)
+class CompressedVideo:
+    """What a copy holds.
+
+    Args:
+        error: "class: detail" where the video is damaged and the copy holds what could be decoded.
+        num_frames: Frames written.
+        duration_seconds: How long the copy plays.
+        width: Pixels.
+        height: Pixels.
+        num_bytes: Size of the file.
+    """
+
+    error: str
+    num_frames: int
+    duration_seconds: float
+    width: int
+    height: int
+    num_bytes: int
+
+
+def compress_video(
+    source: Path, target: Path, settings: CompressSettings, *, scratch: Path | None = None
+) -> CompressedVideo:
+    """Writes a small H.264 copy of one video.
+
+    Args:
+        source: The video.
+        target: The copy, an MP4 file; replaced where it exists. Its folder is made.
+        settings: What the copy is like.
+        scratch: Where the temporary file goes: a folder on the target's file system; default the
+            target's own.
+
+    Raises:
+        DecodeError: No frame can be decoded, or the target's name is too long; it is not touched.
+        StoreWriteError: The file system refused; the target is not touched.
+    """
+    temporary = (scratch or target.parent) / f"{TEMPORARY_PREFIX}{os.getpid()}-compress.mp4"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            copy = _write_copy(source, file, settings)
+            os.fsync(file.fileno())
+        temporary.replace(target)
+        sync_folder(target.parent)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise DecodeError("bad-name", "the copy's name would be too long") from None
+        raise StoreWriteError(
+            f"cannot write {target}: {error.strerror or error}. What is finished is intact; free "
+            "some space or choose another folder, then run the same command again: it resumes"
+        ) from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return copy
+
+
+def scaled_size(width: int, height: int, *, size: int, upscale: bool = False) -> tuple[int, int]:
+    """Returns the size of a copy: shorter side `size`, aspect kept, both sides even.
+
+    A picture whose shorter side is below `size` keeps its own size, cut to even numbers.
+
+    >>> scaled_size(640, 360, size=224), scaled_size(360, 640, size=224)
+    ((398, 224), (224, 398))
+    >>> scaled_size(121, 81, size=224), scaled_size(1, 1, size=224)
+    ((120, 80), (2, 2))
+    """
+    short = min(width, height)
+    if short < size and not upscale:
+        return max(2, width // 2 * 2), max(2, height // 2 * 2)
+    return tuple(max(2, 2 * round(side * size / short / 2)) for side in (width, height))  # type: ignore[return-value]
+
+
+def place_frames(
+    frames: Iterable[tuple[float, float, T]], *, fps: Fraction
+) -> Iterator[tuple[int, T]]:
+    """Chooses frames for a steady rate; see the module's docstring for the rule.
+
+    Args:
+        frames: (seconds, duration_seconds, frame), ascending from 0.0; only the last duration
+            counts, and only if it is not longer than the interval before it.
+        fps: Instants per second.
+
+    Yields:
+        (k, frame): the frame that stands at instant k / fps; k ascends strictly.
+    """
+    free = 0
+    before = math.inf
+    held: tuple[float, float, T] | None = None
+    for upcoming in frames:
+        if held is not None:
+            middle = (held[0] + upcoming[0]) / 2
+            last = math.floor((middle + SLACK_SECONDS) * fps)
+            if last >= free:
+                yield _nearest_instant(held[0], fps, free, last), held[2]
+            free = max(free, last + 1)
+            before = upcoming[0] - held[0]
+        held = upcoming
+    if held is not None:
+        half = min(held[1], before) / 2
+        last = math.floor((held[0] + half + SLACK_SECONDS) * fps)
+        if last >= free:
+            yield _nearest_instant(held[0], fps, free, last), held[2]
+
+
+def put_in_order(
+    frames: Iterable[tuple[float, T]], *, relabel: bool, lookahead: int = LOOKAHEAD_FRAMES
+) -> Iterator[tuple[float, T]]:
+    """Puts frames in the order of their times, as far as `lookahead` frames reach.
+
+    Args:
+        frames: (seconds, frame) as the decoder gives them.
+        relabel: Keep the frames' order and sort only the times: the n-th frame gets the n-th
+            smallest time.
+        lookahead: Frames held back.
+    """
+    times: list[tuple[float, int]] = []
+    waiting: dict[int, T] = {}  # in order of arrival
+
+    def leave() -> tuple[float, T]:
+        seconds, serial = heapq.heappop(times)
+        return seconds, waiting.pop(next(iter(waiting)) if relabel else serial)
+
+    for serial, (seconds, frame) in enumerate(frames):
+        heapq.heappush(times, (seconds, serial))
+        waiting[serial] = frame
+        if len(times) > lookahead:
+            yield leave()
+    while times:
+        yield leave()
+
+
+def _nearest_instant(seconds: float, fps: Fraction, first: int, last: int) -> int:
+    return min(max(math.ceil((seconds - SLACK_SECONDS) * fps - 0.5), first), last)
+
+
+def _write_copy(source: Path, file: BinaryIO, settings: CompressSettings) -> CompressedVideo:
+    with open_video(source, limits=settings.limits) as video, ExitStack() as stack:
+        reader = _Reader(video)
+        fps = Fraction(settings.fps).limit_denominator(1001)
+        writer: _Writer | None = None
+        for instant, frame in place_frames(reader.frames(), fps=fps):
+            if writer is None:
+                writer = stack.enter_context(_Writer(file, video, frame, settings, fps))
+            writer.add(instant, frame)
+        fault = reader.fault()
+        if writer is None:
+            raise reader.emptiness()
+        writer.finish(reader.end_seconds)
+    file.flush()
+    return CompressedVideo(
+        error="" if fault is None else str(fault),
+        num_frames=writer.num_frames,
+        duration_seconds=writer.duration_seconds,
+        width=writer.width,
+        height=writer.height,
+        num_bytes=os.fstat(file.fileno()).st_size,
+    )
+
+
+class _Reader:
+    """The frames of a video in presentation order, and what went wrong with the others."""
+
+    def __init__(self, video: VideoSource) -> None:
+        self._video = video
+        self._table = read_packets(video)
+        self._tick = time_base(video.stream)
+        self._faults: list[DecodeError] = []
+        self.end_seconds = 0.0
+
+    def emptiness(self) -> DecodeError:
+        """Returns why there is not a single frame."""
+        claimed, there = self._video.stream.frames, len(self._table)
+        told = f"the header claims {claimed} frames, {there} packets are there, none decodes"
+        kind = "decode-error" if self._faults else "no-frames"
+        return DecodeError(kind, f"{told}: {self._faults[0].detail}" if self._faults else told)
+
+    def fault(self) -> DecodeError | None:
+        """Returns why frames are missing: the first error and how many there were."""
+        if self._faults:
+            first, more = self._faults[0], len(self._faults) - 1
+            return DecodeError(first.kind, first.detail + (f" (and {more} more)" if more else ""))
+        missing = missing_seconds(self._video, self._table)
+        if missing:
+            return DecodeError("decode-error", f"the file ends {missing:.2f} s before its time")
+        return None
+
+    def frames(self) -> Iterator[tuple[float, float, VideoFrame]]:
+        """Yields (seconds since the first frame, duration in seconds, frame)."""
+        origin: float | None = None
+        latest = 0.0
+        interval = 1 / (header_rate(self._video.stream) or 25.0)
+        for seconds, frame in put_in_order(self._timed(), relabel=self._output_order_wins()):
+            origin = seconds if origin is None else origin
+            now = max(latest, seconds - origin)
+            interval = now - latest or interval
+            latest = now
+            duration = float((frame.duration or 0) * self._tick) or interval
+            self.end_seconds = now + duration
+            yield now, duration, frame
+
+    def _output_order_wins(self) -> bool:
+        # AVI has no presentation times. What FFmpeg gives in their place goes with the packets, in
+        # decoding order, while the frames come in presentation order; so only the times are sorted
+        # (checked on the pictures: sorting the frames by these times makes the motion jump). Only
+        # decoders of H.264 and HEVC may give a frame too early, and then its time is right.
+        is_avi = self._video.container.format.name == "avi"
+        return is_avi or self._video.stream.codec_context.name not in ("h264", "hevc")
+
+    def _timed(self) -> Iterator[tuple[float, VideoFrame]]:
+        """Yields (seconds, frame) as decoded; a frame without a time follows the one before it."""
+        seconds, usual = 0.0, 1 / (header_rate(self._video.stream) or 25.0)
+        for number, frame in enumerate(self._decoded()):
+            if number >= self._video.limits.max_frames:
+                raise DecodeError("too-long", f"more than {self._video.limits.max_frames:,} frames")
+            ticks = frame.pts if frame.pts is not None else frame.dts
+            if ticks is not None:
+                seconds = float(ticks * self._tick)
+            elif number:
+                seconds += usual
+            yield seconds, frame
+
+    def _decoded(self) -> Iterator[VideoFrame]:
+        """Yields frames as decoded; a packet that cannot be decoded costs only its own."""
+        if self._table.error is not None:
+            self._faults.append(self._table.error)
+        with decoding_pass(self._video, self._table, reuse=True) as (video, packets):
+            in_a_row = 0
+            for packet in self._whole(packets):
+                failures = len(self._faults)
+                yield from self._decode(video, packet)
+                in_a_row = in_a_row + 1 if len(self._faults) > failures else 0
+                if in_a_row >= MAX_FAILURES_IN_A_ROW:
+                    break
+            yield from self._decode(video, None)
+
+    def _whole(self, packets: Iterator[Packet[VideoStream]]) -> Iterator[Packet[VideoStream]]:
+        """Yields packets as far as the file can be read; where it breaks off is known by now."""
+        with suppress(*(() if self._table.error is None else (DecodeError,))):
+            yield from packets
+
+    def _decode(self, video: VideoSource, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
+        try:
+            return video.decode(packet)
+        except DecodeError as error:
+            if error.kind != "decode-error":
+                raise
+            self._faults.append(error)
+            return []
+
+
+class _Writer:
+    """An MP4 file that grows by one frame at a time."""
+
+    def __init__(
+        self,
+        file: BinaryIO,
+        video: VideoSource,
+        first: VideoFrame,
+        settings: CompressSettings,
+        fps: Fraction,
+    ) -> None:
+        self._turn = upright(first)
+        self._log = video.log
+        self.width, self.height = scaled_size(
+            *self._turn.size(first), size=settings.size, upscale=settings.upscale
+        )
+        self.num_frames = 0
+        self.duration_seconds = 0.0
+        scale = max(1, math.ceil(_LEAST_TICKS / fps.numerator))
+        self._ticks_per_instant = fps.denominator * scale
+        self._clock = Fraction(1, fps.numerator * scale)
+        self._held: Packet[VideoStream] | None = None
+        self._container = av.open(file, "w", format="mp4")
+        self._stream = self._container.add_stream("libx264", rate=fps)
+        self._stream.options = {"crf": str(settings.crf)}
+        self._configure(video.stream, first)
+        # A seek decodes a few seconds of small pictures at most.
+        self._stream.codec_context.gop_size = max(1, round(KEY_FRAME_SECONDS * fps))
+
+    def _configure(self, source: VideoStream, first: VideoFrame) -> None:
+        stream, context = self._stream, self._stream.codec_context
+        stream.width, stream.height, stream.pix_fmt = self.width, self.height, "yuv420p"
+        stream.time_base = context.time_base = self._clock
+        context.thread_count = 1
+        # Without B-frames presentation and decoding order agree and no edit list is needed, so
+        # every reader gets the times right; at a few frames per second they save little.
+        context.max_b_frames = 0
+        # The numbers of the pixels keep their meaning, but for the range (see _scaled).
+        context.color_range = ColorRange.MPEG
+        context.colorspace = Colorspace.ITU601 if first.format.is_rgb else first.colorspace
+        context.color_primaries = source.codec_context.color_primaries
+        context.color_trc = source.codec_context.color_trc
+        shape = source.codec_context.sample_aspect_ratio
+        if shape:
+            context.sample_aspect_ratio = 1 / shape if self._turn.transposed else shape
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # After an error the file is thrown away; closing must not hide what happened.
+        with suppress(*(FFMPEG_ERRORS if kind else ())):
+            self._container.close()
+
+    def add(self, instant: int, frame: VideoFrame) -> None:
+        """Encodes one frame, shown from instant / fps on."""
+        picture = self._scaled(frame)
+        picture.pts = instant * self._ticks_per_instant
+        picture.time_base = self._clock
+        # Else the encoder would repeat the original's key frames.
+        picture.pict_type = PictureType.NONE
+        self._encode(picture)
+        self.num_frames += 1
+        self.duration_seconds = float(picture.pts * self._clock)
+
+    def finish(self, end_seconds: float) -> None:
+        """Writes what the encoder still holds; the last frame is shown until `end_seconds`."""
+        self._encode(None)
+        assert self._held is not None
+        assert self._held.pts is not None
+        remaining = round(end_seconds / self._clock) - self._held.pts
+        self._held.duration = max(1, remaining)
+        self.duration_seconds = float((self._held.pts + self._held.duration) * self._clock)
+        self._container.mux(self._held)
+
+    def _scaled(self, frame: VideoFrame) -> VideoFrame:
+        """Returns an upright picture of the copy's size, 4:2:0 with 8 bits, limited range."""
+        width, height = self.width, self.height
+        if self._turn.transposed:
+            width, height = height, width
+        try:
+            # Left to itself, swscale keeps the numbers of a full-range picture, not their meaning.
+            small = frame.reformat(
+                width,
+                height,
+                format="yuv420p",
+                interpolation="BICUBIC",
+                dst_color_range="MPEG",
+                **_ONE_THREAD,
+            )
+        except FFMPEG_ERRORS as error:
+            raise failure(error, self._log) from None
+        return small if self._turn == Upright() else _turned(small, self._turn)
+
+    def _encode(self, picture: VideoFrame | None) -> None:
+        try:
+            packets = self._stream.encode(picture)
+        except FFMPEG_ERRORS as error:
+            raise DecodeError("encode-error", one_line(f"libx264: {error}")) from None
+        for packet in packets:
+            # The muxer takes all durations but the last from the times that follow.
+            if self._held is not None:
+                self._container.mux(self._held)
+            self._held = packet
+
+
+def _turned(frame: VideoFrame, turn: Upright) -> VideoFrame:
+    """Returns a 4:2:0 picture with even sides, turned."""
+    rows = np.asarray(frame.to_ndarray(), np.uint8)  # (3/2 height, width): luma, then chroma
+    luma, chroma = np.split(rows, [frame.height])
+    planes = [luma, *chroma.reshape(2, frame.height // 2, frame.width // 2)]
+    turned = [turn(plane) for plane in planes]
+    height, width = turned[0].shape
+    flat = np.concatenate([plane.ravel() for plane in turned])
+    return VideoFrame.from_ndarray(flat.reshape(height * 3 // 2, width), format="yuv420p")

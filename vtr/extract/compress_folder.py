@@ -1,0 +1,405 @@
+"""Smaller copies of a whole folder: resumable, with one ledger row per video.
+
+The ledger is a file of JSON lines in the target folder. It is written before the first video is
+touched, so that every copy there is known to be ours; a row is added when its copy is in place.
+A row lost in a crash costs doing that video again, never a wrong copy.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from vtr.datasets.files import VideoListing, escape_undecodable, find_videos, printable
+from vtr.errors import ConfigError, StoreError, StoreLockedError, StoreWriteError
+from vtr.extract.compress import CompressSettings, compress_video
+from vtr.extract.pool import Outcome, PoolSettings, WorkerPool
+from vtr.extract.worker import Answer
+from vtr.features.lock import write_lock
+from vtr.files import publish, remove_leftovers
+
+LEDGER_NAME = "compress-ledger.jsonl"
+HANDLER = "vtr.extract.compress_folder:make_handler"
+MAX_ERROR_LETTERS = 500
+
+
+@dataclass(frozen=True)
+class CompressRow:
+    """What became of one video.
+
+    Args:
+        name: Path relative to the source folder.
+        target: Path of the copy relative to the target folder.
+        status: "planned", "ok", "partial" (the copy holds what could be decoded) or "failed".
+        error: "class: detail" for partial and failed, else empty.
+        source_bytes: Size of the original; -1 where there was none.
+        settings: What the copy was asked to be like.
+        num_frames: Frames in the copy.
+        duration_seconds: How long the copy plays.
+        width: Pixels.
+        height: Pixels.
+        target_bytes: Size of the copy.
+    """
+
+    name: str
+    target: str
+    status: str = "planned"
+    error: str = ""
+    source_bytes: int = -1
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    num_frames: int = 0
+    duration_seconds: float = 0.0
+    width: int = 0
+    height: int = 0
+    target_bytes: int = 0
+
+    @property
+    def reason(self) -> str:
+        """The failure class: what stands before the first colon of `error`."""
+        return self.error.partition(":")[0]
+
+
+@dataclass(frozen=True)
+class CompressMode:
+    """How a run works.
+
+    Args:
+        workers: Processes.
+        timeout_seconds: Wall-clock limit per video.
+        retry: Statuses that are done again ("failed", "partial").
+        overwrite: Do everything again, and replace files that are not ours.
+    """
+
+    workers: int = 1
+    timeout_seconds: float = 3600.0
+    retry: frozenset[str] = frozenset()
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise ConfigError(f"--workers is {self.workers}; it must be 1 or more")
+        if not self.timeout_seconds > 0:
+            raise ConfigError(f"--timeout is {self.timeout_seconds:g} s; it must be above 0")
+
+
+@dataclass(frozen=True)
+class CompressReport:
+    """What a run did and what became of the source folder's videos so far.
+
+    Args:
+        rows: One per video of the source folder, in its order.
+        done_now: Videos worked on in this run.
+        source_bytes_now: Size of their originals.
+        target_bytes_now: Size of their copies.
+        seconds: Wall-clock time.
+    """
+
+    rows: tuple[CompressRow, ...]
+    done_now: int
+    source_bytes_now: int
+    target_bytes_now: int
+    seconds: float
+
+    def count(self, status: str) -> int:
+        """Returns how many videos have this status."""
+        return sum(row.status == status for row in self.rows)
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """Failure class to count, over partial and failed videos, the most frequent first."""
+        return dict(Counter(row.reason for row in self.rows if row.error).most_common())
+
+
+def compress_folder(
+    source: Path,
+    target: Path,
+    settings: CompressSettings,
+    *,
+    mode: CompressMode | None = None,
+    progress: Callable[[int, int, int], None] = lambda _done, _total, _failed: None,
+) -> CompressReport:
+    """Makes a small copy of every video in a folder and in the folders below it.
+
+    Run again, it does what is new, what changed its size, and everything if the settings changed.
+
+    Args:
+        source: The videos.
+        target: Where the copies and the ledger go, sub-folders kept; see `assign_targets`.
+        settings: What the copies are like.
+        mode: How to work.
+        progress: Called with (done, total, failed) after every video.
+
+    Raises:
+        ConfigError: No source folder, no videos in it, one folder inside the other, or files in
+            the way that vtr did not make.
+        StoreError: The ledger is damaged.
+        StoreLockedError: Another run is writing there.
+        StoreWriteError: The file system refused; what is finished is intact.
+    """
+    mode = mode or CompressMode()
+    start = time.perf_counter()
+    _require_apart(source, target)
+    listing = find_videos(source)
+    if not len(listing):
+        raise ConfigError(f"no videos in {printable(str(source))} or in a folder below it")
+    with ExitStack() as stack:
+        _lock(stack, target)
+        _tidy(target)
+        stack.callback(_tidy, target)  # after the pool is gone: killed workers leave files
+        ledger = stack.enter_context(_Ledger(target / LEDGER_NAME))
+        todo = _plan(listing, target, ledger, settings=settings, mode=mode)
+        before = dict(ledger.rows)
+        ledger.begin(todo)
+        failed = 0
+        done: list[CompressRow] = []
+        pool = stack.enter_context(WorkerPool(_pool_settings(target, settings, mode, len(todo))))
+        jobs = [(str(listing.path(row.name)), str(target / row.target)) for row in todo]
+        for row, outcome in zip(todo, pool.run(jobs), strict=True):
+            finished = _finished(row, outcome)
+            if finished.status == "failed":
+                failed += 1
+                _remove_stale(before.get(row.name), target)
+            ledger.add(finished)
+            done.append(finished)
+            progress(len(done), len(todo), failed)
+        return CompressReport(
+            rows=tuple(ledger.rows[name] for name in listing.names),
+            done_now=len(done),
+            source_bytes_now=sum(max(0, row.source_bytes) for row in done),
+            target_bytes_now=sum(row.target_bytes for row in done),
+            seconds=time.perf_counter() - start,
+        )
+
+
+def assign_targets(names: Iterable[str], *, held: Mapping[str, str]) -> dict[str, str]:
+    """Returns the copy's name for every source: its own with the extension .mp4.
+
+    Where two would meet, a source that is called .mp4 already keeps its name and the others get
+    .mp4 appended to theirs (x.avi.mp4); so does a newcomer whose name an earlier run gave away.
+
+    >>> assign_targets(["x.avi", "x.mp4", "y.mkv"], held={})
+    {'x.mp4': 'x.mp4', 'x.avi': 'x.avi.mp4', 'y.mkv': 'y.mp4'}
+
+    Args:
+        names: Source paths, relative, in an order that depends on nothing else.
+        held: Names that earlier runs gave; they stay.
+    """
+    every = list(names)
+    targets = {name: held[name] for name in every if name in held}
+    # Folders keep their names, so no file may take one of those.
+    taken = {*held.values(), *(folder for name in every for folder in _folders(name))}
+    for name in sorted(
+        set(every) - set(targets), key=lambda n: (not n.endswith(".mp4"), os.fsencode(n))
+    ):
+        target = f"{name.rpartition('.')[0]}.mp4"
+        if target in taken:
+            target = name if name.endswith(".mp4") and name not in taken else f"{name}.mp4"
+        while target in taken:
+            target += ".mp4"
+        taken.add(target)
+        targets[name] = target
+    return targets
+
+
+def make_handler(config: tuple[CompressSettings, str]) -> Callable[[tuple[str, str]], Answer]:
+    """Returns the job of a worker: (source, target) in, the facts of the copy out."""
+    settings, scratch = config
+
+    def handle(job: tuple[str, str]) -> Answer:
+        source, target = map(Path, job)
+        try:
+            copy = compress_video(source, target, settings, scratch=Path(scratch))
+        except StoreWriteError as error:
+            return {"store_error": escape_undecodable(str(error))}, b""
+        return asdict(copy), b""
+
+    return handle
+
+
+class _Ledger:
+    """The rows of a target folder, in memory and on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: BinaryIO | None = None
+        self.rows = _read_ledger(path)
+
+    def __enter__(self) -> _Ledger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            # What it holds is flushed after every row; on a full disk closing would raise again.
+            with suppress(OSError):
+                self._file.close()
+
+    def begin(self, planned: Iterable[CompressRow]) -> None:
+        """Writes the whole ledger, old rows and planned ones, and opens it for more."""
+        self.rows.update({row.name: row for row in planned})
+        publish(self._path, b"".join(map(_line, self.rows.values())))
+        self._file = self._path.open("ab", buffering=0)
+
+    def add(self, row: CompressRow) -> None:
+        """Adds one finished row; it is on the disk when this returns.
+
+        Raises:
+            StoreWriteError: The file system refused.
+        """
+        assert self._file is not None
+        try:
+            self._file.write(_line(row))
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise StoreWriteError(
+                f"cannot write {self._path}: {error.strerror or error}. Free some space, then run "
+                "the same command again: it resumes"
+            ) from None
+        self.rows[row.name] = row
+
+
+def _line(row: CompressRow) -> bytes:
+    # ASCII: escapes keep file names that are not valid Unicode.
+    return json.dumps(asdict(row), ensure_ascii=True).encode() + b"\n"
+
+
+def _read_ledger(path: Path) -> dict[str, CompressRow]:
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error.strerror or error}") from None
+    rows = {}
+    # What follows the last line feed is empty, or a row that a crash cut off.
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            row = CompressRow(**json.loads(line))
+        except (ValueError, TypeError):
+            raise StoreError(
+                f"{path} is damaged in line {number}. Delete it, and run again with --overwrite"
+            ) from None
+        rows[row.name] = row
+    return rows
+
+
+def _plan(
+    listing: VideoListing,
+    target: Path,
+    ledger: _Ledger,
+    *,
+    settings: CompressSettings,
+    mode: CompressMode,
+) -> list[CompressRow]:
+    """Returns a planned row for every video that is to be worked on."""
+    held = {row.name: row.target for row in ledger.rows.values()}
+    targets = assign_targets(listing.names, held=held)
+    asked = {name: getattr(settings, name) for name in ("fps", "size", "crf", "upscale")}
+    todo = []
+    for name in listing.names:
+        planned = CompressRow(
+            name, targets[name], source_bytes=_size(listing.path(name)), settings=asked
+        )
+        if mode.overwrite or not _is_done(ledger.rows.get(name), planned, target, mode.retry):
+            todo.append(planned)
+    _require_ours([row for row in todo if row.name not in held], target, overwrite=mode.overwrite)
+    return todo
+
+
+def _is_done(
+    row: CompressRow | None, planned: CompressRow, target: Path, retry: frozenset[str]
+) -> bool:
+    if row is None or row.status == "planned" or row.status in retry:
+        return False
+    if row.source_bytes != planned.source_bytes or row.settings != planned.settings:
+        return False
+    return row.status == "failed" or _size(target / row.target) == row.target_bytes
+
+
+def _require_ours(new: list[CompressRow], target: Path, *, overwrite: bool) -> None:
+    """Raises ConfigError where a new copy would replace a file that vtr did not make."""
+    foreign = [row.target for row in new if os.path.lexists(target / row.target)]
+    if foreign and not overwrite:
+        raise ConfigError(
+            f"{printable(str(target))} already holds {len(foreign)} files that vtr compress did "
+            f"not make, such as {printable(foreign[0])}. Choose an empty folder, or replace them "
+            "with --overwrite"
+        )
+
+
+def _require_apart(source: Path, target: Path) -> None:
+    inner, outer = target.resolve(), source.resolve()
+    if inner.is_relative_to(outer) or outer.is_relative_to(inner):
+        raise ConfigError(
+            f"the copies would go to {printable(str(target))} and the originals are in "
+            f"{printable(str(source))}: neither may lie in the other. Choose a folder beside it"
+        )
+
+
+def _lock(stack: ExitStack, target: Path) -> None:
+    try:
+        stack.enter_context(write_lock(target))
+    except StoreLockedError:
+        raise StoreLockedError(
+            f"another run is writing to {printable(str(target))}. Wait for it to end, or choose "
+            "another folder"
+        ) from None
+
+
+def _tidy(target: Path) -> None:
+    with suppress(OSError):
+        remove_leftovers(target)
+
+
+def _pool_settings(
+    target: Path, settings: CompressSettings, mode: CompressMode, num_jobs: int
+) -> PoolSettings:
+    return PoolSettings(
+        handler=HANDLER,
+        config=(settings, str(target)),
+        workers=min(mode.workers, max(1, num_jobs)),
+        timeout_seconds=mode.timeout_seconds,
+    )
+
+
+def _finished(row: CompressRow, outcome: Outcome) -> CompressRow:
+    """Returns the row of a video that was worked on.
+
+    Raises:
+        StoreWriteError: The worker could not write.
+    """
+    facts = dict(outcome.header)
+    if "store_error" in facts:
+        raise StoreWriteError(facts["store_error"])
+    if outcome.failure is not None:
+        error = ": ".join(outcome.failure)[:MAX_ERROR_LETTERS]
+        return replace(row, status="failed", error=error)
+    facts["target_bytes"] = facts.pop("num_bytes")
+    error = facts.pop("error")[:MAX_ERROR_LETTERS]
+    return replace(row, status="partial" if error else "ok", error=error, **facts)
+
+
+def _remove_stale(row: CompressRow | None, target: Path) -> None:
+    """Removes the copy of what the video was before; a failed row has none."""
+    if row is not None and row.status in ("ok", "partial"):
+        with suppress(OSError):
+            (target / row.target).unlink()
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+def _folders(name: str) -> Iterable[str]:
+    while "/" in name:
+        name = name.rpartition("/")[0]
+        yield name
