@@ -30,7 +30,10 @@ class StreamHeader:
     parameter_sets: frozenset[bytes]
 
     def is_entry(self, packet: memoryview) -> bool:
-        """Checks one packet; returns whether decoding can start at it as if nothing came before.
+        """Checks one packet; returns whether decoding can start at it.
+
+        From an IDR picture, or an HEVC clean random access (CRA) picture, on, every picture that is
+        on screen after it decodes as if nothing had come before.
 
         Raises:
             UnprovenError: The packet is not exactly one whole progressive picture of one layer,
@@ -84,7 +87,7 @@ _H264_SLICE, _H264_IDR = 1, 5
 
 
 def _h264_unit(unit: memoryview, known: frozenset[bytes]) -> tuple[bool | None, bool]:
-    """(whether the unit begins a picture, None for units that are no slice; whether IDR)."""
+    """(whether the unit begins a picture, None for units that are no slice; whether an entry)."""
     kind = unit[0] & 31
     if kind in (_H264_SLICE, _H264_IDR):
         # first_mb_in_slice is Exp-Golomb coded: 0 is a single 1 bit.
@@ -97,21 +100,22 @@ def _h264_unit(unit: memoryview, known: frozenset[bytes]) -> tuple[bool | None, 
 # Of HEVC: access unit delimiter, filler, supplemental information before and after.
 _HEVC_HARMLESS = (35, 38, 39, 40)
 _HEVC_PARAMETER_SETS = (32, 33, 34)
-_HEVC_SLICES = (*range(10), *range(16, 22))
-_HEVC_IDR = (19, 20)
+_HEVC_ENTRIES = (19, 20, 21)  # IDR with and without leading pictures, CRA
+# Not the broken-link pictures of a splice: the decoder drops pictures after them.
+_HEVC_SLICES = (*range(10), *_HEVC_ENTRIES)
 
 
 def _hevc_unit(unit: memoryview, known: frozenset[bytes]) -> tuple[bool | None, bool]:
-    """(whether the unit begins a picture, None for units that are no slice; whether IDR)."""
+    """(whether the unit begins a picture, None for units that are no slice; whether an entry)."""
     if len(unit) < 3:
         raise UnprovenError("HEVC units without a header")
     kind = unit[0] >> 1 & 63
     if unit[0] & 1 or unit[1] != 1:
         raise UnprovenError("HEVC layers")
     if kind in _HEVC_SLICES:
-        # The second bit of an IDR slice asks to drop pictures that still wait for output.
+        # The second bit of these slices may ask to drop pictures that still wait for output.
         drops_earlier = bool(unit[2] & 0x40)
-        return unit[2] >= 0x80, kind in _HEVC_IDR and not drops_earlier
+        return unit[2] >= 0x80, kind in _HEVC_ENTRIES and not drops_earlier
     if kind in _HEVC_HARMLESS or (kind in _HEVC_PARAMETER_SETS and bytes(unit) in known):
         return None, False
     raise UnprovenError(f"HEVC units of type {kind}")

@@ -5,8 +5,10 @@ wanted frame, stops each after its last one, and tells the decoder to drop pictu
 refers to. `prove_sparse` says for which files this gives, bit for bit, the frames of a full decode;
 everything else is decoded in full.
 
-Why it is exact there. Decoding may start at an IDR picture as if nothing came before: it empties
-the reference buffer and restarts the picture order. H.264 pictures with nal_ref_idc 0 and HEVC
+Why it is exact there. An IDR picture empties the reference buffer and restarts the picture order:
+decoding starts there as if nothing came before. At an HEVC CRA picture the same holds for all that
+is on screen after it; the leading pictures before it on screen are decoded from the entry before.
+H.264 pictures with nal_ref_idc 0 and HEVC
 sub-layer non-reference pictures of the only sub-layer are no other picture's reference, and the
 counters that do carry over (frame_num, picture order count) are derived from reference pictures.
 Parameter sets never change, and the decoder's reordering delay is at least what the time stamps
@@ -29,10 +31,13 @@ from numpy.typing import NDArray
 from vtr.errors import DecodeError
 from vtr.extract.bitstream import UnprovenError, read_header
 from vtr.extract.container import VideoSource
+from vtr.extract.timeline import frame_seconds
 
 Ticks = NDArray[np.int64]
 
 NO_TIME = np.iinfo(np.int64).min
+
+_SIDE_DATA_SHOWS = hasattr(Packet, "has_sidedata")
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class PacketTable:
     Args:
         pts: (P,) int64 ticks, `NO_TIME` where the packet has none.
         discarded: (P,) bool, packets that decode to nothing (an edit list cuts them off).
-        is_entry: (P,) bool, IDR pictures; all False where the stream was not understood.
+        is_entry: (P,) bool, where decoding can start; what follows an `unproven` packet is False.
         unproven: Why packets must not be left out as far as single packets tell; "" if nothing.
         packets: The packets themselves, or None where they exceed the memory budget.
         error: Where the container breaks off with an error.
@@ -113,10 +118,12 @@ class _TableBuilder:
         try:
             if packet.is_corrupt or packet.is_discard:
                 raise UnprovenError("damaged or discarded packets (edit list)")
+            if not _SIDE_DATA_SHOWS:
+                raise UnprovenError("this version of PyAV does not show changes of parameters")
             if packet.has_sidedata("new_extradata") or packet.has_sidedata("param_change"):
                 raise UnprovenError("parameters that change midway")
             return self._header.is_entry(memoryview(packet))
-        except (UnprovenError, AttributeError) as reason:
+        except UnprovenError as reason:
             self.unproven = str(reason)
         return False
 
@@ -156,7 +163,8 @@ def missing_seconds(source: VideoSource, table: PacketTable) -> float:
     """Returns by how much the packets fall short of the duration the header claims, in seconds.
 
     A Matroska file that is cut off ends without any error; only this tells. Sound files fall short
-    by less than a tenth of a second; 0.0 is returned within half a second or 1 % of the claim.
+    by less than a tenth of a second; 0.0 is returned within half a second, 1 % of the claim or two
+    frames.
     """
     stream, container = source.stream, source.container
     if container.format.name in _ESTIMATED:
@@ -171,7 +179,8 @@ def missing_seconds(source: VideoSource, table: PacketTable) -> float:
         return 0.0
     end = 0.0 if table.end_seconds is None else table.end_seconds
     missing = claim - (end - start)
-    return missing if missing > max(0.5, 0.01 * claim) else 0.0
+    frame = frame_seconds(np.sort(table.pts).astype(np.float64) * float(time_base(stream)))
+    return missing if missing > max(0.5, 0.01 * claim, 2 * frame) else 0.0
 
 
 def prove_sparse(source: VideoSource, table: PacketTable) -> NDArray[np.int64]:
@@ -185,8 +194,8 @@ def prove_sparse(source: VideoSource, table: PacketTable) -> NDArray[np.int64]:
     if table.error or missing_seconds(source, table):
         raise UnprovenError("a file that breaks off")
     pts = table.pts
-    if not len(pts) or not table.is_entry[0]:
-        raise UnprovenError("does not begin with an IDR picture")
+    if not len(pts) or not table.is_entry[0] or pts[0] != pts.min():
+        raise UnprovenError("the first picture is not one to start at")
     if (pts == NO_TIME).any() or len(np.unique(pts)) < len(pts):
         raise UnprovenError("missing or repeated time stamps")
     # FFmpeg's H.264 decoder drops a picture that it should have shown earlier. It never comes to
@@ -195,10 +204,7 @@ def prove_sparse(source: VideoSource, table: PacketTable) -> NDArray[np.int64]:
     if context.name == "h264" and reorder_depth(pts) > getattr(context, "reorder_depth", -1):
         raise UnprovenError("reordering deeper than the decoder expects")
     latest_before = np.concatenate(([NO_TIME], np.maximum.accumulate(pts)[:-1]))
-    earliest_from = np.minimum.accumulate(pts[::-1])[::-1]
-    clean_cut = (latest_before < earliest_from) & table.is_entry
-    clean_cut[0] = True
-    return np.flatnonzero(clean_cut)
+    return np.flatnonzero((latest_before < pts) & table.is_entry)
 
 
 def reorder_depth(pts: Ticks) -> int:
@@ -226,22 +232,33 @@ class Segment:
     last: int
 
 
-def plan_segments(entries: NDArray[np.int64], targets: NDArray[np.int64]) -> list[Segment]:
+def plan_segments(
+    pts: Ticks, entries: NDArray[np.int64], targets: NDArray[np.int64]
+) -> list[Segment]:
     """Returns which packets a sparse fetch must decode.
 
+    A target is decoded from the last entry that is before it both in the file and on screen.
+
     Args:
+        pts: (P,) ticks of all packets, in decoding order.
         entries: (E,) ascending positions where decoding may start, the first of them 0.
         targets: (T,) positions of the wanted packets, T >= 1.
 
     Returns:
-        Segments in ascending order, each from an entry to its last target. The first packet of
-        the file is always decoded: the encoder's name in it switches work-arounds of the decoder.
+        Disjoint segments in ascending order, each beginning at an entry. The first packet of the
+        file is always decoded: the encoder's name in it switches work-arounds of the decoder.
     """
-    last_of: dict[int, int] = {0: 0}
-    for target in np.sort(targets).tolist():
-        first = int(entries[np.searchsorted(entries, target, side="right") - 1])
-        last_of[first] = target
-    return [Segment(first, last) for first, last in sorted(last_of.items())]
+    targets = np.sort(targets)
+    in_file = np.searchsorted(entries, targets, side="right")
+    on_screen = np.searchsorted(pts[entries], pts[targets], side="right")
+    starts = entries[np.maximum(np.minimum(in_file, on_screen) - 1, 0)]
+    segments = [Segment(0, 0)]
+    for first, last in sorted(zip(starts.tolist(), targets.tolist(), strict=True)):
+        if first <= segments[-1].last:
+            first, last = segments[-1].first, max(last, segments[-1].last)
+            segments.pop()
+        segments.append(Segment(first, last))
+    return segments
 
 
 def _claims_whole_file_only(source: VideoSource) -> bool:

@@ -79,5 +79,5 @@ def probe(path: Path | str, *, limits: Limits | None = None) -> VideoInfo:
             duration_seconds=duration_seconds(pts, rate=header_rate(stream)),
             start_seconds=float(pts[0]),
             header_frames=stream.frames,
-            trouble=reader.trouble,
+            trouble=reader.damage or reader.cut,
         )

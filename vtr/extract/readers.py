@@ -7,7 +7,7 @@ the next, so that a frame need not be kept to be found again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Protocol
 
@@ -39,14 +39,20 @@ MAX_FAILURES_IN_A_ROW = 8
 
 
 class FrameReader(Protocol):
-    """What `sample` needs of either way."""
+    """What `sample` needs of either way.
+
+    Attributes:
+        route: "sparse", or "full: " and why.
+        pts_seconds: (F,) presentation times, ascending: expected before the first pass, true
+            after it.
+        damage: What did not decode, "" if all did.
+        cut: Why frames are missing at the end, "" if none are known to be.
+    """
 
     route: str
-    trouble: str
-
-    @property
-    def pts_seconds(self) -> Seconds:
-        """(F,) presentation times, ascending: expected before the first pass, true after it."""
+    pts_seconds: Seconds
+    damage: str
+    cut: str
 
     def read(self, indices: Indices, visit: Visit) -> None:
         """Decodes once and visits the frames of these indices into `pts_seconds`."""
@@ -66,10 +72,9 @@ class SparseReader:
         UnprovenError: Not known to be exact for this file.
     """
 
-    route = "sparse"
-    trouble = ""
-
     def __init__(self, source: VideoSource, table: PacketTable) -> None:
+        self.route = "sparse"
+        self.damage = self.cut = ""
         self._entries = prove_sparse(source, table)
         self._source = source
         self._table = table
@@ -107,7 +112,7 @@ class SparseReader:
     ) -> Iterator[VideoFrame]:
         context = source.stream.codec_context
         is_target = set(targets.tolist())
-        segments = iter(plan_segments(self._entries, targets))
+        segments = iter(plan_segments(self._table.pts, self._entries, targets))
         segment = next(segments)
         try:
             for position, packet in enumerate(packets):
@@ -142,7 +147,7 @@ class FullReader:
         self, source: VideoSource, table: PacketTable, *, why: str = "", fresh: bool = True
     ) -> None:
         self.route = f"full: {why}" if why else "full"
-        self.trouble = ""
+        self.damage = self.cut = ""
         self._source = source
         self._table = table
         self._fresh = fresh
@@ -150,8 +155,8 @@ class FullReader:
         self._unseen_seconds = 0.0
         ticks = table.pts[~table.discarded]
         # Where packets carry no usable pts, the n-th frame out is still the n-th on screen.
-        self._by_time = not _output_order_wins(source) and len(np.unique(ticks)) == len(ticks)
-        self._by_time = self._by_time and not (ticks == NO_TIME).any()
+        has_times = len(np.unique(ticks)) == len(ticks) and not (ticks == NO_TIME).any()
+        self._by_time = has_times and not _times_are_made_up(source)
         self._ticks = np.sort(_fill_times(ticks.tolist(), source))
         self.pts_seconds = seconds(self._ticks, source)
 
@@ -189,7 +194,7 @@ class FullReader:
                 if key in wanted_keys or ticks in wanted_ticks:
                     visit(key, frame)
         self._set_order(out)
-        self.trouble = frames.trouble or self._shortfall()
+        self.damage, self.cut = frames.damage, self._shortfall()
         if not out:
             self._raise_empty()
 
@@ -217,32 +222,26 @@ class FullReader:
     def _raise_empty(self) -> None:
         num_packets, claimed = len(self._table), self._source.stream.frames
         told = f"the header claims {claimed} frames, {num_packets} packets are there"
-        if self.trouble and num_packets:
-            raise DecodeError("decode-error", f"{told}, none decodes: {self.trouble}")
+        if self.damage:
+            raise DecodeError("decode-error", f"{told}, none decodes: {self.damage}")
         raise DecodeError("no-frames", f"{told}, none decodes")
 
 
 class _Decoding:
-    """Iterates over all frames of some packets, past damage, noting it in `trouble`."""
+    """Iterates over all frames of some packets, past damage, noting it in `damage`."""
 
     def __init__(self, source: VideoSource, packets: Iterator[Packet[VideoStream]]) -> None:
         self._source = source
         self._packets = packets
         self._failures = 0
         self._in_a_row = 0
-        self.trouble = ""
+        self.damage = ""
 
     def __iter__(self) -> Iterator[VideoFrame]:
-        try:
-            for packet in self._packets:
-                yield from self._decode(packet)
-                if self._in_a_row >= MAX_FAILURES_IN_A_ROW:
-                    break
-        except DecodeError as error:
-            # Reading, not decoding, broke off.
-            if error.kind != "decode-error":
-                raise
-            self.trouble = error.detail
+        for packet in self._packets:
+            yield from self._decode(packet)
+            if self._in_a_row >= MAX_FAILURES_IN_A_ROW:
+                break
         yield from self._decode(None)
 
     def _decode(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
@@ -253,7 +252,7 @@ class _Decoding:
                 raise
             self._failures += 1
             self._in_a_row += 1
-            self.trouble = f"{self._failures} packets do not decode: {error.detail}"
+            self.damage = f"packets that do not decode: {self._failures}; {error.detail}"
             return []
         self._in_a_row = 0
         return frames
@@ -272,7 +271,13 @@ def decoding_pass(
         yield source, iter(table.packets)
         return
     with open_video(source.path, limits=source.limits) as again:
-        yield again, iter(table.packets) if table.packets is not None else again.demux()
+        yield again, iter(table.packets) if table.packets is not None else _until_error(again)
+
+
+def _until_error(source: VideoSource) -> Iterator[Packet[VideoStream]]:
+    # Where reading breaks off is known from the first time and told by the table.
+    with suppress(DecodeError):
+        yield from source.demux()
 
 
 def seconds(ticks: Ticks, source: VideoSource) -> Seconds:
@@ -290,12 +295,17 @@ def header_rate(stream: VideoStream) -> float | None:
 def _output_order_wins(source: VideoSource) -> bool:
     """Whether frames are on screen in the order the decoder gives them, whatever their pts say.
 
-    AVI stores no pts, and what FFmpeg makes up for them goes back and forth (measured). Only H.264
-    and HEVC decoders may give frames too early, and then the pts are right.
+    AVI stores no pts, and what FFmpeg makes up for them goes back and forth (measured: only the
+    output order is smooth). Else only H.264 and HEVC decoders may give frames in a wrong order, and
+    then the pts are right.
     """
-    if source.container.format.name == "avi":
+    if _times_are_made_up(source):
         return True
     return source.stream.codec_context.name not in ("h264", "hevc")
+
+
+def _times_are_made_up(source: VideoSource) -> bool:
+    return source.container.format.name == "avi"
 
 
 def _fill_times(out: list[int], source: VideoSource) -> Ticks:

@@ -163,7 +163,7 @@ def _sample(
     union = _union(chosen)
     rows = candidates[union]
     crops = visitor.all_crops(reader, rows)
-    trouble = reader.trouble if _is_touched(request, pts) else ""
+    trouble = reader.damage or (reader.cut if _reaches_end(request, pts) else "")
     width, height = visitor.size
     return SampledVideo(
         crops=crops,
@@ -261,7 +261,7 @@ def _empty_window(request: FrameRequest, pts_seconds: Seconds) -> str:
     return f"the window {start:g} s to {end:g} s holds no frame; the video lasts {length:.2f} s"
 
 
-def _is_touched(request: FrameRequest, pts_seconds: Seconds) -> bool:
-    """Whether trouble at the end of the file concerns the window at all."""
+def _reaches_end(request: FrameRequest, pts_seconds: Seconds) -> bool:
+    """Whether the window goes on to where the frames end, so that missing ones matter to it."""
     end = request.end_seconds
     return end is None or float(pts_seconds[-1] - pts_seconds[0]) < end
