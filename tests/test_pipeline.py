@@ -294,6 +294,21 @@ def test_every_odd_input_has_its_row(tmp_path: Path) -> None:
     assert "one.mp4" in FeatureStore(tmp_path / "store")
 
 
+def test_a_cut_video_keeps_its_frames_and_says_why(tmp_path: Path) -> None:
+    whole = write_clip(tmp_path / "whole.mkv", 40)
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    (folder / "cut.mkv").write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
+    report = run(inputs_of(folder), tmp_path / "store")
+    assert (report.ok, report.partial, report.reasons) == (0, 1, {"damaged": 1})
+    store = FeatureStore(tmp_path / "store", sampler="head")
+    assert len(store["cut.mkv"].frames) == 4
+    assert store.ledger[0].status == "partial"
+    assert store.ledger[0].num_candidates < 40
+    again = run(inputs_of(folder), tmp_path / "store", mode={"retry": frozenset({"partial"})})
+    assert again.done_now == 1
+
+
 SCRIPT = """
 import sys
 from pathlib import Path

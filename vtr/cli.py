@@ -7,7 +7,7 @@ import sys
 import typer
 
 from vtr import __version__
-from vtr.commands import extract, init, inspect
+from vtr.commands import compress, demo, extract, init, inspect
 from vtr.errors import VtrError
 
 INTERRUPTED = 130
@@ -18,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (init, extract, inspect):
+for command in (init, extract, inspect, compress, demo):
     command.register(app)
 
 
@@ -44,7 +44,7 @@ def main() -> None:
     inputs failed; 130 interrupted.
     """
     try:
-        app()
+        app(prog_name="vtr")
     except VtrError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)

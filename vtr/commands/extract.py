@@ -31,17 +31,17 @@ def extract(
         str | None,
         typer.Option(
             help="Which frames to keep: names separated by commas, options as NAME:key=value, "
-            "'all', or 'dense' for every candidate. [default: uniform]",
+            "'all', or 'dense' for every candidate. (default: uniform)",
             show_default=False,
         ),
     ] = None,
     frames: Annotated[
-        int | None, typer.Option(help="Frames to keep per video. [default: 12]", show_default=False)
+        int | None, typer.Option(help="Frames to keep per video. (default: 12)", show_default=False)
     ] = None,
     fps: Annotated[
         str | None,
         typer.Option(
-            help="Candidate frames per second, or 'native' for every frame. [default: 1.0]",
+            help="Candidate frames per second, or 'native' for every frame. (default: 1.0)",
             show_default=False,
         ),
     ] = None,
@@ -53,11 +53,11 @@ def extract(
     ] = None,
     features: Annotated[
         Path | None,
-        typer.Option(help="Folder of the store. [default: features]", show_default=False),
+        typer.Option(help="Folder of the store. (default: features)", show_default=False),
     ] = None,
     route: Annotated[
         Literal["fast", "exact"] | None,
-        typer.Option(help="Preprocessing; exact is bit-exact Pillow. [default: fast]"),
+        typer.Option(help="Preprocessing; exact is bit-exact Pillow. (default: fast)"),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the random samplers.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
@@ -66,19 +66,19 @@ def extract(
     ] = "float32",
     batch_size: Annotated[
         int | None,
-        typer.Option(help="Frames per forward pass. [default: 32 on CPU, 256 on GPU]"),
+        typer.Option(help="Frames per forward pass. (default: 32 on CPU, 256 on GPU)"),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Decoding processes. [default: one per core]")
+        int | None, typer.Option(help="Decoding processes. (default: one per core)")
     ] = None,
     timeout: Annotated[
-        float | None, typer.Option(help="Seconds a single video may take. [default: 300]")
+        float | None, typer.Option(help="Seconds a single video may take. (default: 300)")
     ] = None,
     memory: Annotated[
         float, typer.Option(help="GiB that a decoding process may take; 0 is no limit.")
     ] = 4.0,
     max_pixels: Annotated[
-        int | None, typer.Option(help="Largest picture to decode, in pixels. [default: 8K]")
+        int | None, typer.Option(help="Largest picture to decode, in pixels. (default: 8K)")
     ] = None,
     shard: Annotated[
         str, typer.Option(help="Work on part i of n of the videos, as i/n: one per machine.")

@@ -43,6 +43,7 @@ FAILURES: dict[str, str] = {
     "no-video-stream": "sound or subtitles only, or cover art",
     "no-frames": "a video stream from which no frame (of the window) comes",
     "decode-error": "the decoder gave up",
+    "damaged": "cut off or damaged, but some frames decode (a partial video)",
     "too-large": "more pixels per frame than the cap",
     "too-long": "more frames than the cap",
     "timeout": "more wall-clock time than the limit",

@@ -89,7 +89,7 @@ def _answer(sampled: SampledVideo, video: Video) -> Answer:
         "selections": {label: rows.tolist() for label, rows in sampled.selections.items()},
         "facts": {
             "status": sampled.status,
-            "error": sampled.error,
+            "error": f"damaged: {sampled.error}" if sampled.error else "",
             "num_candidates": sampled.num_candidates,
             "duration_seconds": sampled.duration_seconds,
             "start_seconds": sampled.start_seconds,

@@ -1,0 +1,135 @@
+"""`vtr demo`: the whole pipeline on a small world that ships with the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vtr.commands.console import human_bytes, human_seconds, note, print_json, progress
+
+if TYPE_CHECKING:
+    from vtr.workspace import Workspace
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to the app."""
+    app.command("demo")(demo)
+
+
+def demo(
+    path: Annotated[Path, typer.Option(help="Folder for the demo world.")] = Path("demo-world"),
+    workers: Annotated[
+        int | None, typer.Option(help="Processes. (default: one per core)", show_default=False)
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Render the demo world, extract it with the tiny CLIP, and say what came out.
+
+    Needs no network and no data: clips, captions and model come with the package. A second call
+    reuses what is there.
+    """
+    import time
+    from dataclasses import asdict
+
+    from vtr.commands.extract import PARTLY_FAILED
+    from vtr.demo.summary import known_uniform_share, sights
+    from vtr.demo.world import render_world
+
+    start = time.perf_counter()
+    silent = quiet or as_json
+    with progress("rendering", quiet=silent) as update:
+        world = render_world(path, workers=workers, progress=lambda d, n: update(d, n, "clips"))
+    workspace = _workspace(path, world.videos, world.annotations, workers=workers)
+    report = _extract(workspace, quiet=silent)
+    found = sights(workspace.features, world.annotations)
+    facts = {
+        "world": {key: _plain(value) for key, value in asdict(world).items()},
+        "extract": vars(report),
+        "sees_brief_events": [asdict(sight) for sight in found],
+        "uniform_sees_by_construction": known_uniform_share(
+            world.annotations, num_frames=workspace.frames
+        ),
+        "workspace": str(workspace.root),
+        "seconds": time.perf_counter() - start,
+    }
+    if as_json:
+        print_json(facts)
+    else:
+        _print(facts, workspace)
+    if report.failed or report.partial:
+        raise typer.Exit(PARTLY_FAILED)
+
+
+def _workspace(path: Path, videos: Path, annotations: Path, *, workers: int | None) -> Workspace:
+    """Returns the demo's workspace; writes it the first time, keeps what people edited."""
+    from vtr.demo import DEMO_FPS, DEMO_FRAMES, DEMO_SAMPLERS, demo_model_folder
+    from vtr.workspace import FILE_NAME, Workspace, read_workspace, settings, write_workspace
+
+    if not (path / FILE_NAME).exists():
+        made = settings(
+            Workspace(path),
+            dataset="demo",
+            videos=videos,
+            annotations=annotations.parent,
+            model=str(demo_model_folder()),
+            fps=DEMO_FPS,
+            frames=DEMO_FRAMES,
+            sampler=",".join(DEMO_SAMPLERS),
+        )
+        write_workspace(made)
+    return settings(read_workspace(path / FILE_NAME), workers=workers)
+
+
+def _extract(workspace: Workspace, *, quiet: bool) -> Any:
+    from vtr.clip.backbone import load_backbone
+    from vtr.commands.extract import extract_settings, find_inputs, run
+    from vtr.extract.pipeline import ExtractMode
+
+    survey = find_inputs(workspace)
+    limits = {"memory_gib": 4.0, "max_pixels": None, "num_videos": len(survey.videos)}
+    backbone = load_backbone(workspace.model, device="cpu")
+    return run(
+        workspace,
+        survey,
+        extract_settings(workspace, limits),
+        backbone=backbone,
+        mode=ExtractMode(),
+        quiet=quiet,
+    )
+
+
+def _plain(value: object) -> object:
+    return str(value) if isinstance(value, Path) else value
+
+
+def _print(facts: dict[str, Any], workspace: Workspace) -> None:
+    world, report = facts["world"], facts["extract"]
+    splits = ", ".join(f"{name} {count}" for name, count in world["clips_by_split"].items())
+    groups = ", ".join(f"{name} {count}" for name, count in world["clips_by_group"].items())
+    made = f"{world['num_rendered']} rendered now" if world["num_rendered"] else "found there"
+    typer.echo(
+        f"world      {world['num_videos']} clips ({made}), {world['num_captions']} captions, "
+        f"{human_bytes(world['num_bytes'])}: {splits}; {groups}"
+    )
+    counts = f"{report['ok']} ok + {report['partial']} partial + {report['failed']} failed"
+    typer.echo(
+        f"features   {report['inputs']} videos = {counts}; {report['frames_now']} frames embedded "
+        f"now, in {human_seconds(report['seconds'])}"
+    )
+    typer.echo(
+        f"\nWhich samplers see the brief events? ({workspace.frames} frames of each test clip; "
+        "share with 95 % interval)"
+    )
+    for sight in facts["sees_brief_events"]:
+        share = sight["seen"] / sight["events"]
+        typer.echo(
+            f"  {sight['sampler']:<12} {100 * share:5.1f} %  [{100 * sight['low']:.1f}, "
+            f"{100 * sight['high']:.1f}]  {sight['seen']} of {sight['events']}"
+        )
+    known = 100 * facts["uniform_sees_by_construction"]
+    typer.echo(f"  uniform sees {known:.1f} % by construction, from the recorded event times")
+    note(f"done in {human_seconds(facts['seconds'])}")
+    typer.echo(f"\nworkspace  {workspace.root}  (cd there, then: vtr inspect features)")
