@@ -64,7 +64,11 @@ _PROTOCOL = re.compile(
     r"[A-Za-z][A-Za-z0-9+.-]*:/"
     r"|(async|cache|concatf?|crypto|data|fd|file|hls|lavfi|pipe|srt|subfile|tcp|udp|unix)[:,]"
 )
+_TOO_LARGE = re.compile(r"Picture size (\d+x\d+) exceeds specified max pixel")
 _KEPT_LOG_LINES = 20
+
+# FFmpeg applies its cap to rows rounded up to 64 pixels, of at most 16384 rows.
+_ALIGNMENT_PIXELS = 64 * 16384
 
 # FFmpegError covers FFmpeg; PyAV itself raises the others.
 FFMPEG_ERRORS = (av.error.FFmpegError, OSError, EOFError, MemoryError, ValueError)
@@ -167,14 +171,17 @@ class VideoSource:
         """Decodes one packet; None drains the decoder.
 
         Raises:
-            DecodeError: This packet cannot be decoded; the next one may be.
+            DecodeError: This packet cannot be decoded; after "decode-error" the next one may be.
         """
         try:
-            return self.stream.codec_context.decode(packet)
+            frames = self.stream.codec_context.decode(packet)
         except FFMPEG_ERRORS as error:
             raise failure(error, self.log) from None
         finally:
             self.log.trim()
+        for frame in frames:
+            check_size(frame.width, frame.height, self.limits)
+        return frames
 
 
 @contextmanager
@@ -213,9 +220,12 @@ def failure(error: Exception, log: DecoderLog, *, opening: bool = False) -> Deco
     if refused:
         kind = "refused" if refused in _PLAYLISTS else "not-a-video"
         return DecodeError(kind, f"FFmpeg takes the content for {refused!r}, which vtr never opens")
+    size = next((found for _, text in log.entries if (found := _TOO_LARGE.search(text))), None)
+    if size:
+        return DecodeError("too-large", f"a picture of {size[1]} pixels exceeds the cap")
     words = getattr(error, "strerror", None) or str(error) or type(error).__name__
     detail = f"{words}; {log.last_line}" if log.last_line else words
-    return DecodeError(_classify(error, log, opening=opening), one_line(detail))
+    return DecodeError(_classify(error, opening=opening), one_line(detail))
 
 
 def _unlisted_format(log: DecoderLog) -> str | None:
@@ -226,6 +236,14 @@ def _unlisted_format(log: DecoderLog) -> str | None:
         if "detecting m3u8" in text:
             return "hls"
     return None
+
+
+def check_size(width: int, height: int, limits: Limits) -> None:
+    """Raises DecodeError where a picture has more pixels than the cap."""
+    pixels = width * height
+    if pixels > limits.max_pixels:
+        size = f"{width}x{height} is {pixels:,} pixels"
+        raise DecodeError("too-large", f"{size}, the cap is {limits.max_pixels:,}")
 
 
 def one_line(text: str, *, limit: int = 400) -> str:
@@ -242,7 +260,7 @@ def _open(path: Path, limits: Limits) -> InputContainer:
             "protocol_whitelist": "file",
             "format_whitelist": CONTAINERS,
             # Heeded only by the decoders that FFmpeg starts while probing.
-            "max_pixels": str(limits.max_pixels),
+            "max_pixels": str(limits.max_pixels + _ALIGNMENT_PIXELS),
         },
         # Tags may hold any bytes; they must not stop a video from opening.
         metadata_errors="replace",
@@ -298,22 +316,15 @@ def _video_stream(container: InputContainer) -> VideoStream:
 def _configure(stream: VideoStream, limits: Limits) -> None:
     """Sets the caps and the threading before the decoder opens."""
     context = stream.codec_context
-    if context.width * context.height > limits.max_pixels:
-        raise DecodeError(
-            "too-large",
-            f"{context.width}x{context.height} is {context.width * context.height:,} pixels, "
-            f"the cap is {limits.max_pixels:,}",
-        )
+    check_size(context.width, context.height, limits)
     # av.open(options=...) does not reach the decoder; this does (measured, needs.md §4.2).
-    context.options = {"max_pixels": str(limits.max_pixels)}
+    context.options = {"max_pixels": str(limits.max_pixels + _ALIGNMENT_PIXELS)}
     # Frame threads can hang at exit and delay errors; parallelism is across videos.
     context.thread_type = "NONE"
     context.thread_count = 1
 
 
-def _classify(error: Exception, log: DecoderLog, *, opening: bool) -> str:
-    if any("exceeds specified max pixel" in text for _, text in log.entries):
-        return "too-large"
+def _classify(error: Exception, *, opening: bool) -> str:
     if isinstance(error, MemoryError):
         return "out-of-memory"
     if not opening:

@@ -116,8 +116,10 @@ class _TableBuilder:
         if self.unproven:
             return False
         try:
-            if packet.is_corrupt or packet.is_discard:
-                raise UnprovenError("damaged or discarded packets (edit list)")
+            if packet.is_corrupt:
+                raise UnprovenError("damaged packets")
+            if packet.is_discard:
+                raise UnprovenError("packets that an edit list cuts off")
             if not _SIDE_DATA_SHOWS:
                 raise UnprovenError("this version of PyAV does not show changes of parameters")
             if packet.has_sidedata("new_extradata") or packet.has_sidedata("param_change"):
