@@ -108,4 +108,4 @@ class ShardBuilder:
             )
             failed = replace(ledger, status="failed", error=error)
             return VideoRow.failed(failed, self._spec.embedding_dim)
-        return VideoRow(ledger, stored, decoded.pts_seconds, decoded.selections)
+        return VideoRow(ledger, stored, decoded.pts_seconds, decoded.selections, decoded.luma)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ class JobConfig:
     seed: int
     limits: Limits
     preprocessing: Mapping[str, Any]
+    thumbnails: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,14 @@ class Decoded:
         pts_seconds: (R,) float64.
         selections: Sampler label to indices into the R frames.
         facts: The numbers of the ledger row.
+        luma: (R, s, s) uint8 thumbnails, or None where none were asked for.
     """
 
     crops: NDArray[np.uint8]
     pts_seconds: NDArray[np.float64]
     selections: Mapping[str, NDArray[np.int64]]
     facts: Mapping[str, Any]
+    luma: NDArray[np.uint8] | None = None
 
 
 def make_handler(config: JobConfig) -> Callable[[Video], Answer]:
@@ -64,7 +68,11 @@ def make_handler(config: JobConfig) -> Callable[[Video], Answer]:
     def transform(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return resize_crop(picture, preprocessing)
 
-    return lambda video: _answer(sample_video(_request(video, config), transform), video)
+    def handle(video: Video) -> Answer:
+        sampled = sample_video(_request(video, config), transform)
+        return _answer(sampled, video, keep_luma=config.thumbnails)
+
+    return handle
 
 
 def _request(video: Video, config: JobConfig) -> FrameRequest:
@@ -79,11 +87,12 @@ def _request(video: Video, config: JobConfig) -> FrameRequest:
         end_seconds=video.end_seconds,
         seed=config.seed,
         limits=config.limits,
+        keep_luma=config.thumbnails,
     )
 
 
-def _answer(sampled: SampledVideo, video: Video) -> Answer:
-    header = {
+def _answer(sampled: SampledVideo, video: Video, *, keep_luma: bool) -> Answer:
+    header: dict[str, Any] = {
         "shape": sampled.crops.shape,
         "pts_seconds": sampled.pts_seconds.tolist(),
         "selections": {label: rows.tolist() for label, rows in sampled.selections.items()},
@@ -98,17 +107,28 @@ def _answer(sampled: SampledVideo, video: Video) -> Answer:
             "file_bytes": file_size(video.path),
         },
     }
-    return header, np.ascontiguousarray(sampled.crops).data.cast("B")
+    payload = np.ascontiguousarray(sampled.crops).data.cast("B")
+    if not keep_luma:
+        return header, payload
+    # Thumbnails are kept on stores that hold every candidate: then they are the rows'.
+    assert sampled.signals.luma is not None
+    assert len(sampled.signals.luma) == len(sampled.crops)
+    header["luma_shape"] = sampled.signals.luma.shape
+    return header, bytes(payload) + sampled.signals.luma.tobytes()
 
 
 def read_answer(outcome: Outcome) -> Decoded:
     """Returns what a worker sent, as arrays over its bytes."""
     header = outcome.header
+    every = np.frombuffer(outcome.payload, np.uint8)
+    num_crop_bytes = math.prod(header["shape"])
+    luma = header.get("luma_shape")
     return Decoded(
-        np.frombuffer(outcome.payload, np.uint8).reshape(header["shape"]),
+        every[:num_crop_bytes].reshape(header["shape"]),
         np.array(header["pts_seconds"], np.float64),
         {label: np.array(rows, np.int64) for label, rows in header["selections"].items()},
         header["facts"],
+        None if luma is None else every[num_crop_bytes:].reshape(luma).copy(),
     )
 
 

@@ -268,6 +268,7 @@ class _Run:
             seed=settings.seed,
             limits=settings.limits,
             preprocessing=self.spec.preprocessing,
+            thumbnails=settings.keeps_thumbnails,
         )
         pool_settings = PoolSettings(
             HANDLER,
@@ -312,7 +313,9 @@ def stored_rows(shard: Shard) -> list[VideoRow]:
             chosen, offset = shard.selection(label)
             selections[label] = chosen[offset[v] : offset[v + 1]] - offsets[v]
         pts_seconds = shard.columns["frame/pts_seconds"][place]
-        rows.append(VideoRow(ledger, shard.frames[place], pts_seconds, selections))
+        every = shard.columns.get("frame/luma")
+        luma = None if every is None else every[place]
+        rows.append(VideoRow(ledger, shard.frames[place], pts_seconds, selections, luma))
     return rows
 
 

@@ -44,6 +44,7 @@ class FrameRequest:
         end_seconds: End of the window after the first frame, exclusive; None is the end.
         seed: Run seed.
         limits: What the video may cost.
+        keep_luma: Make thumbnails even where no sampler asks for them.
     """
 
     path: Path | str
@@ -55,6 +56,7 @@ class FrameRequest:
     end_seconds: float | None = None
     seed: int = 0
     limits: Limits = field(default_factory=Limits)
+    keep_luma: bool = False
 
     def __post_init__(self) -> None:
         check_rate(self.candidate_fps)
@@ -66,8 +68,13 @@ class FrameRequest:
 
     @property
     def needs_luma(self) -> bool:
-        """Whether any sampler compares pictures."""
-        return any("luma" in choice.needs for choice in self.choices)
+        """Whether thumbnails are made: a sampler compares pictures, or they are to be kept."""
+        return self.keep_luma or any("luma" in choice.needs for choice in self.choices)
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether every candidate is chosen, whatever the other samplers say."""
+        return any(choice.name == "dense" for choice in self.choices)
 
     def candidates(self, pts_seconds: Seconds) -> Indices:
         """Returns the (N,) candidates of a timeline as indices into it."""
@@ -96,7 +103,7 @@ class SampledVideo:
         crops: (R, ...) stacked outputs of the transform, in presentation order, R >= 1.
         pts_seconds: (R,) float64, presentation times as stored in the file.
         selections: Sampler label to (K,) int64 ascending indices into the R frames.
-        num_candidates: How many frames the samplers chose from.
+        signals: What the samplers saw, one entry per candidate.
         status: "ok", or "partial" where the file is damaged or cut off.
         error: One line why it is partial, else empty.
         width: Of the upright picture.
@@ -109,7 +116,7 @@ class SampledVideo:
     crops: NDArray[Any]
     pts_seconds: Seconds
     selections: Mapping[str, Indices]
-    num_candidates: int
+    signals: Signals
     status: str
     error: str
     width: int
@@ -117,6 +124,11 @@ class SampledVideo:
     duration_seconds: float
     start_seconds: float
     decode_route: str
+
+    @property
+    def num_candidates(self) -> int:
+        """How many frames the samplers chose from."""
+        return len(self.signals)
 
 
 def sample_video(request: FrameRequest, transform: Transform) -> SampledVideo:
@@ -148,7 +160,8 @@ def _sample(
     request: FrameRequest, transform: Transform, source: VideoSource, reader: FrameReader
 ) -> SampledVideo:
     """Runs the passes over the file: mostly one, a second for what the first did not keep."""
-    visitor = _Visitor(source, transform, keep_frames=request.needs_luma)
+    look_first = request.needs_luma and not request.takes_all
+    visitor = _Visitor(source, transform, luma=request.needs_luma, keep_frames=look_first)
     guess = request.candidates(reader.pts_seconds)
     if not request.needs_luma and len(guess):
         guess = guess[_union(request.select(Signals(reader.pts_seconds[guess])))]
@@ -159,7 +172,8 @@ def _sample(
     if not len(candidates):
         raise DecodeError("no-frames", _empty_window(request, pts))
     luma = visitor.all_luma(reader, candidates) if request.needs_luma else None
-    chosen = request.select(Signals(pts[candidates], luma))
+    signals = Signals(pts[candidates], luma)
+    chosen = request.select(signals)
     union = _union(chosen)
     rows = candidates[union]
     crops = visitor.all_crops(reader, rows)
@@ -169,7 +183,7 @@ def _sample(
         crops=crops,
         pts_seconds=pts[rows],
         selections={label: np.searchsorted(union, picks) for label, picks in chosen.items()},
-        num_candidates=len(candidates),
+        signals=signals,
         status="partial" if trouble else "ok",
         error=trouble,
         width=width,
@@ -186,13 +200,17 @@ class _Visitor:
     Args:
         source: For its limits and log.
         transform: What makes a crop of a picture.
-        keep_frames: Make thumbnails and keep the frames themselves while the budget lasts, for
-            samplers that look before they choose; else make crops at once.
+        luma: Make a thumbnail of every visited frame.
+        keep_frames: Keep the frames themselves while the budget lasts, for samplers that look
+            before they choose; else make crops at once.
     """
 
-    def __init__(self, source: VideoSource, transform: Transform, *, keep_frames: bool) -> None:
+    def __init__(
+        self, source: VideoSource, transform: Transform, *, luma: bool, keep_frames: bool
+    ) -> None:
         self._source = source
         self._transform = transform
+        self._makes_luma = luma
         self._looking = keep_frames
         self._budget = source.limits.max_frame_bytes
         self._turn: Upright | None = None
@@ -205,10 +223,11 @@ class _Visitor:
         if self._turn is None:
             self._turn = upright(frame)
             self.size = self._turn.size(frame)
+        if self._makes_luma and key not in self._luma:
+            self._luma[key] = self._converted(to_luma, frame)
         if not self._looking:
             self._crops[key] = self._transform(self._picture(frame))
             return
-        self._luma[key] = self._converted(to_luma, frame)
         size = frame_bytes(frame)
         if size <= self._budget:
             # PyAV counts references: the decoder takes a new buffer instead of reusing this one.

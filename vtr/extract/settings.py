@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from vtr.errors import ConfigError
 from vtr.extract.container import Limits
+from vtr.extract.frames import THUMBNAIL_SIZE
 from vtr.extract.samplers.base import SamplerChoice, parse_samplers
 from vtr.features.spec import FeatureSpec
 
@@ -44,6 +45,8 @@ class ExtractSettings:
         candidate_fps: Candidates per second; None is every frame.
         seed: Seed of the random samplers.
         storage_dtype: "float16" or "float32".
+        thumbnails: Keep brightness thumbnails beside a dense store's embeddings, so that samplers
+            that compare pictures can be applied later; ignored without the `dense` sampler.
         shard_videos: Inputs per shard, at most.
         shard_bytes: Embedding bytes per shard, at most (one video may exceed it).
         workers: Decoding processes.
@@ -58,6 +61,7 @@ class ExtractSettings:
     candidate_fps: float | None = 1.0
     seed: int = 0
     storage_dtype: str = "float16"
+    thumbnails: bool = True
     shard_videos: int = 256
     shard_bytes: int = 256 << 20
     workers: int = field(default_factory=lambda: usable_cores())
@@ -77,6 +81,11 @@ class ExtractSettings:
             raise ConfigError(f"timeout is {self.timeout_seconds:g} s; it must be above 0")
         if self.storage_dtype not in ("float16", "float32"):
             raise ConfigError(f"storage dtype {self.storage_dtype!r}; use float16 or float32")
+
+    @property
+    def keeps_thumbnails(self) -> bool:
+        """Whether the store will hold thumbnails: only where it holds every candidate."""
+        return self.thumbnails and any(choice.name == "dense" for choice in self.samplers)
 
 
 _LEAST = {
@@ -109,6 +118,7 @@ def feature_spec(encoder: Encoder, settings: ExtractSettings) -> FeatureSpec:
         num_frames=None if labels == ("dense",) else settings.num_frames,
         samplers=labels,
         seed=settings.seed,
+        thumbnail_side=THUMBNAIL_SIZE if settings.keeps_thumbnails else None,
         versions={
             name: _minor(version(name)) for name in ("av", "pillow", "torch", "transformers")
         },

@@ -123,6 +123,7 @@ def _expected(spec: FeatureSpec) -> list[str]:
         "frame/embedding",
         "frame/pts_seconds",
         "pad_embedding",
+        *(["frame/luma"] if spec.thumbnail_side is not None else []),
         *(f"selection/{item}" for item in selections),
     ]
 
@@ -174,6 +175,9 @@ def _check(shard: Shard) -> None:
         wrong.append("frame/embedding")
     if shard.columns["frame/pts_seconds"].shape != (num_frames,):
         wrong.append("frame/pts_seconds")
+    side = shard.spec.thumbnail_side
+    if side is not None and shard.columns["frame/luma"].shape != (num_frames, side, side):
+        wrong.append("frame/luma")
     if shard.columns["video/status"].size and shard.columns["video/status"].max() > 2:
         wrong.append("video/status")
     if not wrong and not _covers(shard.frame_offset, num_videos, num_frames):

@@ -77,12 +77,14 @@ class VideoRow:
         frames: (R, D), R = 0 where it failed.
         pts_seconds: (R,) float64.
         selections: Sampler label to (k,) indices into the R frames.
+        luma: (R, s, s) uint8 thumbnails, in stores that keep them.
     """
 
     ledger: LedgerRow
     frames: NDArray[np.floating[Any]]
     pts_seconds: NDArray[np.float64]
     selections: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    luma: NDArray[np.uint8] | None = None
 
     @classmethod
     def failed(cls, ledger: LedgerRow, embedding_dim: int) -> VideoRow:

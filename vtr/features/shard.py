@@ -8,6 +8,7 @@ Layout (schema 1), all datasets contiguous and unfiltered, V videos, R frames, D
     video/{duration,start}_seconds (V,) float64             video/{width,height} (V,) int32
     video/{file_bytes,num_candidates} (V,) int64
     frame/embedding       (R, D) float16 or float32         frame/pts_seconds  (R,) float64
+    frame/luma            (R, s, s) uint8, where the spec has a thumbnail_side s
     selection/NAME/row    int64 rows of this shard          selection/NAME/offset  (V+1,) int64
     pad_embedding         (D,) float32
 
@@ -148,6 +149,10 @@ def _columns(rows: Sequence[VideoRow], spec: FeatureSpec) -> dict[str, NDArray[A
         "frame/embedding": np.concatenate([np.zeros((0, spec.embedding_dim), dtype), *frames]),
         "frame/pts_seconds": np.concatenate([np.zeros(0), *(row.pts_seconds for row in rows)]),
     }
+    if spec.thumbnail_side is not None:
+        side = spec.thumbnail_side
+        luma = [row.luma for row in rows if row.luma is not None]
+        columns["frame/luma"] = np.concatenate([np.zeros((0, side, side), np.uint8), *luma])
     for name, kind in LEDGER_NUMBERS.items():
         columns[f"video/{name}"] = np.array([getattr(row, name) for row in ledger], kind)
     for label in spec.samplers:

@@ -29,6 +29,8 @@ class FeatureSpec:
         num_frames: Budget K of the samplers; None where only `dense` was asked for.
         samplers: Labels of the samplers, with their options, sorted.
         seed: Seed of the random samplers.
+        thumbnail_side: Pixels of the square brightness thumbnails kept per frame, for samplers
+            that choose later; None where none are kept.
         versions: Versions of the libraries that decode, resize and encode.
     """
 
@@ -43,6 +45,7 @@ class FeatureSpec:
     num_frames: int | None
     samplers: tuple[str, ...]
     seed: int
+    thumbnail_side: int | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
