@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -152,6 +153,45 @@ class FeatureStore(Mapping[str, VideoFeatures]):
         """One row per input, failed ones too, in plan order."""
         rows = [shard.ledger() for shard in self.shards]
         return tuple(rows[s][v] for s, v in self._inputs.values())
+
+    def thumbnails(self, video_id: str) -> NDArray[np.uint8]:
+        """Returns (K, s, s) brightness thumbnails of a video's frames.
+
+        Raises:
+            StoreError: The store keeps none, or the video has no features.
+        """
+        if self.spec.thumbnail_side is None:
+            raise StoreError(f"{self.folder} keeps no thumbnails; dense stores do")
+        which = self._positions([video_id])
+        shard = self.shards[int(self._shard_of[which[0]])]
+        luma: NDArray[np.uint8] = shard.columns["frame/luma"]
+        return luma[self._shard_rows(int(self._shard_of[which[0]]), which)]
+
+    def with_selection(self, label: str, picks: Mapping[str, Index]) -> FeatureStore:
+        """Returns this store with other frames selected.
+
+        Args:
+            label: What to call the selection.
+            picks: For every video, ascending indices into the frames that `self` returns of it.
+        """
+        view = copy.copy(self)
+        view.sampler = label
+        first, count, chosen = [], [], [[np.zeros(0, np.int64)] for _ in self.shards]
+        filled = [0] * len(self.shards)
+        for v, video_id in enumerate(self.ids):
+            s = int(self._shard_of[v])
+            rows = self._shard_rows(s, np.array([v]))
+            every = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
+            picked = every[picks[video_id]]
+            chosen[s].append(picked)
+            first.append(filled[s])
+            count.append(len(picked))
+            filled[s] += len(picked)
+        selections = tuple(np.concatenate(parts) for parts in chosen)
+        view.__dict__["_rows"] = _Rows(
+            np.array(first, np.int64), np.array(count, np.int64), selections
+        )
+        return view
 
     @cached_property
     def _rows(self) -> _Rows:

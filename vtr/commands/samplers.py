@@ -1,0 +1,199 @@
+"""`vtr samplers`: what samplers there are, what they choose, what that does to a store."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vtr.commands.console import note, print_json
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from vtr.extract.sample import SampledVideo
+    from vtr.extract.sheet import Sheet
+
+THUMBNAIL_HEIGHT = 108
+
+group = typer.Typer(invoke_without_command=True, no_args_is_help=False)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to the app."""
+    app.add_typer(group, name="samplers", help="List, show and compare frame samplers.")
+
+
+@group.callback()
+def samplers(
+    context: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """List the frame samplers; `show` draws what they choose, `study` measures it on a store."""
+    if context.invoked_subcommand is not None:
+        return
+    from vtr.extract.samplers.base import describe_samplers
+
+    facts = [asdict(sampler) for sampler in describe_samplers()]
+    if as_json:
+        print_json(facts)
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("sampler", "what it keeps", "options", "cost"):
+        table.add_column(heading, overflow="fold")
+    for fact in facts:
+        options = " ".join(f"{key}={value}" for key, value in fact["options"].items())
+        table.add_row(fact["name"], fact["summary"], options, fact["cost"])
+    Console().print(table)
+
+
+@group.command()
+def show(
+    video: Annotated[Path, typer.Argument(help="The video file.")],
+    sampler: Annotated[str, typer.Option(help="Which samplers, as for `vtr extract`.")] = "all",
+    frames: Annotated[int, typer.Option(help="Frames per sampler.")] = 8,
+    fps: Annotated[str, typer.Option(help="Candidates per second, or 'native'.")] = "native",
+    seed: Annotated[int, typer.Option(help="Seed of the random samplers.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="A .png or .html file. (default: VIDEO's name + .png)")
+    ] = None,
+) -> None:
+    """Draw one contact sheet: the curve of change with the picks, and the frames they are."""
+    from vtr.errors import ConfigError
+    from vtr.extract.sheet import draw_html, draw_png
+    from vtr.files import publish
+
+    target = out or Path(video.stem + ".png")
+    if target.suffix not in (".png", ".html"):
+        raise ConfigError(f"--out is {target}; its name must end in .png or .html")
+    sheet = make_sheet(video, sampler=sampler, frames=frames, fps=fps, seed=seed)
+    publish(target, draw_png(sheet) if target.suffix == ".png" else draw_html(sheet))
+    typer.echo(target)
+
+
+def make_sheet(video: Path, *, sampler: str, frames: int, fps: str, seed: int) -> Sheet:
+    """Decodes a video once and returns what the contact sheet shows.
+
+    Raises:
+        DecodeError: The video cannot be read.
+    """
+    from vtr.extract.sample import FrameRequest, sample_video
+    from vtr.extract.samplers.base import parse_samplers
+
+    request = FrameRequest(
+        path=video,
+        video_id=video.name,
+        choices=parse_samplers(sampler),
+        num_frames=frames,
+        candidate_fps=_rate(fps),
+        seed=seed,
+        keep_luma=True,
+    )
+    return _sheet(video.name, sample_video(request, _thumbnail))
+
+
+def _rate(fps: str) -> float | None:
+    from vtr.errors import ConfigError
+
+    if fps == "native":
+        return None
+    try:
+        return float(fps)
+    except ValueError:
+        raise ConfigError(f"--fps is {fps!r}; write a number above 0, or 'native'") from None
+
+
+def _thumbnail(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """One height for all; a change of shape within a video is squeezed into the first's."""
+    import numpy as np
+    from PIL import Image
+
+    height, width = picture.shape[:2]
+    wide = min(max(round(width * THUMBNAIL_HEIGHT / height), 40), 4 * THUMBNAIL_HEIGHT)
+    size = (wide, THUMBNAIL_HEIGHT)
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
+
+
+def _sheet(name: str, sampled: SampledVideo) -> Sheet:
+    from vtr.extract.sheet import Sheet, SheetRow
+
+    rows = [
+        SheetRow(label, sampled.pts_seconds[picks], [sampled.crops[row] for row in picks])
+        for label, picks in sampled.selections.items()
+    ]
+    facts = (
+        f"{sampled.width}x{sampled.height}, {sampled.duration_seconds:.2f} s, "
+        f"{sampled.num_candidates} candidates"
+    )
+    if sampled.error:
+        facts += f"; partial: {sampled.error}"
+    signals = sampled.signals
+    return Sheet(name, facts, signals.pts_seconds, signals.absolute_change, rows)
+
+
+@group.command()
+def study(
+    store: Annotated[Path, typer.Argument(help="A store made with --sampler dense.")] = Path(
+        "features"
+    ),
+    sampler: Annotated[str, typer.Option(help="Which samplers.")] = "all",
+    frames: Annotated[int, typer.Option(help="Frames per sampler.")] = 12,
+    seed: Annotated[int, typer.Option(help="Seed of the random samplers.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Also write the figures to this .json file.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Compare samplers on a dense store: spread, coverage, repetition, cost."""
+    from vtr.extract.samplers.base import parse_samplers
+    from vtr.extract.study import open_dense
+    from vtr.extract.study import study as compare
+    from vtr.features import FeatureStore
+    from vtr.files import publish
+
+    dense = open_dense(FeatureStore(store))
+    choices = parse_samplers(sampler, embedded=True)
+    note(f"{len(dense)} videos, {len(choices)} samplers, {frames} frames each")
+    figures, _ = compare(dense, choices, frames, seed=seed)
+    facts = {
+        "store": str(store),
+        "fingerprint": dense.fingerprint,
+        "videos": len(dense),
+        "frames": frames,
+        "seed": seed,
+        "samplers": [asdict(figure) for figure in figures],
+    }
+    if out is not None:
+        publish(out, json.dumps(facts, indent=2).encode())
+    if as_json:
+        print_json(facts)
+    else:
+        _print_study(facts)
+
+
+def _print_study(facts: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    headings = ("sampler", "frames", "largest gap", "unevenness", "coverage", "repetition", "ms/1k")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "sampler" else "right")
+    for row in facts["samplers"]:
+        table.add_row(
+            row["sampler"],
+            f"{row['frames_per_video']:.1f}",
+            f"{100 * row['largest_gap']:.0f} %",
+            f"{row['spacing_variation']:.2f}",
+            f"{row['content_coverage']:.4f}",
+            f"{row['repetition']:.4f}",
+            f"{row['select_ms_per_1000']:.2f}",
+        )
+    Console().print(table)

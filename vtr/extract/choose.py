@@ -1,0 +1,76 @@
+"""Choosing frames after the fact: any sampler on a store that holds every candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from vtr.errors import ConfigError
+from vtr.extract.samplers.base import Indices, SamplerChoice, Signals
+from vtr.features.store import FeatureStore
+
+DENSE = "dense"
+
+
+def choose(
+    store: FeatureStore, choice: SamplerChoice, num_frames: int, *, seed: int = 0
+) -> FeatureStore:
+    """Returns the same store seen through a sampler, without touching the videos.
+
+    Where the store already holds this sampler's own selection, that one is used. Otherwise the
+    sampler sees what it saw had it been asked while decoding: time stamps, thumbnails and, only
+    here, embeddings of all candidates.
+
+    Args:
+        store: Any store that has the selection, or one made with `--sampler dense`.
+        choice: The sampler.
+        num_frames: The budget K.
+        seed: Run seed of the random samplers.
+
+    Raises:
+        ConfigError: The store lacks candidates or what the sampler looks at; says how to get them.
+    """
+    spec = store.spec
+    if choice.label in spec.samplers and choice.label != DENSE and spec.num_frames == num_frames:
+        return FeatureStore(store.folder, sampler=choice.label)
+    require_dense(store, f"sampler {choice.label!r} with {num_frames} frames")
+    if "luma" in choice.needs and spec.thumbnail_side is None:
+        raise ConfigError(
+            f"sampler {choice.name!r} compares pictures, and {store.folder} holds no thumbnails. "
+            "Extract with --sampler dense without --no-thumbnails"
+        )
+    everything = FeatureStore(store.folder, sampler=DENSE)
+    return everything.with_selection(choice.label, picks(everything, choice, num_frames, seed=seed))
+
+
+def require_dense(store: FeatureStore, what: str) -> None:
+    """Raises ConfigError where a store does not hold every candidate."""
+    if DENSE not in store.spec.samplers:
+        raise ConfigError(
+            f"{what} needs all candidates, and {store.folder} holds only the frames of "
+            f"{', '.join(store.spec.samplers)} ({store.spec.num_frames} per video). Extract with "
+            "--sampler dense once; then every sampler can be applied without the videos"
+        )
+
+
+def picks(
+    dense: FeatureStore, choice: SamplerChoice, num_frames: int, *, seed: int = 0
+) -> Mapping[str, Indices]:
+    """Returns, for every video of a dense store, the indices a sampler chooses."""
+    return {
+        video_id: choice.select(
+            stored_signals(dense, video_id, choice), num_frames, seed=seed, video_id=video_id
+        )
+        for video_id in dense
+    }
+
+
+def stored_signals(dense: FeatureStore, video_id: str, choice: SamplerChoice) -> Signals:
+    """Returns what a sampler may look at, from the store: only what it asks for."""
+    features = dense[video_id]
+    luma = dense.thumbnails(video_id) if "luma" in choice.needs else None
+    embeddings = None
+    if "embeddings" in choice.needs:
+        embeddings = features.frames.astype(np.float32)
+    return Signals(features.pts_seconds, luma, embeddings)

@@ -1,0 +1,132 @@
+"""What samplers do to a store: spread over time, coverage of the content, repetition, cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vtr.extract.choose import DENSE, require_dense, stored_signals
+from vtr.extract.samplers.base import Indices, SamplerChoice
+from vtr.features.store import FeatureStore
+
+Floats = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class SamplerStudy:
+    """Figures of one sampler over a store; means over its videos.
+
+    Args:
+        sampler: Its label.
+        frames_per_video: Chosen frames.
+        largest_gap: Longest stretch without a chosen frame, as a share of the video, 0 to 1.
+        spacing_variation: Standard deviation of the gaps between picks over their mean; 0 is even.
+        content_coverage: Cosine of a candidate to the nearest chosen frame, averaged.
+        repetition: Cosine between pairs of chosen frames, averaged; high means duplicates.
+        select_ms_per_1000: Time to choose, per 1,000 candidates, decoding not counted.
+    """
+
+    sampler: str
+    frames_per_video: float
+    largest_gap: float
+    spacing_variation: float
+    content_coverage: float
+    repetition: float
+    select_ms_per_1000: float
+
+
+def study(
+    dense: FeatureStore, choices: Sequence[SamplerChoice], num_frames: int, *, seed: int = 0
+) -> tuple[list[SamplerStudy], dict[str, dict[str, Indices]]]:
+    """Returns the figures of every sampler, and what each chose per video.
+
+    Args:
+        dense: A store that holds every candidate, seen through `dense`.
+        choices: The samplers.
+        num_frames: The budget K.
+        seed: Run seed of the random samplers.
+    """
+    figures, chosen = [], {}
+    for choice in choices:
+        picks, seconds, candidates = {}, 0.0, 0
+        for video_id in dense:
+            signals = stored_signals(dense, video_id, choice)
+            start = time.perf_counter()
+            picks[video_id] = choice.select(signals, num_frames, seed=seed, video_id=video_id)
+            seconds += time.perf_counter() - start
+            candidates += len(signals)
+        chosen[choice.label] = picks
+        figures.append(_figures(dense, choice.label, picks, 1e6 * seconds / candidates))
+    return figures, chosen
+
+
+def _figures(
+    dense: FeatureStore, label: str, picks: dict[str, Indices], select_ms_per_1000: float
+) -> SamplerStudy:
+    rows = []
+    for video_id in dense:
+        features = dense[video_id]
+        unit = features.frames.astype(np.float32)
+        unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+        rows.append(_of_video(features.pts_seconds, unit, picks[video_id]))
+    means = [float(np.nanmean(column)) for column in zip(*rows, strict=True)]
+    return SamplerStudy(label, *means, select_ms_per_1000)
+
+
+def _of_video(
+    pts_seconds: NDArray[np.float64], unit: Floats, chosen: Indices
+) -> tuple[float, float, float, float, float]:
+    times = pts_seconds[chosen]
+    return (
+        float(len(chosen)),
+        largest_gap(times, float(pts_seconds[0]), float(pts_seconds[-1])),
+        spacing_variation(times),
+        float((unit @ unit[chosen].T).max(axis=1).mean()),
+        repetition(unit[chosen]),
+    )
+
+
+def largest_gap(times: NDArray[np.float64], first: float, last: float) -> float:
+    """Returns the longest stretch of [first, last] without a chosen time, as a share, 0 to 1.
+
+    >>> largest_gap(np.array([0.0, 5.0]), 0.0, 10.0)
+    0.5
+    """
+    if last <= first:
+        return 0.0
+    return float(np.diff(np.concatenate([[first], times, [last]])).max() / (last - first))
+
+
+def spacing_variation(times: NDArray[np.float64]) -> float:
+    """Returns standard deviation over mean of the gaps; NaN with fewer than three times.
+
+    >>> spacing_variation(np.array([0.0, 1.0, 2.0]))
+    0.0
+    """
+    gaps = np.diff(times)
+    if len(gaps) < 2 or not gaps.mean():
+        return float("nan")
+    return float(gaps.std() / gaps.mean())
+
+
+def repetition(unit: Floats) -> float:
+    """Returns the mean cosine over pairs of (K, D) unit rows; NaN for a single row."""
+    count = len(unit)
+    if count < 2:
+        return float("nan")
+    total = float(np.square(unit.sum(axis=0)).sum())  # sum over all ordered pairs, i = j included
+    return (total - count) / (count * (count - 1))
+
+
+def open_dense(store: FeatureStore) -> FeatureStore:
+    """Returns a store seen through all its candidates.
+
+    Raises:
+        ConfigError: It was not made with `--sampler dense`.
+    """
+    require_dense(store, "a study of samplers")
+    return FeatureStore(store.folder, sampler=DENSE)
