@@ -202,8 +202,10 @@ def prove_sparse(source: VideoSource, table: PacketTable) -> NDArray[np.int64]:
         raise UnprovenError("missing or repeated time stamps")
     # FFmpeg's H.264 decoder drops a picture that it should have shown earlier. It never comes to
     # that if it waits for at least as many pictures as the time stamps are out of order.
+    # PyAV tells from 17 on for how many it waits.
     context = source.stream.codec_context
-    if context.name == "h264" and reorder_depth(pts) > getattr(context, "reorder_depth", -1):
+    waits_for = getattr(context, "reorder_depth", -1)
+    if context.name == "h264" and reorder_depth(pts) > waits_for:
         raise UnprovenError("reordering deeper than the decoder expects")
     latest_before = np.concatenate(([NO_TIME], np.maximum.accumulate(pts)[:-1]))
     return np.flatnonzero((latest_before < pts) & table.is_entry)
