@@ -21,7 +21,7 @@ from vtr.errors import DecodeError
 from vtr.extract.container import FAILURES, DecoderLog, Limits, failure, one_line, open_video
 from vtr.extract.probe import probe
 from vtr.extract.sample import FrameRequest, sample_video
-from vtr.extract.samplers.base import parse_samplers
+from vtr.extract.samplers.base import SamplerChoice, parse_samplers
 
 NUM_FRAMES = 60
 
@@ -241,6 +241,7 @@ def test_sound_only(tmp_path):
     assert (error.kind, error.detail) == ("no-video-stream", "the file holds only: audio")
 
 
+@pytest.mark.skipif(int(av.__version__.split(".")[0]) < 18, reason="older PyAV cannot write it")
 def test_cover_art_is_no_video(tmp_path):
     path = tmp_path / "x.mp4"
     with av.open(str(path), "w") as out:
@@ -293,7 +294,8 @@ def test_huge_picture_in_a_small_file(tmp_path):
     image = b"\x2c" + struct.pack("<HHHH", 0, 0, 1, 1) + b"\0\x02\x02\x44\x01\0"
     (tmp_path / "x.gif").write_bytes(header + image + b"\x3b")
     error = refusal(tmp_path / "x.gif")
-    assert str(error) == "too-large: a picture of 16000x16000 pixels exceeds the cap"
+    assert error.kind == "too-large"
+    assert "16000x16000" in error.detail
 
 
 def test_pixel_cap_is_the_users(tmp_path, mp4):
@@ -359,7 +361,7 @@ def test_mp4_cut_off_keeps_the_frames_before(tmp_path, mp4):
     assert 0.4 * NUM_FRAMES < sampled.num_candidates < 0.7 * NUM_FRAMES
     assert sampled.error
     assert sampled.error.isprintable()
-    assert sampled.decode_route == "full: damaged packets"
+    assert sampled.decode_route.startswith("full: ")
 
 
 def test_mkv_cut_off_ends_without_an_error_but_is_seen(tmp_path, mkv):
@@ -422,6 +424,22 @@ def test_one_damaged_packet_costs_one_frame(tmp_path, mp4):
     assert run(tmp_path / "x.mp4", end_seconds=0.5).status == "partial"
 
 
+def test_damage_that_costs_no_frame_is_told(tmp_path, mp4):
+    """Bytes inside a picture: the decoder conceals what it cannot read."""
+    damaged = bytearray(mp4)
+    with av.open(io.BytesIO(mp4)) as container:
+        packet = next(p for i, p in enumerate(container.demux(video=0)) if i == 24)
+        at = mp4.index(bytes(packet)) + packet.size // 3
+    damaged[at : at + 60] = np.random.default_rng(1).bytes(60)
+    (tmp_path / "x.mp4").write_bytes(damaged)
+    sampled = run(tmp_path / "x.mp4")
+    assert sampled.num_candidates == NUM_FRAMES
+    assert sampled.status == "partial"
+    assert sampled.error.startswith("errors the decoder tells of: ")
+    assert "[h264]" in sampled.error
+    assert sampled.decode_route.startswith("full: ")
+
+
 def test_gives_up_after_eight_in_a_row(tmp_path, mp4):
     (tmp_path / "x.mp4").write_bytes(zero(mp4, slice(30, 38)))
     sampled = run(tmp_path / "x.mp4")
@@ -445,6 +463,38 @@ def test_file_deleted_while_open(tmp_path, mp4):
         path.unlink()
         frames = sum(len(source.decode(packet)) for packet in source.demux())
         assert frames + len(source.decode(None)) == NUM_FRAMES
+
+
+class Vandal(SamplerChoice):
+    """A sampler during whose work somebody changes the file."""
+
+    @property
+    def needs(self):
+        return frozenset({"luma"})
+
+    def select(self, signals, num_frames, *, seed, video_id):
+        self.options["change"]()
+        return np.arange(len(signals))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "changed", "kind"),
+    [
+        (".h264", "shortened", "decode-error"),
+        (".h264", "deleted", "not-found"),
+        (".mp4", "deleted", "not-found"),
+    ],
+)
+def test_file_changed_between_two_passes(tmp_path, suffix, changed, kind):
+    """Nothing kept in memory: the second pass reads the file again."""
+    path = encode(tmp_path / f"x{suffix}")
+    shorter = encode(tmp_path / f"shorter{suffix}", num_frames=9).read_bytes()
+    change = path.unlink if changed == "deleted" else lambda: path.write_bytes(shorter)
+    choices = (Vandal("vandal", {"change": change}),)
+    limits = Limits(max_packet_bytes=0, max_frame_bytes=0)
+    with pytest.raises(DecodeError) as caught:
+        sample_video(FrameRequest(path, "x", choices, 1, None, limits=limits), lambda image: image)
+    assert caught.value.kind == kind
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])

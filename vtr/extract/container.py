@@ -70,6 +70,9 @@ _KEPT_LOG_LINES = 20
 # FFmpeg applies its cap to rows rounded up to 64 pixels, of at most 16384 rows.
 _ALIGNMENT_PIXELS = 64 * 16384
 
+# Before 18 PyAV crashes on decoder options where streams show up late, as in MPEG-PS (measured).
+_PROBE_CAP = int(av.__version__.split(".")[0]) >= 18
+
 # FFmpegError covers FFmpeg; PyAV itself raises the others.
 FFMPEG_ERRORS = (av.error.FFmpegError, OSError, EOFError, MemoryError, ValueError)
 
@@ -256,12 +259,9 @@ def _open(path: Path, limits: Limits) -> InputContainer:
     return av.open(
         f"file:{os.fspath(path)}",
         mode="r",
-        options={
-            "protocol_whitelist": "file",
-            "format_whitelist": CONTAINERS,
-            # Heeded only by the decoders that FFmpeg starts while probing.
-            "max_pixels": str(limits.max_pixels + _ALIGNMENT_PIXELS),
-        },
+        container_options={"protocol_whitelist": "file", "format_whitelist": CONTAINERS},
+        # Heeded only by the decoders that FFmpeg starts while probing.
+        options={"max_pixels": str(limits.max_pixels + _ALIGNMENT_PIXELS)} if _PROBE_CAP else {},
         # Tags may hold any bytes; they must not stop a video from opening.
         metadata_errors="replace",
     )

@@ -8,11 +8,12 @@ everything else is decoded in full.
 Why it is exact there. An IDR picture empties the reference buffer and restarts the picture order:
 decoding starts there as if nothing came before. At an HEVC CRA picture the same holds for all that
 is on screen after it; the leading pictures before it on screen are decoded from the entry before.
-H.264 pictures with nal_ref_idc 0 and HEVC
-sub-layer non-reference pictures of the only sub-layer are no other picture's reference, and the
-counters that do carry over (frame_num, picture order count) are derived from reference pictures.
+H.264 pictures with nal_ref_idc 0 and HEVC sub-layer non-reference pictures of the only sub-layer
+are no other picture's reference, and the counters that do carry over (frame_num, picture order
+count) are derived from reference pictures.
 Parameter sets never change, and the decoder's reordering delay is at least what the time stamps
-need, so that it never drops a picture as late.
+need, so that it never drops a picture as late. Damage that the decoder tells of, or that costs a
+wanted frame, ends the attempt; only damage that no decoder notices can make a difference.
 """
 
 from __future__ import annotations
@@ -202,8 +203,10 @@ def prove_sparse(source: VideoSource, table: PacketTable) -> NDArray[np.int64]:
         raise UnprovenError("missing or repeated time stamps")
     # FFmpeg's H.264 decoder drops a picture that it should have shown earlier. It never comes to
     # that if it waits for at least as many pictures as the time stamps are out of order.
+    # PyAV tells from 17 on for how many it waits.
     context = source.stream.codec_context
-    if context.name == "h264" and reorder_depth(pts) > getattr(context, "reorder_depth", -1):
+    waits_for = getattr(context, "reorder_depth", -1)
+    if context.name == "h264" and reorder_depth(pts) > waits_for:
         raise UnprovenError("reordering deeper than the decoder expects")
     latest_before = np.concatenate(([NO_TIME], np.maximum.accumulate(pts)[:-1]))
     return np.flatnonzero((latest_before < pts) & table.is_entry)

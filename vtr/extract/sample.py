@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vtr.errors import ConfigError, DecodeError
 from vtr.extract.bitstream import UnprovenError
-from vtr.extract.container import FFMPEG_ERRORS, Limits, VideoSource, failure, open_video
+from vtr.extract.container import FFMPEG_ERRORS, Limits, VideoSource, failure, one_line, open_video
 from vtr.extract.frames import Picture, Upright, frame_bytes, to_luma, to_rgb, upright
 from vtr.extract.packets import PacketTable, read_packets
 from vtr.extract.readers import (
@@ -185,7 +185,7 @@ def _sample(
         selections={label: np.searchsorted(union, picks) for label, picks in chosen.items()},
         signals=signals,
         status="partial" if trouble else "ok",
-        error=trouble,
+        error=one_line(trouble),
         width=width,
         height=height,
         duration_seconds=duration_seconds(pts, rate=header_rate(source.stream)),
@@ -240,7 +240,7 @@ class _Visitor:
         missing = [index for index, key in zip(indices, keys, strict=True) if key not in self._luma]
         if missing:
             reader.read(np.array(missing), self)
-        return np.stack([self._luma[key] for key in keys.tolist()])
+        return _stacked(self._luma, keys.tolist())
 
     def all_crops(self, reader: FrameReader, indices: Indices) -> NDArray[Any]:
         """Returns the (R, ...) crops, decoding again for frames neither cropped nor kept."""
@@ -255,7 +255,7 @@ class _Visitor:
         self._frames.clear()
         if missing:
             reader.read(np.array(missing), self)
-        return np.stack([self._crops[key] for key in keys])
+        return _stacked(self._crops, keys)
 
     def _picture(self, frame: VideoFrame) -> Picture:
         return self._converted(to_rgb, frame)
@@ -268,6 +268,12 @@ class _Visitor:
             return convert(frame, self._turn)
         except FFMPEG_ERRORS as error:
             raise failure(error, self._source.log) from None
+
+
+def _stacked(found: Mapping[int, NDArray[Any]], keys: list[int]) -> NDArray[Any]:
+    if any(key not in found for key in keys):
+        raise DecodeError("decode-error", "the file changed while it was read")
+    return np.stack([found[key] for key in keys])
 
 
 def _union(chosen: Mapping[str, Indices]) -> Indices:
