@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
@@ -442,6 +442,15 @@ def test_activity_is_the_plain_one(steps: list[int], num_frames: int, sparse_sha
     assert got.tolist() == plain_activity(array.tolist(), num_frames, sparse_share)
 
 
+def test_activity_s_three_windows_stay_within_their_share() -> None:
+    """Windows of 5 where 4 each are due: the third gives 2, as in the reference."""
+    steps = np.zeros(49)
+    steps[[10, 24, 38]] = [3, 2, 1]
+    assert activity.pick(steps, 20, sparse_share=0.4).tolist() == plain_activity(
+        steps.tolist(), 20, 0.4
+    )
+
+
 @pytest.mark.parametrize(("count", "share"), [(24, 0.6), (25, 0.4)])
 def test_activity_spreads_more_frames_in_a_short_video(count: int, share: float) -> None:
     luma = np.random.default_rng(0).integers(0, 256, (count, 32, 32)).astype(np.uint8)
@@ -451,7 +460,9 @@ def test_activity_spreads_more_frames_in_a_short_video(count: int, share: float)
     assert expected.tolist() != activity.pick(steps, 8, sparse_share=1 - share).tolist()
 
 
-@given(change=st.lists(st.integers(0, 9), min_size=8, max_size=24), seed=st.integers(0, 99))
+@given(change=st.lists(st.integers(0, 4), min_size=8, max_size=24), seed=st.integers(0, 99))
+@example(change=[2, 0, 0, 1, 0, 2, 2, 0, 1], seed=0)  # rounding would make it 6, not 4
+@example(change=[1, 0, 1, 0, 0, 0, 1, 1, 1, 0, 1, 1, 1, 1, 1, 0, 0, 0, 1, 0, 1], seed=0)
 def test_hybrid_looks_where_most_changes_first(change: list[int], seed: int) -> None:
     """Tenths, whose sums are not exact: equal means are equal all the same."""
     count = len(change)
@@ -460,10 +471,12 @@ def test_hybrid_looks_where_most_changes_first(change: list[int], seed: int) -> 
     windows = [around[max(0, i - 2) : i + 3] for i in range(count)]
     means = [Fraction(sum(window), len(window)) for window in windows]
     centre = means.index(max(means)) if any(around) else count // 2
-    picks = hybrid.pick(
-        np.array(change) / 10, 4, np.random.default_rng(seed), sparse_share=0, focus=100
-    )
-    assert centre in picks
+    rng = np.random.default_rng(seed)
+    # So sharply focused, one draw in a thousand misses the centre; the median of nine does not.
+    picks = [
+        hybrid.pick(np.array(change) / 10, 1, rng, sparse_share=0, focus=100)[0] for _ in range(9)
+    ]
+    assert np.median(picks) == centre
 
 
 def test_hybrid_draws_what_is_missing_around_the_busiest_time() -> None:
