@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vtr.errors import ConfigError, UnknownNameError
@@ -27,27 +27,51 @@ NAMES = sampler_names()
 def make_signals(kind: str, count: int, seed: int = 0) -> Signals:
     """Candidates with thumbnails of a kind that has broken samplers before."""
     rng = np.random.default_rng(seed)
-    luma = {
-        "constant": np.full((count, 32, 32), 90),
-        "black": np.zeros((count, 32, 32)),
-        "noise": rng.integers(0, 256, (count, 32, 32)),
-        "ramp": np.linspace(0, 255, count)[:, None, None] + np.zeros((1, 32, 32)),
-        "one-cut": np.where(np.arange(count) < count // 2, 0, 255)[:, None, None]
-        + np.zeros((1, 32, 32)),
-        "flash": np.where(np.arange(count) == count // 3, 255, 0)[:, None, None]
-        + np.zeros((1, 32, 32)),
-    }[kind].astype(np.uint8)
+    size = 32 if count <= 40 else 8
+    index = np.arange(count)
+    levels = {
+        "constant": np.full(count, 90),
+        "black": np.zeros(count),
+        "rising": np.linspace(0, 255, count),
+        "falling": np.linspace(255, 0, count),
+        "stairs": index // 7 * 40 % 256,
+        "alternating": index % 2 * 255,
+        "one-cut": np.where(index < count // 2, 0, 255),
+        "flash": np.where(index == count // 3, 255, 0),
+        "first-differs": np.where(index == 0, 255, 0),
+        "last-differs": np.where(index == count - 1, 1, 0),
+        "extremes": rng.choice([0, 255], count),
+    }
+    luma = (
+        rng.integers(0, 256, (count, size, size))
+        if kind == "noise"
+        else levels[kind][:, None, None] + np.zeros((1, size, size))
+    ).astype(np.uint8)
     pts_seconds = np.cumsum(rng.choice([0.04, 0.04, 0.5], count))
-    return Signals(pts_seconds, luma)
+    return Signals(pts_seconds, luma, luma[:, 0].astype(np.float16))
 
 
-KINDS = ("constant", "black", "noise", "ramp", "one-cut", "flash")
+KINDS = (
+    "constant",
+    "black",
+    "noise",
+    "rising",
+    "falling",
+    "stairs",
+    "alternating",
+    "one-cut",
+    "flash",
+    "first-differs",
+    "last-differs",
+    "extremes",
+)
 
 
 @pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=60)
 @given(
     kind=st.sampled_from(KINDS),
-    count=st.one_of(st.integers(1, 40), st.integers(1, 2000)),
+    count=st.one_of(st.integers(1, 12), st.integers(1, 70), st.integers(1, 2000)),
     num_frames=st.integers(1, 64),
     seed=st.integers(0, 2**32),
 )
@@ -59,7 +83,7 @@ def test_contract(name: str, kind: str, count: int, num_frames: int, seed: int) 
     first = choice.select(signals, num_frames, seed=seed, video_id="v")
     assert len(first) == (count if name == "dense" else min(num_frames, count))
     assert first.dtype == np.int64
-    again = choice.select(signals, num_frames, seed=seed, video_id="v")
+    again = choice.select(make_signals(kind, count), num_frames, seed=seed, video_id="v")
     np.testing.assert_array_equal(first, again)
     np.testing.assert_array_equal(signals.luma, before)
 
@@ -69,7 +93,7 @@ def test_documented(name: str) -> None:
     module = load_plugin(samplers, name, kind="sampler")
     assert module.__doc__ is not None
     assert module.__doc__.splitlines()[0].endswith(".")
-    assert not set(module.NEEDS) - {"luma"}
+    assert not set(module.NEEDS) - {"luma", "embeddings"}
     assert module.COST
     assert all(isinstance(v, bool | int | float | str) for v in sampler_options(name).values())
 
@@ -146,8 +170,21 @@ def test_head_and_tail() -> None:
     assert SamplerChoice("tail").select(signals, 9, seed=0, video_id="").tolist() == [0, 1, 2, 3, 4]
 
 
-def test_all_is_every_sampler_but_dense() -> None:
-    assert [c.name for c in parse_samplers("all")] == [n for n in NAMES if n != "dense"]
+def test_all_is_every_sampler_that_needs_no_dense_store() -> None:
+    before = [choice.name for choice in parse_samplers("all")]
+    assert before == [n for n in NAMES if n not in ("dense", "embedding-diversity")]
+    after = [choice.name for choice in parse_samplers("all", embedded=True)]
+    assert after == [n for n in NAMES if n != "dense"]
+
+
+def test_embeddings_before_extraction_are_an_error_that_says_how() -> None:
+    how = "Extract with --sampler dense, then name it"
+    with pytest.raises(ConfigError, match=how):
+        parse_samplers("uniform,embedding-diversity")
+    with pytest.raises(ConfigError, match=how):
+        SamplerChoice("embedding-diversity").select(Signals(np.arange(3.0)), 2, seed=0, video_id="")
+    (choice,) = parse_samplers("embedding-diversity:same=0.1", embedded=True)
+    assert choice.label == "embedding-diversity:same=0.1"
 
 
 @pytest.mark.parametrize(
@@ -183,6 +220,10 @@ def test_signals_are_checked() -> None:
         Signals(np.zeros(0))
     with pytest.raises(ValueError, match="2 thumbnails for 3 candidates"):
         Signals(np.zeros(3), np.zeros((2, 4, 4), np.uint8))
+    with pytest.raises(ValueError, match=r"must be \(3, D\), are \(2, 5\)"):
+        Signals(np.zeros(3), embeddings=np.zeros((2, 5)))
+    with pytest.raises(ValueError, match="no thumbnails"):
+        _ = Signals(np.zeros(3)).absolute_change
 
 
 def test_check_selection_accepts_what_is_right() -> None:

@@ -6,6 +6,7 @@ import hashlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import ModuleType
 
 import numpy as np
@@ -13,9 +14,10 @@ from numpy.typing import NDArray
 
 from vtr.errors import ConfigError, UnknownNameError
 from vtr.extract import samplers
+from vtr.extract.samplers.common import Floats, Luma, absolute_change, squared_change
+from vtr.extract.samplers.common import Indices as Indices
 from vtr.plugins import load_plugin, plugin_names
 
-Indices = NDArray[np.int64]
 OptionValue = bool | int | float | str
 
 
@@ -26,19 +28,44 @@ class Signals:
     Args:
         pts_seconds: (N,) float64, presentation times, ascending, N >= 1.
         luma: (N, h, w) uint8 thumbnails of the brightness, or None where no sampler asked.
+        embeddings: (N, D) finite, as cached in a dense store (not normalised); None before that.
     """
 
     pts_seconds: NDArray[np.float64]
-    luma: NDArray[np.uint8] | None = None
+    luma: Luma | None = None
+    embeddings: Floats | None = None
 
     def __post_init__(self) -> None:
         if self.pts_seconds.ndim != 1 or not len(self.pts_seconds):
             raise ValueError(f"pts_seconds must be (N,) with N >= 1, is {self.pts_seconds.shape}")
         if self.luma is not None and len(self.luma) != len(self.pts_seconds):
             raise ValueError(f"{len(self.luma)} thumbnails for {len(self.pts_seconds)} candidates")
+        if self.embeddings is not None and (
+            self.embeddings.ndim != 2 or len(self.embeddings) != len(self.pts_seconds)
+        ):
+            raise ValueError(
+                f"embeddings must be ({len(self.pts_seconds)}, D), are {self.embeddings.shape}"
+            )
 
     def __len__(self) -> int:
         return len(self.pts_seconds)
+
+    @property
+    def pictures(self) -> Luma:
+        """The thumbnails, for a sampler whose NEEDS names them."""
+        if self.luma is None:
+            raise ValueError("these candidates have no thumbnails")
+        return self.luma
+
+    @cached_property
+    def absolute_change(self) -> NDArray[np.float64]:
+        """(N,) mean absolute luma change from the frame before, 0 to 255; entry 0 is 0."""
+        return absolute_change(self.pictures)
+
+    @cached_property
+    def squared_change(self) -> NDArray[np.float64]:
+        """(N,) mean squared luma change from the frame before, 0 to 65025; entry 0 is 0."""
+        return squared_change(self.pictures)
 
 
 @dataclass(frozen=True)
@@ -88,6 +115,8 @@ class SamplerChoice:
                 f"sampler {self.name!r} compares pictures, but these candidates carry no "
                 "thumbnails. Extract again with this sampler named"
             )
+        if "embeddings" in self.needs and signals.embeddings is None:
+            raise ConfigError(_needs_dense_store(self.name))
         select = _module(self.name).select
         chosen = select(signals, num_frames, sampler_rng(seed, video_id), **self.options)
         budget = len(signals) if self.name == "dense" else min(num_frames, len(signals))
@@ -120,27 +149,50 @@ def sampler_names() -> list[str]:
     return plugin_names(samplers)
 
 
-def parse_samplers(text: str | Iterable[str]) -> tuple[SamplerChoice, ...]:
-    """Reads `--sampler`: names with options, separated by commas; `all` is every one.
+def parse_samplers(
+    text: str | Iterable[str], *, embedded: bool = False
+) -> tuple[SamplerChoice, ...]:
+    """Reads `--sampler`: names with options, separated by commas; `all` is every one but `dense`.
+
+    Args:
+        text: What the user typed, or the words of it.
+        embedded: Whether every candidate has its embedding already (a dense store). Without,
+            `all` leaves out the samplers that need them, and naming one is an error.
 
     >>> [choice.label for choice in parse_samplers("uniform, head")]
     ['uniform', 'head']
 
     Raises:
         UnknownNameError: No such sampler or option.
-        ConfigError: An option value of the wrong type, or nothing named.
+        ConfigError: An option value of the wrong type or out of range, nothing named, or a
+            sampler that needs embeddings before there are any.
     """
     parts = text.split(",") if isinstance(text, str) else list(text)
     words = [part.strip() for part in parts if part.strip()]
-    names = [name for word in words for name in (_everything() if word == "all" else [word])]
+    names = [name for w in words for name in (_everything(embedded) if w == "all" else [w])]
     if not names:
         raise ConfigError(f"--sampler is empty. Known: {', '.join(sampler_names())}")
     choices = {choice.label: choice for choice in map(_parse_choice, names)}
+    for choice in choices.values():
+        if "embeddings" in choice.needs and not embedded:
+            raise ConfigError(_needs_dense_store(choice.name))
     return tuple(choices.values())
 
 
-def _everything() -> list[str]:
-    return [name for name in sampler_names() if name != "dense"]
+def _everything(embedded: bool) -> list[str]:
+    return [
+        name
+        for name in sampler_names()
+        if name != "dense" and (embedded or "embeddings" not in SamplerChoice(name).needs)
+    ]
+
+
+def _needs_dense_store(name: str) -> str:
+    return (
+        f"sampler {name!r} compares embeddings, which no candidate has before extraction. "
+        f"Extract with --sampler dense, then name it to what reads that store: "
+        f"vtr train --sampler {name}, vtr eval --sampler {name}"
+    )
 
 
 def _parse_choice(word: str) -> SamplerChoice:
@@ -155,7 +207,15 @@ def _parse_choice(word: str) -> SamplerChoice:
             raise ConfigError(f"sampler option {pair!r} has no value; write {key}=VALUE")
         options[key] = _convert(name, key, value, defaults[key])
     changed = {key: value for key, value in options.items() if value != defaults[key]}
+    _try_options(name, changed)
     return SamplerChoice(name, changed)
+
+
+def _try_options(name: str, options: Mapping[str, OptionValue]) -> None:
+    """Lets the sampler refuse its option values now, not at the first of many videos."""
+    if options:
+        signals = Signals(np.arange(3.0), np.zeros((3, 2, 2), np.uint8), np.ones((3, 2)))
+        _module(name).select(signals, 2, np.random.default_rng(0), **options)
 
 
 def _convert(name: str, key: str, value: str, default: OptionValue) -> OptionValue:
