@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtr.commands.console import human_bytes, human_seconds, note, print_json, progress
+from vtr.commands.console import (
+    human_bytes,
+    human_seconds,
+    note,
+    print_json,
+    progress,
+    share_cores,
+)
 
 if TYPE_CHECKING:
     from vtr.workspace import Workspace
@@ -34,6 +41,7 @@ def demo(
     import time
     from dataclasses import asdict
 
+    share_cores()
     from vtr.commands.extract import PARTLY_FAILED
     from vtr.demo.summary import known_uniform_share, sights
     from vtr.demo.world import render_world

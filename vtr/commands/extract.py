@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from vtr.commands.console import human_seconds, note, print_json, progress
+from vtr.commands.console import human_seconds, note, print_json, progress, share_cores
 
 if TYPE_CHECKING:
     from vtr.clip.backbone import Backbone
@@ -100,6 +100,7 @@ def extract(
     Run it again to go on after an interruption or to add new videos. Exit code 3: finished, but
     some videos failed; the store lists them (`vtr inspect`).
     """
+    share_cores()
     from vtr.clip.backbone import load_backbone
     from vtr.extract.pipeline import ExtractMode
 
