@@ -246,3 +246,28 @@ def sampler_options(name: str) -> dict[str, OptionValue]:
 
 def _module(name: str) -> ModuleType:
     return load_plugin(samplers, name, kind="sampler")
+
+
+@dataclass(frozen=True)
+class SamplerInfo:
+    """What `vtr samplers` says of one sampler."""
+
+    name: str
+    summary: str
+    options: Mapping[str, OptionValue]
+    needs: tuple[str, ...]
+    cost: str
+
+
+def describe_samplers() -> list[SamplerInfo]:
+    """Returns name, first docstring line, options, needs and cost class of every sampler."""
+    return [
+        SamplerInfo(
+            name=name,
+            summary=(_module(name).__doc__ or "").splitlines()[0],
+            options=sampler_options(name),
+            needs=tuple(sorted(_module(name).NEEDS)),
+            cost=_module(name).COST,
+        )
+        for name in sampler_names()
+    ]
