@@ -84,7 +84,7 @@ class _Canvas:
         self.sheet = sheet
         cells = max((len(row.pictures) for row in sheet.rows), default=1)
         height, width = sheet.rows[0].pictures[0].shape[:2] if sheet.rows else (90, 120)
-        self.cell = (width, height)
+        self.cell: tuple[int, int] = (width, height)
         self.width = max(2 * MARGIN + LABEL + cells * (width + GAP), 760)
         self.lanes = LANE * len(sheet.rows)
         self.curve_top = MARGIN + 62
@@ -101,7 +101,7 @@ class _Canvas:
     def x_of(self, seconds: float) -> float:
         first, last = self.sheet.span
         left, right = MARGIN + LABEL, self.width - MARGIN
-        return left + (seconds - first) / (last - first) * (right - left)
+        return left + (seconds - first) / (last - first) * float(right - left)
 
     def text(
         self,

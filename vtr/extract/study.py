@@ -73,8 +73,14 @@ def _figures(
         unit = features.frames.astype(np.float32)
         unit /= np.linalg.norm(unit, axis=1, keepdims=True)
         rows.append(_of_video(features.pts_seconds, unit, picks[video_id]))
-    means = [float(np.nanmean(column)) for column in zip(*rows, strict=True)]
-    return SamplerStudy(label, *means, select_ms_per_1000)
+    # Videos of one frame have no gaps and no pairs: they count where they can.
+    frames, gap, variation, coverage, pairs = (_mean(column) for column in np.array(rows).T)
+    return SamplerStudy(label, frames, gap, variation, coverage, pairs, select_ms_per_1000)
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")
 
 
 def _of_video(

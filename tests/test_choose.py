@@ -1,0 +1,188 @@
+"""Samplers applied to a dense store afterwards; the study and the contact sheet."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from vtr.datasets.base import Video
+from vtr.errors import ConfigError
+from vtr.extract.choose import choose
+from vtr.extract.pipeline import extract
+from vtr.extract.samplers.base import SamplerChoice, parse_samplers
+from vtr.extract.settings import ExtractSettings
+from vtr.extract.sheet import Sheet, SheetRow, draw_html, draw_png, ticks
+from vtr.extract.study import largest_gap, open_dense, repetition, spacing_variation, study
+from vtr.features import FeatureStore
+
+
+class Corners:
+    """A real encoder, only a simple one: the four corner pixels of an 8x8 picture."""
+
+    device = "cpu"
+
+    def describe(self) -> dict[str, Any]:
+        preprocessing = {
+            "route": "exact",
+            "size": [8, 8],
+            "resize": "shortest-edge",
+            "resize_to": 8,
+            "resample": "bicubic",
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.5, 0.5, 0.5],
+        }
+        return {
+            "backbone": "corners",
+            "revision": "local",
+            "weights_sha256": "0" * 64,
+            "embedding_dim": 12,
+            "compute_dtype": "float32",
+            "preprocessing": preprocessing,
+        }
+
+    def encode_frames(self, crops: np.ndarray) -> np.ndarray:
+        return crops[:, ::7, ::7].reshape(len(crops), 12).astype(np.float32) + 1
+
+    def pad_embedding(self) -> np.ndarray:
+        return np.ones(12, np.float32)
+
+
+def write_clip(path: Path, num_frames: int, seed: int) -> Video:
+    """Squares that jump about, so that every sampler has something to see."""
+    rng = np.random.default_rng(seed)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"threads": "1"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        picture = rng.integers(0, 255, (48, 64, 3), dtype=np.uint8)
+        for _ in range(num_frames):
+            if rng.random() < 0.3:
+                top, left = rng.integers(0, 32), rng.integers(0, 48)
+                picture[top : top + 16, left : left + 16] = rng.integers(0, 255, 3)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
+        container.mux(stream.encode())
+    return Video(path.name, path)
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("choose")
+    videos = [write_clip(folder / f"{n}.mp4", count, n) for n, count in enumerate([40, 3, 1, 75])]
+    made = {}
+    for name, samplers, more in (
+        ("dense", "dense", {}),
+        ("bare", "dense", {"thumbnails": False}),
+        ("all", "all", {}),
+    ):
+        made[name] = folder / name
+        settings = ExtractSettings(
+            samplers=parse_samplers(samplers), num_frames=6, candidate_fps=None, workers=2, **more
+        )
+        report = extract([(video, None) for video in videos], made[name], Corners(), settings)
+        assert report.ok == 4
+    return made
+
+
+def test_choosing_later_is_choosing_at_once(stores: dict[str, Path]) -> None:
+    """Every sampler, from the dense store and from a decode of its own: the same frames."""
+    dense = FeatureStore(stores["dense"])
+    labels = FeatureStore(stores["all"]).spec.samplers
+    assert {"motion", "scene", "diversity", "hybrid", "shot"} <= set(labels)
+    for label in labels:
+        at_once = FeatureStore(stores["all"], sampler=label)
+        later = choose(dense, SamplerChoice(label), 6)
+        assert later.ids == at_once.ids
+        for video_id in at_once:
+            np.testing.assert_array_equal(
+                later[video_id].pts_seconds, at_once[video_id].pts_seconds, err_msg=label
+            )
+            np.testing.assert_array_equal(later[video_id].frames, at_once[video_id].frames)
+        packed, wanted = later.packed(), at_once.packed()
+        np.testing.assert_array_equal(packed.frames, wanted.frames)
+        np.testing.assert_array_equal(packed.offsets, wanted.offsets)
+
+
+def test_a_selection_that_is_there_is_used(stores: dict[str, Path]) -> None:
+    store = choose(FeatureStore(stores["all"]), SamplerChoice("motion"), 6)
+    assert store.sampler == "motion"
+
+
+def test_embedding_diversity_needs_no_thumbnails(stores: dict[str, Path]) -> None:
+    store = choose(FeatureStore(stores["bare"]), SamplerChoice("embedding-diversity"), 6)
+    assert [len(store[i].frames) for i in store] == [6, 3, 1, 6]
+
+
+@pytest.mark.parametrize(
+    ("name", "sampler", "frames", "message"),
+    [
+        ("bare", "motion", 6, "holds no thumbnails. Extract with --sampler dense without"),
+        ("all", "motion", 5, "sampler 'motion' with 5 frames needs all candidates"),
+        ("all", "embedding-diversity", 6, "Extract with --sampler dense once"),
+    ],
+)
+def test_what_cannot_be_chosen_says_how(
+    stores: dict[str, Path], name: str, sampler: str, frames: int, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        choose(FeatureStore(stores[name]), SamplerChoice(sampler), frames)
+
+
+def test_study_figures(stores: dict[str, Path]) -> None:
+    dense = open_dense(FeatureStore(stores["dense"]))
+    figures, chosen = study(dense, parse_samplers("uniform,head,dense"), 6)
+    by_name = {figure.sampler: figure for figure in figures}
+    assert by_name["uniform"].frames_per_video == (6 + 3 + 1 + 6) / 4
+    assert by_name["dense"].content_coverage == pytest.approx(1.0, abs=1e-5)
+    assert by_name["uniform"].content_coverage > by_name["head"].content_coverage
+    assert by_name["head"].largest_gap > by_name["uniform"].largest_gap
+    assert by_name["dense"].spacing_variation == pytest.approx(0.0, abs=1e-9)
+    assert chosen["head"]["0.mp4"].tolist() == [0, 1, 2, 3, 4, 5]
+    with pytest.raises(ConfigError, match="a study of samplers needs all candidates"):
+        open_dense(FeatureStore(stores["all"]))
+
+
+def test_figures_against_plain_ones() -> None:
+    rng = np.random.default_rng(3)
+    rows = rng.standard_normal((5, 8))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    pairs = [rows[i] @ rows[j] for i in range(5) for j in range(5) if i < j]
+    assert repetition(rows) == pytest.approx(np.mean(pairs))
+    assert np.isnan(repetition(rows[:1]))
+    assert np.isnan(spacing_variation(np.array([1.0, 2.0])))
+    assert spacing_variation(np.array([0.0, 1.0, 4.0])) == pytest.approx(0.5)
+    assert largest_gap(np.array([5.0]), 5.0, 5.0) == 0.0
+    assert largest_gap(np.array([2.0, 3.0]), 0.0, 10.0) == pytest.approx(0.7)
+
+
+def make_sheet(title: str, count: int) -> Sheet:
+    times = np.arange(count) / 10
+    pictures = [np.full((60, 80, 3), 40 * k, np.uint8) for k in range(3)]
+    rows = [SheetRow(f"motion:floor={n}", times[:3][:count], pictures[:count]) for n in range(9)]
+    return Sheet(title, "64x48, 4.00 s", times, np.abs(np.sin(times)), rows)
+
+
+@pytest.mark.parametrize("count", [1, 2, 40])
+def test_sheet_is_a_picture_with_the_frames_in_it(count: int) -> None:
+    image = np.asarray(Image.open(io.BytesIO(draw_png(make_sheet("clip.mp4", count)))))
+    assert image.ndim == 3
+    for k in range(min(count, 3)):
+        assert (image == 40 * k).all(axis=2).sum() >= 9 * 60 * 80
+
+
+def test_sheet_page_escapes_names() -> None:
+    page = draw_html(make_sheet("<script>alert(1)</script>\ud800.mp4", 4)).decode()
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+    assert "http" not in page.replace("data:image/png", "")
+
+
+@pytest.mark.parametrize(("last", "most"), [(1e-6, 12), (0.04, 12), (7.3, 12), (86400.0, 12)])
+def test_ticks_are_few_and_inside(last: float, most: int) -> None:
+    marks = ticks(0.0, last)
+    assert 1 <= len(marks) <= most
+    assert all(0 <= mark <= last + 1e-9 for mark in marks)
