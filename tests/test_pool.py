@@ -104,9 +104,7 @@ def test_workers_are_replaced_after_their_share(run: Run) -> None:
 
 
 def test_a_worker_that_cannot_start_is_one_clear_error(run: Run) -> None:
-    with pytest.raises(
-        VtrError, match=r"cannot start \(exit code 1\): RuntimeError: no decoder"
-    ):
+    with pytest.raises(VtrError, match=r"cannot start \(exit code 1\): RuntimeError: no decoder"):
         run([("sleep", 0)], handler="pool_handlers:broken")
 
 
