@@ -157,17 +157,10 @@ def _is_true(text: str, scene: FrameScene) -> bool:
     for word in ("plain", "shaded", "striped", "checkered", "dotted", "cloudy"):
         if word in words and scene.background != word:
             return False
-    named = [
-        re.fullmatch(
-            r"an? (?:(small|large) )?(?:(COLOURS) )?(shape|SHAPES)".replace(
-                "COLOURS", "|".join(COLOURS)
-            ).replace("SHAPES", "|".join(SHAPES)),
-            part,
-        ).groups(default="")
-        for part in re.findall(
-            "an? [a-z ]*?(?:shape|SHAPES)".replace("SHAPES", "|".join(SHAPES)), text
-        )
-    ]
+    colours, shapes = "|".join(COLOURS), "|".join(SHAPES)
+    named = re.findall(
+        rf"\ban? (?:(small|large) )?(?:({colours}) )?(shape|{shapes})\b", text.replace(",", "")
+    )
     shown = [(s.size, s.look.colour, s.look.shape) for s in scene.sprites]
     for size, colour, shape in named:
         if not any(
@@ -240,7 +233,7 @@ def test_loss_is_the_mean_of_both_directions_with_shared_positives() -> None:
 
 
 def test_script_writes_the_same_weights_twice(tmp_path: Path) -> None:
-    recipe = Recipe(steps=3, batch_size=12, num_frames=20, warmup_steps=1, threads=1)
+    recipe = Recipe(text_steps=2, steps=3, batch_size=12, num_frames=20, warmup_steps=1, threads=1)
     outcomes = [train(tmp_path / name, recipe) for name in ("one", "two")]
     files = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two")]
     assert files[0] == files[1]
@@ -254,9 +247,21 @@ def test_script_takes_its_recipe_from_the_command_line(
 ) -> None:
     caplog.set_level("INFO")
     main(
-        [str(tmp_path), "--steps", "1", "--batch-size", "4", "--num-frames", "4", "--threads", "1"]
+        [
+            str(tmp_path),
+            "--text-steps",
+            "1",
+            "--steps",
+            "1",
+            "--batch-size",
+            "4",
+            "--num-frames",
+            "4",
+            "--threads",
+            "1",
+        ]
     )
-    assert "Recipe(steps=1, batch_size=4, num_frames=4" in caplog.text
+    assert "text_steps=1, steps=1, " in caplog.text
     assert re.search(r"weights_sha256 [0-9a-f]{64}", caplog.text)
 
 
