@@ -55,7 +55,7 @@ class Recipe:
 
 H264_240 = Recipe("h264-240p", 320, 240, 15, "libx264", 440_000, options={"g": "150"})
 H264_720 = Recipe("h264-720p", 1280, 720, 10, "libx264", 2_500_000)
-# libx265's own default is open GOPs: whole ones cannot be skipped exactly. Both are measured.
+# libx265's own default is open GOPs, where fewer places are safe to start at. Both are measured.
 HEVC_720 = Recipe(
     "hevc-720p", 1280, 720, 10, "libx265", 1_800_000, options={"x265-params": f"{_X265}:open-gop=0"}
 )

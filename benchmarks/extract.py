@@ -21,6 +21,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+# As `vtr extract` does, before torch is imported; the reference runs under the same policy.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import clips
 import torch
 from common import Bench, Others, emit
@@ -47,6 +50,7 @@ def describe_machine(bench: Bench) -> None:
         processor=processor(),
         cores=usable_cores(),
         torch_threads=torch.get_num_threads(),
+        omp_wait_policy=os.environ["OMP_WAIT_POLICY"],
         load_before=os.getloadavg()[0],
         rounds=bench.rounds,
         versions={name: installed(name) for name in names},

@@ -221,6 +221,12 @@ def test_what_is_written_is_read_back(
     assert read_workspace(path) == workspace
 
 
+@pytest.mark.parametrize("name", ["~", "~nobody", "./~", "~x/y"])
+def test_a_tilde_in_a_folder_s_name_survives(tmp_path: Path, name: str) -> None:
+    workspace = Workspace(tmp_path, videos=tmp_path / name)
+    assert read_workspace(write_workspace(workspace)).videos == tmp_path / name
+
+
 def test_the_file_names_every_setting_and_explains_it(tmp_path: Path) -> None:
     text = write_workspace(Workspace(tmp_path / "new", workers=3, batch_size=8)).read_text()
     content = tomllib.loads(text)

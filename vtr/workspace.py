@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
@@ -42,7 +43,8 @@ def _path(value: object) -> Path:
     if isinstance(value, Path):
         return value
     if isinstance(value, str) and value.strip() and "\0" not in value:
-        return Path(value).expanduser()
+        # Unlike Path.expanduser, this leaves "./~x" and the home of nobody as they are.
+        return Path(os.path.expanduser(value))  # noqa: PTH111
     raise _Wrong("a path, as text")
 
 

@@ -55,8 +55,11 @@ TEMPLATES: dict[Group, tuple[str, ...]] = {
 }
 """Group to its paraphrases; every clip gets five of them."""
 
+EMPTY_TEMPLATES = ("nothing but {bg}", "only {bg}", "{bg} and nothing else", "an empty scene, {bg}")
+"""Sentences about a frame without sprites."""
+
 FRAME_TEMPLATES: dict[int, tuple[str, ...]] = {
-    0: ("nothing but {bg}", "only {bg}", "{bg} and nothing else", "an empty scene, {bg}"),
+    0: ("{bg}", "a picture of {bg}", "something on {bg}", "there is something in front of {bg}"),
     1: (
         "{a}",
         "a picture of {a}",
@@ -83,8 +86,8 @@ FRAME_TEMPLATES: dict[int, tuple[str, ...]] = {
         "{b} drifts on {bg}, {a} shows up",
     ),
 }
-"""Number of sprites in a frame to the sentences about it. Verbs are drawn at random: no frame shows
-them, as with the captions of photographs."""
+"""Number of sprites that a sentence names to such sentences about a frame. Verbs are drawn at
+random: no frame shows them, as with the captions of photographs."""
 
 BACKGROUND_PHRASES: dict[str, tuple[str, ...]] = {
     "plain": ("a plain {tone} background", "a bare {tone} background"),
@@ -112,6 +115,9 @@ ACTION_PHRASES: dict[str, tuple[tuple[str, str], ...]] = {
 }
 """Action to (what it does, what it is doing), each said in two ways."""
 
+ANY_SHAPE = "shape"
+"""What a sprite is called where its own shape is not said."""
+
 _OTHER_WORDS = {"circle": "disc", "cross": "plus", "purple": "violet", "large": "big"}
 _OTHER_WORDS |= {"small": "little", "moon": "crescent"}
 
@@ -130,25 +136,48 @@ def clip_captions(clip: Clip, *, seed: int) -> tuple[str, ...]:
 
 def _fill(template: str, clip: Clip, rng: np.random.Generator) -> str:
     sizes = {"content": (clip.size,), "order": ("", ""), "brief": ("large", "small")}[clip.group]
-    sprites = [
-        f"{size} {look}".strip() if clip.group == "content" or rng.random() < 0.5 else str(look)
-        for size, look in zip(sizes, clip.looks, strict=True)
-    ]
-    verb, ing = _pick(ACTION_PHRASES[clip.action], rng) if clip.action else ("", "")
+    if clip.group == "brief":
+        sizes = tuple(size if rng.random() < 0.5 else "" for size in sizes)
+    sprites = [f"{size} {look}".strip() for size, look in zip(sizes, clip.looks, strict=True)]
+    background = background_phrase(clip.background, clip.tone, rng)
+    return say(template, sprites, background, rng, action=clip.action)
+
+
+def say(
+    template: str,
+    sprites: Sequence[str],
+    background: str,
+    rng: np.random.Generator,
+    *,
+    action: str | None = None,
+) -> str:
+    """Fills a template, and calls some things by their other names.
+
+    Args:
+        template: See `TEMPLATES`.
+        sprites: The sprites it may name, in this order, without article; may be empty.
+        background: From `background_phrase`.
+        rng: Chooses among the names of things.
+        action: For `{verb}` and `{ing}`; None takes any.
+    """
+    if action is None:
+        action = _pick(ACTIONS, rng)
+    verb, ing = _pick(ACTION_PHRASES[action], rng) if action else ("", "")
     words = {
-        "a": with_article(sprites[0]),
-        "b": with_article(sprites[-1]),
-        "bg": background_phrase(clip.background, clip.tone, rng),
+        "a": with_article(sprites[0]) if sprites else "",
+        "b": with_article(sprites[-1]) if sprites else "",
+        "bg": background,
         "verb": verb,
         "ing": ing,
     }
-    swaps = {word for word in sorted(_OTHER_WORDS) if rng.random() < 0.2}
+    swaps = [word for word in _OTHER_WORDS if rng.random() < 0.2]
     return reword(template.format(**words), swaps)
 
 
 def background_phrase(kind: str, tone: str, rng: np.random.Generator) -> str:
-    """Returns one of the ways to name a background."""
-    return _pick(BACKGROUND_PHRASES[kind], rng).format(tone=tone)
+    """Returns one of the ways to name a background; without its tone where `tone` is empty."""
+    phrase = _pick(BACKGROUND_PHRASES[kind], rng)
+    return phrase.format(tone=tone) if tone else phrase.replace("{tone} ", "")
 
 
 def with_article(words: str) -> str:
@@ -175,13 +204,14 @@ def vocabulary() -> tuple[str, ...]:
     """Returns every word of the grammar, sorted; the tokenizer knows each as one token."""
     lists: Iterable[Iterable[str]] = (
         *TEMPLATES.values(),
+        EMPTY_TEMPLATES,
         *FRAME_TEMPLATES.values(),
         chain.from_iterable(BACKGROUND_PHRASES.values()),
         chain.from_iterable(chain.from_iterable(ACTION_PHRASES.values())),
         (*SHAPES, *COLOURS, *BACKGROUNDS, *TONES, *SIZES, *ACTIONS),
         _OTHER_WORDS.values(),
         ORDER_WORDS,
-        ("a", "an"),
+        ("a", "an", ANY_SHAPE),
     )
     text = " ".join(chain.from_iterable(lists))
     return tuple(sorted(set(re.findall("[a-z]+", re.sub(r"\{\w+\}", " ", text)))))

@@ -22,7 +22,8 @@ from vtr.demo.words import SIZES
 
 Frame = NDArray[np.uint8]
 
-_INTRA = {"preset": "veryfast", "qp": "24", "g": "1", "x264-params": "aq-mode=0:ipratio=1"}
+STILL_OPTIONS = {"preset": "veryfast", "qp": "24", "g": "1", "x264-params": "aq-mode=0:ipratio=1"}
+"""Options of libx264 with which a decoded frame depends on the drawn frame alone."""
 _PREDICTED = {"preset": "veryfast", "crf": "20", "g": "25"}
 
 
@@ -37,7 +38,7 @@ def clip_frames(clip: Clip, *, seed: int) -> Iterator[Frame]:
 
 def encode_clip(clip: Clip, *, seed: int) -> bytes:
     """Returns the clip as an MP4 file: H.264 4:2:0, one encoder thread."""
-    options = _PREDICTED if clip.group == "content" else _INTRA
+    options = _PREDICTED if clip.group == "content" else STILL_OPTIONS
     return encode(clip_frames(clip, seed=seed), options)
 
 

@@ -1,0 +1,175 @@
+"""The command line as a person meets it: a real process, its exit code, both its outputs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+import vtr
+from vtr.demo import demo_model_folder
+
+Vtr = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run_vtr(tmp_path: Path) -> Vtr:
+    """Runs `vtr` in an empty folder, without network, output not a terminal."""
+
+    def go(*words: str | Path, cwd: Path = tmp_path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "vtr", *map(str, words)],
+            cwd=cwd,
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "100"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return go
+
+
+def write_clip(path: Path, num_frames: int = 20) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for i in range(num_frames):
+            picture = np.full((48, 64, 3), 10 * i % 250, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for n in range(3):
+        write_clip(folder / f"clip {n}.mp4")
+    return folder
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['vtr', '--help']\n"
+        "from vtr.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'av', 'h5py', 'sklearn', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", ["init", "extract", "inspect", "compress", "demo"])
+def test_every_command_explains_itself(run_vtr: Vtr, command: str) -> None:
+    done = run_vtr(command, "--help")
+    assert done.returncode == 0
+    assert "Usage: vtr" in done.stdout
+    assert command in run_vtr("--help").stdout
+    assert not done.stderr
+
+
+def test_public_names_exist() -> None:
+    for name in vtr.__all__:
+        assert getattr(vtr, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = vtr.nothing
+
+
+def test_from_videos_to_store(run_vtr: Vtr, videos: Path, tmp_path: Path) -> None:
+    """init, extract, inspect: in a workspace, with no flag that the file already says."""
+    done = run_vtr("init", "--videos", videos, "--model", demo_model_folder())
+    assert done.returncode == 0, done.stderr
+    done = run_vtr("extract", "--sampler", "uniform", "--frames", "4", "--fps", "native")
+    assert done.returncode == 0, done.stderr
+    assert "3 videos = 3 ok + 0 partial + 0 failed" in done.stdout
+    assert "12 frames" in done.stdout
+    assert "\x1b" not in done.stdout + done.stderr
+    assert "\r" not in done.stdout + done.stderr
+    facts = json.loads(run_vtr("inspect", "features", "--json", "--verify").stdout)
+    assert (facts["inputs"], facts["ok"], facts["frames"], facts["damaged"]) == (3, 3, 12, [])
+    assert facts["spec"]["samplers"] == ["uniform"]
+    recorded = json.loads((tmp_path / "features" / "extract.json").read_text())
+    assert (recorded["sampler"], recorded["frames"], recorded["fps"]) == ("uniform", 4, "native")
+    printed = run_vtr("inspect").stdout
+    assert "3 inputs = 3 ok + 0 partial + 0 failed" in printed
+    store = vtr.FeatureStore(tmp_path / "features")
+    assert store.ids == ("clip 0.mp4", "clip 1.mp4", "clip 2.mp4")
+
+
+def test_some_videos_fail(run_vtr: Vtr, videos: Path) -> None:
+    (videos / "broken.mp4").write_text("no video")
+    words = ("extract", "--videos", videos, "--model", demo_model_folder(), "--workers", "1")
+    done = run_vtr(*words, "--json")
+    assert done.returncode == 3
+    facts = json.loads(done.stdout)
+    assert (facts["inputs"], facts["ok"], facts["failed"]) == (4, 3, 1)
+    assert facts["reasons"] == {"not-a-video": 1}
+    again = run_vtr(*words)
+    assert again.returncode == 3
+    assert "1 not-a-video" in again.stdout
+    assert "vtr inspect" in again.stdout
+    listed = run_vtr("inspect", "features", "--failures").stdout
+    assert "failed: 'broken.mp4': not-a-video: " in listed
+    done = run_vtr(*words, "--dry-run", "--retry", "failed", "--json")
+    plan = json.loads(done.stdout)
+    assert (plan["inputs"], plan["new"], plan["again"]) == (4, 0, 1)
+    done = run_vtr(*words, "--frames", "3")
+    assert done.returncode == 1
+    assert "num_frames is 12, asked 3" in done.stderr
+
+
+def test_damage_is_exit_code_1(run_vtr: Vtr, videos: Path, tmp_path: Path) -> None:
+    assert not run_vtr("extract", "--videos", videos, "--model", demo_model_folder()).returncode
+    shard = next((tmp_path / "features").glob("shard-*.h5"))
+    payload = bytearray(shard.read_bytes())
+    payload[-1] ^= 1
+    shard.write_bytes(payload)
+    done = run_vtr("inspect", "--verify")
+    assert done.returncode == 1
+    assert "1 of 1 shards are damaged" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("extract",), 1, "error: no videos named: there is no vtr.toml in"),
+        (("extract", "--videos", "nowhere"), 1, "nowhere"),
+        (("extract", "--videos", ".", "--sampler", "unifrom"), 1, "Did you mean 'uniform'"),
+        (("extract", "--videos", ".", "--fps", "0"), 1, "frames per second above 0"),
+        (("extract", "--videos", ".", "--frames", "0"), 1, "a whole number, 1 or more"),
+        (("extract", "--videos", ".", "--shard", "3/2"), 1, "write i/n with 1 <= i <= n"),
+        (("extract", "--videos", ".", "--retry", "faild"), 1, "Did you mean 'failed'"),
+        (("extract", "--route", "slow"), 2, "slow"),
+        (("extract", "--frames", "x"), 2, "--frames"),
+        (("inspect", "nowhere"), 1, "error: no features: nowhere does not exist"),
+        (("bogus",), 2, "No such command"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_mistakes_are_one_message(
+    run_vtr: Vtr, words: tuple[str, ...], code: int, message: str
+) -> None:
+    done = run_vtr(*words)
+    assert done.returncode == code
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not done.stdout
+
+
+def test_unknown_model_is_one_line(run_vtr: Vtr, videos: Path) -> None:
+    done = run_vtr("extract", "--videos", videos, "--model", "nobody/nothing")
+    assert done.returncode == 1
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert "nobody/nothing" in errors[0]
+    assert "Traceback" not in done.stderr
