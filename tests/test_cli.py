@@ -69,7 +69,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("command", ["init", "extract", "inspect", "compress", "demo"])
+@pytest.mark.parametrize("command", ["init", "extract", "inspect", "compress", "samplers", "demo"])
 def test_every_command_explains_itself(run_vtr: Vtr, command: str) -> None:
     done = run_vtr(command, "--help")
     assert done.returncode == 0
@@ -164,6 +164,24 @@ def test_mistakes_are_one_message(
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not done.stdout
+
+
+def test_samplers_are_listed_drawn_and_studied(run_vtr: Vtr, videos: Path, tmp_path: Path) -> None:
+    listed = {fact["name"]: fact for fact in json.loads(run_vtr("samplers", "--json").stdout)}
+    assert listed["motion"]["options"] == {"global_share": 0.25, "floor": 0.1}
+    assert "uniform" in run_vtr("samplers").stdout
+    done = run_vtr("samplers", "show", videos / "clip 0.mp4", "--sampler", "uniform,motion")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "clip 0.png").read_bytes().startswith(b"\x89PNG")
+    assert run_vtr("samplers", "show", "nowhere.mp4").returncode == 1
+    words = ("--videos", videos, "--model", demo_model_folder(), "--fps", "native")
+    done = run_vtr("extract", "--sampler", "dense", *words)
+    assert done.returncode == 0, done.stderr
+    done = run_vtr("samplers", "study", "--sampler", "uniform,diversity", "--frames", "4", "--json")
+    figures = json.loads(done.stdout)
+    assert [row["sampler"] for row in figures["samplers"]] == ["uniform", "diversity"]
+    assert figures["videos"] == 3
+    assert "uniform" in run_vtr("samplers", "study", "--sampler", "uniform").stdout
 
 
 def test_unknown_model_is_one_line(run_vtr: Vtr, videos: Path) -> None:

@@ -97,12 +97,11 @@ def _extract(workspace: Workspace, *, quiet: bool) -> Any:
     from vtr.extract.pipeline import ExtractMode
 
     survey = find_inputs(workspace)
-    limits = {"memory_gib": 4.0, "max_pixels": None, "num_videos": len(survey.videos)}
     backbone = load_backbone(workspace.model, device="cpu")
     return run(
         workspace,
         survey,
-        extract_settings(workspace, limits),
+        extract_settings(workspace, survey),
         backbone=backbone,
         mode=ExtractMode(),
         quiet=quiet,

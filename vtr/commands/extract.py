@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -80,6 +81,10 @@ def extract(
     max_pixels: Annotated[
         int | None, typer.Option(help="Largest picture to decode, in pixels. (default: 8K)")
     ] = None,
+    thumbnails: Annotated[
+        bool,
+        typer.Option(help="With the dense sampler, keep small pictures for choosing frames later."),
+    ] = True,
     shard: Annotated[
         str, typer.Option(help="Work on part i of n of the videos, as i/n: one per machine.")
     ] = "1/1",
@@ -120,9 +125,11 @@ def extract(
         timeout_seconds=timeout,
     )
     mode = ExtractMode(part=read_part(shard), retry=read_retry(retry), overwrite=overwrite)
-    limits = {"memory_gib": memory, "max_pixels": max_pixels, "num_videos": None}
     survey = find_inputs(workspace)
-    settings = extract_settings(workspace, {**limits, "num_videos": len(survey.videos)})
+    settings = replace(
+        extract_settings(workspace, survey, memory_gib=memory, max_pixels=max_pixels),
+        thumbnails=thumbnails,
+    )
     note(_announcement(workspace, survey))
     if dry_run:
         _finish(_plan(workspace, survey, mode), as_json=as_json)
@@ -175,24 +182,29 @@ def find_inputs(workspace: Workspace) -> VideoSurvey:
     return survey
 
 
-def extract_settings(workspace: Workspace, limits: dict[str, Any]) -> ExtractSettings:
-    """Returns the pipeline's settings; `limits` holds memory_gib, max_pixels and num_videos."""
+def extract_settings(
+    workspace: Workspace,
+    survey: VideoSurvey,
+    *,
+    memory_gib: float = 4.0,
+    max_pixels: int | None = None,
+) -> ExtractSettings:
+    """Returns the pipeline's settings; never more workers than videos."""
     from vtr.extract.container import Limits
     from vtr.extract.samplers.base import parse_samplers
     from vtr.extract.settings import ExtractSettings, usable_cores
 
-    cap = limits["max_pixels"]
     return ExtractSettings(
         samplers=parse_samplers(workspace.sampler),
         num_frames=workspace.frames,
         candidate_fps=None if workspace.fps == "native" else float(workspace.fps),
         seed=workspace.seed,
         shard_videos=workspace.shard_videos,
-        workers=workspace.workers or min(usable_cores(), max(1, limits["num_videos"])),
+        workers=workspace.workers or min(usable_cores(), len(survey.videos)),
         timeout_seconds=workspace.timeout_seconds,
-        memory_bytes=int(limits["memory_gib"] * (1 << 30)),
+        memory_bytes=int(memory_gib * (1 << 30)),
         batch_size=workspace.batch_size,
-        limits=Limits() if cap is None else Limits(max_pixels=cap),
+        limits=Limits() if max_pixels is None else Limits(max_pixels=max_pixels),
     )
 
 
