@@ -353,11 +353,12 @@ def kill_and_compare(start: Start, tmp_path: Path, *, times: int) -> None:
     chance = random.Random(7)
     seen = set()
     for number in range(times):
+        # At once, or around the next shard or the one after it.
+        target = len(list(killed.glob("shard-*.h5"))) + number % 3
         process = start(killed)
-        target = number % 5
         while process.poll() is None and len(list(killed.glob("shard-*.h5"))) < target:
             time.sleep(0.002)
-        time.sleep(chance.uniform(0, 0.5 if target == 0 else 0.05))
+        time.sleep(chance.uniform(0, 1.0 if number % 3 == 0 else 0.05))
         process.send_signal(signal.SIGKILL)
         process.communicate()
         seen.add(len(shards(killed)))
