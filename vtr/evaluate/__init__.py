@@ -1,0 +1,1 @@
+"""Evaluation that can be trusted: protocols, metrics, scoring, breakdowns, reports."""

@@ -1,0 +1,1 @@
+"""Training on cached features: heads, text towers, losses, batches, the loop, checkpoints."""
