@@ -38,7 +38,8 @@ Ticks = NDArray[np.int64]
 
 NO_TIME = np.iinfo(np.int64).min
 
-_SIDE_DATA_SHOWS = hasattr(Packet, "has_sidedata")
+_SIDE_DATA_SHOWS = hasattr(Packet, "iter_sidedata")
+_CHANGES = ("new_extradata", "param_change")
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class _TableBuilder:
                 raise UnprovenError("packets that an edit list cuts off")
             if not _SIDE_DATA_SHOWS:
                 raise UnprovenError("this version of PyAV does not show changes of parameters")
-            if packet.has_sidedata("new_extradata") or packet.has_sidedata("param_change"):
+            if any(side.data_type in _CHANGES for side in packet.iter_sidedata()):
                 raise UnprovenError("parameters that change midway")
             return self._header.is_entry(memoryview(packet))
         except UnprovenError as reason:
