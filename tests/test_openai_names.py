@@ -1,0 +1,197 @@
+"""CLIP's parameter names both ways: exact round trips, and every fault of a state dict told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import CLIPConfig, CLIPModel
+
+from vtr.clip.openai_names import (
+    TEMPORAL_WEIGHT,
+    ClipShape,
+    Tower,
+    huggingface_config,
+    read_shape,
+    require_keys,
+    to_huggingface,
+    to_openai,
+)
+from vtr.errors import CheckpointError
+
+State = dict[str, Tensor]
+SHAPE = ClipShape(
+    vision=Tower(width=64, layers=2, mlp=96),
+    text=Tower(width=128, layers=3, mlp=256),
+    embed_dim=20,
+    patch=8,
+    grid=3,
+    context=12,
+    vocab=50,
+    temporal=False,
+)
+
+
+def model(*, seed: int = 0) -> CLIPModel:
+    torch.manual_seed(seed)
+    return CLIPModel(CLIPConfig(**huggingface_config(SHAPE))).eval()
+
+
+@pytest.fixture(scope="module")
+def huggingface_state() -> State:
+    state: State = model().state_dict()
+    return state
+
+
+@pytest.fixture
+def openai_state(huggingface_state: State) -> State:
+    return to_openai(huggingface_state)
+
+
+def same(left: State, right: State) -> None:
+    assert left.keys() == right.keys()
+    for name, tensor in left.items():
+        assert tensor.dtype == right[name].dtype, name
+        assert torch.equal(tensor, right[name]), name
+
+
+def test_round_trips_are_exact_for_any_dtype(huggingface_state: State) -> None:
+    halves = {
+        name: tensor.half() if "proj" in name else tensor
+        for name, tensor in huggingface_state.items()
+    }
+    same(to_huggingface(to_openai(halves)), halves)
+    openai = to_openai(halves)
+    same(to_openai(to_huggingface(openai)), openai)
+    assert {tensor.dtype for tensor in openai.values()} == {torch.float16, torch.float32}
+
+
+def test_every_tensor_has_memory_of_its_own(openai_state: State) -> None:
+    converted = to_huggingface(openai_state)
+    pointers = {tensor.untyped_storage().data_ptr() for tensor in converted.values()}
+    assert len(pointers) == len(converted)
+    assert all(tensor.is_contiguous() for tensor in converted.values())
+
+
+def test_names_shapes_and_order_of_the_joined_matrix(
+    huggingface_state: State, openai_state: State
+) -> None:
+    prefix = "text_model.encoder.layers.2.self_attn"
+    joined = openai_state["transformer.resblocks.2.attn.in_proj_weight"]
+    assert joined.shape == (384, 128)
+    for part, letter in enumerate("qkv"):
+        expected = huggingface_state[f"{prefix}.{letter}_proj.weight"]
+        assert torch.equal(joined[part * 128 : part * 128 + 128], expected)
+    projection = huggingface_state["visual_projection.weight"]
+    assert torch.equal(openai_state["visual.proj"], projection.T)
+    assert openai_state["visual.proj"].shape == (64, 20)
+    assert openai_state["visual.conv1.weight"].shape == (64, 3, 8, 8)
+    assert openai_state["logit_scale"].shape == ()
+
+
+def test_shape_and_configuration_come_back(openai_state: State) -> None:
+    assert read_shape(openai_state) == SHAPE
+    config = CLIPConfig(**huggingface_config(SHAPE))
+    assert config.vision_config.num_attention_heads == 1
+    assert config.text_config.num_attention_heads == 2
+    assert config.vision_config.image_size == 24
+    assert config.text_config.eos_token_id == 49
+    assert config.text_config.hidden_act == config.vision_config.hidden_act == "quick_gelu"
+    fresh = model(seed=1)
+    fresh.load_state_dict(to_huggingface(openai_state))  # strict: names and shapes are all right
+    given = huggingface_config(SHAPE, text_heads=8)
+    assert given["text_config"]["num_attention_heads"] == 8
+    with pytest.raises(CheckpointError, match="text tower is 128 wide, which 3 attention heads"):
+        huggingface_config(SHAPE, text_heads=3)
+
+
+def test_a_temporal_convolution_keeps_its_axes(openai_state: State) -> None:
+    openai_state["visual.conv2.weight"] = torch.rand(64, 3, 3, 8, 8)
+    assert read_shape(openai_state).temporal
+    converted = to_huggingface(openai_state)
+    assert torch.equal(converted[TEMPORAL_WEIGHT], openai_state["visual.conv2.weight"])
+    same(to_openai(converted), openai_state)
+
+
+def test_attributes_of_archives_and_old_buffers_are_dropped(
+    openai_state: State, huggingface_state: State
+) -> None:
+    plain = to_huggingface(openai_state)
+    same(to_huggingface(openai_state | {"context_length": torch.tensor(12)}), plain)
+    buffers = {"text_model.embeddings.position_ids": torch.arange(12)}
+    same(to_openai(huggingface_state | buffers), openai_state)
+
+
+def drop(name: str) -> Callable[[State], None]:
+    def edit(state: State) -> None:
+        del state[name]
+
+    return edit
+
+
+def put(name: str, *shape: int) -> Callable[[State], None]:
+    def edit(state: State) -> None:
+        state[name] = torch.zeros(shape)
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (drop("ln_final.bias"), r"missing: ln_final\.bias$"),
+        (
+            drop("transformer.resblocks.1.attn.in_proj_bias"),
+            r"missing: transformer\.resblocks\.1\.attn\.in_proj_bias$",
+        ),
+        (put("head.weight", 3), r"unexpected: head\.weight$"),
+        (put("visual.proj", 63, 20), r"shape: visual\.proj \(file \(63, 20\), needed \(64, 20\)\)"),
+        (put("visual.positional_embedding", 11, 64), r"file \(11, 64\), needed \(10, 64\)"),
+        (put("transformer.resblocks.7.ln_1.weight", 128), r"missing: transformer\.resblocks\.3"),
+        (put("transformer.resblocks.999999999.x", 1), r"unexpected: .*resblocks\.999999999\.x$"),
+        (put("transformer.resblocks.0.mlp.c_fc.weight", 9, 9), r"c_fc\.weight \(file \(9, 9\)"),
+        (drop("visual.conv1.weight"), r"with a ViT: visual\.conv1\.weight \(missing\)"),
+        (put("text_projection", 5), r"text_projection \(shape \(5,\), needs 2 axes\)"),
+        (put("visual.layer1.0.conv1.weight", 1), r"vision tower is a ResNet"),
+        (dict.clear, r"conv1\.weight \(missing\), .*positional_embedding \(missing\)"),
+    ],
+)
+def test_faults_of_openai_states(
+    openai_state: State, edit: Callable[[State], None], message: str
+) -> None:
+    edit(openai_state)
+    with pytest.raises(CheckpointError, match=message):
+        to_huggingface(openai_state)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (drop("text_model.encoder.layers.0.self_attn.k_proj.bias"), r"0\.self_attn\.k_proj\.bias"),
+        (put("visual_projection.weight", 20, 63), r"file \(20, 63\), needed \(20, 64\)"),
+        (put("vision_model.head.weight", 1), r"unexpected: vision_model\.head\.weight$"),
+        (
+            drop("vision_model.embeddings.patch_embedding.weight"),
+            r"ViT: vision_model\.embeddings\.patch_embedding\.weight \(missing\)",
+        ),
+    ],
+)
+def test_faults_of_transformers_states(
+    huggingface_state: State, edit: Callable[[State], None], message: str
+) -> None:
+    state = dict(huggingface_state)
+    edit(state)
+    with pytest.raises(CheckpointError, match=message):
+        to_openai(state)
+
+
+def test_all_faults_are_listed_at_once() -> None:
+    state = {"a": torch.zeros(2), "b": torch.zeros(1), "c": torch.zeros(1), "ok": torch.zeros(())}
+    with pytest.raises(CheckpointError) as caught:
+        require_keys(state, {"a": (3,), "d": (1,), "e": (1,), "ok": ()}, what="it", benign=["c"])
+    assert str(caught.value) == (
+        "the parameters do not fit it. missing: d, e; unexpected: b; "
+        "of another shape: a (file (2,), needed (3,))"
+    )
