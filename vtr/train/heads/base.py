@@ -8,8 +8,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+
+from vtr.errors import ConfigError
 
 Code = tuple[Tensor, ...]
+
+_PAIRS_AT_ONCE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -63,13 +68,21 @@ class VideoBatch:
     Args:
         frames: (V, K, D) float32, not normalised, left aligned, in presentation order; padded
             places may hold anything, NaN included.
-        mask: (V, K) bool; at least one True in each row.
+        mask: (V, K) bool; at least one True in each row. Checked here on the CPU only: on a GPU
+            the check would make each batch wait for the one before (see `check_videos`).
         pad: (D,) the vision tower's output for padding, for heads that need it.
+
+    Raises:
+        ConfigError: A video without frames; the message names its row.
     """
 
     frames: Tensor
     mask: Tensor
     pad: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.mask.device.type == "cpu":
+            check_videos(self.mask)
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -81,9 +94,14 @@ class Head(nn.Module):
     A code is a tuple of tensors whose first axis counts the texts or the videos. The codes of one
     item never depend on its batch neighbours, its padding or the batch size. Codes of videos
     encoded with different K can be joined after `pad_codes`.
+
+    Attributes:
+        info: What it needs and offers with its options.
+        origin: Where its first weights came from, one phrase for the run's record.
     """
 
     info: HeadInfo
+    origin: str = "random weights"
 
     def encode_texts(self, texts: TextBatch) -> Code:
         """Returns the texts' part of the score; by default the normalised pooled text (N, D)."""
@@ -100,6 +118,45 @@ class Head(nn.Module):
     def similarity(self, texts: TextBatch, videos: VideoBatch) -> Tensor:
         """Returns (N, V) scores without the logit scale."""
         return self.score(self.encode_texts(texts), self.encode_videos(videos))
+
+    def score_pairs(
+        self, texts: Code, videos: Code, text_index: Tensor, video_index: Tensor
+    ) -> Tensor:
+        """Returns (P,) scores of chosen pairs, without computing those of the others.
+
+        Args:
+            texts: Codes of N texts.
+            videos: Codes of V videos.
+            text_index: (P,) int64, which text.
+            video_index: (P,) int64, which video.
+        """
+        if self.info.indexable:
+            return torch.cat(
+                [
+                    (texts[0][rows] * videos[0][columns]).sum(dim=-1)
+                    for rows, columns in zip(
+                        torch.split(text_index, _PAIRS_AT_ONCE),
+                        torch.split(video_index, _PAIRS_AT_ONCE),
+                        strict=True,
+                    )
+                ]
+            )
+        return self._score_pairs_by_text(texts, videos, text_index, video_index)
+
+    def _score_pairs_by_text(
+        self, texts: Code, videos: Code, text_index: Tensor, video_index: Tensor
+    ) -> Tensor:
+        """One row of scores per distinct text: no pair is computed that was not asked for."""
+        order = text_index.argsort(stable=True)
+        distinct, counts = torch.unique_consecutive(text_index[order], return_counts=True)
+        rows = [
+            self.score(select_code(texts, text[None]), select_code(videos, columns))[0]
+            for text, columns in zip(
+                distinct, torch.split(video_index[order], counts.tolist()), strict=True
+            )
+        ]
+        scores = torch.cat(rows) if rows else texts[0].new_zeros(0)
+        return scores[order.argsort()]
 
     def training_terms(self, texts: Code, videos: Code) -> Sequence[tuple[float, Tensor]]:
         """Returns the (N, V) scores that training pulls on, each with its weight in the loss."""
@@ -125,3 +182,79 @@ def masked_mean(frames: Tensor, mask: Tensor) -> Tensor:
     """Returns (V, D) means over valid frames; `frames` (V, K, D) must be finite everywhere."""
     weights = mask.to(frames.dtype)
     return torch.einsum("vkd,vk->vd", frames, weights) / weights.sum(1, keepdim=True).clamp_min(1)
+
+
+def select_code(code: Code, index: Tensor) -> Code:
+    """Returns the codes of the chosen texts or videos, in the order of `index` (M,) int64."""
+    return tuple(part[index] for part in code)
+
+
+def pad_codes(codes: Sequence[Code]) -> Code:
+    """Joins codes along the first axis; shorter ones are filled with zeros (masks with False).
+
+    Args:
+        codes: At least one; part i of each has the same number of axes.
+    """
+    return tuple(_pad_parts(parts) for parts in zip(*codes, strict=True))
+
+
+def _pad_parts(parts: Sequence[Tensor]) -> Tensor:
+    shape = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
+    padded = []
+    for part in parts:
+        missing = [large - size for large, size in zip(shape, part.shape[1:], strict=True)]
+        # functional.pad counts axes from the last one, and wants (before, after) for each.
+        widths = [width for amount in reversed(missing) for width in (0, amount)]
+        padded.append(functional.pad(part, widths) if any(missing) else part)
+    return torch.cat(padded)
+
+
+def check_videos(mask: Tensor) -> None:
+    """Refuses videos without frames.
+
+    Args:
+        mask: (V, K) bool.
+
+    Raises:
+        ConfigError: The message names the first such row; `empty_rows` gives all.
+    """
+    rows = empty_rows(mask)
+    if rows:
+        raise ConfigError(
+            f"the video in row {rows[0]} of the batch has no frames ({len(rows)} of {len(mask)} "
+            "rows are empty); a video needs at least 1. Leave it out of the ids"
+        )
+
+
+def empty_rows(mask: Tensor) -> list[int]:
+    """Returns the rows of a (V, K) bool mask in which nothing is True."""
+    rows: list[int] = (~mask.any(dim=1)).nonzero()[:, 0].tolist()
+    return rows
+
+
+def valid_tokens(texts: TextBatch) -> tuple[Tensor, Tensor]:
+    """Returns tokens (N, W, D) with zeros behind the end token, and their mask (N, W) bool.
+
+    Raises:
+        ConfigError: The batch has no tokens.
+    """
+    if texts.tokens is None or texts.token_mask is None:
+        raise ConfigError(
+            "this head reads text tokens, but the texts come as one vector each. Embed them with "
+            "tokens, or choose a head that needs the pooled text alone (see vtr heads)"
+        )
+    mask = texts.token_mask
+    return torch.where(mask[..., None], texts.tokens, 0.0), mask
+
+
+def check_option(valid: bool, name: str, value: object, allowed: str) -> None:
+    """Raises ConfigError where the value of a head's option is out of range.
+
+    Args:
+        valid: Whether it is in range.
+        name: Of the option.
+        value: What was given.
+        allowed: In words.
+    """
+    if not valid:
+        raise ConfigError(f"{name}={value} is out of range; allowed: {allowed}")

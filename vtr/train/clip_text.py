@@ -1,0 +1,74 @@
+"""What heads take from a backbone's CLIP: text layers, positions, a projection, the logit scale."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vtr.clip.backbone import Backbone
+from vtr.clip.openai_names import to_openai
+
+_BLOCK = "transformer.resblocks."
+_VISION_LAYER = re.compile(r"vision_model\.encoder\.layers\.[1-9]")
+
+
+@dataclass(frozen=True)
+class ClipText:
+    """Weights that heads start from, float32 on the CPU, under OpenAI's names.
+
+    Args:
+        positional_embedding: (77, D) the text tower's table of positions; D is its width.
+        blocks: The text layers in order: attn.in_proj_weight (3D, D), attn.in_proj_bias,
+            attn.out_proj.weight, attn.out_proj.bias, ln_1.weight, ln_1.bias, mlp.c_fc.weight
+            (4D, D), mlp.c_fc.bias, mlp.c_proj.weight (D, 4D), mlp.c_proj.bias, ln_2.weight,
+            ln_2.bias.
+        visual_projection: (vision width, embedding dim), or None.
+        logit_scale: Natural logarithm of the scale (CLIP: ln 100).
+    """
+
+    positional_embedding: Tensor
+    blocks: Sequence[Mapping[str, Tensor]]
+    visual_projection: Tensor | None
+    logit_scale: float
+
+    @property
+    def dim(self) -> int:
+        """D, the width of the text tower."""
+        return self.positional_embedding.shape[1]
+
+
+def clip_text(backbone: Backbone) -> ClipText | None:
+    """Returns the weights that heads start from, or None where the text tower is not CLIP's.
+
+    SigLIP's text tower has other parts: heads for it start from random weights.
+    """
+    if backbone.family != "clip":
+        return None
+    # All but one vision layer stay out: renaming copies, and they are most of the weights.
+    state = backbone.model.state_dict()
+    kept = {name: value for name, value in state.items() if not _VISION_LAYER.match(name)}
+    return clip_text_of(to_openai(kept))
+
+
+def clip_text_of(state: Mapping[str, Tensor]) -> ClipText:
+    """Returns the same from a state dict under OpenAI's names; other keys are ignored."""
+    layers: dict[int, dict[str, Tensor]] = {}
+    for name, value in state.items():
+        if name.startswith(_BLOCK):
+            index, _, parameter = name.removeprefix(_BLOCK).partition(".")
+            layers.setdefault(int(index), {})[parameter] = _own(value)
+    projection = state.get("visual.proj")
+    return ClipText(
+        positional_embedding=_own(state["positional_embedding"]),
+        blocks=[layers[index] for index in sorted(layers)],
+        visual_projection=None if projection is None else _own(projection),
+        logit_scale=float(state["logit_scale"]),
+    )
+
+
+def _own(value: Tensor) -> Tensor:
+    return value.detach().to("cpu", torch.float32, copy=True)

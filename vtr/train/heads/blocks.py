@@ -1,0 +1,224 @@
+"""The pre-norm transformer block that the temporal heads share.
+
+    x <- x + MHA(LN(x))
+    x <- x + c_proj(quickgelu(c_fc(LN(x))))        quickgelu(z) = z * sigmoid(1.702 z)
+
+Parameter names are those of CLIP's own blocks, so that CLIP's text layers copy straight in. Two
+things differ from CLIP: the epsilon of the layer norms (1e-12 inside the root, CLIP has 1e-5), and
+masked keys leave the softmax. Source: CLIP4Clip@508ffa3 and CLIP2Video@e941318, module_cross.py;
+both add -1e6 to masked scores in float32, which is the same as long as one key is valid.
+
+A block of width D has 12 D^2 + 13 D parameters and costs 24 D^2 + 4 K D FLOP per token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vtr.errors import ConfigError
+
+LAYER_NORM_EPSILON = 1e-12
+NUM_POSITIONS = 77
+"""Rows of CLIP's table of text positions, which the references copy for frames."""
+
+_HEAD_WIDTH = 64
+_ALL_MASKED_BIAS = -1e6
+_QUICK_GELU = 1.702
+_INIT_STD = 0.02
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with packed input projections, named as in nn.MultiheadAttention.
+
+    Args:
+        dim: D.
+        num_heads: Must divide D.
+    """
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
+        self.out_proj = nn.Linear(dim, dim)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+
+    def forward(self, tokens: Tensor, bias: Tensor | None, num_outputs: int | None) -> Tensor:
+        """Returns (B, num_outputs or K, D); `bias` broadcasts against (B, heads, K, K)."""
+        weight, offset, dim = self.in_proj_weight, self.in_proj_bias, tokens.shape[-1]
+        if num_outputs is None:
+            query, key, value = functional.linear(tokens, weight, offset).chunk(3, dim=-1)
+        else:
+            query = functional.linear(tokens[:, :num_outputs], weight[:dim], offset[:dim])
+            key, value = functional.linear(tokens, weight[dim:], offset[dim:]).chunk(2, dim=-1)
+        mixed = functional.scaled_dot_product_attention(
+            self._split(query), self._split(key), self._split(value), attn_mask=bias
+        )
+        projected: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
+        return projected
+
+    def _split(self, vectors: Tensor) -> Tensor:
+        return vectors.view(*vectors.shape[:2], self.num_heads, -1).transpose(1, 2)
+
+
+class Mlp(nn.Module):
+    """D -> width -> D with QuickGELU between."""
+
+    def __init__(self, dim: int, width: int) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(dim, width)
+        self.c_proj = nn.Linear(width, dim)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Returns the same shape."""
+        output: Tensor = self.c_proj(quick_gelu(self.c_fc(tokens)))
+        return output
+
+
+class Block(nn.Module):
+    """One layer.
+
+    Args:
+        dim: D.
+        num_heads: Must divide D.
+        mlp_width: Width of the MLP's hidden layer; CLIP has 4 D.
+    """
+
+    def __init__(self, dim: int, num_heads: int, mlp_width: int) -> None:
+        super().__init__()
+        self.attn = Attention(dim, num_heads)
+        self.ln_1 = nn.LayerNorm(dim, eps=LAYER_NORM_EPSILON)
+        self.mlp = Mlp(dim, mlp_width)
+        self.ln_2 = nn.LayerNorm(dim, eps=LAYER_NORM_EPSILON)
+
+    def forward(
+        self, tokens: Tensor, bias: Tensor | None = None, *, num_outputs: int | None = None
+    ) -> Tensor:
+        """Returns (B, num_outputs or K, D).
+
+        Args:
+            tokens: (B, K, D).
+            bias: Added to the attention scores, see `key_bias`.
+            num_outputs: Compute only the first so many tokens; all K remain keys.
+        """
+        kept = tokens if num_outputs is None else tokens[:, :num_outputs]
+        kept = kept + self.attn(self.ln_1(tokens), bias, num_outputs)
+        output: Tensor = kept + self.mlp(self.ln_2(kept))
+        return output
+
+
+class Transformer(nn.Module):
+    """A stack of blocks, without a norm at the end; parameters are `resblocks.{i}.*`.
+
+    Args:
+        dim: D.
+        num_layers: At least 1.
+        num_heads: Must divide D, see `choose_num_heads`.
+        mlp_ratio: Width of the MLPs in multiples of D.
+    """
+
+    def __init__(self, dim: int, *, num_layers: int, num_heads: int, mlp_ratio: int = 4) -> None:
+        super().__init__()
+        self.resblocks = nn.ModuleList(
+            Block(dim, num_heads, mlp_ratio * dim) for _ in range(num_layers)
+        )
+
+    def forward(
+        self, tokens: Tensor, mask: Tensor | None = None, *, num_outputs: int | None = None
+    ) -> Tensor:
+        """Returns (B, num_outputs or K, D).
+
+        Args:
+            tokens: (B, K, D), finite everywhere: a masked NaN would still spread.
+            mask: (B, K) bool, True where a token may be attended to; None means everywhere.
+            num_outputs: How many leading tokens are wanted; the last layer skips the others.
+        """
+        bias = None if mask is None else key_bias(mask, dtype=tokens.dtype)
+        *others, last = self.resblocks
+        for block in others:
+            tokens = block(tokens, bias)
+        output: Tensor = last(tokens, bias, num_outputs=num_outputs)
+        return output
+
+
+def quick_gelu(values: Tensor) -> Tensor:
+    """Returns z * sigmoid(1.702 z)."""
+    # silu(z) = z * sigmoid(z) is one kernel each way, the product written out is five.
+    return functional.silu(values * _QUICK_GELU) * (1 / _QUICK_GELU)
+
+
+def key_bias(mask: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Returns (B, 1, 1, K): what to add to the attention scores so that only valid keys count.
+
+    That is -inf for masked keys. Where a row has no valid key at all it is -1e6 for each, as in the
+    references: the softmax then runs over all keys, its scores rounded to multiples of 1/16.
+
+    Args:
+        mask: (B, K) bool.
+        dtype: Of the tokens.
+    """
+    some = mask.any(dim=1, keepdim=True)
+    masked = torch.where(some, -torch.inf, _ALL_MASKED_BIAS)
+    return torch.where(mask, 0.0, masked).to(dtype)[:, None, None, :]
+
+
+def choose_num_heads(dim: int, heads: int) -> int:
+    """Returns the number of attention heads.
+
+    Args:
+        dim: D.
+        heads: As set by the user; 0 means one per 64 dimensions, as CLIP has.
+
+    Raises:
+        ConfigError: It does not divide D.
+    """
+    if heads == 0:
+        return next(n for n in range(max(dim // _HEAD_WIDTH, 1), 0, -1) if dim % n == 0)
+    if dim % heads:
+        raise ConfigError(
+            f"heads={heads} does not divide the dimension {dim} of the features; "
+            f"allowed: {', '.join(str(n) for n in range(1, dim // 8 + 1) if dim % n == 0)}"
+        )
+    return heads
+
+
+def initialise_weights(module: nn.Module) -> None:
+    """Draws what CLIP does not provide as the references do: use with `head.apply`.
+
+    Linear layers and tables N(0, 0.02), biases 0. Packed attention projections keep their Xavier
+    draw, layer norms 1 and 0, recurrent layers torch's default.
+    """
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=_INIT_STD)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+def copy_blocks(target: Transformer, blocks: Sequence[Mapping[str, Tensor]]) -> int:
+    """Copies CLIP's first text layers into a stack and returns how many there were to copy.
+
+    Args:
+        target: Layers past the end of `blocks` keep their values.
+        blocks: Parameters of each layer under this module's names (`ClipText.blocks`).
+
+    Returns:
+        The number of layers copied; 0, and nothing changes, where the shapes differ.
+    """
+    pairs = list(zip(target.resblocks, blocks, strict=False))
+    for block, weights in pairs:
+        if any(weights[name].shape != own.shape for name, own in block.state_dict().items()):
+            return 0
+    for block, weights in pairs:
+        block.load_state_dict(dict(weights))
+    return len(pairs)
+
+
+def copy_rows(target: nn.Embedding, rows: Tensor) -> None:
+    """Copies as many leading rows of a table as both have; the widths must agree."""
+    count = min(len(target.weight), len(rows))
+    with torch.no_grad():
+        target.weight[:count] = rows[:count]

@@ -1,0 +1,37 @@
+"""Largest value of each dimension over the normalised frames: no parameters.
+
+    p_d = max over valid k of (f_k / |f_k|)_d,    score = <t / |t|, p / |p|>
+
+It is not the best frame's similarity; for that see attentionP with a small tau.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from vtr.train.heads.base import Code, Head, HeadInfo, VideoBatch, masked_frames, normalise
+
+INFO = HeadInfo(source="CLIP_video, sijiasiga/CLIP_video@91bcaf6, sim_header maxP")
+
+
+@dataclass(frozen=True)
+class Options:
+    """There is nothing to set."""
+
+
+class MaxPooling(Head):
+    """See the module."""
+
+    info = INFO
+
+    def encode_videos(self, videos: VideoBatch) -> Code:
+        """Returns one unit vector (V, D) per video."""
+        frames = normalise(masked_frames(videos))
+        return (normalise(frames.masked_fill(~videos.mask[..., None], -torch.inf).amax(dim=1)),)
+
+
+def build(dim: int, options: Options) -> Head:
+    """Returns the head for frames of size `dim`."""
+    return MaxPooling()

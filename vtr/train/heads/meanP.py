@@ -1,0 +1,43 @@
+"""Mean of the normalised frames: no parameters.
+
+    p = normalise(mean over valid k of f_k / |f_k|),    score = <t / |t|, p>
+
+Zero-shot retrieval is this head. A valid frame that is all zeros counts as zero and not as NaN.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vtr.train.heads.base import (
+    Code,
+    Head,
+    HeadInfo,
+    VideoBatch,
+    masked_frames,
+    masked_mean,
+    normalise,
+)
+
+INFO = HeadInfo(source="CLIP4Clip, ArrowLuo/CLIP4Clip@508ffa3, sim_header meanP")
+
+
+@dataclass(frozen=True)
+class Options:
+    """There is nothing to set."""
+
+
+class MeanPooling(Head):
+    """See the module."""
+
+    info = INFO
+
+    def encode_videos(self, videos: VideoBatch) -> Code:
+        """Returns one unit vector (V, D) per video."""
+        frames = normalise(masked_frames(videos))
+        return (normalise(masked_mean(frames, videos.mask)),)
+
+
+def build(dim: int, options: Options) -> Head:
+    """Returns the head for frames of size `dim`."""
+    return MeanPooling()
