@@ -45,6 +45,7 @@ class Dataset:
         windows: Video id to (start_seconds, end_seconds) for clips cut out of longer files.
         categories: Video id to category, where the dataset has categories.
         groups: Video id to a labelled group of test queries, where the dataset has them.
+        rivals: Video id to the one video that only the order of its frames tells from it.
         annotation_files: The files that were recognised and read.
     """
 
@@ -55,4 +56,42 @@ class Dataset:
     windows: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
     categories: Mapping[str, str] = field(default_factory=dict)
     groups: Mapping[str, str] = field(default_factory=dict)
+    rivals: Mapping[str, str] = field(default_factory=dict)
     annotation_files: tuple[Path, ...] = ()
+    queries: Mapping[str, tuple[Caption, ...]] = field(default_factory=dict)
+    file_stems: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What a reader says about its dataset before any file is read.
+
+    Args:
+        files: (name or pattern, what it is) of the annotation files that are recognised.
+        splits: Split name to the number of its videos as published, None where it is not fixed.
+        captions: Which captions are the queries of a split, in one line.
+        source: Where the files come from.
+    """
+
+    files: tuple[tuple[str, str], ...]
+    splits: Mapping[str, int | None]
+    captions: str
+    source: str
+
+
+def split_queries(dataset: Dataset, split: str) -> tuple[Caption, ...]:
+    """Returns the query captions of a split: `queries` where it has the split, else all captions.
+
+    Args:
+        dataset: From `load_dataset`.
+        split: One of `dataset.splits`.
+
+    Raises:
+        KeyError: The dataset has no such split.
+    """
+    members = set(dataset.splits[split])
+    own = dataset.queries.get(split)
+    if own is not None:
+        return own
+    return tuple(caption for caption in dataset.captions if caption.video_id in members)

@@ -54,6 +54,7 @@ def load(annotations: Path | None, videos: Path) -> Dataset:
         splits={split: members for split, members in splits.items() if members},
         categories={str(entry["id"]): str(entry["category"]) for entry in entries},
         groups={str(entry["id"]): str(entry["group"]) for entry in entries},
+        rivals={str(entry["id"]): str(entry["twin"]) for entry in entries if entry.get("twin")},
         annotation_files=(path,),
     )
 

@@ -1,0 +1,165 @@
+"""Protocols: what they declare, and the queries they come to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from vtr.datasets.base import Caption, Dataset
+from vtr.datasets.registry import dataset_names
+from vtr.errors import ConfigError, DatasetError, UnknownNameError
+from vtr.evaluate.protocol import (
+    Protocol,
+    default_protocol,
+    ids_digest,
+    load_protocol,
+    protocol_names,
+    queries,
+)
+
+
+def world(**changes: object) -> Dataset:
+    ids = tuple(f"v{i}" for i in range(40))
+    captions = tuple(
+        Caption(f"{video_id}-{n}", video_id, f"{video_id} caption {n}")
+        for n in range(2)
+        for video_id in ids
+    )
+    made = Dataset(
+        name="toy",
+        video_ids=ids,
+        captions=captions,
+        splits={"train": ids[:30], "test": ids[30:], "val": ids[28:32]},
+        categories={"v31": "sport"},
+        groups={"v30": "order"},
+        rivals={"v30": "v31", "v32": "v0"},
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def toy(**changes: object) -> Protocol:
+    made = Protocol("toy", "toy", "a toy", "test", "train", None, "all")
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", protocol_names())
+def test_every_protocol_declares_what_it_needs(name: str) -> None:
+    protocol = load_protocol(name)
+    assert protocol.name == name
+    assert protocol.dataset in dataset_names()
+    assert protocol.summary
+    assert protocol.source
+    assert protocol.test_split != protocol.train_split
+    if protocol.ids_sha256 is not None:
+        assert len(bytes.fromhex(protocol.ids_sha256)) == 32
+        assert protocol.num_videos
+        assert protocol.num_queries
+    assert default_protocol(protocol.dataset).dataset == protocol.dataset
+
+
+def test_the_fields_best_known_protocols_are_the_defaults() -> None:
+    assert default_protocol("msrvtt").name == "msrvtt-1kA"
+    assert default_protocol("demo").name == "demo"
+    with pytest.raises(UnknownNameError, match="Did you mean 'msrvtt-1kA'"):
+        load_protocol("msrvtt-1ka")
+    with pytest.raises(ConfigError, match="no protocol is defined on dataset 'nothing'"):
+        default_protocol("nothing")
+
+
+def test_queries_stand_together_by_video() -> None:
+    found = queries(toy(), world())
+    assert found.video_ids == tuple(f"v{i}" for i in range(30, 40))
+    assert found.text_ids[:4] == ("v30-0", "v30-1", "v31-0", "v31-1")
+    assert found.query_video.tolist() == [v for v in range(10) for _ in range(2)]
+    assert found.categories == {"v31": "sport"}
+    assert found.groups == {"v30": "order"}
+    assert found.rivals == {"v30": "v31"}
+    assert found.problems == ()
+
+
+def test_given_queries_replace_all_captions() -> None:
+    given = (Caption("x", "v35", "a given one"), Caption("y", "v34", "another"))
+    dataset = world(splits={"train": ("v0",), "test": ("v34", "v35")}, queries={"test": given})
+    found = queries(toy(captions="one", num_videos=2, num_queries=2), dataset)
+    assert found.text_ids == ("y", "x")
+    assert found.problems == ()
+
+
+def test_training_videos_never_meet_the_test_part_nor_the_validation_part() -> None:
+    dataset = world(splits={"train": tuple(f"v{i}" for i in range(35)), "test": ("v34", "v36")})
+    parts = {part: set(queries(toy(), dataset, part).video_ids) for part in ("train", "val")}
+    assert "v34" not in parts["train"] | parts["val"]
+    assert len(parts["val"]) == 2
+    assert not parts["train"] & parts["val"]
+    assert parts["train"] | parts["val"] == {f"v{i}" for i in range(34)}
+
+
+def test_held_out_videos_do_not_depend_on_the_order_of_the_split() -> None:
+    forward = queries(toy(), world(), "val", hold_out=0.2)
+    ids = tuple(f"v{i}" for i in range(29, -1, -1))
+    backward = queries(toy(), world(splits={"train": ids, "test": ("v39",)}), "val", hold_out=0.2)
+    assert forward.held_out
+    assert len(forward.video_ids) == 6
+    assert set(forward.video_ids) == set(backward.video_ids)
+
+
+def test_a_named_validation_split_loses_the_test_videos() -> None:
+    found = queries(toy(val_split="val"), world(), "val")
+    assert found.video_ids == ("v28", "v29")
+    assert not found.held_out
+    assert set(queries(toy(val_split="val"), world(), "train").video_ids) == {
+        f"v{i}" for i in range(28)
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"num_videos": 11}, "10 videos, the protocol has 11"),
+        ({"num_videos": 10, "ids_sha256": "0" * 64}, "the video ids are not the published ones"),
+        ({"num_queries": 21}, "20 queries, the protocol has 21"),
+        ({"num_queries": 20, "pairs_sha256": "0" * 64}, "not the published captions"),
+        ({"captions": "one"}, "more than one query for 10 videos"),
+    ],
+)
+def test_what_differs_from_the_declared_protocol_is_said(
+    changes: dict[str, object], problem: str
+) -> None:
+    found = queries(toy(**changes), world())
+    assert any(problem in said for said in found.problems)
+
+
+def test_the_published_lists_pass_their_own_digest() -> None:
+    ids = [f"v{i}" for i in range(30, 40)]
+    pairs = [f"{i} {i}-{n}" for i in ids for n in range(2)]
+    protocol = toy(
+        num_videos=10, num_queries=20, ids_sha256=ids_digest(ids), pairs_sha256=ids_digest(pairs)
+    )
+    assert queries(protocol, world()).problems == ()
+
+
+def test_videos_without_a_query_are_counted() -> None:
+    dataset = world()
+    spoken = tuple(c for c in dataset.captions if c.video_id != "v33")
+    assert "1 videos have no query" in queries(toy(), replace(dataset, captions=spoken)).problems
+
+
+def test_digest_changes_with_the_wording_the_owner_and_the_gallery() -> None:
+    base = queries(toy(), world())
+    worded = replace(base, texts=("other", *base.texts[1:]))
+    shorter = replace(base, video_ids=base.video_ids[:-1])
+    owned = replace(base, query_video=base.query_video[::-1].copy())
+    assert len({q.digest for q in (base, worded, shorter, owned)}) == 4
+    assert replace(base).digest == base.digest
+
+
+def test_wrong_datasets_and_missing_splits_are_named() -> None:
+    with pytest.raises(ConfigError, match="is defined on dataset 'toy'; this workspace holds 'x'"):
+        queries(toy(), world(name="x"))
+    with pytest.raises(DatasetError, match=r"needs the split 'paper' .* Splits found: test, train"):
+        queries(toy(test_split="paper"), world())
+    with pytest.raises(DatasetError, match="no caption describes any of the 10 videos"):
+        queries(toy(), world(captions=()))
+    with pytest.raises(ConfigError, match="names no training videos"):
+        queries(toy(train_split=None), world(), "train")

@@ -1,0 +1,266 @@
+"""What a protocol is, and the queries and videos it comes to on a given dataset."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vtr.datasets.base import Caption, Dataset
+from vtr.errors import ConfigError, DatasetError
+from vtr.evaluate import protocols
+from vtr.plugins import load_plugin, plugin_names
+
+CaptionPolicy = Literal["one", "all", "paragraph"]
+Part = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One way of the field to count, declared with what it must come to.
+
+    Args:
+        name: Option name.
+        dataset: Whose videos and captions.
+        summary: One line for people.
+        test_split: The gallery, and whose captions are the queries.
+        train_split: What may be trained on; None where the protocol names nothing.
+        val_split: What the best epoch may be chosen on; None where the protocol names nothing: then
+            a part of the training videos is held out.
+        captions: "one" given sentence per video, "all" captions of a video each a query of its
+            own, or all of a video's sentences as one "paragraph".
+        num_videos: How many the gallery has; None where it depends on the user's files.
+        num_queries: How many queries; likewise.
+        ids_sha256: Of the gallery's sorted ids, joined by newlines; None where no list is public.
+        pairs_sha256: Of the sorted "video_id caption_id" lines; None where captions have no
+            published ids.
+        source: Where the protocol comes from.
+    """
+
+    name: str
+    dataset: str
+    summary: str
+    test_split: str
+    train_split: str | None
+    val_split: str | None
+    captions: CaptionPolicy
+    num_videos: int | None = None
+    num_queries: int | None = None
+    ids_sha256: str | None = None
+    pairs_sha256: str | None = None
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class QuerySet:
+    """Q queries over V videos, as one part of a protocol has them.
+
+    Args:
+        protocol: Name of the protocol.
+        part: "train", "val" or "test".
+        video_ids: V ids, the gallery, sorted by their first appearance in the dataset.
+        texts: Q captions; those of one video stand together, in the order of `video_ids`.
+        text_ids: Q caption ids.
+        query_video: (Q,) int64, ascending: the video that each query describes.
+        categories: Video id to category, where known.
+        groups: Video id to the labelled group of its queries, where the dataset has groups.
+        rivals: Video id to the one video that is told apart from it by order alone.
+        problems: How this differs from what the protocol declares; empty: as published.
+        held_out: True for a "val" part that was cut out of the training videos.
+    """
+
+    protocol: str
+    part: Part
+    video_ids: tuple[str, ...]
+    texts: tuple[str, ...]
+    text_ids: tuple[str, ...]
+    query_video: NDArray[np.int64]
+    categories: Mapping[str, str] = field(default_factory=dict)
+    groups: Mapping[str, str] = field(default_factory=dict)
+    rivals: Mapping[str, str] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+    held_out: bool = False
+
+    def __post_init__(self) -> None:
+        if not len(self.texts) == len(self.text_ids) == len(self.query_video):
+            raise ValueError("texts, text_ids and query_video differ in length")
+
+    @property
+    def digest(self) -> str:
+        """sha256 over the gallery and every query with its video: equal means comparable."""
+        whole = hashlib.sha256()
+        for video_id in self.video_ids:
+            whole.update(f"v\0{video_id}\n".encode("utf-8", "surrogatepass"))
+        for owner, text in zip(self.query_video.tolist(), self.texts, strict=True):
+            whole.update(f"q\0{owner}\0{text}\n".encode("utf-8", "surrogatepass"))
+        return whole.hexdigest()
+
+
+def protocol_names() -> list[str]:
+    """Returns the names of all protocols."""
+    return plugin_names(protocols)
+
+
+def load_protocol(name: str) -> Protocol:
+    """Returns a protocol by its option name.
+
+    Raises:
+        UnknownNameError: No such protocol.
+    """
+    found: Protocol = load_plugin(protocols, name, kind="protocol").PROTOCOL
+    return found
+
+
+def default_protocol(dataset: str) -> Protocol:
+    """Returns the protocol to use where none is named: the dataset's most used one.
+
+    Raises:
+        ConfigError: No protocol is defined on this dataset.
+    """
+    preferred = {"msrvtt": "msrvtt-1kA", "vatex": "vatex-1k5"}
+    fitting = [name for name in protocol_names() if load_protocol(name).dataset == dataset]
+    if not fitting:
+        raise ConfigError(
+            f"no protocol is defined on dataset {dataset!r}. Known protocols: "
+            f"{', '.join(protocol_names())}; a new one is one file in vtr/evaluate/protocols"
+        )
+    wanted = preferred.get(dataset, fitting[0])
+    return load_protocol(wanted if wanted in fitting else fitting[0])
+
+
+def ids_digest(lines: Iterable[str]) -> str:
+    """Returns the sha256 of the sorted lines, joined by newlines, as protocols declare it."""
+    return hashlib.sha256("\n".join(sorted(lines)).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def queries(
+    protocol: Protocol, dataset: Dataset, part: Part = "test", *, hold_out: float = 0.05
+) -> QuerySet:
+    """Returns the queries and the gallery of one part of a protocol.
+
+    Args:
+        protocol: From `load_protocol`.
+        dataset: Read by the reader that the protocol names.
+        part: "test", "train" or "val". Training videos never include a video of the test part or
+            of the validation part. Where the protocol names no validation split, a share of the
+            training videos is held out, chosen by a digest of their ids: the same videos on every
+            machine, whatever the seed.
+        hold_out: That share, 0 to 1.
+
+    Raises:
+        DatasetError: The dataset lacks the split or its captions.
+        ConfigError: Another dataset, or a protocol without training videos.
+    """
+    if dataset.name != protocol.dataset:
+        raise ConfigError(
+            f"protocol {protocol.name!r} is defined on dataset {protocol.dataset!r}; this "
+            f"workspace holds {dataset.name!r}. Protocols for it: "
+            f"{', '.join(n for n in protocol_names() if load_protocol(n).dataset == dataset.name)}"
+        )
+    test = _members(protocol, dataset, protocol.test_split)
+    if part == "test":
+        return _query_set(protocol, dataset, part, split=protocol.test_split, members=test)
+    if protocol.train_split is None:
+        raise ConfigError(
+            f"protocol {protocol.name!r} names no training videos; train with another protocol of "
+            f"{dataset.name!r} or give the captions a split column"
+        )
+    train, val = _train_and_val(protocol, dataset, set(test), hold_out)
+    if part == "val":
+        split = protocol.val_split or protocol.train_split
+        return _query_set(
+            protocol, dataset, part, split=split, members=val, held_out=not protocol.val_split
+        )
+    return _query_set(protocol, dataset, part, split=protocol.train_split, members=train)
+
+
+def _train_and_val(
+    protocol: Protocol, dataset: Dataset, test: set[str], hold_out: float
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    train = [i for i in _members(protocol, dataset, str(protocol.train_split)) if i not in test]
+    if protocol.val_split is not None and dataset.splits.get(protocol.val_split):
+        named = _members(protocol, dataset, protocol.val_split)
+        val = tuple(video_id for video_id in named if video_id not in test)
+    else:
+        count = max(1, round(hold_out * len(train))) if len(train) > 1 else 0
+        val = tuple(sorted(train, key=_lot)[:count])
+    return tuple(video_id for video_id in train if video_id not in set(val)), val
+
+
+def _lot(video_id: str) -> str:
+    return hashlib.sha256(f"held out\0{video_id}".encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _members(protocol: Protocol, dataset: Dataset, split: str) -> tuple[str, ...]:
+    members = dataset.splits.get(split, ())
+    if not members:
+        raise DatasetError(
+            f"protocol {protocol.name!r} needs the split {split!r} of dataset {dataset.name!r}, "
+            f"which the annotation files do not give. Splits found: "
+            f"{', '.join(sorted(dataset.splits)) or 'none'}; see `vtr data show {dataset.name}`"
+        )
+    return members
+
+
+def _query_set(
+    protocol: Protocol,
+    dataset: Dataset,
+    part: Part,
+    *,
+    split: str,
+    members: tuple[str, ...],
+    held_out: bool = False,
+) -> QuerySet:
+    place = {video_id: v for v, video_id in enumerate(dict.fromkeys(members))}
+    asked = dataset.queries.get(split, dataset.captions)
+    chosen = sorted(
+        (caption for caption in asked if caption.video_id in place),
+        key=lambda caption: place[caption.video_id],  # stable: the files' order within a video
+    )
+    if not chosen:
+        raise DatasetError(
+            f"no caption describes any of the {len(place)} videos of split {split!r} of dataset "
+            f"{dataset.name!r}; give the annotation files with --annotations"
+        )
+    problems = _problems(protocol, place, chosen) if part == "test" else ()
+    return QuerySet(
+        protocol=protocol.name,
+        part=part,
+        video_ids=tuple(place),
+        texts=tuple(caption.text for caption in chosen),
+        text_ids=tuple(caption.id for caption in chosen),
+        query_video=np.array([place[caption.video_id] for caption in chosen], dtype=np.int64),
+        categories={i: dataset.categories[i] for i in place if i in dataset.categories},
+        groups={i: dataset.groups[i] for i in place if i in dataset.groups},
+        rivals={i: r for i, r in dataset.rivals.items() if i in place and r in place},
+        problems=problems,
+        held_out=held_out,
+    )
+
+
+def _problems(protocol: Protocol, members: Iterable[str], chosen: list[Caption]) -> tuple[str, ...]:
+    """Returns how the queries differ from what the protocol declares, in words."""
+    ids = list(members)
+    found = []
+    if protocol.num_videos is not None and len(ids) != protocol.num_videos:
+        found.append(f"{len(ids):,} videos, the protocol has {protocol.num_videos:,}")
+    elif protocol.ids_sha256 is not None and ids_digest(ids) != protocol.ids_sha256:
+        found.append("the video ids are not the published ones")
+    if protocol.num_queries is not None and len(chosen) != protocol.num_queries:
+        found.append(f"{len(chosen):,} queries, the protocol has {protocol.num_queries:,}")
+    elif protocol.pairs_sha256 is not None:
+        pairs = (f"{caption.video_id} {caption.id}" for caption in chosen)
+        if ids_digest(pairs) != protocol.pairs_sha256:
+            found.append("the queries are not the published captions")
+    counts = Counter(caption.video_id for caption in chosen)
+    silent = len(ids) - len(counts)
+    if silent:
+        found.append(f"{silent:,} videos have no query")
+    if protocol.captions != "all" and max(counts.values()) > 1:
+        found.append(f"more than one query for {sum(c > 1 for c in counts.values()):,} videos")
+    return tuple(found)

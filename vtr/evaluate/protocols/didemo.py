@@ -1,0 +1,16 @@
+"""DiDeMo, paragraphs."""
+
+from vtr.evaluate.protocol import Protocol
+
+PROTOCOL = Protocol(
+    name="didemo",
+    dataset="didemo",
+    summary="paragraph retrieval: 1,004 videos, all descriptions of one as one query",
+    test_split="test",
+    train_split="train",
+    val_split="val",
+    captions="paragraph",
+    num_videos=1_004,
+    num_queries=1_004,
+    source="Hendricks et al. 2017; paragraphs as in Liu et al. 2019 (CE) and CLIP4Clip @508ffa3",
+)

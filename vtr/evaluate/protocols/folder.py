@@ -1,0 +1,14 @@
+"""A folder of your own."""
+
+from vtr.evaluate.protocol import Protocol
+
+PROTOCOL = Protocol(
+    name="folder",
+    dataset="folder",
+    summary="your own videos and captions: every caption of the test split a query",
+    test_split="test",
+    train_split="train",
+    val_split="val",
+    captions="all",
+    source="the captions file of the folder",
+)

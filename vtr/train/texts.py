@@ -1,0 +1,122 @@
+"""Text features: captions embedded once by the frozen text tower and kept beside the cache."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
+
+from vtr.clip.backbone import Backbone
+from vtr.clip.tokens import embed_tokens
+from vtr.files import publish
+
+FOLDER = "texts"
+
+
+@dataclass(frozen=True)
+class TextFeatures:
+    """N captions as the text tower sees them.
+
+    Args:
+        ids: N caption ids.
+        pooled: (N, D) float32, not normalised.
+        num_truncated: How many captions lost their tail.
+        tokens: (R, D) float16 token embeddings, text after text, or None.
+        token_offsets: (N+1,) int64; text n has rows token_offsets[n] to token_offsets[n + 1].
+    """
+
+    ids: tuple[str, ...]
+    pooled: NDArray[np.float32]
+    num_truncated: int = 0
+    tokens: NDArray[np.float16] | None = None
+    token_offsets: NDArray[np.int64] | None = None
+
+    def __post_init__(self) -> None:
+        if self.pooled.ndim != 2 or len(self.pooled) != len(self.ids):
+            raise ValueError(f"{len(self.ids)} ids for pooled texts of shape {self.pooled.shape}")
+        if (self.tokens is None) != (self.token_offsets is None):
+            raise ValueError("tokens and token_offsets come together")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def embed_texts(
+    backbone: Backbone,
+    texts: Sequence[str],
+    *,
+    ids: Sequence[str] | None = None,
+    cache: Path | None = None,
+    tokens: bool = False,
+) -> TextFeatures:
+    """Returns the features of captions, from the cache where these very captions are in it.
+
+    Args:
+        backbone: Whose text tower to use.
+        texts: N captions.
+        ids: Their ids; by default their places as text.
+        cache: Folder to keep the features in (the feature store); None keeps nothing. A file there
+            is named by a digest of the model's weights, its text rules and every caption, so that
+            another model or another wording never meets old numbers.
+        tokens: Also the token embeddings. They are never written: computed they cost seconds,
+            stored they take gigabytes (180,000 captions: about 2 GB).
+
+    Raises:
+        StoreWriteError: The file system refused.
+        ModelError: `tokens` of a tower that has none in the shared space.
+    """
+    names = tuple(ids) if ids is not None else tuple(map(str, range(len(texts))))
+    path = None if cache is None else cache / FOLDER / f"{_digest(backbone, texts)}.safetensors"
+    kept = None if path is None else _read(path, shape=(len(texts), backbone.embedding_dim))
+    if kept is None:
+        embedded = backbone.encode_texts(texts)
+        kept = embedded.embeddings, embedded.num_truncated
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            publish(path, _bytes(*kept))
+    found = embed_tokens(backbone, texts) if tokens else None
+    return TextFeatures(
+        names,
+        kept[0],
+        kept[1],
+        None if found is None else found.rows,
+        None if found is None else found.offsets,
+    )
+
+
+def _digest(backbone: Backbone, texts: Sequence[str]) -> str:
+    described = backbone.describe()
+    digest = hashlib.sha256()
+    for part in (
+        described["weights_sha256"],
+        described["compute_dtype"],
+        backbone.family,
+        str(backbone.tokeniser.max_length),
+        *texts,
+    ):
+        piece = part.encode("utf-8", "surrogatepass")
+        digest.update(len(piece).to_bytes(8, "little") + piece)
+    return digest.hexdigest()[:24]
+
+
+def _bytes(pooled: NDArray[np.float32], num_truncated: int) -> bytes:
+    return save_arrays({"pooled": pooled, "num_truncated": np.array([num_truncated], np.int64)})
+
+
+def _read(path: Path, *, shape: tuple[int, int]) -> tuple[NDArray[np.float32], int] | None:
+    """Returns what the file holds; None where it is absent or damaged (then it is made anew)."""
+    try:
+        arrays = load_arrays(path.read_bytes())
+    except (OSError, SafetensorError):
+        return None
+    pooled = arrays.get("pooled")
+    if pooled is None or pooled.shape != shape or pooled.dtype != np.float32:
+        return None
+    return pooled, int(arrays["num_truncated"][0])
