@@ -1,0 +1,184 @@
+"""Retrieval numbers from ranks: recall, median and mean rank, MRR, average precision.
+
+Everything that is a share is in percent; ranks count from 1. Under ties a number is its mean over
+all orders of the tied items (expected), and beside it the best and the worst of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vtr.errors import ConfigError
+from vtr.evaluate.ranks import Counts, Ranks, RetrievalRanks, Scores
+
+DEFAULT_KS = (1, 5, 10)
+SUMMARY_KS = (1, 5, 10)  # what GeoMean and SumR combine, whichever k are asked for
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class RetrievalMetrics:
+    """The numbers of one evaluation, by keys such as "t2v/R@1".
+
+    R@k, MRR, GeoMean and SumR in percent (SumR up to 300); MedR and MeanR are ranks from 1.
+
+    Args:
+        expected: Ties by expectation: the headline.
+        optimistic: Every tie in favour of the correct item.
+        pessimistic: Every tie against it.
+        num_queries: By direction: over how many queries.
+    """
+
+    expected: Mapping[str, float]
+    optimistic: Mapping[str, float]
+    pessimistic: Mapping[str, float]
+    num_queries: Mapping[str, int]
+
+
+def retrieval_metrics(
+    ranks: RetrievalRanks | Mapping[str, Ranks], ks: Sequence[int] = DEFAULT_KS
+) -> RetrievalMetrics:
+    """Returns all numbers of all directions.
+
+    MedR is the median of the expected ranks (better + (tied + 1) / 2), the mean of the two middle
+    ones where their count is even. One correct item per query makes mean average precision equal
+    to MRR, so only MRR is given; where several are correct (v2t) the ranks know the first alone,
+    and `average_precision` needs the scores.
+
+    Args:
+        ranks: An evaluation's, or ranks by direction.
+        ks: Each at least 1.
+
+    Raises:
+        ConfigError: A k below 1.
+    """
+    named = ranks.directions if isinstance(ranks, RetrievalRanks) else ranks
+    expected: dict[str, float] = {}
+    optimistic: dict[str, float] = {}
+    pessimistic: dict[str, float] = {}
+    for direction, rows in named.items():
+        sure = (_untied(rows, rows.optimistic), _untied(rows, rows.pessimistic))
+        sides = ((expected, rows), (optimistic, sure[0]), (pessimistic, sure[1]))
+        for side, side_ranks in sides:
+            numbers = summary(side_ranks, ks)
+            side.update({f"{direction}/{name}": value for name, value in numbers.items()})
+    counts = {direction: len(rows) for direction, rows in named.items()}
+    return RetrievalMetrics(expected, optimistic, pessimistic, counts)
+
+
+def summary(ranks: Ranks, ks: Sequence[int] = DEFAULT_KS) -> dict[str, float]:
+    """Returns the expected numbers of one direction: R@k, MedR, MeanR, MRR, GeoMean, SumR.
+
+    Raises:
+        ConfigError: A k below 1.
+    """
+    check_ks(ks)
+    numbers = {f"R@{k}": 100 * float(hits(ranks, k).mean()) for k in ks}
+    numbers["MedR"] = float(np.median(ranks.expected))
+    numbers["MeanR"] = float(ranks.expected.mean())
+    numbers["MRR"] = 100 * float(reciprocal_ranks(ranks).mean())
+    recalls = [100 * float(hits(ranks, k).mean()) for k in SUMMARY_KS]
+    return numbers | {name: float(value) for name, value in combined(np.array(recalls)).items()}
+
+
+def combined(recalls: Values) -> dict[str, Values]:
+    """Returns GeoMean and SumR of R@1, R@5, R@10 along the last axis."""
+    product, total = np.prod(recalls, axis=-1), np.sum(recalls, axis=-1)
+    return {"GeoMean": np.asarray(np.cbrt(product)), "SumR": np.asarray(total)}
+
+
+def check_ks(ks: Sequence[int]) -> None:
+    """Refuses recall depths below 1.
+
+    Raises:
+        ConfigError: Naming the depth.
+    """
+    for k in ks:
+        if k < 1:
+            raise ConfigError(f"R@{k} means nothing; k must be 1 or more, such as 1, 5, 10")
+
+
+def hits(ranks: Ranks, k: int) -> Values:
+    """(Q,) the chance, 0 to 1, that the first correct item is among the first k.
+
+    k - better of the tied items fit. With one correct among them that is (k - better) / tied;
+    with c correct, one minus the chance that all c stay outside (hypergeometric).
+    """
+    room = np.clip(k - ranks.better, 0, ranks.tied)
+    chance = room / ranks.tied
+    several = np.flatnonzero((ranks.num_correct > 1) & (room > 0))
+    room, tied, correct = room[several], ranks.tied[several], ranks.num_correct[several]
+    outside = np.ones(len(several))
+    for taken in range(int(room.max(initial=0))):
+        inside = taken < room
+        left = np.maximum(tied - correct - taken, 0) / np.maximum(tied - taken, 1)
+        outside[inside] *= left[inside]
+    chance[several] = 1 - outside
+    return chance
+
+
+def reciprocal_ranks(ranks: Ranks) -> Values:
+    """(Q,) the mean of 1 / rank of the first correct item over all orders of the tied."""
+    harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, ranks.num_candidates + 1))])
+    mean = (harmonic[ranks.better + ranks.tied] - harmonic[ranks.better]) / ranks.tied
+    several = np.flatnonzero(ranks.num_correct > 1)
+    if len(several):
+        rows = np.stack([ranks.better, ranks.tied, ranks.num_correct], axis=1)[several]
+        kinds, which = np.unique(rows, axis=0, return_inverse=True)
+        values = np.array([_first_of_several(*kind) for kind in kinds.tolist()])
+        mean[several] = values[which.reshape(-1)]
+    return np.asarray(mean)
+
+
+def _first_of_several(better: int, tied: int, correct: int) -> float:
+    """E[1 / rank]; the chance that places 1..j hold no correct item falls by one factor per j."""
+    taken = np.arange(tied - correct + 1)
+    none_before = np.concatenate([[1.0], np.cumprod((tied - correct - taken) / (tied - taken))])
+    first_here = none_before[:-1] - none_before[1:]
+    return float(np.sum(first_here / (better + taken + 1)))
+
+
+def average_precision(scores: Scores, relevant: NDArray[np.bool_]) -> Values:
+    """(Q,) average precision of rows with any number of correct items, expected over ties.
+
+    Within n tied items of which r are correct, after s items of which R are correct, each place i
+    is correct with chance r / n and then has R + 1 + (i - 1)(r - 1)/(n - 1) correct items up to
+    itself on average (McSherry and Najork, ECIR 2008).
+
+    Args:
+        scores: (Q, C) float32 or float64, without NaN.
+        relevant: (Q, C) the correct items, at least one per row.
+
+    Returns:
+        0 to 1.
+    """
+    if scores.shape != relevant.shape or not bool(relevant.any(axis=1).all()):
+        raise ValueError(
+            f"scores {scores.shape} and relevant {relevant.shape} must agree, with a correct item "
+            "in every row"
+        )
+    return np.array(
+        [_row_precision(row, marks) for row, marks in zip(scores, relevant, strict=True)]
+    )
+
+
+def _row_precision(scores: Scores, relevant: NDArray[np.bool_]) -> float:
+    order = np.argsort(-scores, kind="stable")
+    ordered, marks = scores[order], relevant[order].astype(np.int64)
+    group = np.concatenate([[0], np.cumsum(ordered[1:] != ordered[:-1])])
+    size = np.bincount(group)[group]
+    correct = np.bincount(group, weights=marks)[group]
+    starts = np.flatnonzero(np.concatenate([[True], group[1:] != group[:-1]]))
+    place = np.arange(len(scores)) - starts[group]  # from 0 within the tied
+    before = np.concatenate([[0], np.cumsum(marks)])[starts[group]]
+    others = place * (correct - 1) / np.maximum(size - 1, 1)
+    precision = (before + 1 + others) / np.arange(1, len(scores) + 1)
+    return float(np.sum(correct / size * precision) / marks.sum())
+
+
+def _untied(ranks: Ranks, rank: Counts) -> Ranks:
+    return Ranks(rank - 1, np.ones_like(rank), ranks.num_candidates)
