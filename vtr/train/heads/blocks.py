@@ -222,3 +222,29 @@ def copy_rows(target: nn.Embedding, rows: Tensor) -> None:
     count = min(len(target.weight), len(rows))
     with torch.no_grad():
         target.weight[:count] = rows[:count]
+
+
+def describe_copy(target: Transformer, num_copied: int) -> str:
+    """Returns the phrase for `Head.origin` after `copy_blocks`."""
+    total = len(target.resblocks)
+    if not num_copied:
+        return "CLIP's text positions, random layers: CLIP's have another MLP width"
+    rest = f", the other {total - num_copied} layers random" if num_copied < total else ""
+    return f"CLIP's text positions and first {num_copied} text layers{rest}"
+
+
+def check_positions(num_frames: int, allowed: int) -> None:
+    """Refuses more frames than the table of positions has rows.
+
+    Args:
+        num_frames: K of the batch, padding included.
+        allowed: Largest K.
+
+    Raises:
+        ConfigError: Too many.
+    """
+    if num_frames > allowed:
+        raise ConfigError(
+            f"{num_frames} frames per video, but this head has positions for {allowed}; "
+            f"use fewer frames, or give the head more with positions=N"
+        )

@@ -1,0 +1,97 @@
+"""Mean of the frames weighted by their similarity to the text: no parameters.
+
+    a_k = softmax over valid k of (<t^, f^_k> / tau),  v = sum a_k f_k,  score = <t^, v / |v|>
+
+Known as query scoring (Bain et al., arXiv 2205.08508). tau towards 0 is the best frame, a large tau
+the mean of the raw frames. It works without training as well as in the training loss. v itself is
+never formed: <t^, v> and |v|^2 follow from the inner products, so a pair costs K of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vtr.train.heads.base import Code, Head, HeadInfo, VideoBatch, check_option, masked_frames
+
+INFO = HeadInfo(
+    indexable=False,
+    cost="K inner products",
+    source="query scoring, Bain et al., A CLIP-Hitchhiker's Guide, arXiv 2205.08508",
+)
+
+_SMALLEST_NORM = 1e-8
+_PAIRS_AT_ONCE = 1 << 13
+
+
+@dataclass(frozen=True)
+class Options:
+    """What users may set.
+
+    Args:
+        tau: Temperature of the softmax over frames, of cosines.
+    """
+
+    tau: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_option(0.0001 <= self.tau <= 10000, "tau", self.tau, "0.0001 to 10000")
+
+
+class AttentionPooling(Head):
+    """See the module.
+
+    Args:
+        tau: Temperature.
+    """
+
+    info = INFO
+
+    def __init__(self, tau: float) -> None:
+        super().__init__()
+        self.tau = tau
+
+    def encode_videos(self, videos: VideoBatch) -> Code:
+        """Returns frames (V, K, D), their inner products (V, K, K) and the mask (V, K) bool."""
+        frames = masked_frames(videos)
+        return frames, frames @ frames.mT, videos.mask
+
+    def score(self, texts: Code, videos: Code) -> Tensor:
+        """Returns (N, V) cosines."""
+        frames, gram, mask = videos
+        products = torch.einsum("nd,vkd->nvk", texts[0], frames)
+        return self._pool(products, gram, mask)
+
+    def score_pairs(
+        self, texts: Code, videos: Code, text_index: Tensor, video_index: Tensor
+    ) -> Tensor:
+        """Returns (P,) cosines of chosen pairs, see `Head.score_pairs`."""
+        frames, gram, mask = videos
+        scores = [texts[0].new_zeros(0)]
+        for rows, columns in zip(
+            torch.split(text_index, _PAIRS_AT_ONCE),
+            torch.split(video_index, _PAIRS_AT_ONCE),
+            strict=True,
+        ):
+            products = torch.einsum("pd,pkd->pk", texts[0][rows], frames[columns])
+            scores.append(self._pool(products, gram[columns], mask[columns]))
+        return torch.cat(scores)
+
+    def _pool(self, products: Tensor, gram: Tensor, mask: Tensor) -> Tensor:
+        """From <t^, f_k> (..., K), <f_j, f_k> and the mask to the score (...)."""
+        norms = _root(gram.diagonal(dim1=-2, dim2=-1))
+        logits = (products / (norms * self.tau)).masked_fill(~mask, -torch.inf)
+        weights = logits.softmax(dim=-1)
+        squares = torch.einsum("...j,...jk,...k->...", weights, gram, weights)
+        return (weights * products).sum(dim=-1) / _root(squares)
+
+
+def _root(squares: Tensor) -> Tensor:
+    return squares.clamp_min(_SMALLEST_NORM**2).sqrt()
+
+
+def build(dim: int, options: Options) -> Head:
+    """Returns the head for frames of size `dim`."""
+    return AttentionPooling(options.tau)

@@ -1,0 +1,230 @@
+"""A transformer that reads the text and the frames together: one forward pass per pair.
+
+    z = blocks([t; f_1 .. f_K] + positions),   score = w . quickgelu(W LN(z_0) + b) + c
+
+Blocks as in `vtr.train.heads.blocks`; neither the inputs nor the score are normalised and no logit
+scale applies. Layers and positions start as copies of CLIP's first text layers. 12,913,153
+parameters at D = 512, and about 0.27 GFLOP per pair with 12 frames: a full matrix of 1,000 x 1,000
+costs 270 TFLOP, so re-rank (`--rerank`) what a cheap head found. The reference computes the last
+layer for all tokens, of which only the first is read: 0.33 GFLOP.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from vtr.train.clip_text import ClipText
+from vtr.train.heads.base import (
+    Code,
+    Head,
+    HeadInfo,
+    TextBatch,
+    VideoBatch,
+    check_option,
+    masked_frames,
+)
+from vtr.train.heads.blocks import (
+    LAYER_NORM_EPSILON,
+    NUM_POSITIONS,
+    Transformer,
+    check_positions,
+    choose_num_heads,
+    copy_blocks,
+    copy_rows,
+    describe_copy,
+    initialise_weights,
+    quick_gelu,
+)
+
+INFO = HeadInfo(
+    needs_order=True,
+    indexable=False,
+    scaled=False,
+    cost="a transformer over K + 1 tokens",
+    source="CLIP4Clip, ArrowLuo/CLIP4Clip@508ffa3, sim_header tightTransf",
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What users may set.
+
+    Args:
+        layers: Blocks.
+        heads: Attention heads; 0 means D // 64.
+        mlp_ratio: Width of the MLPs in multiples of D; CLIP's weights fit 4 alone.
+        positions: Largest number of frames plus one.
+        dropout: Of the tokens with their positions, while training.
+        pairs: How many pairs are computed at once; bounds the memory, never changes a score.
+    """
+
+    layers: int = 4
+    heads: int = 0
+    mlp_ratio: int = 4
+    positions: int = NUM_POSITIONS
+    dropout: float = 0.1
+    pairs: int = 512
+
+    def __post_init__(self) -> None:
+        check_option(1 <= self.layers <= 48, "layers", self.layers, "1 to 48")
+        check_option(self.heads >= 0, "heads", self.heads, "a divisor of D, or 0 for D // 64")
+        check_option(1 <= self.mlp_ratio <= 16, "mlp_ratio", self.mlp_ratio, "1 to 16")
+        check_option(2 <= self.positions <= 4096, "positions", self.positions, "2 to 4096")
+        check_option(0 <= self.dropout < 1, "dropout", self.dropout, "0 to below 1")
+        check_option(1 <= self.pairs <= 1 << 20, "pairs", self.pairs, "1 to 1048576")
+
+
+def estimate_flops_per_pair(dim: int, num_frames: int, options: Options) -> int:
+    """Returns the floating point operations of one forward pass over one pair.
+
+    Counts matrix products only, a multiplication and an addition as two: per layer the
+    projections of queries, keys, values and outputs, the MLP and the attention itself, in the last
+    layer for the one token that is read. Training costs four times as much where a batch is larger
+    than `options.pairs` (the forward pass runs twice), else three times.
+
+    >>> round(estimate_flops_per_pair(512, 12, Options()) / 1e9, 3)
+    0.267
+    """
+    tokens = num_frames + 1
+
+    def layer(outputs: int) -> int:
+        # Keys and values for all tokens; queries, projections and MLP for the wanted ones.
+        weights = 2 * tokens + (2 + 2 * options.mlp_ratio) * outputs
+        return 2 * weights * dim**2 + 4 * outputs * tokens * dim
+
+    return (options.layers - 1) * layer(tokens) + layer(1) + 2 * dim**2 + 2 * dim
+
+
+class Embeddings(nn.Module):
+    """The table of positions, under the reference's name."""
+
+    def __init__(self, positions: int, dim: int) -> None:
+        super().__init__()
+        self.position_embeddings = nn.Embedding(positions, dim)
+
+
+class Pooler(nn.Module):
+    """Norm and dense layer of the first token."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.ln_pool = nn.LayerNorm(dim, eps=LAYER_NORM_EPSILON)
+        self.dense = nn.Linear(dim, dim)
+
+    def forward(self, token: Tensor) -> Tensor:
+        """Returns (P, D) from (P, D)."""
+        return quick_gelu(self.dense(self.ln_pool(token)))
+
+
+class CrossEncoder(nn.Module):
+    """Positions, blocks and pooler: what the reference calls `cross`.
+
+    Args:
+        dim: D.
+        options: As set by the user.
+    """
+
+    def __init__(self, dim: int, options: Options) -> None:
+        super().__init__()
+        self.embeddings = Embeddings(options.positions, dim)
+        self.transformer = Transformer(
+            dim,
+            num_layers=options.layers,
+            num_heads=choose_num_heads(dim, options.heads),
+            mlp_ratio=options.mlp_ratio,
+        )
+        self.pooler = Pooler(dim)
+        self.dropout = nn.Dropout(options.dropout)
+
+    def forward(self, text: Tensor, frames: Tensor, mask: Tensor) -> Tensor:
+        """Returns (P, D) from texts (P, D), frames (P, K, D) and their mask (P, K)."""
+        tokens = torch.cat([text[:, None], frames], dim=1)
+        valid = torch.cat([mask.new_ones(len(mask), 1), mask], dim=1)
+        table = self.embeddings.position_embeddings.weight
+        placed = self.dropout(tokens + table[: tokens.shape[1]])
+        first = self.transformer(placed, valid, num_outputs=1)[:, 0]
+        pooled: Tensor = self.pooler(first)
+        return pooled
+
+
+class TightTransformer(Head):
+    """See the module.
+
+    Args:
+        dim: D.
+        options: As set by the user.
+    """
+
+    info = INFO
+
+    def __init__(self, dim: int, options: Options) -> None:
+        super().__init__()
+        self.cross = CrossEncoder(dim, options)
+        self.similarity_dense = nn.Linear(dim, 1)
+        self.pairs_at_once = options.pairs
+
+    def encode_texts(self, texts: TextBatch) -> Code:
+        """Returns the pooled texts (N, D) as they are."""
+        return (texts.pooled,)
+
+    def encode_videos(self, videos: VideoBatch) -> Code:
+        """Returns the frames (V, K, D) with zeros for padding, and their mask (V, K) bool.
+
+        Raises:
+            ConfigError: More frames than positions, less the text's.
+        """
+        num_positions = len(self.cross.embeddings.position_embeddings.weight)
+        check_positions(videos.frames.shape[1], num_positions - 1)
+        return masked_frames(videos), videos.mask
+
+    def score(self, texts: Code, videos: Code) -> Tensor:
+        """Returns (N, V) logits, `pairs` of them at a time."""
+        num_texts, num_videos = len(texts[0]), len(videos[0])
+        pairs = torch.arange(num_texts * num_videos, device=texts[0].device)
+        scores = self.score_pairs(texts, videos, pairs // num_videos, pairs % num_videos)
+        return scores.view(num_texts, num_videos)
+
+    def score_pairs(
+        self, texts: Code, videos: Code, text_index: Tensor, video_index: Tensor
+    ) -> Tensor:
+        """Returns (P,) logits of chosen pairs, `pairs` of them at a time."""
+        chunks = list(
+            zip(
+                torch.split(text_index, self.pairs_at_once),
+                torch.split(video_index, self.pairs_at_once),
+                strict=True,
+            )
+        )
+        # With gradients the activations of all chunks would pile up: each is computed again on
+        # the way back instead.
+        again = len(chunks) > 1 and torch.is_grad_enabled()
+        scores = [texts[0].new_zeros(0)]
+        for rows, columns in chunks:
+            if again:
+                scores.append(
+                    checkpoint(self._score, texts, videos, rows, columns, use_reentrant=False)
+                )
+            else:
+                scores.append(self._score(texts, videos, rows, columns))
+        return torch.cat(scores)
+
+    def _score(self, texts: Code, videos: Code, rows: Tensor, columns: Tensor) -> Tensor:
+        pooled = self.cross(texts[0][rows], videos[0][columns], videos[1][columns])
+        logits: Tensor = self.similarity_dense(pooled)[:, 0]
+        return logits
+
+
+def build(dim: int, options: Options) -> Head:
+    """Returns the untrained head for frames of size `dim`."""
+    return TightTransformer(dim, options).apply(initialise_weights)
+
+
+def initialise(head: TightTransformer, clip: ClipText) -> str:
+    """Copies CLIP's first text layers and its positions; returns what was copied."""
+    copy_rows(head.cross.embeddings.position_embeddings, clip.positional_embedding)
+    stack = head.cross.transformer
+    return describe_copy(stack, copy_blocks(stack, clip.blocks))
