@@ -292,7 +292,7 @@ def test_attention_tends_to_the_best_frame_and_to_the_raw_mean() -> None:
     arrays = load("meanP")
     batch = videos(arrays, pad="nan")
     texts = TextBatch(torch.from_numpy(arrays["text"]))
-    best = build_head(parse_head("attentionP:tau=0.0005"), dim=128, clip=None, seed=0)
+    best = build_head(parse_head("attentionP:tau=0.0001"), dim=128, clip=None, seed=0)
     flat = build_head(parse_head("attentionP:tau=10000"), dim=128, clip=None, seed=0)
     frames = [arrays["video"][v][batch.mask[v].numpy()].astype(np.float64) for v in range(5)]
     text = [unit(t) for t in arrays["text"].astype(np.float64)]
