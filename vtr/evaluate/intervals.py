@@ -1,0 +1,298 @@
+"""How sure a number is: bootstrap intervals, the score interval of a share, a paired test.
+
+Ranks repeat: among thousands of queries few hundred differ. A resample is therefore drawn as the
+number of times each distinct rank occurs, which is the same bootstrap and far less work.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vtr.errors import ConfigError
+from vtr.evaluate.metrics import (
+    DEFAULT_KS,
+    SUMMARY_KS,
+    check_ks,
+    combined,
+    hits,
+    reciprocal_ranks,
+)
+from vtr.evaluate.ranks import Ranks, RetrievalRanks
+
+Interval = tuple[float, float]
+Values = NDArray[np.float64]
+Clusters = NDArray[np.integer[Any]]
+
+RESAMPLES = 2000
+CELLS = 1 << 22  # of the largest temporary array
+EXACT_IN_FLOAT32 = 1 << 22  # queries; counts stay whole numbers even where a resample has 4 x that
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """How two runs differ over the same queries.
+
+    Args:
+        difference: Mean of a minus mean of b.
+        low: Lower end of its bootstrap interval.
+        high: Upper end.
+        p_value: Two-sided, of the hypothesis that it does not matter which run is which.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p_value: float
+
+
+def wilson_interval(hits: int, trials: int, level: float = 0.95) -> Interval:
+    """Returns the score interval of a share, 0 to 1 (Wilson 1927, JASA 22, p. 209).
+
+    >>> [round(end, 3) for end in wilson_interval(5, 10)]
+    [0.237, 0.763]
+
+    Args:
+        hits: 0 to `trials`.
+        trials: At least 1.
+        level: Between 0 and 1.
+    """
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share, spread = hits / trials, z**2 / trials
+    middle = share + spread / 2
+    half = z * math.sqrt(share * (1 - share) / trials + spread / trials / 4)
+    return max(0.0, (middle - half) / (1 + spread)), min(1.0, (middle + half) / (1 + spread))
+
+
+def bootstrap(
+    ranks: Ranks,
+    ks: Sequence[int] = DEFAULT_KS,
+    *,
+    seed: int,
+    clusters: Clusters | None = None,
+    num_resamples: int = RESAMPLES,
+    level: float = 0.95,
+) -> dict[str, Interval]:
+    """Returns the percentile interval of every number of `vtr.evaluate.metrics.summary`.
+
+    Queries are drawn with replacement; the gallery stays as it is. Captions of one video fail
+    together, so with `clusters` whole videos are drawn, each with all its captions. A recall that
+    is 0 or 100 % in every query would get an interval of no width; it gets Wilson's instead.
+
+    Args:
+        ranks: One row per query.
+        ks: Recall depths.
+        seed: The same seed gives the same interval.
+        clusters: (Q,) the cluster of each query; None draws single queries.
+        num_resamples: At least 1.
+        level: Between 0 and 1.
+
+    Raises:
+        ConfigError: A setting outside its range.
+    """
+    check_ks(ks)
+    _check(num_resamples, level)
+    depths = sorted({*ks, *SUMMARY_KS})
+    kinds, which = _kinds(ranks)
+    values = np.stack([hits(kinds, k) for k in depths], axis=1)
+    recalls: list[Values] = []
+    others: list[Values] = []
+    draws = _draws(which, clusters, np.random.default_rng(seed), num_resamples)
+    rest = np.stack([kinds.expected, reciprocal_ranks(kinds)], axis=1)
+    for counts in draws:
+        total = counts.sum(axis=1)
+        recalls.append(100 * (counts @ values) / total[:, None])
+        means = (counts @ rest) / total[:, None]
+        median = _medians(counts, kinds.expected)
+        others.append(np.stack([median, means[:, 0], 100 * means[:, 1]], axis=1))
+    samples = _named(np.concatenate(recalls), np.concatenate(others), depths, ks)
+    ends = ((1 - level) / 2, (1 + level) / 2)
+    intervals = {name: _ends(sample, ends) for name, sample in samples.items()}
+    num_units = len(ranks) if clusters is None else len(np.unique(clusters))
+    for k in ks:
+        column = values[:, depths.index(k)]
+        if column.min() == column.max() and column[0] in (0, 1):
+            low, high = wilson_interval(int(column[0]) * num_units, num_units, level)
+            intervals[f"R@{k}"] = (100 * low, 100 * high)
+    return intervals
+
+
+def retrieval_intervals(
+    ranks: RetrievalRanks,
+    ks: Sequence[int] = DEFAULT_KS,
+    *,
+    seed: int,
+    by_video: bool = True,
+    num_resamples: int = RESAMPLES,
+    level: float = 0.95,
+) -> dict[str, Interval]:
+    """Returns the intervals of all directions, by keys such as "t2v/R@1".
+
+    Args:
+        ranks: An evaluation's.
+        ks: Recall depths.
+        seed: The same seed gives the same intervals.
+        by_video: Where videos have several captions, t2v draws videos and not captions.
+        num_resamples: At least 1.
+        level: Between 0 and 1.
+    """
+    intervals = {}
+    several = len(np.unique(ranks.query_video)) < len(ranks.query_video)
+    for direction, rows in ranks.directions.items():
+        clusters = ranks.query_video if direction == "t2v" and by_video and several else None
+        found = bootstrap(
+            rows, ks, seed=seed, clusters=clusters, num_resamples=num_resamples, level=level
+        )
+        intervals.update({f"{direction}/{name}": ends for name, ends in found.items()})
+    return intervals
+
+
+def paired_permutation(
+    a: NDArray[Any],
+    b: NDArray[Any],
+    *,
+    seed: int,
+    clusters: Clusters | None = None,
+    num_resamples: int = 10_000,
+    level: float = 0.95,
+) -> PairedDifference:
+    """Compares two runs over the same queries by swapping them query by query.
+
+    Args:
+        a: (Q,) a number per query, such as `hits(ranks, 1)` or a rank.
+        b: (Q,) the other run's.
+        seed: The same seed gives the same answer.
+        clusters: (Q,) queries that are swapped together; None swaps single queries.
+        num_resamples: Random swaps; the smallest p is 1 / (num_resamples + 1).
+        level: Of the interval.
+
+    Raises:
+        ConfigError: Different lengths, no query, or a setting outside its range.
+    """
+    _check(num_resamples, level)
+    if a.shape != b.shape or a.ndim != 1 or not len(a):
+        raise ConfigError(
+            f"runs of {a.shape} and {b.shape} queries cannot be paired; both must be evaluated on "
+            "the same queries"
+        )
+    units = np.arange(len(a)) if clusters is None else np.unique(clusters, return_inverse=True)[1]
+    difference = a.astype(np.float64) - b.astype(np.float64)
+    sums = np.bincount(units, weights=difference).astype(np.float64)
+    sizes = np.bincount(units)
+    rng = np.random.default_rng(seed)
+    observed = sums.sum() / len(a)
+    kinds, repeats = np.unique(np.stack([sums, sizes], axis=1), axis=0, return_counts=True)
+    differences = np.concatenate(
+        [
+            (draw @ kinds[:, 0]) / (draw @ kinds[:, 1])
+            for draw in _multinomial(rng, len(sums), repeats, num_resamples)
+        ]
+    )
+    low, high = _ends(differences, ((1 - level) / 2, (1 + level) / 2))
+    extreme = _swapped_at_least(abs(observed) * len(a), sums, rng, num_resamples)
+    return PairedDifference(float(observed), low, high, (1 + extreme) / (1 + num_resamples))
+
+
+def _swapped_at_least(
+    bound: float, sums: Values, rng: np.random.Generator, num_resamples: int
+) -> int:
+    """How many random choices of signs give a total at least as far from zero."""
+    sizes, repeats = np.unique(np.abs(sums[sums != 0]), return_counts=True)
+    bound -= 1e-9 * float(np.abs(sums).sum())  # totals that are equal but for rounding count
+    extreme = 0
+    for count in _portions(num_resamples, len(sizes)):
+        kept = rng.binomial(repeats, 0.5, size=(count, len(sizes)))
+        totals = (2 * kept - repeats) @ sizes
+        extreme += int(np.count_nonzero(np.abs(totals) >= bound))
+    return extreme
+
+
+def _kinds(ranks: Ranks) -> tuple[Ranks, NDArray[np.int64]]:
+    """The distinct ranks, best expected rank first, and which of them each query has."""
+    rows = np.stack([ranks.better, ranks.tied, ranks.num_correct], axis=1)
+    kinds, which = np.unique(rows, axis=0, return_inverse=True)
+    better, tied, correct = kinds.T
+    expected = Ranks(better, tied, ranks.num_candidates, correct).expected
+    order = np.argsort(expected, kind="stable")
+    place = np.argsort(order)
+    better, tied, correct = kinds[order].T
+    return Ranks(better, tied, ranks.num_candidates, correct), place[which.reshape(-1)]
+
+
+def _draws(
+    which: NDArray[np.int64],
+    clusters: Clusters | None,
+    rng: np.random.Generator,
+    num_resamples: int,
+) -> Iterator[Values]:
+    """Yields (b, K): how often each kind of rank occurs in each resample."""
+    num_kinds = int(which.max()) + 1
+    if clusters is None:
+        yield from _multinomial(rng, len(which), np.bincount(which), num_resamples)
+        return
+    units = np.unique(clusters, return_inverse=True)[1]
+    num_units = int(units.max()) + 1
+    order = np.argsort(units, kind="stable")
+    begins = np.searchsorted(units[order], np.arange(num_units + 1))
+    step = max(1, CELLS // num_kinds)
+    precise = np.float32 if len(which) <= EXACT_IN_FLOAT32 else np.float64
+    for count in _portions(num_resamples, max(num_kinds, num_units)):
+        picks = rng.integers(0, num_units, (count, num_units))
+        picks += num_units * np.arange(count)[:, None]
+        weights = np.bincount(picks.reshape(-1), minlength=count * num_units)
+        weights = weights.reshape(count, num_units).astype(precise)
+        counts = np.zeros((count, num_kinds))
+        for first in range(0, num_units, step):
+            last = min(first + step, num_units)
+            members = order[begins[first] : begins[last]]
+            cells = (units[members] - first) * num_kinds + which[members]
+            table = np.bincount(cells, minlength=(last - first) * num_kinds)
+            counts += weights[:, first:last] @ table.reshape(-1, num_kinds).astype(precise)
+        yield counts
+
+
+def _multinomial(
+    rng: np.random.Generator, total: int, repeats: NDArray[np.int64], num_resamples: int
+) -> Iterator[Values]:
+    for count in _portions(num_resamples, len(repeats)):
+        yield rng.multinomial(total, repeats / repeats.sum(), size=count).astype(np.float64)
+
+
+def _portions(num_resamples: int, width: int) -> Iterator[int]:
+    step = max(1, CELLS // max(1, width))
+    return (min(step, num_resamples - first) for first in range(0, num_resamples, step))
+
+
+def _medians(counts: Values, ascending: Values) -> Values:
+    """The median of each resample; the mean of the middle two where their number is even."""
+    below = np.cumsum(counts, axis=1)
+    total = below[:, -1:]
+    lower = (below > (total - 1) // 2).argmax(axis=1)
+    upper = (below > total // 2).argmax(axis=1)
+    return np.asarray((ascending[lower] + ascending[upper]) / 2)
+
+
+def _named(
+    recalls: Values, others: Values, depths: Sequence[int], ks: Sequence[int]
+) -> dict[str, Values]:
+    samples = {f"R@{k}": recalls[:, depths.index(k)] for k in ks}
+    samples |= {name: others[:, i] for i, name in enumerate(("MedR", "MeanR", "MRR"))}
+    return samples | combined(recalls[:, [depths.index(k) for k in SUMMARY_KS]])
+
+
+def _ends(sample: Values, ends: tuple[float, float]) -> Interval:
+    low, high = np.quantile(sample, ends)
+    return float(low), float(high)
+
+
+def _check(num_resamples: int, level: float) -> None:
+    if num_resamples < 1:
+        raise ConfigError(f"{num_resamples} resamples; at least 1 is needed, 1,000 or more is wise")
+    if not 0 < level < 1:
+        raise ConfigError(f"the level of an interval is {level}; it must lie between 0 and 1")
