@@ -168,9 +168,10 @@ class Head(nn.Module):
 
 
 def normalise(vectors: Tensor, *, dim: int = -1) -> Tensor:
-    """Returns unit vectors; a zero vector stays zero, with a zero gradient."""
+    """Returns unit vectors; a zero vector stays zero, with a zero gradient, and NaN stays NaN."""
     norm = vectors.norm(dim=dim, keepdim=True)
-    return torch.where(norm > 0, vectors / norm.clamp_min(torch.finfo(vectors.dtype).tiny), 0.0)
+    unit = vectors / norm.clamp_min(torch.finfo(vectors.dtype).tiny)
+    return torch.where(norm == 0, 0.0, unit)
 
 
 def masked_frames(videos: VideoBatch) -> Tensor:

@@ -62,7 +62,8 @@ class Attention(nn.Module):
         return projected
 
     def _split(self, vectors: Tensor) -> Tensor:
-        return vectors.view(*vectors.shape[:2], self.num_heads, -1).transpose(1, 2)
+        width = vectors.shape[-1] // self.num_heads
+        return vectors.view(*vectors.shape[:2], self.num_heads, width).transpose(1, 2)
 
 
 class Mlp(nn.Module):

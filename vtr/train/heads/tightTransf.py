@@ -87,7 +87,7 @@ def estimate_flops_per_pair(dim: int, num_frames: int, options: Options) -> int:
     than `options.pairs` (the forward pass runs twice), else three times.
 
     >>> round(estimate_flops_per_pair(512, 12, Options()) / 1e9, 3)
-    0.267
+    0.266
     """
     tokens = num_frames + 1
 

@@ -1,0 +1,579 @@
+"""What every head owes its callers, checked on every file of the folder; and that defects show.
+
+Each contract is a function of a head. Planted defects must fail the contracts named beside them,
+or parity with the golden arrays where no contract can know better (positions, residuals).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from vtr.errors import ConfigError
+from vtr.train.headlist import HeadChoice, build_head, head_names, parse_head
+from vtr.train.heads import attentionP, meanP, seqLSTM, seqTransf
+from vtr.train.heads.base import (
+    Code,
+    Head,
+    TextBatch,
+    VideoBatch,
+    masked_frames,
+    masked_mean,
+    normalise,
+    pad_codes,
+    select_code,
+)
+from vtr.train.heads.blocks import Attention
+
+DIM = 64
+LENGTHS = (5, 3, 1, 4, 2, 5)
+WORDS = (4, 7, 3, 5, 6, 4)
+TOLERANCE = 2e-5
+
+Contract = Callable[[Head], None]
+CONTRACTS: dict[str, Contract] = {}
+
+
+def contract(function: Contract) -> Contract:
+    CONTRACTS[function.__name__] = function
+    return function
+
+
+def make_texts(rows: int = 6, *, fill: float = torch.nan) -> TextBatch:
+    generator = torch.Generator().manual_seed(11)
+    tokens = torch.randn(6, max(WORDS), DIM, generator=generator)
+    mask = torch.arange(max(WORDS)) < torch.tensor(WORDS)[:, None]
+    pooled = tokens[torch.arange(6), torch.tensor(WORDS) - 1]
+    return TextBatch(pooled[:rows], tokens.masked_fill(~mask[..., None], fill)[:rows], mask[:rows])
+
+
+def make_videos(*, fill: float | None = torch.nan, extra: int = 0) -> VideoBatch:
+    """Six ragged videos; padding holds `fill`, or random vectors where that is None."""
+    generator = torch.Generator().manual_seed(12)
+    num_frames = max(LENGTHS)
+    frames = torch.randn(6, num_frames, DIM, generator=generator)
+    frames = torch.cat([frames, torch.randn(6, extra, DIM, generator=generator)], dim=1)
+    mask = torch.arange(num_frames + extra) < torch.tensor(LENGTHS)[:, None]
+    if fill is not None:
+        frames = frames.masked_fill(~mask[..., None], fill)
+    return VideoBatch(frames, mask, torch.randn(DIM, generator=generator))
+
+
+def take(videos: VideoBatch, rows: list[int]) -> VideoBatch:
+    return VideoBatch(videos.frames[rows], videos.mask[rows], videos.pad)
+
+
+def take_texts(texts: TextBatch, rows: list[int]) -> TextBatch:
+    assert texts.tokens is not None
+    assert texts.token_mask is not None
+    return TextBatch(texts.pooled[rows], texts.tokens[rows], texts.token_mask[rows])
+
+
+def score(head: Head, texts: TextBatch, videos: VideoBatch) -> Tensor:
+    with torch.no_grad():
+        return head.similarity(texts, videos)
+
+
+def same(got: Tensor, expected: Tensor) -> None:
+    bound = TOLERANCE * max(1.0, float(expected.abs().max()))
+    torch.testing.assert_close(got, expected, rtol=0, atol=bound)
+
+
+@contract
+def scores_are_finite_float32_of_the_right_shape(head: Head) -> None:
+    scores = score(head, make_texts(5), make_videos())
+    assert scores.shape == (5, 6)
+    assert scores.dtype == torch.float32
+    assert bool(scores.isfinite().all())
+    assert all(parameter.dtype == torch.float32 for parameter in head.parameters())
+    if head.info.scaled:
+        assert float(scores.abs().max()) <= 1 + 1e-5, "a cosine"
+
+
+@contract
+def padding_may_hold_anything(head: Head) -> None:
+    texts = make_texts()
+    expected = score(head, texts, make_videos(fill=0.0))
+    for fill in (torch.nan, None, torch.inf, 1e4):
+        same(score(head, texts, make_videos(fill=fill)), expected)
+    same(score(head, make_texts(fill=7.0), make_videos()), expected)
+
+
+@contract
+def more_padding_changes_nothing(head: Head) -> None:
+    texts = make_texts()
+    expected = score(head, texts, make_videos())
+    for extra in (1, 4):
+        same(score(head, texts, make_videos(extra=extra)), expected)
+        same(score(head, texts, make_videos(extra=extra, fill=None)), expected)
+    assert texts.tokens is not None
+    assert texts.token_mask is not None
+    wider = TextBatch(
+        texts.pooled,
+        torch.cat([texts.tokens, torch.full((6, 2, DIM), torch.nan)], dim=1),
+        torch.cat([texts.token_mask, torch.zeros(6, 2, dtype=torch.bool)], dim=1),
+    )
+    same(score(head, wider, make_videos()), expected)
+
+
+@contract
+def neighbours_change_nothing(head: Head) -> None:
+    texts, videos = make_texts(), make_videos()
+    expected = score(head, texts, videos)
+    for row in range(6):
+        same(score(head, texts, take(videos, [row])), expected[:, [row]])
+        same(score(head, take_texts(texts, [row]), videos), expected[[row]])
+    order = [3, 0, 5, 2, 2, 1, 4]
+    same(score(head, take_texts(texts, order), take(videos, order)), expected[order][:, order])
+
+
+@contract
+def a_video_alone_needs_no_padding(head: Head) -> None:
+    texts, videos = make_texts(), make_videos()
+    expected = score(head, texts, videos)
+    for row, length in enumerate(LENGTHS):
+        trimmed = VideoBatch(videos.frames[[row], :length], videos.mask[[row], :length], videos.pad)
+        same(score(head, texts, trimmed), expected[:, [row]])
+
+
+@contract
+def order_counts_exactly_where_the_head_says_so(head: Head) -> None:
+    texts, videos = make_texts(), make_videos(fill=0.0)
+    frames = videos.frames.clone()
+    for row, length in enumerate(LENGTHS):
+        frames[row, :length] = videos.frames[row, :length].flip(0)
+    change = score(head, texts, replace(videos, frames=frames)) - score(head, texts, videos)
+    several = torch.tensor(LENGTHS) > 1
+    if head.info.needs_order:
+        assert float(change.abs().amax(0)[several].min()) > 1e-4
+    else:
+        assert float(change.abs().max()) < TOLERANCE
+    assert float(change[:, ~several].abs().max()) < TOLERANCE
+
+
+@contract
+def indexable_means_an_inner_product(head: Head) -> None:
+    with torch.no_grad():
+        texts, videos = head.encode_texts(make_texts(5)), head.encode_videos(make_videos())
+        scores = head.score(texts, videos)
+    same(score(head, make_texts(5), make_videos()), scores)
+    assert all(len(part) == 5 for part in texts)
+    assert all(len(part) == 6 for part in videos)
+    if head.info.indexable:
+        assert texts[0].ndim == videos[0].ndim == 2
+        expected = texts[0].double().numpy() @ videos[0].double().numpy().T
+        np.testing.assert_allclose(scores.numpy(), expected, rtol=0, atol=TOLERANCE)
+
+
+@contract
+def codes_of_batches_with_other_lengths_join(head: Head) -> None:
+    videos = make_videos()
+    with torch.no_grad():
+        codes = [
+            head.encode_videos(VideoBatch(videos.frames[:2], videos.mask[:2], videos.pad)),
+            head.encode_videos(
+                VideoBatch(videos.frames[2:3, :2], videos.mask[2:3, :2], videos.pad)
+            ),
+            head.encode_videos(VideoBatch(videos.frames[3:], videos.mask[3:], videos.pad)),
+        ]
+        scores = head.score(head.encode_texts(make_texts()), pad_codes(codes))
+    same(scores, score(head, make_texts(), videos))
+
+
+@contract
+def chosen_pairs_score_as_in_the_matrix(head: Head) -> None:
+    rows, columns = torch.tensor([4, 0, 4, 2, 0, 4, 1]), torch.tensor([5, 0, 2, 2, 3, 5, 0])
+    with torch.no_grad():
+        texts, videos = head.encode_texts(make_texts(5)), head.encode_videos(make_videos())
+        expected = head.score(texts, videos)[rows, columns]
+        same(head.score_pairs(texts, videos, rows, columns), expected)
+        none = head.score_pairs(texts, videos, rows[:0], columns[:0])
+        picked = head.score(select_code(texts, rows), select_code(videos, columns)).diagonal()
+    same(picked, expected)
+    assert none.shape == (0,)
+
+
+@contract
+def gradients_are_finite_and_never_touch_padding(head: Head) -> None:
+    texts, videos = make_texts(), make_videos()
+    for held in (videos.frames, texts.pooled, texts.tokens):
+        assert held is not None
+        held.requires_grad_()
+    head.train()
+    try:
+        torch.manual_seed(0)
+        loss = training_loss(head, texts, videos)
+    finally:
+        head.eval()
+    head.zero_grad()
+    loss.backward()
+    gradient = videos.frames.grad
+    assert gradient is not None
+    assert bool(gradient.isfinite().all())
+    assert float(gradient[~videos.mask].abs().max()) == 0
+    assert float(gradient[videos.mask].abs().max()) > 0
+    for other in (texts.pooled.grad, texts.tokens.grad, *(p.grad for p in head.parameters())):
+        assert other is None or bool(other.isfinite().all())
+
+
+def training_loss(head: Head, texts: TextBatch, videos: VideoBatch) -> Tensor:
+    codes = head.encode_texts(texts), head.encode_videos(videos)
+    terms = head.training_terms(*codes)
+    assert terms
+    assert all(weight > 0 and term.shape == (6, 6) for weight, term in terms)
+    own = torch.arange(6)
+    losses = [weight * torch.nn.functional.cross_entropy(10 * term, own) for weight, term in terms]
+    extra = head.regulariser(*codes)
+    assert extra is None or extra.shape == ()
+    return torch.stack(losses).sum() + (0 if extra is None else extra)
+
+
+@contract
+def vectors_of_zeros_give_no_nan(head: Head) -> None:
+    texts, videos = make_texts(), make_videos()
+    frames = torch.where(videos.mask[..., None], videos.frames, 0.0)
+    frames[0] = 0
+    frames[1, 0] = 0
+    frames.requires_grad_()
+    scores = head.similarity(texts, replace(videos, frames=frames))
+    assert bool(scores.isfinite().all())
+    scores.sum().backward()
+    assert frames.grad is not None
+    assert bool(frames.grad.isfinite().all())
+
+
+@contract
+def evaluation_is_deterministic_and_leaves_its_input_alone(head: Head) -> None:
+    texts, videos = make_texts(), make_videos(fill=3.0)
+    assert not head.training
+    before = videos.frames.clone()
+    first = score(head, texts, videos)
+    assert torch.equal(first, score(head, texts, videos))
+    assert torch.equal(before, videos.frames)
+
+
+@contract
+def an_empty_video_is_named(head: Head) -> None:
+    videos = make_videos()
+    mask = videos.mask.clone()
+    mask[3] = False
+    with pytest.raises(ConfigError, match="row 3 of the batch has no frames"):
+        score(head, make_texts(), replace(videos, mask=mask))
+
+
+@contract
+def tokens_are_asked_for_only_where_needed(head: Head) -> None:
+    pooled = TextBatch(make_texts().pooled)
+    if head.info.needs_tokens:
+        with pytest.raises(ConfigError, match="token"):
+            score(head, pooled, make_videos())
+    else:
+        same(score(head, pooled, make_videos()), score(head, make_texts(), make_videos()))
+
+
+@contract
+def pad_is_asked_for_only_where_needed(head: Head) -> None:
+    bare = replace(make_videos(), pad=None)
+    if head.info.needs_pad:
+        with pytest.raises(ConfigError, match="pad"):
+            score(head, make_texts(), bare)
+    else:
+        same(score(head, make_texts(), bare), score(head, make_texts(), make_videos()))
+
+
+def perturbed(head: Head) -> Head:
+    """Moves every parameter away from zeros, ones and identities, which would hide defects."""
+    generator = torch.Generator().manual_seed(13)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    return head
+
+
+def make_head(name: str, *, seed: int = 0) -> Head:
+    return perturbed(build_head(HeadChoice(name), dim=DIM, clip=None, seed=seed))
+
+
+def broken_contracts(head: Head) -> set[str]:
+    broken = set()
+    for name, check in CONTRACTS.items():
+        try:
+            check(head)
+        except (AssertionError, RuntimeError, ConfigError, pytest.fail.Exception):
+            broken.add(name)
+    return broken
+
+
+@pytest.mark.parametrize("name", head_names())
+@pytest.mark.parametrize("rule", CONTRACTS)
+def test_every_head_keeps_every_contract(name: str, rule: str) -> None:
+    CONTRACTS[rule](make_head(name))
+
+
+@pytest.mark.parametrize("name", head_names())
+def test_weights_survive_a_round_trip(name: str, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    head = make_head(name, seed=1)
+    save_file(head.state_dict() | {"none": torch.zeros(1)}, tmp_path / "head.safetensors")
+    state = load_file(tmp_path / "head.safetensors")
+    del state["none"]
+    other = build_head(HeadChoice(name), dim=DIM, clip=None, seed=2)
+    other.load_state_dict(state, strict=True)
+    texts, videos = make_texts(), make_videos()
+    assert torch.equal(score(other, texts, videos), score(head, texts, videos))
+
+
+@pytest.mark.parametrize("name", head_names())
+def test_the_seed_decides_the_weights_and_nothing_else(name: str) -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    one = build_head(HeadChoice(name), dim=DIM, clip=None, seed=1).state_dict()
+    assert torch.equal(before, torch.get_rng_state())
+    torch.rand(3)
+    same_seed = build_head(HeadChoice(name), dim=DIM, clip=None, seed=1).state_dict()
+    assert one.keys() == same_seed.keys()
+    assert all(torch.equal(value, same_seed[key]) for key, value in one.items())
+
+
+@pytest.mark.parametrize("name", ["seqLSTM", "seqTransf", "tightTransf"])
+def test_another_seed_gives_other_weights(name: str) -> None:
+    one, two = (
+        torch.cat(
+            [
+                p.flatten()
+                for p in build_head(parse_head(name), dim=8, clip=None, seed=s).parameters()
+            ]
+        )
+        for s in (1, 2)
+    )
+    assert not torch.equal(one, two)
+
+
+# --- planted defects ---
+
+
+class MaskIgnoredInAttention(seqTransf.TransformerPooling):
+    def encode_videos(self, videos: VideoBatch) -> Code:
+        frames = masked_frames(videos)
+        placed = frames + self.frame_position_embeddings.weight[: frames.shape[1]]
+        told = frames + self.transformerClip(placed)
+        return (normalise(masked_mean(normalise(told), videos.mask)),)
+
+
+class PositionOffByOne(seqTransf.TransformerPooling):
+    def encode_videos(self, videos: VideoBatch) -> Code:
+        frames = masked_frames(videos)
+        placed = frames + self.frame_position_embeddings.weight[1 : frames.shape[1] + 1]
+        told = frames + self.transformerClip(placed, videos.mask)
+        return (normalise(masked_mean(normalise(told), videos.mask)),)
+
+
+class ResidualMissing(seqTransf.TransformerPooling):
+    def encode_videos(self, videos: VideoBatch) -> Code:
+        frames = masked_frames(videos)
+        placed = frames + self.frame_position_embeddings.weight[: frames.shape[1]]
+        told = self.transformerClip(placed, videos.mask)
+        return (normalise(masked_mean(normalise(told), videos.mask)),)
+
+
+class SoftmaxOverQueries(Attention):
+    def forward(self, tokens: Tensor, bias: Tensor | None, num_outputs: int | None) -> Tensor:
+        packed = torch.nn.functional.linear(tokens, self.in_proj_weight, self.in_proj_bias)
+        query, key, value = (self._split(part) for part in packed.chunk(3, dim=-1))
+        scores = query @ key.mT / query.shape[-1] ** 0.5
+        assert bias is not None
+        mixed = (scores.softmax(dim=-2) * (bias == 0)) @ value
+        return self.out_proj(mixed.transpose(1, 2).flatten(2))
+
+
+def softmax_over_queries(dim: int, options: seqTransf.Options) -> Head:
+    head = seqTransf.TransformerPooling(dim, options)
+    for block in head.transformerClip.resblocks:
+        block.attn.__class__ = SoftmaxOverQueries
+    return head
+
+
+class LstmResidualMissing(seqLSTM.LstmPooling):
+    def encode_videos(self, videos: VideoBatch) -> Code:
+        told, _ = self.lstm_visual(masked_frames(videos))
+        return (normalise(masked_mean(normalise(told), videos.mask)),)
+
+
+class LstmReadsPaddingFirst(seqLSTM.LstmPooling):
+    def encode_videos(self, videos: VideoBatch) -> Code:
+        frames = masked_frames(videos)
+        told = frames + self.lstm_visual(frames.flip(1))[0].flip(1)
+        return (normalise(masked_mean(normalise(told), videos.mask)),)
+
+
+class MaskIgnoredInMean(meanP.MeanPooling):
+    def encode_videos(self, videos: VideoBatch) -> Code:
+        return (normalise(normalise(videos.frames).mean(dim=1)),)
+
+
+class CentredOnTheBatch(meanP.MeanPooling):
+    def encode_videos(self, videos: VideoBatch) -> Code:
+        (code,) = super().encode_videos(videos)
+        return (normalise(code - code.mean(dim=0)),)
+
+
+class NormWithoutGuard(meanP.MeanPooling):
+    def encode_videos(self, videos: VideoBatch) -> Code:
+        frames = masked_frames(videos)
+        unit = frames / frames.norm(dim=-1, keepdim=True)
+        return (normalise(masked_mean(unit, videos.mask)),)
+
+
+class AttentionSoftmax(attentionP.AttentionPooling):
+    axis = -1
+
+    def _pool(self, products: Tensor, gram: Tensor, mask: Tensor) -> Tensor:
+        norms = gram.diagonal(dim1=-2, dim2=-1).clamp_min(1e-16).sqrt()
+        logits = (products / (norms * self.tau)).masked_fill(~mask, -1e6)
+        weights = logits.softmax(dim=self.axis)
+        squares = torch.einsum("...j,...jk,...k->...", weights, gram, weights)
+        return (weights * products).sum(dim=-1) / squares.clamp_min(1e-16).sqrt()
+
+
+class SoftmaxOverTexts(AttentionSoftmax):
+    axis = 0
+
+
+class SoftmaxOverVideos(AttentionSoftmax):
+    axis = 1
+
+
+class MaskIgnoredInSoftmax(attentionP.AttentionPooling):
+    # On zeroed frames it would be no defect: padding then only scales v, which is normalised.
+    def encode_videos(self, videos: VideoBatch) -> Code:
+        frames = videos.frames
+        return frames, frames @ frames.mT, torch.ones_like(videos.mask)
+
+
+class DropoutInEvaluation(meanP.MeanPooling):
+    def encode_videos(self, videos: VideoBatch) -> Code:
+        frames = torch.nn.functional.dropout(masked_frames(videos), 0.5)
+        return (normalise(masked_mean(normalise(frames), videos.mask)),)
+
+
+TRANSFORMER = seqTransf.Options(layers=2)
+LSTM = seqLSTM.Options()
+GOLDEN = "parity with the golden arrays"
+PADDING = "more_padding_changes_nothing"
+DEFECTS: dict[str, tuple[str, Callable[[int], Head], set[str]]] = {
+    "mask ignored in attention": (
+        "seqTransf",
+        lambda dim: MaskIgnoredInAttention(dim, TRANSFORMER),
+        {PADDING, "a_video_alone_needs_no_padding", GOLDEN},
+    ),
+    "mask ignored in the mean": (
+        "meanP",
+        lambda _: MaskIgnoredInMean(),
+        {"padding_may_hold_anything", "gradients_are_finite_and_never_touch_padding", GOLDEN},
+    ),
+    "mask ignored in the softmax": (
+        "attentionP",
+        lambda _: MaskIgnoredInSoftmax(0.1),
+        {"padding_may_hold_anything", PADDING, "a_video_alone_needs_no_padding"},
+    ),
+    "position off by one": ("seqTransf", lambda dim: PositionOffByOne(dim, TRANSFORMER), {GOLDEN}),
+    "missing residual": ("seqTransf", lambda dim: ResidualMissing(dim, TRANSFORMER), {GOLDEN}),
+    "missing residual of the LSTM": (
+        "seqLSTM",
+        lambda dim: LstmResidualMissing(dim, LSTM),
+        {GOLDEN},
+    ),
+    "LSTM from the wrong end": (
+        "seqLSTM",
+        lambda dim: LstmReadsPaddingFirst(dim, LSTM),
+        {PADDING, GOLDEN},
+    ),
+    "softmax over queries": (
+        "seqTransf",
+        lambda dim: softmax_over_queries(dim, TRANSFORMER),
+        {PADDING, GOLDEN},
+    ),
+    "softmax over texts": (
+        "attentionP",
+        lambda _: SoftmaxOverTexts(0.1),
+        {"neighbours_change_nothing"},
+    ),
+    "softmax over videos": (
+        "attentionP",
+        lambda _: SoftmaxOverVideos(0.1),
+        {"neighbours_change_nothing"},
+    ),
+    "centred on the batch": (
+        "meanP",
+        lambda _: CentredOnTheBatch(),
+        {"neighbours_change_nothing", GOLDEN},
+    ),
+    "norm without guard": (
+        "meanP",
+        lambda _: NormWithoutGuard(),
+        {"vectors_of_zeros_give_no_nan", "padding_may_hold_anything", GOLDEN},
+    ),
+    "dropout in evaluation": (
+        "meanP",
+        lambda _: DropoutInEvaluation(),
+        {"evaluation_is_deterministic_and_leaves_its_input_alone"},
+    ),
+}
+
+
+def golden_difference(name: str, build: Callable[[int], Head]) -> float:
+    """Largest difference from the reference's similarities; NaN counts as infinite."""
+    path = Path(__file__).parent / "golden" / f"clip4clip_{name}.npz"
+    with np.load(path, allow_pickle=False) as file:
+        arrays: dict[str, Any] = dict(file)
+    head = build(128).eval()
+    state = {
+        key.removeprefix("param/"): torch.from_numpy(value)
+        for key, value in arrays.items()
+        if key.startswith("param/") and key.removeprefix("param/") in head.state_dict()
+    }
+    head.load_state_dict(state, strict=True)
+    frames, mask = torch.from_numpy(arrays["video"]), torch.from_numpy(arrays["video_mask"]).bool()
+    texts = TextBatch(torch.from_numpy(arrays["text"]))
+    differences = []
+    for padded in (frames, frames * mask[..., None]):
+        scores = score(head, texts, VideoBatch(padded, mask)).numpy()
+        scores = scores * np.exp(arrays["logit_scale"])
+        differences.append(np.nan_to_num(np.abs(scores - arrays["sim_eval"]), nan=np.inf).max())
+    return float(max(differences))
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_planted_defects_are_caught(defect: str) -> None:
+    name, build, catchers = DEFECTS[defect]
+    broken = broken_contracts(perturbed(build(DIM).eval()))
+    if GOLDEN in catchers and golden_difference(name, build) > 1e-3:
+        broken.add(GOLDEN)
+    assert catchers <= broken, f"not caught by {catchers - broken}"
+    if catchers == {GOLDEN}:
+        assert broken == {GOLDEN}, f"the list beside this defect lacks {broken - catchers}"
+
+
+@pytest.mark.parametrize(
+    ("name", "build"),
+    [
+        ("meanP", lambda _: meanP.MeanPooling()),
+        ("seqLSTM", lambda dim: seqLSTM.LstmPooling(dim, LSTM)),
+        ("seqTransf", lambda dim: seqTransf.TransformerPooling(dim, TRANSFORMER)),
+    ],
+)
+def test_the_parity_check_passes_without_a_defect(name: str, build: Callable[[int], Head]) -> None:
+    assert golden_difference(name, build) < 1e-5
+    assert broken_contracts(perturbed(build(DIM).eval())) == set()
+
+
+def test_the_stand_in_for_attention_without_a_defect_passes() -> None:
+    assert broken_contracts(AttentionSoftmax(0.1).eval()) == set()
