@@ -1,0 +1,159 @@
+"""Can a printed recall be? R@K times N must be a whole number of queries.
+
+A recall without ties is a count out of N queries. Printed with d decimals it stands for
+everything within half a unit of its last digit; if no count falls there, the number is a typo, a
+mean over several runs, or of another test set. Where the printed steps are wider than one query
+every number passes, and the check says so.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from vtr.errors import ConfigError, DatasetError
+
+TEST_SIZES: Mapping[str, int] = {
+    "MSVD videos": 670,
+    "MSR-VTT 1k-A or 1k-B, LSMDC": 1000,
+    "DiDeMo paragraphs": 1004,
+    "VATEX 1k5 videos": 1500,
+    "MSR-VTT full videos": 2990,
+    "ActivityNet val_1 paragraphs": 4917,
+    "VATEX 1k5 captions": 15000,
+    "MSVD captions": 27763,
+    "MSR-VTT full captions": 59800,
+}
+
+NUMBER = re.compile(r"[0-9]{1,3}(\.[0-9]{1,12})?")
+RECALL_COLUMN = re.compile(r"(.*[/ _])?(r|r@|recall@)\d+", re.IGNORECASE)
+SIZE_COLUMN = "n"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one printed number can mean.
+
+    Args:
+        printed: As it was given, in percent.
+        num_queries: N.
+        counts: The whole counts that round to it; empty where it cannot be.
+        nearest: The two recalls around it, in percent.
+        telling: Whether a wrong number could have been noticed: False where printed steps are
+            wider than one query.
+        place: Where it stood, such as "row 3, R@5"; empty for the command line.
+    """
+
+    printed: str
+    num_queries: int
+    counts: range
+    nearest: tuple[float, float]
+    telling: bool
+    place: str = ""
+
+    @property
+    def possible(self) -> bool:
+        """Whether some count of queries rounds to the number."""
+        return len(self.counts) > 0
+
+
+def check_number(printed: str, num_queries: int, place: str = "") -> Verdict:
+    """Says which whole counts of queries round to a printed percentage.
+
+    >>> check_number("44.5", 670).counts, check_number("44.55", 1000).possible
+    (range(298, 299), False)
+
+    Either way of rounding a half is allowed.
+
+    Args:
+        printed: Digits with an optional decimal point, 0 to 100.
+        num_queries: N, at least 1.
+        place: Where it stood.
+
+    Raises:
+        ConfigError: No such percentage, or N below 1.
+    """
+    if num_queries < 1:
+        raise ConfigError(f"N is {num_queries}; a test set has at least 1 query")
+    text = printed.strip().removesuffix("%").strip()
+    if not NUMBER.fullmatch(text) or Fraction(text) > 100:
+        raise ConfigError(f"{printed!r} is no percentage; write digits such as 44.5, 0 to 100")
+    value = Fraction(text)
+    step = Fraction(1, 10 ** len(text.partition(".")[2]))
+    low = math.ceil((value - step / 2) * num_queries / 100)
+    high = math.floor((value + step / 2) * num_queries / 100)
+    below = math.floor(value * num_queries / 100)
+    nearest = tuple(100 * min(n, num_queries) / num_queries for n in (below, below + 1))
+    return Verdict(
+        printed=text,
+        num_queries=num_queries,
+        counts=range(max(low, 0), min(high, num_queries) + 1),
+        nearest=(nearest[0], nearest[1]),
+        telling=step < Fraction(100, num_queries),
+        place=place,
+    )
+
+
+def fitting_sizes(printed: Sequence[str]) -> dict[str, list[Verdict]]:
+    """Checks all numbers against every well-known test size.
+
+    Returns:
+        By the size's name, a verdict per number.
+    """
+    return {
+        name: [check_number(number, size) for number in printed]
+        for name, size in TEST_SIZES.items()
+    }
+
+
+def check_csv(path: Path, num_queries: int | None) -> list[Verdict]:
+    """Checks every recall in a table.
+
+    Columns whose name ends in R1, R@1, Recall@1 (any depth) are read, others are not; a column
+    "N" holds the row's own number of queries. Empty cells, "-" and "n/a" are passed over.
+
+    Args:
+        path: A CSV file with a header, UTF-8.
+        num_queries: For rows without a number of their own.
+
+    Raises:
+        ConfigError: A row without N, or a recall that is no percentage.
+        DatasetError: The file cannot be read or has no recall column.
+    """
+    try:
+        text = path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"cannot read {path}: {error}") from None
+    rows = csv.DictReader(io.StringIO(text))
+    columns = [name for name in rows.fieldnames or () if RECALL_COLUMN.fullmatch(name.strip())]
+    if not columns:
+        raise DatasetError(
+            f"{path} has no recall column; its header is {rows.fieldnames}, expected names such "
+            "as R@1, R5, t2v/R@10"
+        )
+    verdicts = []
+    for number, row in enumerate(rows, start=1):
+        cells = [(name, (row[name] or "").strip()) for name in columns]
+        given = [(name, cell) for name, cell in cells if cell.lower() not in ("", "-", "n/a")]
+        for name, cell in given:
+            size = _row_size(row, num_queries, f"{path}, row {number}")
+            verdicts.append(check_number(cell, size, f"row {number}, {name.strip()}"))
+    return verdicts
+
+
+def _row_size(row: Mapping[str, str | None], num_queries: int | None, where: str) -> int:
+    own = next((row[name] for name in row if (name or "").strip().lower() == SIZE_COLUMN), None)
+    if own and own.strip():
+        digits = own.strip().replace(",", "")
+        if not (digits.isascii() and digits.isdecimal()):
+            raise ConfigError(f"{where}: N is {own!r}, expected a whole number")
+        return int(digits)
+    if num_queries is None:
+        raise ConfigError(f"{where} has no N; add a column N or give --n, such as --n 1000")
+    return num_queries
