@@ -1,8 +1,17 @@
 """Datasets, one file each: published annotation files in, videos, captions and splits out.
 
 A reader is a module in this folder with one function,
-`load(annotations: Path | None, videos: Path) -> Dataset`, and a docstring whose first line
-describes the dataset. The file name is the name users type.
+`load(annotations: Path | None, videos: Path) -> Dataset`, an `INFO` (`DatasetInfo`), and a
+docstring whose first line describes the dataset. The file name is the name users type.
 """
 
-HELPERS = ("base", "files", "registry")
+HELPERS = (
+    "base",
+    "captions",
+    "documents",
+    "files",
+    "pickles",
+    "published",
+    "registry",
+    "splits",
+)

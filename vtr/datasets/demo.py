@@ -12,12 +12,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vtr.datasets.base import Caption, Dataset
+from vtr.datasets.base import Caption, Dataset, DatasetInfo
 from vtr.errors import DatasetError
 
 _FILE_NAME = "demo.json"
 _SPLITS = ("train", "val", "test")
 _GROUPS = ("content", "order", "brief")
+
+INFO = DatasetInfo(
+    files=((_FILE_NAME, "videos with split, group and category; five captions a video"),),
+    splits=dict.fromkeys(_SPLITS),
+    captions="all five captions of a video, each a query",
+    source="`vtr demo` renders it",
+)
 
 
 def load(annotations: Path | None, videos: Path) -> Dataset:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +22,8 @@ VIDEO_EXTENSIONS = frozenset({
     ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv", ".y4m",
 })
 # fmt: on
+_Key = Callable[[str], str]
+
 # Lone surrogates and NUL: no UTF-8 file and no HDF5 string can hold them.
 _UNDECODABLE = re.compile("[\0\ud800-\udfff]")
 
@@ -114,7 +116,9 @@ def find_videos(folder: Path) -> VideoListing:
     )
 
 
-def match_videos(listing: VideoListing, ids: Iterable[str]) -> VideoMatch:
+def match_videos(
+    listing: VideoListing, ids: Iterable[str], *, stems: Mapping[str, str] | None = None
+) -> VideoMatch:
     """Finds the file of every expected id, whatever its folder and container.
 
     In falling order an id fits: the path relative to the root, the file name, the file name
@@ -126,18 +130,23 @@ def match_videos(listing: VideoListing, ids: Iterable[str]) -> VideoMatch:
     Args:
         listing: From `find_videos`.
         ids: The expected ids.
+        stems: Id to another name, without extension, that its file may have; tried last.
     """
     open_ids = list(dict.fromkeys(ids))
+    other_names = stems or {}
     open_files = [(name, video_id(name)) for name in listing.names]
     paths: dict[str, Path] = {}
     duplicates: dict[str, tuple[Path, ...]] = {}
-    for name_key, id_key in _FITS:
+    fits = [(name_key, _composed(id_key)) for name_key, id_key in _FITS]
+    if other_names:
+        fits.append((_stem, _composed(lambda expected: other_names.get(expected, expected))))
+    for name_key, id_key in fits:
         by_key: dict[str, list[str]] = {}
         for name, identity in open_files:
             by_key.setdefault(name_key(identity), []).append(name)
         taken: set[str] = set()
         for expected in open_ids:
-            fitting = by_key.get(id_key(_nfc(expected)), [])
+            fitting = by_key.get(id_key(expected), [])
             if fitting:
                 files = _regular_first([listing.path(name) for name in fitting])
                 paths[expected] = files[0]
@@ -282,6 +291,10 @@ def _escaped(match: re.Match[str]) -> str:
     if 0xDC80 <= code <= 0xDCFF:  # how Python spells the byte code - 0xDC00 of a file name
         code -= 0xDC00
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def _composed(key: _Key) -> _Key:
+    return lambda identity: _nfc(key(_nfc(identity)))
 
 
 def _whole(name: str) -> str:

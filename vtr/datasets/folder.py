@@ -1,30 +1,231 @@
-"""Your own folder of videos.
+"""Your own folder of videos, with captions where you have some.
 
 Every video file in the folder and in the folders below it is one video. Its id is its path relative
 to the folder, with `/` and with its extension: adding files never renames others, and x.mp4 and
 x.webm stay apart.
+
+Captions come from one CSV, TSV, JSONL or JSON file with a video and a caption in each record, and
+optionally a category and a split. A video is named by its id, its file name, or its file name
+without extension.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from vtr.datasets.base import Dataset
-from vtr.datasets.files import find_videos, video_id
+from vtr.datasets.base import Dataset, DatasetInfo
+from vtr.datasets.captions import CaptionList, sentences
+from vtr.datasets.documents import (
+    identity,
+    is_missing,
+    read_json,
+    read_json_lines,
+    read_table,
+    require_documents,
+)
+from vtr.datasets.files import VideoListing, find_videos, match_videos, printable, video_id
+from vtr.datasets.splits import split_name
+from vtr.errors import DatasetError
+
+CAPTION_FILES = ("captions.csv", "captions.tsv", "captions.jsonl", "captions.json")
+VIDEO_COLUMNS = ("video", "video_id", "video_name", "file", "file_name", "filename", "path")
+CAPTION_COLUMNS = ("caption", "captions", "text", "sentence", "sentences", "description")
+
+INFO = DatasetInfo(
+    files=(
+        ("captions.csv", "optional: columns video, caption and, as you like, category, split"),
+        ("captions.jsonl, captions.json", "or records with these keys; JSON also {video: caption}"),
+    ),
+    splits={},
+    captions="all captions of a video, each a query; a split column makes splits",
+    source="you",
+)
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What one record of a caption file says of one video."""
+
+    name: str
+    captions: object
+    category: object
+    split: object
+    place: str
 
 
 def load(annotations: Path | None, videos: Path) -> Dataset:
-    """Lists the videos of a folder as a dataset without captions.
+    """Lists the videos of a folder, and reads their captions.
 
     Args:
-        annotations: Not read.
+        annotations: A caption file, or a folder with one called captions.csv (.tsv, .jsonl,
+            .json); None is no captions.
         videos: The folder.
 
     Returns:
-        The dataset; an id occurs twice where two names differ only in their Unicode composition
-        (`unique_videos` tells them apart).
+        Every video on the disk, then those that only the caption file names. An id occurs twice
+        where two names differ only in their Unicode composition (`unique_videos` tells them apart).
+        Captions have the id of the video and their place among its captions.
 
     Raises:
         ConfigError: `videos` is missing or no folder.
+        DatasetError: The caption file is missing, damaged or contradicts itself.
     """
-    return Dataset(name="folder", video_ids=tuple(map(video_id, find_videos(videos).names)))
+    listing = find_videos(videos)
+    ids = tuple(map(video_id, listing.names))
+    if annotations is None:
+        return Dataset(name="folder", video_ids=ids)
+    path, aside = _caption_file(annotations)
+    content = _Content(_identities(listing, path))
+    for record in _records(path):
+        content.add(record)
+    absent = tuple(name for name in content.order if name not in set(ids))
+    captioned = {caption.video_id for caption in content.captions.items}
+    bare = sum(name not in captioned for name in ids)
+    notes = [*(f"{other.name} was found as well and not read" for other in aside)]
+    if bare:
+        notes.append(f"{bare:,} of {len(ids):,} videos in the folder have no caption")
+    splits: dict[str, list[str]] = {}
+    for name, split in content.splits.items():
+        splits.setdefault(split, []).append(name)
+    return Dataset(
+        name="folder",
+        video_ids=(*ids, *absent),
+        captions=tuple(content.captions.items),
+        splits={split: tuple(members) for split, members in splits.items()},
+        categories=content.categories,
+        annotation_files=(path,),
+        notes=(*notes, *content.captions.notes()),
+    )
+
+
+@dataclass
+class _Content:
+    """What the records add up to."""
+
+    names: Mapping[str, str]  # a video as the caption file calls it -> its id
+    captions: CaptionList = field(default_factory=CaptionList)
+    order: dict[str, int] = field(default_factory=dict)  # id -> captions so far
+    splits: dict[str, str] = field(default_factory=dict)
+    categories: dict[str, str] = field(default_factory=dict)
+
+    def add(self, record: _Record) -> None:
+        name = self.names[record.name]
+        for text in sentences(record.captions, place=record.place):
+            number = self.order.setdefault(name, 0)
+            self.captions.add(f"{name}#{number}", name, text, place=record.place)
+            self.order[name] += 1
+        self.order.setdefault(name, 0)
+        for what, value, known in (
+            ("split", record.split, self.splits),
+            ("category", record.category, self.categories),
+        ):
+            if is_missing(value) or not str(value).strip():
+                continue
+            text = split_name(str(value)) if what == "split" else str(value).strip()
+            if known.setdefault(name, text) != text:
+                raise DatasetError(
+                    f"{record.place}: the video {printable(name)!r} has the {what} "
+                    f"{printable(text)!r}, but had {printable(known[name])!r} before"
+                )
+
+
+def _caption_file(annotations: Path) -> tuple[Path, list[Path]]:
+    if annotations.is_file():
+        return annotations, []
+    if not annotations.is_dir():
+        raise DatasetError(
+            f"there is no file or folder {printable(str(annotations))}; --annotations names a "
+            f"caption file or a folder with {' or '.join(CAPTION_FILES)}"
+        )
+    first, *aside = require_documents(
+        annotations, CAPTION_FILES, dataset="folder", what="caption file"
+    )
+    return first, aside
+
+
+def _identities(listing: VideoListing, path: Path) -> dict[str, str]:
+    """Returns the id of every video that the caption file names, by the name it has there."""
+    names = dict.fromkeys(record.name for record in _records(path))
+    match = match_videos(listing, names)
+    # One file may be named in two ways, as x and as x.mp4: the second way fits on its own.
+    again = match_videos(listing, [name for name in names if name not in match.paths])
+    ids: dict[str, str] = {}
+    for found in (match, again):
+        for name, file in found.paths.items():
+            ids[name] = video_id(str(file.relative_to(listing.root)))
+        for name, files in found.duplicates.items():
+            raise DatasetError(
+                f"{printable(str(path))}: {printable(name)!r} may be {printable(ids[name])} or "
+                f"{printable(video_id(str(files[0].relative_to(listing.root))))}; "
+                "write the path from the folder of the videos, with the extension"
+            )
+    return {name: ids.get(name, name) for name in names}
+
+
+def _records(path: Path) -> Iterator[_Record]:
+    suffix = path.suffix.lower()
+    if suffix in (".csv", ".tsv"):
+        yield from _table(path, "\t" if suffix == ".tsv" else ",")
+    elif suffix == ".jsonl":
+        for number, document in read_json_lines(path):
+            yield _record(document, f"{path}, line {number}")
+    elif suffix == ".json":
+        yield from _document(path)
+    else:
+        raise DatasetError(
+            f"{printable(str(path))} is no caption file; its name must end in .csv, .tsv, .jsonl "
+            "or .json"
+        )
+
+
+def _table(path: Path, delimiter: str) -> Iterator[_Record]:
+    rows = read_table(path, columns=(), delimiter=delimiter)
+    for number, row in rows:
+        yield _record(row, f"{path}, line {number}")
+    if not rows:  # an empty table with a wrong header is a mistake as well
+        raise DatasetError(
+            f"{printable(str(path))} has no rows; expected a header with "
+            f"{VIDEO_COLUMNS[0]} and {CAPTION_COLUMNS[0]}, then one row a caption"
+        )
+
+
+def _document(path: Path) -> Iterator[_Record]:
+    document = read_json(path)
+    if isinstance(document, list):
+        for number, record in enumerate(document):
+            yield _record(record, f"{path}: entry {number}")
+        return
+    if not isinstance(document, dict):
+        raise DatasetError(
+            f"{printable(str(path))} must hold a list of {{video, caption}} or one object "
+            "{video: caption or captions}"
+        )
+    for key, value in document.items():
+        place = f"{path}: {key!r:.80}"
+        if isinstance(value, dict):
+            yield _record({**value, "video": key}, place)
+        else:
+            yield _Record(identity(key, place=place), value, None, None, place)
+
+
+def _record(document: Any, place: str) -> _Record:
+    if not isinstance(document, dict):
+        raise DatasetError(f"{place} must be an object with video and caption, is {document!r:.80}")
+    video = [column for column in VIDEO_COLUMNS if column in document]
+    caption = [column for column in CAPTION_COLUMNS if column in document]
+    if not video or not caption:
+        found = ", ".join(printable(str(key)) for key in document)
+        raise DatasetError(
+            f"{place}: expected a video ({', '.join(VIDEO_COLUMNS)}) and a caption "
+            f"({', '.join(CAPTION_COLUMNS)}); found {found or 'nothing'}"
+        )
+    return _Record(
+        identity(document[video[0]], place=place),
+        document[caption[0]],
+        document.get("category"),
+        document.get("split"),
+        place,
+    )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vtr import datasets
-from vtr.datasets.base import Dataset, Video
+from vtr.datasets.base import Dataset, DatasetInfo, Video
 from vtr.datasets.files import (
     VideoListing,
     escape_undecodable,
@@ -67,6 +67,20 @@ def load_dataset(name: str, *, annotations: Path | None = None, videos: Path) ->
     return dataset
 
 
+def dataset_info(name: str) -> tuple[str, DatasetInfo]:
+    """Returns one line about a dataset, and what its reader says before any file is read.
+
+    Args:
+        name: One of `dataset_names()`.
+
+    Raises:
+        UnknownNameError: No such dataset.
+    """
+    module = load_plugin(datasets, name, kind="dataset")
+    info: DatasetInfo = getattr(module, "INFO", None) or DatasetInfo((), {}, "", "")
+    return (module.__doc__ or "").strip().partition("\n")[0], info
+
+
 def resolve_videos(dataset: Dataset, videos: Path) -> tuple[Video, ...]:
     """Returns every video that `dataset` expects, in its order, with its file where there is one.
 
@@ -90,7 +104,7 @@ def survey_videos(dataset: Dataset, videos: Path) -> VideoSurvey:
         ConfigError: `videos` is missing or no folder.
     """
     listing = find_videos(videos)
-    match = match_videos(listing, dataset.video_ids)
+    match = match_videos(listing, dataset.video_ids, stems=dataset.file_stems)
     found: list[Video] = []
     used: Counter[str] = Counter()
     for identity in dataset.video_ids:

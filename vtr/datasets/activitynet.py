@@ -1,0 +1,122 @@
+"""ActivityNet Captions: long YouTube videos, each with a paragraph.
+
+The sentences of a video are joined to one paragraph. The validation videos were described twice;
+the two are the splits val_1 and val_2. Ids are `v_` and the YouTube id; files are found under
+either name.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vtr.datasets.base import Caption, Dataset, DatasetInfo
+from vtr.datasets.captions import CaptionList, check_overlap, paragraph
+from vtr.datasets.documents import (
+    annotation_folder,
+    find_documents,
+    identity,
+    read_json,
+    require_documents,
+    require_mapping,
+    unique,
+)
+from vtr.datasets.splits import SplitList, SplitSources, settle_splits
+from vtr.errors import DatasetError
+
+FILES = {
+    "train": ("train.json", "train_modified.json"),
+    "val_1": ("val_1.json",),
+    "val_2": ("val_2.json",),
+}
+ID_LISTS = {"train": "train_ids.json", "val_1": "val_ids.json"}
+PREFIX = "v_"
+
+INFO = DatasetInfo(
+    files=(
+        ("train.json", "{video: {duration, timestamps, sentences}}"),
+        ("val_1.json, val_2.json", "the same, by two annotators"),
+        ("train_ids.json, val_ids.json", "optional: lists of ids, checked"),
+    ),
+    splits={"train": 10009, "val_1": 4917, "val_2": 4885},
+    captions="one paragraph a video; val_1 is the split of the retrieval protocol",
+    source="cs.stanford.edu/people/ranjaykrishna/densevid; videos: activity-net.org",
+)
+
+
+def load(annotations: Path | None, videos: Path) -> Dataset:
+    """Reads ActivityNet Captions.
+
+    Args:
+        annotations: Folder of the annotation files; None is `annotations` beside `videos`. Splits
+            whose file is not there are left out.
+        videos: Folder of the videos.
+
+    Returns:
+        Every paragraph is a caption with the id `VIDEO#SPLIT`; a validation video has up to two, of
+        which `queries` gives each split its own.
+
+    Raises:
+        DatasetError: Files are missing or damaged, or do not agree with each other.
+    """
+    patterns = tuple(name for names in FILES.values() for name in names)
+    folder = annotation_folder(annotations, videos, expected=patterns)
+    require_documents(folder, patterns, dataset="activitynet", what="caption file")
+    captions = CaptionList()
+    lists: dict[str, list[SplitList]] = {}
+    files: list[Path] = []
+    for split, names in FILES.items():
+        for path in find_documents(folder, names)[:1]:
+            lists[split] = [SplitList(path, _read(path, split, captions))]
+            files.append(path)
+    known = tuple(dict.fromkeys(i for listed in lists.values() for i in listed[0].ids))
+    for split, name in ID_LISTS.items():
+        for path in find_documents(folder, (name,))[:1]:
+            if split in lists:
+                lists[split].append(SplitList(path, _read_ids(path)))
+                files.append(path)
+    splits, notes = settle_splits(SplitSources("activitynet", known, lists))
+    dataset = Dataset(
+        name="activitynet",
+        video_ids=known,
+        captions=tuple(captions.items),
+        splits=splits,
+        annotation_files=tuple(files),
+        queries={
+            split: _of_split(captions.items, split, splits[split])
+            for split in ("val_1", "val_2")
+            if split in splits
+        },
+        file_stems={name: name.removeprefix(PREFIX) for name in known if name.startswith(PREFIX)},
+        notes=(*notes, *captions.notes(known)),
+    )
+    check_overlap(dataset, (("train", "val_1"), ("train", "val_2")))
+    return dataset
+
+
+def _read(path: Path, split: str, captions: CaptionList) -> tuple[str, ...]:
+    content = require_mapping(read_json(path), path, expected="{video: {sentences: [...]}}")
+    ids: list[str] = []
+    for key, record in content.items():
+        place = f"{path}: {key!r:.80}"
+        parts = record.get("sentences") if isinstance(record, dict) else None
+        if not isinstance(parts, list):
+            raise DatasetError(
+                f"{place} must be an object with a list of sentences, is {record!r:.80}"
+            )
+        video_id = identity(key, place=place)
+        ids.append(video_id)
+        captions.add(f"{video_id}#{split}", video_id, paragraph(parts, place=place), place=place)
+    return unique(path, ids)
+
+
+def _read_ids(path: Path) -> tuple[str, ...]:
+    document = read_json(path)
+    if not isinstance(document, list):
+        raise DatasetError(f"{path} must hold a list of ids, is {document!r:.80}")
+    return unique(path, (identity(value, place=str(path)) for value in document))
+
+
+def _of_split(captions: list[Caption], split: str, members: tuple[str, ...]) -> tuple[Caption, ...]:
+    by_id = {caption.id: caption for caption in captions}
+    wanted = (f"{identity}#{split}" for identity in members)
+    return tuple(by_id[name] for name in wanted if name in by_id)

@@ -1,0 +1,145 @@
+"""Captions as annotation files spell them, gathered with a count of what had to be left out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from vtr.datasets.base import Caption, Dataset
+from vtr.datasets.documents import is_missing
+from vtr.datasets.files import escape_undecodable, printable
+from vtr.errors import DatasetError
+
+
+def sentences(value: object, *, place: str) -> list[object]:
+    """Returns the captions in a value that is one caption or several.
+
+    A text is one caption; a list of texts is several; in a list of lists each inner list is the
+    words of one caption. A text is never taken apart into its letters.
+
+    Args:
+        value: What the file holds.
+        place: Where, for the error.
+
+    Returns:
+        Texts, and what stands for a missing one (None, NaN), for `CaptionList.add` to judge.
+
+    Raises:
+        DatasetError: Anything else.
+    """
+    if isinstance(value, str) or is_missing(value):
+        return [value]
+    if not isinstance(value, list | tuple):
+        raise DatasetError(
+            f"{place}: captions must be a text, a list of texts or a list of word lists, "
+            f"not {value!r:.80}"
+        )
+    return [_sentence(item, place) for item in value]
+
+
+def _sentence(value: object, place: str) -> object:
+    if isinstance(value, str) or is_missing(value):
+        return value
+    if isinstance(value, list | tuple) and all(isinstance(word, str) for word in value):
+        return " ".join(value)
+    raise DatasetError(f"{place}: a caption must be a text or a list of words, not {value!r:.80}")
+
+
+def paragraph(parts: Iterable[object], *, place: str) -> str:
+    """Returns sentences joined to one text, each without blanks around it.
+
+    Raises:
+        DatasetError: A part is not a text.
+    """
+    texts = []
+    for part in parts:
+        if is_missing(part):
+            continue
+        if not isinstance(part, str):
+            raise DatasetError(f"{place}: a sentence must be a text, not {part!r:.80}")
+        texts.append(part.strip())
+    return " ".join(text for text in texts if text)
+
+
+@dataclass
+class CaptionList:
+    """Captions in the files' order; those without a word are dropped and counted.
+
+    Args:
+        items: What was kept.
+    """
+
+    items: list[Caption] = field(default_factory=list)
+    _ids: set[str] = field(default_factory=set)
+    _empty: list[str] = field(default_factory=list)
+    _foreign: list[str] = field(default_factory=list)
+
+    def add(self, caption_id: str, video_id: str, text: object, *, place: str) -> None:
+        """Keeps one caption as it stands, however long and however often the text occurs.
+
+        Args:
+            caption_id: Unique in the dataset.
+            video_id: In NFC.
+            text: The caption; empty, blank, None and NaN are dropped.
+            place: Where it stands, for errors.
+
+        Raises:
+            DatasetError: `text` is no text, or the id is taken.
+        """
+        if caption_id in self._ids:
+            raise DatasetError(f"{place}: the caption id {printable(caption_id)!r} occurs twice")
+        self._ids.add(caption_id)
+        if is_missing(text) or (isinstance(text, str) and not text.strip()):
+            self._empty.append(caption_id)
+            return
+        if not isinstance(text, str):
+            raise DatasetError(f"{place}: a caption must be a text, is {text!r:.80}")
+        self.items.append(Caption(caption_id, video_id, escape_undecodable(text)))
+
+    def add_all(self, video_id: str, texts: Sequence[object], *, place: str) -> None:
+        """Keeps the captions of one video; their ids are the video's with their place, from 0."""
+        for number, text in enumerate(texts):
+            self.add(f"{video_id}#{number}", video_id, text, place=place)
+
+    def restrict(self, video_ids: Collection[str]) -> None:
+        """Drops and counts the captions of videos that are not among `video_ids`."""
+        known = set(video_ids)
+        self._foreign += [item.video_id for item in self.items if item.video_id not in known]
+        self.items = [item for item in self.items if item.video_id in known]
+
+    def notes(self, video_ids: Iterable[str] = ()) -> Iterator[str]:
+        """Yields what people should know: dropped captions, and `video_ids` without a caption."""
+        if self._empty:
+            yield (
+                f"{len(self._empty):,} captions are empty, dropped (first: "
+                f"{printable(self._empty[0])})"
+            )
+        if self._foreign:
+            yield (
+                f"{len(self._foreign):,} captions are of videos that are not listed, dropped "
+                f"(first: {printable(self._foreign[0])})"
+            )
+        captioned = {item.video_id for item in self.items}
+        bare = [identity for identity in video_ids if identity not in captioned]
+        if bare:
+            yield f"{len(bare):,} videos have no caption (first: {printable(bare[0])})"
+
+
+def check_overlap(dataset: Dataset, apart: Iterable[tuple[str, str]]) -> None:
+    """Checks that splits which claim to be apart share no video.
+
+    Args:
+        dataset: As read.
+        apart: Pairs of split names; those the dataset lacks are skipped.
+
+    Raises:
+        DatasetError: Two share a video.
+    """
+    splits: Mapping[str, tuple[str, ...]] = dataset.splits
+    for one, other in apart:
+        shared = sorted(set(splits.get(one, ())) & set(splits.get(other, ())))
+        if shared:
+            raise DatasetError(
+                f"{dataset.name}: {len(shared):,} videos are in {one!r} and in {other!r} "
+                f"(first: {', '.join(map(printable, shared[:3]))}); a video must be in one of them"
+            )

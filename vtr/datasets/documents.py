@@ -1,0 +1,273 @@
+"""Annotation files: found by name, read as text, JSON, CSV or lists, with errors that help.
+
+Real files carry a byte order mark, CRLF, or end in the middle; every reader of a dataset goes
+through here, so that each of these is met once.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from vtr.datasets.files import printable
+from vtr.errors import DatasetError
+
+MAX_DEPTH = 3
+"""How many folders below the given one are searched: archives unpack into folders of their own."""
+
+_LONGEST_FIELD = 1 << 24  # csv's own limit of 131,072 would refuse a caption of 10,000 words
+
+
+def annotation_folder(annotations: Path | None, videos: Path, *, expected: Iterable[str]) -> Path:
+    """Returns where a dataset's annotation files are to be looked for.
+
+    Args:
+        annotations: What the user named: a folder, or a file in it; None is the folder
+            `annotations` beside the folder of videos.
+        videos: The folder of the videos.
+        expected: File names for the error.
+
+    Raises:
+        DatasetError: No such folder.
+    """
+    folder = videos.parent / "annotations" if annotations is None else annotations
+    if folder.is_file():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise DatasetError(
+            f"there is no folder {printable(str(folder))} with annotation files. Name it with "
+            f"--annotations; looked for: {', '.join(expected)}"
+        )
+    return folder
+
+
+def find_documents(folder: Path, patterns: Iterable[str]) -> list[Path]:
+    """Returns the files whose name fits one of `patterns`, the best first.
+
+    Args:
+        folder: Searched with the folders below it, `MAX_DEPTH` deep; hidden ones are skipped.
+        patterns: Names with `*`, in falling order of preference; upper and lower case are alike.
+
+    Returns:
+        In the order of the patterns, then the shallowest first, then by name. A name that occurs
+        in several folders is given once.
+    """
+    names = list(_walk(folder))
+    found: dict[str, Path] = {}
+    for pattern in patterns:
+        for path in names:
+            if fnmatchcase(path.name.lower(), pattern.lower()):
+                found.setdefault(path.name, path)
+    return list(found.values())
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    level = [folder]
+    for _ in range(MAX_DEPTH + 1):
+        files: list[Path] = []
+        below: list[Path] = []
+        for place in level:
+            try:
+                entries = sorted(os.scandir(place), key=lambda entry: entry.name)
+            except OSError:
+                continue
+            shown = [entry for entry in entries if not entry.name.startswith(".")]
+            files += [Path(entry.path) for entry in shown if entry.is_file()]
+            below += [Path(entry.path) for entry in shown if entry.is_dir()]
+        yield from files
+        level = below
+
+
+def require_documents(
+    folder: Path, patterns: Sequence[str], *, dataset: str, what: str
+) -> list[Path]:
+    """Like `find_documents`, for files that a dataset cannot do without.
+
+    Raises:
+        DatasetError: None was found; the message names the files and what the folder holds.
+    """
+    found = find_documents(folder, patterns)
+    if found:
+        return found
+    there = [printable(path.name) for path in _walk(folder)]
+    listed = ", ".join(there[:8]) + (f" and {len(there) - 8:,} more" if len(there) > 8 else "")
+    raise DatasetError(
+        f"{dataset}: no {what} in {printable(str(folder))}. Looked for {' or '.join(patterns)}, "
+        f"there and in folders below it; found {listed or 'no files at all'}. "
+        "Name the right folder with --annotations"
+    )
+
+
+def read_text(path: Path) -> str:
+    """Returns a file's text, without a byte order mark; line ends are as they stand.
+
+    Raises:
+        DatasetError: It cannot be read or is not UTF-8.
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise DatasetError(
+            f"cannot read {printable(str(path))}: {error.strerror or error}"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise DatasetError(
+            f"{printable(str(path))} is not UTF-8 text: {error.reason} at byte {error.start:,}. "
+            "Save it as UTF-8"
+        ) from None
+
+
+def read_json(path: Path) -> Any:
+    """Returns a JSON document; the words NaN and Infinity are taken as Python writes them.
+
+    Raises:
+        DatasetError: It cannot be read or is not whole JSON.
+    """
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(
+            f"{printable(str(path))} is not whole JSON ({error}; the file has {len(text):,} "
+            "characters). A download that was cut short looks like this: fetch it again"
+        ) from None
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """Yields (line number, document) of a JSONL file; empty lines are skipped.
+
+    Raises:
+        DatasetError: A line is not JSON.
+    """
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            document = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DatasetError(
+                f"{printable(str(path))}, line {number}: not one JSON document ({error})"
+            ) from None
+        yield number, document
+
+
+def read_list(path: Path) -> tuple[str, ...]:
+    """Returns the ids of a text file with one id a line, in NFC.
+
+    Raises:
+        DatasetError: It cannot be read, or lists an id twice.
+    """
+    lines = (line.strip() for line in read_text(path).splitlines())
+    return unique(path, (identity(line, place=str(path)) for line in lines if line))
+
+
+def read_table(
+    path: Path, *, columns: Iterable[str], delimiter: str = ","
+) -> list[tuple[int, dict[str, str]]]:
+    """Returns (line number, column to text) of every row of a CSV file with a header.
+
+    Args:
+        path: The file.
+        columns: The columns that must be there; others are kept as well.
+        delimiter: Between fields; a tab for .tsv.
+
+    Raises:
+        DatasetError: A column is missing, or a row has another number of fields than the header.
+    """
+    rows = list(_rows(path, delimiter))
+    header = [name.strip() for name in rows[0][1]] if rows else []
+    missing = [name for name in columns if name not in header]
+    if missing:
+        raise DatasetError(
+            f"{printable(str(path))}: expected the columns {', '.join(columns)}; "
+            f"found {', '.join(map(printable, header)) or 'nothing'}"
+        )
+    table: list[tuple[int, dict[str, str]]] = []
+    for number, row in rows[1:]:
+        if len(row) != len(header):
+            raise DatasetError(
+                f"{printable(str(path))}, line {number}: {len(row)} fields, but the header names "
+                f"{len(header)} ({', '.join(header)}). A text with a comma must be in quotes"
+            )
+        table.append((number, dict(zip(header, row, strict=True))))
+    return table
+
+
+def _rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    text = read_text(path)
+    before = csv.field_size_limit(_LONGEST_FIELD)
+    try:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        for row in reader:
+            if any(field.strip() for field in row):
+                yield reader.line_num, row
+    except csv.Error as error:
+        raise DatasetError(
+            f"{printable(str(path))}, line {reader.line_num}: not CSV ({error})"
+        ) from None
+    finally:
+        csv.field_size_limit(before)
+
+
+def identity(value: object, *, place: str) -> str:
+    """Returns an id as text in NFC.
+
+    Args:
+        value: A text or a whole number.
+        place: Where it stands, for the error.
+
+    Raises:
+        DatasetError: Anything else, or an empty text.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str) or not value.strip():
+        raise DatasetError(f"{place}: a video's id must be a text, is {value!r:.80}")
+    return unicodedata.normalize("NFC", value.strip())
+
+
+def unique(path: Path, ids: Iterable[str]) -> tuple[str, ...]:
+    """Returns `ids` as a tuple.
+
+    Raises:
+        DatasetError: One of them occurs twice.
+    """
+    result = tuple(ids)
+    name, count = Counter(result).most_common(1)[0] if result else ("", 0)
+    if count > 1:
+        raise DatasetError(
+            f"{printable(str(path))} lists {printable(name)!r} {count} times; "
+            "a video may be in a split once"
+        )
+    return result
+
+
+def require_mapping(document: object, path: Path, *, expected: str) -> Mapping[str, Any]:
+    """Returns `document` where it is a JSON object.
+
+    Raises:
+        DatasetError: It is not; the message says what was `expected`.
+    """
+    if isinstance(document, Mapping):
+        return document
+    raise DatasetError(
+        f"{printable(str(path))} holds a {_kind(document)}; expected an object {expected}"
+    )
+
+
+def _kind(document: object) -> str:
+    return {list: "list", str: "text", type(None): "null"}.get(type(document), "number")
+
+
+def is_missing(value: object) -> bool:
+    """Returns whether a value stands for nothing: null, or the NaN that pandas writes for it."""
+    return value is None or (isinstance(value, float) and math.isnan(value))

@@ -1,0 +1,103 @@
+"""LSMDC: clips of films with one sentence each, under a licence of its own.
+
+Reads the tab-separated files of the 2016 challenge: six columns without a header (clip, start and
+end as aligned, start and end as extracted, sentence). The times belong to the film, so a clip has
+no window.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from vtr.datasets.base import Dataset, DatasetInfo
+from vtr.datasets.captions import CaptionList, check_overlap
+from vtr.datasets.documents import (
+    annotation_folder,
+    find_documents,
+    identity,
+    read_text,
+    require_documents,
+)
+from vtr.errors import DatasetError
+
+FILES = {
+    "train": "LSMDC16_annos_training.csv",
+    "val": "LSMDC16_annos_val.csv",
+    "test": "LSMDC16_challenge_1000_publictect.csv",
+}
+NUM_COLUMNS = 6
+
+INFO = DatasetInfo(
+    files=(
+        (FILES["train"], "tab-separated, six columns, no header"),
+        (FILES["val"], "the same"),
+        (FILES["test"], "the same (the name is spelt so)"),
+    ),
+    splits={"train": None, "val": 7408, "test": 1000},
+    captions="every line is a query; a clip may have several",
+    source="sites.google.com/site/describingmovies, after signing its licence",
+)
+
+
+def load(annotations: Path | None, videos: Path) -> Dataset:
+    """Reads LSMDC.
+
+    Args:
+        annotations: Folder of the annotation files; None is `annotations` beside `videos`. Files
+            of splits that are not there are left out.
+        videos: Folder of the clips.
+
+    Returns:
+        Captions have the id of the clip and their place among its lines.
+
+    Raises:
+        DatasetError: No file is there, a line has another number of columns, or a clip is in two
+            splits.
+    """
+    patterns = tuple(FILES.values())
+    folder = annotation_folder(annotations, videos, expected=patterns)
+    require_documents(folder, patterns, dataset="lsmdc", what="annotation file")
+    captions = CaptionList()
+    lines: Counter[str] = Counter()
+    splits: dict[str, tuple[str, ...]] = {}
+    files: list[Path] = []
+    for split, name in FILES.items():
+        for path in find_documents(folder, (name,)):
+            files.append(path)
+            splits[split] = _read(path, captions, lines)
+    missing = [name for split, name in FILES.items() if split not in splits]
+    dataset = Dataset(
+        name="lsmdc",
+        video_ids=tuple(lines),
+        captions=tuple(captions.items),
+        splits=splits,
+        annotation_files=tuple(files),
+        notes=(
+            *(f"{name} was not found; its split is left out" for name in missing),
+            *captions.notes(lines),
+        ),
+    )
+    check_overlap(dataset, (("train", "val"), ("train", "test"), ("val", "test")))
+    return dataset
+
+
+def _read(path: Path, captions: CaptionList, lines: Counter[str]) -> tuple[str, ...]:
+    members: dict[str, None] = {}
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        place = f"{path}, line {number}"
+        columns = line.rstrip("\r").split("\t")
+        # Some copies have lost the tab before an empty sentence.
+        if len(columns) not in (NUM_COLUMNS, NUM_COLUMNS - 1):
+            raise DatasetError(
+                f"{place}: {len(columns)} columns separated by tabs; expected {NUM_COLUMNS}: "
+                "clip, start, end, start, end, sentence"
+            )
+        clip = identity(columns[0], place=place)
+        text = columns[5].strip() if len(columns) == NUM_COLUMNS else ""
+        captions.add(f"{clip}#{lines[clip]}", clip, text, place=place)
+        lines[clip] += 1
+        members[clip] = None
+    return tuple(members)

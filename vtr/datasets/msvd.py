@@ -1,0 +1,97 @@
+"""MSVD: 1,970 short YouTube clips with about 40 captions each.
+
+Captions come from `captions_msvd.json` or `raw-captions.pkl` (read without running it). The same
+layout with other videos is read as well, captions being texts, lists of texts or lists of words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from vtr.datasets.base import Dataset, DatasetInfo
+from vtr.datasets.captions import CaptionList, check_overlap, sentences
+from vtr.datasets.documents import (
+    annotation_folder,
+    find_documents,
+    identity,
+    read_json,
+    read_list,
+    require_documents,
+    require_mapping,
+)
+from vtr.datasets.files import VIDEO_EXTENSIONS
+from vtr.datasets.pickles import read_plain_pickle
+from vtr.datasets.splits import SplitList, SplitSources, settle_splits
+
+CAPTION_FILES = ("captions_msvd.json", "raw-captions.pkl", "captions.json")
+LISTS = {"train": "train_list.txt", "val": "val_list.txt", "test": "test_list.txt"}
+
+INFO = DatasetInfo(
+    files=(
+        ("captions_msvd.json", "{video: [captions]}"),
+        ("raw-captions.pkl", "or {video: [[words]]}; captions.json of the forks works too"),
+        ("train_list.txt, val_list.txt, test_list.txt", "optional: one id a line, checked"),
+    ),
+    splits={"train": 1200, "val": 100, "test": 670},
+    captions="all captions of a video, each a query",
+    source="captions_msvd.json: github.com/layer6ai-labs/xpool; raw-captions.pkl: the data archive "
+    "of github.com/ArrowLuo/CLIP4Clip; clips: the YouTubeClips archive of UT Austin",
+)
+
+
+def load(annotations: Path | None, videos: Path) -> Dataset:
+    """Reads MSVD, or other data in its layout.
+
+    Args:
+        annotations: Folder of the annotation files; None is `annotations` beside `videos`.
+        videos: Folder of the clips.
+
+    Returns:
+        Captions have the id of the video and their place in its list.
+
+    Raises:
+        DatasetError: Files are missing or damaged, or do not agree with each other.
+    """
+    folder = annotation_folder(annotations, videos, expected=CAPTION_FILES)
+    path, *aside = require_documents(folder, CAPTION_FILES, dataset="msvd", what="caption file")
+    document = read_plain_pickle(path) if path.suffix == ".pkl" else read_json(path)
+    content = require_mapping(document, path, expected="{video: [captions]}")
+    files = {split: found for split, name in LISTS.items() if (found := _one(folder, name))}
+    listed = {split: read_list(found) for split, found in files.items()}
+    bare = {identity for ids in listed.values() for identity in ids}
+    captions = CaptionList()
+    names: dict[str, None] = {}
+    for key, value in content.items():
+        place = f"{path}: {key!r:.80}"
+        video_id = _bare_name(identity(key, place=place), bare)
+        names[video_id] = None
+        captions.add_all(video_id, sentences(value, place=place), place=place)
+    lists = {split: [SplitList(files[split], ids)] for split, ids in listed.items()}
+    splits, notes = settle_splits(SplitSources("msvd", tuple(names), lists))
+    dataset = Dataset(
+        name="msvd",
+        video_ids=tuple(names),
+        captions=tuple(captions.items),
+        splits=splits,
+        annotation_files=(path, *files.values()),
+        notes=(
+            *notes,
+            *(f"{other.name} was found as well and not read" for other in aside),
+            *captions.notes(names),
+        ),
+    )
+    check_overlap(dataset, (("train", "val"), ("train", "test"), ("val", "test")))
+    return dataset
+
+
+def _one(folder: Path, name: str) -> Path | None:
+    return next(iter(find_documents(folder, (name,))), None)
+
+
+def _bare_name(name: str, listed: Iterable[str]) -> str:
+    """Returns a caption file's id without the extension, where the lists write it without."""
+    path = Path(name)
+    if name not in listed and path.suffix.lower() in VIDEO_EXTENSIONS and path.stem in listed:
+        return path.stem
+    return name

@@ -1,0 +1,160 @@
+"""The published splits, shipped with the package: ids and pairs of ids, never captions.
+
+`data/NAME.txt.xz` holds the splits of one dataset as text, `data/index.json` how many ids each
+split has and the SHA-256 of its id list; `data/README.md` says where the lists come from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import lzma
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from types import MappingProxyType
+
+from vtr.errors import DatasetError
+
+_RANGE = re.compile(r"(.*?)(0|[1-9]\d*)\.\.(\d+)")
+_NUMBERED = re.compile(r"(.*?)(0|[1-9]\d*)")
+
+
+@dataclass(frozen=True)
+class SplitFacts:
+    """What identifies a split.
+
+    Args:
+        count: Number of ids.
+        sha256: See `ids_sha256`.
+    """
+
+    count: int
+    sha256: str
+
+
+def ids_sha256(ids: Iterable[str]) -> str:
+    r"""Returns the SHA-256 of an id list: UTF-8, in order, each id followed by a line feed.
+
+    >>> ids_sha256(["video0", "video1"])[:12]
+    '46cb890c3771'
+    """
+    return hashlib.sha256("".join(f"{identity}\n" for identity in ids).encode()).hexdigest()
+
+
+@cache
+def split_facts(dataset: str) -> Mapping[str, SplitFacts]:
+    """Returns the counts and hashes of a dataset's published splits; empty where none ship."""
+    index = json.loads(_resource("index.json"))
+    return MappingProxyType(
+        {split: SplitFacts(**facts) for split, facts in index.get(dataset, {}).items()}
+    )
+
+
+@cache
+def published_splits(dataset: str) -> Mapping[str, tuple[str, ...]]:
+    """Returns the ids of a dataset's published splits, in the published order.
+
+    Args:
+        dataset: Name of the reader; one without shipped splits has none.
+
+    Raises:
+        DatasetError: The shipped list is not what the index says: the installation is damaged.
+    """
+    splits = {
+        split: tuple(identity for identity, _ in rows) for split, rows in _rows(dataset).items()
+    }
+    for split, facts in split_facts(dataset).items():
+        ids = splits.get(split, ())
+        if facts != SplitFacts(len(ids), ids_sha256(ids)):
+            raise DatasetError(
+                f"the list of {dataset} {split!r} that ships with vtr is damaged; "
+                "install the package again"
+            )
+    return MappingProxyType(splits)
+
+
+@cache
+def published_pairs(dataset: str, split: str) -> tuple[tuple[str, str], ...]:
+    """Returns the (video id, caption id) pairs of a split that fixes one caption per video.
+
+    Returns:
+        In the published order; empty where the split fixes none.
+    """
+    rows = _rows(dataset).get(split, ())
+    return tuple((identity, caption) for identity, caption in rows if caption)
+
+
+def pack_splits(splits: Mapping[str, Sequence[tuple[str, str]]]) -> bytes:
+    """Returns the bytes of one shipped file; the inverse of `unpack_splits`.
+
+    Args:
+        splits: Split name to (id, caption id or empty text).
+    """
+    lines: list[str] = []
+    for split, rows in splits.items():
+        lines.append(f"[{split}]")
+        run: list[str] = []
+        for identity, caption in rows:
+            if caption or (run and not _follows(run[-1], identity)):
+                lines += _spell(run)
+                run = []
+            if caption:
+                lines.append(f"{identity} {caption}")
+            else:
+                run.append(identity)
+        lines += _spell(run)
+    text = "".join(f"{line}\n" for line in lines)
+    # Ids are close to random letters: contexts of earlier bytes only dilute the statistics.
+    options = {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 0, "pb": 0}
+    return lzma.compress(text.encode(), check=lzma.CHECK_CRC32, filters=[options])
+
+
+def unpack_splits(payload: bytes) -> dict[str, list[tuple[str, str]]]:
+    """Returns split name to (id, caption id or empty text) of one shipped file."""
+    splits: dict[str, list[tuple[str, str]]] = {}
+    rows: list[tuple[str, str]] = []
+    for line in lzma.decompress(payload).decode().splitlines():
+        if line.startswith("["):
+            rows = splits.setdefault(line[1:-1], [])
+        elif between := _RANGE.fullmatch(line):
+            stem, first, last = between.groups()
+            rows += [(f"{stem}{number}", "") for number in range(int(first), int(last) + 1)]
+        else:
+            identity, _, caption = line.partition(" ")
+            rows.append((identity, caption))
+    return splits
+
+
+def _spell(run: Sequence[str]) -> list[str]:
+    if len(run) < 2:
+        return list(run)
+    numbered = _NUMBERED.fullmatch(run[-1])
+    assert numbered is not None
+    return [f"{run[0]}..{numbered.group(2)}"]
+
+
+def _follows(before: str, after: str) -> bool:
+    one, other = _NUMBERED.fullmatch(before), _NUMBERED.fullmatch(after)
+    if one is None or other is None or one.group(1) != other.group(1):
+        return False
+    return int(other.group(2)) == int(one.group(2)) + 1
+
+
+@cache
+def _rows(dataset: str) -> Mapping[str, Sequence[tuple[str, str]]]:
+    if not split_facts(dataset):
+        return {}
+    try:
+        return unpack_splits(_resource(f"{dataset}.txt.xz"))
+    except (OSError, lzma.LZMAError, UnicodeDecodeError) as error:
+        raise DatasetError(
+            f"the splits of {dataset} that ship with vtr cannot be read ({error}); "
+            "install the package again"
+        ) from None
+
+
+def _resource(name: str) -> bytes:
+    return (files("vtr.datasets") / "data" / name).read_bytes()
