@@ -1,10 +1,11 @@
-"""Mean of the frames weighted by their similarity to the text: no parameters.
+"""Mean of the frames weighted by their similarity to the text.
 
     a_k = softmax over valid k of (<t^, f^_k> / tau),  v = sum a_k f_k,  score = <t^, v / |v|>
 
-Known as query scoring (Bain et al., arXiv 2205.08508). tau towards 0 is the best frame, a large tau
-the mean of the raw frames. It works without training as well as in the training loss. v itself is
-never formed: <t^, v> and |v|^2 follow from the inner products, so a pair costs K of them.
+No parameters. Known as query scoring (Bain et al., arXiv 2205.08508). tau towards 0 is the best
+frame, a large tau the mean of the raw frames. It works without training as well as in the training
+loss. v itself is never formed: <t^, v> and |v|^2 follow from the inner products of the frames, so a
+pair costs K inner products.
 """
 
 from __future__ import annotations

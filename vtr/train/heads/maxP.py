@@ -1,8 +1,8 @@
-"""Largest value of each dimension over the normalised frames: no parameters.
+"""Largest value of each dimension over the normalised frames.
 
     p_d = max over valid k of (f_k / |f_k|)_d,    score = <t / |t|, p / |p|>
 
-It is not the best frame's similarity; for that see attentionP with a small tau.
+No parameters. It is not the best frame's similarity; for that see attentionP with a small tau.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Mean of the normalised frames: no parameters.
+"""Mean of the normalised frames.
 
     p = normalise(mean over valid k of f_k / |f_k|),    score = <t / |t|, p>
 
-Zero-shot retrieval is this head. A valid frame that is all zeros counts as zero and not as NaN.
+No parameters. Zero-shot retrieval is this head. A valid frame that is all zeros counts as zero
+and not as NaN.
 """
 
 from __future__ import annotations

@@ -1,0 +1,412 @@
+"""Naming, building and starting heads; the shared block; `vtr heads`; the tight head's memory."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from typer.testing import CliRunner
+
+from vtr.cli import app
+from vtr.clip.backbone import load_backbone
+from vtr.demo import demo_model_folder
+from vtr.errors import ConfigError, UnknownNameError
+from vtr.train.clip_text import ClipText, clip_text, clip_text_of
+from vtr.train.headlist import (
+    HeadChoice,
+    build_head,
+    describe_heads,
+    head_names,
+    head_options,
+    head_presets,
+    parse_head,
+)
+from vtr.train.heads import tightTransf
+from vtr.train.heads.base import Head, TextBatch, VideoBatch, empty_rows, normalise, pad_codes
+from vtr.train.heads.blocks import Block, Transformer, choose_num_heads, key_bias, quick_gelu
+
+
+def build(label: str, *, dim: int = 64, clip: ClipText | None = None, seed: int = 0) -> Head:
+    return build_head(parse_head(label), dim=dim, clip=clip, seed=seed)
+
+
+# --- names and options ---
+
+
+def test_all_heads_of_the_field_are_there() -> None:
+    assert {
+        "meanP",
+        "maxP",
+        "seqLSTM",
+        "seqTransf",
+        "tightTransf",
+        "attentionP",
+    } <= set(head_names())
+
+
+@pytest.mark.parametrize("name", head_names())
+def test_labels_read_back_to_the_same_choice(name: str) -> None:
+    plain = parse_head(name)
+    assert plain == HeadChoice(name)
+    for key, value in head_options(name).items():
+        assert parse_head(f"{name}:{key}={value}") == plain, "a default is not an option set"
+    for preset in head_presets(name):
+        choice = parse_head(f"{name}:preset={preset}")
+        assert parse_head(choice.label) == choice
+
+
+def test_options_are_typed_and_sorted() -> None:
+    choice = parse_head(" seqTransf:layers=2:dropout=0.1 ")
+    assert choice.options == {"layers": 2, "dropout": 0.1}
+    assert choice.label == "seqTransf:dropout=0.1:layers=2"
+    assert choice.resolve().heads == 0
+    assert choice.info.needs_order
+
+
+def test_options_override_a_preset() -> None:
+    named = [name for name in head_names() if head_presets(name)]
+    for name in named:
+        preset, changed = next(iter(head_presets(name).items()))
+        defaults = head_options(name)
+        back = ":".join(f"{key}={defaults[key]}" for key in changed)
+        for label in (f"{name}:preset={preset}:{back}", f"{name}:{back}:preset={preset}"):
+            assert parse_head(label.replace("::", ":").rstrip(":")) == HeadChoice(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("", ConfigError, "--head is empty. Known: .*meanP"),
+        ("seqTransfo", UnknownNameError, "no head named 'seqTransfo'. Did you mean 'seqTransf'"),
+        (
+            "seqTransf:layer=2",
+            UnknownNameError,
+            "no option of head 'seqTransf' named 'layer'. Did you mean 'layers'",
+        ),
+        ("seqTransf:layers", ConfigError, "'layers' has no value; write layers=VALUE"),
+        ("seqTransf:layers=two", ConfigError, "layers='two' is not of type int .default 4."),
+        ("seqTransf:layers=0", ConfigError, "head 'seqTransf': layers=0 is out of range"),
+        ("tightTransf:pairs=0", ConfigError, "head 'tightTransf': pairs=0 is out of range"),
+        ("seqLSTM:dropout=nan", ConfigError, "dropout=nan is out of range; allowed: 0 to below 1"),
+        ("attentionP:tau=0", ConfigError, "head 'attentionP': tau=0.0 is out of range"),
+        ("meanP:preset=big", UnknownNameError, "no preset of head 'meanP' named 'big'"),
+        ("meanP:tau=1", UnknownNameError, "no option of head 'meanP' named 'tau'.* Known: none"),
+    ],
+)
+def test_mistakes_are_explained(text: str, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        parse_head(text)
+
+
+def test_options_that_do_not_fit_the_dimension_are_refused() -> None:
+    with pytest.raises(ConfigError, match="'seqTransf': heads=7 does not divide the dimension 64"):
+        build("seqTransf:heads=7")
+
+
+@pytest.mark.parametrize(
+    ("dim", "num_heads"), [(512, 8), (768, 12), (1024, 16), (64, 1), (8, 1), (200, 2)]
+)
+def test_one_attention_head_per_64_dimensions(dim: int, num_heads: int) -> None:
+    assert choose_num_heads(dim, 0) == num_heads
+
+
+def test_parameters_at_512_as_published() -> None:
+    counts = {fact.name: fact.num_parameters for fact in describe_heads()}
+    assert counts["meanP"] == counts["maxP"] == counts["attentionP"] == 0
+    assert counts["seqLSTM"] == 8 * 512**2 + 8 * 512
+    assert counts["seqTransf"] == 12_648_960
+    cross = 12_648_960 + 2 * 512 + 512**2 + 512 + 512 + 1
+    assert counts["tightTransf"] == cross
+
+
+@pytest.mark.parametrize(
+    ("label", "size"),
+    [
+        ("seqTransf:layers=1:mlp_ratio=2", 8 * 64**2 + 11 * 64 + 77 * 64),
+        ("seqTransf:layers=3:positions=5", 3 * (12 * 64**2 + 13 * 64) + 5 * 64),
+        ("seqLSTM:layers=2", 2 * (8 * 64**2 + 8 * 64)),
+        ("seqLSTM:width=32", 4 * 32 * (64 + 32) + 8 * 32 + 32 * 64),
+    ],
+)
+def test_depth_and_width_are_options(label: str, size: int) -> None:
+    head = build(label)
+    assert sum(parameter.numel() for parameter in head.parameters()) == size
+    videos = VideoBatch(torch.randn(3, 4, 64), torch.ones(3, 4, dtype=torch.bool))
+    assert bool(head.similarity(TextBatch(torch.randn(2, 64)), videos).isfinite().all())
+
+
+@pytest.mark.parametrize("name", ["seqLSTM", "seqTransf", "tightTransf"])
+def test_dropout_works_in_training_only(name: str) -> None:
+    head = build(f"{name}:dropout=0.5")
+    videos = VideoBatch(torch.randn(3, 4, 64), torch.ones(3, 4, dtype=torch.bool))
+    texts = TextBatch(torch.randn(2, 64))
+    one, two = (head.similarity(texts, videos) for _ in range(2))
+    assert torch.equal(one, two)
+    head.train()
+    one, two = (head.similarity(texts, videos) for _ in range(2))
+    assert not torch.equal(one, two)
+
+
+def test_too_many_frames_for_the_positions() -> None:
+    head = build("seqTransf:positions=5")
+    videos = VideoBatch(torch.randn(2, 6, 64), torch.ones(2, 6, dtype=torch.bool))
+    with pytest.raises(
+        ConfigError, match=r"6 frames per video, but .* positions for 5.*positions=N"
+    ):
+        head.encode_videos(videos)
+    tight = build("tightTransf:positions=6")
+    with pytest.raises(ConfigError, match="6 frames per video, but this head has positions for 5"):
+        tight.encode_videos(videos)
+
+
+# --- CLIP's text layers ---
+
+
+@pytest.fixture(scope="module")
+def clip() -> ClipText:
+    found = clip_text(load_backbone(str(demo_model_folder()), device="cpu"))
+    assert found is not None
+    return found
+
+
+def test_clip_text_holds_the_text_tower_under_openai_names(clip: ClipText) -> None:
+    backbone = load_backbone(str(demo_model_folder()), device="cpu")
+    own = backbone.model.state_dict()
+    assert torch.equal(
+        clip.positional_embedding, own["text_model.embeddings.position_embedding.weight"]
+    )
+    assert clip.visual_projection is not None
+    assert torch.equal(clip.visual_projection.T, own["visual_projection.weight"])
+    assert clip.logit_scale == pytest.approx(backbone.logit_scale)
+    assert len(clip.blocks) == backbone.model.config.text_config.num_hidden_layers
+    for index, block in enumerate(clip.blocks):
+        attention = f"text_model.encoder.layers.{index}.self_attn"
+        parts = [own[f"{attention}.{part}_proj.weight"] for part in "qkv"]
+        assert torch.equal(block["attn.in_proj_weight"], torch.cat(parts))
+        assert block.keys() == Block(clip.dim, 1, 4 * clip.dim).state_dict().keys()
+
+
+def test_the_block_computes_what_clips_own_layer_computes(clip: ClipText) -> None:
+    """Same weights, epsilon aside: the names cannot be mixed up."""
+    backbone = load_backbone(str(demo_model_folder()), device="cpu")
+    config = backbone.model.config.text_config
+    assert config.hidden_act == "quick_gelu"
+    block = Block(clip.dim, config.num_attention_heads, 4 * clip.dim)
+    block.load_state_dict(dict(clip.blocks[0]))
+    tokens = torch.randn(2, 5, clip.dim, generator=torch.Generator().manual_seed(0))
+    layer = backbone.model.text_model.encoder.layers[0]
+    with torch.no_grad():
+        expected = layer(tokens, attention_mask=None)
+        expected = expected[0] if isinstance(expected, tuple) else expected
+        torch.testing.assert_close(block(tokens), expected, rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("name", ["seqTransf", "tightTransf"])
+def test_heads_start_from_clips_first_layers(name: str, clip: ClipText) -> None:
+    layers = len(clip.blocks) + 1
+    head = build(f"{name}:layers={layers}", dim=clip.dim, clip=clip)
+    state = head.state_dict()
+    stack = "transformerClip" if name == "seqTransf" else "cross.transformer"
+    for index, block in enumerate(clip.blocks):
+        for key, value in block.items():
+            assert torch.equal(state[f"{stack}.resblocks.{index}.{key}"], value)
+    table = "" if name == "seqTransf" else "cross.embeddings."
+    last = {"": "frame_position_embeddings.weight"}.get(table, f"{table}position_embeddings.weight")
+    rows = min(77, len(clip.positional_embedding))
+    assert torch.equal(state[last][:rows], clip.positional_embedding[:rows])
+    assert head.origin == (
+        f"CLIP's text positions and first {layers - 1} text layers, the other 1 layers random"
+    )
+
+
+def test_what_does_not_fit_clip_is_drawn_and_said(clip: ClipText) -> None:
+    other = build("seqTransf", dim=2 * clip.dim, clip=clip)
+    wanted = f"random weights: CLIP's text layers are {clip.dim} wide, the frames' features"
+    assert other.origin == f"{wanted} {2 * clip.dim}"
+    matrix = other.get_parameter("transformerClip.resblocks.0.mlp.c_fc.weight")
+    assert float(matrix.detach().std()) == pytest.approx(0.02, rel=0.1)
+    assert not bool(other.get_parameter("transformerClip.resblocks.0.mlp.c_fc.bias").any())
+    narrow = build("seqTransf:mlp_ratio=2", dim=clip.dim, clip=clip)
+    assert narrow.origin.startswith("CLIP's text positions, random layers")
+    assert "no CLIP text layers" in build("seqTransf").origin
+    assert build("seqLSTM", clip=clip).origin == "random weights, as in the reference"
+    assert build("meanP", clip=clip).origin == "no parameters"
+
+
+def test_clip_text_reads_openai_state_dicts() -> None:
+    block = {key: value + 1 for key, value in Block(8, 1, 32).state_dict().items()}
+    state = {f"transformer.resblocks.{i}.{k}": v for i in (0, 10, 2) for k, v in block.items()}
+    state |= {"positional_embedding": torch.ones(77, 8), "logit_scale": torch.tensor(2.0)}
+    state["transformer.resblocks.10.ln_1.bias"] = torch.full((8,), 5.0)
+    read = clip_text_of({name: value.half() for name, value in state.items()})
+    assert len(read.blocks) == 3
+    assert float(read.blocks[2]["ln_1.bias"][0]) == 5
+    assert read.positional_embedding.dtype == torch.float32
+    assert read.visual_projection is None
+    assert read.logit_scale == 2
+
+
+# --- the block and the small functions ---
+
+
+def test_masked_keys_have_no_weight_and_all_masked_rows_stay_finite() -> None:
+    mask = torch.tensor([[True, True, False], [False, False, False]])
+    bias = key_bias(mask)
+    assert bias.shape == (2, 1, 1, 3)
+    assert bias[0].flatten().tolist() == [0, 0, -np.inf]
+    assert bias[1].flatten().tolist() == [-1e6, -1e6, -1e6]
+    stack = Transformer(8, num_layers=2, num_heads=2)
+    tokens = torch.randn(2, 3, 8, requires_grad=True)
+    stack(tokens, mask).sum().backward()
+    assert tokens.grad is not None
+    assert bool(tokens.grad.isfinite().all())
+
+
+def test_the_last_layer_may_skip_tokens() -> None:
+    stack = Transformer(8, num_layers=2, num_heads=2)
+    tokens, mask = torch.randn(3, 5, 8), torch.rand(3, 5) < 0.5
+    mask[:, 0] = True
+    torch.testing.assert_close(stack(tokens, mask, num_outputs=2), stack(tokens, mask)[:, :2])
+
+
+def test_quick_gelu() -> None:
+    values = torch.linspace(-6, 6, 50, dtype=torch.float64)
+    expected = values / (1 + torch.exp(-1.702 * values))
+    torch.testing.assert_close(quick_gelu(values), expected, rtol=1e-12, atol=0)
+
+
+def test_normalise_keeps_zeros_and_does_not_hide_nan() -> None:
+    vectors = torch.tensor([[3.0, 4.0], [0.0, 0.0], [torch.nan, 1.0]], requires_grad=True)
+    unit = normalise(vectors)
+    assert unit[:2].tolist() == [[pytest.approx(0.6), pytest.approx(0.8)], [0.0, 0.0]]
+    assert bool(unit[2].isnan().all())
+    unit[:2].sum().backward()
+    assert vectors.grad is not None
+    assert bool(vectors.grad[:2].isfinite().all())
+
+
+def test_pad_codes_fills_with_zeros_and_false() -> None:
+    long = (torch.ones(1, 3, 2), torch.ones(1, 3, dtype=torch.bool), torch.ones(1))
+    short = (torch.ones(2, 1, 2), torch.ones(2, 1, dtype=torch.bool), torch.ones(2))
+    frames, mask, plain = pad_codes([long, short])
+    assert frames[:, :, 0].tolist() == [[1, 1, 1], [1, 0, 0], [1, 0, 0]]
+    assert mask.tolist() == [[True] * 3, [True, False, False], [True, False, False]]
+    assert len(plain) == 3
+
+
+def test_empty_rows_are_all_told() -> None:
+    mask = torch.tensor([[True, False], [False, False], [False, True], [False, False]])
+    assert empty_rows(mask) == [1, 3]
+
+
+# --- the tight head ---
+
+
+def tight_batch() -> tuple[TextBatch, VideoBatch]:
+    generator = torch.Generator().manual_seed(3)
+    mask = torch.arange(4) < torch.tensor([4, 2, 1, 3, 4])[:, None]
+    frames = torch.randn(5, 4, 64, generator=generator)
+    return TextBatch(torch.randn(7, 64, generator=generator)), VideoBatch(frames, mask)
+
+
+@pytest.mark.parametrize("pairs", [1, 3, 34, 35, 1000])
+def test_chunks_never_change_a_tight_score(pairs: int) -> None:
+    texts, videos = tight_batch()
+    whole = build("tightTransf:pairs=100000")
+    parts = build(f"tightTransf:pairs={pairs}")
+    torch.testing.assert_close(
+        parts.similarity(texts, videos), whole.similarity(texts, videos), rtol=0, atol=1e-6
+    )
+
+
+def test_chunks_never_change_a_tight_gradient() -> None:
+    texts, videos = tight_batch()
+    gradients = []
+    for pairs in (4, 1000):
+        head = build(f"tightTransf:dropout=0:pairs={pairs}").train()
+        head.similarity(texts, videos).logsumexp(dim=1).sum().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in head.parameters()]))
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-5)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Remembers the size of the largest result of any operation."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        result = func(*args, **(kwargs or {}))
+        for item in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(item, Tensor):
+                self.largest = max(self.largest, item.numel())
+        return result
+
+
+def test_the_tight_head_never_holds_more_than_its_pairs() -> None:
+    texts, videos = tight_batch()
+    videos = VideoBatch(videos.frames.repeat(5, 1, 1), videos.mask.repeat(5, 1))
+    head = build("tightTransf:pairs=20")
+    with torch.no_grad(), LargestTensor() as seen:
+        head.similarity(texts, videos)
+    assert 0 < seen.largest <= 20 * 5 * 4 * 64, "pairs x tokens x MLP width, of 175 pairs"
+
+
+def test_tight_memory_while_training_does_not_grow_with_the_batch() -> None:
+    kept = []
+    for copies in (1, 3):
+        texts, videos = tight_batch()
+        frames, mask = videos.frames.repeat(copies, 1, 1), videos.mask.repeat(copies, 1)
+        head = build("tightTransf:pairs=5:dropout=0").train()
+        saved = 0
+
+        def pack(tensor: Tensor) -> Tensor:
+            nonlocal saved
+            saved = max(saved, tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            head.similarity(texts, VideoBatch(frames, mask))
+        kept.append(saved)
+    weights = max(parameter.numel() for parameter in build("tightTransf").parameters())
+    assert max(kept) <= max(weights, 7 * 15)
+
+
+def test_the_estimate_counts_the_products_that_are_computed() -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    head = build("tightTransf:layers=3", dim=128)
+    videos = VideoBatch(torch.randn(5, 12, 128), torch.ones(5, 12, dtype=torch.bool))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        head.similarity(TextBatch(torch.randn(4, 128)), videos)
+    options = tightTransf.Options(layers=3)
+    estimate = 20 * tightTransf.estimate_flops_per_pair(128, 12, options)
+    assert counter.get_total_flops() == pytest.approx(estimate, rel=0.02)
+
+
+# --- the command ---
+
+
+def test_the_command_lists_every_head() -> None:
+    result = CliRunner().invoke(app, ["heads"])
+    assert result.exit_code == 0
+    for name in head_names():
+        assert f"\n{name} " in f"\n{result.output}"
+    assert "12,648,960 parameters at D = 512" in result.output
+    assert "options: layers=4 heads=0 mlp_ratio=4 positions=77 dropout=0.1 pairs=512" in (
+        result.output
+    )
+
+
+def test_the_command_prints_json() -> None:
+    result = CliRunner().invoke(app, ["heads", "--json"])
+    facts = {fact["name"]: fact for fact in json.loads(result.output)}
+    assert set(facts) == set(head_names())
+    assert facts["seqTransf"]["needs"] == ["order"]
+    assert facts["seqTransf"]["indexable"] is True
+    assert facts["tightTransf"]["scaled"] is False
+    assert facts["attentionP"]["options"] == {"tau": 0.1}
+    assert all(fact["summary"].endswith(".") and fact["source"] for fact in facts.values())

@@ -1,0 +1,51 @@
+"""`vtr heads`: what heads there are, what they need and cost."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from vtr.commands.console import print_json
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to the app."""
+    app.command()(heads)
+
+
+def heads(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """List the heads: each makes one score of a text and the frames of a video.
+
+    Options go behind the name: vtr train --head seqTransf:layers=2:dropout=0.1
+    """
+    from vtr.train.headlist import describe_heads
+
+    facts = [asdict(head) for head in describe_heads()]
+    if as_json:
+        print_json(facts)
+        return
+    width = max(len(fact["name"]) for fact in facts) + 2
+    for fact in facts:
+        typer.echo(f"{fact['name']:{width}}{fact['summary']}")
+        for line in _details(fact):
+            typer.echo(" " * width + line)
+
+
+def _details(fact: dict[str, Any]) -> list[str]:
+    """The lines below a head's name: what it needs and costs, its options, its presets."""
+    needs = {"tokens": "text tokens", "order": "frames in order", "pad": "the pad embedding"}
+    cost = [
+        f"{fact['num_parameters']:,} parameters at D = 512" if fact["num_parameters"] else "",
+        f"a pair costs {fact['cost']}",
+        "can be indexed" if fact["indexable"] else "cannot be indexed",
+        *(f"needs {needs[need]}" for need in fact["needs"]),
+    ]
+    options = " ".join(f"{key}={value}" for key, value in fact["options"].items())
+    lines = ["; ".join(part for part in cost if part)]
+    lines += [f"options: {options}"] if options else []
+    lines += [f"presets: {' '.join(fact['presets'])}"] if fact["presets"] else []
+    return lines
