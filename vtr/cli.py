@@ -7,7 +7,7 @@ import sys
 import typer
 
 from vtr import __version__
-from vtr.commands import compress, demo, extract, heads, init, inspect, samplers
+from vtr.commands import compress, data, demo, extract, heads, init, inspect, samplers
 from vtr.errors import VtrError
 
 INTERRUPTED = 130
@@ -18,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (init, extract, inspect, compress, samplers, heads, demo):
+for command in (init, data, extract, inspect, compress, samplers, heads, demo):
     command.register(app)
 
 

@@ -30,7 +30,8 @@ def init(
     *,
     videos: Annotated[Path, typer.Option(help="Folder of the videos, nested or not.")],
     annotations: Annotated[
-        Path | None, typer.Option(help="Folder of the dataset's published annotation files.")
+        Path | None,
+        typer.Option(help="Folder of the dataset's published annotation files, or a caption file."),
     ] = None,
     model: Annotated[
         str | None,
@@ -51,7 +52,9 @@ def init(
 
     require_folder(videos, what="--videos")
     if annotations is not None:
-        annotations = require_folder(annotations, what="--annotations").absolute()
+        if not annotations.is_file():  # a file of captions is named as it is
+            require_folder(annotations, what="--annotations")
+        annotations = annotations.absolute()
     videos = videos.absolute()
     found = load_dataset(dataset, annotations=annotations, videos=videos)
     workspace = settings(
@@ -121,6 +124,7 @@ def _facts(
         "unexpected": len(survey.unexpected),
         "hidden": survey.listing.num_hidden,
         "unreadable": {escape_undecodable(name): why for name, why in survey.listing.unreadable},
+        "notes": [escape_undecodable(text) for text in dataset.notes],
         "problems": {video.id: problem for video, problem in checked if problem},
         "next": f"{there}vtr extract",
     }
@@ -173,6 +177,9 @@ def _print(facts: dict[str, Any]) -> None:
     for label, text in rows.items():
         if text:
             typer.echo(f"{label:<12} {text}")
+            if label == "videos":
+                for remark in facts["notes"]:
+                    typer.echo(f"{'note':<12} {printable(remark)}")
 
 
 def _some(names: Any) -> str:
