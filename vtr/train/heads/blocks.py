@@ -230,7 +230,7 @@ def describe_copy(target: Transformer, num_copied: int) -> str:
     total = len(target.resblocks)
     if not num_copied:
         return "CLIP's text positions, random layers: CLIP's have another MLP width"
-    rest = f", the other {total - num_copied} layers random" if num_copied < total else ""
+    rest = f", {total - num_copied} more random" if num_copied < total else ""
     return f"CLIP's text positions and first {num_copied} text layers{rest}"
 
 
