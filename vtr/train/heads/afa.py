@@ -1,0 +1,111 @@
+"""Frames weighted by what they show, the same for every text: one vector per video.
+
+    b_f = softmax over valid f of (W2 relu(W1 y_f + c1) + c2) / temperature
+    score = <normalise(t), normalise(sum over f of b_f y_f / |y_f|)>
+
+y are the frames, after seqTransf's layers with `layers=4`. W2 starts at zero: the weights are then
+uniform, and the untrained head is meanP exactly (seqTransf with layers). An index can serve it; it
+learns most from a stronger head, see `vtr.train.distill`.
+
+0.26 M parameters at D = 512, 12.91 M with four layers. Padding has no weight here; in the reference
+it has. Source: TeachCLIP's student (ruc-aimc-lab/TeachCLIP), implemented from the formula.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vtr.train.clip_text import ClipText
+from vtr.train.heads._sequence import SequenceHead, share_mlp, start_uniform
+from vtr.train.heads.base import Code, Head, HeadInfo, VideoBatch, check_option, normalise
+from vtr.train.heads.blocks import NUM_POSITIONS, initialise_weights
+
+
+@dataclass(frozen=True)
+class Options:
+    """What users may set.
+
+    Args:
+        layers: Of seqTransf in front; 0 for none.
+        heads: Attention heads of these; 0 means D // 64.
+        positions: Largest number of frames, where there are layers.
+        temperature: Of the softmax over frames.
+    """
+
+    layers: int = 0
+    heads: int = 0
+    positions: int = NUM_POSITIONS
+    temperature: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_option(0 <= self.layers <= 48, "layers", self.layers, "0 (none) to 48")
+        check_option(self.heads >= 0, "heads", self.heads, "a divisor of D, or 0 for D // 64")
+        check_option(1 <= self.positions <= 4096, "positions", self.positions, "1 to 4096")
+        check_option(self.temperature > 0, "temperature", self.temperature, "above 0")
+
+    @property
+    def info(self) -> HeadInfo:
+        """What a head of these options needs and offers."""
+        return HeadInfo(
+            needs_order=self.layers > 0, source="TeachCLIP, ruc-aimc-lab/TeachCLIP (formula)"
+        )
+
+
+INFO = Options().info
+
+PRESETS: Mapping[str, Options] = {"teachclip": Options(layers=4)}
+
+
+class AttentiveAggregation(SequenceHead):
+    """See the module.
+
+    Args:
+        dim: D.
+        options: As set by the user.
+    """
+
+    def __init__(self, dim: int, options: Options) -> None:
+        super().__init__(
+            dim, num_layers=options.layers, heads=options.heads, positions=options.positions
+        )
+        self.info = options.info
+        self.temperature = options.temperature
+        self.frame_weight_fc = share_mlp(dim)
+
+    def encode_videos(self, videos: VideoBatch) -> Code:
+        """Returns one unit vector (V, D) per video."""
+        return self.encode_with_weights(videos)[0]
+
+    def encode_with_weights(self, videos: VideoBatch) -> tuple[Code, Tensor]:
+        """Returns the code and what its weights come from, for distillation.
+
+        Returns:
+            The code as `encode_videos` gives it, and (V, K) logits of the frames before the
+            temperature, -inf in padded places.
+        """
+        frames = self.contextual_frames(videos)
+        logits = self.frame_weight_fc(frames)[..., 0].masked_fill(~videos.mask, -torch.inf)
+        weights = (logits / self.temperature).softmax(dim=1)
+        return (normalise(torch.einsum("vk,vkd->vd", weights, normalise(frames))),), logits
+
+
+def build(dim: int, options: Options) -> Head:
+    """Returns the untrained head for features of size `dim`.
+
+    Raises:
+        ConfigError: `heads` does not divide `dim`.
+    """
+    head = AttentiveAggregation(dim, options)
+    head.apply(initialise_weights)
+    start_uniform(head.frame_weight_fc)
+    return head
+
+
+def initialise(head: Head, clip: ClipText) -> str:
+    """Copies CLIP's text layers where there are layers; returns what was done."""
+    assert isinstance(head, AttentiveAggregation)
+    return head.start_from(clip)
