@@ -28,13 +28,17 @@ REPOSITORIES = {
 # Prints, as JSON, what `find_model` does with each name it is given.
 PROGRAM = """
 import json, sys, time
-from vtr.clip.hub import find_model
+from vtr.clip.hub import ModelFolder, find_model, find_tokeniser
 from vtr.errors import VtrError
 results = {}
 for name in sys.argv[1:]:
     start = time.monotonic()
     try:
-        found = find_model(name)
+        if name.startswith("vocabulary of "):
+            folder = find_tokeniser(name.removeprefix("vocabulary of "))
+            found = ModelFolder(name, folder, folder.name)
+        else:
+            found = find_model(name)
     except VtrError as error:
         result = {"error": type(error).__name__, "message": str(error)}
     else:
@@ -179,3 +183,16 @@ def test_without_network_the_cache_serves_and_the_rest_says_how(
     assert missing["error"] == "HubOfflineError"
     assert "run `hf download openai/clip-vit-base-patch32`" in missing["message"]
     assert "HF_HOME" in missing["message"]
+
+
+def test_a_tokeniser_comes_without_the_weights(endpoint: str, tmp_path: Path) -> None:
+    names = ["vocabulary of tiny/both", "vocabulary of tiny/gated"]
+    results = find(names, tmp_path, HF_ENDPOINT=endpoint)
+    assert results[names[0]]["files"] == ["tokenizer.json"]
+    assert results[names[1]]["error"] == "ModelError"
+    names = [names[0], "vocabulary of openai/clip-vit-base-patch32", f"vocabulary of {tmp_path}"]
+    offline = find(names, tmp_path, HF_HUB_OFFLINE="1")
+    assert offline[names[0]]["files"] == ["tokenizer.json"]
+    assert offline[names[1]]["error"] == "HubOfflineError"
+    assert "run `hf download openai/clip-vit-base-patch32`" in offline[names[1]]["message"]
+    assert "has no vocabulary (tokenizer.json, or vocab.json" in offline[names[2]]["message"]

@@ -12,6 +12,7 @@ import torch
 from vtr.clip.hub import find_model
 from vtr.clip.loading import load_model, weights_digest
 from vtr.clip.preprocess import Preprocessing, Route, normalise, preprocessing_from_config
+from vtr.clip.temporal import follows_in_clip, temporal_patches
 from vtr.clip.text import Tokeniser, load_tokeniser
 from vtr.errors import CheckpointError, ConfigError, ModelError
 
@@ -79,36 +80,67 @@ class Backbone:
     def __post_init__(self) -> None:
         self._frames_per_batch = _GPU_BATCH if self.device.type == "cuda" else _CPU_BATCH
 
-    def encode_frames(self, crops: np.ndarray) -> np.ndarray:
+    @property
+    def temporal(self) -> bool:
+        """Whether a frame's embedding also depends on its neighbours (linear_patch 3d)."""
+        return temporal_patches(self.model) is not None
+
+    def encode_frames(
+        self, crops: np.ndarray, *, offsets: Sequence[int] | None = None
+    ) -> np.ndarray:
         """Returns the embeddings of pictures.
 
-        How the caller splits the pictures into calls changes nothing beyond float rounding.
+        How the caller splits the pictures into calls changes nothing beyond float rounding; only a
+        `temporal` backbone needs each clip whole in one call.
 
         Args:
             crops: (B, h, w, 3) uint8 from `resize_crop`, at the model's size; B may be 0.
+            offsets: Where each clip's frames begin, and B at the end. A `temporal` backbone must
+                be told, others do not mind.
 
         Returns:
             (B, D) float32, not normalised.
 
         Raises:
-            ValueError: Not uint8, or another size.
+            ValueError: Not uint8, or another size; offsets missing or not rising from 0 to B.
             ModelError: The GPU's memory does not hold a single picture.
         """
         wanted = (*self.preprocessing.size, 3)
         if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[1:] != wanted:
             raise ValueError(f"need uint8 crops (B, {wanted}), got {crops.dtype} {crops.shape}")
+        follows = None
+        if self.temporal:
+            if offsets is None:
+                raise ValueError("this backbone sees neighbouring frames: say where clips begin")
+            follows = follows_in_clip(offsets, len(crops))
 
         def encode(start: int, stop: int) -> torch.Tensor:
+            # One frame more at both ends, where a batch cuts a clip; its own embedding is dropped.
+            margin = int(follows is not None)
+            first, last = max(start - margin, 0), min(stop + margin, len(crops))
             pixels = normalise(
-                self._to_device(crops[start:stop]), self.preprocessing, dtype=self.dtype
+                self._to_device(crops[first:last]), self.preprocessing, dtype=self.dtype
             )
-            return self._image_features(pixels)
+            linked = None if follows is None else follows[first:last]
+            return self._image_features(pixels, linked)[start - first : stop - first]
 
         with torch.inference_mode():
             chunks, self._frames_per_batch = run_in_batches(
                 encode, len(crops), self._frames_per_batch, is_out_of_memory=_is_out_of_memory
             )
             return self._gather(chunks)
+
+    def encode_clip(self, crops: np.ndarray) -> np.ndarray:
+        """Returns (T, D): the embeddings of one video's chosen frames, in order.
+
+        A `temporal` backbone sees nothing before the first and after the last frame. The reference
+        pads short clips with frames of zeros, which add exactly nothing to their neighbours: the
+        numbers are the same.
+
+        Args:
+            crops: (T, h, w, 3) uint8.
+        """
+        return self.encode_frames(crops, offsets=[0, len(crops)])
 
     def pad_embedding(self) -> np.ndarray:
         """Returns (D,) float32: the tower's output for a picture of zeros *after* normalising.
@@ -155,6 +187,7 @@ class Backbone:
 
     def describe(self) -> dict[str, Any]:
         """Returns the fields of a store's fingerprint that the backbone decides, in JSON types."""
+        patches = {"linear_patch": "3d"} if self.temporal else {}
         return {
             "backbone": self.model_id,
             "revision": self.revision,
@@ -162,9 +195,15 @@ class Backbone:
             "embedding_dim": self.embedding_dim,
             "compute_dtype": str(self.dtype).removeprefix("torch."),
             "preprocessing": self.preprocessing.as_dict(),
+            **patches,
         }
 
-    def _image_features(self, pixels: torch.Tensor) -> torch.Tensor:
+    def _image_features(
+        self, pixels: torch.Tensor, follows: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        patches = temporal_patches(self.model)
+        if patches is not None:
+            patches.follows = follows
         return pooled(self.model.get_image_features(pixel_values=pixels), self.embedding_dim)
 
     def _to_device(self, crops: np.ndarray) -> torch.Tensor:

@@ -10,16 +10,19 @@ from vtr.errors import CheckpointError, HubOfflineError, ModelError, ModelNotFou
 
 EXAMPLE = "openai/clip-vit-base-patch32"
 
-_SMALL_FILES = [
-    "config.json",
-    "open_clip_config.json",
-    "preprocessor_config.json",
-    "processor_config.json",
+TOKENISER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "vocab.json",
     "merges.txt",
+)
+_SMALL_FILES = [
+    "config.json",
+    "open_clip_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    *TOKENISER_FILES,
 ]
 _SAFETENSORS = ["model.safetensors", "model-*.safetensors", "model.safetensors.index.json"]
 _PICKLES = ["pytorch_model.bin", "pytorch_model-*.bin", "pytorch_model.bin.index.json"]
@@ -68,6 +71,33 @@ def find_model(model: str) -> ModelFolder:
     return found
 
 
+def find_tokeniser(model: str) -> Path:
+    """Returns a folder with a model's tokeniser files; of a hub repository nothing else is fetched.
+
+    Args:
+        model: A local folder (weights are not needed there), or a hub id.
+
+    Raises:
+        ModelNotFoundError: Neither a folder nor a repository.
+        HubOfflineError: Not in the cache, and the hub cannot be reached.
+        CheckpointError: No vocabulary in it.
+        ModelError: The repository is gated.
+    """
+    folder = Path(model).expanduser()
+    if not (model and folder.is_dir()):
+        folder = _find_on_hub(model, tokeniser_only=True)
+    if not _has_vocabulary(folder):
+        raise CheckpointError(
+            f"{folder} has no vocabulary (tokenizer.json, or vocab.json and merges.txt)"
+        )
+    return folder.resolve()
+
+
+def _has_vocabulary(folder: Path) -> bool:
+    files = [(folder / name).is_file() for name in ("tokenizer.json", "vocab.json", "merges.txt")]
+    return files[0] or (files[1] and files[2])
+
+
 def weight_files(folder: Path) -> list[Path]:
     """Returns the weight files transformers would read: safetensors if any, else `.bin`."""
     for patterns in (_SAFETENSORS, _PICKLES):
@@ -92,7 +122,7 @@ def _check_contents(found: ModelFolder) -> None:
         )
 
 
-def _find_on_hub(model: str) -> Path:
+def _find_on_hub(model: str, *, tokeniser_only: bool = False) -> Path:
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -105,7 +135,7 @@ def _find_on_hub(model: str) -> Path:
     # The base class of every error of the HTTP library, whichever one this version is built on.
     transport_error: type[Exception] = HfHubHTTPError.__bases__[0]
     try:
-        return _download(model)
+        return _download(model, tokeniser_only=tokeniser_only)
     except HFValidationError:
         raise ModelNotFoundError(_not_found(model, "and it is not a valid hub id")) from None
     except GatedRepoError:
@@ -119,7 +149,8 @@ def _find_on_hub(model: str) -> Path:
         ) from None
     except (transport_error, ConnectionError, LocalEntryNotFoundError) as error:
         reason = str(error).strip().splitlines()
-        return _find_in_cache(model, reason[0] if reason else type(error).__name__)
+        told = reason[0] if reason else type(error).__name__
+        return _find_in_cache(model, told, tokeniser_only=tokeniser_only)
     except OSError as error:
         raise ModelError(f"cannot store {model} in the hub's cache: {error}") from None
 
@@ -142,7 +173,7 @@ def _not_found(model: str, why: str) -> str:
     )
 
 
-def _download(model: str) -> Path:
+def _download(model: str, *, tokeniser_only: bool) -> Path:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.utils.tqdm import (
         are_progress_bars_disabled,
@@ -154,6 +185,8 @@ def _download(model: str) -> Path:
     names = {file.rfilename for file in info.siblings or []}
     has_safetensors = bool(names & {"model.safetensors", "model.safetensors.index.json"})
     patterns = _SMALL_FILES + (_SAFETENSORS if has_safetensors else _PICKLES)
+    if tokeniser_only:
+        patterns = list(TOKENISER_FILES)
     quiet = not sys.stderr.isatty() and not are_progress_bars_disabled()
     if quiet:
         disable_progress_bars()
@@ -164,21 +197,22 @@ def _download(model: str) -> Path:
             enable_progress_bars()
 
 
-def _find_in_cache(model: str, reason: str) -> Path:
+def _find_in_cache(model: str, reason: str, *, tokeniser_only: bool) -> Path:
     """The newest copy in the local cache, which is complete."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        small = snapshot_download(model, allow_patterns=["config.json"], local_files_only=True)
+        patterns = list(TOKENISER_FILES) if tokeniser_only else ["config.json"]
+        small = Path(snapshot_download(model, allow_patterns=patterns, local_files_only=True))
     except LocalEntryNotFoundError:
         cached = False
     else:
-        cached = bool(weight_files(Path(small)))
+        cached = _has_vocabulary(small) if tokeniser_only else bool(weight_files(small))
     if not cached:
         raise HubOfflineError(
             f"{model} is not in the local cache and the Hugging Face hub cannot be reached "
             f"({reason}). On a machine with network run `hf download {model}` and copy its cache "
             "folder here (HF_HOME says where it is), or give the path of a local folder"
         ) from None
-    return Path(small)
+    return small

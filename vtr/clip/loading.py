@@ -16,21 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import safe_open
 
 from vtr.clip.hub import ModelFolder
+from vtr.clip.openai_names import BENIGN_HUGGINGFACE, TEMPORAL_WEIGHT
+from vtr.clip.temporal import make_temporal
 from vtr.clip.text import text_family
 from vtr.errors import CheckpointError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-# Buffers that are counted up by the code itself; older checkpoints stored them.
-BENIGN_UNEXPECTED = frozenset(
-    {
-        "text_model.embeddings.position_ids",
-        "vision_model.embeddings.position_ids",
-    }
-)
 
 # What the owners of these repositories trained with.
 _ACTIVATION_OF_OWNER = {"openai": "quick_gelu", "laion": "gelu"}
@@ -69,7 +64,10 @@ def load_model(found: ModelFolder) -> tuple[PreTrainedModel, str]:
     record = read_config(found.path)
     family = text_family(found.path, record["model_type"])
     model, report = _read_weights(found)
+    temporal_weight = _take_temporal_weight(found, report)
     _check_keys(found, report)
+    if temporal_weight is not None:
+        make_temporal(model, temporal_weight)
     check_activation(found, model.config, record)
     _check_dimensions(found, model.config)
     model.eval()
@@ -182,9 +180,22 @@ def _quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+def _take_temporal_weight(found: ModelFolder, report: dict[str, Any]) -> torch.Tensor | None:
+    """Reads the weight that `vtr import` adds for linear_patch 3d; transformers knows none."""
+    if TEMPORAL_WEIGHT not in report["unexpected_keys"]:
+        return None
+    for path in found.path.glob("model*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            if TEMPORAL_WEIGHT in file.keys():  # noqa: SIM118  (not a mapping)
+                report["unexpected_keys"] = set(report["unexpected_keys"]) - {TEMPORAL_WEIGHT}
+                weight: torch.Tensor = file.get_tensor(TEMPORAL_WEIGHT)
+                return weight
+    return None
+
+
 def _check_keys(found: ModelFolder, report: dict[str, Any]) -> None:
     missing = sorted(report["missing_keys"])
-    unexpected = sorted(set(report["unexpected_keys"]) - BENIGN_UNEXPECTED)
+    unexpected = sorted(set(report["unexpected_keys"]) - BENIGN_HUGGINGFACE)
     wrong_shape = [
         f"{name} (file {tuple(file)}, model {tuple(wanted)})"
         for name, file, wanted in sorted(report["mismatched_keys"])

@@ -1,0 +1,280 @@
+"""Reading foreign checkpoint files: the right tensors, and never anything that runs."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from vtr.clip.checkpoint_files import read_tensors
+from vtr.errors import CheckpointError
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning"),
+]
+
+
+class Part(nn.Module):
+    """Parameters, buffers, a plain tensor and other attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 4)
+        self.lower = nn.Parameter(torch.rand(2, 3).half())
+        self.attn_mask = torch.zeros(2, 2)  # no part of a state dict
+        self.register_buffer("context_length", torch.tensor(77))
+        self.sizes = [1, 2]
+        self.name = "part"
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.linear(x) + self.attn_mask.sum() + self.lower.sum()
+        return result
+
+
+class Whole(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        first = Part()
+        self.blocks = nn.ModuleList([first, Part()])
+        self.scale = nn.Parameter(torch.tensor(4.6))
+        self.tied = first.linear.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.blocks[0](x) * self.scale
+        return result
+
+
+def archive(path: Path, kind: str = "script") -> dict[str, Tensor]:
+    """Writes a TorchScript archive; returns its state dict as torch itself reads it."""
+    torch.manual_seed(0)
+    module = Whole().eval()
+    jit: Any = torch.jit
+    made = jit.script(module) if kind == "script" else jit.trace(module, torch.rand(2, 3))
+    made.save(str(path))
+    state: dict[str, Tensor] = jit.load(str(path)).state_dict()
+    return state
+
+
+def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
+    assert left.keys() == right.keys()
+    for name, tensor in left.items():
+        assert tensor.dtype == right[name].dtype, name
+        assert torch.equal(tensor, right[name]), name
+
+
+def rewrite(path: Path, change: Callable[[str, bytes], bytes], **options: int) -> None:
+    """Writes a zip anew with changed members."""
+    with zipfile.ZipFile(path) as old:
+        members = [(name, change(name, old.read(name))) for name in old.namelist()]
+    with zipfile.ZipFile(path, "w", **options) as new:  # type: ignore[call-overload]
+        for name, payload in members:
+            new.writestr(name, payload)
+
+
+# --- good files
+
+
+@pytest.mark.parametrize("kind", ["script", "trace"])
+def test_archives_give_the_state_dict_that_torch_gives(tmp_path: Path, kind: str) -> None:
+    expected = archive(tmp_path / "it.pt", kind)
+    read = read_tensors(tmp_path / "it.pt")
+    same(read, expected)
+    assert "blocks.0.attn_mask" not in read
+    assert read["blocks.1.lower"].dtype == torch.float16
+    assert read["blocks.0.context_length"].shape == ()
+
+
+def test_archives_of_old_versions_have_no_list_of_buffers(tmp_path: Path) -> None:
+    path = tmp_path / "it.pt"
+    expected = archive(path)
+
+    def old(name: str, payload: bytes) -> bytes:
+        lines = payload.splitlines(keepends=True) if name.endswith(".py") else [payload]
+        return b"".join(line for line in lines if b"__buffers__" not in line)
+
+    rewrite(path, old)
+    read = read_tensors(path)
+    assert read.keys() - expected.keys() == {"blocks.0.attn_mask", "blocks.1.attn_mask"}
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before torch 1.6"])
+def test_state_dicts(tmp_path: Path, zipped: bool) -> None:
+    state = {"a": torch.rand(3, 2).half(), "b": torch.tensor(1.5), "c": torch.arange(4)}
+    state["view"] = torch.rand(4, 4)[1:3, ::2]
+    torch.save(state, tmp_path / "w.bin", _use_new_zipfile_serialization=zipped)
+    same(read_tensors(tmp_path / "w.bin"), state)
+
+
+def test_parameters_of_a_module_and_safetensors(tmp_path: Path) -> None:
+    module = nn.Linear(2, 3)
+    torch.save(dict(module.named_parameters()), tmp_path / "p.bin")
+    read = read_tensors(tmp_path / "p.bin")
+    assert not any(tensor.requires_grad for tensor in read.values())
+    same(read, module.state_dict())
+    save_file(module.state_dict(), tmp_path / "p.safetensors")
+    same(read_tensors(tmp_path / "p.safetensors"), module.state_dict())
+
+
+# --- hostile files: the canary is a file that any executed payload would leave
+
+
+class Bomb:
+    """Unpickling it with the ordinary unpickler creates a file."""
+
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.canary),)
+
+
+def hostile_plain(path: Path, canary: Path) -> None:
+    path.write_bytes(pickle.dumps(Bomb(canary)))
+
+
+def hostile_state(path: Path, canary: Path) -> None:
+    torch.save({"a": torch.zeros(2), "b": Bomb(canary)}, path)
+
+
+def hostile_legacy(path: Path, canary: Path) -> None:
+    torch.save({"b": Bomb(canary)}, path, _use_new_zipfile_serialization=False)
+
+
+def hostile_archive(path: Path, canary: Path) -> None:
+    archive(path)
+    bomb = pickle.dumps(Bomb(canary), protocol=2)
+    rewrite(path, lambda name, old: bomb if name.endswith("/data.pkl") else old)
+
+
+def hostile_constants(path: Path, canary: Path) -> None:
+    archive(path)
+    bomb = pickle.dumps(Bomb(canary), protocol=2)
+    rewrite(path, lambda name, old: bomb if name.endswith("/constants.pkl") else old)
+
+
+def hostile_eval(path: Path, canary: Path) -> None:
+    """Dotted names reach builtins through an allowed-looking module."""
+    archive(path)
+    for_exec = f"__import__('os').mkdir({str(canary)!r})".encode()
+    payload = b"c__builtin__\neval\n(X" + len(for_exec).to_bytes(4, "little") + for_exec + b"tR."
+    rewrite(path, lambda name, old: payload if name.endswith("/data.pkl") else old)
+
+
+HOSTILE = [
+    hostile_plain,
+    hostile_state,
+    hostile_legacy,
+    hostile_archive,
+    hostile_eval,
+]
+
+
+@pytest.mark.parametrize("make", HOSTILE)
+def test_hostile_files_run_nothing(tmp_path: Path, make: Callable[[Path, Path], None]) -> None:
+    canary = tmp_path / "canary"
+    make(tmp_path / "bad.bin", canary)
+    with pytest.raises(CheckpointError, match=r"bad\.bin cannot be read as tensors: "):
+        read_tensors(tmp_path / "bad.bin")
+    assert not canary.exists()
+
+
+def test_the_canary_sings_under_an_ordinary_unpickler(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    hostile_state(tmp_path / "bad.bin", canary)
+    torch.load(tmp_path / "bad.bin", weights_only=False)
+    assert canary.exists()
+
+
+def test_the_rest_of_an_archive_is_not_even_read(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    hostile_constants(tmp_path / "it.pt", canary)
+    assert "scale" in read_tensors(tmp_path / "it.pt")
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"c__torch__\nX\n(tR.",  # a holder called with nothing is no tensor: fine, but no module
+        b"ctorch._utils\n_rebuild_tensor_v2\n(K\x01K\x02tR.",
+        b"ctorch._utils\n_rebuild_parameter\n.",
+        b"ccollections\nOrderedDict.fromkeys\n.",
+        b"ctorch\nload\n.",
+        b"c__torch__\n__init__\n}X\x01\x00\x00\x00aK\x01sb.",  # BUILD on a class
+        b"X\x01\x00\x00\x00aQ.",  # a persistent id that is a text
+        b"",
+        b"\x80\x02}q\x00",
+    ],
+)
+def test_odd_pickles_in_archives_are_refused(tmp_path: Path, payload: bytes) -> None:
+    path = tmp_path / "it.pt"
+    archive(path)
+    rewrite(path, lambda name, old: payload if name.endswith("/data.pkl") else old)
+    if payload.startswith(b"c__torch__\nX"):
+        assert read_tensors(path) == {}
+        return
+    with pytest.raises(CheckpointError, match=r"it\.pt cannot be read|data\.pkl holds a"):
+        read_tensors(path)
+
+
+# --- damaged files, and files that are something else
+
+
+def test_other_contents_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "w.bin"
+    torch.save({"epoch": 3, "optimizer_state_dict": {}}, path)
+    with pytest.raises(CheckpointError, match=r"'epoch' is of type int; .* optimiser's file"):
+        read_tensors(path)
+    torch.save([torch.zeros(1)], path)
+    with pytest.raises(CheckpointError, match="holds a list, not a state dict"):
+        read_tensors(path)
+    torch.save({"a": torch.zeros(3).to_sparse()}, path)
+    with pytest.raises(CheckpointError, match="a is not an ordinary dense tensor"):
+        read_tensors(path)
+    torch.save({"huge": torch.zeros(1).expand(1 << 40)}, path)
+    with pytest.raises(CheckpointError, match="huge claims 1099511627776 values"):
+        read_tensors(path)
+    with pytest.raises(CheckpointError, match="give the file itself, not its folder"):
+        read_tensors(tmp_path)
+    (tmp_path / "x.safetensors").write_bytes(b"no")
+    with pytest.raises(CheckpointError, match="is not a whole safetensors file"):
+        read_tensors(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("kind", ["state", "archive"])
+def test_cut_files_are_refused(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "it.pt"
+    if kind == "archive":
+        archive(path)
+    else:
+        torch.save({"a": torch.zeros(999)}, path)
+    whole = path.read_bytes()
+    for size in (0, 10, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(CheckpointError, match=r"it\.pt cannot be read as tensors"):
+            read_tensors(path)
+
+
+def test_faults_of_archives(tmp_path: Path) -> None:
+    path = tmp_path / "it.pt"
+    archive(path)
+    rewrite(path, lambda _, old: old, compression=zipfile.ZIP_DEFLATED)
+    with pytest.raises(CheckpointError, match="is compressed, which torch never does"):
+        read_tensors(path)
+    archive(path)
+    rewrite(path, lambda name, old: b"big" if name.endswith("byteorder") else old)
+    with pytest.raises(CheckpointError, match="byte order b'big' is not supported"):
+        read_tensors(path)
+    archive(path)
+    rewrite(path, lambda name, old: old[:4] if "/data/" in name else old)
+    with pytest.raises(CheckpointError, match=r"it\.pt cannot be read as tensors"):
+        read_tensors(path)

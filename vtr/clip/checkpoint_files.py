@@ -1,0 +1,253 @@
+"""Tensors out of checkpoint files of others, without running anything that is in them.
+
+Three kinds of files: what `torch.save(state_dict)` wrote (read by torch with `weights_only`),
+safetensors, and TorchScript archives such as OpenAI's `ViT-B-32.pt`. An archive is never given to
+`torch.jit.load`, which compiles its code and calls its `__setstate__` methods: its `data.pkl` is
+read here by an unpickler that knows tensors and nothing else, and every class of the archive
+becomes a plain holder of attributes.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+
+from vtr.errors import CheckpointError
+
+# Everything that reading a damaged or hostile file has been seen to raise.
+_READ_ERRORS = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    OverflowError,
+    ImportError,
+    MemoryError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    NotImplementedError,
+)
+
+_STORAGES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Returns the tensors of a checkpoint by name, on the CPU, in their stored dtypes.
+
+    Args:
+        path: A state dict saved by torch, a safetensors file, or a TorchScript archive (then the
+            parameters and buffers of its module, as `state_dict()` would name them).
+
+    Raises:
+        CheckpointError: Not such a file, damaged, or it holds anything but tensors.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint file {path}; give the file itself, not its folder")
+    try:
+        state = _read(path)
+        # Own memory for each tensor; the size check comes first, against expanded views.
+        return {name: _plain(path, name, value).clone() for name, value in state.items()}
+    except CheckpointError:
+        raise
+    except _READ_ERRORS as error:
+        lines = str(error).strip().splitlines()
+        raise CheckpointError(
+            f"{path} cannot be read as tensors: {lines[0] if lines else type(error).__name__}. "
+            "vtr runs no code from checkpoints: a file that holds other objects than tensors must "
+            "be saved again as a plain state dict"
+        ) from None
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from None
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+                return dict(_ScriptArchive(archive).tensors())
+    with warnings.catch_warnings():
+        # It warns of unusual pickles; what it cannot read it refuses anyway.
+        warnings.simplefilter("ignore")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(state, Mapping):
+        raise CheckpointError(f"{path} holds a {type(state).__name__}, not a state dict")
+    return state
+
+
+def _plain(path: Path, name: Any, value: Any) -> Tensor:
+    if not isinstance(name, str) or not isinstance(value, Tensor):
+        raise CheckpointError(
+            f"{path}: {str(name)[:80]!r} is of type {type(value).__name__}; a state dict holds "
+            "tensors only. For an optimiser's file or a whole training state, give the weights'"
+        )
+    tensor = value.detach()
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+        raise CheckpointError(f"{path}: {name} is not an ordinary dense tensor")
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise CheckpointError(f"{path}: {name} claims {tensor.numel()} values, the file has fewer")
+    return tensor.contiguous()
+
+
+class _Holder:
+    """What stands for an object of the archive: its attributes, and what class it had."""
+
+    qualified_name = ""
+
+
+class _ScriptArchive:
+    """A TorchScript archive's parameters and buffers."""
+
+    def __init__(self, archive: zipfile.ZipFile) -> None:
+        self._archive = archive
+        pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+        if len(pickles) != 1:
+            raise CheckpointError(f"{archive.filename}: {len(pickles)} files data.pkl, need one")
+        self._root = pickles[0].removesuffix("data.pkl")
+        self._storages: dict[tuple[str, torch.dtype], Tensor] = {}
+        self._state_names = self._declared_state()
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Yields the state dict's names and tensors."""
+        if self._root + "byteorder" in self._archive.namelist():
+            order = self._member("byteorder")
+            if order != b"little":
+                raise CheckpointError(f"byte order {order!r} is not supported, only little")
+        with self._archive.open(self._root + "data.pkl") as file:
+            root = _ScriptUnpickler(file, self._storage).load()
+        if not isinstance(root, _Holder):
+            raise CheckpointError(f"data.pkl holds a {type(root).__name__}, not a module")
+        yield from self._walk(root, "", depth=0)
+
+    def _walk(self, module: _Holder, prefix: str, *, depth: int) -> Iterator[tuple[str, Tensor]]:
+        if depth > 64:
+            raise CheckpointError(f"modules are nested too deeply at {prefix[:80]}")
+        # Plain tensor attributes (masks, say) are pickled too, but are not in a state dict.
+        declared = self._state_names.get(type(module).qualified_name)
+        for name, value in vars(module).items():
+            if isinstance(value, _Holder):
+                yield from self._walk(value, f"{prefix}{name}.", depth=depth + 1)
+            elif isinstance(value, Tensor) and (declared is None or name in declared):
+                yield f"{prefix}{name}", value
+
+    def _storage(self, key: str, dtype: torch.dtype) -> Tensor:
+        """Returns all values of one storage, (n,)."""
+        if (key, dtype) not in self._storages:
+            payload = bytearray(self._member(f"data/{key}"))
+            values = torch.frombuffer(payload, dtype=dtype) if payload else torch.empty(0)
+            self._storages[key, dtype] = values.to(dtype)
+        return self._storages[key, dtype]
+
+    def _member(self, name: str) -> bytes:
+        info = self._archive.getinfo(self._root + name)
+        if info.compress_type != zipfile.ZIP_STORED:
+            raise CheckpointError(f"{info.filename} is compressed, which torch never does")
+        return self._archive.read(info)
+
+    def _declared_state(self) -> dict[str, frozenset[str]]:
+        """Returns class name to the names of its parameters and buffers, from the code's text.
+
+        Classes of old versions, which list no buffers, are left out.
+        """
+        declared = {}
+        code = self._root + "code/"
+        for name in self._archive.namelist():
+            if not (name.startswith(code) and name.endswith(".py")):
+                continue
+            module = name.removeprefix(code).removesuffix(".py").replace("/", ".")
+            text = self._archive.read(name).decode("utf-8", "replace")
+            for block in re.split(r"^class ", text, flags=re.MULTILINE)[1:]:
+                names = _declared_names(block)
+                if names is not None:
+                    declared[f"{module}.{re.split('[^A-Za-z0-9_]', block)[0]}"] = names
+        return declared
+
+
+def _declared_names(block: str) -> frozenset[str] | None:
+    """The parameters and buffers that one class of an archive's code lists."""
+    names: list[str] = []
+    for kind in ("parameters", "buffers"):
+        found = re.search(rf"^  __{kind}__ = \[(.*?)\]", block, flags=re.MULTILINE)
+        if found is None:
+            return None
+        names += re.findall(r'"(\w+)"', found[1])
+    return frozenset(names)
+
+
+class _ScriptUnpickler(pickle.Unpickler):
+    """Knows tensors, lists and holders; any other name in the pickle is an error.
+
+    What it hands to the pickle machine is made anew for each file: whatever a pickle does to those
+    objects ends with it.
+    """
+
+    def __init__(self, file: IO[bytes], storage: Callable[[str, torch.dtype], Tensor]) -> None:
+        super().__init__(file)
+        self._storage = storage
+        self._classes: dict[str, type[_Holder]] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Returns a harmless stand-in for a name, or refuses it."""
+        if module == "__torch__" or module.startswith("__torch__."):
+            full = f"{module}.{name}"
+            if full not in self._classes:
+                self._classes[full] = type("Holder", (_Holder,), {"qualified_name": full})
+            return self._classes[full]
+        if module == "torch" and name in _STORAGES:
+            return _STORAGES[name]
+        stand_ins: dict[tuple[str, str], Callable[..., Any]] = {
+            ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+            ("collections", "OrderedDict"): dict,
+            ("torch.jit._pickle", "restore_type_tag"): lambda value, _: value,
+            **{
+                ("torch.jit._pickle", f"build_{kind}list"): lambda values: values
+                for kind in ("int", "tensor", "double", "bool")
+            },
+        }
+        if (module, name) not in stand_ins:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no tensor")
+        # A fresh function object each time, also for the one defined below.
+        target = stand_ins[module, name]
+        return lambda *arguments: target(*arguments)
+
+    def persistent_load(self, pid: Any) -> Tensor:
+        """Returns the values that a persistent id stands for."""
+        kind, dtype, key, _, _ = pid
+        if kind != "storage" or not isinstance(dtype, torch.dtype) or not isinstance(key, str):
+            raise pickle.UnpicklingError(f"unknown kind of stored object {kind!r}")
+        return self._storage(key, dtype)
+
+
+def _rebuild_tensor(storage: Tensor, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
+    """Returns a view of a storage; torch refuses one that leaves it."""
+    if not isinstance(storage, Tensor):
+        raise pickle.UnpicklingError("a tensor without a storage")
+    return storage.as_strided(tuple(size), tuple(stride), offset)

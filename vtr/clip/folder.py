@@ -1,0 +1,105 @@
+"""Writes a CLIP as the folder that transformers, and so `vtr extract --model DIR`, reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save
+from torch import Tensor
+
+from vtr.clip.hub import TOKENISER_FILES
+from vtr.clip.openai_names import ClipShape, huggingface_config, read_shape, to_huggingface
+from vtr.clip.text import load_tokeniser
+from vtr.errors import CheckpointError
+from vtr.files import publish
+
+# OpenAI's transform; the same numbers for all its models.
+_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def write_clip_folder(
+    folder: Path,
+    openai_state: Mapping[str, Tensor],
+    *,
+    tokeniser: Path,
+    vision_heads: int | None = None,
+    text_heads: int | None = None,
+) -> ClipShape:
+    """Writes config.json, model.safetensors, preprocessor_config.json and the tokeniser's files.
+
+    Weights keep the dtypes they have: CLIP4Clip's and OpenAI's are float16 for the most part.
+
+    Args:
+        folder: Made if need be; files of these names are replaced.
+        openai_state: CLIP's parameters under OpenAI's names, no prefix.
+        tokeniser: Folder to copy the tokeniser's files from: a checkpoint holds no vocabulary.
+        vision_heads: Attention heads of the vision tower; by default its width // 64.
+        text_heads: The same for the text tower.
+
+    Returns:
+        The sizes of the CLIP.
+
+    Raises:
+        CheckpointError: Parameters are missing, unexpected or misshapen, or the vocabulary is not
+            this CLIP's.
+        StoreWriteError: The disk refused.
+    """
+    shape = read_shape(openai_state)
+    weights = to_huggingface(openai_state)
+    config = huggingface_config(shape, vision_heads=vision_heads, text_heads=text_heads)
+    check_vocabulary(tokeniser, shape)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in TOKENISER_FILES:
+        if (tokeniser / name).is_file():
+            publish(folder / name, (tokeniser / name).read_bytes())
+    _write_json(folder / "preprocessor_config.json", _processor(shape.patch * shape.grid))
+    publish(folder / "model.safetensors", save(weights, metadata={"format": "pt"}))
+    # Last: without it the folder is no model.
+    _write_json(folder / "config.json", config)
+    return shape
+
+
+def check_vocabulary(tokeniser: Path, shape: ClipShape) -> None:
+    """Refuses a vocabulary that is not the one a CLIP was trained with.
+
+    Args:
+        tokeniser: Folder with the tokeniser's files.
+        shape: The CLIP's sizes.
+
+    Raises:
+        CheckpointError: Its ids do not fill the table, or its end token is not the last one.
+    """
+    found = load_tokeniser(
+        tokeniser, family="clip", max_length=shape.context, vocab_size=shape.vocab
+    )
+    if found.largest_id != shape.vocab - 1 or found.eos_id != shape.vocab - 1:
+        raise CheckpointError(
+            f"{tokeniser} has ids up to {found.largest_id} and ends texts with {found.eos_id}; the "
+            f"checkpoint's table has {shape.vocab} rows, the last one for the end: another "
+            "vocabulary. Give the CLIP the checkpoint was trained from with --clip"
+        )
+
+
+def _processor(image_size: int) -> dict[str, Any]:
+    return {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_resize": True,
+        "size": {"shortest_edge": image_size},
+        "resample": 3,
+        "do_center_crop": True,
+        "crop_size": {"height": image_size, "width": image_size},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(_MEAN),
+        "image_std": list(_STD),
+        "do_convert_rgb": True,
+    }
+
+
+def _write_json(path: Path, record: Mapping[str, Any]) -> None:
+    publish(path, (json.dumps(record, indent=2) + "\n").encode())
