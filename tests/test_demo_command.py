@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 
 from vtr.demo.events import read_events
 from vtr.demo.summary import known_uniform_share, sights, wilson_interval
+from vtr.extract.samplers.base import sampler_names
 from vtr.features import FeatureSpec, LedgerRow, VideoRow
 from vtr.features.shard import write_shard
 
@@ -35,23 +37,51 @@ def make_annotations(path: Path, starts: list[float]) -> Path:
     return path
 
 
+def write_store(folder: Path, annotations: Path, spec: FeatureSpec, **chosen: list[int]) -> Path:
+    """All clips look the same but for their event, which brightens the thumbnails."""
+    rows = []
+    for event in read_events(annotations).values():
+        pts_seconds = np.arange(FRAMES) / FPS
+        luma = np.full((FRAMES, 8, 8), 90, np.uint8)
+        luma[[event.is_caught([t]) for t in pts_seconds]] = 200
+        frames = np.ones((FRAMES, 4), np.float32)
+        frames[:, 0] += luma[:, 0, 0] > 90
+        picks = {label: np.array(rows) for label, rows in chosen.items()}
+        keep = luma if spec.thumbnail_side else None
+        rows.append(VideoRow(LedgerRow(event.video_id, "ok"), frames, pts_seconds, picks, keep))
+    folder.mkdir()
+    write_shard(folder, rows, spec=spec, slot=(1, 1, 0), revision=0, pad_embedding=np.zeros(4))
+    return folder
+
+
 def test_sights_count_the_events_that_chosen_frames_show(tmp_path: Path, spec: FeatureSpec) -> None:
     annotations = make_annotations(tmp_path / "demo.json", [0.0, 0.0, 5.0, 9.6, 3.3])
-    rows = []
-    for video_id in read_events(annotations):
-        chosen = {"uniform": np.linspace(0, FRAMES - 1, 3).astype(int), "head": np.arange(3)}
-        frames = np.ones((FRAMES, 4), np.float32)
-        pts_seconds = np.arange(FRAMES) / FPS
-        rows.append(VideoRow(LedgerRow(video_id, "ok"), frames, pts_seconds, chosen))
-    store = tmp_path / "store"
-    store.mkdir()
-    write_shard(store, rows, spec=spec, slot=(1, 1, 0), revision=0, pad_embedding=np.zeros(4))
-    head, uniform = sights(store, annotations)
+    store = write_store(tmp_path / "s", annotations, spec, uniform=[0, 49, 99], head=[0, 1, 2])
+    uniform, head = sights(store, annotations, num_frames=3)
     # Of the four test events uniform (0.0, 4.9, 9.9 s) shows those at 0.0 and at 9.6 s.
-    assert (head.sampler, head.seen, head.events) == ("head", 1, 4)
-    assert (uniform.sampler, uniform.seen, uniform.frames_per_video) == ("uniform", 2, 3.0)
+    assert (head.sampler, head.seen, head.events, head.share) == ("head", 1, 4, 0.25)
+    assert (uniform.sampler, uniform.seen) == ("uniform", 2)
     assert uniform.low < 0.5 < uniform.high
     assert known_uniform_share(annotations, num_frames=3) == 0.5
+
+
+def test_every_sampler_is_applied_to_a_dense_store(tmp_path: Path, spec: FeatureSpec) -> None:
+    """Those that compare pictures see all events, the others what falls in their places."""
+    annotations = make_annotations(tmp_path / "demo.json", [0.0, 2.0, 5.1, 8.5, 3.3])
+    dense = replace(spec, samplers=("dense",), num_frames=None, thumbnail_side=8)
+    store = write_store(tmp_path / "s", annotations, dense, dense=list(range(FRAMES)))
+    found = {one.sampler: one.seen for one in sights(store, annotations, num_frames=8)}
+    assert set(found) == set(sampler_names()) - {"dense"}
+    assert {name for name, seen in found.items() if seen == 4} >= {
+        "scene",
+        "diversity",
+        "activity",
+        "shot",
+        "embedding-diversity",
+    }
+    assert found["uniform"] / 4 == known_uniform_share(annotations, num_frames=8)
+    assert found["head"] == found["tail"] == 0
+    assert list(found.values()) == sorted(found.values(), reverse=True)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
@@ -79,4 +109,7 @@ def test_demo_runs_offline_and_again(tmp_path: Path) -> None:
     assert second["world"]["num_rendered"] == second["extract"]["done_now"] == 0
     uniform = next(s for s in first["sees_brief_events"] if s["sampler"] == "uniform")
     assert uniform["seen"] / uniform["events"] == first["uniform_sees_by_construction"]
+    low = {s["sampler"]: s["low"] for s in first["sees_brief_events"]}
+    for name in ("motion", "scene", "diversity", "hybrid"):
+        assert low[name] > uniform["high"], name
     assert first["sees_brief_events"] == second["sees_brief_events"]

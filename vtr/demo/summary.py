@@ -1,13 +1,17 @@
-"""What the demo's store shows: which samplers saw the brief events."""
+"""What the demo's store shows: which samplers see the brief events."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from numpy.typing import ArrayLike
+
 from vtr.demo.events import BriefEvent, expected_uniform_miss, read_events
+from vtr.extract.choose import DENSE, picks
+from vtr.extract.samplers.base import parse_samplers
 from vtr.features import FeatureStore
 
 Z_95 = 1.959963984540054  # two-sided 95 % point of the normal distribution
@@ -23,7 +27,6 @@ class SamplerSight:
         events: Test events in all.
         low: Lower end of the 95 % Wilson interval of the share, 0 to 1.
         high: Upper end.
-        frames_per_video: Mean number of chosen frames over all videos.
     """
 
     sampler: str
@@ -31,7 +34,11 @@ class SamplerSight:
     events: int
     low: float
     high: float
-    frames_per_video: float
+
+    @property
+    def share(self) -> float:
+        """Share of the events seen, 0 to 1."""
+        return self.seen / self.events
 
 
 def wilson_interval(hits: int, trials: int) -> tuple[float, float]:
@@ -50,26 +57,56 @@ def wilson_interval(hits: int, trials: int) -> tuple[float, float]:
     return max(0.0, (middle - half) / (1 + spread)), min(1.0, (middle + half) / (1 + spread))
 
 
-def sights(store_folder: Path, annotations: Path) -> list[SamplerSight]:
-    """Returns, for every sampler in the store, how many brief test events it saw."""
-    events = [event for event in read_events(annotations).values() if event.split == "test"]
-    labels = FeatureStore(store_folder).spec.samplers
-    return [_sight(FeatureStore(store_folder, sampler=label), events) for label in labels]
+def sights(
+    store_folder: Path, annotations: Path, *, num_frames: int, seed: int = 0
+) -> list[SamplerSight]:
+    """Returns how many brief test events every sampler sees, the best first.
 
+    Every sampler on a store that holds every candidate; else the samplers it was made with.
 
-def _sight(store: FeatureStore, events: Sequence[BriefEvent]) -> SamplerSight:
+    Args:
+        store_folder: The demo's store.
+        annotations: `demo.json`.
+        num_frames: The budget K, where samplers are applied now.
+        seed: Run seed of the random samplers.
+    """
+    events = brief_test_events(annotations)
     ids = [event.video_id for event in events]
-    packed = store.packed(ids)
-    cuts = packed.offsets.tolist()
-    seen = sum(
-        event.is_caught(packed.pts_seconds[cuts[v] : cuts[v + 1]]) for v, event in enumerate(events)
-    )
-    low, high = wilson_interval(seen, len(events))
-    total = len(store.packed().frames)
-    return SamplerSight(str(store.sampler), seen, len(events), low, high, total / len(store))
+    labels = FeatureStore(store_folder).spec.samplers
+    found = []
+    if DENSE in labels:
+        dense = FeatureStore(store_folder, sampler=DENSE)
+        times = {video_id: dense[video_id].pts_seconds for video_id in ids}
+        for choice in parse_samplers("all", embedded=True):
+            chosen = picks(dense, choice, num_frames, seed=seed, ids=ids)
+            shown = {video_id: times[video_id][chosen[video_id]] for video_id in ids}
+            found.append(sight(choice.label, events, shown))
+    else:
+        for label in labels:
+            store = FeatureStore(store_folder, sampler=label)
+            found.append(sight(label, events, {i: store[i].pts_seconds for i in ids}))
+    return sorted(found, key=lambda one: (-one.seen, one.sampler))
+
+
+def sight(
+    label: str, events: Sequence[BriefEvent], chosen_pts_seconds: Mapping[str, ArrayLike]
+) -> SamplerSight:
+    """Returns how many events the chosen frames show.
+
+    Args:
+        label: The sampler.
+        events: At least one.
+        chosen_pts_seconds: Video id to the presentation times of its chosen frames, (K,).
+    """
+    seen = sum(event.is_caught(chosen_pts_seconds[event.video_id]) for event in events)
+    return SamplerSight(label, seen, len(events), *wilson_interval(seen, len(events)))
+
+
+def brief_test_events(annotations: Path) -> list[BriefEvent]:
+    """Returns the brief events of the test split, in the order of the annotation file."""
+    return [event for event in read_events(annotations).values() if event.split == "test"]
 
 
 def known_uniform_share(annotations: Path, *, num_frames: int) -> float:
     """Returns the share of brief test events that `uniform` sees, from the recorded times alone."""
-    events = [event for event in read_events(annotations).values() if event.split == "test"]
-    return 1 - expected_uniform_miss(events, num_frames=num_frames)
+    return 1 - expected_uniform_miss(brief_test_events(annotations), num_frames=num_frames)

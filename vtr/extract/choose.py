@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -55,14 +55,27 @@ def require_dense(store: FeatureStore, what: str) -> None:
 
 
 def picks(
-    dense: FeatureStore, choice: SamplerChoice, num_frames: int, *, seed: int = 0
+    dense: FeatureStore,
+    choice: SamplerChoice,
+    num_frames: int,
+    *,
+    seed: int = 0,
+    ids: Iterable[str] | None = None,
 ) -> Mapping[str, Indices]:
-    """Returns, for every video of a dense store, the indices a sampler chooses."""
+    """Returns what a sampler chooses, as indices into the candidates of each video.
+
+    Args:
+        dense: A store that holds every candidate, seen through `dense`.
+        choice: The sampler.
+        num_frames: The budget K.
+        seed: Run seed of the random samplers.
+        ids: Which videos; all by default.
+    """
     return {
         video_id: choice.select(
             stored_signals(dense, video_id, choice), num_frames, seed=seed, video_id=video_id
         )
-        for video_id in dense
+        for video_id in (dense if ids is None else ids)
     }
 
 
