@@ -59,6 +59,15 @@ def test_labels_read_back_to_the_same_choice(name: str) -> None:
         assert parse_head(choice.label) == choice
 
 
+@pytest.mark.parametrize("name", head_names())
+def test_a_choice_knows_what_the_built_head_will_need(name: str) -> None:
+    labels = [name, *(f"{name}:preset={preset}" for preset in head_presets(name))]
+    if "layers" in head_options(name):
+        labels.append(f"{name}:layers=1")
+    for choice in map(parse_head, labels):
+        assert build_head(choice, dim=64, clip=None, seed=0).info == choice.info
+
+
 def test_options_are_typed_and_sorted() -> None:
     choice = parse_head(" seqTransf:layers=2:dropout=0.1 ")
     assert choice.options == {"layers": 2, "dropout": 0.1}

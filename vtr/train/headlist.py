@@ -48,8 +48,11 @@ class HeadChoice:
 
     @property
     def info(self) -> HeadInfo:
-        """What this head needs and offers with its default options."""
-        info: HeadInfo = _module(self.name).INFO
+        """What this head needs and offers with these options.
+
+        Where they change it, the head's `Options` have an attribute `info`.
+        """
+        info: HeadInfo = getattr(self.resolve(), "info", _module(self.name).INFO)
         return info
 
     def resolve(self) -> Any:
