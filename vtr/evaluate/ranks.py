@@ -24,7 +24,7 @@ Counts = NDArray[np.int64]
 Scores = NDArray[np.floating[Any]]
 Blocks = Callable[[], Iterable[tuple[int, Scores]]]
 
-CACHE_BYTES = 1 << 20  # a chunk that several passes read should stay in the core's own cache
+CACHE_BYTES = 2 << 20  # a chunk that several passes read should stay in the cache
 MAX_CHUNK_ROWS = 255  # counts down a column are kept in one byte
 
 
