@@ -1,0 +1,129 @@
+"""What the frozen lower layers of a CLIP text tower make of each caption, computed once.
+
+Training only the last N layers of L never changes the output of layer L - N: it is kept packed, so
+that a step of training starts there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vtr.clip.backbone import Backbone
+from vtr.files import publish
+from vtr.train.texts import TextFeatures, embed_texts
+
+FLOAT32_BYTES = 1 << 30
+"""Up to this size activations are kept in float32, above in float16 (180,000 captions of ViT-B/32
+come to about 2.6 GB in float16)."""
+
+_FOLDER = "texts"
+_BATCH = 64
+
+
+class _Reached(Exception):
+    """The input of the first trained layer is known: the forward pass may end."""
+
+
+def embed_activations(
+    backbone: Backbone,
+    texts: Sequence[str],
+    *,
+    layers: int,
+    ids: Sequence[str] | None = None,
+    cache: Path | None = None,
+) -> TextFeatures:
+    """Returns captions with the activations below the last `layers` layers as their tokens.
+
+    Args:
+        backbone: Of the CLIP family.
+        texts: N captions.
+        layers: How many of the last layers are trained.
+        ids: Their ids; by default their places as text.
+        cache: Folder to keep the activations in, read again by mapping the file; None keeps them
+            in memory only.
+    """
+    features = embed_texts(backbone, texts, ids=ids, cache=cache)
+    tokens = backbone.tokeniser.encode(texts).ids
+    lengths = np.array([len(row) for row in tokens], dtype=np.int64)
+    offsets = np.concatenate(([0], lengths.cumsum())).astype(np.int64)
+    width = cast("Any", backbone.model).config.text_config.hidden_size
+    shape = (int(offsets[-1]), width)
+    kind = np.float32 if shape[0] * width * 4 <= FLOAT32_BYTES else np.float16
+    path = None if cache is None else cache / _FOLDER / _name(backbone, tokens, layers, kind)
+    rows = None if path is None else _read(path, shape, kind)
+    if rows is None:
+        rows = _compute(backbone, tokens, offsets, layers, np.empty(shape, kind))
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            publish(path, rows.tobytes())
+    return TextFeatures(
+        features.ids,
+        features.pooled,
+        features.num_truncated,
+        cast("NDArray[np.float16]", rows),
+        offsets,
+    )
+
+
+def _compute(
+    backbone: Backbone,
+    tokens: Sequence[Sequence[int]],
+    offsets: NDArray[np.int64],
+    layers: int,
+    rows: NDArray[Any],
+) -> NDArray[Any]:
+    lengths = np.diff(offsets)
+    order = np.argsort(lengths, kind="stable")
+    for start in range(0, len(order), _BATCH):
+        chosen = order[start : start + _BATCH]
+        hidden = _run(backbone, backbone.tokeniser.pad([tokens[n] for n in chosen]), layers)
+        for place, n in enumerate(chosen):
+            rows[offsets[n] : offsets[n + 1]] = hidden[place, : lengths[n]]
+    return rows
+
+
+def _run(backbone: Backbone, ids: NDArray[np.int64], layers: int) -> NDArray[np.float32]:
+    """Returns (B, W, width): the input of the first trained layer; the layers above never run."""
+    text_model = cast("Any", backbone.model).text_model
+    found: list[torch.Tensor] = []
+
+    def catch(_module: torch.nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        found.append(arguments[0] if arguments else named["hidden_states"])
+        raise _Reached
+
+    hook = text_model.encoder.layers[-layers].register_forward_pre_hook(catch, with_kwargs=True)
+    try:
+        with torch.inference_mode():
+            text_model(input_ids=torch.from_numpy(ids).to(backbone.device))
+    except _Reached:
+        pass
+    finally:
+        hook.remove()
+    hidden: NDArray[np.float32] = found[0].float().cpu().numpy()
+    return hidden
+
+
+def _name(
+    backbone: Backbone, tokens: Sequence[Sequence[int]], layers: int, kind: type[np.generic]
+) -> str:
+    digest = hashlib.sha256(backbone.weights_sha256.encode())
+    digest.update(f"{backbone.dtype} last {layers} layers".encode())
+    for row in tokens:
+        digest.update(np.array([len(row), *row], np.int64).tobytes())
+    return f"{digest.hexdigest()[:24]}.{np.dtype(kind).name}"
+
+
+def _read(path: Path, shape: tuple[int, int], kind: type[np.generic]) -> NDArray[Any] | None:
+    """Returns the kept activations; None where the file is absent or of another size."""
+    wanted = shape[0] * shape[1] * np.dtype(kind).itemsize
+    if not path.is_file() or path.stat().st_size != wanted or not wanted:
+        return None
+    # Copy-on-write: torch refuses arrays that it must not write to, though nobody does.
+    return np.memmap(path, dtype=kind, mode="c", shape=shape)

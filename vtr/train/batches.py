@@ -1,0 +1,166 @@
+"""Which captions and videos meet in which step: an epoch's plan, all of it in a few array calls.
+
+`videos` batches are video-major: a step takes B videos, encodes each once and lets it meet its
+captions, so that an epoch over 180,000 pairs of 9,000 videos costs 9,000 video encodings. `pairs`
+batches are the reference's: B pairs out of the shuffled list, each with its own copy of the video.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from vtr.errors import ConfigError
+from vtr.train.data import Index, group_by_owner
+
+BatchMode = Literal["videos", "pairs"]
+BATCH_MODES: tuple[str, ...] = get_args(BatchMode)
+
+ALL_CAPTIONS = 0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of training.
+
+    Args:
+        texts: (N,) places of captions in the training data.
+        videos: (B,) places of videos; in `pairs` batches one per text, repeats included.
+        columns: (N,) for each text, the place in `videos` of its own one.
+    """
+
+    texts: Index
+    videos: Index
+    columns: Index
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """How an epoch is cut into steps.
+
+    Args:
+        mode: "videos" or "pairs".
+        size: B, videos or pairs per step, at least 2.
+        captions: Captions drawn of each video and epoch; 0 is all of them.
+        drop_last: Leave out the incomplete last step, as the reference does; else all steps are
+            made as equal in size as can be.
+
+    Raises:
+        ConfigError: Out of range.
+    """
+
+    mode: BatchMode = "videos"
+    size: int = 128
+    captions: int = ALL_CAPTIONS
+    drop_last: bool = False
+
+    def __post_init__(self) -> None:
+        if self.mode not in BATCH_MODES:
+            raise ConfigError(f"--batches is {self.mode!r}; allowed: {', '.join(BATCH_MODES)}")
+        if self.size < 2:
+            raise ConfigError(f"--batch-size is {self.size}; a contrast needs at least 2 per batch")
+        if self.captions < 0:
+            raise ConfigError(f"--captions is {self.captions}; allowed: all, one, or 1 and more")
+
+
+class BatchPlan:
+    """Cuts epochs into steps, the same for the same seed and epoch on every machine.
+
+    Args:
+        text_video: (N,) which video each caption describes.
+        options: How to cut.
+        seed: Of the shuffling.
+    """
+
+    def __init__(self, text_video: Index, options: BatchOptions, *, seed: int = 0) -> None:
+        self._owner = text_video
+        self._described = np.unique(text_video)
+        if len(self._described) < 2:
+            raise ConfigError(
+                f"training needs captions of at least 2 videos; {len(self._described)} have any"
+            )
+        self.options = options
+        self.seed = seed
+        self._sorted, self._offsets = group_by_owner(text_video, int(text_video.max()) + 1)
+
+    @property
+    def size(self) -> int:
+        """Videos or pairs per step: what was asked for, or all there are."""
+        return min(self.options.size, self._count)
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of an epoch."""
+        if self.options.drop_last:
+            return max(1, self._count // self.size)
+        return -(-self._count // self.size)
+
+    @property
+    def num_pairs(self) -> int:
+        """Captions met in an epoch."""
+        counts = np.diff(self._offsets)
+        limit = self.options.captions or int(counts.max())
+        return int(np.minimum(counts, limit).sum())
+
+    @property
+    def _count(self) -> int:
+        return len(self._described) if self.options.mode == "videos" else self.num_pairs
+
+    def epoch(self, epoch: int, *, groups: list[Index] | None = None) -> list[Step]:
+        """Returns the steps of one epoch.
+
+        Args:
+            epoch: Its number, from 1; with the seed it decides everything.
+            groups: `videos` only: which videos to put together, one array per step; drawn at random
+                by default.
+        """
+        rng = np.random.default_rng([self.seed, epoch])
+        texts = self._draw(rng)
+        if self.options.mode == "pairs":
+            parts = self._cut(rng.permutation(texts))
+            return [Step(part, self._owner[part], np.arange(len(part))) for part in parts]
+        by_video, offsets = group_by_owner(self._owner[texts], len(self._offsets) - 1)
+        texts = texts[by_video]
+        videos = groups if groups is not None else self._cut(rng.permutation(self._described))
+        return [_video_step(texts, offsets, chosen) for chosen in videos]
+
+    def _draw(self, rng: np.random.Generator) -> Index:
+        """Returns the captions of this epoch: all, or so many of each video at random."""
+        if self.options.captions == ALL_CAPTIONS:
+            return np.arange(len(self._owner))
+        lots = rng.random(len(self._owner))
+        order = np.lexsort((lots, self._owner))  # by video, within a video at random
+        rank = np.arange(len(order)) - self._offsets[self._owner[order]]
+        return order[rank < self.options.captions]
+
+    def _cut(self, items: Index) -> list[Index]:
+        if self.options.drop_last:
+            whole = items[: self.num_steps * self.size]
+            return np.split(whole, self.num_steps)
+        return np.array_split(items, self.num_steps)
+
+
+def _video_step(texts: Index, offsets: Index, videos: Index) -> Step:
+    """Gathers all drawn captions of some videos; `texts` are sorted by video."""
+    counts = offsets[videos + 1] - offsets[videos]
+    columns = np.repeat(np.arange(len(videos)), counts)
+    starts = np.repeat(offsets[videos] - np.concatenate(([0], counts.cumsum()[:-1])), counts)
+    return Step(texts[starts + np.arange(len(columns))], videos, columns)
+
+
+def halve(steps: list[Step]) -> list[Step]:
+    """Returns the same pairs in steps of half the size; each keeps at least two videos."""
+    return [half for step in steps for half in _halves(step)]
+
+
+def _halves(step: Step) -> Iterator[Step]:
+    middle = len(step.videos) // 2
+    if middle < 2:
+        yield step
+        return
+    for first, last in ((0, middle), (middle, len(step.videos))):
+        inside = (step.columns >= first) & (step.columns < last)
+        yield Step(step.texts[inside], step.videos[first:last], step.columns[inside] - first)

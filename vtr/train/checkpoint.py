@@ -1,0 +1,90 @@
+"""`last.safetensors`: everything needed to go on after the last whole epoch.
+
+No random state is stored: each epoch starts its generators from (seed, epoch, process), so that an
+epoch run again draws what it drew before.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from vtr.errors import CheckpointError
+from vtr.files import publish
+from vtr.train.model import RetrievalModel
+from vtr.train.run import load_weights, model_tensors, read_tensors
+
+_OPTIMISER = "optimiser."
+_STATE = "state"
+
+
+@dataclass
+class Progress:
+    """How far a training is.
+
+    Args:
+        epoch: Whole epochs done.
+        best_epoch: Epoch of the best validation; 0 is before any training.
+        best_value: What it scored; None without validation.
+        stale: Epochs since.
+        batch_size: Videos or pairs per step, where memory ran out and it was halved; 0: as set.
+        seconds: Spent in training and validation so far.
+    """
+
+    epoch: int = 0
+    best_epoch: int = 0
+    best_value: float | None = None
+    stale: int = 0
+    batch_size: int = 0
+    seconds: float = 0.0
+
+
+def save_checkpoint(
+    path: Path, model: RetrievalModel, optimiser: torch.optim.Optimizer, progress: Progress
+) -> None:
+    """Publishes weights, optimiser and progress in one file: they never disagree."""
+    tensors = model_tensors(model)
+    for number, state in optimiser.state_dict()["state"].items():
+        for key, value in state.items():
+            name = f"{_OPTIMISER}{number}.{key}"
+            tensors[name] = torch.as_tensor(value).detach().to("cpu", copy=True).contiguous()
+    metadata = {_STATE: json.dumps(asdict(progress)), "epoch": str(progress.epoch)}
+    publish(path, save_tensors(tensors, metadata=metadata))
+
+
+def load_checkpoint(
+    path: Path, model: RetrievalModel, optimiser: torch.optim.Optimizer
+) -> Progress:
+    """Puts a checkpoint into a model and its optimiser; returns the progress.
+
+    Raises:
+        CheckpointError: Missing, damaged, or of another model.
+    """
+    tensors, metadata = read_tensors(path)
+    load_weights(model, tensors, what=str(path))
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith(_OPTIMISER):
+            number, _, key = name.removeprefix(_OPTIMISER).partition(".")
+            state.setdefault(int(number), {})[key] = value
+    groups = optimiser.state_dict()["param_groups"]
+    known = {number for group in groups for number in group["params"]}
+    if not set(state) <= known:
+        raise CheckpointError(f"{path} holds the optimiser of another model; start a new run")
+    optimiser.load_state_dict({"state": state, "param_groups": groups})
+    return _progress(path, metadata)
+
+
+def _progress(path: Path, metadata: Mapping[str, str]) -> Progress:
+    try:
+        values: dict[str, Any] = json.loads(metadata[_STATE])
+        return Progress(**values)
+    except (KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} tells no progress: {error}") from None

@@ -1,0 +1,189 @@
+"""Training data held whole: packed arrays on the device, from which a batch is a gather."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vtr.errors import ConfigError
+from vtr.features.store import PackedFrames
+from vtr.train.heads.base import TextBatch, VideoBatch
+from vtr.train.texts import TextFeatures
+
+Index = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class PairedData:
+    """Captions and the videos they describe.
+
+    Args:
+        texts: N captions.
+        videos: V videos, each with at least one frame.
+        text_video: (N,) int64: the place in `videos` of the video that a caption describes.
+        pad: (D,) what the vision tower makes of padding, for heads that read it.
+
+    Raises:
+        ConfigError: A video without frames, or a caption of a video that is not there.
+    """
+
+    texts: TextFeatures
+    videos: PackedFrames
+    text_video: Index
+    pad: NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.text_video) != len(self.texts):
+            raise ValueError(f"{len(self.texts)} texts, {len(self.text_video)} owners")
+        empty = np.flatnonzero(np.diff(self.videos.offsets) == 0)
+        if len(empty):
+            raise ConfigError(
+                f"{len(empty)} videos have no frames, such as {self.videos.ids[int(empty[0])]!r}; "
+                "leave them out"
+            )
+        outside = (self.text_video < 0) | (self.text_video >= len(self.videos.ids))
+        if outside.any():
+            n = int(np.flatnonzero(outside)[0])
+            raise ConfigError(
+                f"caption {self.texts.ids[n]!r} belongs to video number {self.text_video[n]}; "
+                f"there are {len(self.videos.ids)}"
+            )
+
+
+class Packed:
+    """Rows of several items in one tensor, item after item.
+
+    Args:
+        rows: (R, D) of any floating dtype.
+        offsets: (M+1,) item m has rows offsets[m] to offsets[m + 1].
+        device: Where the rows shall live.
+    """
+
+    def __init__(self, rows: NDArray[Any], offsets: Index, device: torch.device) -> None:
+        # torch refuses read-only arrays; the copy is made for those alone.
+        self.rows = torch.from_numpy(np.require(rows, requirements=["C", "W"])).to(device)
+        self.lengths: Index = np.diff(offsets)
+        self._first = torch.from_numpy(offsets[:-1].copy()).to(device)
+        self._length = torch.from_numpy(self.lengths.copy()).to(device)
+        longest = int(self.lengths.max(initial=0))
+        self._equal = bool((self.lengths == longest).all())
+        self._steps = torch.arange(longest, device=device)
+
+    def width(self, index: Index) -> int:
+        """Returns the length of the longest of some items."""
+        return int(self.lengths[index].max(initial=0))
+
+    def gather(self, index: Index, width: int | None = None) -> tuple[Tensor, Tensor]:
+        """Returns ((B, K, D) float32, (B, K) bool), K `width` or the longest item."""
+        place = torch.from_numpy(index).to(self.rows.device)
+        longest = self.width(index) if width is None else width
+        steps = self._steps[:longest]
+        mask = steps < self._length[place][:, None]
+        if self._equal:
+            return self.rows.view(-1, longest, self.rows.shape[1])[place].float(), mask
+        rows = self._first[place][:, None] + steps
+        flat = rows.clamp_(max=len(self.rows) - 1).flatten()
+        shape = (len(index), longest, self.rows.shape[1])
+        return self.rows.index_select(0, flat).view(shape).float(), mask
+
+
+class ResidentTexts:
+    """Captions on a device.
+
+    Args:
+        texts: N captions.
+        device: Where to.
+    """
+
+    def __init__(self, texts: TextFeatures, device: torch.device) -> None:
+        self.ids = texts.ids
+        self._pooled = torch.from_numpy(np.require(texts.pooled, requirements=["C", "W"]))
+        self._pooled = self._pooled.to(device)
+        self._tokens = None
+        if texts.tokens is not None and texts.token_offsets is not None:
+            self._tokens = Packed(texts.tokens, texts.token_offsets, device)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def width(self, index: Index) -> int:
+        """Returns the tokens of the longest of some captions; 0 where there are no tokens."""
+        return 0 if self._tokens is None else self._tokens.width(index)
+
+    def batch(self, index: Index, width: int | None = None) -> TextBatch:
+        """Returns the chosen captions, in the order of `index` (B,), padded to `width` tokens."""
+        pooled = self._pooled[torch.from_numpy(index).to(self._pooled.device)]
+        if self._tokens is None:
+            return TextBatch(pooled)
+        return TextBatch(pooled, *self._tokens.gather(index, width))
+
+
+class ResidentVideos:
+    """Videos on a device.
+
+    Args:
+        videos: V videos.
+        device: Where to.
+        pad: (D,) what the vision tower makes of padding.
+    """
+
+    def __init__(
+        self, videos: PackedFrames, device: torch.device, pad: NDArray[np.float32] | None = None
+    ) -> None:
+        self.ids = videos.ids
+        self._frames = Packed(videos.frames, videos.offsets, device)
+        self._pad = None if pad is None else torch.from_numpy(pad.copy()).to(device)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def lengths(self) -> Index:
+        """(V,) frames of each video."""
+        return self._frames.lengths
+
+    def width(self, index: Index) -> int:
+        """Returns the frames of the longest of some videos."""
+        return self._frames.width(index)
+
+    def batch(self, index: Index, width: int | None = None) -> VideoBatch:
+        """Returns the chosen videos, in the order of `index` (B,), padded to `width` frames."""
+        frames, mask = self._frames.gather(index, width)
+        return VideoBatch(frames, mask, self._pad)
+
+
+class Resident:
+    """Training data on a device.
+
+    Args:
+        data: What to hold.
+        device: Where to.
+    """
+
+    def __init__(self, data: PairedData, device: torch.device) -> None:
+        self.data = data
+        self.device = device
+        self.texts = ResidentTexts(data.texts, device)
+        self.videos = ResidentVideos(data.videos, device, data.pad)
+
+    @cached_property
+    def captions_of(self) -> tuple[Index, Index]:
+        """(captions sorted by video (N,), offsets (V+1,)): the captions of each video."""
+        return group_by_owner(self.data.text_video, len(self.videos))
+
+
+def group_by_owner(owner: Index, num_owners: int) -> tuple[Index, Index]:
+    """Returns (items sorted by owner (N,), offsets (num_owners + 1,)).
+
+    >>> group_by_owner(np.array([1, 0, 1]), 2)[0].tolist()
+    [1, 0, 2]
+    """
+    counts = np.bincount(owner, minlength=num_owners)
+    offsets = np.concatenate(([0], counts.cumsum())).astype(np.int64)
+    return np.argsort(owner, kind="stable"), offsets

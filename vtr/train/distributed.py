@@ -1,0 +1,125 @@
+"""Several processes training one model (torchrun): each encodes its share of every batch.
+
+The codes of all shares are gathered, every process computes the loss of the whole batch, and
+
+    gradient of a parameter = sum over processes of d(loss / processes) / d(parameter)
+
+holds for parameters before the gathering (each process sees only its share of the codes) and after
+it (each sees the whole batch, a share of the loss). CLIP4Clip averages where it ought to add, which
+divides the gradients before its gathering by the number of processes (specs: clip4clip.md §1.6).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from vtr.errors import ConfigError
+from vtr.train.heads.base import Code
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes that train together.
+
+    Args:
+        rank: Which one this is.
+        size: How many there are.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes the run folder."""
+        return self.rank == 0
+
+    def gather_code(self, code: Code, sizes: Sequence[int]) -> Code:
+        """Returns the codes of all processes, in their order, without gradients.
+
+        Args:
+            code: Of this process's share; all shares agree in every axis but the first.
+            sizes: Items of each process.
+        """
+        return tuple(self._gather(part.detach(), sizes) for part in code)
+
+    def _gather(self, part: Tensor, sizes: Sequence[int]) -> Tensor:
+        if self.size == 1:
+            return part
+        # bool does not travel everywhere, and every share must have the same shape.
+        sent = part.new_zeros((max(sizes), *part.shape[1:]))
+        sent[: len(part)] = part
+        sent = sent.to(torch.uint8) if part.dtype == torch.bool else sent
+        received = [torch.empty_like(sent) for _ in range(self.size)]
+        dist.all_gather(received, sent.contiguous())
+        whole = torch.cat([r[:n] for r, n in zip(received, sizes, strict=True)])
+        return whole.to(part.dtype)
+
+    def add(self, tensor: Tensor) -> Tensor:
+        """Returns the sum over all processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def add_gradients(self, model: nn.Module) -> None:
+        """Adds up the gradients of all processes; where one has none it counts as zero."""
+        if self.size == 1:
+            return
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                dist.all_reduce(parameter.grad)
+
+    def share(self, values: list[float]) -> list[float]:
+        """Returns the first process's numbers."""
+        if self.size == 1:
+            return values
+        box: list[list[float] | None] = [values if self.is_first else None]
+        dist.broadcast_object_list(box, src=0)
+        received = box[0]
+        assert received is not None
+        return received
+
+    def wait(self) -> None:
+        """Returns once all processes are here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+ALONE = World()
+
+
+def join_world(device: torch.device) -> World:
+    """Joins the processes that torchrun started; alone where it did not.
+
+    Args:
+        device: Decides how they talk: NCCL between GPUs, gloo otherwise.
+
+    Raises:
+        ConfigError: torchrun's environment is incomplete.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return World()
+    if not dist.is_initialized():
+        try:
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        except (ValueError, RuntimeError) as error:
+            raise ConfigError(
+                f"WORLD_SIZE is {size}, but the processes cannot find each other: {error}. Start "
+                "with: torchrun --nproc-per-node N -m vtr train ..."
+            ) from None
+    return World(dist.get_rank(), dist.get_world_size())
+
+
+def leave_world() -> None:
+    """Ends what `join_world` began."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()

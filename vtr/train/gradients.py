@@ -1,0 +1,184 @@
+"""One batch: forward, loss, backward; in parts where asked, over several processes where there are.
+
+A contrastive loss needs the whole batch at once, but only its codes, which are small. A large batch
+is therefore encoded in parts without gradients, the loss is differentiated with respect to the
+codes, and the parts are encoded again to carry that gradient on (GradCache, Gao et al. 2021,
+arXiv:2101.06983). Dropout draws the same numbers both times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vtr.train.batches import Step
+from vtr.train.data import Index, Resident
+from vtr.train.distributed import ALONE, World
+from vtr.train.heads.base import Code, Head, pad_codes, select_code
+from vtr.train.losses import Loss, LossOptions, right_pairs, weighted_loss
+from vtr.train.model import RetrievalModel
+
+Encode = Callable[[Index], Code]
+
+
+@dataclass(frozen=True)
+class BatchGradient:
+    """Computes the gradients of batches.
+
+    Args:
+        model: Its parameters' `grad` is added to.
+        data: Training data.
+        options: Of the loss.
+        chunk: Texts and videos encoded at once; 0 is all.
+        world: The processes that share each batch.
+    """
+
+    model: RetrievalModel
+    data: Resident
+    options: LossOptions
+    chunk: int = 0
+    world: World = ALONE
+
+    def __call__(self, step: Step) -> Loss:
+        """Returns the loss of a batch, with the gradients in place."""
+        if self.world.size == 1 and not self._is_large(step):
+            texts = self.model.encode_texts(self.data.texts.batch(step.texts))
+            videos = self.model.encode_videos(self.data.videos.batch(step.videos))
+            loss = self.loss(texts, videos, step)
+            loss.total.backward()  # type: ignore[no-untyped-call]
+            return loss
+        return self._in_parts(step)
+
+    def loss(self, texts: Code, videos: Code, step: Step) -> Loss:
+        """Returns the loss of encoded texts and videos."""
+        device = texts[0].device
+        owner = torch.from_numpy(step.videos).to(device)
+        columns = torch.from_numpy(step.columns).to(device)
+        right = right_pairs(owner[columns], owner, reference=self.options.reference)
+        loss = weighted_loss(self.model.training_logits(texts, videos), right, self.options)
+        head = self.model.head
+        if type(head).regulariser is not Head.regulariser:
+            extra = head.regulariser(texts, select_code(videos, columns))
+            if extra is not None:
+                return Loss(loss.total + extra, loss.t2v, loss.v2t)
+        return loss
+
+    def _is_large(self, step: Step) -> bool:
+        return bool(self.chunk) and max(len(step.texts), len(step.videos)) > self.chunk
+
+    def _in_parts(self, step: Step) -> Loss:
+        shares = np.array_split(np.arange(len(step.videos)), self.world.size)
+        mine = shares[self.world.rank]
+        bounds = [int(share[0]) for share in shares] + [len(step.videos)]
+        text_bounds = np.searchsorted(step.columns, bounds)  # columns ascend
+        first, last = text_bounds[self.world.rank], text_bounds[self.world.rank + 1]
+        width, length = self.data.texts.width(step.texts), self.data.videos.width(step.videos)
+        sides = (
+            _Side(
+                lambda index: self.model.encode_texts(self.data.texts.batch(index, width)),
+                step.texts[first:last],
+                np.diff(text_bounds).tolist(),
+            ),
+            _Side(
+                lambda index: self.model.encode_videos(self.data.videos.batch(index, length)),
+                step.videos[mine],
+                [len(share) for share in shares],
+            ),
+        )
+        encoded = [self._encode(side) for side in sides]
+        whole = [
+            _leaves(self.world.gather_code(part.code, side.sizes))
+            for part, side in zip(encoded, sides, strict=True)
+        ]
+        loss = self.loss(whole[0], whole[1], step)
+        (loss.total / self.world.size).backward()  # type: ignore[no-untyped-call]
+        for part, side, leaves in zip(encoded, sides, whole, strict=True):
+            self._carry_back(part, side, leaves)
+        self.world.add_gradients(self.model)
+        return loss
+
+    def _encode(self, side: _Side) -> _Encoded:
+        """Encodes this process's share in parts; with the graph where one part is all."""
+        parts = _cut(side.mine, self.chunk)
+        if len(parts) == 1:
+            return _Encoded(side.encode(side.mine), parts, ())
+        states, codes = [], []
+        with torch.no_grad():
+            for part in parts:
+                states.append(_random_state(self.data.device))
+                codes.append(side.encode(part))
+        return _Encoded(pad_codes(codes), parts, tuple(states))
+
+    def _carry_back(self, encoded: _Encoded, side: _Side, leaves: Code) -> None:
+        """Continues the backward pass from the codes' gradients into the encoders."""
+        start = sum(side.sizes[: self.world.rank])
+        gradients = [
+            None if grad is None else self.world.add(grad)[start : start + len(side.mine)]
+            for grad in (leaf.grad for leaf in leaves)
+        ]
+        if not encoded.states:
+            _backward(encoded.code, gradients)
+            return
+        done = 0
+        after = _random_state(self.data.device)
+        for part, state in zip(encoded.parts, encoded.states, strict=True):
+            _set_random_state(state, self.data.device)
+            rows = slice(done, done + len(part))
+            _backward(side.encode(part), [None if g is None else g[rows] for g in gradients])
+            done += len(part)
+        _set_random_state(after, self.data.device)
+
+
+@dataclass(frozen=True)
+class _Side:
+    """Texts or videos of one batch: how to encode them, which are this process's."""
+
+    encode: Encode
+    mine: Index
+    sizes: list[int]
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """Codes of this process's share; `states` is empty where their graph is alive."""
+
+    code: Code
+    parts: list[Index]
+    states: tuple[list[Tensor], ...]
+
+
+def _cut(index: Index, chunk: int) -> list[Index]:
+    if not chunk or len(index) <= chunk:
+        return [index]
+    return [index[i : i + chunk] for i in range(0, len(index), chunk)]
+
+
+def _leaves(code: Code) -> Code:
+    return tuple(
+        part.detach().requires_grad_(True) if part.is_floating_point() else part for part in code
+    )
+
+
+def _backward(code: Code, gradients: Sequence[Tensor | None]) -> None:
+    pairs = [
+        (part, gradient)
+        for part, gradient in zip(code, gradients, strict=True)
+        if gradient is not None and part.requires_grad
+    ]
+    if pairs:
+        torch.autograd.backward([part for part, _ in pairs], [gradient for _, gradient in pairs])
+
+
+def _random_state(device: torch.device) -> list[Tensor]:
+    states = [torch.get_rng_state()]
+    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
+
+
+def _set_random_state(states: list[Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states[1], device)

@@ -1,0 +1,460 @@
+"""The training loop: epochs of steps, validation after each, a checkpoint after each."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vtr.errors import ConfigError, ModelError
+from vtr.files import publish
+from vtr.train.batches import BatchPlan, Step, halve
+from vtr.train.checkpoint import Progress, load_checkpoint, save_checkpoint
+from vtr.train.data import PairedData, Resident
+from vtr.train.distributed import ALONE, World
+from vtr.train.gradients import BatchGradient
+from vtr.train.health import first_non_finite, some_ids
+from vtr.train.mining import confusable_groups
+from vtr.train.model import RetrievalModel
+from vtr.train.optim import BertAdam, Schedule, adamw, cosine_factor, reference_factor
+from vtr.train.optim import reference_groups as bert_groups
+from vtr.train.presets import TrainSettings
+from vtr.train.run import BEST, LAST, METRICS, save_model, write_json
+from vtr.train.validation import SELECTION, Validation, selection_value
+
+FAILURE = "failure.json"
+_TELL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Tick:
+    """How far a training is, for people.
+
+    Args:
+        epoch: From 1.
+        epochs: At most.
+        step: Steps of this epoch done.
+        steps: In this epoch.
+        loss: Mean over this epoch so far.
+        pairs_per_second: Captions met per second of this epoch.
+    """
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    pairs_per_second: float
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """Who is told what.
+
+    Args:
+        tick: Now and then within an epoch.
+        row: After each epoch, with its line of metrics.jsonl.
+    """
+
+    tick: Callable[[Tick], None] = lambda _tick: None
+    row: Callable[[Mapping[str, Any]], None] = lambda _row: None
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What came out.
+
+    Args:
+        best_epoch: Whose weights are in best.safetensors; 0 is before any training.
+        epochs: Whole epochs done.
+        metrics: Of the best epoch on the validation data; empty without.
+        selection: How the best epoch was chosen.
+        seconds: In all.
+        stopped_early: Whether patience ran out.
+        events: Things that happened on the way, such as a halved batch.
+    """
+
+    best_epoch: int
+    epochs: int
+    metrics: Mapping[str, float]
+    selection: str
+    seconds: float
+    stopped_early: bool
+    events: tuple[Mapping[str, Any], ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the fields in JSON types."""
+        return {**vars(self), "metrics": dict(self.metrics), "events": list(self.events)}
+
+
+@dataclass
+class _EpochSums:
+    """Sums over one epoch."""
+
+    steps: int = 0
+    pairs: int = 0
+    items: int = 0
+    loss: float = 0.0
+    t2v: float = 0.0
+    v2t: float = 0.0
+    start: float = field(default_factory=time.perf_counter)
+
+    def add(self, step: Step, loss: list[float]) -> None:
+        self.steps += 1
+        self.pairs += len(step.texts)
+        self.items += len(step.videos)
+        self.loss += loss[0]
+        self.t2v += loss[1]
+        self.v2t += loss[2]
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self.start
+
+
+class Trainer:
+    """Trains one model on one device, or its share of it among several processes.
+
+    Args:
+        model: Trained in place; moved to `device`.
+        data: Training pairs.
+        settings: How.
+        folder: The run folder, made by `start_run`.
+        validation: What the best epoch is chosen on; None takes the last epoch.
+        device: Where.
+        world: The processes that share each batch.
+        hooks: Who is told.
+
+    Raises:
+        ConfigError: Nothing to train, or fewer than two videos.
+    """
+
+    def __init__(  # noqa: PLR0913  (the parts of a training; a bundle would only rename them)
+        self,
+        model: RetrievalModel,
+        data: PairedData,
+        settings: TrainSettings,
+        *,
+        folder: Path,
+        validation: Validation | None = None,
+        device: torch.device | str = "cpu",
+        world: World = ALONE,
+        hooks: Hooks | None = None,
+    ) -> None:
+        self.device = torch.device(device)
+        self.model = model.to(self.device)
+        self.settings = settings
+        self.folder = folder
+        self.validation = validation
+        self.world = world
+        self.hooks = hooks or Hooks()
+        self.data = Resident(data, self.device)
+        self.events: list[dict[str, Any]] = []
+        self._check_trainable()
+        self.optimiser, self.schedule = make_optimiser(self.model, settings)
+        self.gradient = BatchGradient(
+            self.model, self.data, settings.loss, chunk=settings.chunk, world=world
+        )
+        self.progress = Progress()
+        self._plan = self._make_plan(0)
+
+    def run(self, *, resume: bool = False) -> TrainResult:
+        """Trains until the last epoch or until patience runs out.
+
+        Args:
+            resume: Go on from `last.safetensors` where there is one.
+
+        Raises:
+            ModelError: The loss is no longer a finite number, or memory does not hold two videos.
+        """
+        if resume and (self.folder / LAST).is_file():
+            self._restore()
+        else:
+            self._begin()
+        stopped = self._exhausted
+        with torch.random.fork_rng(devices=_cuda_devices(self.device)):
+            while self.progress.epoch < self.settings.epochs and not stopped:
+                self._one_epoch(self.progress.epoch + 1)
+                stopped = self._exhausted
+        self.model.eval()
+        return self._result(stopped and self.progress.epoch < self.settings.epochs)
+
+    @property
+    def plan(self) -> BatchPlan:
+        """How epochs are cut."""
+        return self._plan
+
+    @property
+    def _exhausted(self) -> bool:
+        patience = self.settings.patience
+        return bool(patience and self.validation and self.progress.stale >= patience)
+
+    def _check_trainable(self) -> None:
+        if not any(p.requires_grad for p in self.model.parameters()):
+            raise ConfigError(
+                "there is nothing to train: the head has no parameters, the text side is frozen "
+                "and the temperature is fixed. Use --text projection or --text tune, or evaluate "
+                "with vtr eval --zero-shot"
+            )
+
+    def _make_plan(self, batch_size: int) -> BatchPlan:
+        options = self.settings.batch
+        if batch_size:
+            options = replace(options, size=batch_size)
+        plan = BatchPlan(self.data.data.text_video, options, seed=self.settings.seed)
+        if plan.size < options.size and not batch_size:
+            self.events.append(
+                {"event": "batch larger than the data", "asked": options.size, "used": plan.size}
+            )
+        if plan.size < 2 * self.world.size:
+            raise ConfigError(
+                f"a batch of {plan.size} cannot be shared by {self.world.size} processes; each "
+                "needs at least 2 of it"
+            )
+        return plan
+
+    # ---- start and end
+
+    def _begin(self) -> None:
+        """Judges the untrained model: where it starts from zero-shot it may stay the best."""
+        for name in (METRICS, LAST, BEST, FAILURE):
+            if self.world.is_first:
+                (self.folder / name).unlink(missing_ok=True)
+        start = time.perf_counter()
+        metrics = self._validate()
+        self._judge(0, metrics)
+        self.progress.seconds = time.perf_counter() - start
+        self._record({"epoch": 0, **metrics, "seconds": self.progress.seconds})
+
+    def _restore(self) -> None:
+        self.progress = load_checkpoint(self.folder / LAST, self.model, self.optimiser)
+        if self.progress.batch_size:
+            self._plan = self._make_plan(self.progress.batch_size)
+        if self.world.is_first:
+            rows = [row for row in read_metrics(self.folder) if row["epoch"] <= self.progress.epoch]
+            text = "".join(json.dumps(row) + "\n" for row in rows)
+            publish(self.folder / METRICS, text.encode())
+        self.world.wait()
+
+    def _result(self, stopped_early: bool) -> TrainResult:
+        best = self.progress.best_epoch
+        rows = read_metrics(self.folder) if self.world.is_first else []
+        metrics = next((row for row in rows if row["epoch"] == best), {})
+        return TrainResult(
+            best_epoch=best,
+            epochs=self.progress.epoch,
+            metrics={k: v for k, v in metrics.items() if k.startswith(("t2v/", "v2t/"))},
+            selection=SELECTION if self.validation else "last epoch: no validation data",
+            seconds=self.progress.seconds,
+            stopped_early=stopped_early,
+            events=tuple(self.events),
+        )
+
+    # ---- one epoch
+
+    def _one_epoch(self, epoch: int) -> None:
+        start = time.perf_counter()
+        _seed_generators(self.settings.seed, epoch, self.world.rank)
+        self.model.train()
+        sums = self._steps(epoch)
+        train_seconds = sums.seconds
+        metrics = self._validate()
+        self.progress.epoch = epoch
+        self.progress.seconds += time.perf_counter() - start
+        self._judge(epoch, metrics)
+        self._record(
+            {
+                "epoch": epoch,
+                "loss": sums.loss / sums.steps,
+                "loss/t2v": sums.t2v / sums.steps,
+                "loss/v2t": sums.v2t / sums.steps,
+                **metrics,
+                "scale": float(self.model.scale().detach()),
+                "steps": sums.steps,
+                "pairs_per_second": sums.pairs / train_seconds,
+                "seconds": time.perf_counter() - start,
+            }
+        )
+        if self.world.is_first:
+            save_checkpoint(self.folder / LAST, self.model, self.optimiser, self.progress)
+        self.world.wait()
+
+    def _steps(self, epoch: int) -> _EpochSums:
+        waiting = deque(self._plan.epoch(epoch, groups=self._groups(epoch)))
+        total = sum(len(step.videos) for step in waiting)
+        sums, told = _EpochSums(), 0.0
+        while waiting:
+            step = waiting.popleft()
+            losses = self._try_step(step, epoch - 1 + sums.items / total)
+            if losses is None:
+                waiting = self._halve([step, *waiting], epoch)
+                continue
+            sums.add(step, losses)
+            if sums.seconds - told > _TELL_SECONDS or not waiting:
+                told = sums.seconds
+                self.hooks.tick(self._tick(epoch, sums, len(waiting)))
+        return sums
+
+    def _groups(self, epoch: int) -> list[Any] | None:
+        if self.settings.mine != "global":
+            return None
+        return confusable_groups(self.model, self.data, self._plan, epoch)
+
+    def _tick(self, epoch: int, sums: _EpochSums, waiting: int) -> Tick:
+        return Tick(
+            epoch=epoch,
+            epochs=self.settings.epochs,
+            step=sums.steps,
+            steps=sums.steps + waiting,
+            loss=sums.loss / sums.steps,
+            pairs_per_second=sums.pairs / sums.seconds,
+        )
+
+    def _try_step(self, step: Step, epochs_done: float) -> list[float] | None:
+        """Returns the losses of one step; None where the GPU's memory did not hold it."""
+        try:
+            return self._step(step, epochs_done)
+        except torch.OutOfMemoryError:
+            if self.world.size > 1:
+                raise ModelError(
+                    "the GPU's memory does not hold the batch: use a smaller --batch-size or "
+                    "--chunk (with several processes it is not halved on the way)"
+                ) from None
+        # Outside the handler: its traceback keeps the tensors alive until it ends.
+        return None
+
+    def _step(self, step: Step, epochs_done: float) -> list[float]:
+        self.schedule.set(epochs_done / self.settings.epochs)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss = self.gradient(step)
+        norm = self._clip()
+        values = torch.stack([loss.total, loss.t2v, loss.v2t, norm]).tolist()
+        if not np.isfinite(values).all():
+            self._fail(step, values)
+        self.optimiser.step()
+        self.model.clamp_scale()
+        return values[:3]
+
+    def _clip(self) -> torch.Tensor:
+        limit = self.settings.clip_norm or float("inf")
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        return torch.nn.utils.clip_grad_norm_(parameters, limit).detach()
+
+    def _halve(self, steps: list[Step], epoch: int) -> deque[Step]:
+        self.optimiser.zero_grad(set_to_none=True)
+        torch.cuda.empty_cache()
+        smaller = halve(steps)
+        if len(smaller[0].videos) == len(steps[0].videos):
+            raise ModelError(
+                "the GPU's memory does not hold a step of two videos: use --captions one, fewer "
+                "frames, or --device cpu"
+            )
+        size = max(2, self._plan.size // 2)
+        self.progress.batch_size = size
+        self._plan = self._make_plan(size)
+        event = {"event": "out of memory: batch halved", "epoch": epoch, "batch_size": size}
+        self.events.append(event)
+        return deque(smaller)
+
+    def _fail(self, step: Step, values: list[float]) -> None:
+        """Stops; the checkpoint of the last whole epoch stays as it is."""
+        culprit = first_non_finite(self.model, self.data, step)
+        videos = [self.data.videos.ids[v] for v in dict.fromkeys(step.videos.tolist())]
+        captions = [self.data.texts.ids[t] for t in step.texts.tolist()]
+        epoch = self.progress.epoch + 1
+        if self.world.is_first:
+            record = {"epoch": epoch, "culprit": culprit, "videos": videos, "captions": captions}
+            write_json(self.folder / FAILURE, record)
+        what = "loss" if not np.isfinite(values[0]) else "norm of the gradients"
+        kept = f"the weights after epoch {epoch - 1} are kept" if epoch > 1 else "nothing is lost"
+        raise ModelError(
+            f"the {what} became {values[0] if what == 'loss' else values[3]} in epoch {epoch}. "
+            f"First tensor that is not finite: {culprit}. Videos of the batch: {some_ids(videos)} "
+            f"(all in {self.folder / FAILURE}); {kept}. Check these features, or use a smaller --lr"
+        )
+
+    # ---- after an epoch
+
+    def _validate(self) -> dict[str, float]:
+        if self.validation is None:
+            return {}
+        names: list[str] = []
+        values: list[float] = []
+        if self.world.is_first:
+            metrics = self.validation(self.model)
+            names, values = list(metrics), list(metrics.values())
+            value = selection_value(metrics)
+        else:
+            value = 0.0
+        self._value = self.world.share([value])[0]
+        return dict(zip(names, values, strict=True))
+
+    def _judge(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Keeps the weights where they are the best so far; an equal later epoch is not better."""
+        if self.validation is None:
+            better, value = True, None
+        else:
+            value = self._value
+            better = self.progress.best_value is None or value > self.progress.best_value
+        if not better:
+            self.progress.stale += 1
+            return
+        self.progress.best_epoch, self.progress.best_value, self.progress.stale = epoch, value, 0
+        if self.world.is_first:
+            save_model(self.folder / BEST, self.model, {"epoch": str(epoch), **_texts(metrics)})
+
+    def _record(self, row: dict[str, Any]) -> None:
+        if not self.world.is_first:
+            return
+        with (self.folder / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        self.hooks.row(row)
+
+
+def make_optimiser(
+    model: RetrievalModel, settings: TrainSettings
+) -> tuple[torch.optim.Optimizer, Schedule]:
+    """Returns the optimiser and the schedule of its rates, by settings."""
+    rates = {
+        "lr": settings.lr,
+        "coef_lr": settings.coef_lr,
+        "weight_decay": settings.weight_decay,
+    }
+    if settings.optimiser == "bertadam":
+        groups = bert_groups(model, **rates)
+        optimiser: torch.optim.Optimizer = BertAdam(groups, lr=settings.lr)
+        return optimiser, Schedule(optimiser, lambda x: reference_factor(x, settings.warmup))
+    optimiser = adamw(model, **rates)
+    return optimiser, Schedule(optimiser, lambda x: cosine_factor(x, settings.warmup))
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Returns the lines of metrics.jsonl; a half-written last one is left out."""
+    path = folder / METRICS
+    rows: list[dict[str, Any]] = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def _texts(metrics: Mapping[str, float]) -> dict[str, str]:
+    return {name: f"{value:.4f}" for name, value in metrics.items()}
+
+
+def _seed_generators(seed: int, epoch: int, rank: int) -> None:
+    state = np.random.SeedSequence([seed, epoch, rank]).generate_state(1, np.uint64)[0]
+    torch.manual_seed(int(state) >> 1)
+
+
+def _cuda_devices(device: torch.device) -> list[torch.device]:
+    return [device] if device.type == "cuda" else []

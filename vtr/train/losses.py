@@ -1,0 +1,113 @@
+"""Symmetric InfoNCE with several right answers per row and hard negatives.
+
+For a matrix S (N texts x V videos, logits, float32) and the set P of right pairs, text i's loss is
+
+    l(i) = mean over its right videos j of  log(1 + sum over its wrong videos k of e^(S_ik - S_ij))
+
+and t2v is the mean of l over the texts, v2t the same on the transpose, the loss their mean. A right
+answer never stands in the denominator of another one. Where each row has one right answer this is
+the cross entropy of the diagonal, CLIP4Clip's loss (ArrowLuo/CLIP4Clip@508ffa3, until_module.py,
+CrossEn). With hard negatives the sum runs over the k largest wrong entries of the row only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from vtr.errors import ConfigError
+
+# Far below every logit (at most a few hundred), and its exponential is 0, but differences of two
+# such numbers are not NaN, as they would be with -inf in a row that has no wrong answer.
+_ABSENT = -1e9
+
+
+@dataclass(frozen=True)
+class LossOptions:
+    """How pairs are weighed against each other.
+
+    Args:
+        hard_negatives: Only the so many most confusing wrong answers of each row count; 0: all.
+        reference: Right is only the diagonal, as in the reference: a caption of the same video
+            elsewhere in the batch counts as wrong. Needs batches of pairs.
+    """
+
+    hard_negatives: int = 0
+    reference: bool = False
+
+    def __post_init__(self) -> None:
+        if self.hard_negatives < 0:
+            raise ConfigError(
+                f"--hard-negatives is {self.hard_negatives}; allowed: 0 (all negatives) or more"
+            )
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss and its halves, scalars.
+
+    Args:
+        total: Mean of the halves.
+        t2v: Texts looking for videos.
+        v2t: Videos looking for texts.
+    """
+
+    total: Tensor
+    t2v: Tensor
+    v2t: Tensor
+
+
+def right_pairs(text_owner: Tensor, video_owner: Tensor, *, reference: bool = False) -> Tensor:
+    """Returns (N, V) bool, True where the text describes the video.
+
+    Args:
+        text_owner: (N,) which video each text describes, in any numbering.
+        video_owner: (V,) which video each column is.
+        reference: Only the diagonal.
+    """
+    if reference:
+        return torch.eye(
+            len(text_owner), len(video_owner), dtype=torch.bool, device=text_owner.device
+        )
+    return text_owner[:, None] == video_owner[None, :]
+
+
+def contrastive_loss(logits: Tensor, right: Tensor, *, hard_negatives: int = 0) -> Loss:
+    """Returns the symmetric loss of one matrix; see the module.
+
+    Args:
+        logits: (N, V) scores times the scale; computed with in float32.
+        right: (N, V) bool; at least one True in each row and each column.
+        hard_negatives: 0 counts all wrong answers.
+    """
+    scores = logits.float()
+    t2v = _one_way(scores, right, hard_negatives)
+    v2t = _one_way(scores.T, right.T, hard_negatives)
+    return Loss((t2v + v2t) / 2, t2v, v2t)
+
+
+def weighted_loss(
+    terms: Sequence[tuple[float, Tensor]], right: Tensor, options: LossOptions
+) -> Loss:
+    """Returns the weighted sum of the losses of several matrices of the same pairs."""
+    losses = [
+        (weight, contrastive_loss(logits, right, hard_negatives=options.hard_negatives))
+        for weight, logits in terms
+    ]
+    t2v = torch.stack([weight * loss.t2v for weight, loss in losses]).sum()
+    v2t = torch.stack([weight * loss.v2t for weight, loss in losses]).sum()
+    return Loss((t2v + v2t) / 2, t2v, v2t)
+
+
+def _one_way(scores: Tensor, right: Tensor, hard_negatives: int) -> Tensor:
+    wrong = scores.masked_fill(right, _ABSENT)
+    if 0 < hard_negatives < wrong.shape[1]:
+        wrong = wrong.topk(hard_negatives, dim=1, sorted=False).values
+    confusion = wrong.logsumexp(dim=1, keepdim=True)
+    # log(1 + e^(c - s)) for every pair, then the mean over each row's right ones.
+    each = functional.softplus(confusion - scores) * right
+    return (each.sum(dim=1) / right.sum(dim=1)).mean()

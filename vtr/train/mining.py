@@ -1,0 +1,125 @@
+"""Hard negatives from the whole training set: videos that texts confuse share a batch.
+
+Each epoch, every caption is scored against every training video, in blocks; the nearest wrong
+videos of a video's captions are its neighbours. Batches are then built of videos drawn at random,
+each followed by its nearest neighbours that no batch has yet. Memory stays at k neighbours per
+caption plus one block of scores.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vtr.train.batches import BatchPlan
+from vtr.train.data import Index, Resident
+from vtr.train.heads.base import masked_frames, masked_mean, normalise
+from vtr.train.model import RetrievalModel
+
+NEIGHBOURS = 3
+"""Neighbours that follow each video drawn at random: a quarter of a batch stays random."""
+
+_TEXTS_AT_ONCE = 512
+
+
+def confusable_groups(
+    model: RetrievalModel, data: Resident, plan: BatchPlan, epoch: int
+) -> list[Index]:
+    """Returns the videos of each step of an epoch, confusable ones together.
+
+    Args:
+        model: As trained so far.
+        data: Training data.
+        plan: For the size of the steps and the seed.
+        epoch: Decides the random draws.
+    """
+    near = nearest_wrong_videos(model, data, NEIGHBOURS)
+    rng = np.random.default_rng([plan.seed, epoch, 1])
+    described = np.unique(data.data.text_video)
+    order = _chain(rng.permutation(described), near)
+    return np.array_split(order, plan.num_steps)
+
+
+def _chain(videos: Index, near: Index) -> Index:
+    """Returns all videos once; behind each drawn one, its neighbours that are still free."""
+    free = np.zeros(max(int(videos.max()), int(near.max(initial=0))) + 1, dtype=bool)
+    free[videos] = True
+    order: list[int] = []
+    for video in videos.tolist():
+        if free[video]:
+            free[video] = False
+            order.append(video)
+            for other in near[video].tolist():
+                if other >= 0 and free[other]:
+                    free[other] = False
+                    order.append(other)
+    return np.array(order, dtype=np.int64)
+
+
+@torch.no_grad()
+def nearest_wrong_videos(model: RetrievalModel, data: Resident, count: int) -> Index:
+    """Returns (V, count) the videos that the captions of each video fit best but do not describe.
+
+    A head whose score is no inner product would cost a pass over all pairs: for those the mean of
+    the normalised frames stands in. -1 fills rows of videos that have fewer.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        videos = _video_vectors(model, data)
+        owner = torch.from_numpy(data.data.text_video).to(data.device)
+        wanted = min(count, len(videos) - 1)
+        places, scores = [], []
+        for start in range(0, len(owner), _TEXTS_AT_ONCE):
+            index = np.arange(start, min(start + _TEXTS_AT_ONCE, len(owner)))
+            block = _text_vectors(model, data, index) @ videos.T
+            block[torch.arange(len(index)), owner[index]] = -torch.inf
+            best = block.topk(wanted, dim=1)
+            places.append(best.indices.cpu().numpy())
+            scores.append(best.values.float().cpu().numpy())
+    finally:
+        model.train(was_training)
+    near = np.concatenate(places), np.concatenate(scores)
+    return _best_per_video(data.data.text_video, *near, len(videos), count)
+
+
+def _video_vectors(model: RetrievalModel, data: Resident) -> Tensor:
+    parts = []
+    for start in range(0, len(data.videos), _TEXTS_AT_ONCE):
+        index = np.arange(start, min(start + _TEXTS_AT_ONCE, len(data.videos)))
+        batch = data.videos.batch(index)
+        if model.head.info.indexable:
+            parts.append(model.encode_videos(batch)[0])
+        else:
+            frames = normalise(masked_frames(batch))
+            parts.append(normalise(masked_mean(frames, batch.mask)))
+    return torch.cat(parts)
+
+
+def _text_vectors(model: RetrievalModel, data: Resident, index: Index) -> Tensor:
+    batch = data.texts.batch(index)
+    if model.head.info.indexable:
+        return model.encode_texts(batch)[0]
+    return normalise(model.text_tower(batch).pooled)
+
+
+def _best_per_video(
+    owner: Index, places: Index, scores: np.ndarray, num_videos: int, count: int
+) -> Index:
+    """Merges the lists of each video's captions: distinct videos, the best first."""
+    owners = np.repeat(owner, places.shape[1])
+    flat, values = places.ravel(), scores.ravel()
+    order = np.lexsort((-values, flat, owners))
+    owners, flat, values = owners[order], flat[order], values[order]
+    first = np.ones(len(flat), dtype=bool)
+    first[1:] = (owners[1:] != owners[:-1]) | (flat[1:] != flat[:-1])
+    owners, flat, values = owners[first], flat[first], values[first]
+    order = np.lexsort((flat, -values, owners))
+    owners, flat = owners[order], flat[order]
+    starts = np.searchsorted(owners, np.arange(num_videos))
+    rank = np.arange(len(owners)) - starts[owners]
+    near = np.full((num_videos, count), -1, dtype=np.int64)
+    kept = rank < count
+    near[owners[kept], rank[kept]] = flat[kept]
+    return near

@@ -1,0 +1,162 @@
+"""What is trained: a text tower, a head, a scale."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vtr.clip.backbone import Backbone
+from vtr.errors import ConfigError
+from vtr.train.clip_text import clip_text
+from vtr.train.headlist import HeadChoice, build_head, parse_head
+from vtr.train.heads.base import Code, Head, TextBatch, VideoBatch
+from vtr.train.heads.meanP import MeanPooling
+from vtr.train.text_tower import (
+    FrozenText,
+    TextSpec,
+    TextTower,
+    TunedText,
+    build_text_tower,
+    load_text_layers,
+)
+
+CLIP_LOGIT_SCALE = math.log(100.0)
+MAX_LOGIT_SCALE = math.log(100.0)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Everything needed to build a model again, up to its weights.
+
+    Args:
+        head: Label of the head, as `--head` takes it.
+        dim: D, size of the frames' features.
+        text: The text tower.
+        temperature: Fixed temperature of the loss; None learns the scale.
+    """
+
+    head: str
+    dim: int
+    text: TextSpec
+    temperature: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.temperature is not None and not 1e-4 <= self.temperature <= 100:
+            raise ConfigError(
+                f"the temperature is {self.temperature}; allowed: 0.0001 to 100, such as 0.07"
+            )
+
+    @property
+    def choice(self) -> HeadChoice:
+        """The head with its options."""
+        return parse_head(self.head)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the fields in JSON types."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelSpec:
+        """Reads `as_dict`'s answer."""
+        return cls(**{**values, "text": TextSpec(**values["text"])})
+
+
+class RetrievalModel(nn.Module):
+    """Scores texts against videos.
+
+    Args:
+        text_tower: Maps texts into the dimension of the frames.
+        head: Scores them.
+        logit_scale: Natural logarithm of the factor on the scores (CLIP: ln 100).
+        learn_scale: Whether training changes it.
+    """
+
+    def __init__(
+        self,
+        text_tower: TextTower,
+        head: Head,
+        logit_scale: float = CLIP_LOGIT_SCALE,
+        *,
+        learn_scale: bool = True,
+    ) -> None:
+        super().__init__()
+        self.text_tower = text_tower
+        self.head = head
+        self.logit_scale = nn.Parameter(torch.tensor(float(logit_scale)), requires_grad=learn_scale)
+        if not head.info.scaled:
+            self.logit_scale.requires_grad_(False)
+
+    @property
+    def scaled(self) -> bool:
+        """Whether the scale multiplies the head's scores."""
+        return self.head.info.scaled
+
+    def encode_texts(self, texts: TextBatch) -> Code:
+        """Returns the texts' part of the score."""
+        return self.head.encode_texts(self.text_tower(texts))
+
+    def encode_videos(self, videos: VideoBatch) -> Code:
+        """Returns the videos' part of the score."""
+        return self.head.encode_videos(videos)
+
+    def scale(self) -> Tensor:
+        """Returns the factor on the head's scores; 1 for heads whose scores are logits."""
+        return self.logit_scale.exp() if self.scaled else torch.ones_like(self.logit_scale)
+
+    def training_logits(self, texts: Code, videos: Code) -> Sequence[tuple[float, Tensor]]:
+        """Returns weighted (N, V) float32 logits, as `Head.training_terms` with the scale."""
+        terms = self.head.training_terms(texts, videos)
+        if not self.scaled:
+            return [(weight, scores.float()) for weight, scores in terms]
+        scale = self.logit_scale.exp()
+        return [(weight, scale * scores.float()) for weight, scores in terms]
+
+    @torch.no_grad()
+    def clamp_scale(self) -> None:
+        """Keeps the scale at 100 or below, as CLIP does after every step."""
+        self.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
+
+
+def zero_shot_model(logit_scale: float = CLIP_LOGIT_SCALE) -> RetrievalModel:
+    """Returns the model that has nothing to train: frozen text against the mean of the frames."""
+    return RetrievalModel(FrozenText(), MeanPooling(), logit_scale).eval()
+
+
+def build_model(
+    spec: ModelSpec, *, backbone: Backbone | None = None, seed: int = 0
+) -> RetrievalModel:
+    """Returns the untrained model, in evaluation mode on the CPU.
+
+    Args:
+        spec: What to build.
+        backbone: Whose weights to start from. None where a checkpoint is loaded next: a tuned text
+            tower and heads that copy CLIP's layers then hold random values.
+        seed: Fixes the random weights.
+
+    Raises:
+        ConfigError: An option that does not fit the dimensions.
+    """
+    clip = None if backbone is None else clip_text(backbone)
+    head = build_head(spec.choice, dim=spec.dim, clip=clip, seed=seed)
+    tower = build_text_tower(spec.text, seed=seed)
+    if backbone is not None and isinstance(tower, TunedText):
+        load_text_layers(tower, backbone)
+    scale = CLIP_LOGIT_SCALE
+    if spec.temperature is not None:
+        scale = -math.log(spec.temperature)
+    elif backbone is not None:
+        scale = backbone.logit_scale
+    model = RetrievalModel(tower, head, scale, learn_scale=spec.temperature is None)
+    return model.eval()
+
+
+def count_parameters(model: nn.Module) -> tuple[int, int]:
+    """Returns (all parameters, those that are trained)."""
+    parameters = list(model.parameters())
+    trained = sum(p.numel() for p in parameters if p.requires_grad)
+    return sum(p.numel() for p in parameters), trained

@@ -1,0 +1,190 @@
+"""Optimisers: AdamW with a cosine schedule, and the reference's BertAdam."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vtr.train.model import RetrievalModel
+
+_REFERENCE_UNDECAYED = ("bias", "LayerNorm.bias", "LayerNorm.weight")
+
+
+def parameter_groups(
+    model: RetrievalModel, *, lr: float, coef_lr: float, weight_decay: float
+) -> list[dict[str, Any]]:
+    """Returns the trained parameters in groups of one rate and one decay each.
+
+    Weights that come from the backbone (a tuned text tower) learn at `lr * coef_lr`. Biases, norms,
+    tables' scales and the logit scale, everything with fewer than two axes, are not decayed.
+    """
+    groups: dict[tuple[bool, bool], list[Tensor]] = {}
+    for name, parameter in _trained(model):
+        pretrained = name.startswith("text_tower.") and model.text_tower.pretrained
+        groups.setdefault((pretrained, parameter.ndim >= 2), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": lr * (coef_lr if pretrained else 1.0),
+            "weight_decay": weight_decay if decayed else 0.0,
+        }
+        for (pretrained, decayed), parameters in sorted(groups.items(), key=lambda item: item[0])
+    ]
+
+
+def reference_groups(
+    model: RetrievalModel, *, lr: float, coef_lr: float, weight_decay: float
+) -> list[dict[str, Any]]:
+    """Returns the groups as CLIP4Clip makes them (main_task_retrieval.py, prep_optimizer).
+
+    There everything whose name holds "bias" escapes the decay; norms' weights and the logit scale
+    do not. The scale is part of CLIP and learns at the lower rate.
+    """
+    groups: dict[tuple[bool, bool], list[Tensor]] = {}
+    for name, parameter in _trained(model):
+        in_text = name.startswith("text_tower.") and model.text_tower.pretrained
+        in_clip = in_text or name == "logit_scale"
+        decayed = not any(part in name for part in _REFERENCE_UNDECAYED)
+        groups.setdefault((in_clip, decayed), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": lr * (coef_lr if in_clip else 1.0),
+            "weight_decay": weight_decay if decayed else 0.0,
+        }
+        for (in_clip, decayed), parameters in sorted(groups.items(), key=lambda item: item[0])
+    ]
+
+
+def _trained(model: nn.Module) -> Iterable[tuple[str, Tensor]]:
+    return [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+
+
+def cosine_factor(progress: float, warmup: float) -> float:
+    """Returns the share of the base rate: linear up to `warmup`, then half a cosine down to 0.
+
+    Args:
+        progress: Share of the training that is done, 0 to 1.
+        warmup: Share of the training that warms up, 0 to below 1.
+
+    >>> [round(cosine_factor(x, 0.2), 3) for x in (0.0, 0.1, 0.2, 0.6, 1.0)]
+    [0.0, 0.5, 1.0, 0.5, 0.0]
+    """
+    if progress < warmup:
+        return progress / warmup
+    return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
+
+
+def reference_factor(progress: float, warmup: float) -> float:
+    """Returns BertAdam's `warmup_cosine`: the cosine runs from 0, not from the warm-up's end.
+
+    Past 1 the rate rises again, as in the reference.
+
+    >>> [round(reference_factor(x, 0.1), 4) for x in (0.0, 0.05, 0.1, 0.5, 1.0)]
+    [0.0, 0.5, 0.9755, 0.5, 0.0]
+    """
+    return progress / warmup if progress < warmup else 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def adamw(
+    model: RetrievalModel, *, lr: float, coef_lr: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """Returns AdamW over `parameter_groups`, with the fused step."""
+    groups = parameter_groups(model, lr=lr, coef_lr=coef_lr, weight_decay=weight_decay)
+    # Measured on 2 cores, 12.6 M parameters: 40 ms a step with foreach, 11 ms fused.
+    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), eps=1e-6, fused=True)
+
+
+class Schedule:
+    """Sets the rates of an optimiser by the progress of the training.
+
+    Args:
+        optimiser: Its rates at construction are the base rates.
+        factor: Maps the progress, 0 to 1, to a share of them.
+    """
+
+    def __init__(self, optimiser: torch.optim.Optimizer, factor: Callable[[float], float]) -> None:
+        self.optimiser = optimiser
+        self._factor = factor
+        self._base = [float(group["lr"]) for group in optimiser.param_groups]
+
+    def set(self, progress: float) -> float:
+        """Sets the rates; returns the first group's."""
+        factor = self._factor(progress)
+        for group, base in zip(self.optimiser.param_groups, self._base, strict=True):
+            group["lr"] = base * factor
+        return self._base[0] * factor
+
+
+class BertAdam(torch.optim.Optimizer):
+    """Adam as BERT's first PyTorch port had it: no bias correction, decay inside the update.
+
+    Per parameter with gradient g, state m = v = 0:
+        g <- g min(1, c / (|g| + 1e-6))       (each tensor alone)
+        m <- b1 m + (1 - b1) g,    v <- b2 v + (1 - b2) g^2
+        p <- p - rate (m / (sqrt(v) + e) + decay p)
+    The schedule is set from outside (`Schedule`). Source: ArrowLuo/CLIP4Clip@508ffa3,
+    modules/optimization.py.
+
+    Args:
+        params: Parameters or groups.
+        lr: Rate.
+        betas: (b1, b2).
+        eps: e.
+        weight_decay: Of groups that name none.
+        max_grad_norm: c; 0 or below clips nothing.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        *,
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.98),
+        eps: float = 1e-6,
+        weight_decay: float = 0.01,
+        max_grad_norm: float = 1.0,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "max_grad_norm": max_grad_norm,
+        }
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Does one step; returns what `closure` returns, if given."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._update(parameter, group)
+        return loss
+
+    def _update(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
+        if not state:
+            state["next_m"] = torch.zeros_like(parameter)
+            state["next_v"] = torch.zeros_like(parameter)
+        gradient = parameter.grad
+        assert gradient is not None
+        if group["max_grad_norm"] > 0:
+            share = group["max_grad_norm"] / (gradient.norm() + 1e-6)
+            gradient = gradient * share.clamp(max=1.0)
+        first, second = group["betas"]
+        state["next_m"].mul_(first).add_(gradient, alpha=1 - first)
+        state["next_v"].mul_(second).addcmul_(gradient, gradient, value=1 - second)
+        update = state["next_m"] / (state["next_v"].sqrt() + group["eps"])
+        if group["weight_decay"] > 0:
+            update += group["weight_decay"] * parameter
+        parameter.add_(update, alpha=-group["lr"])

@@ -1,0 +1,225 @@
+"""The run folder: what a training leaves behind, and reading it back.
+
+config.json         everything resolved: model, text side, features, data, settings, versions
+train_ids.txt       ids of all videos trained on, one a line, sorted
+best.safetensors    weights of the best epoch
+last.safetensors    weights, optimiser and progress after the last whole epoch, to resume from
+metrics.jsonl       one line per epoch
+curve.png           loss and recall over the epochs
+result.json         which epoch is best, how it was chosen, what it scores
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from vtr.errors import CheckpointError, ConfigError, StoreWriteError
+from vtr.files import publish
+from vtr.train.model import ModelSpec, RetrievalModel, build_model
+
+SCHEMA = 1
+CONFIG = "config.json"
+TRAIN_IDS = "train_ids.txt"
+BEST = "best.safetensors"
+LAST = "last.safetensors"
+METRICS = "metrics.jsonl"
+CURVE = "curve.png"
+RESULT = "result.json"
+
+MODEL_PREFIX = "model."
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished or interrupted training.
+
+    Args:
+        folder: Where it lies.
+        config: `config.json`.
+        spec: What the model is.
+        model: In evaluation mode.
+        train_ids: Videos trained on.
+        epoch: Whose weights these are; 0 is before any training.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    spec: ModelSpec
+    model: RetrievalModel
+    train_ids: frozenset[str]
+    epoch: int
+
+    @property
+    def name(self) -> str:
+        """Name of the folder."""
+        return self.folder.name
+
+
+def start_run(folder: Path, *, config: Mapping[str, Any], train_ids: Iterable[str]) -> None:
+    """Makes the folder and writes what is known before training.
+
+    Args:
+        folder: To be made.
+        config: JSON values; "model" must be `ModelSpec.as_dict()`.
+        train_ids: Videos that will be trained on.
+
+    Raises:
+        StoreWriteError: The file system refused.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreWriteError(
+            f"cannot make the folder {folder}: {error.strerror or error}. Choose "
+            "another with --runs"
+        ) from None
+    ids = "".join(f"{video_id}\n" for video_id in sorted(set(train_ids)))
+    publish(folder / TRAIN_IDS, ids.encode("utf-8", "surrogatepass"))
+    write_json(folder / CONFIG, {"schema": SCHEMA, **config})
+
+
+def write_run(
+    folder: Path,
+    model: RetrievalModel,
+    spec: ModelSpec,
+    *,
+    config: Mapping[str, Any],
+    train_ids: Iterable[str] = (),
+) -> None:
+    """Writes a run that was trained elsewhere (an importer), so that `load_run` reads it.
+
+    Args:
+        folder: To be made.
+        model: Its weights.
+        spec: What it is.
+        config: What else is known; `spec` is added under "model".
+        train_ids: Videos trained on, where known.
+    """
+    start_run(folder, config={**config, "model": spec.as_dict()}, train_ids=train_ids)
+    save_model(folder / BEST, model, {"epoch": "0"})
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Publishes a JSON document."""
+    publish(path, (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def save_model(path: Path, model: RetrievalModel, metadata: Mapping[str, str]) -> None:
+    """Publishes the weights of a model."""
+    publish(path, save_tensors(model_tensors(model), metadata=dict(metadata)))
+
+
+def model_tensors(model: RetrievalModel) -> dict[str, Tensor]:
+    """Returns the weights on the CPU, none sharing memory, under "model." names."""
+    return {
+        MODEL_PREFIX + name: value.detach().to("cpu", copy=True).contiguous()
+        for name, value in model.state_dict().items()
+    }
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Returns `config.json` of a run.
+
+    Raises:
+        ConfigError: No run there, or another schema.
+    """
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(_no_run(folder)) from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
+    if not isinstance(config, dict) or config.get("schema") != SCHEMA:
+        found = config.get("schema") if isinstance(config, dict) else type(config).__name__
+        raise ConfigError(f"{path} has schema {found!r}; this vtr reads schema {SCHEMA}")
+    return config
+
+
+def _no_run(folder: Path) -> str:
+    if not folder.is_dir():
+        names = sorted(p.parent.name for p in folder.parent.glob(f"*/{CONFIG}"))
+        there = f" Runs in {folder.parent}: {', '.join(names)}" if names else ""
+        return f"no run {folder}: there is no such folder.{there}"
+    return f"{folder} is not a run: it holds no {CONFIG}. `vtr train` makes one"
+
+
+def load_run(folder: str | Path, *, last: bool = False, device: torch.device | str = "cpu") -> Run:
+    """Returns a run with its model.
+
+    Args:
+        folder: Of the run.
+        last: The weights after the last epoch and not those of the best one.
+        device: Where the model shall be.
+
+    Raises:
+        ConfigError: No run there.
+        CheckpointError: The weights are missing, damaged, or do not fit config.json.
+    """
+    place = Path(folder)
+    config = read_config(place)
+    try:
+        spec = ModelSpec.from_dict(config["model"])
+    except (KeyError, TypeError) as error:
+        raise ConfigError(f'{place / CONFIG}: "model" is incomplete: {error}') from None
+    tensors, metadata = read_tensors(place / (LAST if last else BEST))
+    model = build_model(spec)
+    load_weights(model, tensors, what=str(place))
+    ids = (place / TRAIN_IDS).read_text(encoding="utf-8", errors="surrogatepass")
+    epoch = int(metadata.get("epoch", 0))
+    return Run(place, config, spec, model.to(device), frozenset(ids.split("\n")) - {""}, epoch)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Returns the tensors and the metadata of a safetensors file.
+
+    Raises:
+        CheckpointError: Missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, dict(file.metadata() or {})
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{path} does not exist: the run has not finished its first epoch. Continue it with "
+            "vtr train --resume"
+        ) from None
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from None
+
+
+def load_weights(model: RetrievalModel, tensors: Mapping[str, Tensor], *, what: str) -> None:
+    """Puts the "model." tensors of a checkpoint into a model, all of them.
+
+    Raises:
+        CheckpointError: A name is missing or too many, or a shape differs; names the first.
+    """
+    given = {
+        name.removeprefix(MODEL_PREFIX): value
+        for name, value in tensors.items()
+        if name.startswith(MODEL_PREFIX)
+    }
+    wanted = model.state_dict()
+    missing, unexpected = sorted(wanted.keys() - given), sorted(given.keys() - wanted)
+    shapes = [
+        f"{name} {tuple(given[name].shape)}, wanted {tuple(value.shape)}"
+        for name, value in wanted.items()
+        if name in given and given[name].shape != value.shape
+    ]
+    for kind, names in (("missing", missing), ("unexpected", unexpected), ("shape", shapes)):
+        if names:
+            raise CheckpointError(
+                f"the weights of {what} do not fit its {CONFIG}; {kind}: {', '.join(names[:3])}"
+                + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            )
+    model.load_state_dict(given)

@@ -1,0 +1,200 @@
+"""Scores of texts against videos, block by block, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vtr.errors import ConfigError, ModelError
+from vtr.features.store import PackedFrames
+from vtr.train.data import Index, ResidentTexts, ResidentVideos
+from vtr.train.heads.base import Code, pad_codes
+from vtr.train.model import RetrievalModel
+from vtr.train.texts import TextFeatures
+
+Scores = NDArray[np.float32]
+
+_CELLS = 1 << 24
+"""Largest block of scores: 64 MiB of float32."""
+
+_PAIRS = 1 << 15
+"""Pairs scored at once where a pair costs more than an inner product."""
+
+_KEPT_CODE_BYTES = 1 << 29
+"""Codes of all texts are kept between passes up to this size."""
+
+
+class Scorer:
+    """A model, texts and videos: scores on request.
+
+    Every video is encoded once. Every text is encoded once per pass, and once in all where its
+    codes are small. The scores are the head's own, WITHOUT the logit scale (`scale`), which
+    changes no rank. The model is put into evaluation mode while encoding and put back.
+
+    Args:
+        model: Moved to `device`.
+        texts: N texts, as the model's text tower wants them (`vtr.train.inputs.embed_for`).
+        videos: V videos, each with at least one frame.
+        pad: (D,) what the vision tower makes of padding, for heads that read it.
+        device: Where to compute; where the model is by default.
+        batch_size: Texts or videos encoded at once.
+
+    Raises:
+        ConfigError: No texts, no videos, or a video without frames.
+    """
+
+    def __init__(
+        self,
+        model: RetrievalModel,
+        texts: TextFeatures,
+        videos: PackedFrames,
+        *,
+        pad: NDArray[np.float32] | None = None,
+        device: torch.device | str | None = None,
+        batch_size: int = 256,
+    ) -> None:
+        if not len(texts) or not videos.ids:
+            raise ConfigError(f"nothing to score: {len(texts)} texts, {len(videos.ids)} videos")
+        self.device = model.logit_scale.device if device is None else torch.device(device)
+        self.model = model.to(self.device)
+        self.batch_size = batch_size
+        self._texts = ResidentTexts(texts, self.device)
+        self._videos = ResidentVideos(videos, self.device, pad)
+        self._kept: list[Code] = []
+        if not self._videos.lengths.all():
+            empty = videos.ids[int(np.argmin(self._videos.lengths))]
+            raise ConfigError(f"video {empty!r} has no frames; leave it out of the gallery")
+
+    @property
+    def text_ids(self) -> tuple[str, ...]:
+        """N ids, the rows."""
+        return self._texts.ids
+
+    @property
+    def video_ids(self) -> tuple[str, ...]:
+        """V ids, the columns."""
+        return self._videos.ids
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, V)."""
+        return len(self._texts), len(self._videos)
+
+    @property
+    def scale(self) -> float:
+        """What training multiplied the scores with; 1 for heads whose scores are logits."""
+        return float(self.model.scale().detach())
+
+    @cached_property
+    def video_codes(self) -> Code:
+        """The codes of all videos."""
+        index = np.arange(len(self._videos))
+        parts = [index[i : i + self.batch_size] for i in range(0, len(index), self.batch_size)]
+        with _Evaluating(self.model):
+            return pad_codes([self.model.encode_videos(self._videos.batch(part)) for part in parts])
+
+    def encode_texts(self, index: Index) -> Code:
+        """Returns the codes of some texts, in the order of `index` (B,)."""
+        with _Evaluating(self.model):
+            return self.model.encode_texts(self._texts.batch(index))
+
+    def blocks(self) -> Iterator[tuple[int, Scores]]:
+        """Yields (first row, (b, V) float32) until all N rows are done; may be called again.
+
+        Raises:
+            ModelError: A score that is not finite; names the text and the video.
+        """
+        num_texts, num_videos = self.shape
+        height = max(1, min(self.batch_size, _CELLS // num_videos))
+        for number, start in enumerate(range(0, num_texts, height)):
+            rows = np.arange(start, min(start + height, num_texts))
+            scores = self.score(self._text_codes(number, rows))
+            yield start, self._checked(start, scores)
+
+    __iter__ = blocks
+
+    def matrix(self) -> Scores:
+        """Returns all (N, V) scores."""
+        return np.concatenate([block for _, block in self.blocks()])
+
+    def score(self, texts: Code) -> Scores:
+        """Returns (b, V) scores of encoded texts against all videos."""
+        videos = self.video_codes
+        with _Evaluating(self.model):
+            if self.model.head.info.indexable:
+                return _numpy(self.model.head.score(texts, videos))
+            width = max(1, _PAIRS // len(texts[0]))
+            parts = [
+                _numpy(self.model.head.score(texts, tuple(p[i : i + width] for p in videos)))
+                for i in range(0, len(self._videos), width)
+            ]
+        return np.concatenate(parts, axis=1)
+
+    def score_pairs(self, texts: Index, videos: Index) -> Scores:
+        """Returns (P,) scores of chosen pairs: `texts` (P,) and `videos` (P,) are places."""
+        different, place = np.unique(texts, return_inverse=True)
+        scores = np.empty(len(texts), np.float32)
+        order = np.argsort(place, kind="stable")
+        edges = np.searchsorted(place[order], np.arange(0, len(different), self.batch_size))
+        edges = np.append(edges, len(order))
+        for number, (first, last) in enumerate(pairwise(edges.tolist())):
+            start = number * self.batch_size
+            code = self.encode_texts(different[start : start + self.batch_size])
+            rows = order[first:last]
+            with _Evaluating(self.model):
+                found = self.model.head.score_pairs(
+                    code,
+                    self.video_codes,
+                    torch.from_numpy(place[rows] - start).to(self.device),
+                    torch.from_numpy(videos[rows]).to(self.device),
+                )
+            scores[rows] = _numpy(found)
+        return scores
+
+    def _text_codes(self, number: int, rows: Index) -> Code:
+        """Returns the codes of one block of texts, kept where all blocks together are small."""
+        if number < len(self._kept):
+            return self._kept[number]
+        code = self.encode_texts(rows)
+        size = sum(part.numel() * part.element_size() for part in code)
+        if size * self.shape[0] <= _KEPT_CODE_BYTES * len(rows):
+            self._kept.append(code)
+        return code
+
+    def _checked(self, start: int, scores: Scores) -> Scores:
+        if not np.isfinite(scores).all():
+            row, column = (int(found[0]) for found in np.nonzero(~np.isfinite(scores)))
+            raise ModelError(
+                f"the score of text {self.text_ids[start + row]!r} and video "
+                f"{self.video_ids[column]!r} is {scores[row, column]}: the model's weights or the "
+                "features hold a value that is not finite"
+            )
+        return scores
+
+
+class _Evaluating:
+    """Evaluation mode without gradients, put back afterwards."""
+
+    def __init__(self, model: RetrievalModel) -> None:
+        self._model = model
+        self._no_grad = torch.no_grad()
+
+    def __enter__(self) -> None:
+        self._was_training = self._model.training
+        self._model.eval()
+        self._no_grad.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        self._no_grad.__exit__(None, None, None)
+        self._model.train(self._was_training)
+
+
+def _numpy(scores: Tensor) -> Scores:
+    array: Scores = scores.float().cpu().numpy()
+    return array

@@ -1,0 +1,281 @@
+"""What training may change of the text side: nothing, a projection behind it, its last layers.
+
+Each tower maps a `TextBatch` to a `TextBatch` in the dimension of the frames:
+
+- `frozen`: the backbone's own text embedding, as it is.
+- `projection`: an MLP behind the frozen embedding t of size d, onto the frames' size D:
+      u = sqrt(d) t / |t|,    m = W2 gelu(W1 u + b1) + b2,    W1 (hidden, d), W2 (D, hidden)
+  and t + |t| m / sqrt(d) where d = D, with W2 = 0 and b2 = 0 at first, so that training starts
+  from zero-shot; m itself where the sizes differ. That is how ViT-B/32 text (512) meets ViT-H-14
+  video (1024). The recipe is that of two-tower retrieval on MSR-VTT, whose authors do not publish
+  the inside of their MLP; this one is ours.
+- `tune`: the last N layers of a CLIP text tower, its final norm and its projection. The layers
+  below never change, so their output is computed once per caption and kept (`activations`).
+
+A tower that reads more than the pooled text gets it in `TextBatch.tokens`: text tokens for a head
+that wants them, activations below the trained layers for `tune`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, cast, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vtr.clip.backbone import Backbone
+from vtr.errors import ConfigError
+from vtr.train.clip_text import clip_text
+from vtr.train.heads.base import TextBatch
+from vtr.train.heads.blocks import Attention, quick_gelu
+
+TextMode = Literal["frozen", "projection", "tune"]
+TEXT_MODES: tuple[str, ...] = get_args(TextMode)
+
+_ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "quick_gelu": quick_gelu,
+    "gelu": functional.gelu,
+}
+
+
+@dataclass(frozen=True)
+class TextSpec:
+    """Everything needed to build a text tower again without its backbone.
+
+    Args:
+        mode: "frozen", "projection" or "tune".
+        text_dim: Size of the backbone's text embedding.
+        video_dim: Size of the frames' features.
+        hidden: `projection`: width of the MLP; 0 is twice `text_dim`.
+        dropout: `projection`: of the hidden layer.
+        layers: `tune`: how many of the last text layers are trained.
+        width: `tune`: width of the text tower.
+        heads: `tune`: attention heads per layer.
+        mlp_width: `tune`: width of the MLP in each layer.
+        activation: `tune`: "quick_gelu" or "gelu".
+        epsilon: `tune`: of the layer norms.
+
+    Raises:
+        ConfigError: The sizes do not fit the mode.
+    """
+
+    mode: TextMode
+    text_dim: int
+    video_dim: int
+    hidden: int = 0
+    dropout: float = 0.0
+    layers: int = 0
+    width: int = 0
+    heads: int = 0
+    mlp_width: int = 0
+    activation: str = "quick_gelu"
+    epsilon: float = 1e-5
+
+    def __post_init__(self) -> None:
+        if self.mode not in TEXT_MODES:
+            raise ConfigError(f"--text is {self.mode!r}; allowed: {', '.join(TEXT_MODES)}")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"the projection's dropout is {self.dropout}; allowed: 0 to below 1")
+        if self.mode != "projection" and self.text_dim != self.video_dim:
+            raise ConfigError(
+                f"the text embedding has {self.text_dim} dimensions, the frames of the store "
+                f"{self.video_dim}: they cannot be compared as they are. Use --text projection, "
+                "which learns to map one to the other, or --model with the backbone of the store"
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the fields in JSON types."""
+        return asdict(self)
+
+
+class TextTower(nn.Module):
+    """The part of the text side that training sees.
+
+    Attributes:
+        pretrained: Its weights come from the backbone, so that they learn at their own, lower rate.
+    """
+
+    pretrained = False
+
+    def forward(self, texts: TextBatch) -> TextBatch:
+        """Returns the texts in the dimension of the frames."""
+        raise TypeError(f"{type(self).__name__} has no forward")
+
+
+class FrozenText(TextTower):
+    """The backbone's text embedding as it is; no parameters."""
+
+    def forward(self, texts: TextBatch) -> TextBatch:
+        """Returns its argument."""
+        return texts
+
+
+class ProjectedText(TextTower):
+    """An MLP behind the frozen embedding; see the module.
+
+    Args:
+        spec: Its sizes.
+    """
+
+    def __init__(self, spec: TextSpec) -> None:
+        super().__init__()
+        hidden = spec.hidden or 2 * spec.text_dim
+        self.residual = spec.text_dim == spec.video_dim
+        self.inner = nn.Linear(spec.text_dim, hidden)
+        self.outer = nn.Linear(hidden, spec.video_dim)
+        self.dropout = nn.Dropout(spec.dropout)
+        if self.residual:
+            nn.init.zeros_(self.outer.weight)
+            nn.init.zeros_(self.outer.bias)
+
+    def forward(self, texts: TextBatch) -> TextBatch:
+        """Returns the pooled texts, and the tokens where there are any, each mapped alone."""
+        tokens = None if texts.tokens is None else self._map(texts.tokens)
+        return TextBatch(self._map(texts.pooled), tokens, texts.token_mask)
+
+    def _map(self, vectors: Tensor) -> Tensor:
+        root = math.sqrt(vectors.shape[-1])
+        norm = vectors.norm(dim=-1, keepdim=True)
+        unit = vectors * (root / norm.clamp_min(torch.finfo(vectors.dtype).tiny))
+        mapped: Tensor = self.outer(self.dropout(functional.gelu(self.inner(unit))))
+        return vectors + mapped * (norm / root) if self.residual else mapped
+
+
+class _Mlp(nn.Module):
+    """D -> width -> D."""
+
+    def __init__(self, dim: int, width: int, activation: str) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(dim, width)
+        self.c_proj = nn.Linear(width, dim)
+        self.activation = _ACTIVATIONS[activation]
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        output: Tensor = self.c_proj(self.activation(self.c_fc(tokens)))
+        return output
+
+
+class _Layer(nn.Module):
+    """One pre-norm layer of CLIP's text tower, under OpenAI's names."""
+
+    def __init__(self, spec: TextSpec) -> None:
+        super().__init__()
+        self.attn = Attention(spec.width, spec.heads)
+        self.ln_1 = nn.LayerNorm(spec.width, eps=spec.epsilon)
+        self.mlp = _Mlp(spec.width, spec.mlp_width, spec.activation)
+        self.ln_2 = nn.LayerNorm(spec.width, eps=spec.epsilon)
+
+    def forward(self, tokens: Tensor, bias: Tensor) -> Tensor:
+        tokens = tokens + self.attn(self.ln_1(tokens), bias, None)
+        output: Tensor = tokens + self.mlp(self.ln_2(tokens))
+        return output
+
+
+class TunedText(TextTower):
+    """The last layers of a CLIP text tower; see the module.
+
+    Args:
+        spec: Its sizes.
+    """
+
+    pretrained = True
+
+    def __init__(self, spec: TextSpec) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(_Layer(spec) for _ in range(spec.layers))
+        self.ln_final = nn.LayerNorm(spec.width, eps=spec.epsilon)
+        self.text_projection = nn.Linear(spec.width, spec.text_dim, bias=False)
+
+    def forward(self, texts: TextBatch) -> TextBatch:
+        """Returns pooled texts and tokens, from the activations below the first layer.
+
+        Args:
+            texts: `tokens` (N, W, width) are what `activations` gave, `token_mask` (N, W) is True
+                from the start to the end token; `pooled` is not read.
+        """
+        if texts.tokens is None or texts.token_mask is None:
+            raise ConfigError("--text tune needs the activations of every caption, got none")
+        hidden, mask = texts.tokens, texts.token_mask
+        # What stands behind the end token reaches nothing (each token sees only those before it),
+        # but a NaN there would survive the multiplication by zero.
+        hidden = torch.where(mask[..., None], hidden, 0.0)
+        length = hidden.shape[1]
+        causal = torch.full((length, length), -torch.inf, device=hidden.device).triu(1)
+        for layer in self.layers:
+            hidden = layer(hidden, causal)
+        tokens: Tensor = self.text_projection(self.ln_final(hidden))
+        last = mask.sum(1) - 1
+        pooled = tokens[torch.arange(len(tokens), device=tokens.device), last]
+        return TextBatch(pooled, tokens, mask)
+
+
+def build_text_tower(spec: TextSpec, *, seed: int = 0) -> TextTower:
+    """Returns an untrained tower; `tune` still needs `load_text_layers` or a checkpoint."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        if spec.mode == "projection":
+            return ProjectedText(spec)
+        return TunedText(spec) if spec.mode == "tune" else FrozenText()
+
+
+def text_spec(
+    backbone: Backbone, mode: TextMode, *, video_dim: int, layers: int = 0, dropout: float = 0.0
+) -> TextSpec:
+    """Returns the tower's sizes on a backbone.
+
+    Args:
+        backbone: Whose text tower it is.
+        mode: What training may change.
+        video_dim: Size of the frames' features.
+        layers: `tune`: how many of the last layers; 0 is all of them.
+        dropout: `projection`: of its hidden layer.
+
+    Raises:
+        ConfigError: Sizes that do not fit, more layers than there are, or `tune` on a text tower
+            that is not CLIP's.
+    """
+    text_dim = backbone.embedding_dim
+    if mode != "tune":
+        return TextSpec(mode, text_dim, video_dim, dropout=dropout)
+    if backbone.family != "clip":
+        raise ConfigError(
+            f"--text tune knows CLIP's text tower; {backbone.model_id} is a {backbone.family} "
+            "model. Use --text projection"
+        )
+    config = cast("Any", backbone.model).config.text_config
+    total = config.num_hidden_layers
+    if not 0 <= layers <= total:
+        raise ConfigError(
+            f"--tune-layers is {layers}; the text tower of {backbone.model_id} has {total} layers: "
+            f"allowed are 1 to {total}, or 0 for all"
+        )
+    return TextSpec(
+        mode,
+        text_dim,
+        video_dim,
+        layers=layers or total,
+        width=config.hidden_size,
+        heads=config.num_attention_heads,
+        mlp_width=config.intermediate_size,
+        activation=config.hidden_act,
+        epsilon=config.layer_norm_eps,
+    )
+
+
+def load_text_layers(tower: TunedText, backbone: Backbone) -> None:
+    """Copies the backbone's last layers, final norm and projection into the tower."""
+    clip = clip_text(backbone)
+    if clip is None:
+        raise ConfigError(f"{backbone.model_id} has no CLIP text layers to train")
+    blocks: list[Mapping[str, Tensor]] = list(clip.blocks)[-len(tower.layers) :]
+    for layer, weights in zip(tower.layers, blocks, strict=True):
+        layer.load_state_dict(dict(weights))
+    model = cast("Any", backbone.model)
+    with torch.no_grad():
+        tower.ln_final.weight.copy_(model.text_model.final_layer_norm.weight)
+        tower.ln_final.bias.copy_(model.text_model.final_layer_norm.bias)
+        tower.text_projection.weight.copy_(model.text_projection.weight)
