@@ -206,7 +206,8 @@ def _describe(name: str) -> HeadFacts:
     module = _module(name)
     info: HeadInfo = module.INFO
     needs = {"tokens": info.needs_tokens, "order": info.needs_order, "pad": info.needs_pad}
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+    # On the meta device this takes longer: its first random draw imports half of the compiler.
+    with torch.random.fork_rng(devices=[]):
         head: Head = module.build(REFERENCE_DIM, module.Options())
     return HeadFacts(
         name=name,
