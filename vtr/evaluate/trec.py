@@ -72,12 +72,18 @@ def write_run(
     later_first[sorted(range(len(items)), key=items.__getitem__, reverse=True)] = np.arange(
         len(items)
     )
+    ending = f" {escape_id(tag)}\n"
     payload = bytearray()
     for start, block in blocks:
         for query, scores in zip(queries[start : start + len(block)], block, strict=True):
-            for rank, item in enumerate(_best(scores, later_first, top_k), start=1):
-                line = f"{query} Q0 {items[item]} {rank} {scores[item]!s} {escape_id(tag)}\n"
-                payload += line.encode("ascii")
+            best = _best(scores, later_first, top_k)
+            lines = [
+                f"{query} Q0 {items[item]} {rank} {score}{ending}"
+                for rank, (item, score) in enumerate(
+                    zip(best.tolist(), _digits(scores[best]), strict=True), start=1
+                )
+            ]
+            payload += "".join(lines).encode("ascii")
     publish(path, memoryview(payload))
 
 
@@ -124,13 +130,21 @@ def read_qrels(path: Path) -> dict[str, set[str]]:
     return qrels
 
 
-def _best(scores: Scores, later_first: NDArray[np.int64], top_k: int) -> list[int]:
+def _best(scores: Scores, later_first: NDArray[np.int64], top_k: int) -> NDArray[np.int64]:
     """The first `top_k` in trec_eval's order; everything tied at the cut is sorted too."""
     count = min(top_k, len(scores))
     edge = np.partition(scores, len(scores) - count)[len(scores) - count]
     near = np.flatnonzero((scores >= edge) & ~np.isneginf(scores))
     order = np.lexsort((later_first[near], -scores[near]))
-    return [int(item) for item in near[order[:count]]]
+    return near[order[:count]]
+
+
+def _digits(scores: Scores) -> list[str]:
+    """As many digits as bring every bit back; nine do for float32."""
+    values = scores.tolist()
+    if scores.dtype == np.float32:
+        return [f"{value:.9g}" for value in values]
+    return [repr(value) for value in values]
 
 
 def _unique(names: Sequence[str], what: str) -> list[str]:
