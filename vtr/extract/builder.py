@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from vtr.datasets.base import Video
 from vtr.extract.jobs import Decoded, file_size, read_answer
 from vtr.extract.pool import Outcome
-from vtr.extract.settings import Encoder
+from vtr.extract.settings import Encoder, TemporalEncoder
 from vtr.features.rows import LedgerRow, VideoRow
 from vtr.features.spec import FeatureSpec
 
@@ -20,7 +21,8 @@ class ShardBuilder:
 
     Frames are encoded as soon as a batch is full, and never across a shard's border: so the
     numbers in a shard depend on its own videos alone, and a resumed run gives the same bytes as
-    one that was never interrupted.
+    one that was never interrupted. For an encoder that sees neighbouring frames, batches hold
+    whole videos.
 
     Args:
         encoder: The vision tower.
@@ -88,6 +90,9 @@ class ShardBuilder:
         return rows
 
     def _encode(self) -> None:
+        if self._spec.linear_patch == "3d":
+            self._encode_whole_videos()
+            return
         batch, rest, space = [], list(self._waiting), self._batch_size
         while rest and space:
             batch.append(rest[0][:space])
@@ -97,6 +102,15 @@ class ShardBuilder:
                 rest.pop(0)
         self._embeddings.append(self._encoder.encode_frames(np.concatenate(batch)))
         self._waiting = rest
+
+    def _encode_whole_videos(self) -> None:
+        """As `_encode`, with a batch that ends where a video ends."""
+        num_frames = np.cumsum([len(crops) for crops in self._waiting])
+        count = int(np.searchsorted(num_frames, self._batch_size)) + 1
+        batch, self._waiting = self._waiting[:count], self._waiting[count:]
+        encoder = cast("TemporalEncoder", self._encoder)
+        offsets = [0, *num_frames[: len(batch)].tolist()]
+        self._embeddings.append(encoder.encode_frames(np.concatenate(batch), offsets=offsets))
 
     def _row(self, ledger: LedgerRow, decoded: Decoded, frames: NDArray[np.float32]) -> VideoRow:
         stored = frames.astype(self._spec.storage_dtype)

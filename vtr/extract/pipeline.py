@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -294,10 +295,10 @@ class _TimedEncoder:
         self.device, self.describe = encoder.device, encoder.describe
         self.pad_embedding = encoder.pad_embedding
 
-    def encode_frames(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def encode_frames(self, crops: NDArray[np.uint8], **clips: Any) -> NDArray[np.float32]:
         start = time.perf_counter()
         try:
-            return self._encoder.encode_frames(crops)
+            return self._encoder.encode_frames(crops, **clips)
         finally:
             self._tally.encode_seconds += time.perf_counter() - start
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, Protocol
@@ -33,6 +33,18 @@ class Encoder(Protocol):
 
     def pad_embedding(self) -> NDArray[np.float32]:
         """Returns (D,) the answer to an all-zero normalised image."""
+
+
+class TemporalEncoder(Encoder, Protocol):
+    """A backbone whose frames see their neighbours: it must know where clips begin.
+
+    One whose description says `linear_patch: 3d`.
+    """
+
+    def encode_frames(
+        self, crops: NDArray[np.uint8], *, offsets: Sequence[int] | None = None
+    ) -> NDArray[np.float32]:
+        """As above; `offsets` (n + 1,) says where the n clips begin, and B at the end."""
 
 
 @dataclass(frozen=True)
@@ -108,9 +120,18 @@ def feature_spec(encoder: Encoder, settings: ExtractSettings) -> FeatureSpec:
     """Returns what the store's numbers depend on.
 
     Library versions count to the minor number: patch releases do not move features.
+
+    Raises:
+        ConfigError: Several samplers, or `dense`, with a backbone that sees neighbouring frames.
     """
     described: Mapping[str, Any] = encoder.describe()
     labels = tuple(sorted(choice.label for choice in settings.samplers))
+    if described.get("linear_patch") == "3d" and (len(labels) > 1 or "dense" in labels):
+        raise ConfigError(
+            f"{described['backbone']} (linear_patch 3d) sees each frame together with its "
+            "neighbours in the selection, so that its features fit one selection only; the "
+            f"samplers are {', '.join(labels)}. Name one other than dense, a store for each"
+        )
     return FeatureSpec(
         **described,
         storage_dtype=settings.storage_dtype,

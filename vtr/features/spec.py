@@ -11,6 +11,7 @@ from typing import Any
 from vtr.errors import ShardError
 
 SCHEMA = 1
+_FLAT = "2d"
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class FeatureSpec:
         thumbnail_side: Pixels of the square brightness thumbnails kept per frame, for samplers
             that choose later; None where none are kept.
         versions: Versions of the libraries that decode, resize and encode.
+        linear_patch: "3d" where an embedding also depends on the neighbouring frames of its
+            selection (CLIP4Clip's temporal patches), else "2d".
     """
 
     backbone: str
@@ -47,10 +50,15 @@ class FeatureSpec:
     seed: int
     thumbnail_side: int | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    linear_patch: str = _FLAT
 
     def to_json(self) -> str:
         """Returns the canonical JSON: sorted keys, no spaces; what the fingerprint digests."""
-        return json.dumps({"schema": SCHEMA, **asdict(self)}, sort_keys=True, separators=(",", ":"))
+        values = {"schema": SCHEMA, **asdict(self)}
+        # Written only where it says something: the many stores without it keep their fingerprints.
+        if self.linear_patch == _FLAT:
+            del values["linear_patch"]
+        return json.dumps(values, sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> FeatureSpec:
@@ -66,6 +74,7 @@ class FeatureSpec:
             raise ShardError(f"the spec is not readable: {error}") from None
         if schema != SCHEMA:
             raise ShardError(f"schema {schema!r}; this vtr reads schema {SCHEMA}")
+        values.setdefault("linear_patch", _FLAT)
         if set(values) != {f.name for f in fields(cls)}:
             odd = sorted(set(values) ^ {f.name for f in fields(cls)})
             raise ShardError(f"the spec's fields differ from ours: {', '.join(odd)}")
