@@ -7,7 +7,20 @@ import sys
 import typer
 
 from vtr import __version__
-from vtr.commands import compress, data, demo, extract, heads, init, inspect, samplers
+from vtr.commands import (
+    compress,
+    data,
+    demo,
+    extract,
+    heads,
+    init,
+    inspect,
+    samplers,
+    simulate,
+)
+from vtr.commands import (
+    eval as evaluation,
+)
 from vtr.errors import VtrError
 
 INTERRUPTED = 130
@@ -18,7 +31,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (init, data, extract, inspect, compress, samplers, heads, demo):
+for command in (
+    init,
+    data,
+    extract,
+    inspect,
+    compress,
+    samplers,
+    heads,
+    evaluation,
+    simulate,
+    demo,
+):
     command.register(app)
 
 

@@ -1,0 +1,274 @@
+"""The evaluator: coverage, absent videos, duplicates, what it keeps, what it writes."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from vtr.errors import DatasetError, ModelError, StoreError, UnknownNameError
+from vtr.evaluate.coverage import Coverage, check_features, cover
+from vtr.evaluate.evaluator import Task, evaluate, group_ranks, kept, plan, score_matrix
+from vtr.evaluate.metrics import retrieval_metrics
+from vtr.evaluate.observe import Observer, pair_accuracy
+from vtr.evaluate.protocol import Protocol, QuerySet
+from vtr.evaluate.ranks import Blocks
+from vtr.evaluate.result import Setup, build_result, write_result
+from vtr.features import FeatureStore, PackedFrames
+
+
+def query_set(owners: list[int], num_videos: int, texts: list[str] | None = None) -> QuerySet:
+    return QuerySet(
+        protocol="toy",
+        part="test",
+        video_ids=tuple(f"v{v}" for v in range(num_videos)),
+        texts=tuple(texts or [f"text {q}" for q in range(len(owners))]),
+        text_ids=tuple(f"q{q}" for q in range(len(owners))),
+        query_video=np.array(owners, np.int64),
+        categories={"v0": "cats", "v1": "dogs"},
+        groups={"v0": "order", "v1": "order"},
+        rivals={"v0": "v1", "v1": "v0"},
+    )
+
+
+def covering(present: list[bool], policy: str = "miss") -> Coverage:
+    absent = tuple((f"v{v}", "gone") for v, there in enumerate(present) if not there)
+    return Coverage(policy, np.array(present), absent)  # type: ignore[arg-type]
+
+
+def source(matrix: NDArray[np.float32], step: int = 2) -> Blocks:
+    def blocks() -> Iterator[tuple[int, NDArray[np.float32]]]:
+        for start in range(0, len(matrix), step):
+            yield start, matrix[start : start + step]
+
+    return blocks
+
+
+def frames_of(ids: tuple[str, ...]) -> PackedFrames:
+    rows = np.ones((2 * len(ids), 3), np.float32)
+    return PackedFrames(
+        ids, rows, np.arange(2 * len(ids), dtype=np.float64), np.arange(len(ids) + 1) * 2
+    )
+
+
+def test_equal_words_are_scored_once() -> None:
+    task = plan(query_set([0, 1, 2], 3, ["same", "other", "same"]), covering([True] * 3))
+    assert task.texts == ("same", "other")
+    assert task.query_text.tolist() == [0, 1, 0]
+
+
+@settings(deadline=None, max_examples=50)
+@given(data=st.data())
+def test_absent_videos_are_counted_misses_in_both_directions(data: st.DataObject) -> None:
+    num_videos = data.draw(st.integers(2, 6))
+    owners = sorted(data.draw(st.lists(st.integers(0, num_videos - 1), min_size=1, max_size=9)))
+    present = data.draw(
+        st.lists(st.booleans(), min_size=num_videos, max_size=num_videos).filter(any)
+    )
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    task = plan(query_set(owners, num_videos), covering(present))
+    scores = rng.integers(-3, 4, (len(task.texts), sum(present))).astype(np.float32) / 3
+    evaluation = evaluate(task, source(scores, data.draw(st.integers(1, 4))))
+    full = np.full((len(owners), num_videos), -np.inf)
+    full[:, present] = scores
+    t2v = evaluation.ranks.t2v
+    for q, owner in enumerate(owners):
+        own = full[q, owner]
+        if present[owner]:
+            assert t2v.better[q] == (full[q] > own).sum()
+            assert t2v.tied[q] == (full[q] == own).sum()
+        else:
+            assert (t2v.better[q], t2v.tied[q]) == (num_videos - 1, 1)
+    assert t2v.num_candidates == num_videos
+    v2t, videos = evaluation.ranks.v2t, evaluation.ranks.videos
+    assert v2t is not None
+    assert videos is not None
+    for n, video in enumerate(videos.tolist()):
+        if not present[video]:
+            assert v2t.better[n] == len(owners) - 1
+            continue
+        best = max(full[q, video] for q, owner in enumerate(owners) if owner == video)
+        assert v2t.better[n] == (full[:, video] > best).sum()
+
+
+def test_restrict_leaves_out_videos_and_their_queries() -> None:
+    task = plan(query_set([0, 1, 2], 3), covering([True, False, True], "restrict"))
+    assert task.queries.video_ids == ("v0", "v2")
+    assert task.queries.query_video.tolist() == [0, 1]
+    evaluation = evaluate(task, source(np.eye(2, dtype=np.float32)))
+    assert retrieval_metrics(evaluation.ranks).expected["t2v/R@1"] == 100
+    with pytest.raises(DatasetError, match="no query of 'toy' is left"):
+        plan(query_set([1], 2), covering([True, False], "restrict"))
+
+
+def test_a_score_that_is_no_number_stops_the_evaluation() -> None:
+    task = plan(query_set([0, 1], 2), covering([True, True]))
+    scores = np.array([[0, 1], [np.nan, 0]], np.float32)
+    with pytest.raises(ModelError, match="NaN"):
+        evaluate(task, source(scores))
+
+
+def test_kept_scores_are_computed_once() -> None:
+    calls = []
+    matrix = np.arange(12, dtype=np.float32).reshape(4, 3)
+
+    def blocks() -> Iterator[tuple[int, NDArray[np.float32]]]:
+        calls.append(1)
+        yield from source(matrix)()
+
+    again = kept(blocks, matrix.shape)
+    for _ in range(2):
+        assert np.array_equal(np.concatenate([block for _, block in again()]), matrix)
+    assert calls == [1]
+    huge = (1 << 20, 1 << 20)
+    assert kept(blocks, huge) is blocks
+
+
+def test_scores_of_duplicate_queries_are_repeated() -> None:
+    task = plan(query_set([0, 1, 1], 2, ["a", "b", "a"]), covering([True, True]))
+    matrix = np.array([[1, 2], [3, 4]], np.float32)
+    assert score_matrix(task, source(matrix)).tolist() == [[1, 2], [3, 4], [1, 2]]
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 1000), step=st.integers(1, 5))
+def test_the_observer_keeps_what_a_plain_loop_keeps(seed: int, step: int) -> None:
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(-4, 5, (7, 8)).astype(np.float32)
+    owners = np.sort(rng.integers(0, 8, 9))
+    rows = rng.permutation(np.concatenate([np.arange(7), rng.integers(0, 7, 2)]))
+    rivals = rng.integers(-1, 8, 8)
+    observer = Observer(owners, rows, 8, rivals)
+    list(observer.watch(source(scores, step))())
+    kept_sights = observer.sights()
+    assert kept_sights.own.tolist() == [
+        float(scores[r, v]) for r, v in zip(rows, owners, strict=True)
+    ]
+    for row in range(7):
+        best = np.sort(scores[row])[::-1][:5]
+        assert kept_sights.top_scores[row].tolist() == best.tolist()
+        assert scores[row, kept_sights.top[row]].tolist() == best.tolist()
+        assert len(set(kept_sights.top[row].tolist())) == 5
+    for q, (row, owner) in enumerate(zip(rows, owners, strict=True)):
+        if rivals[owner] < 0:
+            assert np.isnan(kept_sights.rival[q])
+        else:
+            assert kept_sights.rival[q] == scores[row, rivals[owner]]
+    own_pairs = {(int(r), int(v)) for r, v in zip(rows, owners, strict=True)}
+    others = [scores[r, v] for r in range(7) for v in range(8) if (r, v) not in own_pairs]
+    assert kept_sights.other.sum() == len(others)
+    assert kept_sights.matching.sum() == len(owners)
+    assert kept_sights.other_mean == pytest.approx(float(np.mean(others)))
+
+
+def test_rivals_nearer_than_rounding_are_ties() -> None:
+    scores = np.array([[0.5, 0.5 + 1e-7], [0.2, 0.9]], np.float32)
+    task = plan(query_set([0, 1], 2), covering([True, True]))
+    accuracy = pair_accuracy(evaluate(task, source(scores)).sights)
+    assert accuracy.tolist() == [0.5, 1.0]
+
+
+def test_groups_are_ranked_among_all_videos() -> None:
+    task = plan(query_set([0, 1, 2], 3), covering([True] * 3))
+    scores = np.array([[1, 0, 2], [0, 1, 0], [0, 0, 1]], np.float32)
+    chosen, ranks = group_ranks(evaluate(task, source(scores)))["order"]
+    assert chosen.tolist() == [0, 1]
+    assert ranks.better.tolist() == [1, 0]
+
+
+def document_of(task: Task, scores: NDArray[np.float32]) -> dict[str, object]:
+    evaluation = evaluate(task, source(scores), postprocess={"twice": lambda s: (2 * s, None)})
+    protocol = Protocol("toy", "toy", "a toy", "test", None, None, "all")
+    setup = Setup("t", "meanP", "frozen", "uniform", "clip", "f" * 8, zero_shot=True)
+    return build_result(evaluation, protocol, setup, packed=frames_of(task.video_ids))
+
+
+def test_the_result_says_what_was_measured(tmp_path: Path) -> None:
+    task = plan(query_set([0, 1, 1, 2], 4), covering([True, True, False, True]))
+    rng = np.random.default_rng(0)
+    scores = rng.standard_normal((4, 3)).astype(np.float32)
+    document = document_of(task, scores)
+    evaluation = evaluate(task, source(scores))
+    path = write_result(tmp_path / "deep" / "result", document, evaluation)
+    loaded = json.loads(path.read_text())
+    assert loaded["protocol"]["num_videos"] == 4
+    assert loaded["coverage"] == {
+        "present": 3,
+        "videos": 4,
+        "policy": "miss",
+        "absent": [{"id": "v2", "reason": "gone"}],
+    }
+    expected = retrieval_metrics(evaluation.ranks).expected
+    assert {k: v["value"] for k, v in loaded["metrics"].items()} == pytest.approx(expected)
+    for cell in loaded["metrics"].values():
+        assert cell["low"] <= cell["value"] <= cell["high"]
+    twice = loaded["postprocessed"]["twice"]["metrics"]
+    assert set(twice) == {k for k in expected if k.startswith("t2v/")}
+    assert twice["t2v/R@1"]["value"] == pytest.approx(expected["t2v/R@1"])
+    assert [b["n"] for b in loaded["breakdowns"]["category"]] == [1, 2]
+    assert sum(b["n"] for b in loaded["breakdowns"]["query_words"]) == 4
+    assert sum(loaded["rank_histogram"]["counts"]) == 4
+    with (tmp_path / "deep" / "result" / "per_query.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["better"]) for row in rows] == evaluation.ranks.t2v.better.tolist()
+    assert rows[0]["text"] == "text 0"
+    assert rows[0]["top_ids"].split("|")[0] in task.queries.video_ids
+
+
+def test_examples_name_the_true_clip_and_what_came_first() -> None:
+    scores = np.array([[3, 1, 0], [0, 1, 9], [0, 0, 1]], np.float32)
+    task = plan(query_set([0, 1, 2], 3), covering([True] * 3))
+    examples = document_of(task, scores)["examples"]
+    assert isinstance(examples, dict)
+    assert [e["query_id"] for e in examples["success"]] == ["q0", "q2"]
+    failure = examples["failure"][0]
+    assert (failure["query_id"], failure["rank"]) == ("q1", 2.0)
+    assert failure["retrieved"][0]["video"] == "v2"
+    assert not failure["retrieved"][0]["correct"]
+    assert failure["own"] == {
+        "video": "v1",
+        "score": 1.0,
+        "correct": True,
+        "pts_seconds": [2.0, 3.0],
+    }
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 0.0])
+def test_broken_features_are_named_and_refused(value: float) -> None:
+    packed = frames_of(("fine", "broken"))
+    packed.frames[3] = value
+    with pytest.raises(StoreError, match=r"1 frame embeddings .* in 1 videos: broken\."):
+        check_features(packed)
+    check_features(frames_of(("fine",)))
+
+
+class _Store(dict[str, object]):
+    """Enough of a store for `cover`: what it holds and its ledger."""
+
+    folder = Path("features")
+
+    class Row:
+        id, error = "v1", "not-a-video: text"
+
+    ledger = (Row(),)
+
+
+def test_absent_videos_carry_their_reason() -> None:
+    store = _Store(v0=1)
+    found = cover(query_set([0, 1, 2], 3), store)  # type: ignore[arg-type]
+    assert found.absent == (("v1", "not-a-video: text"), ("v2", "never extracted"))
+    assert found.line == "1 of 3 videos; 2 absent ones counted as misses"
+    with pytest.raises(DatasetError, match=r"2 of the 3 videos .* v1 \(not-a-video: text\)"):
+        cover(query_set([0], 3), store, policy="fail")  # type: ignore[arg-type]
+    with pytest.raises(UnknownNameError, match="Did you mean 'restrict'"):
+        cover(query_set([0], 3), store, policy="restict")  # type: ignore[arg-type]
+    with pytest.raises(DatasetError, match="3 of the 3 videos"):
+        cover(query_set([0], 3), _Store())  # type: ignore[arg-type]
+    assert isinstance(store, FeatureStore) is False

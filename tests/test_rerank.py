@@ -1,0 +1,49 @@
+"""Re-ranking against a plain loop."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vtr.errors import ConfigError
+from vtr.evaluate.rerank import pairs_to_rerank, rerank
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 999),
+    shape=st.tuples(st.integers(1, 7), st.integers(1, 7)),
+    k=st.integers(1, 8),
+)
+def test_the_first_k_follow_the_costly_head_and_the_rest_the_cheap_one(
+    seed: int, shape: tuple[int, int], k: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    cheap = rng.permutation(shape[0] * shape[1]).reshape(shape).astype(np.float32) / 50 - 0.5
+    costly = rng.permutation(shape[0] * shape[1]).reshape(shape).astype(np.float32) * 10 - 200
+    found = rerank(cheap, k, lambda rows, columns: costly[rows, columns])
+    for merged, a, b in ((found.t2v, cheap, costly), (found.v2t.T, cheap.T, costly.T)):
+        for row in range(len(a)):
+            first = sorted(range(a.shape[1]), key=lambda c: -a[row, c])[:k]
+            rest = [
+                c for c in sorted(range(a.shape[1]), key=lambda c: -a[row, c]) if c not in first
+            ]
+            wanted = sorted(first, key=lambda c: -b[row, c]) + rest
+            assert np.argsort(-merged[row], kind="stable").tolist() == wanted
+    chosen = {tuple(pair) for pair in pairs_to_rerank(cheap, k).tolist()}
+    assert found.num_pairs == len(chosen)
+    assert len(chosen) <= k * (shape[0] + shape[1])
+
+
+def test_ties_of_the_costly_head_stay_ties() -> None:
+    cheap = np.array([[4, 3, 2, 1]], np.float32)
+    found = rerank(cheap, 3, lambda rows, columns: np.array([7.0, 7.0, 7.0, 7.0])[columns])
+    assert len(set(found.t2v[0, :3].tolist())) == 1
+    assert found.t2v[0, 3] < found.t2v[0, 0]
+
+
+def test_k_below_one_is_refused() -> None:
+    with pytest.raises(ConfigError, match="--rerank is 0"):
+        pairs_to_rerank(np.zeros((2, 2), np.float32), 0)

@@ -1,0 +1,196 @@
+"""`vtr eval`: numbers by a protocol, of a run or without any training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vtr.commands.console import note, print_json, share_cores
+
+if TYPE_CHECKING:
+    from vtr.commands.scoring import Scored
+    from vtr.evaluate.protocol import Protocol
+    from vtr.evaluate.result import Setup
+    from vtr.workspace import Workspace
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to the app."""
+    app.command("eval")(evaluate)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the flags ask for beyond the workspace."""
+
+    protocol: str | None
+    zero_shot: bool
+    run: Path | None
+    sampler: str | None
+    missing: str
+    ks: tuple[int, ...]
+    dual_softmax: bool
+    qb_norm: bool
+    rerank: int | None
+    force: bool
+    device: str
+
+
+def evaluate(
+    protocol: Annotated[
+        str | None,
+        typer.Option(help="Which queries and videos. (default: the dataset's most used)"),
+    ] = None,
+    zero_shot: Annotated[
+        bool, typer.Option("--zero-shot", help="No training: CLIP's text, mean of the frames.")
+    ] = False,
+    run: Annotated[
+        Path | None, typer.Option(help="Folder of a run. (default: the latest in runs/)")
+    ] = None,
+    simulate: Annotated[
+        str | None,
+        typer.Option(help="'maxpool': compare pooling rules and frame counts, as vtr simulate."),
+    ] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="Whose frames; on a dense store any sampler.")
+    ] = None,
+    missing: Annotated[
+        str, typer.Option(help="Videos without features: miss (counted), restrict, or fail.")
+    ] = "miss",
+    k: Annotated[str, typer.Option("--k", help="Recall depths, separated by commas.")] = "1,5,10",
+    dual_softmax: Annotated[
+        bool,
+        typer.Option("--dual-softmax", help="Also with dual softmax: sees all queries at once."),
+    ] = False,
+    qb_norm: Annotated[
+        bool, typer.Option("--qb-norm", help="Also with QB-Norm; bank: training captions.")
+    ] = False,
+    rerank: Annotated[
+        int | None,
+        typer.Option(help="Score by mean pooling first; the head re-ranks the first N both ways."),
+    ] = None,
+    save_similarity: Annotated[
+        bool, typer.Option("--save-similarity", help="Also write similarity.npz.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Evaluate a run that was trained on test videos.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder for the result.")] = None,
+    features: Annotated[Path | None, typer.Option(help="Folder of the store.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Reader of the annotations.")] = None,
+    annotations: Annotated[Path | None, typer.Option(help="Folder of the annotations.")] = None,
+    videos: Annotated[Path | None, typer.Option(help="Folder of the videos.")] = None,
+    model: Annotated[str | None, typer.Option(help="Text tower: hub id or folder.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print result.json.")] = False,
+) -> None:
+    """Evaluate a run, or CLIP without training, on cached features.
+
+    Writes result.json, a table per query and TREC files, and prints every number with its 95 %
+    interval. Videos without features stay in the denominator as misses unless you say otherwise.
+    """
+    share_cores()
+    from vtr.commands.extract import resolve
+    from vtr.commands.simulate import run_simulation
+
+    workspace = resolve(
+        features=features, dataset=dataset, annotations=annotations, videos=videos, model=model
+    )
+    if simulate is not None:
+        run_simulation(
+            workspace, simulate, protocol=protocol, sampler=sampler, out=out, as_json=as_json
+        )
+        return
+    request = Request(
+        protocol=protocol,
+        zero_shot=zero_shot,
+        run=run,
+        sampler=sampler,
+        missing=missing,
+        ks=read_ks(k),
+        dual_softmax=dual_softmax,
+        qb_norm=qb_norm,
+        rerank=rerank,
+        force=force,
+        device=device,
+    )
+    document, where = evaluate_workspace(
+        workspace, request, out=out, save_similarity=save_similarity
+    )
+    if as_json:
+        print_json(document)
+        return
+    from vtr.commands.tables import print_result
+
+    print_result(document)
+    note(f"\nwritten: {where}")
+
+
+def evaluate_workspace(
+    workspace: Workspace,
+    request: Request,
+    *,
+    out: Path | None = None,
+    save_similarity: bool = False,
+) -> tuple[dict[str, Any], Path]:
+    """Evaluates and writes; returns the result and the path of `result.json`."""
+    from vtr.commands.scoring import prepare
+    from vtr.datasets.registry import resolve_videos
+    from vtr.evaluate.result import build_result, write_result
+
+    scored = prepare(workspace, request)
+    material = scored.material
+    evaluation = scored.evaluation(request)
+    assert workspace.videos is not None
+    paths = {v.id: v.path for v in resolve_videos(material.dataset, workspace.videos) if v.path}
+    document = build_result(
+        evaluation, material.protocol, scored.setup, packed=material.packed, paths=paths
+    )
+    folder = out or _default_folder(workspace, scored.setup, material.protocol)
+    path = write_result(folder, document, evaluation)
+    _write_trec(folder, scored)
+    if save_similarity:
+        scored.save_matrix(folder / "similarity.npz")
+    return document, path
+
+
+def _write_trec(folder: Path, scored: Scored) -> None:
+    from vtr.commands.scoring import run_lines
+    from vtr.evaluate.trec import write_qrels, write_run
+
+    task = scored.material.task
+    owners = (task.queries.video_ids[v] for v in task.queries.query_video)
+    write_qrels(folder / "qrels.trec", zip(task.queries.text_ids, owners, strict=True))
+    write_run(
+        folder / "run.trec",
+        scored.rows(),
+        task.queries.text_ids,
+        task.video_ids,
+        top_k=run_lines(len(task.queries.texts)),
+        tag=scored.setup.title,
+    )
+
+
+def read_ks(text: str) -> tuple[int, ...]:
+    """Reads `--k`.
+
+    >>> read_ks("1,5,10")
+    (1, 5, 10)
+
+    Raises:
+        ConfigError: Not whole numbers of at least 1.
+    """
+    from vtr.errors import ConfigError
+
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise ConfigError(f"--k is {text!r}; write whole numbers from 1, such as 1,5,10")
+    return tuple(sorted({int(part) for part in parts}))
+
+
+def _default_folder(workspace: Workspace, setup: Setup, protocol: Protocol) -> Path:
+    home = Path(setup.run) / "eval" if setup.run else workspace.features / "zero-shot"
+    return home / protocol.name

@@ -1,0 +1,315 @@
+"""From a workspace and flags to scores: what `vtr eval` and `vtr simulate` have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vtr.commands.console import note
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from vtr.clip.backbone import Backbone
+    from vtr.commands.eval import Request
+    from vtr.datasets.base import Dataset
+    from vtr.evaluate.evaluator import Evaluation, PostProcess, Task
+    from vtr.evaluate.protocol import Protocol, QuerySet
+    from vtr.evaluate.ranks import Blocks, Scores
+    from vtr.evaluate.result import Setup
+    from vtr.features import FeatureStore, PackedFrames
+    from vtr.train.model import RetrievalModel
+    from vtr.train.run import Run
+    from vtr.workspace import Workspace
+
+_MOST_RUN_LINES = 500_000
+
+
+@dataclass(frozen=True)
+class Material:
+    """What is asked and what is there, before any model.
+
+    Args:
+        workspace: The settings.
+        dataset: As read.
+        protocol: The declaration.
+        store: The features, seen through one sampler.
+        task: The queries over the present videos.
+        packed: The frames of `task.video_ids`.
+    """
+
+    workspace: Workspace
+    dataset: Dataset
+    protocol: Protocol
+    store: FeatureStore
+    task: Task
+    packed: PackedFrames
+
+    @property
+    def frames_per_video(self) -> float:
+        """Mean number of frames."""
+        return len(self.packed.frames) / len(self.packed.ids)
+
+
+def gather(
+    workspace: Workspace, protocol: str | None, *, sampler: str | None, missing: str = "miss"
+) -> Material:
+    """Reads the dataset, the protocol's queries and the features.
+
+    Raises:
+        VtrError: Whatever is missing or does not fit; see the functions called.
+    """
+    from vtr.commands.stores import open_store, read_dataset
+    from vtr.evaluate.coverage import check_features, cover
+    from vtr.evaluate.evaluator import plan
+    from vtr.evaluate.protocol import default_protocol, load_protocol, queries
+
+    dataset = read_dataset(workspace)
+    chosen = load_protocol(protocol) if protocol else default_protocol(dataset.name)
+    asked = queries(chosen, dataset, "test")
+    store = open_store(workspace, sampler)
+    task = plan(asked, cover(asked, store, policy=missing))
+    packed = store.packed(task.video_ids, dtype="float32")
+    check_features(packed)
+    for problem in asked.problems:
+        note(f"not the published protocol {chosen.name}: {problem}")
+    return Material(workspace, dataset, chosen, store, task, packed)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Everything that an evaluation needs.
+
+    Args:
+        material: What is asked of what.
+        model: The scoring model.
+        run: Where it comes from, or None.
+        backbone: The text tower.
+        blocks: Scores over `material.task`.
+        v2t_blocks: Those of the other direction, where re-ranking made others.
+        setup: For the result.
+    """
+
+    material: Material
+    model: RetrievalModel
+    run: Run | None
+    backbone: Backbone
+    blocks: Blocks
+    v2t_blocks: Blocks | None
+    setup: Setup
+
+    def evaluation(self, request: Request) -> Evaluation:
+        """Ranks everything."""
+        from vtr.evaluate.evaluator import evaluate
+
+        return evaluate(
+            self.material.task,
+            self.blocks,
+            v2t_blocks=self.v2t_blocks,
+            ks=request.ks,
+            postprocess=self._postprocess(request),
+        )
+
+    def _postprocess(self, request: Request) -> dict[str, PostProcess]:
+        from vtr.evaluate.postprocess import dual_softmax, querybank_norm
+
+        chosen: dict[str, PostProcess] = {}
+        if request.dual_softmax:
+            chosen["dual-softmax"] = lambda s: (dual_softmax(s), dual_softmax(s.T).T)
+        if request.qb_norm:
+            bank = self._bank()
+            chosen["qb-norm"] = lambda s: (querybank_norm(s, bank), None)
+        return chosen
+
+    def _bank(self) -> NDArray[np.float32]:
+        """Scores of the training captions with the test videos."""
+        from vtr.evaluate.protocol import queries
+
+        material = self.material
+        train = queries(material.protocol, material.dataset, "train")
+        note(f"bank of QB-Norm: {len(train.texts):,} training captions")
+        return score(self.model, self.run, self.backbone, material, train.texts).matrix()
+
+    def rows(self) -> Iterator[tuple[int, Scores]]:
+        """Yields scores of all queries in their order, from the matrix of distinct texts."""
+        from vtr.evaluate.evaluator import score_matrix
+
+        yield 0, score_matrix(self.material.task, self.blocks)
+
+    def save_matrix(self, path: Path) -> None:
+        """Writes similarity.npz: `scores` (Q, P) float32, `query_ids`, `video_ids`."""
+        import io
+
+        import numpy as np
+
+        from vtr.evaluate.evaluator import score_matrix
+        from vtr.files import publish
+
+        task, target = self.material.task, io.BytesIO()
+        np.savez(
+            target,
+            scores=score_matrix(task, self.blocks),
+            query_ids=np.array(task.queries.text_ids),
+            video_ids=np.array(task.video_ids),
+        )
+        publish(path, target.getvalue())
+
+
+def prepare(workspace: Workspace, request: Request) -> Scored:
+    """Loads what the flags name and scores it.
+
+    Raises:
+        ConfigError: Both --zero-shot and --run, a run trained on test videos without --force.
+        ModelError: Text and frames of different models.
+    """
+    from vtr.clip.backbone import load_backbone
+    from vtr.commands.stores import check_same_model
+    from vtr.errors import ConfigError
+    from vtr.evaluate.evaluator import kept
+    from vtr.train.model import zero_shot_model
+
+    if request.zero_shot and request.run is not None:
+        raise ConfigError("--zero-shot and --run exclude each other: choose one")
+    run = None if request.zero_shot else _load_run(workspace, request.run)
+    sampler = request.sampler or (None if run is None else run.sampler)
+    material = gather(workspace, request.protocol, sampler=sampler, missing=request.missing)
+    leaked = None if run is None else _leak(run, material.task.queries, force=request.force)
+    model_id = workspace.model if run is None else run.text_model
+    backbone = load_backbone(model_id, device=request.device)
+    if run is None:
+        check_same_model(backbone, material.store)
+    else:
+        run.check_store(material.store)
+    model = zero_shot_model(backbone.logit_scale) if run is None else run.model
+    scorer = score(model, run, backbone, material, material.task.texts)
+    blocks: Blocks = scorer.blocks
+    v2t_blocks: Blocks | None = None
+    if request.rerank is not None:
+        blocks, v2t_blocks = _reranked(material, backbone, scorer, request.rerank)
+    else:
+        blocks = kept(blocks, scorer.shape)
+    setup = _setup(material, run, backbone, rerank=request.rerank, trained_on_test=leaked)
+    return Scored(material, model, run, backbone, blocks, v2t_blocks, setup)
+
+
+def score(
+    model: RetrievalModel,
+    run: Run | None,
+    backbone: Backbone,
+    material: Material,
+    texts: tuple[str, ...],
+) -> Any:
+    """Returns a `Scorer` of texts against the material's videos."""
+    from vtr.train.inputs import embed_for
+    from vtr.train.scoring import Scorer
+    from vtr.train.texts import embed_texts
+
+    cache = material.store.folder
+    features = (
+        embed_texts(backbone, texts, cache=cache)
+        if run is None
+        else embed_for(run.spec, backbone, texts, cache=cache)
+    )
+    if features.num_truncated:
+        note(f"{features.num_truncated:,} of {len(texts):,} captions were cut to the text tower")
+    pad = material.store.pad_embedding if model.head.info.needs_pad else None
+    return Scorer(model, features, material.packed, pad=pad, device=backbone.device)
+
+
+def _reranked(material: Material, backbone: Backbone, scorer: Any, k: int) -> tuple[Blocks, Blocks]:
+    """Orders by mean pooling without training, then reorders the first k both ways."""
+    from vtr.evaluate.rerank import rerank
+    from vtr.train.model import zero_shot_model
+
+    cheap = score(
+        zero_shot_model(backbone.logit_scale), None, backbone, material, material.task.texts
+    )
+    found = rerank(cheap.matrix(), k, scorer.score_pairs)
+    note(f"re-ranked {found.num_pairs:,} of {cheap.shape[0] * cheap.shape[1]:,} pairs")
+    return partial(_one_block, found.t2v), partial(_one_block, found.v2t)
+
+
+def _one_block(matrix: Scores) -> list[tuple[int, Scores]]:
+    return [(0, matrix)]
+
+
+def _load_run(workspace: Workspace, folder: Path | None) -> Run:
+    from vtr.errors import ConfigError
+    from vtr.train.run import load_run
+
+    if folder is None:
+        finished = sorted(
+            workspace.runs.glob("*/best.safetensors"), key=lambda path: path.stat().st_mtime
+        )
+        if not finished:
+            raise ConfigError(
+                f"no trained run in {workspace.runs}: run `vtr train --head seqTransf` first, name "
+                "one with --run DIR, or evaluate CLIP as it is with --zero-shot"
+            )
+        folder = finished[-1].parent
+        note(f"run: {folder} (the latest; another one with --run DIR)")
+    return load_run(folder)
+
+
+def _leak(run: Run, queries: QuerySet, *, force: bool) -> int | None:
+    """Returns how many of the gallery's videos the run was trained on; None where unknown."""
+    from vtr.errors import ConfigError
+
+    if run.train_ids is None:
+        note("it is not known which videos this run was trained on; the result says so")
+        return None
+    shared = sorted(set(run.train_ids) & set(queries.video_ids))
+    if shared and not force:
+        raise ConfigError(
+            f"{run.folder} was trained on {len(shared):,} of the {len(queries.video_ids):,} videos "
+            f"that {queries.protocol!r} tests on ({', '.join(shared[:3])}, ...): its numbers would "
+            "mean nothing. Train by this protocol, or evaluate anyway with --force: the result "
+            "then says so"
+        )
+    return len(shared)
+
+
+def _setup(
+    material: Material,
+    run: Run | None,
+    backbone: Backbone,
+    *,
+    rerank: int | None,
+    trained_on_test: int | None,
+) -> Setup:
+    from vtr.evaluate.result import Setup
+
+    spec = material.store.spec
+    sampler = str(material.store.sampler)
+    head = "meanP" if run is None else run.spec.head
+    text = "frozen" if run is None else run.spec.text.mode
+    title = "zero-shot" if run is None else run.folder.name
+    return Setup(
+        title=title,
+        head=head,
+        text=text,
+        sampler=sampler,
+        backbone=spec.backbone,
+        fingerprint=material.store.fingerprint,
+        zero_shot=run is None,
+        run=None if run is None else str(run.folder),
+        selection="none" if run is None else run.selection,
+        seed=material.workspace.seed if run is None else run.seed,
+        trained_on_test=0 if run is None else trained_on_test,
+        rerank=rerank,
+        device=str(backbone.device),
+        frames_per_video=material.frames_per_video,
+    )
+
+
+def run_lines(num_queries: int) -> int:
+    """Returns how many items per query a TREC run holds, so that the file stays readable.
+
+    >>> run_lines(1000), run_lines(59_800)
+    (50, 10)
+    """
+    return max(10, min(50, _MOST_RUN_LINES // num_queries))

@@ -1,0 +1,131 @@
+"""`vtr simulate`: what pooling and the number of frames buy, on cached frames, without training."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vtr.commands.console import note, print_json, progress, share_cores
+
+if TYPE_CHECKING:
+    from vtr.commands.scoring import Material
+    from vtr.workspace import Workspace
+
+KINDS = ("maxpool",)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to the app."""
+    app.command("simulate")(simulate)
+
+
+def simulate(
+    kind: Annotated[str, typer.Argument(help="What to simulate: maxpool.")] = "maxpool",
+    protocol: Annotated[str | None, typer.Option(help="Which queries and videos.")] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="Whose frames; on a dense store any sampler.")
+    ] = None,
+    top: Annotated[int, typer.Option(help="k of the rule top-k.")] = 3,
+    temperature: Annotated[float, typer.Option(help="Of the rule attention.")] = 0.1,
+    out: Annotated[Path | None, typer.Option(help="Folder for the result.")] = None,
+    features: Annotated[Path | None, typer.Option(help="Folder of the store.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Reader of the annotations.")] = None,
+    annotations: Annotated[Path | None, typer.Option(help="Folder of the annotations.")] = None,
+    videos: Annotated[Path | None, typer.Option(help="Folder of the videos.")] = None,
+    model: Annotated[str | None, typer.Option(help="Text tower: hub id or folder.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Compare pooling rules at 1, 2, 4, ... frames on cached features; nothing is trained."""
+    share_cores()
+    from vtr.commands.extract import resolve
+
+    workspace = resolve(
+        features=features, dataset=dataset, annotations=annotations, videos=videos, model=model
+    )
+    run_simulation(
+        workspace,
+        kind,
+        protocol=protocol,
+        sampler=sampler,
+        options={"top": top, "temperature": temperature},
+        out=out,
+        quiet=quiet,
+        as_json=as_json,
+    )
+
+
+def run_simulation(
+    workspace: Workspace,
+    kind: str,
+    *,
+    protocol: str | None,
+    sampler: str | None,
+    options: dict[str, Any] | None = None,
+    out: Path | None = None,
+    quiet: bool = False,
+    as_json: bool = False,
+) -> None:
+    """Simulates, writes `simulation.json` and the plot, prints the table.
+
+    Raises:
+        UnknownNameError: Another kind than `maxpool`.
+    """
+    from vtr.commands.scoring import gather
+    from vtr.errors import UnknownNameError
+    from vtr.evaluate.simulate import PoolingOptions
+    from vtr.files import publish
+
+    if kind not in KINDS:
+        raise UnknownNameError("simulation", kind, KINDS)
+    material = gather(workspace, protocol, sampler=sampler)
+    document = _simulated(material, PoolingOptions(**(options or {})), quiet=quiet or as_json)
+    folder = out or workspace.features / "simulations" / material.protocol.name
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "simulation.json"
+    publish(path, json.dumps(document, indent=1).encode())
+    if as_json:
+        print_json(document)
+        return
+    from vtr.commands.tables import print_simulation
+
+    print_simulation(document)
+    note(f"\nwritten: {path}")
+
+
+def _simulated(material: Material, options: Any, *, quiet: bool) -> dict[str, Any]:
+    from vtr.clip.backbone import load_backbone
+    from vtr.commands.stores import check_same_model
+    from vtr.evaluate.simulate import simulate as simulate_pooling
+    from vtr.train.texts import embed_texts
+
+    backbone = load_backbone(material.workspace.model)
+    check_same_model(backbone, material.store)
+    texts = embed_texts(backbone, material.task.texts, cache=material.store.folder)
+    with progress("simulating", quiet=quiet) as update:
+        rows = simulate_pooling(
+            material.task,
+            texts.pooled,
+            material.packed,
+            options=options,
+            seed=material.workspace.seed,
+            tell=lambda done, total: update(done, total, "combinations"),
+        )
+    return {
+        "schema": 1,
+        "kind": "vtr-simulation",
+        "protocol": material.protocol.name,
+        "digest": material.task.queries.digest,
+        "num_videos": len(material.task.queries.video_ids),
+        "num_queries": len(material.task.queries.texts),
+        "coverage": material.task.coverage.line,
+        "sampler": str(material.store.sampler),
+        "backbone": material.store.spec.backbone,
+        "fingerprint": material.store.fingerprint,
+        "options": asdict(options),
+        "rows": [asdict(row) for row in rows],
+    }

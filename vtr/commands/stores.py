@@ -1,0 +1,81 @@
+"""The feature store of a command: opened, seen through the sampler that was asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vtr.clip.backbone import Backbone
+    from vtr.datasets.base import Dataset
+    from vtr.features import FeatureStore
+    from vtr.workspace import Workspace
+
+
+def open_store(workspace: Workspace, sampler: str | None = None) -> FeatureStore:
+    """Returns the workspace's store with the frames of one sampler.
+
+    Args:
+        workspace: Where the store is, and the budget and seed of samplers.
+        sampler: One sampler, with options; on a dense store any, without touching the videos. None
+            takes the store's own where it has one, else the workspace's if the store holds it; of
+            a store with every candidate, `uniform`.
+
+    Raises:
+        ConfigError: Several samplers, or one that the store cannot serve.
+        StoreError: No store there.
+    """
+    from vtr.errors import ConfigError
+    from vtr.extract.choose import DENSE, choose
+    from vtr.extract.samplers.base import parse_samplers
+    from vtr.features import FeatureStore
+
+    held = FeatureStore(workspace.features).spec.samplers
+    if sampler is None and held == (DENSE,):
+        sampler = "uniform"
+    if sampler is None:
+        choices = [choice.label for choice in parse_samplers(workspace.sampler)]
+        fitting = [label for label in choices if label in held]
+        wanted = held[0] if len(held) == 1 else fitting[0] if len(fitting) == 1 else None
+        if wanted is None:
+            raise ConfigError(
+                f"{workspace.features} holds the frames of several samplers ({', '.join(held)}); "
+                "choose one with --sampler"
+            )
+        return FeatureStore(workspace.features, sampler=wanted)
+    chosen = parse_samplers(sampler, embedded=True)
+    if len(chosen) != 1:
+        raise ConfigError(f"--sampler is {sampler!r}; here it must be a single sampler")
+    if chosen[0].label in held:
+        return FeatureStore(workspace.features, sampler=chosen[0].label)
+    store = FeatureStore(workspace.features, sampler=held[0])
+    return choose(store, chosen[0], workspace.frames, seed=workspace.seed)
+
+
+def read_dataset(workspace: Workspace) -> Dataset:
+    """Returns the workspace's dataset."""
+    from vtr.datasets.registry import load_dataset
+    from vtr.errors import ConfigError
+
+    if workspace.videos is None:
+        raise ConfigError("no videos named: run `vtr init` first, or give --videos DIR")
+    return load_dataset(
+        workspace.dataset, annotations=workspace.annotations, videos=workspace.videos
+    )
+
+
+def check_same_model(backbone: Backbone, store: FeatureStore) -> None:
+    """Refuses text of one model against frames of another.
+
+    Raises:
+        ModelError: The weights differ; names both.
+    """
+    from vtr.errors import ModelError
+
+    spec = store.spec
+    if backbone.weights_sha256 != spec.weights_sha256:
+        raise ModelError(
+            f"the features in {store.folder} come from {spec.backbone} (weights "
+            f"{spec.weights_sha256[:12]}), the text tower is {backbone.model_id} (weights "
+            f"{backbone.weights_sha256[:12]}): their spaces have nothing in common. Name the "
+            "store's own model with --model, or train with --text projection"
+        )

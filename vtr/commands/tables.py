@@ -1,0 +1,144 @@
+"""Results as tables for people: on stdout, readable with and without colour."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_DIRECTIONS = {
+    "t2v": "text to video (t2v)",
+    "v2t": "video to text (v2t)",
+    "v2t_groups": "v2t by caption group",
+}
+_COLUMNS = ("R@", "MedR", "MeanR", "MRR")  # the rest stands in result.json
+_SMALL_SAMPLE = 30
+
+
+def print_result(document: Mapping[str, Any]) -> None:
+    """Prints one result: its line, the numbers with intervals, groups, published context."""
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(result_line(document), markup=False)
+    console.print(_numbers(document["metrics"], "as measured"))
+    for name, changed in document["postprocessed"].items():
+        kind = "sees all test queries at once" if changed["transductive"] else "bank: training"
+        console.print(_numbers(changed["metrics"], f"with {name} ({kind})"))
+    if document["groups"]:
+        console.print(_groups(document))
+    published = _published(document)
+    if published is not None:
+        console.print(published)
+
+
+def result_line(document: Mapping[str, Any]) -> str:
+    """Returns what a number must never be quoted without."""
+    protocol, coverage, setup = document["protocol"], document["coverage"], document["setup"]
+    name = protocol["name"] + ("" if protocol["published"] else " (NOT the published lists)")
+    parts = [
+        f"{name}: {protocol['num_queries']:,} queries, {protocol['num_videos']:,} videos",
+        f"coverage {coverage['present']:,}/{coverage['videos']:,} ({coverage['policy']})",
+        f"sampler {setup['sampler']} ({setup['frames_per_video']:.1f} frames)",
+        f"head {setup['head']}",
+        f"text {setup['text']}",
+        f"{setup['backbone']}",
+        f"selection {setup['selection']}",
+    ]
+    if setup["rerank"]:
+        parts.append(f"first {setup['rerank']} of mean pooling re-ranked")
+    if setup["trained_on_test"]:
+        parts.append(f"TRAINED ON {setup['trained_on_test']:,} TEST VIDEOS")
+    if setup["trained_on_test"] is None:
+        parts.append("training videos unknown")
+    return " · ".join(parts)
+
+
+def _numbers(metrics: Mapping[str, Any], title: str) -> Any:
+    from rich.table import Table
+
+    directions = list(dict.fromkeys(key.partition("/")[0] for key in metrics))
+    names = [key.partition("/")[2] for key in metrics if key.startswith(f"{directions[0]}/")]
+    columns = [name for name in names if name.startswith(_COLUMNS)]
+    table = Table(title=title, title_justify="left", caption="95 % intervals; R@k and MRR in %")
+    table.add_column("", no_wrap=True)
+    for column in ("N", *columns):
+        table.add_column(column, justify="right", no_wrap=True)
+    for direction in directions:
+        cells = [metrics[f"{direction}/{column}"] for column in columns]
+        table.add_row(
+            _DIRECTIONS.get(direction, direction),
+            f"{cells[0]['n']:,}",
+            *[interval_text(cell) for cell in cells],
+        )
+    return table
+
+
+def interval_text(cell: Mapping[str, float]) -> str:
+    """Returns a value above its interval.
+
+    >>> interval_text({"value": 31.14, "low": 28.2, "high": 34.0}).splitlines()
+    ['31.1', '28.2-34.0']
+    """
+    return f"{cell['value']:.1f}\n{cell['low']:.1f}-{cell['high']:.1f}"
+
+
+def _groups(document: Mapping[str, Any]) -> Any:
+    from rich.table import Table
+
+    table = Table(title="by group (text to video)", title_justify="left")
+    for column in ("group", "N", "R@1", "R@5", "R@10", "within pairs"):
+        table.add_column(column, justify="left" if column == "group" else "right")
+    for name, group in document["groups"].items():
+        pair = document["pairs"].get(name)
+        small = " (few)" if group["n"] < _SMALL_SAMPLE else ""
+        within = "" if pair is None else interval_text({**pair, "value": pair["accuracy"]})
+        cells = [
+            interval_text(group["metrics"][key]) if key in group["metrics"] else ""
+            for key in ("t2v/R@1", "t2v/R@5", "t2v/R@10")
+        ]
+        table.add_row(name, f"{group['n']:,}{small}", *cells, within)
+    return table
+
+
+def _published(document: Mapping[str, Any]) -> Any | None:
+    from rich.table import Table
+
+    from vtr.evaluate.published import published_numbers
+
+    protocol, setup = document["protocol"], document["setup"]
+    rows = published_numbers(protocol["name"], setup["backbone"]) if protocol["published"] else []
+    if not rows:
+        return None
+    title = f"published by others for {protocol['name']} with {rows[0].backbone} (context)"
+    table = Table(title=title, title_justify="left")
+    for column in ("method", "t2v R@1", "R@5", "R@10", "source"):
+        table.add_column(column)
+    for row in rows:
+        cells = [
+            "" if value is None else f"{value:.1f}"
+            for value in (row.recall_at_1, row.recall_at_5, row.recall_at_10)
+        ]
+        table.add_row(row.method, *cells, row.source)
+    return table
+
+
+def print_simulation(document: Mapping[str, Any]) -> None:
+    """Prints t2v R@1 of every rule at every number of frames."""
+    from rich.console import Console
+    from rich.table import Table
+
+    rows: Sequence[Mapping[str, Any]] = document["rows"]
+    counts = list(dict.fromkeys(row["frames"] for row in rows))
+    title = (
+        f"{document['protocol']}: t2v R@1 by pooling rule and frames per video "
+        f"({document['num_queries']:,} queries, {document['coverage']}, sampler "
+        f"{document['sampler']}, {document['backbone']}, no training)"
+    )
+    table = Table(title=title, title_justify="left", caption="95 % intervals")
+    table.add_column("rule")
+    for count in counts:
+        table.add_column(str(count), justify="right")
+    for rule in dict.fromkeys(row["rule"] for row in rows):
+        cells = {row["frames"]: row["metrics"]["t2v/R@1"] for row in rows if row["rule"] == rule}
+        table.add_row(rule, *[interval_text(cells[count]) for count in counts])
+    Console(highlight=False, soft_wrap=True).print(table)

@@ -1,0 +1,108 @@
+"""Which videos of a protocol can be scored, why not the others, and whether features are sound."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vtr.errors import DatasetError, StoreError, UnknownNameError
+from vtr.evaluate.protocol import QuerySet
+from vtr.features import FeatureStore, PackedFrames
+
+MissingPolicy = Literal["miss", "restrict", "fail"]
+POLICIES: tuple[str, ...] = get_args(MissingPolicy)
+_NAMED = 5
+_ROWS_AT_ONCE = 1 << 16
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What of a gallery the store holds.
+
+    Args:
+        policy: "miss": an absent video is a counted miss, and the protocol's own counts stay the
+            denominators; "restrict": it and its queries are left out; "fail": it is an error.
+        present: (V,) whether the store has frames of the video.
+        absent: (id, reason) of the others.
+    """
+
+    policy: MissingPolicy
+    present: NDArray[np.bool_]
+    absent: tuple[tuple[str, str], ...]
+
+    @property
+    def line(self) -> str:
+        """Says it in a few words."""
+        total, there = len(self.present), int(self.present.sum())
+        if there == total:
+            return f"all {total:,} videos"
+        fate = "counted as misses" if self.policy == "miss" else "left out with their queries"
+        return f"{there:,} of {total:,} videos; {total - there:,} absent ones {fate}"
+
+
+def cover(queries: QuerySet, store: FeatureStore, *, policy: str = "miss") -> Coverage:
+    """Compares a gallery with a store.
+
+    Args:
+        queries: The gallery.
+        store: The features.
+        policy: One of `POLICIES`.
+
+    Raises:
+        UnknownNameError: No such policy.
+        DatasetError: Policy "fail" and something is absent, or nothing is there at all.
+    """
+    if policy not in POLICIES:
+        raise UnknownNameError("policy for missing videos", policy, POLICIES)
+    present = np.array([video_id in store for video_id in queries.video_ids], dtype=np.bool_)
+    lost = [video_id for v, video_id in enumerate(queries.video_ids) if not present[v]]
+    reasons = _reasons(store, lost)
+    if lost and (policy == "fail" or not present.any()):
+        named = _some([f"{video_id} ({reasons[video_id]})" for video_id in lost])
+        raise DatasetError(
+            f"{len(lost):,} of the {len(present):,} videos of {queries.protocol!r} have no "
+            f"features in {store.folder}: {named}. Extract them, "
+            "choose another store with --features, or leave them out with --missing restrict"
+        )
+    chosen: MissingPolicy = "restrict" if policy == "restrict" else "miss"
+    if policy == "fail":
+        chosen = "fail"
+    return Coverage(chosen, present, tuple((video_id, reasons[video_id]) for video_id in lost))
+
+
+def _reasons(store: FeatureStore, lost: Sequence[str]) -> dict[str, str]:
+    if not lost:
+        return {}
+    wanted = set(lost)
+    ledger = {row.id: row.error for row in store.ledger if row.id in wanted}
+    return {video_id: ledger.get(video_id, "never extracted") for video_id in lost}
+
+
+def check_features(packed: PackedFrames) -> None:
+    """Refuses features that cannot be compared with anything.
+
+    Raises:
+        StoreError: A frame's embedding is not finite or all zeros; names the videos.
+    """
+    bad: list[int] = []
+    for start in range(0, len(packed.frames), _ROWS_AT_ONCE):
+        rows = packed.frames[start : start + _ROWS_AT_ONCE]
+        sound = np.isfinite(rows).all(axis=1) & (rows != 0).any(axis=1)
+        bad += (start + np.flatnonzero(~sound)).tolist()
+    if bad:
+        owners = np.searchsorted(packed.offsets, np.array(bad), side="right") - 1
+        named = list(dict.fromkeys(packed.ids[v] for v in owners.tolist()))
+        raise StoreError(
+            f"{len(bad):,} frame embeddings are not finite or all zeros, in {len(named):,} videos: "
+            f"{_some(named)}. No similarity can be computed from them; extract these videos again "
+            "in float32"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    rest = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + rest

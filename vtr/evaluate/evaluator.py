@@ -1,0 +1,221 @@
+"""One evaluation: a score source, a gallery and its queries in; ranks, numbers, evidence out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vtr.errors import DatasetError
+from vtr.evaluate.coverage import Coverage
+from vtr.evaluate.metrics import DEFAULT_KS
+from vtr.evaluate.observe import Observer, Sights
+from vtr.evaluate.protocol import QuerySet
+from vtr.evaluate.ranks import Blocks, Ranks, RetrievalRanks, Scores, stream_ranks
+
+Matrix = NDArray[np.float32]
+PostProcess = Callable[[Matrix], tuple[Scores, Scores | None]]
+KEPT_BYTES = 1 << 30
+"""Scores up to this size are computed once and kept; larger matrices stream past twice."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is scored: the distinct texts of the queries against the videos that are there.
+
+    Args:
+        queries: The queries, with those of absent videos left out where the policy says so.
+        coverage: Which columns exist.
+        texts: T distinct captions; equal words are scored once, so that they tie exactly.
+        query_text: (Q,) int64 row of each query.
+        video_ids: The ids of the present videos, in the gallery's order.
+    """
+
+    queries: QuerySet
+    coverage: Coverage
+    texts: tuple[str, ...]
+    query_text: NDArray[np.int64]
+    video_ids: tuple[str, ...]
+
+    @property
+    def columns(self) -> NDArray[np.int64]:
+        """(P,) place in the gallery of each present video."""
+        return np.flatnonzero(self.coverage.present)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The outcome.
+
+    Args:
+        task: What was scored.
+        ranks: Of both directions.
+        sights: What was kept of the scores.
+        ks: The recall depths asked for.
+        postprocessed: Name of a post-processing to its ranks.
+    """
+
+    task: Task
+    ranks: RetrievalRanks
+    sights: Sights
+    ks: tuple[int, ...]
+    postprocessed: Mapping[str, RetrievalRanks]
+
+
+def plan(queries: QuerySet, coverage: Coverage) -> Task:
+    """Returns what must be scored.
+
+    Raises:
+        DatasetError: No query is left.
+    """
+    if coverage.policy == "restrict":
+        queries, coverage = _restricted(queries, coverage)
+    if not len(queries.texts):
+        raise DatasetError(f"no query of {queries.protocol!r} is left to evaluate")
+    rows: dict[str, int] = {}
+    query_text = np.array([rows.setdefault(text, len(rows)) for text in queries.texts], np.int64)
+    video_ids = tuple(queries.video_ids[v] for v in np.flatnonzero(coverage.present))
+    return Task(queries, coverage, tuple(rows), query_text, video_ids)
+
+
+def _restricted(queries: QuerySet, coverage: Coverage) -> tuple[QuerySet, Coverage]:
+    """Leaves out the absent videos and their queries."""
+    kept = np.flatnonzero(coverage.present)
+    place = np.full(len(coverage.present), -1, np.int64)
+    place[kept] = np.arange(len(kept))
+    asked = np.flatnonzero(coverage.present[queries.query_video])
+    left = replace(
+        queries,
+        video_ids=tuple(queries.video_ids[v] for v in kept),
+        texts=tuple(queries.texts[q] for q in asked),
+        text_ids=tuple(queries.text_ids[q] for q in asked),
+        query_video=place[queries.query_video[asked]],
+    )
+    return left, replace(coverage, present=np.ones(len(kept), np.bool_))
+
+
+def evaluate(
+    task: Task,
+    blocks: Blocks,
+    *,
+    v2t_blocks: Blocks | None = None,
+    ks: Sequence[int] = DEFAULT_KS,
+    postprocess: Mapping[str, PostProcess] | None = None,
+) -> Evaluation:
+    """Ranks both directions and keeps what a report needs.
+
+    Args:
+        task: From `plan`.
+        blocks: Called once or more; yields (first row, scores (b, P)) over `task.texts` in order
+            and `task.video_ids`, the same each time.
+        v2t_blocks: Other scores for the direction from video to text (re-ranking has them).
+        ks: Recall depths.
+        postprocess: Name to a function from the whole (Q, P) matrix of all queries to the scores
+            of t2v and of v2t (None: that direction has none), computed on the full matrix so that
+            the answer does not depend on any batch size.
+
+    Raises:
+        ModelError: A score is NaN or +inf.
+    """
+    queries = task.queries
+    observer = Observer(
+        queries.query_video, task.query_text, len(queries.video_ids), _rivals(queries)
+    )
+    ranks = _ranked(task, observer.watch(_whole_gallery(task, blocks)), task.query_text)
+    if v2t_blocks is not None:
+        other = _ranked(task, _whole_gallery(task, v2t_blocks), task.query_text)
+        ranks = replace(other, t2v=ranks.t2v)
+    changed = {}
+    if postprocess:
+        matrix = score_matrix(task, blocks)
+        changed = {name: _changed(task, *change(matrix)) for name, change in postprocess.items()}
+    return Evaluation(task, ranks, observer.sights(), tuple(ks), changed)
+
+
+def kept(blocks: Blocks, shape: tuple[int, int]) -> Blocks:
+    """Returns the blocks from memory where they fit in `KEPT_BYTES`, else as they are.
+
+    Kept scores are computed once, and are the same to the last bit whenever they are read.
+
+    Args:
+        blocks: Over all rows.
+        shape: Of the whole.
+    """
+    if 4 * shape[0] * shape[1] > KEPT_BYTES:
+        return blocks
+    matrix = np.empty(shape, np.float32)
+    for start, scores in blocks():
+        matrix[start : start + len(scores)] = scores
+    step = max(1, (1 << 22) // max(1, shape[1]))
+
+    def again() -> Iterator[tuple[int, Scores]]:
+        for start in range(0, shape[0], step):
+            yield start, matrix[start : start + step]
+
+    return again
+
+
+def _ranked(
+    task: Task, blocks: Blocks, query_text: NDArray[np.int64] | None, *, both: bool = True
+) -> RetrievalRanks:
+    queries = task.queries
+    return stream_ranks(
+        blocks, queries.query_video, len(queries.video_ids), query_text=query_text, both=both
+    )
+
+
+def _changed(task: Task, t2v: Scores, v2t: Scores | None) -> RetrievalRanks:
+    first = _ranked(task, _whole_gallery(task, lambda: [(0, t2v)]), None, both=v2t is t2v)
+    if v2t is None or v2t is t2v:
+        return first
+    other = _ranked(task, _whole_gallery(task, lambda: [(0, v2t)]), None)
+    return replace(other, t2v=first.t2v)
+
+
+def score_matrix(task: Task, blocks: Blocks) -> Matrix:
+    """Returns the (Q, P) scores of every query, duplicates included, with the present videos."""
+    distinct = np.empty((len(task.texts), len(task.video_ids)), np.float32)
+    for start, scores in blocks():
+        distinct[start : start + len(scores)] = scores
+    return distinct[task.query_text]
+
+
+def group_ranks(evaluation: Evaluation) -> dict[str, tuple[NDArray[np.int64], Ranks]]:
+    """Returns each labelled group's queries (indices) and their t2v ranks."""
+    queries = evaluation.task.queries
+    labels = [queries.groups.get(video_id, "") for video_id in queries.video_ids]
+    of_query = np.array(labels)[queries.query_video]
+    found = {}
+    for label in sorted(set(labels) - {""}):
+        chosen = np.flatnonzero(of_query == label)
+        if len(chosen):
+            found[label] = chosen, take(evaluation.ranks.t2v, chosen)
+    return found
+
+
+def take(ranks: Ranks, chosen: NDArray[np.integer]) -> Ranks:
+    """Returns the ranks of some of the queries."""
+    correct = None if ranks.correct is None else ranks.correct[chosen]
+    return Ranks(ranks.better[chosen], ranks.tied[chosen], ranks.num_candidates, correct)
+
+
+def _rivals(queries: QuerySet) -> NDArray[np.int64]:
+    place = {video_id: v for v, video_id in enumerate(queries.video_ids)}
+    rivals = [place.get(queries.rivals.get(video_id, ""), -1) for video_id in queries.video_ids]
+    return np.array(rivals, np.int64)
+
+
+def _whole_gallery(task: Task, blocks: Blocks) -> Blocks:
+    """Returns the blocks with a column of -inf, a recorded miss, for every absent video."""
+    if task.coverage.present.all():
+        return blocks
+
+    def widened() -> Iterator[tuple[int, Scores]]:
+        for start, scores in blocks():
+            wide = np.full((len(scores), len(task.coverage.present)), -np.inf, scores.dtype)
+            wide[:, task.columns] = scores
+            yield start, wide
+
+    return widened

@@ -1,0 +1,97 @@
+"""Re-ranking: a cheap head orders everything, a costly one reorders the head of each list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vtr.errors import ConfigError
+from vtr.evaluate.ranks import Scores
+
+PairScores = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.floating]]
+
+
+@dataclass(frozen=True)
+class Reranked:
+    """Scores of both directions; each may only be ranked along its own axis.
+
+    Args:
+        t2v: (T, V) to be ranked along rows.
+        v2t: (T, V) to be ranked along columns.
+        num_pairs: How many pairs the costly head scored.
+    """
+
+    t2v: NDArray[np.float32]
+    v2t: NDArray[np.float32]
+    num_pairs: int
+
+
+def pairs_to_rerank(scores: Scores, k: int) -> NDArray[np.int64]:
+    """Returns (P, 2) the pairs among the best k of a row or of a column, ascending, each once.
+
+    Args:
+        scores: (T, V) of the cheap head.
+        k: At least 1.
+
+    Raises:
+        ConfigError: k below 1.
+    """
+    if k < 1:
+        raise ConfigError(f"--rerank is {k}; it must be 1 or more, such as 50")
+    chosen = _best(scores, k)
+    chosen |= _best(scores.T, k).T
+    return np.argwhere(chosen)
+
+
+def rerank(scores: Scores, k: int, score_pairs: PairScores) -> Reranked:
+    """Reorders the best k of every row, and for v2t of every column, by another head.
+
+    What is not reordered keeps its place below; an item outside the first k can never enter.
+
+    Args:
+        scores: (T, V) of the cheap head.
+        k: How many of each list.
+        score_pairs: (rows (P,), columns (P,)) to (P,) scores of the costly head.
+    """
+    pairs = pairs_to_rerank(scores, k)
+    costly = np.full(scores.shape, -np.inf, np.float32)
+    costly[pairs[:, 0], pairs[:, 1]] = score_pairs(pairs[:, 0], pairs[:, 1])
+    rows = _merged(scores, costly, _best(scores, k))
+    columns = _merged(scores.T, costly.T, _best(scores.T, k)).T
+    return Reranked(rows, np.ascontiguousarray(columns), len(pairs))
+
+
+def _best(scores: Scores, k: int) -> NDArray[np.bool_]:
+    """(R, C) True for exactly min(k, C) best of each row."""
+    width = scores.shape[1]
+    chosen = np.zeros(scores.shape, np.bool_)
+    if k >= width:
+        return ~chosen
+    best = np.argpartition(scores, width - k, axis=1)[:, width - k :]
+    np.put_along_axis(chosen, best, True, axis=1)
+    return chosen
+
+
+def _merged(cheap: Scores, costly: Scores, first: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Costly scores where `first`, shifted above every other score of the row.
+
+    The shift takes place on ranks, not on values: float32 would round scores of another scale.
+    """
+    merged = np.array(cheap, np.float32)
+    for row, marks in enumerate(first):
+        if marks.all():
+            merged[row] = costly[row]
+            continue
+        others = cheap[row][~marks]
+        _, place = np.unique(costly[row][marks], return_inverse=True)
+        merged[row][marks] = _above(float(others.max()), int(place.max()) + 1)[place]
+    return merged
+
+
+def _above(floor: float, count: int) -> NDArray[np.float32]:
+    """`count` ascending distinct float32 values above `floor`."""
+    step = max(1.0, abs(floor)) * 1e-3
+    return (floor + step * np.arange(1, count + 1)).astype(np.float32)

@@ -1,0 +1,399 @@
+"""A result as it lands on the disk: `result.json`, a table per query, TREC files.
+
+Schema 1 is documented in docs/format.md. A reader ignores keys it does not know; a key that is
+there never changes its meaning without another schema number.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vtr.errors import StoreWriteError
+from vtr.evaluate.evaluator import Evaluation, group_ranks, take
+from vtr.evaluate.intervals import Interval, bootstrap, retrieval_intervals
+from vtr.evaluate.metrics import retrieval_metrics
+from vtr.evaluate.observe import pair_accuracy
+from vtr.evaluate.protocol import Protocol
+from vtr.evaluate.ranks import Ranks, RetrievalRanks
+from vtr.features import PackedFrames
+from vtr.files import publish
+
+SCHEMA = 1
+RESULT_FILE = "result.json"
+WORD_BINS = ((1, 10), (11, 20), (21, None))
+NUM_EXAMPLES = 8
+_RANK_EDGES = (1, 2, 3, 4, 6, 11, 21, 51, 101, 501, 1001)
+_SEPARATOR = "|"
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What was evaluated, in the words of the result line.
+
+    Args:
+        title: A short name for tables.
+        head: Label of the head.
+        text: Mode of the text tower.
+        sampler: Label of the frame selection.
+        backbone: Id of the dual encoder.
+        fingerprint: Of the feature store.
+        zero_shot: Nothing was trained.
+        run: Folder of the run, or None.
+        selection: How the run's epoch was chosen; "none" where nothing was trained.
+        seed: Of the run, or of the bootstrap alone.
+        trained_on_test: How many videos of the gallery the run was trained on; None: not known.
+        rerank: Candidates per query that the head re-ranked, or None.
+        device: Where it was computed.
+        frames_per_video: Mean number of frames.
+    """
+
+    title: str
+    head: str
+    text: str
+    sampler: str
+    backbone: str
+    fingerprint: str
+    zero_shot: bool
+    run: str | None = None
+    selection: str = "none"
+    seed: int = 0
+    trained_on_test: int | None = 0
+    rerank: int | None = None
+    device: str = "cpu"
+    frames_per_video: float = 0.0
+
+
+def build_result(
+    evaluation: Evaluation,
+    protocol: Protocol,
+    setup: Setup,
+    *,
+    packed: PackedFrames,
+    paths: Mapping[str, Path] | None = None,
+) -> dict[str, Any]:
+    """Returns the document of schema 1.
+
+    Args:
+        evaluation: The numbers.
+        protocol: Its declaration.
+        setup: What was evaluated.
+        packed: The frames, for the time stamps of the examples.
+        paths: Video id to its file, for the examples' pictures.
+    """
+    task = evaluation.task
+    examples = _examples(evaluation, packed)
+    shown = {hit["video"] for kind in examples.values() for e in kind for hit in e["retrieved"]}
+    shown |= {e["video"] for kind in examples.values() for e in kind}
+    return {
+        "schema": SCHEMA,
+        "kind": "vtr-result",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "vtr": _version("vtr"),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: _version(name) for name in ("numpy", "torch", "transformers", "av")},
+        },
+        "protocol": {
+            "name": protocol.name,
+            "dataset": protocol.dataset,
+            "part": task.queries.part,
+            "digest": task.queries.digest,
+            "published": not task.queries.problems,
+            "problems": list(task.queries.problems),
+            "num_videos": len(task.queries.video_ids),
+            "num_queries": len(task.queries.texts),
+            "captions": protocol.captions,
+            "source": protocol.source,
+        },
+        "coverage": {
+            "present": len(task.video_ids),
+            "videos": len(task.video_ids) + len(task.coverage.absent),
+            "policy": task.coverage.policy,
+            "absent": [{"id": i, "reason": reason} for i, reason in task.coverage.absent],
+        },
+        "setup": asdict(setup),
+        "metrics": numbers(evaluation.ranks, evaluation.ks, seed=setup.seed),
+        "postprocessed": {
+            name: {
+                "transductive": name == "dual-softmax",
+                "metrics": numbers(ranks, evaluation.ks, seed=setup.seed),
+            }
+            for name, ranks in evaluation.postprocessed.items()
+        },
+        "groups": _groups(evaluation, setup.seed),
+        "pairs": _pairs(evaluation),
+        "breakdowns": _breakdowns(evaluation, setup.seed),
+        "similarity": _similarity(evaluation),
+        "rank_histogram": _rank_histogram(evaluation.ranks.t2v),
+        "examples": examples,
+        "videos": {"paths": {i: str(p) for i, p in (paths or {}).items() if i in shown}},
+        "files": {"per_query": "per_query.csv", "per_video": "per_video.csv"},
+    }
+
+
+def numbers(
+    ranks: RetrievalRanks, ks: Sequence[int], *, seed: int
+) -> dict[str, dict[str, float | int]]:
+    """Returns every number with its interval, its bounds under ties and N."""
+    metrics = retrieval_metrics(ranks, ks)
+    intervals = retrieval_intervals(ranks, ks, seed=seed)
+    return {
+        key: {
+            "value": value,
+            "low": intervals[key][0],
+            "high": intervals[key][1],
+            "optimistic": metrics.optimistic[key],
+            "pessimistic": metrics.pessimistic[key],
+            "n": metrics.num_queries[key.partition("/")[0]],
+        }
+        for key, value in metrics.expected.items()
+    }
+
+
+def _part(evaluation: Evaluation, chosen: NDArray[np.int64], seed: int) -> dict[str, Any]:
+    """The t2v numbers of some of the queries, among all videos."""
+    ranks = take(evaluation.ranks.t2v, chosen)
+    owners = evaluation.task.queries.query_video[chosen]
+    clusters = owners if len(np.unique(owners)) < len(owners) else None
+    intervals = bootstrap(ranks, evaluation.ks, seed=seed, clusters=clusters)
+    values = retrieval_metrics({"t2v": ranks}, evaluation.ks).expected
+    return {
+        "n": len(chosen),
+        "metrics": {
+            key: _entry(value, intervals[key.partition("/")[2]]) for key, value in values.items()
+        },
+    }
+
+
+def _entry(value: float, interval: Interval) -> dict[str, float]:
+    return {"value": value, "low": interval[0], "high": interval[1]}
+
+
+def _groups(evaluation: Evaluation, seed: int) -> dict[str, Any]:
+    return {
+        name: _part(evaluation, chosen, seed)
+        for name, (chosen, _) in group_ranks(evaluation).items()
+    }
+
+
+def _pairs(evaluation: Evaluation) -> dict[str, Any]:
+    """Within pairs that only the order of their frames tells apart: whose score is higher."""
+    accuracy = pair_accuracy(evaluation.sights)
+    chosen = np.flatnonzero(np.isfinite(accuracy))
+    if not len(chosen):
+        return {}
+    queries = evaluation.task.queries
+    place = {video_id: v for v, video_id in enumerate(queries.video_ids)}
+    pair = np.array([min(v, place.get(queries.rivals.get(i, ""), v)) for i, v in place.items()])
+    units = np.unique(pair[queries.query_video[chosen]], return_inverse=True)[1]
+    sums, sizes = np.bincount(units, weights=accuracy[chosen]), np.bincount(units)
+    draws = np.random.default_rng(0).integers(0, len(sums), (2000, len(sums)))
+    low, high = np.quantile(sums[draws].sum(1) / sizes[draws].sum(1), (0.025, 0.975))
+    return {
+        "order": {
+            "n": len(chosen),
+            "pairs": len(sums),
+            "accuracy": 100 * float(accuracy[chosen].mean()),
+            "low": 100 * float(low),
+            "high": 100 * float(high),
+        }
+    }
+
+
+def _breakdowns(evaluation: Evaluation, seed: int) -> dict[str, Any]:
+    queries = evaluation.task.queries
+    found: dict[str, Any] = {}
+    words = np.array([len(text.split()) for text in queries.texts])
+    bins = []
+    for low, high in WORD_BINS:
+        chosen = np.flatnonzero((words >= low) & (words <= (high or words.max())))
+        if len(chosen):
+            name = f"{low}-{high}" if high else f"{low}+"
+            bins.append({"name": name, **_part(evaluation, chosen, seed)})
+    found["query_words"] = bins
+    labels = np.array([queries.categories.get(i, "") for i in queries.video_ids])
+    of_query = labels[queries.query_video]
+    if queries.categories:
+        found["category"] = [
+            {"name": str(name), **_part(evaluation, np.flatnonzero(of_query == name), seed)}
+            for name in np.unique(of_query)
+            if name
+        ]
+    return found
+
+
+def _similarity(evaluation: Evaluation) -> dict[str, Any]:
+    sights = evaluation.sights
+    own = sights.own[np.isfinite(sights.own)]
+    return {
+        "edges": sights.edges.tolist(),
+        "matching": sights.matching.tolist(),
+        "other": sights.other.tolist(),
+        "matching_mean": float(own.mean()) if len(own) else None,
+        "other_mean": None if np.isnan(sights.other_mean) else sights.other_mean,
+    }
+
+
+def _rank_histogram(ranks: Ranks) -> dict[str, Any]:
+    edges = [edge for edge in _RANK_EDGES if edge <= ranks.num_candidates]
+    edges.append(ranks.num_candidates + 1)
+    counts = np.histogram(ranks.expected, np.array(edges, np.float64))[0]
+    return {"edges": edges, "counts": counts.tolist()}
+
+
+def _examples(evaluation: Evaluation, packed: PackedFrames) -> dict[str, list[dict[str, Any]]]:
+    """Some of the surest hits and of the worst failures, one per video."""
+    ranks, sights, queries = evaluation.ranks.t2v, evaluation.sights, evaluation.task.queries
+    best_other = np.where(
+        sights.top[evaluation.task.query_text, 0] == queries.query_video,
+        sights.top_scores[evaluation.task.query_text, min(1, sights.top.shape[1] - 1)],
+        sights.top_scores[evaluation.task.query_text, 0],
+    )
+    margin = sights.own - best_other
+    seen = np.isfinite(sights.own)
+    hits = np.flatnonzero(seen & (ranks.better == 0) & (ranks.tied == 1))
+    failures = np.flatnonzero(seen & (ranks.better > 0))
+    return {
+        "success": [
+            _example(evaluation, packed, q)
+            for q in _one_per_video(hits[np.argsort(-margin[hits], kind="stable")], evaluation)
+        ],
+        "failure": [
+            _example(evaluation, packed, q)
+            for q in _one_per_video(
+                failures[np.argsort(-ranks.better[failures], kind="stable")], evaluation
+            )
+        ],
+    }
+
+
+def _one_per_video(ordered: NDArray[np.int64], evaluation: Evaluation) -> list[int]:
+    taken: dict[int, int] = {}
+    for query in ordered.tolist():
+        taken.setdefault(int(evaluation.task.queries.query_video[query]), query)
+        if len(taken) == NUM_EXAMPLES:
+            break
+    return list(taken.values())
+
+
+def _example(evaluation: Evaluation, packed: PackedFrames, query: int) -> dict[str, Any]:
+    queries, sights = evaluation.task.queries, evaluation.sights
+    place = {video_id: v for v, video_id in enumerate(packed.ids)}
+    row = evaluation.task.query_text[query]
+    own = queries.video_ids[queries.query_video[query]]
+
+    def hit(video_id: str, score: float) -> dict[str, Any]:
+        v = place.get(video_id)
+        rows = slice(0, 0) if v is None else slice(packed.offsets[v], packed.offsets[v + 1])
+        return {
+            "video": video_id,
+            "score": score,
+            "correct": video_id == own,
+            "pts_seconds": packed.pts_seconds[rows].round(3).tolist(),
+        }
+
+    retrieved = [
+        hit(queries.video_ids[v], float(score))
+        for v, score in zip(sights.top[row], sights.top_scores[row], strict=True)
+        if np.isfinite(score)
+    ]
+    return {
+        "query_id": queries.text_ids[query],
+        "text": queries.texts[query],
+        "video": own,
+        "rank": float(evaluation.ranks.t2v.expected[query]),
+        "own": hit(own, float(sights.own[query])),
+        "retrieved": retrieved,
+    }
+
+
+def write_result(folder: Path, document: Mapping[str, Any], evaluation: Evaluation) -> Path:
+    """Writes `result.json` and the tables per query and per video; returns the path of the first.
+
+    Raises:
+        StoreWriteError: The file system refused.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreWriteError(
+            f"cannot make the folder {folder}: {error.strerror or error}. Choose another with --out"
+        ) from None
+    publish(folder / "per_query.csv", _per_query(evaluation))
+    publish(folder / "per_video.csv", _per_video(evaluation))
+    path = folder / RESULT_FILE
+    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
+    publish(path, text.encode("utf-8", "backslashreplace"))
+    return path
+
+
+def _per_query(evaluation: Evaluation) -> bytes:
+    queries, sights, ranks = evaluation.task.queries, evaluation.sights, evaluation.ranks.t2v
+    header = ["query_id", "video_id", "words", "category", "group", "better", "tied", "rank"]
+    rows = []
+    for q, video in enumerate(queries.query_video.tolist()):
+        video_id, row = queries.video_ids[video], evaluation.task.query_text[q]
+        rows.append(
+            [
+                queries.text_ids[q],
+                video_id,
+                len(queries.texts[q].split()),
+                queries.categories.get(video_id, ""),
+                queries.groups.get(video_id, ""),
+                int(ranks.better[q]),
+                int(ranks.tied[q]),
+                float(ranks.expected[q]),
+                _SEPARATOR.join(queries.video_ids[v] for v in sights.top[row]),
+                _SEPARATOR.join(f"{score:.6g}" for score in sights.top_scores[row]),
+                f"{sights.own[q]:.6g}",
+                queries.texts[q],
+            ]
+        )
+    return _table([*header, "top_ids", "top_scores", "own_score", "text"], rows)
+
+
+def _per_video(evaluation: Evaluation) -> bytes:
+    queries, ranks = evaluation.task.queries, evaluation.ranks
+    assert ranks.videos is not None
+    assert ranks.v2t is not None
+    assert ranks.v2t_groups is not None
+    header = ["video_id", "better", "tied", "correct", "group_better", "group_tied"]
+    rows = [
+        [
+            queries.video_ids[video],
+            int(ranks.v2t.better[n]),
+            int(ranks.v2t.tied[n]),
+            int(ranks.v2t.num_correct[n]),
+            int(ranks.v2t_groups.better[n]),
+            int(ranks.v2t_groups.tied[n]),
+        ]
+        for n, video in enumerate(ranks.videos.tolist())
+    ]
+    return _table(header, rows)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue().encode("utf-8", "backslashreplace")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,270 @@
+"""What pooling and the number of frames buy: every pooling rule on cached frames, no training.
+
+The rules, for unit texts t and unit frames f_1..f_n of a video (x_k before normalising):
+
+- mean        normalise(mean_k f_k) . t                       meanP of CLIP4Clip @508ffa3
+- maxP        normalise(max_k f_k, per dimension) . t         maxP of CLIP_video @91bcaf6
+- max-sim     max_k f_k . t                                   the best single frame
+- top-k       mean of the k largest f_k . t
+- attention   normalise(sum_k a_k x_k) . t, a = softmax_k(f_k . t / tau)
+              query scoring (Bain et al. 2022, arXiv 2205.08508), tau 0.1
+
+each for 1, 2, 4, ... frames, taken from the middle of equal parts of the cached ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vtr.errors import ConfigError, UnknownNameError
+from vtr.evaluate.evaluator import Task, evaluate
+from vtr.evaluate.intervals import retrieval_intervals
+from vtr.evaluate.metrics import retrieval_metrics
+from vtr.evaluate.ranks import Blocks, RetrievalRanks, Scores
+from vtr.features import PackedFrames
+
+Vectors = NDArray[np.float32]
+RULES = ("mean", "maxP", "max-sim", "top-k", "attention")
+_BLOCK_BYTES = 1 << 26
+
+
+@dataclass(frozen=True)
+class PoolingOptions:
+    """What the rules can be told.
+
+    Args:
+        rules: Which of `RULES` to compare.
+        top: k of "top-k", at least 1; a video with fewer frames uses all.
+        temperature: tau of "attention", above 0.
+    """
+
+    rules: tuple[str, ...] = RULES
+    top: int = 3
+    temperature: float = 0.1
+
+    def __post_init__(self) -> None:
+        for rule in self.rules:
+            if rule not in RULES:
+                raise UnknownNameError("pooling rule", rule, RULES)
+        if self.top < 1 or not self.temperature > 0:
+            raise ConfigError(
+                f"top is {self.top} and temperature {self.temperature}; top must be 1 or more and "
+                "the temperature above 0"
+            )
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """V videos with up to n frames each, ready for all rules.
+
+    Args:
+        frames: (V, n, D) float32 unit frames, zeros where `mask` is False.
+        norms: (V, n) their lengths before normalising.
+        mask: (V, n) bool.
+    """
+
+    frames: Vectors
+    norms: Vectors
+    mask: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+
+def frame_counts(longest: int) -> list[int]:
+    """Returns 1, 2, 4, ... up to the longest video, which is always the last.
+
+    >>> frame_counts(12)
+    [1, 2, 4, 8, 12]
+    """
+    counts = [1]
+    while counts[-1] * 2 < longest:
+        counts.append(counts[-1] * 2)
+    return counts if longest == counts[-1] else [*counts, longest]
+
+
+def thin(num_frames: int, wanted: int) -> NDArray[np.int64]:
+    """Returns which of `num_frames` frames stay: the middles of `wanted` equal parts.
+
+    >>> thin(12, 4).tolist()
+    [1, 4, 7, 10]
+    """
+    count = min(num_frames, wanted)
+    places: NDArray[np.int64] = ((2 * np.arange(count) + 1) * num_frames // (2 * count)).astype(
+        np.int64
+    )
+    return places
+
+
+def gallery(packed: PackedFrames, num_frames: int) -> Gallery:
+    """Returns the videos with at most `num_frames` frames each."""
+    lengths = np.diff(packed.offsets)
+    width = min(num_frames, int(lengths.max()))
+    frames = np.zeros((len(lengths), width, packed.frames.shape[1]), np.float32)
+    mask = np.zeros((len(lengths), width), np.bool_)
+    for v, (start, length) in enumerate(zip(packed.offsets[:-1], lengths, strict=True)):
+        rows = start + thin(int(length), width)
+        frames[v, : len(rows)] = packed.frames[rows]
+        mask[v, : len(rows)] = True
+    norms = np.linalg.norm(frames, axis=2)
+    frames /= np.where(mask, norms, 1)[:, :, None]
+    return Gallery(frames, norms, mask)
+
+
+def rule_blocks(
+    rule: str, texts: Vectors, videos: Gallery, options: PoolingOptions | None = None
+) -> Blocks:
+    """Returns the scores of all texts with all videos under one rule, in blocks of rows.
+
+    Args:
+        rule: One of `RULES`.
+        texts: (T, D) float32, any length but zero.
+        videos: V videos.
+        options: Of the rules.
+
+    Raises:
+        UnknownNameError: No such rule.
+    """
+    texts = unit(texts)
+    options = options or PoolingOptions()
+    if rule in ("mean", "maxP"):
+        pooled = _pooled(rule, videos)
+        width = len(videos)
+        score: Callable[[Vectors], Scores] = lambda rows: rows @ pooled.T  # noqa: E731
+    else:
+        score = _frame_rule(rule, videos, options)
+        width = videos.mask.size * (4 if rule == "attention" else 2)
+    step = max(1, _BLOCK_BYTES // (4 * max(1, width)))
+
+    def blocks() -> Iterator[tuple[int, Scores]]:
+        for start in range(0, len(texts), step):
+            yield start, score(texts[start : start + step])
+
+    return blocks
+
+
+def unit(vectors: Vectors) -> Vectors:
+    """Returns the vectors (..., D) at length 1; zero vectors stay zero."""
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    result: Vectors = (vectors / np.where(length > 0, length, 1)).astype(np.float32)
+    return result
+
+
+def _pooled(rule: str, videos: Gallery) -> Vectors:
+    if rule == "mean":
+        # In double: the same frames in another order must give the same vector.
+        return unit(videos.frames.sum(axis=1, dtype=np.float64).astype(np.float32))
+    lowest = np.where(videos.mask[:, :, None], videos.frames, -np.inf)
+    return unit(lowest.max(axis=1).astype(np.float32))
+
+
+def _frame_rule(rule: str, videos: Gallery, options: PoolingOptions) -> Callable[[Vectors], Scores]:
+    """Returns a function from texts (b, D) to scores (b, V) that looks at every frame."""
+    count, width, size = videos.frames.shape
+    flat = videos.frames.reshape(count * width, size)
+    reduce = _reduction(rule, videos, options)
+
+    def score(texts: Vectors) -> Scores:
+        sims = (texts @ flat.T).reshape(len(texts), count, width)
+        return reduce(sims)
+
+    return score
+
+
+def _reduction(rule: str, videos: Gallery, options: PoolingOptions) -> Callable[[Vectors], Scores]:
+    if rule == "max-sim":
+        return lambda sims: np.where(videos.mask, sims, -np.inf).max(axis=2)
+    if rule == "top-k":
+        return lambda sims: _top_mean(sims, videos.mask, options.top)
+    if rule == "attention":
+        weighted = videos.frames * videos.norms[:, :, None]
+        gram = weighted @ weighted.transpose(0, 2, 1)
+        return lambda sims: _attended(sims, videos, gram, options.temperature)
+    raise UnknownNameError("pooling rule", rule, RULES)
+
+
+def _top_mean(sims: Vectors, mask: NDArray[np.bool_], top: int) -> Scores:
+    best = np.sort(np.where(mask, sims, -np.inf), axis=2)[:, :, ::-1][:, :, :top]
+    valid = np.isfinite(best)
+    total: Scores = np.where(valid, best, 0).sum(axis=2) / valid.sum(axis=2)
+    return total.astype(np.float32)
+
+
+def _attended(sims: Vectors, videos: Gallery, gram: Vectors, temperature: float) -> Scores:
+    """The pooled vector is never made: its length follows from the frames' inner products."""
+    logits = np.where(videos.mask, sims / temperature, -np.inf)
+    weights = np.exp(logits - logits.max(axis=2, keepdims=True))
+    weights /= weights.sum(axis=2, keepdims=True)
+    inner = np.einsum("bvk,bvk,vk->bv", weights, sims, videos.norms)
+    by_video = weights.transpose(1, 0, 2)
+    squared = ((by_video @ gram) * by_video).sum(axis=2).T
+    score: Scores = inner / np.sqrt(np.maximum(squared, np.finfo(np.float32).tiny))
+    return score.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class SimulatedRow:
+    """One rule at one number of frames.
+
+    Args:
+        rule: One of `RULES`.
+        frames: At most so many frames of each video.
+        mean_frames: How many it had on average.
+        metrics: Key such as "t2v/R@1" to value, low and high.
+    """
+
+    rule: str
+    frames: int
+    mean_frames: float
+    metrics: dict[str, dict[str, float]]
+
+
+def simulate(
+    task: Task,
+    texts: Vectors,
+    packed: PackedFrames,
+    *,
+    options: PoolingOptions | None = None,
+    seed: int = 0,
+    tell: Callable[[int, int], None] | None = None,
+) -> list[SimulatedRow]:
+    """Evaluates every rule at every number of frames.
+
+    Args:
+        task: What is asked of which videos.
+        texts: (T, D) of `task.texts`.
+        packed: The frames of `task.video_ids`.
+        options: Which rules, and their settings.
+        seed: Of the bootstrap.
+        tell: Called with (done, total) after each combination.
+    """
+    options = options or PoolingOptions()
+    longest = int(np.diff(packed.offsets).max())
+    counts = frame_counts(longest)
+    rows: list[SimulatedRow] = []
+    for frames in counts:
+        videos = gallery(packed, frames)
+        for rule in options.rules:
+            blocks = rule_blocks(rule, texts, videos, options)
+            ranks = evaluate(task, blocks).ranks
+            rows.append(
+                SimulatedRow(
+                    rule, frames, float(videos.mask.sum() / len(videos)), _short(ranks, seed)
+                )
+            )
+            if tell is not None:
+                tell(len(rows), len(counts) * len(options.rules))
+    return rows
+
+
+def _short(ranks: RetrievalRanks, seed: int) -> dict[str, dict[str, float]]:
+    values = retrieval_metrics(ranks).expected
+    intervals = retrieval_intervals(ranks, seed=seed)
+    return {
+        key: {"value": values[key], "low": intervals[key][0], "high": intervals[key][1]}
+        for key in values
+    }
