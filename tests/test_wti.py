@@ -1,0 +1,271 @@
+"""wti against its formula in float64 loops: scores, both maskings, the decorrelation term."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vtr.errors import ConfigError
+from vtr.train.headlist import build_head, parse_head
+from vtr.train.heads import _chunks, seqTransf
+from vtr.train.heads.base import Head, TextBatch, VideoBatch, select_code
+from vtr.train.heads.wti import Options, build
+
+DIM = 16
+LENGTHS = (5, 1, 3, 4)
+WORDS = (3, 6, 2, 4)
+
+Floats = NDArray[np.float64]
+
+
+def batches(*, shift: float = 0.0, extra: int = 0) -> tuple[TextBatch, VideoBatch]:
+    """Four texts and videos; `shift` moves them to opposite sides, so that cosines are negative."""
+    generator = torch.Generator().manual_seed(1)
+    frames = torch.randn(4, max(LENGTHS) + extra, DIM, generator=generator) - shift
+    mask = torch.arange(max(LENGTHS) + extra) < torch.tensor(LENGTHS)[:, None]
+    generator = torch.Generator().manual_seed(2)
+    tokens = torch.randn(4, max(WORDS), DIM, generator=generator) + shift
+    words = torch.arange(max(WORDS)) < torch.tensor(WORDS)[:, None]
+    pooled = tokens[torch.arange(4), torch.tensor(WORDS) - 1]
+    return (
+        TextBatch(pooled, tokens.masked_fill(~words[..., None], torch.nan), words),
+        VideoBatch(frames.masked_fill(~mask[..., None], torch.nan), mask),
+    )
+
+
+def trained(text: str = "wti") -> Head:
+    head = build_head(parse_head(text), dim=DIM, clip=None, seed=0)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter += 0.5 * torch.randn(parameter.shape, generator=generator)
+    return head
+
+
+def unpacked(texts: TextBatch, videos: VideoBatch) -> tuple[list[Floats], list[Floats]]:
+    assert texts.tokens is not None
+    words = [texts.tokens[n, :count].double().numpy() for n, count in enumerate(WORDS)]
+    frames = [videos.frames[v, :count].double().numpy() for v, count in enumerate(LENGTHS)]
+    return words, frames
+
+
+def unit(rows: Floats) -> Floats:
+    return np.stack([row / np.linalg.norm(row) for row in rows])
+
+
+def plain_shares(head: Head | None, name: str, rows: Floats) -> Floats:
+    if head is None:
+        return np.full(len(rows), 1 / len(rows))
+    p = {k: value.double().numpy() for k, value in head.state_dict().items()}
+    logits = []
+    for row in rows:
+        hidden = np.maximum(p[f"{name}.0.weight"] @ row + p[f"{name}.0.bias"], 0)
+        logits.append((p[f"{name}.2.weight"] @ hidden + p[f"{name}.2.bias"])[0])
+    shares = np.exp(np.array(logits) - max(logits))
+    return shares / shares.sum()
+
+
+def plain_scores(head: Head | None, texts: TextBatch, videos: VideoBatch) -> Floats:
+    """The formula, one pair at a time; uniform shares where `head` is None."""
+    words, frames = unpacked(texts, videos)
+    scores = np.zeros((len(words), len(frames)))
+    for n, h in enumerate(words):
+        p = plain_shares(head, "text_weight_fc", h)
+        for v, x in enumerate(frames):
+            q = plain_shares(head, "video_weight_fc", x)
+            cosines = unit(h) @ unit(x).T
+            of_words = sum(p[w] * max(cosines[w]) for w in range(len(h)))
+            of_frames = sum(q[f] * max(cosines[:, f]) for f in range(len(x)))
+            scores[n, v] = (of_words + of_frames) / 2
+    return scores
+
+
+def close(got: Tensor, expected: Any, *, atol: float = 1e-5) -> None:
+    np.testing.assert_allclose(got.detach().numpy(), expected, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("shift", [0.0, 3.0])
+def test_scores_equal_plain_loops(shift: float) -> None:
+    head, (texts, videos) = trained(), batches(shift=shift)
+    expected = plain_scores(head, texts, videos)
+    close(head.similarity(texts, videos), expected)
+    with torch.no_grad():
+        close(head.similarity(texts, videos), expected)
+    assert (expected < 0).all() == (shift > 0)
+
+
+def test_untrained_weighs_all_tokens_alike() -> None:
+    head, (texts, videos) = build(DIM, Options()), batches()
+    close(head.similarity(texts, videos), plain_scores(None, texts, videos))
+
+
+def test_untrained_with_one_word_and_one_frame_is_their_cosine() -> None:
+    generator = torch.Generator().manual_seed(4)
+    tokens = torch.randn(3, 1, DIM, generator=generator)
+    frames = torch.randn(2, 1, DIM, generator=generator)
+    texts = TextBatch(tokens[:, 0], tokens, torch.ones(3, 1, dtype=torch.bool))
+    got = build(DIM, Options()).similarity(
+        texts, VideoBatch(frames, torch.ones(2, 1, dtype=torch.bool))
+    )
+    expected = torch.cosine_similarity(tokens, frames[:, 0][None], dim=-1)
+    close(got, expected)
+
+
+def test_zero_masking_lets_padding_win_as_in_the_reference() -> None:
+    head, (texts, videos) = trained("wti:masking=zero"), batches(shift=3.0)
+    words, frames = unpacked(texts, videos)
+    expected = np.zeros((4, 4))
+    for n, h in enumerate(words):
+        p = plain_shares(head, "text_weight_fc", h)
+        for v, x in enumerate(frames):
+            q = plain_shares(head, "video_weight_fc", x)
+            cosines = np.zeros((max(WORDS), max(LENGTHS)))
+            cosines[: len(h), : len(x)] = unit(h) @ unit(x).T
+            expected[n, v] = (
+                p @ cosines[: len(h)].max(axis=1) + q @ cosines[:, : len(x)].max(axis=0)
+            ) / 2
+    with torch.no_grad():
+        close(head.similarity(texts, videos), expected)
+        change = (
+            head.similarity(texts, batches(shift=3.0, extra=1)[1])[:, 0].numpy() - expected[:, 0]
+        )
+    assert np.abs(change).max() > 0.1, "the longest video now has padding, too"
+
+
+def test_zero_masking_is_the_same_where_nothing_is_padded() -> None:
+    texts, videos = batches()
+    assert texts.tokens is not None
+    assert texts.token_mask is not None
+    full = TextBatch(texts.pooled[1:2], texts.tokens[1:2], texts.token_mask[1:2])
+    whole = VideoBatch(videos.frames[:1], videos.mask[:1])
+    scores = [trained(text).similarity(full, whole).item() for text in ("wti", "wti:masking=zero")]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-6)
+
+
+@pytest.mark.parametrize("elements", [1, 100, 500])
+@pytest.mark.parametrize("masking", ["inf", "zero"])
+def test_chunks_change_nothing(
+    elements: int, masking: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head, (texts, videos) = trained(f"wti:masking={masking}"), batches()
+    with torch.no_grad():
+        texts_code, videos_code = head.encode_texts(texts), head.encode_videos(videos)
+        rows = torch.tensor([3, 1, 0, 2, 2, 1])
+        code = select_code(texts_code, rows)
+        expected = head.score(code, videos_code)
+        monkeypatch.setattr(_chunks, "_ELEMENTS_AT_ONCE", elements)
+        close(head.score(code, videos_code), expected)
+        close(head.score(texts_code, videos_code)[rows], expected)
+
+
+def test_chunked_scores_have_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    head, (texts, videos) = trained(), batches()
+    found = []
+    for elements in (1 << 23, 60):
+        monkeypatch.setattr(_chunks, "_ELEMENTS_AT_ONCE", elements)
+        head.zero_grad()
+        head.similarity(texts, videos).square().sum().backward()
+        found.append([p.grad.clone() for p in head.parameters() if p.grad is not None])
+    assert len(found[0]) == 8
+    for one, two in zip(*found, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
+
+
+def test_layers_in_front_are_those_of_seqtransf() -> None:
+    head = trained("wti:layers=2:heads=2")
+    other = seqTransf.build(DIM, seqTransf.Options(layers=2, heads=2)).eval()
+    state = head.state_dict()
+    other.load_state_dict({name: state[name] for name in other.state_dict()})
+    assert isinstance(other, seqTransf.TransformerPooling)
+    _, videos = batches()
+    frames = torch.where(videos.mask[..., None], videos.frames, 0.0)
+    table = other.frame_position_embeddings.weight[: frames.shape[1]]
+    told = frames + other.transformerClip(frames + table, videos.mask)
+    got = head.encode_videos(videos)[0]
+    expected = torch.nn.functional.normalize(told, dim=-1) * videos.mask[..., None]
+    close(got, expected.detach())
+    assert head.info.needs_order
+
+
+def plain_decorrelation(tokens: list[Floats], matched: list[Floats], shares: list[Floats]) -> float:
+    """Sum over channels of (weighted correlation - 1)^2, with loops."""
+    one, two = np.concatenate(tokens), np.concatenate(matched)
+    weights = np.concatenate(shares) / len(shares)
+    total = 0.0
+    for a, b in zip(one.T, two.T, strict=True):
+        a, b = a - weights @ a, b - weights @ b
+        correlation = weights @ (a * b) / np.sqrt((weights @ a**2) * (weights @ b**2))
+        total += (correlation - 1) ** 2
+    return total
+
+
+def test_the_decorrelation_term_equals_plain_loops() -> None:
+    head, (texts, videos) = trained("wti:cdcr=0.5:cdcr_alpha=0.2"), batches()
+    words, frames = map(list, unpacked(texts, videos))
+    p = [plain_shares(head, "text_weight_fc", h) for h in words]
+    q = [plain_shares(head, "video_weight_fc", x) for x in frames]
+    words, frames = [unit(h) for h in words], [unit(x) for x in frames]
+    best_frames = [x[(h @ x.T).argmax(axis=1)] for h, x in zip(words, frames, strict=True)]
+    best_words = [h[(h @ x.T).argmax(axis=0)] for h, x in zip(words, frames, strict=True)]
+    expected = plain_decorrelation(words, best_frames, p) + plain_decorrelation(
+        frames, best_words, q
+    )
+    got = head.regulariser(head.encode_texts(texts), head.encode_videos(videos))
+    assert got is not None
+    assert got.item() == pytest.approx(0.5 * 0.2 * expected / 2, rel=1e-4)
+    got.backward()
+    gradients = [p.grad for p in head.parameters()]
+    assert all(g is not None and bool(g.isfinite().all()) for g in gradients)
+
+
+def test_matching_tokens_that_agree_have_no_decorrelation_term() -> None:
+    generator = torch.Generator().manual_seed(5)
+    tokens = torch.randn(4, 3, DIM, generator=generator)
+    mask = torch.ones(4, 3, dtype=torch.bool)
+    head = build(DIM, Options())
+    codes = (
+        head.encode_texts(TextBatch(tokens[:, 0], tokens, mask)),
+        head.encode_videos(VideoBatch(tokens, mask)),
+    )
+    agreed = head.regulariser(*codes)
+    other = head.regulariser(codes[0], select_code(codes[1], torch.tensor([1, 2, 3, 0])))
+    assert agreed is not None
+    assert other is not None
+    assert agreed.item() == pytest.approx(0, abs=1e-9)
+    assert other.item() > 1e-4
+
+
+@pytest.mark.parametrize("option", ["cdcr=0", "cdcr_alpha=0"])
+def test_the_decorrelation_term_can_be_left_out(option: str) -> None:
+    head, (texts, videos) = trained(f"wti:{option}"), batches()
+    assert head.regulariser(head.encode_texts(texts), head.encode_videos(videos)) is None
+
+
+def test_parameter_counts() -> None:
+    with torch.device("meta"):
+        counts = [
+            sum(p.numel() for p in build(512, parse_head(text).resolve()).parameters())
+            for text in ("wti", "wti:preset=drl")
+        ]
+    assert counts == [526_338, 526_338 + 12_648_960]
+
+
+@pytest.mark.parametrize(
+    ("option", "allowed"),
+    [
+        ("masking=none", "inf, zero"),
+        ("layers=-1", r"0 \(none\) to 48"),
+        ("heads=-1", "a divisor of D"),
+        ("positions=0", "1 to 4096"),
+        ("cdcr=-1", r"0 \(off\) or more"),
+        ("cdcr_alpha=-1", r"0 \(off\) or more"),
+    ],
+)
+def test_options_out_of_range(option: str, allowed: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{option}(\.0)? is out of range; allowed: {allowed}"):
+        parse_head(f"wti:{option}")

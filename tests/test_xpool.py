@@ -1,0 +1,182 @@
+"""xpool against its formula in float64 loops; what the untrained head is; chunks change nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vtr.errors import ConfigError
+from vtr.train.headlist import build_head, parse_head
+from vtr.train.heads import _chunks, meanP
+from vtr.train.heads.base import TextBatch, VideoBatch
+from vtr.train.heads.xpool import Options, XPool, build
+
+DIM = 24
+LENGTHS = (5, 1, 3, 4)
+
+
+def batches(*, seed: int = 1, num_texts: int = 3) -> tuple[TextBatch, VideoBatch]:
+    generator = torch.Generator().manual_seed(seed)
+    frames = 2 * torch.randn(len(LENGTHS), max(LENGTHS), DIM, generator=generator)
+    mask = torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]
+    texts = TextBatch(2 * torch.randn(num_texts, DIM, generator=generator))
+    return texts, VideoBatch(frames.masked_fill(~mask[..., None], torch.nan), mask)
+
+
+def trained(*, dropout: float = 0.0) -> XPool:
+    """A head whose every parameter is far from its first value."""
+    head = build(DIM, Options(dropout=dropout)).eval()
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
+    assert isinstance(head, XPool)
+    return head
+
+
+def plain_scores(head: XPool, texts: TextBatch, videos: VideoBatch) -> NDArray[Any]:
+    """The formula, one pair at a time, in float64."""
+    p = {name: value.double().numpy() for name, value in head.state_dict().items()}
+
+    def norm(x: Any, name: str) -> Any:
+        scaled = (x - x.mean()) / np.sqrt(x.var() + 1e-5)
+        return scaled * p[f"{name}.weight"] + p[f"{name}.bias"]
+
+    def linear(x: Any, name: str) -> Any:
+        return p[f"{name}.weight"] @ x + p[f"{name}.bias"]
+
+    rows = np.zeros((len(texts), len(videos)))
+    for n, text in enumerate(texts.pooled.double().numpy()):
+        query = linear(norm(text, "layer_norm1"), "cross_attn.q_proj")
+        for v in range(len(videos)):
+            count = int(videos.mask[v].sum())
+            frames = [norm(x, "layer_norm1") for x in videos.frames[v, :count].double().numpy()]
+            logits = [query @ linear(x, "cross_attn.k_proj") / np.sqrt(len(query)) for x in frames]
+            shares = np.exp(logits - np.max(logits))
+            shares /= shares.sum()
+            gathered = sum(
+                share * linear(x, "cross_attn.v_proj")
+                for share, x in zip(shares, frames, strict=True)
+            )
+            o = norm(linear(gathered, "cross_attn.out_proj"), "layer_norm2")
+            o = norm(o + linear(o, "linear_proj"), "layer_norm3")
+            rows[n, v] = text @ o / np.linalg.norm(text) / np.linalg.norm(o)
+    return rows
+
+
+def close(got: Tensor, expected: Any, *, atol: float = 1e-5) -> None:
+    np.testing.assert_allclose(got.detach().numpy(), expected, rtol=0, atol=atol)
+
+
+def test_scores_equal_plain_loops() -> None:
+    head, (texts, videos) = trained(), batches()
+    with torch.no_grad():
+        close(head.similarity(texts, videos), plain_scores(head, texts, videos))
+
+
+def test_the_vectors_of_training_give_the_same() -> None:
+    head, (texts, videos) = trained(), batches()
+    codes = head.encode_texts(texts), head.encode_videos(videos)
+    close(head.score_by_vectors(*codes), head.score(*codes).detach())
+
+
+def test_both_forms_have_the_same_gradients() -> None:
+    head, (texts, videos) = trained(), batches()
+    weights = torch.randn(3, 4, generator=torch.Generator().manual_seed(3))
+    found = []
+    for form in (head.score, head.score_by_vectors):
+        head.zero_grad()
+        codes = head.encode_texts(texts), head.encode_videos(videos)
+        (weights * form(*codes)).sum().backward()
+        found.append({name: p.grad for name, p in head.named_parameters()})
+    for name, gradient in found[0].items():
+        assert gradient is not None
+        torch.testing.assert_close(gradient, found[1][name], rtol=1e-3, atol=1e-4)
+    assert any(float(gradient.abs().max()) > 0.1 for gradient in found[0].values())
+
+
+def test_dropout_acts_in_training_alone() -> None:
+    head, (texts, videos) = trained(dropout=0.5), batches()
+    plain = plain_scores(head, texts, videos)
+    with torch.no_grad():
+        close(head.similarity(texts, videos), plain)
+        head.train()
+        torch.manual_seed(0)
+        assert float((head.similarity(texts, videos) - torch.tensor(plain)).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("elements", [1, 30, 200, 1000])
+def test_chunks_change_nothing(elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    head, (texts, videos) = trained(), batches(num_texts=7)
+    blocks = []
+    score = head._score_chunk
+
+    def watched(texts: Any, videos: Any) -> Tensor:
+        blocks.append(len(texts[0]) * len(videos[0]))
+        return score(texts, videos)
+
+    monkeypatch.setattr(_chunks, "_ELEMENTS_AT_ONCE", elements)
+    monkeypatch.setattr(head, "_score_chunk", watched)
+    with torch.no_grad():
+        close(head.similarity(texts, videos), plain_scores(head, texts, videos))
+    assert sum(blocks) == 7 * len(LENGTHS)
+    assert max(blocks) <= max(elements // 24, 1)
+
+
+def test_untrained_weighs_frames_by_their_likeness_to_the_text() -> None:
+    """Identity matrices leave a text-weighted mean of standardised frames."""
+    texts, videos = batches()
+    frames = torch.where(videos.mask[..., None], videos.frames, 0.0)
+
+    def standardised(x: Tensor) -> Tensor:
+        return torch.nn.functional.layer_norm(x, (DIM,))
+
+    logits = torch.einsum("nd,vkd->nvk", standardised(texts.pooled), standardised(frames))
+    shares = (logits / DIM**0.5).masked_fill(~videos.mask, -torch.inf).softmax(-1)
+    pooled = torch.einsum("nvk,vkd->nvd", shares, standardised(frames))
+    expected = torch.cosine_similarity(texts.pooled[:, None], pooled, dim=-1)
+    head = build_head(parse_head("xpool"), dim=DIM, clip=None, seed=0)
+    with torch.no_grad():
+        close(head.similarity(texts, videos), expected, atol=1e-4)
+
+
+def test_untrained_finds_at_least_as_many_as_the_mean() -> None:
+    """Half of each video's frames show its caption, half something else."""
+    generator = torch.Generator().manual_seed(4)
+    texts = torch.randn(200, 64, generator=generator)
+    own = texts[:, None] + 3 * torch.randn(200, 3, 64, generator=generator)
+    frames = torch.cat([own, 6 * torch.randn(200, 3, 64, generator=generator)], dim=1)
+    videos = VideoBatch(frames, torch.ones(200, 6, dtype=torch.bool))
+
+    def recall(head: Any) -> float:
+        with torch.no_grad():
+            best = head.eval().similarity(TextBatch(texts), videos).argmax(dim=1)
+        return float((best == torch.arange(200)).float().mean())
+
+    of_mean = recall(meanP.build(64, meanP.Options()))
+    assert 0.3 < of_mean < 0.95
+    assert recall(build(64, Options())) >= of_mean
+
+
+def test_parameters_are_those_of_the_reference() -> None:
+    with torch.device("meta"):
+        head = build(512, Options())
+    assert sum(parameter.numel() for parameter in head.parameters()) == 1_316_352
+    assert {name.partition(".")[0] for name in head.state_dict()} == {
+        "cross_attn",
+        "layer_norm1",
+        "layer_norm2",
+        "layer_norm3",
+        "linear_proj",
+    }
+
+
+@pytest.mark.parametrize("value", ["1", "-0.1"])
+def test_dropout_out_of_range(value: str) -> None:
+    with pytest.raises(ConfigError, match=r"dropout=.* is out of range; allowed: 0 to below 1"):
+        parse_head(f"xpool:dropout={value}")
