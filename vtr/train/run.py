@@ -22,7 +22,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from vtr.errors import CheckpointError, ConfigError, StoreWriteError
+from vtr.errors import CheckpointError, ConfigError, ModelError, StoreWriteError
+from vtr.features.store import FeatureStore
 from vtr.files import publish
 from vtr.train.model import ModelSpec, RetrievalModel, build_model
 
@@ -47,7 +48,7 @@ class Run:
         config: `config.json`.
         spec: What the model is.
         model: In evaluation mode.
-        train_ids: Videos trained on.
+        train_ids: Videos trained on; None where nobody knows (imported weights).
         epoch: Whose weights these are; 0 is before any training.
     """
 
@@ -55,7 +56,7 @@ class Run:
     config: Mapping[str, Any]
     spec: ModelSpec
     model: RetrievalModel
-    train_ids: frozenset[str]
+    train_ids: frozenset[str] | None
     epoch: int
 
     @property
@@ -63,14 +64,67 @@ class Run:
         """Name of the folder."""
         return self.folder.name
 
+    @property
+    def sampler(self) -> str | None:
+        """Whose frames it was trained on; None where that is not known."""
+        found = self._features.get("sampler")
+        return None if found is None else str(found)
 
-def start_run(folder: Path, *, config: Mapping[str, Any], train_ids: Iterable[str]) -> None:
+    @property
+    def text_model(self) -> str:
+        """Hub id or folder of the backbone whose text tower it needs.
+
+        Raises:
+            ConfigError: config.json does not say.
+        """
+        try:
+            return str(self.config["text_model"]["id"])
+        except (KeyError, TypeError):
+            raise ConfigError(f"{self.folder / CONFIG} names no text_model") from None
+
+    @property
+    def selection(self) -> str:
+        """How the best epoch was chosen."""
+        return str(self.config.get("selection", "unknown"))
+
+    @property
+    def seed(self) -> int:
+        """Of the training."""
+        return int(self.config.get("settings", {}).get("seed", 0))
+
+    @property
+    def _features(self) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self.config.get("features") or {}
+        return found
+
+    def check_store(self, store: FeatureStore) -> None:
+        """Refuses features that this model was not trained on the like of.
+
+        Raises:
+            ModelError: Another size, or another vision tower; names both.
+        """
+        spec = store.spec
+        if spec.embedding_dim != self.spec.dim:
+            raise ModelError(
+                f"{self.folder} was trained on features of {self.spec.dim} dimensions, "
+                f"{store.folder} holds {spec.embedding_dim}"
+            )
+        trained = self._features.get("weights_sha256")
+        if trained is not None and trained != spec.weights_sha256:
+            raise ModelError(
+                f"{self.folder} was trained on features of {self._features.get('backbone')} "
+                f"(weights {str(trained)[:12]}), {store.folder} holds those of {spec.backbone} "
+                f"(weights {spec.weights_sha256[:12]}): name the right store with --features"
+            )
+
+
+def start_run(folder: Path, *, config: Mapping[str, Any], train_ids: Iterable[str] | None) -> None:
     """Makes the folder and writes what is known before training.
 
     Args:
         folder: To be made.
         config: JSON values; "model" must be `ModelSpec.as_dict()`.
-        train_ids: Videos that will be trained on.
+        train_ids: Videos that will be trained on; None where nobody knows.
 
     Raises:
         StoreWriteError: The file system refused.
@@ -82,8 +136,9 @@ def start_run(folder: Path, *, config: Mapping[str, Any], train_ids: Iterable[st
             f"cannot make the folder {folder}: {error.strerror or error}. Choose "
             "another with --runs"
         ) from None
-    ids = "".join(f"{video_id}\n" for video_id in sorted(set(train_ids)))
-    publish(folder / TRAIN_IDS, ids.encode("utf-8", "surrogatepass"))
+    if train_ids is not None:
+        ids = "".join(f"{video_id}\n" for video_id in sorted(set(train_ids)))
+        publish(folder / TRAIN_IDS, ids.encode("utf-8", "surrogatepass"))
     write_json(folder / CONFIG, {"schema": SCHEMA, **config})
 
 
@@ -93,7 +148,7 @@ def write_run(
     spec: ModelSpec,
     *,
     config: Mapping[str, Any],
-    train_ids: Iterable[str] = (),
+    train_ids: Iterable[str] | None = None,
 ) -> None:
     """Writes a run that was trained elsewhere (an importer), so that `load_run` reads it.
 
@@ -101,7 +156,9 @@ def write_run(
         folder: To be made.
         model: Its weights.
         spec: What it is.
-        config: What else is known; `spec` is added under "model".
+        config: What else is known; `spec` is added under "model". `load_run` reads "text_model"
+            ({"id": hub id or folder}), "features" ({"sampler", "backbone", "weights_sha256"}),
+            "settings" ({"seed"}) and "selection", each where it is there.
         train_ids: Videos trained on, where known.
     """
     start_run(folder, config={**config, "model": spec.as_dict()}, train_ids=train_ids)
@@ -174,9 +231,15 @@ def load_run(folder: str | Path, *, last: bool = False, device: torch.device | s
     tensors, metadata = read_tensors(place / (LAST if last else BEST))
     model = build_model(spec)
     load_weights(model, tensors, what=str(place))
-    ids = (place / TRAIN_IDS).read_text(encoding="utf-8", errors="surrogatepass")
     epoch = int(metadata.get("epoch", 0))
-    return Run(place, config, spec, model.to(device), frozenset(ids.split("\n")) - {""}, epoch)
+    return Run(place, config, spec, model.to(device), _read_ids(place / TRAIN_IDS), epoch)
+
+
+def _read_ids(path: Path) -> frozenset[str] | None:
+    if not path.is_file():
+        return None
+    text = path.read_text(encoding="utf-8", errors="surrogatepass")
+    return frozenset(text.split("\n")) - {""}
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
