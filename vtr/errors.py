@@ -46,8 +46,10 @@ class UnknownNameError(ConfigError):
 
     def __init__(self, kind: str, name: str, allowed: Iterable[str]) -> None:
         names = sorted(allowed)
-        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        # Upper and lower case are the commonest slip (msrvtt-1ka), and must not decide.
+        plain = {known.casefold(): known for known in reversed(names)}
+        near = difflib.get_close_matches(name.casefold(), plain, n=1, cutoff=0.5)
+        hint = f" Did you mean {plain[near[0]]!r}?" if near else ""
         super().__init__(f"no {kind} named {name!r}.{hint} Known: {', '.join(names) or 'none'}")
         self.name = name
 
