@@ -1,0 +1,387 @@
+"""The charts of a report, by the names they are written under; every figure is the result's own.
+
+The first eight are the plots that two-tower projects on MSR-VTT show (two of them, the examples,
+are pictures and live in `vtr.evaluate.reporting.strips`); N and intervals come with each.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from vtr.errors import ConfigError
+from vtr.evaluate.intervals import bootstrap
+from vtr.evaluate.metrics import hits
+from vtr.evaluate.ranks import Ranks
+from vtr.evaluate.reporting.charts import (
+    BarChart,
+    DotChart,
+    Head,
+    Histogram,
+    LineChart,
+    Point,
+    Series,
+)
+from vtr.evaluate.reporting.results import Result, read_ranks, read_rows
+
+RECALLS = ("R@1", "R@5", "R@10")
+DIRECTIONS = {"t2v": "text to video", "v2t": "video to text"}
+MAX_ROWS = 40  # of a breakdown; the rest stays in result.json
+MAX_FRAME_COUNTS = 40
+MARKED = "† marks fewer than 30 queries."
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Queries of `low` to `high` words; `high` None has no end."""
+
+    low: int
+    high: int | None
+
+    @property
+    def name(self) -> str:
+        """Such as "1-10" or "21+"."""
+        return f"{self.low}+" if self.high is None else f"{self.low}-{self.high}"
+
+
+def parse_bins(text: str) -> tuple[Bin, ...]:
+    """Returns bins of query lengths, in words.
+
+    >>> [b.name for b in parse_bins("1-10,11-20,21+")]
+    ['1-10', '11-20', '21+']
+
+    Raises:
+        ConfigError: Not of this form, overlapping or out of order.
+    """
+    bins = []
+    for part in text.split(","):
+        low, dash, high = part.strip().partition("-")
+        is_open = not dash and low.endswith("+")
+        numbers = [low[:-1]] if is_open else [low, high if dash else low]
+        if not all(n.isdecimal() and n.isascii() for n in numbers):
+            raise ConfigError(f"--bins has {part.strip()!r}; write bins like 1-10,11-20,21+")
+        bins.append(Bin(int(numbers[0]), None if is_open else int(numbers[1])))
+    ends = [number for b in bins for number in (b.low, b.high)]
+    inner = [-1 if end is None else end for end in ends[:-1]]
+    fits = all(a <= b if i % 2 == 0 else a < b for i, (a, b) in enumerate(pairwise(inner)))
+    last = ends[-1]
+    if not fits or -1 in inner or (last is not None and last < inner[-1]):
+        raise ConfigError(f"--bins is {text!r}; the bins must ascend and not overlap")
+    return tuple(bins)
+
+
+def recall_comparison_chart(results: Sequence[Result], direction: str = "t2v") -> DotChart:
+    """R@1, R@5 and R@10 of each result with their intervals."""
+    suffix = "" if direction == "t2v" else f"_{direction}"
+    series = tuple(
+        Series(
+            result.title,
+            tuple(
+                _point(name, result.metrics[f"{direction}/{name}"])
+                for name in RECALLS
+                if f"{direction}/{name}" in result.metrics
+            ),
+        )
+        for result in results
+    )
+    return DotChart(
+        Head(
+            f"recall_comparison_chart{suffix}",
+            f"Recall, {DIRECTIONS.get(direction, direction)}",
+            f"{_about(results[0])}. Bars are 95 % intervals.",
+            "recall (%)",
+        ),
+        series,
+    )
+
+
+def category_recall_comparison(results: Sequence[Result], k: int = 1) -> DotChart | None:
+    """R@k by category, largest first; None where the dataset has no categories."""
+    sizes: dict[str, int] = {}
+    for result in results:
+        for row in result.breakdown("category"):
+            sizes.setdefault(str(row["name"]), int(row["n"]))
+    if not sizes:
+        return None
+    kept = sorted(sizes, key=lambda name: (-sizes[name], name))[:MAX_ROWS]
+    left = len(sizes) - len(kept)
+    more = f" The {left} smallest of {len(sizes)} categories are not shown." if left else ""
+    rows = {r.folder: {str(x["name"]): x for x in r.breakdown("category")} for r in results}
+    series = _breakdown_series(results, rows, kept, k)
+    return DotChart(
+        Head(
+            "category_recall_comparison",
+            f"R@{k} by category, text to video",
+            f"{_about(results[0])}; each query ranks the whole gallery. {MARKED}{more}",
+            f"R@{k} (%)",
+        ),
+        series,
+    )
+
+
+def query_length_recall(
+    results: Sequence[Result], k: int = 1, *, bins: Sequence[Bin] | None = None
+) -> DotChart | None:
+    """R@k by the number of words in the query.
+
+    Args:
+        results: Of one protocol.
+        k: Depth.
+        bins: Others than those in `result.json`; then counted from `per_query.csv`.
+
+    Raises:
+        ConfigError: Own bins without a table of queries.
+    """
+    rows = {}
+    for result in results:
+        found = result.breakdown("query_words") if bins is None else count_bins(result, bins, k)
+        rows[result.folder] = {str(row["name"]): row for row in found}
+    names = list(dict.fromkeys(name for found in rows.values() for name in found))
+    if not names:
+        return None
+    series = _breakdown_series(results, rows, names, k)
+    return DotChart(
+        Head(
+            "query_length_recall",
+            f"R@{k} by query length, text to video",
+            f"{_about(results[0])}; length in words. {MARKED}",
+            f"R@{k} (%)",
+        ),
+        series,
+    )
+
+
+def count_bins(result: Result, bins: Sequence[Bin], k: int) -> list[dict[str, Any]]:
+    """Returns breakdown rows like those of `result.json` for other bins of query length.
+
+    Raises:
+        ConfigError: There is no table of queries.
+    """
+    table = read_ranks(result, "t2v")
+    words = np.array([_whole(row["words"]) for row in read_rows(result.per_query, ("words",))])
+    clusters = np.unique(np.array(table.clusters, object), return_inverse=True)[1]
+    found = []
+    for one in bins:
+        high = words.max() if one.high is None else one.high
+        chosen = np.flatnonzero((words >= one.low) & (words <= high))
+        if not len(chosen):
+            continue
+        ranks = Ranks(
+            table.ranks.better[chosen], table.ranks.tied[chosen], table.ranks.num_candidates
+        )
+        several = len(np.unique(clusters[chosen])) < len(chosen)
+        low, top = bootstrap(ranks, (k,), seed=0, clusters=clusters[chosen] if several else None)[
+            f"R@{k}"
+        ]
+        value = 100 * float(hits(ranks, k).mean())
+        entry = {"value": value, "low": low, "high": top}
+        found.append({"name": one.name, "n": len(chosen), "metrics": {f"t2v/R@{k}": entry}})
+    return found
+
+
+def _whole(text: str) -> int:
+    return int(text) if text.isdecimal() else 0
+
+
+def video_category_distribution_test(result: Result) -> BarChart | None:
+    """Test videos per category, largest first; None where the dataset has no categories.
+
+    Videos are counted in `per_query.csv`; without it, queries are shown and called so.
+    """
+    what, counts = "videos", _videos_by_category(result)
+    if not counts:
+        what = "queries"
+        counts = {str(row["name"]): int(row["n"]) for row in result.breakdown("category")}
+    if not counts:
+        return None
+    kept = sorted(counts, key=lambda name: (-counts[name], name))[:MAX_ROWS]
+    left = len(counts) - len(kept)
+    more = f" The {left} smallest of {len(counts)} categories are not shown." if left else ""
+    return BarChart(
+        Head(
+            "video_category_distribution_test",
+            f"Test {what} by category",
+            f"{result.protocol}, N = {sum(counts.values()):,} {what} with a category.{more}",
+            what,
+        ),
+        tuple(kept),
+        tuple(counts[name] for name in kept),
+    )
+
+
+def _videos_by_category(result: Result) -> dict[str, int]:
+    if not result.per_query.is_file() or not result.breakdown("category"):
+        return {}
+    members: dict[str, set[str]] = defaultdict(set)
+    for row in read_rows(result.per_query, ("video_id", "category")):
+        if row["category"]:
+            members[row["category"]].add(row["video_id"])
+    return {name: len(ids) for name, ids in members.items()}
+
+
+def baseline_similarity_distribution(result: Result) -> Histogram | None:
+    """Scores of matching and other pairs before training."""
+    return _similarity(result, "baseline_similarity_distribution", "before training")
+
+
+def finetuned_similarity_distribution(result: Result) -> Histogram | None:
+    """Scores of matching and other pairs after training."""
+    return _similarity(result, "finetuned_similarity_distribution", "after training")
+
+
+def _similarity(result: Result, name: str, when: str) -> Histogram | None:
+    found = result.part("similarity")
+    if not found.get("matching") or not sum(found["matching"]):
+        return None
+    matching, other = tuple(found["matching"]), tuple(found["other"])
+    return Histogram(
+        Head(
+            name,
+            f"Similarity of matching and other pairs, {when}",
+            f"{result.title} on {result.protocol}: {sum(matching):,} matching pairs, "
+            f"{sum(other):,} others. Each distribution sums to 100 %; a dashed line is its mean.",
+            "similarity score (no unit)",
+            "share of pairs (%)",
+        ),
+        tuple(found["edges"]),
+        (("matching pairs", matching), ("other pairs", other)),
+        (found.get("matching_mean"), found.get("other_mean")),
+    )
+
+
+def rank_histogram(results: Sequence[Result]) -> Histogram | None:
+    """At which rank the correct video stands."""
+    found = [(r, r.part("rank_histogram")) for r in results if r.part("rank_histogram")]
+    if not found:
+        return None
+    edges = tuple(found[0][1]["edges"])
+    same = [(r, part) for r, part in found if tuple(part["edges"]) == edges]
+    names = tuple(
+        f"{low:,}" if high - low == 1 else f"{low:,}–{high - 1:,}"  # noqa: RUF001 - a range
+        for low, high in pairwise(edges)
+    )
+    return Histogram(
+        Head(
+            "rank_histogram",
+            "Rank of the correct video",
+            f"{_about(results[0])}. Mean rank over ties; the best is 1.",
+            "rank",
+            "share of queries (%)",
+        ),
+        edges,
+        tuple((r.title, tuple(part["counts"])) for r, part in same),
+        bin_names=names,
+    )
+
+
+def group_recall(results: Sequence[Result], k: int = 1) -> DotChart | None:
+    """R@k by labelled group of queries; None where the dataset has none."""
+    rows = {
+        r.folder: {str(name): {"name": name, **part} for name, part in r.part("groups").items()}
+        for r in results
+    }
+    names = list(dict.fromkeys(name for found in rows.values() for name in found))
+    if not names:
+        return None
+    return DotChart(
+        Head(
+            "group_recall",
+            f"R@{k} by group of queries, text to video",
+            f"{_about(results[0])}; each query ranks the whole gallery. {MARKED}",
+            f"R@{k} (%)",
+        ),
+        _breakdown_series(results, rows, names[:MAX_ROWS], k),
+    )
+
+
+def order_accuracy(results: Sequence[Result]) -> DotChart | None:
+    """How often a query scores its video above the one that differs in frame order alone."""
+    series = []
+    for result in results:
+        found = result.part("pairs").get("order")
+        if found:
+            point = Point(
+                "order", found["accuracy"], found.get("low"), found.get("high"), found["n"]
+            )
+            series.append(Series(result.title, (point,)))
+    if not series:
+        return None
+    note = f"{_about(results[0])}. Two videos of the same frames in another order; chance is 50 %."
+    head = Head("order_accuracy", "Order of frames told apart", note, "accuracy (%)")
+    return DotChart(head, tuple(series))
+
+
+def recall_by_frames(simulation: Mapping[str, Any], k: int = 1) -> LineChart:
+    """R@k against the number of frames per video, one line per pooling rule.
+
+    Args:
+        simulation: A document of kind "vtr-simulation".
+        k: Depth.
+
+    Raises:
+        ConfigError: It is none, or has no such recall.
+    """
+    if simulation.get("kind") != "vtr-simulation":
+        raise ConfigError(f"--frames names a {simulation.get('kind')!r}, not a 'vtr-simulation'")
+    lines: dict[str, list[tuple[float, float, float | None, float | None]]] = defaultdict(list)
+    for row in simulation.get("rows") or []:
+        found = row.get("metrics", {}).get(f"t2v/R@{k}")
+        entry = found if isinstance(found, Mapping) else {"value": found}
+        if entry.get("value") is not None:
+            lines[str(row["rule"])].append(
+                (float(row["frames"]), entry["value"], entry.get("low"), entry.get("high"))
+            )
+    if not lines:
+        raise ConfigError(f"the simulation has no t2v/R@{k}; run `vtr simulate` again")
+    about = simulation.get("protocol")
+    name = about.get("name") if isinstance(about, Mapping) else about
+    return LineChart(
+        Head(
+            "recall_by_frames",
+            f"R@{k} against the number of frames",
+            f"{name or 'Cached features'}, zero-shot, one line per pooling rule.",
+            "frames per video",
+            f"R@{k} (%)",
+        ),
+        tuple((rule, tuple(sorted(points)[:MAX_FRAME_COUNTS])) for rule, points in lines.items()),
+    )
+
+
+def _breakdown_series(
+    results: Sequence[Result],
+    rows: Mapping[Any, Mapping[str, Mapping[str, Any]]],
+    names: Sequence[str],
+    k: int,
+) -> tuple[Series, ...]:
+    key = f"t2v/R@{k}"
+    return tuple(
+        Series(
+            result.title,
+            tuple(
+                _point(name, rows[result.folder][name]["metrics"][key], rows[result.folder][name])
+                for name in names
+                if key in rows[result.folder].get(name, {}).get("metrics", {})
+            ),
+        )
+        for result in results
+    )
+
+
+def _point(label: str, entry: Mapping[str, Any], row: Mapping[str, Any] | None = None) -> Point:
+    n = (row or entry).get("n")
+    return Point(label, float(entry["value"]), entry.get("low"), entry.get("high"), n)
+
+
+def _about(result: Result) -> str:
+    protocol = result.part("protocol")
+    queries, videos = protocol.get("num_queries"), protocol.get("num_videos")
+    return f"{result.protocol}: {_count(queries)} queries, {_count(videos)} videos"
+
+
+def _count(number: object) -> str:
+    return f"{number:,}" if isinstance(number, int) else "?"

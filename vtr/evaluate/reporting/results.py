@@ -1,0 +1,220 @@
+"""Reading result folders: `result.json`, and the tables per query and per video beside it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vtr.errors import ConfigError
+from vtr.evaluate.ranks import Ranks
+
+SCHEMA = 1
+KIND = "vtr-result"
+FILE_NAME = "result.json"
+PER_QUERY = "per_query.csv"
+PER_VIDEO = "per_video.csv"
+
+csv.field_size_limit(1 << 24)  # a paragraph query is longer than the module's default allows
+
+
+@dataclass(frozen=True)
+class Result:
+    """One evaluation as it was written.
+
+    Args:
+        folder: Where it lies.
+        document: The whole of `result.json`.
+    """
+
+    folder: Path
+    document: Mapping[str, Any]
+
+    def part(self, name: str) -> Mapping[str, Any]:
+        """Returns a section of the document, empty where it has none."""
+        section = self.document.get(name)
+        return section if isinstance(section, Mapping) else {}
+
+    @property
+    def title(self) -> str:
+        """The short name for tables: the setup's title, or the folder."""
+        return str(self.part("setup").get("title") or self.folder.name)
+
+    @property
+    def protocol(self) -> str:
+        """Name of the protocol."""
+        return str(self.part("protocol").get("name", "unknown"))
+
+    @property
+    def metrics(self) -> Mapping[str, Mapping[str, Any]]:
+        """Key such as "t2v/R@1" to value, low, high, n."""
+        return self.part("metrics")
+
+    @property
+    def is_zero_shot(self) -> bool:
+        """Whether nothing was trained."""
+        return bool(self.part("setup").get("zero_shot"))
+
+    def breakdown(self, name: str) -> list[Mapping[str, Any]]:
+        """Returns the rows of one breakdown ("category", "query_words"), empty where absent."""
+        return [row for row in self.part("breakdowns").get(name) or [] if isinstance(row, Mapping)]
+
+    def examples(self, kind: str) -> list[Mapping[str, Any]]:
+        """Returns the examples of one kind ("success", "failure")."""
+        return [row for row in self.part("examples").get(kind) or [] if isinstance(row, Mapping)]
+
+    @property
+    def per_query(self) -> Path:
+        """Where the table of queries is, whether it exists or not."""
+        return self.folder / str(self.part("files").get("per_query") or PER_QUERY)
+
+    @property
+    def per_video(self) -> Path:
+        """Where the table of videos (v2t) is, whether it exists or not."""
+        return self.folder / str(self.part("files").get("per_video") or PER_VIDEO)
+
+
+def load_result(path: Path | str) -> Result:
+    """Reads one result.
+
+    Args:
+        path: A result folder or its `result.json`.
+
+    Raises:
+        ConfigError: It is missing, damaged, or no result of this schema.
+    """
+    given = Path(path)
+    file = given / FILE_NAME if given.is_dir() else given
+    document = read_json(file, what="a result; name a folder that `vtr eval` wrote")
+    if document.get("kind") != KIND:
+        raise ConfigError(f"{file} is a {document.get('kind')!r}, not a {KIND!r}")
+    if document.get("schema") != SCHEMA:
+        raise ConfigError(
+            f"{file} has schema {document.get('schema')!r}; this vtr reads schema {SCHEMA}. "
+            "Evaluate again with this version"
+        )
+    if not isinstance(document.get("metrics"), dict) or not document["metrics"]:
+        raise ConfigError(f"{file} has no metrics; evaluate again")
+    return Result(file.parent, document)
+
+
+def read_json(file: Path, *, what: str) -> dict[str, Any]:
+    """Returns a JSON object.
+
+    Args:
+        file: To read.
+        what: What it should have been, for the error ("a result").
+
+    Raises:
+        ConfigError: It cannot be read or holds something else.
+    """
+    try:
+        document = json.loads(file.read_bytes())
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read {file}: {error.strerror or error}; needed: {what}"
+        ) from None
+    except ValueError as error:
+        raise ConfigError(f"{file} is not whole JSON ({error}); needed: {what}") from None
+    if not isinstance(document, dict):
+        raise ConfigError(f"{file} holds a {type(document).__name__}; needed: {what}")
+    return document
+
+
+def read_rows(file: Path, columns: tuple[str, ...]) -> Iterator[Mapping[str, str]]:
+    """Yields the rows of a table, one at a time.
+
+    Args:
+        file: CSV with a heading.
+        columns: Those that must be there.
+
+    Raises:
+        ConfigError: The table is missing, damaged or lacks a column.
+    """
+    try:
+        with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
+            reader = csv.DictReader(stream)
+            missing = set(columns) - set(reader.fieldnames or ())
+            if missing:
+                raise ConfigError(
+                    f"{file} lacks the column {sorted(missing)[0]!r}; evaluate again with this vtr"
+                )
+            for row in reader:
+                if any(row[column] is None for column in columns):
+                    _cut_short(file, reader.line_num)
+                yield row
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read {file}: {error.strerror or error}. It is written by `vtr eval` beside "
+            "result.json"
+        ) from None
+    except csv.Error as error:
+        raise ConfigError(f"{file} is damaged: {error}; evaluate again") from None
+
+
+def _cut_short(file: Path, line: int) -> NoReturn:
+    raise ConfigError(f"{file}: line {line} has too few columns; evaluate again")
+
+
+@dataclass(frozen=True)
+class RankTable:
+    """The ranks of one direction, one row per query.
+
+    Args:
+        ids: Q ids of the queries (captions, or videos for v2t).
+        clusters: Q ids of the videos that the queries belong to.
+        ranks: (Q,) rows in the same order.
+    """
+
+    ids: tuple[str, ...]
+    clusters: tuple[str, ...]
+    ranks: Ranks
+
+
+def read_ranks(result: Result, direction: str) -> RankTable:
+    """Reads the ranks of "t2v" (`per_query.csv`), "v2t" or "v2t_groups" (`per_video.csv`).
+
+    Raises:
+        ConfigError: The table is missing, damaged, or contradicts itself.
+    """
+    file, key, candidates = _TABLES[direction == "t2v"]
+    file_path = getattr(result, file)
+    prefix = "group_" if direction == "v2t_groups" else ""
+    better, tied = f"{prefix}better", f"{prefix}tied"
+    among = candidates if direction != "v2t_groups" else "num_videos"
+    ids, clusters, numbers = [], [], []
+    for row in read_rows(file_path, (key, "video_id", better, tied)):
+        ids.append(row[key])
+        clusters.append(row["video_id"])
+        correct = row.get("correct") if direction == "v2t" else None
+        try:
+            numbers.append((int(row[better]), int(row[tied]), int(correct or 1)))
+        except ValueError as error:
+            raise ConfigError(f"{file_path}: {row[key]!r} has no whole ranks ({error})") from None
+    ranks = _ranks(file_path, result, np.array(numbers), among)
+    return RankTable(tuple(ids), tuple(clusters), ranks)
+
+
+# By "is it t2v": the property of the table, its key, and how many candidates there are.
+_TABLES = {
+    True: ("per_query", "query_id", "num_videos"),
+    False: ("per_video", "video_id", "num_queries"),
+}
+
+
+def _ranks(file: Path, result: Result, numbers: NDArray[Any], candidates: str) -> Ranks:
+    if not len(numbers):
+        raise ConfigError(f"{file} has no rows; evaluate again")
+    better, tied, correct = numbers.T
+    among = result.part("protocol").get(candidates)
+    among = among if isinstance(among, int) else int((better + tied).max())
+    try:
+        return Ranks(better, tied, among, correct)
+    except ValueError as error:
+        raise ConfigError(f"{file} contradicts itself: {error}") from None

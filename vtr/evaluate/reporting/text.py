@@ -1,0 +1,34 @@
+"""Making text from anywhere safe to show: ids, captions and categories are nobody's markup."""
+
+from __future__ import annotations
+
+import html
+
+MAX_SHOWN = 600
+
+
+def shown(text: object, limit: int = MAX_SHOWN) -> str:
+    r"""Returns a text fit for a line of a page: no control characters, no end of its own.
+
+    >>> shown("two\nlines\x00 \ud800")
+    'two lines� �'
+    >>> shown("abcdef", 4)
+    'abc…'
+    """
+    one_line = " ".join(str(text).split())
+    clean = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in one_line)
+    return clean if len(clean) <= limit else f"{clean[: limit - 1]}…"
+
+
+def escaped(text: object, limit: int = MAX_SHOWN) -> str:
+    """Returns `shown(text)` as HTML text, safe between tags and within quoted attributes.
+
+    >>> escaped("</script><b>")
+    '&lt;/script&gt;&lt;b&gt;'
+    """
+    return html.escape(shown(text, limit), quote=True)
+
+
+def isolated(text: object, limit: int = MAX_SHOWN) -> str:
+    """Returns the escaped text in an element that keeps its writing direction to itself."""
+    return f"<bdi>{escaped(text, limit)}</bdi>"
