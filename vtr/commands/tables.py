@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_DIRECTIONS = {
-    "t2v": "text to video (t2v)",
-    "v2t": "video to text (v2t)",
-    "v2t_groups": "v2t by caption group",
-}
+_LEGEND = (
+    "R@k and MRR in %, with 95 % intervals. t2v: text to video; v2t: video to text (its first "
+    "caption); v2t_groups: the same by groups of captions"
+)
 _COLUMNS = ("R@", "MedR", "MeanR", "MRR")  # the rest stands in result.json
 _SMALL_SAMPLE = 30
 
@@ -54,22 +53,35 @@ def result_line(document: Mapping[str, Any]) -> str:
 
 
 def _numbers(metrics: Mapping[str, Any], title: str) -> Any:
-    from rich.table import Table
-
     directions = list(dict.fromkeys(key.partition("/")[0] for key in metrics))
     names = [key.partition("/")[2] for key in metrics if key.startswith(f"{directions[0]}/")]
     columns = [name for name in names if name.startswith(_COLUMNS)]
-    table = Table(title=title, title_justify="left", caption="95 % intervals; R@k and MRR in %")
-    table.add_column("", no_wrap=True)
-    for column in ("N", *columns):
-        table.add_column(column, justify="right", no_wrap=True)
+    table = _table(title, ("", "N", *columns), caption=_LEGEND)
     for direction in directions:
         cells = [metrics[f"{direction}/{column}"] for column in columns]
         table.add_row(
-            _DIRECTIONS.get(direction, direction),
+            direction,
             f"{cells[0]['n']:,}",
             *[interval_text(cell) for cell in cells],
         )
+    return table
+
+
+def _table(title: str, columns: Sequence[str], *, caption: str | None = None) -> Any:
+    """Returns an empty table, narrow enough for 80 characters."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(
+        title=title,
+        caption=caption,
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left", no_wrap=bool(number))
     return table
 
 
@@ -83,11 +95,8 @@ def interval_text(cell: Mapping[str, float]) -> str:
 
 
 def _groups(document: Mapping[str, Any]) -> Any:
-    from rich.table import Table
-
-    table = Table(title="by group (text to video)", title_justify="left")
-    for column in ("group", "N", "R@1", "R@5", "R@10", "within pairs"):
-        table.add_column(column, justify="left" if column == "group" else "right")
+    columns = ("group", "N", "R@1", "R@5", "R@10", "within pairs")
+    table = _table("by group (text to video)", columns)
     for name, group in document["groups"].items():
         pair = document["pairs"].get(name)
         small = " (few)" if group["n"] < _SMALL_SAMPLE else ""
@@ -101,8 +110,6 @@ def _groups(document: Mapping[str, Any]) -> Any:
 
 
 def _published(document: Mapping[str, Any]) -> Any | None:
-    from rich.table import Table
-
     from vtr.evaluate.published import published_numbers
 
     protocol, setup = document["protocol"], document["setup"]
@@ -110,22 +117,19 @@ def _published(document: Mapping[str, Any]) -> Any | None:
     if not rows:
         return None
     title = f"published by others for {protocol['name']} with {rows[0].backbone} (context)"
-    table = Table(title=title, title_justify="left")
-    for column in ("method", "t2v R@1", "R@5", "R@10", "source"):
-        table.add_column(column)
+    table = _table(title, ("method", "R@1", "R@5", "R@10"))
     for row in rows:
         cells = [
             "" if value is None else f"{value:.1f}"
             for value in (row.recall_at_1, row.recall_at_5, row.recall_at_10)
         ]
-        table.add_row(row.method, *cells, row.source)
+        table.add_row(f"{row.method} ({row.source})", *cells)
     return table
 
 
 def print_simulation(document: Mapping[str, Any]) -> None:
     """Prints t2v R@1 of every rule at every number of frames."""
     from rich.console import Console
-    from rich.table import Table
 
     rows: Sequence[Mapping[str, Any]] = document["rows"]
     counts = list(dict.fromkeys(row["frames"] for row in rows))
@@ -134,10 +138,7 @@ def print_simulation(document: Mapping[str, Any]) -> None:
         f"({document['num_queries']:,} queries, {document['coverage']}, sampler "
         f"{document['sampler']}, {document['backbone']}, no training)"
     )
-    table = Table(title=title, title_justify="left", caption="95 % intervals")
-    table.add_column("rule")
-    for count in counts:
-        table.add_column(str(count), justify="right")
+    table = _table(title, ("rule", *map(str, counts)), caption="95 % intervals")
     for rule in dict.fromkeys(row["rule"] for row in rows):
         cells = {row["frames"]: row["metrics"]["t2v/R@1"] for row in rows if row["rule"] == rule}
         table.add_row(rule, *[interval_text(cells[count]) for count in counts])

@@ -8,7 +8,10 @@ A head is a module in this folder whose file name is the option name (`seqTransf
   `__post_init__` (ConfigError);
 - `build(dim, options) -> Head`: the untrained module, parameters under the reference's names,
   every random draw from torch's global generator;
-- optionally `initialise(head, clip)`: copies what the reference copies from CLIP's text layers;
+- optionally `initialise(head, clip) -> str`: copies what the reference copies from CLIP's text
+  layers and says in a phrase what was copied (`Head.origin`);
+- where options change what a head needs, a property `info: HeadInfo` of `Options`, which the head
+  takes over;
 - optionally `PRESETS: Mapping[str, Options]`.
 """
 

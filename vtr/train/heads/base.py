@@ -180,9 +180,16 @@ def masked_frames(videos: VideoBatch) -> Tensor:
 
 
 def masked_mean(frames: Tensor, mask: Tensor) -> Tensor:
-    """Returns (V, D) means over valid frames; `frames` (V, K, D) must be finite everywhere."""
-    weights = mask.to(frames.dtype)
-    return torch.einsum("vkd,vk->vd", frames, weights) / weights.sum(1, keepdim=True).clamp_min(1)
+    """Returns (V, D) means over valid frames; `frames` (V, K, D) must be finite everywhere.
+
+    Without gradients the sum is taken in double where the device has it: then the same frames in
+    another order score alike to the last bit, as a mean should.
+    """
+    exact = not frames.requires_grad and frames.device.type != "mps"
+    summands = frames.double() if exact else frames
+    weights = mask.to(summands.dtype)
+    mean = torch.einsum("vkd,vk->vd", summands, weights) / weights.sum(1, keepdim=True).clamp_min(1)
+    return mean.to(frames.dtype)
 
 
 def select_code(code: Code, index: Tensor) -> Code:
