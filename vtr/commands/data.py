@@ -231,10 +231,13 @@ def _resolve(dataset: str | None, videos: Path | None, annotations: Path | None)
 
     Raises:
         ConfigError: No dataset is named and the current folder is in no workspace.
+        UnknownNameError: No such dataset.
     """
-    from vtr.errors import ConfigError
+    from vtr.errors import ConfigError, UnknownNameError
     from vtr.workspace import find_workspace, settings
 
+    if dataset is not None and dataset not in _names():
+        raise UnknownNameError("dataset", dataset, _names())
     workspace = find_workspace(Path.cwd())
     if workspace is None and dataset is None:
         raise ConfigError(
