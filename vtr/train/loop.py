@@ -335,7 +335,7 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         loss = self.gradient(step)
         norm = self._clip()
-        values = torch.stack([loss.total, loss.t2v, loss.v2t, norm]).tolist()
+        values = torch.stack([loss.total, loss.t2v, loss.v2t, norm]).detach().tolist()
         if not np.isfinite(values).all():
             self._fail(step, values)
         self.optimiser.step()

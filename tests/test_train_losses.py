@@ -1,0 +1,130 @@
+"""The loss against a loop that spells out its formula, and against the reference's numbers."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vtr.errors import ConfigError
+from vtr.train.losses import LossOptions, contrastive_loss, right_pairs, weighted_loss
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def slow_one_way(scores: np.ndarray, right: np.ndarray, hard: int) -> float:
+    rows = []
+    for i in range(len(scores)):
+        wrong = sorted(scores[i, k] for k in range(scores.shape[1]) if not right[i, k])[::-1]
+        wrong = wrong[:hard] if hard else wrong
+        terms = [
+            math.log1p(sum(math.exp(w - scores[i, j]) for w in wrong))
+            for j in range(scores.shape[1])
+            if right[i, j]
+        ]
+        rows.append(sum(terms) / len(terms))
+    return sum(rows) / len(rows)
+
+
+@pytest.mark.parametrize("head", ["meanP", "maxP", "seqLSTM", "seqTransf", "tightTransf"])
+def test_the_loss_equals_the_references_on_its_own_matrices(head: str) -> None:
+    path = GOLDEN / f"clip4clip_{head}.npz"
+    golden = np.load(path)
+    logits = torch.from_numpy(golden["sim_train"])
+    owner = torch.arange(len(logits))
+    loss = contrastive_loss(logits, right_pairs(owner, owner, reference=True))
+    for ours, name in ((loss.total, "loss"), (loss.t2v, "loss_t2v"), (loss.v2t, "loss_v2t")):
+        assert float(ours) == pytest.approx(float(golden[name]), abs=1e-5), name
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    num_texts=st.integers(2, 7),
+    num_videos=st.integers(2, 6),
+    hard=st.integers(0, 4),
+    seed=st.integers(0, 10_000),
+)
+def test_the_loss_equals_a_loop(num_texts: int, num_videos: int, hard: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    scores = rng.normal(size=(num_texts, num_videos)) * 5
+    owner = np.concatenate([np.arange(num_videos), rng.integers(0, num_videos, num_texts)])
+    scores = rng.normal(size=(len(owner), num_videos)) * 5
+    right = owner[:, None] == np.arange(num_videos)
+    loss = contrastive_loss(torch.from_numpy(scores), torch.from_numpy(right), hard_negatives=hard)
+    assert float(loss.t2v) == pytest.approx(slow_one_way(scores, right, hard), rel=1e-5, abs=1e-6)
+    assert float(loss.v2t) == pytest.approx(
+        slow_one_way(scores.T, right.T, hard), rel=1e-5, abs=1e-6
+    )
+    assert float(loss.total) == pytest.approx(float(loss.t2v + loss.v2t) / 2, rel=1e-6)
+
+
+def test_with_one_right_answer_it_is_the_cross_entropy_of_the_diagonal() -> None:
+    logits = torch.randn(6, 6, generator=torch.Generator().manual_seed(0)) * 10
+    owner = torch.arange(6)
+    loss = contrastive_loss(logits, right_pairs(owner, owner))
+    expected = torch.nn.functional.cross_entropy(logits, owner)
+    assert float(loss.t2v) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_captions_of_one_video_do_not_push_each_other_away() -> None:
+    logits = torch.tensor([[5.0, 0.0], [5.0, 0.0], [0.0, 5.0]], requires_grad=True)
+    owner, columns = torch.tensor([7, 7, 9]), torch.tensor([7, 9])
+    loss = contrastive_loss(logits, right_pairs(owner, columns))
+    loss.v2t.backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    assert (logits.grad[:2, 0] < 0).all(), "both captions are pulled towards their video"
+    assert float(logits.grad[2, 0]) > 0
+
+
+def test_the_reference_counts_a_second_caption_of_a_video_as_wrong() -> None:
+    logits = torch.zeros(2, 2)
+    owner = torch.tensor([3, 3])
+    kind = contrastive_loss(logits, right_pairs(owner, owner))
+    strict = contrastive_loss(logits, right_pairs(owner, owner, reference=True))
+    assert float(kind.total) == pytest.approx(0.0, abs=1e-6)
+    assert float(strict.total) == pytest.approx(math.log(2), rel=1e-5)
+
+
+def test_a_batch_without_wrong_answers_has_a_gradient_of_zero_and_no_nan() -> None:
+    logits = torch.randn(4, 1, requires_grad=True)
+    loss = contrastive_loss(logits, torch.ones(4, 1, dtype=torch.bool))
+    loss.total.backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    assert loss.total.item() == 0.0
+    assert torch.equal(logits.grad, torch.zeros(4, 1))
+
+
+def test_hard_negatives_leave_the_easy_ones_without_gradient() -> None:
+    logits = torch.tensor([[1.0, 3.0, 2.0, -1.0]], requires_grad=True)
+    right = torch.tensor([[True, False, False, False]])
+    contrastive_loss(logits, right, hard_negatives=1).t2v.backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    assert (logits.grad[0, [2, 3]] == 0).all()
+    assert float(logits.grad[0, 1]) > 0
+
+
+def test_half_precision_scores_are_weighed_in_float32() -> None:
+    logits = torch.full((2, 2), 90.0, dtype=torch.bfloat16)
+    loss = contrastive_loss(logits, torch.eye(2, dtype=torch.bool))
+    assert loss.total.dtype == torch.float32
+    assert float(loss.total) == pytest.approx(math.log(2), rel=1e-5)
+
+
+def test_several_terms_are_added_with_their_weights() -> None:
+    first, second = torch.randn(3, 3), torch.randn(3, 3)
+    right = torch.eye(3, dtype=torch.bool)
+    both = weighted_loss([(0.5, first), (2.0, second)], right, LossOptions())
+    expected = (
+        0.5 * contrastive_loss(first, right).total + 2 * contrastive_loss(second, right).total
+    )
+    assert float(both.total) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_a_negative_number_of_hard_negatives_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"--hard-negatives is -1"):
+        LossOptions(hard_negatives=-1)

@@ -1,0 +1,518 @@
+"""From a workspace and flags to a training: data, model, settings, run folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vtr.commands.console import note
+
+if TYPE_CHECKING:
+    from vtr.clip.backbone import Backbone
+    from vtr.evaluate.evaluator import Task
+    from vtr.evaluate.protocol import Protocol, QuerySet
+    from vtr.features import FeatureStore, PackedFrames
+    from vtr.train.model import ModelSpec
+    from vtr.train.presets import Preset, TrainSettings
+    from vtr.train.validation import Validation
+    from vtr.workspace import Workspace
+
+_NAMED = 3
+_AUTO_CHUNK = 256
+"""Captions encoded at once where the text tower trains: 256 x 32 tokens of ViT-B/32's 12 layers
+keep about 3 GB for the backward pass."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the flags ask for; None where a flag was not given. Stored with the run.
+
+    Args:
+        head: Label of the head.
+        sampler: Whose frames.
+        protocol: Whose training and validation videos.
+        preset: Named settings that the other flags change.
+        text: Mode of the text tower.
+        tune_layers: Last text layers to train.
+        dropout: Of the text projection.
+        temperature: Fixed temperature.
+        optimiser: "adamw" or "bertadam".
+        lr: Rate.
+        coef_lr: Factor for pretrained weights.
+        weight_decay: Of matrices.
+        warmup: Share of the training.
+        clip_norm: Of all gradients.
+        epochs: At most.
+        patience: Epochs without a better validation.
+        batches: "videos" or "pairs".
+        batch_size: Videos or pairs per step.
+        captions: "all", "one" or a number.
+        loss: "all" right answers or "reference".
+        hard_negatives: k.
+        mine: "batch" or "global".
+        chunk: Encoded at once.
+        hold_out: Share of the training videos kept for validation where the protocol has none.
+        seed: Seed.
+    """
+
+    head: str | None = None
+    sampler: str | None = None
+    protocol: str | None = None
+    preset: str | None = None
+    text: str | None = None
+    tune_layers: int | None = None
+    dropout: float | None = None
+    temperature: float | None = None
+    optimiser: str | None = None
+    lr: float | None = None
+    coef_lr: float | None = None
+    weight_decay: float | None = None
+    warmup: float | None = None
+    clip_norm: float | None = None
+    epochs: int | None = None
+    patience: int | None = None
+    batches: str | None = None
+    batch_size: int | None = None
+    captions: str | None = None
+    loss: str | None = None
+    hard_negatives: int | None = None
+    mine: str | None = None
+    chunk: int | None = None
+    hold_out: float | None = None
+    seed: int | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the flags that were given."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+
+def read_captions(text: str) -> int:
+    """Reads `--captions`.
+
+    >>> read_captions("all"), read_captions("one"), read_captions("5")
+    (0, 1, 5)
+
+    Raises:
+        ConfigError: Neither a word nor a number.
+    """
+    from vtr.errors import ConfigError
+
+    if text in ("all", "one"):
+        return int(text == "one")
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise ConfigError(f"--captions is {text!r}; allowed: all, one, or a number from 1")
+
+
+def resolve_settings(request: Request, preset: Preset, *, seed: int) -> TrainSettings:
+    """Returns the preset's settings with the flags on top.
+
+    Raises:
+        ConfigError: A value out of range, or two that exclude each other.
+    """
+    from vtr.errors import ConfigError
+
+    base = preset.settings
+    names = ("optimiser", "lr", "coef_lr", "weight_decay", "warmup", "clip_norm", "epochs")
+    changed = _given(request, (*names, "patience", "mine", "chunk"))
+    batch = {"mode": request.batches, "size": request.batch_size}
+    if request.captions is not None:
+        batch["captions"] = read_captions(request.captions)
+    if request.loss not in (None, "all", "reference"):
+        raise ConfigError(f"--loss is {request.loss!r}; allowed: all, reference")
+    reference = None if request.loss is None else request.loss == "reference"
+    if request.batches == "videos" and reference is None:
+        reference = False
+    loss = {"hard_negatives": request.hard_negatives, "reference": reference}
+    return replace(
+        base,
+        **changed,
+        seed=seed,
+        batch=replace(base.batch, **_set(batch)),
+        loss=replace(base.loss, **_set(loss)),
+    )
+
+
+def _given(request: Request, names: Sequence[str]) -> dict[str, Any]:
+    return _set({name: getattr(request, name) for name in names})
+
+
+def _set(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Training videos that cannot be used.
+
+    Args:
+        videos: Id to reason.
+        captions: How many captions went with them.
+    """
+
+    videos: Mapping[str, str]
+    captions: int
+
+    @property
+    def line(self) -> str:
+        """One line for people; empty where nothing was skipped."""
+        if not self.videos:
+            return ""
+        named = [f"{key} ({reason})" for key, reason in list(self.videos.items())[:_NAMED]]
+        more = f" and {len(self.videos) - _NAMED:,} more" if len(self.videos) > _NAMED else ""
+        return (
+            f"skipped {len(self.videos):,} training videos without features and their "
+            f"{self.captions:,} captions: {', '.join(named)}{more}"
+        )
+
+
+@dataclass(frozen=True)
+class Material:
+    """Data of a training before any text is embedded.
+
+    Args:
+        workspace: The settings.
+        protocol: Whose split.
+        store: The features, seen through one sampler.
+        train: The training queries, absent videos left out.
+        frames: Of `train.video_ids`.
+        skipped: What was left out.
+        task: The validation queries, or None.
+        val_frames: Of `task.video_ids`.
+        held_out: Whether validation videos were taken from the training ones.
+    """
+
+    workspace: Workspace
+    protocol: Protocol
+    store: FeatureStore
+    train: QuerySet
+    frames: PackedFrames
+    skipped: Skipped
+    task: Task | None
+    val_frames: PackedFrames | None
+    held_out: bool
+
+    @property
+    def selection(self) -> str:
+        """How the best epoch is chosen, in words for every result."""
+        from vtr.train.validation import SELECTION
+
+        if self.task is None:
+            return "last epoch: no validation data"
+        count = len(self.task.video_ids)
+        if self.held_out:
+            return f"{SELECTION} on {count:,} videos held out of the training split"
+        return f"{SELECTION} on the {count:,} videos of the validation split"
+
+
+def gather(workspace: Workspace, request: Request) -> Material:
+    """Reads the dataset, the protocol's training and validation part, and the features.
+
+    Raises:
+        VtrError: Whatever is missing or does not fit; see the functions called.
+    """
+    from vtr.commands.stores import open_store, read_dataset
+    from vtr.evaluate.coverage import check_features, cover
+    from vtr.evaluate.evaluator import plan
+    from vtr.evaluate.protocol import default_protocol, load_protocol, queries
+
+    dataset = read_dataset(workspace)
+    name = request.protocol
+    protocol = load_protocol(name) if name else default_protocol(dataset.name)
+    hold_out = 0.05 if request.hold_out is None else request.hold_out
+    store = open_store(workspace, request.sampler)
+    train, skipped = _present(queries(protocol, dataset, "train", hold_out=hold_out), store)
+    frames = store.packed(train.video_ids)
+    check_features(frames)
+    task, val_frames, held_out = None, None, False
+    asked = queries(protocol, dataset, "val", hold_out=hold_out)
+    if asked.texts and any(video_id in store for video_id in asked.video_ids):
+        task = plan(asked, cover(asked, store))
+        val_frames, held_out = store.packed(task.video_ids), asked.held_out
+        check_features(val_frames)
+    return Material(workspace, protocol, store, train, frames, skipped, task, val_frames, held_out)
+
+
+def _present(asked: QuerySet, store: FeatureStore) -> tuple[QuerySet, Skipped]:
+    """Leaves out the videos without features and those that nobody describes."""
+    import numpy as np
+
+    from vtr.errors import DatasetError
+
+    there = np.array([video_id in store for video_id in asked.video_ids])
+    described = np.zeros(len(there), dtype=bool)
+    described[asked.query_video] = True
+    kept = np.flatnonzero(there & described)
+    if not len(kept):
+        raise DatasetError(
+            f"none of the {len(there):,} training videos of {asked.protocol!r} has features in "
+            f"{store.folder}: extract them, or name another store with --features"
+        )
+    place = np.full(len(there), -1, np.int64)
+    place[kept] = np.arange(len(kept))
+    rows = np.flatnonzero(there[asked.query_video])
+    lost = {asked.video_ids[v]: "never extracted" for v in np.flatnonzero(~there).tolist()}
+    if lost:
+        lost |= {row.id: row.error or row.status for row in store.ledger if row.id in lost}
+    left = replace(
+        asked,
+        video_ids=tuple(asked.video_ids[v] for v in kept.tolist()),
+        texts=tuple(asked.texts[q] for q in rows.tolist()),
+        text_ids=tuple(asked.text_ids[q] for q in rows.tolist()),
+        query_video=place[asked.query_video[rows]],
+    )
+    return left, Skipped(lost, len(asked.texts) - len(rows))
+
+
+def model_spec(
+    request: Request, preset: Preset, backbone: Backbone, store: FeatureStore
+) -> ModelSpec:
+    """Returns what will be trained.
+
+    A head without parameters leaves nothing to train beside frozen text: unless the user asked for
+    just that, it gets a projection.
+
+    Raises:
+        ConfigError: Sizes that do not fit; says how to make them.
+        ModelError: Text of one model against frames of another, without a projection between.
+    """
+    from vtr.commands.stores import check_same_model
+    from vtr.train.headlist import build_head, parse_head
+    from vtr.train.model import ModelSpec
+    from vtr.train.text_tower import text_spec
+
+    choice = parse_head(request.head or preset.head)
+    dim = store.spec.embedding_dim
+    mode: Any = request.text or preset.text
+    if request.text is None and mode == "frozen":
+        head = build_head(choice, dim=dim, clip=None, seed=0)
+        if not any(True for _ in head.parameters()):
+            note(f"{choice.name} has no parameters: training a text projection (--text projection)")
+            mode = "projection"
+    layers = request.tune_layers
+    if layers is None:
+        layers = min(preset.tune_layers, _text_layers(backbone))
+    temperature = preset.temperature if request.temperature is None else request.temperature
+    text = text_spec(backbone, mode, video_dim=dim, layers=layers, dropout=request.dropout or 0.0)
+    if mode != "projection":
+        check_same_model(backbone, store)
+    return ModelSpec(choice.label, dim, text, temperature)
+
+
+def _text_layers(backbone: Backbone) -> int:
+    config: Any = backbone.model.config
+    return int(config.text_config.num_hidden_layers)
+
+
+def with_chunk(settings: TrainSettings, spec: ModelSpec) -> TrainSettings:
+    """Returns the settings with a bound on what a trained text tower keeps in memory."""
+    if settings.chunk or spec.text.mode != "tune":
+        return settings
+    return replace(settings, chunk=_AUTO_CHUNK)
+
+
+def run_config(
+    material: Material,
+    request: Request,
+    settings: TrainSettings,
+    spec: ModelSpec,
+    backbone: Backbone,
+) -> dict[str, Any]:
+    """Returns `config.json`: everything resolved."""
+    store, task = material.store, material.task
+    return {
+        "model": spec.as_dict(),
+        "text_model": {
+            "id": material.workspace.model,
+            "revision": backbone.revision,
+            "weights_sha256": backbone.weights_sha256,
+        },
+        "features": {
+            "folder": str(store.folder),
+            "fingerprint": store.fingerprint,
+            "sampler": store.sampler,
+            "frames": material.workspace.frames,
+            "backbone": store.spec.backbone,
+            "weights_sha256": store.spec.weights_sha256,
+        },
+        "data": {
+            "dataset": material.workspace.dataset,
+            "protocol": material.protocol.name,
+            "train_split": material.protocol.train_split,
+            "val_split": None if material.held_out else material.protocol.val_split,
+            "held_out": material.held_out,
+            "train_videos": len(material.train.video_ids),
+            "train_captions": len(material.train.texts),
+            "train_digest": material.train.digest,
+            "val_videos": 0 if task is None else len(task.video_ids),
+            "val_queries": 0 if task is None else len(task.queries.texts),
+            "skipped": dict(material.skipped.videos),
+        },
+        "settings": settings.as_dict(),
+        "preset": request.preset,
+        "request": request.as_dict(),
+        "selection": material.selection,
+        "versions": _versions(),
+        "device": str(backbone.device),
+    }
+
+
+def _versions() -> dict[str, str]:
+    import numpy
+    import torch
+
+    from vtr import __version__
+
+    return {"vtr": __version__, "torch": torch.__version__, "numpy": numpy.__version__}
+
+
+def make_validation(material: Material, spec: ModelSpec, backbone: Backbone) -> Validation | None:
+    """Returns what each epoch is judged on."""
+    from vtr.evaluate.evaluator import evaluate
+    from vtr.evaluate.metrics import retrieval_metrics
+    from vtr.train.inputs import embed_for
+    from vtr.train.validation import Validation
+
+    task, frames = material.task, material.val_frames
+    if task is None or frames is None:
+        return None
+    store = material.store
+    texts = embed_for(spec, backbone, task.texts, cache=store.folder)
+
+    def measure(scorer: Any) -> dict[str, float]:
+        found = retrieval_metrics(evaluate(task, scorer.blocks).ranks).expected
+        return {key: value for key, value in found.items() if key.startswith(("t2v/", "v2t/"))}
+
+    pad = store.pad_embedding if spec.choice.info.needs_pad else None
+    return Validation(texts, frames, measure, pad)
+
+
+def run_folder(runs: Path, name: str, *, chosen: bool, overwrite: bool) -> Path:
+    """Returns the folder of a new run.
+
+    Args:
+        runs: Folder of all runs.
+        name: Its name.
+        chosen: By the user; else a number is added where it is taken.
+        overwrite: Use it although it is taken.
+
+    Raises:
+        ConfigError: The chosen name is taken.
+    """
+    from vtr.errors import ConfigError
+    from vtr.train.run import CONFIG
+
+    folder = runs / name
+    if overwrite or not (folder / CONFIG).exists():
+        return folder
+    if chosen:
+        raise ConfigError(
+            f"the run {folder} exists: continue it with --resume, replace it with --overwrite, or "
+            "choose another --name"
+        )
+    number = 2
+    while (runs / f"{name}-{number}" / CONFIG).exists():
+        number += 1
+    return runs / f"{name}-{number}"
+
+
+def default_name(spec: ModelSpec, preset: str | None) -> str:
+    """Returns a name for the folder: head, text mode where not frozen, preset where named."""
+    parts = [spec.head] + [
+        part for part in (spec.text.mode, preset) if part not in (None, "frozen")
+    ]
+    return re.sub(r"[^\w.=+-]+", "-", "-".join(str(part) for part in parts)).strip("-")
+
+
+def find_interrupted(runs: Path, name: str | None) -> Path:
+    """Returns the run to resume: the named one, else the latest that has not finished.
+
+    Raises:
+        ConfigError: None is there.
+    """
+    from vtr.errors import ConfigError
+    from vtr.train.run import CONFIG, RESULT
+
+    if name is not None:
+        if not (runs / name / CONFIG).exists():
+            there = sorted(path.parent.name for path in runs.glob(f"*/{CONFIG}"))
+            raise ConfigError(
+                f"no run {name!r} in {runs} to resume. Runs there: {', '.join(there) or 'none'}"
+            )
+        return runs / name
+    open_runs = [path for path in runs.glob(f"*/{CONFIG}") if not (path.parent / RESULT).exists()]
+    if not open_runs:
+        raise ConfigError(f"nothing to resume: every run in {runs} has finished, or there is none")
+    return max(open_runs, key=lambda path: path.stat().st_mtime).parent
+
+
+def resumed_request(folder: Path, request: Request) -> Request:
+    """Returns the flags a run was started with.
+
+    Raises:
+        ConfigError: A flag given now says something else.
+    """
+    from vtr.errors import ConfigError
+    from vtr.train.run import read_config
+
+    stored = dict(read_config(folder).get("request") or {})
+    changed = [
+        f"--{key.replace('_', '-')} {value} (was {stored.get(key, 'not given')})"
+        for key, value in request.as_dict().items()
+        if stored.get(key) != value
+    ]
+    if changed:
+        raise ConfigError(
+            f"{folder} was started with other settings: {', '.join(changed)}. A resumed run keeps "
+            "its own: leave the flags out, or start a new run with --name"
+        )
+    return Request(**stored)
+
+
+def check_resumable(folder: Path, config: Mapping[str, Any]) -> None:
+    """Refuses to go on with other data than a run began with.
+
+    Raises:
+        ConfigError: The features, the training data or the model changed since.
+    """
+    from vtr.errors import ConfigError
+    from vtr.train.run import read_config
+
+    before = json.loads(json.dumps(read_config(folder)))
+    now = json.loads(json.dumps(dict(config)))
+    decisive = (
+        ("model",),
+        ("settings",),
+        ("text_model", "weights_sha256"),
+        ("features", "fingerprint"),
+        ("features", "sampler"),
+        ("data", "train_digest"),
+    )
+    for path in decisive:
+        ours, theirs = before, now
+        for key in path:
+            ours, theirs = ours.get(key), theirs.get(key)
+        if ours != theirs:
+            raise ConfigError(
+                f"{folder} cannot go on: {'.'.join(path)} is not what it was "
+                f"({_short(ours)}, now {_short(theirs)}). Start a new run"
+            )
+
+
+def _short(value: object, limit: int = 80) -> str:
+    text = str(value)
+    return text if len(text) <= limit else f"{text[:limit]}..."
+
+
+def torch_device(name: str) -> str:
+    """Returns the device; under torchrun each process's own GPU."""
+    import torch
+
+    if name in ("auto", "cuda") and torch.cuda.is_available():
+        return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    return "cpu" if name == "auto" else name
