@@ -8,18 +8,18 @@ import typer
 
 from vtr import __version__
 from vtr.commands import (
+    check_table,
     compress,
     data,
     demo,
+    evaluate,
     extract,
     heads,
     init,
     inspect,
+    protocols,
     samplers,
     simulate,
-)
-from vtr.commands import (
-    eval as evaluation,
 )
 from vtr.errors import VtrError
 
@@ -34,13 +34,15 @@ app = typer.Typer(
 for command in (
     init,
     data,
+    protocols,
     extract,
     inspect,
     compress,
     samplers,
     heads,
-    evaluation,
+    evaluate,
     simulate,
+    check_table,
     demo,
 ):
     command.register(app)

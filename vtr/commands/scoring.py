@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vtr.clip.backbone import Backbone
-    from vtr.commands.eval import Request
+    from vtr.commands.evaluate import Request
     from vtr.datasets.base import Dataset
     from vtr.evaluate.evaluator import Evaluation, PostProcess, Task
     from vtr.evaluate.protocol import Protocol, QuerySet

@@ -1,0 +1,38 @@
+"""`vtr protocols`: whose queries, whose videos, what counts, and where that comes from."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from vtr.commands.console import print_json
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to the app."""
+    app.command("protocols")(protocols)
+
+
+def protocols(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """List the evaluation protocols: videos, queries, captions, training videos, source."""
+    from vtr.evaluate.protocol import load_protocol, protocol_names
+
+    found = [load_protocol(name) for name in protocol_names()]
+    if as_json:
+        print_json([asdict(protocol) for protocol in found])
+        return
+    for protocol in found:
+        size = (
+            f"{protocol.num_queries:,} queries over {protocol.num_videos:,} videos"
+            if protocol.num_videos and protocol.num_queries
+            else "as many queries and videos as the files have"
+        )
+        kept = protocol.val_split or "a part of the training videos, held out"
+        typer.echo(f"{protocol.name:<14} {protocol.summary}")
+        typer.echo(f"{'':<14} {size}; captions: {protocol.captions}; dataset {protocol.dataset}")
+        typer.echo(f"{'':<14} trains on {protocol.train_split}, best epoch on {kept}")
+        typer.echo(f"{'':<14} {protocol.source}\n")
