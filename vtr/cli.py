@@ -20,6 +20,7 @@ from vtr.commands import (
     protocols,
     samplers,
     simulate,
+    train,
 )
 from vtr.errors import VtrError
 
@@ -40,6 +41,7 @@ for command in (
     compress,
     samplers,
     heads,
+    train,
     evaluate,
     simulate,
     check_table,
