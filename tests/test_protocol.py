@@ -163,3 +163,10 @@ def test_wrong_datasets_and_missing_splits_are_named() -> None:
         queries(toy(), world(captions=()))
     with pytest.raises(ConfigError, match="names no training videos"):
         queries(toy(train_split=None), world(), "train")
+
+
+def test_captions_without_any_split_are_all_asked_for() -> None:
+    dataset = world(splits={}, captions=(Caption("a", "v3", "x"), Caption("b", "v1", "y")))
+    assert queries(toy(), dataset).video_ids == ("v1", "v3")
+    with pytest.raises(DatasetError, match="needs the split 'train'"):
+        queries(toy(), dataset, "train")

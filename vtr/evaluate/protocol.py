@@ -198,6 +198,10 @@ def _lot(video_id: str) -> str:
 
 def _members(protocol: Protocol, dataset: Dataset, split: str) -> tuple[str, ...]:
     members = dataset.splits.get(split, ())
+    if not dataset.splits and split == protocol.test_split:
+        # A folder whose captions name no split: everything that has a caption is asked for.
+        captioned = {caption.video_id for caption in dataset.captions}
+        members = tuple(video_id for video_id in dataset.video_ids if video_id in captioned)
     if not members:
         raise DatasetError(
             f"protocol {protocol.name!r} needs the split {split!r} of dataset {dataset.name!r}, "
