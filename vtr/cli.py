@@ -15,6 +15,7 @@ from vtr.commands import (
     evaluate,
     extract,
     heads,
+    import_,
     init,
     inspect,
     protocols,
@@ -45,6 +46,7 @@ for command in (
     evaluate,
     simulate,
     check_table,
+    import_,
     demo,
 ):
     command.register(app)

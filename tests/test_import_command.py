@@ -1,0 +1,455 @@
+"""`vtr import`: published layouts in, folders that extraction and evaluation take out.
+
+Numbers: outputs of CLIP4Clip@508ffa3 and CLIP2Video@e941318 in float32 (tests/golden).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import typer
+from torch import Tensor, nn
+from typer.testing import CliRunner
+
+from vtr.clip.backbone import load_backbone
+from vtr.commands import import_
+from vtr.errors import CheckpointError, ConfigError, HubOfflineError, VtrError
+from vtr.train.heads.base import Head, TextBatch, VideoBatch
+from vtr.train.importing import complete_head, load_head, split_state
+from vtr.train.run import load_run
+
+GOLDEN = Path(__file__).parent / "golden"
+HEADS = ["meanP", "maxP", "seqLSTM", "seqTransf", "tightTransf"]
+CLIP2VIDEO = ["meanP", "seqTransf", "tab_action", "tab_plain", "tdb_mlp", "tdb_selfA", "tdb_sub"]
+State = dict[str, Tensor]
+
+_spec = importlib.util.spec_from_file_location(
+    "clip_folder_tests", Path(__file__).parent / "test_import_clip_folder.py"
+)
+assert _spec is not None
+assert _spec.loader is not None
+tiny: Any = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(tiny)
+
+
+def app() -> typer.Typer:
+    made = typer.Typer(pretty_exceptions_enable=False)
+    import_.register(made)
+    return made
+
+
+def vtr(*words: str | Path) -> dict[str, Any]:
+    """Runs `vtr import ... --json`; errors come out as they are."""
+    result = CliRunner().invoke(app(), ["import", *map(str, words), "--json"])
+    if isinstance(result.exception, VtrError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    document: dict[str, Any] = json.loads(result.stdout)
+    return document | {"stderr": result.stderr}
+
+
+def golden(name: str) -> dict[str, np.ndarray]:
+    with np.load(GOLDEN / f"{name}.npz") as arrays:
+        return dict(arrays)
+
+
+def tensors(arrays: dict[str, np.ndarray], prefix: str = "param/") -> State:
+    return {
+        name.removeprefix(prefix): torch.from_numpy(array)
+        for name, array in arrays.items()
+        if name.startswith(prefix)
+    }
+
+
+def published(head: str) -> State:
+    """What CLIP4Clip saves: the fine-tuned CLIP in half precision, the head in float32."""
+    clip = tiny.openai_state(tiny.golden())
+    clip["logit_scale"] = torch.from_numpy(golden(f"clip4clip_{head}")["logit_scale"])
+    return {f"clip.{name}": tensor for name, tensor in clip.items()} | tensors(
+        golden(f"clip4clip_{head}")
+    )
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = tiny.write_tokeniser(tmp_path_factory.mktemp("words"), 300)
+    return folder
+
+
+# --- CLIP4Clip
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_clip4clip_logits_equal_the_reference(name: str) -> None:
+    arrays = golden(f"clip4clip_{name}")
+    clip, state, _ = split_state(published(name), what="file")
+    choice = complete_head(name, state)
+    head, notes = load_head(choice, 128, state)
+    scale = clip["logit_scale"].exp() if head.info.scaled else torch.tensor(1.0)
+    texts = TextBatch(torch.from_numpy(arrays["text"]))
+    with torch.inference_mode():
+        for case in ("", "_short"):
+            mask = torch.from_numpy(arrays[f"video_mask{case}"]).bool()
+            scores = head.similarity(texts, VideoBatch(torch.from_numpy(arrays["video"]), mask))
+            np.testing.assert_allclose(
+                (scores * scale).numpy(), arrays[f"sim_eval{case}"], atol=1e-5
+            )
+    layers = {"seqTransf": "seqTransf:layers=2", "tightTransf": "tightTransf:layers=2"}
+    assert choice.label == layers.get(name, name)
+    unused = "dropped frame_position_embeddings.weight, which the reference never reads"
+    assert notes == ((unused,) if name == "seqLSTM" else ())
+
+
+def test_pixels_and_words_to_logits(tmp_path: Path, words: Path) -> None:
+    """The whole way on the imported folders: the reference's features in, its logits out."""
+    arrays, state = tiny.golden(), published("seqTransf")
+    torch.save(state, tmp_path / "m.bin")
+    facts = vtr(
+        "clip4clip", tmp_path / "m.bin", "--head", "seqTransf", "--clip", words,
+        "--out", tmp_path / "out",
+    )  # fmt: skip
+    run = load_run(facts["run"])
+    assert run.train_ids is None
+    assert run.epoch == 0
+    assert run.config["imported"]["system"] == "clip4clip"
+    assert facts["head"] == run.spec.head == "seqTransf:layers=2"
+    assert "nobody knows which videos" in facts["stderr"]
+    backbone = load_backbone(run.text_model, device="cpu")
+    assert run.text_model == str((tmp_path / "out" / "clip").resolve())
+    assert run.config["features"]["weights_sha256"] == backbone.weights_sha256
+    texts = backbone.encode_texts(tiny.spell(arrays["ids"])).embeddings
+    frames = tiny.image_features(backbone, arrays["frames"], [0, 4, 8]).reshape(2, 4, -1)
+    np.testing.assert_allclose(texts, arrays["text_features"], atol=1e-5)
+    np.testing.assert_allclose(frames.reshape(8, -1), arrays["frame_features_2d"], atol=1e-5)
+    expected = plain_seq_transf(
+        arrays["frame_features_2d"].reshape(2, 4, -1), arrays["text_features"], state
+    )
+    videos = VideoBatch(torch.from_numpy(frames), torch.ones(2, 4, dtype=torch.bool))
+    with torch.inference_mode():
+        scores = run.model.head.similarity(TextBatch(torch.from_numpy(texts)), videos)
+        np.testing.assert_allclose(scores * run.model.scale(), expected, atol=2e-5)
+
+
+def plain_seq_transf(frames: np.ndarray, texts: np.ndarray, state: State) -> np.ndarray:
+    """The head on torch's own attention in float64, from the published parameters by name."""
+    video = torch.from_numpy(frames).double()
+    placed = video + state["frame_position_embeddings.weight"][: video.shape[1]].double()
+    for layer in range(2):
+        part = {
+            name.removeprefix(f"transformerClip.resblocks.{layer}."): tensor.double()
+            for name, tensor in state.items()
+            if name.startswith(f"transformerClip.resblocks.{layer}.")
+        }
+        attention = nn.MultiheadAttention(128, 2, batch_first=True, dtype=torch.float64)
+        attention.load_state_dict(
+            {n.removeprefix("attn."): t for n, t in part.items() if n.startswith("attn.")}
+        )
+        normed = norm(placed, part, "ln_1")
+        placed = placed + attention(normed, normed, normed)[0]
+        hidden = norm(placed, part, "ln_2") @ part["mlp.c_fc.weight"].T + part["mlp.c_fc.bias"]
+        hidden = hidden * torch.sigmoid(1.702 * hidden)
+        placed = placed + hidden @ part["mlp.c_proj.weight"].T + part["mlp.c_proj.bias"]
+    video = video + placed
+    pooled = (video / video.norm(dim=-1, keepdim=True)).mean(1)
+    text = torch.from_numpy(texts).double()
+    unit = pooled / pooled.norm(dim=-1, keepdim=True)
+    scale = state["clip.logit_scale"].double().exp()
+    result: np.ndarray = (
+        (scale * (text / text.norm(dim=-1, keepdim=True)) @ unit.T).detach().numpy()
+    )
+    return result
+
+
+def norm(values: Tensor, part: State, name: str) -> Tensor:
+    mean, variance = values.mean(-1, keepdim=True), values.var(-1, keepdim=True, correction=0)
+    scaled = (values - mean) / torch.sqrt(variance + 1e-12)
+    return scaled * part[f"{name}.weight"] + part[f"{name}.bias"]
+
+
+def test_temporal_checkpoints_come_out_temporal(tmp_path: Path, words: Path) -> None:
+    arrays = tiny.golden()
+    state = published("meanP") | {
+        f"clip.{name}": tensor for name, tensor in tiny.temporal_state(arrays).items()
+    }
+    torch.save(state, tmp_path / "m.bin")
+    facts = vtr(
+        "clip4clip", tmp_path / "m.bin", "--head", "meanP", "--clip", words, "--out",
+        tmp_path / "out",
+    )  # fmt: skip
+    assert facts["linear_patch"] == "3d"
+    backbone = load_backbone(facts["clip"], device="cpu")
+    features = tiny.image_features(backbone, arrays["frames"], [0, 4, 8])
+    np.testing.assert_allclose(features, arrays["frame_features_3d_perturbed"], atol=1e-5)
+    assert load_run(facts["run"]).config["features"]["linear_patch"] == "3d"
+
+
+# --- CLIP2Video
+
+
+def random_clip(dim: int) -> State:
+    """A CLIP under OpenAI's names whose space has the size of the head's goldens."""
+    rng = np.random.default_rng(5)
+    state = {
+        name: torch.from_numpy(rng.normal(0, 0.1, array.shape).astype(np.float16))
+        for name, array in tiny.openai_state(tiny.golden()).items()
+    }
+    state["visual.proj"], state["text_projection"] = torch.rand(64, dim), torch.rand(128, dim)
+    return {f"clip.{name}": tensor for name, tensor in state.items()}
+
+
+def clip2video_scores(
+    head: Head, arrays: dict[str, np.ndarray], case: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Similarities without the scale on a golden's inputs, and the reference's with it."""
+    given = {k.split("/")[-1]: v for k, v in arrays.items() if k.startswith(f"{case}/in/")}
+    mask = torch.from_numpy(given["video_mask"]).bool()
+    frames = torch.from_numpy(given["frames"])
+    padding = frames[~mask]
+    videos = VideoBatch(frames, mask, padding[0] if len(padding) else torch.zeros(64))
+    texts = TextBatch(torch.from_numpy(given["text"]))
+    if "text_tokens" in given:
+        token_mask = torch.from_numpy(given["attention_mask"]).bool()
+        texts = TextBatch(texts.pooled, torch.from_numpy(given["text_tokens"]), token_mask)
+    name = f"{case}/fixed/sim" if f"{case}/fixed/sim" in arrays else f"{case}/ref/sim"
+    with torch.inference_mode():
+        return head.similarity(texts, videos).numpy(), arrays[name]
+
+
+@pytest.mark.parametrize("config", CLIP2VIDEO)
+def test_clip2video_logits_equal_the_reference(config: str) -> None:
+    arrays = golden(f"clip2video_{config}")
+    options = json.loads(str(arrays["config_json"]))
+    clip, state, _ = split_state(tensors(arrays), what="file")
+    text = f"clip2video:pad_to=12:heads=4:weight={options['center_weight']}"
+    head, _ = load_head(complete_head(text, state), 64, state)
+    for case in ("full", "ragged"):
+        scores, expected = clip2video_scores(head, arrays, case)
+        scaled = scores * clip["logit_scale"].exp().numpy()
+        np.testing.assert_allclose(scaled, expected, atol=2e-5)
+
+
+def test_clip2video_files_make_runs(tmp_path: Path, words: Path) -> None:
+    arrays = golden("clip2video_tdb_selfA")
+    torch.save(random_clip(64) | tensors(arrays), tmp_path / "pytorch_model.bin.2")
+    facts = vtr(
+        "clip2video", tmp_path / "pytorch_model.bin.2", "--clip", words, "--out", tmp_path / "out",
+        "--head", "clip2video:pad_to=12:heads=4",
+    )  # fmt: skip
+    run = load_run(facts["run"])
+    assert run.spec.head == "clip2video:alignment=off:heads=4:layers=2:pad_to=12"
+    assert load_backbone(run.text_model, device="cpu").embedding_dim == run.spec.dim == 64
+    scores, expected = clip2video_scores(run.model.head, arrays, "ragged")
+    np.testing.assert_allclose(scores * run.model.scale().item(), expected, atol=2e-5)
+
+
+@pytest.mark.real
+def test_clip2video_towers_equal_the_reference(real_data: Path, tmp_path: Path) -> None:
+    path = real_data / "golden" / "clip2video_clip_towers.npz"
+    if not path.is_file():
+        pytest.skip(f"no {path.name} in VTR_REAL_DATA/golden")
+    with np.load(path) as file:
+        arrays = dict(file)
+    words = tiny.write_tokeniser(tmp_path / "words", 120)
+    head = tensors(golden("clip2video_meanP")) | {
+        f"trans_layernorm.{kind}": torch.ones(48) for kind in ("weight", "bias")
+    }
+    clip = {f"clip.{name}": tensor for name, tensor in tensors(arrays).items()}
+    torch.save(head | clip, tmp_path / "m.bin")
+    facts = vtr(
+        "clip2video", tmp_path / "m.bin", "--clip", words, "--out", tmp_path / "out",
+        "--text-heads", str(arrays["heads_text"]), "--vision-heads", str(arrays["heads_vision"]),
+    )  # fmt: skip
+    backbone = load_backbone(facts["clip"], device="cpu")
+    images = tiny.image_features(backbone, arrays["in/image"], [0, 3])
+    np.testing.assert_allclose(images, arrays["out/image"], atol=1e-5)
+    np.testing.assert_allclose(backbone.pad_embedding(), arrays["out/image_of_zeros"][0], atol=1e-5)
+    model: Any = backbone.model
+    with torch.inference_mode():
+        hidden = model.text_model(input_ids=torch.from_numpy(arrays["in/ids"]))
+        tokens = model.text_projection(hidden.last_hidden_state).numpy()
+        pooled = model.text_projection(hidden.pooler_output).numpy()
+    np.testing.assert_allclose(tokens, arrays["out/text_hidden"], atol=1e-5)
+    np.testing.assert_allclose(pooled, arrays["out/text"], atol=1e-5)
+
+
+# --- OpenAI
+
+
+class Holder(nn.Module):
+    """Modules nested by the names of a state dict, so that TorchScript saves that layout."""
+
+    def __init__(self, state: State) -> None:
+        super().__init__()
+        children: dict[str, State] = {}
+        for name, tensor in state.items():
+            first, _, rest = name.partition(".")
+            if rest:
+                children.setdefault(first, {})[rest] = tensor
+            else:
+                self.register_parameter(first, nn.Parameter(tensor))
+        for name, child in children.items():
+            self.add_module(name, Holder(child))
+
+
+class Archived(Holder):
+    def __init__(self, state: State) -> None:
+        super().__init__(state)
+        self.register_buffer("context_length", torch.tensor(77))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning")
+@pytest.mark.parametrize("kind", ["archive", "state dict"])
+def test_openai_files(tmp_path: Path, words: Path, kind: str) -> None:
+    arrays = tiny.golden()
+    state = tiny.openai_state(arrays)
+    path = tmp_path / "ViT-B-32.pt"
+    jit: Any = torch.jit
+    if kind == "archive":
+        jit.trace(Archived(state), torch.zeros(1), check_trace=False).save(str(path))
+    else:
+        torch.save(state, path)
+    facts = vtr("openai", path, "--clip", words, "--out", tmp_path / "clip")
+    assert facts["image_size"] == 32
+    backbone = load_backbone(facts["clip"], device="cpu")
+    features = tiny.image_features(backbone, arrays["frames"], [0, 8])
+    np.testing.assert_allclose(features, arrays["frame_features_2d"], atol=1e-5)
+
+
+# --- refusals
+
+
+def drop(name: str) -> Callable[[State], None]:
+    def edit(state: State) -> None:
+        del state[name]
+
+    return edit
+
+
+def put(name: str, *shape: int) -> Callable[[State], None]:
+    def edit(state: State) -> None:
+        state[name] = torch.zeros(shape)
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("head", "edit", "message"),
+    [
+        ("meanP", dict, r"unexpected: frame_position_embeddings\.weight, transformerClip\."),
+        ("seqLSTM", dict, r"missing: lstm_visual\.weight_ih_l0, .* unexpected: transformerClip"),
+        (
+            "seqTransf",
+            drop("transformerClip.resblocks.1.ln_1.bias"),
+            r"'seqTransf:layers=2' at D = 128\. missing: \S+resblocks\.1\.ln_1\.bias$",
+        ),
+        (
+            "seqTransf:layers=3",
+            dict,
+            r"missing: transformerClip\.resblocks\.2\.attn\.in_proj_weight, ",
+        ),
+        (
+            "seqTransf",
+            put("transformerClip.resblocks.0.mlp.c_fc.bias", 3),
+            r"c_fc\.bias \(file \(3,\), needed \(512,\)\)",
+        ),
+        ("seqTransf", put("other", 1), r"unexpected: other$"),
+        ("seqTransf", drop("clip.ln_final.bias"), r"OpenAI's names\)\. missing: ln_final\.bias$"),
+        ("seqTransf", put("clip.head", 1), r"unexpected: head$"),
+        ("seqTransf", dict.clear, r"has no parameters named clip\.\*, only none"),
+    ],
+)
+def test_what_does_not_fit_is_listed_and_nothing_written(
+    tmp_path: Path, words: Path, head: str, edit: Callable[[State], None], message: str
+) -> None:
+    state = published("seqTransf")
+    edit(state)
+    torch.save(state, tmp_path / "m.bin")
+    with pytest.raises(CheckpointError, match=message):
+        vtr(
+            "clip4clip", tmp_path / "m.bin", "--head", head, "--clip", words, "--out",
+            tmp_path / "out",
+        )  # fmt: skip
+    assert not (tmp_path / "out").exists()
+
+
+def test_settings_that_cannot_be(
+    tmp_path: Path, words: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save(published("meanP"), tmp_path / "m.bin")
+    arguments: list[str | Path] = [
+        "clip4clip",
+        tmp_path / "m.bin",
+        "--clip",
+        words,
+        "--out",
+        tmp_path / "out",
+    ]
+    with pytest.raises(ConfigError, match="clip4clip has no head 'xpool'; its heads are meanP"):
+        vtr(*arguments, "--head", "xpool")
+    with pytest.raises(ConfigError, match="say nothing without --train-split"):
+        vtr(*arguments, "--head", "meanP", "--dataset", "msrvtt")
+    with pytest.raises(ConfigError, match=r"--out .* is in use"):
+        vtr(*arguments[:-1], tmp_path, "--head", "meanP")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(HubOfflineError, match="nobody/nothing is not in the local cache"):
+        vtr(*arguments, "--head", "meanP", "--clip", "nobody/nothing")
+
+
+def test_the_ids_of_a_split_are_kept(tmp_path: Path, words: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "videos").mkdir()
+    for name, letters in (("train", "abc"), ("val_1", "de")):
+        document = {
+            f"v_{letter}": {"duration": 9.0, "timestamps": [[0, 9]], "sentences": ["a man"]}
+            for letter in letters
+        }
+        (tmp_path / "notes" / f"{name}.json").write_text(json.dumps(document))
+    torch.save(published("meanP"), tmp_path / "m.bin")
+    arguments: list[str | Path] = [
+        "clip4clip", tmp_path / "m.bin", "--head", "meanP", "--clip", words,
+        "--dataset", "activitynet", "--annotations", tmp_path / "notes",
+    ]  # fmt: skip
+    facts = vtr(*arguments, "--out", tmp_path / "out", "--train-split", "train")
+    run = load_run(facts["run"])
+    assert run.train_ids is not None
+    assert len(run.train_ids) == 3
+    assert "nobody knows" not in facts["stderr"]
+    with pytest.raises(ConfigError, match="no split of dataset 'activitynet' named 'trian'"):
+        vtr(*arguments, "--out", tmp_path / "other", "--train-split", "trian")
+
+
+def test_old_names_become_new_ones() -> None:
+    state = {
+        "clip.logit_scale": torch.zeros(()),
+        "ln.gamma": torch.ones(1),
+        "ln.beta": torch.ones(1),
+    }
+    _, head, notes = split_state(state, what="file")
+    assert sorted(head) == ["ln.bias", "ln.weight"]
+    assert notes == ("renamed ln.gamma to ln.weight", "renamed ln.beta to ln.bias")
+    with pytest.raises(CheckpointError, match=r"two parameters would be called ln\.weight"):
+        split_state(state | {"ln.weight": torch.ones(1)}, what="file")
+
+
+def test_what_the_user_says_of_a_head_stays() -> None:
+    state = {
+        "weight_center": torch.zeros(7, 8),
+        "type_position_embeddings.weight": torch.ones(2, 8),
+    }
+    assert complete_head("clip2video:sim=meanP", state).label == (
+        "clip2video:alignment=plain:centres=7:projection=none:sim=meanP:temporal=off"
+    )
+    label = complete_head("clip2video:preset=vatex:alignment=tab", state).label
+    assert "pad_to=12" in label
+    assert "alignment=tab:" in label
