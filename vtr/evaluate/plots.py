@@ -122,14 +122,19 @@ def _chart_figure(chart: Chart) -> Figure:
 def _new(head: Head, height: float) -> tuple[Figure, Axes]:
     """Returns a figure with title and note; sizes in inches."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    notes = _wrapped(shown(head.note, 400), 112)
-    height += 0.2 * notes.count("\n")
-    drawn = Figure(figsize=(WIDTH, height), layout="constrained")
+    notes = _wrapped(shown(head.note, 400), 118)
+    above = 0.5 + 0.16 * (notes.count("\n") + 1)
+    height += above - 0.66
+    # Title and note stand at the left edge; the layout gets what is below them.
+    below = ConstrainedLayoutEngine(rect=(0.012, 0.1 / height, 0.972, 1 - (above + 0.1) / height))
+    drawn = Figure(figsize=(WIDTH, height), layout=below)
+    drawn.text(
+        0.02, 1 - 0.14 / height, shown(head.title, 90), fontsize=13, fontweight="bold", va="top"
+    )
+    drawn.text(0.02, 1 - 0.42 / height, notes, fontsize=8.5, color=FAINT, va="top")
     axes = drawn.add_subplot()
-    title = shown(head.title, 90)
-    drawn.suptitle(title, x=0.012, ha="left", fontsize=13, fontweight="bold")
-    axes.set_title(notes, loc="left", fontsize=8.5, color=FAINT, pad=10, x=0)
     axes.set_xlabel(shown(head.x, 90))
     axes.set_ylabel(shown(head.y, 90))
     return drawn, axes
@@ -163,7 +168,15 @@ def _dots(chart: DotChart) -> Figure:
         faint = 0.4 if point.is_small else 1.0
         if point.low is not None and point.high is not None:
             axes.plot([point.low, point.high], [y, y], color=_colour(number), lw=2, alpha=faint / 2)
-        axes.plot(point.value, y, _MARKERS[number % 7], color=_colour(number), ms=6, alpha=faint)
+        axes.plot(
+            point.value,
+            y,
+            _MARKERS[number % 7],
+            color=_colour(number),
+            ms=6,
+            alpha=faint,
+            clip_on=False,
+        )
         count = f"  N = {point.n:,}{'†' if point.is_small else ''}" if point.n is not None else ""
         text = f"{figure(point.value)}  {interval(point)}{count}"
         axes.annotate(
@@ -236,12 +249,12 @@ def _histogram(chart: Histogram) -> Figure:
                 (mean, 1.0),
                 xycoords=("data", "axes fraction"),
                 ha="right" if mean > low else "left",
-                va="top" if number == 0 else "bottom",
+                va="bottom",
                 fontsize=8.5,
                 color=_colour(number),
             )
     if chart.bin_names:
-        tilt = 30 if count > 7 else 0
+        tilt = 30 if count > 10 else 0
         axes.set_xticks(
             edges[:-1] + 0.5, chart.bin_names, rotation=tilt, ha="right" if tilt else "center"
         )

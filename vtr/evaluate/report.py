@@ -191,7 +191,7 @@ def _group(group: Group, nth: int, groups: Sequence[Group]) -> Iterator[str]:
 
 def _facts(group: Group) -> str:
     protocol, coverage = group.results[0].part("protocol"), group.results[0].part("coverage")
-    counts = {key: escaped(protocol.get(f"num_{key}")) for key in ("queries", "videos")}
+    counts = {key: _count(protocol.get(f"num_{key}")) for key in ("queries", "videos")}
     return (
         f"<p>Protocol <b>{escaped(group.name)}</b>, part {escaped(protocol.get('part', 'test'))}: "
         f"{counts['queries']} queries over {counts['videos']} videos; {_presence(coverage)}. "
@@ -201,8 +201,12 @@ def _facts(group: Group) -> str:
 
 
 def _presence(coverage: Mapping[str, Any]) -> str:
-    present, videos = escaped(coverage.get("present")), escaped(coverage.get("videos"))
+    present, videos = (_count(coverage.get(key)) for key in ("present", "videos"))
     return f"{present} of {videos} videos are present"
+
+
+def _count(number: object) -> str:
+    return f"{number:,}" if isinstance(number, int) else "?"
 
 
 def caveats(result: Result) -> list[str]:
@@ -245,7 +249,7 @@ def _metric_row(
     entries = [metrics.get(f"{direction}/{name}") for name in SHOWN_METRICS]
     if any(entries):
         count = next((entry.get("n") for entry in entries if entry), None)
-        yield [title, *map(_cell, entries), escaped(count)]
+        yield [title, *map(_cell, entries), _count(count)]
 
 
 def _cell(entry: Mapping[str, Any] | None) -> str:

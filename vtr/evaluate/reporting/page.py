@@ -135,12 +135,14 @@ svg path{stroke:none}svg path.stroke{stroke:inherit}
 .curve{stroke-width:2}
 .mean{stroke-width:2;stroke-dasharray:5 4}
 .area rect{stroke:none;fill-opacity:.5}
+.area.full rect{fill-opacity:.9}.swatch{stroke:none;fill-opacity:.7}
 .area rect:hover{fill-opacity:.85}
 .cloud circle{stroke:none;fill-opacity:.6}
 .dots{width:100%;border-collapse:collapse;font-size:.875rem}
 .dots th{font-weight:400;text-align:left;padding:0 .6rem 0 0;line-height:1.25}
 .dots thead th{color:var(--faint);font-size:.75rem;vertical-align:bottom;padding-bottom:.2rem}
-.dots tbody th{max-width:11rem}
+.dots th{width:1%}.dots tbody th{min-width:8.5rem;max-width:12rem;vertical-align:top}
+.dots tbody tr>*{padding-top:.1rem;padding-bottom:.1rem}
 .dots .track{width:55%;min-width:6rem;padding:0 .6rem 0 .4rem}
 .dots .track svg{display:block;width:100%;height:1.35rem;overflow:visible}
 .dots .track svg.axis{height:16px}
@@ -184,9 +186,10 @@ details{margin:0 0 1rem}summary{cursor:pointer;color:var(--faint)}
 @media (max-width:40rem){
  body{padding:1rem .75rem 3rem}.chart,.example{padding:.75rem}
  .hit{grid-template-columns:1fr}
- .dots{font-size:.8rem}.dots th{padding-right:.3rem}.dots tbody th{max-width:6.5rem}
+ .dots{font-size:.8rem}.dots th{padding-right:.3rem}
+ .dots tbody th{min-width:5.2rem;max-width:6.5rem;font-size:.75rem}
  .dots .track{width:35%;min-width:4.5rem}.dots .n{padding-left:.35rem}
- .plane{padding-left:2.4rem}.plane svg{height:12rem}.dense text.odd{display:none}}
+ .plane{padding-left:2.4rem}.plane svg{height:12rem}text.odd{display:none}}
 @media print{body{max-width:none;padding:0;font-size:11pt}.chart,.example{background:none}
  details>*{display:block}}
 """

@@ -24,7 +24,7 @@ from vtr.evaluate.reporting.charts import (
     interval,
     round_up,
 )
-from vtr.evaluate.reporting.text import escaped, isolated
+from vtr.evaluate.reporting.text import escaped, isolated, shown
 
 _SHAPES = {
     "circle": "M-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0 -9 0z",
@@ -45,7 +45,8 @@ def draw(chart: Chart) -> str:
         return _figure(chart.head, _bars(chart))
     if isinstance(chart, Histogram):
         names = [name for name, _ in chart.series]
-        return _figure(chart.head, _legend(names) + _plot(chart.head, *_histogram(chart)))
+        legend = _legend(names, areas=True)
+        return _figure(chart.head, legend + _plot(chart.head, *_histogram(chart)))
     if isinstance(chart, LineChart):
         names = [name for name, _ in chart.series]
         return _figure(chart.head, _legend(names) + _plot(chart.head, *_lines(chart)))
@@ -60,11 +61,13 @@ def _figure(head: Head, body: str) -> str:
     )
 
 
-def _legend(names: Sequence[str]) -> str:
+def _legend(names: Sequence[str], *, areas: bool = False) -> str:
     if len(names) < 2:
         return ""
+    area = '<rect width="100%" height="100%" rx="2" class="swatch"/>'
     items = "".join(
-        f'<li><svg class="key s{_colour(i)}" aria-hidden="true">{marker(i, 50, 50)}</svg>'
+        f'<li><svg class="key s{_colour(i)}" aria-hidden="true">'
+        f"{area if areas else marker(i, 50, 50)}</svg>"
         f"{isolated(name, 80)}</li>"
         for i, name in enumerate(names)
     )
@@ -90,7 +93,8 @@ def _dots(chart: DotChart) -> str:
     head, top = chart.head, chart.top
     rows = [
         f'<tr class="{"small " if point.is_small else ""}{"first" if nth == 0 else ""}">'
-        + _dot_cells(chart, label if nth == 0 else "", number, point)
+        + (_row_label(label, len(points)) if nth == 0 else "")
+        + _dot_cells(chart, number, point)
         + "</tr>"
         for label, points in chart.rows()
         for nth, (number, point) in enumerate(points)
@@ -110,7 +114,13 @@ def _dots(chart: DotChart) -> str:
     )
 
 
-def _dot_cells(chart: DotChart, label: str, number: int, point: Point) -> str:
+def _row_label(label: str, rows: int = 1) -> str:
+    # "sports/actions" may break after its slash.
+    text = "/<wbr>".join(escaped(part) for part in shown(label, 60).split("/"))
+    return f'<th scope="row" rowspan="{rows}"><bdi>{text}</bdi></th>'
+
+
+def _dot_cells(chart: DotChart, number: int, point: Point) -> str:
     top = chart.top
     grid = "".join(
         f'<line class="grid" x1="{100 * t / top:.3f}%" x2="{100 * t / top:.3f}%" y1="0" y2="100%"/>'
@@ -126,7 +136,7 @@ def _dot_cells(chart: DotChart, label: str, number: int, point: Point) -> str:
         count += '<abbr title="fewer than 30 queries: too few to say much">†</abbr>'
     series = chart.series[number].name
     return (
-        f'<th scope="row">{isolated(label, 60)}</th><td class="track">'
+        '<td class="track">'
         f'<svg class="s{_colour(number)}" role="img" aria-label="{escaped(series, 80)}">{grid}'
         f"{whisker}{dot}</svg></td>"
         f'<td class="n">{figure(point.value)}</td><td class="n faint">{interval(point)}</td>'
@@ -137,7 +147,7 @@ def _dot_cells(chart: DotChart, label: str, number: int, point: Point) -> str:
 def _bars(chart: BarChart) -> str:
     top = max(chart.counts, default=1) or 1
     rows = "".join(
-        f'<tr class="first"><th scope="row">{isolated(label, 60)}</th><td class="track">'
+        f'<tr class="first">{_row_label(label)}<td class="track">'
         f'<svg class="s0" aria-hidden="true"><rect x="0" y="22%" height="56%" '
         f'width="{100 * count / top:.3f}%"/></svg></td><td class="n">{count:,}</td></tr>'
         for label, count in zip(chart.labels, chart.counts, strict=True)
@@ -165,9 +175,12 @@ def _plot(head: Head, marks: str, xs: _Ticks, ys: _Ticks) -> str:
         f'<text x="-8" y="{100 - place:.3f}%" dy="4" text-anchor="end">{escaped(text)}</text>'
         for place, text in ys
     )
+    odd = ' class="odd"'
+    dense = len(xs) > 7  # on a phone every other label is left out
     below = "".join(
-        f'<text x="{place:.3f}%" y="100%" dy="18" text-anchor="middle">{escaped(text)}</text>'
-        for place, text in xs
+        f'<text x="{place:.3f}%" y="100%" dy="18" text-anchor="middle"'
+        f"{odd if dense and nth % 2 else ''}>{escaped(text)}</text>"
+        for nth, (place, text) in enumerate(xs)
     )
     return (
         f'<div class="y-label">{escaped(head.y)}</div><div class="plane"><svg role="img" '
@@ -205,11 +218,14 @@ def _histogram_marks(
 ) -> str:
     name, counts = chart.series[number]
     inset = 0.12 if chart.bin_names else 0.0
+    side = len(chart.series) if chart.bin_names else 1  # named bins stand beside each other
+    nth = number if side > 1 else 0
     bars = []
     for i, height in enumerate(heights):
         if not counts[i]:
             continue
         x, width = place(i), place(i + 1) - place(i)
+        each = (1 - 2 * inset) * width / side
         where = (
             f"{chart.bin_names[i]}"
             if chart.bin_names
@@ -217,7 +233,7 @@ def _histogram_marks(
         )
         unit = f"{counts[i]:,} ({height:.1f} %)" if chart.as_share else f"{counts[i]:,}"
         bars.append(
-            f'<rect x="{x + inset * width:.3f}%" width="{(1 - 2 * inset) * width:.3f}%" '
+            f'<rect x="{x + inset * width + nth * each:.3f}%" width="{each:.3f}%" '
             f'y="{100 - 100 * height / top:.3f}%" height="{100 * height / top:.3f}%">'
             f"<title>{escaped(name, 80)}, {escaped(where)}: {unit}</title></rect>"
         )
@@ -229,7 +245,8 @@ def _histogram_marks(
             f'<line class="mean" x1="{x:.3f}%" x2="{x:.3f}%" y1="0" y2="100%">'
             f"<title>{escaped(name, 80)}: mean {mean:.4g}</title></line>"
         )
-    return f'<g class="s{_colour(number)} area">{"".join(bars)}{line}</g>'
+    kind = "area" if side == 1 else "area full"
+    return f'<g class="s{_colour(number)} {kind}">{"".join(bars)}{line}</g>'
 
 
 def _y_ticks(top: float) -> _Ticks:

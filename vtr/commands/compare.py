@@ -1,0 +1,143 @@
+"""`vtr compare`: is one result better than another, and on which queries."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vtr.commands.console import note, print_json
+
+if TYPE_CHECKING:
+    from vtr.evaluate.compare import Change, Comparison, MetricDifference
+
+SURE = 0.05
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to the app."""
+    app.command("compare")(compare)
+
+
+def compare(
+    results: Annotated[
+        list[Path], typer.Argument(help="Result folders; all others are compared with the first.")
+    ],
+    seeds: Annotated[
+        bool,
+        typer.Option("--seeds", help="Group results that differ in their seed alone."),
+    ] = False,
+    k: Annotated[int, typer.Option("-k", help="Depth at which queries are gained or lost.")] = 1,
+    show: Annotated[int, typer.Option(help="Changed queries to list of each kind.")] = 5,
+    resamples: Annotated[int, typer.Option(help="Random swaps of the test.")] = 10_000,
+    seed: Annotated[int, typer.Option(help="Seed of the test.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Also write everything to this .json file.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Compare results query by query: difference, 95 % interval, paired permutation test.
+
+    Refuses results of different protocols, queries or missing videos.
+    """
+    import json
+
+    from vtr.errors import ConfigError
+    from vtr.evaluate.compare import CompareOptions, compare, sides_of
+    from vtr.evaluate.reporting.results import load_result
+    from vtr.files import publish
+
+    if k < 1 or show < 0:
+        raise ConfigError(f"-k is {k} and --show {show}; -k is 1 or more, --show 0 or more")
+    sides = sides_of([load_result(path) for path in results], by_seed=seeds)
+    options = CompareOptions(k=k, seed=seed, num_resamples=resamples)
+    found = compare(sides, options=options)
+    documents = {"kind": "vtr-comparison", "schema": 1, "k": k, "comparisons": to_json(found)}
+    if out is not None:
+        text = json.dumps(documents, indent=1, ensure_ascii=False)
+        publish(out, text.encode("utf-8", "backslashreplace"))
+    if as_json:
+        print_json(documents)
+        return
+    for comparison in found:
+        _print(comparison, show)
+
+
+def to_json(comparisons: tuple[Comparison, ...]) -> list[dict[str, Any]]:
+    """Returns comparisons as JSON values; results by their folders."""
+    return [
+        {
+            "a": {"title": c.a.title, "results": [str(r.folder) for r in c.a.results]},
+            "b": {"title": c.b.title, "results": [str(r.folder) for r in c.b.results]},
+            "metrics": [asdict(metric) for metric in c.metrics],
+            "settings": [{"key": key, "a": a, "b": b} for key, a, b in c.settings],
+            "gained": [asdict(change) for change in c.gained],
+            "lost": [asdict(change) for change in c.lost],
+            "notes": list(c.notes),
+        }
+        for c in comparisons
+    ]
+
+
+def _print(comparison: Comparison, show: int) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from vtr.datasets.files import printable
+
+    a, b = printable(comparison.a.title), printable(comparison.b.title)
+    typer.echo(f"\n{b} against {a}")
+    for line in comparison.notes:
+        note(printable(line))
+    table = Table(box=None, pad_edge=False)
+    for heading in (
+        "metric",
+        "first",
+        "second",
+        "difference",
+        "95 % interval",
+        "p",
+        "p (Holm)",
+        "N",
+    ):
+        table.add_column(heading, justify="left" if heading == "metric" else "right")
+    for metric in comparison.metrics:
+        table.add_row(*(Text(cell) for cell in _row(metric)))
+    Console().print(table)
+    if comparison.settings:
+        typer.echo("settings that differ:")
+    for key, ours, theirs in comparison.settings:
+        typer.echo(f"  {printable(key)}: {printable(repr(ours))}, {printable(repr(theirs))}")
+    for what, changes in (("gained", comparison.gained), ("lost", comparison.lost)):
+        typer.echo(f"{what} at {comparison.k}: {len(changes):,} queries")
+        for change in changes[:show]:
+            typer.echo(f"  {_change(change)}")
+
+
+def _row(metric: MetricDifference) -> tuple[str, ...]:
+    mark = " *" if metric.p_adjusted < SURE else "  "
+    return (
+        metric.metric,
+        _value(metric.a, metric.sd_a),
+        _value(metric.b, metric.sd_b),
+        f"{metric.difference:+.2f}",
+        f"[{metric.low:+.2f}, {metric.high:+.2f}]",
+        f"{metric.p_value:.4f}",
+        f"{metric.p_adjusted:.4f}{mark}",
+        f"{metric.n:,}",
+    )
+
+
+def _value(value: float, deviation: float | None) -> str:
+    return f"{value:.2f}" if deviation is None else f"{value:.2f} ± {deviation:.2f}"
+
+
+def _change(change: Change) -> str:
+    from vtr.datasets.files import printable
+
+    words = printable(change.text)
+    words = words if len(words) <= 80 else f"{words[:79]}…"
+    return f"{printable(change.query_id)}: rank {change.rank_a:g} -> {change.rank_b:g}: {words}"

@@ -1,0 +1,438 @@
+"""Is one result better than another? A paired test over the same queries, and which changed.
+
+The difference of two recalls is far surer than each recall alone, because both runs answer the same
+queries. Results of other queries, another gallery or other missing videos cannot be paired and are
+refused.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vtr.errors import ConfigError
+from vtr.evaluate.intervals import paired_permutation
+from vtr.evaluate.metrics import DEFAULT_KS, hits, reciprocal_ranks
+from vtr.evaluate.ranks import Ranks
+from vtr.evaluate.reporting.results import RankTable, Result, read_ranks, read_rows
+
+DIRECTIONS = ("t2v", "v2t", "v2t_groups")
+SURELY = 0.5  # chance under ties from which a query counts as found
+# What may differ between runs that are the same but for their seed.
+_FREE_KEYS = frozenset({"seed", "title", "run", "device", "trained_on_test", "fingerprint"})
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One thing that is compared: a result, or several that differ in their seed alone.
+
+    Args:
+        title: For tables.
+        results: At least one, all over the same queries.
+    """
+
+    title: str
+    results: tuple[Result, ...]
+
+    @property
+    def first(self) -> Result:
+        """The one that stands for the settings of all."""
+        return self.results[0]
+
+
+@dataclass(frozen=True)
+class MetricDifference:
+    """One metric of two sides over the same queries.
+
+    Args:
+        metric: Such as "t2v/R@1"; percent for R@k and MRR, ranks for MeanR.
+        a: The first side's.
+        b: The second side's.
+        difference: b minus a.
+        low: Lower end of its 95 % interval.
+        high: Upper end.
+        p_value: Two-sided, of a paired permutation test over the queries.
+        p_adjusted: The same after Holm's correction for all sides that are set against the first.
+        n: Queries.
+        sd_a: Standard deviation of a over its seeds; None for a single run.
+        sd_b: Likewise of b.
+    """
+
+    metric: str
+    a: float
+    b: float
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    p_adjusted: float
+    n: int
+    sd_a: float | None = None
+    sd_b: float | None = None
+
+
+@dataclass(frozen=True)
+class Change:
+    """A query that one side finds and the other does not.
+
+    Args:
+        query_id: Its id.
+        video_id: Its own video.
+        text: Its words.
+        rank_a: Rank of its video at the first side, the mean over ties and seeds.
+        rank_b: At the second.
+    """
+
+    query_id: str
+    video_id: str
+    text: str
+    rank_a: float
+    rank_b: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Side b against side a.
+
+    Args:
+        a: The first side, the one that others are held against.
+        b: The other.
+        metrics: One per direction and metric that both have tables for.
+        k: Depth of `gained` and `lost`.
+        gained: Queries found at k by b and not by a, the largest improvement first.
+        lost: Queries found at k by a and not by b, the largest loss first.
+        settings: (key, a's value, b's value) of every setting that differs.
+        notes: What could not be compared, and why.
+    """
+
+    a: Side
+    b: Side
+    metrics: tuple[MetricDifference, ...]
+    k: int
+    gained: tuple[Change, ...]
+    lost: tuple[Change, ...]
+    settings: tuple[tuple[str, Any, Any], ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """How to compare.
+
+    Args:
+        ks: Recall depths.
+        k: Depth at which queries are called gained or lost.
+        seed: Of the permutations and resamples.
+        num_resamples: Of both.
+    """
+
+    ks: tuple[int, ...] = DEFAULT_KS
+    k: int = 1
+    seed: int = 0
+    num_resamples: int = 10_000
+
+
+def compare(
+    sides: Sequence[Side], *, options: CompareOptions | None = None
+) -> tuple[Comparison, ...]:
+    """Compares every further side with the first one.
+
+    Args:
+        sides: Two or more.
+        options: How.
+
+    Raises:
+        ConfigError: Fewer than two sides; other protocols, queries or coverages (the message
+            names the first key that differs); missing tables.
+    """
+    if len(sides) < 2:
+        raise ConfigError(f"{len(sides)} result is nothing to compare; name two or more")
+    options = options or CompareOptions()
+    check_comparable([result for side in sides for result in side.results])
+    tables = [_Tables(side) for side in sides]
+    found = [_compare(tables[0], other, options) for other in tables[1:]]
+    return tuple(_adjusted(found))
+
+
+def sides_of(results: Sequence[Result], *, by_seed: bool = False) -> tuple[Side, ...]:
+    """Returns one side per result, or one per group of results that differ in their seed alone.
+
+    Args:
+        results: In the order of comparison.
+        by_seed: Group them.
+    """
+    if not by_seed:
+        return _named([Side(result.title, (result,)) for result in results])
+    groups: dict[str, list[Result]] = {}
+    for result in results:
+        setup = result.part("setup")
+        key = repr(sorted((k, repr(v)) for k, v in setup.items() if k not in _FREE_KEYS))
+        groups.setdefault(key, []).append(result)
+    sides = []
+    for group in groups.values():
+        seeds = [result.part("setup").get("seed") for result in group]
+        if len(set(map(repr, seeds))) < len(seeds):
+            raise ConfigError(
+                f"two results of {group[0].title!r} have the same seed ({seeds}); "
+                "runs of different seeds can be grouped, copies of one cannot"
+            )
+        several = f", {len(group)} seeds" if len(group) > 1 else ""
+        sides.append(Side(f"{group[0].title}{several}", tuple(group)))
+    return _named(sides)
+
+
+def _named(sides: Sequence[Side]) -> tuple[Side, ...]:
+    """Gives sides of equal titles a number."""
+    titles = [side.title for side in sides]
+    return tuple(
+        replace(side, title=f"{side.title} ({titles[: i + 1].count(side.title)})")
+        if titles.count(side.title) > 1
+        else side
+        for i, side in enumerate(sides)
+    )
+
+
+def check_comparable(results: Sequence[Result]) -> None:
+    """Refuses results whose queries or galleries differ.
+
+    Raises:
+        ConfigError: Naming the first key that differs and, where that is not the protocol itself,
+            the settings that differ too.
+    """
+    first = results[0]
+    for other in results[1:]:
+        for key, ours, theirs in zip(_KEYS, _identity(first), _identity(other), strict=True):
+            if ours == theirs:
+                continue
+            settings = setting_differences(first, other)
+            more = "".join(f"; {k} is {a!r} and {b!r}" for k, a, b in settings[:3])
+            raise ConfigError(
+                f"{first.title!r} and {other.title!r} cannot be compared: {key} is "
+                f"{_brief(ours)} and {_brief(theirs)}{more}. {_REMEDIES[key.partition('.')[0]]}"
+            )
+
+
+_KEYS = (
+    "protocol.name",
+    "protocol.part",
+    "protocol.digest",
+    "protocol.num_videos",
+    "protocol.num_queries",
+    "coverage.policy",
+    "coverage.present",
+    "coverage.absent",
+)
+_REMEDIES = {
+    "protocol": "Evaluate both with the same protocol and annotation files",
+    "coverage": "Evaluate both on the same videos",
+}
+
+
+def _identity(result: Result) -> tuple[Any, ...]:
+    found: list[Any] = []
+    for key in _KEYS:
+        part, _, name = key.partition(".")
+        value = result.part(part).get(name)
+        if name == "absent":
+            value = sorted(str(row.get("id")) for row in value or [])
+        found.append(value)
+    return tuple(found)
+
+
+def _brief(value: object) -> str:
+    if isinstance(value, list):
+        more = f" and {len(value) - 3} more" if len(value) > 3 else ""
+        return f"{value[:3]!r}{more}"
+    text = repr(value)
+    return text if len(text) <= 24 else f"{text[:13]}…'"
+
+
+def setting_differences(a: Result, b: Result) -> list[tuple[str, Any, Any]]:
+    """Returns (key, a's value, b's value) of every setting in which two results differ."""
+    ours, theirs = a.part("setup"), b.part("setup")
+    keys = [key for key in dict.fromkeys([*ours, *theirs]) if key != "title"]
+    return [(k, ours.get(k), theirs.get(k)) for k in keys if ours.get(k) != theirs.get(k)]
+
+
+class _Tables:
+    """The ranks of a side, by direction, every run's rows in the same order."""
+
+    def __init__(self, side: Side) -> None:
+        self.side = side
+        self.notes: list[str] = []
+        self.runs: dict[str, list[RankTable]] = {}
+        for direction in DIRECTIONS:
+            runs = self._read(direction)
+            if runs:
+                self.runs[direction] = runs
+
+    def _read(self, direction: str) -> list[RankTable]:
+        try:
+            return [read_ranks(result, direction) for result in self.side.results]
+        except ConfigError as error:
+            if direction == "t2v":
+                raise
+            # Older results have no table of videos; one without groups is no loss to report.
+            if direction == "v2t":
+                self.notes.append(f"{self.side.title}: no {direction}: {error}")
+            return []
+
+
+def _compare(a: _Tables, b: _Tables, options: CompareOptions) -> Comparison:
+    differences = []
+    for direction in DIRECTIONS:
+        if direction in a.runs and direction in b.runs:
+            ours, theirs = a.runs[direction], b.runs[direction]
+            _check_rows(a.side, ours, b.side, theirs)
+            differences += _direction(direction, ours, theirs, options)
+    gained, lost = _changes(a, b, options.k)
+    return Comparison(
+        a=a.side,
+        b=b.side,
+        metrics=tuple(differences),
+        k=options.k,
+        gained=gained,
+        lost=lost,
+        settings=tuple(setting_differences(a.side.first, b.side.first)),
+        notes=(*a.notes, *b.notes),
+    )
+
+
+def _check_rows(a: Side, ours: Sequence[RankTable], b: Side, theirs: Sequence[RankTable]) -> None:
+    first = ours[0].ids
+    for side, tables in ((a, ours), (b, theirs)):
+        for table in tables:
+            if table.ids == first:
+                continue
+            where = next(
+                (i for i, (x, y) in enumerate(zip(first, table.ids, strict=False)) if x != y),
+                min(len(first), len(table.ids)),
+            )
+            raise ConfigError(
+                f"the tables of {a.title!r} and {side.title!r} do not list the same queries: they "
+                f"differ from row {where + 1} on, though their digests agree. Evaluate both again"
+            )
+
+
+def _direction(
+    direction: str,
+    ours: Sequence[RankTable],
+    theirs: Sequence[RankTable],
+    options: CompareOptions,
+) -> list[MetricDifference]:
+    clusters = np.unique(np.array(ours[0].clusters, object), return_inverse=True)[1]
+    several = len(np.unique(clusters)) < len(clusters)
+    found = []
+    for name in (*(f"R@{k}" for k in options.ks), "MeanR", "MRR"):
+        a = np.stack([per_query(table.ranks, name) for table in ours])  # (seeds, Q)
+        b = np.stack([per_query(table.ranks, name) for table in theirs])
+        paired = paired_permutation(
+            b.mean(axis=0),
+            a.mean(axis=0),
+            seed=options.seed,
+            clusters=clusters if several else None,
+            num_resamples=options.num_resamples,
+        )
+        found.append(
+            MetricDifference(
+                metric=f"{direction}/{name}",
+                a=float(a.mean()),
+                b=float(b.mean()),
+                difference=paired.difference,
+                low=paired.low,
+                high=paired.high,
+                p_value=paired.p_value,
+                p_adjusted=paired.p_value,
+                n=a.shape[1],
+                sd_a=_spread(a),
+                sd_b=_spread(b),
+            )
+        )
+    return found
+
+
+def per_query(ranks: Ranks, name: str) -> Values:
+    """(Q,) what a metric is the mean of: 0 to 100 for R@k and MRR, a rank for MeanR."""
+    if name == "MeanR":
+        return ranks.expected
+    if name == "MRR":
+        return 100 * reciprocal_ranks(ranks)
+    return 100 * hits(ranks, int(name.removeprefix("R@")))
+
+
+def _spread(runs: Values) -> float | None:
+    """The standard deviation of the metric over seeds (n - 1)."""
+    return None if len(runs) < 2 else statistics.stdev(runs.mean(axis=1).tolist())
+
+
+def _changes(a: _Tables, b: _Tables, k: int) -> tuple[tuple[Change, ...], tuple[Change, ...]]:
+    ours, theirs = a.runs["t2v"], b.runs["t2v"]
+    found = [
+        np.mean([hits(table.ranks, k) for table in tables], axis=0) >= SURELY
+        for tables in (ours, theirs)
+    ]
+    ranks = [
+        np.mean([table.ranks.expected for table in tables], axis=0) for tables in (ours, theirs)
+    ]
+    texts = _texts(a.side.first)
+    gained, lost = (
+        tuple(_change(ours[0], int(q), ranks, texts) for q in _sorted(chosen, ranks))
+        for chosen in (np.flatnonzero(found[1] & ~found[0]), np.flatnonzero(found[0] & ~found[1]))
+    )
+    return gained, lost
+
+
+def _sorted(chosen: NDArray[np.int64], ranks: Sequence[Values]) -> NDArray[np.int64]:
+    return chosen[np.argsort(-np.abs(ranks[0][chosen] - ranks[1][chosen]), kind="stable")]
+
+
+def _change(
+    table: RankTable, query: int, ranks: Sequence[Values], texts: Mapping[str, str]
+) -> Change:
+    name = table.ids[query]
+    return Change(
+        name,
+        table.clusters[query],
+        texts.get(name, ""),
+        float(ranks[0][query]),
+        float(ranks[1][query]),
+    )
+
+
+def _texts(result: Result) -> dict[str, str]:
+    return {
+        row["query_id"]: row["text"] for row in read_rows(result.per_query, ("query_id", "text"))
+    }
+
+
+def _adjusted(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Corrects, metric by metric, for holding several sides against one (Holm 1979)."""
+    names = list(dict.fromkeys(m.metric for c in comparisons for m in c.metrics))
+    corrected: dict[tuple[int, str], float] = {}
+    for name in names:
+        tested = [
+            (metric.p_value, i)
+            for i, comparison in enumerate(comparisons)
+            for metric in comparison.metrics
+            if metric.metric == name
+        ]
+        largest = 0.0
+        for place, (p_value, i) in enumerate(sorted(tested)):
+            largest = max(largest, min(1.0, p_value * (len(tested) - place)))
+            corrected[i, name] = largest
+    return [
+        replace(
+            comparison,
+            metrics=tuple(
+                replace(m, p_adjusted=corrected[i, m.metric]) for m in comparison.metrics
+            ),
+        )
+        for i, comparison in enumerate(comparisons)
+    ]
