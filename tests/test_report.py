@@ -1,0 +1,642 @@
+"""Reports: every figure is the result's own, nothing in it runs, and it stays small."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import typer
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from vtr.errors import ConfigError
+from vtr.evaluate.intervals import bootstrap
+from vtr.evaluate.metrics import summary
+from vtr.evaluate.ranks import Ranks
+from vtr.evaluate.report import ReportOptions, group_results, report_html, write_report
+from vtr.evaluate.reporting import figures
+from vtr.evaluate.reporting.charts import axis_ticks, round_up
+from vtr.evaluate.reporting.figures import parse_bins
+from vtr.evaluate.reporting.results import Result, load_result
+from vtr.evaluate.reporting.strips import read_strip, thinned
+from vtr.evaluate.reporting.text import escaped, shown
+
+WORDS = (
+    "a",
+    "man",
+    "dog",
+    "is",
+    "running",
+    "cooking",
+    "in",
+    "the",
+    "kitchen",
+    "park",
+    "with",
+    "red",
+)
+CATEGORIES = ("sports/actions", "movie/comedy", "music", "news & <politics>", "documentary")
+
+
+def make_video(path: Path, num_frames: int = 40) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for n in range(num_frames):
+            picture = np.full((64, 96, 3), (6 * n, 255 - 6 * n, 90), np.uint8)
+            picture[:, : 2 * n + 2] = (20, 60, 200)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def numbers(ranks: Ranks, direction: str) -> dict[str, dict[str, float]]:
+    ends = bootstrap(ranks, seed=0, num_resamples=200)
+    return {
+        f"{direction}/{name}": {
+            "value": float(value),
+            "low": ends[name][0],
+            "high": ends[name][1],
+            "n": len(ranks),
+        }
+        for name, value in summary(ranks).items()
+    }
+
+
+def make_ranks(rng: np.random.Generator, count: int, among: int, strength: float) -> Ranks:
+    better = np.minimum(rng.geometric(strength, count) - 1, among - 2)
+    return Ranks(better, 1 + (rng.random(count) < 0.05), among)
+
+
+def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def make_result(
+    folder: Path,
+    *,
+    title: str = "meanP",
+    strength: float = 0.3,
+    count: int = 200,
+    seed: int = 0,
+    categories: Sequence[str] = CATEGORIES,
+    texts: Callable[[int], str] | None = None,
+    video_name: Callable[[int], str] = lambda n: f"video{n}",
+    paths: Mapping[str, str] | None = None,
+    setup: Mapping[str, Any] | None = None,
+) -> Path:
+    """Writes a result folder as `vtr eval` does, with made-up ranks; one query per video."""
+    folder.mkdir(parents=True)
+    queries = np.random.default_rng(7)
+    words = queries.integers(4, 24, count)
+    label = [categories[i] for i in queries.integers(0, len(categories), count)]
+    say = texts or (lambda n: " ".join(WORDS[(n + i) % len(WORDS)] for i in range(words[n])))
+    rng = np.random.default_rng(seed)
+    t2v, v2t = make_ranks(rng, count, count, strength), make_ranks(rng, count, count, strength)
+
+    def part(chosen: np.ndarray) -> dict[str, Any]:
+        ranks = Ranks(t2v.better[chosen], t2v.tied[chosen], count)
+        return {"n": len(chosen), "metrics": numbers(ranks, "t2v")}
+
+    def example(n: int, hit: bool) -> dict[str, Any]:
+        def shown_as(video: int, score: float) -> dict[str, Any]:
+            return {
+                "video": video_name(video),
+                "score": score,
+                "correct": video == n,
+                "pts_seconds": [0.5, 1.5, 2.5, 3.5],
+            }
+
+        others = [(n + i) % count for i in range(1, 4)]
+        return {
+            "query_id": f"query {n}",
+            "text": say(n),
+            "video": video_name(n),
+            "rank": 1.0 if hit else 42.0,
+            "own": shown_as(n, 0.31),
+            "retrieved": [
+                shown_as(v, 0.31 - 0.01 * i) for i, v in enumerate([n, *others] if hit else others)
+            ],
+        }
+
+    edges = np.linspace(-0.1, 0.5, 41)
+    own = np.histogram(rng.normal(0.2 + 0.2 * strength, 0.05, count).clip(-0.1, 0.5), edges)[0]
+    other = np.histogram(rng.normal(0.12, 0.05, 20 * count).clip(-0.1, 0.5), edges)[0]
+    rank_edges = [1, 2, 3, 4, 6, 11, 21, 51, count + 1]
+    document = {
+        "schema": 1,
+        "kind": "vtr-result",
+        "created": "2026-11-21T12:00:00+00:00",
+        "vtr": "0.1.0",
+        "protocol": {
+            "name": "msrvtt-1kA",
+            "dataset": "msrvtt",
+            "part": "test",
+            "digest": "d" * 64,
+            "published": True,
+            "problems": [],
+            "num_videos": count,
+            "num_queries": count,
+            "captions": "one",
+            "source": "here",
+        },
+        "coverage": {"present": count, "videos": count, "policy": "miss", "absent": []},
+        "setup": {
+            "title": title,
+            "zero_shot": strength < 0.25,
+            "head": "meanP",
+            "text": "frozen",
+            "sampler": "uniform",
+            "backbone": "tiny",
+            "fingerprint": "f" * 64,
+            "frames_per_video": 12.0,
+            "run": None,
+            "selection": "val t2v/R@1",
+            "seed": seed,
+            "rerank": None,
+            "trained_on_test": 0,
+            "device": "cpu",
+            **(setup or {}),
+        },
+        "metrics": {**numbers(t2v, "t2v"), **numbers(v2t, "v2t")},
+        "postprocessed": {},
+        "groups": {},
+        "pairs": {},
+        "breakdowns": {
+            "category": [
+                {"name": name, **part(np.flatnonzero(np.array(label) == name))}
+                for name in dict.fromkeys(label)
+            ],
+            "query_words": [
+                {"name": name, **part(np.flatnonzero((words >= low) & (words <= high)))}
+                for name, low, high in (("1-10", 1, 10), ("11-20", 11, 20), ("21+", 21, 99))
+            ],
+        },
+        "similarity": {
+            "edges": edges.tolist(),
+            "matching": own.tolist(),
+            "other": other.tolist(),
+            "matching_mean": 0.2 + 0.2 * strength,
+            "other_mean": 0.12,
+        },
+        "rank_histogram": {
+            "edges": rank_edges,
+            "counts": np.histogram(t2v.expected, rank_edges)[0].tolist(),
+        },
+        "examples": {
+            "success": [example(n, True) for n in range(3)],
+            "failure": [example(n, False) for n in range(10, 13)],
+        },
+        "videos": {"paths": dict(paths or {})},
+        "files": {"per_query": "per_query.csv", "per_video": "per_video.csv"},
+    }
+    (folder / "result.json").write_text(json.dumps(document), encoding="utf-8")
+    rows = [
+        (f"query {n}", video_name(n), words[n], label[n], "", t2v.better[n], t2v.tied[n],
+         t2v.expected[n], video_name(n), 0.3, 0.3, say(n))
+        for n in range(count)
+    ]  # fmt: skip
+    header = "query_id video_id words category group better tied rank top_ids top_scores own_score"
+    write_table(folder / "per_query.csv", [*header.split(), "text"], rows)
+    videos = [(video_name(n), v2t.better[n], v2t.tied[n], 1) for n in range(count)]
+    write_table(folder / "per_video.csv", ["video_id", "better", "tied", "correct"], videos)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> list[Result]:
+    """A zero-shot and a trained result; the videos of two examples exist."""
+    root = tmp_path_factory.mktemp("results")
+    video = make_video(root / "clip.mp4")
+    (root / "broken.mp4").write_bytes(b"not a video")
+    paths = {"video0": str(video), "video1": str(root / "broken.mp4"), "video10": str(video)}
+    first = make_result(root / "a", title="before", strength=0.2, paths=paths)
+    second = make_result(root / "b", title="after", strength=0.4, seed=1, paths=paths)
+    return [load_result(first), load_result(second / "result.json")]
+
+
+class _Page(HTMLParser):
+    """What a browser would make of the page: elements, attributes, text."""
+
+    def __init__(self, page: bytes) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.titles: list[str] = []
+        self.feed(page.decode())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.titles += [value for name, value in attrs if name == "title" and value]
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+def all_figures(result: Result) -> list[float]:
+    found = [
+        result.metrics[f"{direction}/{name}"]["value"]
+        for direction in ("t2v", "v2t")
+        for name in ("R@1", "R@5", "R@10", "MedR", "MeanR", "MRR")
+    ]
+    for name in ("category", "query_words"):
+        found += [row["metrics"]["t2v/R@1"]["value"] for row in result.breakdown(name)]
+    return found
+
+
+def test_figures_of_the_page_are_those_of_the_result(pair: list[Result]) -> None:
+    page = _Page(report_html(pair))
+    cells = [text.strip() for text in page.text]
+    for result in pair:
+        for key in ("t2v/R@1", "t2v/MeanR", "v2t/R@10", "v2t/MRR"):
+            assert str(result.metrics[key]["value"]) in page.titles  # unrounded
+        for value in all_figures(result):
+            assert f"{value:,.1f}" in cells
+        for row in result.breakdown("category"):
+            entry = row["metrics"]["t2v/R@1"]
+            assert f"[{entry['low']:,.1f}, {entry['high']:,.1f}]" in cells
+            assert f"{row['n']:,}" in cells
+        histogram = result.part("rank_histogram")["counts"]
+        assert any(f": {histogram[0]:,} (" in text for text in page.text)
+
+
+def test_charts_hold_the_figures_of_the_result_exactly(pair: list[Result]) -> None:
+    chart = figures.recall_comparison_chart(pair)
+    assert [point.value for one in chart.series for point in one.points] == [
+        result.metrics[f"t2v/{name}"]["value"] for result in pair for name in figures.RECALLS
+    ]
+    by_category = figures.category_recall_comparison(pair)
+    assert by_category is not None
+    rows = {row["name"]: row for row in pair[1].breakdown("category")}
+    for point in by_category.series[1].points:
+        entry = rows[point.label]["metrics"]["t2v/R@1"]
+        assert (point.value, point.low, point.high) == (
+            entry["value"],
+            entry["low"],
+            entry["high"],
+        )
+        assert point.n == rows[point.label]["n"]
+    similarity = figures.finetuned_similarity_distribution(pair[1])
+    assert similarity is not None
+    assert similarity.series[0][1] == tuple(pair[1].part("similarity")["matching"])
+    assert sum(similarity.heights()[0]) == pytest.approx(100)
+
+
+def test_own_bins_are_counted_like_those_of_the_evaluation(pair: list[Result]) -> None:
+    bins = parse_bins("1-10, 11-20, 21+")
+    ours = figures.count_bins(pair[0], bins, 1)
+    for row, theirs in zip(ours, pair[0].breakdown("query_words"), strict=True):
+        assert row["name"] == theirs["name"]
+        assert row["n"] == theirs["n"]
+        assert row["metrics"]["t2v/R@1"]["value"] == pytest.approx(
+            theirs["metrics"]["t2v/R@1"]["value"]
+        )
+    chart = figures.query_length_recall(pair, bins=parse_bins("4,5-6,7+"))
+    assert chart is not None
+    assert chart.labels == ("4-4", "5-6", "7+")
+    assert sum(point.n or 0 for point in chart.series[0].points) == 200
+
+
+def test_small_bins_are_marked(pair: list[Result]) -> None:
+    chart = figures.query_length_recall(pair[:1], bins=parse_bins("1-4,5+"))
+    assert chart is not None
+    marked = {point.label: point.is_small for point in chart.series[0].points}
+    assert marked == {"1-4": True, "5+": False}
+    options = ReportOptions(bins=parse_bins("1-4,5+"), pictures=False)
+    assert b"too few to say much" in report_html(pair[:1], options=options)
+
+
+@pytest.mark.parametrize("text", ["", "a", "5-1", "1-10,10-20", "1+,5-6", "3-", "1--2", "²"])
+def test_bins_that_mean_nothing_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="--bins"):
+        parse_bins(text)
+
+
+def test_the_page_needs_nothing_and_runs_nothing(pair: list[Result]) -> None:
+    page = _Page(report_html(pair))
+    names = {name for name, _ in page.tags}
+    assert not names & {"script", "link", "iframe", "object", "embed", "form", "base", "audio"}
+    policy = next(m for m in page.of("meta") if m.get("http-equiv") == "Content-Security-Policy")
+    assert policy["content"] is not None
+    assert "default-src 'none'" in policy["content"]
+    sources = [image["src"] or "" for image in page.of("img")]
+    assert sources
+    assert all(source.startswith("data:image/jpeg;base64,") for source in sources)
+    assert not [a for _, attrs in page.tags for a in attrs if a.startswith("on") or a == "href"]
+    assert not re.search(r"url\(|@import|https?:", report_html(pair).decode())
+
+
+HOSTILE = (
+    "</script><script>document.title='owned'</script>",
+    "<img src=x onerror=\"document.title='owned'\">",
+    "\"'><svg onload=document.title='owned'>",
+    "</style></title><b>bold</b> &lt;i&gt; \x00 \u202e reversed",
+    "-->]]>{{7*7}}${7*7} \ud800",
+)
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    folder = make_result(
+        tmp_path_factory.mktemp("hostile") / "r",
+        title=HOSTILE[0],
+        count=60,
+        categories=HOSTILE[:4],
+        texts=lambda n: HOSTILE[n % 4],
+        video_name=lambda n: f"{n}{HOSTILE[n % 4]}",
+        setup={"selection": HOSTILE[1], "head": HOSTILE[2], "trained_on_test": 3},
+    )
+    document = json.loads((folder / "result.json").read_text())
+    document["protocol"] |= {"name": HOSTILE[3], "published": False, "problems": [HOSTILE[0]]}
+    document["groups"] = {HOSTILE[4]: document["breakdowns"]["category"][0]}
+    document["examples"]["failure"][0]["text"] = HOSTILE[4]
+    (folder / "result.json").write_text(json.dumps(document))
+    return load_result(folder)
+
+
+def test_ids_captions_and_categories_are_only_text(hostile: Result, pair: list[Result]) -> None:
+    page = report_html([hostile], options=ReportOptions(title=HOSTILE[2]))
+    parsed, plain = _Page(page), _Page(report_html(pair))
+    assert {name for name, _ in parsed.tags} <= {name for name, _ in plain.tags} | {"abbr"}
+    assert not [attrs for _, attrs in parsed.tags if any(a.startswith("on") for a in attrs)]
+    everything = "".join(parsed.text)
+    for text in HOSTILE[:3]:
+        assert text in everything
+    assert "\0" not in everything
+    assert "\ufffd" in everything
+
+
+@given(st.text())
+def test_escaped_text_comes_back_as_shown(text: str) -> None:
+    parsed = _Page(f'<p title="{escaped(text)}">{escaped(text)}</p>'.encode())
+    assert [name for name, _ in parsed.tags] == ["p"]
+    assert "".join(parsed.text) == shown(text)
+    assert (parsed.tags[0][1]["title"] or "") == shown(text)
+    assert shown(text).isprintable()
+
+
+def test_results_of_other_protocols_stand_under_their_own_heading(
+    pair: list[Result], tmp_path: Path
+) -> None:
+    other = make_result(tmp_path / "other", title="before", count=60)
+    groups = group_results([*pair, load_result(other)])
+    assert [len(group.results) for group in groups] == [2, 1]
+    assert [r.title for group in groups for r in group.results] == [
+        "before (1)",
+        "after",
+        "before (2)",
+    ]
+    page = "".join(_Page(report_html([*pair, load_result(other)])).text)
+    assert "Only results under one heading may be compared" in page
+    assert "Only results under one heading" not in "".join(_Page(report_html(pair)).text)
+
+
+def test_what_speaks_against_a_result_is_said(tmp_path: Path) -> None:
+    setup = {"trained_on_test": 12, "selection": "best on test"}
+    folder = make_result(tmp_path / "r", count=60, setup=setup)
+    document = json.loads((folder / "result.json").read_text())
+    document["coverage"] = {
+        "present": 58,
+        "videos": 60,
+        "policy": "restrict",
+        "absent": [{"id": "video3", "reason": "missing"}],
+    }
+    (folder / "result.json").write_text(json.dumps(document))
+    page = "".join(_Page(report_html([load_result(folder)])).text)
+    assert "58 of 60 videos are present (policy restrict)" in page
+    assert "12 videos of this gallery were trained on" in page
+    assert "the epoch was chosen on test data (best on test)" in page
+
+
+def test_recall_by_frames_is_drawn_from_the_simulation(pair: list[Result]) -> None:
+    rows = [
+        {"rule": rule, "frames": n, "metrics": {"t2v/R@1": {"value": 10.0 * i + n}}}
+        for i, rule in enumerate(("mean", "maxP"))
+        for n in (1, 2, 4)
+    ]
+    simulation = {"kind": "vtr-simulation", "rows": rows}
+    chart = figures.recall_by_frames(simulation)
+    assert chart.series[1] == (
+        "maxP",
+        ((1.0, 11.0, None, None), (2.0, 12.0, None, None), (4.0, 14.0, None, None)),
+    )
+    page = report_html(pair, options=ReportOptions(simulation=simulation))
+    assert b"against the number of frames" in page
+    with pytest.raises(ConfigError, match="not a 'vtr-simulation'"):
+        figures.recall_by_frames({"kind": "other"})
+
+
+def test_strips_show_the_frames_asked_for(tmp_path: Path) -> None:
+    video = make_video(tmp_path / "clip.mp4")
+    strip = read_strip("v", video, [0.52, 1.5, 3.0])
+    assert [frame.pts_seconds for frame in strip.frames] == pytest.approx([0.5, 1.5, 3.0])
+    greens = [int(np.median(frame.picture[:, -8:, 1])) for frame in strip.frames]
+    assert greens == pytest.approx([255 - 6 * n for n in (5, 15, 30)], abs=12)
+    assert strip.frames[0].picture.shape == (96, 144, 3)
+    spread = read_strip("v", video, [])
+    assert not spread.chosen
+    assert [frame.pts_seconds for frame in spread.frames] == pytest.approx([0.5, 1.5, 2.5, 3.5])
+    assert len(read_strip("v", video, np.arange(0, 4, 0.1).tolist()).frames) == 6
+
+
+def test_strips_say_why_there_are_no_pictures(tmp_path: Path) -> None:
+    assert read_strip("v", None, [1.0]).problem == "the video file is not here"
+    (tmp_path / "x.mp4").write_bytes(b"nothing of a video")
+    assert read_strip("v", tmp_path / "x.mp4", [1.0]).problem.startswith("cannot be decoded: ")
+
+
+@given(st.lists(st.floats(0, 1e4), max_size=40), st.integers(1, 8))
+def test_thinned_times_are_some_of_the_times(times: list[float], limit: int) -> None:
+    kept = thinned(times, limit).tolist()
+    assert len(kept) == min(limit, len(times))
+    assert kept == sorted(kept)
+    assert set(kept) <= set(times)
+
+
+@given(st.floats(1e-6, 1e6))
+def test_axes_end_at_round_numbers_above(value: float) -> None:
+    assert value * (1 - 1e-9) <= round_up(value) <= 2.01 * value
+    ticks = axis_ticks(0, round_up(value))
+    assert ticks[0] == 0
+    assert 3 <= len(ticks) <= 7
+    assert ticks[-1] <= round_up(value) * (1 + 1e-9)
+
+
+def test_a_result_of_100_000_queries_gives_a_small_page(tmp_path: Path) -> None:
+    """The page grows with what is shown, not with the queries."""
+    folder = make_result(tmp_path / "r", count=60)
+    document = json.loads((folder / "result.json").read_text())
+    document["breakdowns"]["category"] = [
+        {**document["breakdowns"]["category"][0], "name": f"category {n}"} for n in range(5000)
+    ]
+    document["coverage"]["absent"] = [{"id": str(n), "reason": "gone"} for n in range(20000)]
+    (folder / "result.json").write_text(json.dumps(document))
+    rows = (
+        (f"q{n}", f"v{n // 20}", 1 + n % 40, "c", n % 977, 1 + n % 2, n % 977 + 1, "a text")
+        for n in range(100_000)
+    )
+    header = ["query_id", "video_id", "words", "category", "better", "tied", "rank", "text"]
+    write_table(folder / "per_query.csv", header, list(rows))
+    document["protocol"]["num_videos"] = 5000
+    (folder / "result.json").write_text(json.dumps(document))
+    page = report_html(
+        [load_result(folder)], options=ReportOptions(bins=parse_bins("1-20,21+"), pictures=False)
+    )
+    assert len(page) < 200_000
+    assert b"4960 smallest of 5000 categories are not shown" in page
+
+
+def test_damaged_results_are_refused_in_words(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot read .*No such file"):
+        load_result(tmp_path)
+    (tmp_path / "result.json").write_text("{")
+    with pytest.raises(ConfigError, match="not whole JSON"):
+        load_result(tmp_path)
+    (tmp_path / "result.json").write_text("[1]")
+    with pytest.raises(ConfigError, match="holds a list"):
+        load_result(tmp_path)
+    (tmp_path / "result.json").write_text('{"kind": "vtr-result", "schema": 99}')
+    with pytest.raises(ConfigError, match="has schema 99; this vtr reads schema 1"):
+        load_result(tmp_path)
+    (tmp_path / "result.json").write_text('{"kind": "vtr-eda", "schema": 1}')
+    with pytest.raises(ConfigError, match="is a 'vtr-eda', not a 'vtr-result'"):
+        load_result(tmp_path)
+
+
+EIGHT = {
+    "video_category_distribution_test",
+    "recall_comparison_chart",
+    "category_recall_comparison",
+    "query_length_recall",
+    "baseline_similarity_distribution",
+    "finetuned_similarity_distribution",
+    "success_case_examples",
+    "failure_case_examples",
+}
+
+
+def test_the_eight_plots_lie_beside_the_page(pair: list[Result], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    page = write_report(pair, tmp_path / "out", options=ReportOptions(num_examples=2))
+    assert page == tmp_path / "out" / "report.html"
+    drawn = {path.stem for path in page.parent.glob("*.png")}
+    assert drawn >= EIGHT
+    assert all(path.read_bytes()[:4] == b"\x89PNG" for path in page.parent.glob("*.png"))
+
+
+def test_plots_take_hostile_text(hostile: Result, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from vtr.evaluate.plots import draw, save
+
+    chart = figures.category_recall_comparison([hostile])
+    assert chart is not None
+    assert draw(chart) == draw(chart)  # the same chart, the same bytes
+    save(chart, tmp_path / "x.svg")
+    assert b"<script" not in (tmp_path / "x.svg").read_bytes()
+    with pytest.raises(ConfigError, match=r"must end in .png or .svg"):
+        save(chart, tmp_path / "x.pdf")
+
+
+# ---- in the browser
+
+
+def browse(page: Path, *arguments: str) -> str:
+    browser = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
+    if browser is None:
+        pytest.skip("no Chromium here")
+    done = subprocess.run(
+        [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+         f"--user-data-dir={page.parent / 'profile'}", *arguments, page.as_uri()],
+        capture_output=True, timeout=120, check=True,
+    )  # fmt: skip
+    return done.stdout.decode()
+
+
+@pytest.mark.slow
+def test_injection_is_inert_in_the_browser(hostile: Result, tmp_path: Path) -> None:
+    """Without our policy scripts would run, so that the test sees escaping alone."""
+    page = report_html([hostile], options=ReportOptions(pictures=False))
+    bare = re.sub(rb'<meta http-equiv="Content-Security-Policy"[^>]*>', b"", page)
+    assert bare != page
+    control = b"<script>document.documentElement.id = 'ran'</script></body>"
+    (tmp_path / "page.html").write_bytes(bare.replace(b"</body>", control))
+    seen = browse(tmp_path / "page.html", "--dump-dom")
+    assert 'id="ran"' in seen  # scripts do run here
+    assert "<title>Video-text retrieval report</title>" in seen
+    assert "<script>document.title" not in seen
+    (tmp_path / "page.html").write_bytes(page.replace(b"</body>", control))
+    assert 'id="ran"' not in browse(tmp_path / "page.html", "--dump-dom")  # the policy holds
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1100])
+def test_the_page_fits_a_phone_and_a_screen(pair: list[Result], tmp_path: Path, width: int) -> None:
+    (tmp_path / "report.html").write_bytes(report_html(pair))
+    frame = (
+        f"<iframe id=f src=report.html style='width:{width}px;height:900px;border:0'></iframe>"
+        "<script>f.onload = () => { const d = f.contentDocument.documentElement;"
+        "document.title = d.scrollWidth + ' of ' + d.clientWidth }</script>"
+    )
+    (tmp_path / "frame.html").write_text(frame)
+    seen = browse(
+        tmp_path / "frame.html", "--allow-file-access-from-files", "--virtual-time-budget=3000",
+        "--dump-dom",
+    )  # fmt: skip
+    assert f"<title>{width} of {width}</title>" in seen
+
+
+# ---- the command
+
+
+@pytest.fixture
+def command() -> Callable[..., Any]:
+    from vtr.commands import report
+
+    app = typer.Typer()
+    report.register(app)
+    app.command("other")(lambda: None)
+    return lambda *arguments: CliRunner().invoke(app, ["report", *map(str, arguments)])
+
+
+def test_the_command_prints_the_path_of_the_page(
+    command: Callable[..., Any], pair: list[Result], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    given = [result.folder for result in pair]
+    done = command(*given, "--out", out, "--no-pictures", "--bins", "1-8,9+", "--title", "Ours")
+    assert done.exit_code == 0
+    assert done.output.strip() == str(out / "report.html")
+    assert b"<h1>Ours</h1>" in (out / "report.html").read_bytes()
+    assert not list(out.glob("*.png"))
+
+
+def test_the_command_takes_the_results_of_the_workspace(
+    command: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = command("--no-pictures")
+    assert isinstance(done.exception, ConfigError)
+    assert "run `vtr eval`" in str(done.exception)
+    make_result(tmp_path / "runs" / "one" / "eval" / "msrvtt-1kA", count=60)
+    make_result(tmp_path / "features" / "zero-shot" / "msrvtt-1kA", count=60, strength=0.1)
+    done = command("--no-pictures", "--json")
+    assert done.exit_code == 0
+    folders = json.loads(done.stdout)["results"]
+    assert [Path(folder).parent.name for folder in folders] == ["zero-shot", "eval"]
