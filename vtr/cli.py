@@ -13,6 +13,7 @@ from vtr.commands import (
     data,
     demo,
     evaluate,
+    export,
     extract,
     heads,
     import_,
@@ -47,6 +48,7 @@ for command in (
     simulate,
     check_table,
     import_,
+    export,
     demo,
 ):
     command.register(app)

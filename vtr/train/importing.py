@@ -279,7 +279,7 @@ def _config(
             "weights_sha256": backbone.weights_sha256,
             **({"linear_patch": "3d"} if backbone.temporal else {}),
         },
-        "data": {"train": train_split},
+        "data": {"train_split": train_split},
         "settings": {},
         "selection": "unknown (imported)",
     }

@@ -1,0 +1,184 @@
+"""Import, extract, evaluate, export, evaluate again: the whole way on generated videos."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+from vtr.commands import evaluate, export, extract, import_
+from vtr.errors import CheckpointError, ConfigError, VtrError
+from vtr.train.heads.meanP import MeanPooling
+from vtr.train.model import ModelSpec, RetrievalModel
+from vtr.train.run import load_run, write_run
+from vtr.train.text_tower import FrozenText, TextSpec
+
+_spec = importlib.util.spec_from_file_location(
+    "import_tests", Path(__file__).parent / "test_import_command.py"
+)
+assert _spec is not None
+assert _spec.loader is not None
+imports: Any = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(imports)
+
+METRIC = {"value": 40.0, "low": 31.25, "high": 48.5, "n": 1000}
+
+
+def vtr(*words: str | Path) -> Any:
+    app = typer.Typer(pretty_exceptions_enable=False)
+    for command in (import_, extract, evaluate, export):
+        command.register(app)
+    result = CliRunner().invoke(app, [*map(str, words), "--json"])
+    if isinstance(result.exception, VtrError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def write_videos(folder: Path, names: list[str]) -> None:
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name in names:
+        with av.open(str(folder / f"{name}.mp4"), "w") as container:
+            stream = container.add_stream("libx264", rate=1, options={"threads": "1"})
+            stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+            for _ in range(3):
+                picture = np.kron(rng.integers(0, 256, (4, 6, 3)), np.ones((8, 8, 1)))
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture.astype(np.uint8))))
+            container.mux(stream.encode())
+
+
+def tiny_run(folder: Path, **config: Any) -> Path:
+    model = RetrievalModel(FrozenText(), MeanPooling(), 2.0)
+    spec = ModelSpec("meanP", 8, TextSpec("frozen", 8, 8))
+    write_run(folder, model, spec, config=config, train_ids=["b", "a"])
+    return folder
+
+
+def result(**setup: Any) -> dict[str, Any]:
+    names = ("R@1", "R@5", "R@10", "MedR", "MeanR")
+    return {
+        "kind": "vtr-result",
+        "protocol": {"name": "1k-A", "published": True, "num_queries": 1000, "num_videos": 1000},
+        "coverage": {"present": 999, "videos": 1000, "policy": "miss"},
+        "setup": {
+            "trained_on_test": 0, "sampler": "uniform", "fingerprint": "f" * 64, "seed": 7,
+            "rerank": None,
+        } | setup,
+        "metrics": {f"{way}/{name}": METRIC for way in ("t2v", "v2t") for name in names},
+    }  # fmt: skip
+
+
+def put_result(run: Path, document: Any) -> None:
+    path = run / "eval" / "1k-A" / "result.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(document if isinstance(document, str) else json.dumps(document))
+
+
+@pytest.mark.slow
+def test_imported_checkpoints_extract_and_evaluate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = imports.tiny.write_tokeniser(tmp_path / "words", 300)
+    torch.save(imports.published("seqTransf"), tmp_path / "m.bin")
+    made = vtr(
+        "import", "clip4clip", tmp_path / "m.bin", "--head", "seqTransf", "--clip", words,
+        "--out", "imported",
+    )  # fmt: skip
+    write_videos(tmp_path / "videos", ["a", "b", "c"])
+    captions = {"a.mp4": ["w1 w2"], "b.mp4": ["w3"], "c.mp4": ["w4 w5"]}
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "captions.json").write_text(json.dumps(captions))
+    common = (
+        "--videos",
+        tmp_path / "videos",
+        "--annotations",
+        tmp_path / "notes",
+        "--features",
+        tmp_path / "features",
+    )
+    vtr("extract", *common, "--model", made["clip"], "--workers", "1")
+    first = vtr("eval", *common, "--run", made["run"], "--device", "cpu")
+    assert first["setup"]["head"] == "seqTransf:layers=2"
+    assert first["setup"]["trained_on_test"] is None
+    out = tmp_path / "given"
+    vtr("export", "--run", made["run"], "--out", out)
+    card = (out / "README.md").read_text()
+    assert "not known whether it was trained on these videos" in card
+    assert "clip4clip, file m.bin" in card
+    assert str(tmp_path) not in card
+    again = vtr("eval", *common, "--run", out, "--device", "cpu")
+    assert again["metrics"] == first["metrics"]
+
+
+def test_the_card_gives_every_number_its_facts(tmp_path: Path) -> None:
+    run = tiny_run(
+        tmp_path / "good",
+        features={"sampler": "uniform", "frames": 12, "fingerprint": "f" * 64},
+        data={"dataset": "msrvtt", "train_split": "1kA-train"},
+        settings={"seed": 3},
+        selection="t2v R@1 on validation",
+    )
+    put_result(run, result())
+    facts = vtr("export", "--run", run, "--out", tmp_path / "out")
+    assert facts["files"] == ["README.md", "best.safetensors", "config.json", "train_ids.txt"]
+    card = (tmp_path / "out" / "README.md").read_text()
+    for expected in (
+        "# good\n",
+        "| head | `meanP` |",
+        f"| fingerprint of the features | {'f' * 64} |",
+        "| sampler | uniform (12 frames) |",
+        "| training split | 1kA-train |",
+        "| videos trained on | 2 (train_ids.txt) |",
+        "| best epoch | 0, chosen by: t2v R@1 on validation |",
+        "| seed | 3 |",
+        "### 1k-A\n",
+        "1,000 queries, 1,000 videos; coverage 999 of 1,000 (miss)",
+        "| t2v | 1,000 | 40.0 [31.2, 48.5] | ",
+    ):
+        assert expected in card, expected
+    assert "trained on" not in card.partition("## Results")[2]
+    back = load_run(tmp_path / "out")
+    assert back.train_ids == frozenset({"a", "b"})
+    assert float(back.model.logit_scale.detach()) == 2.0
+
+
+def test_the_card_warns(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path / "run")
+    put_result(run, result(trained_on_test=12) | {"protocol": result()["protocol"] | {
+        "published": False
+    }})  # fmt: skip
+    vtr("export", "--run", run, "--out", tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "**trained on 12 of these videos**" in card
+    assert "NOT the published lists" in card
+    assert "| seed | unknown |" in card
+
+
+def test_what_cannot_be_exported(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path / "run")
+    vtr("export", "--run", run, "--out", tmp_path / "out")
+    assert "was never evaluated" in (tmp_path / "out" / "README.md").read_text()
+    with pytest.raises(ConfigError, match=r"--out .*out is in use"):
+        vtr("export", "--run", run, "--out", tmp_path / "out")
+    with pytest.raises(ConfigError, match="there is no such folder"):
+        vtr("export", "--run", tmp_path / "absent", "--out", tmp_path / "new")
+    put_result(run, "{")
+    with pytest.raises(ConfigError, match=r"result\.json is not valid JSON"):
+        vtr("export", "--run", run, "--out", tmp_path / "new")
+    put_result(run, {"kind": "other"})
+    with pytest.raises(ConfigError, match=r"is no result of vtr eval"):
+        vtr("export", "--run", run, "--out", tmp_path / "new")
+    (run / "best.safetensors").write_bytes(b"no")
+    with pytest.raises(CheckpointError, match=r"best\.safetensors cannot be read"):
+        vtr("export", "--run", run, "--out", tmp_path / "new")
+    assert not (tmp_path / "new").exists()

@@ -1,0 +1,35 @@
+"""`vtr export`: a run as a folder to give away."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vtr.commands.console import print_json
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to the app."""
+    app.command("export")(export)
+
+
+def export(
+    run: Annotated[Path, typer.Option(help="Folder of the run.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder to make.", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Export a run: safetensors, configuration and a model card with its results.
+
+    The card gives every number with its protocol, N and interval, as `vtr eval --run` measured it:
+    evaluate first.
+    """
+    from vtr.train.exporting import export_run
+
+    card = export_run(run, out)
+    if as_json:
+        print_json({"out": str(out), "files": sorted(path.name for path in out.iterdir())})
+        return
+    typer.echo(f"{run} -> {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
+    typer.echo(f"read {card} before giving it away")
