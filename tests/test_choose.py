@@ -14,11 +14,22 @@ from PIL import Image
 from vtr.datasets.base import Video
 from vtr.errors import ConfigError
 from vtr.extract.choose import choose
+from vtr.extract.costs import measure_costs
 from vtr.extract.pipeline import extract
+from vtr.extract.sample import FrameRequest
 from vtr.extract.samplers.base import SamplerChoice, parse_samplers
 from vtr.extract.settings import ExtractSettings
 from vtr.extract.sheet import Sheet, SheetRow, draw_html, draw_png, ticks
 from vtr.extract.study import largest_gap, open_dense, repetition, spacing_variation, study
+from vtr.extract.study_plot import (
+    BETTER,
+    NEITHER,
+    WORSE,
+    Column,
+    StudyPicture,
+    draw_study,
+    verdict,
+)
 from vtr.features import FeatureStore
 
 
@@ -144,6 +155,59 @@ def test_study_figures(stores: dict[str, Path]) -> None:
     assert chosen["head"]["0.mp4"].tolist() == [0, 1, 2, 3, 4, 5]
     with pytest.raises(ConfigError, match="a study of samplers needs all candidates"):
         open_dense(FeatureStore(stores["all"]))
+
+
+def test_costs_count_what_is_decoded_and_embedded(tmp_path: Path) -> None:
+    video = write_clip(tmp_path / "v.mp4", 30, 1)
+    request = FrameRequest(tmp_path / "v.mp4", video.id, parse_samplers("head"), 6, None)
+    seen: list[int] = []
+    choices = parse_samplers("uniform,motion,embedding-diversity", embedded=True)
+    costs = measure_costs(
+        [request, request], choices, lambda picture: picture, lambda x: seen.append(len(x))
+    )
+    assert [cost.sampler for cost in costs] == ["uniform", "motion", "embedding-diversity"]
+    assert [cost.frames for cost in costs] == [6, 6, 30]  # all of them, before it can compare
+    assert seen == [6, 6]
+    assert all(cost.decode_cpu_ms > 0 and cost.videos == 2 for cost in costs)
+    assert costs[2].embed_ms == pytest.approx(5 * costs[0].embed_ms)
+
+
+def make_study(**more: Any) -> StudyPicture:
+    columns = [
+        Column("a", "a", "high", [0.5, 0.9, 0.1], "{:.2f}".format, "high", **more),
+        Column("b", "b", "low", [0.5, 0.9, None], "{:.2f}".format, "low", from_zero=False),
+        Column("c", "c", "none", [float("nan")] * 3, "{:.2f}".format),
+    ]
+    return StudyPicture("title " * 90, "", ["uniform", "x" * 60, "motion"], columns)
+
+
+def colours(png: bytes) -> set[tuple[int, ...]]:
+    pixels = np.asarray(Image.open(io.BytesIO(png)))
+    return {tuple(colour) for colour in np.unique(pixels.reshape(-1, 3), axis=0).tolist()}
+
+
+def test_study_plot_tells_better_from_worse() -> None:
+    assert {BETTER, WORSE, NEITHER} <= colours(draw_study(make_study()))
+    assert draw_study(make_study()) != draw_study(make_study(intervals=[(0, 1)] * 3))
+
+
+@pytest.mark.parametrize(
+    ("value", "base", "better", "interval", "colour"),
+    [
+        (0.9, 0.5, "high", None, BETTER),
+        (0.9, 0.5, "low", None, WORSE),
+        (0.1, 0.5, "low", None, BETTER),
+        (0.1, 0.5, "", None, NEITHER),
+        (0.5, 0.5, "high", None, NEITHER),
+        (0.9, None, "high", None, NEITHER),
+        (0.9, 0.5, "high", (0.4, 1.0), NEITHER),
+        (0.9, 0.5, "high", (0.6, 1.0), BETTER),
+    ],
+)
+def test_verdict(
+    value: float, base: float, better: str, interval: tuple[float, float], colour: Any
+) -> None:
+    assert verdict(value, base, better, interval=interval) == colour
 
 
 def test_figures_against_plain_ones() -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vtr.commands.console import note, print_json
+from vtr.commands.console import print_json
+from vtr.commands.samplers_study import study
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,14 +43,16 @@ def samplers(
         print_json(facts)
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for heading in ("sampler", "what it keeps", "options", "cost"):
-        table.add_column(heading, overflow="fold")
+    table.add_column("sampler", no_wrap=True)
+    table.add_column("what it keeps, options with their defaults, cost")
     for fact in facts:
         options = " ".join(f"{key}={value}" for key, value in fact["options"].items())
-        table.add_row(fact["name"], fact["summary"], options, fact["cost"])
+        remark = escape(f"{options}; {fact['cost']}" if options else fact["cost"])
+        table.add_row(fact["name"], f"{escape(fact['summary'])}\n[dim]{remark}[/dim]")
     Console().print(table)
 
 
@@ -84,6 +86,7 @@ def make_sheet(video: Path, *, sampler: str, frames: int, fps: str, seed: int) -
     Raises:
         DecodeError: The video cannot be read.
     """
+    from vtr.errors import DecodeError
     from vtr.extract.sample import FrameRequest, sample_video
     from vtr.extract.samplers.base import parse_samplers
 
@@ -96,7 +99,10 @@ def make_sheet(video: Path, *, sampler: str, frames: int, fps: str, seed: int) -
         seed=seed,
         keep_luma=True,
     )
-    return _sheet(video.name, sample_video(request, _thumbnail))
+    try:
+        return _sheet(video.name, sample_video(request, _thumbnail))
+    except DecodeError as error:
+        raise DecodeError(error.kind, f"{video}: {error.detail}") from None
 
 
 def _rate(fps: str) -> float | None:
@@ -138,62 +144,4 @@ def _sheet(name: str, sampled: SampledVideo) -> Sheet:
     return Sheet(name, facts, signals.pts_seconds, signals.absolute_change, rows)
 
 
-@group.command()
-def study(
-    store: Annotated[Path, typer.Argument(help="A store made with --sampler dense.")] = Path(
-        "features"
-    ),
-    sampler: Annotated[str, typer.Option(help="Which samplers.")] = "all",
-    frames: Annotated[int, typer.Option(help="Frames per sampler.")] = 12,
-    seed: Annotated[int, typer.Option(help="Seed of the random samplers.")] = 0,
-    out: Annotated[
-        Path | None, typer.Option(help="Also write the figures to this .json file.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-) -> None:
-    """Compare samplers on a dense store: spread, coverage, repetition, cost."""
-    from vtr.extract.samplers.base import parse_samplers
-    from vtr.extract.study import open_dense
-    from vtr.extract.study import study as compare
-    from vtr.features import FeatureStore
-    from vtr.files import publish
-
-    dense = open_dense(FeatureStore(store))
-    choices = parse_samplers(sampler, embedded=True)
-    note(f"{len(dense)} videos, {len(choices)} samplers, {frames} frames each")
-    figures, _ = compare(dense, choices, frames, seed=seed)
-    facts = {
-        "store": str(store),
-        "fingerprint": dense.fingerprint,
-        "videos": len(dense),
-        "frames": frames,
-        "seed": seed,
-        "samplers": [asdict(figure) for figure in figures],
-    }
-    if out is not None:
-        publish(out, json.dumps(facts, indent=2).encode())
-    if as_json:
-        print_json(facts)
-    else:
-        _print_study(facts)
-
-
-def _print_study(facts: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    headings = ("sampler", "frames", "largest gap", "unevenness", "coverage", "repetition", "ms/1k")
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading == "sampler" else "right")
-    for row in facts["samplers"]:
-        table.add_row(
-            row["sampler"],
-            f"{row['frames_per_video']:.1f}",
-            f"{100 * row['largest_gap']:.0f} %",
-            f"{row['spacing_variation']:.2f}",
-            f"{row['content_coverage']:.4f}",
-            f"{row['repetition']:.4f}",
-            f"{row['select_ms_per_1000']:.2f}",
-        )
-    Console().print(table)
+group.command()(study)

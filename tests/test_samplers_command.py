@@ -1,0 +1,91 @@
+"""`vtr samplers study` on a small demo world: brief events, costs, table, JSON and plot."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from vtr.commands import samplers
+from vtr.commands.demo import _extract, _workspace
+from vtr.demo.summary import known_uniform_share
+from vtr.demo.world import render_world
+from vtr.workspace import Workspace
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """The demo's own path with 12 clips instead of 480."""
+    folder = tmp_path_factory.mktemp("world")
+    made = render_world(folder, workers=1, clips_per_group={"test": 4})
+    workspace = _workspace(folder, made.videos, made.annotations, workers=1)
+    assert _extract(workspace, quiet=True).ok == 12
+    return workspace
+
+
+def run(*words: str | Path) -> Result:
+    app = typer.Typer()
+    samplers.register(app)
+    return CliRunner().invoke(app, ["samplers", *map(str, words)], env={"COLUMNS": "80"})
+
+
+def test_study_of_the_demo_world(world: Workspace, tmp_path: Path) -> None:
+    out, plot = tmp_path / "study.json", tmp_path / "study.png"
+    done = run("study", world.features, "--costs", "1", "--out", out, "--plot", plot)
+    assert done.exit_code == 0, done.output
+    facts = json.loads(out.read_bytes())
+    rows = {row["sampler"]: row for row in facts["samplers"]}
+    assert (facts["frames"], facts["videos"], len(rows)) == (8, 12, 14)
+    brief = rows["uniform"]["brief"]
+    known = known_uniform_share(world.annotations / "demo.json", num_frames=8)
+    assert brief["events"] == 4
+    assert brief["seen"] / 4 == pytest.approx(known)
+    assert rows["diversity"]["brief"]["seen"] == 4
+    assert rows["embedding-diversity"]["cost"]["frames"] > 8 == rows["motion"]["cost"]["frames"]
+    assert all(row["cost"]["videos"] == 1 for row in rows.values())
+    lines = done.output.splitlines()
+    assert all(len(line) <= 80 for line in lines if line.startswith(("sampler", *rows)))
+    assert any("brief" in line and "decode" in line and "embed" in line for line in lines)
+    assert Image.open(io.BytesIO(plot.read_bytes())).width > 3000
+
+
+def test_study_elsewhere_has_neither_costs_nor_events(world: Workspace, tmp_path: Path) -> None:
+    """A store away from its workspace: the videos are unknown."""
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for file in world.features.iterdir():
+        if file.is_file():
+            (moved / file.name).write_bytes(file.read_bytes())
+    done = run("study", moved, "--sampler", "uniform,head", "--frames", "4")
+    assert done.exit_code == 0, done.output
+    assert "is not the store of a workspace" in done.output
+    assert "decode" not in done.output
+    assert "brief" not in done.output
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--plot", "figure.svg"), "--plot is figure.svg; its name must end in .png"),
+        (("--costs", "-1"), "--costs is -1; it must be 0 or more videos"),
+        (("--frames", "0", "--costs", "0"), "--frames is 0; a sampler needs at least 1 frame"),
+        (("--sampler", "unifrm"), "no sampler named 'unifrm'. Did you mean 'uniform'?"),
+        (("--sampler", "motion:flor=1"), "Did you mean 'floor'?"),
+    ],
+)
+def test_study_refuses(world: Workspace, words: tuple[str, ...], message: str) -> None:
+    done = run("study", world.features, *words)
+    assert done.exit_code != 0
+    assert message in str(done.exception)
+
+
+def test_show_names_the_file_it_cannot_read(tmp_path: Path) -> None:
+    (tmp_path / "text.mp4").write_text("no video")
+    done = run("show", tmp_path / "text.mp4", "--out", tmp_path / "sheet.png")
+    assert "text.mp4" in str(done.exception)
+    assert not (tmp_path / "sheet.png").exists()
