@@ -143,6 +143,14 @@ def test_what_cannot_be_chosen_says_how(
         choose(FeatureStore(stores[name]), SamplerChoice(sampler), frames)
 
 
+def test_study_without_thumbnails_says_how_to_get_them(stores: dict[str, Path]) -> None:
+    bare = open_dense(FeatureStore(stores["bare"]))
+    figures, _ = study(bare, parse_samplers("uniform,segment"), 6)
+    assert [figure.sampler for figure in figures] == ["uniform", "segment"]
+    with pytest.raises(ConfigError, match="holds no thumbnails. Extract with --sampler dense"):
+        study(bare, parse_samplers("uniform,scene"), 6)
+
+
 def test_study_figures(stores: dict[str, Path]) -> None:
     dense = open_dense(FeatureStore(stores["dense"]))
     figures, chosen = study(dense, parse_samplers("uniform,head,dense"), 6)

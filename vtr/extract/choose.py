@@ -35,11 +35,6 @@ def choose(
     if choice.label in spec.samplers and choice.label != DENSE and spec.num_frames == num_frames:
         return FeatureStore(store.folder, sampler=choice.label)
     require_dense(store, f"sampler {choice.label!r} with {num_frames} frames")
-    if "luma" in choice.needs and spec.thumbnail_side is None:
-        raise ConfigError(
-            f"sampler {choice.name!r} compares pictures, and {store.folder} holds no thumbnails. "
-            "Extract with --sampler dense without --no-thumbnails"
-        )
     everything = FeatureStore(store.folder, sampler=DENSE)
     return everything.with_selection(choice.label, picks(everything, choice, num_frames, seed=seed))
 
@@ -80,7 +75,17 @@ def picks(
 
 
 def stored_signals(dense: FeatureStore, video_id: str, choice: SamplerChoice) -> Signals:
-    """Returns what a sampler may look at, from the store: only what it asks for."""
+    """Returns what a sampler may look at, from the store: only what it asks for.
+
+    Raises:
+        ConfigError: It compares pictures, and the store holds no thumbnails.
+    """
+    if "luma" in choice.needs and dense.spec.thumbnail_side is None:
+        raise ConfigError(
+            f"sampler {choice.name!r} compares pictures, and {dense.folder} holds no thumbnails. "
+            "Extract with --sampler dense without --no-thumbnails, or name a sampler that needs "
+            "none (`vtr samplers` lists them)"
+        )
     features = dense[video_id]
     luma = dense.thumbnails(video_id) if "luma" in choice.needs else None
     embeddings = None
