@@ -18,9 +18,9 @@ def choose(
 ) -> FeatureStore:
     """Returns the same store seen through a sampler, without touching the videos.
 
-    Where the store already holds this sampler's own selection, that one is used. Otherwise the
-    sampler sees what it saw had it been asked while decoding: time stamps, thumbnails and, only
-    here, embeddings of all candidates.
+    Where the store already holds this sampler's own selection, that one is used, drawn with the
+    seed of the extraction. Otherwise the sampler sees what it saw had it been asked while decoding:
+    time stamps, thumbnails and, only here, embeddings of all candidates.
 
     Args:
         store: Any store that has the selection, or one made with `--sampler dense`.
