@@ -14,10 +14,13 @@ import torch
 import typer
 from typer.testing import CliRunner
 
+from vtr.clip.backbone import load_backbone
+from vtr.clip.folder import write_clip_folder
 from vtr.commands import evaluate, export, extract, import_
 from vtr.errors import CheckpointError, ConfigError, VtrError
+from vtr.train.heads.base import TextBatch
 from vtr.train.heads.meanP import MeanPooling
-from vtr.train.model import ModelSpec, RetrievalModel
+from vtr.train.model import ModelSpec, RetrievalModel, build_model
 from vtr.train.run import load_run, write_run
 from vtr.train.text_tower import FrozenText, TextSpec
 
@@ -182,3 +185,38 @@ def test_what_cannot_be_exported(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"best\.safetensors cannot be read"):
         vtr("export", "--run", run, "--out", tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_onnx_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tiny_run(tmp_path / "run")
+    monkeypatch.setattr("vtr.train.onnx._PACKAGES", ("no_such_package",))
+    with pytest.raises(ConfigError, match=r"needs no_such_package: pip install 'vtr\[onnx\]'"):
+        vtr("export", "--run", run, "--out", tmp_path / "out", "--onnx")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["frozen", "projection"])
+def test_the_onnx_graph_computes_what_torch_computes(tmp_path: Path, mode: Any) -> None:
+    for package in ("onnx", "onnxscript"):
+        pytest.importorskip(package)
+    runtime = pytest.importorskip("onnxruntime")
+    words = imports.tiny.write_tokeniser(tmp_path / "words", 300)
+    state, clip = imports.tiny.openai_state(imports.tiny.golden()), tmp_path / "clip"
+    write_clip_folder(clip, state, tokeniser=words)
+    dim = 64 if mode == "projection" else 128
+    spec = ModelSpec("meanP", dim, TextSpec(mode, 128, dim))
+    model = build_model(spec)
+    config = {"text_model": {"id": str(clip)}}
+    write_run(tmp_path / "run", model, spec, config=config)
+    facts = vtr("export", "--run", tmp_path / "run", "--out", tmp_path / "out", "--onnx")
+    assert "text.onnx" in facts["files"]
+    backbone = load_backbone(str(clip), device="cpu")
+    texts = ["w1", "w5 w7 w9 w200 w3 w4 w4 w4", "", "w20 w21"]
+    ids = backbone.tokeniser.pad(backbone.tokeniser.encode(texts).ids)
+    session = runtime.InferenceSession(str(tmp_path / "out" / "text.onnx"))
+    (found,) = session.run(None, {"input_ids": ids})
+    pooled = torch.from_numpy(backbone.encode_texts(texts).embeddings)
+    with torch.inference_mode():
+        expected = model.text_tower(TextBatch(pooled)).pooled.numpy()
+    np.testing.assert_allclose(found, expected, atol=2e-5)

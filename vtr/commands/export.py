@@ -18,6 +18,10 @@ def register(app: typer.Typer) -> None:
 def export(
     run: Annotated[Path, typer.Option(help="Folder of the run.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Folder to make.", show_default=False)],
+    onnx: Annotated[
+        bool,
+        typer.Option("--onnx", help="Also the text side as text.onnx; needs the extra vtr[onnx]."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Export a run: safetensors, configuration and a model card with its results.
@@ -27,7 +31,7 @@ def export(
     """
     from vtr.train.exporting import export_run
 
-    card = export_run(run, out)
+    card = export_run(run, out, onnx=onnx)
     if as_json:
         print_json({"out": str(out), "files": sorted(path.name for path in out.iterdir())})
         return

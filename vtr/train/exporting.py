@@ -12,10 +12,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vtr.errors import ConfigError
+from vtr.clip.backbone import Backbone, load_backbone
+from vtr.errors import ConfigError, ModelError
 from vtr.files import publish
 from vtr.train.importing import require_empty
 from vtr.train.model import count_parameters
+from vtr.train.onnx import GRAPH, export_text_side, require_onnx
 from vtr.train.run import BEST, CONFIG, TRAIN_IDS, Run, load_run
 
 CARD = "README.md"
@@ -23,12 +25,13 @@ RESULT_NAME = "result.json"
 _SHOWN = ("R@1", "R@5", "R@10", "MedR", "MeanR")
 
 
-def export_run(folder: Path, out: Path) -> Path:
+def export_run(folder: Path, out: Path, *, onnx: bool = False) -> Path:
     """Writes `config.json`, `best.safetensors`, `train_ids.txt` (where known) and a model card.
 
     Args:
         folder: The run; results below it (`vtr eval` writes them to RUN/eval) go onto the card.
         out: Folder to make, or an empty one.
+        onnx: Also write the text side as `text.onnx`, see `vtr.train.onnx`.
 
     Returns:
         The card.
@@ -40,14 +43,29 @@ def export_run(folder: Path, out: Path) -> Path:
     """
     run = load_run(folder)
     require_empty(out)
+    if onnx:
+        require_onnx()
     card = model_card(run, read_results(folder))
     out.mkdir(parents=True, exist_ok=True)
     for name in (BEST, TRAIN_IDS):
         if (folder / name).is_file():
             shutil.copyfile(folder / name, out / name)
+    if onnx:
+        backbone = load_backbone(run.text_model, device="cpu")
+        _check_text_model(run, backbone)
+        export_text_side(backbone, run.model.text_tower, out / GRAPH)
     publish(out / CARD, card.encode())
     publish(out / CONFIG, (folder / CONFIG).read_bytes())
     return out / CARD
+
+
+def _check_text_model(run: Run, backbone: Backbone) -> None:
+    wanted = (run.config.get("text_model") or {}).get("weights_sha256")
+    if wanted not in (None, backbone.weights_sha256):
+        raise ModelError(
+            f"{run.folder} was trained with the text of weights {str(wanted)[:12]}; "
+            f"{run.text_model} now has {backbone.weights_sha256[:12]}"
+        )
 
 
 def read_results(folder: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,139 @@
+"""The text side of a run as one ONNX graph: token ids in, the vector that the head compares out.
+
+Needs the extra `vtr[onnx]`. The graph is checked against torch with onnxruntime before it is kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vtr.clip.backbone import Backbone, pooled
+from vtr.errors import CheckpointError, ConfigError
+from vtr.train.heads.base import TextBatch
+from vtr.train.text_tower import TextTower, TunedText
+
+GRAPH = "text.onnx"
+# Not "embedding": the exporter itself calls a value of the graph so.
+OUTPUT = "text_vector"
+TOLERANCE = 1e-4
+_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+# Two texts of unequal length: what a graph with frozen sizes would get wrong.
+_EXAMPLES = (("a man is cooking", "two"), ("a", "a dog runs over the field", "b"))
+
+
+class _TextSide(nn.Module):
+    """Ids to pooled vectors.
+
+    Args:
+        backbone: Its text tower.
+        tower: What training put behind it.
+    """
+
+    def __init__(self, backbone: Backbone, tower: TextTower) -> None:
+        super().__init__()
+        self.model = backbone.model
+        self.tower = tower
+        self.dim = backbone.embedding_dim
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Returns (B, D) float32 from (B, L) int64."""
+        model: Any = self.model
+        features = pooled(model.get_text_features(input_ids=input_ids), self.dim)
+        result: Tensor = self.tower(TextBatch(features)).pooled
+        return result
+
+
+def require_onnx() -> None:
+    """Refuses to begin without the packages of the extra.
+
+    Raises:
+        ConfigError: Names those that are missing.
+    """
+    missing = [name for name in _PACKAGES if find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"ONNX needs {', '.join(missing)}: pip install 'vtr[onnx]', or export without --onnx"
+        )
+
+
+def export_text_side(backbone: Backbone, tower: TextTower, path: Path) -> float:
+    """Writes the graph: `input_ids` (batch, length) int64 -> `text_vector` (batch, D) float32.
+
+    Ids are those of the backbone's tokeniser: start token, words, end token, then padding. The
+    embedding is not normalised.
+
+    Args:
+        backbone: In float32 on the CPU.
+        tower: The run's text tower, frozen or with a projection.
+        path: Of the file.
+
+    Returns:
+        The largest difference from torch over batches of other sizes than that of the export.
+
+    Raises:
+        ConfigError: Packages are missing, or a tower of another kind.
+        CheckpointError: The graph does not compute what torch computes.
+    """
+    require_onnx()
+    if isinstance(tower, TunedText):
+        raise ConfigError(
+            "the last text layers of this run are trained (--text tune), which ONNX export does "
+            "not know; frozen and projection can be exported"
+        )
+    module = _TextSide(backbone, tower).eval()
+    batches = [backbone.tokeniser.pad(backbone.tokeniser.encode(t).ids) for t in _EXAMPLES]
+    ids = torch.from_numpy(batches[0])
+    length = torch.export.Dim("length", min=2, max=backbone.tokeniser.max_length)
+    with _quiet():
+        torch.onnx.export(
+            module,
+            (ids,),
+            path,
+            input_names=["input_ids"],
+            output_names=[OUTPUT],
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1), 1: length},),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    difference = max(_difference(module, path, batch) for batch in batches)
+    if not difference <= TOLERANCE:
+        path.unlink()
+        raise CheckpointError(
+            f"the ONNX graph differs from torch by {difference:.3g}, more than {TOLERANCE:g}; it "
+            "was removed. Another version of torch or onnxscript may do better"
+        )
+    return difference
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter tells of every package that it could use and does not find."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _difference(module: nn.Module, path: Path, ids: np.ndarray) -> float:
+    runtime: Any = import_module("onnxruntime")
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (found,) = session.run([OUTPUT], {"input_ids": ids})
+    with torch.inference_mode():
+        expected = module(torch.from_numpy(ids)).numpy()
+    return float(np.abs(found - expected).max())
