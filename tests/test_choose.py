@@ -147,7 +147,7 @@ def test_study_without_thumbnails_says_how_to_get_them(stores: dict[str, Path]) 
     bare = open_dense(FeatureStore(stores["bare"]))
     figures, _ = study(bare, parse_samplers("uniform,segment"), 6)
     assert [figure.sampler for figure in figures] == ["uniform", "segment"]
-    with pytest.raises(ConfigError, match=r"holds no thumbnails\\. Extract with --sampler dense"):
+    with pytest.raises(ConfigError, match=r"holds no thumbnails\. Extract with --sampler dense"):
         study(bare, parse_samplers("uniform,scene"), 6)
 
 
