@@ -9,9 +9,11 @@ import typer
 from vtr import __version__
 from vtr.commands import (
     check_table,
+    compare,
     compress,
     data,
     demo,
+    eda,
     evaluate,
     export,
     extract,
@@ -20,6 +22,7 @@ from vtr.commands import (
     init,
     inspect,
     protocols,
+    report,
     samplers,
     simulate,
     train,
@@ -37,6 +40,7 @@ app = typer.Typer(
 for command in (
     init,
     data,
+    eda,
     protocols,
     extract,
     inspect,
@@ -47,6 +51,8 @@ for command in (
     evaluate,
     simulate,
     check_table,
+    report,
+    compare,
     import_,
     export,
     demo,

@@ -27,6 +27,7 @@ from vtr.evaluate.reporting.charts import (
     figure,
     interval,
     shortened,
+    tick_text,
 )
 from vtr.evaluate.reporting.examples import Example, Hit
 from vtr.evaluate.reporting.text import shown
@@ -135,6 +136,8 @@ def _new(head: Head, height: float) -> tuple[Figure, Axes]:
     )
     drawn.text(0.02, 1 - 0.42 / height, notes, fontsize=8.5, color=FAINT, va="top")
     axes = drawn.add_subplot()
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda value, _: tick_text(value))
     axes.set_xlabel(shown(head.x, 90))
     axes.set_ylabel(shown(head.y, 90))
     return drawn, axes

@@ -202,6 +202,15 @@ def _exponent(value: float) -> int:
     return int(f"{value:e}".partition("e")[2])
 
 
+def tick_text(value: float) -> str:
+    """Returns what stands at a place of an axis.
+
+    >>> [tick_text(v) for v in (0.30000000000000004, 20.0, 25000.0)]
+    ['0.3', '20', '25,000']
+    """
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:g}"
+
+
 def figure(value: float) -> str:
     """Returns a figure for people; the exact one is in the document.
 

@@ -23,6 +23,7 @@ from vtr.evaluate.reporting.charts import (
     figure,
     interval,
     round_up,
+    tick_text,
 )
 from vtr.evaluate.reporting.text import escaped, isolated, shown
 
@@ -101,7 +102,7 @@ def _dots(chart: DotChart) -> str:
     ]
     ticks = axis_ticks(0, top, 4)
     axis = "".join(
-        f'<text x="{100 * tick / top:.3f}%" y="12" text-anchor="middle">{tick:g}</text>'
+        f'<text x="{100 * tick / top:.3f}%" y="12" text-anchor="middle">{tick_text(tick)}</text>'
         for tick in ticks
     )
     return (
@@ -209,7 +210,7 @@ def _histogram(chart: Histogram) -> tuple[str, _Ticks, _Ticks]:
         xs = [(100 * (i + 0.5) / count, name) for i, name in enumerate(chart.bin_names)]
     else:
         ticks = axis_ticks(first, last, 5)
-        xs = [(100 * (tick - first) / (last - first), f"{tick:g}") for tick in ticks]
+        xs = [(100 * (tick - first) / (last - first), tick_text(tick)) for tick in ticks]
     return marks, xs, _y_ticks(top)
 
 
@@ -250,7 +251,7 @@ def _histogram_marks(
 
 
 def _y_ticks(top: float) -> _Ticks:
-    return [(100 * tick / top, f"{tick:g}") for tick in axis_ticks(0, top, 4)]
+    return [(100 * tick / top, tick_text(tick)) for tick in axis_ticks(0, top, 4)]
 
 
 def _lines(chart: LineChart) -> tuple[str, _Ticks, _Ticks]:
@@ -306,8 +307,8 @@ def _scatter(chart: Scatter) -> tuple[str, _Ticks, _Ticks]:
         + "</g>"
         for number, (_, group) in enumerate(chart.groups)
     )
-    xs = [(100 * (t - left) / (right - left), f"{t:g}") for t in axis_ticks(left, right, 5)]
-    ys = [(100 * (t - low) / (high - low), f"{t:g}") for t in axis_ticks(low, high, 4)]
+    xs = [(100 * (t - left) / (right - left), tick_text(t)) for t in axis_ticks(left, right, 5)]
+    ys = [(100 * (t - low) / (high - low), tick_text(t)) for t in axis_ticks(low, high, 4)]
     return groups, xs, ys
 
 

@@ -1,0 +1,452 @@
+"""`vtr eda`: what a dataset, its videos and its cached features look like."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vtr.commands.console import human_seconds, note, print_json, progress, share_cores
+
+if TYPE_CHECKING:
+    from vtr.datasets.base import Dataset, Video
+    from vtr.evaluate.eda import TokenLengths
+    from vtr.features import FeatureStore
+    from vtr.workspace import Workspace
+
+MAX_GAP_PAIRS = 2000
+LISTED = 5
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to the app."""
+    app.command("eda")(eda)
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the flags ask for beyond the workspace."""
+
+    probe: int
+    bins: str | None
+    text_model: bool
+    tsne: bool
+    device: str
+
+
+def eda(
+    dataset: Annotated[str | None, typer.Option(help="Reader of the annotations.")] = None,
+    annotations: Annotated[Path | None, typer.Option(help="Folder of the annotations.")] = None,
+    videos: Annotated[Path | None, typer.Option(help="Folder of the videos.")] = None,
+    features: Annotated[Path | None, typer.Option(help="Folder of the store.")] = None,
+    model: Annotated[str | None, typer.Option(help="Text tower: hub id or folder.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for eda.json, eda.html and plots.")] = Path(
+        "eda"
+    ),
+    bins: Annotated[
+        str | None, typer.Option(help="Caption lengths in words. (default: 1-10,11-20,21+)")
+    ] = None,
+    probe: Annotated[
+        int, typer.Option(help="Decode so many videos whole, to count their frame rates.")
+    ] = 0,
+    text_model: Annotated[
+        bool,
+        typer.Option("--text/--no-text", help="Count tokens, and embed captions for the gap."),
+    ] = True,
+    tsne: Annotated[bool, typer.Option("--tsne/--no-tsne", help="Draw t-SNE of the gap.")] = True,
+    pictures: Annotated[
+        bool, typer.Option("--pictures/--no-pictures", help="Draw PNG and SVG files.")
+    ] = True,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print eda.json.")] = False,
+) -> None:
+    """Look at a dataset before training: captions, duplicates, videos, features.
+
+    Works with the annotations alone; with a feature store it adds durations, failures, feature
+    norms and how far captions lie from videos.
+    """
+    share_cores()
+    from vtr.workspace import find_workspace, settings
+
+    workspace = settings(
+        find_workspace(Path.cwd()),
+        features=features,
+        dataset=dataset,
+        annotations=annotations,
+        videos=videos,
+        model=model,
+    )
+    wishes = Wishes(probe, bins, text_model, tsne, device)
+    facts = explore(workspace, wishes, needs_model=model is not None)
+    write(facts, out, pictures=pictures)
+    if as_json:
+        print_json(facts)
+    else:
+        _print(facts)
+        note(f"\nwritten: {out / 'eda.json'}, {out / 'eda.html'}")
+
+
+def explore(workspace: Workspace, wishes: Wishes, *, needs_model: bool = False) -> dict[str, Any]:
+    """Returns the document of kind "vtr-eda".
+
+    Args:
+        workspace: Where things are.
+        wishes: What to do.
+        needs_model: Stop where the text model cannot be had, instead of leaving its figures out.
+    """
+    from vtr.datasets.registry import load_dataset
+    from vtr.errors import ConfigError
+    from vtr.evaluate.eda import KIND, SCHEMA, WORD_BINS, describe_dataset, describe_media
+    from vtr.evaluate.eda_features import describe_features
+    from vtr.evaluate.reporting.figures import parse_bins
+
+    if workspace.videos is None and workspace.annotations is None:
+        raise ConfigError("nothing to look at: give --annotations, --videos, or a workspace")
+    folder = workspace.videos or workspace.root
+    data = load_dataset(workspace.dataset, annotations=workspace.annotations, videos=folder)
+    store = _store(workspace.features)
+    tokens = _tokens(workspace, data, needs_model=needs_model) if wishes.text_model else None
+    facts = describe_dataset(
+        data, tokens=tokens, bins=WORD_BINS if wishes.bins is None else parse_bins(wishes.bins)
+    )
+    rows = _media_rows(workspace, data, store, wishes.probe)
+    return {
+        "schema": SCHEMA,
+        "kind": KIND,
+        **facts,
+        "media": describe_media(rows) if rows else None,
+        "features": describe_features(store) if store is not None and len(store) else None,
+        "modality_gap": _gap(workspace, data, store, wishes, needs_model=needs_model)
+        if wishes.text_model
+        else None,
+    }
+
+
+def _store(folder: Path) -> FeatureStore | None:
+    from vtr.features import FeatureStore
+
+    return FeatureStore(folder) if folder.is_dir() and any(folder.glob("*.h5")) else None
+
+
+def _tokens(workspace: Workspace, data: Dataset, *, needs_model: bool) -> TokenLengths | None:
+    from vtr.clip.hub import find_tokeniser
+    from vtr.clip.loading import read_config
+    from vtr.clip.text import load_tokeniser, text_family
+    from vtr.errors import ModelError
+    from vtr.evaluate.eda import TokenLengths
+
+    if not data.captions:
+        return None
+    try:
+        folder = find_tokeniser(workspace.model)
+        config = read_config(folder)
+        positions = int((config.get("text_config") or {}).get("max_position_embeddings") or 77)
+        family = text_family(folder, str(config.get("model_type")))
+        tokeniser = load_tokeniser(folder, family=family, max_length=positions, vocab_size=1 << 31)
+    except ModelError as error:
+        if needs_model:
+            raise
+        note(f"tokens are not counted: {error}")
+        return None
+    lengths = tokeniser_lengths(tokeniser, [caption.text for caption in data.captions])
+    name = folder.name if Path(workspace.model).expanduser().is_dir() else workspace.model
+    return TokenLengths(name, positions, lengths)
+
+
+def tokeniser_lengths(tokeniser: Any, texts: Sequence[str]) -> Any:
+    """Returns (N,) int64 tokens of each text before truncation, begin and end included."""
+    from dataclasses import replace
+
+    import numpy as np
+
+    whole = replace(tokeniser, max_length=1 << 20)
+    distinct = list(dict.fromkeys(texts))
+    lengths = {
+        text: len(ids) for text, ids in zip(distinct, whole.encode(distinct).ids, strict=True)
+    }
+    return np.array([lengths[text] for text in texts], np.int64)
+
+
+# ---- videos
+
+
+def _media_rows(
+    workspace: Workspace, data: Dataset, store: FeatureStore | None, probe: int
+) -> list[dict[str, Any]]:
+    """One row per expected video: what the ledger says, what probing says, or that it is absent."""
+    from vtr.datasets.registry import resolve_videos
+
+    found: dict[str, dict[str, Any]] = {}
+    expected: tuple[Video, ...] = ()
+    if workspace.videos is not None and workspace.videos.is_dir():
+        expected = resolve_videos(data, workspace.videos)
+        found = {
+            video.id: _row(video.id, "missing", "no file") for video in expected if not video.path
+        }
+    if store is not None:
+        for entry in store.ledger:
+            size = {"width": entry.width, "height": entry.height}
+            length = {"duration_seconds": entry.duration_seconds}
+            found[entry.id] = _row(entry.id, entry.status, entry.reason, **length, **size)
+    there = [video for video in expected if video.path]
+    count = min(max(probe, 0), len(there))
+    with progress("probing", quiet=not count) as update:
+        for n in range(count):
+            video = there[n * len(there) // count]
+            found[video.id] = _probed(video)
+            update(n + 1, count, video.id)
+    return list(found.values())
+
+
+def _probed(video: Video) -> dict[str, Any]:
+    from vtr.errors import DecodeError
+    from vtr.extract.probe import probe
+
+    assert video.path is not None
+    try:
+        info = probe(video.path)
+    except DecodeError as error:
+        return _row(video.id, "failed", error.kind)
+    rate = info.num_frames / info.duration_seconds if info.duration_seconds > 0 else None
+    return _row(
+        video.id,
+        "partial" if info.trouble else "ok",
+        "cut or damaged" if info.trouble else "",
+        duration_seconds=info.duration_seconds,
+        width=info.width,
+        height=info.height,
+        frames_per_second=rate,
+    )
+
+
+def _row(video_id: str, status: str, reason: str, **facts: Any) -> dict[str, Any]:
+    empty = {"duration_seconds": 0.0, "width": 0, "height": 0, "frames_per_second": None}
+    return {"id": video_id, "status": status, "reason": reason, **empty, **facts}
+
+
+# ---- texts beside videos
+
+
+def _gap(
+    workspace: Workspace,
+    data: Dataset,
+    store: FeatureStore | None,
+    wishes: Wishes,
+    *,
+    needs_model: bool,
+) -> dict[str, Any] | None:
+    """One caption per video beside the mean of its frames; None where there is nothing to embed."""
+    import numpy as np
+
+    from vtr.clip.backbone import load_backbone
+    from vtr.errors import ModelError
+    from vtr.evaluate.eda_features import modality_gap
+
+    pairs = _pairs(data, store)
+    if store is None or not pairs:
+        return None
+    try:
+        backbone = load_backbone(workspace.model, device=wishes.device)
+    except ModelError as error:
+        if needs_model:
+            raise
+        note(f"the modality gap is not measured: {error}")
+        return None
+    if backbone.weights_sha256 != store.spec.weights_sha256:
+        note(
+            f"the modality gap is not measured: the features are of {store.spec.backbone}, the "
+            f"text tower is {backbone.model_id}"
+        )
+        return None
+    texts = backbone.encode_texts([text for _, text in pairs]).embeddings
+    frames = [store[video_id].frames.astype(np.float32) for video_id, _ in pairs]
+    means = [
+        (f / np.maximum(np.linalg.norm(f, axis=1, keepdims=True), 1e-12)).mean(axis=0)
+        for f in frames
+    ]
+    return modality_gap(texts, np.stack(means), tsne=wishes.tsne)
+
+
+def _pairs(data: Dataset, store: FeatureStore | None) -> list[tuple[str, str]]:
+    """The first caption of each video with features, spread evenly over the dataset."""
+    first: dict[str, str] = {}
+    for caption in data.captions:
+        first.setdefault(caption.video_id, caption.text)
+    usable = [(i, text) for i, text in first.items() if store is not None and i in store]
+    count = min(MAX_GAP_PAIRS, len(usable))
+    return [usable[n * len(usable) // count] for n in range(count)]
+
+
+# ---- writing and printing
+
+
+def write(facts: Mapping[str, Any], folder: Path, *, pictures: bool = True) -> None:
+    """Writes eda.json, eda.html and, where asked for, every chart as PNG and SVG.
+
+    Raises:
+        ConfigError: Pictures without matplotlib.
+        StoreWriteError: The file system refused.
+    """
+    from vtr.errors import StoreWriteError
+    from vtr.evaluate.eda_charts import charts_of
+    from vtr.evaluate.reporting.page import charts, page, section
+    from vtr.files import publish
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreWriteError(
+            f"cannot make the folder {folder}: {error.strerror or error}. Choose another with --out"
+        ) from None
+    text = json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False)
+    publish(folder / "eda.json", text.encode("utf-8", "backslashreplace"))
+    found = charts_of(facts)
+    if pictures:
+        from vtr.evaluate.plots import save
+
+        for chart in found:
+            for kind in ("png", "svg"):
+                save(chart, folder / f"{chart.head.name}.{kind}")
+    title = f"Dataset {facts['dataset']}"
+    publish(folder / "eda.html", page(title, "", [section("Charts", charts(found), name="charts")]))
+
+
+def _print(facts: Mapping[str, Any]) -> None:
+    for title, headings, rows in tables(facts):
+        _table(title, headings, rows)
+
+
+def tables(facts: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Returns (title, headings, rows) of everything that is printed."""
+    found = [
+        (
+            f"{facts['dataset']}: {facts['videos']:,} videos",
+            ["split", "videos", "captions", "queries"],
+            [
+                [row["name"], *(f"{row[key]:,}" for key in ("videos", "captions", "queries"))]
+                for row in facts["splits"]
+            ],
+        ),
+        ("captions", ["", *_LENGTH_HEADINGS], _length_rows(facts)),
+        ("duplicate captions", _DUPLICATE_HEADINGS, _duplicate_rows(facts)),
+        (
+            "best recall that equal queries allow",
+            ["protocol", "queries", "distinct", "R@1", "R@5", "R@10"],
+            [
+                [row["protocol"], f"{row['queries']:,}", f"{row['distinct']:,}"]
+                + [f"{row[f'R@{k}']:.2f}" for k in (1, 5, 10)]
+                for row in facts["ceilings"]
+            ],
+        ),
+        ("more", ["", ""], _more(facts)),
+    ]
+    categories = facts["categories"].get("test") or facts["categories"].get("all")
+    if categories:
+        rows = [[row["name"], f"{row['videos']:,}"] for row in categories[:20]]
+        found.insert(1, ("categories", ["category", "videos"], rows))
+    return [entry for entry in found if entry[2]]
+
+
+_LENGTH_HEADINGS = ["captions", "words: mean", "min", "max", "by words"]
+_DUPLICATE_HEADINGS = ["", "captions", "distinct", "repeated in a video", "in several videos"]
+
+
+def _length_rows(facts: Mapping[str, Any]) -> list[list[str]]:
+    return [
+        [
+            name,
+            f"{row['num']:,}",
+            f"{row['mean']:.2f}",
+            str(row["min"]),
+            str(row["max"]),
+            ", ".join(f"{b['name']}: {b['n']:,}" for b in row["bins"]),
+        ]
+        for name, row in facts["captions"].items()
+        if row["num"]
+    ]
+
+
+def _duplicate_rows(facts: Mapping[str, Any]) -> list[list[str]]:
+    keys = ("num", "distinct", "repeated_within", "shared_across")
+    return [
+        [name, *(f"{row[key]:,}" for key in keys)]
+        for name, row in facts["duplicates"].items()
+        if row["num"]
+    ]
+
+
+def _more(facts: Mapping[str, Any]) -> list[list[str]]:
+    words, tokens, rows = facts["vocabulary"], facts["tokens"], []
+    if words["size"]:
+        common = ", ".join(word for word, _ in words["most_frequent"][:LISTED])
+        text = f"{words['size']:,} words, {words['once']:,} once; most frequent: {common}"
+        rows.append(["vocabulary", text])
+    per_video = facts["captions_per_video"]
+    if per_video.get("max"):
+        counts = f"{per_video['min']} to {per_video['max']}, mean {per_video['mean']:.2f}"
+        rows.append(["captions per video", counts])
+    if tokens:
+        cut = ", ".join(
+            f"{r['n']:,} ({r['percent']:.2f} %) at {r['at']}" for r in tokens["truncated"]
+        )
+        rows.append(["truncated", f"{cut}; {tokens['model']} takes {tokens['max_length']} tokens"])
+    return [*rows, *_media_lines(facts), *_feature_lines(facts)]
+
+
+def _media_lines(facts: Mapping[str, Any]) -> list[list[str]]:
+    media = facts["media"]
+    if not media:
+        return []
+    status = ", ".join(f"{count:,} {name}" for name, count in media["status"].items())
+    rows = [["videos", status]]
+    if media["reasons"]:
+        text = ", ".join(f"{count:,} {reason}" for reason, count in media["reasons"].items())
+        rows.append(["failures", text])
+    durations = media["duration_seconds"]
+    if durations["n"]:
+        span = f"{durations['min']:.1f} to {durations['max']:.1f} s"
+        rows.append(["durations", f"{span}; {human_seconds(durations['total'])} in all"])
+        sizes = ", ".join(f"{size} ({count:,})" for size, count in media["sizes"][:LISTED])
+        rows.append(["sizes", sizes])
+    if media["rates"]:
+        text = ", ".join(f"{rate:g} ({count:,})" for rate, count in media["rates"][:LISTED])
+        rows.append(["frames per second", text])
+    return rows
+
+
+def _feature_lines(facts: Mapping[str, Any]) -> list[list[str]]:
+    features, gap, rows = facts["features"], facts["modality_gap"], []
+    if features:
+        norms = features["norms"]
+        rows.append(["feature norms", f"mean {norms['mean']:.3f}, sd {norms['sd']:.3f}"])
+        spread = (
+            f"{features['effective_dimensions']:.1f} effective dimensions of "
+            f"{features['dimensions']}; cosine of different videos "
+            f"{features['cosine_between_videos'].get('mean', float('nan')):.3f}"
+        )
+        rows.append(["feature spread", spread])
+    if gap:
+        text = f"{gap['distance']:.3f} between the means of captions and videos"
+        rows.append(["modality gap", f"{text}, {gap['separable']:.0f} % told apart by a plane"])
+    return rows
+
+
+def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from vtr.datasets.files import printable
+
+    table = Table(box=None, pad_edge=False, show_header=any(headings))
+    for nth, heading in enumerate(headings):
+        plain = nth == 0 or heading in ("", "by words")
+        table.add_column(heading, justify="left" if plain else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    typer.echo(f"\n{printable(title)}")
+    Console().print(table)

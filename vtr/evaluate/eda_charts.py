@@ -1,0 +1,181 @@
+"""The charts of `vtr eda`, made of its figures alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vtr.evaluate.reporting.charts import BarChart, Chart, Head, Histogram, Scatter
+
+MAX_BARS = 40
+
+
+def charts_of(facts: Mapping[str, Any]) -> list[Chart]:
+    """Returns every chart that a document of kind "vtr-eda" has figures for."""
+    found: list[Chart | None] = [
+        *(_categories(facts, split) for split in _shown_splits(facts)),
+        _lengths(facts),
+        _tokens(facts),
+        _per_video(facts),
+        _durations(facts),
+        _norms(facts),
+        _cosines(facts),
+        _plane(facts, "pca"),
+        _plane(facts, "tsne"),
+    ]
+    return [chart for chart in found if chart is not None]
+
+
+def _shown_splits(facts: Mapping[str, Any]) -> list[str]:
+    named = list(facts.get("categories") or {})
+    return [split for split in ("test", "train") if split in named] or named[:1]
+
+
+def _categories(facts: Mapping[str, Any], split: str) -> BarChart | None:
+    rows = (facts.get("categories") or {}).get(split)
+    if not rows:
+        return None
+    total = sum(row["videos"] for row in rows)
+    left = len(rows) - MAX_BARS
+    more = f" The {left} smallest of {len(rows)} are not shown." if left > 0 else ""
+    return BarChart(
+        Head(
+            f"video_category_distribution_{split}",
+            f"Videos by category, {split}",
+            f"{facts['dataset']}, N = {total:,} videos with a category.{more}",
+            "videos",
+        ),
+        tuple(str(row["name"]) for row in rows[:MAX_BARS]),
+        tuple(int(row["videos"]) for row in rows[:MAX_BARS]),
+    )
+
+
+def _lengths(facts: Mapping[str, Any]) -> Histogram | None:
+    found = facts["captions"]["all"]
+    if not found.get("counts"):
+        return None
+    note = (
+        f"{facts['dataset']}, N = {found['num']:,} captions, mean {found['mean']:.2f}, "
+        f"{found['min']} to {found['max']} words."
+    )
+    head = Head("caption_lengths", "Caption length in words", note, "words", "captions")
+    return _whole_numbers(head, found["counts"])
+
+
+def _tokens(facts: Mapping[str, Any]) -> Histogram | None:
+    found = facts.get("tokens")
+    if not found or not found["counts"]:
+        return None
+    cut = ", ".join(f"{row['percent']:.2f} % above {row['at']}" for row in found["truncated"])
+    note = f"Tokens of {found['model']}, begin and end included; the model takes "
+    note += f"{found['max_length']}. Longer: {cut}."
+    head = Head("caption_tokens", "Caption length in tokens", note, "tokens", "captions")
+    return _whole_numbers(head, found["counts"])
+
+
+def _per_video(facts: Mapping[str, Any]) -> Histogram | None:
+    found = facts["captions_per_video"]
+    if len(found.get("counts") or []) < 2:  # the same everywhere is no distribution
+        return None
+    note = (
+        f"{facts['dataset']}, N = {facts['videos']:,} videos, mean {found['mean']:.2f}; "
+        f"{found['without']:,} without a caption."
+    )
+    head = Head("captions_per_video", "Captions per video", note, "captions", "videos")
+    return _whole_numbers(head, found["counts"])
+
+
+def _whole_numbers(head: Head, pairs: Sequence[Sequence[int]], limit: int = 80) -> Histogram:
+    """Returns a histogram with a bar per whole number, or per few where the range is long."""
+    low, high = int(pairs[0][0]), int(pairs[-1][0])
+    step = -(-(high - low + 1) // limit)
+    counts = [0] * ((high - low) // step + 1)
+    for number, count in pairs:
+        counts[(int(number) - low) // step] += int(count)
+    edges = tuple(low - 0.5 + step * n for n in range(len(counts) + 1))
+    return Histogram(head, edges, (("", tuple(counts)),), as_share=False)
+
+
+def _durations(facts: Mapping[str, Any]) -> Histogram | None:
+    media = facts.get("media") or {}
+    found = media.get("duration_histogram")
+    if not found:
+        return None
+    numbers = media["duration_seconds"]
+    note = (
+        f"N = {numbers['n']:,} videos, counted from decoded frames; median "
+        f"{numbers['median']:.1f} s, {numbers['total'] / 3600:.2f} h in all."
+    )
+    head = Head("video_durations", "Duration of the videos", note, "duration (s)", "videos")
+    return Histogram(head, tuple(found["edges"]), (("", tuple(found["counts"])),), as_share=False)
+
+
+def _norms(facts: Mapping[str, Any]) -> Histogram | None:
+    features = facts.get("features")
+    if not features or not features["norm_histogram"]:
+        return None
+    found, numbers = features["norm_histogram"], features["norms"]
+    note = (
+        f"N = {numbers['n']:,} frames of {features['sampled']:,} videos; mean "
+        f"{numbers['mean']:.2f}, standard deviation {numbers['sd']:.2f}."
+    )
+    head = Head("feature_norms", "Length of the frame vectors", note, "Euclidean norm", "frames")
+    return Histogram(head, tuple(found["edges"]), (("", tuple(found["counts"])),), as_share=False)
+
+
+def _cosines(facts: Mapping[str, Any]) -> Histogram | None:
+    features = facts.get("features")
+    if not features or not features["cosine_histogram"]:
+        return None
+    found = features["cosine_histogram"]
+    within, between = (features[f"cosine_{name}"] for name in ("within_video", "between_videos"))
+    note = (
+        f"{within['n']:,} videos of two frames or more; {between['n']:,} pairs of videos. Each "
+        "distribution sums to 100 %; a dashed line is its mean."
+    )
+    head = Head(
+        "feature_similarity",
+        "Cosine between frames of a video, and between videos",
+        note,
+        "cosine (no unit)",
+        "share (%)",
+    )
+    return Histogram(
+        head,
+        tuple(found["edges"]),
+        (
+            ("frames within a video", tuple(found["within"])),
+            ("different videos", tuple(found["between"])),
+        ),
+        (within.get("mean"), between.get("mean")),
+    )
+
+
+_PLANES = {
+    "pca": ("Texts and videos, first two principal components", "component"),
+    "tsne": ("Texts and videos, t-SNE", "t-SNE axis"),
+}
+
+
+def _plane(facts: Mapping[str, Any], kind: str) -> Scatter | None:
+    gap = facts.get("modality_gap")
+    if not gap or kind not in gap:
+        return None
+    plane = gap[kind]
+    title, axis = _PLANES[kind]
+    note = (
+        f"{len(plane['texts']):,} captions and their videos (mean of frames), unit vectors. The "
+        f"means lie {gap['distance']:.3f} apart; a plane between them tells "
+        f"{gap['separable']:.0f} % of the points' kinds."
+    )
+    labels = [f"{axis} {n}" for n in (1, 2)]
+    if kind == "pca":
+        shares = plane["explained_percent"]
+        labels = [
+            f"{text} ({s:.0f} % of variance)" for text, s in zip(labels, shares, strict=False)
+        ]
+    head = Head(f"modality_gap_{kind}", title, note, labels[0], labels[-1])
+    groups = tuple(
+        (name, tuple((float(x), float(y)) for x, y in plane[name])) for name in ("texts", "videos")
+    )
+    return Scatter(head, groups)
