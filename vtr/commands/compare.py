@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from vtr.evaluate.compare import Change, Comparison, MetricDifference
 
 SURE = 0.05
+MIN_WIDTH = 96
 
 
 def register(app: typer.Typer) -> None:
@@ -103,10 +104,12 @@ def _print(comparison: Comparison, show: int) -> None:
         "p (Holm)",
         "N",
     ):
-        table.add_column(heading, justify="left" if heading == "metric" else "right")
+        table.add_column(heading, justify="left" if heading == "metric" else "right", no_wrap=True)
     for metric in comparison.metrics:
         table.add_row(*(Text(cell) for cell in _row(metric)))
-    Console().print(table)
+    console = Console()
+    # In a narrow window the lines wrap; cells that wrap one by one cannot be read.
+    Console(width=max(console.width, MIN_WIDTH)).print(table)
     if comparison.settings:
         typer.echo("settings that differ:")
     for key, ours, theirs in comparison.settings:

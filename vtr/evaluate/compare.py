@@ -19,12 +19,18 @@ from vtr.errors import ConfigError
 from vtr.evaluate.intervals import paired_permutation
 from vtr.evaluate.metrics import DEFAULT_KS, hits, reciprocal_ranks
 from vtr.evaluate.ranks import Ranks
-from vtr.evaluate.reporting.results import RankTable, Result, read_ranks, read_rows
+from vtr.evaluate.reporting.results import (
+    RankTable,
+    Result,
+    has_ranks,
+    read_ranks,
+    read_rows,
+)
 
 DIRECTIONS = ("t2v", "v2t", "v2t_groups")
 SURELY = 0.5  # chance under ties from which a query counts as found
 # What may differ between runs that are the same but for their seed.
-_FREE_KEYS = frozenset({"seed", "title", "run", "device", "trained_on_test", "fingerprint"})
+_FREE_KEYS = frozenset({"seed", "title", "run", "device", "settings.seed", "features.folder"})
 
 Values = NDArray[np.float64]
 
@@ -172,8 +178,8 @@ def sides_of(results: Sequence[Result], *, by_seed: bool = False) -> tuple[Side,
         return _named([Side(result.title, (result,)) for result in results])
     groups: dict[str, list[Result]] = {}
     for result in results:
-        setup = result.part("setup")
-        key = repr(sorted((k, repr(v)) for k, v in setup.items() if k not in _FREE_KEYS))
+        settings = result.settings
+        key = repr(sorted((k, repr(v)) for k, v in settings.items() if k not in _FREE_KEYS))
         groups.setdefault(key, []).append(result)
     sides = []
     for group in groups.values():
@@ -255,9 +261,12 @@ def _brief(value: object) -> str:
 
 
 def setting_differences(a: Result, b: Result) -> list[tuple[str, Any, Any]]:
-    """Returns (key, a's value, b's value) of every setting in which two results differ."""
-    ours, theirs = a.part("setup"), b.part("setup")
-    keys = [key for key in dict.fromkeys([*ours, *theirs]) if key != "title"]
+    """Returns (key, a's value, b's value) of every setting in which two results differ.
+
+    Keys with a dot ("settings.lr") are of the runs' configurations, where these are found.
+    """
+    ours, theirs = a.settings, b.settings
+    keys = [key for key in dict.fromkeys([*ours, *theirs]) if key not in ("title", "run")]
     return [(k, ours.get(k), theirs.get(k)) for k in keys if ours.get(k) != theirs.get(k)]
 
 
@@ -274,15 +283,13 @@ class _Tables:
                 self.runs[direction] = runs
 
     def _read(self, direction: str) -> list[RankTable]:
-        try:
-            return [read_ranks(result, direction) for result in self.side.results]
-        except ConfigError as error:
-            if direction == "t2v":
-                raise
+        lacking = [r for r in self.side.results if not has_ranks(r, direction)]
+        if lacking and direction != "t2v":
             # Older results have no table of videos; one without groups is no loss to report.
             if direction == "v2t":
-                self.notes.append(f"{self.side.title}: no {direction}: {error}")
+                self.notes.append(f"{self.side.title}: no v2t, there is no {lacking[0].per_video}")
             return []
+        return [read_ranks(result, direction) for result in self.side.results]
 
 
 def _compare(a: _Tables, b: _Tables, options: CompareOptions) -> Comparison:

@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,6 +21,8 @@ KIND = "vtr-result"
 FILE_NAME = "result.json"
 PER_QUERY = "per_query.csv"
 PER_VIDEO = "per_video.csv"
+RUN_CONFIG = "config.json"
+_CONFIG_SECTIONS = ("model", "text_model", "features", "data", "settings", "preset")
 
 csv.field_size_limit(1 << 24)  # a paragraph query is longer than the module's default allows
 
@@ -69,6 +72,24 @@ class Result:
         """Returns the examples of one kind ("success", "failure")."""
         return [row for row in self.part("examples").get(kind) or [] if isinstance(row, Mapping)]
 
+    @cached_property
+    def settings(self) -> Mapping[str, Any]:
+        """The setup and, of a trained result, the run's configuration, with dotted keys.
+
+        The configuration is looked for where `vtr eval` puts results (RUN/eval/PROTOCOL), then
+        where the setup says; a result that was moved away from its run has only its setup.
+        """
+        found = dict(self.part("setup"))
+        run = found.get("run")
+        if run:
+            places = (self.folder.absolute().parent.parent, Path(str(run)))
+            config = next((p for p in (q / RUN_CONFIG for q in places) if p.is_file()), None)
+            if config is not None:
+                document = read_json(config, what="the configuration of a run")
+                kept = {name: document.get(name) for name in _CONFIG_SECTIONS}
+                found |= dict(_flat(kept, ""))
+        return found
+
     @property
     def per_query(self) -> Path:
         """Where the table of queries is, whether it exists or not."""
@@ -78,6 +99,14 @@ class Result:
     def per_video(self) -> Path:
         """Where the table of videos (v2t) is, whether it exists or not."""
         return self.folder / str(self.part("files").get("per_video") or PER_VIDEO)
+
+
+def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def load_result(path: Path | str) -> Result:
@@ -156,6 +185,17 @@ def read_rows(file: Path, columns: tuple[str, ...]) -> Iterator[Mapping[str, str
         ) from None
     except csv.Error as error:
         raise ConfigError(f"{file} is damaged: {error}; evaluate again") from None
+
+
+def has_ranks(result: Result, direction: str) -> bool:
+    """Returns whether a result has the table of a direction, with its columns."""
+    if direction == "t2v":
+        return result.per_query.is_file()
+    if not result.per_video.is_file():
+        return False
+    with result.per_video.open(newline="", encoding="utf-8", errors="replace") as stream:
+        columns = next(csv.reader(stream), [])
+    return direction == "v2t" or "group_better" in columns
 
 
 def _cut_short(file: Path, line: int) -> NoReturn:

@@ -1,0 +1,333 @@
+"""Comparing results: against plain oracles, and refusing what cannot be compared."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from vtr.errors import ConfigError
+from vtr.evaluate.compare import (
+    CompareOptions,
+    Comparison,
+    Side,
+    compare,
+    per_query,
+    setting_differences,
+    sides_of,
+)
+from vtr.evaluate.ranks import Ranks
+from vtr.evaluate.reporting.results import Result, load_result, read_ranks
+
+QUICK = CompareOptions(num_resamples=500)
+Change = Callable[[dict[str, Any]], None]
+
+
+def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows([header, *rows])
+
+
+def make(
+    folder: Path,
+    better: Sequence[int],
+    *,
+    tied: Sequence[int] | None = None,
+    per_video: int = 1,
+    v2t: Sequence[int] | None = None,
+    setup: Mapping[str, Any] | None = None,
+    change: Change = lambda document: None,
+) -> Result:
+    """Writes a result of these ranks; `per_video` consecutive queries share a video."""
+    folder.mkdir(parents=True)
+    count = len(better)
+    videos = 100
+    document = {
+        "schema": 1,
+        "kind": "vtr-result",
+        "protocol": {
+            "name": "demo",
+            "part": "test",
+            "digest": "d" * 64,
+            "num_videos": videos,
+            "num_queries": count,
+        },
+        "coverage": {"present": videos, "videos": videos, "policy": "miss", "absent": []},
+        "setup": {"title": folder.name, "head": "meanP", "seed": 0, "run": None, **(setup or {})},
+        "metrics": {"t2v/R@1": {"value": 0.0}},
+    }
+    change(document)
+    (folder / "result.json").write_text(json.dumps(document))
+    rows = [
+        (f"q{n}", f"v{n // per_video}", value, 1 if tied is None else tied[n], f"text {n}")
+        for n, value in enumerate(better)
+    ]
+    write_rows(folder / "per_query.csv", ["query_id", "video_id", "better", "tied", "text"], rows)
+    if v2t is not None:
+        lines = [(f"v{n}", value, 1, 1) for n, value in enumerate(v2t)]
+        write_rows(folder / "per_video.csv", ["video_id", "better", "tied", "correct"], lines)
+    return load_result(folder)
+
+
+def versus(a: Result, b: Result, options: CompareOptions = QUICK) -> Comparison:
+    return compare(sides_of([a, b]), options=options)[0]
+
+
+def of(comparison: Comparison, metric: str) -> Any:
+    return next(m for m in comparison.metrics if m.metric == metric)
+
+
+def test_differences_are_those_of_the_metrics(tmp_path: Path) -> None:
+    a = make(tmp_path / "a", [0, 0, 3, 12, 0, 7], v2t=[0, 5, 4])
+    b = make(tmp_path / "b", [0, 4, 0, 0, 0, 2], v2t=[0, 0, 4])
+    found = versus(a, b)
+    recall = of(found, "t2v/R@1")
+    assert (recall.a, recall.b) == pytest.approx((50.0, 100 * 4 / 6))
+    assert recall.difference == pytest.approx(100 / 6)
+    assert recall.n == 6
+    mean = of(found, "t2v/MeanR")
+    assert (mean.a, mean.b, mean.difference) == pytest.approx((14 / 3, 2.0, 2 - 14 / 3))
+    assert of(found, "v2t/R@1").difference == pytest.approx(100 / 3)
+    assert of(found, "v2t/R@1").n == 3
+    assert [change.query_id for change in found.gained] == ["q3", "q2"]
+    assert [change.query_id for change in found.lost] == ["q1"]
+    assert (found.lost[0].rank_a, found.lost[0].rank_b) == (1.0, 5.0)
+    assert found.lost[0].text == "text 1"
+
+
+@settings(max_examples=15)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=8))
+def test_p_values_are_those_of_all_swaps(
+    tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[int, int]]
+) -> None:
+    """The oracle goes through all 2^Q ways of swapping the two results query by query."""
+    root = tmp_path_factory.mktemp("swaps")
+    a = make(root / "a", [x for x, _ in pairs])
+    b = make(root / "b", [y for _, y in pairs])
+    found = of(versus(a, b, CompareOptions(num_resamples=4000)), "t2v/MeanR")
+    gaps = np.array([y - x for x, y in pairs], float)
+    totals = [abs(np.dot(signs, gaps)) for signs in itertools.product((1, -1), repeat=len(gaps))]
+    exact = np.mean([total >= abs(gaps.sum()) - 1e-9 for total in totals])
+    assert found.p_value == pytest.approx(exact, abs=0.05)
+    assert found.difference == pytest.approx(gaps.mean())
+
+
+def test_a_result_against_itself_shows_no_difference(tmp_path: Path) -> None:
+    better = np.random.default_rng(0).integers(0, 20, 50).tolist()
+    found = versus(make(tmp_path / "a", better), make(tmp_path / "b", better))
+    assert {m.difference for m in found.metrics} == {0.0}
+    assert {m.p_value for m in found.metrics} == {1.0}
+    assert (found.gained, found.lost, found.settings) == ((), (), ())
+
+
+def test_swapping_the_sides_swaps_the_sign(tmp_path: Path) -> None:
+    a = make(tmp_path / "a", [0, 3, 0, 5, 1, 1, 0, 9])
+    b = make(tmp_path / "b", [0, 0, 0, 2, 1, 4, 3, 0])
+    forth, back = versus(a, b), versus(b, a)
+    for one, other in zip(forth.metrics, back.metrics, strict=True):
+        assert one.difference == pytest.approx(-other.difference)
+    assert [c.query_id for c in forth.gained] == [c.query_id for c in back.lost]
+
+
+def test_captions_of_one_video_move_together(tmp_path: Path) -> None:
+    """Ten copies of each query are no new evidence: the interval does not shrink."""
+    rng = np.random.default_rng(1)
+    a, b = rng.integers(0, 3, 40), rng.integers(0, 3, 40)
+    single = versus(make(tmp_path / "a1", a.tolist()), make(tmp_path / "b1", b.tolist()))
+    copied = versus(
+        make(tmp_path / "a2", a.repeat(10).tolist(), per_video=10),
+        make(tmp_path / "b2", b.repeat(10).tolist(), per_video=10),
+    )
+    one, ten = of(single, "t2v/R@1"), of(copied, "t2v/R@1")
+    assert ten.difference == pytest.approx(one.difference)
+    assert ten.high - ten.low == pytest.approx(one.high - one.low, rel=0.15)
+
+
+def other_protocol(document: dict[str, Any]) -> None:
+    document["protocol"]["name"] = "msrvtt-1kA"
+    document["protocol"]["digest"] = "e" * 64
+
+
+def other_queries(document: dict[str, Any]) -> None:
+    document["protocol"]["digest"] = "e" * 64
+
+
+def other_coverage(document: dict[str, Any]) -> None:
+    document["coverage"]["absent"] = [{"id": "v1", "reason": "missing"}]
+
+
+def other_policy(document: dict[str, Any]) -> None:
+    document["coverage"]["policy"] = "restrict"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (other_protocol, r"protocol.name is 'demo' and 'msrvtt-1kA'; head is 'meanP' and 'maxP'"),
+        (other_queries, r"protocol.digest is 'd+….* and 'e+…'"),
+        (other_coverage, r"coverage.absent is \[\] and \['v1'\]"),
+        (other_policy, r"coverage.policy is 'miss' and 'restrict'.*Evaluate both on the same"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(tmp_path: Path, change: Change, message: str) -> None:
+    a = make(tmp_path / "a", [0, 1])
+    b = make(tmp_path / "b", [0, 1], setup={"head": "maxP"}, change=change)
+    with pytest.raises(ConfigError, match=message):
+        versus(a, b)
+
+
+def test_tables_of_other_queries_are_refused(tmp_path: Path) -> None:
+    a, b = make(tmp_path / "a", [0, 1, 2]), make(tmp_path / "b", [0, 1, 2])
+    text = b.per_query.read_text().replace("q1,", "x1,")
+    b.per_query.write_text(text)
+    with pytest.raises(ConfigError, match="they differ from row 2 on"):
+        versus(a, b)
+    b.per_query.write_text("\n".join(text.splitlines()[:2]) + "\n")
+    with pytest.raises(ConfigError, match="differ from row 2 on"):
+        versus(a, b)
+
+
+def test_damaged_tables_are_refused_in_words(tmp_path: Path) -> None:
+    a, b = make(tmp_path / "a", [0, 1]), make(tmp_path / "b", [0, 1])
+    for text, message in (
+        ("query_id,video_id,better\n", "lacks the column 'tied'"),
+        ("query_id,video_id,better,tied\n", "has no rows"),
+        ("query_id,video_id,better,tied\nq0,v0,x,1\n", "'q0' has no whole ranks"),
+        ("query_id,video_id,better,tied\nq0,v0\n", "line 2 has too few columns"),
+        ("query_id,video_id,better,tied\nq0,v0,99,99\n", "contradicts itself"),
+    ):
+        b.per_query.write_text(text)
+        with pytest.raises(ConfigError, match=message):
+            versus(a, b)
+    b.per_query.unlink()
+    with pytest.raises(ConfigError, match="written by `vtr eval`"):
+        versus(a, b)
+    with pytest.raises(ConfigError, match="nothing to compare"):
+        compare([Side("a", (a,))])
+
+
+def test_v2t_is_left_out_with_a_note_where_there_is_no_table(tmp_path: Path) -> None:
+    found = versus(make(tmp_path / "a", [0, 1], v2t=[0, 1]), make(tmp_path / "b", [0, 1]))
+    assert {m.metric.partition("/")[0] for m in found.metrics} == {"t2v"}
+    assert len(found.notes) == 1
+    assert found.notes[0].startswith("b: no v2t")
+
+
+def test_seeds_are_grouped_and_averaged(tmp_path: Path) -> None:
+    runs = [[0, 0, 1, 5], [0, 1, 0, 5], [0, 0, 0, 5]]
+    a = [make(tmp_path / f"a{n}", r, setup={"seed": n}) for n, r in enumerate(runs)]
+    b = make(tmp_path / "b", [0, 0, 0, 0], setup={"head": "maxP"})
+    sides = sides_of([a[0], b, *a[1:]], by_seed=True)
+    assert [(side.title, len(side.results)) for side in sides] == [("a0, 3 seeds", 3), ("b", 1)]
+    recall = of(compare(sides, options=QUICK)[0], "t2v/R@1")
+    assert recall.a == pytest.approx((50 + 50 + 75) / 3)
+    assert recall.sd_a == pytest.approx(np.std([50, 50, 75], ddof=1))
+    assert recall.sd_b is None
+    assert recall.b == 100
+    with pytest.raises(ConfigError, match="have the same seed"):
+        sides_of([a[0], make(tmp_path / "copy", runs[0])], by_seed=True)
+
+
+def test_runs_of_other_settings_are_not_one_group(tmp_path: Path) -> None:
+    """What the result itself does not say, such as the learning rate, the run's file does."""
+    results = []
+    for n, rate in enumerate((0.001, 0.003)):
+        run = tmp_path / f"run{n}"
+        setup = {"run": f"elsewhere/run{n}", "seed": n}
+        results.append(make(run / "eval" / "demo", [0, 1], setup=setup))
+        config = {"settings": {"lr": rate, "seed": n}, "model": {"head": "meanP"}, "device": n}
+        (run / "config.json").write_text(json.dumps(config))
+    assert len(sides_of(results, by_seed=True)) == 2
+    assert setting_differences(*results) == [
+        ("seed", 0, 1),
+        ("settings.lr", 0.001, 0.003),
+        ("settings.seed", 0, 1),
+    ]
+
+
+def test_several_sides_are_corrected_for(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    base = rng.integers(0, 4, 60)
+    results = [make(tmp_path / "base", base.tolist())]
+    for n, shift in enumerate((1, 2, 0)):
+        better = np.maximum(base - shift * rng.integers(0, 2, 60), 0)
+        results.append(make(tmp_path / f"other{n}", better.tolist()))
+    found = compare(sides_of(results), options=QUICK)
+    for metric in ("t2v/R@1", "t2v/MRR"):
+        raw = [of(c, metric).p_value for c in found]
+        order = np.argsort(raw, kind="stable")
+        holm, largest = [0.0] * 3, 0.0
+        for place, i in enumerate(order):
+            largest = max(largest, min(1.0, raw[i] * (3 - place)))
+            holm[i] = largest
+        assert [of(c, metric).p_adjusted for c in found] == pytest.approx(holm)
+    alone = versus(results[0], results[1])
+    assert [m.p_adjusted for m in alone.metrics] == [m.p_value for m in alone.metrics]
+
+
+def test_per_query_values_under_ties() -> None:
+    ranks = Ranks(np.array([0, 1]), np.array([2, 1]), 10)
+    assert per_query(ranks, "R@1").tolist() == [50.0, 0.0]
+    assert per_query(ranks, "MeanR").tolist() == [1.5, 2.0]
+    assert per_query(ranks, "MRR") == pytest.approx([75.0, 50.0])
+
+
+def test_groups_of_captions_are_read_from_their_own_columns(tmp_path: Path) -> None:
+    result = make(tmp_path / "a", [0] * 8)
+    header = ["video_id", "better", "tied", "correct", "group_better", "group_tied"]
+    write_rows(
+        tmp_path / "a" / "per_video.csv", header, [("v0", 1, 3, 2, 0, 1), ("v1", 0, 1, 1, 4, 2)]
+    )
+    v2t, groups = read_ranks(result, "v2t").ranks, read_ranks(result, "v2t_groups").ranks
+    assert (v2t.better.tolist(), v2t.num_correct.tolist()) == ([1, 0], [2, 1])
+    assert (groups.better.tolist(), groups.tied.tolist()) == ([0, 4], [1, 2])
+    assert groups.num_candidates == 100
+
+
+# ---- the command
+
+
+@pytest.fixture
+def command() -> Callable[..., Any]:
+    from vtr.commands import compare as module
+
+    app = typer.Typer()
+    module.register(app)
+    app.command("other")(lambda: None)
+    return lambda *arguments: CliRunner().invoke(app, ["compare", *map(str, arguments)])
+
+
+def test_the_command_prints_a_table_and_the_changes(
+    command: Callable[..., Any], tmp_path: Path
+) -> None:
+    make(tmp_path / "a", [0, 0, 3, 12])
+    make(tmp_path / "b", [0, 4, 0, 0], setup={"head": "maxP"})
+    done = command(tmp_path / "a", tmp_path / "b", "--resamples", 200, "--show", 1)
+    assert done.exit_code == 0
+    assert "b against a" in done.output
+    lines = [line.split() for line in done.output.splitlines()]
+    assert ["t2v/R@1", "50.00", "75.00", "+25.00"] in [line[:4] for line in lines]
+    assert "head: 'meanP', 'maxP'" in done.output
+    assert "gained at 1: 2 queries\n  q3: rank 13 -> 1: text 3\nlost at 1: 1" in done.output
+
+
+def test_the_command_writes_json(command: Callable[..., Any], tmp_path: Path) -> None:
+    make(tmp_path / "a", [0, 3])
+    make(tmp_path / "b", [0, 0])
+    out = tmp_path / "out.json"
+    done = command(tmp_path / "a", tmp_path / "b", "--resamples", 50, "--json", "--out", out)
+    document = json.loads(done.stdout)
+    assert document == json.loads(out.read_text())
+    comparison = document["comparisons"][0]
+    assert comparison["b"]["results"] == [str(tmp_path / "b")]
+    assert comparison["gained"][0]["query_id"] == "q1"
