@@ -293,7 +293,8 @@ def write(facts: Mapping[str, Any], folder: Path, *, pictures: bool = True) -> N
     """
     from vtr.errors import StoreWriteError
     from vtr.evaluate.eda_charts import charts_of
-    from vtr.evaluate.reporting.page import charts, page, section
+    from vtr.evaluate.reporting.page import charts, page, section, table
+    from vtr.evaluate.reporting.text import isolated
     from vtr.files import publish
 
     try:
@@ -311,8 +312,15 @@ def write(facts: Mapping[str, Any], folder: Path, *, pictures: bool = True) -> N
         for chart in found:
             for kind in ("png", "svg"):
                 save(chart, folder / f"{chart.head.name}.{kind}")
-    title = f"Dataset {facts['dataset']}"
-    publish(folder / "eda.html", page(title, "", [section("Charts", charts(found), name="charts")]))
+    blocks = [
+        table(headings, [[isolated(cell) for cell in row] for row in rows], caption=title)
+        for title, headings, rows in tables(facts)
+    ]
+    sections = [
+        section("Figures", blocks, name="figures"),
+        section("Charts", charts(found), name="charts"),
+    ]
+    publish(folder / "eda.html", page(f"Dataset {facts['dataset']}", "", sections))
 
 
 def _print(facts: Mapping[str, Any]) -> None:
