@@ -23,7 +23,15 @@ from vtr.demo.captions import (
 )
 from vtr.demo.events import BriefEvent, caught_share, expected_uniform_miss, read_events
 from vtr.demo.render import clip_frames, encode_clip
-from vtr.demo.scenes import CLIPS_PER_GROUP, CLIPS_PER_STAGE, GROUPS, Clip, plan_world, stream
+from vtr.demo.scenes import (
+    CLIPS_PER_GROUP,
+    CLIPS_PER_STAGE,
+    GROUPS,
+    ORDER_FACTOR,
+    Clip,
+    plan_world,
+    stream,
+)
 from vtr.demo.words import BACKGROUNDS, COLOURS, LOOKS, PARTS, SHAPES, looks_of, part_of
 from vtr.demo.world import WORLD_SEED, WorldSummary, describe, render_world
 from vtr.errors import ConfigError, DatasetError
@@ -57,8 +65,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> WorldSummary:
 
 def test_full_world_has_the_stated_size() -> None:
     counts = Counter((clip.part, clip.group) for clip in WORLD)
-    assert counts == {(p, g): CLIPS_PER_GROUP[p] for p, g in product(PARTS, GROUPS)}
-    assert len({clip.id for clip in WORLD}) == len(WORLD) == 480
+    assert counts == {
+        (p, g): CLIPS_PER_GROUP[p] * (ORDER_FACTOR.get(p, 1) if g == "order" else 1)
+        for p, g in product(PARTS, GROUPS)
+    }
+    assert len({clip.id for clip in WORLD}) == len(WORLD) == 640
 
 
 def test_no_triple_of_one_split_occurs_in_another() -> None:
@@ -271,7 +282,7 @@ def test_an_event_is_caught_from_its_first_frame_to_its_last() -> None:
 
 def test_world_is_written_and_read_back(tiny: WorldSummary) -> None:
     dataset = load(tiny.annotations, tiny.videos)
-    assert (tiny.num_videos, tiny.num_rendered, tiny.num_captions) == (12, 12, 60)
+    assert (tiny.num_videos, tiny.num_rendered, tiny.num_captions) == (16, 16, 80)
     assert dict(tiny.clips_by_split) == {"train": 6, "test": 6}
     assert dict(tiny.clips_by_group) == {"content": 4, "order": 4, "brief": 4}
     assert dataset == load(tiny.annotations.parent, tiny.videos) == load(None, tiny.videos)
