@@ -1,0 +1,410 @@
+"""The loop: what it learns, what it keeps, where it stops."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from vtr.errors import CheckpointError, ConfigError, ModelError
+from vtr.features.store import PackedFrames
+from vtr.train.batches import BatchOptions
+from vtr.train.curve import draw_curve
+from vtr.train.data import PairedData
+from vtr.train.distributed import World
+from vtr.train.heads.base import Code, VideoBatch
+from vtr.train.loop import Hooks, Trainer, TrainResult, read_metrics
+from vtr.train.losses import LossOptions
+from vtr.train.model import ModelSpec, RetrievalModel, build_model
+from vtr.train.presets import PRESETS, TrainSettings, find_preset
+from vtr.train.run import BEST, LAST, METRICS, load_run, start_run, write_run
+from vtr.train.scoring import Scorer
+from vtr.train.text_tower import TextSpec
+from vtr.train.texts import TextFeatures
+from vtr.train.tracking import Tracker
+from vtr.train.validation import Validation, selection_value
+
+DIM = 16
+SETTINGS = TrainSettings(lr=3e-3, epochs=4, patience=0, batch=BatchOptions(size=6), seed=1)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def made_up(num_videos: int = 16, *, captions: int = 2, seed: int = 0) -> PairedData:
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, 4, num_videos)
+    offsets = np.concatenate(([0], lengths.cumsum())).astype(np.int64)
+    frames = rng.normal(size=(offsets[-1], DIM)).astype(np.float32)
+    owner = np.repeat(np.arange(num_videos), captions)
+    turn = np.linalg.qr(np.random.default_rng(99).normal(size=(DIM, DIM)))[0]
+    means = np.stack([frames[offsets[v] : offsets[v + 1]].mean(0) for v in range(num_videos)])
+    # The text space is turned against the frames': nothing fits before training.
+    pooled = (means[owner] @ turn + rng.normal(size=(len(owner), DIM)) * 0.1).astype(np.float32)
+    videos = PackedFrames(
+        tuple(f"v{v}" for v in range(num_videos)), frames, np.zeros(len(frames)), offsets
+    )
+    return PairedData(
+        TextFeatures(tuple(f"c{n}" for n in range(len(owner))), pooled), videos, owner
+    )
+
+
+def spec_of(head: str = "seqTransf:layers=1", **text: Any) -> ModelSpec:
+    return ModelSpec(head, DIM, TextSpec("projection", DIM, DIM, **text))
+
+
+def recalls(data: PairedData, scorer: Scorer) -> dict[str, float]:
+    scores = scorer.matrix()
+    own = scores[np.arange(len(scores)), data.text_video]
+    rank = (scores > own[:, None]).sum(axis=1)
+    return {f"t2v/R@{k}": 100 * float((rank < k).mean()) for k in (1, 5, 10)}
+
+
+def judged(data: PairedData) -> Validation:
+    return Validation(data.texts, data.videos, lambda scorer: recalls(data, scorer))
+
+
+def trainer(
+    folder: Path,
+    settings: TrainSettings = SETTINGS,
+    *,
+    spec: ModelSpec | None = None,
+    data: PairedData | None = None,
+    validate: bool = True,
+    **more: Any,
+) -> Trainer:
+    spec, data = spec or spec_of(), data or made_up()
+    if not (folder / "config.json").exists():
+        start_run(folder, config={"model": spec.as_dict()}, train_ids=data.videos.ids)
+    model = build_model(spec, seed=settings.seed)
+    validation = judged(data) if validate else None
+    return Trainer(model, data, settings, folder=folder, validation=validation, **more)
+
+
+def test_training_learns_what_zero_shot_cannot_and_keeps_the_best_epoch(tmp_path: Path) -> None:
+    data = made_up()
+    settings = replace(SETTINGS, epochs=25, lr=1e-2)
+    result = trainer(tmp_path / "run", settings, data=data).run()
+    rows = read_metrics(tmp_path / "run")
+    assert [row["epoch"] for row in rows] == list(range(26))
+    assert rows[0]["t2v/R@1"] < 40
+    assert result.metrics["t2v/R@1"] > 80
+    values = [selection_value(row) for row in rows]
+    assert result.best_epoch == int(np.argmax(values)), "the first of the best"
+    run = load_run(tmp_path / "run")
+    assert run.epoch == result.best_epoch
+    assert recalls(data, Scorer(run.model, data.texts, data.videos)) == pytest.approx(
+        {k: v for k, v in rows[run.epoch].items() if k.startswith("t2v/")}
+    )
+    assert run.train_ids == set(data.videos.ids)
+    draw_curve(tmp_path / "run")
+    with Image.open(tmp_path / "run" / "curve.png") as picture:
+        colours = picture.convert("RGB").getcolors(1 << 20) or []
+        assert {(31, 95, 168), (196, 87, 43)} & {colour for _, colour in colours}
+
+
+def test_a_projection_starts_from_zero_shot(tmp_path: Path) -> None:
+    data, spec = made_up(), ModelSpec("meanP", DIM, TextSpec("projection", DIM, DIM))
+    plain = ModelSpec("meanP", DIM, TextSpec("frozen", DIM, DIM))
+    scores = [
+        Scorer(build_model(one, seed=0), data.texts, data.videos).matrix() for one in (spec, plain)
+    ]
+    assert np.array_equal(*scores)
+    result = trainer(tmp_path / "run", replace(SETTINGS, epochs=0), spec=spec, data=data).run()
+    assert (result.best_epoch, result.epochs) == (0, 0)
+    assert load_run(tmp_path / "run").epoch == 0
+
+
+class _Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("preset", ["vtr", "clip4clip"])
+def test_resuming_gives_the_same_weights_bit_for_bit(tmp_path: Path, preset: str) -> None:
+    base = find_preset(preset).settings
+    settings = replace(
+        base, lr=1e-2, epochs=4, patience=0, seed=2, batch=replace(base.batch, size=6)
+    )
+    spec = ModelSpec("tightTransf:layers=1", DIM, TextSpec("projection", DIM, DIM, dropout=0.3))
+    whole = trainer(tmp_path / "whole", settings, spec=spec).run()
+
+    def stop(row: Any) -> None:
+        if row["epoch"] == 3:
+            raise _Stopped
+
+    with pytest.raises(_Stopped):
+        trainer(tmp_path / "cut", settings, spec=spec, hooks=Hooks(row=stop)).run()
+    assert len(read_metrics(tmp_path / "cut")) == 4, "epoch 3 was recorded, not yet saved"
+    resumed = trainer(tmp_path / "cut", settings, spec=spec).run(resume=True)
+    for name in (BEST, LAST):
+        one, two = load_file(tmp_path / "whole" / name), load_file(tmp_path / "cut" / name)
+        assert one.keys() == two.keys()
+        assert all(torch.equal(one[key], two[key]) for key in one), name
+    assert any(key.startswith("optimiser.") for key in one)
+    assert resumed.best_epoch == whole.best_epoch
+    losses = [
+        [row.get("loss") for row in read_metrics(tmp_path / name)] for name in ("whole", "cut")
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_resuming_drops_a_half_written_line(tmp_path: Path) -> None:
+    trainer(tmp_path / "run", replace(SETTINGS, epochs=2)).run()
+    with (tmp_path / "run" / METRICS).open("a") as file:
+        file.write('{"epoch": 3, "lo')
+    trainer(tmp_path / "run", replace(SETTINGS, epochs=3)).run(resume=True)
+    assert [row["epoch"] for row in read_metrics(tmp_path / "run")] == [0, 1, 2, 3]
+
+
+def test_the_same_seed_trains_the_same_model_and_another_another(tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        trainer(tmp_path / name, replace(SETTINGS, seed=seed, epochs=2)).run()
+    a, b, c = (load_file(tmp_path / name / LAST) for name in "abc")
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    assert any(not torch.equal(a[key], c[key]) for key in a)
+
+
+def test_training_leaves_the_global_generator_alone(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    trainer(tmp_path / "run", replace(SETTINGS, epochs=1)).run()
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_patience_stops_early(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, epochs=30, patience=2, lr=1e-9)
+    result = trainer(tmp_path / "run", settings).run()
+    assert result.stopped_early
+    assert (result.best_epoch, result.epochs) == (0, 2)
+
+
+def test_without_validation_the_last_epoch_counts_and_the_result_says_so(tmp_path: Path) -> None:
+    result = trainer(tmp_path / "run", replace(SETTINGS, epochs=2), validate=False).run()
+    assert (result.best_epoch, result.selection) == (2, "last epoch: no validation data")
+    assert load_run(tmp_path / "run").epoch == 2
+
+
+def test_the_scale_never_exceeds_100(tmp_path: Path) -> None:
+    one = trainer(tmp_path / "run", replace(SETTINGS, lr=0.5, epochs=2))
+    one.run()
+    assert float(one.model.scale().detach()) <= 100.001
+
+
+def test_a_fixed_temperature_is_not_trained(tmp_path: Path) -> None:
+    spec = replace(spec_of(), temperature=0.07)
+    one = trainer(tmp_path / "run", spec=spec)
+    one.run()
+    assert float(one.model.scale().detach()) == pytest.approx(1 / 0.07, rel=1e-5)
+
+
+@pytest.mark.parametrize("mine", ["batch", "global"])
+def test_hard_negatives_and_mining_train(tmp_path: Path, mine: str) -> None:
+    settings = replace(SETTINGS, epochs=15, lr=1e-2, mine=mine, loss=LossOptions(hard_negatives=3))
+    result = trainer(tmp_path / "run", settings).run()
+    assert result.metrics["t2v/R@5"] > read_metrics(tmp_path / "run")[0]["t2v/R@5"] + 20
+
+
+def test_a_batch_larger_than_the_data_is_reduced_and_recorded(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, epochs=1, batch=BatchOptions(size=500))
+    result = trainer(tmp_path / "run", settings).run()
+    assert result.events == ({"event": "batch larger than the data", "asked": 500, "used": 16},)
+
+
+def test_a_nan_stops_names_its_origin_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+    data = made_up()
+
+    def poison(row: Any) -> None:
+        if row["epoch"] == 1:
+            data.videos.frames[data.videos.offsets[4]] = np.nan
+
+    one = trainer(tmp_path / "run", data=data, hooks=Hooks(row=poison), validate=False)
+    with pytest.raises(ModelError, match=r"became nan in epoch 2\. First tensor .* of video 'v4'"):
+        one.run()
+    failure = json.loads((tmp_path / "run" / "failure.json").read_text())
+    assert "v4" in failure["videos"]
+    kept = load_run(tmp_path / "run", last=True)
+    assert kept.epoch == 1
+    assert all(bool(p.isfinite().all()) for p in kept.model.parameters())
+
+
+def test_a_nan_weight_is_named(tmp_path: Path) -> None:
+    one = trainer(tmp_path / "run", validate=False)
+    with torch.no_grad():
+        one.model.text_tower.inner.bias[0] = torch.nan  # type: ignore[union-attr,index]
+    with pytest.raises(ModelError, match=r"not finite: weight text_tower\.inner\.bias"):
+        one.run()
+
+
+def small_memory(encode: Any, model: RetrievalModel) -> Any:
+    """Returns an encoder that has no memory for more than four videos, as a GPU would."""
+
+    def encode_few(videos: VideoBatch) -> Code:
+        if model.training and len(videos) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        code: Code = encode(videos)
+        return code
+
+    return encode_few
+
+
+def test_out_of_memory_halves_the_batch_and_says_so(tmp_path: Path) -> None:
+    one = trainer(tmp_path / "run", replace(SETTINGS, epochs=2, batch=BatchOptions(size=16)))
+    head = one.model.head
+    head.encode_videos = small_memory(head.encode_videos, one.model)  # type: ignore[method-assign]
+    result = one.run()
+    halved = [event["batch_size"] for event in result.events]
+    assert halved == [8, 4]
+    rows = read_metrics(tmp_path / "run")
+    assert rows[1]["steps"] == 4
+    assert rows[2]["steps"] == 4, "the next epoch begins with what fits"
+
+
+def test_nothing_to_train_is_said(tmp_path: Path) -> None:
+    spec = ModelSpec("meanP", DIM, TextSpec("frozen", DIM, DIM), temperature=0.05)
+    with pytest.raises(ConfigError, match=r"nothing to train.*--text projection"):
+        trainer(tmp_path / "run", spec=spec)
+
+
+def test_dimensions_that_differ_ask_for_a_projection() -> None:
+    with pytest.raises(ConfigError, match=r"512 dimensions.*1024.*--text projection"):
+        TextSpec("frozen", 512, 1024)
+    assert build_model(ModelSpec("meanP", 1024, TextSpec("projection", 512, 1024))) is not None
+
+
+def test_a_run_of_other_weights_is_refused(tmp_path: Path) -> None:
+    spec = spec_of()
+    write_run(tmp_path / "run", build_model(spec), spec, config={})
+    other = replace(spec, head="seqTransf:layers=2")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config["model"] = other.as_dict()
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"missing: head\.transformerClip\.resblocks\.1"):
+        load_run(tmp_path / "run")
+    (tmp_path / "run" / BEST).write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_run(tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"no run .*nowhere.* Runs in .*: run"):
+        load_run(tmp_path / "nowhere")
+
+
+def test_an_imported_run_knows_no_training_videos(tmp_path: Path) -> None:
+    spec, model = spec_of(), build_model(spec_of(), seed=4)
+    write_run(tmp_path / "run", model, spec, config={"text_model": {"id": "x/y"}})
+    run = load_run(tmp_path / "run")
+    assert run.train_ids is None
+    assert run.text_model == "x/y"
+    data = made_up(3)
+    pairs = [Scorer(m, data.texts, data.videos).matrix() for m in (model, run.model)]
+    assert np.array_equal(*pairs)
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_settings_come_back_from_json(name: str) -> None:
+    settings = find_preset(name).settings
+    assert TrainSettings.from_dict(json.loads(json.dumps(settings.as_dict()))) == settings
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"lr": 0.0}, "--lr is 0.0; allowed: above 0"),
+        ({"lr": float("nan")}, "--lr is nan"),
+        ({"warmup": 1.0}, "--warmup is 1.0; allowed: 0 to below 1"),
+        ({"loss": LossOptions(reference=True)}, "needs --batches pairs"),
+        ({"mine": "global", "batch": BatchOptions("pairs")}, "use --batches videos"),
+        ({"seed": -1}, "--seed is -1"),
+    ],
+)
+def test_bad_settings_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TrainSettings(**values)
+
+
+def test_the_tracker_hands_on_every_number() -> None:
+    class Writer:
+        def __init__(self) -> None:
+            self.seen: list[tuple[str, float, int]] = []
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            self.seen.append((name, value, step))
+
+        def close(self) -> None:
+            self.seen.append(("closed", 0.0, 0))
+
+    writer = Writer()
+    tracker = Tracker(writer)
+    tracker({"epoch": 2, "loss": 1.5, "t2v/R@1": 40.0})
+    tracker.close()
+    assert writer.seen == [("loss", 1.5, 2), ("t2v/R@1", 40.0, 2), ("closed", 0.0, 0)]
+
+
+# ---- several processes
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _work(rank: int, port: int, folder: Path, settings: TrainSettings, head: str) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
+    try:
+        spec = spec_of(head)
+        trainer(folder, settings, spec=spec, world=World(rank, 2)).run()
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["seqTransf:layers=1", "tightTransf:layers=1:dropout=0.0"])
+@pytest.mark.parametrize("mode", ["videos", "pairs"])
+def test_two_processes_take_the_steps_of_one(tmp_path: Path, head: str, mode: str) -> None:
+    batch = BatchOptions(mode, 7)  # type: ignore[arg-type]
+    settings = replace(SETTINGS, epochs=2, batch=batch)
+    spec = spec_of(head)
+    trainer(tmp_path / "one", settings, spec=spec).run()
+    start_run(tmp_path / "two", config={"model": spec.as_dict()}, train_ids=[])
+    context, port = multiprocessing.get_context("spawn"), _free_port()
+    workers = [
+        context.Process(target=_work, args=(rank, port, tmp_path / "two", settings, head))
+        for rank in range(2)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    losses = [[r.get("loss") for r in read_metrics(tmp_path / name)] for name in ("one", "two")]
+    assert losses[0][1:] == pytest.approx(losses[1][1:], rel=1e-5)
+    one, two = load_file(tmp_path / "one" / LAST), load_file(tmp_path / "two" / LAST)
+    for key, value in one.items():
+        # A constant on every score changes no loss: what gradient this bias has is rounding noise,
+        # which Adam makes as large as any other.
+        if key.startswith("model.") and not key.endswith("similarity_dense.bias"):
+            assert torch.allclose(value, two[key], atol=2e-5), key
+
+
+def test_the_result_is_json(tmp_path: Path) -> None:
+    result = trainer(tmp_path / "run", replace(SETTINGS, epochs=1)).run()
+    assert isinstance(result, TrainResult)
+    assert json.loads(json.dumps(result.as_dict()))["epochs"] == 1
+    assert isinstance(load_run(tmp_path / "run").model, RetrievalModel)
