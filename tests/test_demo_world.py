@@ -283,11 +283,11 @@ def test_an_event_is_caught_from_its_first_frame_to_its_last() -> None:
 def test_world_is_written_and_read_back(tiny: WorldSummary) -> None:
     dataset = load(tiny.annotations, tiny.videos)
     assert (tiny.num_videos, tiny.num_rendered, tiny.num_captions) == (16, 16, 80)
-    assert dict(tiny.clips_by_split) == {"train": 6, "test": 6}
-    assert dict(tiny.clips_by_group) == {"content": 4, "order": 4, "brief": 4}
+    assert dict(tiny.clips_by_split) == {"train": 10, "test": 6}
+    assert dict(tiny.clips_by_group) == {"content": 4, "order": 8, "brief": 4}
     assert dataset == load(tiny.annotations.parent, tiny.videos) == load(None, tiny.videos)
     assert {path.stem for path in tiny.videos.iterdir()} == set(dataset.video_ids)
-    assert {split: len(ids) for split, ids in dataset.splits.items()} == {"train": 6, "test": 6}
+    assert {split: len(ids) for split, ids in dataset.splits.items()} == {"train": 10, "test": 6}
     assert Counter(dataset.groups.values()) == tiny.clips_by_group
     assert set(dataset.categories.values()) <= set(BACKGROUNDS)
     assert Counter(c.video_id for c in dataset.captions) == dict.fromkeys(dataset.video_ids, 5)
