@@ -1,0 +1,231 @@
+"""`vtr train` and `vtr features import` from a workspace with rendered features."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+from vtr.clip.backbone import Backbone, load_backbone
+from vtr.commands import features as features_command
+from vtr.commands import train as train_command
+from vtr.commands.train import summarise
+from vtr.commands.training import read_captions
+from vtr.demo import demo_model_folder
+from vtr.errors import ConfigError, ModelError
+from vtr.features import FeatureSpec, FeatureStore, LedgerRow, VideoRow
+from vtr.features.importing import import_arrays
+from vtr.features.shard import write_shard
+from vtr.train.run import load_run
+
+SPLITS = (("train", 12), ("val", 4), ("test", 4))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    return load_backbone(str(demo_model_folder()), device="cpu")
+
+
+def app() -> typer.Typer:
+    made = typer.Typer(pretty_exceptions_enable=False)
+    train_command.register(made)
+    features_command.register(made)
+    return made
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A demo-shaped workspace whose features are random: one training video failed."""
+    ids = [f"{split}{n:02}" for split, count in SPLITS for n in range(count)]
+    videos = [
+        {"id": i, "split": i.rstrip("0123456789"), "group": "content", "category": "plain"}
+        for i in ids
+    ]
+    captions = [
+        {"id": f"{i}-{k}", "video_id": i, "text": f"a {word} thing number {n}"}
+        for n, i in enumerate(ids)
+        for k, word in enumerate(("red", "blue", "green", "small", "large"))
+    ]
+    for folder in ("annotations", "videos", "features"):
+        (tmp_path / folder).mkdir()
+    document = {"videos": videos, "captions": captions}
+    (tmp_path / "annotations" / "demo.json").write_text(json.dumps(document))
+    (tmp_path / "vtr.toml").write_text(
+        '[data]\ndataset = "demo"\nvideos = "videos"\nannotations = "annotations"\n'
+        f'[model]\nid = "{demo_model_folder()}"\n[extract]\nframes = 3\n'
+    )
+    write_store(tmp_path / "features", ids, backbone, failed="train03")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write_store(folder: Path, ids: list[str], backbone: Backbone, *, failed: str) -> None:
+    rng = np.random.default_rng(0)
+    spec = FeatureSpec(
+        **backbone.describe(),
+        storage_dtype="float16",
+        candidate_fps=1.0,
+        num_frames=3,
+        samplers=("uniform",),
+        seed=0,
+    )
+    rows = []
+    for video_id in ids:
+        if video_id == failed:
+            ledger = LedgerRow(video_id, "failed", "not-a-video: moov atom not found")
+            rows.append(VideoRow.failed(ledger, spec.embedding_dim))
+            continue
+        frames = rng.normal(size=(3, spec.embedding_dim)).astype(np.float32)
+        rows.append(
+            VideoRow(LedgerRow(video_id, "ok"), frames, np.arange(3.0), {"uniform": np.arange(3)})
+        )
+    write_shard(
+        folder,
+        rows,
+        spec=spec,
+        slot=(1, 1, 0),
+        revision=0,
+        pad_embedding=np.zeros(spec.embedding_dim, np.float32),
+    )
+
+
+def invoke(*arguments: str) -> Any:
+    return CliRunner().invoke(app(), list(arguments), catch_exceptions=False)
+
+
+def trained(*arguments: str) -> dict[str, Any]:
+    result = invoke("train", "--epochs", "2", "--json", *arguments)
+    assert result.exit_code == 0, result.stderr
+    document: dict[str, Any] = json.loads(result.stdout)
+    return document
+
+
+def test_one_line_trains_skips_what_failed_and_keeps_a_run(workspace: Path) -> None:
+    result = invoke("train", "--head", "seqTransf:layers=1", "--epochs", "2", "-q")
+    assert result.exit_code == 0, result.stderr
+    assert "skipped 1 training videos" in result.stderr
+    assert "train03 (not-a-video: moov atom not found)" in result.stderr
+    assert "on the 4 videos of the validation split" in result.stdout
+    run = load_run(workspace / "runs" / "seqTransf-layers=1")
+    assert run.train_ids == {f"train{n:02}" for n in range(12) if n != 3}
+    assert run.sampler == "uniform"
+    assert run.text_model == str(demo_model_folder())
+    assert run.config["data"]["train_captions"] == 55
+    run.check_store(FeatureStore(workspace / "features"))
+    assert (workspace / "runs" / "seqTransf-layers=1" / "curve.png").stat().st_size > 500
+
+
+def test_a_second_run_of_the_same_name_gets_a_number(workspace: Path) -> None:
+    first, second = (trained("--head", "seqLSTM") for _ in range(2))
+    assert [Path(d["run"]).name for d in (first, second)] == ["seqLSTM", "seqLSTM-2"]
+    with pytest.raises(ConfigError, match=r"exists: continue it with --resume, replace it"):
+        trained("--head", "seqLSTM", "--name", "seqLSTM")
+    assert Path(trained("--name", "seqLSTM", "--overwrite")["run"]).name == "seqLSTM"
+
+
+def test_a_head_without_parameters_gets_a_projection(workspace: Path) -> None:
+    document = trained("--head", "meanP")
+    assert document["text"] == "projection"
+    assert Path(document["run"]).name == "meanP-projection"
+
+
+def test_several_seeds_give_mean_and_spread(workspace: Path) -> None:
+    document = trained("--head", "seqLSTM", "--seeds", "2", "--seed", "5")
+    assert document["seeds"] == [5, 6]
+    assert {"mean", "sd", "min", "max"} == set(document["metrics"]["t2v/R@1"])
+    assert len({Path(run).name for run in document["runs"]}) == 2
+    assert summarise([{"x": 1.0}, {"x": 3.0}])["x"] == {
+        "mean": 2.0,
+        "sd": pytest.approx(2**0.5),
+        "min": 1.0,
+        "max": 3.0,
+    }
+
+
+def test_an_interrupted_run_goes_on_with_its_own_settings(workspace: Path) -> None:
+    document = trained("--head", "seqLSTM", "--lr", "0.01")
+    folder = Path(document["run"])
+    (folder / "result.json").unlink()
+    with pytest.raises(ConfigError, match=r"--lr 0\.5 \(was 0\.01\)"):
+        invoke("train", "--resume", "--lr", "0.5")
+    resumed = json.loads(invoke("train", "--resume", "--json").stdout)
+    assert resumed["run"] == document["run"]
+    assert resumed["metrics"] == document["metrics"]
+    with pytest.raises(ConfigError, match="nothing to resume"):
+        invoke("train", "--resume")
+
+
+@pytest.mark.parametrize("preset", ["clip4clip", "clip-video", "two-tower"])
+def test_the_presets_train(workspace: Path, preset: str) -> None:
+    document = trained("--preset", preset)
+    assert document["head"] == "meanP"
+    config = json.loads((Path(document["run"]) / "config.json").read_text())
+    assert config["preset"] == preset
+    assert document["text"] == ("projection" if preset == "two-tower" else "tune")
+
+
+def test_a_dry_run_says_what_it_takes_and_leaves_nothing(workspace: Path) -> None:
+    result = invoke("train", "--head", "seqTransf:layers=1", "--dry-run")
+    assert result.exit_code == 0
+    for what in ("parameters", "memory", "steps per epoch", "time in all", "time to embed"):
+        assert what in result.stdout
+    assert not (workspace / "runs").exists()
+
+
+def test_arrays_of_others_need_a_projection_and_train_with_one(workspace: Path) -> None:
+    source, rng = workspace / "arrays", np.random.default_rng(0)
+    source.mkdir()
+    for split, count in SPLITS:
+        for n in range(count):
+            np.save(source / f"{split}{n:02}.npy", rng.normal(size=(n % 3 + 1, 24)))
+    (source / "broken.npy").write_bytes(b"not an array")
+    np.save(source / "nan.npy", np.full((2, 24), np.nan))
+    np.save(source / "narrow.npy", np.ones((2, 7)))
+    result = invoke("features", "import", str(source), "--out", str(workspace / "h14"), "--json")
+    assert result.exit_code == 3
+    report = json.loads(result.stdout)
+    assert (report["ok"], report["dim"]) == (20, 24)
+    assert sorted(report["failed"]) == ["broken", "nan", "narrow"]
+    store = FeatureStore(workspace / "h14")
+    assert store.spec.backbone == "imported:arrays"
+    assert store["train01"].frames.shape == (2, 24)
+    arguments = ("--features", str(workspace / "h14"), "--sampler", "dense", "--head", "meanP")
+    with pytest.raises(ConfigError, match=r"--text projection"):
+        trained(*arguments, "--text", "frozen")
+    document = trained(*arguments, "--text", "projection")
+    assert document["text"] == "projection"
+    with pytest.raises(ConfigError, match="is a store already"):
+        import_arrays(source, workspace / "h14")
+
+
+def test_text_of_another_model_is_refused_without_a_projection(
+    workspace: Path, backbone: Backbone
+) -> None:
+    source, rng = workspace / "arrays", np.random.default_rng(0)
+    source.mkdir()
+    for n in range(12):
+        np.save(source / f"train{n:02}.npy", rng.normal(size=(2, backbone.embedding_dim)))
+    import_arrays(source, workspace / "same-size")
+    with pytest.raises(ModelError, match=r"their spaces have nothing in common.*projection"):
+        trained("--features", str(workspace / "same-size"), "--text", "frozen", "--head", "seqLSTM")
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "some", "1.5", ""])
+def test_bad_caption_counts_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"--captions is .*; allowed: all, one"):
+        read_captions(text)
