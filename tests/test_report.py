@@ -534,10 +534,13 @@ EIGHT = {
 
 def test_the_eight_plots_lie_beside_the_page(pair: list[Result], tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    page = write_report(pair, tmp_path / "out", options=ReportOptions(num_examples=2))
+    rows = [{"rule": "mean", "frames": n, "metrics": {"t2v/R@1": {"value": n}}} for n in (1, 2)]
+    simulation = {"kind": "vtr-simulation", "rows": rows}
+    options = ReportOptions(num_examples=2, simulation=simulation)
+    page = write_report(pair, tmp_path / "out", options=options)
     assert page == tmp_path / "out" / "report.html"
     drawn = {path.stem for path in page.parent.glob("*.png")}
-    assert drawn >= EIGHT
+    assert drawn >= EIGHT | {"rank_histogram", "recall_by_frames", "recall_comparison_chart_v2t"}
     assert all(path.read_bytes()[:4] == b"\x89PNG" for path in page.parent.glob("*.png"))
 
 

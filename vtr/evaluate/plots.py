@@ -282,7 +282,8 @@ def _lines(chart: LineChart) -> Figure:
     drawn, axes = _new(chart.head, 4.4)
     xs = sorted({point[0] for _, points in chart.series for point in points})
     for number, (_, points) in enumerate(chart.series):
-        x = [xs.index(p[0]) for p in points]
+        aside = 0.05 * (number - (len(chart.series) - 1) / 2)  # intervals side by side
+        x = [xs.index(p[0]) + aside for p in points]
         y = [p[1] for p in points]
         axes.plot(x, y, marker=_MARKERS[number % 7], color=_colour(number), ms=6, lw=1.8)
         for place, (_, _, low, high) in zip(x, points, strict=True):

@@ -55,6 +55,12 @@ class Group:
     examples: dict[str, list[Example]] = field(default_factory=dict)
 
     @property
+    def subject(self) -> Result:
+        """Whose examples are shown: the last trained one, else the first."""
+        trained = [result for result in self.results if not result.is_zero_shot]
+        return trained[-1] if trained else self.results[0]
+
+    @property
     def name(self) -> str:
         """The protocol's."""
         return self.results[0].protocol
@@ -84,6 +90,8 @@ def write_report(
         ) from None
     if options.pictures:
         _write_pictures(groups, folder)
+        if options.simulation is not None:
+            _save(figures.recall_by_frames(options.simulation, options.k), folder)
     path = folder / "report.html"
     publish(path, render(groups, options))
     return path
@@ -141,9 +149,8 @@ def _fill(group: Group, options: ReportOptions) -> Group:
         ],
     }
     shown = {name: [c for c in found if c is not None] for name, found in parts.items()}
-    subject = after or results[0]
     examples = {
-        kind: read_examples(subject, kind, videos=options.videos, limit=options.num_examples)
+        kind: read_examples(group.subject, kind, videos=options.videos, limit=options.num_examples)
         for kind in ("success", "failure")
     }
     return Group(results, shown, examples)
@@ -184,7 +191,7 @@ def _group(group: Group, nth: int, groups: Sequence[Group]) -> Iterator[str]:
         slug = name.lower().replace(" ", "-")
         yield section(f"{prefix}{name}", charts(found), name=f"{slug}{mark}")
     for kind, title in (("success", "Success cases"), ("failure", "Failure cases")):
-        blocks = example_section(group.examples.get(kind, []), kind)
+        blocks = example_section(group.examples.get(kind, []), kind, group.subject.title)
         yield section(f"{prefix}{title}", blocks, name=f"{kind}{mark}")
     yield section(f"{prefix}Settings", [_settings(group.results)], name=f"settings{mark}")
 
@@ -264,21 +271,42 @@ def _cell(entry: Mapping[str, Any] | None) -> str:
 def _settings(results: Sequence[Result]) -> str:
     keys = list(dict.fromkeys(key for result in results for key in result.part("setup")))
     rows = [
-        [escaped(key), *(isolated(result.part("setup").get(key, ""), 120) for result in results)]
+        [
+            escaped(key.replace("_", " ")),
+            *(_setting(key, result.part("setup").get(key)) for result in results),
+        ]
         for key in keys
         if key != "title"
     ]
-    rows.append(["evaluated", *(escaped(r.document.get("created", "")) for r in results)])
-    return table(["setting", *(result.title for result in results)], rows)
+    rows.append(["evaluated", *(_minute(r.document.get("created")) for r in results)])
+    return table(["setting", *(result.title for result in results)], rows, words=True)
+
+
+def _minute(created: object) -> str:
+    return escaped(str(created or "")[:16].replace("T", " "))
+
+
+def _setting(key: str, value: object) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "-"}[value]
+    if key == "fingerprint":
+        return f'<span title="{escaped(value)}">{escaped(str(value)[:12])}</span>'
+    return isolated(value, 160)
+
+
+def _save(chart: Chart, folder: Path, mark: str = "") -> None:
+    from vtr.evaluate.plots import save
+
+    save(chart, folder / f"{chart.head.name}{mark}.png")
 
 
 def _write_pictures(groups: Sequence[Group], folder: Path) -> None:
-    from vtr.evaluate.plots import draw_examples, save
+    from vtr.evaluate.plots import draw_examples
 
     for nth, group in enumerate(groups):
         mark = f"-{nth + 1}" if nth else ""
         for chart in (chart for found in group.charts.values() for chart in found):
-            save(chart, folder / f"{chart.head.name}{mark}.png")
+            _save(chart, folder, mark)
         for kind, found in group.examples.items():
             if found:
                 publish(folder / f"{kind}_case_examples{mark}.png", draw_examples(found, kind))

@@ -112,8 +112,8 @@ def _score(entry: Mapping[str, Any]) -> float | None:
     return None if score is None else float(score)
 
 
-def example_section(examples: Sequence[Example], kind: str) -> list[str]:
-    """Returns the examples as HTML blocks, with one line above them."""
+def example_section(examples: Sequence[Example], kind: str, title: str) -> list[str]:
+    """Returns the examples of the result called `title` as HTML blocks, with a line above them."""
     if not examples:
         return []
     intro = {
@@ -121,7 +121,8 @@ def example_section(examples: Sequence[Example], kind: str) -> list[str]:
         "failure": "Queries whose own video comes last of all, the worst first. Several may be "
         "right in meaning: only the query's own video counts.",
     }[kind]
-    return [f'<p class="faint">{intro}</p>', *(_block(example) for example in examples)]
+    whose = f"Of {isolated(title, 80)}. {intro}"
+    return [f'<p class="faint">{whose}</p>', *(_block(example) for example in examples)]
 
 
 def _block(example: Example) -> str:

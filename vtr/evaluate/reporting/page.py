@@ -46,13 +46,20 @@ def charts(found: Iterable[Chart | None]) -> list[str]:
     return [draw(chart) for chart in found if chart is not None]
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str = "") -> str:
+def table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    caption: str = "",
+    words: bool = False,
+) -> str:
     """Returns a table that scrolls by itself where the screen is narrow.
 
     Args:
         head: Column names, plain text.
         rows: Cells as HTML, already escaped; the first is the row's name.
         caption: Plain text.
+        words: The cells are words that may wrap, not figures.
     """
     heading = "".join(f'<th scope="col">{escaped(name)}</th>' for name in head)
     body = "".join(
@@ -65,8 +72,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str = 
         for row in rows
     )
     title = f"<caption>{escaped(caption)}</caption>" if caption else ""
+    kind = "plain words" if words else "plain pairs" if len(head) == 2 else "plain"
     return (
-        f'<div class="scroll" tabindex="0"><table class="plain">{title}<thead><tr>{heading}</tr>'
+        f'<div class="scroll" tabindex="0"><table class="{kind}">{title}<thead><tr>{heading}</tr>'
         f"</thead><tbody>{body}</tbody></table></div>"
     )
 
@@ -137,7 +145,7 @@ svg path{stroke:none}svg path.stroke{stroke:inherit}
 .area rect{stroke:none;fill-opacity:.5}
 .area.full rect{fill-opacity:.9}.swatch{stroke:none;fill-opacity:.7}
 .area rect:hover{fill-opacity:.85}
-.cloud circle{stroke:none;fill-opacity:.6}
+.cloud *{stroke:none;fill-opacity:.6}.spot{transform:translate(-2.5px,-2.5px)}
 .dots{width:100%;border-collapse:collapse;font-size:.875rem}
 .dots th{font-weight:400;text-align:left;padding:0 .6rem 0 0;line-height:1.25}
 .dots thead th{color:var(--faint);font-size:.75rem;vertical-align:bottom;padding-bottom:.2rem}
@@ -155,7 +163,7 @@ abbr{text-decoration:none;cursor:help}
 .plane svg{display:block;width:100%;height:15rem;overflow:visible}
 .y-label{font-size:.75rem;color:var(--faint)}
 .x-label{font-size:.75rem;color:var(--faint);text-align:center}
-.scroll{overflow-x:auto;margin:0 0 1.25rem}
+.scroll{overflow-x:auto;margin:.75rem 0 1.25rem}
 .plain{border-collapse:collapse;font-size:.875rem;min-width:100%}
 .plain caption{text-align:left;color:var(--faint);padding-bottom:.3rem}
 .plain th,.plain td{padding:.35rem .9rem .35rem 0;border-bottom:1px solid var(--line);
@@ -164,8 +172,13 @@ abbr{text-decoration:none;cursor:help}
 .plain th:first-child{text-align:left;min-width:9rem;overflow-wrap:anywhere}
 .plain thead th{color:var(--faint);font-weight:500;vertical-align:bottom}
 .plain tbody th{font-weight:600}
+.pairs td{text-align:left;width:100%}.pairs thead th{text-align:left}
+.pairs th:first-child{padding-right:2rem;min-width:11rem}
+.words{table-layout:fixed;width:100%}
+.words th,.words td,.words thead th{text-align:left;overflow-wrap:anywhere}
+.words th:first-child{width:10rem}
 .plain small{display:block;color:var(--faint);white-space:nowrap}
-.box{list-style:none;margin:0 0 1.25rem;padding:.6rem .9rem;border-radius:.5rem;
+.box{list-style:none;margin:.75rem 0 1.25rem;padding:.6rem .9rem;border-radius:.5rem;
  border:1px solid var(--line);background:var(--panel);font-size:.9rem}
 .box.warning{background:var(--warn-paper);border-color:var(--warn);color:var(--warn)}
 details{margin:0 0 1rem}summary{cursor:pointer;color:var(--faint)}
@@ -190,6 +203,8 @@ details{margin:0 0 1rem}summary{cursor:pointer;color:var(--faint)}
  .dots tbody th{min-width:5.2rem;max-width:6.5rem;font-size:.75rem}
  .dots .track{width:35%;min-width:4.5rem}.dots .n{padding-left:.35rem}
  .plane{padding-left:2.4rem}.plane svg{height:12rem}text.odd{display:none}}
-@media print{body{max-width:none;padding:0;font-size:11pt}.chart,.example{background:none}
+@media print{h2,.chart figcaption,blockquote{break-after:avoid}.strip img{height:3rem}
+ .hit{grid-template-columns:9rem 1fr}.scroll{overflow:visible}
+ body{max-width:none;padding:0;font-size:11pt}.chart,.example{background:none}
  details>*{display:block}}
 """

@@ -246,7 +246,7 @@ def _histogram_marks(
             f'<line class="mean" x1="{x:.3f}%" x2="{x:.3f}%" y1="0" y2="100%">'
             f"<title>{escaped(name, 80)}: mean {mean:.4g}</title></line>"
         )
-    kind = "area" if side == 1 else "area full"
+    kind = "area" if side == 1 and len(chart.series) > 1 else "area full"
     return f'<g class="s{_colour(number)} {kind}">{"".join(bars)}{line}</g>'
 
 
@@ -261,10 +261,15 @@ def _lines(chart: LineChart) -> tuple[str, _Ticks, _Ticks]:
     # Frame counts double from one to the next; even steps keep the small ones apart.
     places = {x: 100 * (i + 0.5) / len(xs) for i, x in enumerate(xs)}
     marks = "".join(
-        _line_marks(number, name, points, places, top)
+        _line_marks(number, name, points, _beside(places, number, len(chart.series)), top)
         for number, (name, points) in enumerate(chart.series)
     )
     return marks, [(places[x], f"{x:g}") for x in xs], _y_ticks(top)
+
+
+def _beside(places: dict[float, float], number: int, count: int) -> dict[float, float]:
+    """Moves a series a little aside, so that intervals do not cover each other."""
+    return {x: place + 1.3 * (number - (count - 1) / 2) for x, place in places.items()}
 
 
 def _line_marks(
@@ -300,8 +305,7 @@ def _scatter(chart: Scatter) -> tuple[str, _Ticks, _Ticks]:
     groups = "".join(
         f'<g class="s{_colour(number)} cloud">'
         + "".join(
-            f'<circle r="2.5" cx="{100 * (x - left) / (right - left):.2f}%" '
-            f'cy="{100 - 100 * (y - low) / (high - low):.2f}%"/>'
+            _spot(number, 100 * (x - left) / (right - left), 100 - 100 * (y - low) / (high - low))
             for x, y in group
         )
         + "</g>"
@@ -310,6 +314,13 @@ def _scatter(chart: Scatter) -> tuple[str, _Ticks, _Ticks]:
     xs = [(100 * (t - left) / (right - left), tick_text(t)) for t in axis_ticks(left, right, 5)]
     ys = [(100 * (t - low) / (high - low), tick_text(t)) for t in axis_ticks(low, high, 4)]
     return groups, xs, ys
+
+
+def _spot(number: int, x: float, y: float) -> str:
+    """A small mark: round in one group, square in the next."""
+    if number % 2:
+        return f'<rect x="{x:.2f}%" y="{y:.2f}%" width="5" height="5" class="spot"/>'
+    return f'<circle r="2.7" cx="{x:.2f}%" cy="{y:.2f}%"/>'
 
 
 def _range(values: Iterable[float]) -> tuple[float, float]:
