@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import typer
@@ -18,7 +19,7 @@ from typer.testing import CliRunner
 
 from vtr.datasets.base import Caption, Dataset
 from vtr.datasets.registry import load_dataset
-from vtr.errors import ConfigError
+from vtr.errors import ConfigError, StoreError
 from vtr.evaluate.eda import (
     TokenLengths,
     captions_per_video,
@@ -151,9 +152,10 @@ def test_media_are_summed_up_by_status() -> None:
         row("b", "partial", "cut", 4.0),
         row("c", "failed", "not-a-video"),
         row("d", "missing", "no file"),
+        row("e", "present"),
     ]
     found = describe_media(rows)
-    assert found["status"] == {"ok": 1, "partial": 1, "failed": 1, "missing": 1}
+    assert found["status"] == {"ok": 1, "partial": 1, "failed": 1, "missing": 1, "present": 1}
     assert [failure["id"] for failure in found["failures"]] == ["b", "c", "d"]
     assert found["duration_seconds"]["total"] == 6
     assert found["duration_seconds"]["mean"] == 3
@@ -313,6 +315,8 @@ def test_the_command_works_with_annotations_alone(
     assert facts["media"]["status"] == {"missing": 3}
     assert "83.33" in done.output
     assert b"<script" not in (annotated / "eda" / "eda.html").read_bytes()
+    with pytest.raises(StoreError, match="no features"):
+        raise run(*given, "--features", "nowhere").exception
     monkeypatch.chdir(annotated / "videos")
     with pytest.raises(ConfigError, match="nothing to look at"):
         raise run("--no-text").exception
@@ -338,6 +342,27 @@ def test_the_command_takes_a_store_and_a_model(
     assert facts["tokens"]["counts"][0][0] >= 4  # begin, end and two words
     assert facts["modality_gap"] is None  # the store is of another model
     assert "the features are of tiny" in done.stderr
+
+
+def test_probing_decodes_some_videos(annotated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(annotated)
+    with av.open(str(annotated / "videos" / "vidéo 0.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for n in range(20):
+            picture = np.full((48, 64, 3), 10 * n, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    (annotated / "videos" / "vidéo 1.mp4").write_bytes(b"no video")
+    given = ("--dataset", "demo", "--annotations", "annotations", "--videos", "videos")
+    quick = (*given, "--no-text", "--no-pictures", "--json")
+    unread = json.loads(run(*quick).stdout)["media"]
+    assert unread["status"] == {"present": 2, "missing": 1}
+    media = json.loads(run(*quick, "--probe", 5).stdout)["media"]
+    assert media["status"] == {"ok": 1, "failed": 1, "missing": 1}
+    assert media["rates"] == [[10.0, 1]]
+    assert media["sizes"] == [["64x48", 1]]
+    assert media["duration_seconds"]["total"] == pytest.approx(2.0)
 
 
 # ---- known facts

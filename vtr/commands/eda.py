@@ -81,7 +81,9 @@ def eda(
         model=model,
     )
     wishes = Wishes(probe, bins, text_model, tsne, device)
-    facts = explore(workspace, wishes, needs_model=model is not None)
+    facts = explore(
+        workspace, wishes, needs_model=model is not None, needs_store=features is not None
+    )
     write(facts, out, pictures=pictures)
     if as_json:
         print_json(facts)
@@ -90,13 +92,20 @@ def eda(
         note(f"\nwritten: {out / 'eda.json'}, {out / 'eda.html'}")
 
 
-def explore(workspace: Workspace, wishes: Wishes, *, needs_model: bool = False) -> dict[str, Any]:
+def explore(
+    workspace: Workspace,
+    wishes: Wishes,
+    *,
+    needs_model: bool = False,
+    needs_store: bool = False,
+) -> dict[str, Any]:
     """Returns the document of kind "vtr-eda".
 
     Args:
         workspace: Where things are.
         wishes: What to do.
         needs_model: Stop where the text model cannot be had, instead of leaving its figures out.
+        needs_store: Likewise for the features.
     """
     from vtr.datasets.registry import load_dataset
     from vtr.errors import ConfigError
@@ -108,7 +117,7 @@ def explore(workspace: Workspace, wishes: Wishes, *, needs_model: bool = False) 
         raise ConfigError("nothing to look at: give --annotations, --videos, or a workspace")
     folder = workspace.videos or workspace.root
     data = load_dataset(workspace.dataset, annotations=workspace.annotations, videos=folder)
-    store = _store(workspace.features)
+    store = _store(workspace.features, needed=needs_store)
     tokens = _tokens(workspace, data, needs_model=needs_model) if wishes.text_model else None
     facts = describe_dataset(
         data, tokens=tokens, bins=WORD_BINS if wishes.bins is None else parse_bins(wishes.bins)
@@ -126,10 +135,11 @@ def explore(workspace: Workspace, wishes: Wishes, *, needs_model: bool = False) 
     }
 
 
-def _store(folder: Path) -> FeatureStore | None:
+def _store(folder: Path, *, needed: bool) -> FeatureStore | None:
     from vtr.features import FeatureStore
 
-    return FeatureStore(folder) if folder.is_dir() and any(folder.glob("*.h5")) else None
+    there = folder.is_dir() and any(folder.glob("*.h5"))
+    return FeatureStore(folder) if there or needed else None
 
 
 def _tokens(workspace: Workspace, data: Dataset, *, needs_model: bool) -> TokenLengths | None:
@@ -177,7 +187,7 @@ def tokeniser_lengths(tokeniser: Any, texts: Sequence[str]) -> Any:
 def _media_rows(
     workspace: Workspace, data: Dataset, store: FeatureStore | None, probe: int
 ) -> list[dict[str, Any]]:
-    """One row per expected video: what the ledger says, what probing says, or that it is absent."""
+    """One row per video: what the ledger or probing says, else whether its file is there."""
     from vtr.datasets.registry import resolve_videos
 
     found: dict[str, dict[str, Any]] = {}
@@ -185,7 +195,10 @@ def _media_rows(
     if workspace.videos is not None and workspace.videos.is_dir():
         expected = resolve_videos(data, workspace.videos)
         found = {
-            video.id: _row(video.id, "missing", "no file") for video in expected if not video.path
+            video.id: _row(video.id, "present", "")
+            if video.path
+            else _row(video.id, "missing", "no file")
+            for video in expected
         }
     if store is not None:
         for entry in store.ledger:

@@ -302,9 +302,11 @@ def describe_media(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Returns durations, sizes, rates and failures of the video files.
 
     Args:
-        rows: One per video: id, status ("ok", "partial", "failed", "missing"), reason,
-            duration_seconds, width, height, and frames_per_second or None.
+        rows: One per video: id, status ("ok", "partial", "failed", "missing", or "present" for a
+            file that nobody has decoded), reason, duration_seconds, width, height, and
+            frames_per_second or None.
     """
+    faulty = [row for row in rows if row["status"] not in ("ok", "present")]
     usable = [row for row in rows if row["status"] in ("ok", "partial")]
     rates = [r["frames_per_second"] for r in usable if r.get("frames_per_second")]
     durations = [float(row["duration_seconds"]) for row in usable]
@@ -312,13 +314,9 @@ def describe_media(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "videos": len(rows),
         "status": dict(Counter(str(row["status"]) for row in rows)),
-        "reasons": dict(
-            Counter(str(row["reason"]) for row in rows if row["status"] != "ok").most_common()
-        ),
+        "reasons": dict(Counter(str(row["reason"]) for row in faulty).most_common()),
         "failures": [
-            {"id": row["id"], "status": row["status"], "reason": row["reason"]}
-            for row in rows
-            if row["status"] != "ok"
+            {"id": row["id"], "status": row["status"], "reason": row["reason"]} for row in faulty
         ],
         "duration_seconds": {**describe_numbers(durations), "total": sum(durations)},
         "duration_histogram": histogram(durations),
