@@ -518,6 +518,11 @@ def test_damaged_results_are_refused_in_words(tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text('{"kind": "vtr-eda", "schema": 1}')
     with pytest.raises(ConfigError, match="is a 'vtr-eda', not a 'vtr-result'"):
         load_result(tmp_path)
+    for metrics, message in (("{}", "no metrics"), ('{"t2v/R@1": {"value": "9"}}', "no number")):
+        text = f'{{"kind": "vtr-result", "schema": 1, "metrics": {metrics}}}'
+        (tmp_path / "result.json").write_text(text)
+        with pytest.raises(ConfigError, match=message):
+            load_result(tmp_path)
 
 
 EIGHT = {

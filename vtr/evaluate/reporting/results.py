@@ -130,6 +130,10 @@ def load_result(path: Path | str) -> Result:
         )
     if not isinstance(document.get("metrics"), dict) or not document["metrics"]:
         raise ConfigError(f"{file} has no metrics; evaluate again")
+    for key, entry in document["metrics"].items():
+        value = entry.get("value") if isinstance(entry, dict) else None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ConfigError(f"{file}: metric {key!r} has no number; evaluate again")
     return Result(file.parent, document)
 
 
