@@ -218,6 +218,9 @@ def train_workspace(
     if material.skipped.line:
         note(material.skipped.line)
     with job.world() as world:
+        if not world.is_first:
+            # The first process decides on the folder; what it makes there must not stop the others.
+            place = replace(place, overwrite=True, quiet=True)
         job.embed()
         if seeds > 1:
             document = _train_seeds(job, place, world, seeds=seeds)
