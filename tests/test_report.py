@@ -635,6 +635,13 @@ def test_the_command_prints_the_path_of_the_page(
     assert not list(out.glob("*.png"))
 
 
+def test_options_out_of_range_are_refused() -> None:
+    with pytest.raises(ConfigError, match="recall depth is 0"):
+        ReportOptions(k=0)
+    with pytest.raises(ConfigError, match="number of examples -1"):
+        ReportOptions(num_examples=-1)
+
+
 def test_the_command_takes_the_results_of_the_workspace(
     command: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtr.commands.console import human_seconds, note, print_json, progress, share_cores
+from vtr.commands.console import note, print_json, progress, share_cores
 
 if TYPE_CHECKING:
     from vtr.datasets.base import Dataset, Video
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from vtr.workspace import Workspace
 
 MAX_GAP_PAIRS = 2000
-LISTED = 5
 
 
 def register(app: typer.Typer) -> None:
@@ -70,6 +68,7 @@ def eda(
     norms and how far captions lie from videos.
     """
     share_cores()
+    from vtr.evaluate.eda_report import write_eda
     from vtr.workspace import find_workspace, settings
 
     workspace = settings(
@@ -84,7 +83,7 @@ def eda(
     facts = explore(
         workspace, wishes, needs_model=model is not None, needs_store=features is not None
     )
-    write(facts, out, pictures=pictures)
+    write_eda(facts, out, pictures=pictures)
     if as_json:
         print_json(facts)
     else:
@@ -294,166 +293,14 @@ def _pairs(data: Dataset, store: FeatureStore | None) -> list[tuple[str, str]]:
     return [usable[n * len(usable) // count] for n in range(count)]
 
 
-# ---- writing and printing
-
-
-def write(facts: Mapping[str, Any], folder: Path, *, pictures: bool = True) -> None:
-    """Writes eda.json, eda.html and, where asked for, every chart as PNG and SVG.
-
-    Raises:
-        ConfigError: Pictures without matplotlib.
-        StoreWriteError: The file system refused.
-    """
-    from vtr.errors import StoreWriteError
-    from vtr.evaluate.eda_charts import charts_of
-    from vtr.evaluate.reporting.page import charts, page, section, table
-    from vtr.evaluate.reporting.text import isolated
-    from vtr.files import publish
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreWriteError(
-            f"cannot make the folder {folder}: {error.strerror or error}. Choose another with --out"
-        ) from None
-    text = json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False)
-    publish(folder / "eda.json", text.encode("utf-8", "backslashreplace"))
-    found = charts_of(facts)
-    if pictures:
-        from vtr.evaluate.plots import save
-
-        for chart in found:
-            for kind in ("png", "svg"):
-                save(chart, folder / f"{chart.head.name}.{kind}")
-    blocks = [
-        table(headings, [[isolated(cell) for cell in row] for row in rows], caption=title)
-        for title, headings, rows in tables(facts)
-    ]
-    sections = [
-        section("Figures", blocks, name="figures"),
-        section("Charts", charts(found), name="charts"),
-    ]
-    publish(folder / "eda.html", page(f"Dataset {facts['dataset']}", "", sections))
+# ---- printing
 
 
 def _print(facts: Mapping[str, Any]) -> None:
+    from vtr.evaluate.eda_report import tables
+
     for title, headings, rows in tables(facts):
         _table(title, headings, rows)
-
-
-def tables(facts: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Returns (title, headings, rows) of everything that is printed."""
-    found = [
-        (
-            f"{facts['dataset']}: {facts['videos']:,} videos",
-            ["split", "videos", "captions", "queries"],
-            [
-                [row["name"], *(f"{row[key]:,}" for key in ("videos", "captions", "queries"))]
-                for row in facts["splits"]
-            ],
-        ),
-        ("captions", ["", *_LENGTH_HEADINGS], _length_rows(facts)),
-        ("duplicate captions", _DUPLICATE_HEADINGS, _duplicate_rows(facts)),
-        (
-            "best recall that equal queries allow",
-            ["protocol", "queries", "distinct", "R@1", "R@5", "R@10"],
-            [
-                [row["protocol"], f"{row['queries']:,}", f"{row['distinct']:,}"]
-                + [f"{row[f'R@{k}']:.2f}" for k in (1, 5, 10)]
-                for row in facts["ceilings"]
-            ],
-        ),
-        ("more", ["", ""], _more(facts)),
-    ]
-    categories = facts["categories"].get("test") or facts["categories"].get("all")
-    if categories:
-        rows = [[row["name"], f"{row['videos']:,}"] for row in categories[:20]]
-        found.insert(1, ("categories", ["category", "videos"], rows))
-    return [entry for entry in found if entry[2]]
-
-
-_LENGTH_HEADINGS = ["captions", "words: mean", "min", "max", "by words"]
-_DUPLICATE_HEADINGS = ["", "captions", "distinct", "repeated in a video", "in several videos"]
-
-
-def _length_rows(facts: Mapping[str, Any]) -> list[list[str]]:
-    return [
-        [
-            name,
-            f"{row['num']:,}",
-            f"{row['mean']:.2f}",
-            str(row["min"]),
-            str(row["max"]),
-            ", ".join(f"{b['name']}: {b['n']:,}" for b in row["bins"]),
-        ]
-        for name, row in facts["captions"].items()
-        if row["num"]
-    ]
-
-
-def _duplicate_rows(facts: Mapping[str, Any]) -> list[list[str]]:
-    keys = ("num", "distinct", "repeated_within", "shared_across")
-    return [
-        [name, *(f"{row[key]:,}" for key in keys)]
-        for name, row in facts["duplicates"].items()
-        if row["num"]
-    ]
-
-
-def _more(facts: Mapping[str, Any]) -> list[list[str]]:
-    words, tokens, rows = facts["vocabulary"], facts["tokens"], []
-    if words["size"]:
-        common = ", ".join(word for word, _ in words["most_frequent"][:LISTED])
-        text = f"{words['size']:,} words, {words['once']:,} once; most frequent: {common}"
-        rows.append(["vocabulary", text])
-    per_video = facts["captions_per_video"]
-    if per_video.get("max"):
-        counts = f"{per_video['min']} to {per_video['max']}, mean {per_video['mean']:.2f}"
-        rows.append(["captions per video", counts])
-    if tokens:
-        cut = ", ".join(
-            f"{r['n']:,} ({r['percent']:.2f} %) at {r['at']}" for r in tokens["truncated"]
-        )
-        rows.append(["truncated", f"{cut}; {tokens['model']} takes {tokens['max_length']} tokens"])
-    return [*rows, *_media_lines(facts), *_feature_lines(facts)]
-
-
-def _media_lines(facts: Mapping[str, Any]) -> list[list[str]]:
-    media = facts["media"]
-    if not media:
-        return []
-    status = ", ".join(f"{count:,} {name}" for name, count in media["status"].items())
-    rows = [["videos", status]]
-    if media["reasons"]:
-        text = ", ".join(f"{count:,} {reason}" for reason, count in media["reasons"].items())
-        rows.append(["failures", text])
-    durations = media["duration_seconds"]
-    if durations["n"]:
-        span = f"{durations['min']:.1f} to {durations['max']:.1f} s"
-        rows.append(["durations", f"{span}; {human_seconds(durations['total'])} in all"])
-        sizes = ", ".join(f"{size} ({count:,})" for size, count in media["sizes"][:LISTED])
-        rows.append(["sizes", sizes])
-    if media["rates"]:
-        text = ", ".join(f"{rate:g} ({count:,})" for rate, count in media["rates"][:LISTED])
-        rows.append(["frames per second", text])
-    return rows
-
-
-def _feature_lines(facts: Mapping[str, Any]) -> list[list[str]]:
-    features, gap, rows = facts["features"], facts["modality_gap"], []
-    if features:
-        norms = features["norms"]
-        rows.append(["feature norms", f"mean {norms['mean']:.3f}, sd {norms['sd']:.3f}"])
-        spread = (
-            f"{features['effective_dimensions']:.1f} effective dimensions of "
-            f"{features['dimensions']}; cosine of different videos "
-            f"{features['cosine_between_videos'].get('mean', float('nan')):.3f}"
-        )
-        rows.append(["feature spread", spread])
-    if gap:
-        text = f"{gap['distance']:.3f} between the means of captions and videos"
-        rows.append(["modality gap", f"{text}, {gap['separable']:.0f} % told apart by a plane"])
-    return rows
 
 
 def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -54,15 +54,10 @@ def report(
 
     Every figure is read from result.json and the tables beside it; nothing is evaluated again.
     """
-    from vtr.errors import ConfigError
     from vtr.evaluate.report import ReportOptions, write_report
     from vtr.evaluate.reporting.figures import parse_bins
     from vtr.evaluate.reporting.results import read_json
 
-    if k < 1 or examples < 0:
-        raise ConfigError(
-            f"-k is {k} and --examples {examples}; -k is 1 or more, --examples 0 or more"
-        )
     loaded = _load(results)
     options = ReportOptions(
         title=title,
@@ -75,10 +70,9 @@ def report(
     )
     page = write_report(loaded, out, options=options)
     if as_json:
-        files = sorted(str(path) for path in out.glob("*.png")) if pictures else []
-        print_json(
-            {"page": str(page), "pictures": files, "results": [str(r.folder) for r in loaded]}
-        )
+        files = sorted(map(str, out.glob("*.png"))) if pictures else []
+        folders = [str(result.folder) for result in loaded]
+        print_json({"page": str(page), "pictures": files, "results": folders})
     else:
         typer.echo(page)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vtr import __version__
-from vtr.errors import StoreWriteError
+from vtr.errors import ConfigError, StoreWriteError
 from vtr.evaluate.reporting import figures
 from vtr.evaluate.reporting.charts import Chart, figure
 from vtr.evaluate.reporting.examples import Example, example_section, read_examples
@@ -35,6 +35,9 @@ class ReportOptions:
         videos: Folder to look for video files where the results' own paths do not exist.
         num_examples: At most so many of each kind.
         pictures: Draw PNG files too (needs matplotlib).
+
+    Raises:
+        ConfigError: A number out of range.
     """
 
     title: str = "Video-text retrieval report"
@@ -44,6 +47,13 @@ class ReportOptions:
     videos: Path | None = None
     num_examples: int = NUM_EXAMPLES
     pictures: bool = True
+
+    def __post_init__(self) -> None:
+        if self.k < 1 or self.num_examples < 0:
+            raise ConfigError(
+                f"the recall depth is {self.k} and the number of examples {self.num_examples}; "
+                "the depth is 1 or more, examples 0 or more"
+            )
 
 
 @dataclass(frozen=True)
