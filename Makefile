@@ -36,6 +36,10 @@ bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks/extract.py
 	$(BIN)/python benchmarks/store.py
+	$(BIN)/python benchmarks/samplers.py
+	$(BIN)/python benchmarks/evaluate.py
+	$(BIN)/python benchmarks/train.py
+	$(BIN)/python benchmarks/heads.py
 
 clean:
 	rm -rf $(VENV) demo-world .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -132,7 +132,9 @@ class Scored:
         material = self.material
         train = queries(material.protocol, material.dataset, "train")
         note(f"bank of QB-Norm: {len(train.texts):,} training captions")
-        return score(self.model, self.run, self.backbone, material, train.texts).matrix()
+        bank = score(self.model, self.run, self.backbone, material, train.texts)
+        matrix: NDArray[np.float32] = bank.matrix()
+        return matrix
 
     def rows(self) -> Iterator[tuple[int, Scores]]:
         """Yields scores of all queries in their order, from the matrix of distinct texts."""
