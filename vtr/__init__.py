@@ -1,43 +1,70 @@
-"""vtr: videos in, cached CLIP features, light retrieval heads, trustworthy numbers."""
+"""vtr: videos in, cached CLIP features, light retrieval heads, trustworthy numbers.
+
+The verbs (`extract_features`, `train_head`, `evaluate_run`, `compare_results`, `make_report`) do
+what the commands do; the nouns below them are for everything in between. See docs/python.md.
+"""
 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from vtr.clip.backbone import Backbone, load_backbone
-    from vtr.errors import VtrError
-    from vtr.features import FeatureSpec, FeatureStore, LedgerRow, PackedFrames, VideoFeatures
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Backbone",
-    "FeatureSpec",
-    "FeatureStore",
-    "LedgerRow",
-    "PackedFrames",
-    "VideoFeatures",
-    "VtrError",
-    "__version__",
-    "load_backbone",
-]
-
-# Loaded when first used, so that `vtr --help` and reading a store need no torch.
+# Loaded when first used, so that `vtr --help` and reading a store need no torch. What type checkers
+# and editors see of these names is in __init__.pyi; a test holds the two together.
 _HOMES = {
     "Backbone": "vtr.clip.backbone",
-    "load_backbone": "vtr.clip.backbone",
-    "VtrError": "vtr.errors",
+    "Caption": "vtr.datasets.base",
+    "Dataset": "vtr.datasets.base",
     "FeatureSpec": "vtr.features",
     "FeatureStore": "vtr.features",
     "LedgerRow": "vtr.features",
     "PackedFrames": "vtr.features",
+    "Protocol": "vtr.evaluate.protocol",
+    "QuerySet": "vtr.evaluate.protocol",
+    "Result": "vtr.evaluate.reporting.results",
+    "RetrievalMetrics": "vtr.evaluate.metrics",
+    "RetrievalModel": "vtr.train.model",
+    "RetrievalRanks": "vtr.evaluate.ranks",
+    "Run": "vtr.train.run",
+    "Scorer": "vtr.train.scoring",
+    "TextFeatures": "vtr.train.texts",
+    "Video": "vtr.datasets.base",
     "VideoFeatures": "vtr.features",
+    "VtrError": "vtr.errors",
+    "Workspace": "vtr.workspace",
+    "compare_results": "vtr.api",
+    "dataset_names": "vtr.datasets.registry",
+    "demo_workspace": "vtr.api",
+    "embed_for": "vtr.train.inputs",
+    "embed_texts": "vtr.train.texts",
+    "evaluate_run": "vtr.api",
+    "extract_features": "vtr.api",
+    "load_backbone": "vtr.clip.backbone",
+    "load_dataset": "vtr.datasets.registry",
+    "load_protocol": "vtr.evaluate.protocol",
+    "load_result": "vtr.evaluate.reporting.results",
+    "load_run": "vtr.train.run",
+    "make_report": "vtr.api",
+    "open_features": "vtr.api",
+    "open_workspace": "vtr.api",
+    "protocol_names": "vtr.evaluate.protocol",
+    "queries": "vtr.evaluate.protocol",
+    "rank_rows": "vtr.evaluate.ranks",
+    "retrieval_metrics": "vtr.evaluate.metrics",
+    "stream_ranks": "vtr.evaluate.ranks",
+    "train_head": "vtr.api",
+    "zero_shot_model": "vtr.train.model",
 }
+
+__all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'vtr' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})
