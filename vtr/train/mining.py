@@ -1,7 +1,8 @@
 """Hard negatives from the whole training set: videos that texts confuse share a batch.
 
-Each epoch, every caption is scored against every training video, in blocks; the nearest wrong
-videos of a video's captions are its neighbours. Batches are then built of videos drawn at random,
+Each epoch, captions are scored against every training video, in blocks: as many of each video as
+the epoch trains on (all, or a few drawn anew). The nearest wrong videos of a video's captions are its
+neighbours. Batches are then built of videos drawn at random,
 each followed by its nearest neighbours that no batch has yet. Memory stays at k neighbours per
 caption plus one block of scores.
 """
@@ -34,11 +35,21 @@ def confusable_groups(
         plan: For the size of the steps and the seed.
         epoch: Decides the random draws.
     """
-    near = nearest_wrong_videos(model, data, NEIGHBOURS)
     rng = np.random.default_rng([plan.seed, epoch, 1])
+    asked = _some_captions(data.data.text_video, plan.options.captions, rng)
+    near = nearest_wrong_videos(model, data, NEIGHBOURS, captions=asked)
     described = np.unique(data.data.text_video)
     order = _chain(rng.permutation(described), near)
     return np.array_split(order, plan.num_steps)
+
+
+def _some_captions(owner: Index, count: int, rng: np.random.Generator) -> Index:
+    """Returns (A,) places of `count` captions of each video, drawn at random; 0 is all of them."""
+    shuffled = rng.permutation(len(owner))
+    order = shuffled[np.argsort(owner[shuffled], kind="stable")]
+    starts = np.searchsorted(owner[order], owner[order])
+    rank = np.arange(len(order)) - starts
+    return np.sort(order[rank < count]) if count else np.arange(len(owner))
 
 
 def _chain(videos: Index, near: Index) -> Index:
@@ -58,8 +69,16 @@ def _chain(videos: Index, near: Index) -> Index:
 
 
 @torch.no_grad()
-def nearest_wrong_videos(model: RetrievalModel, data: Resident, count: int) -> Index:
+def nearest_wrong_videos(
+    model: RetrievalModel, data: Resident, count: int, *, captions: Index | None = None
+) -> Index:
     """Returns (V, count) the videos that the captions of each video fit best but do not describe.
+
+    Args:
+        model: As trained so far.
+        data: Training data.
+        count: How many per video.
+        captions: (A,) places of the captions to ask, each video's in any number; None asks all.
 
     A head whose score is no inner product would cost a pass over all pairs: for those the mean of
     the normalised frames stands in. -1 fills rows of videos that have fewer.
@@ -68,12 +87,14 @@ def nearest_wrong_videos(model: RetrievalModel, data: Resident, count: int) -> I
     model.eval()
     try:
         videos = _video_vectors(model, data)
-        owner = torch.from_numpy(data.data.text_video).to(data.device)
+        asked = np.arange(len(data.data.text_video)) if captions is None else captions
+        owners = data.data.text_video[asked]
+        owner = torch.from_numpy(owners).to(data.device)
         wanted = min(count, len(videos) - 1)
         places, scores = [], []
         for start in range(0, len(owner), _TEXTS_AT_ONCE):
             index = np.arange(start, min(start + _TEXTS_AT_ONCE, len(owner)))
-            block = _text_vectors(model, data, index) @ videos.T
+            block = _text_vectors(model, data, asked[index]) @ videos.T
             block[torch.arange(len(index)), owner[index]] = -torch.inf
             best = block.topk(wanted, dim=1)
             places.append(best.indices.cpu().numpy())
@@ -81,7 +102,7 @@ def nearest_wrong_videos(model: RetrievalModel, data: Resident, count: int) -> I
     finally:
         model.train(was_training)
     near = np.concatenate(places), np.concatenate(scores)
-    return _best_per_video(data.data.text_video, *near, len(videos), count)
+    return _best_per_video(owners, *near, len(videos), count)
 
 
 def _video_vectors(model: RetrievalModel, data: Resident) -> Tensor:

@@ -6,7 +6,7 @@ import hashlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from types import ModuleType
 
 import numpy as np
@@ -244,6 +244,9 @@ def sampler_options(name: str) -> dict[str, OptionValue]:
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
+@lru_cache(
+    maxsize=64
+)  # asked for every video; listing the folder each time costs half a millisecond
 def _module(name: str) -> ModuleType:
     return load_plugin(samplers, name, kind="sampler")
 
