@@ -253,7 +253,13 @@ class Job:
 
         preset = find_preset(request.preset or DEFAULT_PRESET)
         seed = material.workspace.seed if request.seed is None else request.seed
-        settings = training.resolve_settings(request, preset, seed=seed)
+        settings = training.resolve_settings(
+            request,
+            preset,
+            seed=seed,
+            dim=material.store.spec.embedding_dim,
+            num_videos=len(material.train.video_ids),
+        )
         spec = training.model_spec(request, preset, backbone, material.store)
         settings = training.with_chunk(settings, spec)
         return cls(material, request, settings, spec, backbone, device)

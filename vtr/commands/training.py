@@ -109,15 +109,24 @@ def read_captions(text: str) -> int:
     raise ConfigError(f"--captions is {text!r}; allowed: all, one, or a number from 1")
 
 
-def resolve_settings(request: Request, preset: Preset, *, seed: int) -> TrainSettings:
+def resolve_settings(
+    request: Request, preset: Preset, *, seed: int, dim: int, num_videos: int
+) -> TrainSettings:
     """Returns the preset's settings with the flags on top.
+
+    Args:
+        request: The flags.
+        preset: The named settings.
+        seed: Of the run.
+        dim: Size of the features, for presets that adapt to it.
+        num_videos: Training videos, likewise.
 
     Raises:
         ConfigError: A value out of range, or two that exclude each other.
     """
     from vtr.errors import ConfigError
 
-    base = preset.settings
+    base = preset.fitted(dim=dim, num_videos=num_videos)
     names = ("optimiser", "lr", "coef_lr", "weight_decay", "warmup", "clip_norm", "epochs")
     changed = _given(request, (*names, "patience", "mine", "chunk"))
     batch = {"mode": request.batches, "size": request.batch_size}

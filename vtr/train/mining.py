@@ -1,10 +1,9 @@
 """Hard negatives from the whole training set: videos that texts confuse share a batch.
 
 Each epoch, captions are scored against every training video, in blocks: as many of each video as
-the epoch trains on (all, or a few drawn anew). The nearest wrong videos of a video's captions are its
-neighbours. Batches are then built of videos drawn at random,
-each followed by its nearest neighbours that no batch has yet. Memory stays at k neighbours per
-caption plus one block of scores.
+the epoch trains on (all, or a few drawn anew). The nearest wrong videos of a video's captions are
+its neighbours. Batches are then built of videos drawn at random, each followed by its nearest
+neighbours that no batch has yet. Memory stays at k neighbours per caption plus one block of scores.
 """
 
 from __future__ import annotations
