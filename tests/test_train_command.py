@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import typer
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from vtr.clip.backbone import Backbone, load_backbone
@@ -23,7 +29,9 @@ from vtr.errors import ConfigError, ModelError
 from vtr.features import FeatureSpec, FeatureStore, LedgerRow, VideoRow
 from vtr.features.importing import import_arrays
 from vtr.features.shard import write_shard
-from vtr.train.run import load_run
+from vtr.files import TEMPORARY_PREFIX
+from vtr.train.loop import read_metrics
+from vtr.train.run import BEST, LAST, load_run
 
 SPLITS = (("train", 12), ("val", 4), ("test", 4))
 
@@ -229,3 +237,68 @@ def test_text_of_another_model_is_refused_without_a_projection(
 def test_bad_caption_counts_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"--captions is .*; allowed: all, one"):
         read_captions(text)
+
+
+# ---- killed
+
+
+def start(*arguments: str) -> subprocess.Popen[bytes]:
+    """Starts `vtr train` in a process of its own, with one thread as here."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "vtr", "train", *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+
+
+def finish(process: subprocess.Popen[bytes]) -> None:
+    error = process.communicate(timeout=300)[1].decode()
+    assert process.returncode == 0, error
+
+
+def kill_after(process: subprocess.Popen[bytes], folder: Path, *, epoch: int) -> int:
+    """Sends SIGKILL once an epoch is recorded; returns the last epoch that was recorded then."""
+    limit = time.monotonic() + 120
+    while time.monotonic() < limit and process.poll() is None:
+        rows = read_metrics(folder)
+        if rows and rows[-1]["epoch"] >= epoch:
+            break
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    error = process.communicate()[1].decode()
+    assert process.returncode == -signal.SIGKILL, f"it ended by itself: {error}"
+    return int(read_metrics(folder)[-1]["epoch"])
+
+
+def timeless(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl without what depends on the clock."""
+    clock = ("seconds", "pairs_per_second")
+    return [{k: v for k, v in row.items() if k not in clock} for row in read_metrics(folder)]
+
+
+@pytest.mark.slow
+def test_a_run_killed_twice_ends_as_if_it_never_was(workspace: Path) -> None:
+    """SIGKILL to real processes, wherever in an epoch or a file it falls; then --resume."""
+    epochs = 90
+    rates = ("--lr", "0.003", "--batch-size", "4", "--epochs", str(epochs), "--patience", "0")
+    flags = ("--head", "tightTransf:layers=1", *rates, "-q", "--name")
+    whole, cut = workspace / "runs" / "whole", workspace / "runs" / "cut"
+    finish(start(*flags, "whole"))
+    assert [row["epoch"] for row in read_metrics(whole)] == list(range(epochs + 1))
+    first = kill_after(start(*flags, "cut"), cut, epoch=25)
+    assert not (cut / "result.json").exists()
+    second = kill_after(start("--resume", "--name", "cut"), cut, epoch=first + 25)
+    assert 25 <= first < first + 25 <= second < epochs, "killed on the way, twice"
+    finish(start("--resume", "--name", "cut"))
+    for name in (BEST, LAST):
+        one, two = load_file(whole / name), load_file(cut / name)
+        assert one.keys() == two.keys()
+        assert all(torch.equal(one[key], two[key]) for key in one), name
+    assert timeless(whole) == timeless(cut)
+    results = [json.loads((folder / "result.json").read_text()) for folder in (whole, cut)]
+    changing = ("run", "seconds")
+    one, two = ({k: v for k, v in r.items() if k not in changing} for r in results)
+    assert one == two
+    left = {path.name for path in cut.iterdir()} ^ {path.name for path in whole.iterdir()}
+    assert all(name.startswith(TEMPORARY_PREFIX) for name in left), left
