@@ -32,10 +32,16 @@ def demo(
     workers: Annotated[
         int | None, typer.Option(help="Processes. (default: one per core)", show_default=False)
     ] = None,
+    train: Annotated[
+        bool, typer.Option(help="Train and evaluate heads, and write the report.")
+    ] = True,
+    full: Annotated[
+        bool, typer.Option("--full", help="Every head with three samplers (about 15 minutes).")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Render the demo world, extract it with the tiny CLIP, and say what came out.
+    """Render the demo world, extract it, train heads on it, and show what each can and cannot do.
 
     Needs no network and no data: clips, captions and model come with the package. A second call
     reuses what is there.
@@ -65,12 +71,16 @@ def demo(
             world.annotations, num_frames=workspace.frames
         ),
         "workspace": str(workspace.root),
-        "seconds": time.perf_counter() - start,
     }
+    if not as_json:
+        _print(facts, num_frames=workspace.frames)
+    results, page = _heads(workspace, full=full, quiet=silent) if train else ([], None)
+    facts["results"], facts["report"] = results, None if page is None else str(page)
+    facts["seconds"] = time.perf_counter() - start
     if as_json:
         print_json(facts)
     else:
-        _print(facts, workspace)
+        _print_heads(facts)
     if report.failed or report.partial:
         raise typer.Exit(PARTLY_FAILED)
 
@@ -126,11 +136,31 @@ def _one_encoder_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+def _heads(workspace: Workspace, *, full: bool, quiet: bool) -> tuple[list[dict[str, Any]], Path]:
+    """Trains and evaluates; returns the results and the page that shows them."""
+    from vtr.commands import demo_table
+
+    trials = demo_table.full_trials() if full else demo_table.short_trials()
+    results = demo_table.measure(workspace, trials, quiet=quiet)
+    return results, demo_table.write_page(workspace, results)
+
+
+def _print_heads(facts: dict[str, Any]) -> None:
+    from vtr.commands.demo_table import print_table
+
+    if facts["results"]:
+        typer.echo("")
+        print_table(facts["results"])
+        typer.echo(f"report     {facts['report']}")
+    typer.echo(f"workspace  {facts['workspace']}  (cd there; try: vtr simulate)")
+    note(f"done in {human_seconds(facts['seconds'])}")
+
+
 def _plain(value: object) -> object:
     return str(value) if isinstance(value, Path) else value
 
 
-def _print(facts: dict[str, Any], workspace: Workspace) -> None:
+def _print(facts: dict[str, Any], *, num_frames: int) -> None:
     world, report = facts["world"], facts["extract"]
     splits = ", ".join(f"{name} {count}" for name, count in world["clips_by_split"].items())
     groups = ", ".join(f"{name} {count}" for name, count in world["clips_by_group"].items())
@@ -144,9 +174,7 @@ def _print(facts: dict[str, Any], workspace: Workspace) -> None:
         f"features   {report['inputs']} videos = {counts}; {report['frames_now']} frames embedded "
         f"now, in {human_seconds(report['seconds'])}"
     )
-    _print_sights(facts, num_frames=workspace.frames)
-    note(f"done in {human_seconds(facts['seconds'])}")
-    typer.echo(f"\nworkspace  {workspace.root}  (cd there, then: vtr inspect features)")
+    _print_sights(facts, num_frames=num_frames)
 
 
 def _print_sights(facts: dict[str, Any], *, num_frames: int) -> None:

@@ -56,7 +56,7 @@ def _numbers(metrics: Mapping[str, Any], title: str) -> Any:
     directions = list(dict.fromkeys(key.partition("/")[0] for key in metrics))
     names = [key.partition("/")[2] for key in metrics if key.startswith(f"{directions[0]}/")]
     columns = [name for name in names if name.startswith(_COLUMNS)]
-    table = _table(title, ("", "N", *columns), caption=_LEGEND)
+    table = new_table(title, ("", "N", *columns), caption=_LEGEND)
     for direction in directions:
         cells = [metrics[f"{direction}/{column}"] for column in columns]
         table.add_row(
@@ -67,7 +67,7 @@ def _numbers(metrics: Mapping[str, Any], title: str) -> Any:
     return table
 
 
-def _table(title: str, columns: Sequence[str], *, caption: str | None = None) -> Any:
+def new_table(title: str, columns: Sequence[str], *, caption: str | None = None) -> Any:
     """Returns an empty table, narrow enough for 80 characters."""
     from rich import box
     from rich.table import Table
@@ -96,7 +96,7 @@ def interval_text(cell: Mapping[str, float]) -> str:
 
 def _groups(document: Mapping[str, Any]) -> Any:
     columns = ("group", "N", "R@1", "R@5", "R@10", "within pairs")
-    table = _table("by group (text to video)", columns)
+    table = new_table("by group (text to video)", columns)
     for name, group in document["groups"].items():
         pair = document["pairs"].get(name)
         small = " (few)" if group["n"] < _SMALL_SAMPLE else ""
@@ -117,7 +117,7 @@ def _published(document: Mapping[str, Any]) -> Any | None:
     if not rows:
         return None
     title = f"published by others for {protocol['name']} with {rows[0].backbone} (context)"
-    table = _table(title, ("method", "R@1", "R@5", "R@10"))
+    table = new_table(title, ("method", "R@1", "R@5", "R@10"))
     for row in rows:
         cells = [
             "" if value is None else f"{value:.1f}"
@@ -138,7 +138,7 @@ def print_simulation(document: Mapping[str, Any]) -> None:
         f"({document['num_queries']:,} queries, {document['coverage']}, sampler "
         f"{document['sampler']}, {document['backbone']}, no training)"
     )
-    table = _table(title, ("rule", *map(str, counts)), caption="95 % intervals")
+    table = new_table(title, ("rule", *map(str, counts)), caption="95 % intervals")
     for rule in dict.fromkeys(row["rule"] for row in rows):
         cells = {row["frames"]: row["metrics"]["t2v/R@1"] for row in rows if row["rule"] == rule}
         table.add_row(rule, *[interval_text(cells[count]) for count in counts])
