@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from vtr.demo.events import read_events
-from vtr.demo.summary import known_uniform_share, sights, wilson_interval
+from vtr.demo.summary import known_uniform_share, sights
+from vtr.evaluate.intervals import wilson_interval
 from vtr.extract.samplers.base import sampler_names
 from vtr.features import FeatureSpec, LedgerRow, VideoRow
 from vtr.features.shard import write_shard

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vtr.commands.console import note, print_json, share_cores
+from vtr.commands.samplers_recall import HEADS, recalls
 
 if TYPE_CHECKING:
     from vtr.extract.costs import SamplerCost
@@ -43,7 +44,8 @@ def study(
 ) -> None:
     """Compare samplers on a dense store: spread, coverage, repetition, cost.
 
-    On the demo world also the share of brief events seen. Costs need the videos and the model of
+    In a workspace with captions also zero-shot R@1 of the heads without parameters, on the demo
+    world the share of brief events seen. Costs need the videos and the model of
     the store's workspace.
     """
     share_cores()
@@ -100,8 +102,10 @@ def gather(
     figures, chosen = compare(dense, choices, num_frames, seed=seed)
     rows = [asdict(figure) for figure in figures]
     brief = _brief_events(dense, chosen, workspace)
+    worth = recalls(dense, chosen, workspace)
     for row in rows:
         row["brief"] = brief.get(row["sampler"])
+        row["recall_at_1"] = worth.get(row["sampler"])
         row["cost"] = None
     if costs and workspace is not None:
         requests = _requests(dense, workspace, num_frames, seed=seed, count=costs)
@@ -223,11 +227,24 @@ def columns(rows: Sequence[dict[str, Any]]) -> list[Column]:
             0,
             Column("brief", "brief events", "seen, 95 % interval", shares, _percent, "high", ends),
         )
+    if all(row["recall_at_1"] for row in rows):
+        every[1:1] = [_recall_column(name, rows) for name in HEADS]
     if any(row["cost"] for row in rows):
         decode, embed = values("decode_cpu_ms", "cost"), values("embed_ms", "cost")
         every.append(Column("decode", "decoding", "CPU ms per video", decode, _decimals(1), "low"))
         every.append(Column("embed", "embedding", "ms per video", embed, _decimals(1), "low"))
     return every
+
+
+def _recall_column(head: str, rows: Sequence[dict[str, Any]]) -> Column:
+    from vtr.extract.study_plot import Column
+
+    cells = [row["recall_at_1"][head] for row in rows]
+    shares = [cell["value"] / 100 for cell in cells]
+    ends = [(cell["low"] / 100, cell["high"] / 100) for cell in cells]
+    return Column(
+        head, f"R@1 {head}", "zero-shot t2v, 95 % interval", shares, _percent, "high", ends
+    )
 
 
 def _percent(value: float) -> str:
@@ -254,25 +271,31 @@ def draw(facts: dict[str, Any]) -> bytes:
     )
 
 
+_COLUMNS_AT_ONCE = 6  # so many fit beside the longest name into 80 characters
+
+
 def _print(facts: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from vtr.extract.study_plot import is_known
-
     rows = _ordered(facts)
     shown = columns(rows)
-    table = Table(box=None, pad_edge=False)
-    table.add_column("sampler", no_wrap=True)
+    for start in range(0, len(shown), _COLUMNS_AT_ONCE):
+        part = shown[start : start + _COLUMNS_AT_ONCE]
+        table = Table(box=None, pad_edge=False)
+        table.add_column("sampler", no_wrap=True)
+        for column in part:
+            table.add_column(column.word, justify="right", no_wrap=True)
+        for number, row in enumerate(rows):
+            table.add_row(row["sampler"], *[_spelled(column, number) for column in part])
+        Console().print(table)
+        typer.echo("")
     for column in shown:
-        table.add_column(column.word, justify="right", no_wrap=True)
-    for number, row in enumerate(rows):
-        cells = [column.values[number] for column in shown]
-        spelled = [
-            "-" if value is None or not is_known(value) else column.show(value)
-            for column, value in zip(shown, cells, strict=True)
-        ]
-        table.add_row(row["sampler"], *spelled)
-    Console().print(table)
-    for column in shown:
-        note(f"  {column.word:<8}{column.title}: {column.note}")
+        note(f"  {column.word:<11}{column.title}: {column.note}")
+
+
+def _spelled(column: Column, number: int) -> str:
+    from vtr.extract.study_plot import is_known
+
+    value = column.values[number]
+    return "-" if value is None or not is_known(value) else column.show(value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,10 @@ from pathlib import Path
 from numpy.typing import ArrayLike
 
 from vtr.demo.events import BriefEvent, expected_uniform_miss, read_events
+from vtr.evaluate.intervals import wilson_interval
 from vtr.extract.choose import DENSE, picks
 from vtr.extract.samplers.base import parse_samplers
 from vtr.features import FeatureStore
-
-Z_95 = 1.959963984540054  # two-sided 95 % point of the normal distribution
 
 
 @dataclass(frozen=True)
@@ -39,22 +37,6 @@ class SamplerSight:
     def share(self) -> float:
         """Share of the events seen, 0 to 1."""
         return self.seen / self.events
-
-
-def wilson_interval(hits: int, trials: int) -> tuple[float, float]:
-    """Returns the 95 % score interval of a share (Wilson 1927, JASA 22, p. 209).
-
-    >>> [round(end, 3) for end in wilson_interval(5, 10)]
-    [0.237, 0.763]
-
-    Args:
-        hits: 0 to `trials`.
-        trials: At least 1.
-    """
-    share, spread = hits / trials, Z_95**2 / trials
-    middle = share + spread / 2
-    half = Z_95 * math.sqrt(share * (1 - share) / trials + spread / trials / 4)
-    return max(0.0, (middle - half) / (1 + spread)), min(1.0, (middle + half) / (1 + spread))
 
 
 def sights(
