@@ -5,9 +5,9 @@ win over it. Everything lands where the command would put it, so that a notebook
 work on the same folders.
 
 >>> import vtr
->>> workspace = vtr.open_workspace("demo-world", videos="clips")
+>>> workspace = vtr.open_workspace(".", frames=8)
 >>> workspace.frames
-12
+8
 """
 
 from __future__ import annotations

@@ -1,0 +1,215 @@
+"""Writes what the documentation says about commands, datasets, protocols, heads and samplers.
+
+`docs/cli.md` is made whole from the help texts; in the other pages the blocks between
+`<!-- generated: NAME -->` and `<!-- end -->` are replaced. A test compares the answer with the
+files, so that they cannot go stale. Run it as `python docs/make_reference.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from typer.main import get_command
+
+from vtr.cli import app
+
+FOLDER = Path(__file__).parent
+CLI_PAGE = "cli.md"
+_BLOCK = re.compile(r"<!-- generated: (\w+) -->\n.*?<!-- end -->", re.DOTALL)
+_HIDDEN = {"--help", "--install-completion", "--show-completion"}
+
+
+def commands(command: Any = None, path: str = "vtr") -> Iterator[tuple[str, Any]]:
+    """Yields ("vtr data list", command) for the root and everything below it, in order."""
+    command = get_command(app) if command is None else command
+    yield path, command
+    for name, child in getattr(command, "commands", {}).items():
+        yield from commands(child, f"{path} {name}")
+
+
+def cli_page() -> str:
+    """Returns `cli.md`."""
+    parts = [
+        "# Commands\n\n"
+        "Made from the help texts by `docs/make_reference.py`; `vtr COMMAND --help` says the same. "
+        "Every command also takes `--help` (`-h`).\n"
+    ]
+    parts += [_section(path, command) for path, command in commands()]
+    return "\n".join(parts)
+
+
+def _section(path: str, command: Any) -> str:
+    arguments = [p for p in command.params if p.param_type_name == "argument"]
+    options = [p for p in command.params if _is_shown(p)]
+    usage = [path, *(["[OPTIONS]"] if options else []), *map(_placeholder, arguments)]
+    if getattr(command, "commands", None):
+        usage.append("COMMAND")
+    parts = [f"## {path}\n", f"{_text(command.help)}\n", f"```\n{' '.join(usage)}\n```\n"]
+    if arguments:
+        rows = [(f"`{_placeholder(p)}`", _meaning(p)) for p in arguments]
+        parts.append(_table(("argument", "meaning"), rows))
+    if options:
+        rows = [(_names(p), _meaning(p)) for p in options]
+        parts.append(_table(("option", "meaning"), rows))
+    return "\n".join(parts)
+
+
+def _is_shown(parameter: Any) -> bool:
+    return parameter.param_type_name == "option" and not _HIDDEN & set(parameter.opts)
+
+
+def _placeholder(parameter: Any) -> str:
+    name = (parameter.metavar or parameter.name).strip("[]{}").upper()
+    name += "..." if parameter.nargs != 1 else ""
+    return name if parameter.required else f"[{name}]"
+
+
+def _names(parameter: Any) -> str:
+    names = ", ".join(f"`{name}`" for name in parameter.opts)
+    if parameter.secondary_opts:
+        names += " / " + ", ".join(f"`{name}`" for name in parameter.secondary_opts)
+    kind = "" if getattr(parameter, "is_flag", False) else f" {_kind(parameter)}"
+    return names + kind
+
+
+def _kind(parameter: Any) -> str:
+    annotation = parameter.type_descriptor.annotation
+    if get_origin(annotation) is Literal:
+        return " \\| ".join(map(str, get_args(annotation)))
+    return {int: "N", float: "X", Path: "PATH"}.get(annotation, "TEXT")
+
+
+def _meaning(parameter: Any) -> str:
+    words = _text(parameter.help or "")
+    if parameter.required:
+        return f"{words} Required."
+    default = parameter.default
+    if parameter.param_type_name == "option" and parameter.secondary_opts:
+        return f"{words} Default: `{(parameter.opts if default else parameter.secondary_opts)[0]}`."
+    plain = isinstance(default, str | int | float | Path) and not isinstance(default, bool)
+    if plain and str(default) and "(default" not in words:
+        words += f" Default: `{default}`."
+    return words
+
+
+def _text(help_text: str | None) -> str:
+    """Returns help as Markdown: paragraphs kept, lines joined, bars escaped."""
+    paragraphs = re.split(r"\n\s*\n", (help_text or "").split("\f")[0].strip())
+    return "\n\n".join(" ".join(p.split()) for p in paragraphs).replace("|", "\\|")
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def datasets_block() -> str:
+    """Returns what each reader says of its dataset."""
+    from vtr.datasets.registry import dataset_info, dataset_names
+
+    parts = []
+    for name in dataset_names():
+        summary, info = dataset_info(name)
+        splits = ", ".join(
+            key if size is None else f"{key} {size:,}" for key, size in info.splits.items()
+        )
+        rows = [("splits", splits or "those you give"), ("queries", info.captions)]
+        rows += [(f"`{file}`", what) for file, what in info.files]
+        rows.append(("from", info.source))
+        parts.append(f"### {name}\n\n{summary}\n\n{_table(('', ''), map(_escaped, rows))}")
+    return "\n".join(parts)
+
+
+def protocols_block() -> str:
+    """Returns the table of protocols."""
+    from vtr.evaluate.protocol import load_protocol, protocol_names
+
+    rows = []
+    for name in protocol_names():
+        p = load_protocol(name)
+        rows.append(
+            (
+                f"`{name}`",
+                f"`{p.dataset}`",
+                "your files" if p.num_videos is None else f"{p.num_videos:,}",
+                "your files" if p.num_queries is None else f"{p.num_queries:,}",
+                p.captions,
+                f"`{p.train_split}`",
+                f"`{p.val_split}`" if p.val_split else "held out of the training videos",
+                p.source,
+            )
+        )
+    head = ("protocol", "dataset", "videos", "queries", "captions", "trains on", "best epoch on")
+    return _table((*head, "source"), map(_escaped, rows))
+
+
+def heads_block() -> str:
+    """Returns the table of heads."""
+    from vtr.train.headlist import describe_heads
+
+    head = ("head", "what it does", "parameters", "needs", "a pair costs", "index", "options")
+    rows = [
+        (
+            f"`{facts.name}`",
+            facts.summary,
+            f"{facts.num_parameters:,}",
+            ", ".join(facts.needs) or "-",
+            facts.cost,
+            "yes" if facts.indexable else "no",
+            _options(facts.options),
+            facts.source,
+        )
+        for facts in describe_heads()
+    ]
+    return _table((*head, "source"), map(_escaped, rows))
+
+
+def samplers_block() -> str:
+    """Returns the table of samplers."""
+    from vtr.extract.samplers.base import describe_samplers
+
+    rows = [
+        (f"`{info.name}`", info.summary, _options(info.options), info.cost)
+        for info in describe_samplers()
+    ]
+    return _table(("sampler", "what it keeps", "options", "cost"), map(_escaped, rows))
+
+
+def _options(options: Mapping[str, object]) -> str:
+    words = " ".join(f"{key}={value}" for key, value in options.items())
+    return f"`{words}`" if words else "-"
+
+
+def _escaped(row: Sequence[str]) -> list[str]:
+    return [cell.replace("|", "\\|").replace("\n", " ") for cell in row]
+
+
+BLOCKS: Mapping[str, Callable[[], str]] = {
+    "datasets": datasets_block,
+    "protocols": protocols_block,
+    "heads": heads_block,
+    "samplers": samplers_block,
+}
+
+
+def pages(folder: Path = FOLDER) -> dict[Path, str]:
+    """Returns every page that holds something generated, as it should be."""
+    made = {folder / CLI_PAGE: cli_page()}
+    for path in sorted(folder.glob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        if path.name != CLI_PAGE and _BLOCK.search(text):
+            made[path] = _BLOCK.sub(_filled, text)
+    return made
+
+
+def _filled(block: re.Match[str]) -> str:
+    name = block.group(1)
+    return f"<!-- generated: {name} -->\n\n{BLOCKS[name]()}\n<!-- end -->"
+
+
+if __name__ == "__main__":
+    for page, content in pages().items():
+        page.write_text(content, encoding="utf-8")

@@ -1,0 +1,396 @@
+"""The documentation says what is so: commands, flags, names, links, tables, examples, notebook."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import vtr
+from vtr.errors import UnknownNameError
+from vtr.evaluate.protocol import load_protocol
+from vtr.extract.samplers.base import Signals, parse_samplers
+from vtr.train.headlist import parse_head
+from vtr.train.heads.base import TextBatch, VideoBatch
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+NOTEBOOK = ROOT / "examples" / "quickstart.ipynb"
+THREE_LINES = """\
+vtr extract --sampler motion
+vtr train --head seqTransf
+vtr eval --protocol msrvtt-1kA
+"""
+
+
+def load_reference() -> Any:
+    path = ROOT / "docs" / "make_reference.py"
+    found = importlib.util.spec_from_file_location("make_reference", path)
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+REFERENCE = load_reference()
+COMMANDS = dict(REFERENCE.commands())
+
+
+def named(paths: list[Path]) -> list[Any]:
+    return [pytest.param(path, id=path.name) for path in paths]
+
+
+def code_blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def shell_lines(text: str) -> Iterator[str]:
+    """Yields every line of a block, and every piece of inline code, that calls vtr."""
+    blocks = "".join(code_blocks(text, "")).replace("\\\n", " ")
+    outside = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    for line in [*blocks.splitlines(), *re.findall(r"`([^`\n]+)`", outside)]:
+        for part in re.split(r"&&|;|\|\s", line.split("  #")[0]):
+            words = part.strip()
+            if words.startswith("torchrun") and "-m vtr " in words:
+                yield "vtr " + words.partition("-m vtr ")[2]
+            elif words == "vtr" or words.startswith("vtr "):
+                yield words
+
+
+def find_command(words: list[str]) -> tuple[str, list[str]]:
+    """Returns the longest command that the words begin with, and what follows."""
+    path = words[0]
+    rest = words[1:]
+    while rest and f"{path} {rest[0]}" in COMMANDS:
+        path = f"{path} {rest.pop(0)}"
+    return path, rest
+
+
+def check_line(line: str) -> None:
+    path, rest = find_command(shlex.split(line, comments=True))
+    command = COMMANDS[path]
+    options = {name: p for p in command.params for name in (*p.opts, *p.secondary_opts)}
+    takes_argument = any(p.param_type_name == "argument" for p in command.params)
+    placeholder = re.compile(r"[A-Z\[{(…]|\.\.\.")
+    while rest:
+        word = rest.pop(0)
+        if placeholder.match(word):
+            continue
+        if not word.startswith("-"):
+            assert takes_argument, f"{line!r}: {path!r} has no command or argument {word!r}"
+            continue
+        flag, equals, value = word.partition("=")
+        assert flag in {*options, "--help", "-h"}, f"{line!r}: {path!r} has no flag {flag!r}"
+        if flag in options and not getattr(options[flag], "is_flag", False):
+            value = value if equals else (rest.pop(0) if rest else "")
+            check_value(flag, value)
+
+
+def check_value(flag: str, value: str) -> None:
+    if not value or value.isupper() or "[" in value or "NAME" in value:
+        return
+    if flag == "--head":
+        parse_head(value)
+    elif flag == "--sampler" and value != "every-other:step=3":  # the example of adding.md
+        parse_samplers(value, embedded=True)
+    elif flag == "--protocol":
+        load_protocol(value)
+
+
+@pytest.mark.parametrize("path", named(PAGES))
+def test_every_command_line_exists(path: Path) -> None:
+    for line in shell_lines(path.read_text(encoding="utf-8")):
+        check_line(line)
+
+
+def test_the_check_of_command_lines_notices() -> None:
+    for line, complaint in (
+        ("vtr extract --smpler motion", "has no flag '--smpler'"),
+        ("vtr evaluate --run x", "has no command or argument 'evaluate'"),
+        ("vtr data lst", "has no command or argument 'lst'"),
+    ):
+        with pytest.raises(AssertionError, match=re.escape(complaint)):
+            check_line(line)
+    with pytest.raises(UnknownNameError, match="seqTransf"):
+        check_line("vtr train --head seqTranfs")
+    assert list(shell_lines("`vtr eval` and\n```\nvtr train --head meanP  # why\n```\n")) == [
+        "vtr train --head meanP",
+        "vtr eval",
+    ]
+
+
+def test_generated_parts_are_up_to_date() -> None:
+    pages = REFERENCE.pages()
+    assert {path.name for path in pages} == {
+        "cli.md",
+        "datasets.md",
+        "heads.md",
+        "protocols.md",
+        "samplers.md",
+    }
+    for path, wanted in pages.items():
+        found = path.read_text(encoding="utf-8")
+        assert found == wanted, f"{path.name} is stale: run `python docs/make_reference.py`"
+
+
+def test_command_page_lists_every_command_and_flag() -> None:
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    sections = dict(re.findall(r"^## (vtr.*?)\n(.*?)(?=^## |\Z)", page, re.DOTALL | re.MULTILINE))
+    assert sections.keys() == COMMANDS.keys()
+    for path, command in COMMANDS.items():
+        for parameter in command.params:
+            for name in parameter.opts if parameter.param_type_name == "option" else ():
+                if name not in ("--help", "-h", "--install-completion", "--show-completion"):
+                    assert f"`{name}`" in sections[path], (path, name)
+
+
+def test_readme_names_every_command_and_the_three_lines() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"```\n{THREE_LINES}```" in text
+    listed = re.findall(r"^\| `(vtr [a-z-]+)` \|", text, re.MULTILINE)
+    assert sorted(listed) == sorted(path for path in COMMANDS if path.count(" ") == 1)
+
+
+def anchors(path: Path) -> set[str]:
+    text = re.sub(r"^```.*?^```", "", path.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("path", named([*PAGES, ROOT / "CHANGELOG.md"]))
+def test_every_relative_link_resolves(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        place = path.parent / name if name else path
+        assert place.exists(), f"{path.name} links to {target}"
+        assert not anchor or anchor in anchors(place), f"{path.name}: no heading for {target}"
+
+
+def test_site_lists_every_page() -> None:
+    config = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    listed = re.findall(r"^  - .+: (\S+\.md)$", config, re.MULTILINE)
+    assert sorted(listed) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+
+
+def test_site_builds_without_a_warning(tmp_path: Path) -> None:
+    if importlib.util.find_spec("mkdocs") is None:
+        pytest.skip("mkdocs is not installed: it comes with the extra vtr[docs]")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir"]
+    subprocess.run([*command, str(tmp_path)], cwd=ROOT, check=True)
+    page = (tmp_path / "protocols.html").read_text(encoding="utf-8")
+    assert "<td><code>msrvtt-1kA</code></td>" in page  # the generated block is a table there too
+    for page_path in tmp_path.glob("*.html"):
+        assert not re.search(r'<(script|link)[^>]+(src|href)="https?:', page_path.read_text())
+
+
+# ---- Python
+
+
+def used_names(source: str) -> set[str]:
+    """Returns NAME of every vtr.NAME and `from vtr.x import NAME` (as "vtr.x:NAME")."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            if node.value.id == "vtr":
+                found.add(node.attr)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vtr"):
+            found |= {f"{node.module}:{alias.name}" for alias in node.names}
+    return found
+
+
+def check_names(source: str) -> None:
+    for name in used_names(source):
+        module, _, attribute = name.rpartition(":")
+        if module not in ("", "vtr"):
+            assert hasattr(importlib.import_module(module), attribute), name
+        else:
+            assert attribute in vtr.__all__, name
+
+
+@pytest.mark.parametrize("path", named(PAGES))
+def test_python_blocks_use_what_exists(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for block in code_blocks(text, "python"):
+        check_names(block)
+    for name in re.findall(r"`vtr\.(?!toml)([a-zA-Z_]+)[(`]", text):
+        assert name in vtr.__all__ or importlib.util.find_spec(f"vtr.{name}"), name
+
+
+def test_example_of_own_scores_is_right() -> None:
+    text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    (block,) = [b for b in code_blocks(text, "python") if "stream_ranks" in b]
+    tree = ast.parse(block)
+    last = tree.body.pop()
+    assert isinstance(last, ast.Expr)
+    names: dict[str, Any] = {}
+    exec(compile(tree, "python.md", "exec"), names)
+    answer = eval(compile(ast.Expression(last.value), "python.md", "eval"), names)
+    assert f"{answer}" == block.rpartition("# ")[2].strip()
+
+
+def run_example(start: str) -> dict[str, Any]:
+    """Runs the block of adding.md whose docstring begins so."""
+    text = (ROOT / "docs" / "adding.md").read_text(encoding="utf-8")
+    (block,) = [b for b in code_blocks(text, "python") if b.startswith(f'"""{start}')]
+    names: dict[str, Any] = {"__name__": "example"}
+    sys.modules["example"] = type(sys)("example")  # dataclasses look their module up
+    try:
+        exec(compile(block, "adding.md", "exec"), names)
+    finally:
+        del sys.modules["example"]
+    return names
+
+
+def test_example_sampler_keeps_the_contract() -> None:
+    select = run_example("Every other candidate")["select"]
+    for count, budget in ((1, 4), (2, 1), (7, 3), (7, 6), (30, 12)):
+        rng = np.random.default_rng(0)
+        chosen = select(Signals(np.arange(count, dtype=np.float64)), budget, rng)
+        assert len(chosen) == min(budget, count)
+        assert sorted(set(chosen.tolist())) == chosen.tolist()
+        assert 0 <= chosen[0] <= chosen[-1] < count
+
+
+def test_example_head_ignores_padding() -> None:
+    example = run_example("The median of the normalised frames")
+    head = example["build"](8, example["Options"]())
+    generator = torch.Generator().manual_seed(0)
+    texts = TextBatch(torch.randn(3, 8, generator=generator))
+    frames = torch.randn(2, 3, 8, generator=generator)
+    mask = torch.ones(2, 3, dtype=torch.bool)
+    padded = torch.cat([frames, torch.full((2, 2, 8), float("nan"))], dim=1)
+    wider = torch.cat([mask, torch.zeros(2, 2, dtype=torch.bool)], dim=1)
+    scores = head.similarity(texts, VideoBatch(frames, mask))
+    assert scores.shape == (3, 2)
+    torch.testing.assert_close(head.similarity(texts, VideoBatch(padded, wider)), scores)
+
+
+def test_example_protocol_is_one() -> None:
+    found = run_example("Every tenth video")["PROTOCOL"]
+    assert isinstance(found, vtr.Protocol)
+    assert found.dataset in vtr.dataset_names()
+
+
+# ---- the public names
+
+
+def test_names_for_type_checkers_are_the_names_there_are() -> None:
+    stub = ast.parse((ROOT / "vtr" / "__init__.pyi").read_text(encoding="utf-8"))
+    homes = {
+        alias.name: node.module
+        for node in stub.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert homes == vtr._HOMES
+    (listed,) = [
+        ast.literal_eval(node.value)
+        for node in stub.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    ]
+    assert sorted(listed) == sorted(vtr.__all__)
+    assert set(vtr.__all__) <= set(dir(vtr))
+
+
+def test_unknown_names_are_refused_with_a_suggestion(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match=r"setting.*smapler.*sampler"):
+        vtr.open_workspace(tmp_path, smapler="uniform")
+    workspace = vtr.open_workspace(tmp_path, videos="clips", frames=4)
+    assert (workspace.videos, workspace.frames) == (tmp_path / "clips", 4)
+    with pytest.raises(UnknownNameError, match=r"flag of vtr train.*epoch.*epochs"):
+        vtr.train_head(workspace, epoch=3)
+    with pytest.raises(UnknownNameError, match=r"flag of vtr eval.*dualsoftmax.*dual_softmax"):
+        vtr.evaluate_run(workspace, dualsoftmax=True)
+    with pytest.raises(UnknownNameError, match=r"setting.*frame.*frames"):
+        vtr.extract_features(workspace, frame=3)
+    with pytest.raises(AttributeError, match="no attribute 'extrct'"):
+        _ = vtr.extrct
+
+
+def test_settings_of_the_workspace_file_hold_and_flags_win(tmp_path: Path) -> None:
+    (tmp_path / "vtr.toml").write_text('[data]\nvideos = "a"\n[extract]\nframes = 3\n')
+    (tmp_path / "below").mkdir()
+    workspace = vtr.open_workspace(tmp_path / "below")
+    assert (workspace.videos, workspace.frames) == (tmp_path / "a", 3)
+    assert vtr.open_workspace(tmp_path, frames=5).frames == 5
+
+
+# ---- the notebook
+
+
+def notebook_cells() -> list[str]:
+    document = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
+    return ["".join(c["source"]) for c in document["cells"] if c["cell_type"] == "code"]
+
+
+def test_notebook_is_clean_and_uses_what_exists() -> None:
+    document = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
+    assert (document["nbformat"], document["nbformat_minor"]) == (4, 5)
+    ids = [cell["id"] for cell in document["cells"]]
+    assert len(set(ids)) == len(ids)
+    for cell in document["cells"]:
+        if cell["cell_type"] == "code":
+            assert (cell["outputs"], cell["execution_count"]) == ([], None)
+    source = "\n".join(notebook_cells())
+    assert len(used_names(source)) >= 8
+    check_names(source)
+
+
+RUN_CELLS = """
+import ast, json, sys
+cells, changes = json.load(sys.stdin)
+names = {"__name__": "__main__"}
+for number, cell in enumerate(cells):
+    body = ast.parse(cell).body
+    last = body.pop() if isinstance(body[-1], ast.Expr) else None
+    exec(compile(ast.Module(body, []), f"cell {number}", "exec"), names)
+    if last is not None:
+        shown = eval(compile(ast.Expression(last.value), f"cell {number}", "eval"), names)
+        if shown is not None:
+            print(repr(shown))
+    if number == 0:
+        unknown = changes.keys() - names.keys()
+        assert not unknown, f"the first cell no longer sets {unknown}"
+        names.update(changes)
+"""
+
+
+@pytest.mark.slow
+def test_notebook_runs_from_videos_to_report(tmp_path: Path) -> None:
+    """All cells in order in a fresh process; only the world is smaller and the training shorter."""
+    changes = {"CLIPS": {"train": 4, "val": 2, "test": 10}, "EPOCHS": 1}
+    ran = subprocess.run(
+        [sys.executable, "-c", RUN_CELLS],
+        input=json.dumps([notebook_cells(), changes]),
+        cwd=tmp_path,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    assert "56 videos = 56 ok + 0 partial + 0 failed" in ran.stdout
+    assert ran.stdout.count("N = 150") == 4  # two results of 30 test clips with five captions each
+    assert "'accuracy': 50.0" in ran.stdout  # a mean of frames cannot tell twins apart
+    page = tmp_path / "quickstart-world" / "report" / "report.html"
+    assert str(page.relative_to(tmp_path)) in ran.stdout
+    html = page.read_text(encoding="utf-8")
+    assert "Quickstart" in html
+    for folder in ("features/zero-shot/demo", "runs/quickstart/eval/demo"):
+        result = vtr.load_result(tmp_path / "quickstart-world" / folder)
+        assert f"{result.metrics['t2v/R@1']['value']:.1f}" in html
