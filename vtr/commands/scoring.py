@@ -289,7 +289,7 @@ def _setup(
     sampler = str(material.store.sampler)
     head = "meanP" if run is None else run.spec.head
     text = "frozen" if run is None else run.spec.text.mode
-    title = "zero-shot" if run is None else run.folder.name
+    title = f"zero-shot, {sampler}" if run is None else run.folder.name
     return Setup(
         title=title,
         head=head,
