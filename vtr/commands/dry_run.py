@@ -54,6 +54,7 @@ def estimate(job: Job) -> dict[str, Any]:
         "text": job.spec.text.mode,
         "parameters": f"{total:,}",
         "trained": f"{trained:,}",
+        "teacher": job.teaching.run.name + ", not in the times" if job.teaching else "none",
         "training videos": f"{len(material.train.video_ids):,}",
         "training captions": f"{len(material.train.texts):,}",
         "validation": material.selection,

@@ -12,14 +12,16 @@ from vtr.commands.console import human_seconds, note, print_json, progress, shar
 from vtr.commands.training import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from vtr.clip.backbone import Backbone
+    from vtr.commands.teaching import Teaching
     from vtr.commands.training import Material
     from vtr.train.distributed import World
     from vtr.train.loop import Hooks, Tick
     from vtr.train.model import ModelSpec
     from vtr.train.presets import TrainSettings
+    from vtr.train.teacher import Teacher
     from vtr.train.texts import TextFeatures
     from vtr.train.validation import Validation
 
@@ -99,6 +101,10 @@ def train(
     chunk: Annotated[
         int | None, typer.Option(help="Encode large batches in parts of so many; 0: whole.")
     ] = None,
+    teacher: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a run whose ranking is learned too, such as one of xpool."),
+    ] = None,
     hold_out: Annotated[
         float | None,
         typer.Option(help="Share of training videos to validate on where there is no such split."),
@@ -156,6 +162,7 @@ def train(
         hard_negatives=hard_negatives,
         mine=mine,
         chunk=chunk,
+        teacher=None if teacher is None else str(teacher.absolute()),
         hold_out=hold_out,
         seed=seed,
     )
@@ -240,8 +247,10 @@ class Job:
     spec: ModelSpec
     backbone: Backbone
     device: str
+    teaching: Teaching | None = None
     texts: TextFeatures | None = None
     validation: Validation | None = None
+    teacher: Teacher | None = None
 
     @classmethod
     def prepare(
@@ -249,6 +258,7 @@ class Job:
     ) -> Job:
         """Resolves model and settings."""
         from vtr.commands import training
+        from vtr.commands.teaching import Teaching
         from vtr.train.presets import DEFAULT_PRESET, find_preset
 
         preset = find_preset(request.preset or DEFAULT_PRESET)
@@ -262,7 +272,8 @@ class Job:
         )
         spec = training.model_spec(request, preset, backbone, material.store)
         settings = training.with_chunk(settings, spec)
-        return cls(material, request, settings, spec, backbone, device)
+        taught = request.teacher and Teaching.load(request.teacher, material, backbone)
+        return cls(material, request, settings, spec, backbone, device, taught or None)
 
     def world(self) -> Any:
         """Returns a context in which the processes of torchrun are joined."""
@@ -296,6 +307,8 @@ class Job:
             cache=self.material.store.folder,
         )
         self.validation = make_validation(self.material, self.spec, self.backbone)
+        if self.teaching is not None:
+            self.teacher = self.teaching.prepare(chunk=self.settings.chunk, device=self.device)
 
     def new_folder(self, place: Place, *, seed: int | None = None) -> Path:
         """Returns where a new run goes."""
@@ -328,10 +341,15 @@ class Job:
         config = run_config(material, self.request, self.settings, self.spec, self.backbone)
         total, trained = count_parameters(model)
         config |= {"head_origin": model.head.origin, "parameters": total, "trained": trained}
+        known: Collection[str] | None = material.train.video_ids
+        if self.teaching is not None:
+            self.teaching.refuse_itself(folder)
+            config["teacher"] = self.teaching.config
+            known = self.teaching.seen(material.train.video_ids)
         if resume:
             check_resumable(folder, config)
         elif world.is_first:
-            start_run(folder, config=config, train_ids=material.train.video_ids)
+            start_run(folder, config=config, train_ids=known)
             (folder / RESULT).unlink(missing_ok=True)
         world.wait()
         pad = material.store.pad_embedding if self.spec.choice.info.needs_pad else None
@@ -347,6 +365,7 @@ class Job:
                 device=self.device,
                 world=world,
                 hooks=hooks,
+                teacher=self.teacher,
             ).run(resume=resume)
         document = {
             "run": str(folder),
@@ -355,6 +374,7 @@ class Job:
             "head": self.spec.head,
             "text": self.spec.text.mode,
             "seed": self.settings.seed,
+            "teacher": None if self.teaching is None else self.teaching.config["folder"],
             "parameters": total,
             "trained": trained,
             "train_videos": len(material.train.video_ids),

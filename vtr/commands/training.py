@@ -56,6 +56,7 @@ class Request:
         hard_negatives: k.
         mine: "batch" or "global".
         chunk: Encoded at once.
+        teacher: Folder of the run that teaches, absolute.
         hold_out: Share of the training videos kept for validation where the protocol has none.
         seed: Seed.
     """
@@ -83,6 +84,7 @@ class Request:
     hard_negatives: int | None = None
     mine: str | None = None
     chunk: int | None = None
+    teacher: str | None = None
     hold_out: float | None = None
     seed: int | None = None
 
@@ -501,6 +503,7 @@ def check_resumable(folder: Path, config: Mapping[str, Any]) -> None:
         ("features", "fingerprint"),
         ("features", "sampler"),
         ("data", "train_digest"),
+        ("teacher",),
     )
     for path in decisive:
         ours, theirs = before, now

@@ -21,6 +21,7 @@ from vtr.train.distributed import ALONE, World
 from vtr.train.heads.base import Code, Head, pad_codes, select_code
 from vtr.train.losses import Loss, LossOptions, right_pairs, weighted_loss
 from vtr.train.model import RetrievalModel
+from vtr.train.teacher import Teacher, encode_student, split_student
 
 Encode = Callable[[Index], Code]
 
@@ -35,6 +36,7 @@ class BatchGradient:
         options: Of the loss.
         chunk: Texts and videos encoded at once; 0 is all.
         world: The processes that share each batch.
+        teacher: Whose ranking the model learns as well; every process asks it about whole batches.
     """
 
     model: RetrievalModel
@@ -42,30 +44,60 @@ class BatchGradient:
     options: LossOptions
     chunk: int = 0
     world: World = ALONE
+    teacher: Teacher | None = None
 
     def __call__(self, step: Step) -> Loss:
         """Returns the loss of a batch, with the gradients in place."""
         if self.world.size == 1 and not self._is_large(step):
             texts = self.model.encode_texts(self.data.texts.batch(step.texts))
-            videos = self.model.encode_videos(self.data.videos.batch(step.videos))
+            videos = self._encode_videos(step.videos)
             loss = self.loss(texts, videos, step)
             loss.total.backward()  # type: ignore[no-untyped-call]
             return loss
         return self._in_parts(step)
 
     def loss(self, texts: Code, videos: Code, step: Step) -> Loss:
-        """Returns the loss of encoded texts and videos."""
+        """Returns the loss of encoded texts and videos.
+
+        Args:
+            texts: Codes of the step's texts.
+            videos: Codes of its videos; with a teacher those of `encode_student`.
+            step: The batch.
+        """
+        head = self.model.head
+        weighed: Code = ()
+        if self.teacher is not None:
+            videos, weighed = split_student(head, videos)
+        terms = self.model.training_logits(texts, videos)
+        loss = self._contrastive(texts, videos, terms, step)
+        if self.teacher is None:
+            return loss
+        scores = terms[0][1]
+        if len(terms) > 1:  # a head that trains on several matrices is still judged by one
+            scores = self.model.scale() * head.score(texts, videos)
+        total = self.teacher.loss(loss.total, scores, weighed, step, self.data)
+        return Loss(total, loss.t2v, loss.v2t)
+
+    def _contrastive(
+        self, texts: Code, videos: Code, terms: Sequence[tuple[float, Tensor]], step: Step
+    ) -> Loss:
         device = texts[0].device
         owner = torch.from_numpy(step.videos).to(device)
         columns = torch.from_numpy(step.columns).to(device)
         right = right_pairs(owner[columns], owner, reference=self.options.reference)
-        loss = weighted_loss(self.model.training_logits(texts, videos), right, self.options)
+        loss = weighted_loss(terms, right, self.options)
         head = self.model.head
         if type(head).regulariser is not Head.regulariser:
             extra = head.regulariser(texts, select_code(videos, columns))
             if extra is not None:
                 return Loss(loss.total + extra, loss.t2v, loss.v2t)
         return loss
+
+    def _encode_videos(self, index: Index, width: int | None = None) -> Code:
+        batch = self.data.videos.batch(index, width)
+        if self.teacher is None:
+            return self.model.encode_videos(batch)
+        return encode_student(self.model.head, batch)
 
     def _is_large(self, step: Step) -> bool:
         return bool(self.chunk) and max(len(step.texts), len(step.videos)) > self.chunk
@@ -84,7 +116,7 @@ class BatchGradient:
                 np.diff(text_bounds).tolist(),
             ),
             _Side(
-                lambda index: self.model.encode_videos(self.data.videos.batch(index, length)),
+                lambda index: self._encode_videos(index, length),
                 step.videos[mine],
                 [len(share) for share in shares],
             ),

@@ -27,6 +27,7 @@ from vtr.train.optim import BertAdam, Schedule, adamw, cosine_factor, reference_
 from vtr.train.optim import reference_groups as bert_groups
 from vtr.train.presets import TrainSettings
 from vtr.train.run import BEST, LAST, METRICS, save_model, write_json
+from vtr.train.teacher import Teacher
 from vtr.train.validation import SELECTION, Validation, selection_value
 
 FAILURE = "failure.json"
@@ -131,6 +132,7 @@ class Trainer:
         device: Where.
         world: The processes that share each batch.
         hooks: Who is told.
+        teacher: Whose ranking of each batch is learned as well; None for none.
 
     Raises:
         ConfigError: Nothing to train, or fewer than two videos.
@@ -147,6 +149,7 @@ class Trainer:
         device: torch.device | str = "cpu",
         world: World = ALONE,
         hooks: Hooks | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
         self.device = torch.device(device)
         self.model = model.to(self.device)
@@ -155,12 +158,14 @@ class Trainer:
         self.validation = validation
         self.world = world
         self.hooks = hooks or Hooks()
+        if teacher is not None and len(teacher) != len(data.texts):
+            raise ValueError(f"{len(data.texts)} captions, the teacher has {len(teacher)}")
         self.data = Resident(data, self.device)
         self.events: list[dict[str, Any]] = []
         self._check_trainable()
         self.optimiser, self.schedule = make_optimiser(self.model, settings)
         self.gradient = BatchGradient(
-            self.model, self.data, settings.loss, chunk=settings.chunk, world=world
+            self.model, self.data, settings.loss, settings.chunk, world, teacher
         )
         self.progress = Progress()
         self._plan = self._make_plan(0)

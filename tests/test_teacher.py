@@ -1,0 +1,441 @@
+"""A run that teaches another: its opinion, the loss with it, what the student learns, the flag."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import typer
+from safetensors.torch import load_file
+from torch import Tensor
+from typer.testing import CliRunner
+
+from vtr.clip.backbone import Backbone, load_backbone
+from vtr.commands import train as train_command
+from vtr.demo import demo_model_folder
+from vtr.errors import ConfigError, ModelError
+from vtr.features import FeatureSpec, LedgerRow, VideoRow
+from vtr.features.shard import write_shard
+from vtr.features.store import PackedFrames
+from vtr.train.batches import BatchOptions, BatchPlan, Step
+from vtr.train.data import PairedData, Resident
+from vtr.train.distill import DistillWeights, relation_term
+from vtr.train.gradients import BatchGradient
+from vtr.train.heads.base import TextBatch, VideoBatch
+from vtr.train.loop import Hooks, Trainer
+from vtr.train.losses import LossOptions
+from vtr.train.model import ModelSpec, RetrievalModel, build_model
+from vtr.train.presets import TrainSettings
+from vtr.train.run import BEST, LAST, load_run, start_run
+from vtr.train.scoring import Scorer
+from vtr.train.teacher import Teacher, encode_student, split_student, weighs_frames
+from vtr.train.text_tower import TextSpec
+from vtr.train.texts import TextFeatures
+
+DIM = 16
+CPU = torch.device("cpu")
+FAST = TrainSettings(lr=1e-2, epochs=12, patience=0, warmup=0.0, batch=BatchOptions(size=8), seed=1)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def made_up(num_videos: int = 16, *, captions: int = 2, tokens: bool = False) -> PairedData:
+    """Each caption shows one frame of its video, and not the others."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 5, num_videos)
+    offsets = np.concatenate(([0], lengths.cumsum())).astype(np.int64)
+    frames = rng.normal(size=(offsets[-1], DIM)).astype(np.float32)
+    owner = np.repeat(np.arange(num_videos), captions)
+    pooled = frames[offsets[owner]] + rng.normal(size=(len(owner), DIM)).astype(np.float32) * 0.5
+    more: tuple[Any, ...] = ()
+    if tokens:
+        counts = rng.integers(3, 6, len(owner))
+        starts = np.concatenate(([0], counts.cumsum())).astype(np.int64)
+        more = (rng.normal(size=(starts[-1], DIM)).astype(np.float16), starts)
+    names = tuple(f"c{n}" for n in range(len(owner)))
+    videos = tuple(f"v{v}" for v in range(num_videos))
+    return PairedData(
+        TextFeatures(names, pooled.astype(np.float32), 0, *more),
+        PackedFrames(videos, frames, np.zeros(len(frames)), offsets),
+        owner,
+    )
+
+
+def model_of(head: str, *, text: str = "frozen", seed: int = 0) -> RetrievalModel:
+    spec = ModelSpec(head, DIM, TextSpec(text, DIM, DIM), temperature=0.1)  # type: ignore[arg-type]
+    return build_model(spec, seed=seed)
+
+
+def first_step(data: PairedData, size: int = 6) -> Step:
+    return BatchPlan(data.text_video, BatchOptions(size=size), seed=1).epoch(1)[0]
+
+
+# ---- what it says
+
+
+@pytest.mark.parametrize("head", ["meanP", "xpool", "wti", "tightTransf:layers=1"])
+@pytest.mark.parametrize("chunk", [0, 5])
+def test_its_opinion_is_what_it_scores_text_by_text(head: str, chunk: int) -> None:
+    data, model = made_up(tokens=True), model_of(head)
+    teacher = Teacher(model, data.texts, chunk=chunk)
+    step, resident = first_step(data), Resident(data, CPU)
+    opinion = teacher.opinion(step, resident, frames=True)
+    assert opinion.frames is not None
+    assert not opinion.scores.requires_grad
+    assert not opinion.frames.requires_grad
+    scale = 10.0  # of the temperature
+    if not model.scaled:
+        scale = 1.0
+    videos = resident.videos.batch(step.videos)
+    for row, text in enumerate(step.texts):
+        texts = resident.texts.batch(np.array([text]))
+        with torch.no_grad():
+            scores = scale * model.head.similarity(texts, videos)[0]
+        assert torch.allclose(opinion.scores[row], scores, atol=1e-5)
+        own = int(step.columns[row])
+        for place in range(int(videos.mask[own].sum())):
+            single = VideoBatch(videos.frames[own, place][None, None], torch.ones(1, 1).bool())
+            with torch.no_grad():
+                alone = scale * model.head.similarity(texts, single)[0, 0]
+            assert opinion.frames[row, place].item() == pytest.approx(alone.item(), abs=1e-5)
+        assert not opinion.frames[row, int(videos.mask[own].sum()) :].any()
+
+
+def test_without_frames_only_scores_are_computed() -> None:
+    data = made_up()
+    found = Teacher(model_of("xpool"), data.texts).opinion(first_step(data), Resident(data, CPU))
+    assert found.frames is None
+    assert found.scores.shape == (12, 6)
+
+
+def test_a_code_comes_apart_as_it_was_put_together() -> None:
+    data = made_up()
+    videos = Resident(data, CPU).videos.batch(np.arange(5))
+    for name, weighs in (("afa", True), ("meanP", False), ("xpool", False)):
+        head = model_of(name).head
+        assert weighs_frames(head) is weighs
+        code, more = split_student(head, encode_student(head, videos))
+        expected = head.encode_videos(videos)
+        assert len(code) == len(expected)
+        assert all(torch.equal(a, b) for a, b in zip(code, expected, strict=True))
+        assert len(more) == (2 if weighs else 0)
+        assert all(part.shape == videos.mask.shape for part in more)
+
+
+# ---- the loss
+
+
+def pearson(one: Tensor, other: Tensor) -> float:
+    rows = [
+        np.corrcoef(a, b)[0, 1]
+        for a, b in zip(one.softmax(1).numpy(), other.softmax(1).numpy(), strict=True)
+    ]
+    return float(np.mean(rows))
+
+
+def test_the_loss_is_the_weighted_sum_of_its_terms() -> None:
+    data, weights = made_up(captions=1), DistillWeights(0.5, 3.0, 0.25)
+    student, teacher = model_of("afa"), model_of("xpool")
+    torch.nn.init.normal_(student.head.frame_weight_fc[-1].weight, std=0.5)  # type: ignore[union-attr,index]
+    step, resident = first_step(data), Resident(data, CPU)
+    taught = Teacher(teacher, data.texts, weights=weights)
+    loss = BatchGradient(student, resident, LossOptions(), teacher=taught)(step)
+    plain = BatchGradient(model_copy(student), resident, LossOptions())(step)
+    texts = TextBatch(torch.from_numpy(data.texts.pooled[step.texts]))
+    videos = resident.videos.batch(step.videos)
+    with torch.no_grad():
+        mine = 10 * student.head.similarity(texts, videos)
+        theirs = 10 * teacher.head.similarity(texts, videos)
+        logits = student.head.encode_with_weights(videos)[1]  # type: ignore[operator]
+    relation = 1 - (pearson(mine, theirs) + pearson(mine.T, theirs.T)) / 2
+    frames, liked = 0.0, taught.opinion(step, resident, frames=True).frames
+    assert liked is not None
+    for n, v in enumerate(step.columns):
+        count = int(videos.mask[v].sum())
+        wanted, given = liked[n, :count].softmax(0), logits[v, :count].log_softmax(0)
+        frames -= float((wanted * given).sum()) / len(step.texts)
+    expected = 0.5 * plain.total.item() + 3 * relation + 0.25 * frames
+    assert loss.total.item() == pytest.approx(expected, abs=1e-4)
+    assert loss.t2v.item() == pytest.approx(plain.t2v.item()), "the halves stay the ordinary ones"
+
+
+def model_copy(model: RetrievalModel) -> RetrievalModel:
+    twin = model_of("afa")
+    twin.load_state_dict(model.state_dict())
+    return twin
+
+
+@pytest.mark.parametrize("head", ["afa", "seqTransf:layers=1"])
+@pytest.mark.parametrize("chunk", [1, 4, 5])
+def test_gradients_in_parts_equal_the_whole_ones(head: str, chunk: int) -> None:
+    data = made_up()
+    student = model_of(head, text="projection")
+    for parameter in student.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(1))
+    found = []
+    for size in (0, chunk):
+        student.zero_grad()
+        taught = Teacher(model_of("xpool"), data.texts, chunk=size)
+        gradient = BatchGradient(student, Resident(data, CPU), LossOptions(), size, teacher=taught)
+        total = gradient(first_step(data, 10)).total.detach()
+        found.append([total, *(p.grad for p in student.parameters() if p.grad is not None)])
+    assert len(found[0]) == len(found[1]) > 5
+    for whole, parts in zip(*found, strict=True):
+        assert torch.allclose(whole, parts, atol=1e-6, rtol=1e-4)
+    assert all(p.grad is None for p in taught.model.parameters())
+
+
+# ---- what is learned
+
+
+def train(
+    folder: Path,
+    data: PairedData,
+    *,
+    student: str = "afa",
+    weights: DistillWeights | None = None,
+    settings: TrainSettings = FAST,
+    resume: bool = False,
+    hooks: Hooks | None = None,
+) -> RetrievalModel:
+    spec = ModelSpec(student, DIM, TextSpec("projection", DIM, DIM), temperature=0.1)
+    if not resume:
+        start_run(folder, config={"model": spec.as_dict()}, train_ids=data.videos.ids)
+    model = build_model(spec, seed=0)
+    taught = Teacher(model_of("xpool"), data.texts, weights=weights)
+    Trainer(model, data, settings, folder=folder, hooks=hooks, teacher=taught).run(resume=resume)
+    return model
+
+
+def agreement(model: RetrievalModel, data: PairedData) -> float:
+    """1 - relation over all texts and videos: the mean Pearson correlation with the teacher."""
+    mine, theirs = (
+        torch.from_numpy(Scorer(m, data.texts, data.videos).matrix())
+        for m in (model, model_of("xpool"))
+    )
+    return 1 - relation_term(10 * mine, 10 * theirs).item()
+
+
+@pytest.mark.parametrize("student", ["afa", "seqTransf:layers=1", "tightTransf:layers=1"])
+def test_the_ranking_of_the_student_comes_to_that_of_the_teacher(
+    tmp_path: Path, student: str
+) -> None:
+    """By the relation term alone: nothing else pulls."""
+    data = made_up()
+    spec = ModelSpec(student, DIM, TextSpec("projection", DIM, DIM), temperature=0.1)
+    before = agreement(build_model(spec, seed=0), data)
+    only = DistillWeights(contrastive=0, relation=1, frames=0)
+    after = agreement(train(tmp_path / "run", data, student=student, weights=only), data)
+    assert before < 0.8
+    assert after > before + 0.1
+
+
+def test_the_student_learns_which_frames_the_teacher_likes(tmp_path: Path) -> None:
+    data = made_up(captions=1)
+    only = DistillWeights(contrastive=0, relation=0, frames=1)
+    settings = replace(FAST, epochs=25)
+    model = train(tmp_path / "run", data, weights=only, settings=settings)
+    videos = Resident(data, CPU).videos.batch(np.arange(16))
+    with torch.no_grad():
+        logits = model.head.encode_with_weights(videos)[1]  # type: ignore[operator]
+    several = videos.mask.sum(1) > 1
+    assert int(several.sum()) > 8
+    assert float((logits.argmax(1) == 0)[several].float().mean()) > 0.9, "captions show frame 0"
+
+
+class _Stopped(Exception):
+    pass
+
+
+def test_resuming_with_a_teacher_gives_the_same_weights(tmp_path: Path) -> None:
+    data, settings = made_up(), replace(FAST, epochs=5)
+    train(tmp_path / "whole", data, settings=settings)
+
+    def stop(row: Any) -> None:
+        if row["epoch"] == 3:
+            raise _Stopped
+
+    with pytest.raises(_Stopped):
+        train(tmp_path / "cut", data, settings=settings, hooks=Hooks(row=stop))
+    train(tmp_path / "cut", data, settings=settings, resume=True)
+    one, two = (load_file(tmp_path / name / LAST) for name in ("whole", "cut"))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    train(tmp_path / "alone", data, settings=settings, weights=DistillWeights(1, 0, 0))
+    other = load_file(tmp_path / "alone" / LAST)
+    assert any(not torch.equal(one[key], other[key]) for key in one), "the teacher counts"
+
+
+def test_a_teacher_of_other_captions_is_refused(tmp_path: Path) -> None:
+    data = made_up()
+    with pytest.raises(ValueError, match="32 captions, the teacher has 20"):
+        Trainer(
+            model_of("afa"),
+            data,
+            FAST,
+            folder=tmp_path,
+            teacher=Teacher(model_of("xpool"), made_up(10).texts),
+        )
+
+
+# ---- the flag
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    return load_backbone(str(demo_model_folder()), device="cpu")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Twelve training videos and four to validate on, with random features of two samplers."""
+    ids = [f"train{n:02}" for n in range(12)] + [f"val{n:02}" for n in range(4)] + ["test00"]
+    videos = [
+        {"id": i, "split": i.rstrip("0123456789"), "group": "content", "category": "plain"}
+        for i in ids
+    ]
+    captions = [
+        {"id": f"{i}-{k}", "video_id": i, "text": f"a {word} thing number {n}"}
+        for n, i in enumerate(ids)
+        for k, word in enumerate(("red", "blue"))
+    ]
+    for folder in ("annotations", "videos"):
+        (tmp_path / folder).mkdir()
+    document = {"videos": videos, "captions": captions}
+    (tmp_path / "annotations" / "demo.json").write_text(json.dumps(document))
+    (tmp_path / "vtr.toml").write_text(
+        '[data]\ndataset = "demo"\nvideos = "videos"\nannotations = "annotations"\n'
+        f'[model]\nid = "{demo_model_folder()}"\n[extract]\nframes = 3\nsampler = "uniform"\n'
+    )
+    write_store(tmp_path / "features", ids, backbone)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write_store(folder: Path, ids: list[str], tower: Backbone, **changes: Any) -> None:
+    rng = np.random.default_rng(0)
+    spec = FeatureSpec(
+        **{
+            **tower.describe(),
+            "storage_dtype": "float16",
+            "candidate_fps": 1.0,
+            "num_frames": 3,
+            "samplers": ("head", "uniform"),
+            "seed": 0,
+            **changes,
+        }
+    )
+    rows = []
+    for video_id in ids:
+        frames = rng.normal(size=(3, spec.embedding_dim)).astype(np.float32)
+        picks = {"uniform": np.arange(3), "head": np.arange(2)}
+        rows.append(VideoRow(LedgerRow(video_id, "ok"), frames, np.arange(3.0), picks))
+    folder.mkdir()
+    write_shard(
+        folder,
+        rows,
+        spec=spec,
+        slot=(1, 1, 0),
+        revision=0,
+        pad_embedding=np.zeros(spec.embedding_dim, np.float32),
+    )
+
+
+def vtr_train(*arguments: str) -> dict[str, Any]:
+    app = typer.Typer(pretty_exceptions_enable=False)
+    train_command.register(app)
+    app.command("other")(lambda: None)  # else the one command takes no name
+    words = ["train", "--epochs", "2", "--json", *arguments]
+    result = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert result.exit_code == 0, result.stderr
+    document: dict[str, Any] = json.loads(result.stdout)
+    return document
+
+
+def test_a_run_teaches_another(workspace: Path) -> None:
+    """The teacher reads tokens, the student does not; what both have seen is kept."""
+    vtr_train("--head", "wti", "--name", "teacher", "--hold-out", "0.2")
+    (workspace / "runs/teacher/train_ids.txt").write_text("test00\ntrain00\n")
+    document = vtr_train("--head", "afa", "--teacher", "runs/teacher", "--name", "student")
+    assert document["teacher"] == str(workspace / "runs" / "teacher")
+    run = load_run(workspace / "runs" / "student")
+    told = run.config["teacher"]
+    assert (told["folder"], told["head"]) == (document["teacher"], "wti")
+    assert told["distill"] == {"contrastive": 0.2, "relation": 1.0, "frames": 2.0}
+    assert run.train_ids == {f"train{n:02}" for n in range(12)} | {"test00"}
+    alone = vtr_train("--head", "afa", "--name", "alone")
+    assert alone["teacher"] is None
+    weights = [load_file(workspace / "runs" / name / LAST) for name in ("student", "alone")]
+    assert any(not torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_a_resumed_student_keeps_its_teacher(workspace: Path) -> None:
+    vtr_train("--head", "xpool", "--name", "teacher")
+    flags = ("--teacher", "runs/teacher", "--name", "student")
+    document = vtr_train("--head", "afa", *flags)
+    student = workspace / "runs" / "student"
+    before = load_file(student / BEST)
+    (student / "result.json").unlink()
+    resumed = vtr_train("--resume", *flags)
+    assert resumed["teacher"] == document["teacher"]
+    assert resumed["metrics"] == document["metrics"]
+    assert all(torch.equal(value, before[key]) for key, value in load_file(student / BEST).items())
+    (student / "result.json").unlink()
+    vtr_train("--head", "xpool", "--name", "teacher", "--overwrite", "--seed", "5", "--lr", "0.01")
+    with pytest.raises(ConfigError, match=r"student cannot go on: teacher is not what it was"):
+        vtr_train("--resume", "--name", "student")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("missing", r"--teacher: no run .*nowhere: there is no such folder\. Runs in .*: teacher"),
+        ("itself", r"teacher is the teacher itself: give the student another --name"),
+        ("sampler", r"trained on frames of the sampler uniform, this training uses head"),
+        ("text_model", r"trained on a text model with the weights 777777777777, this training"),
+        ("fingerprint", r"trained on a store with the fingerprint 777777777777, this training"),
+    ],
+)
+def test_a_teacher_that_does_not_fit_is_refused(workspace: Path, change: str, message: str) -> None:
+    vtr_train("--head", "xpool", "--name", "teacher")
+    flags = {
+        "missing": ("--teacher", "runs/nowhere"),
+        "itself": ("--teacher", "runs/teacher", "--name", "teacher", "--overwrite"),
+        "sampler": ("--teacher", "runs/teacher", "--sampler", "head"),
+    }.get(change, ("--teacher", "runs/teacher"))
+    path = workspace / "runs/teacher/config.json"
+    config = json.loads(path.read_text())
+    if change == "text_model":
+        config["text_model"]["weights_sha256"] = "7" * 64
+    if change == "fingerprint":
+        config["features"]["fingerprint"] = "7" * 64
+    path.write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match=message):
+        vtr_train("--head", "afa", *flags)
+    assert load_run(workspace / "runs" / "teacher").spec.head == "xpool"
+    assert not (workspace / "runs" / "afa").exists()
+
+
+def test_a_teacher_of_another_vision_tower_is_refused(workspace: Path, backbone: Backbone) -> None:
+    vtr_train("--head", "xpool", "--name", "teacher")
+    ids = [f"train{n:02}" for n in range(12)]
+    write_store(
+        workspace / "other", ids, backbone, backbone="someone/clip", weights_sha256="7" * 64
+    )
+    with pytest.raises(ModelError, match=r"teacher was trained on .*someone/clip"):
+        vtr_train(
+            *("--head", "afa", "--teacher", "runs/teacher", "--features", "other"),
+            *("--text", "projection"),
+        )

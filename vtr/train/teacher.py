@@ -1,0 +1,217 @@
+"""A trained run that teaches another: what it makes of each batch, and the loss from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vtr.errors import ConfigError
+from vtr.features.store import FeatureStore
+from vtr.train.batches import Step
+from vtr.train.data import Index, Resident, ResidentTexts
+from vtr.train.distill import (
+    DistillWeights,
+    distillation_loss,
+    frame_term,
+    matching_frame_scores,
+    relation_term,
+)
+from vtr.train.heads.base import Code, Head, VideoBatch, pad_codes
+from vtr.train.model import RetrievalModel
+from vtr.train.run import Run
+from vtr.train.texts import TextFeatures
+
+_PARTS = 2  # what `encode_student` adds to a code
+
+
+@runtime_checkable
+class WeighsFrames(Protocol):
+    """A head that says how it weighs the frames of a video; `afa` does."""
+
+    def encode_with_weights(self, videos: VideoBatch) -> tuple[Code, Tensor]:
+        """Returns the code of the videos and (V, K) logits of their frames."""
+
+
+def weighs_frames(head: Head) -> bool:
+    """Returns whether a head can also learn which frames its teacher likes."""
+    return isinstance(head, WeighsFrames)
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What a teacher makes of a batch, without gradients.
+
+    Args:
+        scores: (N, V) logits.
+        frames: (N, K) logits of the frames of each text's own video, 0 in padded places; None
+            where the student does not weigh frames.
+    """
+
+    scores: Tensor
+    frames: Tensor | None
+
+
+class Teacher:
+    """A trained model that is asked about every batch of a training.
+
+    It stays in evaluation mode and draws no random numbers: a training with a teacher resumes as
+    exactly as one without.
+
+    Args:
+        model: Of the teacher; put on `device`, its weights are not trained any more.
+        texts: The training captions in their order, as this model reads them (`embed_for`).
+        pad: (D,) what the vision tower makes of padding, where the teacher's head reads it.
+        weights: Of the terms.
+        chunk: Texts encoded at once; 0 is all of a batch.
+        device: Where.
+    """
+
+    def __init__(
+        self,
+        model: RetrievalModel,
+        texts: TextFeatures,
+        *,
+        pad: NDArray[np.float32] | None = None,
+        weights: DistillWeights | None = None,
+        chunk: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        place = torch.device(device)
+        self.model = model.to(place).eval().requires_grad_(False)
+        self.weights = weights or DistillWeights()
+        self.chunk = chunk
+        self._texts = ResidentTexts(texts, place)
+        self._pad = None if pad is None else torch.from_numpy(pad.copy()).to(place)
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    @torch.no_grad()
+    def opinion(self, step: Step, data: Resident, *, frames: bool = False) -> Opinion:
+        """Returns its scores of a batch.
+
+        Args:
+            step: The batch.
+            data: The training data; its captions are those of this teacher.
+            frames: Also those of single frames.
+        """
+        head, scale = self.model.head, self.model.scale()
+        videos = replace(data.videos.batch(step.videos), pad=self._pad)
+        columns = torch.from_numpy(step.columns).to(videos.frames.device)
+        codes, liked = [], []
+        for rows in self._parts(step.texts):
+            texts = self.model.text_tower(self._texts.batch(step.texts[rows]))
+            codes.append(head.encode_texts(texts))
+            if frames:
+                own = columns[rows]
+                shown = VideoBatch(videos.frames[own], videos.mask[own], self._pad)
+                liked.append(scale * matching_frame_scores(head, texts, shown))
+        scores = scale * head.score(pad_codes(codes), head.encode_videos(videos)).float()
+        return Opinion(scores, torch.cat(liked) if liked else None)
+
+    def _parts(self, texts: Index) -> list[slice]:
+        size = self.chunk or len(texts)
+        return [slice(start, start + size) for start in range(0, len(texts), size)]
+
+    def loss(
+        self, contrastive: Tensor, scores: Tensor, weighed: Code, step: Step, data: Resident
+    ) -> Tensor:
+        """Returns the student's loss with the terms of this teacher.
+
+        Args:
+            contrastive: Scalar, the student's ordinary loss.
+            scores: (N, V) logits of the student.
+            weighed: What `encode_student` added to the code of the videos; () where nothing.
+            step: The batch.
+            data: The training data.
+        """
+        opinion = self.opinion(step, data, frames=bool(weighed))
+        relation = relation_term(scores.float(), opinion.scores)
+        if opinion.frames is None:
+            return distillation_loss(contrastive, relation, None, self.weights)
+        logits, mask = weighed
+        own = torch.from_numpy(step.columns).to(mask.device)
+        frames = frame_term(logits[own].float(), opinion.frames, mask[own])
+        return distillation_loss(contrastive, relation, frames, self.weights)
+
+
+def encode_student(head: Head, videos: VideoBatch) -> Code:
+    """Returns the code of the videos, and behind it the logits and the mask of their frames.
+
+    Both count videos along the first axis, as the parts of any code do: they travel through batches
+    in parts and between processes like them. `split_student` takes them off again.
+    """
+    if not isinstance(head, WeighsFrames):
+        return head.encode_videos(videos)
+    code, logits = head.encode_with_weights(videos)
+    return (*code, logits, videos.mask)
+
+
+def split_student(head: Head, code: Code) -> tuple[Code, Code]:
+    """Returns the code that the head scores, and what `encode_student` added; () where nothing."""
+    if not weighs_frames(head):
+        return code, ()
+    return code[:-_PARTS], code[-_PARTS:]
+
+
+def check_teacher(run: Run, store: FeatureStore, text_model: Mapping[str, Any]) -> None:
+    """Refuses a teacher that was trained on other frames or with another text model.
+
+    What an imported run does not say is not checked, but for the model's weights and sizes.
+
+    Args:
+        run: The teacher.
+        store: The student's features.
+        text_model: The student's: "id" and "weights_sha256".
+
+    Raises:
+        ConfigError: Another store, sampler or text model; names both.
+        ModelError: Features of another size or another vision tower.
+    """
+    run.check_store(store)
+    features: Mapping[str, Any] = run.config.get("features") or {}
+    theirs: Mapping[str, Any] = run.config.get("text_model") or {}
+    for what, taught, ours in (
+        ("frames of the sampler", features.get("sampler"), store.sampler),
+        ("a store with the fingerprint", features.get("fingerprint"), store.fingerprint),
+        (
+            "a text model with the weights",
+            theirs.get("weights_sha256"),
+            text_model["weights_sha256"],
+        ),
+    ):
+        if taught is not None and taught != ours:
+            raise ConfigError(
+                f"the teacher {run.folder} was trained on {what} {_short(taught)}, this training "
+                f"uses {_short(ours)}: a teacher must see what its student sees. Train the teacher "
+                "from this store and with this model, or give its --features, --sampler and --model"
+            )
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text[:12] if len(text) == 64 else text
+
+
+def describe_teacher(run: Run, weights: DistillWeights, *, weights_sha256: str) -> dict[str, Any]:
+    """Returns what `config.json` says of a teacher.
+
+    Args:
+        run: The teacher.
+        weights: Of the terms.
+        weights_sha256: Of the file that its weights were read from.
+    """
+    return {
+        "folder": str(run.folder),
+        "head": run.spec.head,
+        "text": run.spec.text.mode,
+        "epoch": run.epoch,
+        "weights_sha256": weights_sha256,
+        "distill": asdict(weights),
+    }
