@@ -63,13 +63,7 @@ def embed_activations(
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             publish(path, rows.tobytes())
-    return TextFeatures(
-        features.ids,
-        features.pooled,
-        features.num_truncated,
-        cast("NDArray[np.float16]", rows),
-        offsets,
-    )
+    return TextFeatures(features.ids, features.pooled, features.num_truncated, rows, offsets)
 
 
 def _compute(

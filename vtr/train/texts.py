@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,14 +29,15 @@ class TextFeatures:
         ids: N caption ids.
         pooled: (N, D) float32, not normalised.
         num_truncated: How many captions lost their tail.
-        tokens: (R, D) float16 token embeddings, text after text, or None.
+        tokens: (R, W) floating point, text after text, or None: token embeddings of W = D float16
+            numbers, or activations within the text tower of its own width.
         token_offsets: (N+1,) int64; text n has rows token_offsets[n] to token_offsets[n + 1].
     """
 
     ids: tuple[str, ...]
     pooled: NDArray[np.float32]
     num_truncated: int = 0
-    tokens: NDArray[np.float16] | None = None
+    tokens: NDArray[np.floating[Any]] | None = None
     token_offsets: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
@@ -116,7 +118,9 @@ def _read(path: Path, *, shape: tuple[int, int]) -> tuple[NDArray[np.float32], i
         arrays = load_arrays(path.read_bytes())
     except (OSError, SafetensorError):
         return None
-    pooled = arrays.get("pooled")
+    pooled, truncated = arrays.get("pooled"), arrays.get("num_truncated")
     if pooled is None or pooled.shape != shape or pooled.dtype != np.float32:
         return None
-    return pooled, int(arrays["num_truncated"][0])
+    if truncated is None or truncated.shape != (1,):
+        return None
+    return pooled, int(truncated[0])

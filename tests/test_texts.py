@@ -1,0 +1,295 @@
+"""Captions embedded once: the cache beside the features, and the tokens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+from tokenizers import Tokenizer as BackendTokenizer
+from tokenizers import models, pre_tokenizers
+from transformers import SiglipConfig, SiglipModel
+from transformers.utils import logging as transformers_logging
+
+from vtr.clip.backbone import Backbone, load_backbone
+from vtr.clip.folder import write_clip_folder
+from vtr.clip.tokens import embed_tokens
+from vtr.demo import demo_model_folder
+from vtr.errors import ModelError
+from vtr.train.texts import FOLDER, TextFeatures, embed_texts
+
+GOLDEN = Path(__file__).parent / "golden"
+TEXTS = (
+    "a red square crosses the picture",
+    "nothing",
+    "a blue circle " * 30,
+    "a red square crosses the picture",
+    "",
+    "naïve café, 雨",
+)
+FP16 = 2.0**-10
+"""Relative spacing of float16 numbers."""
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def demo() -> Backbone:
+    return load_backbone(str(demo_model_folder()), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    """The tiny CLIP that ArrowLuo/CLIP4Clip@508ffa3 was run with, as a folder."""
+    with np.load(GOLDEN / "clip_tiny.npz") as arrays:
+        state = {
+            name.removeprefix("clip/"): torch.from_numpy(array)
+            for name, array in arrays.items()
+            if name.startswith("clip/")
+        }
+    folder = tmp_path_factory.mktemp("reference")
+    words = [f"w{n}" for n in range(298)] + ["<|startoftext|>", "<|endoftext|>"]
+    write_tokeniser(folder, words, unknown="w0")
+    write_clip_folder(folder / "clip", state, tokeniser=folder)
+    return load_backbone(str(folder / "clip"), device="cpu")
+
+
+def write_tokeniser(folder: Path, words: list[str], *, unknown: str) -> None:
+    """Each word has its place as its number."""
+    vocabulary = {word: number for number, word in enumerate(words)}
+    backend = BackendTokenizer(models.WordLevel(vocabulary, unk_token=unknown))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    backend.save(str(folder / "tokenizer.json"))
+
+
+def kept(folder: Path) -> list[Path]:
+    return sorted((folder / FOLDER).glob("*"))
+
+
+def same(one: TextFeatures, other: TextFeatures) -> bool:
+    return bool(
+        one.ids == other.ids
+        and one.num_truncated == other.num_truncated
+        and one.pooled.dtype == other.pooled.dtype == np.float32
+        and np.array_equal(one.pooled, other.pooled)
+    )
+
+
+# ---- the cache
+
+
+def test_a_hit_equals_a_miss_bit_for_bit(demo: Backbone, tmp_path: Path) -> None:
+    plain = embed_texts(demo, TEXTS)
+    assert plain.ids == ("0", "1", "2", "3", "4", "5")
+    assert plain.num_truncated == 1
+    assert np.array_equal(plain.pooled, demo.encode_texts(TEXTS).embeddings)
+    miss = embed_texts(demo, TEXTS, cache=tmp_path)
+    (path,) = kept(tmp_path)
+    written = path.stat().st_mtime_ns
+    hit = embed_texts(demo, TEXTS, cache=tmp_path)
+    assert same(plain, miss)
+    assert same(plain, hit)
+    assert [path.stat().st_mtime_ns] == [p.stat().st_mtime_ns for p in kept(tmp_path)] == [written]
+
+
+def test_a_hit_is_read_and_not_computed(demo: Backbone, tmp_path: Path) -> None:
+    embed_texts(demo, TEXTS, cache=tmp_path)
+    (path,) = kept(tmp_path)
+    arrays = load_file(path)
+    save_file({**arrays, "pooled": arrays["pooled"] + 1}, path)
+    found = embed_texts(demo, TEXTS, cache=tmp_path)
+    assert np.array_equal(found.pooled, embed_texts(demo, TEXTS).pooled + 1)
+
+
+def test_ids_name_rows_and_do_not_decide_on_the_file(demo: Backbone, tmp_path: Path) -> None:
+    ids = [f"caption {n}" for n in range(len(TEXTS))]
+    embed_texts(demo, TEXTS, cache=tmp_path)
+    found = embed_texts(demo, TEXTS, ids=ids, cache=tmp_path)
+    assert found.ids == tuple(ids)
+    assert len(kept(tmp_path)) == 1
+    with pytest.raises(ValueError, match="2 ids for pooled texts of shape"):
+        embed_texts(demo, TEXTS, ids=ids[:2])
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        TEXTS[1:],
+        TEXTS[::-1],
+        (*TEXTS[:-1], TEXTS[-1] + " "),
+        (*TEXTS[:-1], "Nothing"),
+        (TEXTS[0] + TEXTS[1], *TEXTS[2:]),
+        ("a red square", " crosses the picture", *TEXTS[1:]),
+    ],
+)
+def test_another_wording_misses(demo: Backbone, tmp_path: Path, texts: tuple[str, ...]) -> None:
+    embed_texts(demo, TEXTS, cache=tmp_path)
+    found = embed_texts(demo, texts, cache=tmp_path)
+    assert len(kept(tmp_path)) == 2
+    assert np.array_equal(found.pooled, demo.encode_texts(texts).embeddings)
+
+
+def test_where_one_text_ends_and_the_next_begins_counts(demo: Backbone, tmp_path: Path) -> None:
+    for texts in (("ab", "c"), ("a", "bc"), ("abc", "")):
+        embed_texts(demo, texts, cache=tmp_path)
+    assert len(kept(tmp_path)) == 3
+
+
+def test_another_model_misses(demo: Backbone, reference: Backbone, tmp_path: Path) -> None:
+    ours = embed_texts(demo, TEXTS, cache=tmp_path)
+    theirs = embed_texts(reference, TEXTS, cache=tmp_path)
+    assert len(kept(tmp_path)) == 2
+    assert (ours.pooled.shape[1], theirs.pooled.shape[1]) == (96, 128)
+    assert np.array_equal(theirs.pooled, reference.encode_texts(TEXTS).embeddings)
+
+
+def halve(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def garbage(path: Path) -> None:
+    path.write_bytes(b"\xff" * 500)
+
+
+def rewrite(path: Path, **arrays: Any) -> None:
+    save_file(arrays, path)
+
+
+def fewer_rows(path: Path) -> None:
+    rewrite(path, pooled=load_file(path)["pooled"][:-1], num_truncated=np.array([1]))
+
+
+def half_precision(path: Path) -> None:
+    pooled = load_file(path)["pooled"].astype(np.float16)
+    rewrite(path, pooled=pooled, num_truncated=np.array([1]))
+
+
+def no_count(path: Path) -> None:
+    rewrite(path, pooled=load_file(path)["pooled"])
+
+
+def no_rows(path: Path) -> None:
+    rewrite(path, num_truncated=np.array([1]))
+
+
+@pytest.mark.parametrize(
+    "damage", [halve, empty, garbage, fewer_rows, half_precision, no_count, no_rows]
+)
+def test_a_damaged_file_is_made_anew(demo: Backbone, tmp_path: Path, damage: Any) -> None:
+    plain = embed_texts(demo, TEXTS, cache=tmp_path)
+    (path,) = kept(tmp_path)
+    whole = load_file(path)
+    damage(path)
+    assert same(embed_texts(demo, TEXTS, cache=tmp_path), plain)
+    assert kept(tmp_path) == [path]
+    again = load_file(path)
+    assert again.keys() == whole.keys()
+    assert all(np.array_equal(again[name], whole[name]) for name in whole)
+
+
+def test_no_texts_are_no_rows(demo: Backbone, tmp_path: Path) -> None:
+    for _ in range(2):
+        found = embed_texts(demo, (), cache=tmp_path, tokens=True)
+        assert found.pooled.shape == (0, 96)
+        assert found.tokens is not None
+        assert found.token_offsets is not None
+        assert (found.tokens.shape, found.token_offsets.tolist()) == ((0, 96), [0])
+
+
+# ---- tokens
+
+
+def test_the_last_token_is_the_pooled_text(demo: Backbone, tmp_path: Path) -> None:
+    found = embed_texts(demo, TEXTS, cache=tmp_path, tokens=True)
+    assert found.tokens is not None
+    assert found.token_offsets is not None
+    lengths = [len(row) for row in demo.tokeniser.encode(TEXTS).ids]
+    assert np.diff(found.token_offsets).tolist() == lengths
+    assert lengths[4] == 2, "no words: the start token and the end token"
+    assert lengths[2] == demo.tokeniser.max_length, "cut"
+    assert found.tokens.dtype == np.float16
+    last = found.tokens[found.token_offsets[1:] - 1]
+    assert np.allclose(last, found.pooled, rtol=FP16, atol=1e-4)
+    others = found.tokens[found.token_offsets[:-1]]
+    assert not np.allclose(others, found.pooled, rtol=0.1, atol=0.1), "the first one is not"
+    assert len(kept(tmp_path)) == 1, "tokens are never written"
+
+
+def test_neighbours_never_change_a_text_s_tokens(demo: Backbone) -> None:
+    together = embed_tokens(demo, TEXTS)
+    for n, text in enumerate(TEXTS):
+        alone = embed_tokens(demo, [text])
+        rows = together.rows[together.offsets[n] : together.offsets[n + 1]]
+        assert rows.shape == alone.rows.shape
+        assert np.allclose(rows, alone.rows, rtol=2 * FP16, atol=1e-4), text
+
+
+def test_tokens_are_those_of_the_reference(reference: Backbone) -> None:
+    with np.load(GOLDEN / "clip_tiny.npz") as arrays:
+        ids, pooled = arrays["ids"], arrays["text_features"]
+    with np.load(GOLDEN / "clip_tiny_tokens.npz") as arrays:
+        hidden = arrays["text_hidden"]
+    texts = [" ".join(f"w{number}" for number in row[1 : row.argmax()]) for row in ids]
+    found = embed_texts(reference, texts, tokens=True)
+    assert found.tokens is not None
+    assert found.token_offsets is not None
+    assert np.allclose(found.pooled, pooled, atol=1e-5)
+    lengths = np.diff(found.token_offsets)
+    assert lengths.tolist() == (ids.argmax(axis=1) + 1).tolist()
+    assert len(set(lengths.tolist())) > 1, "of several lengths"
+    for n, length in enumerate(lengths):
+        rows = found.tokens[found.token_offsets[n] : found.token_offsets[n + 1]]
+        assert np.allclose(rows, hidden[n, :length], rtol=FP16 / 2, atol=2e-5), "but for rounding"
+        assert np.abs(hidden[n, :length]).max() > 0.1, "numbers far above the tolerance"
+
+
+def test_tokens_of_siglip_are_refused_and_its_pooled_texts_are_not(tmp_path: Path) -> None:
+    folder = tmp_path / "siglip"
+    small = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
+    words = ["<unk>", "</s>", "a", "man", "runs"]
+    config = SiglipConfig(
+        text_config=small | {"vocab_size": len(words), "max_position_embeddings": 9},
+        vision_config=small | {"image_size": 16, "patch_size": 8},
+    )
+    torch.manual_seed(0)
+    transformers_logging.disable_progress_bar()
+    SiglipModel(config).save_pretrained(folder)
+    transformers_logging.enable_progress_bar()
+    write_tokeniser(folder, words, unknown="<unk>")
+    settings = {"tokenizer_class": "SiglipTokenizer"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    processor = {
+        "do_resize": True,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+        "resample": 2,
+        "size": {"height": 16, "width": 16},
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    siglip = load_backbone(str(folder), device="cpu")
+    assert embed_texts(siglip, ["a man runs"]).pooled.shape == (1, 16)
+    with pytest.raises(ModelError, match=r"siglip model: its tokens .* need a CLIP text tower"):
+        embed_texts(siglip, ["a man runs"], tokens=True)
