@@ -343,6 +343,7 @@ def _per_query(evaluation: Evaluation) -> bytes:
     queries, sights, ranks = evaluation.task.queries, evaluation.sights, evaluation.ranks.t2v
     header = ["query_id", "video_id", "words", "category", "group", "better", "tied", "rank"]
     rows = []
+    expected = ranks.expected.tolist()
     for q, video in enumerate(queries.query_video.tolist()):
         video_id, row = queries.video_ids[video], evaluation.task.query_text[q]
         rows.append(
@@ -354,7 +355,7 @@ def _per_query(evaluation: Evaluation) -> bytes:
                 queries.groups.get(video_id, ""),
                 int(ranks.better[q]),
                 int(ranks.tied[q]),
-                float(ranks.expected[q]),
+                expected[q],
                 _SEPARATOR.join(queries.video_ids[v] for v in sights.top[row]),
                 _SEPARATOR.join(f"{score:.6g}" for score in sights.top_scores[row]),
                 f"{sights.own[q]:.6g}",
