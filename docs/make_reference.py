@@ -116,41 +116,46 @@ def datasets_block() -> str:
         splits = ", ".join(
             key if size is None else f"{key} {size:,}" for key, size in info.splits.items()
         )
-        rows = [("splits", splits or "those you give"), ("queries", info.captions)]
-        rows += [(f"`{file}`", what) for file, what in info.files]
-        rows.append(("from", info.source))
-        parts.append(f"### {name}\n\n{summary}\n\n{_table(('', ''), map(_escaped, rows))}")
+        files = "".join(f"    - {_files(names)}: {what}\n" for names, what in info.files)
+        parts.append(
+            f"### {name}\n\n{summary}\n\n- splits: {splits or 'those you give'}\n"
+            f"- queries: {info.captions}\n- files:\n{files}- from: {info.source}\n"
+        )
     return "\n".join(parts)
 
 
+def _files(names: str) -> str:
+    return ", ".join(f"`{name}`" for name in names.split(", "))
+
+
 def protocols_block() -> str:
-    """Returns the table of protocols."""
+    """Returns the table of protocols and their sources."""
     from vtr.evaluate.protocol import load_protocol, protocol_names
 
-    rows = []
-    for name in protocol_names():
-        p = load_protocol(name)
-        rows.append(
-            (
-                f"`{name}`",
-                f"`{p.dataset}`",
-                "your files" if p.num_videos is None else f"{p.num_videos:,}",
-                "your files" if p.num_queries is None else f"{p.num_queries:,}",
-                p.captions,
-                f"`{p.train_split}`",
-                f"`{p.val_split}`" if p.val_split else "held out of the training videos",
-                p.source,
-            )
+    found = [load_protocol(name) for name in protocol_names()]
+    rows = [
+        (
+            f"`{p.name}`",
+            p.dataset,
+            "yours" if p.num_videos is None else f"{p.num_videos:,}",
+            "yours" if p.num_queries is None else f"{p.num_queries:,}",
+            p.captions,
+            str(p.train_split),
+            p.val_split or "held out",
         )
+        for p in found
+    ]
     head = ("protocol", "dataset", "videos", "queries", "captions", "trains on", "best epoch on")
-    return _table((*head, "source"), map(_escaped, rows))
+    sources = "".join(f"- `{p.name}`: {p.source}\n" for p in found)
+    return f"{_table(head, map(_escaped, rows))}\nSources:\n\n{sources}"
 
 
 def heads_block() -> str:
-    """Returns the table of heads."""
+    """Returns the table of heads, their options and sources."""
     from vtr.train.headlist import describe_heads
 
-    head = ("head", "what it does", "parameters", "needs", "a pair costs", "index", "options")
+    found = describe_heads()
+    head = ("head", "what it does", "parameters", "needs", "a pair costs", "index")
     rows = [
         (
             f"`{facts.name}`",
@@ -159,12 +164,20 @@ def heads_block() -> str:
             ", ".join(facts.needs) or "-",
             facts.cost,
             "yes" if facts.indexable else "no",
+        )
+        for facts in found
+    ]
+    more = ("head", "options with their defaults", "presets", "source")
+    details = [
+        (
+            f"`{facts.name}`",
             _options(facts.options),
+            ", ".join(f"`preset={preset}`" for preset in facts.presets) or "-",
             facts.source,
         )
-        for facts in describe_heads()
+        for facts in found
     ]
-    return _table((*head, "source"), map(_escaped, rows))
+    return f"{_table(head, map(_escaped, rows))}\n{_table(more, map(_escaped, details))}"
 
 
 def samplers_block() -> str:

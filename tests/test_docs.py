@@ -351,6 +351,24 @@ def test_notebook_is_clean_and_uses_what_exists() -> None:
     check_names(source)
 
 
+def check_described(result: vtr.Result) -> None:
+    """Compares a written result with what docs/format.md says of it."""
+    text = (ROOT / "docs" / "format.md").read_text(encoding="utf-8")
+    table = text.partition("### result.json, schema 1\n")[2].partition("\n### ")[0]
+    keys = re.findall(r"^\| (.+?) \| ", table, re.MULTILINE)[1:]
+    listed = {name for key in keys for name in re.findall(r"`(\w+)`", key)}
+    assert listed == result.document.keys()
+    for key in ("protocol", "coverage", "setup", "similarity"):
+        (row,) = re.findall(rf"^\| `{key}` \| (.+) \|$", table, re.MULTILINE)
+        assert set(re.findall(r"`(\w+)`", row)) == result.part(key).keys(), key
+    for path in (result.per_query, result.per_video):
+        described = text.partition(f"### {path.name}\n")[2].partition("\n### ")[0]
+        header = path.read_text(encoding="utf-8").partition("\n")[0].split(",")
+        assert [n for n in re.findall(r"`(\w+)`", described) if n in header][
+            : len(header)
+        ] == header
+
+
 RUN_CELLS = """
 import ast, json, sys
 cells, changes = json.load(sys.stdin)
@@ -393,4 +411,5 @@ def test_notebook_runs_from_videos_to_report(tmp_path: Path) -> None:
     assert "Quickstart" in html
     for folder in ("features/zero-shot/demo", "runs/quickstart/eval/demo"):
         result = vtr.load_result(tmp_path / "quickstart-world" / folder)
+        check_described(result)
         assert f"{result.metrics['t2v/R@1']['value']:.1f}" in html
