@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtr.commands.console import human_seconds, note, print_json, progress, share_cores
+from vtr.commands.console import human_seconds, note, print_json, share_cores
 from vtr.commands.training import Request
 
 if TYPE_CHECKING:
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from vtr.commands.teaching import Teaching
     from vtr.commands.training import Material
     from vtr.train.distributed import World
-    from vtr.train.loop import Hooks, Tick
-    from vtr.train.model import ModelSpec
+    from vtr.train.model import ModelSpec, RetrievalModel
     from vtr.train.presets import TrainSettings
     from vtr.train.teacher import Teacher
     from vtr.train.texts import TextFeatures
@@ -205,15 +204,15 @@ def train_workspace(
         The result for JSON; None in all but the first of several processes.
     """
     from vtr.clip.backbone import load_backbone
-    from vtr.commands import training
+    from vtr.commands import run_folders, training
     from vtr.errors import ConfigError
 
     if not 1 <= seeds <= 1000:
         raise ConfigError(f"--seeds is {seeds}; allowed: 1 to 1000")
     interrupted = None
     if place.resume and seeds == 1:
-        interrupted = training.find_interrupted(workspace.runs, place.name)
-        request = training.resumed_request(interrupted, request)
+        interrupted = run_folders.find_interrupted(workspace.runs, place.name)
+        request = run_folders.resumed_request(interrupted, request)
     material = training.gather(workspace, request)
     chosen = training.torch_device(device)
     backbone = load_backbone(workspace.model, device=chosen)
@@ -312,7 +311,7 @@ class Job:
 
     def new_folder(self, place: Place, *, seed: int | None = None) -> Path:
         """Returns where a new run goes."""
-        from vtr.commands.training import default_name, run_folder
+        from vtr.commands.run_folders import default_name, run_folder
 
         name = place.name or default_name(self.spec, self.request.preset)
         if seed is not None:
@@ -328,34 +327,22 @@ class Job:
         self, folder: Path, place: Place, world: World, *, resume: bool = False
     ) -> dict[str, Any]:
         """Trains one model into one folder; returns what result.json holds."""
-        from vtr.commands.training import check_resumable, run_config
+        from vtr.commands.watching import watching
         from vtr.train.curve import draw_curve
         from vtr.train.data import PairedData
         from vtr.train.loop import Trainer
-        from vtr.train.model import build_model, count_parameters
-        from vtr.train.run import RESULT, start_run, write_json
+        from vtr.train.model import build_model
+        from vtr.train.run import RESULT, write_json
 
         assert self.texts is not None
         material = self.material
         model = build_model(self.spec, backbone=self.backbone, seed=self.settings.seed)
-        config = run_config(material, self.request, self.settings, self.spec, self.backbone)
-        total, trained = count_parameters(model)
-        config |= {"head_origin": model.head.origin, "parameters": total, "trained": trained}
-        known: Collection[str] | None = material.train.video_ids
-        if self.teaching is not None:
-            self.teaching.refuse_itself(folder)
-            config["teacher"] = self.teaching.config
-            known = self.teaching.seen(material.train.video_ids)
-        if resume:
-            check_resumable(folder, config)
-        elif world.is_first:
-            start_run(folder, config=config, train_ids=known)
-            (folder / RESULT).unlink(missing_ok=True)
-        world.wait()
+        facts = self._begin(folder, model, world, resume=resume)
         pad = material.store.pad_embedding if self.spec.choice.info.needs_pad else None
         data = PairedData(self.texts, material.frames, material.train.query_video, pad)
-        note(f"training {self.spec.head} ({trained:,} of {total:,} parameters) into {folder}")
-        with _watching(folder, place, world) as hooks:
+        note(f"training {self.spec.head} ({_share_trained(facts)} parameters) into {folder}")
+        silent, events = place.quiet or not world.is_first, place.tensorboard and world.is_first
+        with watching(folder, silent=silent, tensorboard=events) as hooks:
             result = Trainer(
                 model,
                 data,
@@ -375,8 +362,7 @@ class Job:
             "text": self.spec.text.mode,
             "seed": self.settings.seed,
             "teacher": None if self.teaching is None else self.teaching.config["folder"],
-            "parameters": total,
-            "trained": trained,
+            **facts,
             "train_videos": len(material.train.video_ids),
             "train_captions": len(material.train.texts),
             "skipped": dict(material.skipped.videos),
@@ -386,51 +372,36 @@ class Job:
             write_json(folder / RESULT, document)
         return document
 
+    def _begin(
+        self, folder: Path, model: RetrievalModel, world: World, *, resume: bool
+    ) -> dict[str, int]:
+        """Writes config.json, or compares it when resuming; returns how many parameters."""
+        from vtr.commands.run_folders import check_resumable
+        from vtr.commands.training import run_config
+        from vtr.train.model import count_parameters
+        from vtr.train.run import RESULT, start_run
 
-def _watching(folder: Path, place: Place, world: World) -> Any:
-    """Returns a context that yields the loop's hooks: progress, notes, TensorBoard."""
-    import contextlib
-
-    from vtr.train.loop import Hooks
-    from vtr.train.tracking import open_tracker
-
-    @contextlib.contextmanager
-    def watching() -> Any:
-        silent = place.quiet or not world.is_first
-        tracker = open_tracker(folder) if place.tensorboard and world.is_first else None
-        with progress("training", quiet=silent) as update:
-
-            def tick(now: Tick) -> None:
-                done = (now.epoch - 1) * now.steps + now.step
-                speed = f"{now.pairs_per_second:,.0f} pairs/s"
-                remark = f"epoch {now.epoch}/{now.epochs}, loss {now.loss:.3f}, {speed}"
-                update(done, now.epochs * now.steps, remark)
-
-            def row(line: Mapping[str, Any]) -> None:
-                if tracker is not None:
-                    tracker(line)
-                if not silent:
-                    note(_epoch_line(line))
-
-            hooks: Hooks = Hooks(tick, row)
-            try:
-                yield hooks
-            finally:
-                if tracker is not None:
-                    tracker.close()
-
-    return watching()
+        material = self.material
+        config = run_config(material, self.request, self.settings, self.spec, self.backbone)
+        total, trained = count_parameters(model)
+        facts = {"parameters": total, "trained": trained}
+        config |= {"head_origin": model.head.origin, **facts}
+        known: Collection[str] | None = material.train.video_ids
+        if self.teaching is not None:
+            self.teaching.refuse_itself(folder)
+            config["teacher"] = self.teaching.config
+            known = self.teaching.seen(material.train.video_ids)
+        if resume:
+            check_resumable(folder, config)
+        elif world.is_first:
+            start_run(folder, config=config, train_ids=known)
+            (folder / RESULT).unlink(missing_ok=True)
+        world.wait()
+        return facts
 
 
-def _epoch_line(line: Mapping[str, Any]) -> str:
-    parts = ["before training" if line["epoch"] == 0 else f"epoch {line['epoch']}"]
-    if "loss" in line:
-        parts.append(f"loss {line['loss']:.4f}")
-    if "t2v/R@1" in line:
-        parts.append(f"validation t2v R@1 {line['t2v/R@1']:.1f}")
-    if "v2t/R@1" in line:
-        parts.append(f"v2t R@1 {line['v2t/R@1']:.1f}")
-    return ", ".join([*parts, human_seconds(line["seconds"])])
+def _share_trained(facts: Mapping[str, int]) -> str:
+    return f"{facts['trained']:,} of {facts['parameters']:,}"
 
 
 def _train_seeds(job: Job, place: Place, world: World, *, seeds: int) -> dict[str, Any]:

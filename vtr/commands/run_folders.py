@@ -1,0 +1,132 @@
+"""Folders of runs: where a new one goes, which one is resumed and whether it can be."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vtr.commands.training import Request
+    from vtr.train.model import ModelSpec
+
+
+def run_folder(runs: Path, name: str, *, chosen: bool, overwrite: bool) -> Path:
+    """Returns the folder of a new run.
+
+    Args:
+        runs: Folder of all runs.
+        name: Its name.
+        chosen: By the user; else a number is added where it is taken.
+        overwrite: Use it although it is taken.
+
+    Raises:
+        ConfigError: The chosen name is taken.
+    """
+    from vtr.errors import ConfigError
+    from vtr.train.run import CONFIG
+
+    folder = runs / name
+    if overwrite or not (folder / CONFIG).exists():
+        return folder
+    if chosen:
+        raise ConfigError(
+            f"the run {folder} exists: continue it with --resume, replace it with --overwrite, or "
+            "choose another --name"
+        )
+    number = 2
+    while (runs / f"{name}-{number}" / CONFIG).exists():
+        number += 1
+    return runs / f"{name}-{number}"
+
+
+def default_name(spec: ModelSpec, preset: str | None) -> str:
+    """Returns a name for the folder: head, text mode where not frozen, preset where named."""
+    parts = [spec.head] + [
+        part for part in (spec.text.mode, preset) if part not in (None, "frozen")
+    ]
+    return re.sub(r"[^\w.=+-]+", "-", "-".join(str(part) for part in parts)).strip("-")
+
+
+def find_interrupted(runs: Path, name: str | None) -> Path:
+    """Returns the run to resume: the named one, else the latest that has not finished.
+
+    Raises:
+        ConfigError: None is there.
+    """
+    from vtr.errors import ConfigError
+    from vtr.train.run import CONFIG, RESULT
+
+    if name is not None:
+        if not (runs / name / CONFIG).exists():
+            there = sorted(path.parent.name for path in runs.glob(f"*/{CONFIG}"))
+            raise ConfigError(
+                f"no run {name!r} in {runs} to resume. Runs there: {', '.join(there) or 'none'}"
+            )
+        return runs / name
+    open_runs = [path for path in runs.glob(f"*/{CONFIG}") if not (path.parent / RESULT).exists()]
+    if not open_runs:
+        raise ConfigError(f"nothing to resume: every run in {runs} has finished, or there is none")
+    return max(open_runs, key=lambda path: path.stat().st_mtime).parent
+
+
+def resumed_request(folder: Path, request: Request) -> Request:
+    """Returns the flags a run was started with.
+
+    Raises:
+        ConfigError: A flag given now says something else.
+    """
+    from vtr.errors import ConfigError
+    from vtr.train.run import read_config
+
+    stored = dict(read_config(folder).get("request") or {})
+    changed = [
+        f"--{key.replace('_', '-')} {value} (was {stored.get(key, 'not given')})"
+        for key, value in request.as_dict().items()
+        if stored.get(key) != value
+    ]
+    if changed:
+        raise ConfigError(
+            f"{folder} was started with other settings: {', '.join(changed)}. A resumed run keeps "
+            "its own: leave the flags out, or start a new run with --name"
+        )
+    return replace(request, **stored)
+
+
+def check_resumable(folder: Path, config: Mapping[str, Any]) -> None:
+    """Refuses to go on with other data than a run began with.
+
+    Raises:
+        ConfigError: The features, the training data or the model changed since.
+    """
+    from vtr.errors import ConfigError
+    from vtr.train.run import read_config
+
+    before = json.loads(json.dumps(read_config(folder)))
+    now = json.loads(json.dumps(dict(config)))
+    decisive = (
+        ("model",),
+        ("settings",),
+        ("text_model", "weights_sha256"),
+        ("features", "fingerprint"),
+        ("features", "sampler"),
+        ("data", "train_digest"),
+        ("teacher",),
+    )
+    for path in decisive:
+        ours, theirs = before, now
+        for key in path:
+            ours, theirs = ours.get(key), theirs.get(key)
+        if ours != theirs:
+            raise ConfigError(
+                f"{folder} cannot go on: {'.'.join(path)} is not what it was "
+                f"({_short(ours)}, now {_short(theirs)}). Start a new run"
+            )
+
+
+def _short(value: object, limit: int = 80) -> str:
+    text = str(value)
+    return text if len(text) <= limit else f"{text[:limit]}..."
