@@ -409,6 +409,14 @@ def test_notebook_runs_from_videos_to_report(tmp_path: Path) -> None:
     assert str(page.relative_to(tmp_path)) in ran.stdout
     html = page.read_text(encoding="utf-8")
     assert "Quickstart" in html
+    first, second = (
+        vtr.load_result(tmp_path / "quickstart-world" / place)
+        for place in ("features/zero-shot/demo", "runs/quickstart/eval/demo")
+    )
+    (found,) = vtr.compare_results(str(first.folder), second)
+    for metric in found.metrics:
+        a, b = (r.metrics[metric.metric]["value"] for r in (first, second))
+        assert metric.difference == pytest.approx(b - a)
     for folder in ("features/zero-shot/demo", "runs/quickstart/eval/demo"):
         result = vtr.load_result(tmp_path / "quickstart-world" / folder)
         check_described(result)

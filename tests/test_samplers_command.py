@@ -50,7 +50,11 @@ def test_study_of_the_demo_world(world: Workspace, tmp_path: Path) -> None:
     assert all(row["cost"]["videos"] == 1 for row in rows.values())
     lines = done.output.splitlines()
     assert all(len(line) <= 80 for line in lines if line.startswith(("sampler", *rows)))
-    assert any("brief" in line and "decode" in line and "embed" in line for line in lines)
+    headings = [line.split()[1:] for line in lines if line.startswith("sampler ")]
+    assert headings == [
+        ["brief", "meanP", "maxP", "attentionP", "cover", "repeat"],
+        ["gap", "uneven", "choose", "decode", "embed"],
+    ]
     assert Image.open(io.BytesIO(plot.read_bytes())).width > 3000
 
 
