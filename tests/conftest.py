@@ -26,7 +26,7 @@ def real_data() -> Path:
     folder = os.environ.get("VTR_REAL_DATA")
     if not folder:
         pytest.skip("VTR_REAL_DATA is not set")
-    return Path(folder)
+    return Path(folder).resolve()  # tests link to its files from elsewhere
 
 
 @pytest.fixture

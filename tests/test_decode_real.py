@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +21,6 @@ from vtr.extract.samplers.base import SamplerChoice, parse_samplers
 from vtr.extract.timeline import candidate_indices
 
 pytestmark = pytest.mark.real
-
-
-@pytest.fixture(scope="session")
-def real_data():
-    if not os.environ.get("VTR_REAL_DATA"):
-        pytest.skip("VTR_REAL_DATA names no folder of real videos")
-    return Path(os.environ["VTR_REAL_DATA"])
 
 
 def facts(real_data, *, broken):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -21,16 +20,8 @@ from vtr.train.texts import TextFeatures
 pytestmark = pytest.mark.real
 
 
-@pytest.fixture
-def real() -> Path:
-    folder = os.environ.get("VTR_REAL_DATA")
-    if not folder:
-        pytest.skip("VTR_REAL_DATA names no folder")
-    return Path(folder)
-
-
-def test_the_barbell_video_ranks_a_barbell_first_of_1203_texts(real: Path) -> None:
-    clip = real / "clip_golden"
+def test_the_barbell_video_ranks_a_barbell_first_of_1203_texts(real_data: Path) -> None:
+    clip = real_data / "clip_golden"
     video = np.load(clip / "viashin_v_GGSY1Qvo990_vitb32.npz")
     words = np.load(clip / "detic_vitb32_text.npz")
     names = [str(name) for name in words["lvis_names"]]
@@ -65,12 +56,14 @@ def test_the_barbell_video_ranks_a_barbell_first_of_1203_texts(real: Path) -> No
         ("didemo", 8362),
     ],
 )
-def test_the_published_lists_come_out_as_declared(real: Path, name: str, num_train: int) -> None:
+def test_the_published_lists_come_out_as_declared(
+    real_data: Path, name: str, num_train: int
+) -> None:
     protocol = load_protocol(name)
     dataset = load_dataset(
         protocol.dataset,
-        annotations=real / "annotations" / protocol.dataset,
-        videos=real / "videos",
+        annotations=real_data / "annotations" / protocol.dataset,
+        videos=real_data / "videos",
     )
     test = queries(protocol, dataset)
     assert test.problems == ()
@@ -82,10 +75,10 @@ def test_the_published_lists_come_out_as_declared(real: Path, name: str, num_tra
     assert not set(test.video_ids) & (train | val)
 
 
-def test_identical_queries_cap_1ka_at_99_5(real: Path) -> None:
+def test_identical_queries_cap_1ka_at_99_5(real_data: Path) -> None:
     """Four sentences are asked of two or three videos each: at most one of them can be right."""
     dataset = load_dataset(
-        "msrvtt", annotations=real / "annotations" / "msrvtt", videos=real / "videos"
+        "msrvtt", annotations=real_data / "annotations" / "msrvtt", videos=real_data / "videos"
     )
     asked = queries(load_protocol("msrvtt-1kA"), dataset)
     task = plan(asked, Coverage("miss", np.ones(1000, np.bool_), ()))
