@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST_ARGS ?=
 
-.PHONY: setup demo test check check-real bench clean
+.PHONY: setup demo test check check-real docs bench clean
 
 setup: $(STAMP)
 
@@ -31,6 +31,12 @@ check: $(STAMP)
 # Local checks on real files: VTR_REAL_DATA names the folder that holds videos/ and clip_golden/.
 check-real: $(STAMP)
 	VTR_REAL_DATA=$${VTR_REAL_DATA:-../shared} $(BIN)/python -m pytest -q -m real $(PYTEST_ARGS)
+
+# The site lands in dist/site; its pages need no server and no network.
+docs: $(STAMP)
+	$(BIN)/python docs/make_reference.py
+	$(BIN)/mkdocs build --strict --quiet
+	@echo dist/site/index.html
 
 bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'

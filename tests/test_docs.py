@@ -188,8 +188,6 @@ def test_site_lists_every_page() -> None:
 
 
 def test_site_builds_without_a_warning(tmp_path: Path) -> None:
-    if importlib.util.find_spec("mkdocs") is None:
-        pytest.skip("mkdocs is not installed: it comes with the extra vtr[docs]")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir"]
     subprocess.run([*command, str(tmp_path)], cwd=ROOT, check=True)
     page = (tmp_path / "protocols.html").read_text(encoding="utf-8")
@@ -388,7 +386,6 @@ for number, cell in enumerate(cells):
 """
 
 
-@pytest.mark.slow
 def test_notebook_runs_from_videos_to_report(tmp_path: Path) -> None:
     """All cells in order in a fresh process; only the world is smaller and the training shorter."""
     changes = {"CLIPS": {"train": 4, "val": 2, "test": 10}, "EPOCHS": 1}

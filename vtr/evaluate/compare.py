@@ -22,6 +22,7 @@ from vtr.evaluate.ranks import Ranks
 from vtr.evaluate.reporting.results import (
     RankTable,
     Result,
+    comparability,
     has_ranks,
     read_ranks,
     read_rows,
@@ -213,8 +214,10 @@ def check_comparable(results: Sequence[Result]) -> None:
             the settings that differ too.
     """
     first = results[0]
+    wanted = comparability(first)
     for other in results[1:]:
-        for key, ours, theirs in zip(_KEYS, _identity(first), _identity(other), strict=True):
+        for key, theirs in comparability(other).items():
+            ours = wanted[key]
             if ours == theirs:
                 continue
             settings = setting_differences(first, other)
@@ -225,37 +228,16 @@ def check_comparable(results: Sequence[Result]) -> None:
             )
 
 
-_KEYS = (
-    "protocol.name",
-    "protocol.part",
-    "protocol.digest",
-    "protocol.num_videos",
-    "protocol.num_queries",
-    "coverage.policy",
-    "coverage.present",
-    "coverage.absent",
-)
 _REMEDIES = {
     "protocol": "Evaluate both with the same protocol and annotation files",
     "coverage": "Evaluate both on the same videos",
 }
 
 
-def _identity(result: Result) -> tuple[Any, ...]:
-    found: list[Any] = []
-    for key in _KEYS:
-        part, _, name = key.partition(".")
-        value = result.part(part).get(name)
-        if name == "absent":
-            value = sorted(str(row.get("id")) for row in value or [])
-        found.append(value)
-    return tuple(found)
-
-
 def _brief(value: object) -> str:
-    if isinstance(value, list):
+    if isinstance(value, tuple):
         more = f" and {len(value) - 3} more" if len(value) > 3 else ""
-        return f"{value[:3]!r}{more}"
+        return f"{list(value[:3])!r}{more}"
     text = repr(value)
     return text if len(text) <= 24 else f"{text[:13]}…'"
 

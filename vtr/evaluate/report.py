@@ -15,7 +15,7 @@ from vtr.evaluate.reporting.charts import Chart, figure
 from vtr.evaluate.reporting.examples import Example, example_section, read_examples
 from vtr.evaluate.reporting.figures import Bin
 from vtr.evaluate.reporting.page import charts, notes, page, section, table
-from vtr.evaluate.reporting.results import Result
+from vtr.evaluate.reporting.results import Result, comparability
 from vtr.evaluate.reporting.text import escaped, isolated
 from vtr.files import publish
 
@@ -124,16 +124,8 @@ def group_results(results: Sequence[Result]) -> list[Group]:
         if titles[title] > 1:
             setup = {**result.part("setup"), "title": f"{title} ({seen[title]})"}
             result = replace(result, document={**result.document, "setup": setup})
-        members.setdefault(comparability(result), []).append(result)
+        members.setdefault(tuple(comparability(result).values()), []).append(result)
     return [Group(tuple(group)) for group in members.values()]
-
-
-def comparability(result: Result) -> tuple[Any, ...]:
-    """Returns what two results must share for their figures to be set side by side."""
-    protocol, coverage = result.part("protocol"), result.part("coverage")
-    absent = tuple(sorted(str(row.get("id")) for row in coverage.get("absent") or []))
-    keys = ("name", "part", "digest", "num_videos", "num_queries")
-    return (*(protocol.get(key) for key in keys), coverage.get("policy"), absent)
 
 
 def _fill(group: Group, options: ReportOptions) -> Group:

@@ -109,6 +109,19 @@ def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", value
 
 
+def comparability(result: Result) -> dict[str, Any]:
+    """Returns, by name, what two results must share to be compared; all values are hashable."""
+    protocol, coverage = result.part("protocol"), result.part("coverage")
+    keys = ("name", "part", "digest", "num_videos", "num_queries")
+    absent = sorted(str(row.get("id")) for row in coverage.get("absent") or [])
+    return {
+        **{f"protocol.{key}": protocol.get(key) for key in keys},
+        "coverage.policy": coverage.get("policy"),
+        "coverage.present": coverage.get("present"),
+        "coverage.absent": tuple(absent),
+    }
+
+
 def load_result(path: Path | str) -> Result:
     """Reads one result.
 
