@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 # As `vtr extract` does, before torch is imported; the reference runs under the same policy.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 import clips
 import torch
@@ -50,7 +50,7 @@ def describe_machine(bench: Bench) -> None:
         processor=processor(),
         cores=usable_cores(),
         torch_threads=torch.get_num_threads(),
-        omp_wait_policy=os.environ["OMP_WAIT_POLICY"],
+        gomp_spincount=os.environ["GOMP_SPINCOUNT"],
         load_before=os.getloadavg()[0],
         rounds=bench.rounds,
         versions={name: installed(name) for name in names},

@@ -23,6 +23,7 @@ import common
 import numpy as np
 import torch
 
+from vtr.commands.console import reuse_memory
 from vtr.features.store import PackedFrames
 from vtr.train.batches import BatchOptions, BatchPlan, Step
 from vtr.train.data import PairedData, Resident
@@ -224,6 +225,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--skip-epoch", action="store_true")
     arguments = parser.parse_args()
+    reuse_memory()  # as vtr train does
     data = made_up(arguments.videos)
     for head in arguments.heads.split(","):
         measure(head, data, arguments)

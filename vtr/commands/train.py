@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtr.commands.console import human_seconds, note, print_json, share_cores
+from vtr.commands.console import human_seconds, note, print_json, reuse_memory, share_cores
 from vtr.commands.training import Request
 
 if TYPE_CHECKING:
@@ -209,6 +209,7 @@ def train_workspace(
 
     if not 1 <= seeds <= 1000:
         raise ConfigError(f"--seeds is {seeds}; allowed: 1 to 1000")
+    reuse_memory()
     interrupted = None
     if place.resume and seeds == 1:
         interrupted = run_folders.find_interrupted(workspace.runs, place.name)

@@ -86,7 +86,8 @@ class Packed:
         steps = self._steps[:longest]
         mask = steps < self._length[place][:, None]
         if self._equal:
-            return self.rows.view(-1, longest, self.rows.shape[1])[place].float(), mask
+            items = self.rows.view(-1, longest, self.rows.shape[1])
+            return items.index_select(0, place).float(), mask
         rows = self._first[place][:, None] + steps
         flat = rows.clamp_(max=len(self.rows) - 1).flatten()
         shape = (len(index), longest, self.rows.shape[1])
@@ -118,7 +119,8 @@ class ResidentTexts:
 
     def batch(self, index: Index, width: int | None = None) -> TextBatch:
         """Returns the chosen captions, in the order of `index` (B,), padded to `width` tokens."""
-        pooled = self._pooled[torch.from_numpy(index).to(self._pooled.device)]
+        place = torch.from_numpy(index).to(self._pooled.device)
+        pooled = self._pooled.index_select(0, place)  # six times as fast as [place] on a CPU
         if self._tokens is None:
             return TextBatch(pooled)
         return TextBatch(pooled, *self._tokens.gather(index, width))

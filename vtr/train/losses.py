@@ -85,8 +85,11 @@ def contrastive_loss(logits: Tensor, right: Tensor, *, hard_negatives: int = 0) 
         hard_negatives: 0 counts all wrong answers.
     """
     scores = logits.float()
-    t2v = _one_way(scores, right, hard_negatives)
-    v2t = _one_way(scores.T, right.T, hard_negatives)
+    texts, videos = right.nonzero(as_tuple=True)
+    own = scores[texts, videos]
+    wrong = scores.masked_fill(right, _ABSENT)
+    t2v = _one_way(own, texts, wrong, hard_negatives)
+    v2t = _one_way(own, videos, wrong.T, hard_negatives)
     return Loss((t2v + v2t) / 2, t2v, v2t)
 
 
@@ -103,11 +106,18 @@ def weighted_loss(
     return Loss((t2v + v2t) / 2, t2v, v2t)
 
 
-def _one_way(scores: Tensor, right: Tensor, hard_negatives: int) -> Tensor:
-    wrong = scores.masked_fill(right, _ABSENT)
+def _one_way(own: Tensor, rows: Tensor, wrong: Tensor, hard_negatives: int) -> Tensor:
+    """Returns the mean over rows of the mean over each row's right answers.
+
+    Args:
+        own: (P,) scores of the right answers.
+        rows: (P,) whose they are.
+        wrong: (N, V) scores with the right answers taken out.
+        hard_negatives: As for `contrastive_loss`.
+    """
     if 0 < hard_negatives < wrong.shape[1]:
         wrong = wrong.topk(hard_negatives, dim=1, sorted=False).values
-    confusion = wrong.logsumexp(dim=1, keepdim=True)
-    # log(1 + e^(c - s)) for every pair, then the mean over each row's right ones.
-    each = functional.softplus(confusion - scores) * right
-    return (each.sum(dim=1) / right.sum(dim=1)).mean()
+    # log(1 + e^(c - s)) for every right answer s, c being all that speaks against it.
+    each = functional.softplus(wrong.logsumexp(dim=1)[rows] - own)
+    counts = torch.zeros(len(wrong), device=own.device).index_add(0, rows, torch.ones_like(own))
+    return (each / counts[rows]).sum() / len(wrong)
