@@ -106,7 +106,7 @@ def test_demo_runs_offline_and_again(tmp_path: Path) -> None:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         facts.append(json.loads(done.stdout))
     first, second = facts
-    assert first["world"]["num_rendered"] == first["extract"]["ok"] == 640
+    assert first["world"]["num_rendered"] == first["extract"]["ok"] == 680
     assert second["world"]["num_rendered"] == second["extract"]["done_now"] == 0
     uniform = next(s for s in first["sees_brief_events"] if s["sampler"] == "uniform")
     assert uniform["seen"] / uniform["events"] == first["uniform_sees_by_construction"]

@@ -69,7 +69,7 @@ def test_full_world_has_the_stated_size() -> None:
         (p, g): CLIPS_PER_GROUP[p] * (ORDER_FACTOR.get(p, 1) if g == "order" else 1)
         for p, g in product(PARTS, GROUPS)
     }
-    assert len({clip.id for clip in WORLD}) == len(WORLD) == 640
+    assert len({clip.id for clip in WORLD}) == len(WORLD) == 680
 
 
 def test_no_triple_of_one_split_occurs_in_another() -> None:

@@ -57,7 +57,7 @@ def demo_workspace(
     Args:
         folder: Where it goes.
         clips_per_group: Split ("train", "val", "test") to the clips of each of its groups, even
-            numbers: a smaller world than the full one of 640 clips.
+            numbers: a smaller world than the full one of 680 clips.
         workers: Processes that render. More than 1 import the caller's script again: it then needs
             `if __name__ == "__main__":`.
 

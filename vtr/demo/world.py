@@ -42,7 +42,7 @@ from vtr.errors import ConfigError
 from vtr.files import publish
 
 WORLD_SEED = 2026
-WORLD_VERSION = 2
+WORLD_VERSION = 3
 """Counted up whenever the same seed gives other pictures or captions."""
 
 _DIGEST_FILE = "world.json"
@@ -96,7 +96,7 @@ def render_world(
         seed: Of all that is random.
         workers: Processes that draw and encode; None is one per core, 1 uses this process.
         clips_per_group: Split to the clips of each group, even numbers; the default is the full
-            world of 640 clips.
+            world of 680 clips.
         progress: Called with (clips done, clips to do) now and then.
 
     Raises:
