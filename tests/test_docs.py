@@ -399,7 +399,7 @@ def test_notebook_runs_from_videos_to_report(tmp_path: Path) -> None:
         check=False,
     )
     assert ran.returncode == 0, ran.stderr[-3000:]
-    assert "56 videos = 56 ok + 0 partial + 0 failed" in ran.stdout
+    assert "60 videos = 60 ok + 0 partial + 0 failed" in ran.stdout
     assert ran.stdout.count("N = 150") == 4  # two results of 30 test clips with five captions each
     assert "'accuracy': 50.0" in ran.stdout  # a mean of frames cannot tell twins apart
     page = tmp_path / "quickstart-world" / "report" / "report.html"
