@@ -165,6 +165,34 @@ def test_several_seeds_give_mean_and_spread(workspace: Path) -> None:
     }
 
 
+def test_resumed_seeds_are_of_one_kind(workspace: Path) -> None:
+    """Seeds of two heads, or of two numbers of epochs, must never be averaged."""
+    flags = ("--seeds", "2", "--name", "x", "-q")
+    begun = trained("--head", "meanP", "--seed", "3", *flags)
+    (workspace / "runs" / "x-seed4" / "result.json").unlink()
+    again = json.loads(invoke("train", "--resume", "--json", *flags).stdout)
+    assert again == begun
+    heads = [json.loads((Path(run) / "result.json").read_text())["head"] for run in again["runs"]]
+    assert heads == ["meanP", "meanP"]
+    for changed, message in ((("--head", "seqLSTM"), "was meanP"), (("--epochs", "7"), "was 2")):
+        with pytest.raises(ConfigError, match=message):
+            invoke("train", "--resume", *changed, *flags)
+    config = workspace / "runs" / "x-seed4" / "config.json"
+    config.write_text(config.read_text().replace('"head": "meanP"', '"head": "maxP"'))
+    with pytest.raises(ConfigError, match="x-seed4 cannot go on: model is not what it was"):
+        invoke("train", "--resume", *flags)
+
+
+def test_one_of_several_seeds_resumes_alone(workspace: Path) -> None:
+    begun = trained("--head", "seqLSTM", "--seeds", "2")
+    folder = Path(begun["runs"][1])
+    before = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").unlink()
+    after = json.loads(invoke("train", "--resume", "--json").stdout)
+    assert (after["seed"], after["run"]) == (1, str(folder))
+    assert after["metrics"] == before["metrics"]
+
+
 def test_an_interrupted_run_goes_on_with_its_own_settings(workspace: Path) -> None:
     document = trained("--head", "seqLSTM", "--lr", "0.01")
     folder = Path(document["run"])

@@ -73,6 +73,19 @@ def find_interrupted(runs: Path, name: str | None) -> Path:
     return max(open_runs, key=lambda path: path.stat().st_mtime).parent
 
 
+def seed_folders(runs: Path, name: str) -> list[Path]:
+    """Returns the runs that `--seeds` made under a name, by their seeds."""
+    from vtr.train.run import CONFIG
+
+    pattern = re.compile(re.escape(name) + r"-seed(\d+)")
+    found = {
+        int(match[1]): path.parent
+        for path in runs.glob(f"*/{CONFIG}")
+        if (match := pattern.fullmatch(path.parent.name))
+    }
+    return [found[seed] for seed in sorted(found)]
+
+
 def resumed_request(folder: Path, request: Request) -> Request:
     """Returns the flags a run was started with.
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtr.commands.console import human_seconds, note, print_json, reuse_memory, share_cores
+from vtr.commands.console import note, print_json, reuse_memory, share_cores
 from vtr.commands.training import Request
+from vtr.commands.watching import print_plan, print_result, watching
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -184,9 +185,9 @@ def train(
     if as_json:
         print_json(document)
     elif dry_run:
-        _print_plan(document)
+        print_plan(document)
     else:
-        _print_result(document)
+        print_result(document)
 
 
 def train_workspace(
@@ -214,6 +215,9 @@ def train_workspace(
     if place.resume and seeds == 1:
         interrupted = run_folders.find_interrupted(workspace.runs, place.name)
         request = run_folders.resumed_request(interrupted, request)
+    elif place.resume and place.name:
+        begun = run_folders.seed_folders(workspace.runs, place.name)
+        request = run_folders.resumed_request(begun[0], request) if begun else request
     material = training.gather(workspace, request)
     chosen = training.torch_device(device)
     backbone = load_backbone(workspace.model, device=chosen)
@@ -324,11 +328,18 @@ class Job:
             overwrite=place.overwrite or (seed is not None and place.resume),
         )
 
+    @property
+    def config(self) -> dict[str, Any]:
+        """What `config.json` says, as far as it is known before the model is built."""
+        from vtr.commands.training import run_config
+
+        config = run_config(self.material, self.request, self.settings, self.spec, self.backbone)
+        return config if self.teaching is None else {**config, "teacher": self.teaching.config}
+
     def train(
         self, folder: Path, place: Place, world: World, *, resume: bool = False
     ) -> dict[str, Any]:
         """Trains one model into one folder; returns what result.json holds."""
-        from vtr.commands.watching import watching
         from vtr.train.curve import draw_curve
         from vtr.train.data import PairedData
         from vtr.train.loop import Trainer
@@ -378,19 +389,16 @@ class Job:
     ) -> dict[str, int]:
         """Writes config.json, or compares it when resuming; returns how many parameters."""
         from vtr.commands.run_folders import check_resumable
-        from vtr.commands.training import run_config
         from vtr.train.model import count_parameters
         from vtr.train.run import RESULT, start_run
 
         material = self.material
-        config = run_config(material, self.request, self.settings, self.spec, self.backbone)
         total, trained = count_parameters(model)
         facts = {"parameters": total, "trained": trained}
-        config |= {"head_origin": model.head.origin, **facts}
+        config = {**self.config, "head_origin": model.head.origin, **facts}
         known: Collection[str] | None = material.train.video_ids
         if self.teaching is not None:
             self.teaching.refuse_itself(folder)
-            config["teacher"] = self.teaching.config
             known = self.teaching.seen(material.train.video_ids)
         if resume:
             check_resumable(folder, config)
@@ -409,16 +417,23 @@ def _train_seeds(job: Job, place: Place, world: World, *, seeds: int) -> dict[st
     """Trains several times; a finished one is not repeated when resuming."""
     import json
 
+    from vtr.commands.run_folders import check_resumable
     from vtr.train.run import CONFIG, LAST, RESULT, write_json
 
-    first, documents = job.settings.seed, []
+    first, planned, documents = job.settings.seed, [], []
     for seed in range(first, first + seeds):
-        one = replace(job, settings=replace(job.settings, seed=seed))
+        request, settings = replace(job.request, seed=seed), replace(job.settings, seed=seed)
+        one = replace(job, request=request, settings=settings)
         folder = one.new_folder(place, seed=seed)
-        if place.resume and (folder / RESULT).exists():
+        begun = place.resume and (folder / CONFIG).exists()
+        if begun:  # before any is trained: all of them must be of one kind to be averaged
+            check_resumable(folder, one.config)
+        planned.append((one, folder, begun))
+    for one, folder, begun in planned:
+        if begun and (folder / RESULT).exists():
             documents.append(json.loads((folder / RESULT).read_text(encoding="utf-8")))
             continue
-        going = place.resume and (folder / CONFIG).exists() and (folder / LAST).exists()
+        going = begun and (folder / LAST).exists()
         documents.append(one.train(folder, place, world, resume=going))
     summary = {"seeds": [d["seed"] for d in documents], "runs": [d["run"] for d in documents]}
     spread = summarise([d["metrics"] for d in documents])
@@ -450,36 +465,3 @@ def summarise(rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]
         for name in names
         for values in [[float(row[name]) for row in rows]]
     }
-
-
-def _print_result(document: dict[str, Any]) -> None:
-    if "seeds" in document:
-        typer.echo(f"{len(document['seeds'])} seeds; {document['selection']}")
-        for key, spread in document["metrics"].items():
-            if "/R@" in key:
-                typer.echo(
-                    f"  {key:<16} {spread['mean']:5.1f} +- {spread['sd']:.1f} "
-                    f"({spread['min']:.1f} to {spread['max']:.1f})"
-                )
-        typer.echo("runs: " + ", ".join(document["runs"]))
-        return
-    best = document["best_epoch"]
-    when = "before any training" if best == 0 else f"epoch {best}"
-    typer.echo(
-        f"{document['run']}: best is {when} of {document['epochs']}, by the {document['selection']}"
-    )
-    numbers = [
-        f"{key} {document['metrics'][key]:.1f}"
-        for key in ("t2v/R@1", "t2v/R@5", "t2v/R@10", "v2t/R@1")
-        if key in document["metrics"]
-    ]
-    if numbers:
-        typer.echo(f"validation: {', '.join(numbers)} ({human_seconds(document['seconds'])})")
-    for event in document["events"]:
-        typer.echo("  " + ", ".join(f"{key} {value}" for key, value in event.items()))
-    typer.echo(f"test: vtr eval --run {document['run']}")
-
-
-def _print_plan(document: dict[str, Any]) -> None:
-    for key, value in document.items():
-        typer.echo(f"{key:<26} {value}")

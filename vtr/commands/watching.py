@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from vtr.commands.console import human_seconds, note, progress
 
 if TYPE_CHECKING:
@@ -56,3 +58,39 @@ def _epoch_line(line: Mapping[str, Any]) -> str:
     if "v2t/R@1" in line:
         parts.append(f"v2t R@1 {line['v2t/R@1']:.1f}")
     return ", ".join([*parts, human_seconds(line["seconds"])])
+
+
+def print_result(document: Mapping[str, Any]) -> None:
+    """Prints what came out of one training or of several."""
+    if "seeds" in document:
+        typer.echo(f"{len(document['seeds'])} seeds; {document['selection']}")
+        for key, spread in document["metrics"].items():
+            if "/R@" in key:
+                typer.echo(
+                    f"  {key:<16} {spread['mean']:5.1f} +- {spread['sd']:.1f} "
+                    f"({spread['min']:.1f} to {spread['max']:.1f})"
+                )
+        typer.echo("runs: " + ", ".join(document["runs"]))
+        return
+    best = document["best_epoch"]
+    when = "before any training" if best == 0 else f"epoch {best}"
+    typer.echo(
+        f"{document['run']}: best is {when} of {document['epochs']}; chosen by: "
+        f"{document['selection']}"
+    )
+    numbers = [
+        f"{key} {document['metrics'][key]:.1f}"
+        for key in ("t2v/R@1", "t2v/R@5", "t2v/R@10", "v2t/R@1")
+        if key in document["metrics"]
+    ]
+    if numbers:
+        typer.echo(f"validation: {', '.join(numbers)} ({human_seconds(document['seconds'])})")
+    for event in document["events"]:
+        typer.echo("  " + ", ".join(f"{key} {value}" for key, value in event.items()))
+    typer.echo(f"test: vtr eval --run {document['run']}")
+
+
+def print_plan(document: Mapping[str, Any]) -> None:
+    """Prints what a dry run says."""
+    for key, value in document.items():
+        typer.echo(f"{key:<26} {value}")
