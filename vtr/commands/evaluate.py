@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from vtr.workspace import Workspace
 
 
+DEFAULT_K = "1,5,10"
+_MOST_DIGITS = 9  # more items than any gallery has
+
+
 def register(app: typer.Typer) -> None:
     """Adds the command to the app."""
     app.command("eval")(evaluate)
@@ -60,7 +64,7 @@ def evaluate(
     missing: Annotated[
         str, typer.Option(help="Videos without features: miss (counted), restrict, or fail.")
     ] = "miss",
-    k: Annotated[str, typer.Option("--k", help="Recall depths, separated by commas.")] = "1,5,10",
+    k: Annotated[str, typer.Option("--k", help="Recall depths, separated by commas.")] = DEFAULT_K,
     dual_softmax: Annotated[
         bool,
         typer.Option("--dual-softmax", help="Also with dual softmax: sees all queries at once."),
@@ -99,11 +103,6 @@ def evaluate(
     workspace = resolve(
         features=features, dataset=dataset, annotations=annotations, videos=videos, model=model
     )
-    if simulate is not None:
-        run_simulation(
-            workspace, simulate, protocol=protocol, sampler=sampler, out=out, as_json=as_json
-        )
-        return
     request = Request(
         protocol=protocol,
         zero_shot=zero_shot,
@@ -117,6 +116,18 @@ def evaluate(
         force=force,
         device=device,
     )
+    if simulate is not None:
+        _check_simulation(request, save_similarity=save_similarity)
+        run_simulation(
+            workspace,
+            simulate,
+            protocol=protocol,
+            sampler=sampler,
+            missing=missing,
+            out=out,
+            as_json=as_json,
+        )
+        return
     document, where = evaluate_workspace(
         workspace, request, out=out, save_similarity=save_similarity
     )
@@ -139,8 +150,10 @@ def evaluate_workspace(
     """Evaluates and writes; returns the result and the path of `result.json`."""
     from vtr.commands.scoring import prepare
     from vtr.datasets.registry import resolve_videos
-    from vtr.evaluate.result import build_result, write_result
+    from vtr.evaluate.result import build_result, make_folder, write_result
 
+    if out is not None:
+        make_folder(out)
     scored = prepare(workspace, request)
     material = scored.material
     evaluation = scored.evaluation(request)
@@ -155,6 +168,32 @@ def evaluate_workspace(
     if save_similarity:
         scored.save_matrix(folder / "similarity.npz")
     return document, path
+
+
+def _check_simulation(request: Request, *, save_similarity: bool) -> None:
+    """Refuses flags that a simulation would leave unheard.
+
+    Raises:
+        ConfigError: Naming them.
+    """
+    from vtr.errors import ConfigError
+
+    unheard = {
+        "--run": request.run is not None,
+        "--k": request.ks != read_ks(DEFAULT_K),
+        "--dual-softmax": request.dual_softmax,
+        "--qb-norm": request.qb_norm,
+        "--rerank": request.rerank is not None,
+        "--save-similarity": save_similarity,
+        "--force": request.force,
+        "--device": request.device != "auto",
+    }
+    given = [flag for flag, is_given in unheard.items() if is_given]
+    if given:
+        raise ConfigError(
+            f"--simulate has no use for {', '.join(given)}: it compares pooling rules on the "
+            "cached frames and trains nothing. Leave them out; its own options: vtr simulate --help"
+        )
 
 
 def _write_trec(folder: Path, scored: Scored) -> None:
@@ -186,8 +225,11 @@ def read_ks(text: str) -> tuple[int, ...]:
     from vtr.errors import ConfigError
 
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise ConfigError(f"--k is {text!r}; write whole numbers from 1, such as 1,5,10")
+    if not all(part.isdecimal() and len(part) <= _MOST_DIGITS and int(part) > 0 for part in parts):
+        raise ConfigError(
+            f"--k is {text!r:.60}; write whole numbers from 1 to {10**_MOST_DIGITS - 1}, such as "
+            "1,5,10"
+        )
     return tuple(sorted({int(part) for part in parts}))
 
 

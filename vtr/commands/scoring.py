@@ -165,7 +165,8 @@ def prepare(workspace: Workspace, request: Request) -> Scored:
     """Loads what the flags name and scores it.
 
     Raises:
-        ConfigError: Both --zero-shot and --run, a run trained on test videos without --force.
+        ConfigError: Both --zero-shot and --run, or --zero-shot and --rerank; a run trained on test
+            videos without --force.
         ModelError: Text and frames of different models.
     """
     from vtr.clip.backbone import load_backbone
@@ -176,6 +177,11 @@ def prepare(workspace: Workspace, request: Request) -> Scored:
 
     if request.zero_shot and request.run is not None:
         raise ConfigError("--zero-shot and --run exclude each other: choose one")
+    if request.zero_shot and request.rerank is not None:
+        raise ConfigError(
+            "--rerank lets the head of a run reorder what mean pooling found; --zero-shot is mean "
+            "pooling itself. Leave out one of them"
+        )
     run = None if request.zero_shot else _load_run(workspace, request.run)
     sampler = request.sampler or (None if run is None else run.sampler)
     material = gather(workspace, request.protocol, sampler=sampler, missing=request.missing)

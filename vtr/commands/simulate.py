@@ -29,6 +29,9 @@ def simulate(
     sampler: Annotated[
         str | None, typer.Option(help="Whose frames; on a dense store any sampler.")
     ] = None,
+    missing: Annotated[
+        str, typer.Option(help="Videos without features: miss (counted), restrict, or fail.")
+    ] = "miss",
     top: Annotated[int, typer.Option(help="k of the rule top-k.")] = 3,
     temperature: Annotated[float, typer.Option(help="Of the rule attention.")] = 0.1,
     out: Annotated[Path | None, typer.Option(help="Folder for the result.")] = None,
@@ -40,7 +43,10 @@ def simulate(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Compare pooling rules at 1, 2, 4, ... frames on cached features; nothing is trained."""
+    """Compare pooling rules at 1, 2, 4, ... frames on cached features; nothing is trained.
+
+    Writes simulation.json with every number and its 95 % interval, and their plot.
+    """
     share_cores()
     from vtr.commands.extract import resolve
 
@@ -52,6 +58,7 @@ def simulate(
         kind,
         protocol=protocol,
         sampler=sampler,
+        missing=missing,
         options={"top": top, "temperature": temperature},
         out=out,
         quiet=quiet,
@@ -65,6 +72,7 @@ def run_simulation(
     *,
     protocol: str | None,
     sampler: str | None,
+    missing: str = "miss",
     options: dict[str, Any] | None = None,
     out: Path | None = None,
     quiet: bool = False,
@@ -74,20 +82,24 @@ def run_simulation(
 
     Raises:
         UnknownNameError: Another kind than `maxpool`.
+        StoreWriteError: The file system refused.
     """
     from vtr.commands.scoring import gather
     from vtr.errors import UnknownNameError
+    from vtr.evaluate.result import make_folder
     from vtr.evaluate.simulate import PoolingOptions
     from vtr.files import publish
 
     if kind not in KINDS:
         raise UnknownNameError("simulation", kind, KINDS)
-    material = gather(workspace, protocol, sampler=sampler)
-    document = _simulated(material, PoolingOptions(**(options or {})), quiet=quiet or as_json)
+    settings = PoolingOptions(**(options or {}))
+    material = gather(workspace, protocol, sampler=sampler, missing=missing)
     folder = out or workspace.features / "simulations" / material.protocol.name
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
+    document = _simulated(material, settings, quiet=quiet or as_json)
     path = folder / "simulation.json"
     publish(path, json.dumps(document, indent=1).encode())
+    _plot(document, folder)
     if as_json:
         print_json(document)
         return
@@ -95,6 +107,19 @@ def run_simulation(
 
     print_simulation(document)
     note(f"\nwritten: {path}")
+
+
+def _plot(document: dict[str, Any], folder: Path) -> None:
+    """Draws t2v R@1 against the number of frames, one line with intervals per rule."""
+    from vtr.errors import ConfigError
+    from vtr.evaluate.plots import save
+    from vtr.evaluate.reporting.figures import recall_by_frames
+
+    chart = recall_by_frames(document)
+    try:
+        save(chart, folder / f"{chart.head.name}.png")
+    except ConfigError as error:  # matplotlib is not installed: the numbers are there without it
+        note(f"no plot: {error}")
 
 
 def _simulated(material: Material, options: Any, *, quiet: bool) -> dict[str, Any]:

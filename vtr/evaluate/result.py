@@ -319,8 +319,8 @@ def _example(evaluation: Evaluation, packed: PackedFrames, query: int) -> dict[s
     }
 
 
-def write_result(folder: Path, document: Mapping[str, Any], evaluation: Evaluation) -> Path:
-    """Writes `result.json` and the tables per query and per video; returns the path of the first.
+def make_folder(folder: Path) -> None:
+    """Makes the folder of a result, before the work of an evaluation rather than after it.
 
     Raises:
         StoreWriteError: The file system refused.
@@ -331,6 +331,15 @@ def write_result(folder: Path, document: Mapping[str, Any], evaluation: Evaluati
         raise StoreWriteError(
             f"cannot make the folder {folder}: {error.strerror or error}. Choose another with --out"
         ) from None
+
+
+def write_result(folder: Path, document: Mapping[str, Any], evaluation: Evaluation) -> Path:
+    """Writes `result.json` and the tables per query and per video; returns the path of the first.
+
+    Raises:
+        StoreWriteError: The file system refused.
+    """
+    make_folder(folder)
     publish(folder / "per_query.csv", _per_query(evaluation))
     publish(folder / "per_video.csv", _per_video(evaluation))
     path = folder / RESULT_FILE

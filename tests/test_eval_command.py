@@ -1,0 +1,131 @@
+"""`vtr eval` and `vtr simulate` as a user meets them, on a small store of made-up features."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from vtr.cli import app
+from vtr.clip.backbone import load_backbone
+from vtr.demo import demo_model_folder
+from vtr.errors import ConfigError, StoreWriteError, VtrError
+from vtr.features import FeatureSpec, LedgerRow, VideoRow
+from vtr.features.shard import write_shard
+
+NUM_VIDEOS, NUM_FRAMES = 6, 4
+CAPTIONS = [(f"v{n}.mp4", f"a red square number {n}", "test") for n in range(NUM_VIDEOS)]
+
+
+def vtr(folder: Path, *words: str) -> Any:
+    with contextlib.chdir(folder):
+        return CliRunner().invoke(app, list(words), catch_exceptions=False)
+
+
+def write_captions(path: Path, rows: Sequence[tuple[str, str, str]]) -> None:
+    records = [dict(zip(("video", "caption", "split"), row, strict=True)) for row in rows]
+    path.write_text(json.dumps(records))
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, spec: FeatureSpec) -> Path:
+    """A folder of six videos with features that nobody extracted; the texts are the model's."""
+    model = demo_model_folder()
+    backbone = load_backbone(str(model))
+    (tmp_path / "videos").mkdir()
+    rng, rows = np.random.default_rng(0), []
+    dim = backbone.embedding_dim
+    for n in range(NUM_VIDEOS):
+        (tmp_path / "videos" / f"v{n}.mp4").touch()
+        frames = rng.normal(size=(NUM_FRAMES, dim)).astype(np.float32)
+        chosen = {"uniform": np.arange(NUM_FRAMES)}
+        times = np.arange(NUM_FRAMES) / 2
+        rows.append(VideoRow(LedgerRow(f"v{n}.mp4", "ok"), frames, times, chosen))
+    write_captions(tmp_path / "captions.json", CAPTIONS)
+    made = replace(
+        spec,
+        backbone=str(model),
+        weights_sha256=backbone.weights_sha256,
+        embedding_dim=dim,
+        samplers=("uniform",),
+        num_frames=NUM_FRAMES,
+    )
+    (tmp_path / "features").mkdir()
+    write_shard(
+        tmp_path / "features",
+        rows,
+        spec=made,
+        slot=(1, 1, 0),
+        revision=0,
+        pad_embedding=np.zeros(dim, np.float32),
+    )
+    done = vtr(
+        tmp_path,
+        *("init", "folder", "--videos", "videos", "--annotations", "captions.json"),
+        *("--model", str(model)),
+    )
+    assert done.exit_code == 0, done.stderr
+    return tmp_path
+
+
+def test_a_simulation_writes_its_numbers_and_their_plot(workspace: Path) -> None:
+    done = vtr(workspace, "eval", "--simulate", "maxpool", "--out", "s")
+    assert done.exit_code == 0, done.stderr
+    document = json.loads((workspace / "s" / "simulation.json").read_text())
+    assert [row["frames"] for row in document["rows"] if row["rule"] == "maxP"] == [1, 2, 4]
+    assert (workspace / "s" / "recall_by_frames.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_simulation_counts_absent_videos_as_asked(workspace: Path) -> None:
+    write_captions(workspace / "captions.json", [*CAPTIONS, ("gone.mp4", "a blue ball", "test")])
+    found = {}
+    for policy in ("miss", "restrict"):
+        for words in (("simulate",), ("eval", "--simulate", "maxpool")):
+            done = vtr(workspace, *words, "--missing", policy, "--json")
+            found.setdefault(json.loads(done.stdout)["num_queries"], []).append(policy)
+    assert found == {7: ["miss", "miss"], 6: ["restrict", "restrict"]}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--run", "runs/one"),
+        ("--k", "1,3"),
+        ("--dual-softmax",),
+        ("--qb-norm",),
+        ("--rerank", "3"),
+        ("--save-similarity",),
+        ("--force",),
+        ("--device", "cpu"),
+    ],
+)
+def test_a_simulation_leaves_no_flag_unheard(workspace: Path, words: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match=rf"--simulate has no use for {words[0]}: it compares"):
+        vtr(workspace, "eval", "--simulate", "maxpool", *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "message"),
+    [
+        (("--k", "1" + "0" * 30), ConfigError, r"--k is '10+.*whole numbers from 1 to 999999999"),
+        (("--rerank", "3"), ConfigError, r"--rerank lets the head of a run.*Leave out one"),
+        (("--out", "captions.json"), StoreWriteError, r"cannot make the folder captions\.json"),
+        (
+            ("--simulate", "maxpool", "--out", "captions.json"),
+            StoreWriteError,
+            r"cannot make the folder captions\.json: File exists\. Choose another with --out",
+        ),
+    ],
+)
+def test_bad_requests_are_answered(
+    workspace: Path, words: tuple[str, ...], kind: type[VtrError], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        vtr(workspace, "eval", "--zero-shot", *words)
