@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 from vtr.clip.backbone import Backbone, load_backbone
 from vtr.commands import features as features_command
 from vtr.commands import train as train_command
+from vtr.commands.run_folders import holding
 from vtr.commands.train import summarise
 from vtr.commands.training import read_captions
 from vtr.demo import demo_model_folder
@@ -265,6 +266,20 @@ def test_text_of_another_model_is_refused_without_a_projection(
 def test_bad_caption_counts_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"--captions is .*; allowed: all, one"):
         read_captions(text)
+
+
+def test_two_trainings_never_share_a_folder(workspace: Path) -> None:
+    folder = Path(trained("--head", "seqLSTM", "--name", "one")["run"])
+    before = (folder / "metrics.jsonl").read_bytes()
+    (folder / "result.json").unlink()
+    for flags in (("--resume", "--name", "one"), ("--resume",), ("--name", "one", "--overwrite")):
+        with (
+            holding(folder),
+            pytest.raises(ConfigError, match=r"another training is writing .*/runs/one: wait"),
+        ):
+            invoke("train", "--head", "seqLSTM", "--epochs", "2", "-q", *flags)
+        assert (folder / "metrics.jsonl").read_bytes() == before
+    assert invoke("train", "--resume", "-q").exit_code == 0, "let go at the end"
 
 
 # ---- killed

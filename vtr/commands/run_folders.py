@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +44,34 @@ def run_folder(runs: Path, name: str, *, chosen: bool, overwrite: bool) -> Path:
     while (runs / f"{name}-{number}" / CONFIG).exists():
         number += 1
     return runs / f"{name}-{number}"
+
+
+@contextmanager
+def holding(folder: Path) -> Iterator[None]:
+    """Holds a run's folder, made if absent, for one training; the kernel lets go when it ends.
+
+    Raises:
+        ConfigError: Another training holds it: two would mix their epochs.
+        StoreWriteError: The folder cannot be made.
+    """
+    from vtr.errors import ConfigError
+    from vtr.train.run import make_run_folder
+
+    make_run_folder(folder)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"another training is writing {folder}: wait for it to end, or choose another "
+                "--name"
+            ) from None
+        except OSError:
+            pass  # some network file systems lock no folders: then nothing is guarded
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def default_name(spec: ModelSpec, preset: str | None) -> str:

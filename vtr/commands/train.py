@@ -340,6 +340,14 @@ class Job:
         self, folder: Path, place: Place, world: World, *, resume: bool = False
     ) -> dict[str, Any]:
         """Trains one model into one folder; returns what result.json holds."""
+        from contextlib import nullcontext
+
+        from vtr.commands.run_folders import holding
+
+        with holding(folder) if world.is_first else nullcontext():
+            return self._train(folder, place, world, resume=resume)
+
+    def _train(self, folder: Path, place: Place, world: World, *, resume: bool) -> dict[str, Any]:
         from vtr.train.curve import draw_curve
         from vtr.train.data import PairedData
         from vtr.train.loop import Trainer

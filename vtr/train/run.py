@@ -118,13 +118,8 @@ class Run:
             )
 
 
-def start_run(folder: Path, *, config: Mapping[str, Any], train_ids: Iterable[str] | None) -> None:
-    """Makes the folder and writes what is known before training.
-
-    Args:
-        folder: To be made.
-        config: JSON values; "model" must be `ModelSpec.as_dict()`.
-        train_ids: Videos that will be trained on; None where nobody knows.
+def make_run_folder(folder: Path) -> None:
+    """Makes the folder of a run where it is not there yet.
 
     Raises:
         StoreWriteError: The file system refused.
@@ -136,6 +131,20 @@ def start_run(folder: Path, *, config: Mapping[str, Any], train_ids: Iterable[st
             f"cannot make the folder {folder}: {error.strerror or error}. Choose "
             "another with --runs"
         ) from None
+
+
+def start_run(folder: Path, *, config: Mapping[str, Any], train_ids: Iterable[str] | None) -> None:
+    """Makes the folder and writes what is known before training.
+
+    Args:
+        folder: To be made.
+        config: JSON values; "model" must be `ModelSpec.as_dict()`.
+        train_ids: Videos that will be trained on; None where nobody knows.
+
+    Raises:
+        StoreWriteError: The file system refused.
+    """
+    make_run_folder(folder)
     if train_ids is not None:
         ids = "".join(f"{video_id}\n" for video_id in sorted(set(train_ids)))
         publish(folder / TRAIN_IDS, ids.encode("utf-8", "surrogatepass"))
