@@ -310,8 +310,22 @@ def test_own_bins_are_counted_like_those_of_the_evaluation(pair: list[Result]) -
         )
     chart = figures.query_length_recall(pair, bins=parse_bins("4,5-6,7+"))
     assert chart is not None
-    assert chart.labels == ("4-4", "5-6", "7+")
+    assert chart.labels == ("4", "5-6", "7+")
     assert sum(point.n or 0 for point in chart.series[0].points) == 200
+
+
+def test_a_depth_without_figures_is_refused(pair: list[Result]) -> None:
+    with pytest.raises(ConfigError, match="no result has R@3 of its parts; -k may be 1, 5, 10"):
+        report_html(pair, options=ReportOptions(k=3, pictures=False))
+
+
+def test_a_table_that_lost_rows_is_refused(tmp_path: Path) -> None:
+    result = load_result(make_result(tmp_path / "cut", count=60))
+    lines = result.per_query.read_text().splitlines(keepends=True)
+    result.per_query.write_text("".join(lines[:41]))
+    for bins in (None, parse_bins("1-9,10+")):
+        with pytest.raises(ConfigError, match=r"has 40 rows and result\.json counts 60 for t2v"):
+            report_html([result], options=ReportOptions(bins=bins, pictures=False))
 
 
 def test_small_bins_are_marked(pair: list[Result]) -> None:
@@ -389,7 +403,14 @@ def test_escaped_text_comes_back_as_shown(text: str) -> None:
     assert [name for name, _ in parsed.tags] == ["p"]
     assert "".join(parsed.text) == shown(text)
     assert (parsed.tags[0][1]["title"] or "") == shown(text)
-    assert shown(text).isprintable()
+    marks = dict.fromkeys(map(ord, "\u200c\u200d\u200e\u200f"))
+    assert shown(text).translate(marks).isprintable()
+
+
+@pytest.mark.parametrize("text", ["👩\u200d👩\u200d👧", "क्\u200dष", "שלום\u200f!"])
+def test_text_keeps_the_joiners_and_marks_that_it_needs(text: str) -> None:
+    assert shown(text) == text
+    assert "\ufffd" in shown(f"{text}\u202e")  # an override that would turn what follows is none
 
 
 def test_results_of_other_protocols_stand_under_their_own_heading(
@@ -495,6 +516,8 @@ def test_a_result_of_100_000_queries_gives_a_small_page(tmp_path: Path) -> None:
     header = ["query_id", "video_id", "words", "category", "better", "tied", "rank", "text"]
     write_table(folder / "per_query.csv", header, list(rows))
     document["protocol"]["num_videos"] = 5000
+    for key in (key for key in document["metrics"] if key.startswith("t2v/")):
+        document["metrics"][key]["n"] = 100_000
     (folder / "result.json").write_text(json.dumps(document))
     page = report_html(
         [load_result(folder)], options=ReportOptions(bins=parse_bins("1-20,21+"), pictures=False)
@@ -513,7 +536,7 @@ def test_damaged_results_are_refused_in_words(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds a list"):
         load_result(tmp_path)
     (tmp_path / "result.json").write_text('{"kind": "vtr-result", "schema": 99}')
-    with pytest.raises(ConfigError, match="has schema 99; this vtr reads schema 1"):
+    with pytest.raises(ConfigError, match=r"reads schema 1\. A newer vtr wrote it: update"):
         load_result(tmp_path)
     (tmp_path / "result.json").write_text('{"kind": "vtr-eda", "schema": 1}')
     with pytest.raises(ConfigError, match="is a 'vtr-eda', not a 'vtr-result'"):

@@ -89,12 +89,12 @@ class DotChart:
 
     @property
     def top(self) -> float:
-        """Where the axis ends: 100 for shares that come near, else a round number above all."""
+        """Where the axis ends: 100 for shares of half or more, else a round number above all."""
         highest = max(
             (p.high if p.high is not None else p.value for s in self.series for p in s.points),
             default=1.0,
         )
-        return min(100.0, round_up(highest)) if self.percent else round_up(highest)
+        return 100.0 if self.percent and highest >= 50 else round_up(highest)
 
 
 @dataclass(frozen=True)

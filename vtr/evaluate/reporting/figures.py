@@ -27,7 +27,7 @@ from vtr.evaluate.reporting.charts import (
     Point,
     Series,
 )
-from vtr.evaluate.reporting.results import Result, read_ranks, read_rows
+from vtr.evaluate.reporting.results import Result, check_count, read_ranks, read_rows
 
 RECALLS = ("R@1", "R@5", "R@10")
 DIRECTIONS = {"t2v": "text to video", "v2t": "video to text"}
@@ -45,8 +45,10 @@ class Bin:
 
     @property
     def name(self) -> str:
-        """Such as "1-10" or "21+"."""
-        return f"{self.low}+" if self.high is None else f"{self.low}-{self.high}"
+        """Such as "1-10", "5" or "21+"."""
+        if self.high is None:
+            return f"{self.low}+"
+        return f"{self.low}-{self.high}" if self.high > self.low else f"{self.low}"
 
 
 def parse_bins(text: str) -> tuple[Bin, ...]:
@@ -218,9 +220,12 @@ def _videos_by_category(result: Result) -> dict[str, int]:
     if not result.per_query.is_file() or not result.breakdown("category"):
         return {}
     members: dict[str, set[str]] = defaultdict(set)
+    rows = 0
     for row in read_rows(result.per_query, ("video_id", "category")):
+        rows += 1
         if row["category"]:
             members[row["category"]].add(row["video_id"])
+    check_count(result, "t2v", result.per_query, rows)
     return {name: len(ids) for name, ids in members.items()}
 
 
@@ -359,6 +364,7 @@ def _breakdown_series(
     k: int,
 ) -> tuple[Series, ...]:
     key = f"t2v/R@{k}"
+    _check_depth([row for found in rows.values() for row in found.values()], k)
     return tuple(
         Series(
             result.title,
@@ -370,6 +376,15 @@ def _breakdown_series(
         )
         for result in results
     )
+
+
+def _check_depth(rows: Sequence[Mapping[str, Any]], k: int) -> None:
+    there = {key for row in rows for key in row["metrics"] if key.startswith("t2v/R@")}
+    if f"t2v/R@{k}" not in there:
+        depths = sorted(int(key.removeprefix("t2v/R@")) for key in there)
+        raise ConfigError(
+            f"no result has R@{k} of its parts; -k may be {', '.join(map(str, depths)) or 'none'}"
+        )
 
 
 def _point(label: str, entry: Mapping[str, Any], row: Mapping[str, Any] | None = None) -> Point:

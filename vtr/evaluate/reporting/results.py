@@ -136,10 +136,13 @@ def load_result(path: Path | str) -> Result:
     document = read_json(file, what="a result; name a folder that `vtr eval` wrote")
     if document.get("kind") != KIND:
         raise ConfigError(f"{file} is a {document.get('kind')!r}, not a {KIND!r}")
-    if document.get("schema") != SCHEMA:
+    schema = document.get("schema")
+    if schema != SCHEMA:
+        newer = isinstance(schema, int) and schema > SCHEMA
+        remedy = "A newer vtr wrote it: update this one, or evaluate again" if newer else "Evaluate"
         raise ConfigError(
-            f"{file} has schema {document.get('schema')!r}; this vtr reads schema {SCHEMA}. "
-            "Evaluate again with this version"
+            f"{file} has schema {schema!r}; this vtr reads schema {SCHEMA}. {remedy} with this "
+            "version"
         )
     if not isinstance(document.get("metrics"), dict) or not document["metrics"]:
         raise ConfigError(f"{file} has no metrics; evaluate again")
@@ -215,6 +218,21 @@ def has_ranks(result: Result, direction: str) -> bool:
     return direction == "v2t" or "group_better" in columns
 
 
+def check_count(result: Result, direction: str, file: Path, rows: int) -> None:
+    """Refuses a table that does not have a row for every query that the metrics count.
+
+    Raises:
+        ConfigError: Rows are missing or too many, as after a copy that was cut short.
+    """
+    entries = (e for key, e in result.metrics.items() if key.startswith(f"{direction}/"))
+    count = next((entry.get("n") for entry in entries), None)
+    if isinstance(count, int) and rows != count:
+        raise ConfigError(
+            f"{file} has {rows:,} rows and {FILE_NAME} counts {count:,} for {direction}; "
+            "the table is not whole or not of this result. Evaluate again"
+        )
+
+
 def _cut_short(file: Path, line: int) -> NoReturn:
     raise ConfigError(f"{file}: line {line} has too few columns; evaluate again")
 
@@ -254,6 +272,7 @@ def read_ranks(result: Result, direction: str) -> RankTable:
             numbers.append((int(row[better]), int(row[tied]), int(correct or 1)))
         except ValueError as error:
             raise ConfigError(f"{file_path}: {row[key]!r} has no whole ranks ({error})") from None
+    check_count(result, direction, file_path, len(ids))
     ranks = _ranks(file_path, result, np.array(numbers), among)
     return RankTable(tuple(ids), tuple(clusters), ranks)
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import html
 
 MAX_SHOWN = 600
+# Unprintable for Python, yet part of what is written: Persian and Hindi words and emoji need the
+# joiners, right-to-left captions the marks. They turn nothing around beyond their neighbours.
+_KEPT = frozenset("\u200c\u200d\u200e\u200f")
 
 
 def shown(text: object, limit: int = MAX_SHOWN) -> str:
@@ -16,7 +19,9 @@ def shown(text: object, limit: int = MAX_SHOWN) -> str:
     'abc…'
     """
     one_line = " ".join(str(text).split())
-    clean = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in one_line)
+    clean = "".join(
+        c if c.isprintable() or c in _KEPT else "\N{REPLACEMENT CHARACTER}" for c in one_line
+    )
     return clean if len(clean) <= limit else f"{clean[: limit - 1]}…"
 
 
