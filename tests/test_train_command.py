@@ -282,6 +282,78 @@ def test_two_trainings_never_share_a_folder(workspace: Path) -> None:
     assert invoke("train", "--resume", "-q").exit_code == 0, "let go at the end"
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--name", "../up"), r"--name is '\.\./up'; allowed: one folder name"),
+        (("--name", "/tmp/up"), "--name is '/tmp/up'; allowed"),
+        (("--name", "a/b"), "--name is 'a/b'; allowed"),
+        (("--name", ""), "--name is ''; allowed"),
+        (("--name", ".."), r"--name is '\.\.'; allowed"),
+        (("--name", "x" * 300), "at most 200 bytes"),
+        (("--resume", "--overwrite"), "--resume and --overwrite exclude each other"),
+        (("--dropout", "0.5"), r"--dropout 0\.5 needs --text projection; the text side is frozen"),
+        (("--text", "tune", "--dropout", "0.5"), "needs --text projection; the text side is tune"),
+        (("--tune-layers", "1"), "--tune-layers 1 needs --text tune; the text side is frozen"),
+        (("--hold-out", "2"), r"--hold-out is 2\.0; allowed: above 0 and below 1"),
+        (("--hold-out", "0"), r"--hold-out is 0\.0; allowed"),
+        (("--head", "meanP", "--text", "frozen", "--temperature", "0.07"), "nothing to train"),
+    ],
+)
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_flags_that_cannot_be_followed_are_refused_before_a_run_begins(
+    workspace: Path, flags: tuple[str, ...], message: str, dry: tuple[str, ...]
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        invoke("train", "--epochs", "0", *flags, *dry)
+    assert not (workspace / "runs").exists()
+    assert {path.name for path in workspace.iterdir()} == {
+        "annotations",
+        "features",
+        "videos",
+        "vtr.toml",
+    }
+
+
+def test_a_missing_tensorboard_is_said_before_a_run_begins(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ConfigError, match="--tensorboard needs the package tensorboard"):
+        invoke("train", "--tensorboard")
+    assert not (workspace / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("request", [1], "names flags that this vtr does not know"),
+        ("request", {"colour": "red"}, "names flags that this vtr does not know"),
+        ("features", None, r"cannot go on: features\.fingerprint is not what it was \(None"),
+        ("settings", None, "cannot go on: settings is not what it was"),
+    ],
+)
+def test_a_config_changed_by_hand_is_refused(
+    workspace: Path, key: str, value: object, message: str
+) -> None:
+    folder = Path(trained("--head", "seqTransf:layers=1", "--name", "one")["run"])
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, key: value}))
+    with pytest.raises(ConfigError, match=message):
+        invoke("train", "--resume", "--name", "one")
+    assert load_run(folder).seed == 0
+
+
+@pytest.mark.parametrize("garbage", [b"[1]\n", b"\xff\xfe", b'{"loss": 1}\n', b"3\n"])
+def test_damaged_metrics_do_not_stop_a_resume(workspace: Path, garbage: bytes) -> None:
+    folder = Path(trained("--head", "seqTransf:layers=1", "--name", "one")["run"])
+    rows = read_metrics(folder)
+    lines = (folder / "metrics.jsonl").read_bytes()
+    (folder / "metrics.jsonl").write_bytes(lines + garbage)
+    assert invoke("train", "--resume", "--name", "one", "-q").exit_code == 0
+    assert read_metrics(folder) == rows
+
+
 # ---- killed
 
 

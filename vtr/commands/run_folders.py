@@ -46,6 +46,29 @@ def run_folder(runs: Path, name: str, *, chosen: bool, overwrite: bool) -> Path:
     return runs / f"{name}-{number}"
 
 
+_LONGEST_NAME = 200
+
+
+def check_place(name: str | None, *, resume: bool, overwrite: bool) -> None:
+    """Refuses flags on the run's folder that cannot be followed.
+
+    Raises:
+        ConfigError: A path for a name, or two flags that exclude each other.
+    """
+    from vtr.errors import ConfigError
+
+    if resume and overwrite:
+        raise ConfigError("--resume and --overwrite exclude each other: choose one")
+    if name is None:
+        return
+    plain = bool(name) and name not in (".", "..") and not set(name) & set("/\\\0")
+    if not plain or len(os.fsencode(name)) > _LONGEST_NAME:
+        raise ConfigError(
+            f"--name is {_short(name)!r}; allowed: one folder name of at most {_LONGEST_NAME} "
+            "bytes, without slashes. --runs says where the folder goes"
+        )
+
+
 @contextmanager
 def holding(folder: Path) -> Iterator[None]:
     """Holds a run's folder, made if absent, for one training; the kernel lets go when it ends.
@@ -124,9 +147,14 @@ def resumed_request(folder: Path, request: Request) -> Request:
         ConfigError: A flag given now says something else.
     """
     from vtr.errors import ConfigError
-    from vtr.train.run import read_config
+    from vtr.train.run import CONFIG, read_config
 
-    stored = dict(read_config(folder).get("request") or {})
+    stored = read_config(folder).get("request") or {}
+    if not isinstance(stored, dict) or not stored.keys() <= vars(request).keys():
+        raise ConfigError(
+            f"{folder / CONFIG} names flags that this vtr does not know ({_short(stored)}): it was "
+            "changed, or written by another version. Start a new run"
+        )
     changed = [
         f"--{key.replace('_', '-')} {value} (was {stored.get(key, 'not given')})"
         for key, value in request.as_dict().items()
@@ -163,7 +191,8 @@ def check_resumable(folder: Path, config: Mapping[str, Any]) -> None:
     for path in decisive:
         ours, theirs = before, now
         for key in path:
-            ours, theirs = ours.get(key), theirs.get(key)
+            ours = ours.get(key) if isinstance(ours, dict) else None
+            theirs = theirs.get(key)
         if ours != theirs:
             raise ConfigError(
                 f"{folder} cannot go on: {'.'.join(path)} is not what it was "

@@ -207,9 +207,13 @@ def train_workspace(
     from vtr.clip.backbone import load_backbone
     from vtr.commands import run_folders, training
     from vtr.errors import ConfigError
+    from vtr.train.tracking import require_tensorboard
 
     if not 1 <= seeds <= 1000:
         raise ConfigError(f"--seeds is {seeds}; allowed: 1 to 1000")
+    run_folders.check_place(place.name, resume=place.resume, overwrite=place.overwrite)
+    if place.tensorboard:
+        require_tensorboard()
     reuse_memory()
     interrupted = None
     if place.resume and seeds == 1:

@@ -225,6 +225,7 @@ def gather(workspace: Workspace, request: Request) -> Material:
         VtrError: Whatever is missing or does not fit; see the functions called.
     """
     from vtr.commands.stores import open_store, read_dataset
+    from vtr.errors import ConfigError
     from vtr.evaluate.coverage import check_features, cover
     from vtr.evaluate.evaluator import plan
     from vtr.evaluate.protocol import default_protocol, load_protocol, queries
@@ -233,6 +234,13 @@ def gather(workspace: Workspace, request: Request) -> Material:
     name = request.protocol
     protocol = load_protocol(name) if name else default_protocol(dataset.name)
     hold_out = 0.05 if request.hold_out is None else request.hold_out
+    if not 0 < hold_out < 1:
+        raise ConfigError(f"--hold-out is {hold_out}; allowed: above 0 and below 1, such as 0.05")
+    if request.hold_out is not None and protocol.val_split is not None:
+        note(
+            f"--hold-out is not needed: protocol {protocol.name} has the validation split "
+            f"{protocol.val_split!r}"
+        )
     store = open_store(workspace, request.sampler)
     train, skipped = _present(queries(protocol, dataset, "train", hold_out=hold_out), store)
     frames = store.packed(train.video_ids)
@@ -290,26 +298,47 @@ def model_spec(
         ModelError: Text of one model against frames of another, without a projection between.
     """
     from vtr.commands.stores import check_same_model
+    from vtr.errors import ConfigError
     from vtr.train.headlist import build_head, parse_head
+    from vtr.train.loop import NOTHING_TO_TRAIN
     from vtr.train.model import ModelSpec
     from vtr.train.text_tower import text_spec
 
     choice = parse_head(request.head or preset.head)
     dim = store.spec.embedding_dim
     mode: Any = request.text or preset.text
-    if request.text is None and mode == "frozen":
+    temperature = preset.temperature if request.temperature is None else request.temperature
+    if mode == "frozen":
         head = build_head(choice, dim=dim, clip=None, seed=0)
-        if not any(True for _ in head.parameters()):
+        bare = not any(True for _ in head.parameters())
+        if bare and request.text is None:
             note(f"{choice.name} has no parameters: training a text projection (--text projection)")
             mode = "projection"
+        elif bare and temperature is not None:
+            raise ConfigError(NOTHING_TO_TRAIN)
+    _check_text_flags(request, mode)
     layers = request.tune_layers
     if layers is None:
         layers = min(preset.tune_layers, _text_layers(backbone))
-    temperature = preset.temperature if request.temperature is None else request.temperature
     text = text_spec(backbone, mode, video_dim=dim, layers=layers, dropout=request.dropout or 0.0)
     if mode != "projection":
         check_same_model(backbone, store)
     return ModelSpec(choice.label, dim, text, temperature)
+
+
+def _check_text_flags(request: Request, mode: str) -> None:
+    """Refuses a flag of another text mode: ignored, it would pass for followed."""
+    from vtr.errors import ConfigError
+
+    for flag, value, only in (
+        ("--dropout", request.dropout, "projection"),
+        ("--tune-layers", request.tune_layers, "tune"),
+    ):
+        if value is not None and mode in ("frozen", "projection", "tune") and mode != only:
+            raise ConfigError(
+                f"{flag} {value} needs --text {only}; the text side is {mode} here and would not "
+                "heed it"
+            )
 
 
 def _text_layers(backbone: Backbone) -> int:

@@ -31,6 +31,11 @@ from vtr.train.teacher import Teacher
 from vtr.train.validation import SELECTION, Validation, selection_value
 
 FAILURE = "failure.json"
+NOTHING_TO_TRAIN = (
+    "there is nothing to train: the head has no parameters, the text side is frozen and the "
+    "temperature is fixed. Use --text projection or --text tune, or evaluate with vtr eval "
+    "--zero-shot"
+)
 _TELL_SECONDS = 0.2
 
 
@@ -203,11 +208,7 @@ class Trainer:
 
     def _check_trainable(self) -> None:
         if not any(p.requires_grad for p in self.model.parameters()):
-            raise ConfigError(
-                "there is nothing to train: the head has no parameters, the text side is frozen "
-                "and the temperature is fixed. Use --text projection or --text tune, or evaluate "
-                "with vtr eval --zero-shot"
-            )
+            raise ConfigError(NOTHING_TO_TRAIN)
 
     def _make_plan(self, batch_size: int) -> BatchPlan:
         options = self.settings.batch
@@ -441,14 +442,17 @@ def make_optimiser(
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Returns the lines of metrics.jsonl; a half-written last one is left out."""
+    """Returns the lines of metrics.jsonl up to the first that is none, such as half a line."""
     path = folder / METRICS
     rows: list[dict[str, Any]] = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+    for line in path.read_bytes().splitlines() if path.is_file() else []:
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except ValueError:
             break
+        if not isinstance(row, dict) or not isinstance(row.get("epoch"), int):
+            break
+        rows.append(row)
     return rows
 
 

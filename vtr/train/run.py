@@ -90,7 +90,8 @@ class Run:
     @property
     def seed(self) -> int:
         """Of the training."""
-        return int(self.config.get("settings", {}).get("seed", 0))
+        settings: Mapping[str, Any] = self.config.get("settings") or {}
+        return int(settings.get("seed", 0))
 
     @property
     def _features(self) -> Mapping[str, Any]:

@@ -30,8 +30,8 @@ class Tracker:
         self._writer.close()
 
 
-def open_tracker(folder: Path) -> Tracker:
-    """Returns a tracker that writes TensorBoard events into the run folder.
+def require_tensorboard() -> type:
+    """Returns TensorBoard's writer; called before a run begins, so that none is left half begun.
 
     Raises:
         ConfigError: TensorBoard is not installed.
@@ -43,4 +43,14 @@ def open_tracker(folder: Path) -> Tracker:
             "--tensorboard needs the package tensorboard: pip install 'vtr[tensorboard]'. "
             "metrics.jsonl in the run folder holds the same numbers without it"
         ) from None
-    return Tracker(SummaryWriter(str(folder)))
+    writer: type = SummaryWriter
+    return writer
+
+
+def open_tracker(folder: Path) -> Tracker:
+    """Returns a tracker that writes TensorBoard events into the run folder.
+
+    Raises:
+        ConfigError: TensorBoard is not installed.
+    """
+    return Tracker(require_tensorboard()(str(folder)))
