@@ -407,3 +407,19 @@ def test_a_run_trained_on_test_videos_is_refused_or_stamped(
     assert f"TRAINED ON {len(leaked)} TEST VIDEOS" in done.stdout
     document = json.loads((folder / "runs/seqTransf/eval/msrvtt-1kA/result.json").read_text())
     assert document["setup"]["trained_on_test"] == len(leaked)
+
+
+def test_the_saved_scores_give_the_printed_numbers(trained: Path, tmp_path: Path) -> None:
+    """Re-ranking scores the directions apart: each is in similarity.npz under its own name."""
+    document = answer(
+        trained, "eval", "--rerank", "1", "--save-similarity", "--out", str(tmp_path / "o")
+    )
+    with np.load(tmp_path / "o" / "similarity.npz") as saved:
+        t2v, v2t = saved["scores"], saved["v2t_scores"]
+    own = np.arange(NUM_TEST)
+    for name, ahead in (
+        ("t2v", (t2v > t2v[own, own][:, None]).sum(axis=1)),
+        ("v2t", (v2t > v2t[own, own]).sum(axis=0)),
+    ):
+        assert document["metrics"][f"{name}/R@1"]["value"] == 100 * np.mean(ahead == 0)
+        assert document["metrics"][f"{name}/MeanR"]["value"] == np.mean(ahead + 1)

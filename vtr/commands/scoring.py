@@ -143,7 +143,11 @@ class Scored:
         yield 0, score_matrix(self.material.task, self.blocks)
 
     def save_matrix(self, path: Path) -> None:
-        """Writes similarity.npz: `scores` (Q, P) float32, `query_ids`, `video_ids`."""
+        """Writes similarity.npz: `scores` (Q, P) float32, `query_ids`, `video_ids`.
+
+        Where re-ranking made other scores for v2t, `v2t_scores` (Q, P) holds them; then `scores`
+        may only be ranked along rows and `v2t_scores` along columns.
+        """
         import io
 
         import numpy as np
@@ -152,9 +156,12 @@ class Scored:
         from vtr.files import publish
 
         task, target = self.material.task, io.BytesIO()
+        matrices: dict[str, Any] = {"scores": score_matrix(task, self.blocks)}
+        if self.v2t_blocks is not None:
+            matrices["v2t_scores"] = score_matrix(task, self.v2t_blocks)
         np.savez(
             target,
-            scores=score_matrix(task, self.blocks),
+            **matrices,
             query_ids=np.array(task.queries.text_ids),
             video_ids=np.array(task.video_ids),
         )
