@@ -31,6 +31,8 @@ TEST_SIZES: Mapping[str, int] = {
     "MSR-VTT full captions": 59800,
 }
 
+MOST_QUERIES = 10**9
+MOST_DIGITS = 20
 NUMBER = re.compile(r"[0-9]{1,3}(\.[0-9]{1,12})?")
 RECALL_COLUMN = re.compile(r"(.*[/ _])?(r|r@|recall@)\d+", re.IGNORECASE)
 SIZE_COLUMN = "n"
@@ -77,13 +79,16 @@ def check_number(printed: str, num_queries: int, place: str = "") -> Verdict:
         place: Where it stood.
 
     Raises:
-        ConfigError: No such percentage, or N below 1.
+        ConfigError: No such percentage, or N below 1 or above `MOST_QUERIES`.
     """
-    if num_queries < 1:
-        raise ConfigError(f"N is {num_queries}; a test set has at least 1 query")
+    if not 1 <= num_queries <= MOST_QUERIES:
+        raise ConfigError(
+            f"N is {num_queries!s:.30}; a test set has at least 1 query and at most "
+            f"{MOST_QUERIES:,}"
+        )
     text = printed.strip().removesuffix("%").strip()
     if not NUMBER.fullmatch(text) or Fraction(text) > 100:
-        raise ConfigError(f"{printed!r} is no percentage; write digits such as 44.5, 0 to 100")
+        raise ConfigError(f"{printed!r:.60} is no percentage; write digits such as 44.5, 0 to 100")
     value = Fraction(text)
     step = Fraction(1, 10 ** len(text.partition(".")[2]))
     low = math.ceil((value - step / 2) * num_queries / 100)
@@ -130,12 +135,19 @@ def check_csv(path: Path, num_queries: int | None) -> list[Verdict]:
         text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"cannot read {path}: {error}") from None
-    rows = csv.DictReader(io.StringIO(text))
+    rows = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        return _check_rows(rows, path, num_queries)
+    except csv.Error as error:
+        raise DatasetError(f"{path}, after line {rows.line_num}: not CSV ({error})") from None
+
+
+def _check_rows(rows: csv.DictReader[str], path: Path, num_queries: int | None) -> list[Verdict]:
     columns = [name for name in rows.fieldnames or () if RECALL_COLUMN.fullmatch(name.strip())]
     if not columns:
         raise DatasetError(
-            f"{path} has no recall column; its header is {rows.fieldnames}, expected names such "
-            "as R@1, R5, t2v/R@10"
+            f"{path} has no recall column; its header is {list(rows.fieldnames or ())}, expected "
+            "names such as R@1, R5, t2v/R@10"
         )
     verdicts = []
     for number, row in enumerate(rows, start=1):
@@ -151,8 +163,8 @@ def _row_size(row: Mapping[str, str | None], num_queries: int | None, where: str
     own = next((row[name] for name in row if (name or "").strip().lower() == SIZE_COLUMN), None)
     if own and own.strip():
         digits = own.strip().replace(",", "")
-        if not (digits.isascii() and digits.isdecimal()):
-            raise ConfigError(f"{where}: N is {own!r}, expected a whole number")
+        if not (digits.isascii() and digits.isdecimal() and len(digits) <= MOST_DIGITS):
+            raise ConfigError(f"{where}: N is {own!r:.60}, expected a whole number")
         return int(digits)
     if num_queries is None:
         raise ConfigError(f"{where} has no N; add a column N or give --n, such as --n 1000")
