@@ -328,6 +328,30 @@ def test_a_table_that_lost_rows_is_refused(tmp_path: Path) -> None:
             report_html([result], options=ReportOptions(bins=bins, pictures=False))
 
 
+def test_similarity_before_and_after_training_shares_an_axis(pair: list[Result]) -> None:
+    from dataclasses import replace
+
+    def moved(scale: float) -> Result:
+        part = pair[1].part("similarity")
+        edges = [scale * edge for edge in part["edges"]]
+        return replace(
+            pair[1], document={**pair[1].document, "similarity": {**part, "edges": edges}}
+        )
+
+    near, far = moved(2.0), moved(100.0)
+    for before, after, span in ((pair[0], near, (-0.2, 1.0)), (pair[0], far, None)):
+        first = figures.baseline_similarity_distribution(before, beside=after)
+        second = figures.finetuned_similarity_distribution(after, beside=before)
+        assert first is not None
+        assert second is not None
+        assert first.span == second.span == span
+        assert first.ends == (span or (-0.1, 0.5))
+    page = _Page(report_html([pair[0], near]))
+    places = [float(a["x"].rstrip("%")) for name, a in page.tags if name == "rect" and "x" in a]
+    assert min(places) >= 0
+    assert max(places) < 100
+
+
 def test_small_bins_are_marked(pair: list[Result]) -> None:
     chart = figures.query_length_recall(pair[:1], bins=parse_bins("1-4,5+"))
     assert chart is not None
@@ -343,6 +367,13 @@ def test_bins_that_mean_nothing_are_refused(text: str) -> None:
         parse_bins(text)
 
 
+def test_the_contents_name_every_section(pair: list[Result]) -> None:
+    page = report_html(pair).decode()
+    sections = re.findall(r'<section id="([^"]+)"><h2>([^<]+)</h2>', page)
+    assert len(sections) > 5
+    assert re.findall(r'<li><a href="#([^"]+)">([^<]+)</a></li>', page) == sections
+
+
 def test_the_page_needs_nothing_and_runs_nothing(pair: list[Result]) -> None:
     page = _Page(report_html(pair))
     names = {name for name, _ in page.tags}
@@ -353,7 +384,9 @@ def test_the_page_needs_nothing_and_runs_nothing(pair: list[Result]) -> None:
     sources = [image["src"] or "" for image in page.of("img")]
     assert sources
     assert all(source.startswith("data:image/jpeg;base64,") for source in sources)
-    assert not [a for _, attrs in page.tags for a in attrs if a.startswith("on") or a == "href"]
+    assert not [a for _, attrs in page.tags for a in attrs if a.startswith("on")]
+    assert all((link["href"] or "").startswith("#") for link in page.of("a"))
+    assert not [name for name, attrs in page.tags if name != "a" and "href" in attrs]
     assert not re.search(r"url\(|@import|https?:", report_html(pair).decode())
 
 

@@ -312,7 +312,7 @@ def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -
 
     table = Table(box=None, pad_edge=False, show_header=any(headings))
     for nth, heading in enumerate(headings):
-        plain = nth == 0 or heading in ("", "by words")
+        plain = nth == 0 or not heading
         table.add_column(heading, justify="left" if plain else "right", overflow="fold")
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))

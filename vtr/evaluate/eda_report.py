@@ -60,7 +60,7 @@ def tables(facts: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str
                 for row in facts["splits"]
             ],
         ),
-        ("captions", ["", *_LENGTH_HEADINGS], _length_rows(facts)),
+        ("captions, by their number of words", _length_headings(facts), _length_rows(facts)),
         ("duplicate captions", _DUPLICATE_HEADINGS, _duplicate_rows(facts)),
         (
             "best recall that equal queries allow",
@@ -73,15 +73,21 @@ def tables(facts: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str
         ),
         ("more", ["", ""], _more(facts)),
     ]
-    categories = facts["categories"].get("test") or facts["categories"].get("all")
+    split = "test" if facts["categories"].get("test") else "all"
+    categories = facts["categories"].get(split)
     if categories:
         rows = [[row["name"], f"{row['videos']:,}"] for row in categories[:20]]
-        found.insert(1, ("categories", ["category", "videos"], rows))
+        title = f"categories of {'the test' if split == 'test' else 'all'} videos"
+        found.insert(1, (title, ["category", "videos"], rows))
     return [entry for entry in found if entry[2]]
 
 
-_LENGTH_HEADINGS = ["captions", "words: mean", "min", "max", "by words"]
 _DUPLICATE_HEADINGS = ["", "captions", "distinct", "repeated in a video", "in several videos"]
+
+
+def _length_headings(facts: Mapping[str, Any]) -> list[str]:
+    bins = facts["captions"]["all"].get("bins") or []
+    return ["", "captions", "mean", "min", "max", *(row["name"] for row in bins)]
 
 
 def _length_rows(facts: Mapping[str, Any]) -> list[list[str]]:
@@ -92,7 +98,7 @@ def _length_rows(facts: Mapping[str, Any]) -> list[list[str]]:
             f"{row['mean']:.2f}",
             str(row["min"]),
             str(row["max"]),
-            ", ".join(f"{b['name']}: {b['n']:,}" for b in row["bins"]),
+            *(f"{b['n']:,}" for b in row["bins"]),
         ]
         for name, row in facts["captions"].items()
         if row["num"]

@@ -246,7 +246,7 @@ def _histogram(chart: Histogram) -> Figure:
         mean = chart.means[number] if number < len(chart.means) else None
         if mean is not None:
             axes.axvline(mean, color=_colour(number), ls=(0, (5, 3)), lw=1.5)
-            low = float(edges[0]) + 0.85 * float(edges[-1] - edges[0])
+            low = chart.ends[0] + 0.85 * (chart.ends[1] - chart.ends[0])
             axes.annotate(
                 f" {mean:.3g} ",
                 (mean, 1.0),
@@ -261,7 +261,8 @@ def _histogram(chart: Histogram) -> Figure:
         axes.set_xticks(
             edges[:-1] + 0.5, chart.bin_names, rotation=tilt, ha="right" if tilt else "center"
         )
-    axes.set_xlim(float(edges[0]), float(edges[-1]))
+    low, high = (edges[0], edges[-1]) if chart.bin_names else chart.ends
+    axes.set_xlim(float(low), float(high))
     axes.grid(axis="y")
     _patch_legend(drawn, [name for name, _ in chart.series])
     return drawn

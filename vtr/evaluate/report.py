@@ -146,8 +146,8 @@ def _fill(group: Group, options: ReportOptions) -> Group:
         ],
         "By query length": [figures.query_length_recall(results, k, bins=options.bins)],
         "Similarity": [
-            figures.baseline_similarity_distribution(before) if before else None,
-            figures.finetuned_similarity_distribution(after) if after else None,
+            figures.baseline_similarity_distribution(before, beside=after) if before else None,
+            figures.finetuned_similarity_distribution(after, beside=before) if after else None,
         ],
     }
     shown = {name: [c for c in found if c is not None] for name, found in parts.items()}
@@ -241,7 +241,7 @@ def _tables(results: Sequence[Result]) -> Iterator[str]:
     for direction, words in (*figures.DIRECTIONS.items(), ("v2t_groups", "video to caption group")):
         rows = [row for result in results for row in _metric_rows(result, direction)]
         if rows:
-            yield table([words, *SHOWN_METRICS, "N"], rows)
+            yield table([words, *SHOWN_METRICS, "N"], rows, kind="even")
 
 
 def _metric_rows(result: Result, direction: str) -> Iterator[list[str]]:
@@ -281,7 +281,7 @@ def _settings(results: Sequence[Result]) -> str:
         if key != "title"
     ]
     rows.append(["evaluated", *(_minute(r.document.get("created")) for r in results)])
-    return table(["setting", *(result.title for result in results)], rows, words=True)
+    return table(["setting", *(result.title for result in results)], rows, kind="words")
 
 
 def _minute(created: object) -> str:

@@ -117,6 +117,7 @@ class Histogram:
         means: A mean to mark for each series; None marks none.
         as_share: Show each series in percent of its own sum, so that unequal sizes compare.
         bin_names: What the bins are called where they are not to scale.
+        span: Ends of the axis, as wide as the edges at least; None ends it with them.
     """
 
     head: Head
@@ -125,6 +126,12 @@ class Histogram:
     means: tuple[float | None, ...] = ()
     as_share: bool = True
     bin_names: tuple[str, ...] = ()
+    span: tuple[float, float] | None = None
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Where the axis begins and ends."""
+        return self.span or (self.edges[0], self.edges[-1])
 
     def heights(self) -> list[list[float]]:
         """Returns, per series, what is drawn: percent of the series, or the counts."""

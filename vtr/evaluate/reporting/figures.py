@@ -33,6 +33,7 @@ RECALLS = ("R@1", "R@5", "R@10")
 DIRECTIONS = {"t2v": "text to video", "v2t": "video to text"}
 MAX_ROWS = 40  # of a breakdown; the rest stays in result.json
 MAX_FRAME_COUNTS = 40
+MAX_WIDENING = 3.0  # of an axis, to share it with the chart beside
 MARKED = "† marks fewer than 30 queries."
 
 
@@ -229,17 +230,40 @@ def _videos_by_category(result: Result) -> dict[str, int]:
     return {name: len(ids) for name, ids in members.items()}
 
 
-def baseline_similarity_distribution(result: Result) -> Histogram | None:
-    """Scores of matching and other pairs before training."""
-    return _similarity(result, "baseline_similarity_distribution", "before training")
+def baseline_similarity_distribution(
+    result: Result, *, beside: Result | None = None
+) -> Histogram | None:
+    """Scores of matching and other pairs before training.
+
+    Args:
+        result: Zero-shot.
+        beside: Whose distribution stands next to it and shall have the same axis.
+    """
+    name = "baseline_similarity_distribution"
+    return _similarity(result, name, "before training", _shared_span(result, beside))
 
 
-def finetuned_similarity_distribution(result: Result) -> Histogram | None:
-    """Scores of matching and other pairs after training."""
-    return _similarity(result, "finetuned_similarity_distribution", "after training")
+def finetuned_similarity_distribution(
+    result: Result, *, beside: Result | None = None
+) -> Histogram | None:
+    """Scores of matching and other pairs after training; arguments likewise."""
+    name = "finetuned_similarity_distribution"
+    return _similarity(result, name, "after training", _shared_span(result, beside))
 
 
-def _similarity(result: Result, name: str, when: str) -> Histogram | None:
+def _shared_span(result: Result, beside: Result | None) -> tuple[float, float] | None:
+    """Returns the range of both, None where one would be lost in the other's."""
+    if beside is None:
+        return None
+    both = [one.part("similarity").get("edges") or [0, 0] for one in (result, beside)]
+    low, high = min(edges[0] for edges in both), max(edges[-1] for edges in both)
+    narrow = min(edges[-1] - edges[0] for edges in both)
+    return (low, high) if high - low <= MAX_WIDENING * narrow else None
+
+
+def _similarity(
+    result: Result, name: str, when: str, span: tuple[float, float] | None
+) -> Histogram | None:
     found = result.part("similarity")
     if not found.get("matching") or not sum(found["matching"]):
         return None
@@ -256,6 +280,7 @@ def _similarity(result: Result, name: str, when: str) -> Histogram | None:
         tuple(found["edges"]),
         (("matching pairs", matching), ("other pairs", other)),
         (found.get("matching_mean"), found.get("other_mean")),
+        span=span,
     )
 
 

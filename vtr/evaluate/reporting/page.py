@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from vtr.evaluate.reporting.charts import COLOURS, Chart
@@ -12,6 +13,9 @@ from vtr.evaluate.reporting.text import escaped
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'"
 
 
+_HEADING = re.compile(r'<section id="([^"]*)"><h2>(.*?)</h2>')
+
+
 def page(title: str, lead: str, sections: Iterable[str]) -> bytes:
     """Returns a whole page.
 
@@ -20,7 +24,8 @@ def page(title: str, lead: str, sections: Iterable[str]) -> bytes:
         lead: HTML below the heading.
         sections: HTML from `section`.
     """
-    body = "".join(sections)
+    parts = [part for part in sections if part]
+    body = "".join(parts)
     document = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
@@ -28,10 +33,17 @@ def page(title: str, lead: str, sections: Iterable[str]) -> bytes:
         '<meta name="color-scheme" content="light dark">'
         '<meta name="referrer" content="no-referrer">'
         f"<title>{escaped(title, 120)}</title><style>{_style()}</style></head>"
-        f"<body><header><h1>{escaped(title, 120)}</h1>{lead}</header>"
+        f"<body><header><h1>{escaped(title, 120)}</h1>{lead}{_contents(parts)}</header>"
         f"<main>{body}</main></body></html>\n"
     )
     return document.encode("utf-8", "replace")
+
+
+def _contents(parts: Sequence[str]) -> str:
+    """Links to the sections, which `section` has begun with their name and title."""
+    found = [_HEADING.match(part) for part in parts]
+    links = "".join(f'<li><a href="#{m[1]}">{m[2]}</a></li>' for m in found if m)
+    return f'<nav aria-label="Contents"><ul>{links}</ul></nav>' if len(parts) > 2 else ""
 
 
 def section(title: str, parts: Sequence[str], *, name: str) -> str:
@@ -51,7 +63,7 @@ def table(
     rows: Sequence[Sequence[str]],
     *,
     caption: str = "",
-    words: bool = False,
+    kind: str = "",
 ) -> str:
     """Returns a table that scrolls by itself where the screen is narrow.
 
@@ -59,7 +71,8 @@ def table(
         head: Column names, plain text.
         rows: Cells as HTML, already escaped; the first is the row's name.
         caption: Plain text.
-        words: The cells are words that may wrap, not figures.
+        kind: "words" for cells of words that may wrap, "even" for columns that stand in line with
+            those of other tables; else columns are as wide as they need.
     """
     heading = "".join(f'<th scope="col">{escaped(name)}</th>' for name in head)
     body = "".join(
@@ -72,10 +85,10 @@ def table(
         for row in rows
     )
     title = f"<caption>{escaped(caption)}</caption>" if caption else ""
-    kind = "plain words" if words else "plain pairs" if len(head) == 2 else "plain"
+    kind = kind or ("pairs" if len(head) == 2 else "")
     return (
-        f'<div class="scroll" tabindex="0"><table class="{kind}">{title}<thead><tr>{heading}</tr>'
-        f"</thead><tbody>{body}</tbody></table></div>"
+        f'<div class="scroll" tabindex="0"><table class="plain {kind}">{title}'
+        f"<thead><tr>{heading}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
@@ -169,7 +182,12 @@ abbr{text-decoration:none;cursor:help}
 .plain th,.plain td{padding:.35rem .9rem .35rem 0;border-bottom:1px solid var(--line);
  text-align:right;
  vertical-align:top;overflow-wrap:normal}
-.plain th:first-child{text-align:left;min-width:9rem;overflow-wrap:anywhere}
+.plain th:first-child{text-align:left;min-width:9rem;overflow-wrap:break-word;
+ position:sticky;left:0;background:var(--paper)}
+.even{table-layout:fixed;width:100%;min-width:46rem}
+.even th:first-child{width:10.5rem;overflow-wrap:anywhere}
+.even small{white-space:normal}
+.even th:last-child,.even td:last-child{width:4.5rem;padding-right:0}
 .plain thead th{color:var(--faint);font-weight:500;vertical-align:bottom}
 .plain tbody th{font-weight:600}
 .pairs td{text-align:left;width:100%}.pairs thead th{text-align:left}
@@ -177,6 +195,10 @@ abbr{text-decoration:none;cursor:help}
 .words{table-layout:fixed;width:100%}
 .words th,.words td,.words thead th{text-align:left;overflow-wrap:anywhere}
 .words th:first-child{width:10rem}
+nav ul{list-style:none;display:flex;flex-wrap:wrap;gap:.1rem 1.1rem;margin:.75rem 0 0;padding:0;
+ font-size:.9rem}
+nav a{color:var(--s0);text-decoration:none;display:inline-block;padding:.2rem 0}
+nav a:hover,nav a:focus-visible{text-decoration:underline}
 .plain small{display:block;color:var(--faint);white-space:nowrap}
 .box{list-style:none;margin:.75rem 0 1.25rem;padding:.6rem .9rem;border-radius:.5rem;
  border:1px solid var(--line);background:var(--panel);font-size:.9rem}
@@ -198,12 +220,14 @@ details{margin:0 0 1rem}summary{cursor:pointer;color:var(--faint)}
  border-radius:.25rem;color:var(--faint);font-size:.8rem;padding:.25rem .5rem;text-align:center}
 @media (max-width:40rem){
  body{padding:1rem .75rem 3rem}.chart,.example{padding:.75rem}
- .hit{grid-template-columns:1fr}
+ .hit{grid-template-columns:1fr}.even th:first-child{width:8rem;min-width:8rem}
  .dots{font-size:.8rem}.dots th{padding-right:.3rem}
  .dots tbody th{min-width:5.2rem;max-width:6.5rem;font-size:.75rem}
  .dots .track{width:35%;min-width:4.5rem}.dots .n{padding-left:.35rem}
  .plane{padding-left:2.4rem}.plane svg{height:12rem}text.odd{display:none}}
-@media print{h2,.chart figcaption,blockquote{break-after:avoid}.strip img{height:3rem}
+@media print{h2,.chart figcaption,blockquote,blockquote+p,caption{break-after:avoid}
+ tr{break-inside:avoid}nav{display:none}.even{min-width:0}.plain th:first-child{position:static}
+ .strip img{height:3rem}
  .hit{grid-template-columns:9rem 1fr}.scroll{overflow:visible}
  body{max-width:none;padding:0;font-size:11pt}.chart,.example{background:none}
  details>*{display:block}}

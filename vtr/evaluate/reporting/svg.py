@@ -195,7 +195,7 @@ def _histogram(chart: Histogram) -> tuple[str, _Ticks, _Ticks]:
     top = round_up(max((h for one in heights for h in one), default=1.0))
     count = len(chart.edges) - 1
     even = bool(chart.bin_names)
-    first, last = chart.edges[0], chart.edges[-1]
+    first, last = chart.ends
 
     def place(number: int) -> float:
         if even:
@@ -240,8 +240,9 @@ def _histogram_marks(
         )
     mean = chart.means[number] if number < len(chart.means) else None
     line = ""
-    if mean is not None and chart.edges[-1] > chart.edges[0]:
-        x = 100 * (mean - chart.edges[0]) / (chart.edges[-1] - chart.edges[0])
+    first, last = chart.ends
+    if mean is not None and last > first:
+        x = 100 * (mean - first) / (last - first)
         line = (
             f'<line class="mean" x1="{x:.3f}%" x2="{x:.3f}%" y1="0" y2="100%">'
             f"<title>{escaped(name, 80)}: mean {mean:.4g}</title></line>"
