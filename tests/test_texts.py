@@ -21,6 +21,7 @@ from vtr.clip.folder import write_clip_folder
 from vtr.clip.tokens import embed_tokens
 from vtr.demo import demo_model_folder
 from vtr.errors import ModelError
+from vtr.train.activations import embed_activations
 from vtr.train.texts import FOLDER, TextFeatures, embed_texts
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -87,6 +88,15 @@ def same(one: TextFeatures, other: TextFeatures) -> bool:
 
 
 # ---- the cache
+
+
+def test_a_store_that_cannot_be_written_costs_time_only(demo: Backbone, tmp_path: Path) -> None:
+    """Stores are shared read-only; here a file stands where the folder would be."""
+    (tmp_path / FOLDER).write_text("in the way")
+    assert same(embed_texts(demo, TEXTS, cache=tmp_path), embed_texts(demo, TEXTS))
+    kept = embed_activations(demo, TEXTS, layers=1, cache=tmp_path)
+    assert np.array_equal(kept.tokens, embed_activations(demo, TEXTS, layers=1).tokens)
+    assert (tmp_path / FOLDER).read_text() == "in the way"
 
 
 def test_a_hit_equals_a_miss_bit_for_bit(demo: Backbone, tmp_path: Path) -> None:

@@ -22,11 +22,11 @@ from typer.testing import CliRunner
 from vtr.clip.backbone import Backbone, load_backbone
 from vtr.commands import features as features_command
 from vtr.commands import train as train_command
-from vtr.commands.run_folders import holding
+from vtr.commands.run_folders import holding, telling
 from vtr.commands.train import summarise
 from vtr.commands.training import read_captions
 from vtr.demo import demo_model_folder
-from vtr.errors import ConfigError, ModelError
+from vtr.errors import ConfigError, ModelError, StoreWriteError
 from vtr.features import FeatureSpec, FeatureStore, LedgerRow, VideoRow
 from vtr.features.importing import import_arrays
 from vtr.features.shard import write_shard
@@ -342,6 +342,19 @@ def test_a_config_changed_by_hand_is_refused(
     with pytest.raises(ConfigError, match=message):
         invoke("train", "--resume", "--name", "one")
     assert load_run(folder).seed == 0
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), StoreWriteError("disk full")])
+def test_a_stopped_training_says_how_to_go_on(
+    tmp_path: Path, stop: BaseException, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(type(stop)), telling(tmp_path):
+        raise stop
+    assert capsys.readouterr().err == "", "nothing to resume yet"
+    (tmp_path / "config.json").touch()
+    with pytest.raises(type(stop)), telling(tmp_path):
+        raise stop
+    assert f"vtr train --resume --name {tmp_path.name}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("garbage", [b"[1]\n", b"\xff\xfe", b'{"loss": 1}\n', b"3\n"])

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from vtr.errors import CheckpointError, ConfigError, ModelError
+from vtr.errors import CheckpointError, ConfigError, ModelError, StoreWriteError
 from vtr.features.store import PackedFrames
 from vtr.train.batches import BatchOptions
 from vtr.train.curve import draw_curve
@@ -249,6 +249,64 @@ def test_a_nan_weight_is_named(tmp_path: Path) -> None:
         one.model.text_tower.inner.bias[0] = torch.nan  # type: ignore[union-attr,index]
     with pytest.raises(ModelError, match=r"not finite: weight text_tower\.inner\.bias"):
         one.run()
+
+
+@pytest.mark.parametrize("validate", [True, False])
+def test_weights_that_overflow_in_the_last_step_are_never_kept(
+    tmp_path: Path, validate: bool
+) -> None:
+    """The loss of a step is judged before its weights change: the epoch's end looks at these."""
+    one = trainer(tmp_path / "run", replace(SETTINGS, epochs=2), validate=validate)
+    real = one.optimiser.step
+
+    def overflow(*arguments: Any) -> Any:
+        real(*arguments)
+        if one.progress.epoch == 1:
+            with torch.no_grad():
+                one.model.text_tower.inner.bias[0] = torch.inf  # type: ignore[union-attr,index]
+
+    one.settings = replace(one.settings, batch=BatchOptions(size=16))
+    one._plan = one._make_plan(16)  # one step per epoch: no later one meets the bad weight
+    one.optimiser.step = overflow  # type: ignore[assignment]
+    message = (
+        r"weight text_tower\.inner\.bias is not finite after epoch 2: the weights after epoch 1"
+    )
+    with pytest.raises(ModelError, match=message):
+        one.run()
+    for last in (True, False):
+        kept = load_run(tmp_path / "run", last=last)
+        assert all(bool(p.isfinite().all()) for p in kept.model.parameters())
+
+
+@pytest.mark.parametrize("damage", ["removed", "cut"])
+def test_a_lost_best_epoch_is_said_when_resuming(tmp_path: Path, damage: str) -> None:
+    trainer(tmp_path / "run", replace(SETTINGS, epochs=1)).run()
+    best = tmp_path / "run" / BEST
+    if damage == "removed":
+        best.unlink()
+    else:
+        best.write_bytes(best.read_bytes()[:1000])
+    with pytest.raises(
+        CheckpointError, match=r"best\.safetensors (does not exist|cannot be read).*"
+    ):
+        trainer(tmp_path / "run", SETTINGS).run(resume=True)
+
+
+@pytest.mark.parametrize(("name", "what"), [(METRICS, "remove"), ("failure.json", "remove")])
+def test_a_folder_that_refuses_is_said(tmp_path: Path, name: str, what: str) -> None:
+    (tmp_path / "run" / name / "inside").mkdir(parents=True)
+    with pytest.raises(StoreWriteError, match=f"cannot {what} .*{name}"):
+        trainer(tmp_path / "run", SETTINGS).run()
+
+
+def test_a_full_disk_for_the_metrics_is_said(tmp_path: Path) -> None:
+    def fill(row: Any) -> None:
+        if row["epoch"] == 0:
+            (tmp_path / "run" / METRICS).unlink()
+            (tmp_path / "run" / METRICS).symlink_to("/dev/full")
+
+    with pytest.raises(StoreWriteError, match=r"cannot write .*metrics\.jsonl: No space left"):
+        trainer(tmp_path / "run", SETTINGS, hooks=Hooks(row=fill)).run()
 
 
 def small_memory(encode: Any, model: RetrievalModel) -> Any:

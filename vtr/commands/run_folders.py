@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vtr.commands.console import note
+
 if TYPE_CHECKING:
     from vtr.commands.training import Request
     from vtr.train.model import ModelSpec
@@ -67,6 +69,20 @@ def check_place(name: str | None, *, resume: bool, overwrite: bool) -> None:
             f"--name is {_short(name)!r}; allowed: one folder name of at most {_LONGEST_NAME} "
             "bytes, without slashes. --runs says where the folder goes"
         )
+
+
+@contextmanager
+def telling(folder: Path) -> Iterator[None]:
+    """Tells how to go on where a training is stopped, by its user or by a full disk."""
+    from vtr.errors import StoreWriteError
+    from vtr.train.run import CONFIG
+
+    try:
+        yield
+    except (KeyboardInterrupt, StoreWriteError):
+        if (folder / CONFIG).exists():
+            note(f"to go on with this training: vtr train --resume --name {folder.name}")
+        raise
 
 
 @contextmanager

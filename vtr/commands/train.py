@@ -346,9 +346,9 @@ class Job:
         """Trains one model into one folder; returns what result.json holds."""
         from contextlib import nullcontext
 
-        from vtr.commands.run_folders import holding
+        from vtr.commands.run_folders import holding, telling
 
-        with holding(folder) if world.is_first else nullcontext():
+        with telling(folder), holding(folder) if world.is_first else nullcontext():
             return self._train(folder, place, world, resume=resume)
 
     def _train(self, folder: Path, place: Place, world: World, *, resume: bool) -> dict[str, Any]:
@@ -402,7 +402,7 @@ class Job:
         """Writes config.json, or compares it when resuming; returns how many parameters."""
         from vtr.commands.run_folders import check_resumable
         from vtr.train.model import count_parameters
-        from vtr.train.run import RESULT, start_run
+        from vtr.train.run import RESULT, remove_files, start_run
 
         material = self.material
         total, trained = count_parameters(model)
@@ -416,7 +416,7 @@ class Job:
             check_resumable(folder, config)
         elif world.is_first:
             start_run(folder, config=config, train_ids=known)
-            (folder / RESULT).unlink(missing_ok=True)
+            remove_files(folder, RESULT)
         world.wait()
         return facts
 

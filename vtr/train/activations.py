@@ -16,8 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from vtr.clip.backbone import Backbone
-from vtr.files import publish
-from vtr.train.texts import TextFeatures, embed_texts
+from vtr.train.texts import TextFeatures, embed_texts, keep
 
 FLOAT32_BYTES = 1 << 30
 """Up to this size activations are kept in float32, above in float16 (180,000 captions of ViT-B/32
@@ -61,8 +60,7 @@ def embed_activations(
     if rows is None:
         rows = _compute(backbone, tokens, offsets, layers, np.empty(shape, kind))
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            publish(path, rows.tobytes())
+            keep(path, rows.tobytes())
     return TextFeatures(features.ids, features.pooled, features.num_truncated, rows, offsets)
 
 

@@ -26,7 +26,16 @@ from vtr.train.model import RetrievalModel
 from vtr.train.optim import BertAdam, Schedule, adamw, cosine_factor, reference_factor
 from vtr.train.optim import reference_groups as bert_groups
 from vtr.train.presets import TrainSettings
-from vtr.train.run import BEST, LAST, METRICS, save_model, write_json
+from vtr.train.run import (
+    BEST,
+    LAST,
+    METRICS,
+    append_line,
+    read_tensors,
+    remove_files,
+    save_model,
+    write_json,
+)
 from vtr.train.teacher import Teacher
 from vtr.train.validation import SELECTION, Validation, selection_value
 
@@ -230,9 +239,8 @@ class Trainer:
 
     def _begin(self) -> None:
         """Judges the untrained model: where it starts from zero-shot it may stay the best."""
-        for name in (METRICS, LAST, BEST, FAILURE):
-            if self.world.is_first:
-                (self.folder / name).unlink(missing_ok=True)
+        if self.world.is_first:
+            remove_files(self.folder, METRICS, LAST, BEST, FAILURE)
         start = time.perf_counter()
         metrics = self._validate()
         self._judge(0, metrics)
@@ -241,6 +249,9 @@ class Trainer:
 
     def _restore(self) -> None:
         self.progress = load_checkpoint(self.folder / LAST, self.model, self.optimiser)
+        # Found only after the last epoch, a lost best epoch would have cost all of them.
+        if self.world.is_first:
+            read_tensors(self.folder / BEST)
         if self.progress.batch_size:
             self._plan = self._make_plan(self.progress.batch_size)
         if self.world.is_first:
@@ -271,7 +282,7 @@ class Trainer:
         self.model.train()
         sums = self._steps(epoch)
         train_seconds = sums.seconds
-        metrics = self._validate()
+        metrics = self._measure(epoch)
         self.progress.epoch = epoch
         self.progress.seconds += time.perf_counter() - start
         self._judge(epoch, metrics)
@@ -388,6 +399,17 @@ class Trainer:
 
     # ---- after an epoch
 
+    def _measure(self, epoch: int) -> dict[str, float]:
+        """Returns the validation's metrics; weights that have gone astray never reach a file."""
+        kept = f"the weights after epoch {epoch - 1} are kept; use a smaller --lr"
+        for name, parameter in self.model.named_parameters():
+            if not bool(parameter.isfinite().all()):
+                raise ModelError(f"weight {name} is not finite after epoch {epoch}: {kept}")
+        try:
+            return self._validate()
+        except ModelError as error:
+            raise ModelError(f"after epoch {epoch} {error}; {kept}") from None
+
     def _validate(self) -> dict[str, float]:
         if self.validation is None:
             return {}
@@ -419,8 +441,7 @@ class Trainer:
     def _record(self, row: dict[str, Any]) -> None:
         if not self.world.is_first:
             return
-        with (self.folder / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        append_line(self.folder / METRICS, json.dumps(row))
         self.hooks.row(row)
 
 

@@ -180,6 +180,39 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     publish(path, (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode())
 
 
+def append_line(path: Path, line: str) -> None:
+    """Adds a line to a text file.
+
+    Raises:
+        StoreWriteError: The file system refused.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        raise StoreWriteError(_refused("write", path, error)) from None
+
+
+def remove_files(folder: Path, *names: str) -> None:
+    """Removes files of a run, where they are there.
+
+    Raises:
+        StoreWriteError: The file system refused.
+    """
+    for name in names:
+        try:
+            (folder / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreWriteError(_refused("remove", folder / name, error)) from None
+
+
+def _refused(what: str, path: Path, error: OSError) -> str:
+    return (
+        f"cannot {what} {path}: {error.strerror or error}. Free some space, or choose another "
+        "folder with --runs"
+    )
+
+
 def save_model(path: Path, model: RetrievalModel, metadata: Mapping[str, str]) -> None:
     """Publishes the weights of a model."""
     publish(path, save_tensors(model_tensors(model), metadata=dict(metadata)))
@@ -264,11 +297,14 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return tensors, dict(file.metadata() or {})
     except FileNotFoundError:
         raise CheckpointError(
-            f"{path} does not exist: the run has not finished its first epoch. Continue it with "
-            "vtr train --resume"
+            f"{path} does not exist: the run was stopped before its first epoch, or the file was "
+            "removed. Train it anew: vtr train --overwrite"
         ) from None
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from None
+        raise CheckpointError(
+            f"{path} cannot be read: {error}. The file is damaged or cut off: copy it again, or "
+            "train again with --overwrite"
+        ) from None
 
 
 def load_weights(model: RetrievalModel, tensors: Mapping[str, Tensor], *, what: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from safetensors.numpy import save as save_arrays
 
 from vtr.clip.backbone import Backbone
 from vtr.clip.tokens import embed_tokens
+from vtr.errors import StoreWriteError
 from vtr.files import publish
 
 FOLDER = "texts"
@@ -64,14 +66,14 @@ def embed_texts(
         backbone: Whose text tower to use.
         texts: N captions.
         ids: Their ids; by default their places as text.
-        cache: Folder to keep the features in (the feature store); None keeps nothing. A file there
+        cache: Folder to keep the features in (the feature store); None keeps nothing, and so does
+            a folder that cannot be written: stores are shared read-only. A file there
             is named by a digest of the model's weights, its text rules and every caption, so that
             another model or another wording never meets old numbers.
         tokens: Also the token embeddings. They are never written: computed they cost seconds,
             stored they take gigabytes (180,000 captions: about 2 GB).
 
     Raises:
-        StoreWriteError: The file system refused.
         ModelError: `tokens` of a tower that has none in the shared space.
     """
     names = tuple(ids) if ids is not None else tuple(map(str, range(len(texts))))
@@ -81,8 +83,7 @@ def embed_texts(
         embedded = backbone.encode_texts(texts)
         kept = embedded.embeddings, embedded.num_truncated
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            publish(path, _bytes(*kept))
+            keep(path, _bytes(*kept))
     found = embed_tokens(backbone, texts) if tokens else None
     return TextFeatures(
         names,
@@ -91,6 +92,13 @@ def embed_texts(
         None if found is None else found.rows,
         None if found is None else found.offsets,
     )
+
+
+def keep(path: Path, payload: bytes) -> None:
+    """Writes a file of the cache; where the file system refuses, the next run computes it anew."""
+    with contextlib.suppress(OSError, StoreWriteError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        publish(path, payload)
 
 
 def _digest(backbone: Backbone, texts: Sequence[str]) -> str:
