@@ -93,6 +93,19 @@ def test_a_simulation_counts_absent_videos_as_asked(workspace: Path) -> None:
     assert found == {7: ["miss", "miss"], 6: ["restrict", "restrict"]}
 
 
+@pytest.mark.parametrize("width", [20, 40, 80])
+def test_tables_are_whole_at_any_width(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    shown = vtr(workspace, "eval", "--zero-shot").stdout + vtr(workspace, "simulate", "-q").stdout
+    assert "\u2026" not in shown
+    for name in ("t2v ", "v2t ", "v2t_groups ", "mean ", "maxP ", "max-sim ", "attention "):
+        assert f"\n{name}" in shown
+    rows = [line for line in shown.splitlines() if line.startswith(("t2v ", "v2t"))]
+    assert [len(row.split()) for row in rows] == [8, 8, 8]
+
+
 @pytest.mark.parametrize(
     "words",
     [

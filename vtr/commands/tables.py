@@ -11,6 +11,7 @@ _LEGEND = (
 )
 _COLUMNS = ("R@", "MedR", "MeanR", "MRR")  # the rest stands in result.json
 _SMALL_SAMPLE = 30
+MAX_WIDTH = 1000
 
 
 def print_result(document: Mapping[str, Any]) -> None:
@@ -19,15 +20,15 @@ def print_result(document: Mapping[str, Any]) -> None:
 
     console = Console(highlight=False, soft_wrap=True)
     console.print(result_line(document), markup=False)
-    console.print(_numbers(document["metrics"], "as measured"))
+    print_table(_numbers(document["metrics"], "as measured"))
     for name, changed in document["postprocessed"].items():
         kind = "sees all test queries at once" if changed["transductive"] else "bank: training"
-        console.print(_numbers(changed["metrics"], f"with {name} ({kind})"))
+        print_table(_numbers(changed["metrics"], f"with {name} ({kind})"))
     if document["groups"]:
-        console.print(_groups(document))
+        print_table(_groups(document))
     published = _published(document)
     if published is not None:
-        console.print(published)
+        print_table(published)
 
 
 def result_line(document: Mapping[str, Any]) -> str:
@@ -79,10 +80,25 @@ def new_table(title: str, columns: Sequence[str], *, caption: str | None = None)
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
+        show_edge=False,
+        pad_edge=False,
     )
     for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left", no_wrap=bool(number))
+        if number:
+            table.add_column(column, justify="right", no_wrap=True, min_width=len(column))
+        else:
+            table.add_column(column, justify="left")
     return table
+
+
+def print_table(table: Any) -> None:
+    """Prints a table on stdout, whole: a narrow terminal breaks its lines, but loses no digit."""
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    needed = console.measure(table, options=console.options.update_width(MAX_WIDTH)).minimum
+    console.print()
+    Console(highlight=False, soft_wrap=True, width=max(console.width, needed)).print(table)
 
 
 def interval_text(cell: Mapping[str, float]) -> str:
@@ -129,8 +145,6 @@ def _published(document: Mapping[str, Any]) -> Any | None:
 
 def print_simulation(document: Mapping[str, Any]) -> None:
     """Prints t2v R@1 of every rule at every number of frames."""
-    from rich.console import Console
-
     rows: Sequence[Mapping[str, Any]] = document["rows"]
     counts = list(dict.fromkeys(row["frames"] for row in rows))
     title = (
@@ -142,4 +156,4 @@ def print_simulation(document: Mapping[str, Any]) -> None:
     for rule in dict.fromkeys(row["rule"] for row in rows):
         cells = {row["frames"]: row["metrics"]["t2v/R@1"] for row in rows if row["rule"] == rule}
         table.add_row(rule, *[interval_text(cells[count]) for count in counts])
-    Console(highlight=False, soft_wrap=True).print(table)
+    print_table(table)
