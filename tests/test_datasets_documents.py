@@ -107,6 +107,7 @@ def test_quoted_line_ends_and_long_fields_are_kept(tmp_path: Path) -> None:
         ),
         ("video_id,sentence\nv1\n", r"line 2: 1 fields, but the header names 2"),
         ('video_id,sentence\nv1,"open\n', r"line \d: not CSV \(unexpected end of data\)"),
+        ("video_id,sentence, sentence\nv1,a,b\n", r"names the column 'sentence' twice; rename"),
         (b"video_id,sentence\nv1,\xff\n", r"is not UTF-8 text: .* at byte 21\. Save it"),
     ],
 )
@@ -127,6 +128,15 @@ def test_a_cut_json_says_so(tmp_path: Path) -> None:
         read_json(path)
     path = write(tmp_path / "d.jsonl", "{}\n{")
     with pytest.raises(DatasetError, match=r"line 2: not one JSON document"):
+        list(read_json_lines(path))
+
+
+def test_a_key_given_twice_is_refused_before_a_caption_is_lost(tmp_path: Path) -> None:
+    path = write(tmp_path / "d.json", '{"v1": {"a": 1}, "v2": {"a": 1}, "v1": "second"}')
+    with pytest.raises(DatasetError, match=r"d\.json has the key 'v1' twice in one object; one of"):
+        read_json(path)
+    path = write(tmp_path / "d.jsonl", '{"a": 1}\n{"a": 1, "b": 2, "b": 3}\n')
+    with pytest.raises(DatasetError, match=r"line 2: the key 'b' occurs twice in one object"):
         list(read_json_lines(path))
 
 

@@ -96,6 +96,7 @@ def test_videos_that_only_the_captions_know_are_missing(films: Path) -> None:
     assert survey_videos(dataset, films).missing == ("gone",)
     assert [item.id for item in dataset.captions] == ["gone#0", "a.mp4#1"]
     assert "1 captions are empty, dropped (first: a.mp4#0)" in dataset.notes
+    assert "1 videos of captions.json are not in the folder (first: gone)" in dataset.notes
 
 
 def test_no_captions_are_no_mistake(films: Path) -> None:

@@ -265,10 +265,12 @@ def test_absent_videos_carry_their_reason() -> None:
     found = cover(query_set([0, 1, 2], 3), store)  # type: ignore[arg-type]
     assert found.absent == (("v1", "not-a-video: text"), ("v2", "never extracted"))
     assert found.line == "1 of 3 videos; 2 absent ones counted as misses"
-    with pytest.raises(DatasetError, match=r"2 of the 3 videos .* v1 \(not-a-video: text\)"):
+    with pytest.raises(
+        DatasetError, match=r"2 of the 3 videos .* v1 \(not-a-video: text\).* --missing"
+    ):
         cover(query_set([0], 3), store, policy="fail")  # type: ignore[arg-type]
     with pytest.raises(UnknownNameError, match="Did you mean 'restrict'"):
         cover(query_set([0], 3), store, policy="restict")  # type: ignore[arg-type]
-    with pytest.raises(DatasetError, match="3 of the 3 videos"):
+    with pytest.raises(DatasetError, match=r"3 of the 3 videos .* store with --features$"):
         cover(query_set([0], 3), _Store())  # type: ignore[arg-type]
     assert isinstance(store, FeatureStore) is False

@@ -161,6 +161,8 @@ def test_wrong_datasets_and_missing_splits_are_named() -> None:
         queries(toy(test_split="paper"), world())
     with pytest.raises(DatasetError, match="no caption describes any of the 10 videos"):
         queries(toy(), world(captions=()))
+    with pytest.raises(DatasetError, match=r"'toy'; 3 captions are empty\. Captions come from"):
+        queries(toy(), world(captions=(), notes=("3 captions are empty",)))
     with pytest.raises(ConfigError, match="names no training videos"):
         queries(toy(train_split=None), world(), "train")
 

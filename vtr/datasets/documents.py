@@ -130,11 +130,17 @@ def read_json(path: Path) -> Any:
     """Returns a JSON document; the words NaN and Infinity are taken as Python writes them.
 
     Raises:
-        DatasetError: It cannot be read or is not whole JSON.
+        DatasetError: It cannot be read, is not whole JSON, or an object in it has a key twice.
     """
     text = read_text(path)
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_object)
+    except _KeyTwiceError as error:
+        raise DatasetError(
+            f"{printable(str(path))} has the key {printable(str(error))!r:.80} twice in one "
+            "object; one of the two values would be lost. Give every key once, several captions "
+            "as a list"
+        ) from None
     except (ValueError, RecursionError) as error:
         raise DatasetError(
             f"{printable(str(path))} is not whole JSON ({error}; the file has {len(text):,} "
@@ -146,18 +152,34 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
     """Yields (line number, document) of a JSONL file; empty lines are skipped.
 
     Raises:
-        DatasetError: A line is not JSON.
+        DatasetError: A line is not JSON, or an object in it has a key twice.
     """
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:
-            document = json.loads(line)
+            document = json.loads(line, object_pairs_hook=_object)
+        except _KeyTwiceError as error:
+            raise DatasetError(
+                f"{printable(str(path))}, line {number}: the key {printable(str(error))!r:.80} "
+                "occurs twice in one object"
+            ) from None
         except (ValueError, RecursionError) as error:
             raise DatasetError(
                 f"{printable(str(path))}, line {number}: not one JSON document ({error})"
             ) from None
         yield number, document
+
+
+class _KeyTwiceError(Exception):
+    """An object names a key twice, of which json.loads would keep the last without a word."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _KeyTwiceError(Counter(key for key, _ in pairs).most_common(1)[0][0])
+    return found
 
 
 def read_list(path: Path) -> tuple[str, ...]:
@@ -181,10 +203,17 @@ def read_table(
         delimiter: Between fields; a tab for .tsv.
 
     Raises:
-        DatasetError: A column is missing, or a row has another number of fields than the header.
+        DatasetError: A column is missing or named twice, or a row has another number of fields
+            than the header.
     """
     rows = list(_rows(path, delimiter))
     header = [name.strip() for name in rows[0][1]] if rows else []
+    twice = next((name for name, count in Counter(header).items() if name and count > 1), None)
+    if twice is not None:
+        raise DatasetError(
+            f"{printable(str(path))}: the header names the column {printable(twice)!r} twice; "
+            "rename one of the two"
+        )
     missing = [name for name in columns if name not in header]
     if missing:
         raise DatasetError(

@@ -87,6 +87,11 @@ def load(annotations: Path | None, videos: Path) -> Dataset:
     notes = [*(f"{other.name} was found as well and not read" for other in aside)]
     if bare:
         notes.append(f"{bare:,} of {len(ids):,} videos in the folder have no caption")
+    if absent:
+        notes.append(
+            f"{len(absent):,} videos of {path.name} are not in the folder "
+            f"(first: {printable(absent[0])})"
+        )
     splits: dict[str, list[str]] = {}
     for name, split in content.splits.items():
         splits.setdefault(split, []).append(name)

@@ -63,10 +63,11 @@ def cover(queries: QuerySet, store: FeatureStore, *, policy: str = "miss") -> Co
     reasons = _reasons(store, lost)
     if lost and (policy == "fail" or not present.any()):
         named = _some([f"{video_id} ({reasons[video_id]})" for video_id in lost])
+        some = ", or leave them out with --missing restrict" if present.any() else ""
         raise DatasetError(
             f"{len(lost):,} of the {len(present):,} videos of {queries.protocol!r} have no "
-            f"features in {store.folder}: {named}. Extract them, "
-            "choose another store with --features, or leave them out with --missing restrict"
+            f"features in {store.folder}: {named}. Extract them, or choose another store with "
+            f"--features{some}"
         )
     chosen: MissingPolicy = "restrict" if policy == "restrict" else "miss"
     if policy == "fail":

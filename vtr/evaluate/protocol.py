@@ -227,9 +227,10 @@ def _query_set(
         key=lambda caption: place[caption.video_id],  # stable: the files' order within a video
     )
     if not chosen:
+        remarks = "".join(f"; {note}" for note in dataset.notes)
         raise DatasetError(
             f"no caption describes any of the {len(place)} videos of split {split!r} of dataset "
-            f"{dataset.name!r}; give the annotation files with --annotations"
+            f"{dataset.name!r}{remarks}. Captions come from the files that --annotations names"
         )
     problems = _problems(protocol, place, chosen) if part == "test" else ()
     return QuerySet(
