@@ -321,6 +321,23 @@ def test_the_command_prints_a_table_and_the_changes(
     assert "gained at 1: 2 queries\n  q3: rank 13 -> 1: text 3\nlost at 1: 1" in done.output
 
 
+def test_what_only_one_side_was_trained_with_is_one_line(
+    command: Callable[..., Any], tmp_path: Path
+) -> None:
+    make(tmp_path / "a", [0, 3])
+    for name, rate in (("b", 0.1), ("c", 0.2)):
+        make(tmp_path / name / "eval" / "p", [0, 0], setup={"run": name, "text": name})
+        config = {"settings": {"lr": rate, "epochs": 3}}
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+    b, c = (tmp_path / name / "eval" / "p" for name in "bc")
+    done = command(tmp_path / "a", b, "--resamples", 50)
+    assert "\n  text: None, 'b'\n  and 2 of how p was trained" in done.output
+    assert "settings.lr" not in done.output
+    done = command(b, c, "--resamples", 50)
+    assert "settings.lr: 0.1, 0.2" in done.output
+    assert "was trained" not in done.output
+
+
 def test_the_command_writes_json(command: Callable[..., Any], tmp_path: Path) -> None:
     make(tmp_path / "a", [0, 3])
     make(tmp_path / "b", [0, 0])

@@ -477,6 +477,12 @@ def test_what_speaks_against_a_result_is_said(tmp_path: Path) -> None:
     assert "58 of 60 videos are present (policy restrict)" in page
     assert "12 videos of this gallery were trained on" in page
     assert "the epoch was chosen on test data (best on test)" in page
+    assert "ranked; R@k" not in page
+    document["protocol"]["num_videos"] = 7
+    (folder / "per_query.csv").unlink()
+    (folder / "result.json").write_text(json.dumps(document))
+    page = "".join(_Page(report_html([load_result(folder)])).text)
+    assert "only 7 videos are ranked; R@k from k = 7 on is 100" in page
 
 
 def test_recall_by_frames_is_drawn_from_the_simulation(pair: list[Result]) -> None:

@@ -110,14 +110,36 @@ def _print(comparison: Comparison, show: int) -> None:
     console = Console()
     # In a narrow window the lines wrap; cells that wrap one by one cannot be read.
     Console(width=max(console.width, MIN_WIDTH)).print(table)
+    typer.echo(
+        "R@k and MRR in %, MeanR a rank; p of a paired permutation test over the queries; "
+        f"* p below {SURE} after Holm's correction"
+    )
     if comparison.settings:
         typer.echo("settings that differ:")
-    for key, ours, theirs in comparison.settings:
-        typer.echo(f"  {printable(key)}: {printable(repr(ours))}, {printable(repr(theirs))}")
+        for line in _setting_lines(comparison):
+            typer.echo(f"  {line}")
     for what, changes in (("gained", comparison.gained), ("lost", comparison.lost)):
-        typer.echo(f"{what} at {comparison.k}: {len(changes):,} queries")
+        queries = f"{len(changes):,} quer{'y' if len(changes) == 1 else 'ies'}"
+        typer.echo(f"{what} at {comparison.k}: {queries}")
         for change in changes[:show]:
             typer.echo(f"  {_change(change)}")
+
+
+def _setting_lines(comparison: Comparison) -> list[str]:
+    """One line per setting; in one line those of a training that the other side has none of."""
+    from vtr.datasets.files import printable
+
+    trained = [row for row in comparison.settings if "." in row[0]]
+    one_sided = any(all(row[side] is None for row in trained) for side in (1, 2))
+    shown = [row for row in comparison.settings if not (one_sided and row in trained)]
+    lines = [f"{printable(k)}: {printable(repr(a))}, {printable(repr(b))}" for k, a, b in shown]
+    if one_sided and trained:
+        whose = comparison.b if trained[0][1] is None else comparison.a
+        lines.append(
+            f"and {len(trained)} of how {printable(whose.title)} was trained, which the other "
+            "was not (listed by --json)"
+        )
+    return lines
 
 
 def _row(metric: MetricDifference) -> tuple[str, ...]:

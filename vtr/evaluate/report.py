@@ -21,6 +21,7 @@ from vtr.files import publish
 
 SHOWN_METRICS = ("R@1", "R@5", "R@10", "MedR", "MeanR", "MRR")
 NUM_EXAMPLES = 8
+SMALL_GALLERY = 10  # videos, from which on every R@k that is shown can be missed
 
 
 @dataclass(frozen=True)
@@ -227,6 +228,12 @@ def caveats(result: Result) -> list[str]:
         found.append(f"{name}: not the published protocol ({escaped(problems) or 'no details'}).")
     if coverage.get("present") != coverage.get("videos"):
         found.append(f"{name}: {_presence(coverage)} (policy {escaped(coverage.get('policy'))}).")
+    videos = protocol.get("num_videos")
+    if isinstance(videos, int) and videos <= SMALL_GALLERY:
+        found.append(
+            f"{name}: only {videos} video{'s are' if videos > 1 else ' is'} ranked; R@k from "
+            f"k = {videos} on is 100 whatever the model does."
+        )
     leaked = setup.get("trained_on_test")
     if leaked:
         found.append(f"{name}: {escaped(leaked)} videos of this gallery were trained on.")
