@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -382,3 +383,27 @@ def test_a_score_that_is_not_finite_names_text_and_video() -> None:
     data.texts.pooled[2] = np.nan
     with pytest.raises(ModelError, match=r"text 'c2' and video 'v0' is nan"):
         Scorer(zero_shot_model(), data.texts, data.videos).matrix()
+
+
+def test_a_chosen_pair_that_is_not_finite_names_text_and_video() -> None:
+    """Re-ranking asks for pairs: a NaN among them would be sorted somewhere."""
+    data = made_up()
+    scorer = Scorer(zero_shot_model(), data.texts, data.videos)
+    texts, videos = np.array([0, 1, 2]), np.array([0, 2, 1])
+    assert np.isfinite(scorer.score_pairs(texts, videos)).all()
+    data.texts.pooled[1] = np.nan
+    text, video = data.texts.ids[1], data.videos.ids[2]
+    bad = Scorer(zero_shot_model(), data.texts, data.videos)
+    with pytest.raises(ModelError, match=f"the score of text '{text}' and video '{video}' is nan"):
+        bad.score_pairs(texts, videos)
+
+
+def test_the_time_of_a_costly_head_is_foretold() -> None:
+    data = made_up(num_videos=64)
+    assert Scorer(model_of(), data.texts, data.videos).expected_seconds() == 0
+    scorer = Scorer(model_of("tightTransf:layers=4:pairs=4"), data.texts, data.videos)
+    expected = min(scorer.expected_seconds() for _ in range(3))
+    start = time.perf_counter()
+    scorer.matrix()
+    took = time.perf_counter() - start
+    assert expected / 20 < took < expected * 20 + 0.5  # forgetting the 192 texts would be more

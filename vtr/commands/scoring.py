@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vtr.commands.console import note
+from vtr.commands.console import human_seconds, note
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from vtr.workspace import Workspace
 
 _MOST_RUN_LINES = 500_000
+_LONG_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -206,9 +207,21 @@ def prepare(workspace: Workspace, request: Request) -> Scored:
     if request.rerank is not None:
         blocks, v2t_blocks = _reranked(material, backbone, scorer, request.rerank)
     else:
+        _foretell(scorer)
         blocks = kept(blocks, scorer.shape)
     setup = _setup(material, run, backbone, rerank=request.rerank, trained_on_test=leaked)
     return Scored(material, model, run, backbone, blocks, v2t_blocks, setup)
+
+
+def _foretell(scorer: Any) -> None:
+    """Says beforehand how long a costly head will take with all pairs, and what takes less."""
+    seconds = scorer.expected_seconds()
+    if seconds > _LONG_SECONDS:
+        texts, videos = scorer.shape
+        note(
+            f"scoring all {texts:,} x {videos:,} pairs takes about {human_seconds(seconds)} here; "
+            "--rerank 50 scores only the best 50 of each list, and the result says so"
+        )
 
 
 def score(

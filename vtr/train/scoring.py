@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +27,9 @@ _CELLS = 1 << 24
 
 _PAIRS = 1 << 15
 """Pairs scored at once where a pair costs more than an inner product."""
+
+_TRIAL_SECONDS = 0.25
+"""A trial of scoring that takes longer says how long the whole will take."""
 
 _KEPT_CODE_BYTES = 1 << 29
 """Codes of all texts are kept between passes up to this size."""
@@ -123,6 +128,26 @@ class Scorer:
         """Returns all (N, V) scores."""
         return np.concatenate([block for _, block in self.blocks()])
 
+    def expected_seconds(self) -> float:
+        """Returns about how long `blocks` will take, from a few texts scored on this machine.
+
+        The videos are encoded on the way, once and for all. 0 for heads whose pairs cost an inner
+        product: those wait for nothing.
+        """
+        if self.model.head.info.indexable:
+            return 0.0
+        num_texts = len(self._texts)
+        _ = self.video_codes
+        seconds, rows = 0.0, 1
+        while True:  # one text of a costly head says enough; more are needed where one is quick
+            code = self.encode_texts(np.arange(rows))
+            start = time.perf_counter()
+            self.score(code)
+            seconds = time.perf_counter() - start
+            if seconds > _TRIAL_SECONDS or rows == min(num_texts, self.batch_size):
+                return seconds / rows * num_texts
+            rows = min(8 * rows, num_texts, self.batch_size)
+
     def score(self, texts: Code) -> Scores:
         """Returns (b, V) scores of encoded texts against all videos."""
         videos = self.video_codes
@@ -137,7 +162,11 @@ class Scorer:
         return np.concatenate(parts, axis=1)
 
     def score_pairs(self, texts: Index, videos: Index) -> Scores:
-        """Returns (P,) scores of chosen pairs: `texts` (P,) and `videos` (P,) are places."""
+        """Returns (P,) scores of chosen pairs: `texts` (P,) and `videos` (P,) are places.
+
+        Raises:
+            ModelError: A score that is not finite; names the text and the video.
+        """
         different, place = np.unique(texts, return_inverse=True)
         scores = np.empty(len(texts), np.float32)
         order = np.argsort(place, kind="stable")
@@ -155,6 +184,9 @@ class Scorer:
                     torch.from_numpy(videos[rows]).to(self.device),
                 )
             scores[rows] = _numpy(found)
+        if not np.isfinite(scores).all():
+            worst = int(np.argmin(np.isfinite(scores)))
+            raise self._not_finite(int(texts[worst]), int(videos[worst]), scores[worst])
         return scores
 
     def _text_codes(self, number: int, rows: Index) -> Code:
@@ -170,12 +202,14 @@ class Scorer:
     def _checked(self, start: int, scores: Scores) -> Scores:
         if not np.isfinite(scores).all():
             row, column = (int(found[0]) for found in np.nonzero(~np.isfinite(scores)))
-            raise ModelError(
-                f"the score of text {self.text_ids[start + row]!r} and video "
-                f"{self.video_ids[column]!r} is {scores[row, column]}: the model's weights or the "
-                "features hold a value that is not finite"
-            )
+            raise self._not_finite(start + row, column, scores[row, column])
         return scores
+
+    def _not_finite(self, text: int, video: int, score: np.floating[Any]) -> ModelError:
+        return ModelError(
+            f"the score of text {self.text_ids[text]!r} and video {self.video_ids[video]!r} is "
+            f"{score}: the model's weights or the features hold a value that is not finite"
+        )
 
 
 class _Evaluating:
