@@ -160,3 +160,17 @@ def test_wrong_settings_are_named() -> None:
         PoolingOptions(top=0)
     with pytest.raises(ConfigError, match=r"temperature 0\.0"):
         PoolingOptions(temperature=0.0)
+    for temperature in (1e-300, float("nan"), -1.0):
+        with pytest.raises(ConfigError, match=r"the temperature 1e-06 or more, such as 0\.1"):
+            PoolingOptions(temperature=temperature)
+
+
+def test_the_coldest_attention_is_the_best_frame_alone() -> None:
+    packed = packed_frames([5, 2])
+    texts = np.random.default_rng(5).standard_normal((4, 5)).astype(np.float32)
+    videos, options = gallery(packed, 5), PoolingOptions(temperature=1e-6)
+    best, cold = (
+        np.concatenate([b for _, b in rule_blocks(rule, texts, videos, options)()])
+        for rule in ("max-sim", "attention")
+    )
+    assert cold == pytest.approx(best, abs=1e-5)

@@ -29,6 +29,8 @@ from vtr.features import PackedFrames
 
 Vectors = NDArray[np.float32]
 RULES = ("mean", "maxP", "max-sim", "top-k", "attention")
+COLDEST = 1e-6
+"""Below it similarities over the temperature leave float32; the best frame alone has long won."""
 _BLOCK_BYTES = 1 << 26
 
 
@@ -39,7 +41,7 @@ class PoolingOptions:
     Args:
         rules: Which of `RULES` to compare.
         top: k of "top-k", at least 1; a video with fewer frames uses all.
-        temperature: tau of "attention", above 0.
+        temperature: tau of "attention", at least `COLDEST`.
     """
 
     rules: tuple[str, ...] = RULES
@@ -50,10 +52,10 @@ class PoolingOptions:
         for rule in self.rules:
             if rule not in RULES:
                 raise UnknownNameError("pooling rule", rule, RULES)
-        if self.top < 1 or not self.temperature > 0:
+        if self.top < 1 or not self.temperature >= COLDEST:
             raise ConfigError(
                 f"top is {self.top} and temperature {self.temperature}; top must be 1 or more and "
-                "the temperature above 0"
+                f"the temperature {COLDEST} or more, such as 0.1"
             )
 
 
