@@ -184,9 +184,9 @@ abbr{text-decoration:none;cursor:help}
  vertical-align:top;overflow-wrap:normal}
 .plain th:first-child{text-align:left;min-width:9rem;overflow-wrap:break-word;
  position:sticky;left:0;background:var(--paper)}
-.even{table-layout:fixed;width:100%;min-width:46rem}
+.even{table-layout:fixed;width:100%;min-width:49rem}
 .even th:first-child{width:10.5rem;overflow-wrap:anywhere}
-.even small{white-space:normal}
+.plain.even small{white-space:normal}
 .even th:last-child,.even td:last-child{width:4.5rem;padding-right:0}
 .plain thead th{color:var(--faint);font-weight:500;vertical-align:bottom}
 .plain tbody th{font-weight:600}
