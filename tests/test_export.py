@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -14,15 +14,18 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from vtr.clip.backbone import load_backbone
+from vtr.clip.backbone import load_backbone, pooled
 from vtr.clip.folder import write_clip_folder
 from vtr.commands import evaluate, export, extract, import_
-from vtr.errors import CheckpointError, ConfigError, VtrError
+from vtr.errors import CheckpointError, ConfigError, ModelError, VtrError
+from vtr.train.data import ResidentTexts
 from vtr.train.heads.base import TextBatch
 from vtr.train.heads.meanP import MeanPooling
+from vtr.train.inputs import embed_for
 from vtr.train.model import ModelSpec, RetrievalModel, build_model
+from vtr.train.onnx import tuned_model
 from vtr.train.run import load_run, write_run
-from vtr.train.text_tower import FrozenText, TextSpec
+from vtr.train.text_tower import FrozenText, TextSpec, TunedText, text_spec
 
 _spec = importlib.util.spec_from_file_location(
     "import_tests", Path(__file__).parent / "test_import_command.py"
@@ -195,6 +198,67 @@ def test_onnx_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert not (tmp_path / "out").exists()
 
 
+def tuned_run(tmp_path: Path, *, layers: int) -> tuple[Path, RetrievalModel, ModelSpec]:
+    """A run whose trained text layers differ from the backbone's in every number."""
+    words = imports.tiny.write_tokeniser(tmp_path / "words", 300)
+    state, clip = imports.tiny.openai_state(imports.tiny.golden()), tmp_path / "clip"
+    write_clip_folder(clip, state, tokeniser=words)
+    backbone = load_backbone(str(clip), device="cpu")
+    spec = ModelSpec("meanP", 128, text_spec(backbone, "tune", video_dim=128, layers=layers))
+    model = build_model(spec, backbone=backbone)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.text_tower.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.02)
+    write_run(tmp_path / "run", model, spec, config={"text_model": {"id": str(clip)}})
+    return clip, model, spec
+
+
+@pytest.mark.parametrize("layers", [1, 0])
+def test_tuned_layers_come_into_their_places(tmp_path: Path, layers: int) -> None:
+    """The merged model against the run's own tower, which starts from kept activations."""
+    clip, model, spec = tuned_run(tmp_path, layers=layers)
+    backbone = load_backbone(str(clip), device="cpu")
+    texts = ["w1", "w5 w7 w9 w200 w3 w4 w4 w4", "w20 w21"]
+    activations = ResidentTexts(embed_for(spec, backbone, texts), torch.device("cpu"))
+    ids = torch.from_numpy(backbone.tokeniser.pad(backbone.tokeniser.encode(texts).ids))
+    merged: Any = tuned_model(backbone, cast("TunedText", model.text_tower))
+    with torch.inference_mode():
+        expected = model.text_tower(activations.batch(np.arange(3))).pooled
+        found = pooled(merged.get_text_features(input_ids=ids), 128)
+        before = pooled(cast("Any", backbone.model).get_text_features(input_ids=ids), 128)
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
+    assert float((found - before).abs().max()) > 0.01, "and the backbone is left as it was"
+
+
+@pytest.mark.slow
+def test_the_onnx_graph_of_tuned_text(tmp_path: Path) -> None:
+    for package in ("onnx", "onnxscript"):
+        pytest.importorskip(package)
+    runtime = pytest.importorskip("onnxruntime")
+    clip, model, spec = tuned_run(tmp_path, layers=1)
+    vtr("export", "--run", tmp_path / "run", "--out", tmp_path / "out", "--onnx")
+    backbone = load_backbone(str(clip), device="cpu")
+    texts = ["w5 w7 w9 w200", "w20 w21 w1"]
+    activations = ResidentTexts(embed_for(spec, backbone, texts), torch.device("cpu"))
+    ids = backbone.tokeniser.pad(backbone.tokeniser.encode(texts).ids)
+    session = runtime.InferenceSession(str(tmp_path / "out" / "text.onnx"))
+    (found,) = session.run(None, {"input_ids": ids})
+    with torch.inference_mode():
+        expected = model.text_tower(activations.batch(np.arange(2))).pooled.numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_a_failed_export_leaves_nothing_in_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tiny_run(tmp_path / "run", text_model={"id": str(tmp_path / "nowhere")})
+    monkeypatch.setattr("vtr.train.onnx._PACKAGES", ())
+    with pytest.raises(ModelError, match="nowhere"):
+        vtr("export", "--run", run, "--out", tmp_path / "out", "--onnx")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["frozen", "projection"])
 def test_the_onnx_graph_computes_what_torch_computes(tmp_path: Path, mode: Any) -> None:
@@ -216,7 +280,7 @@ def test_the_onnx_graph_computes_what_torch_computes(tmp_path: Path, mode: Any) 
     ids = backbone.tokeniser.pad(backbone.tokeniser.encode(texts).ids)
     session = runtime.InferenceSession(str(tmp_path / "out" / "text.onnx"))
     (found,) = session.run(None, {"input_ids": ids})
-    pooled = torch.from_numpy(backbone.encode_texts(texts).embeddings)
+    embedded = torch.from_numpy(backbone.encode_texts(texts).embeddings)
     with torch.inference_mode():
-        expected = model.text_tower(TextBatch(pooled)).pooled.numpy()
+        expected = model.text_tower(TextBatch(embedded)).pooled.numpy()
     np.testing.assert_allclose(found, expected, atol=2e-5)

@@ -182,9 +182,19 @@ HOSTILE = [
 def test_hostile_files_run_nothing(tmp_path: Path, make: Callable[[Path, Path], None]) -> None:
     canary = tmp_path / "canary"
     make(tmp_path / "bad.bin", canary)
-    with pytest.raises(CheckpointError, match=r"bad\.bin cannot be read as tensors: "):
+    with pytest.raises(CheckpointError, match=r"bad\.bin cannot be read as tensors: ") as caught:
         read_tensors(tmp_path / "bad.bin")
     assert not canary.exists()
+    assert "weights_only" not in str(caught.value), "torch's advice would run the file"
+    assert "Re-running" not in str(caught.value)
+
+
+def test_what_is_no_checkpoint_is_told_in_our_words(tmp_path: Path) -> None:
+    (tmp_path / "bad.bin").write_bytes(b"\x89PNG\r\n")
+    with pytest.raises(
+        CheckpointError, match=r"tensors: not a file of torch\.save, or one of other"
+    ):
+        read_tensors(tmp_path / "bad.bin")
 
 
 def test_the_canary_sings_under_an_ordinary_unpickler(tmp_path: Path) -> None:

@@ -73,12 +73,23 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except CheckpointError:
         raise
     except _READ_ERRORS as error:
-        lines = str(error).strip().splitlines()
         raise CheckpointError(
-            f"{path} cannot be read as tensors: {lines[0] if lines else type(error).__name__}. "
+            f"{path} cannot be read as tensors: {_reason(error)}. "
             "vtr runs no code from checkpoints: a file that holds other objects than tensors must "
             "be saved again as a plain state dict"
         ) from None
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what went wrong; of torch's advice only what it found, not how to run it.
+
+    torch recommends `weights_only=False`, which would execute the file.
+    """
+    text = str(error).strip()
+    found = re.search(r"Unsupported (?:global|class)[^\n]*?(?=\. |\s+was not|\n|$)", text)
+    if "weights_only" in text:
+        return found[0] if found else "not a file of torch.save, or one of other objects"
+    return text.splitlines()[0] if text else type(error).__name__
 
 
 def _read(path: Path) -> Mapping[str, Any]:

@@ -135,6 +135,9 @@ def _read(path: Path) -> tuple[NDArray[np.floating] | None, str]:
     try:
         array = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
+        # NumPy's own words for both recommend allow_pickle, which would run code from the file.
+        if "pickle" in str(error):
+            return None, "not-an-array: neither a whole .npy file nor one of plain numbers"
         return None, f"not-an-array: {str(error).splitlines()[0] if str(error) else error!r}"
     if array.ndim == 1:
         array = array[None]

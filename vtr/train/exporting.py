@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from vtr.clip.backbone import Backbone, load_backbone
-from vtr.errors import ConfigError, ModelError
+from vtr.errors import ConfigError, ModelError, VtrError
 from vtr.files import publish
 from vtr.train.importing import require_empty
 from vtr.train.model import count_parameters
 from vtr.train.onnx import GRAPH, export_text_side, require_onnx
-from vtr.train.run import BEST, CONFIG, TRAIN_IDS, Run, load_run
+from vtr.train.run import BEST, CONFIG, TRAIN_IDS, Run, load_run, make_run_folder
 
 CARD = "README.md"
 RESULT_NAME = "result.json"
@@ -46,14 +46,18 @@ def export_run(folder: Path, out: Path, *, onnx: bool = False) -> Path:
     if onnx:
         require_onnx()
     card = model_card(run, read_results(folder))
-    out.mkdir(parents=True, exist_ok=True)
+    make_run_folder(out)
+    if onnx:
+        try:
+            backbone = load_backbone(run.text_model, device="cpu")
+            _check_text_model(run, backbone)
+            export_text_side(backbone, run.model.text_tower, out / GRAPH)
+        except VtrError:  # half an export would be in the way of the next one
+            shutil.rmtree(out, ignore_errors=True)
+            raise
     for name in (BEST, TRAIN_IDS):
         if (folder / name).is_file():
-            shutil.copyfile(folder / name, out / name)
-    if onnx:
-        backbone = load_backbone(run.text_model, device="cpu")
-        _check_text_model(run, backbone)
-        export_text_side(backbone, run.model.text_tower, out / GRAPH)
+            publish(out / name, (folder / name).read_bytes())
     publish(out / CARD, card.encode())
     publish(out / CONFIG, (folder / CONFIG).read_bytes())
     return out / CARD

@@ -6,6 +6,7 @@ Needs the extra `vtr[onnx]`. The graph is checked against torch with onnxruntime
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import warnings
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from vtr.clip.backbone import Backbone, pooled
 from vtr.errors import CheckpointError, ConfigError
 from vtr.train.heads.base import TextBatch
-from vtr.train.text_tower import TextTower, TunedText
+from vtr.train.text_tower import FrozenText, TextTower, TunedText
 
 GRAPH = "text.onnx"
 # Not "embedding": the exporter itself calls a value of the graph so.
@@ -42,8 +43,9 @@ class _TextSide(nn.Module):
 
     def __init__(self, backbone: Backbone, tower: TextTower) -> None:
         super().__init__()
-        self.model = backbone.model
-        self.tower = tower
+        self.model, self.tower = backbone.model, tower
+        if isinstance(tower, TunedText):
+            self.model, self.tower = tuned_model(backbone, tower), FrozenText()
         self.dim = backbone.embedding_dim
 
     def forward(self, input_ids: Tensor) -> Tensor:
@@ -52,6 +54,40 @@ class _TextSide(nn.Module):
         features = pooled(model.get_text_features(input_ids=input_ids), self.dim)
         result: Tensor = self.tower(TextBatch(features)).pooled
         return result
+
+
+def tuned_model(backbone: Backbone, tower: TunedText) -> nn.Module:
+    """Returns a copy of the backbone's model with the trained text layers in their places.
+
+    Args:
+        backbone: Of the CLIP family, as the tower was built on.
+        tower: The last layers, the final norm and the projection.
+    """
+    model: Any = copy.deepcopy(backbone.model)
+    layers = model.text_model.encoder.layers[-len(tower.layers) :]
+    for theirs, ours in zip(layers, tower.layers, strict=True):
+        _copy_layer(theirs, ours)
+    model.text_model.final_layer_norm.load_state_dict(tower.ln_final.state_dict())
+    model.text_projection.load_state_dict(tower.text_projection.state_dict())
+    merged: nn.Module = model
+    return merged
+
+
+def _copy_layer(theirs: Any, ours: Any) -> None:
+    """Copies one layer; only the attention's three input matrices are packed otherwise."""
+    attention = theirs.self_attn
+    inputs = (attention.q_proj, attention.k_proj, attention.v_proj)
+    weights, biases = ours.attn.in_proj_weight.chunk(3), ours.attn.in_proj_bias.chunk(3)
+    for part, weight, bias in zip(inputs, weights, biases, strict=True):
+        part.load_state_dict({"weight": weight, "bias": bias})
+    for target, source in (
+        (attention.out_proj, ours.attn.out_proj),
+        (theirs.layer_norm1, ours.ln_1),
+        (theirs.layer_norm2, ours.ln_2),
+        (theirs.mlp.fc1, ours.mlp.c_fc),
+        (theirs.mlp.fc2, ours.mlp.c_proj),
+    ):
+        target.load_state_dict(source.state_dict())
 
 
 def require_onnx() -> None:
@@ -75,22 +111,17 @@ def export_text_side(backbone: Backbone, tower: TextTower, path: Path) -> float:
 
     Args:
         backbone: In float32 on the CPU.
-        tower: The run's text tower, frozen or with a projection.
+        tower: The run's text tower.
         path: Of the file.
 
     Returns:
         The largest difference from torch over batches of other sizes than that of the export.
 
     Raises:
-        ConfigError: Packages are missing, or a tower of another kind.
+        ConfigError: Packages are missing.
         CheckpointError: The graph does not compute what torch computes.
     """
     require_onnx()
-    if isinstance(tower, TunedText):
-        raise ConfigError(
-            "the last text layers of this run are trained (--text tune), which ONNX export does "
-            "not know; frozen and projection can be exported"
-        )
     module = _TextSide(backbone, tower).eval()
     batches = [backbone.tokeniser.pad(backbone.tokeniser.encode(t).ids) for t in _EXAMPLES]
     ids = torch.from_numpy(batches[0])
