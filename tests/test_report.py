@@ -611,6 +611,17 @@ def test_the_eight_plots_lie_beside_the_page(pair: list[Result], tmp_path: Path)
     assert all(path.read_bytes()[:4] == b"\x89PNG" for path in page.parent.glob("*.png"))
 
 
+@pytest.mark.parametrize("text", ["一个男人在厨房里做饭" * 15, "a man cooks " * 15, ""])
+def test_captions_in_pictures_break_before_the_edge(text: str) -> None:
+    from vtr.evaluate.plots import _wrapped
+
+    lines = _wrapped(text, 100).split("\n")
+    assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+    widths = [sum(1 if letter.isascii() else 2 for letter in line) for line in lines]
+    assert max(widths) <= 100
+    assert len(lines) <= 4
+
+
 def test_plots_take_hostile_text(hostile: Result, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     from vtr.evaluate.plots import draw, save

@@ -144,8 +144,12 @@ def _new(head: Head, height: float) -> tuple[Figure, Axes]:
 
 
 def _wrapped(text: str, width: int) -> str:
+    """Breaks a text into lines of so many Latin letters; Chinese ones and emoji count twice."""
     import textwrap
+    import unicodedata
 
+    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
+    width = width * (len(text) + 1) // (len(text) + wide + 1)
     return "\n".join(textwrap.wrap(text, width)) or " "
 
 

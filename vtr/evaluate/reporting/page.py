@@ -226,7 +226,8 @@ details{margin:0 0 1rem}summary{cursor:pointer;color:var(--faint)}
  .dots .track{width:35%;min-width:4.5rem}.dots .n{padding-left:.35rem}
  .plane{padding-left:2.4rem}.plane svg{height:12rem}text.odd{display:none}}
 @media print{h2,.chart figcaption,blockquote,blockquote+p,caption{break-after:avoid}
- tr{break-inside:avoid}nav{display:none}.even{min-width:0}.plain th:first-child{position:static}
+ tr,blockquote{break-inside:avoid}.even th,.even td{padding-right:.4rem}
+ nav{display:none}.even{min-width:0}.plain th:first-child{position:static}
  .strip img{height:3rem}
  .hit{grid-template-columns:9rem 1fr}.scroll{overflow:visible}
  body{max-width:none;padding:0;font-size:11pt}.chart,.example{background:none}
