@@ -224,6 +224,19 @@ def test_a_dry_run_says_what_it_takes_and_leaves_nothing(workspace: Path) -> Non
     assert not (workspace / "runs").exists()
 
 
+def test_a_dry_run_counts_seeds_and_validations_in_plain_numbers(workspace: Path) -> None:
+    flags = ("train", "--head", "tightTransf:layers=2", "--dry-run", "--json", "--epochs", "7")
+    plan = json.loads(invoke(*flags, "--seeds", "3").stdout)
+    assert (plan["train_videos"], plan["train_captions"], plan["skipped_videos"]) == (11, 55, 1)
+    assert (plan["steps_per_epoch"], plan["batch_size"], plan["seeds"]) == (1, 11, 3)
+    validation = plan["seconds_per_epoch"] - plan["seconds_per_step"]
+    assert validation > 0, "a pair costs a transformer"
+    whole = 3 * (7 * plan["seconds_per_epoch"] + validation)
+    assert plan["seconds_in_all_at_most"] == pytest.approx(whole)
+    trained_model = load_run(trained(*flags[1:3], "--epochs", "0")["run"]).model
+    assert plan["parameters"] == sum(p.numel() for p in trained_model.parameters())
+
+
 def test_arrays_of_others_need_a_projection_and_train_with_one(workspace: Path) -> None:
     source, rng = workspace / "arrays", np.random.default_rng(0)
     source.mkdir()

@@ -185,7 +185,9 @@ def train(
     if as_json:
         print_json(document)
     elif dry_run:
-        print_plan(document)
+        from vtr.commands.dry_run import described
+
+        print_plan(described(document))
     else:
         print_result(document)
 
@@ -229,7 +231,7 @@ def train_workspace(
     if dry_run:
         from vtr.commands.dry_run import estimate
 
-        return estimate(job)
+        return estimate(job, seeds=seeds)
     if material.skipped.line:
         note(material.skipped.line)
     with job.world() as world:
