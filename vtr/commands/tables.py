@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import typer
+
 _LEGEND = (
     "R@k and MRR in %, with 95 % intervals. t2v: text to video; v2t: video to text (its first "
     "caption); v2t_groups: the same by groups of captions"
@@ -16,10 +18,7 @@ MAX_WIDTH = 1000
 
 def print_result(document: Mapping[str, Any]) -> None:
     """Prints one result: its line, the numbers with intervals, groups, published context."""
-    from rich.console import Console
-
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(result_line(document), markup=False)
+    typer.echo(result_line(document))
     print_table(_numbers(document["metrics"], "as measured"))
     for name, changed in document["postprocessed"].items():
         kind = "sees all test queries at once" if changed["transductive"] else "bank: training"
@@ -92,13 +91,19 @@ def new_table(title: str, columns: Sequence[str], *, caption: str | None = None)
 
 
 def print_table(table: Any) -> None:
-    """Prints a table on stdout, whole: a narrow terminal breaks its lines, but loses no digit."""
+    """Prints a table on stdout, whole: a narrow terminal breaks its lines, but loses no digit.
+
+    Where stdout is not Unicode (LC_ALL=C), typer's echo knows what to do, and rich does not.
+    """
     from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=True)
     needed = console.measure(table, options=console.options.update_width(MAX_WIDTH)).minimum
-    console.print()
-    Console(highlight=False, soft_wrap=True, width=max(console.width, needed)).print(table)
+    wide = Console(highlight=False, soft_wrap=True, width=max(console.width, needed))
+    with wide.capture() as captured:
+        wide.print()
+        wide.print(table)
+    typer.echo(captured.get(), nl=False)
 
 
 def interval_text(cell: Mapping[str, float]) -> str:
