@@ -36,7 +36,7 @@ def demo(
         bool, typer.Option(help="Train and evaluate heads, and write the report.")
     ] = True,
     full: Annotated[
-        bool, typer.Option("--full", help="Every head with three samplers (about 15 minutes).")
+        bool, typer.Option("--full", help="Every head with three samplers (about 20 minutes).")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,

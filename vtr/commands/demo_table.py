@@ -30,6 +30,8 @@ _FROZEN: Mapping[str, Any] = {
     "patience": 0,
     "epochs": 12,
 }
+_SHORTER: Mapping[str, Mapping[str, Any]] = {"tightTransf": {"epochs": 3}}
+"""A transformer over every pair: an epoch takes half a minute even here."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,11 @@ def full_trials() -> list[Trial]:
     """Returns the rows of `vtr demo --full`: every head with three samplers, and the tuned ones."""
     from vtr.train.headlist import head_names
 
-    every = [Trial(head, sampler, _FROZEN) for head in head_names() for sampler in SAMPLERS]
+    every = [
+        Trial(head, sampler, {**_FROZEN, **_SHORTER.get(head, {})})
+        for head in head_names()
+        for sampler in SAMPLERS
+    ]
     heads = ("maxP", "clip2video", "xpool", "wti")
     tuned = [Trial(head, "uniform", {**_TUNED, "epochs": 40}) for head in heads]
     return [*short_trials(), *tuned, *every]
