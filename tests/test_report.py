@@ -728,3 +728,8 @@ def test_the_command_takes_the_results_of_the_workspace(
     assert done.exit_code == 0
     folders = json.loads(done.stdout)["results"]
     assert [Path(folder).parent.name for folder in folders] == ["zero-shot", "eval"]
+    for name, strength in (("a-trained", 0.4), ("b-zero-shot", 0.1)):  # as `vtr demo` has them
+        make_result(tmp_path / "results" / name, count=60, strength=strength)
+    done = command("--no-pictures", "--examples", 0, "--json")
+    names = [Path(folder).name for folder in json.loads(done.stdout)["results"]]
+    assert names == ["msrvtt-1kA", "b-zero-shot", "msrvtt-1kA", "a-trained"]

@@ -88,13 +88,15 @@ def _load(paths: list[Path] | None) -> list[Result]:
         )
     if not paths:
         note(f"{len(found)} result{'s' if len(found) > 1 else ''} of this workspace")
-    return [load_result(path) for path in found]
+    loaded = [load_result(path) for path in found]
+    return loaded if paths else sorted(loaded, key=lambda result: not result.is_zero_shot)
 
 
 def workspace_results() -> list[Path]:
-    """Returns the results that `vtr eval` wrote into this workspace, zero-shot first."""
+    """Returns the results that `vtr eval` and `vtr demo` wrote into this workspace."""
     from vtr.workspace import find_workspace, settings
 
     workspace = settings(find_workspace(Path()))
     zero_shot = sorted(workspace.features.glob("zero-shot/*/result.json"))
-    return [*zero_shot, *sorted(workspace.runs.glob("*/eval/*/result.json"))]
+    of_runs = sorted(workspace.runs.glob("*/eval/*/result.json"))
+    return [*zero_shot, *of_runs, *sorted(workspace.root.glob("results/*/result.json"))]
