@@ -360,6 +360,15 @@ def test_scores_in_blocks_are_those_of_single_pairs(head: str, batch_size: int) 
     assert model.training is False
 
 
+def test_mined_batches_are_never_larger_than_asked() -> None:
+    data = Resident(made_up(11), torch.device("cpu"))
+    for drop_last, sizes in ((True, [6]), (False, [6, 5])):
+        plan = BatchPlan(data.data.text_video, BatchOptions(size=6, drop_last=drop_last))
+        groups = confusable_groups(model_of(), data, plan, 1)
+        assert [len(group) for group in groups] == sizes
+        assert len(np.unique(np.concatenate(groups))) == sum(sizes)
+
+
 def test_the_scorer_puts_the_model_back_into_training_mode() -> None:
     data, model = made_up(3), model_of().train()
     Scorer(model, data.texts, data.videos).matrix()

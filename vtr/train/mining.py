@@ -39,6 +39,8 @@ def confusable_groups(
     near = nearest_wrong_videos(model, data, NEIGHBOURS, captions=asked)
     described = np.unique(data.data.text_video)
     order = _chain(rng.permutation(described), near)
+    if plan.options.drop_last:
+        order = order[: plan.num_steps * plan.size]
     return np.array_split(order, plan.num_steps)
 
 
