@@ -109,6 +109,13 @@ def test_tables_are_whole_at_any_width(
     assert [len(row.split()) for row in rows] == [8, 8, 8]
 
 
+def test_another_way_of_asking_does_not_replace_a_result(workspace: Path) -> None:
+    for words in ((), ("--sampler", "uniform"), ("--missing", "restrict"), ("--k", "2")):
+        assert vtr(workspace, "eval", "--zero-shot", *words).exit_code == 0
+    found = {path.parent.name for path in workspace.glob("features/zero-shot/*/result.json")}
+    assert found == {"folder", "folder-uniform", "folder-restrict"}
+
+
 def test_a_terminal_without_unicode_gets_its_numbers(workspace: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "vtr", "eval", "--zero-shot"],

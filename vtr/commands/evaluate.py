@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,8 +13,6 @@ from vtr.commands.console import note, print_json, share_cores
 
 if TYPE_CHECKING:
     from vtr.commands.scoring import Scored
-    from vtr.evaluate.protocol import Protocol
-    from vtr.evaluate.result import Setup
     from vtr.workspace import Workspace
 
 
@@ -82,7 +81,10 @@ def evaluate(
     force: Annotated[
         bool, typer.Option("--force", help="Evaluate a run that was trained on test videos.")
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder for the result.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the result. (default: eval/ of the run, or zero-shot/)"),
+    ] = None,
     features: Annotated[Path | None, typer.Option(help="Folder of the store.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Reader of the annotations.")] = None,
     annotations: Annotated[Path | None, typer.Option(help="Folder of the annotations.")] = None,
@@ -162,7 +164,7 @@ def evaluate_workspace(
     document = build_result(
         evaluation, material.protocol, scored.setup, packed=material.packed, paths=paths
     )
-    folder = out or _default_folder(workspace, scored.setup, material.protocol)
+    folder = out or _default_folder(workspace, request, scored)
     path = write_result(folder, document, evaluation)
     _write_trec(folder, scored)
     if save_similarity:
@@ -233,6 +235,18 @@ def read_ks(text: str) -> tuple[int, ...]:
     return tuple(sorted({int(part) for part in parts}))
 
 
-def _default_folder(workspace: Workspace, setup: Setup, protocol: Protocol) -> Path:
+def _default_folder(workspace: Workspace, request: Request, scored: Scored) -> Path:
+    """Returns the protocol's folder, or one beside it for what was asked in another way.
+
+    So a second sampler, or re-ranking, does not replace the result it is to be compared with.
+    """
+    setup, run = scored.setup, scored.run
     home = Path(setup.run) / "eval" if setup.run else workspace.features / "zero-shot"
-    return home / protocol.name
+    name = scored.material.protocol.name
+    if request.sampler is not None and (run is None or setup.sampler != run.sampler):
+        name += f"-{re.sub(r'[^A-Za-z0-9_.=-]+', '-', setup.sampler)}"
+    if request.rerank is not None:
+        name += f"-rerank-{request.rerank}"
+    if request.missing == "restrict":
+        name += "-restrict"
+    return home / name
