@@ -146,11 +146,10 @@ def _heads(workspace: Workspace, *, full: bool, quiet: bool) -> tuple[list[dict[
 
 
 def _print_heads(facts: dict[str, Any]) -> None:
-    from vtr.commands.demo_table import print_table
+    from vtr.commands.demo_table import print_trials
 
     if facts["results"]:
-        typer.echo("")
-        print_table(facts["results"])
+        print_trials(facts["results"])
         typer.echo(f"report     {facts['report']}")
     typer.echo(f"workspace  {facts['workspace']}  (cd there; try: vtr simulate)")
     note(f"done in {human_seconds(facts['seconds'])}")

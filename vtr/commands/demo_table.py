@@ -133,11 +133,9 @@ def write_page(workspace: Workspace, results: Sequence[Mapping[str, Any]]) -> Pa
     return write_report(loaded, workspace.root / "report", options=options)
 
 
-def print_table(results: Sequence[Mapping[str, Any]]) -> None:
+def print_trials(results: Sequence[Mapping[str, Any]]) -> None:
     """Prints one row per result: R@1 by group with 95 % intervals, and the choice within twins."""
-    from rich.console import Console
-
-    from vtr.commands.tables import interval_text, new_table
+    from vtr.commands.tables import interval_text, new_table, print_table
 
     first = results[0]["groups"]
     counts = ", ".join(f"{name} {group['n']}" for name, group in first.items())
@@ -155,4 +153,4 @@ def print_table(results: Sequence[Mapping[str, Any]]) -> None:
             *cells,
             interval_text({**pair, "value": pair["accuracy"]}),
         )
-    Console(highlight=False, soft_wrap=True).print(table)
+    print_table(table)
