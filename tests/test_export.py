@@ -170,6 +170,13 @@ def test_the_card_warns(tmp_path: Path) -> None:
     assert "| seed | unknown |" in card
 
 
+def test_a_damaged_list_of_training_videos_is_named(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path / "run")
+    (run / "train_ids.txt").write_bytes(b"video1\n\xff\xfe\n")
+    with pytest.raises(ModelError, match=r"train_ids\.txt is damaged \(.*cannot refuse to test on"):
+        load_run(run)
+
+
 def test_what_cannot_be_exported(tmp_path: Path) -> None:
     run = tiny_run(tmp_path / "run")
     vtr("export", "--run", run, "--out", tmp_path / "out")

@@ -281,7 +281,13 @@ def load_run(folder: str | Path, *, last: bool = False, device: torch.device | s
 def _read_ids(path: Path) -> frozenset[str] | None:
     if not path.is_file():
         return None
-    text = path.read_text(encoding="utf-8", errors="surrogatepass")
+    try:
+        text = path.read_text(encoding="utf-8", errors="surrogatepass")
+    except ValueError as error:
+        raise ModelError(
+            f"{path} is damaged ({error}). It says which videos the run was trained on; without it "
+            "vtr cannot refuse to test on them. Train again, or restore the file"
+        ) from None
     return frozenset(text.split("\n")) - {""}
 
 
