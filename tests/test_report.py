@@ -28,7 +28,7 @@ from vtr.evaluate.report import ReportOptions, group_results, report_html, write
 from vtr.evaluate.reporting import figures
 from vtr.evaluate.reporting.charts import axis_ticks, round_up
 from vtr.evaluate.reporting.figures import parse_bins
-from vtr.evaluate.reporting.results import Result, load_result
+from vtr.evaluate.reporting.results import Result, load_result, read_rows
 from vtr.evaluate.reporting.strips import read_strip, thinned
 from vtr.evaluate.reporting.text import escaped, shown
 
@@ -733,3 +733,12 @@ def test_the_command_takes_the_results_of_the_workspace(
     done = command("--no-pictures", "--examples", 0, "--json")
     names = [Path(folder).name for folder in json.loads(done.stdout)["results"]]
     assert names == ["msrvtt-1kA", "b-zero-shot", "msrvtt-1kA", "a-trained"]
+
+
+def test_a_paragraph_of_any_length_is_read_and_the_limit_of_others_stays(tmp_path: Path) -> None:
+    table, before = tmp_path / "table.csv", csv.field_size_limit()
+    table.write_text(f"query,rank\n{'a' * 300_000},1\nb,2\n", encoding="utf-8")
+    rows = read_rows(table, ("query", "rank"))
+    assert len(next(rows)["query"]) == 300_000
+    assert csv.field_size_limit() == before < 300_000
+    assert [row["rank"] for row in rows] == ["2"]

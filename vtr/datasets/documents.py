@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from vtr.datasets.files import printable
 from vtr.errors import DatasetError
@@ -24,6 +24,7 @@ from vtr.errors import DatasetError
 MAX_DEPTH = 3
 """How many folders below the given one are searched: archives unpack into folders of their own."""
 
+Row = TypeVar("Row")
 _LONGEST_FIELD = 1 << 24  # csv's own limit of 131,072 would refuse a caption of 10,000 words
 
 
@@ -233,18 +234,32 @@ def read_table(
 
 def _rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     text = read_text(path)
-    before = csv.field_size_limit(_LONGEST_FIELD)
     try:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-        for row in reader:
+        for row in long_rows(reader):
             if any(field.strip() for field in row):
                 yield reader.line_num, row
     except csv.Error as error:
         raise DatasetError(
             f"{printable(str(path))}, line {reader.line_num}: not CSV ({error})"
         ) from None
-    finally:
-        csv.field_size_limit(before)
+
+
+def long_rows(reader: Iterator[Row]) -> Iterator[Row]:
+    """Yields the rows of a reader of the csv module, with fields of up to 16 MB.
+
+    A paragraph is longer than the module allows. Its limit is the whole process's, so it is
+    raised for one row at a time.
+    """
+    while True:
+        before = csv.field_size_limit(_LONGEST_FIELD)
+        try:
+            row = next(reader, None)
+        finally:
+            csv.field_size_limit(before)
+        if row is None:
+            return
+        yield row
 
 
 def identity(value: object, *, place: str) -> str:

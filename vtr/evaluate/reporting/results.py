@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from vtr.datasets.documents import long_rows
 from vtr.errors import ConfigError
 from vtr.evaluate.ranks import Ranks
 
@@ -23,8 +24,6 @@ PER_QUERY = "per_query.csv"
 PER_VIDEO = "per_video.csv"
 RUN_CONFIG = "config.json"
 _CONFIG_SECTIONS = ("model", "text_model", "features", "data", "settings", "preset")
-
-csv.field_size_limit(1 << 24)  # a paragraph query is longer than the module's default allows
 
 
 @dataclass(frozen=True)
@@ -194,7 +193,7 @@ def read_rows(file: Path, columns: tuple[str, ...]) -> Iterator[Mapping[str, str
                 raise ConfigError(
                     f"{file} lacks the column {sorted(missing)[0]!r}; evaluate again with this vtr"
                 )
-            for row in reader:
+            for row in long_rows(reader):
                 if any(row[column] is None for column in columns):
                     _cut_short(file, reader.line_num)
                 yield row
