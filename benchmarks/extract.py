@@ -21,8 +21,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-# As `vtr extract` does, before torch is imported; the reference runs under the same policy.
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+from vtr.commands.console import prepare_arithmetic
+
+prepare_arithmetic()  # as `vtr extract` does, before torch is imported; it serves the reference too
 
 import clips
 import torch
@@ -50,7 +51,7 @@ def describe_machine(bench: Bench) -> None:
         processor=processor(),
         cores=usable_cores(),
         torch_threads=torch.get_num_threads(),
-        gomp_spincount=os.environ["GOMP_SPINCOUNT"],
+        gomp_spincount=os.environ.get("GOMP_SPINCOUNT"),
         load_before=os.getloadavg()[0],
         rounds=bench.rounds,
         versions={name: installed(name) for name in names},

@@ -20,6 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vtr.commands.console import prepare_arithmetic
+
+prepare_arithmetic()  # as vtr does, before torch is imported
+
 import torch
 from common import Others, emit, in_turn, median
 from torch import Tensor

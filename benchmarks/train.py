@@ -3,8 +3,10 @@
 9,000 videos of 12 frames, 512 dimensions, 20 captions each, frozen text, batches of 128 videos with
 all their captions (tightTransf: --tight-batch videos with one caption each, as all pairs of a batch
 pass its layers). "Bare" is the head's products alone at the same shapes, forward once and backward
-twice, in the same run, in turn with the steps. Data handling is the gather of a batch and its share
-of the epoch's plan. Last comes an epoch of 180,000 pairs with a text projection and meanP.
+twice, in the same run, in turn with the steps. Each turn has as many of a kind as fill a quarter of
+a second, steps and gathers over batch after batch of the epoch, so that neither pays for what the
+other left in the caches. Data handling is the gather of a batch and its share of the epoch's plan.
+Last comes an epoch of 180,000 pairs with a text projection and meanP.
 
     python benchmarks/train.py [--rounds 5] [--heads meanP,seqLSTM] [--device cpu] [--skip-epoch]
 
@@ -18,12 +20,16 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import cycle
+
+from vtr.commands.console import prepare_arithmetic
+
+prepare_arithmetic()  # as `vtr train` does, before torch is imported
 
 import common
 import numpy as np
 import torch
 
-from vtr.commands.console import reuse_memory
 from vtr.features.store import PackedFrames
 from vtr.train.batches import BatchOptions, BatchPlan, Step
 from vtr.train.data import PairedData, Resident
@@ -37,6 +43,7 @@ from vtr.train.texts import TextFeatures
 
 FRAMES, DIM, CAPTIONS, LAYERS = 12, 512, 20, 4
 Product = tuple[int, int, int, int, int]  # batches, rows, inner, columns, how often
+TURN_SECONDS = 0.25
 
 
 def made_up(num_videos: int) -> PairedData:
@@ -161,6 +168,19 @@ class Training:
         return (time.perf_counter() - start) / self.plan.num_steps
 
 
+def per_call(action: Callable[[], None]) -> Callable[[], float]:
+    """Returns the seconds of one call, over a turn of calls; the first two calls are not timed."""
+    action()
+    once = common.timed(action).wall
+    count = max(1, round(TURN_SECONDS / once))
+
+    def turn() -> None:
+        for _ in range(count):
+            action()
+
+    return lambda: common.timed(turn).wall / count
+
+
 def measure(head: str, data: PairedData, arguments: argparse.Namespace) -> None:
     device = torch.device(arguments.device)
     tight = head == "tightTransf"
@@ -169,13 +189,12 @@ def measure(head: str, data: PairedData, arguments: argparse.Namespace) -> None:
     step = training.steps[0]
     shapes = products(head, step)
     run_bare = bare(shapes, device)
-    for action in (lambda: training.step(step), run_bare):
-        action()  # warm
+    batches = cycle(training.steps)
     times = common.in_turn(
         arguments.rounds,
-        step=lambda: common.timed(lambda: training.step(step)).wall,
-        bare=lambda: common.timed(run_bare).wall,
-        gather=lambda: common.timed(lambda: training.gather(step)).wall,
+        step=per_call(lambda: training.step(next(batches))),
+        bare=per_call(run_bare),
+        gather=per_call(lambda: training.gather(next(batches))),
     )
     seconds = {name: statistics.median(values) for name, values in times.items()}
     ratio = statistics.median(s / b for s, b in zip(times["step"], times["bare"], strict=True))
@@ -225,7 +244,6 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--skip-epoch", action="store_true")
     arguments = parser.parse_args()
-    reuse_memory()  # as vtr train does
     data = made_up(arguments.videos)
     for head in arguments.heads.split(","):
         measure(head, data, arguments)

@@ -109,9 +109,9 @@ def extract_features(
     """
     from typing import Literal, cast
 
-    from vtr.commands.console import share_cores
+    from vtr.commands.console import prepare_arithmetic
 
-    share_cores()
+    prepare_arithmetic()
     from vtr.clip.backbone import load_backbone
     from vtr.commands.extract import extract_settings, find_inputs, run
     from vtr.extract.pipeline import ExtractMode
@@ -171,9 +171,9 @@ def train_head(
         ConfigError: An unknown flag, or a value that is not allowed.
         DatasetError: No training video has features.
     """
-    from vtr.commands.console import share_cores
+    from vtr.commands.console import prepare_arithmetic
 
-    share_cores()
+    prepare_arithmetic()
     from vtr.commands.train import Place, train_workspace
     from vtr.commands.training import Request
     from vtr.train.run import load_run
@@ -213,9 +213,9 @@ def evaluate_run(
         DatasetError: The dataset lacks the split or its captions.
         ModelError: Text and frames of different models.
     """
-    from vtr.commands.console import share_cores
+    from vtr.commands.console import prepare_arithmetic
 
-    share_cores()
+    prepare_arithmetic()
     from vtr.commands.evaluate import Request, evaluate_workspace
     from vtr.evaluate.metrics import DEFAULT_KS
     from vtr.evaluate.reporting.results import load_result

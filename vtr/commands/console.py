@@ -22,25 +22,22 @@ def note(text: str) -> None:
     typer.echo(text, err=True)
 
 
-def share_cores() -> None:
-    """Tells the arithmetic library not to spin for long; call before torch is imported.
+def prepare_arithmetic() -> None:
+    """Readies the process for tensor work; call before torch is imported.
 
-    The encoder's threads and the decoding processes share the cores: a thread that spins at a
-    barrier takes time from the decoder it waits for. One that sleeps at once makes small training
-    steps take twice as long (measured with 2 threads on 2 cores). About 0.1 ms serves both.
-    What the user has set stands.
+    Two defaults of the platform cost much and change no result:
+
+    - The arithmetic library's threads spin at barriers, and take time from the decoders they wait
+      for. Threads that sleep at once make small training steps take twice as long (measured with
+      2 threads on 2 cores). Spinning for about 0.1 ms serves both.
+    - Tensors of some megabytes are given back to the system and mapped anew at every use, page by
+      page (measured: a quarter of a training step of 2,540 captions, a sixth of embedding with
+      ViT-B/32). The C library is told to keep up to 512 MB for the next one.
+
+    What the user has set stands, and other C libraries than glibc stay as they are.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-
-
-def reuse_memory() -> None:
-    """Tells the C library to keep freed memory, up to 512 MB, for the next allocation.
-
-    Otherwise tensors of some megabytes are given back to the system and mapped anew in every
-    step, page by page (measured: a quarter of a training step of 2,540 captions). Only glibc has
-    this; elsewhere nothing changes. What the user has set stands.
-    """
     if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

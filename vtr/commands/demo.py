@@ -13,9 +13,9 @@ from vtr.commands.console import (
     human_bytes,
     human_seconds,
     note,
+    prepare_arithmetic,
     print_json,
     progress,
-    share_cores,
 )
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def demo(
     import time
     from dataclasses import asdict
 
-    share_cores()
+    prepare_arithmetic()
     from vtr.commands.extract import PARTLY_FAILED
     from vtr.demo.summary import known_uniform_share, sights
     from vtr.demo.world import render_world

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtr.commands.console import note, print_json, progress, share_cores
+from vtr.commands.console import note, prepare_arithmetic, print_json, progress
 
 if TYPE_CHECKING:
     from vtr.datasets.base import Dataset, Video
@@ -67,7 +67,7 @@ def eda(
     Works with the annotations alone; with a feature store it adds durations, failures, feature
     norms and how far captions lie from videos.
     """
-    share_cores()
+    prepare_arithmetic()
     from vtr.evaluate.eda_report import write_eda
     from vtr.workspace import find_workspace, settings
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtr.commands.console import note, print_json, share_cores
+from vtr.commands.console import note, prepare_arithmetic, print_json
 
 if TYPE_CHECKING:
     from vtr.commands.scoring import Scored
@@ -98,7 +98,7 @@ def evaluate(
     Writes result.json, a table per query and TREC files, and prints every number with its 95 %
     interval. Videos without features stay in the denominator as misses unless you say otherwise.
     """
-    share_cores()
+    prepare_arithmetic()
     from vtr.commands.extract import resolve
     from vtr.commands.simulate import run_simulation
 

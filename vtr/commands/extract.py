@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from vtr.commands.console import human_seconds, note, print_json, progress, share_cores
+from vtr.commands.console import human_seconds, note, prepare_arithmetic, print_json, progress
 
 if TYPE_CHECKING:
     from vtr.clip.backbone import Backbone
@@ -105,7 +105,7 @@ def extract(
     Run it again to go on after an interruption or to add new videos. Exit code 3: finished, but
     some videos failed; the store lists them (`vtr inspect`).
     """
-    share_cores()
+    prepare_arithmetic()
     from vtr.clip.backbone import load_backbone
     from vtr.extract.pipeline import ExtractMode
 

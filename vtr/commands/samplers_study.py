@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtr.commands.console import note, print_json, share_cores
+from vtr.commands.console import note, prepare_arithmetic, print_json
 from vtr.commands.samplers_recall import HEADS, recalls
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def study(
     world the share of brief events seen. Costs need the videos and the model of
     the store's workspace.
     """
-    share_cores()
+    prepare_arithmetic()
     from vtr.errors import ConfigError
     from vtr.extract.samplers.base import parse_samplers
     from vtr.extract.study import open_dense

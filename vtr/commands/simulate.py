@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtr.commands.console import note, print_json, progress, share_cores
+from vtr.commands.console import note, prepare_arithmetic, print_json, progress
 
 if TYPE_CHECKING:
     from vtr.commands.scoring import Material
@@ -47,7 +47,7 @@ def simulate(
 
     Writes simulation.json with every number and its 95 % interval, and their plot.
     """
-    share_cores()
+    prepare_arithmetic()
     from vtr.commands.extract import resolve
 
     workspace = resolve(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtr.commands.console import note, print_json, reuse_memory, share_cores
+from vtr.commands.console import note, prepare_arithmetic, print_json
 from vtr.commands.training import Request
 from vtr.commands.watching import print_plan, print_result, watching
 
@@ -137,7 +137,7 @@ def train(
     The best epoch is chosen on validation data, never on test. Interrupted, it loses at most the
     current epoch: go on with --resume. Several processes: torchrun --nproc-per-node N -m vtr train.
     """
-    share_cores()
+    prepare_arithmetic()
     request = Request(
         head=head,
         sampler=sampler,
@@ -216,7 +216,6 @@ def train_workspace(
     run_folders.check_place(place.name, resume=place.resume, overwrite=place.overwrite)
     if place.tensorboard:
         require_tensorboard()
-    reuse_memory()
     interrupted = None
     if place.resume and seeds == 1:
         interrupted = run_folders.find_interrupted(workspace.runs, place.name)
