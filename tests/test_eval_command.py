@@ -165,3 +165,16 @@ def test_bad_requests_are_answered(
 ) -> None:
     with pytest.raises(kind, match=message):
         vtr(workspace, "eval", "--zero-shot", *words)
+
+
+def test_a_bank_without_training_captions_is_refused_before_the_model_is_loaded(
+    workspace: Path,
+) -> None:
+    toml = workspace / "vtr.toml"
+    lines = [
+        'model = "gone"' if line.startswith("model") else line
+        for line in toml.read_text().splitlines()
+    ]
+    toml.write_text("\n".join(lines))
+    with pytest.raises(ConfigError, match="--qb-norm compares.*needs the split 'train'.*Leave it"):
+        vtr(workspace, "eval", "--zero-shot", "--qb-norm")

@@ -93,6 +93,7 @@ class Scored:
         blocks: Scores over `material.task`.
         v2t_blocks: Those of the other direction, where re-ranking made others.
         setup: For the result.
+        bank: The training captions of QB-Norm, where asked for.
     """
 
     material: Material
@@ -102,6 +103,7 @@ class Scored:
     blocks: Blocks
     v2t_blocks: Blocks | None
     setup: Setup
+    bank: QuerySet | None = None
 
     def evaluation(self, request: Request) -> Evaluation:
         """Ranks everything."""
@@ -121,19 +123,15 @@ class Scored:
         chosen: dict[str, PostProcess] = {}
         if request.dual_softmax:
             chosen["dual-softmax"] = lambda s: (dual_softmax(s), dual_softmax(s.T).T)
-        if request.qb_norm:
-            bank = self._bank()
+        if self.bank is not None:
+            bank = self._bank_scores(self.bank)
             chosen["qb-norm"] = lambda s: (querybank_norm(s, bank), None)
         return chosen
 
-    def _bank(self) -> NDArray[np.float32]:
+    def _bank_scores(self, train: QuerySet) -> NDArray[np.float32]:
         """Scores of the training captions with the test videos."""
-        from vtr.evaluate.protocol import queries
-
-        material = self.material
-        train = queries(material.protocol, material.dataset, "train")
         note(f"bank of QB-Norm: {len(train.texts):,} training captions")
-        bank = score(self.model, self.run, self.backbone, material, train.texts)
+        bank = score(self.model, self.run, self.backbone, self.material, train.texts)
         matrix: NDArray[np.float32] = bank.matrix()
         return matrix
 
@@ -193,6 +191,7 @@ def prepare(workspace: Workspace, request: Request) -> Scored:
     run = None if request.zero_shot else _load_run(workspace, request.run)
     sampler = request.sampler or (None if run is None else run.sampler)
     material = gather(workspace, request.protocol, sampler=sampler, missing=request.missing)
+    bank = _bank(material) if request.qb_norm else None
     leaked = None if run is None else _leak(run, material.task.queries, force=request.force)
     model_id = workspace.model if run is None else run.text_model
     backbone = load_backbone(model_id, device=request.device)
@@ -210,7 +209,24 @@ def prepare(workspace: Workspace, request: Request) -> Scored:
         _foretell(scorer)
         blocks = kept(blocks, scorer.shape)
     setup = _setup(material, run, backbone, rerank=request.rerank, trained_on_test=leaked)
-    return Scored(material, model, run, backbone, blocks, v2t_blocks, setup)
+    return Scored(material, model, run, backbone, blocks, v2t_blocks, setup, bank)
+
+
+def _bank(material: Material) -> QuerySet:
+    """Returns the training captions, before anything costly is done.
+
+    Raises:
+        ConfigError: There are none.
+    """
+    from vtr.errors import ConfigError, VtrError
+    from vtr.evaluate.protocol import queries
+
+    try:
+        return queries(material.protocol, material.dataset, "train")
+    except VtrError as error:
+        raise ConfigError(
+            f"--qb-norm compares with training captions, and has none: {error}. Leave it out"
+        ) from error
 
 
 def _foretell(scorer: Any) -> None:
