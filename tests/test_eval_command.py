@@ -176,5 +176,5 @@ def test_a_bank_without_training_captions_is_refused_before_the_model_is_loaded(
         for line in toml.read_text().splitlines()
     ]
     toml.write_text("\n".join(lines))
-    with pytest.raises(ConfigError, match="--qb-norm compares.*needs the split 'train'.*Leave it"):
+    with pytest.raises(ConfigError, match=r"--qb-norm compares.*needs the split 'train'.*Leave it"):
         vtr(workspace, "eval", "--zero-shot", "--qb-norm")
