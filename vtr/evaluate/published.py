@@ -34,6 +34,7 @@ _B32 = "ViT-B/32"
 _C2V = "CLIP2Video README @e941318"
 _DRL = "DRL README, its comparison table"
 _S = "CLIP_video @91bcaf6 notebooks: 900 videos, 8 frames, best epoch chosen on test"
+_C4C = "CLIP4Clip, arXiv:2104.08860"
 _TABLE = (
     Published("msrvtt-1kA", _B32, "mean pooling, zero-shot", 31.1, None, None, False, _DRL),
     Published("msrvtt-1kA", _B32, "CLIP4Clip meanP", 42.9, None, None, True, _DRL),
@@ -49,6 +50,8 @@ _TABLE = (
     Published("vatex-1k5", _B32, "CLIP2Video", 57.3, 90.0, 95.5, True, _C2V),
     Published("vatex-hgr", _B32, "CLIP2Video", 61.2, 90.9, 95.6, True, _C2V),
     Published("lsmdc", _B32, "X-Pool", 25.2, None, None, True, "X-Pool README"),
+    Published("activitynet", _B32, "CLIP4Clip", 40.5, None, None, True, _C4C),
+    Published("didemo", _B32, "CLIP4Clip", 43.4, 70.2, 80.6, True, _C4C),
 )
 _SIZES = {
     "vit-base-patch32": "ViT-B/32",
