@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from vtr.errors import StoreWriteError
@@ -24,22 +25,44 @@ def publish(path: Path, payload: bytes | memoryview) -> None:
     Raises:
         StoreWriteError: The file system refused (full, read-only, over quota); nothing is left.
     """
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
+    publish_all({path: payload})
+
+
+def publish_all(files: Mapping[Path, bytes | memoryview]) -> None:
+    """Writes several files that belong together: none is renamed before all are written.
+
+    A full disk so leaves all old ones; only a crash between two renames could leave a mix.
+
+    Args:
+        files: Each file's whole content by its final name, in the order of their appearance.
+
+    Raises:
+        StoreWriteError: The file system refused; see `publish`.
+    """
+    path = next(iter(files))
     try:
-        with temporary.open("wb") as file:
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
+        for path, payload in files.items():
+            with _temporary(path).open("wb") as file:
+                file.write(payload)
+                file.flush()
+                os.fsync(file.fileno())
+        for path in files:
+            _temporary(path).replace(path)
+        for folder in {path.parent for path in files}:
+            sync_folder(folder)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        for written in files:
+            with contextlib.suppress(OSError):
+                _temporary(written).unlink(missing_ok=True)
         raise StoreWriteError(
-            f"cannot write {path} ({len(payload):,} bytes): {error.strerror or error}. "
+            f"cannot write {path} ({len(files[path]):,} bytes): {error.strerror or error}. "
             "What was written before is intact; free some space or choose another folder, "
             "then run the same command again: it resumes."
         ) from None
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
 
 
 def sync_folder(folder: Path) -> None:

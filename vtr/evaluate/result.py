@@ -28,7 +28,7 @@ from vtr.evaluate.observe import pair_accuracy
 from vtr.evaluate.protocol import Protocol
 from vtr.evaluate.ranks import Ranks, RetrievalRanks
 from vtr.features import PackedFrames
-from vtr.files import publish
+from vtr.files import publish_all
 
 SCHEMA = 1
 RESULT_FILE = "result.json"
@@ -340,11 +340,15 @@ def write_result(folder: Path, document: Mapping[str, Any], evaluation: Evaluati
         StoreWriteError: The file system refused.
     """
     make_folder(folder)
-    publish(folder / "per_query.csv", _per_query(evaluation))
-    publish(folder / "per_video.csv", _per_video(evaluation))
     path = folder / RESULT_FILE
     text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
-    publish(path, text.encode("utf-8", "backslashreplace"))
+    publish_all(
+        {
+            folder / "per_query.csv": _per_query(evaluation),
+            folder / "per_video.csv": _per_video(evaluation),
+            path: text.encode("utf-8", "backslashreplace"),
+        }
+    )
     return path
 
 
