@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +27,17 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("VTR_REAL_DATA is not set")
     return Path(folder).resolve()  # tests link to its files from elsewhere
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Keeps small models from paying for threads, which cost more than they bring."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

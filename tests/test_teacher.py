@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,17 +37,11 @@ from vtr.train.teacher import Teacher, encode_student, split_student, weighs_fra
 from vtr.train.text_tower import TextSpec
 from vtr.train.texts import TextFeatures
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 DIM = 16
 CPU = torch.device("cpu")
 FAST = TrainSettings(lr=1e-2, epochs=12, patience=0, warmup=0.0, batch=BatchOptions(size=8), seed=1)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def made_up(num_videos: int = 16, *, captions: int = 2, tokens: bool = False) -> PairedData:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,8 @@ from vtr.errors import ModelError
 from vtr.train.activations import embed_activations
 from vtr.train.texts import FOLDER, TextFeatures, embed_texts
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 GOLDEN = Path(__file__).parent / "golden"
 TEXTS = (
     "a red square crosses the picture",
@@ -35,14 +36,6 @@ TEXTS = (
 )
 FP16 = 2.0**-10
 """Relative spacing of float16 numbers."""
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +33,9 @@ from vtr.files import TEMPORARY_PREFIX
 from vtr.train.loop import read_metrics
 from vtr.train.run import BEST, LAST, load_run
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SPLITS = (("train", 12), ("val", 4), ("test", 4))
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import json
 import multiprocessing
 import os
 import socket
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,16 +34,10 @@ from vtr.train.texts import TextFeatures
 from vtr.train.tracking import Tracker
 from vtr.train.validation import Validation, selection_value
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 DIM = 16
 SETTINGS = TrainSettings(lr=3e-3, epochs=4, patience=0, batch=BatchOptions(size=6), seed=1)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def made_up(num_videos: int = 16, *, captions: int = 2, seed: int = 0) -> PairedData:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,20 +17,14 @@ from vtr.train.model import ModelSpec, build_model
 from vtr.train.text_tower import text_spec
 from vtr.train.texts import TextFeatures, embed_texts
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TEXTS = [
     "a red circle moves to the left",
     "the blue square",
     "",
     "a green star grows, then a white triangle falls and the screen goes dark",
 ]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -65,6 +65,25 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
 
 
+def make_folder(folder: Path, *, option: str) -> None:
+    """Makes a folder where it is not there yet; call it before long work rather than after.
+
+    Args:
+        folder: With all that it lies in.
+        option: With which another one can be named, such as "--out".
+
+    Raises:
+        StoreWriteError: The file system refused.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreWriteError(
+            f"cannot make the folder {folder}: {error.strerror or error}. "
+            f"Choose another with {option}"
+        ) from None
+
+
 def sync_folder(folder: Path) -> None:
     """Makes the names in `folder` durable."""
     descriptor = os.open(folder, os.O_RDONLY)

@@ -20,8 +20,8 @@ from typing import Any
 
 from vtr.datasets.files import is_undecodable, printable
 from vtr.datasets.registry import dataset_names
-from vtr.errors import ConfigError, StoreWriteError, UnknownNameError
-from vtr.files import publish
+from vtr.errors import ConfigError, UnknownNameError
+from vtr.files import make_folder, publish
 
 FILE_NAME = "vtr.toml"
 ROUTES = ("exact", "fast")
@@ -267,13 +267,7 @@ def write_workspace(workspace: Workspace, *, force: bool = False) -> Path:
             "with --force"
         )
     payload = _render(workspace).encode()
-    try:
-        workspace.root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreWriteError(
-            f"cannot make the folder {workspace.root}: {error.strerror or error}. "
-            "Choose another with --path"
-        ) from None
+    make_folder(workspace.root, option="--path")
     publish(path, payload)
     return path
 

@@ -152,10 +152,11 @@ def evaluate_workspace(
     """Evaluates and writes; returns the result and the path of `result.json`."""
     from vtr.commands.scoring import prepare
     from vtr.datasets.registry import resolve_videos
-    from vtr.evaluate.result import build_result, make_folder, write_result
+    from vtr.evaluate.result import build_result, write_result
+    from vtr.files import make_folder
 
     if out is not None:
-        make_folder(out)
+        make_folder(out, option="--out")
     scored = prepare(workspace, request)
     material = scored.material
     evaluation = scored.evaluation(request)

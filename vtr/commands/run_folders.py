@@ -94,9 +94,9 @@ def holding(folder: Path) -> Iterator[None]:
         StoreWriteError: The folder cannot be made.
     """
     from vtr.errors import ConfigError
-    from vtr.train.run import make_run_folder
+    from vtr.files import make_folder
 
-    make_run_folder(folder)
+    make_folder(folder, option="--runs")
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         try:

@@ -86,16 +86,15 @@ def run_simulation(
     """
     from vtr.commands.scoring import gather
     from vtr.errors import UnknownNameError
-    from vtr.evaluate.result import make_folder
     from vtr.evaluate.simulate import PoolingOptions
-    from vtr.files import publish
+    from vtr.files import make_folder, publish
 
     if kind not in KINDS:
         raise UnknownNameError("simulation", kind, KINDS)
     settings = PoolingOptions(**(options or {}))
     material = gather(workspace, protocol, sampler=sampler, missing=missing)
     folder = out or workspace.features / "simulations" / material.protocol.name
-    make_folder(folder)
+    make_folder(folder, option="--out")
     document = _simulated(material, settings, quiet=quiet or as_json)
     path = folder / "simulation.json"
     publish(path, json.dumps(document, indent=1).encode())

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vtr.errors import StoreWriteError
 from vtr.evaluate.eda_charts import charts_of
 from vtr.evaluate.reporting.page import charts, page, section, table
 from vtr.evaluate.reporting.text import isolated
-from vtr.files import publish
+from vtr.files import make_folder, publish
 
 LISTED = 5
 
@@ -23,12 +22,7 @@ def write_eda(facts: Mapping[str, Any], folder: Path, *, pictures: bool = True) 
         ConfigError: Pictures without matplotlib.
         StoreWriteError: The file system refused.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreWriteError(
-            f"cannot make the folder {folder}: {error.strerror or error}. Choose another with --out"
-        ) from None
+    make_folder(folder, option="--out")
     text = json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False)
     publish(folder / "eda.json", text.encode("utf-8", "backslashreplace"))
     found = charts_of(facts)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vtr import __version__
-from vtr.errors import ConfigError, StoreWriteError
+from vtr.errors import ConfigError
 from vtr.evaluate.reporting import figures
 from vtr.evaluate.reporting.charts import Chart, figure
 from vtr.evaluate.reporting.examples import Example, example_section, read_examples
@@ -17,7 +17,7 @@ from vtr.evaluate.reporting.figures import Bin
 from vtr.evaluate.reporting.page import charts, notes, page, section, table
 from vtr.evaluate.reporting.results import Result, comparability
 from vtr.evaluate.reporting.text import escaped, isolated
-from vtr.files import publish
+from vtr.files import make_folder, publish
 
 SHOWN_METRICS = ("R@1", "R@5", "R@10", "MedR", "MeanR", "MRR")
 NUM_EXAMPLES = 8
@@ -93,12 +93,7 @@ def write_report(
     """
     options = options or ReportOptions()
     groups = [_fill(group, options) for group in group_results(results)]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreWriteError(
-            f"cannot make the folder {folder}: {error.strerror or error}. Choose another with --out"
-        ) from None
+    make_folder(folder, option="--out")
     if options.pictures:
         _write_pictures(groups, folder)
         if options.simulation is not None:

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vtr.errors import StoreWriteError
 from vtr.evaluate.evaluator import Evaluation, group_ranks, take
 from vtr.evaluate.intervals import Interval, bootstrap, retrieval_intervals
 from vtr.evaluate.metrics import retrieval_metrics
@@ -28,7 +27,7 @@ from vtr.evaluate.observe import pair_accuracy
 from vtr.evaluate.protocol import Protocol
 from vtr.evaluate.ranks import Ranks, RetrievalRanks
 from vtr.features import PackedFrames
-from vtr.files import publish_all
+from vtr.files import make_folder, publish_all
 
 SCHEMA = 1
 RESULT_FILE = "result.json"
@@ -319,27 +318,13 @@ def _example(evaluation: Evaluation, packed: PackedFrames, query: int) -> dict[s
     }
 
 
-def make_folder(folder: Path) -> None:
-    """Makes the folder of a result, before the work of an evaluation rather than after it.
-
-    Raises:
-        StoreWriteError: The file system refused.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreWriteError(
-            f"cannot make the folder {folder}: {error.strerror or error}. Choose another with --out"
-        ) from None
-
-
 def write_result(folder: Path, document: Mapping[str, Any], evaluation: Evaluation) -> Path:
     """Writes `result.json` and the tables per query and per video; returns the path of the first.
 
     Raises:
         StoreWriteError: The file system refused.
     """
-    make_folder(folder)
+    make_folder(folder, option="--out")
     path = folder / RESULT_FILE
     text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
     publish_all(

@@ -14,11 +14,11 @@ from typing import Any
 
 from vtr.clip.backbone import Backbone, load_backbone
 from vtr.errors import ConfigError, ModelError, VtrError
-from vtr.files import publish
+from vtr.files import make_folder, publish
 from vtr.train.importing import require_empty
 from vtr.train.model import count_parameters
 from vtr.train.onnx import GRAPH, export_text_side, require_onnx
-from vtr.train.run import BEST, CONFIG, TRAIN_IDS, Run, load_run, make_run_folder
+from vtr.train.run import BEST, CONFIG, TRAIN_IDS, Run, load_run
 
 CARD = "README.md"
 RESULT_NAME = "result.json"
@@ -46,7 +46,7 @@ def export_run(folder: Path, out: Path, *, onnx: bool = False) -> Path:
     if onnx:
         require_onnx()
     card = model_card(run, read_results(folder))
-    make_run_folder(out)
+    make_folder(out, option="--out")
     if onnx:
         try:
             backbone = load_backbone(run.text_model, device="cpu")

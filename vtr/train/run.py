@@ -24,7 +24,7 @@ from torch import Tensor
 
 from vtr.errors import CheckpointError, ConfigError, ModelError, StoreWriteError
 from vtr.features.store import FeatureStore
-from vtr.files import publish
+from vtr.files import make_folder, publish
 from vtr.train.model import ModelSpec, RetrievalModel, build_model
 
 SCHEMA = 1
@@ -119,21 +119,6 @@ class Run:
             )
 
 
-def make_run_folder(folder: Path) -> None:
-    """Makes the folder of a run where it is not there yet.
-
-    Raises:
-        StoreWriteError: The file system refused.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreWriteError(
-            f"cannot make the folder {folder}: {error.strerror or error}. Choose "
-            "another with --runs"
-        ) from None
-
-
 def start_run(folder: Path, *, config: Mapping[str, Any], train_ids: Iterable[str] | None) -> None:
     """Makes the folder and writes what is known before training.
 
@@ -145,7 +130,7 @@ def start_run(folder: Path, *, config: Mapping[str, Any], train_ids: Iterable[st
     Raises:
         StoreWriteError: The file system refused.
     """
-    make_run_folder(folder)
+    make_folder(folder, option="--runs")
     if train_ids is not None:
         ids = "".join(f"{video_id}\n" for video_id in sorted(set(train_ids)))
         publish(folder / TRAIN_IDS, ids.encode("utf-8", "surrogatepass"))
