@@ -127,6 +127,15 @@ def test_later_revision_replaces_the_earlier(
     assert len(list_shards(tmp_path)[0]) == 1
 
 
+def test_a_thousandth_retry_still_counts(tmp_path: Path, spec: FeatureSpec, row_factory) -> None:
+    """A retry every hour gets there in six weeks."""
+    for revision in (999, 1000):
+        rows = [row_factory("x", revision - 998)]
+        write_shard(tmp_path, rows, spec=spec, slot=(1, 1, 0), revision=revision, pad_embedding=PAD)
+    assert len(FeatureStore(tmp_path, sampler="uniform")["x"].frames) == 2
+    assert [ShardName.parse(path.name).revision for path in list_shards(tmp_path)[1]] == [999]
+
+
 def test_an_id_stored_twice_is_reported_and_the_first_counts(
     tmp_path: Path, spec: FeatureSpec, row_factory
 ) -> None:
@@ -358,6 +367,14 @@ def test_leftovers_of_killed_writers_go(build_store: Build) -> None:
     (folder / ".tmp-1234-shard").write_bytes(b"half")
     assert len(FeatureStore(folder)) == 1
     assert remove_leftovers(folder) == [".tmp-1234-shard"]
+
+
+def test_only_leftovers_of_ones_own_go_on_request(tmp_path: Path) -> None:
+    for part in (1, 2):
+        (tmp_path / f".tmp-77-shard-00{part}of002-000000-r000-x.h5").touch()
+    assert remove_leftovers(tmp_path, "*-shard-002of002-*") == [
+        ".tmp-77-shard-002of002-000000-r000-x.h5"
+    ]
 
 
 def test_publish_names_the_folder_that_is_gone(tmp_path: Path) -> None:

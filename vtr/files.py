@@ -93,13 +93,14 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def remove_leftovers(folder: Path) -> list[str]:
+def remove_leftovers(folder: Path, pattern: str = "*") -> list[str]:
     """Deletes the temporary files that killed writers left in `folder`; returns their names.
 
-    Only the holder of the folder's write lock may call this.
+    Only the holder of the folder's write lock may call this; one who shares it names, by a
+    pattern for what follows the prefix, the files that are its own.
     """
     removed = []
-    for path in sorted(folder.glob(f"{TEMPORARY_PREFIX}*")):
+    for path in sorted(folder.glob(f"{TEMPORARY_PREFIX}{pattern}")):
         path.unlink(missing_ok=True)
         removed.append(path.name)
     return removed

@@ -35,7 +35,7 @@ from vtr.features.spec import SCHEMA, FeatureSpec
 from vtr.files import publish
 
 _NAME = re.compile(
-    r"shard-(?P<part>\d{3})of(?P<parts>\d{3})-(?P<sequence>\d{6})-r(?P<revision>\d{3})"
+    r"shard-(?P<part>\d{3})of(?P<parts>\d{3})-(?P<sequence>\d{6,})-r(?P<revision>\d{3,})"
     r"-(?P<sha256>[0-9a-f]{64})\.h5"
 )
 
@@ -73,17 +73,14 @@ class ShardName:
 
 def list_shards(folder: Path) -> tuple[list[tuple[ShardName, Path]], list[Path]]:
     """Returns the shards that count, in plan order, and the superseded ones."""
+    named = [(ShardName.parse(path.name), path) for path in folder.glob("shard-*.h5")]
     newest: dict[tuple[int, int, int], tuple[ShardName, Path]] = {}
     superseded: list[Path] = []
-    for path in sorted(folder.glob("shard-*.h5")):
-        name = ShardName.parse(path.name)
-        if name is None:
-            continue
-        older = newest.get(name.slot)
-        if older is not None:
-            superseded.append(older[1])
-        newest[name.slot] = (name, path)  # sorted by name: a later revision comes later
-    return [newest[slot] for slot in sorted(newest)], superseded
+    for name, path in sorted((name, path) for name, path in named if name is not None):
+        if name.slot in newest:
+            superseded.append(newest[name.slot][1])
+        newest[name.slot] = (name, path)  # a later revision comes later
+    return list(newest.values()), superseded
 
 
 def write_shard(
