@@ -128,6 +128,37 @@ def test_some_videos_fail(run_vtr: Vtr, videos: Path) -> None:
     assert "num_frames is 12, asked 3" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("limit", "value"),
+    [("--memory", "nan"), ("--memory", "inf"), ("--memory", "-3"), ("--max-pixels", "0")],
+)
+def test_limits_that_are_none_are_refused(
+    run_vtr: Vtr, videos: Path, limit: str, value: str
+) -> None:
+    done = run_vtr("extract", "--videos", videos, limit, value)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {limit} is {value}; it must be ")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_dry_run_tells_what_a_run_would_say(run_vtr: Vtr, videos: Path) -> None:
+    words = ("extract", "--videos", videos, "--model", demo_model_folder(), "--sampler", "head")
+    assert run_vtr(*words).returncode == 0
+    write_clip(videos / "clip 1.mp4", 30)
+    done = run_vtr(*words, "--dry-run")
+    assert done.stdout == "would extract 0 new videos and 0 again\n"
+    assert "warning: 1 video has another size than when it was read, such as 'clip 1.mp4'" in (
+        done.stderr
+    )
+    done = run_vtr(*words, "--dry-run", "--retry", "changed", "--json")
+    assert json.loads(done.stdout)["again"] == 1
+    for other in (("--frames", "3"), ("--route", "exact"), ("--fps", "2"), ("--sampler", "tail")):
+        refused = [run_vtr(*words, *other, *dry) for dry in ((), ("--dry-run",))]
+        assert [done.returncode for done in refused] == [1, 1]
+        messages = [done.stderr.splitlines()[-1] for done in refused]
+        assert messages[0] == messages[1]
+
+
 def test_damage_is_exit_code_1(run_vtr: Vtr, videos: Path, tmp_path: Path) -> None:
     assert not run_vtr("extract", "--videos", videos, "--model", demo_model_folder()).returncode
     shard = next((tmp_path / "features").glob("shard-*.h5"))
@@ -149,6 +180,8 @@ def test_damage_is_exit_code_1(run_vtr: Vtr, videos: Path, tmp_path: Path) -> No
         (("extract", "--videos", ".", "--frames", "0"), 1, "a whole number, 1 or more"),
         (("extract", "--videos", ".", "--shard", "3/2"), 1, "write i/n with 1 <= i <= n"),
         (("extract", "--videos", ".", "--retry", "faild"), 1, "Did you mean 'failed'"),
+        (("extract", "--videos", ".", "--timeout", "-1"), 1, "--timeout is -1.0"),
+        (("extract", "--videos", ".", "--overwrite", "--shard", "1/2"), 1, "Delete the store"),
         (("extract", "--route", "slow"), 2, "slow"),
         (("extract", "--frames", "x"), 2, "--frames"),
         (("inspect", "nowhere"), 1, "error: no features: nowhere does not exist"),

@@ -22,12 +22,13 @@ import pytest
 
 from vtr.datasets.base import Video
 from vtr.datasets.registry import load_dataset, resolve_videos, unique_videos
-from vtr.errors import FingerprintError, StoreLockedError, StoreWriteError
+from vtr.errors import ConfigError, FingerprintError, StoreLockedError, StoreWriteError
 from vtr.extract.pipeline import ExtractMode, ExtractReport, extract
 from vtr.extract.samplers.base import parse_samplers
 from vtr.extract.settings import ExtractSettings
 from vtr.features import FeatureStore
 from vtr.features.lock import write_lock
+from vtr.features.shard import ShardName
 
 ENCODER = '''
 import numpy as np
@@ -184,6 +185,51 @@ def test_parts_make_the_whole(clips: Path, tmp_path: Path) -> None:
     store = FeatureStore(tmp_path)
     assert sorted(store.ids) == [f"clip{n}.mp4" for n in range(10)]
     assert store.duplicates == []
+
+
+def test_a_part_neither_deletes_nor_undoes_what_others_do(clips: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "videos"
+    for n in range(8):
+        (folder / f"clip{n}.mp4").parent.mkdir(exist_ok=True)
+        (folder / f"clip{n}.mp4").write_text("not yet a video")
+    store = tmp_path / "store"
+    run(inputs_of(folder), store, shard_videos=2)  # whole, by one machine: four shards
+    for n in range(8):
+        write_clip(folder / f"clip{n}.mp4", 8)
+    written_now = store / ".tmp-1-shard-001of002-000000-r000-x.h5"
+    written_now.write_bytes(b"half")
+    names = {}
+    for part in (2, 1):
+        before = set(shards(store))
+        mode = {"part": (part, 2), "retry": frozenset({"failed"})}
+        run(inputs_of(folder), store, mode=mode, shard_videos=2)
+        names[part] = {ShardName.parse(name).sequence for name in before - set(shards(store))}
+        assert written_now.exists() == (part == 2)
+    assert names == {1: {0, 2}, 2: {1, 3}}  # no shard is replaced by both
+    assert len(FeatureStore(store)) == 8
+    with pytest.raises(ConfigError, match="--overwrite with --shard 1/2 would delete"):
+        ExtractMode(part=(1, 2), overwrite=True)
+
+
+def test_a_video_that_changed_is_named_and_done_again_on_request(
+    clips: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "videos"
+    for n in range(3):
+        write_clip(folder / f"clip{n}.mp4", 8)
+    (folder / "clip2.mp4").write_text("half a download")
+    store = tmp_path / "store"
+    assert run(inputs_of(folder), store).changed == ()
+    (folder / "clip0.mp4").unlink()
+    write_clip(folder / "clip0.mp4", 24)
+    (folder / "clip2.mp4").unlink()
+    write_clip(folder / "clip2.mp4", 24)
+    report = run(inputs_of(folder), store)
+    assert (report.changed, report.done_now) == (("clip0.mp4", "clip2.mp4"), 0)
+    report = run(inputs_of(folder), store, mode={"retry": frozenset({"changed"})})
+    assert (report.changed, report.done_now, report.ok) == ((), 2, 3)
+    run(inputs_of(folder), tmp_path / "fresh")
+    assert FeatureStore(store).ledger == FeatureStore(tmp_path / "fresh").ledger
 
 
 def test_retry_does_failed_rows_again_and_only_those(clips: Path, tmp_path: Path) -> None:

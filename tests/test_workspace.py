@@ -175,7 +175,7 @@ def test_without_a_workspace_flags_are_enough(tmp_path: Path) -> None:
         ({"frames": 0}, "--frames is 0; it must be a whole number, 1 or more"),
         ({"fps": "fast"}, "--fps is 'fast'; it must be frames per second above 0"),
         ({"fps": "-1"}, "--fps is '-1'; it must be frames per second above 0"),
-        ({"timeout_seconds": -1.0}, "--timeout-seconds is -1.0; it must be"),
+        ({"timeout_seconds": -1.0}, "--timeout is -1.0; it must be"),
         ({"sampler": "uniform:x=1"}, "--sampler: no option of sampler 'uniform' named 'x'"),
     ],
 )

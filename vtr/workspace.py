@@ -189,6 +189,7 @@ _SETTINGS = {
     "batch_size": _Setting("extract", "batch_size", _whole(1)),
 }
 _OPTIONAL = frozenset({"videos", "annotations", "workers", "batch_size"})  # None is allowed
+_FLAGS = {"timeout_seconds": "--timeout"}  # where it is not the setting's name
 
 
 def find_workspace(start: Path) -> Workspace | None:
@@ -244,7 +245,7 @@ def settings(
     for name, value in flags.items():
         if value is None:
             continue
-        label = f"--{name.replace('_', '-')}"
+        label = _FLAGS.get(name, f"--{name.replace('_', '-')}")
         given[name] = _anchored(_checked(name, value, label=label), base)
     return dataclasses.replace(workspace or Workspace(base), **given)
 

@@ -61,7 +61,7 @@ def compress(
     mode = CompressMode(
         workers=usable_cores() if workers is None else workers,
         timeout_seconds=timeout,
-        retry=read_retry(retry),
+        retry=read_retry(retry, allowed=frozenset({"failed", "partial"})),
         overwrite=overwrite,
     )
     with progress("compressing", quiet=quiet or as_json) as update:

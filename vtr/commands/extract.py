@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PARTLY_FAILED = 3
 CONFIG_FILE = "extract.json"
+RETRIES = frozenset({"failed", "partial", "changed"})
 
 
 def register(app: typer.Typer) -> None:
@@ -89,7 +90,12 @@ def extract(
         str, typer.Option(help="Work on part i of n of the videos, as i/n: one per machine.")
     ] = "1/1",
     retry: Annotated[
-        str, typer.Option(help="Do these again: failed, partial, or failed,partial.")
+        str,
+        typer.Option(
+            help="Do these again: failed, partial, changed (the file has another size now), "
+            "or several, separated by commas.",
+            show_default=False,
+        ),
     ] = "",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Delete the store and start anew.")
@@ -132,7 +138,7 @@ def extract(
     )
     note(_announcement(workspace, survey))
     if dry_run:
-        _finish(_plan(workspace, survey, mode), as_json=as_json)
+        _finish(_plan(workspace, survey, settings, mode), as_json=as_json)
         return
     checked_route = cast('Literal["fast", "exact"]', workspace.route)
     backbone = load_backbone(workspace.model, device=device, dtype=dtype, route=checked_route)
@@ -189,11 +195,20 @@ def extract_settings(
     memory_gib: float = 4.0,
     max_pixels: int | None = None,
 ) -> ExtractSettings:
-    """Returns the pipeline's settings; never more workers than videos."""
+    """Returns the pipeline's settings; never more workers than videos.
+
+    Raises:
+        ConfigError: A limit that nothing could meet, or that is no number.
+    """
+    from vtr.errors import ConfigError
     from vtr.extract.container import Limits
     from vtr.extract.samplers.base import parse_samplers
     from vtr.extract.settings import ExtractSettings, usable_cores
 
+    if not 0 <= memory_gib < float("inf"):
+        raise ConfigError(f"--memory is {memory_gib:g}; it must be GiB above 0, or 0 for no limit")
+    if max_pixels is not None and max_pixels < 1:
+        raise ConfigError(f"--max-pixels is {max_pixels}; it must be a whole number, 1 or more")
     return ExtractSettings(
         samplers=parse_samplers(workspace.sampler),
         num_frames=workspace.frames,
@@ -255,17 +270,17 @@ def read_part(text: str) -> tuple[int, int]:
     raise ConfigError(f"--shard is {text!r}; write i/n with 1 <= i <= n <= 999, such as 2/4")
 
 
-def read_retry(text: str) -> frozenset[str]:
-    """Reads `--retry`: statuses separated by commas.
+def read_retry(text: str, *, allowed: frozenset[str] = RETRIES) -> frozenset[str]:
+    """Reads `--retry`: words separated by commas.
 
     Raises:
-        UnknownNameError: Not a status that can be done again.
+        UnknownNameError: Not something that can be done again.
     """
     from vtr.errors import UnknownNameError
 
     names = {name.strip() for name in text.split(",") if name.strip()}
-    for name in names - {"failed", "partial"}:
-        raise UnknownNameError("status to retry", name, ["failed", "partial"])
+    for name in sorted(names - allowed):
+        raise UnknownNameError("status to retry", name, allowed)
     return frozenset(names)
 
 
@@ -280,21 +295,36 @@ def _announcement(workspace: Workspace, survey: VideoSurvey) -> str:
     )
 
 
-def _plan(workspace: Workspace, survey: VideoSurvey, mode: ExtractMode) -> dict[str, Any]:
-    """Returns what a run would do, without model or decoder."""
+def _plan(
+    workspace: Workspace, survey: VideoSurvey, settings: ExtractSettings, mode: ExtractMode
+) -> dict[str, Any]:
+    """Returns what a run would do, without model or decoder.
+
+    Raises:
+        FingerprintError: A run would be refused: the store was made with other settings.
+    """
     from vtr.datasets.registry import unique_videos
+    from vtr.extract.pipeline import has_changed, wants_again
+    from vtr.extract.settings import chosen_fields
     from vtr.features import FeatureStore
     from vtr.features.shard import list_shards
+    from vtr.features.store import require_same
 
-    there = list_shards(workspace.features)[0] and not mode.overwrite
-    ledger = FeatureStore(workspace.features).ledger if there else ()
+    held = {}
+    if list_shards(workspace.features)[0] and not mode.overwrite:
+        store = FeatureStore(workspace.features)
+        route = {**store.spec.preprocessing, "route": workspace.route}
+        asked = replace(store.spec, preprocessing=route, **chosen_fields(settings))
+        require_same(store.spec, asked, what=str(workspace.features))
+        held = {row.id: row for row in store.ledger}
     inputs = unique_videos(video for video in survey.videos if video.path is not None)
-    mine = [video.id for video, _ in inputs][mode.part[0] - 1 :: mode.part[1]]
-    held = {row.id: row.status for row in ledger}
+    mine = [video for video, _ in inputs][mode.part[0] - 1 :: mode.part[1]]
+    known = [(held[video.id], video) for video in mine if video.id in held]
     return {
         "inputs": len(mine),
-        "new": sum(video_id not in held for video_id in mine),
-        "again": sum(held.get(video_id) in mode.retry for video_id in mine),
+        "new": len(mine) - len(known),
+        "again": sum(wants_again(row, video, mode.retry) for row, video in known),
+        "changed": [row.id for row, video in known if has_changed(row, video)],
         "store": str(workspace.features),
         "settings": workspace.as_dict(),
     }
@@ -306,6 +336,7 @@ def _finish(facts: dict[str, Any], *, as_json: bool) -> None:
         return
     if "settings" in facts:
         typer.echo(f"would extract {facts['new']} new videos and {facts['again']} again")
+        _warn_of_changes(facts)
         return
     counts = f"{facts['ok']} ok + {facts['partial']} partial + {facts['failed']} failed"
     typer.echo(f"{facts['inputs']} videos = {counts} in {facts['store']}")
@@ -318,3 +349,15 @@ def _finish(facts: dict[str, Any], *, as_json: bool) -> None:
         typer.echo(f"  {count:>6} {reason}")
     if facts["reasons"]:
         typer.echo(f"which and why: vtr inspect {facts['store']} --failures")
+    _warn_of_changes(facts)
+
+
+def _warn_of_changes(facts: dict[str, Any]) -> None:
+    changed = facts["changed"]
+    if changed:
+        one = len(changed) == 1
+        note(
+            f"warning: {len(changed)} {'video has' if one else 'videos have'} another size than "
+            f"when {'it was' if one else 'they were'} read, such as {changed[0]!r}; the store "
+            f"holds what was read then. --retry changed does {'it' if one else 'them'} again"
+        )

@@ -14,16 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtr.datasets.base import Video
-from vtr.errors import StoreError
+from vtr.errors import ConfigError, StoreError
 from vtr.extract.builder import ShardBuilder
 from vtr.extract.container import FAILURES
-from vtr.extract.jobs import HANDLER, JobConfig
+from vtr.extract.jobs import HANDLER, JobConfig, file_size
 from vtr.extract.pool import Outcome, PoolSettings, WorkerPool
 from vtr.extract.settings import Encoder, ExtractSettings, feature_spec
 from vtr.features.lock import write_lock
 from vtr.features.reader import Shard
 from vtr.features.rows import LedgerRow, VideoRow
-from vtr.features.shard import list_shards, write_shard
+from vtr.features.shard import ShardName, list_shards, write_shard
 from vtr.features.spec import FeatureSpec
 from vtr.features.store import FeatureStore, require_same
 from vtr.files import remove_leftovers
@@ -58,6 +58,7 @@ class ExtractReport:
         seconds: Wall-clock time.
         decode_cpu_seconds: CPU time of the workers' jobs.
         encode_seconds: Wall-clock time within the encoder.
+        changed: Ids of inputs whose file is not of the size that was read.
     """
 
     inputs: int
@@ -70,6 +71,7 @@ class ExtractReport:
     seconds: float = 0.0
     decode_cpu_seconds: float = 0.0
     encode_seconds: float = 0.0
+    changed: tuple[str, ...] = ()
 
 
 @dataclass
@@ -129,9 +131,9 @@ def extract(
     spec = feature_spec(encoder, settings)
     mine = list(inputs)[mode.part[0] - 1 :: mode.part[1]]
     with write_lock(folder, part=mode.part):
-        store = _prepare(folder, spec, overwrite=mode.overwrite)
+        store = _prepare(folder, spec, mode)
         run = _Run(folder, encoder, settings, spec)
-        again = _to_retry(store, mine, mode.retry)
+        again = _to_retry(store, inputs, mode)
         held = set(store.input_ids) if store else set()
         new = [item for item in mine if item[0].id not in held]
         tally = _Tally(len(new) + sum(len(items) for _, items in again), progress)
@@ -146,24 +148,42 @@ class ExtractMode:
 
     Args:
         part: (i, n): every n-th input, beginning with the i-th, counted from 1.
-        retry: Statuses whose rows are done anew ("failed", "partial").
+        retry: Which rows are done anew: of these statuses ("failed", "partial"), and "changed",
+            those whose video has another size than when it was read.
         overwrite: Delete the store first.
+
+    Raises:
+        ConfigError: One part of several is to delete the store, and with it what the others made.
     """
 
     part: tuple[int, int] = (1, 1)
     retry: frozenset[str] = frozenset()
     overwrite: bool = False
 
+    def __post_init__(self) -> None:
+        if self.overwrite and self.part[1] > 1:
+            raise ConfigError(
+                f"--overwrite with --shard {self.part[0]}/{self.part[1]} would delete what the "
+                "other parts have made. Delete the store first, then start the parts without it"
+            )
 
-def _prepare(folder: Path, spec: FeatureSpec, *, overwrite: bool) -> FeatureStore | None:
+    def owns(self, name: ShardName) -> bool:
+        """Returns whether it is this run, of all parts at work, that may replace a shard."""
+        part, parts = self.part
+        return name.part == part if name.parts == parts else name.sequence % parts + 1 == part
+
+
+def _prepare(folder: Path, spec: FeatureSpec, mode: ExtractMode) -> FeatureStore | None:
     """Returns the store to go on with; refuses one made with other settings."""
-    remove_leftovers(folder)
-    if overwrite:
+    part, parts = mode.part
+    # What other parts are writing right now is no leftover.
+    remove_leftovers(folder, f"*-shard-{part:03d}of{parts:03d}-*" if parts > 1 else "*")
+    if mode.overwrite:
         for path in folder.glob("shard-*.h5"):
             path.unlink()
     newest, superseded = list_shards(folder)
     for path in superseded:
-        path.unlink()
+        path.unlink(missing_ok=True)
     if not newest:
         return None
     store = FeatureStore(folder)
@@ -172,18 +192,33 @@ def _prepare(folder: Path, spec: FeatureSpec, *, overwrite: bool) -> FeatureStor
 
 
 def _to_retry(
-    store: FeatureStore | None, inputs: Sequence[Input], statuses: frozenset[str]
+    store: FeatureStore | None, inputs: Sequence[Input], mode: ExtractMode
 ) -> list[tuple[Shard, list[Input]]]:
-    """Returns, per shard, the inputs whose rows are to be done anew."""
-    if store is None or not statuses:
+    """Returns, per shard, the inputs whose rows are to be done anew.
+
+    Parts at work side by side share the shards, not the inputs: two that replaced the same shard
+    would each undo what the other did.
+    """
+    if store is None or not mode.retry:
         return []
-    wanted = {video.id: (video, problem) for video, problem in inputs}
+    known = {video.id: (video, problem) for video, problem in inputs}
     plan = []
-    for shard in store.shards:
-        rows = [row.id for row in shard.ledger() if row.status in statuses and row.id in wanted]
-        if rows:
-            plan.append((shard, [wanted[video_id] for video_id in rows]))
+    for shard in filter(lambda shard: mode.owns(shard.name), store.shards):
+        ledger = [(row, known[row.id]) for row in shard.ledger() if row.id in known]
+        wanted = [item for row, item in ledger if wants_again(row, item[0], mode.retry)]
+        if wanted:
+            plan.append((shard, wanted))
     return plan
+
+
+def wants_again(row: LedgerRow, video: Video, retry: frozenset[str]) -> bool:
+    """Returns whether `--retry` asks for this row."""
+    return row.status in retry or ("changed" in retry and has_changed(row, video))
+
+
+def has_changed(row: LedgerRow, video: Video) -> bool:
+    """Returns whether a video that is there has another size than when it was read."""
+    return file_size(video.path) not in (-1, row.file_bytes)
 
 
 def _first_slot(store: FeatureStore | None, part: tuple[int, int]) -> Slot:
@@ -234,7 +269,7 @@ class _Run:
                 fresh = {row.ledger.id: row for row in builder.finish()}
                 rows = [fresh.get(row.ledger.id, row) for row in stored_rows(shard)]
                 self._write(rows, shard.name.slot, shard.name.revision + 1)
-                shard.path.unlink()
+                shard.path.unlink(missing_ok=True)
 
     def _builder(self, tally: _Tally) -> ShardBuilder:
         encoder = _TimedEncoder(self.encoder, tally)
@@ -323,7 +358,8 @@ def stored_rows(shard: Shard) -> list[VideoRow]:
 def _report(folder: Path, inputs: Sequence[Input], tally: _Tally) -> ExtractReport:
     """Counts what the store now holds of these inputs; every one must have its row."""
     ledger = {row.id: row for row in FeatureStore(folder).ledger} if inputs else {}
-    rows = [ledger[video.id] for video, _ in inputs if video.id in ledger]
+    held = [(ledger[video.id], video) for video, _ in inputs if video.id in ledger]
+    rows = [row for row, _ in held]
     if len(rows) != len(inputs):
         raise StoreError(f"{folder} holds {len(rows)} rows for {len(inputs)} inputs")
     statuses = Counter(row.status for row in rows)
@@ -338,4 +374,5 @@ def _report(folder: Path, inputs: Sequence[Input], tally: _Tally) -> ExtractRepo
         seconds=tally.seconds,
         decode_cpu_seconds=tally.decode_cpu_seconds,
         encode_seconds=tally.encode_seconds,
+        changed=tuple(row.id for row, video in held if has_changed(row, video)),
     )

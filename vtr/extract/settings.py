@@ -132,18 +132,23 @@ def feature_spec(encoder: Encoder, settings: ExtractSettings) -> FeatureSpec:
             "neighbours in the selection, so that its features fit one selection only; the "
             f"samplers are {', '.join(labels)}. Name one other than dense, a store for each"
         )
-    return FeatureSpec(
-        **described,
-        storage_dtype=settings.storage_dtype,
-        candidate_fps=settings.candidate_fps,
-        num_frames=None if labels == ("dense",) else settings.num_frames,
-        samplers=labels,
-        seed=settings.seed,
-        thumbnail_side=THUMBNAIL_SIZE if settings.keeps_thumbnails else None,
-        versions={
+    return FeatureSpec(**described, **chosen_fields(settings))
+
+
+def chosen_fields(settings: ExtractSettings) -> dict[str, Any]:
+    """Returns the fields of `FeatureSpec` that the settings decide, and the versions."""
+    labels = tuple(sorted(choice.label for choice in settings.samplers))
+    return {
+        "storage_dtype": settings.storage_dtype,
+        "candidate_fps": settings.candidate_fps,
+        "num_frames": None if labels == ("dense",) else settings.num_frames,
+        "samplers": labels,
+        "seed": settings.seed,
+        "thumbnail_side": THUMBNAIL_SIZE if settings.keeps_thumbnails else None,
+        "versions": {
             name: _minor(version(name)) for name in ("av", "pillow", "torch", "transformers")
         },
-    )
+    }
 
 
 def _minor(text: str) -> str:
