@@ -168,6 +168,35 @@ def test_damage_is_exit_code_1(run_vtr: Vtr, videos: Path, tmp_path: Path) -> No
     done = run_vtr("inspect", "--verify")
     assert done.returncode == 1
     assert "1 of 1 shards are damaged" in done.stdout
+    assert "Move it away and run the extraction again" in done.stdout
+
+
+def test_inspect_finds_the_store_that_the_workspace_names(
+    run_vtr: Vtr, videos: Path, tmp_path: Path
+) -> None:
+    run_vtr("init", "--videos", videos, "--model", demo_model_folder())
+    config = tmp_path / "vtr.toml"
+    config.write_text(config.read_text().replace('features = "features"', 'features = "cache"'))
+    assert not run_vtr("extract", "--sampler", "dense").returncode
+    facts = json.loads(run_vtr("inspect", "--json", cwd=videos).stdout)
+    assert (facts["path"], facts["ok"]) == (str(tmp_path / "cache"), 3)
+    study = run_vtr("samplers", "study", "--costs", "0", "--json", cwd=videos)
+    assert json.loads(study.stdout)["videos"] == 3
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_an_output_that_is_full_is_one_message() -> None:
+    with Path("/dev/full").open("w") as full:
+        words = [sys.executable, "-m", "vtr", "samplers", "--json"]
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "error: the output: No space left on device\n")
+
+
+def test_help_is_wrapped_where_the_terminal_ends(run_vtr: Vtr) -> None:
+    text = " ".join(run_vtr("extract", "--help").stdout.split())
+    assert "Exit code 3: finished, but some videos failed" in text
+    lines = [line.strip() for line in run_vtr("extract", "--help").stdout.splitlines()]
+    assert not any(line.endswith("finished, but") for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from vtr.errors import (
 )
 from vtr.features import FeatureSpec, FeatureStore, LedgerRow, VideoRow
 from vtr.features.lock import write_lock
+from vtr.features.reader import open_shard
 from vtr.features.rows import MAX_ERROR_BYTES
 from vtr.features.shard import ShardName, list_shards, write_shard
 from vtr.files import publish, remove_leftovers
@@ -156,8 +157,11 @@ def test_missing_ids_say_why(build_store: Build) -> None:
 
 
 def test_no_store(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"is empty. Run `vtr extract`"):
+    with pytest.raises(StoreError, match=r"holds no shards. Run `vtr extract`"):
         FeatureStore(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="file is not a folder"):
+        FeatureStore(tmp_path / "file")
     with pytest.raises(StoreError, match="does not exist"):
         FeatureStore(tmp_path / "absent")
 
@@ -285,8 +289,36 @@ def test_foreign_content_is_refused(
 ) -> None:
     path = next(build_store([[2]]).glob("*.h5"))
     _reuse_name(path, change)
-    with pytest.raises(ShardError, match=message):
+    with pytest.raises(ShardError, match=message) as caught:
         FeatureStore(path.parent)
+    assert str(caught.value).count(str(path)) == 1
+
+
+def test_a_shard_that_cannot_be_read_is_one_line(build_store: Build) -> None:
+    path = next(build_store([[2]]).glob("*.h5"))
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(ShardError, match=r"\.h5: cannot be read: Is a directory. Move it away"):
+        FeatureStore(path.parent)
+
+
+def test_a_shard_replaced_while_the_store_opens_is_found_again(
+    build_store: Build, spec: FeatureSpec, row_factory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = build_store([[2], [3]])
+    openings = []
+
+    def replace_first(path: Path, name: ShardName) -> object:
+        openings.append(path)
+        if len(openings) == 1:
+            path.unlink()
+            rows = [row_factory("anew", 1)]
+            write_shard(folder, rows, spec=spec, slot=(1, 1, 0), revision=1, pad_embedding=PAD)
+        return open_shard(path, name)
+
+    monkeypatch.setattr("vtr.features.store.open_shard", replace_first)
+    assert FeatureStore(folder, sampler="uniform").ids == ("anew", "vidéo 1")
+    assert len(openings) == 3
 
 
 def test_not_hdf5_at_all(tmp_path: Path) -> None:
@@ -357,7 +389,7 @@ except StoreWriteError as error:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "refused: cannot write" in done.stderr
     assert "File too large" in done.stderr
-    assert "it resumes" in done.stderr
+    assert "free some space or choose another folder, then run the same command" in done.stderr
     assert sorted(path.name for path in folder.iterdir()) == before
     assert FeatureStore(folder).verify() == []
 
@@ -377,6 +409,10 @@ def test_only_leftovers_of_ones_own_go_on_request(tmp_path: Path) -> None:
     ]
 
 
-def test_publish_names_the_folder_that_is_gone(tmp_path: Path) -> None:
-    with pytest.raises(StoreWriteError, match="No such file or directory"):
+def test_publish_says_what_stands_in_the_way(tmp_path: Path) -> None:
+    with pytest.raises(StoreWriteError, match=r"No such file or directory.* make the folder .*ab"):
         publish(tmp_path / "absent" / "x", b"")
+    (tmp_path / "x.png").mkdir()
+    with pytest.raises(StoreWriteError, match="choose another name: this is a folder"):
+        publish(tmp_path / "x.png", b"")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.png"]

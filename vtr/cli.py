@@ -36,6 +36,7 @@ app = typer.Typer(
     name="vtr",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # else lines of a docstring break where they do in the code
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
@@ -87,6 +88,10 @@ def main() -> None:
         app(prog_name="vtr")
     except VtrError as error:
         typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:  # such as a full disk under `vtr inspect > FILE`
+        where = "the output" if error.filename is None else str(error.filename)
+        typer.echo(f"error: {where}: {error.strerror or error}", err=True)
         sys.exit(1)
     except SystemExit as leaving:
         if leaving.code == INTERRUPTED:

@@ -56,9 +56,19 @@ def publish_all(files: Mapping[Path, bytes | memoryview]) -> None:
                 _temporary(written).unlink(missing_ok=True)
         raise StoreWriteError(
             f"cannot write {path} ({len(files[path]):,} bytes): {error.strerror or error}. "
-            "What was written before is intact; free some space or choose another folder, "
-            "then run the same command again: it resumes."
+            f"What was written before is intact; {_remedy(path)}, then run the same command again"
         ) from None
+
+
+def _remedy(path: Path) -> str:
+    """Returns what to try where a file cannot be written."""
+    if not path.parent.is_dir():
+        return f"make the folder {path.parent} or choose another"
+    if path.is_dir():
+        return "choose another name: this is a folder"
+    if not os.access(path.parent, os.W_OK):
+        return "choose a folder that you may write to"
+    return "free some space or choose another folder"
 
 
 def _temporary(path: Path) -> Path:

@@ -22,7 +22,13 @@ def register(app: typer.Typer) -> None:
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(help="The store: a folder of shards.")] = Path("features"),
+    path: Annotated[
+        Path | None,
+        typer.Argument(
+            help="The store: a folder of shards. (default: the workspace's, or features)",
+            show_default=False,
+        ),
+    ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Read every byte and compare checksums.")
     ] = False,
@@ -35,9 +41,10 @@ def inspect(
 
     Exit code 1 if --verify finds a damaged shard.
     """
+    from vtr.commands.stores import store_folder
     from vtr.features import FeatureStore
 
-    store = FeatureStore(path)
+    store = FeatureStore(store_folder(path))
     facts = describe(store)
     damaged = store.verify() if verify else None
     if as_json:
@@ -129,4 +136,7 @@ def _pictures(preprocessing: dict[str, Any]) -> str:
 def _verdict(damaged: list[str], shards: int) -> str:
     if not damaged:
         return f"all {shards} shards are whole"
-    return f"{len(damaged)} of {shards} shards are damaged: {', '.join(damaged)}"
+    from vtr.features.reader import MEND
+
+    names = ", ".join(damaged)
+    return f"{len(damaged)} of {shards} shards are damaged: {names}. {MEND}"

@@ -23,9 +23,13 @@ if TYPE_CHECKING:
 
 
 def study(
-    store: Annotated[Path, typer.Argument(help="A store made with --sampler dense.")] = Path(
-        "features"
-    ),
+    store: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A store made with --sampler dense. (default: the workspace's, or features)",
+            show_default=False,
+        ),
+    ] = None,
     sampler: Annotated[str, typer.Option(help="Which samplers.")] = "all",
     frames: Annotated[
         int | None,
@@ -49,6 +53,7 @@ def study(
     the store's workspace.
     """
     prepare_arithmetic()
+    from vtr.commands.stores import store_folder
     from vtr.errors import ConfigError
     from vtr.extract.samplers.base import parse_samplers
     from vtr.extract.study import open_dense
@@ -59,8 +64,9 @@ def study(
         raise ConfigError(f"--plot is {plot}; its name must end in .png")
     if costs < 0:
         raise ConfigError(f"--costs is {costs}; it must be 0 or more videos")
-    dense = open_dense(FeatureStore(store))
-    workspace = _workspace_of(store)
+    folder = store_folder(store)
+    dense = open_dense(FeatureStore(folder))
+    workspace = _workspace_of(folder)
     budget = frames if frames is not None else workspace.frames if workspace else 12
     choices = parse_samplers(sampler, embedded=True)
     note(f"{len(dense)} videos, {len(choices)} samplers, {budget} frames each")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -49,6 +50,13 @@ def open_store(workspace: Workspace, sampler: str | None = None) -> FeatureStore
         return FeatureStore(workspace.features, sampler=chosen[0].label)
     store = FeatureStore(workspace.features, sampler=held[0])
     return choose(store, chosen[0], workspace.frames, seed=workspace.seed)
+
+
+def store_folder(named: Path | None) -> Path:
+    """Returns the store that was named, by default that of the workspace around us."""
+    from vtr.workspace import find_workspace, settings
+
+    return named or settings(find_workspace(Path.cwd())).features
 
 
 def read_dataset(workspace: Workspace) -> Dataset:

@@ -36,7 +36,7 @@ FAILURES: dict[str, str] = {
     "not-found": "no file of this name",
     "not-a-file": "a directory, pipe, socket or device",
     "permission": "the file may not be read",
-    "bad-name": "a name that no file can have",
+    "bad-name": "the name is not valid Unicode, or none that a file can have; rename the file",
     "empty-file": "zero bytes",
     "refused": "a playlist, URL or other thing that would open further files",
     "not-a-video": "no video container is recognised: cut before its index, damaged, or no video",

@@ -83,25 +83,29 @@ def open_shard(path: Path, name: ShardName) -> Shard:
             that a shard of ours never has.
     """
     try:
+        path.open("rb").close()  # says what the system has against it better than HDF5 does
+    except OSError as error:
+        raise ShardError(f"{path}: cannot be read: {error.strerror}. {MEND}") from None
+    try:
         with h5py.File(path, "r", locking=False) as file:
             text = file.attrs.get("spec")
             if not isinstance(text, str):
-                raise ShardError(f"{path}: not a shard of vtr (no spec)")
+                raise ShardError("not a shard of vtr (no spec)")
             spec = FeatureSpec.from_json(text)
             if file.attrs.get("fingerprint") != spec.fingerprint:
-                raise ShardError(f"{path}: its fingerprint does not fit its spec")
+                raise ShardError("its fingerprint does not fit its spec")
             places = {item: _place(file, item) for item in _expected(spec)}
         columns = _map(path, places)
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        raise ShardError(f"{path}: not a readable shard ({error}). {_MEND}") from None
+        raise ShardError(f"{path}: not a readable shard ({error}). {MEND}") from None
     except ShardError as error:
-        raise ShardError(f"{error} in {path}. {_MEND}") from None
+        raise ShardError(f"{path}: {error}. {MEND}") from None
     shard = Shard(path, name, spec, tuple(decode_texts(columns["video/id"])), columns)
     _check(shard)
     return shard
 
 
-_MEND = "Move it away and run the extraction again: only its videos are done anew"
+MEND = "Move it away and run the extraction again: only its videos are done anew"
 
 
 def verify_checksum(shard: Shard) -> bool:
@@ -188,7 +192,7 @@ def _check(shard: Shard) -> None:
         if not inside or not _covers(offset, num_videos, len(rows)):
             wrong.append(f"selection/{label}")
     if wrong:
-        raise ShardError(f"{shard.path}: inconsistent {', '.join(wrong)}. {_MEND}")
+        raise ShardError(f"{shard.path}: inconsistent {', '.join(wrong)}. {MEND}")
 
 
 def _covers(offset: NDArray[np.int64], num_videos: int, total: int) -> bool:

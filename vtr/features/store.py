@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vtr.errors import FingerprintError, StoreError, UnknownNameError
+from vtr.errors import FingerprintError, ShardError, StoreError, UnknownNameError
 from vtr.features.reader import Shard, open_shard, verify_checksum
 from vtr.features.rows import LedgerRow, VideoFeatures
 from vtr.features.shard import list_shards
@@ -82,11 +82,7 @@ class FeatureStore(Mapping[str, VideoFeatures]):
 
     def __init__(self, folder: str | Path, *, sampler: str | None = None) -> None:
         self.folder = Path(folder)
-        names, self.superseded = list_shards(self.folder)
-        if not names:
-            what = "is empty" if self.folder.is_dir() else "does not exist"
-            raise StoreError(f"no features: {self.folder} {what}. Run `vtr extract` first")
-        self.shards: tuple[Shard, ...] = tuple(open_shard(path, name) for name, path in names)
+        self.shards, self.superseded = _open_shards(self.folder)
         self.spec: FeatureSpec = self.shards[0].spec
         for shard in self.shards[1:]:
             require_same(self.spec, shard.spec, what=f"{shard.path.name} and its neighbours")
@@ -274,6 +270,24 @@ class FeatureStore(Mapping[str, VideoFeatures]):
     def verify(self) -> list[str]:
         """Reads every byte; returns the names of shards whose checksum does not fit."""
         return [shard.path.name for shard in self.shards if not verify_checksum(shard)]
+
+
+def _open_shards(folder: Path) -> tuple[tuple[Shard, ...], list[Path]]:
+    """Opens the shards that count; returns them and the superseded ones."""
+    names, superseded = list_shards(folder)
+    if not names:
+        if folder.is_dir():
+            what = "holds no shards"
+        else:
+            what = "is not a folder" if folder.exists() else "does not exist"
+        raise StoreError(f"no features: {folder} {what}. Run `vtr extract` first")
+    try:
+        return tuple(open_shard(path, name) for name, path in names), superseded
+    except ShardError:
+        # A retry that runs meanwhile replaces shards: then another look finds the new ones.
+        if list_shards(folder)[0] == names:
+            raise
+    return _open_shards(folder)
 
 
 def _gather(source: NDArray[Any], rows: slice | Index, out: NDArray[Any]) -> None:
