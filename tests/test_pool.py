@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from vtr.errors import VtrError
+from vtr.errors import VtrError, WorkersLostError
 from vtr.extract.pool import Outcome, PoolSettings, WorkerPool
 
 HANDLERS = """
@@ -31,6 +32,9 @@ def make(config):
             sys.stderr.write("assertion failed in the decoder\\n")
             sys.stderr.flush()
             os._exit(7)
+        elif what == "orphan":
+            os.kill(os.getppid(), signal.SIGKILL)
+            time.sleep(60)
         elif what == "bad":
             raise DecodeError("not-a-video", "moov atom not found")
         elif what == "eat":
@@ -106,6 +110,15 @@ def test_workers_are_replaced_after_their_share(run: Run) -> None:
 def test_a_worker_that_cannot_start_is_one_clear_error(run: Run) -> None:
     with pytest.raises(VtrError, match=r"cannot start \(exit code 1\): RuntimeError: no decoder"):
         run([("sleep", 0)], handler="pool_handlers:broken")
+
+
+def test_workers_that_die_together_are_one_clear_error(run: Run) -> None:
+    """As where the system, out of memory, picks the process that all of them come from."""
+    jobs = [("value", 1), ("orphan", 2), ("value", 3)]
+    message = r"worker processes died; what was published is safe.* \(signal SIGKILL\)"
+    with pytest.raises(WorkersLostError, match=message):
+        run(jobs, workers=1, timeout_seconds=20)
+    assert not [thread for thread in threading.enumerate() if thread.name == "vtr-pool"]
 
 
 def test_no_jobs_start_no_workers(run: Run) -> None:

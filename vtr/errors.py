@@ -9,6 +9,7 @@ VtrError
 │   ├── HubOfflineError
 │   └── CheckpointError    missing or unexpected weights, wrong activation
 ├── DecodeError            one video that cannot be read; carries the ledger class
+├── WorkersLostError       the decoding processes cannot start, or died as a whole
 └── StoreError             the feature cache
     ├── FingerprintError   made with other settings than those asked for
     ├── ShardError         a shard that is damaged or not ours
@@ -89,6 +90,10 @@ class DecodeError(VtrError):
 
     def __reduce__(self) -> tuple[type[DecodeError], tuple[str, str]]:
         return type(self), (self.kind, self.detail)
+
+
+class WorkersLostError(VtrError):
+    """The decoding processes cannot start, or died as a whole; no single video is to blame."""
 
 
 class StoreError(VtrError):

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtr.datasets.base import Video
-from vtr.errors import ConfigError, StoreError
+from vtr.errors import ConfigError, StoreError, WorkersLostError
 from vtr.extract.builder import ShardBuilder
 from vtr.extract.container import FAILURES
 from vtr.extract.jobs import HANDLER, JobConfig, file_size
@@ -126,6 +126,7 @@ def extract(
         FingerprintError: The store was made with other settings.
         StoreLockedError: Another run is writing to it.
         StoreWriteError: The disk refused; what was published before is intact.
+        WorkersLostError: The decoding processes died as a whole; what was decoded is published.
     """
     mode = mode or ExtractMode()
     spec = feature_spec(encoder, settings)
@@ -249,7 +250,7 @@ class _Run:
                         self._publish(builder, slot)
                         slot, builder = (*slot[:2], slot[2] + 1), self._builder(tally)
                     tally.count(builder.add(video, outcome), outcome)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, WorkersLostError):
             # What is decoded is not thrown away: it makes a short shard.
             if len(builder):
                 self._publish(builder, slot)

@@ -28,7 +28,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from typing import IO, Any
 
-from vtr.errors import VtrError
+from vtr.errors import WorkersLostError
 from vtr.extract.worker import FORK, REPLY, REQUEST, WAIT
 
 START_SECONDS = 180.0
@@ -101,22 +101,28 @@ class _Server:
         with contextlib.suppress(BrokenPipeError), self._process.stdin as pipe:
             pickle.dump(recipe, pipe)
         self._control.settimeout(START_SECONDS)
+        self._started = False
         try:
             self._reply()
-        except VtrError:
+        except WorkersLostError:
             self.stop()
             raise
+        self._started = True
 
     def fork(self, jobs: Connection, errors: IO[bytes]) -> int:
         """Starts a worker that reads `jobs`; returns its process id."""
         descriptors = [jobs.fileno(), errors.fileno()]
-        socket.send_fds(self._control, [REQUEST.pack(FORK, 0)], descriptors)
+        with contextlib.suppress(BrokenPipeError):  # then the reply says so
+            socket.send_fds(self._control, [REQUEST.pack(FORK, 0)], descriptors)
         return self._reply()[0]
 
     def kill(self, pid: int) -> int:
         """Ends a worker; returns its wait status (what it died of, if it was dead already)."""
-        os.kill(pid, signal.SIGKILL)  # until it is waited for, the id cannot be another's
-        self._control.sendall(REQUEST.pack(WAIT, pid))
+        if self._process.poll() is None:  # else its workers died with it
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)  # until it is waited for, no other has this id
+        with contextlib.suppress(BrokenPipeError):  # then the reply says so
+            self._control.sendall(REQUEST.pack(WAIT, pid))
         return self._reply()[1]
 
     def stop(self) -> None:
@@ -129,11 +135,17 @@ class _Server:
         try:
             reply = self._control.recv(REPLY.size, socket.MSG_WAITALL)
         except TimeoutError:
-            raise VtrError(f"the worker processes did not start in {START_SECONDS:g} s") from None
+            raise WorkersLostError(
+                f"the worker processes did not start in {START_SECONDS:g} s"
+            ) from None
+        except ConnectionResetError:
+            reply = b""
         if len(reply) < REPLY.size:
-            code = self._process.wait()
+            how = exit_words(self._process.wait())
             words = last_line(self._errors) or "no message"
-            raise VtrError(f"the worker processes cannot start (exit code {code}): {words}")
+            what = "died; what was published is safe, run it again to go on"
+            what = what if self._started else "cannot start"
+            raise WorkersLostError(f"the worker processes {what} ({how}): {words}")
         pid, status = REPLY.unpack(reply)
         return pid, status
 
@@ -163,8 +175,17 @@ class _Worker:
         status = os.waitstatus_to_exitcode(self._server.kill(self._pid))
         words = last_line(self.errors)
         self.errors.close()
-        how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit code {status}"
+        how = exit_words(status)
         return f"{how}): {words}" if words else f"{how})"
+
+
+def exit_words(status: int) -> str:
+    """Returns how a process ended.
+
+    >>> exit_words(7), exit_words(-9)
+    ('exit code 7', 'signal SIGKILL')
+    """
+    return f"signal {signal.Signals(-status).name}" if status < 0 else f"exit code {status}"
 
 
 def last_line(errors: IO[bytes]) -> str:
@@ -208,7 +229,7 @@ class WorkerPool:
         """Yields one outcome per job, in order, while later jobs are already being worked on.
 
         Raises:
-            VtrError: The workers cannot even start.
+            WorkersLostError: The workers cannot even start, or all died.
         """
         if not jobs:
             return
@@ -240,7 +261,8 @@ class WorkerPool:
                 self._changed.notify_all()
         finally:
             for worker in self._workers:
-                worker.stop()
+                with contextlib.suppress(WorkersLostError):  # it died with its server
+                    worker.stop()
             self._workers.clear()
             if server is not None:
                 server.stop()
