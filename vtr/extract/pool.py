@@ -157,8 +157,13 @@ class _Worker:
         self.connection, theirs = Pipe()
         self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed in stop)
         self._server = server
-        self._pid = server.fork(theirs, self.errors)
-        theirs.close()
+        try:
+            self._pid = server.fork(theirs, self.errors)
+        except WorkersLostError:
+            self._close()
+            raise
+        finally:
+            theirs.close()
         self.job: int | None = None
         self.num_jobs = 0
         self.deadline = float("inf")
@@ -171,12 +176,16 @@ class _Worker:
 
     def stop(self) -> str:
         """Ends the process; returns what it died of, with its last words."""
-        self.connection.close()
-        status = os.waitstatus_to_exitcode(self._server.kill(self._pid))
-        words = last_line(self.errors)
-        self.errors.close()
-        how = exit_words(status)
+        try:
+            how = exit_words(os.waitstatus_to_exitcode(self._server.kill(self._pid)))
+            words = last_line(self.errors)
+        finally:
+            self._close()
         return f"{how}): {words}" if words else f"{how})"
+
+    def _close(self) -> None:
+        self.connection.close()
+        self.errors.close()
 
 
 def exit_words(status: int) -> str:
