@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
+import random
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -272,6 +274,64 @@ def test_cut_files_are_refused(tmp_path: Path, kind: str) -> None:
         path.write_bytes(whole[:size])
         with pytest.raises(CheckpointError, match=r"it\.pt cannot be read as tensors"):
             read_tensors(path)
+
+
+@pytest.mark.parametrize("kind", ["zip", "before torch 1.6", "archive", "safetensors"])
+def test_whatever_the_damage_the_error_is_a_checkpoint_error(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / ("it.safetensors" if kind == "safetensors" else "it.pt")
+    state = {"a": torch.rand(3, 2).half(), "b": torch.tensor(1.5), "c": torch.arange(4)}
+    if kind == "archive":
+        archive(path)
+    elif kind == "safetensors":
+        save_file(state, path)
+    else:
+        torch.save(state, path, _use_new_zipfile_serialization=kind == "zip")
+    whole, refused = path.read_bytes(), 0
+    for number in range(300):
+        path.write_bytes(damaged(whole, random.Random(number)))
+        try:
+            read_tensors(path)  # a flipped bit of a weight is still a weight
+        except CheckpointError as error:
+            refused += 1
+            assert str(path) in str(error)
+    assert refused > 100
+
+
+@pytest.mark.parametrize("make", [hostile_state, hostile_legacy, hostile_archive])
+def test_damaged_hostile_files_run_nothing(
+    tmp_path: Path, make: Callable[[Path, Path], None]
+) -> None:
+    path, canary = tmp_path / "bad.bin", tmp_path / "canary"
+    make(path, canary)
+    whole = path.read_bytes()
+    for number in range(100):
+        path.write_bytes(damaged(whole, random.Random(number)))
+        with contextlib.suppress(CheckpointError):
+            read_tensors(path)
+    assert {entry.name for entry in tmp_path.iterdir()} == {"bad.bin"}
+
+
+def damaged(whole: bytes, rng: random.Random) -> bytes:
+    """Cuts a file off, or flips up to ten of its bits, or leaves a few bytes out."""
+    changed = bytearray(whole)
+    place, way = rng.randrange(len(changed)), rng.randrange(3)
+    if way == 0:
+        return bytes(changed[:place])
+    if way == 1:
+        del changed[place : place + rng.randrange(1, 9)]
+        return bytes(changed)
+    for _ in range(rng.choice((1, 3, 10))):
+        changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("junk", [b"junk", b"", b"\x80\x02.", b"PK\x03\x04", b"\0" * 100])
+def test_junk_is_told_with_what_to_do(tmp_path: Path, junk: bytes) -> None:
+    (tmp_path / "junk.bin").write_bytes(junk)
+    with pytest.raises(
+        CheckpointError, match=r"junk\.bin cannot be read as tensors: .*(again|plain state dict)$"
+    ):
+        read_tensors(tmp_path / "junk.bin")
 
 
 def test_faults_of_archives(tmp_path: Path) -> None:
