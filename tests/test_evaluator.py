@@ -263,7 +263,7 @@ class _Store(dict[str, object]):
 def test_absent_videos_carry_their_reason() -> None:
     store = _Store(v0=1)
     found = cover(query_set([0, 1, 2], 3), store)  # type: ignore[arg-type]
-    assert found.absent == (("v1", "not-a-video: text"), ("v2", "never extracted"))
+    assert found.absent == (("v1", "not-a-video: text"), ("v2", "not in the store"))
     assert found.line == "1 of 3 videos; 2 absent ones counted as misses"
     with pytest.raises(
         DatasetError, match=r"2 of the 3 videos .* v1 \(not-a-video: text\).* --missing"

@@ -113,6 +113,29 @@ def test_a_named_validation_split_loses_the_test_videos() -> None:
     }
 
 
+def test_a_share_is_held_out_where_the_files_lack_the_named_validation_split() -> None:
+    splits = {"train": tuple(f"v{i}" for i in range(30)), "test": ("v39",)}
+    found = queries(toy(val_split="val"), world(splits=splits), "val", hold_out=0.2)
+    assert found.held_out
+    assert len(found.video_ids) == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("toy", {"captions": (), "splits": {}}, r"'toy' has none. They come from the files that"),
+        ("folder", {"captions": (), "splits": {}}, r"needs captions.*Write captions\.csv with the"),
+        ("toy", {"splits": {"test": ("v1",)}}, "'train'.*Splits found: test; see `vtr data show"),
+        ("folder", {"splits": {}}, "needs the split 'train'.*none; add a column split to the"),
+    ],
+)
+def test_what_is_missing_for_training_is_said(
+    name: str, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(DatasetError, match=message):
+        queries(toy(dataset=name), world(name=name, **changes), "train")
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [

@@ -373,7 +373,7 @@ def test_videos_without_features_are_counted_misses(trained: Path, tmp_path: Pat
     assert document["coverage"]["present"] == 2
     assert document["coverage"]["absent"] == [
         {"id": "video9", "reason": "not-a-video: moov atom not found"},
-        {"id": "video10", "reason": "never extracted"},
+        {"id": "video10", "reason": "not in the store"},
     ]
     found = document["metrics"]["t2v/R@3"]
     assert (found["n"], found["value"]) == (4, 50), "the absent ones are last"

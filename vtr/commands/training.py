@@ -193,6 +193,7 @@ class Material:
         task: The validation queries, or None.
         val_frames: Of `task.video_ids`.
         held_out: Whether validation videos were taken from the training ones.
+        val_asked: How many validation videos there would be with features of all.
     """
 
     workspace: Workspace
@@ -204,6 +205,7 @@ class Material:
     task: Task | None
     val_frames: PackedFrames | None
     held_out: bool
+    val_asked: int = 0
 
     @property
     def selection(self) -> str:
@@ -212,10 +214,13 @@ class Material:
 
         if self.task is None:
             return "last epoch: no validation data"
-        count = len(self.task.video_ids)
+        count, whole = len(self.task.video_ids), ""
+        videos = f"{count:,} video{'' if count == 1 else 's'}"
+        if count < self.val_asked:
+            whole = f" ({self.val_asked - count:,} more have no features)"
         if self.held_out:
-            return f"{SELECTION} on {count:,} videos held out of the training split"
-        return f"{SELECTION} on the {count:,} videos of the validation split"
+            return f"{SELECTION} on {videos} held out of the training split{whole}"
+        return f"{SELECTION} on the {videos} of the validation split{whole}"
 
 
 def gather(workspace: Workspace, request: Request) -> Material:
@@ -228,7 +233,7 @@ def gather(workspace: Workspace, request: Request) -> Material:
     from vtr.errors import ConfigError
     from vtr.evaluate.coverage import check_features, cover
     from vtr.evaluate.evaluator import plan
-    from vtr.evaluate.protocol import default_protocol, load_protocol, queries
+    from vtr.evaluate.protocol import default_protocol, load_protocol, queries, validation_split
 
     dataset = read_dataset(workspace)
     name = request.protocol
@@ -236,10 +241,10 @@ def gather(workspace: Workspace, request: Request) -> Material:
     hold_out = 0.05 if request.hold_out is None else request.hold_out
     if not 0 < hold_out < 1:
         raise ConfigError(f"--hold-out is {hold_out}; allowed: above 0 and below 1, such as 0.05")
-    if request.hold_out is not None and protocol.val_split is not None:
+    named = validation_split(protocol, dataset)
+    if request.hold_out is not None and named is not None:
         note(
-            f"--hold-out is not needed: protocol {protocol.name} has the validation split "
-            f"{protocol.val_split!r}"
+            f"--hold-out is not needed: protocol {protocol.name} has the validation split {named!r}"
         )
     store = open_store(workspace, request.sampler)
     train, skipped = _present(queries(protocol, dataset, "train", hold_out=hold_out), store)
@@ -247,11 +252,15 @@ def gather(workspace: Workspace, request: Request) -> Material:
     check_features(frames)
     task, val_frames, held_out = None, None, False
     asked = queries(protocol, dataset, "val", hold_out=hold_out)
-    if asked.texts and any(video_id in store for video_id in asked.video_ids):
-        task = plan(asked, cover(asked, store))
+    if any(asked.video_ids[v] in store for v in set(asked.query_video.tolist())):
+        # Misses would be the same for every epoch and blur the choice between them.
+        task = plan(asked, cover(asked, store, policy="restrict"))
         val_frames, held_out = store.packed(task.video_ids), asked.held_out
         check_features(val_frames)
-    return Material(workspace, protocol, store, train, frames, skipped, task, val_frames, held_out)
+    return Material(
+        workspace, protocol, store, train, frames, skipped, task, val_frames, held_out,
+        val_asked=len(asked.video_ids),
+    )  # fmt: skip
 
 
 def _present(asked: QuerySet, store: FeatureStore) -> tuple[QuerySet, Skipped]:
@@ -272,7 +281,7 @@ def _present(asked: QuerySet, store: FeatureStore) -> tuple[QuerySet, Skipped]:
     place = np.full(len(there), -1, np.int64)
     place[kept] = np.arange(len(kept))
     rows = np.flatnonzero(there[asked.query_video])
-    lost = {asked.video_ids[v]: "never extracted" for v in np.flatnonzero(~there).tolist()}
+    lost = {asked.video_ids[v]: "not in the store" for v in np.flatnonzero(~there).tolist()}
     if lost:
         lost |= {row.id: row.error or row.status for row in store.ledger if row.id in lost}
     left = replace(

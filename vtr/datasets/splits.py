@@ -11,13 +11,16 @@ from vtr.datasets.published import published_splits
 from vtr.errors import DatasetError
 
 SPLIT_NAMES = {
+    "train": "train",
     "training": "train",
+    "val": "val",
     "validate": "val",
     "validation": "val",
     "dev": "val",
+    "test": "test",
     "testing": "test",
 }
-"""Spellings of split names in published files, and ours."""
+"""Spellings of split names, in lower case, and ours."""
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def _reasons(store: FeatureStore, lost: Sequence[str]) -> dict[str, str]:
         return {}
     wanted = set(lost)
     ledger = {row.id: row.error for row in store.ledger if row.id in wanted}
-    return {video_id: ledger.get(video_id, "never extracted") for video_id in lost}
+    return {video_id: ledger.get(video_id, "not in the store") for video_id in lost}
 
 
 def check_features(packed: PackedFrames) -> None:

@@ -147,9 +147,9 @@ def queries(
         protocol: From `load_protocol`.
         dataset: Read by the reader that the protocol names.
         part: "test", "train" or "val". Training videos never include a video of the test part or
-            of the validation part. Where the protocol names no validation split, a share of the
-            training videos is held out, chosen by a digest of their ids: the same videos on every
-            machine, whatever the seed.
+            of the validation part. Where there is no validation split, a share of the training
+            videos is held out, chosen by a digest of their ids: the same videos on every machine,
+            whatever the seed.
         hold_out: That share, 0 to 1.
 
     Raises:
@@ -172,20 +172,24 @@ def queries(
         )
     train, val = _train_and_val(protocol, dataset, set(test), hold_out)
     if part == "val":
-        split = protocol.val_split or protocol.train_split
-        return _query_set(
-            protocol, dataset, part, split=split, members=val, held_out=not protocol.val_split
-        )
+        named = validation_split(protocol, dataset)
+        split = named or protocol.train_split
+        return _query_set(protocol, dataset, part, split=split, members=val, held_out=named is None)
     return _query_set(protocol, dataset, part, split=protocol.train_split, members=train)
+
+
+def validation_split(protocol: Protocol, dataset: Dataset) -> str | None:
+    """Returns the validation split where the protocol names one and the dataset's files give it."""
+    return protocol.val_split if dataset.splits.get(protocol.val_split or "") else None
 
 
 def _train_and_val(
     protocol: Protocol, dataset: Dataset, test: set[str], hold_out: float
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     train = [i for i in _members(protocol, dataset, str(protocol.train_split)) if i not in test]
-    if protocol.val_split is not None and dataset.splits.get(protocol.val_split):
-        named = _members(protocol, dataset, protocol.val_split)
-        val = tuple(video_id for video_id in named if video_id not in test)
+    named = validation_split(protocol, dataset)
+    if named is not None:
+        val = tuple(i for i in _members(protocol, dataset, named) if i not in test)
     else:
         count = max(1, round(hold_out * len(train))) if len(train) > 1 else 0
         val = tuple(sorted(train, key=_lot)[:count])
@@ -203,12 +207,31 @@ def _members(protocol: Protocol, dataset: Dataset, split: str) -> tuple[str, ...
         captioned = {caption.video_id for caption in dataset.captions}
         members = tuple(video_id for video_id in dataset.video_ids if video_id in captioned)
     if not members:
-        raise DatasetError(
-            f"protocol {protocol.name!r} needs the split {split!r} of dataset {dataset.name!r}, "
-            f"which the annotation files do not give. Splits found: "
-            f"{', '.join(sorted(dataset.splits)) or 'none'}; see `vtr data show {dataset.name}`"
-        )
+        raise DatasetError(_no_split(protocol, dataset, split))
     return members
+
+
+def _no_split(protocol: Protocol, dataset: Dataset, split: str) -> str:
+    """Returns what to say of a split without videos."""
+    if not dataset.captions:
+        remarks = "".join(f"; {note}" for note in dataset.notes)
+        hint = "They come from the files that --annotations names"
+        if dataset.name == "folder":
+            hint = (
+                "Write captions.csv with the columns video, caption and, to train, split (train, "
+                "val or test), and name it with --annotations"
+            )
+        return (
+            f"protocol {protocol.name!r} needs captions, and dataset {dataset.name!r} has none"
+            f"{remarks}. {hint}"
+        )
+    found = ", ".join(sorted(dataset.splits)) or "none"
+    hint = "; add a column split to the captions" if dataset.name == "folder" else ""
+    return (
+        f"protocol {protocol.name!r} needs the split {split!r} of dataset {dataset.name!r}, "
+        f"which the annotation files do not give. Splits found: {found}{hint}; "
+        f"see `vtr data show {dataset.name}`"
+    )
 
 
 def _query_set(

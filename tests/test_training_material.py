@@ -1,0 +1,100 @@
+"""What `vtr train` trains and validates on, told from a folder's captions and a store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from vtr.commands.training import Material, Request, gather
+from vtr.features import FeatureSpec, VideoRow
+from vtr.features.shard import write_shard
+from vtr.workspace import Workspace, settings
+
+Row = Callable[..., VideoRow]
+IDS = [f"v{n:02}.mp4" for n in range(24)]
+REQUEST = Request(head="meanP")
+
+
+@pytest.fixture
+def material(
+    tmp_path: Path, spec: FeatureSpec, row_factory: Row
+) -> Callable[[str, set[str], Request], Material]:
+    """Gathers the data of 20 training videos and 4 of another split, some never extracted."""
+
+    def make(other: str, absent: set[str], request: Request = REQUEST) -> Material:
+        (tmp_path / "videos").mkdir()
+        for name in IDS:
+            (tmp_path / "videos" / name).touch()
+        records = [
+            {"video": name, "caption": f"thing {n}", "split": "TRAIN" if n < 20 else other}
+            for n, name in enumerate(IDS)
+        ] + [{"video": "gone.mp4", "caption": "something else", "split": "test"}]
+        (tmp_path / "captions.json").write_text(json.dumps(records))
+        (tmp_path / "features").mkdir()
+        write_shard(
+            tmp_path / "features",
+            [row_factory(name, 3) for name in IDS if name not in absent],
+            spec=replace(spec, samplers=("uniform",)),
+            slot=(1, 1, 0),
+            revision=0,
+            pad_embedding=row_factory("pad", 1).frames[0],
+        )
+        return gather(workspace(tmp_path), request)
+
+    return make
+
+
+def workspace(folder: Path) -> Workspace:
+    return replace(
+        settings(None),
+        root=folder,
+        dataset="folder",
+        videos=folder / "videos",
+        annotations=folder / "captions.json",
+        features=folder / "features",
+    )
+
+
+def test_a_share_of_training_is_held_out_where_the_files_give_no_validation_split(
+    material: Callable[..., Material], capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = material("test", set(), replace(REQUEST, hold_out=0.2))
+    assert found.held_out
+    assert found.selection.endswith("on 4 videos held out of the training split")
+    assert len(found.train.video_ids) == 16
+    assert "--hold-out" not in capsys.readouterr().err, "it is heeded"
+
+
+def test_a_validation_split_of_any_spelling_is_used(
+    material: Callable[..., Material], capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = material("Val", set(), replace(REQUEST, hold_out=0.2))
+    assert not found.held_out
+    assert found.selection.endswith("on the 4 videos of the validation split")
+    assert len(found.train.video_ids) == 20
+    assert "has the validation split 'val'" in capsys.readouterr().err
+
+
+def test_epochs_are_judged_on_the_videos_that_are_there(
+    material: Callable[..., Material],
+) -> None:
+    found = material("val", {"v20.mp4", "v22.mp4", "v23.mp4", "v03.mp4"})
+    assert found.task is not None
+    assert found.task.video_ids == ("v21.mp4",)
+    assert found.task.texts == ("thing 21",)
+    assert found.selection.endswith(
+        "on the 1 video of the validation split (3 more have no features)"
+    )
+    assert found.skipped.videos == {"v03.mp4": "not in the store"}
+
+
+def test_without_any_validation_video_the_last_epoch_counts(
+    material: Callable[..., Material],
+) -> None:
+    found = material("val", set(IDS[20:]))
+    assert found.task is None
+    assert found.selection == "last epoch: no validation data"
