@@ -113,12 +113,25 @@ def test_one_of_several_files_is_read(films: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("captions.csv", 'video;caption\na;"one, two"\n'),
+        ("captions.csv", '"video"\t"caption"\na\tone, two\n'),
+        ("captions.tsv", 'video,caption\na,"one, two"\n'),
+    ],
+)
+def test_a_table_may_part_its_columns_as_spreadsheets_do(films: Path, name: str, text: str) -> None:
+    dataset = load(films, write(films.parent, name, text))
+    assert [item.text for item in dataset.captions] == ["one, two"]
+
+
+@pytest.mark.parametrize(
     ("name", "text", "message"),
     [
         (
             "c.csv",
             "clip,words\na,b\n",
-            r"line 2: expected a video \(video, video_id, .*\) and a caption \(caption, .*\); "
+            r"line 1: expected a video \(video, video_id, .*\) and a caption \(caption, .*\); "
             r"found clip, words$",
         ),
         ("c.csv", "video,caption\n", r"has no rows; expected a header with video and caption"),

@@ -24,6 +24,7 @@ from vtr.datasets.documents import (
     read_json,
     read_json_lines,
     read_table,
+    read_text,
     require_documents,
 )
 from vtr.datasets.files import VideoListing, find_videos, match_videos, printable, video_id
@@ -173,7 +174,7 @@ def _identities(listing: VideoListing, path: Path) -> dict[str, str]:
 def _records(path: Path) -> Iterator[_Record]:
     suffix = path.suffix.lower()
     if suffix in (".csv", ".tsv"):
-        yield from _table(path, "\t" if suffix == ".tsv" else ",")
+        yield from _table(path)
     elif suffix == ".jsonl":
         for number, document in read_json_lines(path):
             yield _record(document, f"{path}, line {number}")
@@ -186,8 +187,10 @@ def _records(path: Path) -> Iterator[_Record]:
         )
 
 
-def _table(path: Path, delimiter: str) -> Iterator[_Record]:
-    rows = read_table(path, columns=(), delimiter=delimiter)
+def _table(path: Path) -> Iterator[_Record]:
+    rows = read_table(path, columns=(), delimiter=_delimiter(path))
+    if rows:
+        _columns(rows[0][1], f"{path}, line 1")
     for number, row in rows:
         yield _record(row, f"{path}, line {number}")
     if not rows:  # an empty table with a wrong header is a mistake as well
@@ -195,6 +198,17 @@ def _table(path: Path, delimiter: str) -> Iterator[_Record]:
             f"{printable(str(path))} has no rows; expected a header with "
             f"{VIDEO_COLUMNS[0]} and {CAPTION_COLUMNS[0]}, then one row a caption"
         )
+
+
+def _delimiter(path: Path) -> str:
+    """Returns what parts the header's columns: spreadsheets of many countries write `;`."""
+    header = next(iter(read_text(path).splitlines()), "")
+    usual = "\t" if path.suffix.lower() == ".tsv" else ","
+    for delimiter in (usual, ",", ";", "\t"):
+        names = {name.strip().strip('"') for name in header.split(delimiter)}
+        if names & set(VIDEO_COLUMNS) and names & set(CAPTION_COLUMNS):
+            return delimiter
+    return usual
 
 
 def _document(path: Path) -> Iterator[_Record]:
@@ -219,6 +233,22 @@ def _document(path: Path) -> Iterator[_Record]:
 def _record(document: Any, place: str) -> _Record:
     if not isinstance(document, dict):
         raise DatasetError(f"{place} must be an object with video and caption, is {document!r:.80}")
+    video, caption = _columns(document, place)
+    return _Record(
+        identity(document[video], place=place),
+        document[caption],
+        document.get("category"),
+        document.get("split"),
+        place,
+    )
+
+
+def _columns(document: Mapping[str, Any], place: str) -> tuple[str, str]:
+    """Returns under which keys a record names its video and its caption.
+
+    Raises:
+        DatasetError: One of the two is absent.
+    """
     video = [column for column in VIDEO_COLUMNS if column in document]
     caption = [column for column in CAPTION_COLUMNS if column in document]
     if not video or not caption:
@@ -227,10 +257,4 @@ def _record(document: Any, place: str) -> _Record:
             f"{place}: expected a video ({', '.join(VIDEO_COLUMNS)}) and a caption "
             f"({', '.join(CAPTION_COLUMNS)}); found {found or 'nothing'}"
         )
-    return _Record(
-        identity(document[video[0]], place=place),
-        document[caption[0]],
-        document.get("category"),
-        document.get("split"),
-        place,
-    )
+    return video[0], caption[0]
