@@ -28,7 +28,7 @@ from vtr.evaluate.report import ReportOptions, group_results, report_html, write
 from vtr.evaluate.reporting import figures
 from vtr.evaluate.reporting.charts import axis_ticks, round_up
 from vtr.evaluate.reporting.figures import parse_bins
-from vtr.evaluate.reporting.results import Result, load_result, read_rows
+from vtr.evaluate.reporting.results import Result, load_result, read_rows, told_apart
 from vtr.evaluate.reporting.strips import read_strip, thinned
 from vtr.evaluate.reporting.text import escaped, shown
 
@@ -453,13 +453,35 @@ def test_results_of_other_protocols_stand_under_their_own_heading(
     groups = group_results([*pair, load_result(other)])
     assert [len(group.results) for group in groups] == [2, 1]
     assert [r.title for group in groups for r in group.results] == [
-        "before (1)",
+        "before (a)",
         "after",
-        "before (2)",
+        "before (other)",
     ]
     page = "".join(_Page(report_html([*pair, load_result(other)])).text)
     assert "Only results under one heading may be compared" in page
     assert "Only results under one heading" not in "".join(_Page(report_html(pair)).text)
+
+
+def test_results_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    folders = [tmp_path / name / "eval" / "p" for name in ("one", "two")]
+    assert told_apart(["x", "x"], folders) == ["x (one)", "x (two)"]
+    assert told_apart(["x", "y"], folders) == ["x", "y"]
+    beside = [*folders, tmp_path / "two" / "eval" / "p-motion"]
+    assert told_apart(["x"] * 3, beside) == [
+        "x (one/eval/p)",
+        "x (two/eval/p)",
+        "x (two/eval/p-motion)",
+    ]
+    assert told_apart(["x", "x"], [folders[0]] * 2) == ["x (1)", "x (2)"]
+
+
+def test_results_written_before_titles_said_so_are_marked(tmp_path: Path) -> None:
+    plain = load_result(make_result(tmp_path / "a", title="hn", count=60))
+    setup = {"rerank": 5, "trained_on_test": 2}
+    old = load_result(make_result(tmp_path / "b", title="hn", count=60, setup=setup))
+    found = group_results([plain, old, old])[0].results
+    name = "hn, first 5 re-ranked, trained on 2 test videos"
+    assert [result.title for result in found] == ["hn", f"{name} (1)", f"{name} (2)"]
 
 
 def test_what_speaks_against_a_result_is_said(tmp_path: Path) -> None:

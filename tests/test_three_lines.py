@@ -407,6 +407,19 @@ def test_a_run_trained_on_test_videos_is_refused_or_stamped(
     assert f"TRAINED ON {len(leaked)} TEST VIDEOS" in done.stdout
     document = json.loads((folder / "runs/seqTransf/eval/msrvtt-1kA/result.json").read_text())
     assert document["setup"]["trained_on_test"] == len(leaked)
+    assert document["setup"]["title"] == f"seqTransf, trained on {len(leaked)} test videos"
+
+
+def test_titles_say_what_was_asked_in_another_way(trained: Path, tmp_path: Path) -> None:
+    """A report of them would else show two results of one name."""
+    config = tmp_path / "w" / "runs" / "seqTransf" / "config.json"
+    folder = shutil.copytree(trained, tmp_path / "w")
+    assert answer(folder, "eval")["setup"]["title"] == "seqTransf"
+    reranked = answer(folder, "eval", "--rerank", "2")
+    assert reranked["setup"]["title"] == "seqTransf, first 2 re-ranked"
+    config.write_text(config.read_text().replace('"sampler": "motion"', '"sampler": "uniform"'))
+    other = answer(folder, "eval", "--sampler", "motion")
+    assert other["setup"]["title"] == "seqTransf, motion"
 
 
 def test_the_saved_scores_give_the_printed_numbers(trained: Path, tmp_path: Path) -> None:

@@ -325,13 +325,19 @@ def _setup(
     rerank: int | None,
     trained_on_test: int | None,
 ) -> Setup:
+    from vtr.evaluate.reporting.results import marked
     from vtr.evaluate.result import Setup
 
     spec = material.store.spec
     sampler = str(material.store.sampler)
     head = "meanP" if run is None else run.spec.head
     text = "frozen" if run is None else run.spec.text.mode
-    title = f"zero-shot, {sampler}" if run is None else run.folder.name
+    title = f"zero-shot, {sampler}"
+    if run is not None:
+        other = sampler if sampler != run.sampler else None
+        title = marked(
+            run.folder.name, sampler=other, rerank=rerank, trained_on_test=trained_on_test
+        )
     return Setup(
         title=title,
         head=head,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from vtr.evaluate.reporting.charts import Chart, figure
 from vtr.evaluate.reporting.examples import Example, example_section, read_examples
 from vtr.evaluate.reporting.figures import Bin
 from vtr.evaluate.reporting.page import charts, notes, page, section, table
-from vtr.evaluate.reporting.results import Result, comparability
+from vtr.evaluate.reporting.results import Result, comparability, told_apart
 from vtr.evaluate.reporting.text import escaped, isolated
 from vtr.files import make_folder, publish
 
@@ -111,15 +110,11 @@ def report_html(results: Sequence[Result], *, options: ReportOptions | None = No
 
 def group_results(results: Sequence[Result]) -> list[Group]:
     """Puts together what may be compared, and gives equal titles a difference."""
-    titles = Counter(result.title for result in results)
-    seen: Counter[str] = Counter()
+    titles = told_apart([result.title for result in results], [r.folder for r in results])
     members: dict[tuple[Any, ...], list[Result]] = {}
-    for result in results:
-        title = result.title
-        seen[title] += 1
-        if titles[title] > 1:
-            setup = {**result.part("setup"), "title": f"{title} ({seen[title]})"}
-            result = replace(result, document={**result.document, "setup": setup})
+    for result, title in zip(results, titles, strict=True):
+        if title != result.title:
+            result = result.renamed(title)
         members.setdefault(tuple(comparability(result).values()), []).append(result)
     return [Group(tuple(group)) for group in members.values()]
 

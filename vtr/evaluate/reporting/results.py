@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
@@ -45,8 +45,22 @@ class Result:
 
     @property
     def title(self) -> str:
-        """The short name for tables: the setup's title, or the folder."""
-        return str(self.part("setup").get("title") or self.folder.name)
+        """The short name for tables: the setup's title, or the folder.
+
+        Titles of older results do not say that their first candidates were re-ranked or that test
+        videos were trained on; here they do.
+        """
+        setup = self.part("setup")
+        return marked(
+            str(setup.get("title") or self.folder.name),
+            rerank=setup.get("rerank"),
+            trained_on_test=setup.get("trained_on_test"),
+        )
+
+    def renamed(self, title: str) -> Result:
+        """Returns the same result under another title."""
+        setup = {**self.part("setup"), "title": title}
+        return replace(self, document={**self.document, "setup": setup})
 
     @property
     def protocol(self) -> str:
@@ -106,6 +120,63 @@ def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def marked(
+    name: str,
+    *,
+    sampler: str | None = None,
+    rerank: int | None = None,
+    trained_on_test: int | None = None,
+) -> str:
+    """Returns a name that says what sets a result apart from the plain one of its run.
+
+    >>> marked("hn", rerank=5), marked("ls-seed0", sampler="motion")
+    ('hn, first 5 re-ranked', 'ls-seed0, motion')
+
+    Args:
+        name: Of the run; what it says already is not added.
+        sampler: Whose frames, where these are not the ones the run was trained on.
+        rerank: Candidates per query that were re-ranked.
+        trained_on_test: Videos of the gallery that the run was trained on.
+    """
+    marks = [
+        f"first {rerank} re-ranked" if rerank else "",
+        f"trained on {trained_on_test} test videos" if trained_on_test else "",
+    ]
+    new = [mark for mark in marks if mark not in name]
+    return ", ".join([name, *([sampler] if sampler else []), *new])
+
+
+def told_apart(titles: Sequence[str], folders: Sequence[Path]) -> list[str]:
+    """Returns the titles, equal ones followed by what sets their results' folders apart.
+
+    >>> told_apart(["x", "x", "y"], [Path("a/eval/p"), Path("b/eval/p"), Path("c")])
+    ['x (a)', 'x (b)', 'y']
+
+    Args:
+        titles: Any.
+        folders: One per title.
+    """
+    found = list(titles)
+    for title in {title for title in titles if titles.count(title) > 1}:
+        members = [i for i, other in enumerate(titles) if other == title]
+        for i, ending in zip(members, _endings([folders[i] for i in members]), strict=True):
+            found[i] = f"{title} ({ending})"
+    return found
+
+
+def _endings(folders: Sequence[Path]) -> list[str]:
+    """The shortest ends of paths that differ, without what all of them end in; else numbers."""
+    paths = [folder.absolute().parts for folder in folders]
+    longest = max(map(len, paths))
+    for length in range(1, longest + 1):
+        if len({path[-length:] for path in paths}) == len(paths):
+            same = 0
+            while len({path[-same - 1 :][:1] for path in paths}) == 1:
+                same += 1
+            return [str(Path(*path[-length : len(path) - same])) for path in paths]
+    return [str(n) for n in range(1, len(paths) + 1)]
 
 
 def comparability(result: Result) -> dict[str, Any]:
