@@ -270,6 +270,7 @@ def test_what_it_says_about_itself(clip: Backbone, clip_folder: Path) -> None:
         "embedding_dim",
         "preprocessing",
         "revision",
+        "vision",
         "weights_sha256",
     ]
     assert record["backbone"] == "tiny-clip"  # the folder's name: no path of this machine
@@ -281,6 +282,18 @@ def test_what_it_says_about_itself(clip: Backbone, clip_folder: Path) -> None:
     assert clip.model.config.vision_config._attn_implementation == "sdpa"
     exact = load_backbone(str(clip_folder), device="cpu", route="exact")
     assert exact.describe()["preprocessing"]["route"] == "exact"
+
+
+def test_the_same_weights_run_otherwise_are_told_apart(clip: Backbone, copy: Path) -> None:
+    path = copy / "config.json"
+    config = json.loads(path.read_text())
+    config["vision_config"]["num_attention_heads"] = 1
+    path.write_text(json.dumps(config))
+    other = load_backbone(str(copy), device="cpu")
+    assert other.weights_sha256 == clip.weights_sha256
+    crops = crops_for(clip, 3)
+    assert np.abs(other.encode_frames(crops) - clip.encode_frames(crops)).max() > 1e-4
+    assert other.describe()["vision"] != clip.describe()["vision"]
 
 
 def test_loading_is_quiet_and_leaves_settings_alone(

@@ -184,6 +184,16 @@ def test_different_settings_are_refused_by_name(build_store: Build, spec: Featur
     assert "preprocessing.route is 'fast', asked 'exact'; seed is 0, asked 7" in str(caught.value)
 
 
+def test_the_tower_s_settings_count_where_they_are_known(spec: FeatureSpec) -> None:
+    told = replace(spec, vision={"hidden_act": "gelu"})
+    other = replace(spec, vision={"hidden_act": "quick_gelu"})
+    assert len({spec.fingerprint, told.fingerprint, other.fingerprint}) == 3
+    assert told.differences(other) == [("vision.hidden_act", "gelu", "quick_gelu")]
+    assert FeatureSpec.from_json(told.to_json()) == told
+    assert '"vision"' not in spec.to_json()  # stores made before keep their fingerprints
+    assert FeatureSpec.from_json(spec.to_json()) == spec
+
+
 def test_flipped_byte_is_found(build_store: Build) -> None:
     folder = build_store([[3], [3]])
     path = sorted(folder.glob("*.h5"))[1]

@@ -27,6 +27,9 @@ _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch
 _CPU_BATCH = 16
 _GPU_BATCH = 256
 
+# What the same weights can be run with: it changes the numbers and no shape.
+_SHAPELESS = ("hidden_act", "layer_norm_eps", "num_attention_heads")
+
 _T = TypeVar("_T")
 
 
@@ -188,6 +191,7 @@ class Backbone:
     def describe(self) -> dict[str, Any]:
         """Returns the fields of a store's fingerprint that the backbone decides, in JSON types."""
         patches = {"linear_patch": "3d"} if self.temporal else {}
+        vision = self.model.config.vision_config
         return {
             "backbone": self.model_id,
             "revision": self.revision,
@@ -195,6 +199,7 @@ class Backbone:
             "embedding_dim": self.embedding_dim,
             "compute_dtype": str(self.dtype).removeprefix("torch."),
             "preprocessing": self.preprocessing.as_dict(),
+            "vision": {name: getattr(vision, name) for name in _SHAPELESS},
             **patches,
         }
 

@@ -35,6 +35,9 @@ class FeatureSpec:
         versions: Versions of the libraries that decode, resize and encode.
         linear_patch: "3d" where an embedding also depends on the neighbouring frames of its
             selection (CLIP4Clip's temporal patches), else "2d".
+        vision: What of the tower's configuration decides numbers and does not show in its weights
+            ("hidden_act", ...); empty in stores that were made before this was written down, and
+            where it is not known.
     """
 
     backbone: str
@@ -51,6 +54,7 @@ class FeatureSpec:
     thumbnail_side: int | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     linear_patch: str = _FLAT
+    vision: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Returns the canonical JSON: sorted keys, no spaces; what the fingerprint digests."""
@@ -58,6 +62,8 @@ class FeatureSpec:
         # Written only where it says something: the many stores without it keep their fingerprints.
         if self.linear_patch == _FLAT:
             del values["linear_patch"]
+        if not self.vision:
+            del values["vision"]
         return json.dumps(values, sort_keys=True, separators=(",", ":"))
 
     @classmethod
@@ -75,6 +81,7 @@ class FeatureSpec:
         if schema != SCHEMA:
             raise ShardError(f"schema {schema!r}; this vtr reads schema {SCHEMA}")
         values.setdefault("linear_patch", _FLAT)
+        values.setdefault("vision", {})
         if set(values) != {f.name for f in fields(cls)}:
             odd = sorted(set(values) ^ {f.name for f in fields(cls)})
             raise ShardError(f"the spec's fields differ from ours: {', '.join(odd)}")
