@@ -176,13 +176,32 @@ def other_policy(document: dict[str, Any]) -> None:
         (other_protocol, r"protocol.name is 'demo' and 'msrvtt-1kA'; head is 'meanP' and 'maxP'"),
         (other_queries, r"protocol.digest is 'd+….* and 'e+…'"),
         (other_coverage, r"coverage.absent is \[\] and \['v1'\]"),
-        (other_policy, r"coverage.policy is 'miss' and 'restrict'.*Evaluate both on the same"),
+        (other_policy, r"coverage.policy is 'miss' and 'restrict'.*both with the same --missing"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(tmp_path: Path, change: Change, message: str) -> None:
     a = make(tmp_path / "a", [0, 1])
     b = make(tmp_path / "b", [0, 1], setup={"head": "maxP"}, change=change)
     with pytest.raises(ConfigError, match=message):
+        versus(a, b)
+
+
+def test_the_policy_is_named_where_it_is_the_cause(tmp_path: Path) -> None:
+    """Leaving missing videos out changes the digest and the counts as well."""
+
+    def restricted(document: dict[str, Any]) -> None:
+        other_queries(document)
+        other_policy(document)
+        document["protocol"]["num_queries"] = 1
+
+    setup = {"title": "zero-shot, uniform"}
+    a = make(tmp_path / "demo", [0, 1], setup=setup)
+    b = make(tmp_path / "demo-restrict", [0], setup=setup, change=restricted)
+    with pytest.raises(
+        ConfigError,
+        match=r"'zero-shot, uniform \(demo\)' and 'zero-shot, uniform \(demo-restrict\)' cannot.*: "
+        "coverage.policy is 'miss' and 'restrict'. Evaluate both with the same --missing",
+    ):
         versus(a, b)
 
 

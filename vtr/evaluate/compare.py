@@ -26,6 +26,7 @@ from vtr.evaluate.reporting.results import (
     has_ranks,
     read_ranks,
     read_rows,
+    told_apart,
 )
 
 DIRECTIONS = ("t2v", "v2t", "v2t_groups")
@@ -196,14 +197,9 @@ def sides_of(results: Sequence[Result], *, by_seed: bool = False) -> tuple[Side,
 
 
 def _named(sides: Sequence[Side]) -> tuple[Side, ...]:
-    """Gives sides of equal titles a number."""
-    titles = [side.title for side in sides]
-    return tuple(
-        replace(side, title=f"{side.title} ({titles[: i + 1].count(side.title)})")
-        if titles.count(side.title) > 1
-        else side
-        for i, side in enumerate(sides)
-    )
+    """Tells sides of equal titles apart by their folders."""
+    titles = told_apart([side.title for side in sides], [side.first.folder for side in sides])
+    return tuple(replace(side, title=title) for side, title in zip(sides, titles, strict=True))
 
 
 def check_comparable(results: Sequence[Result]) -> None:
@@ -215,7 +211,8 @@ def check_comparable(results: Sequence[Result]) -> None:
     """
     first = results[0]
     wanted = comparability(first)
-    for other in results[1:]:
+    titles = told_apart([result.title for result in results], [r.folder for r in results])
+    for other, title in zip(results[1:], titles[1:], strict=True):
         for key, theirs in comparability(other).items():
             ours = wanted[key]
             if ours == theirs:
@@ -223,15 +220,17 @@ def check_comparable(results: Sequence[Result]) -> None:
             settings = setting_differences(first, other)
             more = "".join(f"; {k} is {a!r} and {b!r}" for k, a, b in settings[:3])
             raise ConfigError(
-                f"{first.title!r} and {other.title!r} cannot be compared: {key} is "
-                f"{_brief(ours)} and {_brief(theirs)}{more}. {_REMEDIES[key.partition('.')[0]]}"
+                f"{titles[0]!r} and {title!r} cannot be compared: {key} is "
+                f"{_brief(ours)} and {_brief(theirs)}{more}. {_remedy(key)}"
             )
 
 
-_REMEDIES = {
-    "protocol": "Evaluate both with the same protocol and annotation files",
-    "coverage": "Evaluate both on the same videos",
-}
+def _remedy(key: str) -> str:
+    if key == "coverage.policy":
+        return "Evaluate both with the same --missing"
+    if key.startswith("coverage"):
+        return "Evaluate both on the same videos"
+    return "Evaluate both with the same protocol and annotation files"
 
 
 def _brief(value: object) -> str:

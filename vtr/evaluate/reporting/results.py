@@ -180,13 +180,16 @@ def _endings(folders: Sequence[Path]) -> list[str]:
 
 
 def comparability(result: Result) -> dict[str, Any]:
-    """Returns, by name, what two results must share to be compared; all values are hashable."""
+    """Returns, by name, what two results must share to be compared; all values are hashable.
+
+    The policy stands before the digest and the counts: it is why these differ, where videos lack.
+    """
     protocol, coverage = result.part("protocol"), result.part("coverage")
-    keys = ("name", "part", "digest", "num_videos", "num_queries")
     absent = sorted(str(row.get("id")) for row in coverage.get("absent") or [])
     return {
-        **{f"protocol.{key}": protocol.get(key) for key in keys},
+        **{f"protocol.{key}": protocol.get(key) for key in ("name", "part")},
         "coverage.policy": coverage.get("policy"),
+        **{f"protocol.{key}": protocol.get(key) for key in ("digest", "num_videos", "num_queries")},
         "coverage.present": coverage.get("present"),
         "coverage.absent": tuple(absent),
     }
