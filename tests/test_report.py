@@ -314,6 +314,27 @@ def test_own_bins_are_counted_like_those_of_the_evaluation(pair: list[Result]) -
     assert sum(point.n or 0 for point in chart.series[0].points) == 200
 
 
+def test_forty_series_look_different(pair: list[Result]) -> None:
+    from vtr.evaluate.reporting.svg import _style, marker
+
+    assert len({(_style(n), marker(n, 0, 0)) for n in range(40)}) == 40
+    assert len({_style(n, areas=True) for n in range(40)}) == 40
+    shown = [pair[0].renamed(f"result {n}") for n in range(9)]
+    page = report_html(shown).decode()
+    keys = re.findall(r'<ul class="legend">(.*?)</ul>', page)
+    for legend in (keys[0], next(found for found in keys if "swatch" in found and "t 8<" in found)):
+        looks = re.findall(r"<svg (.*?)</svg></li>|<svg (.*?)</svg><bdi>", legend)
+        assert len(looks) == len(set(looks)) == 9
+
+
+def test_forty_series_of_a_picture_look_different() -> None:
+    pytest.importorskip("matplotlib")
+    from vtr.evaluate.plots import _colour, _hatch, _marker
+
+    assert len({(_colour(n), _marker(n)) for n in range(40)}) == 40
+    assert len({(_colour(n), str(_hatch(n))) for n in range(40)}) == 40
+
+
 def test_a_depth_without_figures_is_refused(pair: list[Result]) -> None:
     with pytest.raises(ConfigError, match="no result has R@3 of its parts; -k may be 1, 5, 10"):
         report_html(pair, options=ReportOptions(k=3, pictures=False))

@@ -17,6 +17,7 @@ import numpy as np
 from vtr.errors import ConfigError
 from vtr.evaluate.reporting.charts import (
     COLOURS,
+    MARKERS,
     BarChart,
     Chart,
     DotChart,
@@ -25,7 +26,9 @@ from vtr.evaluate.reporting.charts import (
     LineChart,
     Scatter,
     figure,
+    fill,
     interval,
+    look,
     shortened,
     tick_text,
 )
@@ -40,7 +43,17 @@ if TYPE_CHECKING:
 INK, FAINT, LINE = "#1b1f27", "#596273", "#dfe3e9"
 DOTS_PER_INCH = 160
 WIDTH = 8.0  # inches
-_MARKERS = ("o", "s", "D", "^", "v", "x", "P")
+_MARKERS = {
+    "circle": "o",
+    "square": "s",
+    "diamond": "D",
+    "up": "^",
+    "down": "v",
+    "cross": "x",
+    "plus": "P",
+    "star": "*",
+}
+_HATCHES = ("", "////", "....", "xxxx", "----", "||||")  # one per way to fill an area
 _STYLE: Any = {
     "font.family": "sans-serif",
     "font.size": 10,
@@ -154,7 +167,16 @@ def _wrapped(text: str, width: int) -> str:
 
 
 def _colour(number: int) -> str:
-    return COLOURS[number % len(COLOURS)]
+    return COLOURS[look(number)[0]]
+
+
+def _marker(number: int) -> str:
+    return _MARKERS[MARKERS[look(number)[1]]]
+
+
+def _hatch(number: int) -> dict[str, Any]:
+    """How the areas of a series are filled; lines on them are white."""
+    return {"hatch": _HATCHES[fill(number)], "edgecolor": "white", "lw": 0} if fill(number) else {}
 
 
 def _names(names: Sequence[str], limit: int = 26) -> list[str]:
@@ -178,7 +200,7 @@ def _dots(chart: DotChart) -> Figure:
         axes.plot(
             point.value,
             y,
-            _MARKERS[number % 7],
+            _marker(number),
             color=_colour(number),
             ms=6,
             alpha=faint,
@@ -208,7 +230,7 @@ def _series_legend(drawn: Figure, names: Sequence[str]) -> None:
     if len(names) < 2:
         return
     handles = [
-        Line2D([], [], color=_colour(i), marker=_MARKERS[i % 7], lw=0, label=name)
+        Line2D([], [], color=_colour(i), marker=_marker(i), lw=0, label=name)
         for i, name in enumerate(_names(names, 40))
     ]
     drawn.legend(handles=handles, loc="outside lower left", ncols=3, fontsize=9)
@@ -246,7 +268,15 @@ def _histogram(chart: Histogram) -> Figure:
         width = widths * (1 - 2 * inset) / side
         left = edges[:-1] + inset * widths + (width * number if chart.bin_names else 0)
         alpha = 0.9 if chart.bin_names or len(chart.series) == 1 else 0.5
-        axes.bar(left, heights, width, align="edge", color=_colour(number), alpha=alpha)
+        axes.bar(
+            left,
+            heights,
+            width,
+            align="edge",
+            facecolor=_colour(number),
+            alpha=alpha,
+            **_hatch(number),
+        )
         mean = chart.means[number] if number < len(chart.means) else None
         if mean is not None:
             axes.axvline(mean, color=_colour(number), ls=(0, (5, 3)), lw=1.5)
@@ -277,7 +307,7 @@ def _patch_legend(drawn: Figure, names: Sequence[str]) -> None:
 
     if len(names) > 1:
         handles = [
-            Patch(color=_colour(i), alpha=0.7, label=name)
+            Patch(facecolor=_colour(i), alpha=0.7, label=name, **_hatch(i))
             for i, name in enumerate(_names(names, 40))
         ]
         drawn.legend(handles=handles, loc="outside lower left", ncols=3, fontsize=9)
@@ -290,7 +320,7 @@ def _lines(chart: LineChart) -> Figure:
         aside = 0.05 * (number - (len(chart.series) - 1) / 2)  # intervals side by side
         x = [xs.index(p[0]) + aside for p in points]
         y = [p[1] for p in points]
-        axes.plot(x, y, marker=_MARKERS[number % 7], color=_colour(number), ms=6, lw=1.8)
+        axes.plot(x, y, marker=_marker(number), color=_colour(number), ms=6, lw=1.8)
         for place, (_, _, low, high) in zip(x, points, strict=True):
             if low is not None and high is not None:
                 axes.plot([place, place], [low, high], color=_colour(number), lw=2, alpha=0.35)
@@ -310,9 +340,9 @@ def _scatter(chart: Scatter) -> Figure:
             plane[:, 1],
             s=14,
             color=_colour(number),
-            marker=_MARKERS[number % 7],
+            marker=_marker(number),
             alpha=0.6,
-            linewidths=0.8 if _MARKERS[number % 7] == "x" else 0,
+            linewidths=0.8 if _marker(number) == "x" else 0,
         )
     axes.grid(True)
     _series_legend(drawn, [name for name, _ in chart.groups])

@@ -12,7 +12,24 @@ SMALL = 30  # queries; below it a share moves by more than 3 points with one que
 
 # Okabe and Ito's palette in an order that also differs in lightness, without its yellow.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#6b7280")
-MARKERS = ("circle", "square", "diamond", "up", "down", "cross", "plus")
+# One marker more than colours: series repeat a look after 7 x 8, and not after 7.
+MARKERS = ("circle", "square", "diamond", "up", "down", "cross", "plus", "star")
+# Areas have no marker: each round through the colours fills and outlines them in another way.
+NUM_FILLS = 6
+
+
+def look(number: int) -> tuple[int, int]:
+    """Returns which colour and which marker a series has.
+
+    >>> look(0), look(7)
+    ((0, 0), (0, 7))
+    """
+    return number % len(COLOURS), number % len(MARKERS)
+
+
+def fill(number: int) -> int:
+    """Returns how the areas of a series are filled: 0, the plain way, for the first ones."""
+    return number // len(COLOURS) % NUM_FILLS
 
 
 @dataclass(frozen=True)

@@ -157,6 +157,9 @@ svg path{stroke:none}svg path.stroke{stroke:inherit}
 .mean{stroke-width:2;stroke-dasharray:5 4}
 .area rect{stroke:none;fill-opacity:.5}
 .area.full rect{fill-opacity:.9}.swatch{stroke:none;fill-opacity:.7}
+.full:is(.f1,.f2,.f3) rect,.key:is(.f1,.f2,.f3) .swatch{stroke:inherit;fill-opacity:.35}
+.full:is(.f4,.f5) rect,.key:is(.f4,.f5) .swatch{stroke:inherit;fill-opacity:0}
+:is(.f2,.f5) rect{stroke-dasharray:4 2}.f3 rect{stroke-dasharray:1 2}
 .area rect:hover{fill-opacity:.85}
 .cloud *{stroke:none;fill-opacity:.6}.spot{transform:translate(-2.5px,-2.5px)}
 .dots{width:100%;border-collapse:collapse;font-size:.875rem}

@@ -21,7 +21,9 @@ from vtr.evaluate.reporting.charts import (
     Scatter,
     axis_ticks,
     figure,
+    fill,
     interval,
+    look,
     round_up,
     tick_text,
 )
@@ -35,6 +37,7 @@ _SHAPES = {
     "down": "M0 5.2L5 -4H-5z",
     "cross": "M-4.5 -4.5L4.5 4.5M4.5 -4.5L-4.5 4.5",
     "plus": "M-5 0H5M0 -5V5",
+    "star": "M0 -6.2L1.5 -2H5.9L2.4 .7L3.7 5L0 2.4L-3.7 5L-2.4 .7L-5.9 -2H-1.5z",
 }
 
 
@@ -67,7 +70,7 @@ def _legend(names: Sequence[str], *, areas: bool = False) -> str:
         return ""
     area = '<rect width="100%" height="100%" rx="2" class="swatch"/>'
     items = "".join(
-        f'<li><svg class="key s{_colour(i)}" aria-hidden="true">'
+        f'<li><svg class="key {_style(i, areas=areas)}" aria-hidden="true">'
         f"{area if areas else marker(i, 50, 50)}</svg>"
         f"{isolated(name, 80)}</li>"
         for i, name in enumerate(names)
@@ -77,14 +80,16 @@ def _legend(names: Sequence[str], *, areas: bool = False) -> str:
 
 def marker(number: int, x: float, y: float) -> str:
     """Returns a series' own mark at (x, y) in percent of the surrounding drawing."""
-    kind = MARKERS[number % len(MARKERS)]
+    kind = MARKERS[look(number)[1]]
     line = ' class="stroke"' if kind in ("cross", "plus") else ""
     shape = f'<path d="{_SHAPES[kind]}"{line}/>'
     return f'<svg x="{x:.3f}%" y="{y:.3f}%" overflow="visible">{shape}</svg>'
 
 
-def _colour(number: int) -> int:
-    return number % len(MARKERS)
+def _style(number: int, *, areas: bool = False) -> str:
+    """The classes of a series: its colour and, for areas, how they are filled."""
+    colour = f"s{look(number)[0]}"
+    return f"{colour} f{fill(number)}" if areas and fill(number) else colour
 
 
 # ---- rows of figures
@@ -138,7 +143,7 @@ def _dot_cells(chart: DotChart, number: int, point: Point) -> str:
     series = chart.series[number].name
     return (
         '<td class="track">'
-        f'<svg class="s{_colour(number)}" role="img" aria-label="{escaped(series, 80)}">{grid}'
+        f'<svg class="{_style(number)}" role="img" aria-label="{escaped(series, 80)}">{grid}'
         f"{whisker}{dot}</svg></td>"
         f'<td class="n">{figure(point.value)}</td><td class="n faint">{interval(point)}</td>'
         f'<td class="n faint">{count}</td>'
@@ -248,7 +253,7 @@ def _histogram_marks(
             f"<title>{escaped(name, 80)}: mean {mean:.4g}</title></line>"
         )
     kind = "area" if side == 1 and len(chart.series) > 1 else "area full"
-    return f'<g class="s{_colour(number)} {kind}">{"".join(bars)}{line}</g>'
+    return f'<g class="{_style(number, areas=True)} {kind}">{"".join(bars)}{line}</g>'
 
 
 def _y_ticks(top: float) -> _Ticks:
@@ -297,14 +302,14 @@ def _line_marks(
         title = f"<title>{escaped(name, 80)}, {x:g}: {figure(value)}</title>"
         parts.append(f"<g>{title}{marker(number, *here)}</g>")
         before = here
-    return f'<g class="s{_colour(number)}">{"".join(parts)}</g>'
+    return f'<g class="{_style(number)}">{"".join(parts)}</g>'
 
 
 def _scatter(chart: Scatter) -> tuple[str, _Ticks, _Ticks]:
     points = [p for _, group in chart.groups for p in group]
     (left, right), (low, high) = (_range(p[axis] for p in points) for axis in (0, 1))
     groups = "".join(
-        f'<g class="s{_colour(number)} cloud">'
+        f'<g class="{_style(number)} cloud">'
         + "".join(
             _spot(number, 100 * (x - left) / (right - left), 100 - 100 * (y - low) / (high - low))
             for x, y in group
