@@ -8,6 +8,7 @@ import sys
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -15,7 +16,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 import vtr.datasets
-from vtr.commands import init
+from vtr.commands import compress, extract, init
 from vtr.errors import ConfigError, UnknownNameError
 from vtr.workspace import find_workspace
 
@@ -173,6 +174,35 @@ def test_mistakes_are_explained_and_leave_nothing(
     with pytest.raises(ConfigError, match=message):
         raise run(*arguments).exception or AssertionError("no error")
     assert not (here / "vtr.toml").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("init", "--videos", "videos"),
+        ("extract", "--videos", "videos", "--dry-run"),
+        ("compress", "videos", "copies"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_folder_that_cannot_be_listed_is_named(
+    here: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    """Its videos would otherwise be missing without a word."""
+    touch(here / "videos", "a.mp4", "locked/b.mp4")
+    list_folder = os.scandir
+
+    def refuse_locked(path: Any) -> Any:
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied")
+        return list_folder(path)
+
+    monkeypatch.setattr(os, "scandir", refuse_locked)
+    app = typer.Typer(pretty_exceptions_enable=False)
+    for command in (init, extract, compress):
+        command.register(app)
+    done = CliRunner().invoke(app, words)
+    assert "warning: the folder locked cannot be listed: Permission denied" in done.stderr
 
 
 def test_an_unknown_dataset_gets_a_suggestion(here: Path) -> None:

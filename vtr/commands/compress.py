@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtr.commands.console import human_bytes, human_seconds, note, print_json, progress
+from vtr.commands.console import (
+    human_bytes,
+    human_seconds,
+    note,
+    print_json,
+    progress,
+    warn_of_unreadable,
+)
 
 if TYPE_CHECKING:
     from vtr.extract.compress_folder import CompressReport
@@ -70,6 +77,7 @@ def compress(
             update(done, total, f"{failed} failed")
 
         report = compress_folder(source, target, settings, mode=mode, progress=tell)
+    warn_of_unreadable(report.unreadable)
     facts = describe(report, target)
     if as_json:
         print_json(facts)

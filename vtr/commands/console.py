@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +20,18 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 def note(text: str) -> None:
     """Prints a remark to stderr."""
     typer.echo(text, err=True)
+
+
+def warn_of_unreadable(folders: Iterable[tuple[str, str]]) -> None:
+    """Names folders whose videos cannot be known: they would be missing without a word.
+
+    Args:
+        folders: (name, why it cannot be listed).
+    """
+    from vtr.datasets.files import printable
+
+    for name, why in folders:
+        note(f"warning: the folder {printable(name)} cannot be listed: {why}")
 
 
 def prepare_arithmetic() -> None:

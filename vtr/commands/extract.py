@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from vtr.commands.console import human_seconds, note, prepare_arithmetic, print_json, progress
+from vtr.commands.console import (
+    human_seconds,
+    note,
+    prepare_arithmetic,
+    print_json,
+    progress,
+    warn_of_unreadable,
+)
 
 if TYPE_CHECKING:
     from vtr.clip.backbone import Backbone
@@ -132,6 +139,7 @@ def extract(
     )
     mode = ExtractMode(part=read_part(shard), retry=read_retry(retry), overwrite=overwrite)
     survey = find_inputs(workspace)
+    warn_of_unreadable(survey.listing.unreadable)
     settings = replace(
         extract_settings(workspace, survey, memory_gib=memory, max_pixels=max_pixels),
         thumbnails=thumbnails,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtr.commands.console import note, print_json
+from vtr.commands.console import note, print_json, warn_of_unreadable
 
 if TYPE_CHECKING:
     from vtr.datasets.base import Dataset
@@ -68,7 +68,8 @@ def init(
     _require_videos(found, survey)
     file = write_workspace(workspace, force=force)
     facts = _facts(file, workspace, found, survey)
-    for warning in _warnings(survey, facts):
+    warn_of_unreadable(survey.listing.unreadable)
+    for warning in _warnings(facts):
         note(f"warning: {warning}")
     if as_json:
         print_json(facts)
@@ -130,13 +131,10 @@ def _facts(
     }
 
 
-def _warnings(survey: VideoSurvey, facts: dict[str, Any]) -> list[str]:
+def _warnings(facts: dict[str, Any]) -> list[str]:
     from vtr.datasets.files import printable
 
-    warnings = [
-        f"the folder {printable(name)} cannot be listed: {why}"
-        for name, why in survey.listing.unreadable
-    ]
+    warnings = []
     if not facts["present"]:
         warnings.append(f"not one of the expected videos is in {printable(facts['videos'])}")
     if facts["duplicates"]:

@@ -99,6 +99,8 @@ class CompressReport:
         source_bytes_now: Size of their originals.
         target_bytes_now: Size of their copies.
         seconds: Wall-clock time.
+        unreadable: (name, why) of folders that cannot be listed; their videos are not among the
+            rows.
     """
 
     rows: tuple[CompressRow, ...]
@@ -106,6 +108,7 @@ class CompressReport:
     source_bytes_now: int
     target_bytes_now: int
     seconds: float
+    unreadable: tuple[tuple[str, str], ...] = ()
 
     def count(self, status: str) -> int:
         """Returns how many videos have this status."""
@@ -175,6 +178,7 @@ def compress_folder(
             source_bytes_now=sum(max(0, row.source_bytes) for row in done),
             target_bytes_now=sum(row.target_bytes for row in done),
             seconds=time.perf_counter() - start,
+            unreadable=tuple(listing.unreadable),
         )
 
 
