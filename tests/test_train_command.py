@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -22,15 +23,15 @@ from vtr.clip.backbone import Backbone, load_backbone
 from vtr.commands import features as features_command
 from vtr.commands import train as train_command
 from vtr.commands.run_folders import holding, telling
-from vtr.commands.train import summarise
 from vtr.commands.training import read_captions
+from vtr.commands.training_job import Job, summarise
 from vtr.demo import demo_model_folder
 from vtr.errors import ConfigError, ModelError, StoreWriteError
 from vtr.features import FeatureSpec, FeatureStore, LedgerRow, VideoRow
 from vtr.features.importing import import_arrays
 from vtr.features.shard import write_shard
 from vtr.files import TEMPORARY_PREFIX
-from vtr.train.loop import read_metrics
+from vtr.train.loop import Trainer, read_metrics
 from vtr.train.run import BEST, LAST, load_run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -364,13 +365,138 @@ def test_a_config_changed_by_hand_is_refused(
 def test_a_stopped_training_says_how_to_go_on(
     tmp_path: Path, stop: BaseException, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(type(stop)), telling(tmp_path):
+    with pytest.raises(type(stop)), telling(tmp_path, "vtr train --resume"):
         raise stop
     assert capsys.readouterr().err == "", "nothing to resume yet"
     (tmp_path / "config.json").touch()
-    with pytest.raises(type(stop)), telling(tmp_path):
+    with pytest.raises(type(stop)), telling(tmp_path, "vtr train --resume"):
         raise stop
-    assert f"vtr train --resume --name {tmp_path.name}" in capsys.readouterr().err
+    assert "to go on with this training: vtr train --resume\n" in capsys.readouterr().err
+
+
+def stopped(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> list[str]:
+    """Stops `vtr train` in its second epoch; returns the words of the command it recommends."""
+    whole = Trainer._one_epoch
+
+    def stop_in_the_second(self: Trainer, epoch: int) -> None:
+        if epoch > 1:
+            raise KeyboardInterrupt
+        whole(self, epoch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_one_epoch", stop_in_the_second)
+        result = invoke("train", "--epochs", "2", "-q", *arguments)
+    assert result.exit_code == 130
+    told = result.stderr.partition("to go on with this training: ")[2]
+    words = shlex.split(told.splitlines()[0])
+    assert words[:2] == ["vtr", "train"]
+    return words[1:]
+
+
+@pytest.mark.parametrize("name", [("--name", "my run"), ()], ids=["named", "unnamed"])
+def test_stopped_seeds_all_go_on_by_the_command_that_is_told(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, name: tuple[str, ...]
+) -> None:
+    trained("--head", "seqLSTM", "--seeds", "2")  # takes the names that an unnamed one would get
+    (workspace / "features").rename(workspace / "h 14")
+    flags = ("--head", "seqLSTM", "--seeds", "2", "--features", "h 14", *name)
+    words = stopped(monkeypatch, *flags)
+    base = name[1] if name else "seqLSTM-2"
+    assert words[:6] == ["train", "--seeds", "2", "--name", base, "--resume"]
+    assert not (workspace / "runs" / f"{base}-seed1").exists()
+    assert invoke(*words, "-q").exit_code == 0
+    for seed in (0, 1):
+        result = json.loads((workspace / "runs" / f"{base}-seed{seed}" / "result.json").read_text())
+        assert (result["seed"], result["epochs"]) == (seed, 2)
+
+
+def test_a_stopped_training_goes_on_by_the_command_that_is_told(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = stopped(monkeypatch, "--head", "seqLSTM", "--runs", "elsewhere")
+    assert words[:4] == ["train", "--name", "seqLSTM", "--resume"]
+    assert invoke(*words, "-q").exit_code == 0
+    assert (workspace / "elsewhere" / "seqLSTM" / "result.json").exists()
+
+
+def test_the_test_that_is_told_names_what_the_training_was_given(workspace: Path) -> None:
+    flags = ("train", "--epochs", "1", "-q", "--head", "seqLSTM")
+    run = workspace / "runs" / "seqLSTM"
+    assert invoke(*flags).stdout.splitlines()[-1] == f"test: vtr eval --run {run}"
+    (workspace / "features").rename(workspace / "h 14")
+    told = invoke(*flags, "--features", "h 14", "--protocol", "demo", "--videos", "videos").stdout
+    assert told.splitlines()[-1] == (
+        f"test: vtr eval --run {run}-2 --protocol demo --features '{workspace / 'h 14'}'"
+    )
+
+
+def test_a_run_that_exists_is_told_before_anything_is_embedded(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained("--head", "seqLSTM", "--name", "one")
+    trained("--head", "seqLSTM", "--seeds", "2", "--seed", "3", "--name", "two")
+
+    def embed(self: Job) -> None:
+        raise AssertionError("embedded first")
+
+    monkeypatch.setattr(Job, "embed", embed)
+    monkeypatch.setattr("vtr.clip.backbone.load_backbone", embed)
+    for name, flags in (
+        ("one", ()),
+        ("one", ("--dry-run",)),
+        ("two-seed4", ("--name", "two", "--seeds", "2", "--seed", "4")),
+        ("two-seed4", ()),
+    ):
+        with pytest.raises(ConfigError, match=f"the run .*runs/{name} exists: continue it with"):
+            invoke("train", "--head", "seqLSTM", "--name", name, *flags)
+
+
+def test_a_changed_run_is_told_before_anything_is_embedded(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(trained("--head", "seqLSTM", "--name", "one")["run"])
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "settings": None}))
+    monkeypatch.setattr(Job, "embed", lambda self: pytest.fail("embedded first"))
+    with pytest.raises(ConfigError, match="cannot go on: settings is not what it was"):
+        invoke("train", "--resume", "--name", "one")
+
+
+def test_too_few_videos_are_told_before_a_run_begins(workspace: Path) -> None:
+    path = workspace / "annotations" / "demo.json"
+    document = json.loads(path.read_text())
+    for count, reason in ((2, r" \(1 have no features\)"), (1, "")):
+        few = ["train00", "train03"][:count]
+        videos = [v for v in document["videos"] if v["split"] != "train" or v["id"] in few]
+        known = {v["id"] for v in videos}
+        captions = [c for c in document["captions"] if c["video_id"] in known]
+        path.write_text(json.dumps({"videos": videos, "captions": captions}))
+        for flags in ((), ("--dry-run",), ("--seeds", "2")):
+            with pytest.raises(
+                ConfigError, match=rf"at least 2 videos; there are captions of 1{reason}\. Caption"
+            ):
+                invoke("train", "--epochs", "1", *flags)
+    assert not (workspace / "runs").exists()
+
+
+def test_videos_held_out_are_named_where_too_few_are_left(
+    tmp_path: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two captioned videos of a folder of one's own: one is kept to validate on."""
+    (tmp_path / "videos").mkdir()
+    ids = [f"{n}.mp4" for n in range(3)]
+    for name in ids:
+        (tmp_path / "videos" / name).touch()
+    rows = [f"{n}.mp4,a thing,{split}" for n, split in enumerate(("train", "train", "test"))]
+    (tmp_path / "captions.csv").write_text("\n".join(["video,caption,split", *rows]) + "\n")
+    (tmp_path / "features").mkdir()
+    write_store(tmp_path / "features", ids, backbone, failed="")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"captions of 1 \(1 of 2 was held out for validation\)\. Caption and"
+    ):
+        invoke("train", "--videos", "videos", "--annotations", "captions.csv")
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize("garbage", [b"[1]\n", b"\xff\xfe", b'{"loss": 1}\n', b"3\n"])

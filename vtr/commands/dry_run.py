@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from vtr.commands.train import Job
+    from vtr.commands.training_job import Job
     from vtr.train.batches import BatchPlan
     from vtr.train.data import Resident
     from vtr.train.model import RetrievalModel

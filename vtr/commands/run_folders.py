@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,6 +19,7 @@ from vtr.commands.console import note
 if TYPE_CHECKING:
     from vtr.commands.training import Request
     from vtr.train.model import ModelSpec
+    from vtr.workspace import Workspace
 
 
 def run_folder(runs: Path, name: str, *, chosen: bool, overwrite: bool) -> Path:
@@ -48,6 +51,22 @@ def run_folder(runs: Path, name: str, *, chosen: bool, overwrite: bool) -> Path:
     return runs / f"{name}-{number}"
 
 
+def require_free(runs: Path, name: str, seeds: range) -> None:
+    """Refuses a chosen name that is taken, before anything is loaded or embedded.
+
+    Args:
+        runs: Folder of all runs.
+        name: What was chosen; with several seeds the beginning of their names.
+        seeds: Of the trainings.
+
+    Raises:
+        ConfigError: It is taken.
+    """
+    names = [name] if len(seeds) == 1 else [f"{name}-seed{seed}" for seed in seeds]
+    for one in names:
+        run_folder(runs, one, chosen=True, overwrite=False)
+
+
 _LONGEST_NAME = 200
 
 
@@ -71,9 +90,54 @@ def check_place(name: str | None, *, resume: bool, overwrite: bool) -> None:
         )
 
 
+def flags_from_here(workspace: Workspace, *names: str) -> str:
+    """Returns the flags without which a command typed here would use other settings than these.
+
+    Args:
+        workspace: The settings of the command that was typed here.
+        names: Which of them the next command takes.
+
+    Returns:
+        Such as " --features /data/h14"; empty where the workspace around us says the same.
+    """
+    from vtr.workspace import find_workspace, settings
+
+    here = settings(find_workspace(Path.cwd()))
+    pairs = [(name, getattr(workspace, name)) for name in names]
+    return "".join(
+        f" --{name} {shlex.quote(str(value))}"
+        for name, value in pairs
+        if value is not None and value != getattr(here, name)
+    )
+
+
+def eval_command(workspace: Workspace, folder: Path) -> str:
+    """Returns the command that tests a run just trained."""
+    from vtr.train.run import read_config
+
+    protocol = (read_config(folder).get("request") or {}).get("protocol")
+    asked = f" --protocol {shlex.quote(protocol)}" if protocol else ""
+    flags = flags_from_here(workspace, "features", "dataset", "annotations", "videos")
+    return f"vtr eval --run {shlex.quote(str(folder))}{asked}{flags}"
+
+
+def resume_command(workspace: Workspace, name: str, *, seeds: int) -> str:
+    """Returns the command that goes on with a training, or with all of several seeds."""
+    several = f" --seeds {seeds}" if seeds > 1 else ""
+    flags = flags_from_here(
+        workspace, "runs", "features", "dataset", "annotations", "videos", "model"
+    )
+    return f"vtr train{several} --name {shlex.quote(name)} --resume{flags}"
+
+
 @contextmanager
-def telling(folder: Path) -> Iterator[None]:
-    """Tells how to go on where a training is stopped, by its user or by a full disk."""
+def telling(folder: Path, command: str) -> Iterator[None]:
+    """Tells how to go on where a training is stopped, by its user or by a full disk.
+
+    Args:
+        folder: Of the run, the first one of several seeds.
+        command: What goes on with it.
+    """
     from vtr.errors import StoreWriteError
     from vtr.train.run import CONFIG
 
@@ -81,7 +145,7 @@ def telling(folder: Path) -> Iterator[None]:
         yield
     except (KeyboardInterrupt, StoreWriteError):
         if (folder / CONFIG).exists():
-            note(f"to go on with this training: vtr train --resume --name {folder.name}")
+            note(f"to go on with this training: {command}")
         raise
 
 
@@ -141,6 +205,17 @@ def find_interrupted(runs: Path, name: str | None) -> Path:
     if not open_runs:
         raise ConfigError(f"nothing to resume: every run in {runs} has finished, or there is none")
     return max(open_runs, key=lambda path: path.stat().st_mtime).parent
+
+
+def seeds_name(runs: Path, name: str, seeds: range) -> str:
+    """Returns a name under which none of these seeds has a run: this one, or with a number."""
+    from vtr.train.run import CONFIG
+
+    def taken(base: str) -> bool:
+        return any((runs / f"{base}-seed{seed}" / CONFIG).exists() for seed in seeds)
+
+    numbered = (f"{name}-{number}" for number in itertools.count(2))
+    return next(base for base in itertools.chain([name], numbered) if not taken(base))
 
 
 def seed_folders(runs: Path, name: str) -> list[Path]:

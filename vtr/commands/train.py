@@ -10,20 +10,10 @@ import typer
 
 from vtr.commands.console import note, prepare_arithmetic, print_json
 from vtr.commands.training import Request
-from vtr.commands.watching import print_plan, print_result, watching
+from vtr.commands.watching import print_plan, print_result
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
-
-    from vtr.clip.backbone import Backbone
-    from vtr.commands.teaching import Teaching
-    from vtr.commands.training import Material
-    from vtr.train.distributed import World
-    from vtr.train.model import ModelSpec, RetrievalModel
-    from vtr.train.presets import TrainSettings
-    from vtr.train.teacher import Teacher
-    from vtr.train.texts import TextFeatures
-    from vtr.train.validation import Validation
+    from vtr.workspace import Workspace
 
 
 def register(app: typer.Typer) -> None:
@@ -189,11 +179,14 @@ def train(
 
         print_plan(described(document))
     else:
-        print_result(document)
+        from vtr.commands.run_folders import eval_command
+
+        command = None if seeds > 1 else eval_command(workspace, Path(document["run"]))
+        print_result(document, command=command)
 
 
 def train_workspace(
-    workspace: Any,
+    workspace: Workspace,
     request: Request,
     place: Place,
     *,
@@ -208,6 +201,7 @@ def train_workspace(
     """
     from vtr.clip.backbone import load_backbone
     from vtr.commands import run_folders, training
+    from vtr.commands.training_job import Job, first_seed, run_job
     from vtr.errors import ConfigError
     from vtr.train.tracking import require_tensorboard
 
@@ -223,7 +217,11 @@ def train_workspace(
     elif place.resume and place.name:
         begun = run_folders.seed_folders(workspace.runs, place.name)
         request = run_folders.resumed_request(begun[0], request) if begun else request
+    elif place.name and not place.overwrite:
+        seed = first_seed(workspace, request)
+        run_folders.require_free(workspace.runs, place.name, range(seed, seed + seeds))
     material = training.gather(workspace, request)
+    training.check_enough(material)
     chosen = training.torch_device(device)
     backbone = load_backbone(workspace.model, device=chosen)
     job = Job.prepare(material, request, backbone, device=chosen)
@@ -237,244 +235,5 @@ def train_workspace(
         if not world.is_first:
             # The first process decides on the folder; what it makes there must not stop the others.
             place = replace(place, overwrite=True, quiet=True)
-        job.embed()
-        if seeds > 1:
-            document = _train_seeds(job, place, world, seeds=seeds)
-        else:
-            folder = interrupted or job.new_folder(place)
-            document = job.train(folder, place, world, resume=interrupted is not None)
+        document = run_job(job, place, world, seeds=seeds, interrupted=interrupted)
     return document if world.is_first else None
-
-
-@dataclass
-class Job:
-    """One training, or several that differ in their seed only."""
-
-    material: Material
-    request: Request
-    settings: TrainSettings
-    spec: ModelSpec
-    backbone: Backbone
-    device: str
-    teaching: Teaching | None = None
-    texts: TextFeatures | None = None
-    validation: Validation | None = None
-    teacher: Teacher | None = None
-
-    @classmethod
-    def prepare(
-        cls, material: Material, request: Request, backbone: Backbone, *, device: str
-    ) -> Job:
-        """Resolves model and settings."""
-        from vtr.commands import training
-        from vtr.commands.teaching import Teaching
-        from vtr.train.presets import DEFAULT_PRESET, find_preset
-
-        preset = find_preset(request.preset or DEFAULT_PRESET)
-        seed = material.workspace.seed if request.seed is None else request.seed
-        settings = training.resolve_settings(
-            request,
-            preset,
-            seed=seed,
-            dim=material.store.spec.embedding_dim,
-            num_videos=len(material.train.video_ids),
-        )
-        spec = training.model_spec(request, preset, backbone, material.store)
-        settings = training.with_chunk(settings, spec)
-        taught = request.teacher and Teaching.load(request.teacher, material, backbone)
-        return cls(material, request, settings, spec, backbone, device, taught or None)
-
-    def world(self) -> Any:
-        """Returns a context in which the processes of torchrun are joined."""
-        import contextlib
-
-        import torch
-
-        from vtr.train.distributed import join_world, leave_world
-
-        @contextlib.contextmanager
-        def joined() -> Any:
-            try:
-                yield join_world(torch.device(self.device))
-            finally:
-                leave_world()
-
-        return joined()
-
-    def embed(self) -> None:
-        """Embeds all captions, or reads them from the cache."""
-        from vtr.commands.training import make_validation
-        from vtr.train.inputs import embed_for
-
-        train = self.material.train
-        note(f"embedding {len(train.texts):,} training captions")
-        self.texts = embed_for(
-            self.spec,
-            self.backbone,
-            train.texts,
-            ids=train.text_ids,
-            cache=self.material.store.folder,
-        )
-        self.validation = make_validation(self.material, self.spec, self.backbone)
-        if self.teaching is not None:
-            self.teacher = self.teaching.prepare(chunk=self.settings.chunk, device=self.device)
-
-    def new_folder(self, place: Place, *, seed: int | None = None) -> Path:
-        """Returns where a new run goes."""
-        from vtr.commands.run_folders import default_name, run_folder
-
-        name = place.name or default_name(self.spec, self.request.preset)
-        if seed is not None:
-            name = f"{name}-seed{seed}"
-        return run_folder(
-            self.material.workspace.runs,
-            name,
-            chosen=place.name is not None,
-            overwrite=place.overwrite or (seed is not None and place.resume),
-        )
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """What `config.json` says, as far as it is known before the model is built."""
-        from vtr.commands.training import run_config
-
-        config = run_config(self.material, self.request, self.settings, self.spec, self.backbone)
-        return config if self.teaching is None else {**config, "teacher": self.teaching.config}
-
-    def train(
-        self, folder: Path, place: Place, world: World, *, resume: bool = False
-    ) -> dict[str, Any]:
-        """Trains one model into one folder; returns what result.json holds."""
-        from contextlib import nullcontext
-
-        from vtr.commands.run_folders import holding, telling
-
-        with telling(folder), holding(folder) if world.is_first else nullcontext():
-            return self._train(folder, place, world, resume=resume)
-
-    def _train(self, folder: Path, place: Place, world: World, *, resume: bool) -> dict[str, Any]:
-        from vtr.train.curve import draw_curve
-        from vtr.train.data import PairedData
-        from vtr.train.loop import Trainer
-        from vtr.train.model import build_model
-        from vtr.train.run import RESULT, write_json
-
-        assert self.texts is not None
-        material = self.material
-        model = build_model(self.spec, backbone=self.backbone, seed=self.settings.seed)
-        facts = self._begin(folder, model, world, resume=resume)
-        pad = material.store.pad_embedding if self.spec.choice.info.needs_pad else None
-        data = PairedData(self.texts, material.frames, material.train.query_video, pad)
-        note(f"training {self.spec.head} ({_share_trained(facts)} parameters) into {folder}")
-        silent, events = place.quiet or not world.is_first, place.tensorboard and world.is_first
-        with watching(folder, silent=silent, tensorboard=events) as hooks:
-            result = Trainer(
-                model,
-                data,
-                self.settings,
-                folder=folder,
-                validation=self.validation,
-                device=self.device,
-                world=world,
-                hooks=hooks,
-                teacher=self.teacher,
-            ).run(resume=resume)
-        document = {
-            "run": str(folder),
-            **result.as_dict(),
-            "selection": material.selection,
-            "head": self.spec.head,
-            "text": self.spec.text.mode,
-            "seed": self.settings.seed,
-            "teacher": None if self.teaching is None else self.teaching.config["folder"],
-            **facts,
-            "train_videos": len(material.train.video_ids),
-            "train_captions": len(material.train.texts),
-            "skipped": dict(material.skipped.videos),
-        }
-        if world.is_first:
-            draw_curve(folder)
-            write_json(folder / RESULT, document)
-        return document
-
-    def _begin(
-        self, folder: Path, model: RetrievalModel, world: World, *, resume: bool
-    ) -> dict[str, int]:
-        """Writes config.json, or compares it when resuming; returns how many parameters."""
-        from vtr.commands.run_folders import check_resumable
-        from vtr.train.model import count_parameters
-        from vtr.train.run import RESULT, remove_files, start_run
-
-        material = self.material
-        total, trained = count_parameters(model)
-        facts = {"parameters": total, "trained": trained}
-        config = {**self.config, "head_origin": model.head.origin, **facts}
-        known: Collection[str] | None = material.train.video_ids
-        if self.teaching is not None:
-            self.teaching.refuse_itself(folder)
-            known = self.teaching.seen(material.train.video_ids)
-        if resume:
-            check_resumable(folder, config)
-        elif world.is_first:
-            start_run(folder, config=config, train_ids=known)
-            remove_files(folder, RESULT)
-        world.wait()
-        return facts
-
-
-def _share_trained(facts: Mapping[str, int]) -> str:
-    return f"{facts['trained']:,} of {facts['parameters']:,}"
-
-
-def _train_seeds(job: Job, place: Place, world: World, *, seeds: int) -> dict[str, Any]:
-    """Trains several times; a finished one is not repeated when resuming."""
-    import json
-
-    from vtr.commands.run_folders import check_resumable
-    from vtr.train.run import CONFIG, LAST, RESULT, write_json
-
-    first, planned, documents = job.settings.seed, [], []
-    for seed in range(first, first + seeds):
-        request, settings = replace(job.request, seed=seed), replace(job.settings, seed=seed)
-        one = replace(job, request=request, settings=settings)
-        folder = one.new_folder(place, seed=seed)
-        begun = place.resume and (folder / CONFIG).exists()
-        if begun:  # before any is trained: all of them must be of one kind to be averaged
-            check_resumable(folder, one.config)
-        planned.append((one, folder, begun))
-    for one, folder, begun in planned:
-        if begun and (folder / RESULT).exists():
-            documents.append(json.loads((folder / RESULT).read_text(encoding="utf-8")))
-            continue
-        going = begun and (folder / LAST).exists()
-        documents.append(one.train(folder, place, world, resume=going))
-    summary = {"seeds": [d["seed"] for d in documents], "runs": [d["run"] for d in documents]}
-    spread = summarise([d["metrics"] for d in documents])
-    document = {**summary, "selection": documents[0]["selection"], "metrics": spread}
-    if world.is_first:
-        runs = job.material.workspace.runs
-        write_json(
-            runs / f"{Path(documents[0]['run']).name}-to-{documents[-1]['seed']}.json", document
-        )
-    return document
-
-
-def summarise(rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    """Returns mean, standard deviation (n - 1), least and greatest of every metric.
-
-    >>> summarise([{"t2v/R@1": 40.0}, {"t2v/R@1": 44.0}])["t2v/R@1"]["mean"]
-    42.0
-    """
-    import statistics
-
-    names = [name for name in rows[0] if all(name in row for row in rows)]
-    return {
-        name: {
-            "mean": statistics.fmean(values),
-            "sd": statistics.stdev(values) if len(values) > 1 else 0.0,
-            "min": min(values),
-            "max": max(values),
-        }
-        for name in names
-        for values in [[float(row[name]) for row in rows]]
-    }

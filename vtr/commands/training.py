@@ -263,6 +263,30 @@ def gather(workspace: Workspace, request: Request) -> Material:
     )  # fmt: skip
 
 
+def check_enough(material: Material) -> None:
+    """Refuses training data without a contrast, before anything is embedded.
+
+    Raises:
+        ConfigError: Fewer than two videos; says where the others went.
+    """
+    from vtr.errors import ConfigError
+
+    count = len(material.train.video_ids)
+    if count >= 2:
+        return
+    gone = []
+    if material.task is not None and material.held_out:
+        kept = len(material.task.video_ids)
+        gone.append(f"{kept:,} of {kept + count:,} was held out for validation")
+    if material.skipped.videos:
+        gone.append(f"{len(material.skipped.videos):,} have no features")
+    raise ConfigError(
+        f"training needs captions of at least 2 videos; there are captions of {count}"
+        + (f" ({', '.join(gone)})" if gone else "")
+        + ". Caption and extract more videos of the training split"
+    )
+
+
 def _present(asked: QuerySet, store: FeatureStore) -> tuple[QuerySet, Skipped]:
     """Leaves out the videos without features and those that nobody describes."""
     import numpy as np

@@ -60,8 +60,13 @@ def _epoch_line(line: Mapping[str, Any]) -> str:
     return ", ".join([*parts, human_seconds(line["seconds"])])
 
 
-def print_result(document: Mapping[str, Any]) -> None:
-    """Prints what came out of one training or of several."""
+def print_result(document: Mapping[str, Any], *, command: str | None = None) -> None:
+    """Prints what came out of one training or of several.
+
+    Args:
+        document: What result.json holds, or the summary of several seeds.
+        command: What tests the run; None where there is no single one.
+    """
     if "seeds" in document:
         typer.echo(f"{len(document['seeds'])} seeds; {document['selection']}")
         for key, spread in document["metrics"].items():
@@ -87,7 +92,8 @@ def print_result(document: Mapping[str, Any]) -> None:
         typer.echo(f"validation: {', '.join(numbers)} ({human_seconds(document['seconds'])})")
     for event in document["events"]:
         typer.echo("  " + ", ".join(f"{key} {value}" for key, value in event.items()))
-    typer.echo(f"test: vtr eval --run {document['run']}")
+    if command is not None:
+        typer.echo(f"test: {command}")
 
 
 def print_plan(document: Mapping[str, Any]) -> None:

@@ -80,7 +80,8 @@ class BatchPlan:
         self._described = np.unique(text_video)
         if len(self._described) < 2:
             raise ConfigError(
-                f"training needs captions of at least 2 videos; {len(self._described)} have any"
+                "training needs captions of at least 2 videos; there are captions of "
+                f"{len(self._described)}"
             )
         self.options = options
         self.seed = seed
@@ -104,6 +105,18 @@ class BatchPlan:
         counts = np.diff(self._offsets)
         limit = self.options.captions or int(counts.max())
         return int(np.minimum(counts, limit).sum())
+
+    def check_share(self, processes: int) -> None:
+        """Refuses a batch that leaves one of several processes without a contrast.
+
+        Raises:
+            ConfigError: Fewer than 2 for each.
+        """
+        if self.size < 2 * processes:
+            raise ConfigError(
+                f"a batch of {self.size} cannot be shared by {processes} processes; each needs at "
+                "least 2 of it"
+            )
 
     @property
     def _count(self) -> int:

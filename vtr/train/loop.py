@@ -228,11 +228,7 @@ class Trainer:
             self.events.append(
                 {"event": "batch larger than the data", "asked": options.size, "used": plan.size}
             )
-        if plan.size < 2 * self.world.size:
-            raise ConfigError(
-                f"a batch of {plan.size} cannot be shared by {self.world.size} processes; each "
-                "needs at least 2 of it"
-            )
+        plan.check_share(self.world.size)
         return plan
 
     # ---- start and end
