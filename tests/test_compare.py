@@ -257,6 +257,23 @@ def test_seeds_are_grouped_and_averaged(tmp_path: Path) -> None:
         sides_of([a[0], make(tmp_path / "copy", runs[0])], by_seed=True)
 
 
+def test_gains_and_losses_add_up_to_the_difference_over_seeds(tmp_path: Path) -> None:
+    """A query that one seed of three finds is a third of a query."""
+    rng = np.random.default_rng(5)
+    sides = [
+        Side(name, tuple(make(tmp_path / f"{name}{n}", rng.integers(0, 3, 80).tolist(),
+                              tied=rng.integers(1, 3, 80).tolist()) for n in range(3)))
+        for name in "ab"
+    ]  # fmt: skip
+    found = compare(sides, options=QUICK)[0]
+    gained, lost = (
+        sum(change.found_b - change.found_a for change in changes)
+        for changes in (found.gained, found.lost)
+    )
+    assert gained > 0 > lost
+    assert 100 * (gained + lost) / 80 == pytest.approx(of(found, "t2v/R@1").difference)
+
+
 def test_runs_of_other_settings_are_not_one_group(tmp_path: Path) -> None:
     """What the result itself does not say, such as the learning rate, the run's file does."""
     results = []
@@ -338,6 +355,38 @@ def test_the_command_prints_a_table_and_the_changes(
     assert ["t2v/R@1", "50.00", "75.00", "+25.00"] in [line[:4] for line in lines]
     assert "head: 'meanP', 'maxP'" in done.output
     assert "gained at 1: 2 queries\n  q3: rank 13 -> 1: text 3\nlost at 1: 1" in done.output
+
+
+def test_a_correction_is_told_only_where_there_is_one(
+    command: Callable[..., Any], tmp_path: Path
+) -> None:
+    names = ["a", "the result of the second run", "c"]
+    for n, name in enumerate(names):
+        make(tmp_path / name, [0, 0, 3, n])
+    folders = [tmp_path / name for name in names]
+    one = command(*folders[:2], "--resamples", 50).output
+    assert "Holm" not in one
+    assert "for each metric by itself\n* p below 0.05\n" in one
+    heading = next(line for line in one.splitlines() if line.startswith("metric"))
+    assert heading.split("  ")[0] == "metric"
+    assert "first" not in heading
+    assert " a " in heading
+    assert "the res…ond run" in heading
+    two = command(*folders, "--resamples", 50).output
+    assert two.count("p (Holm): corrected for the 2 results that are set against the first") == 2
+    assert all(len(line) <= 80 for line in one.splitlines() if "per_video.csv" not in line)
+
+
+def test_seeds_are_told_without_contradiction(command: Callable[..., Any], tmp_path: Path) -> None:
+    runs = [[0, 0, 1, 5], [0, 1, 0, 5], [0, 0, 0, 5]]
+    for n, better in enumerate(runs):
+        make(tmp_path / f"a{n}", better, setup={"seed": n})
+    make(tmp_path / "b", [0, 0, 1, 0], setup={"head": "maxP"})
+    folders = [tmp_path / name for name in ("a0", "a1", "a2", "b")]
+    shown = command(*folders, "--seeds", "--resamples", 50).output
+    assert "mean ± standard deviation of the seeds" in shown
+    assert "gained at 1: 1.3 queries in the mean over ties and seeds; 2 queries found more" in shown
+    assert "lost at 1: 0.7 queries in the mean over ties and seeds; 1 query found less" in shown
 
 
 def test_what_only_one_side_was_trained_with_is_one_line(

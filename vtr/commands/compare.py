@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from vtr.evaluate.compare import Change, Comparison, MetricDifference
 
 SURE = 0.05
-MIN_WIDTH = 96
+NAME_WIDTH = 16  # of a column
 
 
 def register(app: typer.Typer) -> None:
@@ -63,7 +64,7 @@ def compare(
         print_json(documents)
         return
     for comparison in found:
-        _print(comparison, show)
+        _print(comparison, show, of=len(found))
 
 
 def to_json(comparisons: tuple[Comparison, ...]) -> list[dict[str, Any]]:
@@ -82,11 +83,12 @@ def to_json(comparisons: tuple[Comparison, ...]) -> list[dict[str, Any]]:
     ]
 
 
-def _print(comparison: Comparison, show: int) -> None:
-    from rich.console import Console
+def _print(comparison: Comparison, show: int, *, of: int) -> None:
+    """Prints one of so many comparisons with the first side."""
     from rich.table import Table
     from rich.text import Text
 
+    from vtr.commands.tables import print_table
     from vtr.datasets.files import printable
 
     a, b = printable(comparison.a.title), printable(comparison.b.title)
@@ -94,35 +96,57 @@ def _print(comparison: Comparison, show: int) -> None:
     for line in comparison.notes:
         note(printable(line))
     table = Table(box=None, pad_edge=False)
-    for heading in (
-        "metric",
-        "first",
-        "second",
-        "difference",
-        "95 % interval",
-        "p",
-        "p (Holm)",
-        "N",
-    ):
-        table.add_column(heading, justify="left" if heading == "metric" else "right", no_wrap=True)
+    corrected = ("p (Holm)",) if of > 1 else ()
+    for heading in ("metric", *_short(a, b), "difference", "95 % interval", "p", *corrected, "N"):
+        justify: Any = "left" if heading == "metric" else "right"
+        table.add_column(Text(heading), justify=justify, no_wrap=True)
     for metric in comparison.metrics:
-        table.add_row(*(Text(cell) for cell in _row(metric)))
-    console = Console()
-    # In a narrow window the lines wrap; cells that wrap one by one cannot be read.
-    Console(width=max(console.width, MIN_WIDTH)).print(table)
-    typer.echo(
-        "R@k and MRR in %, MeanR a rank; p of a paired permutation test over the queries; "
-        f"* p below {SURE} after Holm's correction"
-    )
+        table.add_row(*(Text(cell) for cell in _row(metric, corrected=of > 1)))
+    print_table(table)
+    for line in _footnotes(comparison, of):
+        typer.echo(line)
     if comparison.settings:
         typer.echo("settings that differ:")
         for line in _setting_lines(comparison):
             typer.echo(f"  {line}")
     for what, changes in (("gained", comparison.gained), ("lost", comparison.lost)):
-        queries = f"{len(changes):,} quer{'y' if len(changes) == 1 else 'ies'}"
-        typer.echo(f"{what} at {comparison.k}: {queries}")
+        typer.echo(f"{what} at {comparison.k}: {_how_many(what, changes)}")
         for change in changes[:show]:
             typer.echo(f"  {_change(change)}")
+
+
+def _short(a: str, b: str) -> tuple[str, str]:
+    """Names for the columns; where they are the same when short, what the line above says."""
+    from vtr.evaluate.reporting.charts import shortened
+
+    first, second = shortened([a, b], NAME_WIDTH)
+    return (first, second) if first != second else ("the latter", "the former")
+
+
+def _footnotes(comparison: Comparison, of: int) -> list[str]:
+    """What the figures of the table are, in lines of at most 80 characters."""
+    spread = any(m.sd_a is not None or m.sd_b is not None for m in comparison.metrics)
+    lines = [
+        "R@k and MRR in %, MeanR a rank" + ("; mean ± standard deviation of the seeds" * spread),
+        "p: paired permutation test over the queries, for each metric by itself",
+    ]
+    if of > 1:
+        lines.append(f"p (Holm): corrected for the {of} results that are set against the first")
+    return [*lines, f"* {'p (Holm)' if of > 1 else 'p'} below {SURE}"]
+
+
+def _how_many(what: str, changes: Sequence[Change]) -> str:
+    """How many queries changed; in parts where only some seeds, or ties, find them.
+
+    >>> _how_many("gained", [])
+    '0 queries'
+    """
+    total = sum(abs(change.found_b - change.found_a) for change in changes)
+    queries = f"{len(changes):,} quer{'y' if len(changes) == 1 else 'ies'}"
+    if abs(total - len(changes)) < 1e-6:
+        return queries
+    more = "more" if what == "gained" else "less"
+    return f"{total:,.1f} queries in the mean over ties and seeds; {queries} found {more} often"
 
 
 def _setting_lines(comparison: Comparison) -> list[str]:
@@ -142,16 +166,17 @@ def _setting_lines(comparison: Comparison) -> list[str]:
     return lines
 
 
-def _row(metric: MetricDifference) -> tuple[str, ...]:
+def _row(metric: MetricDifference, *, corrected: bool) -> tuple[str, ...]:
     mark = " *" if metric.p_adjusted < SURE else "  "
+    p_values = [metric.p_value, metric.p_adjusted] if corrected else [metric.p_value]
     return (
         metric.metric,
         _value(metric.a, metric.sd_a),
         _value(metric.b, metric.sd_b),
         f"{metric.difference:+.2f}",
         f"[{metric.low:+.2f}, {metric.high:+.2f}]",
-        f"{metric.p_value:.4f}",
-        f"{metric.p_adjusted:.4f}{mark}",
+        *(f"{p:.4f}" for p in p_values[:-1]),
+        f"{p_values[-1]:.4f}{mark}",
         f"{metric.n:,}",
     )
 

@@ -8,7 +8,7 @@ refused.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,7 +30,7 @@ from vtr.evaluate.reporting.results import (
 )
 
 DIRECTIONS = ("t2v", "v2t", "v2t_groups")
-SURELY = 0.5  # chance under ties from which a query counts as found
+SAME = 1e-9  # shares of seeds and ties that differ by less differ by rounding
 # What may differ between runs that are the same but for their seed.
 _FREE_KEYS = frozenset({"seed", "title", "run", "device", "settings.seed", "features.folder"})
 
@@ -88,7 +88,7 @@ class MetricDifference:
 
 @dataclass(frozen=True)
 class Change:
-    """A query that one side finds and the other does not.
+    """A query that one side finds and the other does not, or finds less often.
 
     Args:
         query_id: Its id.
@@ -96,6 +96,8 @@ class Change:
         text: Its words.
         rank_a: Rank of its video at the first side, the mean over ties and seeds.
         rank_b: At the second.
+        found_a: Chance that the first side finds it at k, 0 to 1, the mean over ties and seeds.
+        found_b: That of the second.
     """
 
     query_id: str
@@ -103,6 +105,8 @@ class Change:
     text: str
     rank_a: float
     rank_b: float
+    found_a: float
+    found_b: float
 
 
 @dataclass(frozen=True)
@@ -114,8 +118,10 @@ class Comparison:
         b: The other.
         metrics: One per direction and metric that both have tables for.
         k: Depth of `gained` and `lost`.
-        gained: Queries found at k by b and not by a, the largest improvement first.
-        lost: Queries found at k by a and not by b, the largest loss first.
+        gained: Queries that b finds at k and a does not, or less often over ties and seeds; the
+            largest improvement first. What they gain less what the others lose is the difference
+            of R@k, times the queries.
+        lost: Queries that a finds at k and b does not, or less often, the largest loss first.
         settings: (key, a's value, b's value) of every setting that differs.
         notes: What could not be compared, and why.
     """
@@ -361,37 +367,28 @@ def _spread(runs: Values) -> float | None:
 
 
 def _changes(a: _Tables, b: _Tables, k: int) -> tuple[tuple[Change, ...], tuple[Change, ...]]:
-    ours, theirs = a.runs["t2v"], b.runs["t2v"]
-    found = [
-        np.mean([hits(table.ranks, k) for table in tables], axis=0) >= SURELY
-        for tables in (ours, theirs)
-    ]
-    ranks = [
-        np.mean([table.ranks.expected for table in tables], axis=0) for tables in (ours, theirs)
-    ]
-    texts = _texts(a.side.first)
+    sides = [tables.runs["t2v"] for tables in (a, b)]
+    found = [np.mean([hits(table.ranks, k) for table in tables], axis=0) for tables in sides]
+    ranks = [np.mean([table.ranks.expected for table in tables], axis=0) for tables in sides]
+    more, better = found[1] - found[0], ranks[0] - ranks[1]
+    order = np.lexsort((-np.abs(better), -np.abs(more)))  # stable
+    texts, table = _texts(a.side.first), sides[0][0]
     gained, lost = (
-        tuple(_change(ours[0], int(q), ranks, texts) for q in _sorted(chosen, ranks))
-        for chosen in (np.flatnonzero(found[1] & ~found[0]), np.flatnonzero(found[0] & ~found[1]))
+        tuple(
+            Change(
+                query_id=table.ids[q],
+                video_id=table.clusters[q],
+                text=texts.get(table.ids[q], ""),
+                rank_a=float(ranks[0][q]),
+                rank_b=float(ranks[1][q]),
+                found_a=float(found[0][q]),
+                found_b=float(found[1][q]),
+            )
+            for q in order[changed[order]].tolist()
+        )
+        for changed in (more > SAME, more < -SAME)
     )
     return gained, lost
-
-
-def _sorted(chosen: NDArray[np.int64], ranks: Sequence[Values]) -> NDArray[np.int64]:
-    return chosen[np.argsort(-np.abs(ranks[0][chosen] - ranks[1][chosen]), kind="stable")]
-
-
-def _change(
-    table: RankTable, query: int, ranks: Sequence[Values], texts: Mapping[str, str]
-) -> Change:
-    name = table.ids[query]
-    return Change(
-        name,
-        table.clusters[query],
-        texts.get(name, ""),
-        float(ranks[0][query]),
-        float(ranks[1][query]),
-    )
 
 
 def _texts(result: Result) -> dict[str, str]:
