@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from vtr.errors import ConfigError
+from vtr.errors import ConfigError, StoreWriteError
 from vtr.evaluate.compare import (
     CompareOptions,
     Comparison,
@@ -416,3 +417,21 @@ def test_the_command_writes_json(command: Callable[..., Any], tmp_path: Path) ->
     comparison = document["comparisons"][0]
     assert comparison["b"]["results"] == [str(tmp_path / "b")]
     assert comparison["gained"][0]["query_id"] == "q1"
+
+
+def test_the_place_of_the_json_is_made_or_refused_beforehand(
+    command: Callable[..., Any], tmp_path: Path
+) -> None:
+    folders = [make(tmp_path / name, [0, 3]).folder for name in "ab"]
+    out = tmp_path / "new" / "deep" / "out.json"
+    assert command(*folders, "--resamples", 50, "--out", out).exit_code == 0
+    assert json.loads(out.read_text())["kind"] == "vtr-comparison"
+    refused = command(*folders, "--out", tmp_path / "out.csv").exception
+    assert isinstance(refused, ConfigError)
+    assert str(refused) == f"--out is {tmp_path / 'out.csv'}; its name must end in .json"
+    (folders[0] / "per_query.csv").unlink()  # would be missed, were anything compared
+    refused = command(*folders, "--out", out / "x.json").exception
+    assert isinstance(refused, StoreWriteError)
+    assert re.match(
+        r"cannot make the folder .*out\.json: .*Choose another with --out", str(refused)
+    )

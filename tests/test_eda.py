@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from vtr.datasets.base import Caption, Dataset
 from vtr.datasets.registry import load_dataset
-from vtr.errors import ConfigError, StoreError
+from vtr.errors import ConfigError, StoreError, StoreWriteError
 from vtr.evaluate.eda import (
     TokenLengths,
     captions_per_video,
@@ -317,6 +317,8 @@ def test_the_command_works_with_annotations_alone(
     assert b"<script" not in (annotated / "eda" / "eda.html").read_bytes()
     with pytest.raises(StoreError, match="no features"):
         raise run(*given, "--features", "nowhere").exception
+    with pytest.raises(StoreWriteError, match=r"cannot make the folder .*Choose another with"):
+        raise run(*given, "--features", "nowhere", "--out", "annotations/demo.json").exception
     monkeypatch.chdir(annotated / "videos")
     with pytest.raises(ConfigError, match="nothing to look at"):
         raise run("--no-text").exception

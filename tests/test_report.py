@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from vtr.errors import ConfigError
+from vtr.errors import ConfigError, StoreWriteError
 from vtr.evaluate.intervals import bootstrap
 from vtr.evaluate.metrics import summary
 from vtr.evaluate.ranks import Ranks
@@ -640,6 +640,13 @@ EIGHT = {
     "success_case_examples",
     "failure_case_examples",
 }
+
+
+def test_the_folder_is_made_before_anything_is_drawn(tmp_path: Path) -> None:
+    cut = load_result(make_result(tmp_path / "cut", count=60))
+    cut.per_query.write_text("")  # would be missed, were anything drawn
+    with pytest.raises(StoreWriteError, match="cannot make the folder"):
+        write_report([cut], cut.folder / "result.json")
 
 
 def test_the_eight_plots_lie_beside_the_page(pair: list[Result], tmp_path: Path) -> None:

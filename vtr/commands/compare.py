@@ -49,8 +49,12 @@ def compare(
     from vtr.errors import ConfigError
     from vtr.evaluate.compare import CompareOptions, compare, sides_of
     from vtr.evaluate.reporting.results import load_result
-    from vtr.files import publish
+    from vtr.files import make_folder, publish
 
+    if out is not None:
+        if out.suffix != ".json":
+            raise ConfigError(f"--out is {out}; its name must end in .json")
+        make_folder(out.parent, option="--out")
     if k < 1 or show < 0:
         raise ConfigError(f"-k is {k} and --show {show}; -k is 1 or more, --show 0 or more")
     sides = sides_of([load_result(path) for path in results], by_seed=seeds)

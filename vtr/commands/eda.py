@@ -69,6 +69,7 @@ def eda(
     """
     prepare_arithmetic()
     from vtr.evaluate.eda_report import write_eda
+    from vtr.files import make_folder
     from vtr.workspace import find_workspace, settings
 
     workspace = settings(
@@ -80,6 +81,7 @@ def eda(
         model=model,
     )
     wishes = Wishes(probe, bins, text_model, tsne, device)
+    make_folder(out, option="--out")
     facts = explore(
         workspace, wishes, needs_model=model is not None, needs_store=features is not None
     )

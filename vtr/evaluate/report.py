@@ -91,8 +91,8 @@ def write_report(
         StoreWriteError: The file system refused.
     """
     options = options or ReportOptions()
-    groups = [_fill(group, options) for group in group_results(results)]
     make_folder(folder, option="--out")
+    groups = [_fill(group, options) for group in group_results(results)]
     if options.pictures:
         _write_pictures(groups, folder)
         if options.simulation is not None:
