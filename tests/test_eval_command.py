@@ -116,6 +116,19 @@ def test_another_way_of_asking_does_not_replace_a_result(workspace: Path) -> Non
     assert found == {"folder", "folder-uniform", "folder-restrict"}
 
 
+def test_no_scores_of_an_earlier_result_stay_beside_a_later_one(workspace: Path) -> None:
+    out = workspace / "o"
+    tables = {"per_query.csv", "per_video.csv", "run.trec", "qrels.trec"}
+    for words, more in ((("--save-similarity",), {"similarity.npz"}), ((), set[str]())):
+        assert vtr(workspace, "eval", "--zero-shot", "--out", "o", *words).exit_code == 0
+        files = json.loads((out / "result.json").read_text())["files"]
+        there = {path.name for path in out.iterdir()} - {"result.json"}
+        assert set(files.values()) == there == tables | more
+    (out / "similarity.npz").mkdir()
+    with pytest.raises(StoreWriteError, match=r"cannot delete o/similarity\.npz.*Delete it yourse"):
+        vtr(workspace, "eval", "--zero-shot", "--out", "o")
+
+
 def test_a_terminal_without_unicode_gets_its_numbers(workspace: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "vtr", "eval", "--zero-shot"],

@@ -152,7 +152,7 @@ def evaluate_workspace(
     """Evaluates and writes; returns the result and the path of `result.json`."""
     from vtr.commands.scoring import prepare
     from vtr.datasets.registry import resolve_videos
-    from vtr.evaluate.result import build_result, write_result
+    from vtr.evaluate.result import COMPANIONS, build_result, write_result
     from vtr.files import make_folder
 
     if out is not None:
@@ -165,11 +165,13 @@ def evaluate_workspace(
     document = build_result(
         evaluation, material.protocol, scored.setup, packed=material.packed, paths=paths
     )
+    kept = {k: v for k, v in COMPANIONS.items() if save_similarity or k != "similarity"}
+    document["files"] |= kept
     folder = out or _default_folder(workspace, request, scored)
     path = write_result(folder, document, evaluation)
     _write_trec(folder, scored)
     if save_similarity:
-        scored.save_matrix(folder / "similarity.npz")
+        scored.save_matrix(folder / COMPANIONS["similarity"])
     return document, path
 
 
@@ -201,13 +203,14 @@ def _check_simulation(request: Request, *, save_similarity: bool) -> None:
 
 def _write_trec(folder: Path, scored: Scored) -> None:
     from vtr.commands.scoring import run_lines
+    from vtr.evaluate.result import COMPANIONS
     from vtr.evaluate.trec import write_qrels, write_run
 
     task = scored.material.task
     owners = (task.queries.video_ids[v] for v in task.queries.query_video)
-    write_qrels(folder / "qrels.trec", zip(task.queries.text_ids, owners, strict=True))
+    write_qrels(folder / COMPANIONS["qrels"], zip(task.queries.text_ids, owners, strict=True))
     write_run(
-        folder / "run.trec",
+        folder / COMPANIONS["run"],
         scored.rows(),
         task.queries.text_ids,
         task.video_ids,

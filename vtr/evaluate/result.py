@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vtr.errors import StoreWriteError
 from vtr.evaluate.evaluator import Evaluation, group_ranks, take
 from vtr.evaluate.intervals import Interval, bootstrap, retrieval_intervals
 from vtr.evaluate.metrics import retrieval_metrics
@@ -31,6 +32,8 @@ from vtr.files import make_folder, publish_all
 
 SCHEMA = 1
 RESULT_FILE = "result.json"
+COMPANIONS = {"run": "run.trec", "qrels": "qrels.trec", "similarity": "similarity.npz"}
+"""What `vtr eval` may write beside it, by its key in `files`."""
 WORD_BINS = ((1, 10), (11, 20), (21, None))
 NUM_EXAMPLES = 8
 _RANK_EDGES = (1, 2, 3, 4, 6, 11, 21, 51, 101, 501, 1001)
@@ -321,6 +324,8 @@ def _example(evaluation: Evaluation, packed: PackedFrames, query: int) -> dict[s
 def write_result(folder: Path, document: Mapping[str, Any], evaluation: Evaluation) -> Path:
     """Writes `result.json` and the tables per query and per video; returns the path of the first.
 
+    Companions of a result that was there before are deleted: they hold other scores.
+
     Raises:
         StoreWriteError: The file system refused.
     """
@@ -334,7 +339,19 @@ def write_result(folder: Path, document: Mapping[str, Any], evaluation: Evaluati
             path: text.encode("utf-8", "backslashreplace"),
         }
     )
+    for name in COMPANIONS.values():
+        _delete(folder / name)
     return path
+
+
+def _delete(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreWriteError(
+            f"cannot delete {path}, which is of an earlier result: {error.strerror or error}. "
+            "Delete it yourself, or choose another folder with --out"
+        ) from None
 
 
 def _per_query(evaluation: Evaluation) -> bytes:
