@@ -24,6 +24,8 @@ from vtr.evaluate.protocol import load_protocol
 from vtr.extract.samplers.base import Signals, parse_samplers
 from vtr.train.headlist import parse_head
 from vtr.train.heads.base import TextBatch, VideoBatch
+from vtr.train.model import ModelSpec, build_model
+from vtr.train.text_tower import TextSpec
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -308,8 +310,8 @@ def test_names_for_type_checkers_are_the_names_there_are() -> None:
 def test_unknown_names_are_refused_with_a_suggestion(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match=r"setting.*smapler.*sampler"):
         vtr.open_workspace(tmp_path, smapler="uniform")
-    workspace = vtr.open_workspace(tmp_path, videos="clips", frames=4)
-    assert (workspace.videos, workspace.frames) == (tmp_path / "clips", 4)
+    workspace = vtr.open_workspace(tmp_path, videos=tmp_path, frames=4)
+    assert (workspace.videos, workspace.frames) == (tmp_path, 4)
     with pytest.raises(UnknownNameError, match=r"flag of vtr train.*epoch.*epochs"):
         vtr.train_head(workspace, epoch=3)
     with pytest.raises(UnknownNameError, match=r"flag of vtr eval.*dualsoftmax.*dual_softmax"):
@@ -326,6 +328,112 @@ def test_settings_of_the_workspace_file_hold_and_flags_win(tmp_path: Path) -> No
     workspace = vtr.open_workspace(tmp_path / "below")
     assert (workspace.videos, workspace.frames) == (tmp_path / "a", 3)
     assert vtr.open_workspace(tmp_path, frames=5).frames == 5
+
+
+def test_paths_given_in_python_start_at_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As flags do; those of the file start at the file."""
+    for name in ("here/clips", "here/w", "w/clips"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "here" / "captions.csv").touch()
+    (tmp_path / "w" / "vtr.toml").write_text('[data]\nvideos = "clips"\n')
+    monkeypatch.chdir(tmp_path / "here")
+    assert vtr.open_workspace("../w").videos == tmp_path / "w" / "clips"
+    for folder in ("../w", "w", "new"):
+        opened = vtr.open_workspace(folder, videos="clips", annotations="captions.csv", model="./m")
+        assert opened.videos == tmp_path / "here" / "clips"
+        assert opened.annotations == tmp_path / "here" / "captions.csv"
+        assert opened.model == str(tmp_path / "here" / "m")
+        assert opened.features.parent.resolve() == (tmp_path / "here" / folder).resolve()
+    assert not Path("new").exists()
+
+
+@pytest.mark.parametrize(
+    ("folder", "settings", "message"),
+    [
+        ("nowhere", {}, r"no workspace nowhere: there is no such folder below .*videos=FOLDER"),
+        ("file", {"videos": "."}, "no workspace file"),
+        (".", {"videos": "nowhere"}, r"videos is /.*/nowhere; there is no such folder"),
+        (".", {"videos": "file"}, r"videos is /.*/file; there is no such folder"),
+        (".", {"videos": ".", "annotations": "x.csv"}, r"annotations is /.*x\.csv; there is no"),
+        (".", {"frames": "3"}, "frames is '3'; it must be a whole number"),
+        (3, {}, r"folder is 3 \(int\); it must be a path"),
+    ],
+)
+def test_settings_given_in_python_are_checked(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Any,
+    settings: dict[str, Any],
+    message: str,
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(vtr.VtrError, match=message):
+        vtr.open_workspace(folder, **settings)
+
+
+ONE_WORD: Any = "x"
+WRONG_CALLS = {
+    "the workspace is 'x' (str); it must be what vtr.open_workspace": [
+        lambda _: vtr.train_head(ONE_WORD, "meanP"),
+        lambda _: vtr.evaluate_run(ONE_WORD),
+        lambda _: vtr.extract_features(ONE_WORD),
+        lambda _: vtr.open_features(ONE_WORD),
+    ],
+    "epochs is '3' (str); it must be a whole number, or None": [
+        lambda w: vtr.train_head(w, "meanP", epochs="3")
+    ],
+    "batch_size is True (bool); it must be a whole number, or None": [
+        lambda w: vtr.train_head(w, "meanP", batch_size=True)
+    ],
+    "lr is [1] (list); it must be a number, or None": [lambda w: vtr.train_head(w, lr=[1])],
+    "teacher is 3 (int); it must be a text, or None": [lambda w: vtr.train_head(w, teacher=3)],
+    "head is 3 (int); it must be a text": [lambda w: vtr.train_head(w, ONE_WORD and 3)],
+    "name is 3 (int); it must be a text, or None": [lambda w: vtr.train_head(w, name=3)],
+    "sampler is 3 (int); it must be a text, or None": [
+        lambda w: vtr.open_features(w, 3),
+        lambda w: vtr.evaluate_run(w, sampler=3),
+    ],
+    "run is 3 (int); it must be a path, or None": [lambda w: vtr.evaluate_run(w, 3)],
+    "ks is '1,5' (str); it must be a tuple of whole numbers": [
+        lambda w: vtr.evaluate_run(w, ks="1,5")
+    ],
+    "force is 1 (int); it must be True or False": [lambda w: vtr.evaluate_run(w, force=1)],
+    "out is 3 (int); it must be a path": [lambda w: vtr.evaluate_run(w, out=3)],
+    "results is [] (list); it must be a list of at least one": [lambda w: vtr.make_report([], "r")],
+    "results is 'x' (str); it must be a list of at least one": [lambda w: vtr.make_report("x")],
+    "a result is 3 (int); it must be what vtr.evaluate_run returns": [
+        lambda w: vtr.make_report([3]),
+        lambda w: vtr.compare_results(3, 4),
+    ],
+    "k is '1' (str); it must be a whole number": [lambda w: vtr.compare_results("a", "b", k="1")],
+}
+
+
+@pytest.mark.parametrize("message", WRONG_CALLS)
+def test_calls_with_wrong_types_are_told_what_is_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    calls: list[Any] = WRONG_CALLS[message]
+    for call in calls:
+        with pytest.raises(vtr.VtrError, match=re.escape(message)):
+            call(vtr.open_workspace(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_text_features_and_runs_are_short_in_print(tmp_path: Path) -> None:
+    many = vtr.TextFeatures(tuple(map(str, range(5000))), np.zeros((5000, 8), np.float32))
+    assert repr(many) == "<TextFeatures of 5,000 captions, 8 dimensions>"
+    tokens, offsets = np.zeros((9, 8), np.float16), np.array([0, 4, 9])
+    with_tokens = vtr.TextFeatures(("a", "b"), np.zeros((2, 8), np.float32), 0, tokens, offsets)
+    assert repr(with_tokens) == "<TextFeatures of 2 captions, 8 dimensions, 9 token rows>"
+    spec = ModelSpec("meanP", 8, TextSpec("projection", 8, 8))
+    ids = frozenset(f"video{n}" for n in range(5000))
+    run = vtr.Run(tmp_path, {"x": ["y"] * 5000}, spec, build_model(spec), ids, 3)
+    assert repr(run) == f"<Run meanP, text projection, epoch 3, in {tmp_path}>"
 
 
 # ---- the notebook

@@ -11,6 +11,7 @@ import contextlib
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -227,6 +228,61 @@ def test_the_three_lines_as_typed(bare: Path, tmp_path: Path) -> None:
         assert "Traceback" not in done.stderr
     assert "msrvtt-1kA (NOT the published lists): 4 queries, 4 videos" in done.stdout
     check_result(folder)
+
+
+# ---- the same from Python
+
+
+def snippet(start: str, changes: dict[str, str]) -> str:
+    """Returns the block of docs/python.md in which a line begins so, its names changed."""
+    text = (Path(__file__).parent.parent / "docs" / "python.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    (block,) = [block for block in blocks if f"\n{start}" in block]
+    for old, new in changes.items():
+        assert old in block
+        block = block.replace(old, new)
+    return str(block)
+
+
+def test_the_first_snippet_of_the_python_page_runs(
+    bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clips and captions in the current folder; the workspace, beside them, names the model."""
+    (tmp_path / "clips").symlink_to(bare / "clips")
+    rows = [
+        f"video{n},a square at height {n},{'train' if n < NUM_TRAIN else 'test'}"
+        for n in range(NUM_TRAIN + NUM_TEST)
+    ]
+    (tmp_path / "captions.csv").write_text("\n".join(["video,caption,split", *rows]) + "\n")
+    (tmp_path / "my-workspace").mkdir()
+    (tmp_path / "my-workspace" / "vtr.toml").write_text(f'[model]\nid = "{demo_model_folder()}"\n')
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(snippet("workspace = ", {"epochs=5": "epochs=1"}), names)
+    assert names["trained"].metrics["t2v/R@1"]["n"] == NUM_TEST
+    assert names["page"].resolve() == tmp_path / "report" / "report.html"
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "clips",
+        "captions.csv",
+        "my-workspace",
+        "report",
+    }
+    assert (tmp_path / "my-workspace" / "runs" / "seqTransf" / "result.json").exists()
+
+
+def test_the_second_snippet_of_the_python_page_runs(
+    extracted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(extracted)
+    names: dict[str, Any] = {}
+    changes = {
+        'sampler="uniform"': 'sampler="motion"',
+        "video7020": "video7",
+        'Path("videos")': 'Path("clips")',
+        "openai/clip-vit-base-patch32": str(demo_model_folder()),
+    }
+    exec(snippet("store = ", changes), names)
+    assert names["scores"].shape == (NUM_TEST, NUM_TRAIN + NUM_TEST)
 
 
 # ---- in the wrong order

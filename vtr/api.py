@@ -13,6 +13,9 @@ work on the same folders.
 from __future__ import annotations
 
 import dataclasses
+import numbers
+import types
+import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,19 +34,26 @@ def open_workspace(folder: str | Path = ".", **settings: object) -> Workspace:
     """Returns the settings of the workspace in or above a folder.
 
     Args:
-        folder: Where to look for `vtr.toml`; without one everything starts from the defaults.
+        folder: Where to look for `vtr.toml`, and where features and runs go; without a file
+            everything starts from the defaults. It need not exist where `videos` are named: it is
+            then made by what writes there first.
         settings: What to change, by the names of `vtr.Workspace`: `videos`, `dataset`, `model`,
-            `features`, `sampler`, `frames`, ... Relative paths start at `folder`.
+            `features`, `sampler`, `frames`, ... Relative paths start at the current folder, as
+            those of a command's flags do; those in `vtr.toml` start at the file.
 
     Raises:
-        ConfigError: An unknown name, or a value that is not allowed.
+        ConfigError: An unknown name, a value that is not allowed, or a folder that does not exist.
     """
+    from vtr.errors import ConfigError
     from vtr.workspace import Workspace, find_workspace
-    from vtr.workspace import settings as merged
 
-    _check_names("setting", settings, Workspace)
-    place = Path(folder)
-    return merged(find_workspace(place), root=place.absolute(), **settings)
+    place: Path = _typed("folder", folder, Path).expanduser()
+    if not place.is_dir() and (place.exists() or settings.get("videos") is None):
+        raise ConfigError(
+            f"no workspace {place}: there is no such folder below {Path.cwd()}. Name one that "
+            "exists, or begin one there with videos=FOLDER"
+        )
+    return _changed(find_workspace(place) or Workspace(place), settings)
 
 
 def demo_workspace(
@@ -71,7 +81,8 @@ def demo_workspace(
     from vtr.workspace import FILE_NAME, Workspace, write_workspace
     from vtr.workspace import settings as merged
 
-    place = Path(folder)
+    place: Path = _typed("folder", folder, Path)
+    workers = _typed("workers", workers, int)
     world = render_world(place, workers=workers, clips_per_group=clips_per_group or CLIPS_PER_GROUP)
     if not (place / FILE_NAME).exists():
         made = merged(
@@ -119,7 +130,7 @@ def extract_features(
     changed = _changed(workspace, settings)
     survey = find_inputs(changed)
     route = cast('Literal["fast", "exact"]', changed.route)
-    backbone = load_backbone(changed.model, device=device, route=route)
+    backbone = load_backbone(changed.model, device=_typed("device", device, str), route=route)
     return run(
         changed,
         survey,
@@ -143,7 +154,7 @@ def open_features(workspace: Workspace, sampler: str | None = None) -> FeatureSt
     """
     from vtr.commands.stores import open_store
 
-    return open_store(workspace, sampler)
+    return open_store(_checked(workspace), _typed("sampler", sampler, str | None))
 
 
 def train_head(
@@ -178,10 +189,12 @@ def train_head(
     from vtr.commands.training import Request
     from vtr.train.run import load_run
 
-    _check_names("flag of vtr train", flags, Request)
-    values: dict[str, Any] = {"head": head, **flags}
+    if isinstance(flags.get("teacher"), str | Path):
+        flags["teacher"] = str(Path(str(flags["teacher"])).absolute())
+    values = _flags("flag of vtr train", {"head": head, **flags}, Request)
+    name, device = _typed("name", name, str | None), _typed("device", device, str)
     place = Place(name, overwrite=name is not None, resume=False, quiet=quiet, tensorboard=False)
-    document = train_workspace(workspace, Request(**values), place, device=device)
+    document = train_workspace(_checked(workspace), Request(**values), place, device=device)
     assert document is not None  # only other processes of torchrun get nothing
     return load_run(document["run"])
 
@@ -219,9 +232,9 @@ def evaluate_run(
     from vtr.commands.evaluate import Request, evaluate_workspace
     from vtr.evaluate.metrics import DEFAULT_KS
     from vtr.evaluate.reporting.results import load_result
+    from vtr.train.run import Run
 
-    _check_names("flag of vtr eval", flags, Request)
-    folder = None if run is None else Path(run) if isinstance(run, str | Path) else run.folder
+    folder = run.folder if isinstance(run, Run) else run
     values: dict[str, Any] = {
         "protocol": protocol,
         "zero_shot": folder is None,
@@ -236,8 +249,9 @@ def evaluate_run(
         "device": device,
         **flags,
     }
-    place = None if out is None else Path(out)
-    _, path = evaluate_workspace(workspace, Request(**values), out=place)
+    request = Request(**_flags("flag of vtr eval", values, Request))
+    place = _typed("out", out, Path | None)
+    _, path = evaluate_workspace(_checked(workspace), request, out=place)
     return load_result(path)
 
 
@@ -257,6 +271,7 @@ def compare_results(
     """
     from vtr.evaluate.compare import CompareOptions, compare, sides_of
 
+    k = _typed("k", k, int)
     sides = sides_of(_results([first, *others]), by_seed=seeds)
     return compare(sides, options=CompareOptions(k=k))
 
@@ -272,34 +287,125 @@ def make_report(
     """Writes one self-contained HTML page about results and returns its path; `vtr report`.
 
     Args:
-        results: Results or their folders.
+        results: Results or their folders, at least one.
         out: Folder for `report.html` and the pictures.
         title: Heading.
         k: Recall depth of the breakdowns.
         pictures: Draw PNG files beside the page.
 
     Raises:
-        ConfigError: A number out of range.
+        ConfigError: No result, or a number out of range.
         StoreWriteError: The file system refused.
     """
+    from vtr.errors import ConfigError
     from vtr.evaluate.report import ReportOptions, write_report
 
+    if isinstance(results, str | Path) or not isinstance(results, Sequence) or not results:
+        raise ConfigError(
+            f"results is {_shown(results)}; it must be a list of at least one result or folder of "
+            "one, such as [zero_shot, trained]"
+        )
+    title, k = _typed("title", title, str), _typed("k", k, int)
     options = ReportOptions(title=title, k=k, pictures=pictures)
-    return write_report(_results(results), Path(out), options=options)
+    return write_report(_results(results), _typed("out", out, Path), options=options)
 
 
 def _results(given: Sequence[Result | str | Path]) -> list[Result]:
-    from vtr.evaluate.reporting.results import load_result
+    from vtr.errors import ConfigError
+    from vtr.evaluate.reporting.results import Result, load_result
 
-    return [load_result(item) if isinstance(item, str | Path) else item for item in given]
+    for item in given:
+        if not isinstance(item, str | Path | Result):
+            raise ConfigError(
+                f"a result is {_shown(item)}; it must be what vtr.evaluate_run returns, or its "
+                "folder"
+            )
+    return [item if isinstance(item, Result) else load_result(item) for item in given]
 
 
-def _changed(workspace: Workspace, settings: Mapping[str, object]) -> Workspace:
+def _changed(workspace: Workspace, settings: Mapping[str, Any]) -> Workspace:
+    """Returns the workspace with some settings changed; relative paths start where Python runs.
+
+    Raises:
+        ConfigError: An unknown name, a value that is not allowed, or a path that does not exist.
+    """
+    from vtr.errors import ConfigError
     from vtr.workspace import Workspace
     from vtr.workspace import settings as merged
 
     _check_names("setting", settings, Workspace)
-    return merged(workspace, root=workspace.root, **settings)
+    changed = merged(_checked(workspace), **settings)
+    if settings.get("videos") is not None and not (changed.videos and changed.videos.is_dir()):
+        raise ConfigError(f"videos is {changed.videos}; there is no such folder")
+    notes = changed.annotations
+    if settings.get("annotations") is not None and not (notes and notes.exists()):
+        raise ConfigError(f"annotations is {notes}; there is no such file or folder")
+    return changed
+
+
+def _checked(workspace: object) -> Workspace:
+    """Returns what should be a workspace.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    from vtr.errors import ConfigError
+    from vtr.workspace import Workspace
+
+    if not isinstance(workspace, Workspace):
+        raise ConfigError(
+            f"the workspace is {_shown(workspace)}; it must be what vtr.open_workspace(FOLDER) "
+            "returns"
+        )
+    return workspace
+
+
+_KINDS = {str: "a text", int: "a whole number", float: "a number", bool: "True or False"}
+
+
+def _flags(kind: str, given: Mapping[str, object], owner: Any) -> dict[str, Any]:
+    """Returns flags as the fields of a command's request: of their types, paths absolute.
+
+    Raises:
+        UnknownNameError: The request has no such field; the nearest is suggested.
+        ConfigError: A value of another type.
+    """
+    _check_names(kind, given, owner)
+    hints = typing.get_type_hints(owner)
+    return {name: _typed(name, value, hints[name]) for name, value in given.items()}
+
+
+def _typed(name: str, value: Any, hint: Any) -> Any:
+    """Returns a value of the type that a field is declared with.
+
+    Raises:
+        ConfigError: Says what would be one.
+    """
+    from vtr.errors import ConfigError
+
+    allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if value is None and types.NoneType in allowed:
+        return None
+    (wanted,) = (kind for kind in allowed if kind is not types.NoneType)
+    if wanted is Path and isinstance(value, str | Path):
+        return Path(value)
+    if typing.get_origin(wanted) is tuple and isinstance(value, list | tuple):
+        return tuple(_typed(name, one, typing.get_args(wanted)[0]) for one in value)
+    if wanted in (str, bool) and isinstance(value, wanted):
+        return value
+    kinds = {int: numbers.Integral, float: numbers.Real}
+    number = None if isinstance(value, bool) else kinds.get(wanted)
+    if number is not None and isinstance(value, number):
+        return wanted(value)
+    listed = typing.get_origin(wanted) is tuple
+    must = "a tuple of whole numbers" if listed else _KINDS.get(wanted, "a path")
+    optional = ", or None" if types.NoneType in allowed else ""
+    raise ConfigError(f"{name} is {_shown(value)}; it must be {must}{optional}")
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return f"{text:.60}{'...' if len(text) > 60 else ''} ({type(value).__name__})"
 
 
 def _check_names(kind: str, given: Mapping[str, object], owner: Any) -> None:

@@ -59,6 +59,11 @@ class Run:
     train_ids: frozenset[str] | None
     epoch: int
 
+    def __repr__(self) -> str:
+        """What and where; not the thousands of videos it was trained on."""
+        text = self.spec.text.mode
+        return f"<Run {self.spec.head}, text {text}, epoch {self.epoch}, in {self.folder}>"
+
     @property
     def name(self) -> str:
         """Name of the folder."""

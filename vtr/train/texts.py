@@ -51,6 +51,11 @@ class TextFeatures:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __repr__(self) -> str:
+        """Sizes: the captions themselves may be 180,000."""
+        rows = "" if self.tokens is None else f", {len(self.tokens):,} token rows"
+        return f"<TextFeatures of {len(self):,} captions, {self.pooled.shape[1]} dimensions{rows}>"
+
 
 def embed_texts(
     backbone: Backbone,
