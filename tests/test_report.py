@@ -642,6 +642,63 @@ EIGHT = {
 }
 
 
+def other_coverage(folder: Path, *, policy: str, present: int = 60) -> Result:
+    document = json.loads((folder / "result.json").read_text())
+    absent = [{"id": f"video{n}", "reason": "missing"} for n in range(present, 60)]
+    document["coverage"] |= {"policy": policy, "present": present, "absent": absent}
+    (folder / "result.json").write_text(json.dumps(document))
+    return load_result(folder)
+
+
+def test_groups_of_one_protocol_are_told_apart(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    results = [
+        load_result(make_result(tmp_path / "a", count=60)),
+        other_coverage(make_result(tmp_path / "b", count=60), policy="miss", present=59),
+    ]
+    restricted = other_coverage(make_result(tmp_path / "c", count=60), policy="restrict")
+    assert [group.name for group in group_results(results)] == [
+        "msrvtt-1kA, 60 of 60 videos",
+        "msrvtt-1kA, 59 of 60 videos",
+    ]
+    assert [group.name for group in group_results([*results, restricted])] == [
+        "msrvtt-1kA, missing counted, 60 of 60 videos",
+        "msrvtt-1kA, missing counted, 59 of 60 videos",
+        "msrvtt-1kA, missing left out",
+    ]
+    assert [group.name for group in group_results(results[1:])] == ["msrvtt-1kA"]
+    options = ReportOptions(num_examples=0)
+    page = write_report(results, tmp_path / "out", options=options).read_text()
+    headings = re.findall(r'<section id="([^"]+)"><h2>([^<]+)</h2>', page)
+    for names in zip(*headings, strict=True):
+        assert len(set(names)) == len(names)
+    assert ("results-2-msrvtt-1kA-59-of-60-videos", "msrvtt-1kA, 59 of 60 videos: Results") in (
+        headings
+    )
+    drawn = {path.stem for path in (tmp_path / "out").glob("*.png")}
+    assert {"rank_histogram", "rank_histogram-2-msrvtt-1kA-59-of-60-videos"} <= drawn
+    assert "60 queries, 60 videos, 59 of them present" in page
+
+
+def test_an_interrupted_report_leaves_the_one_before(
+    pair: list[Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+    from vtr.evaluate import plots
+
+    options = ReportOptions(num_examples=1)
+    write_report(pair[:1], tmp_path, options=options)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def interrupted(*_: object) -> bytes:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(plots, "draw_examples", interrupted)  # the last pictures
+    with pytest.raises(KeyboardInterrupt):
+        write_report(pair, tmp_path, options=options)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_the_folder_is_made_before_anything_is_drawn(tmp_path: Path) -> None:
     cut = load_result(make_result(tmp_path / "cut", count=60))
     cut.per_query.write_text("")  # would be missed, were anything drawn
@@ -756,6 +813,9 @@ def test_the_command_prints_the_path_of_the_page(
     assert done.output.strip() == str(out / "report.html")
     assert b"<h1>Ours</h1>" in (out / "report.html").read_bytes()
     assert not list(out.glob("*.png"))
+    (out / "of_another_report.png").touch()
+    done = command(*given, "--out", out, "--no-pictures", "--json")
+    assert json.loads(done.stdout)["pictures"] == []
 
 
 def test_options_out_of_range_are_refused() -> None:

@@ -54,7 +54,7 @@ def report(
 
     Every figure is read from result.json and the tables beside it; nothing is evaluated again.
     """
-    from vtr.evaluate.report import ReportOptions, write_report
+    from vtr.evaluate.report import ReportOptions, write_files
     from vtr.evaluate.reporting.figures import parse_bins
     from vtr.evaluate.reporting.results import read_json
 
@@ -68,10 +68,10 @@ def report(
         num_examples=examples,
         pictures=pictures,
     )
-    page = write_report(loaded, out, options=options)
+    *drawn, page = write_files(loaded, out, options=options)
     if as_json:
-        files = sorted(map(str, out.glob("*.png"))) if pictures else []
         folders = [str(result.folder) for result in loaded]
+        files = sorted(map(str, drawn))
         print_json({"page": str(page), "pictures": files, "results": folders})
     else:
         typer.echo(page)

@@ -10,7 +10,7 @@ from typing import Any
 from vtr.evaluate.eda_charts import charts_of
 from vtr.evaluate.reporting.page import charts, page, section, table
 from vtr.evaluate.reporting.text import isolated
-from vtr.files import make_folder, publish
+from vtr.files import make_folder, publish_all
 
 LISTED = 5
 
@@ -24,14 +24,14 @@ def write_eda(facts: Mapping[str, Any], folder: Path, *, pictures: bool = True) 
     """
     make_folder(folder, option="--out")
     text = json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False)
-    publish(folder / "eda.json", text.encode("utf-8", "backslashreplace"))
+    files = {folder / "eda.json": text.encode("utf-8", "backslashreplace")}
     found = charts_of(facts)
     if pictures:
-        from vtr.evaluate.plots import save
+        from vtr.evaluate.plots import draw
 
         for chart in found:
             for kind in ("png", "svg"):
-                save(chart, folder / f"{chart.head.name}.{kind}")
+                files[folder / f"{chart.head.name}.{kind}"] = draw(chart, kind=kind)
     blocks = [
         table(headings, [[isolated(cell) for cell in row] for row in rows], caption=title)
         for title, headings, rows in tables(facts)
@@ -40,7 +40,8 @@ def write_eda(facts: Mapping[str, Any], folder: Path, *, pictures: bool = True) 
         section("Figures", blocks, name="figures"),
         section("Charts", charts(found), name="charts"),
     ]
-    publish(folder / "eda.html", page(f"Dataset {facts['dataset']}", "", sections))
+    files[folder / "eda.html"] = page(f"Dataset {facts['dataset']}", "", sections)
+    publish_all(files)
 
 
 def tables(facts: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from vtr.evaluate.reporting.figures import Bin
 from vtr.evaluate.reporting.page import charts, notes, page, section, table
 from vtr.evaluate.reporting.results import Result, comparability, told_apart
 from vtr.evaluate.reporting.text import escaped, isolated
-from vtr.files import make_folder, publish
+from vtr.files import make_folder, publish_all
 
 SHOWN_METRICS = ("R@1", "R@5", "R@10", "MedR", "MeanR", "MRR")
 NUM_EXAMPLES = 8
+PAGE = "report.html"
 SMALL_GALLERY = 10  # videos, from which on every R@k that is shown can be missed
 
 
@@ -58,9 +60,17 @@ class ReportOptions:
 
 @dataclass(frozen=True)
 class Group:
-    """Results that may be compared: same protocol, same queries, same coverage."""
+    """Results that may be compared: same protocol, same queries, same coverage.
+
+    Args:
+        results: At least one.
+        name: The protocol's, with what sets the group apart from others of the same protocol.
+        charts: By the section they stand in.
+        examples: By their kind.
+    """
 
     results: tuple[Result, ...]
+    name: str
     charts: dict[str, list[Chart]] = field(default_factory=dict)
     examples: dict[str, list[Example]] = field(default_factory=dict)
 
@@ -71,9 +81,9 @@ class Group:
         return trained[-1] if trained else self.results[0]
 
     @property
-    def name(self) -> str:
-        """The protocol's."""
-        return self.results[0].protocol
+    def slug(self) -> str:
+        """The name as a part of file names and links."""
+        return re.sub(r"[^A-Za-z0-9_.]+", "-", self.name).strip("-")[:80]
 
 
 def write_report(
@@ -90,16 +100,24 @@ def write_report(
         ConfigError: Own bins without a table of queries; pictures without matplotlib.
         StoreWriteError: The file system refused.
     """
+    return write_files(results, folder, options=options)[-1]
+
+
+def write_files(
+    results: Sequence[Result], folder: Path, *, options: ReportOptions | None = None
+) -> list[Path]:
+    """Writes a report like `write_report`; returns the paths of its pictures, then the page's.
+
+    Nothing is written before everything is drawn: a folder never holds the page of one report and
+    pictures of another.
+    """
     options = options or ReportOptions()
     make_folder(folder, option="--out")
     groups = [_fill(group, options) for group in group_results(results)]
-    if options.pictures:
-        _write_pictures(groups, folder)
-        if options.simulation is not None:
-            _save(figures.recall_by_frames(options.simulation, options.k), folder)
-    path = folder / "report.html"
-    publish(path, render(groups, options))
-    return path
+    files = dict(_pictures(groups, options)) if options.pictures else {}
+    files[PAGE] = render(groups, options)
+    publish_all({folder / name: payload for name, payload in files.items()})
+    return [folder / name for name in files]
 
 
 def report_html(results: Sequence[Result], *, options: ReportOptions | None = None) -> bytes:
@@ -116,7 +134,49 @@ def group_results(results: Sequence[Result]) -> list[Group]:
         if title != result.title:
             result = result.renamed(title)
         members.setdefault(tuple(comparability(result).values()), []).append(result)
-    return [Group(tuple(group)) for group in members.values()]
+    groups = list(members.values())
+    names = _group_names([group[0] for group in groups])
+    return [Group(tuple(group), name) for group, name in zip(groups, names, strict=True)]
+
+
+def _group_names(firsts: Sequence[Result]) -> list[str]:
+    """Names of groups by one result of each: the protocol, and facts as long as names are equal."""
+    names = [result.protocol for result in firsts]
+    for fact in (_part, _policy, _presence, _queries, _digest):
+        for name in {name for name in names if names.count(name) > 1}:
+            places = [i for i, other in enumerate(names) if other == name]
+            facts = [fact(firsts[i]) for i in places]
+            if len(set(facts)) > 1:
+                for i, words in zip(places, facts, strict=True):
+                    names[i] = f"{name}, {words}"
+    return [
+        f"{name} ({names[: i + 1].count(name)})" if names.count(name) > 1 else name
+        for i, name in enumerate(names)
+    ]
+
+
+def _part(result: Result) -> str:
+    return f"part {result.part('protocol').get('part', 'test')}"
+
+
+def _policy(result: Result) -> str:
+    policy = result.part("coverage").get("policy")
+    words = {"miss": "missing counted", "restrict": "missing left out"}
+    return words.get(str(policy), f"missing: {policy}")
+
+
+def _presence(result: Result) -> str:
+    coverage = result.part("coverage")
+    present, videos = (_count(coverage.get(key)) for key in ("present", "videos"))
+    return f"{present} of {videos} videos"
+
+
+def _queries(result: Result) -> str:
+    return f"{_count(result.part('protocol').get('num_queries'))} queries"
+
+
+def _digest(result: Result) -> str:
+    return f"digest {str(result.part('protocol').get('digest'))[:8]}"
 
 
 def _fill(group: Group, options: ReportOptions) -> Group:
@@ -146,7 +206,7 @@ def _fill(group: Group, options: ReportOptions) -> Group:
         kind: read_examples(group.subject, kind, videos=options.videos, limit=options.num_examples)
         for kind in ("success", "failure")
     }
-    return Group(results, shown, examples)
+    return replace(group, charts=shown, examples=examples)
 
 
 def _has(results: Sequence[Result], direction: str) -> bool:
@@ -174,8 +234,13 @@ def render(groups: Sequence[Group], options: ReportOptions) -> bytes:
     return page(options.title, lead, sections)
 
 
+def _mark(group: Group, nth: int) -> str:
+    """What follows the names of a group's files and links; nothing for the first group."""
+    return f"-{nth + 1}-{group.slug}" if nth else ""
+
+
 def _group(group: Group, nth: int, groups: Sequence[Group]) -> Iterator[str]:
-    mark = f"-{nth + 1}" if nth else ""
+    mark = _mark(group, nth)
     prefix = f"{group.name}: " if len(groups) > 1 else ""
     warnings = [text for result in group.results for text in caveats(result)]
     summary = [_facts(group), notes(warnings, kind="warning"), *_tables(group.results)]
@@ -190,19 +255,15 @@ def _group(group: Group, nth: int, groups: Sequence[Group]) -> Iterator[str]:
 
 
 def _facts(group: Group) -> str:
-    protocol, coverage = group.results[0].part("protocol"), group.results[0].part("coverage")
+    first = group.results[0]
+    protocol = first.part("protocol")
     counts = {key: _count(protocol.get(f"num_{key}")) for key in ("queries", "videos")}
     return (
-        f"<p>Protocol <b>{escaped(group.name)}</b>, part {escaped(protocol.get('part', 'test'))}: "
-        f"{counts['queries']} queries over {counts['videos']} videos; {_presence(coverage)}. "
-        f"Digest {escaped(str(protocol.get('digest'))[:12])}. R@k and MRR are percent, MedR and "
-        "MeanR are ranks; in brackets the 95 % interval.</p>"
+        f"<p>Protocol <b>{escaped(first.protocol)}</b>, {escaped(_part(first))}: "
+        f"{counts['queries']} queries over {counts['videos']} videos; {_presence(first)} are "
+        f"present. Digest {escaped(str(protocol.get('digest'))[:12])}. R@k and MRR are percent, "
+        "MedR and MeanR are ranks; in brackets the 95 % interval.</p>"
     )
-
-
-def _presence(coverage: Mapping[str, Any]) -> str:
-    present, videos = (_count(coverage.get(key)) for key in ("present", "videos"))
-    return f"{present} of {videos} videos are present"
 
 
 def _count(number: object) -> str:
@@ -217,7 +278,8 @@ def caveats(result: Result) -> list[str]:
         problems = "; ".join(str(text) for text in protocol.get("problems") or [])
         found.append(f"{name}: not the published protocol ({escaped(problems) or 'no details'}).")
     if coverage.get("present") != coverage.get("videos"):
-        found.append(f"{name}: {_presence(coverage)} (policy {escaped(coverage.get('policy'))}).")
+        policy = escaped(coverage.get("policy"))
+        found.append(f"{name}: {_presence(result)} are present (policy {policy}).")
     videos = protocol.get("num_videos")
     if isinstance(videos, int) and videos <= SMALL_GALLERY:
         found.append(
@@ -293,19 +355,17 @@ def _setting(key: str, value: object) -> str:
     return isolated(value, 160)
 
 
-def _save(chart: Chart, folder: Path, mark: str = "") -> None:
-    from vtr.evaluate.plots import save
-
-    save(chart, folder / f"{chart.head.name}{mark}.png")
-
-
-def _write_pictures(groups: Sequence[Group], folder: Path) -> None:
-    from vtr.evaluate.plots import draw_examples
+def _pictures(groups: Sequence[Group], options: ReportOptions) -> Iterator[tuple[str, bytes]]:
+    """Yields the name of every PNG file and what is in it."""
+    from vtr.evaluate.plots import draw, draw_examples
 
     for nth, group in enumerate(groups):
-        mark = f"-{nth + 1}" if nth else ""
+        mark = _mark(group, nth)
         for chart in (chart for found in group.charts.values() for chart in found):
-            _save(chart, folder, mark)
+            yield f"{chart.head.name}{mark}.png", draw(chart)
         for kind, found in group.examples.items():
             if found:
-                publish(folder / f"{kind}_case_examples{mark}.png", draw_examples(found, kind))
+                yield f"{kind}_case_examples{mark}.png", draw_examples(found, kind)
+    if options.simulation is not None:
+        chart = figures.recall_by_frames(options.simulation, options.k)
+        yield f"{chart.head.name}.png", draw(chart)

@@ -420,7 +420,9 @@ def _point(label: str, entry: Mapping[str, Any], row: Mapping[str, Any] | None =
 def _about(result: Result) -> str:
     protocol = result.part("protocol")
     queries, videos = protocol.get("num_queries"), protocol.get("num_videos")
-    return f"{result.protocol}: {_count(queries)} queries, {_count(videos)} videos"
+    present = result.part("coverage").get("present")
+    absent = "" if present == videos else f", {_count(present)} of them present"
+    return f"{result.protocol}: {_count(queries)} queries, {_count(videos)} videos{absent}"
 
 
 def _count(number: object) -> str:
