@@ -429,6 +429,41 @@ def test_the_ids_of_a_split_are_kept(tmp_path: Path, words: Path) -> None:
         vtr(*arguments, "--out", tmp_path / "other", "--train-split", "trian")
 
 
+def test_annotations_alone_say_what_a_checkpoint_was_trained_on(
+    tmp_path: Path, words: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Outside of any workspace, with no folder of videos anywhere."""
+    rows = ["video,caption,split", "a.mp4,a man,train", "b/c.mp4,a dog,train", "d.mp4,a cat,test"]
+    (tmp_path / "captions.csv").write_text("\n".join(rows) + "\n")
+    torch.save(published("meanP"), tmp_path / "m.bin")
+    monkeypatch.chdir(tmp_path)
+    arguments: list[str | Path] = ["clip4clip", "m.bin", "--head", "meanP", "--clip", words]
+    split = ("--train-split", "train")
+    facts = vtr(*arguments, "--out", "out", *split, "--annotations", "captions.csv")
+    assert load_run(facts["run"]).train_ids == {"a.mp4", "b/c.mp4"}
+    assert "no folder of videos is known here" in facts["stderr"]
+    with pytest.raises(ConfigError, match=r"--train-split is 'train', but no annotations say"):
+        vtr(*arguments, "--out", "other", *split)
+    assert {path.name for path in tmp_path.iterdir()} == {"captions.csv", "m.bin", "out"}
+
+
+def test_what_can_be_refused_is_refused_before_anything_is_sought_on_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "m.bin").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("vtr.clip.hub.find_tokeniser", lambda _: pytest.fail("sought first"))
+    with pytest.raises(ConfigError, match="no head named 'nope'"):
+        vtr("clip4clip", "m.bin", "--head", "nope", "--out", "o")
+    with pytest.raises(ConfigError, match="clip2video has no head 'meanP'; its heads are"):
+        vtr("clip2video", "m.bin", "--head", "meanP", "--out", "o")
+    for system in (("clip4clip", "--head", "meanP"), ("clip2video",), ("openai",)):
+        with pytest.raises(CheckpointError, match=r"no checkpoint file n\.bin"):
+            vtr(system[0], "n.bin", *system[1:], "--out", "o")
+    with pytest.raises(ConfigError, match="say nothing without --train-split"):
+        vtr("clip4clip", "m.bin", "--head", "meanP", "--out", "o", "--dataset", "msvd")
+
+
 def test_old_names_become_new_ones() -> None:
     state = {
         "clip.logit_scale": torch.zeros(()),

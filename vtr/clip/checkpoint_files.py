@@ -48,8 +48,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: Not such a file, damaged, or it holds anything but tensors.
     """
-    if not path.is_file():
-        raise CheckpointError(f"no checkpoint file {path}; give the file itself, not its folder")
+    require_file(path)
     try:
         state = _read(path)
         # Own memory for each tensor; the size check comes first, against expanded views.
@@ -59,6 +58,16 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     # Of what torch, pickle, zipfile and zlib raise at damaged files no list was ever whole.
     except Exception as error:  # noqa: BLE001
         raise CheckpointError(f"{path} cannot be read as tensors: {_reason(error)}") from None
+
+
+def require_file(path: Path) -> None:
+    """Refuses what is no file, before anything else is looked for.
+
+    Raises:
+        CheckpointError: Nothing there, or a folder.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint file {path}; give the file itself, not its folder")
 
 
 def _reason(error: Exception) -> str:

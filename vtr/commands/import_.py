@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,9 @@ from vtr.commands.console import note, print_json
 
 if TYPE_CHECKING:
     from vtr.clip.openai_names import ClipShape
+    from vtr.datasets.base import Dataset
     from vtr.train.importing import Imported, System
+    from vtr.workspace import Workspace
 
 DEFAULT_CLIP = "openai/clip-vit-base-patch32"
 
@@ -40,7 +43,8 @@ DatasetOption = Annotated[
     str | None, typer.Option(help="Dataset of --train-split.", show_default=False)
 ]
 AnnotationsOption = Annotated[
-    Path | None, typer.Option(help="Folder of its annotation files.", show_default=False)
+    Path | None,
+    typer.Option(help="Its annotation files; the videos need not be here.", show_default=False),
 ]
 VisionHeadsOption = Annotated[
     int | None,
@@ -85,10 +89,9 @@ def clip4clip(
     Nothing in the file is run; whatever is not a tensor is an error. Parameters that are missing,
     too many or of another shape are listed, and nothing is written.
     """
-    ids = _train_ids(train_split, dataset, annotations)
     _import(
-        "clip4clip", file, out, head=head, clip=clip, ids=ids, split=train_split,
-        heads=(vision_heads, text_heads), as_json=as_json,
+        "clip4clip", file, out, head=head, clip=clip, split=train_split,
+        dataset=dataset, annotations=annotations, heads=(vision_heads, text_heads), as_json=as_json,
     )  # fmt: skip
 
 
@@ -116,10 +119,9 @@ def clip2video(
     Nothing in the file is run; whatever is not a tensor is an error. Parameters that are missing,
     too many or of another shape are listed, and nothing is written.
     """
-    ids = _train_ids(train_split, dataset, annotations)
     _import(
-        "clip2video", file, out, head=head, clip=clip, ids=ids, split=train_split,
-        heads=(vision_heads, text_heads), as_json=as_json,
+        "clip2video", file, out, head=head, clip=clip, split=train_split,
+        dataset=dataset, annotations=annotations, heads=(vision_heads, text_heads), as_json=as_json,
     )  # fmt: skip
 
 
@@ -136,9 +138,11 @@ def openai(
 
     A TorchScript archive is taken apart without running or compiling its code.
     """
+    from vtr.clip.checkpoint_files import require_file
     from vtr.clip.hub import find_tokeniser
     from vtr.train.importing import import_openai, require_empty
 
+    require_file(file)
     require_empty(out)
     shape = import_openai(
         file,
@@ -161,15 +165,20 @@ def _import(
     *,
     head: str,
     clip: str,
-    ids: tuple[str, ...] | None,
     split: str | None,
+    dataset: str | None,
+    annotations: Path | None,
     heads: tuple[int | None, int | None],
     as_json: bool,
 ) -> None:
+    from vtr.clip.checkpoint_files import require_file
     from vtr.clip.hub import find_tokeniser
-    from vtr.train.importing import ImportRequest, import_checkpoint, require_empty
+    from vtr.train.importing import ImportRequest, check_head, import_checkpoint, require_empty
 
-    require_empty(out)  # before anything is fetched
+    check_head(system, head)  # all that can be refused, before anything is fetched
+    require_file(file)
+    require_empty(out)
+    ids = _train_ids(split, dataset, annotations)
     request = ImportRequest(file, system, head, find_tokeniser(clip), *heads)
     made = import_checkpoint(request, out, train_ids=ids, train_split=split or "unknown")
     for told in made.notes:
@@ -185,9 +194,9 @@ def _train_ids(
     """Returns the ids of a split of the dataset named by the flags or by the workspace.
 
     Raises:
+        ConfigError: No dataset and no annotations to find the split in.
         UnknownNameError: The dataset has no such split.
     """
-    from vtr.datasets.registry import load_dataset
     from vtr.errors import ConfigError, UnknownNameError
     from vtr.workspace import find_workspace, settings
 
@@ -196,14 +205,33 @@ def _train_ids(
             raise ConfigError("--dataset and --annotations say nothing without --train-split NAME")
         return None
     workspace = settings(find_workspace(Path.cwd()), dataset=dataset, annotations=annotations)
-    found = load_dataset(
-        workspace.dataset,
-        annotations=workspace.annotations,
-        videos=workspace.videos or workspace.root / "videos",
-    )
+    if workspace.annotations is None and workspace.dataset == "folder":
+        raise ConfigError(
+            f"--train-split is {split!r}, but no annotations say which videos that is: name them "
+            "with --dataset NAME --annotations DIR, or run this in the dataset's workspace"
+        )
+    found = _dataset(workspace)
     if split not in found.splits:
         raise UnknownNameError(f"split of dataset {found.name!r}", split, found.splits)
     return found.splits[split]
+
+
+def _dataset(workspace: Workspace) -> Dataset:
+    """Returns the dataset, from its annotations alone where its videos are elsewhere."""
+    import tempfile
+
+    from vtr.datasets.registry import load_dataset
+
+    read = partial(load_dataset, workspace.dataset, annotations=workspace.annotations)
+    videos = workspace.videos or workspace.root / "videos"
+    if videos.is_dir() or workspace.dataset != "folder":
+        return read(videos=videos)
+    note(
+        f"no folder of videos is known here: they are called as {workspace.annotations} calls "
+        "them. To compare with `vtr eval`, these must be paths with extensions, such as a/b.mp4"
+    )
+    with tempfile.TemporaryDirectory() as empty:
+        return read(videos=Path(empty))
 
 
 def _finish(made: Imported, *, as_json: bool) -> None:

@@ -107,7 +107,7 @@ def import_checkpoint(
         StoreWriteError: The disk refused.
     """
     require_empty(out)
-    _check_head(request)
+    check_head(request.system, request.head)
     clip_state, head_state, notes = split_state(read_tensors(request.file), what=request.file)
     shape = read_shape(clip_state)
     choice = complete_head(request.head, head_state)
@@ -245,12 +245,15 @@ def load_head(
     return head, tuple(f"dropped {name}, which the reference never reads" for name in dropped)
 
 
-def _check_head(request: ImportRequest) -> None:
-    name, allowed = parse_head(request.head).name, SYSTEM_HEADS[request.system]
+def check_head(system: System, head: str) -> None:
+    """Refuses a head that a system does not have.
+
+    Raises:
+        ConfigError: No such head, or one of another system.
+    """
+    name, allowed = parse_head(head).name, SYSTEM_HEADS[system]
     if name not in allowed:
-        raise ConfigError(
-            f"{request.system} has no head {name!r}; its heads are {', '.join(allowed)}"
-        )
+        raise ConfigError(f"{system} has no head {name!r}; its heads are {', '.join(allowed)}")
 
 
 def _frozen(dim: int) -> TextSpec:
