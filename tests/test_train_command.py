@@ -25,6 +25,7 @@ from vtr.commands import train as train_command
 from vtr.commands.run_folders import holding, telling
 from vtr.commands.training import read_captions
 from vtr.commands.training_job import Job, summarise
+from vtr.commands.watching import print_result
 from vtr.demo import demo_model_folder
 from vtr.errors import ConfigError, ModelError, StoreWriteError
 from vtr.features import FeatureSpec, FeatureStore, LedgerRow, VideoRow
@@ -312,6 +313,8 @@ def test_two_trainings_never_share_a_folder(workspace: Path) -> None:
         (("--dropout", "0.5"), r"--dropout 0\.5 needs --text projection; the text side is frozen"),
         (("--text", "tune", "--dropout", "0.5"), "needs --text projection; the text side is tune"),
         (("--tune-layers", "1"), "--tune-layers 1 needs --text tune; the text side is frozen"),
+        (("--coef-lr", "0.5"), r"--coef-lr 0\.5 needs --text tune; the text side is frozen"),
+        (("--preset", "two-tower", "--coef-lr", "0.5"), "needs --text tune; .* projection here"),
         (("--hold-out", "2"), r"--hold-out is 2\.0; allowed: above 0 and below 1"),
         (("--hold-out", "0"), r"--hold-out is 0\.0; allowed"),
         (("--head", "meanP", "--text", "frozen", "--temperature", "0.07"), "nothing to train"),
@@ -330,6 +333,34 @@ def test_flags_that_cannot_be_followed_are_refused_before_a_run_begins(
         "videos",
         "vtr.toml",
     }
+
+
+def test_hard_negatives_that_leave_nothing_out_are_told(workspace: Path) -> None:
+    flags = ("train", "--head", "seqLSTM", "--dry-run", "--hard-negatives")
+    told = invoke(*flags, "50").stderr  # 11 videos with 5 captions each
+    assert "--hard-negatives 50 leaves nothing out: in batches of 11 videos there are at" in told
+    assert "leaves nothing out" not in invoke(*flags, "49").stderr
+    told = invoke(*flags, "7", "--batches", "pairs", "--batch-size", "8").stderr
+    assert "in batches of 8 pairs there are at most 7 wrong answers, and all count" in told
+    assert "leaves nothing out" not in invoke("train", "--preset", "two-tower", "--dry-run").stderr
+
+
+def test_results_are_told_in_sentences(workspace: Path) -> None:
+    flags = ("train", "--head", "seqLSTM", "-q", "--batch-size", "500")
+    told = invoke(*flags, "--epochs", "0").stdout
+    assert "seqLSTM: no epoch is better than the untrained model, after 0 epochs; chosen" in told
+    assert "note: a batch of 500 is larger than the data; each step took all 11\n" in told
+    document = {
+        **json.loads((workspace / "runs" / "seqLSTM" / "result.json").read_text()),
+        "best_epoch": 2,
+        "epochs": 3,
+        "events": [{"event": "out of memory: batch halved", "epoch": 2, "batch_size": 64}],
+    }
+    made = typer.Typer()
+    made.command()(lambda: print_result(document))
+    told = CliRunner().invoke(made).stdout
+    assert "seqLSTM: best is epoch 2 of 3; chosen by: " in told
+    assert "note: memory did not hold the batch in epoch 2; from there on it was 64\n" in told
 
 
 def test_a_missing_tensorboard_is_said_before_a_run_begins(

@@ -366,12 +366,26 @@ def _check_text_flags(request: Request, mode: str) -> None:
     for flag, value, only in (
         ("--dropout", request.dropout, "projection"),
         ("--tune-layers", request.tune_layers, "tune"),
+        ("--coef-lr", request.coef_lr, "tune"),  # only a tuned tower has pretrained layers
     ):
         if value is not None and mode in ("frozen", "projection", "tune") and mode != only:
             raise ConfigError(
                 f"{flag} {value} needs --text {only}; the text side is {mode} here and would not "
                 "heed it"
             )
+
+
+def tell_unheeded(request: Request, settings: TrainSettings, material: Material) -> None:
+    """Tells of a number of hard negatives that no batch can have: all would count."""
+    from vtr.train.batches import BatchPlan
+
+    plan = BatchPlan(material.train.query_video, settings.batch, seed=settings.seed)
+    if request.hard_negatives is not None and request.hard_negatives >= plan.most_wrong > 0:
+        note(
+            f"--hard-negatives {request.hard_negatives:,} leaves nothing out: in batches of "
+            f"{plan.size:,} {settings.batch.mode} there are at most {plan.most_wrong:,} wrong "
+            "answers, and all count, as with 0"
+        )
 
 
 def _text_layers(backbone: Backbone) -> int:

@@ -65,6 +65,7 @@ class Job:
         )
         spec = training.model_spec(request, preset, backbone, material.store)
         settings = training.with_chunk(settings, spec)
+        training.tell_unheeded(request, settings, material)
         taught = request.teacher and Teaching.load(request.teacher, material, backbone)
         return cls(material, request, settings, spec, backbone, device, taught or None)
 

@@ -78,11 +78,13 @@ def print_result(document: Mapping[str, Any], *, command: str | None = None) -> 
         typer.echo("runs: " + ", ".join(document["runs"]))
         return
     best = document["best_epoch"]
-    when = "before any training" if best == 0 else f"epoch {best}"
-    typer.echo(
-        f"{document['run']}: best is {when} of {document['epochs']}; chosen by: "
-        f"{document['selection']}"
+    epochs = f"{document['epochs']} epoch{'' if document['epochs'] == 1 else 's'}"
+    when = (
+        f"no epoch is better than the untrained model, after {epochs}"
+        if best == 0
+        else f"best is epoch {best} of {document['epochs']}"
     )
+    typer.echo(f"{document['run']}: {when}; chosen by: {document['selection']}")
     numbers = [
         f"{key} {document['metrics'][key]:.1f}"
         for key in ("t2v/R@1", "t2v/R@5", "t2v/R@10", "v2t/R@1")
@@ -91,9 +93,28 @@ def print_result(document: Mapping[str, Any], *, command: str | None = None) -> 
     if numbers:
         typer.echo(f"validation: {', '.join(numbers)} ({human_seconds(document['seconds'])})")
     for event in document["events"]:
-        typer.echo("  " + ", ".join(f"{key} {value}" for key, value in event.items()))
+        typer.echo(f"note: {event_line(event)}")
     if command is not None:
         typer.echo(f"test: {command}")
+
+
+def event_line(event: Mapping[str, Any]) -> str:
+    """Returns what happened on the way as a sentence.
+
+    >>> event_line({"event": "batch larger than the data", "asked": 128, "used": 11})
+    'a batch of 128 is larger than the data; each step took all 11'
+    """
+    if event["event"] == "batch larger than the data":
+        return (
+            f"a batch of {event['asked']:,} is larger than the data; each step took all "
+            f"{event['used']:,}"
+        )
+    if event["event"] == "out of memory: batch halved":
+        return (
+            f"memory did not hold the batch in epoch {event['epoch']:,}; from there on it was "
+            f"{event['batch_size']:,}"
+        )
+    return ", ".join(f"{key} {value}" for key, value in event.items())
 
 
 def print_plan(document: Mapping[str, Any]) -> None:

@@ -106,6 +106,15 @@ class BatchPlan:
         limit = self.options.captions or int(counts.max())
         return int(np.minimum(counts, limit).sum())
 
+    @property
+    def most_wrong(self) -> int:
+        """Wrong answers that a text or a video can meet in a step, at most."""
+        if self.options.mode == "pairs":
+            return self.size - 1
+        counts = np.sort(np.diff(self._offsets)[self._described])[::-1]
+        limit = self.options.captions or int(counts[0])
+        return int(np.minimum(counts, limit)[: self.size - 1].sum())
+
     def check_share(self, processes: int) -> None:
         """Refuses a batch that leaves one of several processes without a contrast.
 
