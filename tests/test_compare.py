@@ -400,11 +400,14 @@ def test_what_only_one_side_was_trained_with_is_one_line(
         (tmp_path / name / "config.json").write_text(json.dumps(config))
     b, c = (tmp_path / name / "eval" / "p" for name in "bc")
     done = command(tmp_path / "a", b, "--resamples", 50)
-    assert "\n  text: None, 'b'\n  and 2 of how p was trained" in done.output
+    assert (
+        "\n  text: None, 'b'\n  and 2 settings of the training of p; the other has none"
+        in done.output
+    )
     assert "settings.lr" not in done.output
     done = command(b, c, "--resamples", 50)
     assert "settings.lr: 0.1, 0.2" in done.output
-    assert "was trained" not in done.output
+    assert "settings of the training" not in done.output
 
 
 def test_the_command_writes_json(command: Callable[..., Any], tmp_path: Path) -> None:
@@ -435,3 +438,14 @@ def test_the_place_of_the_json_is_made_or_refused_beforehand(
     assert re.match(
         r"cannot make the folder .*out\.json: .*Choose another with --out", str(refused)
     )
+
+
+def test_numbers_out_of_range_are_named_alone(command: Callable[..., Any], tmp_path: Path) -> None:
+    folder = make(tmp_path / "a", [0, 3]).folder
+    for words, message in (
+        (("-k", 0), "-k is 0; it must be 1 or more: so many places count as found"),
+        (("--show", -1), "--show is -1; it must be 0 or more"),
+    ):
+        refused = command(folder, folder, *words).exception
+        assert isinstance(refused, ConfigError)
+        assert str(refused) == message

@@ -75,10 +75,12 @@ def test_list_names_every_dataset_with_its_files() -> None:
     facts = json.loads(run("data", "list", "--json").stdout)
     assert [fact["name"] for fact in facts] == dataset_names()
     text = run("data", "list").stdout
+    assert max(map(len, text.splitlines())) <= 80
+    words = " ".join(text.split())
     for fact in facts:
-        assert f"{fact['name']}: {fact['summary']}" in text
+        assert f"{fact['name']}: {fact['summary']}" in words
         for file in fact["files"]:
-            assert f"{file['name']}: {file['what']}" in text
+            assert f"{file['name']}: {file['what']}" in words
     assert "splits       train 10,009, val_1 4,917, val_2 4,885" in text
 
 

@@ -105,8 +105,21 @@ def test_tables_are_whole_at_any_width(
     assert "\u2026" not in shown
     for name in ("t2v ", "v2t ", "v2t_groups ", "mean ", "maxP ", "max-sim ", "attention "):
         assert f"\n{name}" in shown
-    rows = [line for line in shown.splitlines() if line.startswith(("t2v ", "v2t"))]
+    rows = [line for line in shown.splitlines() if line.startswith(("t2v ", "v2t ", "v2t_groups "))]
     assert [len(row.split()) for row in rows] == [8, 8, 8]
+
+
+def test_the_legend_is_printed_once_and_nothing_was_selected(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = vtr(workspace, "eval", "--zero-shot", "--dual-softmax").stdout
+    line, *rest = shown.splitlines()
+    assert " \u00b7 zero-shot \u00b7 text frozen \u00b7 " in line
+    assert "meanP" not in line
+    assert "selection" not in line
+    assert max(map(len, rest)) <= 80
+    assert " ".join(shown.split()).count("R@k and MRR in %, with 95 % intervals") == 1
 
 
 def test_another_way_of_asking_does_not_replace_a_result(workspace: Path) -> None:

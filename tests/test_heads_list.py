@@ -410,9 +410,10 @@ def test_the_command_lists_every_head() -> None:
     for name in head_names():
         assert f"\n{name} " in f"\n{result.output}"
     assert "12,648,960 parameters at D = 512" in result.output
-    assert "options: layers=4 heads=0 mlp_ratio=4 positions=77 dropout=0.1 pairs=512" in (
-        result.output
+    assert "options: layers=4 heads=0 mlp_ratio=4 positions=77 dropout=0.1 pairs=512" in " ".join(
+        result.output.split()
     )
+    assert max(map(len, result.output.splitlines())) <= 80
 
 
 def test_the_command_prints_json() -> None:

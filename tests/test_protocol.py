@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from typer.testing import CliRunner
 
+from vtr.cli import app
 from vtr.datasets.base import Caption, Dataset
 from vtr.datasets.registry import dataset_names
 from vtr.errors import ConfigError, DatasetError, UnknownNameError
@@ -41,6 +43,16 @@ def world(**changes: object) -> Dataset:
 def toy(**changes: object) -> Protocol:
     made = Protocol("toy", "toy", "a toy", "test", "train", None, "all")
     return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def test_the_list_fits_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    for columns in (60, 80):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        shown = CliRunner().invoke(app, ["protocols"]).stdout
+        assert max(map(len, shown.splitlines())) <= columns
+        words = " ".join(shown.split())
+        for name in protocol_names():
+            assert f"{name} {load_protocol(name).summary}" in words
 
 
 @pytest.mark.parametrize("name", protocol_names())

@@ -821,7 +821,7 @@ def test_the_command_prints_the_path_of_the_page(
 def test_options_out_of_range_are_refused() -> None:
     with pytest.raises(ConfigError, match="recall depth is 0"):
         ReportOptions(k=0)
-    with pytest.raises(ConfigError, match="number of examples -1"):
+    with pytest.raises(ConfigError, match=r"^the number of examples is -1; it must be 0 or more"):
         ReportOptions(num_examples=-1)
 
 

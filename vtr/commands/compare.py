@@ -55,8 +55,10 @@ def compare(
         if out.suffix != ".json":
             raise ConfigError(f"--out is {out}; its name must end in .json")
         make_folder(out.parent, option="--out")
-    if k < 1 or show < 0:
-        raise ConfigError(f"-k is {k} and --show {show}; -k is 1 or more, --show 0 or more")
+    if k < 1:
+        raise ConfigError(f"-k is {k}; it must be 1 or more: so many places count as found")
+    if show < 0:
+        raise ConfigError(f"--show is {show}; it must be 0 or more")
     sides = sides_of([load_result(path) for path in results], by_seed=seeds)
     options = CompareOptions(k=k, seed=seed, num_resamples=resamples)
     found = compare(sides, options=options)
@@ -164,8 +166,8 @@ def _setting_lines(comparison: Comparison) -> list[str]:
     if one_sided and trained:
         whose = comparison.b if trained[0][1] is None else comparison.a
         lines.append(
-            f"and {len(trained)} of how {printable(whose.title)} was trained, which the other "
-            "was not (listed by --json)"
+            f"and {len(trained)} settings of the training of {printable(whose.title)}; the other "
+            "has none (--json lists them)"
         )
     return lines
 

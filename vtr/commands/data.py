@@ -44,12 +44,14 @@ def register(app: typer.Typer) -> None:
 @group.command("list")
 def list_datasets(as_json: JsonOption = False) -> None:
     """List the datasets: splits, captions, the files they are read from and where to get them."""
+    from vtr.commands.tables import echo_wrapped
+
     facts = [_about(name) for name in _names()]
     if as_json:
         print_json(facts)
         return
     for fact in facts:
-        typer.echo(f"{fact['name']}: {fact['summary']}")
+        echo_wrapped(f"{fact['name']}: ", fact["summary"], width=len(fact["name"]) + 2)
         counts = (
             name if count is None else f"{name} {count:,}" for name, count in fact["splits"].items()
         )
@@ -60,7 +62,7 @@ def list_datasets(as_json: JsonOption = False) -> None:
             "from": fact["source"],
         }
         for label, text in rows.items():
-            _echo_row(label, text, indent=2)
+            echo_wrapped(f"  {label}", text, width=15)
         typer.echo()
 
 
@@ -302,9 +304,9 @@ def _decode(
 # ---- printing
 
 
-def _echo_row(label: str, text: str, *, indent: int = 0) -> None:
+def _echo_row(label: str, text: str) -> None:
     for line in text.split("\n") if text else ():
-        typer.echo(f"{' ' * indent}{label:<12} {line}")
+        typer.echo(f"{label:<12} {line}")
         label = ""
 
 

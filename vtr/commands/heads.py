@@ -22,6 +22,7 @@ def heads(
 
     Options go behind the name: vtr train --head seqTransf:layers=2:dropout=0.1
     """
+    from vtr.commands.tables import echo_wrapped
     from vtr.train.headlist import describe_heads
 
     facts = [asdict(head) for head in describe_heads()]
@@ -30,9 +31,7 @@ def heads(
         return
     width = max(len(fact["name"]) for fact in facts) + 2
     for fact in facts:
-        typer.echo(f"{fact['name']:{width}}{fact['summary']}")
-        for line in _details(fact):
-            typer.echo(" " * width + line)
+        echo_wrapped(fact["name"], "\n".join([fact["summary"], *_details(fact)]), width=width)
 
 
 def _details(fact: dict[str, Any]) -> list[str]:

@@ -19,6 +19,7 @@ def protocols(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """List the evaluation protocols: videos, queries, captions, training videos, source."""
+    from vtr.commands.tables import echo_wrapped
     from vtr.evaluate.protocol import load_protocol, protocol_names
 
     found = [load_protocol(name) for name in protocol_names()]
@@ -32,7 +33,10 @@ def protocols(
             else "as many queries and videos as the files have"
         )
         kept = protocol.val_split or "a part of the training videos, held out"
-        typer.echo(f"{protocol.name:<14} {protocol.summary}")
-        typer.echo(f"{'':<14} {size}; captions: {protocol.captions}; dataset {protocol.dataset}")
-        typer.echo(f"{'':<14} trains on {protocol.train_split}, best epoch on {kept}")
-        typer.echo(f"{'':<14} {protocol.source}\n")
+        lines = (
+            protocol.summary,
+            f"{size}; captions: {protocol.captions}; dataset {protocol.dataset}",
+            f"trains on {protocol.train_split}, best epoch on {kept}",
+            f"{protocol.source}\n",
+        )
+        echo_wrapped(protocol.name, "\n".join(lines), width=15)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +15,24 @@ _LEGEND = (
 )
 _COLUMNS = ("R@", "MedR", "MeanR", "MRR")  # the rest stands in result.json
 _SMALL_SAMPLE = 30
+_NARROWEST = 20  # characters, beside a label
 MAX_WIDTH = 1000
+
+
+def echo_wrapped(label: str, text: str, *, width: int) -> None:
+    """Prints a label and a text beside it, whose lines end where the terminal does.
+
+    Args:
+        label: Stands in the first line.
+        text: May have several lines; each is broken between words.
+        width: Of the label's column.
+    """
+    room = max(shutil.get_terminal_size().columns - width, _NARROWEST)
+    for line in text.split("\n"):
+        wrapped = textwrap.wrap(line, room, break_long_words=False, break_on_hyphens=False)
+        for part in wrapped or [""]:
+            typer.echo(f"{label:<{width}}{part}".rstrip())
+            label = ""
 
 
 def print_result(document: Mapping[str, Any]) -> None:
@@ -23,6 +42,7 @@ def print_result(document: Mapping[str, Any]) -> None:
     for name, changed in document["postprocessed"].items():
         kind = "sees all test queries at once" if changed["transductive"] else "bank: training"
         print_table(_numbers(changed["metrics"], f"with {name} ({kind})"))
+    echo_wrapped("", _LEGEND, width=0)
     if document["groups"]:
         print_table(_groups(document))
     published = _published(document)
@@ -38,10 +58,10 @@ def result_line(document: Mapping[str, Any]) -> str:
         f"{name}: {protocol['num_queries']:,} queries, {protocol['num_videos']:,} videos",
         f"coverage {coverage['present']:,}/{coverage['videos']:,} ({coverage['policy']})",
         f"sampler {setup['sampler']} ({setup['frames_per_video']:.1f} frames)",
-        f"head {setup['head']}",
+        *(["zero-shot"] if setup["zero_shot"] else [f"head {setup['head']}"]),
         f"text {setup['text']}",
         f"{setup['backbone']}",
-        f"selection {setup['selection']}",
+        *([] if setup["zero_shot"] else [f"selection {setup['selection']}"]),
     ]
     if setup["rerank"]:
         parts.append(f"first {setup['rerank']} of mean pooling re-ranked")
@@ -56,7 +76,7 @@ def _numbers(metrics: Mapping[str, Any], title: str) -> Any:
     directions = list(dict.fromkeys(key.partition("/")[0] for key in metrics))
     names = [key.partition("/")[2] for key in metrics if key.startswith(f"{directions[0]}/")]
     columns = [name for name in names if name.startswith(_COLUMNS)]
-    table = new_table(title, ("", "N", *columns), caption=_LEGEND)
+    table = new_table(title, ("", "N", *columns))
     for direction in directions:
         cells = [metrics[f"{direction}/{column}"] for column in columns]
         table.add_row(

@@ -51,10 +51,11 @@ class ReportOptions:
     pictures: bool = True
 
     def __post_init__(self) -> None:
-        if self.k < 1 or self.num_examples < 0:
+        if self.k < 1:
+            raise ConfigError(f"the recall depth is {self.k}; it must be 1 or more")
+        if self.num_examples < 0:
             raise ConfigError(
-                f"the recall depth is {self.k} and the number of examples {self.num_examples}; "
-                "the depth is 1 or more, examples 0 or more"
+                f"the number of examples is {self.num_examples}; it must be 0 or more"
             )
 
 
