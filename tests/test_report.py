@@ -517,8 +517,8 @@ def test_what_speaks_against_a_result_is_said(tmp_path: Path) -> None:
     }
     (folder / "result.json").write_text(json.dumps(document))
     page = "".join(_Page(report_html([load_result(folder)])).text)
-    assert "58 of 60 videos are present (policy restrict)" in page
-    assert "12 videos of this gallery were trained on" in page
+    assert "present: 58 of 60 videos (policy restrict)" in page
+    assert "trained on 12 videos of this gallery" in page
     assert "the epoch was chosen on test data (best on test)" in page
     assert "ranked; R@k" not in page
     document["protocol"]["num_videos"] = 7
@@ -526,6 +526,20 @@ def test_what_speaks_against_a_result_is_said(tmp_path: Path) -> None:
     (folder / "result.json").write_text(json.dumps(document))
     page = "".join(_Page(report_html([load_result(folder)])).text)
     assert "only 7 videos are ranked; R@k from k = 7 on is 100" in page
+
+
+def test_one_of_a_thing_is_one(tmp_path: Path) -> None:
+    folder = make_result(tmp_path / "r", count=60, setup={"trained_on_test": 1})
+    document = json.loads((folder / "result.json").read_text())
+    document["coverage"] |= {"present": 0, "videos": 1}
+    document["protocol"]["num_queries"] = document["protocol"]["num_videos"] = 1
+    (folder / "per_query.csv").unlink()
+    (folder / "result.json").write_text(json.dumps(document))
+    page = "".join(_Page(report_html([load_result(folder)])).text)
+    assert "1 query over 1 video; present: 0 of 1 video." in page
+    assert "trained on 1 video of this gallery" in page
+    assert "meanP, trained on 1 test video:" in page
+    assert not re.search(r"\b1 (videos|queries)\b", page)
 
 
 def test_recall_by_frames_is_drawn_from_the_simulation(pair: list[Result]) -> None:

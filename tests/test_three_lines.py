@@ -37,6 +37,7 @@ from vtr.errors import (
     UnknownNameError,
     VtrError,
 )
+from vtr.evaluate.reporting.text import counted
 from vtr.features import FeatureStore, LedgerRow, VideoRow
 from vtr.features.shard import write_shard
 from vtr.train.run import load_run
@@ -460,10 +461,11 @@ def test_a_run_trained_on_test_videos_is_refused_or_stamped(
         vtr(folder, *LINES[2])
     done = vtr(folder, *LINES[2], "--force")
     assert done.exit_code == 0, done.stderr
-    assert f"TRAINED ON {len(leaked)} TEST VIDEOS" in done.stdout
+    number = counted(len(leaked), "test video")
+    assert f"TRAINED ON {number.upper()}" in done.stdout
     document = json.loads((folder / "runs/seqTransf/eval/msrvtt-1kA/result.json").read_text())
     assert document["setup"]["trained_on_test"] == len(leaked)
-    assert document["setup"]["title"] == f"seqTransf, trained on {len(leaked)} test videos"
+    assert document["setup"]["title"] == f"seqTransf, trained on {number}"
 
 
 def test_titles_say_what_was_asked_in_another_way(trained: Path, tmp_path: Path) -> None:

@@ -147,8 +147,10 @@ def _how_many(what: str, changes: Sequence[Change]) -> str:
     >>> _how_many("gained", [])
     '0 queries'
     """
+    from vtr.evaluate.reporting.text import counted
+
     total = sum(abs(change.found_b - change.found_a) for change in changes)
-    queries = f"{len(changes):,} quer{'y' if len(changes) == 1 else 'ies'}"
+    queries = counted(len(changes), "query")
     if abs(total - len(changes)) < 1e-6:
         return queries
     more = "more" if what == "gained" else "less"

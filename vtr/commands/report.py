@@ -80,6 +80,7 @@ def report(
 def _load(paths: list[Path] | None) -> list[Result]:
     from vtr.errors import ConfigError
     from vtr.evaluate.reporting.results import load_result
+    from vtr.evaluate.reporting.text import counted
 
     found = list(paths or workspace_results())
     if not found:
@@ -87,7 +88,7 @@ def _load(paths: list[Path] | None) -> list[Result]:
             "there is no result to report: name one, or run `vtr eval` in this workspace first"
         )
     if not paths:
-        note(f"{len(found)} result{'s' if len(found) > 1 else ''} of this workspace")
+        note(f"{counted(len(found), 'result')} of this workspace")
     loaded = [load_result(path) for path in found]
     return loaded if paths else sorted(loaded, key=lambda result: not result.is_zero_shot)
 

@@ -52,10 +52,13 @@ def print_result(document: Mapping[str, Any]) -> None:
 
 def result_line(document: Mapping[str, Any]) -> str:
     """Returns what a number must never be quoted without."""
+    from vtr.evaluate.reporting.text import counted
+
     protocol, coverage, setup = document["protocol"], document["coverage"], document["setup"]
     name = protocol["name"] + ("" if protocol["published"] else " (NOT the published lists)")
+    queries = counted(protocol["num_queries"], "query")
     parts = [
-        f"{name}: {protocol['num_queries']:,} queries, {protocol['num_videos']:,} videos",
+        f"{name}: {queries}, {counted(protocol['num_videos'], 'video')}",
         f"coverage {coverage['present']:,}/{coverage['videos']:,} ({coverage['policy']})",
         f"sampler {setup['sampler']} ({setup['frames_per_video']:.1f} frames)",
         *(["zero-shot"] if setup["zero_shot"] else [f"head {setup['head']}"]),
@@ -66,7 +69,7 @@ def result_line(document: Mapping[str, Any]) -> str:
     if setup["rerank"]:
         parts.append(f"first {setup['rerank']} of mean pooling re-ranked")
     if setup["trained_on_test"]:
-        parts.append(f"TRAINED ON {setup['trained_on_test']:,} TEST VIDEOS")
+        parts.append(f"TRAINED ON {counted(setup['trained_on_test'], 'test video').upper()}")
     if setup["trained_on_test"] is None:
         parts.append("training videos unknown")
     return " · ".join(parts)

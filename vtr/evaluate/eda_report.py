@@ -9,7 +9,7 @@ from typing import Any
 
 from vtr.evaluate.eda_charts import charts_of
 from vtr.evaluate.reporting.page import charts, page, section, table
-from vtr.evaluate.reporting.text import isolated
+from vtr.evaluate.reporting.text import counted, isolated
 from vtr.files import make_folder, publish_all
 
 LISTED = 5
@@ -48,7 +48,7 @@ def tables(facts: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str
     """Returns (title, headings, rows) of everything that is printed."""
     found = [
         (
-            f"{facts['dataset']}: {facts['videos']:,} videos",
+            f"{facts['dataset']}: {counted(facts['videos'], 'video')}",
             ["split", "videos", "captions", "queries"],
             [
                 [row["name"], *(f"{row[key]:,}" for key in ("videos", "captions", "queries"))]

@@ -16,7 +16,7 @@ from vtr.evaluate.reporting.examples import Example, example_section, read_examp
 from vtr.evaluate.reporting.figures import Bin
 from vtr.evaluate.reporting.page import charts, notes, page, section, table
 from vtr.evaluate.reporting.results import Result, comparability, told_apart
-from vtr.evaluate.reporting.text import escaped, isolated
+from vtr.evaluate.reporting.text import count_text, counted, escaped, isolated
 from vtr.files import make_folder, publish_all
 
 SHOWN_METRICS = ("R@1", "R@5", "R@10", "MedR", "MeanR", "MRR")
@@ -168,12 +168,11 @@ def _policy(result: Result) -> str:
 
 def _presence(result: Result) -> str:
     coverage = result.part("coverage")
-    present, videos = (_count(coverage.get(key)) for key in ("present", "videos"))
-    return f"{present} of {videos} videos"
+    return f"{count_text(coverage.get('present'))} of {counted(coverage.get('videos'), 'video')}"
 
 
 def _queries(result: Result) -> str:
-    return f"{_count(result.part('protocol').get('num_queries'))} queries"
+    return counted(result.part("protocol").get("num_queries"), "query")
 
 
 def _digest(result: Result) -> str:
@@ -221,9 +220,7 @@ def render(groups: Sequence[Group], options: ReportOptions) -> bytes:
         chart = figures.recall_by_frames(options.simulation, options.k)
         sections.append(section("Number of frames", charts([chart]), name="frames"))
     number = sum(len(group.results) for group in groups)
-    lead = (
-        f"<p>{number} result{'s' if number > 1 else ''}, drawn by vtr {escaped(__version__)}.</p>"
-    )
+    lead = f"<p>{counted(number, 'result')}, drawn by vtr {escaped(__version__)}.</p>"
     if len(groups) > 1:
         lead += notes(
             [
@@ -258,17 +255,13 @@ def _group(group: Group, nth: int, groups: Sequence[Group]) -> Iterator[str]:
 def _facts(group: Group) -> str:
     first = group.results[0]
     protocol = first.part("protocol")
-    counts = {key: _count(protocol.get(f"num_{key}")) for key in ("queries", "videos")}
+    videos = counted(protocol.get("num_videos"), "video")
     return (
         f"<p>Protocol <b>{escaped(first.protocol)}</b>, {escaped(_part(first))}: "
-        f"{counts['queries']} queries over {counts['videos']} videos; {_presence(first)} are "
-        f"present. Digest {escaped(str(protocol.get('digest'))[:12])}. R@k and MRR are percent, "
+        f"{_queries(first)} over {videos}; present: {_presence(first)}. "
+        f"Digest {escaped(str(protocol.get('digest'))[:12])}. R@k and MRR are percent, "
         "MedR and MeanR are ranks; in brackets the 95 % interval.</p>"
     )
-
-
-def _count(number: object) -> str:
-    return f"{number:,}" if isinstance(number, int) else "?"
 
 
 def caveats(result: Result) -> list[str]:
@@ -280,7 +273,7 @@ def caveats(result: Result) -> list[str]:
         found.append(f"{name}: not the published protocol ({escaped(problems) or 'no details'}).")
     if coverage.get("present") != coverage.get("videos"):
         policy = escaped(coverage.get("policy"))
-        found.append(f"{name}: {_presence(result)} are present (policy {policy}).")
+        found.append(f"{name}: present: {_presence(result)} (policy {policy}).")
     videos = protocol.get("num_videos")
     if isinstance(videos, int) and videos <= SMALL_GALLERY:
         found.append(
@@ -289,7 +282,7 @@ def caveats(result: Result) -> list[str]:
         )
     leaked = setup.get("trained_on_test")
     if leaked:
-        found.append(f"{name}: {escaped(leaked)} videos of this gallery were trained on.")
+        found.append(f"{name}: trained on {escaped(counted(leaked, 'video'))} of this gallery.")
     elif leaked is None and not result.is_zero_shot:
         found.append(f"{name}: whether videos of this gallery were trained on is not known.")
     if "test" in str(setup.get("selection", "")).lower():
@@ -318,7 +311,7 @@ def _metric_row(
     entries = [metrics.get(f"{direction}/{name}") for name in SHOWN_METRICS]
     if any(entries):
         count = next((entry.get("n") for entry in entries if entry), None)
-        yield [title, *map(_cell, entries), _count(count)]
+        yield [title, *map(_cell, entries), count_text(count)]
 
 
 def _cell(entry: Mapping[str, Any] | None) -> str:

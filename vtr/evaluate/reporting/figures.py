@@ -28,6 +28,7 @@ from vtr.evaluate.reporting.charts import (
     Series,
 )
 from vtr.evaluate.reporting.results import Result, check_count, read_ranks, read_rows
+from vtr.evaluate.reporting.text import count_text, counted
 
 RECALLS = ("R@1", "R@5", "R@10")
 DIRECTIONS = {"t2v": "text to video", "v2t": "video to text"}
@@ -421,9 +422,6 @@ def _about(result: Result) -> str:
     protocol = result.part("protocol")
     queries, videos = protocol.get("num_queries"), protocol.get("num_videos")
     present = result.part("coverage").get("present")
-    absent = "" if present == videos else f", {_count(present)} of them present"
-    return f"{result.protocol}: {_count(queries)} queries, {_count(videos)} videos{absent}"
-
-
-def _count(number: object) -> str:
-    return f"{number:,}" if isinstance(number, int) else "?"
+    absent = "" if present == videos else f", {count_text(present)} of them present"
+    asked = f"{counted(queries, 'query')}, {counted(videos, 'video')}"
+    return f"{result.protocol}: {asked}{absent}"

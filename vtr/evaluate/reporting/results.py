@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from vtr.datasets.documents import long_rows
 from vtr.errors import ConfigError
 from vtr.evaluate.ranks import Ranks
+from vtr.evaluate.reporting.text import counted
 
 SCHEMA = 1
 KIND = "vtr-result"
@@ -142,7 +143,7 @@ def marked(
     """
     marks = [
         f"first {rerank} re-ranked" if rerank else "",
-        f"trained on {trained_on_test} test videos" if trained_on_test else "",
+        f"trained on {counted(trained_on_test, 'test video')}" if trained_on_test else "",
     ]
     new = [mark for mark in marks if mark not in name]
     return ", ".join([name, *([sampler] if sampler else []), *new])
