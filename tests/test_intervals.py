@@ -110,6 +110,26 @@ def test_a_perfect_score_is_not_certain() -> None:
     assert never["R@1"] == pytest.approx((0, 7.13), abs=0.1)
 
 
+@pytest.mark.parametrize("clustered", [False, True])
+def test_a_few_hits_are_no_surer_than_none(clustered: bool) -> None:
+    """Both ends of an interval rise with the hits, from none to all."""
+    clusters = np.arange(80 * 20) // 20 if clustered else None
+    count = 80 * 20 if clustered else 80
+    ends = []
+    for num_hits in (0, 1, 3, count // 2, count - 1, count):
+        better = np.where(np.arange(count) < num_hits, 0, 20)
+        ranks = Ranks(better, np.ones(count, int), 50)
+        low, high = bootstrap(ranks, (1,), seed=0, clusters=clusters)["R@1"]
+        assert low <= 100 * num_hits / count <= high
+        ends.append((low, high))
+    assert ends == sorted(ends)
+    assert [high for _, high in ends] == sorted(high for _, high in ends)
+    assert ends[0] == pytest.approx((0, 4.58), abs=0.01)
+    assert ends[-1] == pytest.approx((95.42, 100), abs=0.01)
+    low, high = bootstrap(ranks, (1,), seed=0, clusters=np.zeros(count, int))["R@1"]
+    assert high - low > 50, "one video says little, however many captions it has"
+
+
 def test_one_query() -> None:
     found = bootstrap(Ranks(np.array([2]), np.array([2]), 5), seed=0)
     assert found["MedR"] == (3.5, 3.5)

@@ -82,8 +82,11 @@ def bootstrap(
     """Returns the percentile interval of every number of `vtr.evaluate.metrics.summary`.
 
     Queries are drawn with replacement; the gallery stays as it is. Captions of one video fail
-    together, so with `clusters` whole videos are drawn, each with all its captions. A recall that
-    is 0 or 100 % in every query would get an interval of no width; it gets Wilson's instead.
+    together, so with `clusters` whole videos are drawn, each with all its captions.
+
+    The bootstrap of a recall near 0 or 100 % is too narrow, and at 0 and 100 % has no width. So no
+    recall's upper end is below that of Wilson's interval for no hit in as many units (queries, or
+    clusters), and no lower end above that for as many hits as units.
 
     Args:
         ranks: One row per query.
@@ -115,11 +118,10 @@ def bootstrap(
     ends = ((1 - level) / 2, (1 + level) / 2)
     intervals = {name: _ends(sample, ends) for name, sample in samples.items()}
     num_units = len(ranks) if clusters is None else len(np.unique(clusters))
+    none, every = (wilson_interval(n, num_units, level) for n in (0, num_units))
     for k in ks:
-        column = values[:, depths.index(k)]
-        if column.min() == column.max() and column[0] in (0, 1):
-            low, high = wilson_interval(int(column[0]) * num_units, num_units, level)
-            intervals[f"R@{k}"] = (100 * low, 100 * high)
+        low, high = intervals[f"R@{k}"]
+        intervals[f"R@{k}"] = (min(low, 100 * every[0]), max(high, 100 * none[1]))
     return intervals
 
 
