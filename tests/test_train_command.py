@@ -19,6 +19,7 @@ import typer
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from vtr import cli
 from vtr.clip.backbone import Backbone, load_backbone
 from vtr.commands import features as features_command
 from vtr.commands import train as train_command
@@ -27,7 +28,7 @@ from vtr.commands.training import read_captions
 from vtr.commands.training_job import Job, summarise
 from vtr.commands.watching import print_result
 from vtr.demo import demo_model_folder
-from vtr.errors import ConfigError, ModelError, StoreWriteError
+from vtr.errors import ConfigError, ModelError, StoreError, StoreWriteError
 from vtr.features import FeatureSpec, FeatureStore, LedgerRow, VideoRow
 from vtr.features.importing import import_arrays
 from vtr.features.shard import write_shard
@@ -603,3 +604,14 @@ def test_a_run_killed_twice_ends_as_if_it_never_was(workspace: Path) -> None:
     assert one == two
     left = {path.name for path in cut.iterdir()} ^ {path.name for path in whole.iterdir()}
     assert all(name.startswith(TEMPORARY_PREFIX) for name in left), left
+
+
+def test_evaluating_a_run_of_another_store_names_that_store(workspace: Path) -> None:
+    (workspace / "features").rename(workspace / "elsewhere")
+    trained("--head", "seqLSTM", "--features", "elsewhere", "--name", "away")
+    with pytest.raises(StoreError, match=r"does not exist.*away was trained on.*elsewhere: name"):
+        CliRunner().invoke(cli.app, ["eval", "--run", "runs/away"], catch_exceptions=False)
+    done = CliRunner().invoke(
+        cli.app, ["eval", "--run", "runs/away", "--features", "elsewhere"], catch_exceptions=False
+    )
+    assert done.exit_code == 0, done.stderr

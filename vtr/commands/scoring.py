@@ -189,16 +189,13 @@ def prepare(workspace: Workspace, request: Request) -> Scored:
             "pooling itself. Leave out one of them"
         )
     run = None if request.zero_shot else _load_run(workspace, request.run)
-    sampler = request.sampler or (None if run is None else run.sampler)
-    material = gather(workspace, request.protocol, sampler=sampler, missing=request.missing)
+    material = _material(workspace, request, run)
     bank = _bank(material) if request.qb_norm else None
     leaked = None if run is None else _leak(run, material.task.queries, force=request.force)
     model_id = workspace.model if run is None else run.text_model
     backbone = load_backbone(model_id, device=request.device)
     if run is None:
         check_same_model(backbone, material.store)
-    else:
-        run.check_store(material.store)
     model = zero_shot_model(backbone.logit_scale) if run is None else run.model
     scorer = score(model, run, backbone, material, material.task.texts)
     blocks: Blocks = scorer.blocks
@@ -210,6 +207,27 @@ def prepare(workspace: Workspace, request: Request) -> Scored:
         blocks = kept(blocks, scorer.shape)
     setup = _setup(material, run, backbone, rerank=request.rerank, trained_on_test=leaked)
     return Scored(material, model, run, backbone, blocks, v2t_blocks, setup, bank)
+
+
+def _material(workspace: Workspace, request: Request, run: Run | None) -> Material:
+    """Gathers what is asked of what; where the store does not fit the run, names the run's own."""
+    from vtr.errors import ConfigError, ModelError, StoreError, UnknownNameError
+
+    sampler = request.sampler or (None if run is None else run.sampler)
+    try:
+        material = gather(workspace, request.protocol, sampler=sampler, missing=request.missing)
+        if run is not None:
+            run.check_store(material.store)
+    except (ConfigError, ModelError, StoreError) as error:
+        own = None if run is None else run.features_folder
+        if run is None or own is None or isinstance(error, UnknownNameError):
+            raise
+        if not own.is_dir() or own == workspace.features.resolve():
+            raise
+        raise type(error)(
+            f"{error}. {run.folder} was trained on the features in {own}: name them with --features"
+        ) from None
+    return material
 
 
 def _bank(material: Material) -> QuerySet:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -130,9 +130,9 @@ class Comparison:
     b: Side
     metrics: tuple[MetricDifference, ...]
     k: int
-    gained: tuple[Change, ...]
-    lost: tuple[Change, ...]
-    settings: tuple[tuple[str, Any, Any], ...]
+    gained: tuple[Change, ...] = field(repr=False)
+    lost: tuple[Change, ...] = field(repr=False)
+    settings: tuple[tuple[str, Any, Any], ...] = field(repr=False)
     notes: tuple[str, ...] = ()
 
 

@@ -76,6 +76,12 @@ class Run:
         return None if found is None else str(found)
 
     @property
+    def features_folder(self) -> Path | None:
+        """The store it was trained on; None where that is not known."""
+        found = self._features.get("folder")
+        return None if found is None else Path(str(found)).resolve()
+
+    @property
     def text_model(self) -> str:
         """Hub id or folder of the backbone whose text tower it needs.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
@@ -37,7 +37,7 @@ class Result:
     """
 
     folder: Path
-    document: Mapping[str, Any]
+    document: Mapping[str, Any] = field(repr=False)
 
     def part(self, name: str) -> Mapping[str, Any]:
         """Returns a section of the document, empty where it has none."""
