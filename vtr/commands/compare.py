@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from vtr.evaluate.compare import Change, Comparison, MetricDifference
 
 SURE = 0.05
-NAME_WIDTH = 16  # of a column
+NAME_WIDTH = 10  # of a column
+NAME_LINES = 3
 
 
 def register(app: typer.Typer) -> None:
@@ -101,13 +102,19 @@ def _print(comparison: Comparison, show: int, *, of: int) -> None:
     typer.echo(f"\n{b} against {a}")
     for line in comparison.notes:
         note(printable(line))
-    table = Table(box=None, pad_edge=False)
     corrected = ("p (Holm)",) if of > 1 else ()
-    for heading in ("metric", *_short(a, b), "difference", "95 % interval", "p", *corrected, "N"):
-        justify: Any = "left" if heading == "metric" else "right"
-        table.add_column(Text(heading), justify=justify, no_wrap=True)
-    for metric in comparison.metrics:
-        table.add_row(*(Text(cell) for cell in _row(metric, corrected=of > 1)))
+    headings = ("metric", *_short(a, b), "difference", "95 % interval", "p", *corrected, "N")
+    rows = [_row(metric, corrected=of > 1) for metric in comparison.metrics]
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for number, heading in enumerate(headings):
+        # Names may take several lines; figures that break cannot be read.
+        name = number in (1, 2)
+        cells = [len(row[number]) for row in rows]
+        width = max([NAME_WIDTH if name else len(heading), *cells])
+        justify: Any = "right" if number else "left"
+        table.add_column(Text(heading), justify=justify, width=width, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
     print_table(table)
     for line in _footnotes(comparison, of):
         typer.echo(line)
@@ -125,7 +132,7 @@ def _short(a: str, b: str) -> tuple[str, str]:
     """Names for the columns; where they are the same when short, what the line above says."""
     from vtr.evaluate.reporting.charts import shortened
 
-    first, second = shortened([a, b], NAME_WIDTH)
+    first, second = shortened([a, b], NAME_LINES * NAME_WIDTH)
     return (first, second) if first != second else ("the latter", "the former")
 
 
