@@ -635,7 +635,7 @@ def test_damaged_results_are_refused_in_words(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"reads schema 1\. A newer vtr wrote it: update"):
         load_result(tmp_path)
     (tmp_path / "result.json").write_text('{"kind": "vtr-eda", "schema": 1}')
-    with pytest.raises(ConfigError, match="is a 'vtr-eda', not a 'vtr-result'"):
+    with pytest.raises(ConfigError, match="no result: its kind is 'vtr-eda'"):
         load_result(tmp_path)
     for metrics, message in (("{}", "no metrics"), ('{"t2v/R@1": {"value": "9"}}', "no number")):
         text = f'{{"kind": "vtr-result", "schema": 1, "metrics": {metrics}}}'

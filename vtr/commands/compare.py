@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 SURE = 0.05
 NAME_WIDTH = 10  # of a column
-NAME_LINES = 3
 
 
 def register(app: typer.Typer) -> None:
@@ -99,20 +98,19 @@ def _print(comparison: Comparison, show: int, *, of: int) -> None:
     from vtr.datasets.files import printable
 
     a, b = printable(comparison.a.title), printable(comparison.b.title)
+    names = _columns(a, b)
     typer.echo(f"\n{b} against {a}")
+    if names != (a, b):
+        typer.echo(f"A: {a}\nB: {b}")
     for line in comparison.notes:
         note(printable(line))
     corrected = ("p (Holm)",) if of > 1 else ()
-    headings = ("metric", *_short(a, b), "difference", "95 % interval", "p", *corrected, "N")
+    headings = ("metric", *names, "difference", "95 % interval", "p", *corrected, "N")
     rows = [_row(metric, corrected=of > 1) for metric in comparison.metrics]
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for number, heading in enumerate(headings):
-        # Names may take several lines; figures that break cannot be read.
-        name = number in (1, 2)
-        cells = [len(row[number]) for row in rows]
-        width = max([NAME_WIDTH if name else len(heading), *cells])
-        justify: Any = "right" if number else "left"
-        table.add_column(Text(heading), justify=justify, width=width, overflow="fold")
+        width = max(len(heading), *(len(row[number]) for row in rows))
+        table.add_column(Text(heading), justify="right" if number else "left", width=width)
     for row in rows:
         table.add_row(*map(Text, row))
     print_table(table)
@@ -128,12 +126,9 @@ def _print(comparison: Comparison, show: int, *, of: int) -> None:
             typer.echo(f"  {_change(change)}")
 
 
-def _short(a: str, b: str) -> tuple[str, str]:
-    """Names for the columns; where they are the same when short, what the line above says."""
-    from vtr.evaluate.reporting.charts import shortened
-
-    first, second = shortened([a, b], NAME_LINES * NAME_WIDTH)
-    return (first, second) if first != second else ("the latter", "the former")
+def _columns(a: str, b: str) -> tuple[str, str]:
+    """Headings of the columns: the names where they are short, else letters for them."""
+    return (a, b) if max(len(a), len(b)) <= NAME_WIDTH and a != b else ("A", "B")
 
 
 def _footnotes(comparison: Comparison, of: int) -> list[str]:

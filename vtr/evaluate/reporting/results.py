@@ -209,7 +209,10 @@ def load_result(path: Path | str) -> Result:
     file = given / FILE_NAME if given.is_dir() else given
     document = read_json(file, what="a result; name a folder that `vtr eval` wrote")
     if document.get("kind") != KIND:
-        raise ConfigError(f"{file} is a {document.get('kind')!r}, not a {KIND!r}")
+        raise ConfigError(
+            f"{file} is no result: its kind is {document.get('kind', 'not given')!r}, that of a "
+            f"result {KIND!r}. Name a folder that `vtr eval` wrote"
+        )
     schema = document.get("schema")
     if schema != SCHEMA:
         newer = isinstance(schema, int) and schema > SCHEMA
