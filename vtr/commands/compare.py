@@ -109,7 +109,7 @@ def _print(comparison: Comparison, show: int, *, of: int) -> None:
     rows = [_row(metric, corrected=of > 1) for metric in comparison.metrics]
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for number, heading in enumerate(headings):
-        width = max(len(heading), *(len(row[number]) for row in rows))
+        width = max(len(cell) for cell in (heading, *(row[number] for row in rows)))
         table.add_column(Text(heading), justify="right" if number else "left", width=width)
     for row in rows:
         table.add_row(*map(Text, row))

@@ -210,12 +210,13 @@ class Material:
     @property
     def selection(self) -> str:
         """How the best epoch is chosen, in words for every result."""
+        from vtr.evaluate.reporting.text import counted
         from vtr.train.validation import SELECTION
 
         if self.task is None:
             return "last epoch: no validation data"
         count, whole = len(self.task.video_ids), ""
-        videos = f"{count:,} video{'' if count == 1 else 's'}"
+        videos = counted(count, "video")
         if count < self.val_asked:
             whole = f" ({self.val_asked - count:,} more have no features)"
         if self.held_out:

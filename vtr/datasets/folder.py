@@ -11,7 +11,7 @@ without extension.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,8 +79,9 @@ def load(annotations: Path | None, videos: Path) -> Dataset:
     if annotations is None:
         return Dataset(name="folder", video_ids=ids)
     path, aside = _caption_file(annotations)
-    content = _Content(_identities(listing, path))
-    for record in _records(path):
+    records = list(_records(path))
+    content = _Content(_identities(listing, records, path))
+    for record in records:
         content.add(record)
     absent = tuple(name for name in content.order if name not in set(ids))
     captioned = {caption.video_id for caption in content.captions.items}
@@ -152,9 +153,9 @@ def _caption_file(annotations: Path) -> tuple[Path, list[Path]]:
     return first, aside
 
 
-def _identities(listing: VideoListing, path: Path) -> dict[str, str]:
+def _identities(listing: VideoListing, records: Sequence[_Record], path: Path) -> dict[str, str]:
     """Returns the id of every video that the caption file names, by the name it has there."""
-    names = dict.fromkeys(record.name for record in _records(path))
+    names = dict.fromkeys(record.name for record in records)
     match = match_videos(listing, names)
     # One file may be named in two ways, as x and as x.mp4: the second way fits on its own.
     again = match_videos(listing, [name for name in names if name not in match.paths])
