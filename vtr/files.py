@@ -1,15 +1,22 @@
-"""Atomic file publication: a file is either absent or whole."""
+"""Atomic publication: a file, or a folder, is either absent or whole."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
+import glob
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from vtr.errors import StoreWriteError
 
 TEMPORARY_PREFIX = ".tmp-"
+UNFINISHED = ".unfinished"
+"""Folder beside a folder, in which its next version grows until it is whole."""
+_REPLACED = ".replaced"
 
 
 def publish(path: Path, payload: bytes | memoryview) -> None:
@@ -75,6 +82,10 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
 
 
+def _temporary_names(path: Path) -> str:
+    return f"{TEMPORARY_PREFIX}*-{glob.escape(path.name)}"
+
+
 def make_folder(folder: Path, *, option: str) -> None:
     """Makes a folder where it is not there yet; call it before long work rather than after.
 
@@ -114,3 +125,135 @@ def remove_leftovers(folder: Path, pattern: str = "*") -> list[str]:
         path.unlink(missing_ok=True)
         removed.append(path.name)
     return removed
+
+
+def beside(folder: Path) -> Path:
+    """Returns where the next version of a folder is built: on the same disk, out of every list."""
+    place = folder.resolve()
+    return place.parent / UNFINISHED / place.name
+
+
+def is_begun(folder: Path) -> bool:
+    """Returns whether a next version of a folder was begun and has not taken its place."""
+    return beside(folder).is_dir() and not (beside(folder) / _REPLACED).exists()
+
+
+def begin_beside(folder: Path, *, option: str) -> Path:
+    """Makes the empty folder in which the next version of `folder` is built; returns it.
+
+    Args:
+        folder: Stays as it is until `take_place`.
+        option: With which another one can be named, such as "--out".
+
+    Raises:
+        StoreWriteError: The file system refused, or the folder cannot be renamed.
+    """
+    if folder.resolve().is_mount():
+        raise StoreWriteError(
+            f"{folder} is a mount point, which cannot be replaced as a whole. Empty it yourself, "
+            f"or choose a folder in it with {option}"
+        )
+    old, new = folder.resolve(), beside(folder)
+    with _replacing(folder):
+        for aside in new.parent.glob(_temporary_names(new)):
+            if not old.exists() and (aside / _REPLACED).exists():
+                aside.rename(old)  # moved away by one who then died
+        _discard(new)
+    make_folder(new, option=option)
+    return new
+
+
+def take_place(folder: Path) -> None:
+    """Puts the next version of a folder in its place and deletes the old one.
+
+    The names are exchanged in one step where the system can (Linux, macOS). Where it cannot, the
+    old one is moved away first: a process that dies just then leaves the new one whole `beside`.
+
+    Raises:
+        StoreWriteError: The file system refused; the old one is intact.
+    """
+    old, new = folder.resolve(), beside(folder)
+    with _replacing(folder):
+        for path in new.rglob("*"):
+            if path.is_dir():
+                sync_folder(path)
+        sync_folder(new)
+        if old.is_dir():
+            (old / _REPLACED).touch()  # whoever dies after the exchange has left no next version
+            if not _exchange(new, old):
+                aside = old.rename(_temporary(new))
+                try:
+                    new.rename(old)
+                except OSError:
+                    aside.rename(old)
+                    raise
+        else:
+            new.rename(old)
+        (old / _REPLACED).unlink(missing_ok=True)
+        sync_folder(old.parent)
+    with contextlib.suppress(OSError):  # what cannot be deleted now is deleted the next time
+        _discard(new)
+
+
+@contextlib.contextmanager
+def replacing(folder: Path, *, option: str) -> Iterator[Path]:
+    """Yields an empty folder that takes the place of `folder` where nothing went wrong.
+
+    Where something did, it is removed again and `folder` is as it was; after a kill the remains
+    lie `beside` until the next time.
+
+    Args:
+        folder: To be made or replaced.
+        option: As in `begin_beside`.
+
+    Raises:
+        StoreWriteError: The file system refused.
+    """
+    new = begin_beside(folder, option=option)
+    try:
+        yield new
+        take_place(folder)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            _discard(new)
+        raise
+
+
+@contextlib.contextmanager
+def _replacing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreWriteError(
+            f"cannot replace {folder}: {error.strerror or error}. It is as it was; "
+            f"{_remedy(folder)}, then run the same command again"
+        ) from None
+
+
+def _discard(new: Path) -> None:
+    """Deletes a version that is wanted no more, under another name: half of it is no version."""
+    if new.is_dir():
+        new.rename(_temporary(new))
+    for path in new.parent.glob(_temporary_names(new)):
+        shutil.rmtree(path)
+    with contextlib.suppress(OSError):
+        new.parent.rmdir()  # unless others build there
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchanges two names in one step; returns False where the system cannot."""
+    library = ctypes.CDLL(None, use_errno=True)
+    names = os.fsencode(one), os.fsencode(other)
+    here, exchange = -100, ctypes.c_uint(2)  # AT_FDCWD; RENAME_EXCHANGE, RENAME_SWAP
+    if hasattr(library, "renameat2"):
+        failed = library.renameat2(here, names[0], here, names[1], exchange)
+    elif hasattr(library, "renamex_np"):
+        failed = library.renamex_np(*names, exchange)
+    else:
+        return False
+    if not failed:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+        return False
+    raise OSError(code, os.strerror(code))

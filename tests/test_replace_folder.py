@@ -1,0 +1,157 @@
+"""A folder is replaced as a whole: at any moment its name holds the old version or the new one."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from vtr import files
+from vtr.errors import StoreWriteError
+from vtr.files import UNFINISHED, begin_beside, beside, is_begun, publish, replacing, take_place
+
+
+def _make(folder: Path, text: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("a", "b"):
+        (folder / name).write_text(text)
+
+
+def _read(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def _stop_half_way(folder: Path) -> None:
+    with replacing(folder, option="--out") as new:
+        (new / "a").write_text("half")
+        raise KeyboardInterrupt
+
+
+def test_the_new_version_takes_the_place_with_nothing_of_the_old(tmp_path: Path) -> None:
+    _make(tmp_path / "run", "old")
+    (tmp_path / "run/eval").mkdir()
+    with replacing(tmp_path / "run", option="--out") as new:
+        _make(new, "new")
+        assert (tmp_path / "run/a").read_text() == "old"
+    assert _read(tmp_path / "run") == {"a": "new", "b": "new"}
+    assert list(tmp_path.iterdir()) == [tmp_path / "run"]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_what_goes_wrong_leaves_the_old_version(tmp_path: Path, there: bool) -> None:
+    if there:
+        _make(tmp_path / "run", "old")
+    with pytest.raises(KeyboardInterrupt):
+        _stop_half_way(tmp_path / "run")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"] * there
+    assert not there or _read(tmp_path / "run") == {"a": "old", "b": "old"}
+
+
+def test_where_names_cannot_be_exchanged_they_are_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_exchange", lambda *_: False)  # such as NFS
+    _make(tmp_path / "run", "old")
+    with replacing(tmp_path / "run", option="--out") as new:
+        _make(new, "new")
+    assert _read(tmp_path / "run") == {"a": "new", "b": "new"}
+    assert list(tmp_path.iterdir()) == [tmp_path / "run"]
+
+
+def test_one_moved_away_by_a_process_that_died_comes_back(tmp_path: Path) -> None:
+    away = tmp_path / UNFINISHED / ".tmp-1-run"
+    _make(away, "old")
+    (away / ".replaced").touch()
+    with pytest.raises(KeyboardInterrupt):
+        _stop_half_way(tmp_path / "run")
+    assert (tmp_path / "run/a").read_text() == "old"
+
+
+def test_a_link_to_a_folder_stays_a_link(tmp_path: Path) -> None:
+    _make(tmp_path / "disk/run", "old")
+    (tmp_path / "run").symlink_to(tmp_path / "disk/run")
+    with replacing(tmp_path / "run", option="--out") as new:
+        _make(new, "new")
+    assert (tmp_path / "run").is_symlink()
+    assert _read(tmp_path / "disk/run") == {"a": "new", "b": "new"}
+
+
+def test_a_full_disk_leaves_the_old_version_and_says_so(tmp_path: Path) -> None:
+    _make(tmp_path / "run", "old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with (
+            pytest.raises(StoreWriteError, match="before is intact"),
+            replacing(tmp_path / "run", option="--out") as new,
+        ):
+            publish(new / "a", bytes(20_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert _read(tmp_path / "run") == {"a": "old", "b": "old"}
+    assert list(tmp_path.iterdir()) == [tmp_path / "run"]
+
+
+def test_a_mount_point_is_refused_before_any_work() -> None:
+    with pytest.raises(StoreWriteError, match=r"/proc is a mount point.*--out"):
+        begin_beside(Path("/proc"), option="--out")
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from vtr.files import begin_beside, take_place
+folder = Path(sys.argv[1])
+print("go", flush=True)
+for number in range(100_000):
+    new = begin_beside(folder, option="--out")
+    for name in "ab":
+        (new / name).write_text(str(number))
+    take_place(folder)
+"""
+
+
+@pytest.mark.parametrize("moment", range(8))
+def test_a_kill_at_any_moment_leaves_one_version_whole(tmp_path: Path, moment: int) -> None:
+    folder = tmp_path / "run"
+    _make(folder, "-1")
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, folder], stdout=subprocess.PIPE, env=os.environ
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(0.013 * moment + 0.001)
+        process.kill()
+    held = _read(folder)
+    held.pop(".replaced", None)
+    assert held.keys() == {"a", "b"}
+    assert held["a"] == held["b"]
+    with replacing(folder, option="--out") as new:
+        _make(new, "after")
+    assert _read(folder) == {"a": "after", "b": "after"}
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_the_old_version_is_never_taken_for_the_next_one(tmp_path: Path) -> None:
+    """A kill between the exchange and the deletion leaves the old one where the next is built."""
+    _make(tmp_path / "run", "old")
+    new = begin_beside(tmp_path / "run", option="--out")
+    _make(new, "new")
+    assert is_begun(tmp_path / "run")
+    (tmp_path / "run/.replaced").touch()
+    files._exchange(new, tmp_path / "run")
+    assert not is_begun(tmp_path / "run")
+    take = begin_beside(tmp_path / "run", option="--out")
+    assert take == beside(tmp_path / "run")
+    assert not list(take.iterdir())
+    _make(take, "newer")
+    take_place(tmp_path / "run")
+    assert _read(tmp_path / "run") == {"a": "newer", "b": "newer"}
