@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from vtr.clip.backbone import load_backbone
+from vtr.clip.checkpoint_files import read_tensors
 from vtr.commands import import_
 from vtr.errors import CheckpointError, ConfigError, HubOfflineError, VtrError
 from vtr.train.heads.base import Head, TextBatch, VideoBatch
-from vtr.train.importing import complete_head, load_head, split_state
+from vtr.train.importing import bare_names, complete_head, load_head, split_state
 from vtr.train.run import load_run
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -346,8 +347,8 @@ def put(name: str, *shape: int) -> Callable[[State], None]:
 @pytest.mark.parametrize(
     ("head", "edit", "message"),
     [
-        ("meanP", dict, r"unexpected: frame_position_embeddings\.weight, transformerClip\."),
-        ("seqLSTM", dict, r"missing: lstm_visual\.weight_ih_l0, .* unexpected: transformerClip"),
+        ("meanP", dict, r"parameters of meanP; .* of seqTransf:layers=2\. Write --head seqTransf$"),
+        ("seqLSTM", dict, r"of seqLSTM; .* of seqTransf:layers=2\. Write --head seqTransf$"),
         (
             "seqTransf",
             drop("transformerClip.resblocks.1.ln_1.bias"),
@@ -355,8 +356,8 @@ def put(name: str, *shape: int) -> Callable[[State], None]:
         ),
         (
             "seqTransf:layers=3",
-            dict,
-            r"missing: transformerClip\.resblocks\.2\.attn\.in_proj_weight, ",
+            drop("transformerClip.resblocks.1.ln_1.bias"),
+            r"missing: transformerClip\.resblocks\.1\.ln_1\.bias, .*resblocks\.2\.attn\.in_proj_w",
         ),
         (
             "seqTransf",
@@ -452,7 +453,7 @@ def test_what_can_be_refused_is_refused_before_anything_is_sought_on_the_hub(
 ) -> None:
     (tmp_path / "m.bin").touch()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("vtr.clip.hub.find_tokeniser", lambda _: pytest.fail("sought first"))
+    monkeypatch.setattr("vtr.clip.folder.find_tokeniser", lambda _: pytest.fail("sought first"))
     with pytest.raises(ConfigError, match="no head named 'nope'"):
         vtr("clip4clip", "m.bin", "--head", "nope", "--out", "o")
     with pytest.raises(ConfigError, match="clip2video has no head 'meanP'; its heads are"):
@@ -462,6 +463,61 @@ def test_what_can_be_refused_is_refused_before_anything_is_sought_on_the_hub(
             vtr(system[0], "n.bin", *system[1:], "--out", "o")
     with pytest.raises(ConfigError, match="say nothing without --train-split"):
         vtr("clip4clip", "m.bin", "--head", "meanP", "--out", "o", "--dataset", "msvd")
+    Path("n.bin").write_bytes(b"<!doctype html>")
+    for system in (("clip4clip", "--head", "meanP"), ("clip2video",), ("openai",)):
+        with pytest.raises(CheckpointError, match=r"it is no checkpoint \(it begins with b'<!doc"):
+            vtr(system[0], "n.bin", *system[1:], "--out", "o")
+    torch.save(published("seqTransf"), "m.bin")
+    with pytest.raises(
+        CheckpointError, match=r"those of seqTransf:layers=2\. Write vtr import clip4"
+    ):
+        vtr("clip2video", "m.bin", "--out", "o")
+    with pytest.raises(CheckpointError, match=r"more than a CLIP: .* `vtr import clip4clip`"):
+        vtr("openai", "m.bin", "--out", "o")
+    torch.save({"vision_model.x": torch.zeros(1)}, "m.bin")
+    with pytest.raises(CheckpointError, match="has the names of transformers and needs no import"):
+        vtr("openai", "m.bin", "--out", "o")
+
+
+@pytest.mark.parametrize(
+    "keys", [["state_dict"], ["model_state_dict"], ["net"], ["model", "module"]]
+)
+@pytest.mark.parametrize(
+    "prefix", ["", "module.", "_orig_mod.module.", "module._orig_mod.", "model.", "model.module."]
+)
+def test_what_training_loops_put_around_the_weights_goes(
+    tmp_path: Path, prefix: str, keys: list[str]
+) -> None:
+    state = published("seqTransf")
+    saved: Any = {prefix + name: tensor for name, tensor in state.items()}
+    for key in keys:
+        saved = {"epoch": 3, key: saved, "optimizer": {"state": {}}, "loss": torch.zeros(())}
+    torch.save(saved, tmp_path / "m.bin")
+    read = read_tensors(tmp_path / "m.bin")
+    clip, head, notes = split_state(read, what="file")
+    assert {f"clip.{name}" for name in clip} | set(head) == set(state)
+    assert (notes == ()) == (prefix == "")
+    openai = {prefix + name: tensor for name, tensor in clip.items()}
+    assert bare_names(openai, "visual.", what="file")[0].keys() == clip.keys()
+
+
+def test_a_wrapped_checkpoint_is_imported_like_the_plain_one(tmp_path: Path, words: Path) -> None:
+    state = published("seqTransf")
+    inner = {  # torch.compile around the CLIP alone, DataParallel around all
+        "module." + name.replace("clip.", "clip._orig_mod.", 1): t for name, t in state.items()
+    }
+    torch.save({"state_dict": inner}, tmp_path / "wrapped.bin")
+    torch.save(state, tmp_path / "plain.bin")
+    made = [
+        vtr("clip4clip", tmp_path / f"{name}.bin", "--head", "seqTransf", "--clip", words, "--out",
+            tmp_path / name)
+        for name in ("wrapped", "plain")
+    ]  # fmt: skip
+    digests = {Path(facts["clip"], "model.safetensors").read_bytes() for facts in made}
+    assert len(digests) == 1
+    assert made[0]["notes"] == ["read without module. and _orig_mod. in the names"]
+    with pytest.raises(CheckpointError, match="the same names but for what wraps them"):
+        split_state(inner | state, what="file")
 
 
 def test_old_names_become_new_ones() -> None:

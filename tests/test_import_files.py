@@ -6,6 +6,7 @@ import contextlib
 import os
 import pickle
 import random
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -194,7 +195,7 @@ def test_hostile_files_run_nothing(tmp_path: Path, make: Callable[[Path, Path], 
 def test_what_is_no_checkpoint_is_told_in_our_words(tmp_path: Path) -> None:
     (tmp_path / "bad.bin").write_bytes(b"\x89PNG\r\n")
     with pytest.raises(
-        CheckpointError, match=r"tensors: not a file of torch\.save, or one of other"
+        CheckpointError, match=r"tensors: it is no checkpoint \(it begins with b'\\x89PNG"
     ):
         read_tensors(tmp_path / "bad.bin")
 
@@ -347,3 +348,61 @@ def test_faults_of_archives(tmp_path: Path) -> None:
     rewrite(path, lambda name, old: old[:4] if "/data/" in name else old)
     with pytest.raises(CheckpointError, match=r"it\.pt cannot be read as tensors"):
         read_tensors(path)
+
+
+# --- files that would take all time or memory
+
+
+def shared_modules(depth: int) -> bytes:
+    """Returns the pickle of a module whose two attributes are one module, so many levels deep."""
+    opcodes = [b"\x80\x02c__torch__\nM\n)\x81}bq\x00"]
+    for level in range(depth):
+        child = b"h" + bytes([level])
+        attributes = b"}(X\x01\x00\x00\x00a" + child + b"X\x01\x00\x00\x00b" + child + b"u"
+        opcodes.append(b"c__torch__\nM\n)\x81" + attributes + b"bq" + bytes([level + 1]))
+    return b"".join(opcodes) + b"."
+
+
+def test_shared_modules_end_in_time(tmp_path: Path) -> None:
+    path = tmp_path / "it.pt"
+    archive(path)
+    deep, flat = shared_modules(45), shared_modules(8)
+    rewrite(path, lambda name, old: flat if name.endswith("/data.pkl") else old)
+    assert read_tensors(path) == {}
+    rewrite(path, lambda name, old: deep if name.endswith("/data.pkl") else old)
+    start = time.monotonic()
+    with pytest.raises(CheckpointError, match="its modules are nested without end"):
+        read_tensors(path)
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("kind", ["state", "archive"])
+@pytest.mark.parametrize(
+    ("member", "message"),
+    [
+        ("data/99", "data/99 is compressed, which torch never does"),
+        ("code/x.py", "fill the memory"),
+    ],
+)
+def test_archives_that_grow_are_refused_unread(
+    tmp_path: Path, kind: str, member: str, message: str
+) -> None:
+    path = tmp_path / "it.pt"
+    if kind == "archive":
+        archive(path)
+    else:
+        torch.save({"a": torch.zeros(99)}, path)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as file:
+        file.writestr(f"it/{member}", bytes(70 << 20))
+    assert path.stat().st_size < 1 << 20
+    with pytest.raises(CheckpointError, match=message):
+        read_tensors(path)
+
+
+def test_many_views_of_few_bytes_are_refused(tmp_path: Path) -> None:
+    base = torch.zeros(100_000)
+    torch.save({f"w{number}": base for number in range(50)}, tmp_path / "w.bin")
+    with pytest.raises(CheckpointError, match="its tensors claim 20,000,000 bytes, the file has 4"):
+        read_tensors(tmp_path / "w.bin")
+    torch.save({"a": base, "tied": base}, tmp_path / "w.bin")
+    assert set(read_tensors(tmp_path / "w.bin")) == {"a", "tied"}

@@ -15,7 +15,7 @@ import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,6 +23,15 @@ import torch
 from torch import Tensor
 
 from vtr.errors import CheckpointError
+
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "module")
+"""Under which training loops save the weights, beside epochs and optimisers; the first counts."""
+
+# No file of weights comes near these; one that was made to fill the memory goes far beyond.
+_MOST_WRAPPERS = 4
+_MOST_MODULES = 100_000
+_MOST_CODE_BYTES = 64 << 20
+_MOST_SHARED = 4  # tensors over the same bytes, such as tied weights
 
 _STORAGES = {
     "DoubleStorage": torch.float64,
@@ -42,17 +51,19 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Returns the tensors of a checkpoint by name, on the CPU, in their stored dtypes.
 
     Args:
-        path: A state dict saved by torch, a safetensors file, or a TorchScript archive (then the
-            parameters and buffers of its module, as `state_dict()` would name them).
+        path: A state dict saved by torch, also within what a training loop saves (`WRAPPERS`), a
+            safetensors file, or a TorchScript archive (then the parameters and buffers of its
+            module, as `state_dict()` would name them).
 
     Raises:
         CheckpointError: Not such a file, damaged, or it holds anything but tensors.
     """
     require_file(path)
     try:
-        state = _read(path)
-        # Own memory for each tensor; the size check comes first, against expanded views.
-        return {name: _plain(path, name, value).clone() for name, value in state.items()}
+        state = _unwrapped(_read(path))
+        tensors = {name: _plain(path, name, value) for name, value in state.items()}
+        _check_bytes(path, tensors.values())
+        return {name: tensor.clone() for name, tensor in tensors.items()}  # own memory for each
     except CheckpointError:
         raise
     # Of what torch, pickle, zipfile and zlib raise at damaged files no list was ever whole.
@@ -95,13 +106,22 @@ def _read(path: Path) -> Mapping[str, Any]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if path.suffix == ".safetensors":
+    with path.open("rb") as file:
+        start = file.read(9)
+    if path.suffix == ".safetensors" or start[8:] == b"{":
         try:
             return load_file(path)
         except SafetensorError as error:
             raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from None
+    if not start.startswith((b"PK", b"\x80")):
+        raise CheckpointError(
+            f"{path} cannot be read as tensors: it is no checkpoint (it begins with {start!r}); "
+            "needed is a file of torch.save, a safetensors file or a TorchScript archive. Look "
+            "what it is, or download it again"
+        )
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
+            _check_members(archive, path.stat().st_size)
             if any(name.endswith("/constants.pkl") for name in archive.namelist()):
                 return dict(_ScriptArchive(archive).tensors())
     with warnings.catch_warnings():
@@ -113,11 +133,52 @@ def _read(path: Path) -> Mapping[str, Any]:
     return state
 
 
+def _check_members(archive: zipfile.ZipFile, size: int) -> None:
+    """Refuses an archive that grows when it is read: torch compresses nothing but code.
+
+    Raises:
+        CheckpointError: A compressed member, or members that take more bytes than the file has.
+    """
+    total = 0
+    for info in archive.infolist():
+        total += info.file_size
+        if info.compress_type != zipfile.ZIP_STORED and "/code/" not in info.filename:
+            raise CheckpointError(
+                f"{archive.filename}: {info.filename} is compressed, which torch never does"
+            )
+    if total > size + _MOST_CODE_BYTES:
+        raise CheckpointError(
+            f"{archive.filename} has {size:,} bytes, its members claim {total:,}: it is damaged "
+            "or made to fill the memory. Download it again from where you trust it"
+        )
+
+
+def _unwrapped(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns the weights within what a training loop saved."""
+    for _ in range(_MOST_WRAPPERS):
+        inner = [state[name] for name in WRAPPERS if isinstance(state.get(name), Mapping)]
+        if not inner:
+            break
+        state = inner[0]
+    return state
+
+
+def _check_bytes(path: Path, tensors: Iterable[Tensor]) -> None:
+    """Refuses a small file whose many tensors are all views of the same bytes."""
+    total = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    size = path.stat().st_size
+    if total > _MOST_SHARED * size:
+        raise CheckpointError(f"{path}: its tensors claim {total:,} bytes, the file has {size:,}")
+
+
 def _plain(path: Path, name: Any, value: Any) -> Tensor:
     if not isinstance(name, str) or not isinstance(value, Tensor):
+        # Not repr: that of an unknown object can be as long as its maker likes.
+        what = repr(name[:80]) if isinstance(name, str) else f"a name of type {type(name).__name__}"
         raise CheckpointError(
-            f"{path}: {str(name)[:80]!r} is of type {type(value).__name__}; a state dict holds "
-            "tensors only. For an optimiser's file or a whole training state, give the weights'"
+            f"{path}: {what} is of type {type(value).__name__}; a state dict holds tensors only. "
+            f"Of whole training states the weights are read where they lie under "
+            f"{', '.join(WRAPPERS)}; an optimiser's file holds none"
         )
     tensor = value.detach()
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
@@ -143,6 +204,7 @@ class _ScriptArchive:
             raise CheckpointError(f"{archive.filename}: {len(pickles)} files data.pkl, need one")
         self._root = pickles[0].removesuffix("data.pkl")
         self._storages: dict[tuple[str, torch.dtype], Tensor] = {}
+        self._modules = 0
         self._state_names = self._declared_state()
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
@@ -158,8 +220,11 @@ class _ScriptArchive:
         yield from self._walk(root, "", depth=0)
 
     def _walk(self, module: _Holder, prefix: str, *, depth: int) -> Iterator[tuple[str, Tensor]]:
-        if depth > 64:
-            raise CheckpointError(f"modules are nested too deeply at {prefix[:80]}")
+        self._modules += 1  # one that is shared counts wherever it is met: 2 ** depth times
+        if depth > 64 or self._modules > _MOST_MODULES:
+            raise CheckpointError(
+                f"{self._archive.filename}: its modules are nested without end, at {prefix[:80]}"
+            )
         # Plain tensor attributes (masks, say) are pickled too, but are not in a state dict.
         declared = self._state_names.get(type(module).qualified_name)
         for name, value in vars(module).items():
@@ -177,10 +242,7 @@ class _ScriptArchive:
         return self._storages[key, dtype]
 
     def _member(self, name: str) -> bytes:
-        info = self._archive.getinfo(self._root + name)
-        if info.compress_type != zipfile.ZIP_STORED:
-            raise CheckpointError(f"{info.filename} is compressed, which torch never does")
-        return self._archive.read(info)
+        return self._archive.read(self._root + name)
 
     def _declared_state(self) -> dict[str, frozenset[str]]:
         """Returns class name to the names of its parameters and buffers, from the code's text.

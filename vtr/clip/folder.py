@@ -10,7 +10,7 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor
 
-from vtr.clip.hub import TOKENISER_FILES
+from vtr.clip.hub import TOKENISER_FILES, find_tokeniser
 from vtr.clip.openai_names import ClipShape, huggingface_config, read_shape, to_huggingface
 from vtr.clip.text import load_tokeniser
 from vtr.errors import CheckpointError
@@ -25,7 +25,7 @@ def write_clip_folder(
     folder: Path,
     openai_state: Mapping[str, Tensor],
     *,
-    tokeniser: Path,
+    tokeniser: Path | str,
     vision_heads: int | None = None,
     text_heads: int | None = None,
 ) -> ClipShape:
@@ -36,7 +36,8 @@ def write_clip_folder(
     Args:
         folder: Made if need be; files of these names are replaced.
         openai_state: CLIP's parameters under OpenAI's names, no prefix.
-        tokeniser: Folder to copy the tokeniser's files from: a checkpoint holds no vocabulary.
+        tokeniser: Hub id or folder to copy the tokeniser's files from: a checkpoint holds no
+            vocabulary. Sought last, when the parameters are known to be whole.
         vision_heads: Attention heads of the vision tower; by default its width // 64.
         text_heads: The same for the text tower.
 
@@ -46,11 +47,13 @@ def write_clip_folder(
     Raises:
         CheckpointError: Parameters are missing, unexpected or misshapen, or the vocabulary is not
             this CLIP's.
+        ModelError: No vocabulary to be had.
         StoreWriteError: The disk refused.
     """
     shape = read_shape(openai_state)
     weights = to_huggingface(openai_state)
     config = huggingface_config(shape, vision_heads=vision_heads, text_heads=text_heads)
+    tokeniser = find_tokeniser(str(tokeniser))
     check_vocabulary(tokeniser, shape)
     folder.mkdir(parents=True, exist_ok=True)
     for name in TOKENISER_FILES:

@@ -139,7 +139,6 @@ def openai(
     A TorchScript archive is taken apart without running or compiling its code.
     """
     from vtr.clip.checkpoint_files import require_file
-    from vtr.clip.hub import find_tokeniser
     from vtr.train.importing import import_openai, require_empty
 
     require_file(file)
@@ -147,7 +146,7 @@ def openai(
     shape = import_openai(
         file,
         out,
-        tokeniser=find_tokeniser(clip),
+        clip=clip,
         vision_heads=vision_heads,
         text_heads=text_heads,
     )
@@ -172,14 +171,13 @@ def _import(
     as_json: bool,
 ) -> None:
     from vtr.clip.checkpoint_files import require_file
-    from vtr.clip.hub import find_tokeniser
     from vtr.train.importing import ImportRequest, check_head, import_checkpoint, require_empty
 
     check_head(system, head)  # all that can be refused, before anything is fetched
     require_file(file)
     require_empty(out)
     ids = _train_ids(split, dataset, annotations)
-    request = ImportRequest(file, system, head, find_tokeniser(clip), *heads)
+    request = ImportRequest(file, system, head, clip, *heads)
     made = import_checkpoint(request, out, train_ids=ids, train_split=split or "unknown")
     for told in made.notes:
         note(told)

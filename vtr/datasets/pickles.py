@@ -14,6 +14,8 @@ from typing import Any, NoReturn
 from vtr.datasets.files import printable
 from vtr.errors import DatasetError
 
+_MOST_BYTES = 1 << 30  # MSVD's, the largest that is published, has 5 MB
+
 # What a damaged or hostile stream makes the interpreter of opcodes raise.
 _BROKEN = (
     pickle.UnpicklingError,
@@ -52,6 +54,9 @@ def read_plain_pickle(path: Path) -> Any:
         DatasetError: It asks for anything but plain data (nothing of it is run), or is damaged.
     """
     try:
+        size = path.stat().st_size
+        if size > _MOST_BYTES:
+            raise DatasetError(f"{printable(str(path))} has {size:,} bytes: too many for captions")
         stream = io.BytesIO(path.read_bytes())
     except OSError as error:
         raise DatasetError(

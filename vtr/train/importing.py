@@ -2,12 +2,14 @@
 
 CLIP4Clip and CLIP2Video save one plain state dict: `clip.*` under OpenAI's names (most of it
 float16) and the head's parameters beside it, under the names that the heads here keep. Nothing
-else is stored, so that the head must be named again; sizes are read from the shapes. Sources:
+else is stored, so that the head must be named again; sizes are read from the shapes. What training
+loops, DataParallel and torch.compile put around the names is taken off. Sources:
 CLIP4Clip@508ffa3 (main_task_retrieval.py, save_model), CLIP2Video@e941318 (modules/modeling.py).
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
@@ -22,7 +24,7 @@ from vtr.clip.backbone import Backbone, load_backbone
 from vtr.clip.checkpoint_files import read_tensors
 from vtr.clip.folder import write_clip_folder
 from vtr.clip.openai_names import ClipShape, read_shape, require_keys
-from vtr.errors import CheckpointError, ConfigError
+from vtr.errors import CheckpointError, ConfigError, VtrError
 from vtr.train.headlist import HeadChoice, build_head, head_presets, parse_head
 from vtr.train.heads.base import Head
 from vtr.train.model import ModelSpec, RetrievalModel
@@ -37,6 +39,7 @@ SYSTEM_HEADS: Mapping[System, tuple[str, ...]] = {
     "clip2video": ("clip2video",),
 }
 CLIP_PREFIX = "clip."
+_WRAPPED = re.compile(r"(?:^|(?<=\.))(?:(?:module|_orig_mod)\.)+")
 
 # Saved, but read by nothing in the reference (clip4clip.md: created for every sequential head).
 _UNUSED: Mapping[str, frozenset[str]] = {
@@ -71,7 +74,7 @@ class ImportRequest:
         file: The checkpoint.
         system: Whose layout it has.
         head: The head as `--head` takes it; options that are not given are read from the shapes.
-        tokeniser: Folder with the vocabulary of the CLIP that the checkpoint came from.
+        clip: Hub id or folder of the CLIP that the checkpoint came from, for its vocabulary.
         vision_heads: Attention heads of the vision tower; None is its width // 64.
         text_heads: The same for the text tower.
     """
@@ -79,7 +82,7 @@ class ImportRequest:
     file: Path
     system: System
     head: str
-    tokeniser: Path
+    clip: str
     vision_heads: int | None = None
     text_heads: int | None = None
 
@@ -102,7 +105,9 @@ def import_checkpoint(
 
     Raises:
         CheckpointError: The file is damaged or holds other things than tensors; parameters are
-            missing, unexpected or misshapen (all are listed); another vocabulary.
+            missing, unexpected or misshapen (all are listed), or those of another head; another
+            vocabulary.
+        ModelError: No vocabulary to be had; sought last, since it may be far away.
         ConfigError: A head that this system does not have, or `out` is in use.
         StoreWriteError: The disk refused.
     """
@@ -111,11 +116,11 @@ def import_checkpoint(
     clip_state, head_state, notes = split_state(read_tensors(request.file), what=request.file)
     shape = read_shape(clip_state)
     choice = complete_head(request.head, head_state)
-    head, dropped = load_head(choice, shape.embed_dim, head_state)
+    head, dropped = _load_fitting(request, choice, shape.embed_dim, head_state)
     write_clip_folder(
         out / "clip",
         clip_state,
-        tokeniser=request.tokeniser,
+        tokeniser=request.clip,
         vision_heads=request.vision_heads,
         text_heads=request.text_heads,
     )
@@ -133,7 +138,7 @@ def import_openai(
     file: Path,
     out: Path,
     *,
-    tokeniser: Path,
+    clip: str,
     vision_heads: int | None = None,
     text_heads: int | None = None,
 ) -> ClipShape:
@@ -142,7 +147,7 @@ def import_openai(
     Args:
         file: Such as ViT-B-32.pt.
         out: Folder to make, or an empty one.
-        tokeniser: Folder with CLIP's vocabulary.
+        clip: Hub id or folder of a CLIP with its vocabulary.
         vision_heads: Attention heads of the vision tower; None is its width // 64.
         text_heads: The same for the text tower.
 
@@ -150,10 +155,21 @@ def import_openai(
         CheckpointError, ConfigError, StoreWriteError: As in `import_checkpoint`.
     """
     require_empty(out)
+    state, _ = bare_names(read_tensors(file), "visual.", what=file)
+    if any(name.startswith(CLIP_PREFIX) for name in state):
+        raise CheckpointError(
+            f"{file} holds more than a CLIP: the parameters of clip.* and of a head. Read it with "
+            "`vtr import clip4clip` or `vtr import clip2video`"
+        )
+    if any(name.startswith("vision_model.") for name in state):
+        raise CheckpointError(
+            f"{file} has the names of transformers and needs no import: give the folder that holds "
+            "it and its config.json to --model"
+        )
     shape = write_clip_folder(
         out,
-        read_tensors(file),
-        tokeniser=tokeniser,
+        state,
+        tokeniser=clip,
         vision_heads=vision_heads,
         text_heads=text_heads,
     )
@@ -176,14 +192,15 @@ def split_state(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], tuple[str, ...]]:
     """Returns CLIP's parameters (OpenAI's names, no prefix), the head's, and notes.
 
-    Old names ending in gamma and beta become weight and bias, as in the reference.
+    Old names ending in gamma and beta become weight and bias, as in the reference, and what
+    wraps the names goes, see `bare_names`.
 
     Raises:
         CheckpointError: Nothing in it belongs to CLIP, or two old names become one.
     """
+    bare, notes = bare_names(state, f"{CLIP_PREFIX}visual.", what=what)
     renamed: dict[str, Tensor] = {}
-    notes = []
-    for name, tensor in state.items():
+    for name, tensor in bare.items():
         modern = re.sub(r"\bgamma$", "weight", re.sub(r"\bbeta$", "bias", name))
         if modern in renamed:
             raise CheckpointError(f"{what}: two parameters would be called {modern}")
@@ -203,6 +220,39 @@ def split_state(
         )
     head = {name: t for name, t in renamed.items() if not name.startswith(CLIP_PREFIX)}
     return clip, head, tuple(notes)
+
+
+def bare_names(
+    state: Mapping[str, Tensor], anchor: str, *, what: Path | str
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Returns parameters under the names that their own code gave them, and notes.
+
+    DataParallel adds `module.`, torch.compile `_orig_mod.`, before any part of a name and in any
+    order; classes of others hold the model under a name of their own (`model.`), which must then
+    begin every name.
+
+    Args:
+        state: As saved.
+        anchor: How a name begins that the model has ("clip.visual.").
+        what: The file, for messages.
+
+    Raises:
+        CheckpointError: Two names become one.
+    """
+    names = {name: _WRAPPED.sub("", name) for name in state}
+    notes = (
+        ["read without module. and _orig_mod. in the names"]
+        if set(names) - set(names.values())
+        else []
+    )
+    found = next((name for name in names.values() if f".{anchor}" in f".{name}"), anchor)
+    owner = found[: f".{found}".index(f".{anchor}")]
+    if owner and all(name.startswith(owner) for name in names.values()):
+        names = {name: bare.removeprefix(owner) for name, bare in names.items()}
+        notes.append(f"read without {owner} before the names")
+    if len(set(names.values())) < len(names):
+        raise CheckpointError(f"{what}: parameters have the same names but for what wraps them")
+    return {bare: state[name] for name, bare in names.items()}, notes
 
 
 def complete_head(text: str, head_state: Mapping[str, Tensor]) -> HeadChoice:
@@ -243,6 +293,43 @@ def load_head(
     head.origin = "imported"
     dropped = sorted(unused & set(head_state))
     return head, tuple(f"dropped {name}, which the reference never reads" for name in dropped)
+
+
+def _load_fitting(
+    request: ImportRequest, choice: HeadChoice, dim: int, head_state: Mapping[str, Tensor]
+) -> tuple[Head, tuple[str, ...]]:
+    """As `load_head`; parameters of another head are said to be those.
+
+    Raises:
+        CheckpointError: Names the head that fits, or every key that does not.
+    """
+    try:
+        return load_head(choice, dim, head_state)
+    except CheckpointError:
+        fitting = fitting_heads(dim, head_state)
+        if not fitting:
+            raise
+    labels = " or ".join(fitting)
+    ways = [
+        f"--head {label.partition(':')[0]}" if system == request.system else f"vtr import {system}"
+        for label, system in fitting.items()
+    ]
+    raise CheckpointError(
+        f"{request.file} does not hold the parameters of {choice.label}; they are those of "
+        f"{labels}. Write {' or '.join(ways)}"
+    )
+
+
+def fitting_heads(dim: int, head_state: Mapping[str, Tensor]) -> dict[str, System]:
+    """Returns the labels of all heads whose parameters these are, with their systems."""
+    found: dict[str, System] = {}
+    for system, names in SYSTEM_HEADS.items():
+        for name in names:
+            with contextlib.suppress(VtrError):
+                choice = complete_head(name, head_state)
+                load_head(choice, dim, head_state)
+                found[choice.label] = system
+    return found
 
 
 def check_head(system: System, head: str) -> None:
