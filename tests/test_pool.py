@@ -18,7 +18,7 @@ from vtr.errors import VtrError, WorkersLostError
 from vtr.extract.pool import Outcome, PoolSettings, WorkerPool
 
 HANDLERS = """
-import os, signal, sys, time
+import contextlib, os, signal, sys, time
 from vtr.errors import DecodeError
 
 def make(config):
@@ -41,6 +41,17 @@ def make(config):
             bytearray(value)
         elif what == "bug":
             raise KeyError("oops")
+        elif what == "halt":  # stands still while it answers: no decoder, no exception
+            signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGSTOP))
+            signal.setitimer(signal.ITIMER_REAL, 0.002)
+            return {"value": value}, bytes(256 << 20)
+        elif what == "halt-server":
+            os.kill(os.getppid(), signal.SIGSTOP)
+        elif what == "lie":  # as one taken over by what it decodes might
+            for number in range(3, 30):
+                with contextlib.suppress(OSError):
+                    os.write(number, value)
+            os._exit(0)
         elif what == "bytes":
             return {"n": value}, b"x" * value
         return {"value": value, "config": config, "pid": os.getpid()}, b""
@@ -100,6 +111,44 @@ def test_a_bad_job_costs_only_itself(run: Run, job: Any, failure: tuple[str, str
     outcomes = run(jobs, timeout_seconds=1.0, memory_bytes=1 << 30)
     assert outcomes[1].failure == failure
     assert [outcomes[i].header["value"] for i in (0, 2, 3)] == [0, 0.01, 0.02]
+
+
+def test_a_worker_that_stops_while_it_answers_costs_only_its_job(run: Run) -> None:
+    jobs = [("sleep", 0), ("halt", 1), *[("sleep", 0.01)] * 3]
+    outcomes = run(jobs, timeout_seconds=1.5)
+    what = ("timeout", "not done within 1.5 s (--timeout); the worker was killed")
+    assert [outcome.failure for outcome in outcomes] == [None, what, None, None, None]
+
+
+@pytest.mark.parametrize("job", ["halt", "halt-server"])
+def test_a_run_is_left_at_once_whoever_stands_still(run: Run, job: str) -> None:
+    pool = WorkerPool(PoolSettings("pool_handlers:make", 0, workers=1, recycle_after=1))
+    answers = pool.run([("sleep", 0), (job, 0), ("sleep", 600)])
+    next(answers)
+    time.sleep(0.5)
+    leaving = threading.Thread(target=pool.close, daemon=True)
+    leaving.start()
+    leaving.join(30)
+    assert not leaving.is_alive()
+
+
+def test_a_server_that_stands_still_ends_the_run_with_one_clear_error(run: Run) -> None:
+    message = r"worker processes did not answer within 0.5 s; what was published is safe"
+    with pytest.raises(WorkersLostError, match=message):
+        run([("halt-server", 0), ("value", 2)], workers=1, recycle_after=1, server_seconds=0.5)
+    assert not [thread for thread in threading.enumerate() if thread.name == "vtr-pool"]
+
+
+@pytest.mark.parametrize(
+    "bytes_sent",
+    [b"\xff" * 12, b"\0\0\0\3" + bytes(8) + b"{]}", b"\0\0\0\2" + bytes(8) + b"[]", b"\0"],
+    ids=["sizes", "no JSON", "no object", "short"],
+)
+def test_an_answer_that_is_none_costs_one_video(run: Run, bytes_sent: bytes) -> None:
+    outcomes = run([("lie", bytes_sent), ("value", 2)], workers=1)
+    assert outcomes[0].failure is not None
+    assert outcomes[0].failure[0] == "crashed"
+    assert outcomes[1].header["value"] == 2
 
 
 def test_workers_are_replaced_after_their_share(run: Run) -> None:

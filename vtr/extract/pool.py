@@ -4,6 +4,9 @@ A decoder can hang, crash or eat the memory on a bad file, and no exception hand
 So every job runs in a worker process that can be killed: one that dies or outlives the wall-clock
 limit costs one answer, and a fresh process takes its place (see `vtr.extract.worker`).
 
+Any process may also stand still at any moment (stopped, swapped out, waiting for a dead disk), so
+nothing here waits without a deadline: an answer is taken in as it comes, within its job's limit.
+
 The server of the workers is started as a plain `python -m` child instead of through
 `multiprocessing.Process`: nothing of the caller's main module is imported again, so scripts need
 no `__main__` guard and notebooks work.
@@ -22,20 +25,35 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from typing import IO, Any
 
 from vtr.errors import WorkersLostError
-from vtr.extract.worker import FORK, REPLY, REQUEST, WAIT
+from vtr.extract.worker import FORK, REPLY, REQUEST, SIZES, WAIT
 
 START_SECONDS = 180.0
+# A worker that waits for a job takes it in at once.
+SEND_SECONDS = 10.0
+# What ending all workers may take.
+CLOSE_SECONDS = 5.0
+# How soon a wait sees that the run is being left.
+_LOOK_SECONDS = 0.1
+_MOST_BYTES_AT_ONCE = 1 << 20
 
 # The libraries' own thread pools: parallelism is across videos, and a process without threads
 # can be forked.
-_ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
+_ONE_THREAD = {
+    f"{name}{ending}": "1"
+    for name, ending in (
+        ("OMP", "_NUM_THREADS"),
+        ("OPENBLAS", "_NUM_THREADS"),
+        ("MKL", "_NUM_THREADS"),
+        ("NUMEXPR", "_NUM_THREADS"),
+        ("VECLIB", "_MAXIMUM_THREADS"),  # macOS
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -46,10 +64,11 @@ class PoolSettings:
         handler: "module:function"; the function takes `config` and returns the job handler.
         config: Anything picklable, the same for every worker.
         workers: Number of processes.
-        timeout_seconds: Wall-clock limit per job.
+        timeout_seconds: Wall-clock limit per job, its answer included.
         memory_bytes: Address space a worker may add after its start; 0 is no limit.
         max_buffered_bytes: Answers that wait for their turn may hold this much.
         recycle_after: Jobs after which a worker is replaced (decoders leak a little).
+        server_seconds: How long starting or ending one worker may take.
     """
 
     handler: str
@@ -59,6 +78,7 @@ class PoolSettings:
     memory_bytes: int = 4 << 30
     max_buffered_bytes: int = 256 << 20
     recycle_after: int = 1000
+    server_seconds: float = 60.0
 
 
 @dataclass(frozen=True)
@@ -73,7 +93,7 @@ class Outcome:
     """
 
     header: dict[str, Any]
-    payload: bytes = field(default=b"", repr=False)
+    payload: bytes | bytearray = field(default=b"", repr=False)
     failure: tuple[str, str] | None = None
     cpu_seconds: float = 0.0
 
@@ -81,80 +101,146 @@ class Outcome:
 class _Server:
     """The process that forks workers."""
 
-    def __init__(self, settings: PoolSettings) -> None:
+    def __init__(self, settings: PoolSettings, is_left: Callable[[], bool]) -> None:
         self._control, theirs = socket.socketpair()
+        self._control.settimeout(_LOOK_SECONDS)
+        self._seconds, self._is_left = settings.server_seconds, is_left
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed in stop)
         paths = os.pathsep.join(path for path in sys.path if path)
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "vtr.extract.worker", str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=self._errors,
-            env={**os.environ, "PYTHONPATH": paths, **_ONE_THREAD},
-            process_group=0,  # Ctrl-C goes to the parent alone
-        )
-        theirs.close()
         module, function = settings.handler.split(":")
-        recipe = (module, function, settings.config, settings.memory_bytes)
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError), self._process.stdin as pipe:
-            pickle.dump(recipe, pipe)
-        self._control.settimeout(START_SECONDS)
-        self._started = False
+        with tempfile.TemporaryFile() as recipe:
+            pickle.dump((module, function, settings.config, settings.memory_bytes), recipe)
+            recipe.seek(0)
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "vtr.extract.worker", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=recipe,
+                stdout=subprocess.DEVNULL,
+                stderr=self._errors,
+                env={**os.environ, "PYTHONPATH": paths, **_ONE_THREAD},
+                process_group=0,  # Ctrl-C goes to the parent alone
+            )
+        theirs.close()
+        self._started = self._silent = False
         try:
-            self._reply()
+            self._reply(START_SECONDS)
         except WorkersLostError:
             self.stop()
             raise
         self._started = True
 
-    def fork(self, jobs: Connection, errors: IO[bytes]) -> int:
+    def fork(self, jobs: socket.socket, errors: IO[bytes]) -> int:
         """Starts a worker that reads `jobs`; returns its process id."""
         descriptors = [jobs.fileno(), errors.fileno()]
         with contextlib.suppress(BrokenPipeError):  # then the reply says so
             socket.send_fds(self._control, [REQUEST.pack(FORK, 0)], descriptors)
-        return self._reply()[0]
+        return self._reply(self._seconds)[0]
 
-    def kill(self, pid: int) -> int:
-        """Ends a worker; returns its wait status (what it died of, if it was dead already)."""
+    def kill(self, pid: int) -> str:
+        """Ends a worker; returns how it ended (what it died of, if it was dead already)."""
         if self._process.poll() is None:  # else its workers died with it
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)  # until it is waited for, no other has this id
+        if self._silent:
+            raise WorkersLostError("how a worker ended is unknown")
         with contextlib.suppress(BrokenPipeError):  # then the reply says so
             self._control.sendall(REQUEST.pack(WAIT, pid))
-        return self._reply()[1]
+        ended, status = self._reply(CLOSE_SECONDS if self._is_left() else self._seconds)
+        return exit_words(os.waitstatus_to_exitcode(status)) if ended else "it cannot be ended"
 
     def stop(self) -> None:
         self._control.close()
         self._process.kill()
-        self._process.wait()
+        self._wait()
         self._errors.close()
 
-    def _reply(self) -> tuple[int, int]:
-        try:
-            reply = self._control.recv(REPLY.size, socket.MSG_WAITALL)
-        except TimeoutError:
-            raise WorkersLostError(
-                f"the worker processes did not start in {START_SECONDS:g} s"
-            ) from None
-        except ConnectionResetError:
-            reply = b""
-        if len(reply) < REPLY.size:
-            how = exit_words(self._process.wait())
-            words = last_line(self._errors) or "no message"
-            what = "died; what was published is safe, run it again to go on"
-            what = what if self._started else "cannot start"
-            raise WorkersLostError(f"the worker processes {what} ({how}): {words}")
-        pid, status = REPLY.unpack(reply)
-        return pid, status
+    def _wait(self) -> int | None:
+        """Returns the exit code of the process; None where the system cannot end it."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.wait(CLOSE_SECONDS)
+        return None
+
+    def _reply(self, seconds: float) -> tuple[int, int]:
+        """Waits for an answer; while workers start, only until the run is left."""
+        deadline = time.monotonic() + seconds
+        starting = not self._is_left()
+        while True:
+            try:
+                reply = self._control.recv(REPLY.size, socket.MSG_WAITALL)
+            except TimeoutError:
+                if time.monotonic() < deadline and not (starting and self._is_left()):
+                    continue
+                self._silent = True
+                what = "answer" if self._started else "start"
+                safe = "; what was published is safe, run it again to go on" * self._started
+                raise WorkersLostError(
+                    f"the worker processes did not {what} within {seconds:g} s{safe}"
+                ) from None
+            except ConnectionResetError:
+                reply = b""
+            if len(reply) < REPLY.size:
+                raise self._death()
+            pid, status = REPLY.unpack(reply)
+            return pid, status
+
+    def _death(self) -> WorkersLostError:
+        code = self._wait()
+        how = "it does not end" if code is None else exit_words(code)
+        words = last_line(self._errors) or "no message"
+        what = "died; what was published is safe, run it again to go on"
+        what = what if self._started else "cannot start"
+        return WorkersLostError(f"the worker processes {what} ({how}): {words}")
+
+
+class _Answer:
+    """One answer on its way: its sizes, the header, the payload. It takes in what is there."""
+
+    def __init__(self) -> None:
+        self._parts = [bytearray()]
+        self._missing = SIZES.size
+
+    def grow(self, source: socket.socket) -> bool:
+        """Reads once from a socket that is ready; returns whether the answer is whole.
+
+        Raises:
+            EOFError, OSError: The worker is gone.
+        """
+        came = source.recv(min(self._missing, _MOST_BYTES_AT_ONCE))
+        if not came:
+            raise EOFError
+        self._parts[-1] += came  # not made for a size that is only announced
+        self._missing -= len(came)
+        while not self._missing:
+            if len(self._parts) == 1 + len(SIZES.unpack(self._parts[0])):
+                return True
+            self._missing = SIZES.unpack(self._parts[0])[len(self._parts) - 1]
+            self._parts.append(bytearray())
+        return False
+
+    def outcome(self) -> Outcome:
+        """Returns the whole answer.
+
+        Raises:
+            ValueError, KeyError: Nothing that a sound worker sends.
+        """
+        header = json.loads(self._parts[1])
+        if not isinstance(header, dict):
+            raise ValueError("a header that is no object")
+        cpu_seconds = header.pop("cpu_seconds", 0.0)
+        failure = (header["kind"], header["detail"]) if "kind" in header else None
+        return Outcome(header, self._parts[2], failure, cpu_seconds)
+
+
+# What taking in an answer raises where the worker died, or is no longer itself.
+_NO_ANSWER = (EOFError, OSError, MemoryError, ValueError, KeyError)
 
 
 class _Worker:
     """One worker process and what it is doing."""
 
     def __init__(self, server: _Server) -> None:
-        self.connection, theirs = Pipe()
+        self.socket, theirs = socket.socketpair()
+        self.socket.settimeout(SEND_SECONDS)
         self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed in stop)
         self._server = server
         try:
@@ -167,24 +253,26 @@ class _Worker:
         self.job: int | None = None
         self.num_jobs = 0
         self.deadline = float("inf")
+        self.answer = _Answer()
 
     def give(self, index: int, job: bytes, timeout_seconds: float) -> None:
         self.job = index
         self.num_jobs += 1
         self.deadline = time.monotonic() + timeout_seconds
-        self.connection.send_bytes(job)
+        self.answer = _Answer()
+        self.socket.sendall(job)
 
     def stop(self) -> str:
         """Ends the process; returns what it died of, with its last words."""
         try:
-            how = exit_words(os.waitstatus_to_exitcode(self._server.kill(self._pid)))
+            how = self._server.kill(self._pid)
             words = last_line(self.errors)
         finally:
             self._close()
         return f"{how}): {words}" if words else f"{how})"
 
     def _close(self) -> None:
-        self.connection.close()
+        self.socket.close()
         self.errors.close()
 
 
@@ -262,13 +350,14 @@ class WorkerPool:
         """Runs in a thread: hands out jobs and collects answers until all are done."""
         server = None
         try:
-            server = _Server(self.settings)
+            server = _Server(self.settings, lambda: self._stopping)
             self._work_through(jobs, server)
         except BaseException as error:  # noqa: BLE001  (handed to the consumer's thread)
             with self._changed:
                 self._problem = error
                 self._changed.notify_all()
         finally:
+            self._stopping = True  # now the workers' ends are waited for a moment only
             for worker in self._workers:
                 with contextlib.suppress(WorkersLostError):  # it died with its server
                     worker.stop()
@@ -304,19 +393,19 @@ class WorkerPool:
     def _give(self, worker: _Worker, index: int, job: Any) -> bool:
         try:
             worker.give(index, pickle.dumps(job), self.settings.timeout_seconds)
-        except (BrokenPipeError, ConnectionResetError):
-            self._dismiss(worker)  # it died idle; the job goes to another
+        except (BrokenPipeError, ConnectionResetError, TimeoutError):
+            self._dismiss(worker)  # it died idle, or stands still; the job goes to another
             return False
         return True
 
     def _collect(self) -> int:
         """Waits a moment for answers, deaths and deadlines; returns how many jobs ended."""
-        by_connection: dict[Any, _Worker] = {w.connection: w for w in self._workers}
+        by_socket: dict[Any, _Worker] = {w.socket: w for w in self._workers}
         now = time.monotonic()
         patience = min([0.05, *(max(0.0, w.deadline - now) for w in self._workers)])
         finished = 0
-        for ready in wait(list(by_connection), timeout=patience):
-            finished += self._hear(by_connection[ready])
+        for ready in wait(list(by_socket), timeout=patience):
+            finished += self._hear(by_socket[ready])
         for worker in list(self._workers):
             if time.monotonic() > worker.deadline:
                 finished += self._expire(worker)
@@ -324,14 +413,14 @@ class WorkerPool:
 
     def _hear(self, worker: _Worker) -> int:
         try:
-            header, payload = _receive(worker.connection)
-        except (EOFError, OSError):
+            if not worker.answer.grow(worker.socket):
+                return 0
+            outcome = worker.answer.outcome()
+        except _NO_ANSWER:
             return self._bury(worker)
         index, worker.job, worker.deadline = worker.job, None, float("inf")
         assert index is not None
-        cpu_seconds = header.pop("cpu_seconds", 0.0)
-        failure = (header["kind"], header["detail"]) if "kind" in header else None
-        self._finish(index, Outcome(header, payload, failure, cpu_seconds))
+        self._finish(index, outcome)
         return 1
 
     def _expire(self, worker: _Worker) -> int:
@@ -361,8 +450,3 @@ class WorkerPool:
             self._done[index] = outcome
             self._buffered += len(outcome.payload)
             self._changed.notify_all()
-
-
-def _receive(connection: Connection) -> tuple[dict[str, Any], bytes]:
-    header: dict[str, Any] = json.loads(connection.recv_bytes(1 << 28))
-    return header, connection.recv_bytes()

@@ -24,7 +24,6 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from multiprocessing.connection import Connection
 from typing import Any
 
 from vtr.errors import DecodeError
@@ -33,8 +32,11 @@ Answer = tuple[dict[str, Any], bytes | memoryview]
 Handler = Callable[[Any], Answer]
 
 REQUEST = struct.Struct("!cI")  # what, process id
-REPLY = struct.Struct("!Ii")  # process id, wait status
+REPLY = struct.Struct("!Ii")  # process id, wait status; 0 for one that does not end
+SIZES = struct.Struct("!IQ")  # bytes of an answer's header and payload
 FORK, WAIT = b"f", b"w"
+# A process that waits for a dead disk ends when that answers, if ever.
+COLLECT_SECONDS = 2.0
 
 
 def main() -> None:
@@ -59,7 +61,18 @@ def main() -> None:
                 os.close(descriptor)
             control.sendall(REPLY.pack(pid, 0))
         else:
-            control.sendall(REPLY.pack(pid, os.waitpid(pid, 0)[1]))
+            control.sendall(REPLY.pack(*_collect(pid)))
+
+
+def _collect(pid: int) -> tuple[int, int]:
+    """Returns the id and wait status of a process that was killed; (0, 0) if it does not end."""
+    deadline = time.monotonic() + COLLECT_SECONDS
+    while time.monotonic() < deadline:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return ended, status
+        time.sleep(0.001)
+    return 0, 0
 
 
 def _work(
@@ -73,8 +86,8 @@ def _work(
         if memory_bytes:
             _limit_memory(memory_bytes)
         # Held here, so that it stays open, and the parent patient, until the very end.
-        connection = Connection(jobs)
-        _serve(connection, handler)
+        channel = socket.socket(fileno=jobs)
+        _serve(channel, handler)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         os._exit(0)  # the parent has no more jobs, or is gone
     except BaseException:  # noqa: BLE001  (a bug of ours: its last line becomes the ledger's)
@@ -83,11 +96,13 @@ def _work(
     os._exit(1)
 
 
-def _serve(connection: Connection, handler: Handler) -> None:
+def _serve(channel: socket.socket, handler: Handler) -> None:
+    jobs = channel.makefile("rb")
     while True:
-        header, payload = _run(handler, connection.recv())
-        connection.send_bytes(json.dumps(header).encode())
-        connection.send_bytes(payload)
+        header, payload = _run(handler, pickle.load(jobs))
+        text = json.dumps(header).encode()
+        channel.sendall(SIZES.pack(len(text), len(payload)) + text)
+        channel.sendall(payload)
 
 
 def _run(handler: Handler, job: Any) -> Answer:
@@ -107,15 +122,23 @@ def _run(handler: Handler, job: Any) -> Answer:
 
 
 def _die_with_parent() -> None:
-    """Asks the kernel to end this process with its parent: a hung decoder must not stay behind."""
+    """Asks the kernel to end this process with its parent: a hung decoder must not stay behind.
+
+    Only Linux does; elsewhere a process ends when it next looks for a job.
+    """
     if sys.platform == "linux":
         set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
 def _limit_memory(extra_bytes: int) -> None:
-    """Caps the address space at what is mapped now plus `extra_bytes`."""
-    pages = int(_read("/proc/self/statm").split()[0]) if sys.platform == "linux" else 0
+    """Caps the address space at what is mapped now plus `extra_bytes`.
+
+    Only on Linux: what is mapped is not known elsewhere, and macOS refuses the limit.
+    """
+    if sys.platform != "linux":
+        return
+    pages = int(_read("/proc/self/statm").split()[0])
     limit = pages * resource.getpagesize() + extra_bytes
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     if hard != resource.RLIM_INFINITY:
