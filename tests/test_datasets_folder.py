@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from vtr.datasets.base import Dataset, Video
 from vtr.datasets.files import (
-    VIDEO_EXTENSIONS,
     VideoListing,
     VideoMatch,
     escape_undecodable,
@@ -30,6 +29,7 @@ from vtr.datasets.registry import (
     unique_videos,
 )
 from vtr.errors import ConfigError, UnknownNameError
+from vtr.names import VIDEO_EXTENSIONS
 
 NFC = unicodedata.normalize("NFC", "café.mp4")
 NFD = unicodedata.normalize("NFD", "café.mp4")

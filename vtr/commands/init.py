@@ -84,8 +84,9 @@ def _local_model(model: str | None) -> str | None:
 
 def _require_videos(dataset: Dataset, survey: VideoSurvey) -> None:
     """Raises ConfigError where a plain folder holds no video: there is nothing to work on."""
-    from vtr.datasets.files import VIDEO_EXTENSIONS, printable
+    from vtr.datasets.files import printable
     from vtr.errors import ConfigError
+    from vtr.names import VIDEO_EXTENSIONS
 
     if dataset.video_ids:
         return

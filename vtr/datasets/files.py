@@ -14,14 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vtr.errors import ConfigError
+from vtr.names import VIDEO_EXTENSIONS
 
-# fmt: off
-VIDEO_EXTENSIONS = frozenset({
-    ".3g2", ".3gp", ".asf", ".avi", ".divx", ".f4v", ".flv", ".gif", ".m2t", ".m2ts", ".m2v",
-    ".m4v", ".mkv", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".ogm", ".ogv", ".qt",
-    ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv", ".y4m",
-})
-# fmt: on
 _Key = Callable[[str], str]
 
 # Lone surrogates and NUL: no UTF-8 file and no HDF5 string can hold them.

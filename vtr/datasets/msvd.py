@@ -20,9 +20,9 @@ from vtr.datasets.documents import (
     require_documents,
     require_mapping,
 )
-from vtr.datasets.files import VIDEO_EXTENSIONS
 from vtr.datasets.pickles import read_plain_pickle
 from vtr.datasets.splits import SplitList, SplitSources, settle_splits
+from vtr.names import VIDEO_EXTENSIONS
 
 CAPTION_FILES = ("captions_msvd.json", "raw-captions.pkl", "captions.json")
 LISTS = {"train": "train_list.txt", "val": "val_list.txt", "test": "test_list.txt"}

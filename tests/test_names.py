@@ -1,0 +1,174 @@
+"""One rule for which file a name means: separators, folders, extensions, spellings, case."""
+
+from __future__ import annotations
+
+import time
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vtr.names import match_names, normal_path, without_extension
+
+FILES = ("cats/one.mp4", "cats/two.mp4", "dogs/one.mp4", "dogs/three.mp4")
+
+
+@pytest.mark.parametrize(
+    "spell",
+    [
+        "{}".format,
+        "./{}".format,
+        "/srv/videos/{}".format,
+        "/data/me/clips/{}".format,
+        "videos/{}".format,
+        "../videos/{}".format,
+        "~/videos/{}".format,
+        "file:///srv/{}".format,
+        lambda name: name.replace("/", "//"),
+        lambda name: name.replace("/", "\\"),
+        lambda name: "D:\\clips\\" + name.replace("/", "\\"),
+        lambda name: "\\\\nas\\share\\" + name.replace("/", "\\"),
+        lambda name: name.removesuffix(".mp4"),
+        lambda name: name.replace(".mp4", ".avi"),
+        lambda name: name.replace(".mp4", ".MP4"),
+        lambda name: name.replace(".mp4", ".npy"),
+        lambda name: "/srv/x/" + name.replace(".mp4", ".webm"),
+    ],
+)
+def test_every_spelling_of_a_path_finds_its_own_file(spell) -> None:  # type: ignore[no-untyped-def]
+    match = match_names([spell(file) for file in FILES], FILES)
+    assert match.files == {spell(file): (file,) for file in FILES}
+    assert match.free == ()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_features_of_sub_folders_meet_the_videos(name: str) -> None:
+    arrays = [file.replace(".mp4", ".npy") for file in FILES]
+    assert match_names([name], arrays).files == {name: (name.replace(".mp4", ".npy"),)}
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        "cats/three.mp4",
+        "cats/three",
+        "cats/three.avi",
+        "cats\\three.mp4",
+        "/srv/videos/cats/three.mp4",
+        "videos/cats/three.mp4",
+        "D:\\clips\\cats\\three.mp4",
+    ],
+)
+@pytest.mark.parametrize("others", [(), FILES, ("dogs/three.mp4",)])
+def test_a_lost_file_never_takes_one_of_another_folder(lost: str, others: tuple[str, ...]) -> None:
+    match = match_names([lost, *others], FILES)
+    assert lost not in match.files | match.spellings | match.contested
+    assert {other: (other,) for other in others} == match.files
+
+
+@pytest.mark.parametrize(
+    ("names", "files", "found"),
+    [
+        # The longest common tail wins, the whole path before a tail of the file's.
+        (["cats/a.mp4"], ["a.mp4", "x/cats/a.mp4"], {"cats/a.mp4": ("x/cats/a.mp4",)}),
+        (["a.mp4"], ["a.mp4", "cats/a.mp4"], {"a.mp4": ("a.mp4",)}),
+        (["/x/cats/a.mp4"], ["a.mp4", "cats/a.mp4"], {"/x/cats/a.mp4": ("cats/a.mp4",)}),
+        # Another extension, only in the same folder and only where nobody has a better claim.
+        (["cats/a.avi"], ["a.mp4"], {}),
+        (["cats/a.avi"], ["dogs/a.avi", "cats/a.mp4"], {"cats/a.avi": ("cats/a.mp4",)}),
+        (["a.avi", "a.mp4"], ["a.mp4"], {"a.mp4": ("a.mp4",)}),
+        (["a.avi", "b.avi"], ["a.mp4", "b.avi.mp4"],
+         {"a.avi": ("a.mp4",), "b.avi": ("b.avi.mp4",)}),
+        # Several files fit equally well.
+        (["a.mp4"], ["cats/a.mp4", "dogs/a.mp4"], {"a.mp4": ("cats/a.mp4", "dogs/a.mp4")}),
+        (["v"], ["v.mp4", "v.webm"], {"v": ("v.mp4", "v.webm")}),
+        (["a.mp4", "cats/a.mp4"], ["cats/a.mp4", "dogs/a.mp4"],
+         {"cats/a.mp4": ("cats/a.mp4",), "a.mp4": ("dogs/a.mp4",)}),
+        # Folders of lists and of a flat archive; dots in ids; a dot at the end; numbers.
+        (["train/v0.mp4", "test/v1.mp4"], ["v0.mp4", "v1.mp4"],
+         {"train/v0.mp4": ("v0.mp4",), "test/v1.mp4": ("v1.mp4",)}),
+        (["v_abc.def", "7", "x."], ["v_abc.def.mp4", "a/7.webm", "x.mp4"],
+         {"v_abc.def": ("v_abc.def.mp4",), "7": ("a/7.webm",), "x.": ("x.mp4",)}),
+        # A file at the top is not that of a folder while names start at the top.
+        (["one.mp4", "dogs/two.mp4"], ["one.mp4", "two.mp4"], {"one.mp4": ("one.mp4",)}),
+        (["/v/one.mp4", "/v/dogs/one.mp4"], ["one.mp4"], {"/v/one.mp4": ("one.mp4",)}),
+        (["/v/one.mp4", "/v/dogs/two.mp4"], ["one.mp4", "two.mp4"], {"/v/one.mp4": ("one.mp4",)}),
+    ],
+)  # fmt: skip
+def test_which_file_fits(
+    names: list[str], files: list[str], found: dict[str, tuple[str, ...]]
+) -> None:
+    for order in (names, names[::-1]):
+        assert match_names(order, files).files == found
+
+
+def test_another_spelling_shares_the_file_and_a_contradiction_gives_it_to_nobody() -> None:
+    match = match_names(["x", "x.mp4", "./x.mp4", "/srv/x.mp4"], ["x.mp4"])
+    assert match.files.keys() | match.spellings.keys() == {"x", "x.mp4", "./x.mp4", "/srv/x.mp4"}
+    assert set(match.files.values()) == {("x.mp4",)}
+    for pair in (["a/x.mp4", "b/x.mp4"], ["x.avi", "x.mov"], ["/a/x.mp4", "/b/x.mp4"]):
+        match = match_names(pair, ["x.mp4"])
+        assert match.files == match.spellings == {}
+        assert match.contested == dict.fromkeys(pair, "x.mp4")
+        assert match.free == ()
+
+
+def test_composition_does_not_matter_and_twins_are_kept_apart() -> None:
+    composed, split = (unicodedata.normalize(form, "cafés/é.mp4") for form in ("NFC", "NFD"))
+    for name, file in ((composed, split), (split, composed)):
+        assert match_names([name], [file]).files == {name: (file,)}
+    assert match_names([composed], [split, composed]).files == {composed: (split, composed)}
+
+
+def test_case_is_only_forgiven_on_request_and_where_it_is_unique() -> None:
+    names = [file.upper() for file in FILES]
+    assert match_names(names, FILES).files == {}
+    match = match_names(names, FILES, any_case=True)
+    assert match.recased == dict(zip(names, FILES, strict=True))
+    assert match.files == {name: (file,) for name, file in match.recased.items()}
+    assert match_names(["A.mp4"], ["a.mp4", "a.MP4"], any_case=True).files == {}
+    assert match_names(["A", "a"], ["a.mp4"], any_case=True).files == {"a": ("a.mp4",)}
+    assert match_names(["aB", "Ab"], ["ab.mp4"], any_case=True).files == {}
+
+
+def test_extensions_and_normal_paths() -> None:
+    assert without_extension("a.Mp4") == "a"
+    assert without_extension("a.npy", {".mp4"}) == "a.npy"
+    assert normal_path("a\\b//./c.mp4") == "a/b/c.mp4"
+    assert normal_path("C:\\a.mp4") == "/C:/a.mp4"
+    assert normal_path("../a.mp4") == "/a.mp4"
+    assert normal_path("/") == "/"
+    assert match_names(["/", "", "."], FILES).files == {}
+
+
+PARTS = st.lists(st.sampled_from(["a", "b", "A"]), min_size=1, max_size=3).map("/".join)
+PATHS = st.lists(st.tuples(PARTS, st.sampled_from([".mp4", ".avi", ""])).map("".join), max_size=7)
+
+
+@given(PATHS, PATHS, st.booleans())
+def test_a_file_is_given_once_and_no_folder_contradicts(
+    names: list[str], files: list[str], any_case: bool
+) -> None:
+    match = match_names(names, files, any_case=any_case)
+    given_files = [file for fit in match.files.values() for file in fit]
+    assert len(given_files) == len(set(given_files))
+    assert not match.files.keys() & match.contested.keys()
+    assert set(given_files) | set(match.contested.values()) | set(match.free) == set(files)
+    assert set(match.spellings.values()) <= set(given_files) | set(match.contested.values())
+    fold = str.casefold if any_case else str
+    for name, fit in match.files.items():
+        for file in fit:
+            one = fold(without_extension(name))
+            two = fold(without_extension(file))
+            assert one == two or one.endswith(f"/{two}") or two.endswith(f"/{one}")
+    assert match_names(files, files).files == {file: (file,) for file in files}
+
+
+def test_thirty_thousand_names_take_seconds() -> None:
+    files = [f"part{i % 100}/{i // 2}/video.mp4" for i in range(10_000)]  # one name, 10,000 times
+    names = [f"/srv/clips/{file}" for file in files] + [f"lost/{i}/video" for i in range(20_000)]
+    start = time.process_time()
+    match = match_names(names, files)
+    assert time.process_time() - start < 5
+    assert len(match.files) == 10_000
