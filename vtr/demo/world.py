@@ -25,20 +25,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+from vtr.datasets.files import escape_undecodable
 from vtr.demo.captions import clip_captions
 from vtr.demo.render import encode_clip
 from vtr.demo.scenes import CLIPS_PER_GROUP, FRAMES_PER_SECOND, Clip, plan_world
 from vtr.demo.words import Part
-from vtr.errors import ConfigError
+from vtr.errors import ConfigError, StoreWriteError, WorkersLostError
+from vtr.extract.pool import Outcome, PoolSettings, WorkerPool
+from vtr.extract.settings import usable_cores
+from vtr.extract.worker import Answer
 from vtr.files import publish
 
 WORLD_SEED = 2026
@@ -46,7 +47,8 @@ WORLD_VERSION = 3
 """Counted up whenever the same seed gives other pictures or captions."""
 
 _DIGEST_FILE = "world.json"
-_CLIPS_PER_TASK = 4
+_CLIPS_PER_PROCESS = 4
+HANDLER = "vtr.demo.world:make_handler"
 
 Progress = Callable[[int, int], None]
 
@@ -117,8 +119,7 @@ def render_world(
         for name, payload in payloads.items():
             publish(folder / name, payload)
             known[name] = hashlib.sha256(payload).hexdigest()
-        render = partial(_render, folder=folder, seed=seed)
-        for done, (name, digest) in enumerate(_mapped(render, todo, workers), start=1):
+        for done, (name, digest) in enumerate(_rendered(todo, folder, seed, workers), start=1):
             known[name] = digest
             if progress is not None:
                 progress(done, len(todo))
@@ -161,28 +162,41 @@ def _video_entry(clip: Clip) -> dict[str, Any]:
     return entry
 
 
-def _render(clip: Clip, *, folder: Path, seed: int) -> tuple[str, str]:
-    """Writes one clip; returns its name in the world and its digest."""
-    payload = encode_clip(clip, seed=seed)
-    name = _clip_name(clip)
-    publish(folder / name, payload)
-    return name, hashlib.sha256(payload).hexdigest()
+def make_handler(config: tuple[str, int]) -> Callable[[Clip], Answer]:
+    """Returns the job of a worker: it writes a clip and answers with its name and digest."""
+    folder, seed = config
 
-
-def _mapped(
-    render: Callable[[Clip], tuple[str, str]], clips: Sequence[Clip], workers: int | None
-) -> Iterator[tuple[str, str]]:
-    processes = min(workers or os.cpu_count() or 1, -(-len(clips) // _CLIPS_PER_TASK))
-    if processes <= 1:
-        yield from map(render, clips)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+    def handle(clip: Clip) -> Answer:
+        payload = encode_clip(clip, seed=seed)
+        name = _clip_name(clip)
         try:
-            yield from pool.map(render, clips, chunksize=_CLIPS_PER_TASK)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+            publish(Path(folder) / name, payload)
+        except StoreWriteError as error:
+            return {"store_error": escape_undecodable(str(error))}, b""
+        return {"name": name, "digest": hashlib.sha256(payload).hexdigest()}, b""
+
+    return handle
+
+
+def _rendered(
+    clips: Sequence[Clip], folder: Path, seed: int, workers: int | None
+) -> Iterator[tuple[str, str]]:
+    """Yields name and digest of every clip once it is written."""
+    processes = min(workers or usable_cores(), -(-len(clips) // _CLIPS_PER_PROCESS))
+    config = (str(folder), seed)
+    with ExitStack() as stack:
+        if processes <= 1:
+            answers: Iterable[Outcome] = (Outcome(h) for h, _ in map(make_handler(config), clips))
+        else:
+            settings = PoolSettings(HANDLER, config, processes, memory_bytes=0)
+            answers = stack.enter_context(WorkerPool(settings)).run(clips)
+        for clip, answer in zip(clips, answers, strict=True):
+            if answer.failure is not None:
+                told = ": ".join(answer.failure)
+                raise WorkersLostError(f"clip {clip.id} could not be made: {told}. Run it again")
+            if "store_error" in answer.header:
+                raise StoreWriteError(answer.header["store_error"])
+            yield answer.header["name"], answer.header["digest"]
 
 
 def _whole_files(folder: Path, recipe: str) -> dict[str, str]:
