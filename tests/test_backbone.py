@@ -439,8 +439,8 @@ def write(name: str, content: bytes) -> Edit:
             delete("model.safetensors"), r"has no model\.safetensors \(or pytorch", id="no weights"
         ),
         pytest.param(delete("tokenizer.json"), r"has no tokenizer\.json", id="no tokeniser"),
-        pytest.param(write("config.json", b"{"), "is not valid JSON", id="config not JSON"),
-        pytest.param(write("config.json", b"[]"), "names no model_type", id="config a list"),
+        pytest.param(write("config.json", b"{"), "is not whole JSON", id="config not JSON"),
+        pytest.param(write("config.json", b"[]"), "holds a list", id="config a list"),
         pytest.param(
             write("model.safetensors", b"\0" * 64), "cannot load .*copy", id="damaged weights"
         ),
@@ -450,7 +450,7 @@ def write(name: str, content: bytes) -> Edit:
             id="damaged bin",
         ),
         pytest.param(
-            write("open_clip_config.json", b"[]"), "not a valid open_clip", id="open_clip a list"
+            write("open_clip_config.json", b"[]"), "an open_clip conf", id="open_clip a list"
         ),
     ],
 )

@@ -186,7 +186,7 @@ def test_what_cannot_be_exported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no such folder"):
         vtr("export", "--run", tmp_path / "absent", "--out", tmp_path / "new")
     put_result(run, "{")
-    with pytest.raises(ConfigError, match=r"result\.json is not valid JSON"):
+    with pytest.raises(ConfigError, match=r"result\.json is not whole JSON"):
         vtr("export", "--run", run, "--out", tmp_path / "new")
     put_result(run, {"kind": "other"})
     with pytest.raises(ConfigError, match=r"is no result of vtr eval"):

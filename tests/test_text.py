@@ -162,7 +162,7 @@ def test_damaged_vocabularies_say_so(tmp_path: Path, openai_part: Path) -> None:
     with pytest.raises(CheckpointError, match=r"tokenizer\.json cannot be read"):
         load_tokeniser(folder, family="siglip", max_length=7, vocab_size=99)
     (folder / "tokenizer_config.json").write_text("{")
-    with pytest.raises(CheckpointError, match=r"tokenizer_config\.json is not valid JSON"):
+    with pytest.raises(CheckpointError, match=r"tokenizer_config\.json is not whole JSON"):
         text_family(folder, "siglip")
     (tmp_path / "vocab.json").write_text("{}")
     with pytest.raises(CheckpointError, match=r"merges\.txt is damaged"):

@@ -376,8 +376,8 @@ def test_a_missing_tensorboard_is_said_before_a_run_begins(
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("request", [1], "names flags that this vtr does not know"),
-        ("request", {"colour": "red"}, "names flags that this vtr does not know"),
+        ("request", {"colour": "red"}, "request has unknown 'colour'"),
+        ("request", {"epochs": "x"}, r"request: epochs is 'x'; allowed: int \| None"),
         ("features", None, r"cannot go on: features\.fingerprint is not what it was \(None"),
         ("settings", None, "cannot go on: settings is not what it was"),
     ],

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from vtr.errors import CheckpointError, ConfigError, ModelError, StoreWriteError
 from vtr.features.store import PackedFrames
+from vtr.files import as_fields
 from vtr.train.batches import BatchOptions
 from vtr.train.curve import draw_curve
 from vtr.train.data import PairedData
@@ -27,7 +28,7 @@ from vtr.train.loop import Hooks, Trainer, TrainResult, read_metrics
 from vtr.train.losses import LossOptions
 from vtr.train.model import ModelSpec, RetrievalModel, build_model
 from vtr.train.presets import PRESETS, TrainSettings, find_preset
-from vtr.train.run import BEST, LAST, METRICS, load_run, start_run, write_run
+from vtr.train.run import BEST, LAST, METRICS, load_run, save_model, start_run, write_run
 from vtr.train.scoring import Scorer
 from vtr.train.text_tower import TextSpec
 from vtr.train.texts import TextFeatures
@@ -285,6 +286,34 @@ def test_a_lost_best_epoch_is_said_when_resuming(tmp_path: Path, damage: str) ->
         trainer(tmp_path / "run", SETTINGS).run(resume=True)
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"model": None}, "model is None; allowed: an object"),
+        ({"model": {"head": None, "dim": 1, "text": {}}}, "model: head is None; allowed: str"),
+        ({"settings": {"seed": "x"}}, "settings.seed is 'x'"),
+        ({"settings": 1}, "settings is 1; allowed: an object"),
+        ({"request": [1]}, r"request is \[1\]; allowed: an object"),
+    ],
+)
+def test_a_field_of_another_type_in_a_run_is_named(
+    tmp_path: Path, changes: dict[str, Any], reason: str
+) -> None:
+    trainer(tmp_path / "run", replace(SETTINGS, epochs=1)).run()
+    place = tmp_path / "run" / "config.json"
+    place.write_text(json.dumps({**json.loads(place.read_text()), **changes}))
+    with pytest.raises(ConfigError, match=f"config.json: {reason}"):
+        load_run(tmp_path / "run")
+
+
+def test_an_epoch_that_is_no_number_is_said(tmp_path: Path) -> None:
+    trained = trainer(tmp_path / "run", replace(SETTINGS, epochs=1))
+    trained.run()
+    save_model(tmp_path / "run" / BEST, trained.model, {"epoch": "x"})
+    with pytest.raises(CheckpointError, match="the epoch of the weights is 'x'"):
+        load_run(tmp_path / "run")
+
+
 @pytest.mark.parametrize(("name", "what"), [(METRICS, "remove"), ("failure.json", "remove")])
 def test_a_folder_that_refuses_is_said(tmp_path: Path, name: str, what: str) -> None:
     (tmp_path / "run" / name / "inside").mkdir(parents=True)
@@ -368,7 +397,8 @@ def test_an_imported_run_knows_no_training_videos(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_settings_come_back_from_json(name: str) -> None:
     settings = find_preset(name).settings
-    assert TrainSettings.from_dict(json.loads(json.dumps(settings.as_dict()))) == settings
+    values = json.loads(json.dumps(settings.as_dict()))
+    assert as_fields(TrainSettings, values, source="settings") == settings
 
 
 @pytest.mark.parametrize(

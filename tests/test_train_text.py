@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,6 @@ def test_more_layers_than_there_are_is_refused(backbone: Backbone) -> None:
 def test_text_of_another_size_is_refused(backbone: Backbone) -> None:
     spec = ModelSpec("meanP", 512, text_spec(backbone, "projection", video_dim=512, dropout=0.1))
     assert embed_for(spec, backbone, TEXTS).pooled.shape[1] == backbone.embedding_dim
-    wrong = ModelSpec.from_dict({**spec.as_dict(), "text": {**spec.text.as_dict(), "text_dim": 5}})
+    wrong = replace(spec, text=replace(spec.text, text_dim=5))
     with pytest.raises(ConfigError, match=r"the model was trained on 5"):
         embed_for(wrong, backbone, TEXTS)

@@ -134,6 +134,8 @@ def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         ('[model]\nid = " "\n', "is ' '; it must be a text that is not empty"),
         ("[data\n", "is not valid TOML: "),
         ('[data]\nvideos = "a"\nvideos = "b"\n', "is not valid TOML: "),
+        ("a = " + "[" * 3_000 + "]" * 3_000, "is not valid TOML: nested too deeply"),
+        ("a = " + "9" * 5_000, "is not valid TOML: "),
     ],
 )
 def test_a_wrong_file_is_refused_with_its_line(tmp_path: Path, text: str, message: str) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 from vtr.datasets.files import is_undecodable, printable
 from vtr.datasets.registry import dataset_names
 from vtr.errors import ConfigError, UnknownNameError
-from vtr.files import make_folder, publish
+from vtr.files import make_folder, publish, read_regular
 
 FILE_NAME = "vtr.toml"
 ROUTES = ("exact", "fast")
@@ -213,15 +213,15 @@ def read_workspace(path: Path) -> Workspace:
             a value that is not allowed; the message carries the line.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_regular(path, needed="settings of `vtr init`").decode("utf-8-sig")
         content = tomllib.loads(text)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(
             f"{path} is not UTF-8 text: {error.reason} at byte {error.start}"
         ) from None
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        raise ConfigError(f"{path} is not valid TOML: nested too deeply") from None
+    except ValueError as error:  # TOMLDecodeError, and a number of too many digits
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
     return Workspace(path.parent, **_read_sections(content, _Source(path, text)))
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from vtr.clip.openai_names import BENIGN_HUGGINGFACE, TEMPORAL_WEIGHT
 from vtr.clip.temporal import make_temporal
 from vtr.clip.text import text_family
 from vtr.errors import CheckpointError
+from vtr.files import read_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -38,11 +38,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         CheckpointError: Not a JSON object, or it names no model_type.
     """
     path = folder / "config.json"
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}") from None
-    if not isinstance(record, dict) or not isinstance(record.get("model_type"), str):
+    record = read_json(path, needed="a transformers model", error=CheckpointError)
+    if not isinstance(record.get("model_type"), str):
         raise CheckpointError(f"{path} names no model_type: it is not a transformers model")
     return record
 
@@ -125,10 +122,10 @@ def _known_activations(found: ModelFolder, record: dict[str, Any]) -> Iterator[t
         yield "gelu_pytorch_tanh", "SigLIP"
     path = found.path / "open_clip_config.json"
     if path.is_file():
-        try:
-            model = json.loads(path.read_text(encoding="utf-8")).get("model_cfg", {})
-        except (ValueError, AttributeError):
-            raise CheckpointError(f"{path} is not a valid open_clip configuration") from None
+        needed = "an open_clip configuration"
+        model = read_json(path, needed=needed, error=CheckpointError).get("model_cfg", {})
+        if not isinstance(model, dict):
+            raise CheckpointError(f"{path}: model_cfg is {model!r:.80}; needed: {needed}")
         if record["model_type"] == "clip":
             act = "quick_gelu" if model.get("quick_gelu") else "gelu"
             yield act, "the model of open_clip_config.json"

@@ -16,8 +16,7 @@ Worker processes import this module: it needs numpy and Pillow only, torch when 
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,6 +24,7 @@ import numpy as np
 from PIL import Image
 
 from vtr.errors import CheckpointError, ModelError
+from vtr.files import as_fields, read_json
 
 if TYPE_CHECKING:
     import torch
@@ -113,18 +113,9 @@ class Preprocessing:
         """Rebuilds what `as_dict` gave.
 
         Raises:
-            ModelError: A field is missing or unknown.
+            ModelError: A field is missing, unknown or of another type.
         """
-        names = {field.name for field in fields(cls)}
-        if names != set(record):
-            raise ModelError(
-                f"preprocessing record has the fields {sorted(record)}, needs {sorted(names)}"
-            )
-        values: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in record.items()
-        }
-        return cls(**values)
+        return as_fields(cls, record, source="the record of the preprocessing", error=ModelError)
 
 
 def resize_crop(picture: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
@@ -327,11 +318,8 @@ def _read_processor(folder: Path) -> tuple[dict[str, Any], Path]:
         path = folder / name
         if not path.is_file():
             continue
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise CheckpointError(f"{path} is not valid JSON: {error}") from None
-        record = record.get("image_processor", record) if isinstance(record, dict) else None
+        record = read_json(path, needed="an image processor's settings", error=CheckpointError)
+        record = record.get("image_processor", record)
         if not isinstance(record, dict):
             raise CheckpointError(f"{path} does not hold a JSON object")
         return record, path

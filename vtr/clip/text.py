@@ -22,6 +22,7 @@ import numpy as np
 from tokenizers import Tokenizer as BackendTokenizer
 
 from vtr.errors import CheckpointError, ModelError
+from vtr.files import read_json
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -244,11 +245,7 @@ def _settings(folder: Path) -> dict[str, Any]:
     path = folder / "tokenizer_config.json"
     if not path.is_file():
         return {}
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}") from None
-    return record if isinstance(record, dict) else {}
+    return read_json(path, needed="a tokeniser's settings", error=CheckpointError)
 
 
 def _load_backend(folder: Path, family: str) -> BackendTokenizer:

@@ -56,14 +56,16 @@ def report(
     """
     from vtr.evaluate.report import ReportOptions, write_files
     from vtr.evaluate.reporting.figures import parse_bins
-    from vtr.evaluate.reporting.results import read_json
+    from vtr.files import read_json
 
     loaded = _load(results)
     options = ReportOptions(
         title=title,
         k=k,
         bins=None if bins is None else parse_bins(bins),
-        simulation=None if frames is None else read_json(frames, what="the JSON of `vtr simulate`"),
+        simulation=None
+        if frames is None
+        else read_json(frames, needed="the JSON of `vtr simulate`"),
         videos=videos,
         num_examples=examples,
         pictures=pictures,

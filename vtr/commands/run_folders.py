@@ -238,14 +238,11 @@ def resumed_request(folder: Path, request: Request) -> Request:
         ConfigError: A flag given now says something else.
     """
     from vtr.errors import ConfigError
+    from vtr.files import as_fields
     from vtr.train.run import CONFIG, read_config
 
     stored = read_config(folder).get("request") or {}
-    if not isinstance(stored, dict) or not stored.keys() <= vars(request).keys():
-        raise ConfigError(
-            f"{folder / CONFIG} names flags that this vtr does not know ({_short(stored)}): it was "
-            "changed, or written by another version. Start a new run"
-        )
+    as_fields(type(request), stored, source=f"{folder / CONFIG}: request")
     changed = [
         f"--{key.replace('_', '-')} {value} (was {stored.get(key, 'not given')})"
         for key, value in request.as_dict().items()

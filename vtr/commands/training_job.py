@@ -289,14 +289,13 @@ def _train_seeds(
     job: Job, planned: Sequence[Planned], place: Place, world: World
 ) -> dict[str, Any]:
     """Trains several times; a finished one is not repeated when resuming."""
-    import json
-
+    from vtr.files import read_json
     from vtr.train.run import RESULT, write_json
 
     documents = []
     for one in planned:
         if one.begun and (one.folder / RESULT).exists():
-            documents.append(json.loads((one.folder / RESULT).read_text(encoding="utf-8")))
+            documents.append(read_json(one.folder / RESULT, needed="the result of a training"))
             continue
         seeded = job.with_seed(one.job.settings.seed)
         documents.append(seeded.train(one.folder, place, world, resume=one.begun))

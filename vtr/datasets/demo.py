@@ -6,7 +6,6 @@ a list of captions, five for each video.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from vtr.datasets.base import Caption, Dataset, DatasetInfo
 from vtr.errors import DatasetError
+from vtr.files import read_json
 
 _FILE_NAME = "demo.json"
 _SPLITS = ("train", "val", "test")
@@ -79,17 +79,8 @@ def _locate(annotations: Path | None, videos: Path) -> Path:
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        document = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DatasetError(f"cannot read {path}: {error.strerror or error}") from None
-    except ValueError as error:
-        raise DatasetError(
-            f"{path} is not whole JSON ({error}); run `vtr demo` to render the world again"
-        ) from None
-    if not isinstance(document, dict):
-        raise DatasetError(f"{path} holds a {type(document).__name__}, not videos and captions")
-    return document
+    needed = "videos and captions; `vtr demo` renders the world again"
+    return read_json(path, needed=needed, error=DatasetError)
 
 
 def _records(

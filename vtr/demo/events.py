@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from vtr.errors import DatasetError
+from vtr.files import read_json
 
 _TOLERANCE_SECONDS = 1e-3
 
@@ -51,8 +51,8 @@ def read_events(annotations: Path) -> dict[str, BriefEvent]:
     Raises:
         DatasetError: The file is missing or not the demo world's.
     """
+    document = read_json(annotations, needed="the demo world's annotations", error=DatasetError)
     try:
-        document = json.loads(annotations.read_bytes())
         rate = float(document["frames_per_second"])
         entries = [entry for entry in document["videos"] if "event_start_seconds" in entry]
         events = [
@@ -66,8 +66,6 @@ def read_events(annotations: Path) -> dict[str, BriefEvent]:
             )
             for entry in entries
         ]
-    except OSError as error:
-        raise DatasetError(f"cannot read {annotations}: {error.strerror or error}") from None
     except (ValueError, TypeError, KeyError):
         raise DatasetError(
             f"{annotations} is not an annotation file of the demo world; `vtr demo` writes one"

@@ -40,7 +40,7 @@ from vtr.errors import ConfigError, StoreWriteError, WorkersLostError
 from vtr.extract.pool import Outcome, PoolSettings, WorkerPool
 from vtr.extract.settings import usable_cores
 from vtr.extract.worker import Answer
-from vtr.files import publish
+from vtr.files import publish, read_json
 
 WORLD_SEED = 2026
 WORLD_VERSION = 3
@@ -202,9 +202,9 @@ def _rendered(
 def _whole_files(folder: Path, recipe: str) -> dict[str, str]:
     """Returns name and digest of the files that a finished run of this recipe left intact."""
     try:
-        record = json.loads((folder / _DIGEST_FILE).read_bytes())
+        record = read_json(folder / _DIGEST_FILE, needed="digests")
         files: dict[str, str] = dict(record["sha256"]) if record["recipe"] == recipe else {}
-    except (OSError, ValueError, TypeError, KeyError):
+    except (ConfigError, ValueError, TypeError, KeyError):
         return {}
     return {name: digest for name, digest in files.items() if _digest(folder / name) == digest}
 

@@ -23,7 +23,7 @@ from vtr.extract.compress import CompressSettings, compress_video
 from vtr.extract.pool import Outcome, PoolSettings, WorkerPool
 from vtr.extract.worker import Answer
 from vtr.features.lock import write_lock
-from vtr.files import publish, remove_leftovers
+from vtr.files import as_fields, parse_json, publish, remove_leftovers
 
 LEDGER_NAME = "compress-ledger.jsonl"
 HANDLER = "vtr.extract.compress_folder:make_handler"
@@ -284,8 +284,9 @@ def _read_ledger(path: Path) -> dict[str, CompressRow]:
     # What follows the last line feed is empty, or a row that a crash cut off.
     for number, line in enumerate(lines[:-1], start=1):
         try:
-            row = CompressRow(**json.loads(line))
-        except (ValueError, TypeError):
+            found = parse_json(line, source=path, needed="a ledger", error=StoreError)
+            row = as_fields(CompressRow, found, source=path, error=StoreError)
+        except StoreError:
             raise StoreError(
                 f"{path} is damaged in line {number}. Delete it, and run again with --overwrite"
             ) from None

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from vtr.errors import ShardError
+from vtr.files import as_fields, parse_json
 
 SCHEMA = 1
 _FLAT = "2d"
@@ -73,19 +74,11 @@ class FeatureSpec:
         Raises:
             ShardError: Not JSON, another schema, or other fields than ours.
         """
-        try:
-            values = json.loads(text)
-            schema = values.pop("schema")
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise ShardError(f"the spec is not readable: {error}") from None
+        values = parse_json(text, source="the spec", needed="a FeatureSpec", error=ShardError)
+        schema = values.pop("schema", None)
         if schema != SCHEMA:
             raise ShardError(f"schema {schema!r}; this vtr reads schema {SCHEMA}")
-        values.setdefault("linear_patch", _FLAT)
-        values.setdefault("vision", {})
-        if set(values) != {f.name for f in fields(cls)}:
-            odd = sorted(set(values) ^ {f.name for f in fields(cls)})
-            raise ShardError(f"the spec's fields differ from ours: {', '.join(odd)}")
-        return cls(**{**values, "samplers": tuple(values["samplers"])})
+        return as_fields(cls, values, source="the spec", error=ShardError)
 
     @property
     def fingerprint(self) -> str:

@@ -10,14 +10,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from vtr.errors import CheckpointError
-from vtr.files import publish
+from vtr.files import as_fields, parse_json, publish
 from vtr.train.model import RetrievalModel
 from vtr.train.run import load_weights, model_tensors, read_tensors
 
@@ -83,8 +82,8 @@ def load_checkpoint(
 
 
 def _progress(path: Path, metadata: Mapping[str, str]) -> Progress:
-    try:
-        values: dict[str, Any] = json.loads(metadata[_STATE])
-        return Progress(**values)
-    except (KeyError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{path} tells no progress: {error}") from None
+    what = f"the progress in {path}"
+    values = parse_json(
+        metadata.get(_STATE, "null"), source=what, needed="its state", error=CheckpointError
+    )
+    return as_fields(Progress, values, source=what, error=CheckpointError)

@@ -6,7 +6,6 @@ was measured on: protocol, N, interval, coverage, seed, features.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 from vtr.clip.backbone import Backbone, load_backbone
 from vtr.errors import ConfigError, ModelError, VtrError
-from vtr.files import make_folder, publish
+from vtr.files import make_folder, publish, read_json
 from vtr.train.importing import require_empty
 from vtr.train.model import count_parameters
 from vtr.train.onnx import GRAPH, export_text_side, require_onnx
@@ -80,11 +79,8 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
     """
     found = []
     for path in sorted(folder.glob(f"eval/*/{RESULT_NAME}")):
-        try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ConfigError(f"{path} is not valid JSON: {error}") from None
-        if not isinstance(document, dict) or document.get("kind") != "vtr-result":
+        document = read_json(path, needed="a result of `vtr eval`")
+        if document.get("kind") != "vtr-result":
             raise ConfigError(f"{path} is no result of vtr eval; move it away and export again")
         found.append(document)
     return found

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from vtr.errors import ConfigError, ModelError
-from vtr.files import publish
+from vtr.files import parse_json, publish
 from vtr.train.batches import BatchPlan, Step, halve
 from vtr.train.checkpoint import Progress, load_checkpoint, save_checkpoint
 from vtr.train.data import PairedData, Resident
@@ -464,10 +464,10 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for line in path.read_bytes().splitlines() if path.is_file() else []:
         try:
-            row = json.loads(line)
-        except ValueError:
+            row = parse_json(line, source=path, needed="a line of metrics")
+        except ConfigError:
             break
-        if not isinstance(row, dict) or not isinstance(row.get("epoch"), int):
+        if type(row.get("epoch")) is not int:
             break
         rows.append(row)
     return rows

@@ -60,11 +60,6 @@ class ModelSpec:
         """Returns the fields in JSON types."""
         return asdict(self)
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> ModelSpec:
-        """Reads `as_dict`'s answer."""
-        return cls(**{**values, "text": TextSpec(**values["text"])})
-
 
 class RetrievalModel(nn.Module):
     """Scores texts against videos.

@@ -87,12 +87,6 @@ class TrainSettings:
         """Returns the fields in JSON types."""
         return asdict(self)
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TrainSettings:
-        """Reads `as_dict`'s answer."""
-        batch, loss = BatchOptions(**values["batch"]), LossOptions(**values["loss"])
-        return cls(**{**values, "batch": batch, "loss": loss})
-
 
 def _above_zero(value: float) -> bool:
     return math.isfinite(value) and value > 0

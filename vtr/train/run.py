@@ -24,7 +24,7 @@ from torch import Tensor
 
 from vtr.errors import CheckpointError, ConfigError, ModelError, StoreWriteError
 from vtr.features.store import FeatureStore
-from vtr.files import make_folder, publish
+from vtr.files import as_fields, make_folder, publish, read_json
 from vtr.train.model import ModelSpec, RetrievalModel, build_model
 
 SCHEMA = 1
@@ -222,6 +222,9 @@ def model_tensors(model: RetrievalModel) -> dict[str, Tensor]:
     }
 
 
+_SECTIONS = ("data", "features", "imported", "request", "settings", "teacher", "text_model")
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """Returns `config.json` of a run.
 
@@ -229,15 +232,19 @@ def read_config(folder: Path) -> dict[str, Any]:
         ConfigError: No run there, or another schema.
     """
     path = folder / CONFIG
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(_no_run(folder)) from None
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from None
-    if not isinstance(config, dict) or config.get("schema") != SCHEMA:
-        found = config.get("schema") if isinstance(config, dict) else type(config).__name__
-        raise ConfigError(f"{path} has schema {found!r}; this vtr reads schema {SCHEMA}")
+    if not path.exists():
+        raise ConfigError(_no_run(folder))
+    config = read_json(path, needed="the configuration of a run")
+    if config.get("schema") != SCHEMA:
+        raise ConfigError(
+            f"{path} has schema {config.get('schema')!r}; this vtr reads schema {SCHEMA}"
+        )
+    for name in _SECTIONS:
+        if not isinstance(config.get(name), dict | None):
+            raise ConfigError(f"{path}: {name} is {config[name]!r:.80}; allowed: an object")
+    seed = (config.get("settings") or {}).get("seed", 0)
+    if type(seed) is not int:
+        raise ConfigError(f"{path}: settings.seed is {seed!r:.80}; allowed: a whole number")
     return config
 
 
@@ -263,15 +270,14 @@ def load_run(folder: str | Path, *, last: bool = False, device: torch.device | s
     """
     place = Path(folder)
     config = read_config(place)
-    try:
-        spec = ModelSpec.from_dict(config["model"])
-    except (KeyError, TypeError) as error:
-        raise ConfigError(f'{place / CONFIG}: "model" is incomplete: {error}') from None
+    spec = as_fields(ModelSpec, config.get("model"), source=f"{place / CONFIG}: model")
     tensors, metadata = read_tensors(place / (LAST if last else BEST))
     model = build_model(spec)
     load_weights(model, tensors, what=str(place))
-    epoch = int(metadata.get("epoch", 0))
-    return Run(place, config, spec, model.to(device), _read_ids(place / TRAIN_IDS), epoch)
+    epoch = metadata.get("epoch", "0")
+    if not epoch.isdecimal():
+        raise CheckpointError(f"{place}: the epoch of the weights is {epoch!r:.80}; train again")
+    return Run(place, config, spec, model.to(device), _read_ids(place / TRAIN_IDS), int(epoch))
 
 
 def _read_ids(path: Path) -> frozenset[str] | None:

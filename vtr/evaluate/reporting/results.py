@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,6 +16,7 @@ from vtr.datasets.documents import long_rows
 from vtr.errors import ConfigError
 from vtr.evaluate.ranks import Ranks
 from vtr.evaluate.reporting.text import counted
+from vtr.files import read_json
 
 SCHEMA = 1
 KIND = "vtr-result"
@@ -99,7 +99,7 @@ class Result:
             places = (self.folder.absolute().parent.parent, Path(str(run)))
             config = next((p for p in (q / RUN_CONFIG for q in places) if p.is_file()), None)
             if config is not None:
-                document = read_json(config, what="the configuration of a run")
+                document = read_json(config, needed="the configuration of a run")
                 kept = {name: document.get(name) for name in _CONFIG_SECTIONS}
                 found |= dict(_flat(kept, ""))
         return found
@@ -207,7 +207,7 @@ def load_result(path: Path | str) -> Result:
     """
     given = Path(path)
     file = given / FILE_NAME if given.is_dir() else given
-    document = read_json(file, what="a result; name a folder that `vtr eval` wrote")
+    document = read_json(file, needed="a result; name a folder that `vtr eval` wrote")
     if document.get("kind") != KIND:
         raise ConfigError(
             f"{file} is no result: its kind is {document.get('kind', 'not given')!r}, that of a "
@@ -228,29 +228,6 @@ def load_result(path: Path | str) -> Result:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ConfigError(f"{file}: metric {key!r} has no number; evaluate again")
     return Result(file.parent, document)
-
-
-def read_json(file: Path, *, what: str) -> dict[str, Any]:
-    """Returns a JSON object.
-
-    Args:
-        file: To read.
-        what: What it should have been, for the error ("a result").
-
-    Raises:
-        ConfigError: It cannot be read or holds something else.
-    """
-    try:
-        document = json.loads(file.read_bytes())
-    except OSError as error:
-        raise ConfigError(
-            f"cannot read {file}: {error.strerror or error}; needed: {what}"
-        ) from None
-    except ValueError as error:
-        raise ConfigError(f"{file} is not whole JSON ({error}); needed: {what}") from None
-    if not isinstance(document, dict):
-        raise ConfigError(f"{file} holds a {type(document).__name__}; needed: {what}")
-    return document
 
 
 def read_rows(file: Path, columns: tuple[str, ...]) -> Iterator[Mapping[str, str]]:
