@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+
+from vtr.clip.hub import check_model_name, find_model
+from vtr.errors import CheckpointError, ModelNotFoundError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SMALL = ["config.json", "preprocessor_config.json", "tokenizer.json", "README.md"]
@@ -196,3 +200,41 @@ def test_a_tokeniser_comes_without_the_weights(endpoint: str, tmp_path: Path) ->
     assert offline[names[1]]["error"] == "HubOfflineError"
     assert "run `hf download openai/clip-vit-base-patch32`" in offline[names[1]]["message"]
     assert "has no vocabulary (tokenizer.json, or vocab.json" in offline[names[2]]["message"]
+
+
+@pytest.mark.parametrize(
+    ("name", "suggested"),
+    [
+        ("ViT-B/32", "openai/clip-vit-base-patch32"),
+        ("ViT-B-32", "openai/clip-vit-base-patch32"),
+        ("openai/ViT-B-32", "openai/clip-vit-base-patch32"),
+        ("ViT-B-32-quickgelu", "openai/clip-vit-base-patch32"),
+        ("ViT-L/14@336px", "openai/clip-vit-large-patch14-336"),
+        ("ViT-L-14-336", "openai/clip-vit-large-patch14-336"),
+        ("clip-vit-base-patch16", "openai/clip-vit-base-patch16"),
+        ("ViT-H-14", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"),
+        ("ViT-H-14 laion2b_s32b_b79k", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"),
+        ("ViT-B-32/laion2b_s34b_b79k", "laion/CLIP-ViT-B-32-laion2B-s34B-b79K"),
+        ("ViT-B-16,datacomp_xl_s13b_b90k", "laion/CLIP-ViT-B-16-DataComp.XL-s13B-b90K"),
+        ("hf-hub:laion/CLIP-ViT-H-14-laion2B-s32B-b79K", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"),
+        ("ViT-bigG-14", "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k"),
+        ("ViT-B-16-SigLIP", "google/siglip-base-patch16-224"),
+        ("ViT-SO400M-14-SigLIP-384 webli", "google/siglip-so400m-patch14-384"),
+        ("ViT-L-16-SigLIP2-384", "google/siglip2-large-patch16-384"),
+        ("siglip-base-patch16-224", "google/siglip-base-patch16-224"),
+    ],
+)
+def test_names_of_other_libraries_are_answered_with_the_hubs(name: str, suggested: str) -> None:
+    with pytest.raises(ModelNotFoundError, match=rf"Did you mean '{re.escape(suggested)}'\?$"):
+        find_model(name)  # the hub is not asked
+    check_model_name(suggested)
+
+
+def test_what_can_be_no_model_is_refused_without_the_hub(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFoundError, match="CLIPs with a ResNet are not read"):
+        check_model_name("RN50x4")
+    (tmp_path / "ViT-B-32.pt").touch()
+    with pytest.raises(CheckpointError, match="made into such a folder by `vtr import openai`"):
+        check_model_name(str(tmp_path / "ViT-B-32.pt"))
+    for name in ("ViT-B-32 dfn2b", "tiny/both", "somebody/clip-vit-base-patch32"):
+        check_model_name(name)  # the hub must say

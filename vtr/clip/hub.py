@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from vtr.clip.known_names import hub_name
 from vtr.errors import CheckpointError, HubOfflineError, ModelError, ModelNotFoundError
 
 EXAMPLE = "openai/clip-vit-base-patch32"
@@ -131,7 +133,7 @@ def _find_on_hub(model: str, *, tokeniser_only: bool = False) -> Path:
         RepositoryNotFoundError,
     )
 
-    _refuse_paths(model)
+    check_model_name(model)
     # The base class of every error of the HTTP library, whichever one this version is built on.
     transport_error: type[Exception] = HfHubHTTPError.__bases__[0]
     try:
@@ -155,12 +157,27 @@ def _find_on_hub(model: str, *, tokeniser_only: bool = False) -> Path:
         raise ModelError(f"cannot store {model} in the hub's cache: {error}") from None
 
 
-def _refuse_paths(model: str) -> None:
+def check_model_name(model: str) -> None:
+    """Refuses what can be neither a folder here nor a hub id, without asking the hub.
+
+    Raises:
+        CheckpointError: A file.
+        ModelNotFoundError: A path where nothing is, or a name of OpenAI's package or open_clip;
+            the hub's name for it is suggested.
+    """
     file = Path(model).expanduser()
+    if model and file.is_dir():
+        return
     if file.is_file():
         raise CheckpointError(
-            f"{model} is a file; give the folder that holds config.json and the weights"
+            f"{model} is a file; give the folder that holds config.json and the weights. "
+            "OpenAI's own files are made into such a folder by `vtr import openai`"
         )
+    suggested = hub_name(model)
+    if suggested is not None and suggested.lower() != model.lower():
+        raise ModelNotFoundError(f"no model {model!r} on the hub. Did you mean {suggested!r}?")
+    if re.match(r"(openai/)?RN\d", model):
+        raise ModelNotFoundError(_not_found(model, "and CLIPs with a ResNet are not read"))
     looks_like_path = model.startswith((".", "/", "~")) or model.count("/") > 1 or "\\" in model
     if looks_like_path or not model:
         raise ModelNotFoundError(_not_found(model, "and it does not read like a hub id"))
