@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from vtr.datasets.base import Dataset, Video
 from vtr.datasets.files import (
-    VideoListing,
     VideoMatch,
     escape_undecodable,
     find_videos,
@@ -261,47 +260,6 @@ def test_duplicates_first_in_order_wins_and_regular_files_come_first(tmp_path: P
 def test_composition_does_not_matter(tmp_path: Path, on_disk: str, asked: str) -> None:
     touch(tmp_path, on_disk)
     assert match(tmp_path, asked).paths == {asked: tmp_path / on_disk}
-
-
-PARTS = st.lists(
-    st.tuples(
-        st.sampled_from(["", "s/", "s/t/"]),
-        st.sampled_from(["a", "b", "a.b"]),
-        st.sampled_from([".mp4", ".avi", ".mp4.avi"]),
-    ).map("".join),
-    unique=True,
-    max_size=8,
-)
-IDS = st.lists(st.sampled_from(["a", "b", "a.b", "a.mp4", "b.avi", "s/a.mp4", "c"]), max_size=5)
-
-
-@given(PARTS, IDS)
-def test_matching_equals_trying_every_pair(names: list[str], ids: list[str]) -> None:
-    listing = VideoListing(Path("root"), tuple(sorted(names)))
-
-    def grade(name: str, identity: str) -> int | None:
-        last = name.split("/")[-1]
-        stem = last[: last.rindex(".")]
-        own = identity.split("/")[-1]
-        bare = own[: own.rindex(".")] if own.endswith((".mp4", ".avi")) else own
-        grades = [name == identity, last == identity, stem == identity, stem == bare]
-        return grades.index(True) if True in grades else None
-
-    expected: dict[str, list[str]] = {}
-    free = list(listing.names)
-    for level in range(4):
-        taken = []
-        for identity in dict.fromkeys(ids):
-            hits = [name for name in free if grade(name, identity) == level]
-            if identity not in expected and hits:
-                expected[identity] = hits
-                taken += hits
-        free = [name for name in free if name not in taken]
-    found = match_videos(listing, ids)
-    assert found.paths == {key: Path("root") / hits[0] for key, hits in expected.items()}
-    rest = {key: tuple(Path("root") / hit for hit in hits[1:]) for key, hits in expected.items()}
-    assert found.duplicates == {key: paths for key, paths in rest.items() if paths}
-    assert found.unexpected == tuple(Path("root") / name for name in free)
 
 
 # ---- the registry and the text helpers

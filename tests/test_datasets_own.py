@@ -168,3 +168,49 @@ def test_a_name_that_fits_two_files_is_refused(films: Path) -> None:
         load(films, path)
     write(films.parent, "captions.csv", "video,caption\na.webm,x\n")
     assert load(films, path).captions == (Caption("a.webm#0", "a.webm", "x"),)
+
+
+@pytest.fixture
+def pets(tmp_path: Path) -> Path:
+    for name in ("cats/one.mp4", "cats/two.mp4", "dogs/one.mp4", "dogs/three.mp4"):
+        path = tmp_path / "pets" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return tmp_path / "pets"
+
+
+LOST = "video,caption,split\ncats/one.mp4,a,test\n{},lost,train\ndogs/three.mp4,three dogs,test\n"
+
+
+@pytest.mark.parametrize(
+    "lost", ["cats/three.mp4", "./cats//three.mp4", "cats\\three.mp4", "cats/three.avi"]
+)
+def test_a_lost_video_is_not_that_of_another_folder(pets: Path, lost: str) -> None:
+    dataset = load(pets, write(pets.parent, "captions.csv", LOST.format(lost)))
+    identity = "cats/three" + lost[-4:]
+    assert [item.video_id for item in dataset.captions] == [
+        "cats/one.mp4", identity, "dogs/three.mp4"
+    ]  # fmt: skip
+    assert dataset.splits == {"test": ("cats/one.mp4", "dogs/three.mp4"), "train": (identity,)}
+    assert survey_videos(dataset, pets).missing == (identity,)
+    assert f"1 videos of captions.csv are not in the folder (first: {identity})" in dataset.notes
+
+
+def test_spellings_of_one_video_are_one_video_and_contradictions_are_refused(pets: Path) -> None:
+    names = ["cats/one.mp4", ".\\cats\\one.mp4", "/srv/pets/cats/one.mp4", "cats/one"]
+    rows = "".join(f"{name},text {i}\n" for i, name in enumerate(names))
+    path = write(pets.parent, "captions.csv", f"video,caption\n{rows}")
+    assert {item.video_id for item in load(pets, path).captions} == {"cats/one.mp4"}
+    write(pets.parent, "captions.csv", "video,caption\ncats/one.avi,x\ncats/one.mov,y\n")
+    with pytest.raises(DatasetError, match=r"cats/one\.\w+ and cats/one\.\w+ may both be cats"):
+        load(pets, path)
+
+
+def test_case_is_forgiven_with_a_note(pets: Path) -> None:
+    path = write(pets.parent, "captions.csv", "video,caption\nCATS/ONE.MP4,x\ndogs/one.mp4,y\n")
+    dataset = load(pets, path)
+    assert [item.video_id for item in dataset.captions] == ["cats/one.mp4", "dogs/one.mp4"]
+    assert (
+        "1 of 2 names in captions.csv differ from the file in upper and lower case "
+        "(first: CATS/ONE.MP4 is taken for cats/one.mp4)"
+    ) in dataset.notes

@@ -82,7 +82,8 @@ def test_a_lost_file_never_takes_one_of_another_folder(lost: str, others: tuple[
          {"a.avi": ("a.mp4",), "b.avi": ("b.avi.mp4",)}),
         # Several files fit equally well.
         (["a.mp4"], ["cats/a.mp4", "dogs/a.mp4"], {"a.mp4": ("cats/a.mp4", "dogs/a.mp4")}),
-        (["v"], ["v.mp4", "v.webm"], {"v": ("v.mp4", "v.webm")}),
+        (["v"], ["a/v.mp4", "v.webm"], {"v": ("a/v.mp4", "v.webm")}),
+        (["a/v"], ["a/v.mp4", "b/a/v.mp4"], {"a/v": ("a/v.mp4",)}),
         (["a.mp4", "cats/a.mp4"], ["cats/a.mp4", "dogs/a.mp4"],
          {"cats/a.mp4": ("cats/a.mp4",), "a.mp4": ("dogs/a.mp4",)}),
         # Folders of lists and of a flat archive; dots in ids; a dot at the end; numbers.
@@ -163,6 +164,27 @@ def test_a_file_is_given_once_and_no_folder_contradicts(
             two = fold(without_extension(file))
             assert one == two or one.endswith(f"/{two}") or two.endswith(f"/{one}")
     assert match_names(files, files).files == {file: (file,) for file in files}
+
+
+def grade(name: str, file: str) -> tuple[int, int, bool] | None:
+    """Returns how badly a name fits a file by the rule's own words, None where it does not."""
+    stem, bare = without_extension(name), without_extension(file)
+    kinds = [(name, file), (name, bare), (stem, bare)]
+    for kind, (one, two) in enumerate(kinds):
+        if one == two or two.endswith(f"/{one}"):
+            return -len(one.split("/")), kind, one != two and (kind != 1 or "/" in one)
+    for kind, (one, two) in enumerate(kinds):
+        if one.endswith(f"/{two}") and (kind < 2 or "/" in two):
+            return -len(two.split("/")), kind, False
+    return None
+
+
+@given(PATHS.filter(bool), PATHS)
+def test_one_name_takes_the_best_of_all_files(names: list[str], files: list[str]) -> None:
+    grades = {file: grade(names[0], file) for file in files}
+    best = min((found for found in grades.values() if found), default=None)
+    fitting = tuple(file for file in grades if best is not None and grades[file] == best)
+    assert match_names(names[:1], files).files == ({names[0]: fitting} if fitting else {})
 
 
 def test_thirty_thousand_names_take_seconds() -> None:

@@ -43,6 +43,11 @@ class NameMatch:
     free: tuple[str, ...]
     """The files that belong to no name."""
 
+    @property
+    def closed(self) -> set[str]:
+        """The names of which a file was found, whoever has it."""
+        return {*self.files, *self.spellings, *self.contested}
+
 
 def match_names(
     names: Iterable[str],
@@ -55,10 +60,10 @@ def match_names(
 
     Separators are normalised first (`\`, `//`, `./`, drives, composed Unicode). A name fits a file
     where the one path is the tail of the other; the longest common tail wins, the whole path before
-    a part of it. On equal tails a file of that very name wins, then one that the name lacks the
-    extension of, then one with another extension. A folder in the name is given up only where
-    nothing says that the folder counts: not for a file at the top while other names start there. A
-    file that a name has is not offered to a worse one.
+    a part of it. On equal tails a file of that very name wins, then one that only has an extension
+    more (in whatever folder, if the name has none), then one with another extension. A folder in
+    the name is given up only where nothing says that the folder counts: not for a file at the top
+    while other names start there. A file that a name has is not offered to a worse one.
 
     Args:
         names: As annotation files spell them.
@@ -103,7 +108,7 @@ def normal_path(name: str) -> str:
     >>> normal_path("D:\\clips\\cats\\one.mp4"), normal_path("./cats//x/../one.mp4")
     ('/D:/clips/cats/one.mp4', 'cats/one.mp4')
     """
-    text = unicodedata.normalize("NFC", name).replace("\\", "/")
+    text = _composed(name).replace("\\", "/")
     foreign = _FOREIGN.match(text) is not None
     parts: list[str] = []
     for part in text.split("/"):
@@ -126,7 +131,11 @@ def without_extension(name: str, extensions: Collection[str] = MEDIA_EXTENSIONS)
 
 
 def _folded_path(name: str) -> str:
-    return unicodedata.normalize("NFC", normal_path(name).casefold())
+    return _composed(normal_path(name).casefold())
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def _tails(path: str) -> Iterator[str]:
@@ -171,21 +180,32 @@ class _Matching:
     _paths: dict[str, str] = field(default_factory=dict)  # name -> normal path
     _named: _Index = field(default_factory=_Index)
     _bare: _Index = field(default_factory=_Index)  # without extension
+    _anywhere: dict[str, list[str]] = field(default_factory=dict)  # likewise, in whatever folder
 
     def run(self, names: Iterable[str], files: Iterable[str], key: Callable[[str], str]) -> None:
+        literal: dict[str, list[str]] = {}
         for file in files:
+            literal.setdefault(_composed(file), []).append(file)
             path = key(file).lstrip("/")
             self._named.add(path, file)
-            self._bare.add(self._stem(path), file)
+            stem = self._stem(path)
+            self._bare.add(stem, file)
+            self._anywhere.setdefault(stem.rpartition("/")[2], []).append(file)
         self._paths = {name: key(name) for name in names}
         # The longer of two names that fit a file says more of it.
         names = sorted(self._paths, key=lambda name: -self._paths[name].count("/"))
+        for name in names:  # before separators are read into a file called a\\b.mp4
+            self._take(name, literal.get(_composed(name), ()))
         for index, bare in ((self._named, False), (self._bare, False), (self._bare, True)):
             for table in (index.whole, index.tails):
                 for name in names:
                     path = self._paths[name].lstrip("/")
-                    if name not in self.closed and (not bare or self._stem(path) != path):
-                        self._take(name, table.get(self._stem(path) if bare else path, ()))
+                    if name in self.closed or (bare and self._stem(path) == path):
+                        continue
+                    hits = table.get(self._stem(path) if bare else path, [])
+                    if index is self._bare and not bare and "/" not in path:
+                        hits = self._anywhere.get(path, [])
+                    self._take(name, hits)
         self._shorten([name for name in names if name not in self.closed])
 
     def _stem(self, path: str) -> str:

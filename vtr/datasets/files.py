@@ -9,14 +9,12 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from vtr.errors import ConfigError
-from vtr.names import VIDEO_EXTENSIONS
-
-_Key = Callable[[str], str]
+from vtr.names import VIDEO_EXTENSIONS, match_names
 
 # Lone surrogates and NUL: no UTF-8 file and no HDF5 string can hold them.
 _UNDECODABLE = re.compile("[\0\ud800-\udfff]")
@@ -51,17 +49,20 @@ class VideoListing:
 
 @dataclass(frozen=True)
 class VideoMatch:
-    """Which files belong to which expected ids.
-
-    Args:
-        paths: Id to its file; ids without a file are absent.
-        duplicates: Id to the further files that fit it as well, in the listing's order.
-        unexpected: Files that belong to no id.
-    """
+    """Which files belong to which expected ids."""
 
     paths: Mapping[str, Path]
+    """Id to its file; ids without a file are absent."""
     duplicates: Mapping[str, tuple[Path, ...]]
+    """Id to the further files that fit it as well, in the listing's order."""
     unexpected: tuple[Path, ...]
+    """Files that belong to no id."""
+    spellings: Mapping[str, Path]
+    """Id that is another spelling of one in `paths`, to that file."""
+    contested: Mapping[str, Path]
+    """Id to a file that ids which contradict each other fit equally well; none has it."""
+    recased: tuple[str, ...]
+    """The ids in `paths` that differ from their file in upper and lower case."""
 
 
 def require_folder(path: Path, *, what: str) -> Path:
@@ -111,45 +112,46 @@ def find_videos(folder: Path) -> VideoListing:
 
 
 def match_videos(
-    listing: VideoListing, ids: Iterable[str], *, stems: Mapping[str, str] | None = None
+    listing: VideoListing,
+    ids: Iterable[str],
+    *,
+    stems: Mapping[str, str] | None = None,
+    any_case: bool = False,
 ) -> VideoMatch:
-    """Finds the file of every expected id, whatever its folder and container.
+    """Finds the file of every expected id by the rule of `vtr.names.match_names`.
 
-    In falling order an id fits: the path relative to the root, the file name, the file name
-    without extension, and, for ids that carry an extension of their own, any container in place of
-    it. A file taken by a better fit is not offered for a worse one. Of several equal fits the first
-    in the listing's order wins, regular files before anything else; the rest are duplicates.
-    Composed and decomposed Unicode are the same. Cost: one pass over ids and files per kind of fit.
+    Of several files that fit equally well the first in the listing's order wins, regular files
+    before anything else; the rest are duplicates.
 
     Args:
         listing: From `find_videos`.
         ids: The expected ids.
         stems: Id to another name, without extension, that its file may have; tried last.
+        any_case: Whether what is left may differ in upper and lower case.
     """
-    open_ids = list(dict.fromkeys(ids))
-    other_names = stems or {}
-    open_files = [(name, video_id(name)) for name in listing.names]
-    paths: dict[str, Path] = {}
-    duplicates: dict[str, tuple[Path, ...]] = {}
-    fits = [(name_key, _composed(id_key)) for name_key, id_key in _FITS]
-    if other_names:
-        fits.append((_stem, _composed(lambda expected: other_names.get(expected, expected))))
-    for name_key, id_key in fits:
-        by_key: dict[str, list[str]] = {}
-        for name, identity in open_files:
-            by_key.setdefault(name_key(identity), []).append(name)
-        taken: set[str] = set()
-        for expected in open_ids:
-            fitting = by_key.get(id_key(expected), [])
-            if fitting:
-                files = _regular_first([listing.path(name) for name in fitting])
-                paths[expected] = files[0]
-                if len(files) > 1:
-                    duplicates[expected] = tuple(files[1:])
-                taken.update(fitting)
-        open_ids = [expected for expected in open_ids if expected not in paths]
-        open_files = [file for file in open_files if file[0] not in taken]
-    return VideoMatch(paths, duplicates, tuple(listing.path(name) for name, _ in open_files))
+    files: dict[str, list[str]] = {}  # what names are matched with -> names on the disk
+    for name in listing.names:
+        files.setdefault(escape_undecodable(name), []).append(name)
+    match = match_names(ids, files, any_case=any_case)
+    found, free = dict(match.files), match.free
+    others = {i: stem for i, stem in (stems or {}).items() if i not in match.closed}
+    if others:
+        again = match_names(others.values(), free)
+        found |= {i: again.files[stem] for i, stem in others.items() if stem in again.files}
+        free = again.free
+
+    def paths(fit: Iterable[str]) -> list[Path]:
+        return [listing.path(name) for file in fit for name in files[file]]
+
+    ordered = {identity: _regular_first(paths(fit)) for identity, fit in found.items()}
+    return VideoMatch(
+        {identity: fit[0] for identity, fit in ordered.items()},
+        {identity: tuple(fit[1:]) for identity, fit in ordered.items() if fit[1:]},
+        tuple(paths(free)),
+        {identity: paths([file])[0] for identity, file in match.spellings.items()},
+        {identity: paths([file])[0] for identity, file in match.contested.items()},
+        tuple(match.recased),
+    )
 
 
 def video_id(name: str) -> str:
@@ -160,7 +162,7 @@ def video_id(name: str) -> str:
     >>> print(video_id("caf\udce9.mp4"))
     caf\xe9.mp4
     """
-    return _nfc(escape_undecodable(name))
+    return unicodedata.normalize("NFC", escape_undecodable(name))
 
 
 def escape_undecodable(text: str) -> str:
@@ -276,33 +278,8 @@ def _regular_first(paths: list[Path]) -> list[Path]:
     return sorted(paths, key=lambda path: not path.is_file())
 
 
-def _nfc(text: str) -> str:
-    return unicodedata.normalize("NFC", text)
-
-
 def _escaped(match: re.Match[str]) -> str:
     code = ord(match.group())
     if 0xDC80 <= code <= 0xDCFF:  # how Python spells the byte code - 0xDC00 of a file name
         code -= 0xDC00
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
-
-
-def _composed(key: _Key) -> _Key:
-    return lambda identity: _nfc(key(_nfc(identity)))
-
-
-def _whole(name: str) -> str:
-    return name
-
-
-def _last_part(name: str) -> str:
-    return name.rpartition("/")[2]
-
-
-def _stem(name: str) -> str:
-    last = _last_part(name)
-    return last.rpartition(".")[0] if _has_video_name(last) else last
-
-
-# (key of a file's id, key of an expected id), best fit first.
-_FITS = ((_whole, _whole), (_last_part, _whole), (_stem, _whole), (_stem, _stem))

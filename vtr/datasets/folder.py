@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from vtr.datasets.documents import (
 from vtr.datasets.files import VideoListing, find_videos, match_videos, printable, video_id
 from vtr.datasets.splits import split_name
 from vtr.errors import DatasetError
+from vtr.names import normal_path
 
 CAPTION_FILES = ("captions.csv", "captions.tsv", "captions.jsonl", "captions.json")
 VIDEO_COLUMNS = ("video", "video_id", "video_name", "file", "file_name", "filename", "path")
@@ -80,13 +82,15 @@ def load(annotations: Path | None, videos: Path) -> Dataset:
         return Dataset(name="folder", video_ids=ids)
     path, aside = _caption_file(annotations)
     records = list(_records(path))
-    content = _Content(_identities(listing, records, path))
+    names, remarks = _identities(listing, records, path)
+    content = _Content(names)
     for record in records:
         content.add(record)
-    absent = tuple(name for name in content.order if name not in set(ids))
+    present = set(ids)
+    absent = tuple(name for name in content.order if name not in present)
     captioned = {caption.video_id for caption in content.captions.items}
     bare = sum(name not in captioned for name in ids)
-    notes = [*(f"{other.name} was found as well and not read" for other in aside)]
+    notes = [*(f"{other.name} was found as well and not read" for other in aside), *remarks]
     if bare:
         notes.append(f"{bare:,} of {len(ids):,} videos in the folder have no caption")
     if absent:
@@ -153,23 +157,48 @@ def _caption_file(annotations: Path) -> tuple[Path, list[Path]]:
     return first, aside
 
 
-def _identities(listing: VideoListing, records: Sequence[_Record], path: Path) -> dict[str, str]:
-    """Returns the id of every video that the caption file names, by the name it has there."""
+def _identities(
+    listing: VideoListing, records: Sequence[_Record], path: Path
+) -> tuple[dict[str, str], list[str]]:
+    """Returns the id of every video by the name that the caption file has for it, and remarks.
+
+    Raises:
+        DatasetError: A name fits several files, or several names that differ fit one.
+    """
     names = dict.fromkeys(record.name for record in records)
-    match = match_videos(listing, names)
-    # One file may be named in two ways, as x and as x.mp4: the second way fits on its own.
-    again = match_videos(listing, [name for name in names if name not in match.paths])
-    ids: dict[str, str] = {}
-    for found in (match, again):
-        for name, file in found.paths.items():
-            ids[name] = video_id(str(file.relative_to(listing.root)))
-        for name, files in found.duplicates.items():
+    match = match_videos(listing, names, any_case=True)
+    advice = "write the path from the folder of the videos, with the extension"
+
+    def video(file: Path) -> str:
+        return video_id(str(file.relative_to(listing.root)))
+
+    for name, files in match.duplicates.items():
+        here, other = (printable(video(file)) for file in (match.paths[name], files[0]))
+        if here != other:  # names that differ only in their Unicode composition
             raise DatasetError(
-                f"{printable(str(path))}: {printable(name)!r} may be {printable(ids[name])} or "
-                f"{printable(video_id(str(files[0].relative_to(listing.root))))}; "
-                "write the path from the folder of the videos, with the extension"
+                f"{printable(str(path))}: {printable(name)!r} may be {here} or {other}; {advice}"
             )
-    return {name: ids.get(name, name) for name in names}
+    for file in match.contested.values():
+        others = (printable(other) for other, theirs in match.contested.items() if theirs == file)
+        raise DatasetError(
+            f"{printable(str(path))}: {' and '.join(islice(others, 2))} may both be "
+            f"{printable(video(file))}; {advice}"
+        )
+    notes = []
+    if match.recased:
+        name = match.recased[0]
+        notes.append(
+            f"{len(match.recased):,} of {len(names):,} names in {path.name} differ from the file "
+            f"in upper and lower case (first: {printable(name)} is taken for "
+            f"{printable(video(match.paths[name]))})"
+        )
+    ids = {name: video(file) for name, file in {**match.paths, **match.spellings}.items()}
+    return {name: ids.get(name) or _absent_id(name) for name in names}, notes
+
+
+def _absent_id(name: str) -> str:
+    """Returns the id of a video that is not in the folder: one for all spellings of a path."""
+    return normal_path(name) if "\\" in name or "/" in name else name
 
 
 def _records(path: Path) -> Iterator[_Record]:
