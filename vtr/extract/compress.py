@@ -41,8 +41,15 @@ from vtr.extract.container import (
     open_video,
 )
 from vtr.extract.frames import Upright, upright
-from vtr.extract.packets import missing_seconds, read_packets, time_base
-from vtr.extract.readers import MAX_FAILURES_IN_A_ROW, decoding_pass, header_rate
+from vtr.extract.packets import read_packets, time_base
+from vtr.extract.readers import (
+    Decoding,
+    decoding_pass,
+    emptiness,
+    expected_ticks,
+    header_rate,
+    shortfall,
+)
 from vtr.files import TEMPORARY_PREFIX, sync_folder
 
 T = TypeVar("T")
@@ -238,13 +245,13 @@ def _write_copy(source: Path, file: BinaryIO, settings: CompressSettings) -> Com
             if writer is None:
                 writer = stack.enter_context(_Writer(file, video, frame, settings, fps))
             writer.add(instant, frame)
-        fault = reader.fault()
+        trouble = reader.trouble()
         if writer is None:
-            raise reader.emptiness()
+            raise emptiness(video, reader.table, damage=reader.damage)
         writer.finish(reader.end_seconds)
     file.flush()
     return CompressedVideo(
-        error="" if fault is None else str(fault),
+        error=f"damaged: {trouble}" if trouble else "",
         num_frames=writer.num_frames,
         duration_seconds=writer.duration_seconds,
         width=writer.width,
@@ -258,27 +265,17 @@ class _Reader:
 
     def __init__(self, video: VideoSource) -> None:
         self._video = video
-        self._table = read_packets(video)
+        self.table = read_packets(video)
         self._tick = time_base(video.stream)
-        self._faults: list[DecodeError] = []
+        self._latest_seconds = -math.inf
+        self.damage = ""
         self.end_seconds = 0.0
 
-    def emptiness(self) -> DecodeError:
-        """Returns why there is not a single frame."""
-        claimed, there = self._video.stream.frames, len(self._table)
-        told = f"the header claims {claimed} frames, {there} packets are there, none decodes"
-        kind = "decode-error" if self._faults else "no-frames"
-        return DecodeError(kind, f"{told}: {self._faults[0].detail}" if self._faults else told)
-
-    def fault(self) -> DecodeError | None:
-        """Returns why frames are missing: the first error and how many there were."""
-        if self._faults:
-            first, more = self._faults[0], len(self._faults) - 1
-            return DecodeError(first.kind, first.detail + (f" (and {more} more)" if more else ""))
-        missing = missing_seconds(self._video, self._table)
-        if missing:
-            return DecodeError("decode-error", f"the file ends {missing:.2f} s before its time")
-        return None
+    def trouble(self) -> str:
+        """Returns why frames are missing or not sound, by the count that extraction makes."""
+        expected = expected_ticks(self._video, self.table)[-1:] * float(self._tick)
+        unseen = max(0.0, float((expected - self._latest_seconds).max(initial=0.0)))
+        return one_line(self.damage or shortfall(self._video, self.table, unseen_seconds=unseen))
 
     def frames(self) -> Iterator[tuple[float, float, VideoFrame]]:
         """Yields (seconds since the first frame, duration in seconds, frame)."""
@@ -304,44 +301,24 @@ class _Reader:
 
     def _timed(self) -> Iterator[tuple[float, VideoFrame]]:
         """Yields (seconds, frame) as decoded; a frame without a time follows the one before it."""
-        seconds, usual = 0.0, 1 / (header_rate(self._video.stream) or 25.0)
+        now, usual = 0.0, 1 / (header_rate(self._video.stream) or 25.0)
         for number, frame in enumerate(self._decoded()):
             if number >= self._video.limits.max_frames:
                 raise DecodeError("too-long", f"more than {self._video.limits.max_frames:,} frames")
             ticks = frame.pts if frame.pts is not None else frame.dts
             if ticks is not None:
-                seconds = float(ticks * self._tick)
+                now = float(ticks * self._tick)
             elif number:
-                seconds += usual
-            yield seconds, frame
+                now += usual
+            self._latest_seconds = max(self._latest_seconds, now)
+            yield now, frame
 
     def _decoded(self) -> Iterator[VideoFrame]:
         """Yields frames as decoded; a packet that cannot be decoded costs only its own."""
-        if self._table.error is not None:
-            self._faults.append(self._table.error)
-        with decoding_pass(self._video, self._table, reuse=True) as (video, packets):
-            in_a_row = 0
-            for packet in self._whole(packets):
-                failures = len(self._faults)
-                yield from self._decode(video, packet)
-                in_a_row = in_a_row + 1 if len(self._faults) > failures else 0
-                if in_a_row >= MAX_FAILURES_IN_A_ROW:
-                    break
-            yield from self._decode(video, None)
-
-    def _whole(self, packets: Iterator[Packet[VideoStream]]) -> Iterator[Packet[VideoStream]]:
-        """Yields packets as far as the file can be read; where it breaks off is known by now."""
-        with suppress(*(() if self._table.error is None else (DecodeError,))):
-            yield from packets
-
-    def _decode(self, video: VideoSource, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
-        try:
-            return video.decode(packet)
-        except DecodeError as error:
-            if error.kind != "decode-error":
-                raise
-            self._faults.append(error)
-            return []
+        with decoding_pass(self._video, self.table, reuse=True) as (video, packets):
+            decoding = Decoding(video, packets)
+            yield from decoding
+            self.damage = decoding.damage
 
 
 class _Writer:

@@ -157,7 +157,7 @@ class FullReader:
         # Where packets carry no usable pts, the n-th frame out is still the n-th on screen.
         has_times = len(np.unique(ticks)) == len(ticks) and not (ticks == NO_TIME).any()
         self._by_time = has_times and not _times_are_made_up(source)
-        self._ticks = np.sort(_fill_times(ticks.tolist(), source))
+        self._ticks = expected_ticks(source, table)
         self.pts_seconds = seconds(self._ticks, source)
 
     def keys(self, indices: Indices) -> Indices:
@@ -175,7 +175,7 @@ class FullReader:
             return
         wanted = set(self._order[indices].tolist())
         with decoding_pass(self._source, self._table, reuse=False) as (source, packets):
-            frames = _Decoding(source, packets)
+            frames = Decoding(source, packets)
             for key, frame in enumerate(islice(frames, max(wanted, default=-1) + 1)):
                 if key in wanted:
                     visit(key, frame)
@@ -185,7 +185,7 @@ class FullReader:
         wanted_keys = frozenset() if self._by_time else set(indices.tolist())
         out: list[int] = []
         with decoding_pass(self._source, self._table, reuse=self._fresh) as (source, packets):
-            frames = _Decoding(source, packets)
+            frames = Decoding(source, packets)
             for key, frame in enumerate(frames):
                 if key >= source.limits.max_frames:
                     raise DecodeError("too-long", f"more than {source.limits.max_frames:,} frames")
@@ -194,9 +194,10 @@ class FullReader:
                 if key in wanted_keys or ticks in wanted_ticks:
                     visit(key, frame)
         self._set_order(out)
-        self.damage, self.cut = frames.damage, self._shortfall()
+        self.damage = frames.damage
+        self.cut = shortfall(self._source, self._table, unseen_seconds=self._unseen_seconds)
         if not out:
-            self._raise_empty()
+            raise emptiness(self._source, self._table, damage=self.damage)
 
     def _set_order(self, out: list[int]) -> None:
         expected_end = self.pts_seconds[-1] if len(self.pts_seconds) else 0.0
@@ -208,26 +209,8 @@ class FullReader:
         self.pts_seconds = seconds(np.sort(ticks), self._source)
         self._unseen_seconds = expected_end - self.pts_seconds[-1] if len(out) else expected_end
 
-    def _shortfall(self) -> str:
-        table, read = self._table, self._table.end_seconds or 0.0
-        if table.error:
-            return f"reading breaks off after {read:.2f} s: {table.error.detail}"
-        missing = missing_seconds(self._source, table)
-        if missing:
-            return f"the file ends after {read:.2f} s, {missing:.2f} s before its header says"
-        if self._unseen_seconds > max(0.5, 0.01 * read):
-            return f"no frame comes out of the last {self._unseen_seconds:.2f} s of packets"
-        return ""
 
-    def _raise_empty(self) -> None:
-        num_packets, claimed = len(self._table), self._source.stream.frames
-        told = f"the header claims {claimed} frames, {num_packets} packets are there"
-        if self.damage:
-            raise DecodeError("decode-error", one_line(f"{told}, none decodes: {self.damage}"))
-        raise DecodeError("no-frames", f"{told}, none decodes")
-
-
-class _Decoding:
+class Decoding:
     """Iterates over all frames of some packets, past damage, noting it in `damage`.
 
     A decoder that logs an error conceals something: the file counts as damaged even where every
@@ -290,6 +273,38 @@ def _until_error(source: VideoSource) -> Iterator[Packet[VideoStream]]:
     # Where reading breaks off is known from the first time and told by the table.
     with suppress(DecodeError):
         yield from source.demux()
+
+
+def expected_ticks(source: VideoSource, table: PacketTable) -> Ticks:
+    """Returns the times that frames ought to come out with, ascending."""
+    return np.sort(_fill_times(table.pts[~table.discarded].tolist(), source))
+
+
+def shortfall(source: VideoSource, table: PacketTable, *, unseen_seconds: float) -> str:
+    """Returns why frames are missing at the end, "" if none are known to be.
+
+    Args:
+        source: The open file.
+        table: Its packets, all of which went through the decoder.
+        unseen_seconds: From the last frame that came out to the last one expected.
+    """
+    read = table.end_seconds or 0.0
+    if table.error:
+        return f"reading breaks off after {read:.2f} s: {table.error.detail}"
+    missing = missing_seconds(source, table)
+    if missing:
+        return f"the file ends after {read:.2f} s, {missing:.2f} s before its header says"
+    if unseen_seconds > max(0.5, 0.01 * read):
+        return f"no frame comes out of the last {unseen_seconds:.2f} s of packets"
+    return ""
+
+
+def emptiness(source: VideoSource, table: PacketTable, *, damage: str) -> DecodeError:
+    """Returns why there is not a single frame."""
+    told = f"the header claims {source.stream.frames} frames, {len(table)} packets are there"
+    if damage:
+        return DecodeError("decode-error", one_line(f"{told}, none decodes: {damage}"))
+    return DecodeError("no-frames", f"{told}, none decodes")
 
 
 def seconds(ticks: Ticks, source: VideoSource) -> Seconds:
