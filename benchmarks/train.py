@@ -31,12 +31,12 @@ import numpy as np
 import torch
 
 from vtr.features.store import PackedFrames
-from vtr.train.batches import BatchOptions, BatchPlan, Step
+from vtr.train.batches import BatchPlan, Step
 from vtr.train.data import PairedData, Resident
 from vtr.train.gradients import BatchGradient
 from vtr.train.loop import make_optimiser
-from vtr.train.losses import LossOptions
 from vtr.train.model import ModelSpec, build_model
+from vtr.train.options import BatchOptions, LossOptions
 from vtr.train.presets import TrainSettings
 from vtr.train.text_tower import TextSpec
 from vtr.train.texts import TextFeatures

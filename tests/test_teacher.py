@@ -22,14 +22,14 @@ from vtr.errors import ConfigError, ModelError
 from vtr.features import FeatureSpec, LedgerRow, VideoRow
 from vtr.features.shard import write_shard
 from vtr.features.store import PackedFrames
-from vtr.train.batches import BatchOptions, BatchPlan, Step
+from vtr.train.batches import BatchPlan, Step
 from vtr.train.data import PairedData, Resident
 from vtr.train.distill import DistillWeights, relation_term
 from vtr.train.gradients import BatchGradient
 from vtr.train.heads.base import TextBatch, VideoBatch
 from vtr.train.loop import Hooks, Trainer
-from vtr.train.losses import LossOptions
 from vtr.train.model import ModelSpec, RetrievalModel, build_model
+from vtr.train.options import BatchOptions, LossOptions
 from vtr.train.presets import TrainSettings
 from vtr.train.run import BEST, LAST, load_run, start_run
 from vtr.train.scoring import Scorer

@@ -19,14 +19,13 @@ from safetensors.torch import load_file
 from vtr.errors import CheckpointError, ConfigError, ModelError, StoreWriteError
 from vtr.features.store import PackedFrames
 from vtr.files import as_fields
-from vtr.train.batches import BatchOptions
 from vtr.train.curve import draw_curve
 from vtr.train.data import PairedData
 from vtr.train.distributed import World
 from vtr.train.heads.base import Code, VideoBatch
 from vtr.train.loop import Hooks, Trainer, TrainResult, read_metrics
-from vtr.train.losses import LossOptions
 from vtr.train.model import ModelSpec, RetrievalModel, build_model
+from vtr.train.options import BatchOptions, LossOptions
 from vtr.train.presets import PRESETS, TrainSettings, find_preset
 from vtr.train.run import BEST, LAST, METRICS, load_run, save_model, start_run, write_run
 from vtr.train.scoring import Scorer

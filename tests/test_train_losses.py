@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vtr.errors import ConfigError
-from vtr.train.losses import LossOptions, contrastive_loss, right_pairs, weighted_loss
+from vtr.train.losses import contrastive_loss, right_pairs, weighted_loss
+from vtr.train.options import LossOptions
 
 GOLDEN = Path(__file__).parent / "golden"
 

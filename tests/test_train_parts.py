@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from vtr.errors import ConfigError, ModelError
 from vtr.features.store import PackedFrames
-from vtr.train.batches import BatchOptions, BatchPlan, Step, halve
+from vtr.train.batches import BatchPlan, Step, halve
 from vtr.train.data import Packed, PairedData, Resident
 from vtr.train.gradients import BatchGradient
-from vtr.train.losses import LossOptions
 from vtr.train.mining import confusable_groups, nearest_wrong_videos
 from vtr.train.model import ModelSpec, RetrievalModel, build_model, zero_shot_model
 from vtr.train.optim import BertAdam, Schedule, adamw, cosine_factor, reference_factor
+from vtr.train.options import BatchOptions, LossOptions
 from vtr.train.scoring import Scorer
 from vtr.train.text_tower import TextSpec
 from vtr.train.texts import TextFeatures

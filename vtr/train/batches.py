@@ -9,17 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 
 from vtr.errors import ConfigError
 from vtr.train.data import Index, group_by_owner
-
-BatchMode = Literal["videos", "pairs"]
-BATCH_MODES: tuple[str, ...] = get_args(BatchMode)
-
-ALL_CAPTIONS = 0
+from vtr.train.options import ALL_CAPTIONS, BatchOptions
 
 
 @dataclass(frozen=True)
@@ -35,35 +30,6 @@ class Step:
     texts: Index
     videos: Index
     columns: Index
-
-
-@dataclass(frozen=True)
-class BatchOptions:
-    """How an epoch is cut into steps.
-
-    Args:
-        mode: "videos" or "pairs".
-        size: B, videos or pairs per step, at least 2.
-        captions: Captions drawn of each video and epoch; 0 is all of them.
-        drop_last: Leave out the incomplete last step, as the reference does; else all steps are
-            made as equal in size as can be.
-
-    Raises:
-        ConfigError: Out of range.
-    """
-
-    mode: BatchMode = "videos"
-    size: int = 128
-    captions: int = ALL_CAPTIONS
-    drop_last: bool = False
-
-    def __post_init__(self) -> None:
-        if self.mode not in BATCH_MODES:
-            raise ConfigError(f"--batches is {self.mode!r}; allowed: {', '.join(BATCH_MODES)}")
-        if self.size < 2:
-            raise ConfigError(f"--batch-size is {self.size}; a contrast needs at least 2 per batch")
-        if self.captions < 0:
-            raise ConfigError(f"--captions is {self.captions}; allowed: all, one, or 1 and more")
 
 
 class BatchPlan:

@@ -19,31 +19,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vtr.errors import ConfigError
+from vtr.train.options import LossOptions
 
 # Far below every logit (at most a few hundred), and its exponential is 0, but differences of two
 # such numbers are not NaN, as they would be with -inf in a row that has no wrong answer.
 _ABSENT = -1e9
-
-
-@dataclass(frozen=True)
-class LossOptions:
-    """How pairs are weighed against each other.
-
-    Args:
-        hard_negatives: Only the so many most confusing wrong answers of each row count; 0: all.
-        reference: Right is only the diagonal, as in the reference: a caption of the same video
-            elsewhere in the batch counts as wrong. Needs batches of pairs.
-    """
-
-    hard_negatives: int = 0
-    reference: bool = False
-
-    def __post_init__(self) -> None:
-        if self.hard_negatives < 0:
-            raise ConfigError(
-                f"--hard-negatives is {self.hard_negatives}; allowed: 0 (all negatives) or more"
-            )
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from vtr.errors import ConfigError, UnknownNameError
-from vtr.train.batches import BatchOptions
-from vtr.train.losses import LossOptions
-from vtr.train.text_tower import TextMode
+from vtr.train.options import BatchOptions, LossOptions, TextMode
 
 Optimiser = Literal["adamw", "bertadam"]
 Mining = Literal["batch", "global"]

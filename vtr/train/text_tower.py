@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,9 +32,7 @@ from vtr.errors import ConfigError
 from vtr.train.clip_text import clip_text
 from vtr.train.heads.base import TextBatch
 from vtr.train.heads.blocks import Attention, quick_gelu
-
-TextMode = Literal["frozen", "projection", "tune"]
-TEXT_MODES: tuple[str, ...] = get_args(TextMode)
+from vtr.train.options import TEXT_MODES, TextMode
 
 _ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "quick_gelu": quick_gelu,
