@@ -23,7 +23,7 @@ from vtr import cli
 from vtr.clip.backbone import Backbone, load_backbone
 from vtr.commands import features as features_command
 from vtr.commands import train as train_command
-from vtr.commands.run_folders import holding, telling
+from vtr.commands.run_folders import find_interrupted, holding, telling
 from vtr.commands.training import read_captions
 from vtr.commands.training_job import Job, summarise
 from vtr.commands.watching import print_result
@@ -32,9 +32,9 @@ from vtr.errors import ConfigError, ModelError, StoreError, StoreWriteError
 from vtr.features import FeatureSpec, FeatureStore, LedgerRow, VideoRow
 from vtr.features.importing import import_arrays
 from vtr.features.shard import write_shard
-from vtr.files import TEMPORARY_PREFIX
+from vtr.files import TEMPORARY_PREFIX, UNFINISHED
 from vtr.train.loop import Trainer, read_metrics
-from vtr.train.run import BEST, LAST, load_run
+from vtr.train.run import BEST, LAST, list_runs, load_run, recency
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -615,3 +615,120 @@ def test_evaluating_a_run_of_another_store_names_that_store(workspace: Path) -> 
         cli.app, ["eval", "--run", "runs/away", "--features", "elsewhere"], catch_exceptions=False
     )
     assert done.exit_code == 0, done.stderr
+
+
+def _weights(runs: Path) -> dict[str, bytes]:
+    return {path.parent.name: path.read_bytes() for path in runs.glob(f"*/{BEST}")}
+
+
+def test_a_replaced_run_stays_whole_until_the_new_one_is(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = workspace / "runs"
+    folder = Path(trained("--head", "seqLSTM", "--name", "one")["run"])
+    (folder / "eval" / "demo").mkdir(parents=True)
+    (folder / "eval" / "demo" / "result.json").write_text("{}")  # of the weights that go
+    old = _weights(runs)
+    changed = ("--head", "seqLSTM", "--name", "one", "--lr", "0.01")
+    words = stopped(monkeypatch, *changed, "--overwrite")
+    assert words[:4] == ["train", "--name", "one", "--resume"]
+    assert _weights(runs) == old
+    assert load_run(folder).config["settings"]["lr"] != 0.01
+    result = json.loads(invoke(*words, "--json").stdout)
+    assert (result["run"], result["epochs"]) == (str(folder), 2)
+    assert load_run(folder).config["settings"]["lr"] == 0.01
+    assert _weights(runs) != old
+    assert not (folder / "eval").exists(), "a result of other weights is none of these"
+    assert [path.name for path in runs.iterdir()] == ["one"]
+
+
+def test_replaced_seeds_take_their_places_together(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Resumed, an old seed must not be averaged with new ones."""
+    runs = workspace / "runs"
+    flags = ("--head", "seqLSTM", "--name", "x", "--seeds", "3")
+    trained(*flags)
+    old = _weights(runs)
+    one_epoch = Trainer._one_epoch
+
+    def stop_in_the_second_seed(self: Trainer, epoch: int) -> None:
+        if self.settings.seed == 1:
+            raise KeyboardInterrupt
+        one_epoch(self, epoch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_one_epoch", stop_in_the_second_seed)
+        stopped = invoke("train", "--epochs", "1", "--overwrite", "-q", *flags)
+    assert stopped.exit_code == 130
+    assert _weights(runs) == old
+    result = json.loads(invoke("train", "--resume", "--json", *flags).stdout)
+    assert [load_run(Path(run)).config["settings"]["epochs"] for run in result["runs"]] == [1, 1, 1]
+    assert not (runs / UNFINISHED).exists()
+
+
+def test_seeds_killed_while_they_take_their_places_all_arrive(workspace: Path) -> None:
+    runs = workspace / "runs"
+    flags = ("--head", "seqLSTM", "--name", "x", "--seeds", "2")
+    trained(*flags)
+    (runs / UNFINISHED).mkdir()
+    (runs / "x-seed1").rename(runs / UNFINISHED / "x-seed1")  # seed 0 has arrived
+    before = (runs / "x-seed0" / BEST).stat().st_ino
+    assert invoke("train", "--resume", "--json", *flags).exit_code == 0
+    assert (runs / "x-seed0" / BEST).stat().st_ino == before
+    assert (runs / "x-seed1" / BEST).exists()
+    assert not (runs / UNFINISHED).exists()
+
+
+def test_a_full_disk_leaves_the_run_that_was_to_be_replaced(workspace: Path) -> None:
+    folder = Path(trained("--head", "seqLSTM", "--name", "one")["run"])
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    size = (folder / LAST).stat().st_size // 2
+    command = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))\n"
+        "from vtr.cli import main; main()"
+    )
+    words = ("train", "--head", "seqLSTM", "--name", "one", "--overwrite", "--epochs", "1", "-q")
+    done = subprocess.run(
+        [sys.executable, "-c", command, *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "What was written before is intact" in done.stderr
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert load_run(folder).epoch >= 0
+
+
+def test_the_latest_run_is_told_by_what_it_recorded(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dates of files change with every copy; a clock may be set back."""
+    runs = workspace / "runs"
+    for name in ("a", "b", "c"):
+        trained("--head", "seqLSTM", "--name", name)
+        (runs / name / "result.json").unlink()
+        monkeypatch.setattr(time, "time", lambda: 1e9)
+    assert max(list_runs(runs), key=recency) == runs / "c"
+    for path in (runs / "a").iterdir():
+        os.utime(path, (2e9, 2e9))
+    assert max(list_runs(runs), key=recency) == runs / "c"
+    assert find_interrupted(runs, None) == runs / "c"
+    assert json.loads(invoke("train", "--resume", "--json").stdout)["run"] == str(runs / "c")
+    assert json.loads(invoke("train", "--resume", "--json").stdout)["run"] == str(runs / "b")
+    assert max(list_runs(runs), key=recency) == runs / "b", "the last one at work"
+
+
+def test_runs_that_record_nothing_are_older_than_those_that_do(tmp_path: Path) -> None:
+    documents: dict[str, dict[str, Any]] = {
+        "tomorrow": {},
+        "word": {"number": "7"},
+        "new": {"number": 1, "started": 0},
+        "same": {"number": 1, "started": 0},
+        "same, later": {"number": 1, "started": 1},
+    }
+    for name, document in documents.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps({"schema": 1, **document}))
+        os.utime(tmp_path / name / "config.json", (4e9, 4e9) if name == "tomorrow" else None)
+    names = [folder.name for folder in sorted(list_runs(tmp_path), key=recency)]
+    assert names == ["tomorrow", "word", "new", "same", "same, later"]

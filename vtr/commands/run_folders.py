@@ -8,7 +8,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -35,10 +35,9 @@ def run_folder(runs: Path, name: str, *, chosen: bool, overwrite: bool) -> Path:
         ConfigError: The chosen name is taken.
     """
     from vtr.errors import ConfigError
-    from vtr.train.run import CONFIG
 
     folder = runs / name
-    if overwrite or not (folder / CONFIG).exists():
+    if overwrite or not _is_taken(folder):
         return folder
     if chosen:
         raise ConfigError(
@@ -46,9 +45,58 @@ def run_folder(runs: Path, name: str, *, chosen: bool, overwrite: bool) -> Path:
             "choose another --name"
         )
     number = 2
-    while (runs / f"{name}-{number}" / CONFIG).exists():
+    while _is_taken(runs / f"{name}-{number}"):
         number += 1
     return runs / f"{name}-{number}"
+
+
+def _is_taken(folder: Path) -> bool:
+    from vtr.files import is_begun
+    from vtr.train.run import CONFIG
+
+    return (folder / CONFIG).exists() or is_begun(folder)
+
+
+def workplace(folder: Path) -> Path:
+    """Returns where a run is unfinished: beside the one that it replaces, or in its own folder."""
+    from vtr.files import beside
+
+    return beside(folder) if _is_resumable(folder) else folder
+
+
+def _is_resumable(folder: Path) -> bool:
+    from vtr.files import beside, is_begun
+    from vtr.train.run import CONFIG
+
+    return is_begun(folder) and (beside(folder) / CONFIG).exists()
+
+
+def workplaces(
+    folders: Sequence[Path], *, resume: bool, overwrite: bool
+) -> list[tuple[Path, bool]]:
+    """Returns where each of the runs of one command is trained, and whether it is begun there.
+
+    Runs that replace others are all trained beside them and take their places together, the first
+    one first: which ones are done is told by the first that is still beside.
+
+    Args:
+        folders: Of the runs, in the order of their training.
+        resume: Go on with what is there.
+        overwrite: Replace what is there.
+    """
+    from vtr.files import beside
+    from vtr.train.run import CONFIG
+
+    there = [(folder / CONFIG).exists() for folder in folders]
+    begun = [_is_resumable(folder) for folder in folders]
+    if resume and any(begun):
+        first = begun.index(True)
+        done = [(folder, True) for folder in folders[:first]]
+        rest = zip(folders[first:], begun[first:], strict=True)
+        return [*done, *((beside(folder), is_there) for folder, is_there in rest)]
+    if overwrite and not resume and any(there):
+        return [(beside(folder), False) for folder in folders]
+    return [(folder, resume and is_there) for folder, is_there in zip(folders, there, strict=True)]
 
 
 def require_free(runs: Path, name: str, seeds: range) -> None:
@@ -186,33 +234,37 @@ def default_name(spec: ModelSpec, preset: str | None) -> str:
 
 
 def find_interrupted(runs: Path, name: str | None) -> Path:
-    """Returns the run to resume: the named one, else the latest that has not finished.
+    """Returns the run to resume: the named one, else the one last at work that has not finished.
 
     Raises:
         ConfigError: None is there.
     """
     from vtr.errors import ConfigError
-    from vtr.train.run import CONFIG, RESULT
+    from vtr.train.run import CONFIG, RESULT, list_runs, recency
 
+    known = list_runs(runs)
     if name is not None:
-        if not (runs / name / CONFIG).exists():
-            there = sorted(path.parent.name for path in runs.glob(f"*/{CONFIG}"))
-            raise ConfigError(
-                f"no run {name!r} in {runs} to resume. Runs there: {', '.join(there) or 'none'}"
-            )
+        if runs / name not in known:
+            there = ", ".join(sorted(folder.name for folder in known)) or "none"
+            raise ConfigError(f"no run {name!r} in {runs} to resume. Runs there: {there}")
         return runs / name
-    open_runs = [path for path in runs.glob(f"*/{CONFIG}") if not (path.parent / RESULT).exists()]
-    if not open_runs:
+    # One that replaces another is unfinished until it has taken its place.
+    unfinished = {
+        folder: work
+        for folder in known
+        for work in [workplace(folder)]
+        if (work != folder or not (folder / RESULT).exists()) and (work / CONFIG).exists()
+    }
+    if not unfinished:
         raise ConfigError(f"nothing to resume: every run in {runs} has finished, or there is none")
-    return max(open_runs, key=lambda path: path.stat().st_mtime).parent
+    return max(unfinished, key=lambda folder: recency(unfinished[folder]))
 
 
 def seeds_name(runs: Path, name: str, seeds: range) -> str:
     """Returns a name under which none of these seeds has a run: this one, or with a number."""
-    from vtr.train.run import CONFIG
 
     def taken(base: str) -> bool:
-        return any((runs / f"{base}-seed{seed}" / CONFIG).exists() for seed in seeds)
+        return any(_is_taken(runs / f"{base}-seed{seed}") for seed in seeds)
 
     numbered = (f"{name}-{number}" for number in itertools.count(2))
     return next(base for base in itertools.chain([name], numbered) if not taken(base))
@@ -220,19 +272,19 @@ def seeds_name(runs: Path, name: str, seeds: range) -> str:
 
 def seed_folders(runs: Path, name: str) -> list[Path]:
     """Returns the runs that `--seeds` made under a name, by their seeds."""
-    from vtr.train.run import CONFIG
+    from vtr.train.run import list_runs
 
     pattern = re.compile(re.escape(name) + r"-seed(\d+)")
     found = {
-        int(match[1]): path.parent
-        for path in runs.glob(f"*/{CONFIG}")
-        if (match := pattern.fullmatch(path.parent.name))
+        int(match[1]): folder
+        for folder in list_runs(runs)
+        if (match := pattern.fullmatch(folder.name))
     }
     return [found[seed] for seed in sorted(found)]
 
 
 def resumed_request(folder: Path, request: Request) -> Request:
-    """Returns the flags a run was started with.
+    """Returns the flags with which an unfinished run was started.
 
     Raises:
         ConfigError: A flag given now says something else.
@@ -241,6 +293,7 @@ def resumed_request(folder: Path, request: Request) -> Request:
     from vtr.files import as_fields
     from vtr.train.run import CONFIG, read_config
 
+    folder = workplace(folder)
     stored = read_config(folder).get("request") or {}
     as_fields(type(request), stored, source=f"{folder / CONFIG}: request")
     changed = [

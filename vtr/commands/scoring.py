@@ -301,18 +301,16 @@ def _one_block(matrix: Scores) -> list[tuple[int, Scores]]:
 
 def _load_run(workspace: Workspace, folder: Path | None) -> Run:
     from vtr.errors import ConfigError
-    from vtr.train.run import load_run
+    from vtr.train.run import BEST, load_run, recency
 
     if folder is None:
-        finished = sorted(
-            workspace.runs.glob("*/best.safetensors"), key=lambda path: path.stat().st_mtime
-        )
+        finished = [path.parent for path in workspace.runs.glob(f"*/{BEST}")]
         if not finished:
             raise ConfigError(
                 f"no trained run in {workspace.runs}: run `vtr train --head seqTransf` first, name "
                 "one with --run DIR, or evaluate CLIP as it is with --zero-shot"
             )
-        folder = finished[-1].parent
+        folder = max(finished, key=recency)
         note(f"run: {folder} (the latest; another one with --run DIR)")
     return load_run(folder)
 

@@ -122,26 +122,26 @@ class Job:
         Raises:
             ConfigError: A folder is taken, or holds the run of something else.
         """
-        from vtr.commands.run_folders import default_name, run_folder, seeds_name
-        from vtr.train.run import CONFIG
+        from vtr.commands.run_folders import default_name, run_folder, seeds_name, workplaces
 
         runs, first = self.material.workspace.runs, self.settings.seed
         name = place.name or default_name(self.spec, self.request.preset)
+        numbers = range(first, first + seeds)
         if interrupted is not None:
-            planned = [Planned(self, interrupted, begun=True)]
+            folders = [interrupted]
         elif seeds == 1:
             chosen = place.name is not None
-            folder = run_folder(runs, name, chosen=chosen, overwrite=place.overwrite)
-            planned = [Planned(self, folder, begun=False)]
+            folders = [run_folder(runs, name, chosen=chosen, overwrite=place.overwrite)]
         else:
-            numbers = range(first, first + seeds)
             if not (place.name or place.overwrite or place.resume):
                 name = seeds_name(runs, name, numbers)
-            planned = [
-                Planned(self.with_seed(seed), folder, place.resume and (folder / CONFIG).exists())
-                for seed in numbers
-                for folder in [runs / f"{name}-seed{seed}"]
-            ]
+            folders = [runs / f"{name}-seed{seed}" for seed in numbers]
+        jobs = [self] if seeds == 1 else [self.with_seed(seed) for seed in numbers]
+        places = workplaces(folders, resume=place.resume, overwrite=place.overwrite)
+        planned = [
+            Planned(job, folder, work, begun)
+            for job, folder, (work, begun) in zip(jobs, folders, places, strict=True)
+        ]
         for one in planned:  # before any is trained: seeds of two kinds must not be averaged
             one.check()
         return planned
@@ -159,18 +159,19 @@ class Job:
         config = run_config(self.material, self.request, self.settings, self.spec, self.backbone)
         return config if self.teaching is None else {**config, "teacher": self.teaching.config}
 
-    def train(
-        self, folder: Path, place: Place, world: World, *, resume: bool = False
-    ) -> dict[str, Any]:
-        """Trains one model into one folder; returns what result.json holds."""
+    def train(self, planned: Planned, place: Place, world: World) -> dict[str, Any]:
+        """Trains one model into its folder; returns what result.json holds."""
         from contextlib import nullcontext
 
         from vtr.commands.run_folders import holding
+        from vtr.files import begin_beside
 
-        with holding(folder) if world.is_first else nullcontext():
-            return self._train(folder, place, world, resume=resume)
+        if world.is_first and planned.replaces and not planned.begun:
+            begin_beside(planned.folder, option="--runs")
+        with holding(planned.work) if world.is_first else nullcontext():
+            return self._train(planned, place, world)
 
-    def _train(self, folder: Path, place: Place, world: World, *, resume: bool) -> dict[str, Any]:
+    def _train(self, planned: Planned, place: Place, world: World) -> dict[str, Any]:
         from vtr.train.curve import draw_curve
         from vtr.train.data import PairedData
         from vtr.train.loop import Trainer
@@ -178,12 +179,15 @@ class Job:
         from vtr.train.run import RESULT, write_json
 
         assert self.texts is not None
-        material = self.material
+        material, folder, resume = self.material, planned.work, planned.begun
         model = build_model(self.spec, backbone=self.backbone, seed=self.settings.seed)
         facts = self._begin(folder, model, world, resume=resume)
         pad = material.store.pad_embedding if self.spec.choice.info.needs_pad else None
         data = PairedData(self.texts, material.frames, material.train.query_video, pad)
-        note(f"training {self.spec.head} ({_share_trained(facts)} parameters) into {folder}")
+        note(
+            f"training {self.spec.head} ({_share_trained(facts)} parameters) into {planned.folder}"
+            + (f", which stays as it is until this is done ({folder})" * planned.replaces)
+        )
         silent, events = place.quiet or not world.is_first, place.tensorboard and world.is_first
         with watching(folder, silent=silent, tensorboard=events) as hooks:
             result = Trainer(
@@ -198,7 +202,7 @@ class Job:
                 teacher=self.teacher,
             ).run(resume=resume)
         document = {
-            "run": str(folder),
+            "run": str(planned.folder),
             **result.as_dict(),
             "selection": material.selection,
             "head": self.spec.head,
@@ -220,7 +224,7 @@ class Job:
     ) -> dict[str, int]:
         """Writes config.json unless it is there to be resumed; returns how many parameters."""
         from vtr.train.model import count_parameters
-        from vtr.train.run import RESULT, remove_files, start_run
+        from vtr.train.run import RESULT, next_number, remove_files, renumber_run, start_run
 
         material = self.material
         total, trained = count_parameters(model)
@@ -229,9 +233,13 @@ class Job:
         known: Collection[str] | None = material.train.video_ids
         if self.teaching is not None:
             known = self.teaching.seen(material.train.video_ids)
-        if world.is_first and not resume:
-            start_run(folder, config=config, train_ids=known)
-            remove_files(folder, RESULT)
+        if world.is_first:
+            config["number"] = next_number(material.workspace.runs)
+            if resume:
+                renumber_run(folder, config["number"])
+            else:
+                start_run(folder, config=config, train_ids=known)
+                remove_files(folder, RESULT)
         world.wait()
         return facts
 
@@ -242,17 +250,21 @@ def _share_trained(facts: Mapping[str, int]) -> str:
 
 @dataclass(frozen=True)
 class Planned:
-    """One training and where it goes.
-
-    Args:
-        job: With its seed; captions are not embedded yet.
-        folder: Of the run.
-        begun: Whether to go on with what is there.
-    """
+    """One training and where it goes."""
 
     job: Job
+    """With its seed; captions are not embedded yet."""
     folder: Path
+    """Of the run."""
+    work: Path
+    """Where it is trained: its folder, or beside it where that holds a run to be replaced."""
     begun: bool
+    """Whether to go on with what is there."""
+
+    @property
+    def replaces(self) -> bool:
+        """Whether it takes its place at the end."""
+        return self.work != self.folder
 
     def check(self) -> None:
         """Refuses to go on with a run of something else, or to write over the teacher.
@@ -265,48 +277,75 @@ class Planned:
         if self.job.teaching is not None:
             self.job.teaching.refuse_itself(self.folder)
         if self.begun:
-            check_resumable(self.folder, self.job.config)
+            check_resumable(self.work, self.job.config)
 
 
 def run_job(
     job: Job, place: Place, world: World, *, seeds: int, interrupted: Path | None
 ) -> dict[str, Any]:
     """Trains once or for several seeds; what can be refused is refused first."""
-    from vtr.commands.run_folders import resume_command, telling
+    from contextlib import ExitStack
+
+    from vtr.commands.run_folders import holding, resume_command, telling
 
     job.check_batches(world)
     planned = job.plan(place, seeds=seeds, interrupted=interrupted)
     job.embed()
-    folder = planned[0].folder
-    name = folder.name.removesuffix(f"-seed{job.settings.seed}") if seeds > 1 else folder.name
-    with telling(folder, resume_command(job.material.workspace, name, seeds=seeds)):
-        if seeds > 1:
-            return _train_seeds(job, planned, place, world)
-        return job.train(folder, place, world, resume=planned[0].begun)
-
-
-def _train_seeds(
-    job: Job, planned: Sequence[Planned], place: Place, world: World
-) -> dict[str, Any]:
-    """Trains several times; a finished one is not repeated when resuming."""
-    from vtr.files import read_json
-    from vtr.train.run import RESULT, write_json
-
-    documents = []
-    for one in planned:
-        if one.begun and (one.folder / RESULT).exists():
-            documents.append(read_json(one.folder / RESULT, needed="the result of a training"))
-            continue
-        seeded = job.with_seed(one.job.settings.seed)
-        documents.append(seeded.train(one.folder, place, world, resume=one.begun))
-    summary = {"seeds": [d["seed"] for d in documents], "runs": [d["run"] for d in documents]}
-    spread = summarise([d["metrics"] for d in documents])
-    document = {**summary, "selection": documents[0]["selection"], "metrics": spread}
-    if world.is_first:
-        runs = job.material.workspace.runs
-        write_json(
-            runs / f"{Path(documents[0]['run']).name}-to-{documents[-1]['seed']}.json", document
+    first = planned[0]
+    name = first.folder.name
+    if seeds > 1:
+        name = name.removesuffix(f"-seed{job.settings.seed}")
+    with ExitStack() as stack:
+        stack.enter_context(
+            telling(first.work, resume_command(job.material.workspace, name, seeds=seeds))
         )
+        for one in planned:
+            if one.replaces and world.is_first:
+                stack.enter_context(holding(one.folder))
+        documents = [_trained(job, one, place, world) for one in planned]
+        if world.is_first:
+            _publish(planned, documents)
+    return documents[0] if seeds == 1 else _summary(job, documents, world)
+
+
+def _trained(job: Job, one: Planned, place: Place, world: World) -> dict[str, Any]:
+    """Trains one of the runs, with the captions embedded; a finished one is not repeated."""
+    from vtr.files import read_json
+    from vtr.train.run import RESULT
+
+    if one.begun and (one.work / RESULT).exists():
+        found = read_json(one.work / RESULT, needed="the result of a training")
+        return {**found, "run": str(one.folder)}
+    ready = replace(job, request=one.job.request, settings=one.job.settings)
+    return ready.train(one, place, world)
+
+
+def _publish(planned: Sequence[Planned], documents: Sequence[Mapping[str, Any]]) -> None:
+    """Puts trainings that replace others in their places, with all that belonged to those gone."""
+    from vtr.files import take_place
+
+    for one in planned:
+        if one.replaces:
+            _summary_file(documents, one.folder.parent).unlink(missing_ok=True)
+            take_place(one.folder)
+
+
+def _summary_file(documents: Sequence[Mapping[str, Any]], runs: Path) -> Path:
+    return runs / f"{Path(documents[0]['run']).name}-to-{documents[-1]['seed']}.json"
+
+
+def _summary(job: Job, documents: Sequence[dict[str, Any]], world: World) -> dict[str, Any]:
+    """Returns mean and spread of several seeds; writes them beside the runs."""
+    from vtr.train.run import write_json
+
+    document = {
+        "seeds": [d["seed"] for d in documents],
+        "runs": [d["run"] for d in documents],
+        "selection": documents[0]["selection"],
+        "metrics": summarise([d["metrics"] for d in documents]),
+    }
+    if world.is_first:
+        write_json(_summary_file(documents, job.material.workspace.runs), document)
     return document
 
 

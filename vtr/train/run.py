@@ -12,6 +12,7 @@ result.json         which epoch is best, how it was chosen, what it scores
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from vtr.errors import CheckpointError, ConfigError, ModelError, StoreWriteError
 from vtr.features.store import FeatureStore
-from vtr.files import as_fields, make_folder, publish, read_json
+from vtr.files import UNFINISHED, as_fields, is_begun, make_folder, publish, read_json
 from vtr.train.model import ModelSpec, RetrievalModel, build_model
 
 SCHEMA = 1
@@ -145,7 +146,7 @@ def start_run(folder: Path, *, config: Mapping[str, Any], train_ids: Iterable[st
     if train_ids is not None:
         ids = "".join(f"{video_id}\n" for video_id in sorted(set(train_ids)))
         publish(folder / TRAIN_IDS, ids.encode("utf-8", "surrogatepass"))
-    write_json(folder / CONFIG, {"schema": SCHEMA, **config})
+    write_json(folder / CONFIG, {"schema": SCHEMA, **config, "started": time.time()})
 
 
 def write_run(
@@ -169,6 +170,44 @@ def write_run(
     """
     start_run(folder, config={**config, "model": spec.as_dict()}, train_ids=train_ids)
     save_model(folder / BEST, model, {"epoch": "0"})
+
+
+def list_runs(runs: Path) -> list[Path]:
+    """Returns the folders of all runs in a folder; one whose first version is unfinished too."""
+    begun = {runs / path.parent.name for path in (runs / UNFINISHED).glob(f"*/{CONFIG}")}
+    whole = {path.parent for path in runs.glob(f"*/{CONFIG}")}
+    return sorted(whole | {folder for folder in begun if is_begun(folder)})
+
+
+def next_number(runs: Path) -> int:
+    """Returns a number above those of all runs there: the later at work, the higher, by no clock.
+
+    Two that begin in the same moment get the same one; `recency` then goes by their clocks.
+    """
+    whole, begun = runs.glob(f"*/{CONFIG}"), (runs / UNFINISHED).glob(f"*/{CONFIG}")
+    return 1 + max((recency(path.parent)[0] for path in (*whole, *begun)), default=0)
+
+
+def recency(folder: Path) -> tuple[int, float, str]:
+    """Returns by what runs are ordered, the latest last, as their config.json records it.
+
+    Dates of files change with every copy. They order only runs that vtr wrote before it numbered
+    them, and one of tomorrow counts as none.
+    """
+    try:
+        config = read_config(folder)
+        dated = (folder / CONFIG).stat().st_mtime
+    except (ConfigError, OSError):
+        return 0, 0.0, folder.name
+    number, started = config.get("number"), config.get("started")
+    if type(number) is not int or number < 1:
+        return 0, dated if dated <= time.time() else 0.0, folder.name
+    return number, float(started) if isinstance(started, int | float) else 0.0, folder.name
+
+
+def renumber_run(folder: Path, number: int) -> None:
+    """Makes a run that goes on the latest one."""
+    write_json(folder / CONFIG, {**read_config(folder), "number": number, "started": time.time()})
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
@@ -250,7 +289,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def _no_run(folder: Path) -> str:
     if not folder.is_dir():
-        names = sorted(p.parent.name for p in folder.parent.glob(f"*/{CONFIG}"))
+        names = [path.name for path in list_runs(folder.parent)]
         there = f" Runs in {folder.parent}: {', '.join(names)}" if names else ""
         return f"no run {folder}: there is no such folder.{there}"
     return f"{folder} is not a run: it holds no {CONFIG}. `vtr train` makes one"
