@@ -23,7 +23,7 @@ import pytest
 from vtr.datasets.base import Video
 from vtr.datasets.registry import load_dataset, resolve_videos, unique_videos
 from vtr.errors import ConfigError, FingerprintError, StoreLockedError, StoreWriteError
-from vtr.extract.pipeline import ExtractMode, ExtractReport, extract
+from vtr.extract.pipeline import ExtractMode, ExtractReport, Progress, extract
 from vtr.extract.samplers.base import parse_samplers
 from vtr.extract.settings import ExtractSettings
 from vtr.features import FeatureStore
@@ -274,6 +274,40 @@ def test_other_settings_are_refused_and_overwrite_starts_anew(
         run(inputs_of(clips)[:1], tmp_path, **changes)
     assert run(inputs_of(clips)[:2], tmp_path, mode={"overwrite": True}, **changes).ok == 2
     assert len(FeatureStore(tmp_path)) == 2
+
+
+def test_a_store_made_anew_replaces_the_old_one_when_it_is_complete(
+    clips: Path, tmp_path: Path
+) -> None:
+    """Stopped, it leaves the old one; run again, it goes on; what others keep there stays."""
+    store = tmp_path / "store"
+    run(inputs_of(clips)[:3], store)
+    (store / "texts").mkdir()
+    (store / "texts" / "captions").write_text("embedded")
+    before = {path.name: path.read_bytes() for path in store.glob("shard-*")}
+    changes: dict[str, Any] = {"num_frames": 5, "shard_videos": 1}
+
+    def stop(progress: Progress) -> None:
+        if progress.done == 2:
+            raise KeyboardInterrupt
+
+    overwrite = ExtractMode(overwrite=True)
+    with pytest.raises(KeyboardInterrupt):
+        extract(
+            inputs_of(clips)[:3],
+            store,
+            QuarterColours(),
+            settings(**changes),
+            mode=overwrite,
+            progress=stop,
+        )
+    assert {path.name: path.read_bytes() for path in store.glob("shard-*")} == before
+    report = run(inputs_of(clips)[:3], store, mode={"overwrite": True}, **changes)
+    assert report.ok == 3
+    assert 0 < report.done_now < 3
+    assert FeatureStore(store).spec.num_frames == 5
+    assert (store / "texts" / "captions").read_text() == "embedded"
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
 
 class Hostile(QuarterColours):  # type: ignore[misc, valid-type]

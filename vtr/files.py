@@ -341,12 +341,17 @@ def begin_beside(folder: Path, *, option: str) -> Path:
     Raises:
         StoreWriteError: The file system refused, or the folder cannot be renamed.
     """
-    if folder.resolve().is_mount():
+    old, new = folder.resolve(), beside(folder)
+    if old.is_mount():
         raise StoreWriteError(
             f"{folder} is a mount point, which cannot be replaced as a whole. Empty it yourself, "
             f"or choose a folder in it with {option}"
         )
-    old, new = folder.resolve(), beside(folder)
+    if Path.cwd().is_relative_to(old):
+        raise StoreWriteError(
+            f"{folder} is to be replaced as a whole, and you are in it: change to another folder, "
+            "and run the same command there"
+        )
     with _replacing(folder):
         for aside in new.parent.glob(_temporary_names(new)):
             if not old.exists() and (aside / _REPLACED).exists():

@@ -105,7 +105,7 @@ def extract(
         ),
     ] = "",
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Delete the store and start anew.")
+        bool, typer.Option("--overwrite", help="Start anew; the old store goes when all is done.")
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done; decode nothing.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
@@ -14,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtr.datasets.base import Video
-from vtr.errors import ConfigError, StoreError, WorkersLostError
+from vtr.errors import ConfigError, StoreError, StoreWriteError, WorkersLostError
 from vtr.extract.builder import ShardBuilder
 from vtr.extract.container import FAILURES
 from vtr.extract.jobs import HANDLER, JobConfig, file_size
@@ -26,7 +28,14 @@ from vtr.features.rows import LedgerRow, VideoRow
 from vtr.features.shard import ShardName, list_shards, write_shard
 from vtr.features.spec import FeatureSpec
 from vtr.features.store import FeatureStore, require_same
-from vtr.files import remove_leftovers
+from vtr.files import (
+    TEMPORARY_PREFIX,
+    begin_beside,
+    beside,
+    is_begun,
+    remove_leftovers,
+    take_place,
+)
 
 Input = tuple[Video, str | None]
 Slot = tuple[int, int, int]
@@ -132,14 +141,19 @@ def extract(
     spec = feature_spec(encoder, settings)
     mine = list(inputs)[mode.part[0] - 1 :: mode.part[1]]
     with write_lock(folder, part=mode.part):
-        store = _prepare(folder, spec, mode)
-        run = _Run(folder, encoder, settings, spec)
+        replaces = mode.overwrite and bool(list_shards(folder)[0])
+        work = _begin_anew(folder, spec) if replaces else folder
+        store = _prepare(work, spec, mode)
+        run = _Run(work, encoder, settings, spec)
         again = _to_retry(store, inputs, mode)
         held = set(store.input_ids) if store else set()
         new = [item for item in mine if item[0].id not in held]
         tally = _Tally(len(new) + sum(len(items) for _, items in again), progress)
         run.redo(again, tally)
         run.add(new, _first_slot(store, mode.part), tally)
+        if replaces:
+            _keep_others(folder, work)
+            take_place(folder)
     return _report(folder, mine, tally)
 
 
@@ -151,7 +165,8 @@ class ExtractMode:
         part: (i, n): every n-th input, beginning with the i-th, counted from 1.
         retry: Which rows are done anew: of these statuses ("failed", "partial"), and "changed",
             those whose video has another size than when it was read.
-        overwrite: Delete the store first.
+        overwrite: Make the store anew: beside the old one, which it replaces when it is complete.
+            Run again after an interruption, it goes on there.
 
     Raises:
         ConfigError: One part of several is to delete the store, and with it what the others made.
@@ -179,9 +194,6 @@ def _prepare(folder: Path, spec: FeatureSpec, mode: ExtractMode) -> FeatureStore
     part, parts = mode.part
     # What other parts are writing right now is no leftover.
     remove_leftovers(folder, f"*-shard-{part:03d}of{parts:03d}-*" if parts > 1 else "*")
-    if mode.overwrite:
-        for path in folder.glob("shard-*.h5"):
-            path.unlink()
     newest, superseded = list_shards(folder)
     for path in superseded:
         path.unlink(missing_ok=True)
@@ -190,6 +202,42 @@ def _prepare(folder: Path, spec: FeatureSpec, mode: ExtractMode) -> FeatureStore
     store = FeatureStore(folder)
     require_same(store.spec, spec, what=str(folder))
     return store
+
+
+def _begin_anew(folder: Path, spec: FeatureSpec) -> Path:
+    """Returns where the next store is built; what is there already stays if it is of this kind."""
+    if is_begun(folder):
+        try:
+            if not FeatureStore(beside(folder)).spec.differences(spec):
+                return beside(folder)
+        except StoreError:
+            pass  # nothing in it yet, or damaged
+    return begin_beside(folder, option="--features")
+
+
+def _keep_others(folder: Path, work: Path) -> None:
+    """Takes along what is not of the store, such as embedded captions, but no results of it."""
+
+    def link(source: str, target: str) -> None:
+        try:
+            os.link(source, target, follow_symlinks=False)
+        except OSError:  # a file system without hard links
+            shutil.copy2(source, target, follow_symlinks=False)
+
+    ours = shutil.ignore_patterns("shard-*.h5", ".lock*", f"{TEMPORARY_PREFIX}*", "zero-shot")
+    names = [path.name for path in work.iterdir()]
+    try:
+        for name in set(names) - ours(str(work), names):  # of an attempt that was stopped here
+            path = work / name
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        shutil.copytree(
+            folder, work, symlinks=True, ignore=ours, copy_function=link, dirs_exist_ok=True
+        )
+    except OSError as error:
+        raise StoreWriteError(
+            f"cannot keep what lies beside the shards of {folder}: {error}. The store is as it "
+            "was; the new one is complete: run the same command again"
+        ) from None
 
 
 def _to_retry(
