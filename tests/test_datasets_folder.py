@@ -13,11 +13,8 @@ from hypothesis import strategies as st
 from vtr.datasets.base import Dataset, Video
 from vtr.datasets.files import (
     VideoMatch,
-    escape_undecodable,
     find_videos,
-    is_undecodable,
     match_videos,
-    printable,
     video_id,
 )
 from vtr.datasets.registry import (
@@ -28,6 +25,7 @@ from vtr.datasets.registry import (
     unique_videos,
 )
 from vtr.errors import ConfigError, UnknownNameError
+from vtr.foreign import escape_undecodable, is_undecodable
 from vtr.names import VIDEO_EXTENSIONS
 
 NFC = unicodedata.normalize("NFC", "café.mp4")
@@ -274,14 +272,6 @@ def test_the_registry_lists_readers_and_not_its_helpers() -> None:
 def test_an_unknown_dataset_gets_a_suggestion(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match=r"no dataset named 'foldr'\. Did you mean 'folder'"):
         load_dataset("foldr", videos=tmp_path)
-
-
-@given(st.text(st.characters() | st.sampled_from("\0\n\x1b\udcff\ud800")))
-def test_printable_is_one_harmless_line(text: str) -> None:
-    shown = printable(text)
-    assert shown.isprintable()
-    shown.encode("utf-8")
-    assert (shown == text) == text.isprintable()
 
 
 def test_escapes_name_the_byte() -> None:

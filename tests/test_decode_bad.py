@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from vtr.errors import DecodeError
-from vtr.extract.container import FAILURES, DecoderLog, Limits, failure, one_line, open_video
+from vtr.extract.container import FAILURES, DecoderLog, Limits, failure, open_video
 from vtr.extract.probe import probe
 from vtr.extract.sample import FrameRequest, sample_video
 from vtr.extract.samplers.base import SamplerChoice, parse_samplers
@@ -524,11 +524,6 @@ def test_flipped_bits_end_in_frames_or_a_class(tmp_path, mp4, mkv, suffix):
 def test_every_class_is_explained():
     assert all(text and text[0].islower() for text in FAILURES.values())
     assert {"timeout", "crashed", "duplicate-id", "bad-features"} < set(FAILURES)
-
-
-def test_one_line():
-    assert one_line("a\n b\t\x00 c\x1b[31m") == "a b c [31m"
-    assert one_line("x" * 500) == "x" * 399 + "…"
 
 
 def test_log_keeps_the_last_lines_and_counts_all():

@@ -13,14 +13,8 @@ from hypothesis import strategies as st
 from vtr.errors import ConfigError, DatasetError
 from vtr.evaluate.metrics import retrieval_metrics
 from vtr.evaluate.ranks import rank_rows
-from vtr.evaluate.trec import (
-    escape_id,
-    read_qrels,
-    read_run,
-    unescape_id,
-    write_qrels,
-    write_run,
-)
+from vtr.evaluate.trec import read_qrels, read_run, write_qrels, write_run
+from vtr.foreign import escape_id, unescape_id
 
 MEASURES = {"success.1,5,10"}
 

@@ -28,7 +28,9 @@ from vtr.commands import (
     simulate,
     train,
 )
+from vtr.commands.console import note, say
 from vtr.errors import VtrError
+from vtr.foreign import printable
 
 INTERRUPTED = 130
 
@@ -65,7 +67,7 @@ for command in (
 
 def _version(value: bool) -> None:
     if value:
-        typer.echo(f"vtr {__version__}")
+        say(f"vtr {__version__}")
         raise typer.Exit
 
 
@@ -87,13 +89,13 @@ def main() -> None:
     try:
         app(prog_name="vtr")
     except VtrError as error:
-        typer.echo(f"error: {error}", err=True)
+        note(f"error: {printable(str(error))}")
         sys.exit(1)
     except OSError as error:  # such as a full disk under `vtr inspect > FILE`
         where = "the output" if error.filename is None else str(error.filename)
-        typer.echo(f"error: {where}: {error.strerror or error}", err=True)
+        note(f"error: {printable(where)}: {error.strerror or error}")
         sys.exit(1)
     except SystemExit as leaving:
         if leaving.code == INTERRUPTED:
-            typer.echo("interrupted: what was published is safe; run it again to go on", err=True)
+            note("interrupted: what was published is safe; run it again to go on")
         raise

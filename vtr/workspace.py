@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vtr.datasets.files import is_undecodable, printable
 from vtr.datasets.registry import dataset_names
 from vtr.errors import ConfigError, UnknownNameError
 from vtr.files import make_folder, publish, read_regular
+from vtr.foreign import is_undecodable, printable
 
 FILE_NAME = "vtr.toml"
 ROUTES = ("exact", "fast")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtr.commands.console import note, print_json
+from vtr.commands.console import note, print_json, say
 
 if TYPE_CHECKING:
     from vtr.evaluate.check_table import Verdict
@@ -47,7 +47,7 @@ def check_table(
         print_json([_facts(verdict) for verdict in verdicts])
     else:
         for verdict in verdicts:
-            typer.echo(describe(verdict))
+            say(describe(verdict))
         _remark(verdicts)
     if not all(verdict.possible for verdict in verdicts):
         raise typer.Exit(SOME_IMPOSSIBLE)
@@ -79,7 +79,7 @@ def _guess(numbers: list[str], *, as_json: bool) -> None:
             wrong = ", ".join(verdict.printed for verdict in row if not verdict.possible)
             blind = "" if any(verdict.telling for verdict in row) else " (every number would)"
             answer = f"no: {wrong} cannot be" if wrong else f"fits{blind}"
-            typer.echo(f"N = {TEST_SIZES[name]:>6,}  {name}: {answer}")
+            say(f"N = {TEST_SIZES[name]:>6,}  {name}: {answer}")
     if not any(all(verdict.possible for verdict in row) for row in found.values()):
         raise typer.Exit(SOME_IMPOSSIBLE)
 

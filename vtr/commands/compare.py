@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtr.commands.console import note, print_json
+from vtr.commands.console import note, print_json, say
 
 if TYPE_CHECKING:
     from vtr.evaluate.compare import Change, Comparison, MetricDifference
@@ -95,15 +95,17 @@ def _print(comparison: Comparison, show: int, *, of: int) -> None:
     from rich.text import Text
 
     from vtr.commands.tables import print_table
-    from vtr.datasets.files import printable
+    from vtr.foreign import printable
 
     a, b = printable(comparison.a.title), printable(comparison.b.title)
     names = _columns(a, b)
-    typer.echo(f"\n{b} against {a}")
+    say()
+    say(f"{b} against {a}")
     if names != (a, b):
-        typer.echo(f"A: {a}\nB: {b}")
+        say(f"A: {a}")
+        say(f"B: {b}")
     for line in comparison.notes:
-        note(printable(line))
+        note(line)
     corrected = ("p (Holm)",) if of > 1 else ()
     headings = ("metric", *names, "difference", "95 % interval", "p", *corrected, "N")
     rows = [_row(metric, corrected=of > 1) for metric in comparison.metrics]
@@ -115,15 +117,15 @@ def _print(comparison: Comparison, show: int, *, of: int) -> None:
         table.add_row(*map(Text, row))
     print_table(table)
     for line in _footnotes(comparison, of):
-        typer.echo(line)
+        say(line)
     if comparison.settings:
-        typer.echo("settings that differ:")
+        say("settings that differ:")
         for line in _setting_lines(comparison):
-            typer.echo(f"  {line}")
+            say(f"  {line}")
     for what, changes in (("gained", comparison.gained), ("lost", comparison.lost)):
-        typer.echo(f"{what} at {comparison.k}: {_how_many(what, changes)}")
+        say(f"{what} at {comparison.k}: {_how_many(what, changes)}")
         for change in changes[:show]:
-            typer.echo(f"  {_change(change)}")
+            say(f"  {_change(change)}")
 
 
 def _columns(a: str, b: str) -> tuple[str, str]:
@@ -161,7 +163,7 @@ def _how_many(what: str, changes: Sequence[Change]) -> str:
 
 def _setting_lines(comparison: Comparison) -> list[str]:
     """One line per setting; in one line those of a training that the other side has none of."""
-    from vtr.datasets.files import printable
+    from vtr.foreign import printable
 
     trained = [row for row in comparison.settings if "." in row[0]]
     one_sided = any(all(row[side] is None for row in trained) for side in (1, 2))
@@ -196,7 +198,7 @@ def _value(value: float, deviation: float | None) -> str:
 
 
 def _change(change: Change) -> str:
-    from vtr.datasets.files import printable
+    from vtr.foreign import printable
 
     words = printable(change.text)
     words = words if len(words) <= 80 else f"{words[:79]}…"

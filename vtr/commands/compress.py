@@ -13,6 +13,7 @@ from vtr.commands.console import (
     note,
     print_json,
     progress,
+    say,
     warn_of_unreadable,
 )
 
@@ -89,8 +90,8 @@ def compress(
 
 def describe(report: CompressReport, target: Path) -> dict[str, Any]:
     """Returns everything `vtr compress` says, as JSON values."""
-    from vtr.datasets.files import escape_undecodable
     from vtr.extract.compress_folder import LEDGER_NAME
+    from vtr.foreign import escape_undecodable
 
     return {
         "inputs": len(report.rows),
@@ -111,17 +112,16 @@ def describe(report: CompressReport, target: Path) -> dict[str, Any]:
 
 
 def _print(facts: dict[str, Any]) -> None:
-    from vtr.datasets.files import printable
 
     counts = f"{facts['ok']} ok + {facts['partial']} partial + {facts['failed']} failed"
-    typer.echo(f"{facts['inputs']} videos = {counts} in {printable(facts['target'])}")
-    typer.echo(
+    say(f"{facts['inputs']} videos = {counts} in {facts['target']}")
+    say(
         f"this run: {facts['done_now']} videos in {human_seconds(facts['seconds'])}, "
         f"{human_bytes(facts['source_bytes_now'])} -> {human_bytes(facts['target_bytes_now'])}"
     )
     for reason, count in facts["reasons"].items():
-        typer.echo(f"  {reason}: {count}")
+        say(f"  {reason}: {count}")
     for failure in facts["failures"][:MAX_LISTED]:
-        note(f"{failure['status']} {printable(failure['name'])}: {printable(failure['error'])}")
+        note(f"{failure['status']} {failure['name']}: {failure['error']}")
     if len(facts["failures"]) > MAX_LISTED:
-        note(f"and {len(facts['failures']) - MAX_LISTED} more in {printable(facts['ledger'])}")
+        note(f"and {len(facts['failures']) - MAX_LISTED} more in {facts['ledger']}")

@@ -13,13 +13,20 @@ from typing import Any
 
 import typer
 
+from vtr.foreign import printable
+
 PLAIN_EVERY_SECONDS = 5.0
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
-def note(text: str) -> None:
-    """Prints a remark to stderr."""
-    typer.echo(text, err=True)
+def say(line: object = "") -> None:
+    """Prints one line to stdout, `printable` as a whole: whatever a name in it holds."""
+    typer.echo(printable(str(line)))
+
+
+def note(line: str = "") -> None:
+    """Prints a remark to stderr, one line as `say` does."""
+    typer.echo(printable(line), err=True)
 
 
 def warn_of_unreadable(folders: Iterable[tuple[str, str]]) -> None:
@@ -28,10 +35,8 @@ def warn_of_unreadable(folders: Iterable[tuple[str, str]]) -> None:
     Args:
         folders: (name, why it cannot be listed).
     """
-    from vtr.datasets.files import printable
-
     for name, why in folders:
-        note(f"warning: the folder {printable(name)} cannot be listed: {why}")
+        note(f"warning: the folder {name} cannot be listed: {why}")
 
 
 def prepare_arithmetic() -> None:
@@ -59,8 +64,16 @@ def prepare_arithmetic() -> None:
 
 
 def print_json(document: Any) -> None:
-    """Prints one JSON document to stdout."""
-    typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    """Prints one JSON document to stdout; what no terminal should see is escaped as JSON does."""
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    typer.echo(
+        text
+        if text.replace("\n", "").isprintable()
+        else "".join(
+            letter if letter == "\n" or letter == printable(letter) else json.dumps(letter)[1:-1]
+            for letter in text
+        )
+    )
 
 
 def human_bytes(count: float) -> str:
@@ -124,13 +137,13 @@ def _bar(what: str) -> Iterator[Update]:
         BarColumn(),
         MofNCompleteColumn(),
         Remaining(elapsed_when_finished=True),
-        TextColumn("{task.fields[remark]}"),
+        TextColumn("{task.fields[remark]}", markup=False),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(what, total=None, remark="")
 
         def update(done: int, total: int, remark: str) -> None:
-            bar.update(task, completed=done, total=total, remark=remark)
+            bar.update(task, completed=done, total=total, remark=printable(remark))
 
         yield update
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtr.commands.console import note, print_json, progress
+from vtr.commands.console import note, print_json, progress, say
 
 if TYPE_CHECKING:
     from vtr.datasets.base import Dataset
@@ -63,7 +63,7 @@ def list_datasets(as_json: JsonOption = False) -> None:
         }
         for label, text in rows.items():
             echo_wrapped(f"  {label}", text, width=15)
-        typer.echo()
+        say()
 
 
 @group.command()
@@ -127,7 +127,7 @@ def verify(
 def describe(dataset: Dataset) -> dict[str, Any]:
     """Returns everything `vtr data show` says, as JSON values."""
     from vtr.datasets.base import split_queries
-    from vtr.datasets.files import escape_undecodable
+    from vtr.foreign import escape_undecodable
 
     splits = {}
     for name, members in dataset.splits.items():
@@ -162,7 +162,7 @@ def verdict(
         bad: Place in `survey.videos` to why it cannot be decoded.
         damaged: Place to why frames are missing of a video that can.
     """
-    from vtr.datasets.files import escape_undecodable
+    from vtr.foreign import escape_undecodable
 
     names = [video.id for video in survey.videos]
     missing = {video.id for video in survey.videos if video.path is None}
@@ -306,12 +306,12 @@ def _decode(
 
 def _echo_row(label: str, text: str) -> None:
     for line in text.split("\n") if text else ():
-        typer.echo(f"{label:<12} {line}")
+        say(f"{label:<12} {line}")
         label = ""
 
 
 def _print_description(facts: Mapping[str, Any]) -> None:
-    from vtr.datasets.files import printable
+    from vtr.foreign import printable
 
     files = [printable(Path(name).name) for name in facts["annotation_files"]]
     _echo_row("dataset", facts["dataset"])
@@ -331,15 +331,15 @@ def _print_description(facts: Mapping[str, Any]) -> None:
 
 
 def _print_verdict(facts: Mapping[str, Any]) -> None:
-    from vtr.datasets.files import printable
+    from vtr.foreign import printable
 
     _echo_row("dataset", facts["dataset"])
     _echo_row("videos", printable(facts["videos"]))
     decoded = facts["decoded"]
     heads = ["expected", "present", "missing", "duplicate"] + ["undecodable"] * decoded
-    typer.echo(f"{'split':<12} " + " ".join(f"{head:>11}" for head in heads))
+    say(f"{'split':<12} " + " ".join(f"{head:>11}" for head in heads))
     for name, counts in {"all": facts["all"], **facts["splits"]}.items():
-        typer.echo(f"{printable(name):<12} " + " ".join(f"{counts[head]:>11,}" for head in heads))
+        say(f"{printable(name):<12} " + " ".join(f"{counts[head]:>11,}" for head in heads))
     if not decoded:
         note("nothing was decoded: leave out --fast to find files that cannot be read")
     _echo_row("missing", _some(facts["missing"]))
@@ -355,14 +355,15 @@ def _print_verdict(facts: Mapping[str, Any]) -> None:
 
 
 def _print_notes(notes: Iterable[str]) -> None:
-    from vtr.datasets.files import printable
+
+    from vtr.foreign import printable
 
     for text in notes:
         _echo_row("note", printable(text))
 
 
 def _some(names: Iterable[str]) -> str:
-    from vtr.datasets.files import printable
+    from vtr.foreign import printable
 
     listed = [printable(name) for name in names]
     more = len(listed) - MAX_LISTED

@@ -16,6 +16,7 @@ from vtr.commands.console import (
     prepare_arithmetic,
     print_json,
     progress,
+    say,
 )
 
 if TYPE_CHECKING:
@@ -150,8 +151,8 @@ def _print_heads(facts: dict[str, Any]) -> None:
 
     if facts["results"]:
         print_trials(facts["results"])
-        typer.echo(f"report     {facts['report']}")
-    typer.echo(f"workspace  {facts['workspace']}  (cd there; try: vtr simulate)")
+        say(f"report     {facts['report']}")
+    say(f"workspace  {facts['workspace']}  (cd there; try: vtr simulate)")
     note(f"done in {human_seconds(facts['seconds'])}")
 
 
@@ -164,12 +165,12 @@ def _print(facts: dict[str, Any], *, num_frames: int) -> None:
     splits = ", ".join(f"{name} {count}" for name, count in world["clips_by_split"].items())
     groups = ", ".join(f"{name} {count}" for name, count in world["clips_by_group"].items())
     made = f"{world['num_rendered']} rendered now" if world["num_rendered"] else "found there"
-    typer.echo(
+    say(
         f"world      {world['num_videos']} clips ({made}), {world['num_captions']} captions, "
         f"{human_bytes(world['num_bytes'])}: {splits}; {groups}"
     )
     counts = f"{report['ok']} ok + {report['partial']} partial + {report['failed']} failed"
-    typer.echo(
+    say(
         f"features   {report['inputs']} videos = {counts}; {report['frames_now']} frames embedded "
         f"now, in {human_seconds(report['seconds'])}"
     )
@@ -178,13 +179,14 @@ def _print(facts: dict[str, Any], *, num_frames: int) -> None:
 
 def _print_sights(facts: dict[str, Any], *, num_frames: int) -> None:
     known = facts["uniform_sees_by_construction"]
-    typer.echo(
-        f"\nWhich samplers see the brief events? ({num_frames} frames of each test clip, chosen "
+    say()
+    say(
+        f"Which samplers see the brief events? ({num_frames} frames of each test clip, chosen "
         "from all of them; share with 95 % interval)"
     )
     for sight in facts["sees_brief_events"]:
         aside = f"   {100 * known:.1f} % by construction" if sight["sampler"] == "uniform" else ""
-        typer.echo(
+        say(
             f"  {sight['sampler']:<20}{100 * sight['seen'] / sight['events']:5.1f} %  "
             f"[{100 * sight['low']:4.1f}, {100 * sight['high']:5.1f}]  "
             f"{sight['seen']:>2} of {sight['events']}{aside}"

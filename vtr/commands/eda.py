@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtr.commands.console import note, prepare_arithmetic, print_json, progress
+from vtr.commands.console import note, prepare_arithmetic, print_json, progress, say
 
 if TYPE_CHECKING:
     from vtr.datasets.base import Dataset, Video
@@ -90,7 +90,8 @@ def eda(
         print_json(facts)
     else:
         _print(facts)
-        note(f"\nwritten: {out / 'eda.json'}, {out / 'eda.html'}")
+        note()
+        note(f"written: {out / 'eda.json'}, {out / 'eda.html'}")
 
 
 def explore(
@@ -310,7 +311,7 @@ def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -
     from rich.table import Table
     from rich.text import Text
 
-    from vtr.datasets.files import printable
+    from vtr.foreign import printable
 
     table = Table(box=None, pad_edge=False, show_header=any(headings))
     for nth, heading in enumerate(headings):
@@ -318,5 +319,6 @@ def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -
         table.add_column(heading, justify="left" if plain else "right", overflow="fold")
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
-    typer.echo(f"\n{printable(title)}")
+    say()
+    say(title)
     Console().print(table)

@@ -139,7 +139,8 @@ def evaluate(
     from vtr.commands.tables import print_result
 
     print_result(document)
-    note(f"\nwritten: {where}")
+    note()
+    note(f"written: {where}")
 
 
 def evaluate_workspace(

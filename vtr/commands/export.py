@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vtr.commands.console import print_json
+from vtr.commands.console import print_json, say
 
 
 def register(app: typer.Typer) -> None:
@@ -35,5 +35,5 @@ def export(
     if as_json:
         print_json({"out": str(out), "files": sorted(path.name for path in out.iterdir())})
         return
-    typer.echo(f"{run} -> {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
-    typer.echo(f"read {card} before giving it away")
+    say(f"{run} -> {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
+    say(f"read {card} before giving it away")

@@ -15,6 +15,7 @@ from vtr.commands.console import (
     prepare_arithmetic,
     print_json,
     progress,
+    say,
     warn_of_unreadable,
 )
 
@@ -343,20 +344,20 @@ def _finish(facts: dict[str, Any], *, as_json: bool) -> None:
         print_json(facts)
         return
     if "settings" in facts:
-        typer.echo(f"would extract {facts['new']} new videos and {facts['again']} again")
+        say(f"would extract {facts['new']} new videos and {facts['again']} again")
         _warn_of_changes(facts)
         return
     counts = f"{facts['ok']} ok + {facts['partial']} partial + {facts['failed']} failed"
-    typer.echo(f"{facts['inputs']} videos = {counts} in {facts['store']}")
-    typer.echo(
+    say(f"{facts['inputs']} videos = {counts} in {facts['store']}")
+    say(
         f"this run: {facts['done_now']} videos, {facts['frames_now']} frames in "
         f"{human_seconds(facts['seconds'])} (decoding {human_seconds(facts['decode_cpu_seconds'])} "
         f"of CPU, encoding {human_seconds(facts['encode_seconds'])})"
     )
     for reason, count in facts["reasons"].items():
-        typer.echo(f"  {count:>6} {reason}")
+        say(f"  {count:>6} {reason}")
     if facts["reasons"]:
-        typer.echo(f"which and why: vtr inspect {facts['store']} --failures")
+        say(f"which and why: vtr inspect {facts['store']} --failures")
     _warn_of_changes(facts)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vtr.commands.console import note, print_json
+from vtr.commands.console import note, print_json, say
 
 PARTLY_FAILED = 3
 _NAMED = 5
@@ -46,11 +46,9 @@ def import_features(
     if as_json:
         print_json({**vars(report), "store": str(out)})
     else:
-        typer.echo(
-            f"{report.ok:,} videos, {report.frames:,} frames of {report.dim} dimensions in {out}"
-        )
+        say(f"{report.ok:,} videos, {report.frames:,} frames of {report.dim} dimensions in {out}")
         for video_id, reason in list(report.failed.items())[:_NAMED]:
-            typer.echo(f"  failed: {video_id}: {reason}")
+            say(f"  failed: {video_id}: {reason}")
         note(f"train on it: vtr train --features {out} --text projection --model MODEL")
     if report.failed:
         raise typer.Exit(PARTLY_FAILED)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtr.commands.console import note, print_json
+from vtr.commands.console import note, print_json, say
 
 if TYPE_CHECKING:
     from vtr.clip.openai_names import ClipShape
@@ -153,8 +153,8 @@ def openai(
     if as_json:
         print_json({"clip": str(out), **_sizes(shape)})
         return
-    typer.echo(f"{_described(shape)} -> {out}")
-    typer.echo(f"use it: vtr extract --model {out}")
+    say(f"{_described(shape)} -> {out}")
+    say(f"use it: vtr extract --model {out}")
 
 
 def _import(
@@ -237,10 +237,10 @@ def _finish(made: Imported, *, as_json: bool) -> None:
         facts = {"clip": str(made.clip_folder), "run": str(made.run_folder), "head": made.head}
         print_json({**facts, **_sizes(made.shape), "notes": list(made.notes)})
         return
-    typer.echo(f"{_described(made.shape)} -> {made.clip_folder}")
-    typer.echo(f"head {made.head} -> {made.run_folder}")
-    typer.echo(f"use them: vtr extract --model {made.clip_folder}")
-    typer.echo(f"          vtr eval --run {made.run_folder}")
+    say(f"{_described(made.shape)} -> {made.clip_folder}")
+    say(f"head {made.head} -> {made.run_folder}")
+    say(f"use them: vtr extract --model {made.clip_folder}")
+    say(f"          vtr eval --run {made.run_folder}")
 
 
 def _sizes(shape: ClipShape) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtr.commands.console import note, print_json, warn_of_unreadable
+from vtr.commands.console import note, print_json, say, warn_of_unreadable
 
 if TYPE_CHECKING:
     from vtr.datasets.base import Dataset
@@ -84,8 +84,8 @@ def _local_model(model: str | None) -> str | None:
 
 def _require_videos(dataset: Dataset, survey: VideoSurvey) -> None:
     """Raises ConfigError where a plain folder holds no video: there is nothing to work on."""
-    from vtr.datasets.files import printable
     from vtr.errors import ConfigError
+    from vtr.foreign import printable
     from vtr.names import VIDEO_EXTENSIONS
 
     if dataset.video_ids:
@@ -102,8 +102,8 @@ def _facts(
     file: Path, workspace: Workspace, dataset: Dataset, survey: VideoSurvey
 ) -> dict[str, Any]:
     """Returns everything `vtr init` says, as JSON values without undecodable characters."""
-    from vtr.datasets.files import escape_undecodable
     from vtr.datasets.registry import unique_videos
+    from vtr.foreign import escape_undecodable
 
     there = "" if workspace.root == Path.cwd() else f"cd {shlex.quote(str(workspace.root))} && "
     checked = unique_videos(survey.videos)
@@ -133,7 +133,7 @@ def _facts(
 
 
 def _warnings(facts: dict[str, Any]) -> list[str]:
-    from vtr.datasets.files import printable
+    from vtr.foreign import printable
 
     warnings = []
     if not facts["present"]:
@@ -152,7 +152,7 @@ def _warnings(facts: dict[str, Any]) -> list[str]:
 
 
 def _print(facts: dict[str, Any]) -> None:
-    from vtr.datasets.files import printable
+    from vtr.foreign import printable
 
     files = [Path(name).name for name in facts["annotation_files"]]
     rows = {
@@ -175,15 +175,15 @@ def _print(facts: dict[str, Any]) -> None:
     }
     for label, text in rows.items():
         if text:
-            typer.echo(f"{label:<12} {text}")
+            say(f"{label:<12} {text}")
             if label == "videos":
                 for remark in facts["notes"]:
-                    typer.echo(f"{'note':<12} {printable(remark)}")
+                    say(f"{'note':<12} {remark}")
 
 
 def _some(names: Any) -> str:
     """Returns the first few names in one line, and how many more there are."""
-    from vtr.datasets.files import printable
+    from vtr.foreign import printable
 
     listed = list(names)
     shown = ", ".join(printable(name) for name in listed[:MAX_LISTED])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtr.commands.console import human_bytes, print_json
+from vtr.commands.console import human_bytes, print_json, say
 
 if TYPE_CHECKING:
     from vtr.features import FeatureStore
@@ -52,7 +52,7 @@ def inspect(
     else:
         _print(facts, everything=failures)
         if damaged is not None:
-            typer.echo(f"checksums    {_verdict(damaged, len(store.shards))}")
+            say(f"checksums    {_verdict(damaged, len(store.shards))}")
     if damaged:
         raise typer.Exit(1)
 
@@ -112,20 +112,20 @@ def _print(facts: dict[str, Any], *, everything: bool) -> None:
         "size": f"{human_bytes(facts['bytes'])} in {facts['shards']} shards",
     }
     for name, text in lines.items():
-        typer.echo(f"{name:<12} {text}")
+        say(f"{name:<12} {text}")
     if facts["duplicate_ids"]:
-        typer.echo(f"{'twice':<12} {len(facts['duplicate_ids'])} ids; the first one counts")
+        say(f"{'twice':<12} {len(facts['duplicate_ids'])} ids; the first one counts")
     _print_failures(facts, everything=everything)
 
 
 def _print_failures(facts: dict[str, Any], *, everything: bool) -> None:
     for reason, count in facts["reasons"].items():
-        typer.echo(f"  {count:>6} {reason}")
+        say(f"  {count:>6} {reason}")
     rows = facts["failures"] if everything else facts["failures"][:MAX_LISTED]
     for row in rows:
-        typer.echo(f"  {row['status']}: {row['id']!r}: {row['error']}")
+        say(f"  {row['status']}: {row['id']!r}: {row['error']}")
     if len(rows) < len(facts["failures"]):
-        typer.echo(f"  and {len(facts['failures']) - len(rows)} more: --failures lists them all")
+        say(f"  and {len(facts['failures']) - len(rows)} more: --failures lists them all")
 
 
 def _pictures(preprocessing: dict[str, Any]) -> str:

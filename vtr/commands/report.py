@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vtr.commands.console import note, print_json
+from vtr.commands.console import note, print_json, say
 
 if TYPE_CHECKING:
     from vtr.evaluate.reporting.results import Result
@@ -76,7 +76,7 @@ def report(
         files = sorted(map(str, drawn))
         print_json({"page": str(page), "pictures": files, "results": folders})
     else:
-        typer.echo(page)
+        say(page)
 
 
 def _load(paths: list[Path] | None) -> list[Result]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vtr.commands.console import print_json
+from vtr.commands.console import print_json, say
 from vtr.commands.samplers_study import study
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def show(
         raise ConfigError(f"--out is {target}; its name must end in .png or .html")
     sheet = make_sheet(video, sampler=sampler, frames=frames, fps=fps, seed=seed)
     publish(target, draw_png(sheet) if target.suffix == ".png" else draw_html(sheet))
-    typer.echo(target)
+    say(target)
 
 
 def make_sheet(video: Path, *, sampler: str, frames: int, fps: str, seed: int) -> Sheet:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtr.commands.console import note, prepare_arithmetic, print_json
+from vtr.commands.console import note, prepare_arithmetic, print_json, say
 from vtr.commands.samplers_recall import HEADS, recalls
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def study(
         return
     _print(facts)
     if plot is not None:
-        typer.echo(plot)
+        say(plot)
 
 
 def _workspace_of(store: Path) -> Workspace | None:
@@ -295,7 +295,7 @@ def _print(facts: dict[str, Any]) -> None:
         for number, row in enumerate(rows):
             table.add_row(row["sampler"], *[_spelled(column, number) for column in part])
         Console().print(table)
-        typer.echo("")
+        say("")
     for column in shown:
         note(f"  {column.word:<11}{column.title}: {column.note}")
 

@@ -105,7 +105,8 @@ def run_simulation(
     from vtr.commands.tables import print_simulation
 
     print_simulation(document)
-    note(f"\nwritten: {path}")
+    note()
+    note(f"written: {path}")
 
 
 def _plot(document: dict[str, Any], folder: Path) -> None:

@@ -9,6 +9,9 @@ from typing import Any
 
 import typer
 
+from vtr.commands.console import say
+from vtr.foreign import screen
+
 _LEGEND = (
     "R@k and MRR in %, with 95 % intervals. t2v: text to video; v2t: video to text (its first "
     "caption); v2t_groups: the same by groups of captions"
@@ -31,13 +34,13 @@ def echo_wrapped(label: str, text: str, *, width: int) -> None:
     for line in text.split("\n"):
         wrapped = textwrap.wrap(line, room, break_long_words=False, break_on_hyphens=False)
         for part in wrapped or [""]:
-            typer.echo(f"{label:<{width}}{part}".rstrip())
+            say(f"{label:<{width}}{part}".rstrip())
             label = ""
 
 
 def print_result(document: Mapping[str, Any]) -> None:
     """Prints one result: its line, the numbers with intervals, groups, published context."""
-    typer.echo(result_line(document))
+    say(result_line(document))
     print_table(_numbers(document["metrics"], "as measured"))
     for name, changed in document["postprocessed"].items():
         kind = "sees all test queries at once" if changed["transductive"] else "bank: training"
@@ -95,8 +98,14 @@ def new_table(title: str, columns: Sequence[str], *, caption: str | None = None)
     from rich import box
     from rich.table import Table
 
-    table = Table(
-        title=title,
+    class TextTable(Table):
+        """A table whose cells are text of anyone and no markup."""
+
+        def add_row(self, *cells: Any, **style: Any) -> None:
+            super().add_row(*[screen(c) if isinstance(c, str) else c for c in cells], **style)
+
+    table = TextTable(
+        title=screen(title),
         caption=caption,
         title_justify="left",
         caption_justify="left",
@@ -120,12 +129,12 @@ def print_table(table: Any) -> None:
     """
     from rich.console import Console
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
     needed = console.measure(table, options=console.options.update_width(MAX_WIDTH)).minimum
-    wide = Console(highlight=False, soft_wrap=True, width=max(console.width, needed))
-    with wide.capture() as captured:
-        wide.print()
-        wide.print(table)
+    console.width = max(console.width, needed)
+    with console.capture() as captured:
+        console.print()
+        console.print(table)
     typer.echo(captured.get(), nl=False)
 
 

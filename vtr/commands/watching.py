@@ -7,9 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from vtr.commands.console import human_seconds, note, progress
+from vtr.commands.console import human_seconds, note, progress, say
 
 if TYPE_CHECKING:
     from vtr.train.loop import Hooks, Tick
@@ -68,14 +66,14 @@ def print_result(document: Mapping[str, Any], *, command: str | None = None) -> 
         command: What tests the run; None where there is no single one.
     """
     if "seeds" in document:
-        typer.echo(f"{len(document['seeds'])} seeds; {document['selection']}")
+        say(f"{len(document['seeds'])} seeds; {document['selection']}")
         for key, spread in document["metrics"].items():
             if "/R@" in key:
-                typer.echo(
+                say(
                     f"  {key:<16} {spread['mean']:5.1f} +- {spread['sd']:.1f} "
                     f"({spread['min']:.1f} to {spread['max']:.1f})"
                 )
-        typer.echo("runs: " + ", ".join(document["runs"]))
+        say("runs: " + ", ".join(document["runs"]))
         return
     best = document["best_epoch"]
     epochs = f"{document['epochs']} epoch{'' if document['epochs'] == 1 else 's'}"
@@ -84,18 +82,18 @@ def print_result(document: Mapping[str, Any], *, command: str | None = None) -> 
         if best == 0
         else f"best is epoch {best} of {document['epochs']}"
     )
-    typer.echo(f"{document['run']}: {when}; chosen by: {document['selection']}")
+    say(f"{document['run']}: {when}; chosen by: {document['selection']}")
     numbers = [
         f"{key} {document['metrics'][key]:.1f}"
         for key in ("t2v/R@1", "t2v/R@5", "t2v/R@10", "v2t/R@1")
         if key in document["metrics"]
     ]
     if numbers:
-        typer.echo(f"validation: {', '.join(numbers)} ({human_seconds(document['seconds'])})")
+        say(f"validation: {', '.join(numbers)} ({human_seconds(document['seconds'])})")
     for event in document["events"]:
-        typer.echo(f"note: {event_line(event)}")
+        say(f"note: {event_line(event)}")
     if command is not None:
-        typer.echo(f"test: {command}")
+        say(f"test: {command}")
 
 
 def event_line(event: Mapping[str, Any]) -> str:
@@ -120,4 +118,4 @@ def event_line(event: Mapping[str, Any]) -> str:
 def print_plan(document: Mapping[str, Any]) -> None:
     """Prints what a dry run says."""
     for key, value in document.items():
-        typer.echo(f"{key:<26} {value}")
+        say(f"{key:<26} {value}")

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from vtr.datasets.base import Caption, Dataset
 from vtr.datasets.documents import is_missing
-from vtr.datasets.files import escape_undecodable, printable
 from vtr.errors import DatasetError
+from vtr.foreign import escape_undecodable, printable
 
 
 def sentences(value: object, *, place: str) -> list[object]:

@@ -23,9 +23,9 @@ from vtr.datasets.documents import (
     require_documents,
     unique,
 )
-from vtr.datasets.files import printable
 from vtr.datasets.splits import SplitList, SplitSources, settle_splits
 from vtr.errors import DatasetError
+from vtr.foreign import printable
 
 SPLITS = ("train", "val", "test")
 LOOSE = frozenset({"train", "val"})  # published lists of these differ in a few videos

@@ -18,8 +18,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vtr.datasets.files import printable
 from vtr.errors import DatasetError
+from vtr.foreign import printable
 
 MAX_DEPTH = 3
 """How many folders below the given one are searched: archives unpack into folders of their own."""

@@ -7,17 +7,14 @@ be one (a folder called x.mp4, a FIFO, a dangling link), so that it ends as a ro
 from __future__ import annotations
 
 import os
-import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from vtr.errors import ConfigError
+from vtr.foreign import escape_undecodable, printable
 from vtr.names import VIDEO_EXTENSIONS, match_names
-
-# Lone surrogates and NUL: no UTF-8 file and no HDF5 string can hold them.
-_UNDECODABLE = re.compile("[\0\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -165,34 +162,6 @@ def video_id(name: str) -> str:
     return unicodedata.normalize("NFC", escape_undecodable(name))
 
 
-def escape_undecodable(text: str) -> str:
-    r"""Returns `text` with lone surrogates and NUL, which no store can hold, as `\x..` or `\u....`.
-
-    Surrogates that stand for a raw byte of a file name become that byte.
-    """
-    return _UNDECODABLE.sub(_escaped, text)
-
-
-def is_undecodable(text: str) -> bool:
-    """Returns whether `text` holds something that `escape_undecodable` would change."""
-    return _UNDECODABLE.search(text) is not None
-
-
-def printable(text: str) -> str:
-    r"""Returns `text` safe for one line of a terminal: control characters are escaped.
-
-    >>> print(printable("two\nlines \x1b[31m"))
-    two\nlines \x1b[31m
-    """
-    shown = escape_undecodable(text)
-    if shown.isprintable():
-        return shown
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii")
-        for letter in shown
-    )
-
-
 @dataclass
 class _Walk:
     """The state of one listing: real folders first, then what only links lead to."""
@@ -276,10 +245,3 @@ def _regular_first(paths: list[Path]) -> list[Path]:
     if len(paths) == 1:
         return paths
     return sorted(paths, key=lambda path: not path.is_file())
-
-
-def _escaped(match: re.Match[str]) -> str:
-    code = ord(match.group())
-    if 0xDC80 <= code <= 0xDCFF:  # how Python spells the byte code - 0xDC00 of a file name
-        code -= 0xDC00
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

@@ -28,9 +28,10 @@ from vtr.datasets.documents import (
     read_text,
     require_documents,
 )
-from vtr.datasets.files import VideoListing, find_videos, match_videos, printable, video_id
+from vtr.datasets.files import VideoListing, find_videos, match_videos, video_id
 from vtr.datasets.splits import split_name
 from vtr.errors import DatasetError
+from vtr.foreign import printable
 from vtr.names import normal_path
 
 CAPTION_FILES = ("captions.csv", "captions.tsv", "captions.jsonl", "captions.json")

@@ -27,10 +27,10 @@ from vtr.datasets.documents import (
     require_mapping,
     unique,
 )
-from vtr.datasets.files import printable
 from vtr.datasets.published import published_pairs
 from vtr.datasets.splits import SplitList, SplitSources, settle_splits, split_name
 from vtr.errors import DatasetError
+from vtr.foreign import printable
 
 JSON_FILES = ("MSRVTT_data*.json", "*videodatainfo*.json")
 

@@ -11,8 +11,8 @@ import pickle
 from pathlib import Path
 from typing import Any, NoReturn
 
-from vtr.datasets.files import printable
 from vtr.errors import DatasetError
+from vtr.foreign import printable
 
 _MOST_BYTES = 1 << 30  # MSVD's, the largest that is published, has 5 MB
 

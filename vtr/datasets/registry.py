@@ -10,13 +10,8 @@ from pathlib import Path
 
 from vtr import datasets
 from vtr.datasets.base import Dataset, DatasetInfo, Video
-from vtr.datasets.files import (
-    VideoListing,
-    escape_undecodable,
-    find_videos,
-    is_undecodable,
-    match_videos,
-)
+from vtr.datasets.files import VideoListing, find_videos, match_videos
+from vtr.foreign import escape_undecodable, is_undecodable
 from vtr.plugins import load_plugin, plugin_names
 
 DUPLICATE_ID = "duplicate-id"

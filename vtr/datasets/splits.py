@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vtr.datasets.files import printable
 from vtr.datasets.published import published_splits
 from vtr.errors import DatasetError
+from vtr.foreign import printable
 
 SPLIT_NAMES = {
     "train": "train",

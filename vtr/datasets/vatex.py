@@ -20,9 +20,9 @@ from vtr.datasets.documents import (
     read_list,
     require_documents,
 )
-from vtr.datasets.files import printable
 from vtr.datasets.splits import SplitList, SplitSources, settle_splits
 from vtr.errors import DatasetError
+from vtr.foreign import printable
 
 CAPTION_FILES = (
     "vatex_data*.json",

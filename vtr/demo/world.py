@@ -31,7 +31,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vtr.datasets.files import escape_undecodable
 from vtr.demo.captions import clip_captions
 from vtr.demo.render import encode_clip
 from vtr.demo.scenes import CLIPS_PER_GROUP, FRAMES_PER_SECOND, Clip, plan_world
@@ -41,6 +40,7 @@ from vtr.extract.pool import Outcome, PoolSettings, WorkerPool
 from vtr.extract.settings import usable_cores
 from vtr.extract.worker import Answer
 from vtr.files import publish, read_json
+from vtr.foreign import escape_undecodable
 
 WORLD_SEED = 2026
 WORLD_VERSION = 3

@@ -9,8 +9,9 @@ from typing import Any
 
 from vtr.evaluate.eda_charts import charts_of
 from vtr.evaluate.reporting.page import charts, page, section, table
-from vtr.evaluate.reporting.text import counted, isolated
+from vtr.evaluate.reporting.text import counted
 from vtr.files import make_folder, publish_all
+from vtr.foreign import isolated
 
 LISTED = 5
 

@@ -33,8 +33,8 @@ from vtr.evaluate.reporting.charts import (
     tick_text,
 )
 from vtr.evaluate.reporting.examples import Example, Hit
-from vtr.evaluate.reporting.text import shown
 from vtr.files import publish
+from vtr.foreign import shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,8 +16,9 @@ from vtr.evaluate.reporting.examples import Example, example_section, read_examp
 from vtr.evaluate.reporting.figures import Bin
 from vtr.evaluate.reporting.page import charts, notes, page, section, table
 from vtr.evaluate.reporting.results import Result, comparability, told_apart
-from vtr.evaluate.reporting.text import count_text, counted, escaped, isolated
+from vtr.evaluate.reporting.text import count_text, counted
 from vtr.files import make_folder, publish_all
+from vtr.foreign import escaped, isolated
 
 SHOWN_METRICS = ("R@1", "R@5", "R@10", "MedR", "MeanR", "MRR")
 NUM_EXAMPLES = 8

@@ -6,8 +6,6 @@ there never changes its meaning without another schema number.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import platform
 from collections.abc import Mapping, Sequence
@@ -29,6 +27,7 @@ from vtr.evaluate.protocol import Protocol
 from vtr.evaluate.ranks import Ranks, RetrievalRanks
 from vtr.features import PackedFrames
 from vtr.files import make_folder, publish_all
+from vtr.foreign import csv_table
 
 SCHEMA = 1
 RESULT_FILE = "result.json"
@@ -37,7 +36,6 @@ COMPANIONS = {"run": "run.trec", "qrels": "qrels.trec", "similarity": "similarit
 WORD_BINS = ((1, 10), (11, 20), (21, None))
 NUM_EXAMPLES = 8
 _RANK_EDGES = (1, 2, 3, 4, 6, 11, 21, 51, 101, 501, 1001)
-_SEPARATOR = "|"
 
 
 @dataclass(frozen=True)
@@ -371,13 +369,13 @@ def _per_query(evaluation: Evaluation) -> bytes:
                 int(ranks.better[q]),
                 int(ranks.tied[q]),
                 expected[q],
-                _SEPARATOR.join(queries.video_ids[v] for v in sights.top[row]),
-                _SEPARATOR.join(f"{score:.6g}" for score in sights.top_scores[row]),
-                f"{sights.own[q]:.6g}",
+                [queries.video_ids[v] for v in sights.top[row]],
+                [float(f"{score:.6g}") for score in sights.top_scores[row]],
+                float(f"{sights.own[q]:.6g}"),
                 queries.texts[q],
             ]
         )
-    return _table([*header, "top_ids", "top_scores", "own_score", "text"], rows)
+    return csv_table([*header, "top_ids", "top_scores", "own_score", "text"], rows)
 
 
 def _per_video(evaluation: Evaluation) -> bytes:
@@ -397,15 +395,7 @@ def _per_video(evaluation: Evaluation) -> bytes:
         ]
         for n, video in enumerate(ranks.videos.tolist())
     ]
-    return _table(header, rows)
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue().encode("utf-8", "backslashreplace")
+    return csv_table(header, rows)
 
 
 def _version(name: str) -> str | None:

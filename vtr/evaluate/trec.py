@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from urllib.parse import quote, unquote_to_bytes
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,27 +17,9 @@ from numpy.typing import NDArray
 from vtr.errors import ConfigError, DatasetError
 from vtr.evaluate.ranks import Scores
 from vtr.files import publish
+from vtr.foreign import escape_id, unescape_id
 
 TOP_K = 50
-EMPTY = "%"
-
-
-def escape_id(name: str) -> str:
-    """Returns the id as one printable ASCII word.
-
-    >>> escape_id("my video é"), escape_id(""), escape_id("video7010")
-    ('my%20video%20%C3%A9', '%', 'video7010')
-    """
-    return quote(name, safe="", errors="surrogatepass") if name else EMPTY
-
-
-def unescape_id(word: str) -> str:
-    """Undoes `escape_id`.
-
-    >>> unescape_id("my%20video%20%C3%A9"), unescape_id("%")
-    ('my video é', '')
-    """
-    return "" if word == EMPTY else unquote_to_bytes(word).decode("utf-8", "surrogatepass")
 
 
 def write_run(

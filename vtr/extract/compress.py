@@ -37,7 +37,6 @@ from vtr.extract.container import (
     Limits,
     VideoSource,
     failure,
-    one_line,
     open_video,
 )
 from vtr.extract.frames import Upright, upright
@@ -51,6 +50,7 @@ from vtr.extract.readers import (
     shortfall,
 )
 from vtr.files import TEMPORARY_PREFIX, sync_folder
+from vtr.foreign import shown
 
 T = TypeVar("T")
 
@@ -275,7 +275,7 @@ class _Reader:
         """Returns why frames are missing or not sound, by the count that extraction makes."""
         expected = expected_ticks(self._video, self.table)[-1:] * float(self._tick)
         unseen = max(0.0, float((expected - self._latest_seconds).max(initial=0.0)))
-        return one_line(self.damage or shortfall(self._video, self.table, unseen_seconds=unseen))
+        return shown(self.damage or shortfall(self._video, self.table, unseen_seconds=unseen))
 
     def frames(self) -> Iterator[tuple[float, float, VideoFrame]]:
         """Yields (seconds since the first frame, duration in seconds, frame)."""
@@ -419,7 +419,7 @@ class _Writer:
         try:
             packets = self._stream.encode(picture)
         except FFMPEG_ERRORS as error:
-            raise DecodeError("encode-error", one_line(f"libx264: {error}")) from None
+            raise DecodeError("encode-error", shown(f"libx264: {error}")) from None
         for packet in packets:
             # The muxer takes all durations but the last from the times that follow.
             if self._held is not None:

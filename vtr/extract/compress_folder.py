@@ -17,13 +17,14 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from vtr.datasets.files import VideoListing, escape_undecodable, find_videos, printable
+from vtr.datasets.files import VideoListing, find_videos
 from vtr.errors import ConfigError, StoreError, StoreLockedError, StoreWriteError
 from vtr.extract.compress import CompressSettings, compress_video
 from vtr.extract.pool import Outcome, PoolSettings, WorkerPool
 from vtr.extract.worker import Answer
 from vtr.features.lock import write_lock
 from vtr.files import as_fields, parse_json, publish, remove_leftovers
+from vtr.foreign import escape_undecodable, printable
 
 LEDGER_NAME = "compress-ledger.jsonl"
 HANDLER = "vtr.extract.compress_folder:make_handler"

@@ -31,6 +31,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vtr.errors import DecodeError
+from vtr.foreign import shown
 
 FAILURES: dict[str, str] = {
     "not-found": "no file of this name",
@@ -228,7 +229,7 @@ def failure(error: Exception, log: DecoderLog, *, opening: bool = False) -> Deco
         return DecodeError("too-large", f"a picture of {size[1]} pixels exceeds the cap")
     words = getattr(error, "strerror", None) or str(error) or type(error).__name__
     detail = f"{words}; {log.last_line}" if log.last_line else words
-    return DecodeError(_classify(error, opening=opening), one_line(detail))
+    return DecodeError(_classify(error, opening=opening), shown(detail))
 
 
 def _unlisted_format(log: DecoderLog) -> str | None:
@@ -247,12 +248,6 @@ def check_size(width: int, height: int, limits: Limits) -> None:
     if pixels > limits.max_pixels:
         size = f"{width}x{height} is {pixels:,} pixels"
         raise DecodeError("too-large", f"{size}, the cap is {limits.max_pixels:,}")
-
-
-def one_line(text: str, *, limit: int = 400) -> str:
-    """Returns `text` as one printable line of at most `limit` characters."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
 def _open(path: Path, limits: Limits) -> InputContainer:

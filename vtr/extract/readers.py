@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from vtr.errors import DecodeError
 from vtr.extract.bitstream import UnprovenError
-from vtr.extract.container import VideoSource, one_line, open_video
+from vtr.extract.container import VideoSource, open_video
 from vtr.extract.packets import (
     NO_TIME,
     PacketTable,
@@ -29,6 +29,7 @@ from vtr.extract.packets import (
     prove_sparse,
     time_base,
 )
+from vtr.foreign import shown
 
 Seconds = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -249,7 +250,7 @@ class Decoding:
             self._complaints += log.num_lines - lines_before
             if not self._failures:
                 told = f"errors the decoder tells of: {self._complaints}; {log.last_line}"
-                self.damage = one_line(told)
+                self.damage = shown(told)
         return frames
 
 
@@ -303,7 +304,7 @@ def emptiness(source: VideoSource, table: PacketTable, *, damage: str) -> Decode
     """Returns why there is not a single frame."""
     told = f"the header claims {source.stream.frames} frames, {len(table)} packets are there"
     if damage:
-        return DecodeError("decode-error", one_line(f"{told}, none decodes: {damage}"))
+        return DecodeError("decode-error", shown(f"{told}, none decodes: {damage}"))
     return DecodeError("no-frames", f"{told}, none decodes")
 
 

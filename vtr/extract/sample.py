@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vtr.errors import ConfigError, DecodeError
 from vtr.extract.bitstream import UnprovenError
-from vtr.extract.container import FFMPEG_ERRORS, Limits, VideoSource, failure, one_line, open_video
+from vtr.extract.container import FFMPEG_ERRORS, Limits, VideoSource, failure, open_video
 from vtr.extract.frames import Picture, Upright, frame_bytes, to_luma, to_rgb, upright
 from vtr.extract.packets import PacketTable, read_packets
 from vtr.extract.readers import (
@@ -26,6 +26,7 @@ from vtr.extract.readers import (
 )
 from vtr.extract.samplers.base import SamplerChoice, Signals
 from vtr.extract.timeline import candidate_indices, check_rate, check_window, duration_seconds
+from vtr.foreign import shown
 
 Transform = Callable[[Picture], NDArray[Any]]
 
@@ -185,7 +186,7 @@ def _sample(
         selections={label: np.searchsorted(union, picks) for label, picks in chosen.items()},
         signals=signals,
         status="partial" if trouble else "ok",
-        error=one_line(trouble),
+        error=shown(trouble),
         width=width,
         height=height,
         duration_seconds=duration_seconds(pts, rate=header_rate(source.stream)),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+
+from vtr.foreign import escaped, shown
 
 Picture = NDArray[np.uint8]
 Colour = tuple[int, int, int]
@@ -118,8 +119,8 @@ class _Canvas:
 def draw_png(sheet: Sheet) -> bytes:
     """Returns the sheet as a PNG: title, curve of change with the picks, a row per sampler."""
     canvas = _Canvas(sheet)
-    canvas.text((MARGIN, MARGIN - 4), _fit(sheet.title, 90), font="large")
-    canvas.text((MARGIN, MARGIN + 24), _fit(sheet.subtitle, 150), fill=FAINT)
+    canvas.text((MARGIN, MARGIN - 4), shown(sheet.title, 90), font="large")
+    canvas.text((MARGIN, MARGIN + 24), shown(sheet.subtitle, 150), fill=FAINT)
     _draw_curve(canvas)
     for number, row in enumerate(sheet.rows):
         _draw_lane(canvas, row, number)
@@ -156,7 +157,7 @@ def _draw_lane(canvas: _Canvas, row: SheetRow, number: int) -> None:
     y = canvas.curve_top + CURVE_HEIGHT + LANE * number + LANE / 2 + 2
     colour = PALETTE[number % len(PALETTE)]
     canvas.text(
-        (MARGIN + LABEL - 10, y), _fit(row.label, 22), font="small", fill=colour, anchor="rm"
+        (MARGIN + LABEL - 10, y), shown(row.label, 22), font="small", fill=colour, anchor="rm"
     )
     for seconds in row.pts_seconds.tolist():
         x = canvas.x_of(seconds)
@@ -169,9 +170,11 @@ def _draw_row(canvas: _Canvas, row: SheetRow, number: int) -> None:
     colour = PALETTE[number % len(PALETTE)]
     canvas.draw.rectangle([MARGIN, top, MARGIN + 5, top + height - 1], fill=colour)
     name, _, options = row.label.partition(":")
-    canvas.text((MARGIN + 14, top + 2), _fit(name, 18))
+    canvas.text((MARGIN + 14, top + 2), shown(name, 18))
     for line, option in enumerate(options.split(":") if options else []):
-        canvas.text((MARGIN + 14, top + 22 + 15 * line), _fit(option, 20), font="small", fill=FAINT)
+        canvas.text(
+            (MARGIN + 14, top + 22 + 15 * line), shown(option, 20), font="small", fill=FAINT
+        )
     for k, picture in enumerate(row.pictures):
         left = MARGIN + LABEL + k * (width + GAP)
         canvas.image.paste(Image.fromarray(picture), (left, top))
@@ -197,9 +200,9 @@ def ticks(first: float, last: float) -> list[float]:
 def draw_html(sheet: Sheet) -> bytes:
     """Returns the sheet as one HTML page that needs nothing else."""
     picture = base64.b64encode(draw_png(sheet)).decode()
-    title = html.escape(sheet.title)
+    title = escaped(sheet.title)
     rows = "".join(
-        f"<tr><th>{html.escape(row.label)}</th><td>"
+        f"<tr><th>{escaped(row.label)}</th><td>"
         + ", ".join(f"{seconds:.2f}" for seconds in row.pts_seconds.tolist())
         + "</td></tr>"
         for row in sheet.rows
@@ -208,7 +211,7 @@ def draw_html(sheet: Sheet) -> bytes:
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{title}</title><style>{_STYLE}</style><h1>{title}</h1>"
-        f"<p>{html.escape(sheet.subtitle)}</p>"
+        f"<p>{escaped(sheet.subtitle)}</p>"
         f'<img alt="Chosen frames of {title}" src="data:image/png;base64,{picture}">'
         f"<table><caption>Chosen times in seconds</caption>{rows}</table></html>"
     )
@@ -221,8 +224,3 @@ _STYLE = (
     "img{max-width:100%;height:auto}table{border-collapse:collapse;margin-top:1rem}"
     "caption{text-align:left;color:#5a6070}th{text-align:left;padding:.2rem 1rem .2rem 0}"
 )
-
-
-def _fit(words: str, limit: int) -> str:
-    printable = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in words)
-    return printable if len(printable) <= limit else printable[: limit - 1] + "…"

@@ -9,7 +9,7 @@ from typing import Any
 
 from vtr.evaluate.reporting.results import Result
 from vtr.evaluate.reporting.strips import Strip, data_uri, read_strip
-from vtr.evaluate.reporting.text import escaped, isolated
+from vtr.foreign import escaped, isolated
 
 MAX_HITS = 5
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from vtr.evaluate.reporting.charts import COLOURS, Chart
 from vtr.evaluate.reporting.svg import draw
-from vtr.evaluate.reporting.text import escaped
+from vtr.foreign import escaped
 
 # Nothing may be fetched or run, whatever ends up in the page.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'"

@@ -17,6 +17,7 @@ from vtr.errors import ConfigError
 from vtr.evaluate.ranks import Ranks
 from vtr.evaluate.reporting.text import counted
 from vtr.files import read_json
+from vtr.foreign import csv_text
 
 SCHEMA = 1
 KIND = "vtr-result"
@@ -251,7 +252,7 @@ def read_rows(file: Path, columns: tuple[str, ...]) -> Iterator[Mapping[str, str
             for row in long_rows(reader):
                 if any(row[column] is None for column in columns):
                     _cut_short(file, reader.line_num)
-                yield row
+                yield {name: csv_text(row[name]) for name in row if name is not None}
     except OSError as error:
         raise ConfigError(
             f"cannot read {file}: {error.strerror or error}. It is written by `vtr eval` beside "

@@ -27,7 +27,7 @@ from vtr.evaluate.reporting.charts import (
     round_up,
     tick_text,
 )
-from vtr.evaluate.reporting.text import escaped, isolated, shown
+from vtr.foreign import escaped, isolated, shown
 
 _SHAPES = {
     "circle": "M-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0 -9 0z",

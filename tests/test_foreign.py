@@ -1,0 +1,157 @@
+"""Text of others on its way to a terminal, a spreadsheet and a page."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import unicodedata
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from vtr.cli import app, main
+from vtr.clip.backbone import load_backbone
+from vtr.demo import demo_model_folder
+from vtr.errors import VtrError
+from vtr.evaluate.reporting.results import read_rows
+from vtr.features import FeatureSpec, LedgerRow, VideoRow
+from vtr.features.shard import write_shard
+from vtr.foreign import csv_table, csv_text, printable, screen
+
+HOSTILE = [
+    "a\x1b[31mred.mp4",
+    "two\nlines.mp4",
+    "turned\u202egnp.mp4",
+    "[bold]loud.mp4",
+    '=HYPERLINK("x","y").mp4',
+    "@sum.mp4",
+    ":smile:\x9b1m.mp4",
+]
+MARKS = "\u200c\u200d\u200e\u200f"
+
+
+def is_harmless(text: str) -> bool:
+    return all(c.isprintable() or c in MARKS or unicodedata.category(c) == "Zs" for c in text)
+
+
+@given(st.text(st.characters() | st.sampled_from("\0\n\x1b\udcff\ud800")))
+def test_printable_is_one_harmless_line(text: str) -> None:
+    line = printable(text)
+    assert is_harmless(line)
+    line.encode("utf-8")
+    assert (line == text) == is_harmless(text)
+    assert printable(line) == line
+    assert screen(f"{text}\n{text}").replace("\n", "").isprintable() == line.isprintable()
+
+
+@given(st.lists(st.text(st.characters() | st.sampled_from("=+-@'\t\r\n|")), min_size=1))
+def test_no_cell_begins_as_a_formula_and_every_text_comes_back(texts: list[str]) -> None:
+    table = csv_table(["text", "number", "scores"], [[t, -1.5, [-0.5, 2.0]] for t in texts])
+    rows = list(csv.reader(io.StringIO(table.decode(), newline="")))[1:]
+    assert [row[1:] for row in rows] == [["-1.5", "-0.5|2.0"]] * len(texts)
+    for text, (cell, *_) in zip(texts, rows, strict=True):
+        assert not cell.lstrip().startswith(tuple("=+-@\t\r\uff1d\uff0b\uff0d\uff20"))
+        assert is_harmless(cell)
+        assert csv_text(cell) == printable(text)
+
+
+@pytest.fixture
+def hostile(tmp_path: Path, spec: FeatureSpec) -> Path:
+    """A workspace whose names, captions, categories and model folder are orders to someone."""
+    (tmp_path / "videos").mkdir()
+    backbone, rng = load_backbone(str(demo_model_folder())), np.random.default_rng(0)
+    rows, records = [], []
+    for name in HOSTILE:
+        (tmp_path / "videos" / name).touch()
+        frames = rng.normal(size=(2, backbone.embedding_dim)).astype(np.float32)
+        rows.append(
+            VideoRow(LedgerRow(name, "ok"), frames, np.arange(2.0), {"uniform": np.arange(2)})
+        )
+        records.append({"video": name, "caption": f"{name} moves", "split": "test"})
+    made = replace(
+        spec,
+        backbone=str(demo_model_folder()),
+        weights_sha256=backbone.weights_sha256,
+        embedding_dim=backbone.embedding_dim,
+        samplers=("uniform",),
+        num_frames=2,
+    )
+    rows.append(
+        VideoRow.failed(LedgerRow("bad\x1b[2J", "failed", "x: \x1b[2J"), made.embedding_dim)
+    )
+    (tmp_path / "captions.json").write_text(json.dumps(records))
+    (tmp_path / "features").mkdir()
+    pad = np.zeros(made.embedding_dim, np.float32)
+    write_shard(
+        tmp_path / "features", rows, spec=made, slot=(1, 1, 0), revision=0, pad_embedding=pad
+    )
+    return tmp_path
+
+
+def test_no_command_prints_an_order_to_the_terminal(hostile: Path) -> None:
+    (hostile / "arrays").mkdir()
+    (hostile / "arrays" / "x\x1b[2J\n.npy").write_bytes(b"no array")
+    (hostile / "videos" / "spare\x1b[2J\n.mp4").touch()
+    model = ("--model", str(demo_model_folder()))
+    commands = [
+        ("init", "folder", "--videos", "videos", "--annotations", "captions.json", *model),
+        ("data", "show"),
+        ("data", "show", "--json"),
+        ("data", "verify", "--fast"),
+        ("eda",),
+        ("inspect", "features", "--failures"),
+        ("inspect", "features", "--json"),
+        ("features", "import", "arrays", "--out", "f"),
+        ("eval", "--zero-shot", "--out", "A\u202e"),
+        ("eval", "--zero-shot", "--out", "B", "--json"),
+        ("compare", "A\u202e", "B"),
+        ("report", "A\u202e", "B", "--out", "report\x1b[2J"),
+        ("simulate", "-q"),
+    ]
+    for words in commands:
+        with contextlib.chdir(hostile):
+            done = CliRunner().invoke(app, list(words))
+        shown = done.stdout + done.stderr
+        assert done.exit_code in (0, 3) or isinstance(done.exception, VtrError), shown
+        assert all(map(is_harmless, shown.split("\n"))), (words, ascii(shown))
+        if "--json" in words:
+            json.loads(done.stdout)
+        if words[:2] == ("inspect", "features") and "--failures" in words:
+            assert r"x: \x1b[2J" in shown
+    rows = list(read_rows(hostile / "B" / "per_query.csv", ("video_id", "text")))
+    assert {row["video_id"] for row in rows} == set(map(printable, HOSTILE))
+    with (hostile / "B" / "per_query.csv").open(newline="") as stream:
+        for row in csv.DictReader(stream):
+            for column in ("query_id", "video_id", "top_ids", "text"):
+                assert not row[column].startswith(("=", "+", "-", "@"))
+    assert "\x1b" not in (hostile / "B" / "per_query.csv").read_text()
+
+
+def test_markup_in_a_group_is_only_text(capsys: pytest.CaptureFixture[str]) -> None:
+    from vtr.commands.tables import new_table, print_table
+
+    table = new_table("[red]title\x1b[2J", ("group", "N"))
+    table.add_row("[bold]a[/bold] :smile: \x1b[31m", "1")
+    print_table(table)
+    shown = capsys.readouterr().out
+    assert r"[bold]a[/bold] :smile: \x1b[31m" in shown
+    assert r"[red]title\x1b[2J" in shown
+
+
+def test_an_error_that_names_a_file_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["vtr", "check-table", str(tmp_path / "x\x1b[2J\n.csv")])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 1
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert is_harmless(told.rstrip("\n"))
