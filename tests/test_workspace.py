@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +23,7 @@ def write(folder: Path, text: str) -> Path:
 
 def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
     workspace = read_workspace(write(tmp_path, ""))
-    assert workspace == Workspace(tmp_path)
+    assert workspace == Workspace.at(tmp_path)
     assert workspace.model == "openai/clip-vit-base-patch32"
     assert (workspace.dataset, workspace.fps, workspace.frames) == ("folder", 1.0, 12)
     assert (workspace.features, workspace.runs) == (tmp_path / "features", tmp_path / "runs")
@@ -57,7 +56,7 @@ def test_every_setting_can_be_written_and_is_read_back(tmp_path: Path) -> None:
         """,
     )
     workspace = read_workspace(path)
-    defaults = Workspace(tmp_path)
+    defaults = Workspace.at(tmp_path)
     expected = {
         "videos": Path("/films"),
         "annotations": tmp_path / "notes",
@@ -75,8 +74,7 @@ def test_every_setting_can_be_written_and_is_read_back(tmp_path: Path) -> None:
         "batch_size": 5,
     }
     assert {name: getattr(workspace, name) for name in expected} == expected
-    changed = {f.name for f in fields(Workspace) if getattr(workspace, f.name) != getattr(
-        defaults, f.name)}  # fmt: skip
+    changed = {name for name, value in workspace if value != getattr(defaults, name)}
     assert changed == set(expected), "every key of the file must reach its setting"
 
 
@@ -86,12 +84,12 @@ def test_the_nearest_file_above_is_found(tmp_path: Path) -> None:
     assert find_workspace(inner) is None
     write(outer, "")
     (inner / "b" / "vtr.toml").mkdir()  # a folder of that name is no workspace
-    assert find_workspace(inner / "b" / "c") == Workspace(outer)
+    assert find_workspace(inner / "b" / "c") == Workspace.at(outer)
     write(inner, "[extract]\nframes = 4\n")
     found = find_workspace(inner / "b" / "c")
     assert found is not None
     assert (found.root, found.frames) == (inner, 4)
-    assert find_workspace(inner / "b" / ".." / "..") == Workspace(outer)
+    assert find_workspace(inner / "b" / ".." / "..") == Workspace.at(outer)
 
 
 def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +166,9 @@ def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> N
 
 def test_without_a_workspace_flags_are_enough(tmp_path: Path) -> None:
     result = settings(None, root=tmp_path, videos=Path("v"), fps="2.5", model="./m")
-    assert result == Workspace(tmp_path, videos=tmp_path / "v", fps=2.5, model=str(tmp_path / "m"))
+    assert result == Workspace.at(
+        tmp_path, videos=tmp_path / "v", fps=2.5, model=str(tmp_path / "m")
+    )
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_the_resolved_settings_are_json(tmp_path: Path) -> None:
     resolved = settings(None, root=tmp_path, videos=Path("v")).as_dict()
     assert json.loads(json.dumps(resolved)) == resolved
     assert resolved["videos"] == str(tmp_path / "v")
-    assert set(resolved) == {f.name for f in fields(Workspace)}
+    assert set(resolved) == set(Workspace.model_fields)
 
 
 # ---- writing
@@ -218,25 +218,25 @@ PATHS = TEXTS.map(Path)
 def test_what_is_written_is_read_back(
     tmp_path_factory: pytest.TempPathFactory, **values: object
 ) -> None:
-    workspace = settings(None, root=tmp_path_factory.getbasetemp(), **values)
+    workspace = settings(None, root=tmp_path_factory.getbasetemp() / "read-back", **values)
     path = write_workspace(workspace, force=True)
     assert read_workspace(path) == workspace
 
 
 @pytest.mark.parametrize("name", ["~", "~nobody", "./~", "~x/y"])
 def test_a_tilde_in_a_folder_s_name_survives(tmp_path: Path, name: str) -> None:
-    workspace = Workspace(tmp_path, videos=tmp_path / name)
+    workspace = Workspace.at(tmp_path, videos=tmp_path / name)
     assert read_workspace(write_workspace(workspace)).videos == tmp_path / name
 
 
 def test_the_file_names_every_setting_and_explains_it(tmp_path: Path) -> None:
-    text = write_workspace(Workspace(tmp_path / "new", workers=3, batch_size=8)).read_text()
+    text = write_workspace(Workspace.at(tmp_path / "new", workers=3, batch_size=8)).read_text()
     content = tomllib.loads(text)
     assert content["extract"]["fps"] == 1.0
     assert content["folders"] == {"features": "features", "runs": "runs"}
     assert '# videos = "videos"' in text
     keys = {key for table in content.values() for key in table}
-    assert keys | {"videos", "annotations"} == {f.name for f in fields(Workspace)} - {
+    assert keys | {"videos", "annotations"} == set(Workspace.model_fields) - {
         "root",
         "model",
     } | {"id"}
@@ -247,7 +247,7 @@ def test_the_file_names_every_setting_and_explains_it(tmp_path: Path) -> None:
 
 def test_paths_inside_are_relative_so_that_the_folder_can_move(tmp_path: Path) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
-    write_workspace(Workspace(old, videos=Path("films"), annotations=Path("/elsewhere")))
+    write_workspace(Workspace.at(old, videos=Path("films"), annotations=Path("/elsewhere")))
     old.rename(new)
     moved = find_workspace(new)
     assert moved is not None
@@ -257,15 +257,15 @@ def test_paths_inside_are_relative_so_that_the_folder_can_move(tmp_path: Path) -
 def test_an_existing_file_is_kept_unless_forced(tmp_path: Path) -> None:
     path = write(tmp_path, "# mine\n")
     with pytest.raises(ConfigError, match=r"vtr\.toml exists already.*--path.*--force"):
-        write_workspace(Workspace(tmp_path))
+        write_workspace(Workspace.at(tmp_path))
     assert path.read_text() == "# mine\n"
-    write_workspace(Workspace(tmp_path), force=True)
+    write_workspace(Workspace.at(tmp_path), force=True)
     assert "[extract]" in path.read_text()
     assert [entry.name for entry in tmp_path.iterdir()] == ["vtr.toml"]
 
 
 def test_a_path_that_is_no_text_cannot_be_written(tmp_path: Path) -> None:
-    workspace = replace(Workspace(tmp_path), videos=Path("caf\udce9"))
+    workspace = Workspace.at(tmp_path, videos=Path("caf\udce9"))
     with pytest.raises(ConfigError, match=r"the path caf\\xe9 is not valid Unicode"):
         write_workspace(workspace)
     assert not list(tmp_path.iterdir())
@@ -276,4 +276,4 @@ def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None
     with pytest.raises(
         StoreWriteError, match=r"cannot make the folder .*Choose another with --path"
     ):
-        write_workspace(Workspace(tmp_path / "file" / "sub"))
+        write_workspace(Workspace.at(tmp_path / "file" / "sub"))

@@ -53,7 +53,7 @@ def open_workspace(folder: str | Path = ".", **settings: object) -> Workspace:
             f"no workspace {place}: there is no such folder below {Path.cwd()}. Name one that "
             "exists, or begin one there with videos=FOLDER"
         )
-    return _changed(find_workspace(place) or Workspace(place), settings)
+    return _changed(find_workspace(place) or Workspace.at(place), settings)
 
 
 def demo_workspace(
@@ -86,7 +86,7 @@ def demo_workspace(
     world = render_world(place, workers=workers, clips_per_group=clips_per_group or CLIPS_PER_GROUP)
     if not (place / FILE_NAME).exists():
         made = merged(
-            Workspace(place),
+            Workspace.at(place),
             dataset="demo",
             videos=world.videos,
             annotations=world.annotations.parent,
@@ -118,8 +118,6 @@ def extract_features(
         FingerprintError: The store was made with other settings.
         StoreWriteError: The disk refused; what was published is intact.
     """
-    from typing import Literal, cast
-
     from vtr.commands.console import prepare_arithmetic
 
     prepare_arithmetic()
@@ -129,8 +127,9 @@ def extract_features(
 
     changed = _changed(workspace, settings)
     survey = find_inputs(changed)
-    route = cast('Literal["fast", "exact"]', changed.route)
-    backbone = load_backbone(changed.model, device=_typed("device", device, str), route=route)
+    backbone = load_backbone(
+        changed.model, device=_typed("device", device, str), route=changed.route
+    )
     return run(
         changed,
         survey,

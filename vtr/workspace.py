@@ -1,66 +1,32 @@
 """The workspace: a folder with `vtr.toml`, so that daily commands need no flags.
 
-The dataclass below is the only place that holds a default. A flag wins over the file, the file over
-the default; the outcome (`Workspace.as_dict`) is written beside every artefact.
+A flag wins over the file, the file over the default; the outcome (`Workspace.as_dict`) is written
+beside every artefact. The file's sections `[data]`, `[model]`, `[folders]` and `[extract]` are this
+model's; beside them every verb has a section of its own (`[train]`, `[eval]`, ...) in which any of
+its options may stand.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import math
-import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+import pydantic
 
 from vtr.datasets.registry import dataset_names
 from vtr.errors import ConfigError, UnknownNameError
 from vtr.files import make_folder, publish, read_regular
 from vtr.foreign import is_undecodable, printable
+from vtr.settings import Settings, Source, as_path, fact, flags, merge, option
+from vtr.verbs import verb_names, verb_options
 
 FILE_NAME = "vtr.toml"
-ROUTES = ("exact", "fast")
-
-Check = Callable[[Any], Any]
-
-
-class _Wrong(Exception):
-    """A value that a check refuses; the message says what is allowed."""
-
-
-def _text(value: object) -> str:
-    if isinstance(value, str) and value.strip() and not is_undecodable(value):
-        return value
-    raise _Wrong("a text that is not empty")
-
-
-def _path(value: object) -> Path:
-    if isinstance(value, Path):
-        return value
-    if isinstance(value, str) and value.strip() and "\0" not in value:
-        # Unlike Path.expanduser, this leaves "./~x" and the home of nobody as they are.
-        return Path(os.path.expanduser(value))  # noqa: PTH111
-    raise _Wrong("a path, as text")
-
-
-def _whole(minimum: int) -> Check:
-    def check(value: object) -> int:
-        if isinstance(value, int) and not isinstance(value, bool) and value >= minimum:
-            return value
-        raise _Wrong(f"a whole number, {minimum} or more")
-
-    return check
-
-
-def _seconds(value: object) -> float:
-    if _is_positive(value):
-        return float(value)  # type: ignore[arg-type]
-    raise _Wrong("a number of seconds above 0")
 
 
 def _fps(value: object) -> float | str:
@@ -69,127 +35,130 @@ def _fps(value: object) -> float | str:
     if isinstance(value, str):  # a flag arrives as text
         with contextlib.suppress(ValueError):
             value = float(value)
-    if _is_positive(value):
-        return float(value)  # type: ignore[arg-type]
-    raise _Wrong('frames per second above 0, or "native" for every frame')
-
-
-def _is_positive(value: object) -> bool:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and math.isfinite(value) and value > 0  # type: ignore[arg-type, operator]
+    if is_number and math.isfinite(value) and value > 0:  # type: ignore[arg-type, operator]
+        return float(value)  # type: ignore[arg-type]
+    raise ValueError("no rate")
 
 
-def _route(value: object) -> str:
-    if isinstance(value, str) and value in ROUTES:
-        return value
-    raise _Wrong(" or ".join(f'"{name}"' for name in ROUTES))
-
-
-def _dataset(value: object) -> str:
-    name = _text(value)
+def _dataset(name: str) -> str:
     if name not in dataset_names():
         raise UnknownNameError("dataset", name, dataset_names())
     return name
 
 
-def _sampler(value: object) -> str:
+def _samplers(text: str) -> str:
     from vtr.extract.samplers.base import parse_samplers  # reads every sampler module
 
-    name = _text(value)
-    parse_samplers(name)
-    return name
+    parse_samplers(text)
+    return text
 
 
-def _model(value: object) -> str:
-    name = _text(value)
+def _model(name: str) -> str:
+    if is_undecodable(name):
+        raise ValueError("not Unicode")
     return str(Path(name).expanduser()) if name.startswith("~/") else name
 
 
-@dataclass(frozen=True)
-class Workspace:
-    """The settings of every command, each checked.
+class Workspace(Settings):
+    """The settings that the commands of one folder share; made by `at` or `find_workspace`."""
 
-    Args:
-        root: The folder of `vtr.toml`; relative paths of the other settings start here.
-        dataset: Name of the reader.
-        videos: Folder of the videos.
-        annotations: Folder of the published annotations.
-        model: Hub id or folder of the backbone.
-        features: Folder of the cached features.
-        runs: Folder of the training runs.
-        fps: Candidate frames per second, or "native".
-        frames: Frames that a sampler keeps of a video.
-        sampler: One sampler or several, as `--sampler` takes them.
-        seed: Seed of all random choices.
-        route: Preprocessing, "fast" or "exact".
-        shard_videos: Videos per shard.
-        workers: Decoding processes; None is one per core.
-        timeout_seconds: Wall-clock limit per video.
-        batch_size: Frames per forward pass; None leaves it to the device.
+    root: Path = option(Path(), "Folder of vtr.toml; relative paths start here.", file_key="-")
+    dataset: Annotated[str, pydantic.AfterValidator(_dataset)] = option(
+        "folder",
+        "The reader of the annotation files; `folder` is a plain folder of videos.",
+        group="Data", file_key="data.dataset", metavar="NAME", completes="dataset",
+    )  # fmt: skip
+    videos: Path | None = option(
+        None,
+        "Where the videos are, in sub-folders or not, in any container.",
+        group="Data", file_key="data.videos", metavar="DIR",
+    )  # fmt: skip
+    annotations: Path | None = option(
+        None,
+        "Where the dataset's published annotation files are.",
+        group="Data", file_key="data.annotations", metavar="DIR",
+    )  # fmt: skip
+    model: Annotated[str, pydantic.AfterValidator(_model)] = option(
+        "openai/clip-vit-base-patch32",
+        "The backbone: an image-text model by hub id, or a local folder.",
+        group="Model", file_key="model.id", metavar="ID",
+    )  # fmt: skip
+    features: Path = option(
+        Path("features"), "Folder of the cached features.",
+        group="Data", file_key="folders.features", metavar="DIR",
+    )  # fmt: skip
+    runs: Path = option(
+        Path("runs"), "Folder of the training runs.",
+        group="Output and run", file_key="folders.runs", metavar="DIR",
+    )  # fmt: skip
+    fps: Annotated[float | str, pydantic.BeforeValidator(_fps)] = option(
+        1.0,
+        "Candidate frames per second of video, or `native` for every frame.",
+        group="Frames", file_key="extract.fps", metavar="RATE",
+        allowed='frames per second above 0, or "native" for every frame',
+    )  # fmt: skip
+    frames: int = option(
+        12, "Frames that a sampler keeps of each video.",
+        group="Frames", file_key="extract.frames", bounds={"ge": 1},
+    )  # fmt: skip
+    sampler: Annotated[str, pydantic.AfterValidator(_samplers)] = option(
+        "uniform",
+        "Which frames to keep: names separated by commas, options as NAME:key=value, `all`, or "
+        "`dense` for every candidate.",
+        group="Frames", file_key="extract.sampler", metavar="NAME,...", completes="sampler",
+    )  # fmt: skip
+    seed: int = option(
+        0, "Seed of all random choices.",
+        group="Frames", file_key="extract.seed", bounds={"ge": 0},
+    )  # fmt: skip
+    route: Literal["exact", "fast"] = option(
+        "fast",
+        "Preprocessing: `fast`, or `exact` for the reference's pixels bit by bit.",
+        group="Model", file_key="extract.route",
+    )  # fmt: skip
+    shard_videos: int = option(
+        256,
+        "Videos per shard of the cache: what is lost at most when a run is stopped.",
+        group="Output and run", file_key="extract.shard_videos", bounds={"ge": 1},
+    )  # fmt: skip
+    workers: int | None = option(
+        None, "Decoding processes.",
+        group="Speed and limits", file_key="extract.workers", unset="one per core",
+        bounds={"ge": 1},
+    )  # fmt: skip
+    timeout_seconds: float = option(
+        300.0, "A video that takes longer than this, in seconds, is given up.",
+        group="Speed and limits", file_key="extract.timeout_seconds", flag="--timeout",
+        metavar="SECONDS", allowed="a number of seconds above 0", bounds={"gt": 0},
+    )  # fmt: skip
+    batch_size: int | None = option(
+        None, "Frames per forward pass of the backbone.",
+        group="Speed and limits", file_key="extract.batch_size", unset="32 on CPU, 256 on GPU",
+        bounds={"ge": 1},
+    )  # fmt: skip
 
-    Raises:
-        ConfigError: A value of the wrong type or out of range.
-    """
+    @classmethod
+    def at(cls, root: Path, **values: Any) -> Self:
+        """Returns the settings of a folder; relative paths start there.
 
-    root: Path
-    dataset: str = "folder"
-    videos: Path | None = None
-    annotations: Path | None = None
-    model: str = "openai/clip-vit-base-patch32"
-    features: Path = Path("features")
-    runs: Path = Path("runs")
-    fps: float | str = 1.0
-    frames: int = 12
-    sampler: str = "uniform"
-    seed: int = 0
-    route: str = "fast"
-    shard_videos: int = 256
-    workers: int | None = None
-    timeout_seconds: float = 300.0
-    batch_size: int | None = None
+        Raises:
+            ConfigError: A value that is not allowed.
+        """
+        return merge(cls, [Source({**values, "root": root.absolute()}, str)])
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "root", self.root.absolute())
-        for name in _SETTINGS:
-            value = getattr(self, name)
-            if value is not None or name not in _OPTIONAL:
-                value = _anchored(_checked(name, value, label=name), self.root)
-            object.__setattr__(self, name, value)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Returns all settings for JSON; paths are absolute."""
-        values = dataclasses.asdict(self)
-        return {key: str(v) if isinstance(v, Path) else v for key, v in values.items()}
-
-
-@dataclass(frozen=True)
-class _Setting:
-    """Where a setting stands in the file and what it may be."""
-
-    section: str
-    key: str
-    check: Check
-
-
-_SETTINGS = {
-    "dataset": _Setting("data", "dataset", _dataset),
-    "videos": _Setting("data", "videos", _path),
-    "annotations": _Setting("data", "annotations", _path),
-    "model": _Setting("model", "id", _model),
-    "features": _Setting("folders", "features", _path),
-    "runs": _Setting("folders", "runs", _path),
-    "fps": _Setting("extract", "fps", _fps),
-    "frames": _Setting("extract", "frames", _whole(1)),
-    "sampler": _Setting("extract", "sampler", _sampler),
-    "seed": _Setting("extract", "seed", _whole(0)),
-    "route": _Setting("extract", "route", _route),
-    "shard_videos": _Setting("extract", "shard_videos", _whole(1)),
-    "workers": _Setting("extract", "workers", _whole(1)),
-    "timeout_seconds": _Setting("extract", "timeout_seconds", _seconds),
-    "batch_size": _Setting("extract", "batch_size", _whole(1)),
-}
-_OPTIONAL = frozenset({"videos", "annotations", "workers", "batch_size"})  # None is allowed
-_FLAGS = {"timeout_seconds": "--timeout"}  # where it is not the setting's name
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _anchor(cls, values: Any) -> Any:
+        """Lets the folders, given or by default, start at the root."""
+        root = Path(values.get("root", Path())).absolute()
+        for name in ("videos", "annotations", "features", "runs"):
+            path = values.get(name, cls.model_fields[name].default)
+            if isinstance(path, Path) or (isinstance(path, str) and path.strip()):
+                values = {**values, name: root / as_path(path)}
+        if str(values.get("model", "")).startswith(("./", "../")):
+            values = {**values, "model": str(root / values["model"])}
+        return {**values, "root": root}
 
 
 def find_workspace(start: Path) -> Workspace | None:
@@ -198,11 +167,15 @@ def find_workspace(start: Path) -> Workspace | None:
     Raises:
         ConfigError: The file cannot be read, or says something that is not allowed.
     """
+    path = find_file(start)
+    return None if path is None else read_workspace(path)
+
+
+def find_file(start: Path) -> Path | None:
+    """Returns the nearest `vtr.toml` in a folder or above it."""
     here = start.resolve()
-    for folder in (here, *here.parents):
-        if (folder / FILE_NAME).is_file():
-            return read_workspace(folder / FILE_NAME)
-    return None
+    files = (folder / FILE_NAME for folder in (here, *here.parents))
+    return next((path for path in files if path.is_file()), None)
 
 
 def read_workspace(path: Path) -> Workspace:
@@ -212,22 +185,24 @@ def read_workspace(path: Path) -> Workspace:
         ConfigError: It cannot be read, is not TOML, or names an unknown section, an unknown key or
             a value that is not allowed; the message carries the line.
     """
-    try:
-        text = read_regular(path, needed="settings of `vtr init`").decode("utf-8-sig")
-        content = tomllib.loads(text)
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"{path} is not UTF-8 text: {error.reason} at byte {error.start}"
-        ) from None
-    except RecursionError:
-        raise ConfigError(f"{path} is not valid TOML: nested too deeply") from None
-    except ValueError as error:  # TOMLDecodeError, and a number of too many digits
-        raise ConfigError(f"{path} is not valid TOML: {error}") from None
-    return Workspace(path.parent, **_read_sections(content, _Source(path, text)))
+    source = read_source(path, Workspace)
+    return merge(Workspace, [source, Source({"root": path.parent.absolute()}, str)])
+
+
+def verb_source(model: type[Settings], verb: str, start: Path) -> list[Source]:
+    """Returns what the `vtr.toml` around a folder says for a verb: its section's options.
+
+    Args:
+        model: The verb's options.
+        verb: Its name, which is the section's.
+        start: Where the command was typed.
+    """
+    path = find_file(start)
+    return [] if path is None else [read_source(path, model, verb=verb)]
 
 
 def settings(
-    workspace: Workspace | None, *, root: Path | None = None, **flags: object
+    workspace: Workspace | None, *, root: Path | None = None, **given: object
 ) -> Workspace:
     """Returns the settings of one command: flags over the workspace over the defaults.
 
@@ -235,19 +210,14 @@ def settings(
         workspace: From `find_workspace`, or None outside of any.
         root: Where relative paths of the flags start; default the current folder. Without a
             workspace also the root of the default folders.
-        flags: Settings by the names of `Workspace`; None means that the flag was not given.
+        given: Settings by the names of `Workspace`; None means that the flag was not given.
 
     Raises:
         ConfigError: A flag's value is not allowed, or names what does not exist.
     """
     base = (root or Path()).absolute()
-    given: dict[str, Any] = {}
-    for name, value in flags.items():
-        if value is None:
-            continue
-        label = _FLAGS.get(name, f"--{name.replace('_', '-')}")
-        given[name] = _anchored(_checked(name, value, label=label), base)
-    return dataclasses.replace(workspace or Workspace(base), **given)
+    held = {"root": base} if workspace is None else dict(workspace)
+    return merge(Workspace, [flags(given, base=base), Source(held, str)])
 
 
 def write_workspace(workspace: Workspace, *, force: bool = False) -> Path:
@@ -276,12 +246,65 @@ def write_workspace(workspace: Workspace, *, force: bool = False) -> Path:
 # ---- reading
 
 
-@dataclass(frozen=True)
-class _Source:
-    """The text that settings come from, to name the line of one."""
+def file_keys(model: type[Settings], verb: str = "") -> dict[str, dict[str, str]]:
+    """Returns section to key to option: where each option of a model stands in a file."""
+    sections: dict[str, dict[str, str]] = {}
+    for name, field in model.model_fields.items():
+        place = fact(field, "file_key") or f"{verb}.{name}"
+        if place != "-":
+            section, _, key = place.partition(".")
+            sections.setdefault(section, {})[key] = name
+    return sections
+
+
+def read_source(path: Path, model: type[Settings], *, verb: str = "") -> Source:
+    """Returns what a TOML file says of a model's options.
+
+    Args:
+        path: `vtr.toml`, or a file given with `--config`.
+        model: Whose options are wanted; those of other models are left alone.
+        verb: The model's section.
+
+    Raises:
+        ConfigError: It cannot be read, is not TOML, or names an unknown section or key.
+    """
+    file = _read_toml(path)
+    wanted, shared = file_keys(model, verb), file_keys(Workspace)
+    values, places = {}, {}
+    for section, table in file.content.items():
+        if section not in {*shared, *verb_names()}:
+            unknown = UnknownNameError("section", section, {*shared, *verb_names()})
+            raise ConfigError(f"{file.place(section)}: {unknown}")
+        if not isinstance(table, dict):
+            raise ConfigError(
+                f"{file.place(section)}: write [{section}] with its keys on the lines below it"
+            )
+        for key, value in table.items():
+            place = file.place(section, key)
+            if name := wanted.get(section, {}).get(key):
+                values[name], places[name] = value, f"{place}: {key} in [{section}]"
+            else:
+                _require_key(section, key, shared, place)
+    return Source(values, lambda name: places.get(name, str(path)), path.parent.absolute())
+
+
+def _require_key(section: str, key: str, shared: Mapping[str, Any], place: str) -> None:
+    """Refuses a key that neither the workspace nor the section's verb has."""
+    known = set(shared.get(section, ()))
+    if key in known:
+        return
+    if section in verb_names():
+        known |= set(file_keys(verb_options(section), section).get(section, ()))
+    if key not in known:
+        raise ConfigError(f"{place}: {UnknownNameError(f'key in [{section}]', key, known)}")
+
+
+class _File(NamedTuple):
+    """A TOML file, and its text to name the line of a key."""
 
     path: Path
     text: str
+    content: Mapping[str, object]
 
     def place(self, section: str, key: str | None = None) -> str:
         """Returns "path:line" of a key or a section; "path" where the line is not plain to see."""
@@ -292,99 +315,38 @@ class _Source:
                 if key is None and current == section:
                     return f"{self.path}:{number}"
             if key is None:
-                found = not current and _defines(line, section)
+                is_here = not current and _defines(line, section)
             else:
-                found = current == section and _defines(line, key)
-            if found:
+                is_here = current == section and _defines(line, key)
+            if is_here:
                 return f"{self.path}:{number}"
         return str(self.path)
+
+
+def _read_toml(path: Path) -> _File:
+    try:
+        text = read_regular(path, needed="settings").decode("utf-8-sig")
+        return _File(path, text, tomllib.loads(text))
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path} is not UTF-8 text: {error.reason} at byte {error.start}"
+        ) from None
+    except RecursionError:
+        raise ConfigError(f"{path} is not valid TOML: nested too deeply") from None
+    except ValueError as error:  # TOMLDecodeError, and a number of too many digits
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
 
 
 def _defines(line: str, key: str) -> bool:
     return re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*[.=]", line) is not None
 
 
-def _read_sections(content: Mapping[str, object], source: _Source) -> dict[str, Any]:
-    names: dict[str, dict[str, str]] = {}
-    for name, setting in _SETTINGS.items():
-        names.setdefault(setting.section, {})[setting.key] = name
-    values: dict[str, Any] = {}
-    for section, table in content.items():
-        place = source.place(section)
-        if section not in names:
-            raise ConfigError(f"{place}: {UnknownNameError('section', section, names)}")
-        if not isinstance(table, dict):
-            raise ConfigError(f"{place}: write [{section}] with its keys on the lines below it")
-        for key, value in table.items():
-            place = source.place(section, key)
-            if key not in names[section]:
-                unknown = UnknownNameError(f"key in [{section}]", key, names[section])
-                raise ConfigError(f"{place}: {unknown}")
-            name = names[section][key]
-            values[name] = _checked(name, value, label=f"{place}: {key} in [{section}]")
-    return values
-
-
-def _checked(name: str, value: object, *, label: str) -> Any:
-    try:
-        return _SETTINGS[name].check(value)
-    except _Wrong as allowed:
-        raise ConfigError(f"{label} is {value!r}; it must be {allowed}") from None
-    except ConfigError as error:
-        raise ConfigError(f"{label}: {error}") from None
-
-
-def _anchored(value: Any, root: Path) -> Any:
-    """Returns paths, and a model given as a path (./x, ../x), as absolute ones."""
-    if isinstance(value, Path):
-        return root / value
-    if isinstance(value, str) and value.startswith(("./", "../")):
-        return str(root / value)
-    return value
-
-
 # ---- writing
 
-_TEMPLATE = """\
+_HEADER = """\
 # A vtr workspace. Commands typed in this folder, or below it, take their settings from here;
-# a flag on the command line wins. Relative paths start at this file's folder.
-
-[data]
-# The reader of the annotation files; "folder" is a plain folder of videos.
-dataset = {dataset}
-# Where the videos are, in sub-folders or not, in any container.
-{videos}
-# Where the dataset's published annotation files are.
-{annotations}
-
-[model]
-# The backbone: a Hugging Face dual encoder by hub id, or a local folder.
-id = {model}
-
-[folders]
-# Cached features and training runs.
-features = {features}
-runs = {runs}
-
-[extract]
-# Candidate frames per second of video, or "native" for every frame.
-fps = {fps}
-# Frames that a sampler keeps of each video.
-frames = {frames}
-# Which frames to keep; several names, separated by commas, share one decode.
-sampler = {sampler}
-# Seed of all random choices.
-seed = {seed}
-# Preprocessing: "fast", or "exact" for the reference's pixels bit by bit.
-route = {route}
-# Videos per shard of the cache: what is lost at most when a run is stopped.
-shard_videos = {shard_videos}
-# Decoding processes; one per core unless set.
-{workers}
-# A video that takes longer than this, in seconds, is given up.
-timeout_seconds = {timeout_seconds}
-# Frames per forward pass of the backbone; what suits the device unless set.
-{batch_size}
+# a flag on the command line wins. Relative paths start at this file's folder. Any option of a
+# command may stand in a section of its name, such as [train] or [eval].
 """
 
 # What stands behind the comment sign where an optional setting is not set.
@@ -397,16 +359,30 @@ _EXAMPLES = {
 
 
 def _render(workspace: Workspace) -> str:
-    values = {
-        name: _render_path(value, workspace.root)
-        if isinstance(value, Path)
-        else _render_value(value)
-        for name in _SETTINGS
-        if (value := getattr(workspace, name)) is not None
-    }
-    for name, example in _EXAMPLES.items():
-        values[name] = f"{name} = {values[name]}" if name in values else f"# {name} = {example}"
-    return _TEMPLATE.format(**values)
+    lines = [_HEADER]
+    for section, keys in file_keys(Workspace).items():
+        lines.append(f"[{section}]\n")
+        for key, name in keys.items():
+            value = getattr(workspace, name)
+            text = _EXAMPLES[name] if value is None else _render_value(value, workspace.root)
+            sign = "# " if value is None else ""
+            lines.append(f"# {_comment(name)}\n{sign}{key} = {text}\n")
+        lines.append("\n")
+    return "".join(lines).rstrip("\n") + "\n"
+
+
+def _comment(name: str) -> str:
+    field = Workspace.model_fields[name]
+    unset = fact(field, "unset")
+    text = str(field.description)
+    return f"{text.removesuffix('.')}; {unset} unless set." if unset else text
+
+
+def _render_value(value: object, root: Path) -> str:
+    """Returns a number or a text as TOML; JSON's escapes are TOML's, but for DEL."""
+    if isinstance(value, Path):
+        value = _render_path(value, root)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _render_path(path: Path, root: Path) -> str:
@@ -418,9 +394,4 @@ def _render_path(path: Path, root: Path) -> str:
             f"{FILE_NAME}. Rename the folder or give a link to it"
         )
     # A folder that is really called "~" must not become the home folder.
-    return _render_value(f"./{text}" if text.startswith("~") else text)
-
-
-def _render_value(value: object) -> str:
-    """Returns a number or a text as TOML; JSON's escapes are TOML's, but for DEL."""
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return f"./{text}" if text.startswith("~") else text

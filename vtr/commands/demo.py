@@ -93,7 +93,7 @@ def _workspace(path: Path, videos: Path, annotations: Path, *, workers: int | No
 
     if not (path / FILE_NAME).exists():
         made = settings(
-            Workspace(path),
+            Workspace.at(path),
             dataset="demo",
             videos=videos,
             annotations=annotations.parent,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -149,8 +149,7 @@ def extract(
     if dry_run:
         _finish(_plan(workspace, survey, settings, mode), as_json=as_json)
         return
-    checked_route = cast('Literal["fast", "exact"]', workspace.route)
-    backbone = load_backbone(workspace.model, device=device, dtype=dtype, route=checked_route)
+    backbone = load_backbone(workspace.model, device=device, dtype=dtype, route=workspace.route)
     report = run(workspace, survey, settings, backbone=backbone, mode=mode, quiet=quiet or as_json)
     _finish({**vars(report), "store": str(workspace.features)}, as_json=as_json)
     if report.failed or report.partial:

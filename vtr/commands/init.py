@@ -58,7 +58,7 @@ def init(
     videos = videos.absolute()
     found = load_dataset(dataset, annotations=annotations, videos=videos)
     workspace = settings(
-        Workspace(path),
+        Workspace.at(path),
         dataset=dataset,
         videos=videos,
         annotations=annotations,

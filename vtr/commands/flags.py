@@ -1,0 +1,163 @@
+"""From a verb's model to its command line: the fields of `Settings` become flags."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from pydantic.fields import FieldInfo
+
+from vtr.settings import Settings, Source, fact, flag_of, flags, merge, plain_types
+
+Command = Callable[..., None]
+Parameter = inspect.Parameter
+
+_CONFIG = Parameter(
+    "config",
+    Parameter.KEYWORD_ONLY,
+    default=None,
+    annotation=Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE", help="TOML file of options; flags win over it."),
+    ],
+)
+
+
+class Only:
+    """Says in a command's signature which fields of a model are its flags, and what they mean.
+
+    `workspace: Annotated[Workspace, Only("videos", sampler="Whose frames.")]`.
+    """
+
+    def __init__(self, *names: str, **helps: str) -> None:
+        self.names = (*names, *helps)
+        self.helps = helps
+
+
+def with_options(verb: str) -> Callable[[Command], Command]:
+    """Returns a decorator: the command's `Settings` parameters are filled from its flags.
+
+    What the user typed wins over `--config FILE`, that over the sections of `vtr.toml`, those over
+    the model's defaults. Other parameters (`--json`, arguments) stay as they are declared.
+
+    Args:
+        verb: The section of `vtr.toml` in which the options may stand.
+    """
+
+    def decorate(function: Command) -> Command:
+        declared = inspect.signature(function, eval_str=True).parameters.values()
+        models = {p.name: m for p in declared if (m := _model(p.annotation)) is not None}
+        others = [p for p in declared if p.name not in models]
+
+        def run(**given: Any) -> None:
+            config = given.pop("config")
+            filled = {
+                name: resolve(model, _taken(given, only), verb=verb, config=config)
+                for name, (model, only) in models.items()
+            }
+            function(**filled, **{p.name: given[p.name] for p in others})
+
+        fields = {
+            name: _parameter(name, model.model_fields[name], only)
+            for model, only in models.values()
+            for name in only.names
+        }
+        listed = [
+            *(p for p in others if _is_argument(p)),
+            *fields.values(),
+            _CONFIG,
+            *(p for p in others if not _is_argument(p)),
+        ]
+        run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [p.replace(kind=Parameter.KEYWORD_ONLY) for p in listed]
+        )
+        run.__name__, run.__doc__ = function.__name__, function.__doc__
+        return run
+
+    return decorate
+
+
+def _model(annotation: Any) -> tuple[type[Settings], Only] | None:
+    """Returns the model that a parameter takes and the fields that are flags; None for others."""
+    kind, *facts = [annotation.__origin__, *annotation.__metadata__] if hasattr(
+        annotation, "__metadata__"
+    ) else [annotation]  # fmt: skip
+    if not (isinstance(kind, type) and issubclass(kind, Settings)):
+        return None
+    return kind, next((f for f in facts if isinstance(f, Only)), Only(*kind.model_fields))
+
+
+def _taken(given: Mapping[str, Any], only: Only) -> dict[str, Any]:
+    return {name: given[name] for name in only.names}
+
+
+def _is_argument(parameter: Parameter) -> bool:
+    facts = getattr(parameter.annotation, "__metadata__", ())
+    return any(isinstance(fact, typer.models.ArgumentInfo) for fact in facts)
+
+
+def resolve(
+    model: type[Settings], given: Mapping[str, Any], *, verb: str, config: Path | None = None
+) -> Any:
+    """Returns the options of a command typed in the current folder.
+
+    Raises:
+        ConfigError: A value that is not allowed; says the flag, or the file and line.
+    """
+    from vtr.workspace import Workspace, find_workspace, read_source, verb_source
+
+    here = Path.cwd()
+    sources: list[Source] = [flags(given)]
+    if config is not None:
+        sources.append(read_source(config, model, verb=verb))
+    if model is Workspace:
+        around = find_workspace(here)
+        sources.append(Source({"root": here} if around is None else dict(around), str))
+    else:
+        sources += verb_source(model, verb, here)
+    return merge(model, sources)
+
+
+def _parameter(name: str, field: FieldInfo, only: Only) -> Parameter:
+    kind, flag = _typed(field), flag_of(name, field)
+    if kind is bool and fact(field, "file_key") != "-":
+        flag = f"{flag}/--no-{flag.removeprefix('--')}"
+    info = typer.Option(
+        flag,
+        help=only.helps.get(name) or help_text(field),
+        show_default=False,
+        metavar=fact(field, "metavar") or None,
+        rich_help_panel=fact(field, "group") or None,
+    )
+    return Parameter(
+        name, Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, info]
+    )
+
+
+def _typed(field: FieldInfo) -> Any:
+    """Returns the type that the shell's text is read as; the model checks the rest."""
+    kinds = plain_types(field.annotation)
+    simple = kinds[0] in (bool, int, float, str, Path) or typing.get_origin(kinds[0]) is Literal
+    return kinds[0] if len(kinds) == 1 and simple else str
+
+
+def help_text(field: FieldInfo) -> str:
+    """Returns what `--help` says: the meaning and the default."""
+    default = default_text(field)
+    return f"{field.description} (default: {default})" if default else str(field.description)
+
+
+def default_text(field: FieldInfo) -> str:
+    """Returns a default in words; empty for a switch that is off."""
+    default = field.default
+    if default is None:
+        return fact(field, "unset")
+    if isinstance(default, bool):
+        return "yes" if default else ""
+    if isinstance(default, tuple):
+        return ",".join(map(str, default))
+    return str(default)

@@ -1,0 +1,261 @@
+"""Options declared once: a model per verb, filled from flags, Python keywords and TOML files.
+
+A verb's model names every option with its type, default, range and help. The command line, the
+Python functions, the sections of `vtr.toml` and the resolved configuration all come from it.
+
+>>> class Wash(Settings):
+...     cycles: int = option(2, "How often.", bounds={"ge": 1})
+>>> merge(Wash, [flags({"cycles": 3}), Source({"cycles": 1}, str)]).cycles
+3
+>>> merge(Wash, [flags({"cycles": 0})])
+Traceback (most recent call last):
+vtr.errors.ConfigError: --cycles is 0; it must be a whole number, 1 or more
+"""
+
+from __future__ import annotations
+
+import numbers
+import os
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self, TypedDict, TypeVar, Unpack
+
+import pydantic
+from pydantic.fields import FieldInfo
+
+from vtr.errors import ConfigError, UnknownNameError
+
+
+class Settings(pydantic.BaseModel):
+    """Options of one verb, each checked; build one with `merge`, `of` or `changed`."""
+
+    model_config = pydantic.ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False
+    )
+
+    @classmethod
+    def of(cls, **values: Any) -> Self:
+        """Returns the settings from Python keywords; relative paths start at the current folder.
+
+        Raises:
+            ConfigError: A value of another type or out of range.
+            UnknownNameError: No such option; the nearest is suggested.
+        """
+        return merge(cls, [Source(values, str, base=Path.cwd())])
+
+    def changed(self, **values: Any) -> Self:
+        """Returns these settings with some changed and checked; see `of`."""
+        return merge(type(self), [Source(values, str, base=Path.cwd()), Source(self.given, str)])
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The options that were set, by flag, keyword or file."""
+        return {name: getattr(self, name) for name in sorted(self.model_fields_set)}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns all options for JSON; paths as text, tuples as lists."""
+        return self.model_dump(mode="json")
+
+    @pydantic.field_validator("*", mode="wrap")
+    @classmethod
+    def _convert(
+        cls, value: Any, check: Callable[[Any], Any], info: pydantic.ValidationInfo
+    ) -> Any:
+        """Takes what stands for the declared type, such as text for a path; keeps our errors."""
+        declared = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, str) and not value.strip():
+            raise ValueError("empty")
+        try:
+            return check(_as_declared(value, declared))
+        except ConfigError as error:  # pydantic lets only ValueError pass with its place
+            raise ValueError(error) from None
+
+
+def as_path(value: str | Path) -> Path:
+    """Returns a path, the home folder expanded in a text.
+
+    Unlike Path.expanduser, this leaves "./~x" and the home of an unknown user as they are.
+    """
+    return value if isinstance(value, Path) else Path(os.path.expanduser(value))  # noqa: PTH111
+
+
+def _as_declared(value: Any, declared: Any) -> Any:
+    kinds = plain_types(declared)
+    if isinstance(value, str) and Path in kinds and value.strip() and "\0" not in value:
+        return as_path(value)
+    if isinstance(value, list) and any(typing.get_origin(kind) is tuple for kind in kinds):
+        return tuple(value)
+    if isinstance(value, int | float):  # True and False too: they are no numbers here
+        return value
+    if isinstance(value, numbers.Integral):  # NumPy's numbers
+        return int(value)
+    return float(value) if isinstance(value, numbers.Real) else value
+
+
+def plain_types(declared: Any) -> tuple[Any, ...]:
+    """Returns the alternatives of a declared type without None.
+
+    >>> plain_types(int | None)
+    (<class 'int'>,)
+    """
+    if isinstance(declared, types.UnionType) or typing.get_origin(declared) is typing.Union:
+        return tuple(kind for kind in typing.get_args(declared) if kind is not types.NoneType)
+    return (declared,)
+
+
+class Facts(TypedDict, total=False):
+    """What may be declared of an option beside its type, default and help."""
+
+    group: str  # heading in `--help`
+    unset: str  # what happens where it is None, for help ("one per core")
+    allowed: str  # what it must be, for errors; without, made from type and range
+    file_key: str  # "section.key" of vtr.toml where it is not the verb's section; "-": no file's
+    flag: str  # where it is not the name
+    metavar: str  # the value in help ("DIR")
+    completes: str  # kind of names that the shell completes ("head")
+
+
+class Bounds(TypedDict, total=False):
+    """The range of a number."""
+
+    ge: float
+    gt: float
+    le: float
+    lt: float
+
+
+def option(default: Any, text: str, *, bounds: Bounds | None = None, **facts: Unpack[Facts]) -> Any:
+    """Declares an option of a `Settings` model; nothing about it stands anywhere else.
+
+    Args:
+        default: Its value where nothing sets it.
+        text: What it does, one sentence for help.
+        bounds: The range of a number.
+        facts: See `Facts`.
+    """
+    extra: Any = dict(facts)
+    return pydantic.Field(default, description=text, json_schema_extra=extra, **(bounds or {}))
+
+
+def fact(field: FieldInfo, name: str) -> str:
+    """Returns what `option` was given under a name; empty where nothing."""
+    extra = field.json_schema_extra
+    return str(extra.get(name, "")) if isinstance(extra, dict) else ""
+
+
+def flag_of(name: str, field: FieldInfo) -> str:
+    """Returns the flag of an option."""
+    return fact(field, "flag") or f"--{name.replace('_', '-')}"
+
+
+class Source(NamedTuple):
+    """Values from one place; names that are None were not given."""
+
+    values: Mapping[str, Any]
+    label: Callable[[str], str]
+    """Name of an option to how messages call it, such as "vtr.toml:3: frames in [extract]"."""
+    base: Path | None = None
+    """Where relative paths start."""
+
+
+def flags(values: Mapping[str, Any], *, base: Path | None = None) -> Source:
+    """Returns the values that flags gave; paths start at the current folder."""
+    return Source(values, lambda name: f"--{name.replace('_', '-')}", base or Path.cwd())
+
+
+Model = TypeVar("Model", bound=Settings)
+
+
+def merge(model: type[Model], sources: Sequence[Source]) -> Model:
+    """Returns the settings of several sources; the first that names an option wins.
+
+    Raises:
+        UnknownNameError: A name that the model lacks; the nearest is suggested.
+        ConfigError: A value that is not allowed; the message says where it stands.
+    """
+    values: dict[str, Any] = {}
+    origin: dict[str, Source] = {}
+    for source in reversed(sources):
+        for name, value in source.values.items():
+            if name not in model.model_fields:
+                raise UnknownNameError("option", name, model.model_fields)
+            if value is not None:
+                values[name], origin[name] = _anchored(model, name, value, source.base), source
+    try:
+        return model(**values)
+    except pydantic.ValidationError as failure:
+        wrong = failure.errors(include_url=False)[0]
+        name = str(wrong["loc"][0]) if wrong["loc"] else ""
+        where = origin[name].label(name) if name in origin else name
+        field = model.model_fields.get(name)
+        if field is not None and origin.get(name) and where == f"--{name.replace('_', '-')}":
+            where = flag_of(name, field)
+        raise ConfigError(_message(where, wrong, field)) from None
+
+
+def _message(where: str, wrong: Any, field: FieldInfo | None) -> str:
+    cause = (wrong.get("ctx") or {}).get("error")
+    if isinstance(cause, ValueError) and cause.args and isinstance(cause.args[0], ConfigError):
+        return f"{where}: {cause.args[0]}" if where else str(cause.args[0])
+    if field is None:
+        return str(wrong["msg"])
+    return f"{where} is {_shown(wrong['input'])}; it must be {allowed_values(field)}"
+
+
+def _shown(value: object) -> str:
+    text = repr(str(value) if isinstance(value, Path) else value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def allowed_values(field: FieldInfo) -> str:
+    """Returns what an option must be, in words.
+
+    >>> class Wash(Settings):
+    ...     speed: Literal["slow", "fast"] | None = option(None, "Of the drum.")
+    >>> allowed_values(Wash.model_fields["speed"])
+    '"slow" or "fast"'
+    """
+    if text := fact(field, "allowed"):
+        return text
+    return " or ".join(_kind(kind, _bounds(field)) for kind in plain_types(field.annotation))
+
+
+def _kind(kind: Any, bounds: str) -> str:
+    if typing.get_origin(kind) is Literal:
+        *first, last = (f'"{value}"' for value in typing.get_args(kind))
+        return f"{', '.join(first)} or {last}" if first else last
+    names = {
+        bool: "true or false",
+        int: f"a whole number{bounds}",
+        float: f"a number{bounds}",
+        str: "a text that is not empty",
+        Path: "a path, as text",
+    }
+    return names.get(kind, "a list")
+
+
+def _bounds(field: FieldInfo) -> str:
+    limits = {type(part).__name__.lower(): part for part in field.metadata}
+    low, high = [], []
+    for key, words in (("ge", "{:g} or more"), ("gt", "above {:g}")):
+        if key in limits:
+            low.append(words.format(getattr(limits[key], key)))
+    for key, words in (("le", "{:g} or less"), ("lt", "below {:g}")):
+        if key in limits:
+            high.append(words.format(getattr(limits[key], key)))
+    parts = [*low, *high]
+    return f", {' and '.join(parts)}" if parts else ""
+
+
+def _anchored(model: type[Settings], name: str, value: Any, base: Path | None) -> Any:
+    """Returns a path as an absolute one, and a text that is one by its beginning (./x, ../x)."""
+    kinds = plain_types(model.model_fields[name].annotation)
+    if base is None:
+        return value
+    if isinstance(value, str | Path) and Path in kinds and str(value).strip():
+        return base / as_path(value)
+    if isinstance(value, str) and value.startswith(("./", "../")):
+        return str(base / value)
+    return value

@@ -1,0 +1,21 @@
+"""The options of every verb, one file each: the command line, Python and `vtr.toml` share them."""
+
+from __future__ import annotations
+
+import importlib
+
+from vtr import verbs
+from vtr.plugins import plugin_names
+from vtr.settings import Settings
+
+
+def verb_names() -> list[str]:
+    """Returns the verbs whose options may stand in a section of `vtr.toml`."""
+    return plugin_names(verbs)
+
+
+def verb_options(verb: str) -> type[Settings]:
+    """Returns the model of a verb's options."""
+    module = importlib.import_module(f"vtr.verbs.{verb.replace('-', '_')}")
+    options: type[Settings] = module.Options
+    return options
