@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import io
 import os
 import pickle
 import signal
 import struct
+import sys
 import threading
+import uuid
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -18,7 +21,14 @@ import numpy as np
 import pytest
 
 from vtr.errors import DecodeError
-from vtr.extract.container import FAILURES, DecoderLog, Limits, failure, open_video
+from vtr.extract.container import (
+    FAILURES,
+    FFMPEG_ERRORS,
+    DecoderLog,
+    Limits,
+    failure,
+    open_video,
+)
 from vtr.extract.probe import probe
 from vtr.extract.sample import FrameRequest, sample_video
 from vtr.extract.samplers.base import SamplerChoice, parse_samplers
@@ -89,7 +99,7 @@ def at_most(seconds):
     """Fails instead of hanging."""
 
     def give_up(*_):
-        raise AssertionError(f"still running after {seconds} s")
+        raise KeyboardInterrupt(f"still running after {seconds} s")
 
     before = signal.signal(signal.SIGALRM, give_up)
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -136,10 +146,11 @@ def test_permission(tmp_path, mp4):
     assert refusal(path).kind == "permission"
 
 
-def test_permission_is_told_apart():
-    log = DecoderLog([])
-    error = PermissionError(13, "Permission denied")
-    assert failure(error, log, opening=True).kind == "permission"
+@pytest.mark.parametrize("opening", [True, False])
+def test_what_ffmpeg_may_not_read_is_no_matter_of_the_files_permission(opening):
+    """The file itself was opened before: a ledger row must not send anyone to chmod."""
+    error = av.error.PermissionError(1, "Operation not permitted")
+    assert failure(error, DecoderLog([]), opening=opening).kind == "encrypted"
 
 
 @pytest.mark.parametrize("name", ["a\0b.mp4", "x" * 300 + ".mp4", "\ud800.mp4"])
@@ -241,7 +252,6 @@ def test_sound_only(tmp_path):
     assert (error.kind, error.detail) == ("no-video-stream", "the file holds only: audio")
 
 
-@pytest.mark.skipif(int(av.__version__.split(".")[0]) < 18, reason="older PyAV cannot write it")
 def test_cover_art_is_no_video(tmp_path):
     path = tmp_path / "x.mp4"
     with av.open(str(path), "w") as out:
@@ -284,6 +294,87 @@ def test_playlists_are_refused_under_any_name(tmp_path, mp4, kind, suffix, targe
     assert error.kind == "refused"
     assert repr(kind) in error.detail
     assert "root:" not in error.detail
+
+
+# ---- encrypted ----------------------------------------------------------------------------------
+
+
+def asf_object(guid, body):
+    return uuid.UUID(guid).bytes_le + struct.pack("<Q", 24 + len(body)) + body
+
+
+def sized(*texts):
+    return b"".join(struct.pack("<I", len(text)) + text for text in texts)
+
+
+PROTECTION = {
+    "content": asf_object(
+        "2211B3FB-BD23-11D2-B4B7-00A0C955FC6E", sized(b"secret", b"DRM\0", b"key\0", b"url\0")
+    ),
+    "extended": asf_object(
+        "298AE614-2622-4C17-B935-DAE07EE9289C", sized("<WRMHEADER/>".encode("utf-16-le"))
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", PROTECTION)
+def test_windows_media_drm(tmp_path, kind):
+    path = encode(tmp_path / "x.wmv", codec="wmv2", num_frames=5)
+    content = path.read_bytes()
+    assert run(path).status == "ok"
+    size, count = struct.unpack_from("<QI", content, 16)
+    grown = struct.pack("<QI", size + len(PROTECTION[kind]), count + 1)
+    path.write_bytes(content[:16] + grown + content[28:30] + PROTECTION[kind] + content[30:])
+    assert refusal(path).kind == "encrypted"
+
+
+def test_common_encryption(tmp_path):
+    """FFmpeg decodes what it cannot decrypt: green pictures under a good name."""
+    key = {"encryption_key": "00" * 16, "encryption_kid": "11" * 16}
+    protect = {"encryption_scheme": "cenc-aes-ctr", **key}
+    path = encode(tmp_path / "x.mp4", options=protect)
+    with av.open(str(path)) as container:
+        assert next(container.demux(video=0)).has_sidedata("encryption_info")
+    assert refusal(path).detail == "packet 0 carries encryption information"
+    assert refusal(path).kind == "encrypted"
+
+
+# ---- what PyAV raises ---------------------------------------------------------------------------
+
+
+def spoil_free_memory():
+    """Fills the small blocks that malloc hands out next: PyAV reads past the end of one."""
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+    libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+    blocks = [libc.malloc(24) for _ in range(50)]
+    for block in blocks:
+        libc.memset(block, 255, 24)
+    for block in blocks:
+        libc.free(block)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs glibc's malloc")
+@pytest.mark.parametrize("all_streams", [False, True])
+def test_sound_that_begins_midway_in_a_stream(tmp_path, all_streams):
+    silent = encode(tmp_path / "a.ts", codec="mpeg2video").read_bytes()
+    talking = encode(tmp_path / "b.ts", codec="mpeg2video", sound=True).read_bytes()
+    times = (6 << 20) // len(silent)  # FFmpeg looks for streams in the first 5 MB, and at the end
+    (tmp_path / "x.ts").write_bytes(silent * times + talking + silent * times)
+    with open_video(tmp_path / "x.ts") as source:
+        assert len(source.container.streams) == 1
+        spoil_free_memory()
+        # PyAV raises IndexError when all packets have been given.
+        num_packets = sum(1 for _ in source.demux(all_streams=all_streams))
+    assert num_packets == NUM_FRAMES * (2 * times + 1)
+
+
+def test_whatever_pyav_raises_of_a_file_is_that_files_fault():
+    for error in (ValueError("29 is not a valid Type"), AttributeError("x"), RuntimeError("y")):
+        assert failure(error, DecoderLog([])).kind == "decode-error"
+        assert failure(error, DecoderLog([]), opening=True).kind == "not-a-video"
+        assert isinstance(error, FFMPEG_ERRORS)
+    assert not isinstance(KeyboardInterrupt(), FFMPEG_ERRORS)
 
 
 # ---- too much -----------------------------------------------------------------------------------

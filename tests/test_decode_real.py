@@ -216,3 +216,21 @@ def test_broken_files_end_in_a_class(real_data):
         assert "\n" not in told
         if outcome in ("partial", "decode-error"):
             assert told.endswith("[h264] Error splitting the input into NAL units.")
+
+
+ODD = {
+    "androidx_sample_fragmented_sgpd_v2_encrypted.mp4": ("encrypted", 0),
+    "androidx_water_180_mvhevc_5frames.mov": ("ok", 5),
+}
+
+
+def test_odd_files(real_data):
+    for name, expected in ODD.items():
+        path = real_data / "videos" / "odd" / name
+        request = FrameRequest(path, "x", parse_samplers("dense"), 1, candidate_fps=None)
+        try:
+            sampled = sample_video(request, lambda image: image[:1, :1])
+            outcome = sampled.status, sampled.num_candidates
+        except DecodeError as error:
+            outcome = error.kind, 0
+        assert outcome == expected, name

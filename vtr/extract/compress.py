@@ -22,7 +22,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO, Self, TypeVar
+from typing import BinaryIO, Self, TypeVar
 
 import av
 import numpy as np
@@ -62,8 +62,6 @@ LOOKAHEAD_FRAMES = 16
 KEY_FRAME_SECONDS = 10
 # The output's clock ticks at least so often in a second.
 _LEAST_TICKS = 12_000
-# From 17 on PyAV starts as many scaling threads as there are cores, in every worker.
-_ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
 
 
 @dataclass(frozen=True)
@@ -409,7 +407,7 @@ class _Writer:
                 format="yuv420p",
                 interpolation="BICUBIC",
                 dst_color_range="MPEG",
-                **_ONE_THREAD,
+                threads=1,
             )
         except FFMPEG_ERRORS as error:
             raise failure(error, self._log) from None

@@ -37,6 +37,7 @@ FAILURES: dict[str, str] = {
     "not-found": "no file of this name",
     "not-a-file": "a directory, pipe, socket or device",
     "permission": "the file may not be read",
+    "encrypted": "protected pictures (CENC, DRM), which cannot be seen without their key",
     "bad-name": "the name is not valid Unicode, or none that a file can have; rename the file",
     "empty-file": "zero bytes",
     "refused": "a playlist, URL or other thing that would open further files",
@@ -71,11 +72,10 @@ _KEPT_LOG_LINES = 20
 # FFmpeg applies its cap to rows rounded up to 64 pixels, of at most 16384 rows.
 _ALIGNMENT_PIXELS = 64 * 16384
 
-# Before 18 PyAV crashes on decoder options where streams show up late, as in MPEG-PS (measured).
-_PROBE_CAP = int(av.__version__.split(".")[0]) >= 18
-
-# FFmpegError covers FFmpeg; PyAV itself raises the others.
-FFMPEG_ERRORS = (av.error.FFmpegError, OSError, EOFError, MemoryError, ValueError)
+# Of a file PyAV may raise anything: FFmpegError, ValueError for a number that its tables do not
+# know, IndexError. So these are caught around calls into PyAV only, where nothing of ours runs, and
+# none of our own faults is taken for the file's.
+FFMPEG_ERRORS = (Exception,)
 
 
 @dataclass(frozen=True)
@@ -147,13 +147,12 @@ class VideoSource:
         """Yields packets in the file's order, without the flush packets.
 
         Args:
-            all_streams: Also sound and subtitles; else only the video, and where PyAV can
-                (18 and later) the others are not even read.
+            all_streams: Also sound and subtitles; else the others are not even read.
 
         Raises:
             DecodeError: The container breaks off or is damaged.
         """
-        if not all_streams and hasattr(av.stream, "Discard"):
+        if not all_streams:
             for other in self.container.streams:
                 if other.index != self.stream.index:
                     other.discard = av.stream.Discard.all
@@ -163,6 +162,10 @@ class VideoSource:
         while True:
             try:
                 packet = next(packets, None)
+            except IndexError:
+                # Raised after the last packet where a stream turned up late: PyAV counts the
+                # streams anew for its flush packets, but knows only those of the beginning.
+                return
             except FFMPEG_ERRORS as error:
                 raise failure(error, self.log) from None
             if packet is None:
@@ -212,6 +215,7 @@ def open_video(path: Path | str, *, limits: Limits | None = None) -> Iterator[Vi
             raise failure(error, log, opening=True) from None
         stream = _video_stream(container)
         _configure(stream, limits)
+        _refuse_protected(container, stream)
         yield VideoSource(file, container, stream, limits, log)
 
 
@@ -256,7 +260,7 @@ def _open(path: Path, limits: Limits) -> InputContainer:
         mode="r",
         container_options={"protocol_whitelist": "file", "format_whitelist": CONTAINERS},
         # Heeded only by the decoders that FFmpeg starts while probing.
-        options={"max_pixels": str(limits.max_pixels + _ALIGNMENT_PIXELS)} if _PROBE_CAP else {},
+        options={"max_pixels": str(limits.max_pixels + _ALIGNMENT_PIXELS)},
         # Tags may hold any bytes; they must not stop a video from opening.
         metadata_errors="replace",
     )
@@ -266,6 +270,8 @@ def _check_regular(path: Path) -> None:
     """Raises DecodeError unless `path` names a readable regular file; never blocks on a pipe."""
     try:
         status = path.stat()
+        if stat.S_ISREG(status.st_mode):
+            path.open("rb").close()
     except (ValueError, OSError) as error:
         raise DecodeError(
             _missing_kind(path, error), getattr(error, "strerror", str(error))
@@ -308,6 +314,23 @@ def _video_stream(container: InputContainer) -> VideoStream:
     return best
 
 
+# What FFmpeg tells of protection where it passes the packets on as they are: Windows Media DRM
+# and WebM's ContentEncKeyID.
+_PROTECTION_TAGS = {
+    "asf": ("ASF_Protection_Type", "encryption"),
+    "matroska,webm": ("enc_key_id",),
+}
+
+
+def _refuse_protected(container: InputContainer, stream: VideoStream) -> None:
+    """Raises DecodeError where the header says that the pictures are encrypted."""
+    tags = {**container.metadata, **stream.metadata}
+    told = _PROTECTION_TAGS.get(container.format.name, ())
+    found = next((f"{tag} = {tags[tag]}" for tag in told if tag in tags), "")
+    if found:
+        raise DecodeError("encrypted", shown(f"the header says so: {found}"))
+
+
 def _configure(stream: VideoStream, limits: Limits) -> None:
     """Sets the caps and the threading before the decoder opens."""
     context = stream.codec_context
@@ -322,10 +345,11 @@ def _configure(stream: VideoStream, limits: Limits) -> None:
 def _classify(error: Exception, *, opening: bool) -> str:
     if isinstance(error, MemoryError):
         return "out-of-memory"
+    if isinstance(error, PermissionError):
+        # We could open the file: what FFmpeg may not do is read what is in it.
+        return "encrypted"
     if not opening:
         return "decode-error"
-    if isinstance(error, PermissionError):
-        return "permission"
     if isinstance(error, FileNotFoundError):
         return "not-found"
     return "not-a-video"

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import Any
 
-import av
 import numpy as np
 from av.sidedata.sidedata import SideData
 from av.video.frame import VideoFrame
@@ -16,9 +14,6 @@ from numpy.typing import NDArray
 Picture = NDArray[np.uint8]
 
 THUMBNAIL_SIZE = 32
-
-# From 17 on PyAV starts as many scaling threads as there are cores, for every picture.
-_ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
 
 
 @dataclass(frozen=True)
@@ -61,7 +56,15 @@ def upright(frame: VideoFrame) -> Upright:
     The matrix maps the stored (x, y) to (a x + c y, b x + d y), y pointing down. What is not a
     multiple of 90 degrees, and the nonsense some files carry, is ignored.
     """
-    data = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        data = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:
+        # Beside data of a kind that PyAV has no name for (Apple's spatial video) only the angle is
+        # told, and not whether the picture is mirrored.
+        turns = round(frame.rotation / 90) % 4
+        return Upright(
+            bool(turns % 2), rows_flipped=turns in (1, 2), columns_flipped=turns in (2, 3)
+        )
     if not isinstance(data, SideData) or data.buffer_size < 36:
         return Upright()
     a, b, _, c, d = np.frombuffer(bytes(data), np.int32, 5).tolist()
@@ -87,7 +90,7 @@ _scalers = _Scalers()
 
 def to_rgb(frame: VideoFrame, turn: Upright) -> Picture:
     """Returns the frame as (H, W, 3) uint8 RGB of its own size, upright."""
-    return turn(_array(_scalers.rgb.reformat(frame, format="rgb24", **_ONE_THREAD)))
+    return turn(_array(_scalers.rgb.reformat(frame, format="rgb24", threads=1)))
 
 
 def to_luma(frame: VideoFrame, turn: Upright) -> Picture:
@@ -98,7 +101,7 @@ def to_luma(frame: VideoFrame, turn: Upright) -> Picture:
         height=THUMBNAIL_SIZE,
         format="gray",
         interpolation=Interpolation.AREA,
-        **_ONE_THREAD,
+        threads=1,
     )
     return turn(_array(small))
 

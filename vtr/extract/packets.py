@@ -38,9 +38,6 @@ Ticks = NDArray[np.int64]
 
 NO_TIME = np.iinfo(np.int64).min
 
-_SIDE_DATA_SHOWS = hasattr(Packet, "iter_sidedata")
-_CHANGES = ("new_extradata", "param_change")
-
 
 @dataclass(frozen=True)
 class PacketTable:
@@ -99,6 +96,8 @@ class _TableBuilder:
             raise DecodeError(
                 "too-long", f"more than {limits.max_frames:,} frames, which is the cap"
             )
+        if packet.has_sidedata("encryption_info"):
+            raise DecodeError("encrypted", f"packet {len(self.pts)} carries encryption information")
         self.pts.append(NO_TIME if packet.pts is None else packet.pts)
         self.discarded.append(packet.is_discard)
         self.is_entry.append(self._look(packet))
@@ -122,9 +121,7 @@ class _TableBuilder:
                 raise UnprovenError("damaged packets")
             if packet.is_discard:
                 raise UnprovenError("packets that an edit list cuts off")
-            if not _SIDE_DATA_SHOWS:
-                raise UnprovenError("this version of PyAV does not show changes of parameters")
-            if any(side.data_type in _CHANGES for side in packet.iter_sidedata()):
+            if packet.has_sidedata("new_extradata") or packet.has_sidedata("param_change"):
                 raise UnprovenError("parameters that change midway")
             return self._header.is_entry(memoryview(packet))
         except UnprovenError as reason:
@@ -136,7 +133,8 @@ def read_packets(source: VideoSource) -> PacketTable:
     """Reads the whole file once without decoding.
 
     Raises:
-        DecodeError: More packets than the cap. A container that breaks off is no exception here.
+        DecodeError: More packets than the cap, or encrypted ones. A container that breaks off is
+            no exception here.
     """
     builder = _TableBuilder(source)
     error = None
@@ -144,7 +142,7 @@ def read_packets(source: VideoSource) -> PacketTable:
         for packet in source.demux(all_streams=_claims_whole_file_only(source)):
             builder.see(packet)
     except DecodeError as broken:
-        if broken.kind == "too-long":
+        if broken.kind in ("too-long", "encrypted"):
             raise
         error = broken
     return PacketTable(
@@ -204,10 +202,8 @@ def prove_sparse(source: VideoSource, table: PacketTable) -> NDArray[np.int64]:
         raise UnprovenError("missing or repeated time stamps")
     # FFmpeg's H.264 decoder drops a picture that it should have shown earlier. It never comes to
     # that if it waits for at least as many pictures as the time stamps are out of order.
-    # PyAV tells from 17 on for how many it waits.
     context = source.stream.codec_context
-    waits_for = getattr(context, "reorder_depth", -1)
-    if context.name == "h264" and reorder_depth(pts) > waits_for:
+    if context.name == "h264" and reorder_depth(pts) > context.reorder_depth:
         raise UnprovenError("reordering deeper than the decoder expects")
     latest_before = np.concatenate(([NO_TIME], np.maximum.accumulate(pts)[:-1]))
     return np.flatnonzero((latest_before < pts) & table.is_entry)
