@@ -8,12 +8,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from vtr import files
 from vtr.errors import StoreWriteError
+from vtr.features.importing import SHARD_VIDEOS, import_arrays
 from vtr.files import UNFINISHED, begin_beside, beside, is_begun, publish, replacing, take_place
 
 
@@ -82,22 +86,57 @@ def test_a_link_to_a_folder_stays_a_link(tmp_path: Path) -> None:
     assert _read(tmp_path / "disk/run") == {"a": "new", "b": "new"}
 
 
-def test_a_full_disk_leaves_the_old_version_and_says_so(tmp_path: Path) -> None:
-    _make(tmp_path / "run", "old")
+@contextmanager
+def full_after(num_bytes: int) -> Iterator[None]:
+    """A disk that takes no file larger than this."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
     try:
-        with (
-            pytest.raises(StoreWriteError, match="before is intact"),
-            replacing(tmp_path / "run", option="--out") as new,
-        ):
-            publish(new / "a", bytes(20_000))
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, ignored)
+
+
+def _write_much(folder: Path) -> None:
+    with full_after(10_000), replacing(folder, option="--out") as new:
+        publish(new / "a", bytes(20_000))
+
+
+def test_a_full_disk_leaves_the_old_version_and_says_so(tmp_path: Path) -> None:
+    _make(tmp_path / "run", "old")
+    with pytest.raises(StoreWriteError, match="before is intact"):
+        _write_much(tmp_path / "run")
     assert _read(tmp_path / "run") == {"a": "old", "b": "old"}
     assert list(tmp_path.iterdir()) == [tmp_path / "run"]
+
+
+def test_features_that_did_not_fit_on_the_disk_leave_no_half_store(tmp_path: Path) -> None:
+    """Half a store was in the way of the next attempt: it "is a store already"."""
+    (tmp_path / "arrays").mkdir()
+    for number in range(SHARD_VIDEOS + 1):
+        frames = np.ones((1 if number < SHARD_VIDEOS else 4000, 8), np.float32)
+        np.save(tmp_path / "arrays" / f"{number:03}.npy", frames)
+    with full_after(60_000), pytest.raises(StoreWriteError, match="cannot write"):
+        import_arrays(tmp_path / "arrays", tmp_path / "store")
+    assert [path.name for path in tmp_path.iterdir()] == ["arrays"]
+    assert import_arrays(tmp_path / "arrays", tmp_path / "store").ok == SHARD_VIDEOS + 1
+
+
+def test_where_nothing_can_be_renamed_an_empty_folder_is_filled_or_left_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a mount point of a container, given to --out; or the folder one is in."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        _stop_half_way(tmp_path)
+    assert not list(tmp_path.iterdir())
+    with replacing(Path(), option="--out") as new:
+        _make(new, "new")
+    assert _read(tmp_path) == {"a": "new", "b": "new"}
+    with pytest.raises(StoreWriteError, match=r"\. is where you are, and cannot be replaced"):
+        _stop_half_way(Path())
 
 
 def test_a_mount_point_is_refused_before_any_work() -> None:

@@ -298,6 +298,16 @@ def make_folder(folder: Path, *, option: str) -> None:
         ) from None
 
 
+def require_empty(folder: Path) -> None:
+    """Refuses a folder in which something lies.
+
+    Raises:
+        ConfigError: A file, or a folder that is not empty.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"--out {folder} is in use; name a folder that does not exist yet")
+
+
 def sync_folder(folder: Path) -> None:
     """Makes the names in `folder` durable."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -342,15 +352,11 @@ def begin_beside(folder: Path, *, option: str) -> Path:
         StoreWriteError: The file system refused, or the folder cannot be renamed.
     """
     old, new = folder.resolve(), beside(folder)
-    if old.is_mount():
+    if _is_fixed(old):
+        what = "a mount point" if old.is_mount() else "where you are"
         raise StoreWriteError(
-            f"{folder} is a mount point, which cannot be replaced as a whole. Empty it yourself, "
-            f"or choose a folder in it with {option}"
-        )
-    if Path.cwd().is_relative_to(old):
-        raise StoreWriteError(
-            f"{folder} is to be replaced as a whole, and you are in it: change to another folder, "
-            "and run the same command there"
+            f"{folder} is {what}, and cannot be replaced as a whole. Run the command elsewhere, or "
+            f"choose another folder with {option}"
         )
     with _replacing(folder):
         for aside in new.parent.glob(_temporary_names(new)):
@@ -407,6 +413,14 @@ def replacing(folder: Path, *, option: str) -> Iterator[Path]:
     Raises:
         StoreWriteError: The file system refused.
     """
+    if _is_fixed(folder.resolve()) and not any(folder.iterdir()):  # there is nothing to lose
+        try:
+            yield folder
+        except BaseException:
+            for path in folder.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            raise
+        return
     new = begin_beside(folder, option=option)
     try:
         yield new
@@ -415,6 +429,10 @@ def replacing(folder: Path, *, option: str) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             _discard(new)
         raise
+
+
+def _is_fixed(folder: Path) -> bool:
+    return folder.is_mount() or Path.cwd().is_relative_to(folder)
 
 
 @contextlib.contextmanager

@@ -139,7 +139,8 @@ def openai(
     A TorchScript archive is taken apart without running or compiling its code.
     """
     from vtr.clip.checkpoint_files import require_file
-    from vtr.train.importing import import_openai, require_empty
+    from vtr.files import require_empty
+    from vtr.train.importing import import_openai
 
     require_file(file)
     require_empty(out)
@@ -171,7 +172,8 @@ def _import(
     as_json: bool,
 ) -> None:
     from vtr.clip.checkpoint_files import require_file
-    from vtr.train.importing import ImportRequest, check_head, import_checkpoint, require_empty
+    from vtr.files import require_empty
+    from vtr.train.importing import ImportRequest, check_head, import_checkpoint
 
     check_head(system, head)  # all that can be refused, before anything is fetched
     require_file(file)

@@ -22,6 +22,7 @@ from vtr.errors import ConfigError, StoreError
 from vtr.features.rows import LedgerRow, VideoRow
 from vtr.features.shard import list_shards, write_shard
 from vtr.features.spec import FeatureSpec
+from vtr.files import replacing, require_empty
 
 SHARD_VIDEOS = 256
 SAMPLER = "dense"
@@ -70,6 +71,7 @@ def import_arrays(
         raise ConfigError(f"--fps is {fps}; allowed: above 0")
     if list_shards(store)[0]:
         raise ConfigError(f"{store} is a store already: import into another folder")
+    require_empty(store)
     dim = _dimension(paths)
     spec = FeatureSpec(
         backbone=BACKBONE_PREFIX + (name or source.name),
@@ -85,25 +87,27 @@ def import_arrays(
         seed=0,
         versions={"numpy": np.__version__},
     )
-    store.mkdir(parents=True, exist_ok=True)
     report = ImportReport(0, {}, 0, dim)
-    for sequence, part in enumerate(_cut(paths)):
-        rows = [_row(path, dim, fps) for path in part]
-        write_shard(
-            store,
-            rows,
-            spec=spec,
-            slot=(1, 1, sequence),
-            revision=0,
-            pad_embedding=np.zeros(dim, np.float32),
-        )
-        failed = {row.ledger.id: row.ledger.error for row in rows if row.ledger.status == "failed"}
-        report = ImportReport(
-            report.ok + len(rows) - len(failed),
-            report.failed | failed,
-            report.frames + sum(len(row.frames) for row in rows),
-            dim,
-        )
+    with replacing(store, option="--out") as place:
+        for sequence, part in enumerate(_cut(paths)):
+            rows = [_row(path, dim, fps) for path in part]
+            write_shard(
+                place,
+                rows,
+                spec=spec,
+                slot=(1, 1, sequence),
+                revision=0,
+                pad_embedding=np.zeros(dim, np.float32),
+            )
+            failed = {
+                row.ledger.id: row.ledger.error for row in rows if row.ledger.status == "failed"
+            }
+            report = ImportReport(
+                report.ok + len(rows) - len(failed),
+                report.failed | failed,
+                report.frames + sum(len(row.frames) for row in rows),
+                dim,
+            )
     return report
 
 

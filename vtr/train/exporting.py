@@ -6,15 +6,13 @@ was measured on: protocol, N, interval, coverage, seed, features.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vtr.clip.backbone import Backbone, load_backbone
-from vtr.errors import ConfigError, ModelError, VtrError
-from vtr.files import make_folder, publish, read_json
-from vtr.train.importing import require_empty
+from vtr.errors import ConfigError, ModelError
+from vtr.files import publish, read_json, replacing, require_empty
 from vtr.train.model import count_parameters
 from vtr.train.onnx import GRAPH, export_text_side, require_onnx
 from vtr.train.run import BEST, CONFIG, TRAIN_IDS, Run, load_run
@@ -45,20 +43,15 @@ def export_run(folder: Path, out: Path, *, onnx: bool = False) -> Path:
     if onnx:
         require_onnx()
     card = model_card(run, read_results(folder))
-    make_folder(out, option="--out")
-    if onnx:
-        try:
+    with replacing(out, option="--out") as made:
+        if onnx:
             backbone = load_backbone(run.text_model, device="cpu")
             _check_text_model(run, backbone)
-            export_text_side(backbone, run.model.text_tower, out / GRAPH)
-        except VtrError:  # half an export would be in the way of the next one
-            shutil.rmtree(out, ignore_errors=True)
-            raise
-    for name in (BEST, TRAIN_IDS):
-        if (folder / name).is_file():
-            publish(out / name, (folder / name).read_bytes())
-    publish(out / CARD, card.encode())
-    publish(out / CONFIG, (folder / CONFIG).read_bytes())
+            export_text_side(backbone, run.model.text_tower, made / GRAPH)
+        for name in (BEST, TRAIN_IDS, CONFIG):
+            if (folder / name).is_file():
+                publish(made / name, (folder / name).read_bytes())
+        publish(made / CARD, card.encode())
     return out / CARD
 
 

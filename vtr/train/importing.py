@@ -25,6 +25,7 @@ from vtr.clip.checkpoint_files import read_tensors
 from vtr.clip.folder import write_clip_folder
 from vtr.clip.openai_names import ClipShape, read_shape, require_keys
 from vtr.errors import CheckpointError, ConfigError, VtrError
+from vtr.files import replacing, require_empty
 from vtr.train.headlist import HeadChoice, build_head, head_presets, parse_head
 from vtr.train.heads.base import Head
 from vtr.train.model import ModelSpec, RetrievalModel
@@ -117,20 +118,21 @@ def import_checkpoint(
     shape = read_shape(clip_state)
     choice = complete_head(request.head, head_state)
     head, dropped = _load_fitting(request, choice, shape.embed_dim, head_state)
-    write_clip_folder(
-        out / "clip",
-        clip_state,
-        tokeniser=request.clip,
-        vision_heads=request.vision_heads,
-        text_heads=request.text_heads,
-    )
-    # Read back by the ordinary road: what cannot be used should fail here and not in a week.
-    backbone = load_backbone(str(out / "clip"), device="cpu")
-    model = RetrievalModel(FrozenText(), head, float(clip_state["logit_scale"])).eval()
-    spec = ModelSpec(choice.label, shape.embed_dim, _frozen(shape.embed_dim))
-    told = (*notes, *dropped)
-    config = _config(request, out / "clip", backbone, train_split=train_split, notes=told)
-    write_run(out / "run", model, spec, config=config, train_ids=train_ids)
+    with replacing(out, option="--out") as made:
+        write_clip_folder(
+            made / "clip",
+            clip_state,
+            tokeniser=request.clip,
+            vision_heads=request.vision_heads,
+            text_heads=request.text_heads,
+        )
+        # Read back by the ordinary road: what cannot be used should fail here and not in a week.
+        backbone = load_backbone(str(made / "clip"), device="cpu")
+        model = RetrievalModel(FrozenText(), head, float(clip_state["logit_scale"])).eval()
+        spec = ModelSpec(choice.label, shape.embed_dim, _frozen(shape.embed_dim))
+        told = (*notes, *dropped)
+        config = _config(request, out / "clip", backbone, train_split=train_split, notes=told)
+        write_run(made / "run", model, spec, config=config, train_ids=train_ids)
     return Imported(out / "clip", out / "run", choice.label, shape, told)
 
 
@@ -166,25 +168,16 @@ def import_openai(
             f"{file} has the names of transformers and needs no import: give the folder that holds "
             "it and its config.json to --model"
         )
-    shape = write_clip_folder(
-        out,
-        state,
-        tokeniser=clip,
-        vision_heads=vision_heads,
-        text_heads=text_heads,
-    )
-    load_backbone(str(out), device="cpu")
+    with replacing(out, option="--out") as made:
+        shape = write_clip_folder(
+            made,
+            state,
+            tokeniser=clip,
+            vision_heads=vision_heads,
+            text_heads=text_heads,
+        )
+        load_backbone(str(made), device="cpu")
     return shape
-
-
-def require_empty(folder: Path) -> None:
-    """Refuses a folder in which something lies.
-
-    Raises:
-        ConfigError: A file, or a folder that is not empty.
-    """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"--out {folder} is in use; name a folder that does not exist yet")
 
 
 def split_state(
