@@ -12,7 +12,7 @@ import pytest
 from vtr.commands.training import Material, Request, gather
 from vtr.features import FeatureSpec, VideoRow
 from vtr.features.shard import write_shard
-from vtr.workspace import Workspace, settings
+from vtr.workspace import Workspace
 
 Row = Callable[..., VideoRow]
 IDS = [f"v{n:02}.mp4" for n in range(24)]
@@ -49,9 +49,8 @@ def material(
 
 
 def workspace(folder: Path) -> Workspace:
-    return replace(
-        settings(None),
-        root=folder,
+    return Workspace.at(
+        folder,
         dataset="folder",
         videos=folder / "videos",
         annotations=folder / "captions.json",
