@@ -16,7 +16,7 @@ import dataclasses
 import numbers
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -332,7 +332,7 @@ def _changed(workspace: Workspace, settings: Mapping[str, Any]) -> Workspace:
     from vtr.workspace import Workspace
     from vtr.workspace import settings as merged
 
-    _check_names("setting", settings, Workspace)
+    _check_names("setting", settings, Workspace.model_fields)
     changed = merged(_checked(workspace), **settings)
     if settings.get("videos") is not None and not (changed.videos and changed.videos.is_dir()):
         raise ConfigError(f"videos is {changed.videos}; there is no such folder")
@@ -369,7 +369,7 @@ def _flags(kind: str, given: Mapping[str, object], owner: Any) -> dict[str, Any]
         UnknownNameError: The request has no such field; the nearest is suggested.
         ConfigError: A value of another type.
     """
-    _check_names(kind, given, owner)
+    _check_names(kind, given, [field.name for field in dataclasses.fields(owner)])
     hints = typing.get_type_hints(owner)
     return {name: _typed(name, value, hints[name]) for name, value in given.items()}
 
@@ -407,11 +407,11 @@ def _shown(value: object) -> str:
     return f"{text:.60}{'...' if len(text) > 60 else ''} ({type(value).__name__})"
 
 
-def _check_names(kind: str, given: Mapping[str, object], owner: Any) -> None:
-    """Refuses a name that the owner has no field of; suggests the nearest."""
+def _check_names(kind: str, given: Mapping[str, object], allowed: Iterable[str]) -> None:
+    """Refuses an unknown name; suggests the nearest."""
     from vtr.errors import UnknownNameError
 
-    known = [field.name for field in dataclasses.fields(owner) if field.name != "root"]
+    known = [name for name in allowed if name != "root"]
     for name in given:
         if name not in known:
             raise UnknownNameError(kind, name, known)
