@@ -12,6 +12,7 @@ HELPERS = (
     "files",
     "pickles",
     "published",
+    "records",
     "registry",
     "splits",
 )

@@ -6,6 +6,7 @@ through here, so that each of these is met once.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -25,6 +26,11 @@ MAX_DEPTH = 3
 """How many folders below the given one are searched: archives unpack into folders of their own."""
 
 Row = TypeVar("Row")
+# The longer marks first: that of UTF-32 begins with that of UTF-16.
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
+}  # fmt: skip
 _LONGEST_FIELD = 1 << 24  # csv's own limit of 131,072 would refuse a caption of 10,000 words
 
 
@@ -111,11 +117,15 @@ def require_documents(
 def read_text(path: Path) -> str:
     """Returns a file's text, without a byte order mark; line ends are as they stand.
 
+    UTF-16 and UTF-32 are read where a byte order mark says so, as spreadsheets write them.
+
     Raises:
         DatasetError: It cannot be read or is not UTF-8.
     """
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        content = path.read_bytes()
+        marked = (name for mark, name in _MARKS.items() if content.startswith(mark))
+        text = content.decode(next(marked, "utf-8-sig"))
     except OSError as error:
         raise DatasetError(
             f"cannot read {printable(str(path))}: {error.strerror or error}"
@@ -125,6 +135,12 @@ def read_text(path: Path) -> str:
             f"{printable(str(path))} is not UTF-8 text: {error.reason} at byte {error.start:,}. "
             "Save it as UTF-8"
         ) from None
+    if "\0" in text:
+        raise DatasetError(
+            f"{printable(str(path))} is not UTF-8 text: it holds NUL, as UTF-16 without a byte "
+            "order mark does. Save it as UTF-8"
+        )
+    return text
 
 
 def read_json(path: Path) -> Any:
@@ -196,18 +212,27 @@ def read_list(path: Path) -> tuple[str, ...]:
 def read_table(
     path: Path, *, columns: Iterable[str], delimiter: str = ","
 ) -> list[tuple[int, dict[str, str]]]:
-    """Returns (line number, column to text) of every row of a CSV file with a header.
+    """Like `parse_table`, of a file."""
+    return parse_table(read_text(path), path, columns=columns, delimiter=delimiter)
+
+
+def parse_table(
+    text: str, path: Path, *, columns: Iterable[str], delimiter: str
+) -> list[tuple[int, dict[str, str]]]:
+    """Returns (line number, column to text) of every row of a CSV text with a header.
 
     Args:
-        path: The file.
+        text: The file's text.
+        path: The file, for errors.
         columns: The columns that must be there; others are kept as well.
-        delimiter: Between fields; a tab for .tsv.
+        delimiter: Between fields. Fields parted by tabs may hold quotes that enclose nothing.
 
     Raises:
         DatasetError: A column is missing or named twice, or a row has another number of fields
             than the header.
     """
-    rows = list(_rows(path, delimiter))
+    rows = _plain_rows(text) if delimiter == "\t" else None
+    rows = rows or list(_rows(text, path, delimiter))
     header = [name.strip() for name in rows[0][1]] if rows else []
     twice = next((name for name, count in Counter(header).items() if name and count > 1), None)
     if twice is not None:
@@ -232,10 +257,28 @@ def read_table(
     return table
 
 
-def _rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    text = read_text(path)
+def _plain_rows(text: str) -> list[tuple[int, list[str]]] | None:
+    """Returns the rows of a text whose every line has the same number of tabs, else None.
+
+    Such a file was not written by the rules of CSV unless a field is in quotes as a whole; a quote
+    at the start of a field is then a letter like others.
+    """
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if len({line.count("\t") for _, line in lines}) != 1:
+        return None
+    return [(number, [_whole(field) for field in line.split("\t")]) for number, line in lines]
+
+
+def _whole(field: str) -> str:
+    """Returns a field without the quotes around it, where they are CSV's."""
+    inner = field[1:-1]
+    quoted = len(field) > 1 and field[0] == field[-1] == '"'
+    return inner.replace('""', '"') if quoted and '"' not in inner.replace('""', "") else field
+
+
+def _rows(text: str, path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         for row in long_rows(reader):
             if any(field.strip() for field in row):
                 yield reader.line_num, row

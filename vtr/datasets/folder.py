@@ -5,59 +5,42 @@ to the folder, with `/` and with its extension: adding files never renames other
 x.webm stay apart.
 
 Captions come from one CSV, TSV, JSONL or JSON file with a video and a caption in each record, and
-optionally a category and a split. A video is named by its id, its file name, or its file name
-without extension.
+optionally a category and a split; `records.py` knows the layouts, `vtr/names.py` which file a name
+means.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from vtr.datasets.base import Dataset, DatasetInfo
 from vtr.datasets.captions import CaptionList, sentences
-from vtr.datasets.documents import (
-    identity,
-    is_missing,
-    read_json,
-    read_json_lines,
-    read_table,
-    read_text,
-    require_documents,
-)
+from vtr.datasets.documents import is_missing, require_documents
 from vtr.datasets.files import VideoListing, find_videos, match_videos, video_id
+from vtr.datasets.records import Record, read_records
 from vtr.datasets.splits import split_name
 from vtr.errors import DatasetError
 from vtr.foreign import printable
 from vtr.names import normal_path
 
 CAPTION_FILES = ("captions.csv", "captions.tsv", "captions.jsonl", "captions.json")
-VIDEO_COLUMNS = ("video", "video_id", "video_name", "file", "file_name", "filename", "path")
-CAPTION_COLUMNS = ("caption", "captions", "text", "sentence", "sentences", "description")
 
 INFO = DatasetInfo(
     files=(
         ("captions.csv", "optional: columns video, caption and, as you like, category, split"),
-        ("captions.jsonl, captions.json", "or records with these keys; JSON also {video: caption}"),
+        (
+            "captions.jsonl, captions.json",
+            "or records with these keys; JSON also {video: caption}, "
+            "{split: records}, COCO's and MSR-VTT's lists",
+        ),
     ),
     splits={},
     captions="all captions of a video, each a query; a split column makes splits",
     source="you",
 )
-
-
-@dataclass(frozen=True)
-class _Record:
-    """What one record of a caption file says of one video."""
-
-    name: str
-    captions: object
-    category: object
-    split: object
-    place: str
 
 
 def load(annotations: Path | None, videos: Path) -> Dataset:
@@ -82,7 +65,7 @@ def load(annotations: Path | None, videos: Path) -> Dataset:
     if annotations is None:
         return Dataset(name="folder", video_ids=ids)
     path, aside = _caption_file(annotations)
-    records = list(_records(path))
+    records = list(read_records(path))
     names, remarks = _identities(listing, records, path)
     content = _Content(names)
     for record in records:
@@ -92,6 +75,10 @@ def load(annotations: Path | None, videos: Path) -> Dataset:
     captioned = {caption.video_id for caption in content.captions.items}
     bare = sum(name not in captioned for name in ids)
     notes = [*(f"{other.name} was found as well and not read" for other in aside), *remarks]
+    if content.starts:
+        notes.append(
+            "the captions' start and end are not read: each is taken to describe its whole file"
+        )
     if bare:
         notes.append(f"{bare:,} of {len(ids):,} videos in the folder have no caption")
     if absent:
@@ -122,9 +109,18 @@ class _Content:
     order: dict[str, int] = field(default_factory=dict)  # id -> captions so far
     splits: dict[str, str] = field(default_factory=dict)
     categories: dict[str, str] = field(default_factory=dict)
+    starts: dict[str, object] = field(default_factory=dict)  # id -> where its captions begin
 
-    def add(self, record: _Record) -> None:
+    def add(self, record: Record) -> None:
         name = self.names[record.name]
+        if not is_missing(record.start) and self.starts.setdefault(name, record.start) != (
+            record.start
+        ):
+            raise DatasetError(
+                f"{record.place}: a caption of {printable(name)!r} starts at {record.start!r:.40}, "
+                f"another at {self.starts[name]!r:.40}: they describe parts of it. Cut these into "
+                "files of their own and name them, or leave out the column"
+            )
         for text in sentences(record.captions, place=record.place):
             number = self.order.setdefault(name, 0)
             self.captions.add(f"{name}#{number}", name, text, place=record.place)
@@ -159,7 +155,7 @@ def _caption_file(annotations: Path) -> tuple[Path, list[Path]]:
 
 
 def _identities(
-    listing: VideoListing, records: Sequence[_Record], path: Path
+    listing: VideoListing, records: Sequence[Record], path: Path
 ) -> tuple[dict[str, str], list[str]]:
     """Returns the id of every video by the name that the caption file has for it, and remarks.
 
@@ -200,92 +196,3 @@ def _identities(
 def _absent_id(name: str) -> str:
     """Returns the id of a video that is not in the folder: one for all spellings of a path."""
     return normal_path(name) if "\\" in name or "/" in name else name
-
-
-def _records(path: Path) -> Iterator[_Record]:
-    suffix = path.suffix.lower()
-    if suffix in (".csv", ".tsv"):
-        yield from _table(path)
-    elif suffix == ".jsonl":
-        for number, document in read_json_lines(path):
-            yield _record(document, f"{path}, line {number}")
-    elif suffix == ".json":
-        yield from _document(path)
-    else:
-        raise DatasetError(
-            f"{printable(str(path))} is no caption file; its name must end in .csv, .tsv, .jsonl "
-            "or .json"
-        )
-
-
-def _table(path: Path) -> Iterator[_Record]:
-    rows = read_table(path, columns=(), delimiter=_delimiter(path))
-    if rows:
-        _columns(rows[0][1], f"{path}, line 1")
-    for number, row in rows:
-        yield _record(row, f"{path}, line {number}")
-    if not rows:  # an empty table with a wrong header is a mistake as well
-        raise DatasetError(
-            f"{printable(str(path))} has no rows; expected a header with "
-            f"{VIDEO_COLUMNS[0]} and {CAPTION_COLUMNS[0]}, then one row a caption"
-        )
-
-
-def _delimiter(path: Path) -> str:
-    """Returns what parts the header's columns: spreadsheets of many countries write `;`."""
-    header = next(iter(read_text(path).splitlines()), "")
-    usual = "\t" if path.suffix.lower() == ".tsv" else ","
-    for delimiter in (usual, ",", ";", "\t"):
-        names = {name.strip().strip('"') for name in header.split(delimiter)}
-        if names & set(VIDEO_COLUMNS) and names & set(CAPTION_COLUMNS):
-            return delimiter
-    return usual
-
-
-def _document(path: Path) -> Iterator[_Record]:
-    document = read_json(path)
-    if isinstance(document, list):
-        for number, record in enumerate(document):
-            yield _record(record, f"{path}: entry {number}")
-        return
-    if not isinstance(document, dict):
-        raise DatasetError(
-            f"{printable(str(path))} must hold a list of {{video, caption}} or one object "
-            "{video: caption or captions}"
-        )
-    for key, value in document.items():
-        place = f"{path}: {key!r:.80}"
-        if isinstance(value, dict):
-            yield _record({**value, "video": key}, place)
-        else:
-            yield _Record(identity(key, place=place), value, None, None, place)
-
-
-def _record(document: Any, place: str) -> _Record:
-    if not isinstance(document, dict):
-        raise DatasetError(f"{place} must be an object with video and caption, is {document!r:.80}")
-    video, caption = _columns(document, place)
-    return _Record(
-        identity(document[video], place=place),
-        document[caption],
-        document.get("category"),
-        document.get("split"),
-        place,
-    )
-
-
-def _columns(document: Mapping[str, Any], place: str) -> tuple[str, str]:
-    """Returns under which keys a record names its video and its caption.
-
-    Raises:
-        DatasetError: One of the two is absent.
-    """
-    video = [column for column in VIDEO_COLUMNS if column in document]
-    caption = [column for column in CAPTION_COLUMNS if column in document]
-    if not video or not caption:
-        found = ", ".join(printable(str(key)) for key in document)
-        raise DatasetError(
-            f"{place}: expected a video ({', '.join(VIDEO_COLUMNS)}) and a caption "
-            f"({', '.join(CAPTION_COLUMNS)}); found {found or 'nothing'}"
-        )
-    return video[0], caption[0]
