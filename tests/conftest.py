@@ -29,6 +29,14 @@ def real_data() -> Path:
     return Path(folder).resolve()  # tests link to its files from elsewhere
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keeps what vtr remembers for a user out of the home of who runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """Keeps small models from paying for threads, which cost more than they bring."""

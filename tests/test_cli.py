@@ -167,8 +167,11 @@ def test_damage_is_exit_code_1(run_vtr: Vtr, videos: Path, tmp_path: Path) -> No
     shard.write_bytes(payload)
     done = run_vtr("inspect", "--verify")
     assert done.returncode == 1
-    assert "1 of 1 shards are damaged" in done.stdout
-    assert "Move it away and run the extraction again" in done.stdout
+    assert "its bytes are not those it was written with" in done.stderr
+    assert f"vtr extract --features {shard.parent} --retry damaged" in done.stderr
+    words = ("extract", "--videos", videos, "--model", demo_model_folder())
+    assert not run_vtr(*words, "--retry", "damaged").returncode
+    assert not run_vtr("inspect", "--verify").returncode
 
 
 def test_inspect_finds_the_store_that_the_workspace_names(

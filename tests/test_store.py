@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,10 +26,12 @@ from vtr.errors import (
     UnknownNameError,
 )
 from vtr.features import FeatureSpec, FeatureStore, LedgerRow, VideoRow
+from vtr.features.digests import WholeShards
 from vtr.features.lock import write_lock
 from vtr.features.reader import open_shard
 from vtr.features.rows import MAX_ERROR_BYTES
 from vtr.features.shard import ShardName, list_shards, write_shard
+from vtr.features.store import set_aside_damaged
 from vtr.files import publish, remove_leftovers
 
 Build = Callable[..., Path]
@@ -124,7 +128,7 @@ def test_later_revision_replaces_the_earlier(
         write_shard(tmp_path, rows, spec=spec, slot=(1, 1, 0), revision=revision, pad_embedding=PAD)
     store = FeatureStore(tmp_path, sampler="uniform")
     assert store.ids == ("x", "y")
-    assert [ShardName.parse(path.name).revision for path in store.superseded] == [0]
+    assert [ShardName.parse(path.name).revision for path in list_shards(tmp_path)[1]] == [0]
     assert len(list_shards(tmp_path)[0]) == 1
 
 
@@ -201,7 +205,59 @@ def test_flipped_byte_is_found(build_store: Build) -> None:
     with h5py.File(path) as file:
         payload[file["frame/embedding"].id.get_offset() + 1] ^= 1
     path.write_bytes(payload)
-    assert FeatureStore(folder).verify() == [path.name]
+    with pytest.raises(ShardError, match=r"its bytes are not those.*--retry damaged"):
+        FeatureStore(folder)
+    rest = FeatureStore(folder, skip_damaged=True)
+    assert (list(rest.damaged), rest.ids) == ([path], ("vidéo 0",))
+    moved = set_aside_damaged(folder, owned=lambda name: name.sequence == 0)
+    assert moved == []
+    moved = set_aside_damaged(folder, owned=lambda name: True)
+    assert moved == [folder / f"damaged-{path.name}"]
+    assert FeatureStore(folder).ids == ("vidéo 0",)
+
+
+def test_bytes_are_read_once_and_again_when_the_file_changed(
+    build_store: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = build_store([[3]])
+    path = next(folder.glob("*.h5"))
+    read: list[object] = []
+    digest = hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda *a: read.append(a) or digest(*a))
+    monkeypatch.setattr("vtr.features.digests._SETTLED_NS", 0)
+    for _ in range(3):
+        FeatureStore(folder)
+    assert len(read) == 1
+    times = path.stat()
+    payload = bytearray(path.read_bytes())
+    payload[-1] ^= 1
+    path.write_bytes(payload)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(ShardError, match="its bytes are not those"):
+        FeatureStore(folder)
+    assert len(read) == 2
+    assert [p.name for p in folder.iterdir()] == [path.name], "nothing is written into the store"
+
+
+def test_a_file_just_written_is_not_yet_remembered(
+    build_store: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within a tick of the clock a second write leaves size and times as they are."""
+    folder = build_store([[3]])
+    FeatureStore(folder)
+    assert WholeShards(folder)._before == frozenset()
+
+
+@pytest.mark.parametrize("cache", ["/dev/null", "/dev/null/x", ""])
+def test_without_a_cache_the_bytes_are_read_each_time(
+    build_store: Build, cache: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", cache)
+    monkeypatch.setenv("HOME", "/dev/null")
+    monkeypatch.setattr("vtr.features.digests._SETTLED_NS", 0)
+    folder = build_store([[3]])
+    for _ in range(2):
+        assert len(FeatureStore(folder)) == 1
 
 
 @pytest.mark.parametrize("keep", [0, 1, 100, 0.5, -1])
@@ -210,13 +266,18 @@ def test_cut_shard_is_refused(build_store: Build, keep: float) -> None:
     payload = path.read_bytes()
     size = int(len(payload) * keep) if isinstance(keep, float) else keep
     path.write_bytes(payload[:size])
-    with pytest.raises(ShardError, match="Move it away and run the extraction again"):
+    with pytest.raises(ShardError, match=r"is damaged: .*\. vtr extract .* --retry damaged puts"):
         FeatureStore(path.parent)
 
 
-def _reuse_name(path: Path, change: Callable[[h5py.File], None]) -> None:
+def _forge(path: Path, change: Callable[[h5py.File], None]) -> Path:
+    """Changes a shard and gives it the name of what it now is, as an attacker would."""
     with h5py.File(path, "r+") as file:
         change(file)
+    name = ShardName.parse(path.name)
+    assert name is not None
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return path.rename(path.with_name(str(replace(name, sha256=digest))))
 
 
 def _external(file: h5py.File) -> None:
@@ -269,6 +330,24 @@ def _bad_status(file: h5py.File) -> None:
     file["video/status"][:] = 9
 
 
+def _no_utf8(file: h5py.File) -> None:
+    del file["video/error"]
+    file.create_dataset("video/error", data=np.array([b"\xff"]))
+
+
+def _float_rows(file: h5py.File) -> None:
+    del file["selection/head/row"]
+    file.create_dataset("selection/head/row", data=np.zeros(2))
+
+
+def _deep_spec(file: h5py.File) -> None:
+    file.attrs["spec"] = '{"schema": ' + "[" * 3_000 + "]" * 3_000 + "}"
+
+
+def _spec_of_other_types(file: h5py.File) -> None:
+    file.attrs["spec"] = file.attrs["spec"].replace('"seed":0', '"seed":"x"')
+
+
 def _other_spec(file: h5py.File) -> None:
     file.attrs["spec"] = file.attrs["spec"].replace('"seed":0', '"seed":1')
 
@@ -290,6 +369,10 @@ def _future_schema(file: h5py.File) -> None:
         (_rows_outside, "inconsistent selection/head"),
         (_bad_offset, "inconsistent video/frame_offset"),
         (_bad_status, "inconsistent video/status"),
+        (_no_utf8, "not a readable shard .*invalid start byte"),
+        (_float_rows, "inconsistent selection/head/row"),
+        (_deep_spec, r"the spec is not whole JSON \(nested too deeply\)"),
+        (_spec_of_other_types, "the spec: seed is 'x'; allowed: int"),
         (_other_spec, "its fingerprint does not fit its spec"),
         (_future_schema, "schema 2; this vtr reads schema 1"),
     ],
@@ -298,7 +381,7 @@ def test_foreign_content_is_refused(
     build_store: Build, change: Callable[[h5py.File], None], message: str
 ) -> None:
     path = next(build_store([[2]]).glob("*.h5"))
-    _reuse_name(path, change)
+    path = _forge(path, change)
     with pytest.raises(ShardError, match=message) as caught:
         FeatureStore(path.parent)
     assert str(caught.value).count(str(path)) == 1
@@ -308,7 +391,7 @@ def test_a_shard_that_cannot_be_read_is_one_line(build_store: Build) -> None:
     path = next(build_store([[2]]).glob("*.h5"))
     path.unlink()
     path.mkdir()
-    with pytest.raises(ShardError, match=r"\.h5: cannot be read: Is a directory. Move it away"):
+    with pytest.raises(ShardError, match=r"\.h5 cannot be read: not a regular file\. vtr extract"):
         FeatureStore(path.parent)
 
 
@@ -328,11 +411,11 @@ def test_a_shard_replaced_while_the_store_opens_is_found_again(
 
     monkeypatch.setattr("vtr.features.store.open_shard", replace_first)
     assert FeatureStore(folder, sampler="uniform").ids == ("anew", "vidéo 1")
-    assert len(openings) == 3
+    assert len(openings) == 4
 
 
 def test_not_hdf5_at_all(tmp_path: Path) -> None:
-    name = ShardName(1, 1, 0, 0, "0" * 64)
+    name = ShardName(1, 1, 0, 0, hashlib.sha256(b"hello" * 100).hexdigest())
     (tmp_path / str(name)).write_bytes(b"hello" * 100)
     with pytest.raises(ShardError, match="not a readable shard"):
         FeatureStore(tmp_path)
@@ -389,6 +472,7 @@ def test_full_disk_is_a_clear_error_and_nothing_is_left(build_store: Build) -> N
 import resource, sys
 from pathlib import Path
 from vtr.errors import StoreWriteError
+from vtr.features.store import set_aside_damaged
 from vtr.files import publish
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
 try:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 PARTLY_FAILED = 3
 CONFIG_FILE = "extract.json"
-RETRIES = frozenset({"failed", "partial", "changed"})
+RETRIES = frozenset({"failed", "partial", "changed", "damaged"})
 
 
 def register(app: typer.Typer) -> None:
@@ -101,7 +101,7 @@ def extract(
         str,
         typer.Option(
             help="Do these again: failed, partial, changed (the file has another size now), "
-            "or several, separated by commas.",
+            "damaged (all videos of shards whose bytes changed), or several, separated by commas.",
             show_default=False,
         ),
     ] = "",
@@ -320,7 +320,7 @@ def _plan(
 
     held = {}
     if list_shards(workspace.features)[0] and not mode.overwrite:
-        store = FeatureStore(workspace.features)
+        store = FeatureStore(workspace.features, skip_damaged="damaged" in mode.retry)
         route = {**store.spec.preprocessing, "route": workspace.route}
         asked = replace(store.spec, preprocessing=route, **chosen_fields(settings))
         require_same(store.spec, asked, what=str(workspace.features))

@@ -39,20 +39,20 @@ def inspect(
 ) -> None:
     """Show what is in a feature store: settings, counts, failures by reason, sizes.
 
-    Exit code 1 if --verify finds a damaged shard.
+    Exit code 1 where a shard is damaged; the figures are those of the others.
     """
     from vtr.commands.stores import store_folder
     from vtr.features import FeatureStore
 
-    store = FeatureStore(store_folder(path))
+    store = FeatureStore(store_folder(path), skip_damaged=True)
     facts = describe(store)
-    damaged = store.verify() if verify else None
+    damaged = [shard.name for shard in store.damaged] + (store.verify() if verify else [])
     if as_json:
-        print_json({**facts, "damaged": damaged})
+        print_json({**facts, "damaged": damaged if verify or damaged else None})
     else:
         _print(facts, everything=failures)
-        if damaged is not None:
-            say(f"checksums    {_verdict(damaged, len(store.shards))}")
+        if verify or damaged:
+            say(f"checksums    {_verdict(damaged, store)}")
     if damaged:
         raise typer.Exit(1)
 
@@ -133,10 +133,11 @@ def _pictures(preprocessing: dict[str, Any]) -> str:
     return f"{size}, {preprocessing.get('resize')}, {preprocessing.get('route')} route"
 
 
-def _verdict(damaged: list[str], shards: int) -> str:
+def _verdict(damaged: list[str], store: FeatureStore) -> str:
+    from vtr.features.digests import mend
+
+    shards = len(store.shards) + len(store.damaged)
     if not damaged:
         return f"all {shards} shards are whole"
-    from vtr.features.reader import MEND
-
     names = ", ".join(damaged)
-    return f"{len(damaged)} of {shards} shards are damaged: {names}. {MEND}"
+    return f"{len(damaged)} of {shards} shards are damaged: {names}. {mend(store.folder)}"

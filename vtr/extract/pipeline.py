@@ -27,7 +27,7 @@ from vtr.features.reader import Shard
 from vtr.features.rows import LedgerRow, VideoRow
 from vtr.features.shard import ShardName, list_shards, write_shard
 from vtr.features.spec import FeatureSpec
-from vtr.features.store import FeatureStore, require_same
+from vtr.features.store import FeatureStore, require_same, set_aside_damaged
 from vtr.files import (
     TEMPORARY_PREFIX,
     begin_beside,
@@ -163,8 +163,9 @@ class ExtractMode:
 
     Args:
         part: (i, n): every n-th input, beginning with the i-th, counted from 1.
-        retry: Which rows are done anew: of these statuses ("failed", "partial"), and "changed",
-            those whose video has another size than when it was read.
+        retry: Which rows are done anew: of these statuses ("failed", "partial"), "changed", those
+            whose video has another size than when it was read, and "damaged", all of a damaged
+            shard, which is renamed.
         overwrite: Make the store anew: beside the old one, which it replaces when it is complete.
             Run again after an interruption, it goes on there.
 
@@ -194,6 +195,8 @@ def _prepare(folder: Path, spec: FeatureSpec, mode: ExtractMode) -> FeatureStore
     part, parts = mode.part
     # What other parts are writing right now is no leftover.
     remove_leftovers(folder, f"*-shard-{part:03d}of{parts:03d}-*" if parts > 1 else "*")
+    if "damaged" in mode.retry:
+        set_aside_damaged(folder, owned=mode.owns)
     newest, superseded = list_shards(folder)
     for path in superseded:
         path.unlink(missing_ok=True)

@@ -7,8 +7,8 @@ looked at before it is followed, every dataset must be plain, and the bytes are 
 
 from __future__ import annotations
 
-import hashlib
 import mmap
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtr.errors import ShardError
+from vtr.features.digests import mend
 from vtr.features.rows import STATUSES, LedgerRow, Status
 from vtr.features.shard import LEDGER_NUMBERS, ShardName
 from vtr.features.spec import FeatureSpec
@@ -83,10 +84,6 @@ def open_shard(path: Path, name: ShardName) -> Shard:
             that a shard of ours never has.
     """
     try:
-        path.open("rb").close()  # says what the system has against it better than HDF5 does
-    except OSError as error:
-        raise ShardError(f"{path}: cannot be read: {error.strerror}. {MEND}") from None
-    try:
         with h5py.File(path, "r", locking=False) as file:
             text = file.attrs.get("spec")
             if not isinstance(text, str):
@@ -94,24 +91,16 @@ def open_shard(path: Path, name: ShardName) -> Shard:
             spec = FeatureSpec.from_json(text)
             if file.attrs.get("fingerprint") != spec.fingerprint:
                 raise ShardError("its fingerprint does not fit its spec")
-            places = {item: _place(file, item) for item in _expected(spec)}
+            places = {item: _place(file, item) for item in _layout(spec, 0, 0, {})}
         columns = _map(path, places)
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        raise ShardError(f"{path}: not a readable shard ({error}). {MEND}") from None
+        _check(spec, columns)
+        ids = tuple(decode_texts(columns["video/id"]))
+        decode_texts(columns["video/error"])
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, RecursionError) as error:
+        raise ShardError(f"{path}: not a readable shard ({error}). {mend(path.parent)}") from None
     except ShardError as error:
-        raise ShardError(f"{path}: {error}. {MEND}") from None
-    shard = Shard(path, name, spec, tuple(decode_texts(columns["video/id"])), columns)
-    _check(shard)
-    return shard
-
-
-MEND = "Move it away and run the extraction again: only its videos are done anew"
-
-
-def verify_checksum(shard: Shard) -> bool:
-    """Returns whether the file's bytes are those it was published with."""
-    with shard.path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == shard.name.sha256
+        raise ShardError(f"{path}: {error}. {mend(path.parent)}") from None
+    return Shard(path, name, spec, ids, columns)
 
 
 def decode_texts(column: NDArray[np.bytes_]) -> list[str]:
@@ -119,17 +108,27 @@ def decode_texts(column: NDArray[np.bytes_]) -> list[str]:
     return [text.decode() for text in column.tolist()]
 
 
-def _expected(spec: FeatureSpec) -> list[str]:
-    video = ["id", "status", "error", "frame_offset", *LEDGER_NUMBERS]
-    selections = [f"{label}/{item}" for label in spec.samplers for item in ("row", "offset")]
-    return [
-        *(f"video/{item}" for item in video),
-        "frame/embedding",
-        "frame/pts_seconds",
-        "pad_embedding",
-        *(["frame/luma"] if spec.thumbnail_side is not None else []),
-        *(f"selection/{item}" for item in selections),
-    ]
+Layout = dict[str, tuple[type[np.generic], tuple[int, ...]]]
+
+
+def _layout(spec: FeatureSpec, num_videos: int, num_frames: int, rows: Mapping[str, int]) -> Layout:
+    """Returns type and shape of every dataset."""
+    layout: Layout = {
+        "video/id": (np.bytes_, (num_videos,)),
+        "video/error": (np.bytes_, (num_videos,)),
+        "video/status": (np.uint8, (num_videos,)),
+        "video/frame_offset": (np.int64, (num_videos + 1,)),
+        "frame/embedding": (np.dtype(spec.storage_dtype).type, (num_frames, spec.embedding_dim)),
+        "frame/pts_seconds": (np.float64, (num_frames,)),
+        "pad_embedding": (np.float32, (spec.embedding_dim,)),
+    }
+    layout |= {f"video/{name}": (kind, (num_videos,)) for name, kind in LEDGER_NUMBERS.items()}
+    if spec.thumbnail_side is not None:
+        layout["frame/luma"] = (np.uint8, (num_frames, spec.thumbnail_side, spec.thumbnail_side))
+    for label in spec.samplers:
+        layout[f"selection/{label}/row"] = (np.int64, (rows.get(label, 0),))
+        layout[f"selection/{label}/offset"] = (np.int64, (num_videos + 1,))
+    return layout
 
 
 def _place(file: h5py.File, name: str) -> tuple[np.dtype[Any], tuple[int, ...], int]:
@@ -167,34 +166,30 @@ def _map(
     return columns
 
 
-def _check(shard: Shard) -> None:
-    """Refuses offsets that do not cover the frames, and rows that point outside."""
-    num_videos, num_frames = len(shard.ids), len(shard.frames)
+def _check(spec: FeatureSpec, columns: Mapping[str, NDArray[Any]]) -> None:
+    """Refuses other types or sizes, offsets that do not cover, and rows that point outside."""
+    num_videos, num_frames = len(columns["video/id"]), len(columns["frame/embedding"])
+    rows = {label: columns[f"selection/{label}/row"].size for label in spec.samplers}
+    wanted = _layout(spec, num_videos, num_frames, rows)
     wrong = [
         name
-        for name, column in shard.columns.items()
-        if name.startswith("video/") and len(column) != num_videos + name.endswith("_offset")
+        for name, column in columns.items()
+        if column.dtype.type is not wanted[name][0] or column.shape != wanted[name][1]
     ]
-    if shard.frames.shape != (num_frames, shard.spec.embedding_dim):
-        wrong.append("frame/embedding")
-    if shard.columns["frame/pts_seconds"].shape != (num_frames,):
-        wrong.append("frame/pts_seconds")
-    side = shard.spec.thumbnail_side
-    if side is not None and shard.columns["frame/luma"].shape != (num_frames, side, side):
-        wrong.append("frame/luma")
-    if shard.columns["video/status"].size and shard.columns["video/status"].max() > 2:
-        wrong.append("video/status")
-    if not wrong and not _covers(shard.frame_offset, num_videos, num_frames):
-        wrong.append("video/frame_offset")
-    for label in shard.spec.samplers:
-        rows, offset = shard.selection(label)
-        inside = not len(rows) or (rows.min() >= 0 and rows.max() < num_frames)
-        if not inside or not _covers(offset, num_videos, len(rows)):
-            wrong.append(f"selection/{label}")
+    if not wrong:
+        statuses, offset = columns["video/status"], columns["video/frame_offset"]
+        if statuses.size and statuses.max() >= len(STATUSES):
+            wrong.append("video/status")
+        if not _covers(offset, num_frames):
+            wrong.append("video/frame_offset")
+        for label in spec.samplers:
+            chosen = columns[f"selection/{label}/row"]
+            inside = not len(chosen) or (chosen.min() >= 0 and chosen.max() < num_frames)
+            if not inside or not _covers(columns[f"selection/{label}/offset"], len(chosen)):
+                wrong.append(f"selection/{label}")
     if wrong:
-        raise ShardError(f"{shard.path}: inconsistent {', '.join(wrong)}. {MEND}")
+        raise ShardError(f"inconsistent {', '.join(wrong)}")
 
 
-def _covers(offset: NDArray[np.int64], num_videos: int, total: int) -> bool:
-    ends = len(offset) == num_videos + 1 and offset[0] == 0 and offset[-1] == total
-    return bool(ends and (np.diff(offset) >= 0).all())
+def _covers(offset: NDArray[np.int64], total: int) -> bool:
+    return bool(offset[0] == 0 and offset[-1] == total and (np.diff(offset) >= 0).all())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtr.errors import FingerprintError, ShardError, StoreError, UnknownNameError
-from vtr.features.reader import Shard, open_shard, verify_checksum
+from vtr.features.digests import WholeShards, is_whole
+from vtr.features.reader import Shard, open_shard
 from vtr.features.rows import LedgerRow, VideoFeatures
-from vtr.features.shard import list_shards
+from vtr.features.shard import ShardName, list_shards
 from vtr.features.spec import FeatureSpec
 
 Index = NDArray[np.int64]
@@ -74,15 +75,18 @@ class FeatureStore(Mapping[str, VideoFeatures]):
         folder: The store.
         sampler: Whose frames to return; the only sampler of the store by default. `None` on a
             store of several samplers returns all frames.
+        skip_damaged: Leave damaged shards out, naming them in `damaged`, where others are sound.
 
     Raises:
         StoreError: No store there, or damaged shards.
         FingerprintError: The shards do not belong together.
     """
 
-    def __init__(self, folder: str | Path, *, sampler: str | None = None) -> None:
+    def __init__(
+        self, folder: str | Path, *, sampler: str | None = None, skip_damaged: bool = False
+    ) -> None:
         self.folder = Path(folder)
-        self.shards, self.superseded = _open_shards(self.folder)
+        self.shards, self.damaged = _open_shards(self.folder, skip_damaged=skip_damaged)
         self.spec: FeatureSpec = self.shards[0].spec
         for shard in self.shards[1:]:
             require_same(self.spec, shard.spec, what=f"{shard.path.name} and its neighbours")
@@ -269,25 +273,58 @@ class FeatureStore(Mapping[str, VideoFeatures]):
 
     def verify(self) -> list[str]:
         """Reads every byte; returns the names of shards whose checksum does not fit."""
-        return [shard.path.name for shard in self.shards if not verify_checksum(shard)]
+        return [shard.path.name for shard in self.shards if not is_whole(shard.path, shard.name)]
 
 
-def _open_shards(folder: Path) -> tuple[tuple[Shard, ...], list[Path]]:
-    """Opens the shards that count; returns them and the superseded ones."""
-    names, superseded = list_shards(folder)
+def _open_shards(
+    folder: Path, *, skip_damaged: bool
+) -> tuple[tuple[Shard, ...], dict[Path, ShardError]]:
+    """Opens the shards that count; returns them and the damaged ones."""
+    names = list_shards(folder)[0]
     if not names:
         if folder.is_dir():
             what = "holds no shards"
         else:
             what = "is not a folder" if folder.exists() else "does not exist"
         raise StoreError(f"no features: {folder} {what}. Run `vtr extract` first")
-    try:
-        return tuple(open_shard(path, name) for name, path in names), superseded
-    except ShardError:
-        # A retry that runs meanwhile replaces shards: then another look finds the new ones.
-        if list_shards(folder)[0] == names:
-            raise
-    return _open_shards(folder)
+    whole = WholeShards(folder)
+    shards, damaged = [], {}
+    for name, path in names:
+        try:
+            whole.check(path, name)
+            shards.append(open_shard(path, name))
+        except ShardError as error:
+            damaged[path] = error
+    # A retry that runs meanwhile replaces shards: then another look finds the new ones.
+    if damaged and list_shards(folder)[0] != names:
+        return _open_shards(folder, skip_damaged=skip_damaged)
+    if damaged and not (skip_damaged and shards):
+        raise next(iter(damaged.values()))
+    whole.remember()
+    return tuple(shards), damaged
+
+
+def set_aside_damaged(folder: Path, *, owned: Callable[[ShardName], bool]) -> list[Path]:
+    """Renames the damaged shards of a store, so that an extraction does their videos again.
+
+    Args:
+        folder: The store; its write lock must be held.
+        owned: Says which shards the caller may replace.
+
+    Returns:
+        What the files are called now: they are kept, and no part of the store any more.
+    """
+    whole, moved = WholeShards(folder), []
+    for name, path in list_shards(folder)[0]:
+        if not owned(name):
+            continue
+        try:
+            whole.check(path, name)
+            open_shard(path, name)
+        except ShardError:
+            moved.append(path.rename(path.with_name(f"damaged-{path.name}")))
+    whole.remember()
+    return moved
 
 
 def _gather(source: NDArray[Any], rows: slice | Index, out: NDArray[Any]) -> None:
