@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import av
 import numpy as np
@@ -20,13 +21,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from vtr.charts.drawing import cut, width_of, wrapped
+from vtr.charts.files import draw, save
+from vtr.charts.kinds import axis_ticks, round_up
 from vtr.errors import ConfigError, StoreWriteError
 from vtr.evaluate.intervals import bootstrap
 from vtr.evaluate.metrics import summary
 from vtr.evaluate.ranks import Ranks
 from vtr.evaluate.report import ReportOptions, group_results, report_html, write_report
 from vtr.evaluate.reporting import figures
-from vtr.evaluate.reporting.charts import axis_ticks, round_up
 from vtr.evaluate.reporting.figures import parse_bins
 from vtr.evaluate.reporting.results import Result, load_result, read_rows, told_apart
 from vtr.evaluate.reporting.strips import read_strip, thinned
@@ -315,24 +318,16 @@ def test_own_bins_are_counted_like_those_of_the_evaluation(pair: list[Result]) -
 
 
 def test_forty_series_look_different(pair: list[Result]) -> None:
-    from vtr.evaluate.reporting.svg import _style, marker
+    from vtr.charts.marks import marker, style
 
-    assert len({(_style(n), marker(n, 0, 0)) for n in range(40)}) == 40
-    assert len({_style(n, areas=True) for n in range(40)}) == 40
+    assert len({(style(n), marker(n, 0, 0)) for n in range(40)}) == 40
+    assert len({style(n, areas=True) for n in range(40)}) == 40
     shown = [pair[0].renamed(f"result {n}") for n in range(9)]
     page = report_html(shown).decode()
     keys = re.findall(r'<ul class="legend">(.*?)</ul>', page)
     for legend in (keys[0], next(found for found in keys if "swatch" in found and "t 8<" in found)):
         looks = re.findall(r"<svg (.*?)</svg></li>|<svg (.*?)</svg><bdi>", legend)
         assert len(looks) == len(set(looks)) == 9
-
-
-def test_forty_series_of_a_picture_look_different() -> None:
-    pytest.importorskip("matplotlib")
-    from vtr.evaluate.plots import _colour, _hatch, _marker
-
-    assert len({(_colour(n), _marker(n)) for n in range(40)}) == 40
-    assert len({(_colour(n), str(_hatch(n))) for n in range(40)}) == 40
 
 
 def test_a_depth_without_figures_is_refused(pair: list[Result]) -> None:
@@ -665,7 +660,6 @@ def other_coverage(folder: Path, *, policy: str, present: int = 60) -> Result:
 
 
 def test_groups_of_one_protocol_are_told_apart(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     results = [
         load_result(make_result(tmp_path / "a", count=60)),
         other_coverage(make_result(tmp_path / "b", count=60), policy="miss", present=59),
@@ -697,8 +691,7 @@ def test_groups_of_one_protocol_are_told_apart(tmp_path: Path) -> None:
 def test_an_interrupted_report_leaves_the_one_before(
     pair: list[Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("matplotlib")
-    from vtr.evaluate import plots
+    from vtr.evaluate import report
 
     options = ReportOptions(num_examples=1)
     write_report(pair[:1], tmp_path, options=options)
@@ -707,7 +700,7 @@ def test_an_interrupted_report_leaves_the_one_before(
     def interrupted(*_: object) -> bytes:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(plots, "draw_examples", interrupted)  # the last pictures
+    monkeypatch.setattr(report, "draw_examples", interrupted)  # the last pictures
     with pytest.raises(KeyboardInterrupt):
         write_report(pair, tmp_path, options=options)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
@@ -721,7 +714,6 @@ def test_the_folder_is_made_before_anything_is_drawn(tmp_path: Path) -> None:
 
 
 def test_the_eight_plots_lie_beside_the_page(pair: list[Result], tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     rows = [{"rule": "mean", "frames": n, "metrics": {"t2v/R@1": {"value": n}}} for n in (1, 2)]
     simulation = {"kind": "vtr-simulation", "rows": rows}
     options = ReportOptions(num_examples=2, simulation=simulation)
@@ -732,26 +724,33 @@ def test_the_eight_plots_lie_beside_the_page(pair: list[Result], tmp_path: Path)
     assert all(path.read_bytes()[:4] == b"\x89PNG" for path in page.parent.glob("*.png"))
 
 
-@pytest.mark.parametrize("text", ["一个男人在厨房里做饭" * 15, "a man cooks " * 15, ""])
+@pytest.mark.parametrize("text", ["一个男人在厨房里做饭" * 15, "a man cooks " * 15, "w" * 300, ""])
 def test_captions_in_pictures_break_before_the_edge(text: str) -> None:
-    from vtr.evaluate.plots import _wrapped
-
-    lines = _wrapped(text, 100).split("\n")
+    lines = wrapped(text, 700, 14)
     assert "".join(lines).replace(" ", "") == text.replace(" ", "")
-    widths = [sum(1 if letter.isascii() else 2 for letter in line) for line in lines]
-    assert max(widths) <= 100
-    assert len(lines) <= 4
+    assert max(width_of(line, 14) for line in lines) <= 700
+    assert len(lines) <= 6
+
+
+@given(st.text(max_size=80), st.floats(20, 300))
+def test_a_name_is_cut_to_its_room(text: str, width: float) -> None:
+    name = shown(text)
+    kept = cut(name, width, 12)
+    assert width_of(kept, 12) <= width
+    assert kept == name or "…" in kept
 
 
 def test_plots_take_hostile_text(hostile: Result, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    from vtr.evaluate.plots import draw, save
-
     chart = figures.category_recall_comparison([hostile])
     assert chart is not None
     assert draw(chart) == draw(chart)  # the same chart, the same bytes
     save(chart, tmp_path / "x.svg")
-    assert b"<script" not in (tmp_path / "x.svg").read_bytes()
+    drawn = (tmp_path / "x.svg").read_bytes()
+    names = {element.tag.partition("}")[2] for element in ElementTree.fromstring(drawn).iter()}
+    assert names == {"svg", "style", "rect", "text", "line", "path"}
+    for text in HOSTILE[:4]:
+        assert escaped(text).encode()[:8] in drawn
+    assert b"var(" not in drawn  # few programs know variables
     with pytest.raises(ConfigError, match=r"must end in .png or .svg"):
         save(chart, tmp_path / "x.pdf")
 

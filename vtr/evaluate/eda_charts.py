@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vtr.evaluate.reporting.charts import BarChart, Chart, Head, Histogram, Scatter
+from vtr.charts.kinds import BarChart, Chart, Head, Histogram, Scatter
 
 MAX_BARS = 40
 

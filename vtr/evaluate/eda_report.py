@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vtr.charts import files as chart_files
+from vtr.charts import html
 from vtr.evaluate.eda_charts import charts_of
-from vtr.evaluate.reporting.page import charts, page, section, table
+from vtr.evaluate.reporting.page import Section, page, part
 from vtr.evaluate.reporting.text import counted
 from vtr.files import make_folder, publish_all
-from vtr.foreign import isolated
 
 LISTED = 5
 
@@ -20,7 +21,6 @@ def write_eda(facts: Mapping[str, Any], folder: Path, *, pictures: bool = True) 
     """Writes eda.json, eda.html and, where asked for, every chart as PNG and SVG.
 
     Raises:
-        ConfigError: Pictures without matplotlib.
         StoreWriteError: The file system refused.
     """
     make_folder(folder, option="--out")
@@ -28,20 +28,15 @@ def write_eda(facts: Mapping[str, Any], folder: Path, *, pictures: bool = True) 
     files = {folder / "eda.json": text.encode("utf-8", "backslashreplace")}
     found = charts_of(facts)
     if pictures:
-        from vtr.evaluate.plots import draw
-
         for chart in found:
             for kind in ("png", "svg"):
-                files[folder / f"{chart.head.name}.{kind}"] = draw(chart, kind=kind)
-    blocks = [
-        table(headings, [[isolated(cell) for cell in row] for row in rows], caption=title)
-        for title, headings, rows in tables(facts)
-    ]
+                files[folder / f"{chart.head.name}.{kind}"] = chart_files.draw(chart, kind=kind)
+    blocks = [part("table", head, rows, caption=title) for title, head, rows in tables(facts)]
     sections = [
-        section("Figures", blocks, name="figures"),
-        section("Charts", charts(found), name="charts"),
+        Section("figures", "Figures", blocks),
+        Section("charts", "Charts", [html.draw(chart) for chart in found]),
     ]
-    files[folder / "eda.html"] = page(f"Dataset {facts['dataset']}", "", sections)
+    files[folder / "eda.html"] = page(f"Dataset {facts['dataset']}", sections)
     publish_all(files)
 
 

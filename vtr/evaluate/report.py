@@ -8,21 +8,28 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from vtr import __version__
+from vtr.charts import files, html
+from vtr.charts.kinds import Chart, figure
 from vtr.errors import ConfigError
 from vtr.evaluate.reporting import figures
-from vtr.evaluate.reporting.charts import Chart, figure
-from vtr.evaluate.reporting.examples import Example, example_section, read_examples
+from vtr.evaluate.reporting.examples import Example, draw_examples, example_parts, read_examples
 from vtr.evaluate.reporting.figures import Bin
-from vtr.evaluate.reporting.page import charts, notes, page, section, table
+from vtr.evaluate.reporting.page import Section, page, part
 from vtr.evaluate.reporting.results import Result, comparability, told_apart
 from vtr.evaluate.reporting.text import count_text, counted
 from vtr.files import make_folder, publish_all
-from vtr.foreign import escaped, isolated
+from vtr.foreign import shown
 
 SHOWN_METRICS = ("R@1", "R@5", "R@10", "MedR", "MeanR", "MRR")
 NUM_EXAMPLES = 8
 PAGE = "report.html"
+MIXED = (
+    "The results were not all evaluated on the same queries and videos. Only results under one "
+    "heading may be compared."
+)
 SMALL_GALLERY = 10  # videos, from which on every R@k that is shown can be missed
 
 
@@ -37,7 +44,7 @@ class ReportOptions:
         simulation: A document of kind "vtr-simulation".
         videos: Folder to look for video files where the results' own paths do not exist.
         num_examples: At most so many of each kind.
-        pictures: Draw PNG files too (needs matplotlib).
+        pictures: Draw PNG files too.
 
     Raises:
         ConfigError: A number out of range.
@@ -99,7 +106,7 @@ def write_report(
         options: What to show.
 
     Raises:
-        ConfigError: Own bins without a table of queries; pictures without matplotlib.
+        ConfigError: Own bins without a table of queries.
         StoreWriteError: The file system refused.
     """
     return write_files(results, folder, options=options)[-1]
@@ -116,10 +123,10 @@ def write_files(
     options = options or ReportOptions()
     make_folder(folder, option="--out")
     groups = [_fill(group, options) for group in group_results(results)]
-    files = dict(_pictures(groups, options)) if options.pictures else {}
-    files[PAGE] = render(groups, options)
-    publish_all({folder / name: payload for name, payload in files.items()})
-    return [folder / name for name in files]
+    made = dict(_pictures(groups, options)) if options.pictures else {}
+    made[PAGE] = render(groups, options)
+    publish_all({folder / name: payload for name, payload in made.items()})
+    return [folder / name for name in made]
 
 
 def report_html(results: Sequence[Result], *, options: ReportOptions | None = None) -> bytes:
@@ -216,21 +223,15 @@ def _has(results: Sequence[Result], direction: str) -> bool:
 
 def render(groups: Sequence[Group], options: ReportOptions) -> bytes:
     """Returns the page for filled groups."""
-    sections = [part for nth, group in enumerate(groups) for part in _group(group, nth, groups)]
+    sections = [one for nth, group in enumerate(groups) for one in _group(group, nth, groups)]
     if options.simulation is not None:
         chart = figures.recall_by_frames(options.simulation, options.k)
-        sections.append(section("Number of frames", charts([chart]), name="frames"))
+        sections.append(Section("frames", "Number of frames", [html.draw(chart)]))
     number = sum(len(group.results) for group in groups)
-    lead = f"<p>{counted(number, 'result')}, drawn by vtr {escaped(__version__)}.</p>"
+    lead = part("line", f"{counted(number, 'result')}, drawn by vtr {__version__}.")
     if len(groups) > 1:
-        lead += notes(
-            [
-                "The results were not all evaluated on the same queries and videos. Only results "
-                "under one heading may be compared."
-            ],
-            kind="warning",
-        )
-    return page(options.title, lead, sections)
+        lead += part("notes", [("", MIXED)], "warning")
+    return page(options.title, sections, lead=lead)
 
 
 def _mark(group: Group, nth: int) -> str:
@@ -238,76 +239,71 @@ def _mark(group: Group, nth: int) -> str:
     return f"-{nth + 1}-{group.slug}" if nth else ""
 
 
-def _group(group: Group, nth: int, groups: Sequence[Group]) -> Iterator[str]:
+def _group(group: Group, nth: int, groups: Sequence[Group]) -> Iterator[Section]:
     mark = _mark(group, nth)
     prefix = f"{group.name}: " if len(groups) > 1 else ""
-    warnings = [text for result in group.results for text in caveats(result)]
-    summary = [_facts(group), notes(warnings, kind="warning"), *_tables(group.results)]
-    yield section(f"{prefix}Results", summary, name=f"results{mark}")
+    warnings = [(r.title, text) for r in group.results for text in caveats(r)]
+    boxes = [part("notes", warnings, "warning")] if warnings else []
+    summary = [_facts(group), *boxes, *_tables(group.results)]
+    yield Section(f"results{mark}", f"{prefix}Results", summary)
     for name, found in group.charts.items():
         slug = name.lower().replace(" ", "-")
-        yield section(f"{prefix}{name}", charts(found), name=f"{slug}{mark}")
-    for kind, title in (("success", "Success cases"), ("failure", "Failure cases")):
-        blocks = example_section(group.examples.get(kind, []), kind, group.subject.title)
-        yield section(f"{prefix}{title}", blocks, name=f"{kind}{mark}")
-    yield section(f"{prefix}Settings", [_settings(group.results)], name=f"settings{mark}")
+        yield Section(f"{slug}{mark}", f"{prefix}{name}", [html.draw(chart) for chart in found])
+    for kind, examples in group.examples.items():
+        parts = example_parts(examples, kind, group.subject.title)
+        yield Section(f"{kind}{mark}", f"{prefix}{kind.capitalize()} cases", parts)
+    yield Section(f"settings{mark}", f"{prefix}Settings", [_settings(group.results)])
 
 
-def _facts(group: Group) -> str:
+def _facts(group: Group) -> Markup:
     first = group.results[0]
     protocol = first.part("protocol")
-    videos = counted(protocol.get("num_videos"), "video")
-    return (
-        f"<p>Protocol <b>{escaped(first.protocol)}</b>, {escaped(_part(first))}: "
-        f"{_queries(first)} over {videos}; present: {_presence(first)}. "
-        f"Digest {escaped(str(protocol.get('digest'))[:12])}. R@k and MRR are percent, "
-        "MedR and MeanR are ranks; in brackets the 95 % interval.</p>"
+    videos, digest = counted(protocol.get("num_videos"), "video"), str(protocol.get("digest"))[:12]
+    return part(
+        "facts", first.protocol, _part(first), _queries(first), videos, _presence(first), digest
     )
 
 
-def caveats(result: Result) -> list[str]:
-    """Returns, as HTML, what speaks against taking a result's figures at face value."""
+def caveats(result: Result) -> Iterator[str]:
+    """Yields what speaks against taking a result's figures at face value."""
     protocol, coverage, setup = (result.part(p) for p in ("protocol", "coverage", "setup"))
-    name, found = isolated(result.title, 80), []
     if not protocol.get("published", True):
         problems = "; ".join(str(text) for text in protocol.get("problems") or [])
-        found.append(f"{name}: not the published protocol ({escaped(problems) or 'no details'}).")
+        yield f"not the published protocol ({problems or 'no details'})."
     if coverage.get("present") != coverage.get("videos"):
-        policy = escaped(coverage.get("policy"))
-        found.append(f"{name}: present: {_presence(result)} (policy {policy}).")
+        yield f"present: {_presence(result)} (policy {coverage.get('policy')})."
     videos = protocol.get("num_videos")
     if isinstance(videos, int) and videos <= SMALL_GALLERY:
-        found.append(
-            f"{name}: only {videos} video{'s are' if videos > 1 else ' is'} ranked; R@k from "
+        yield (
+            f"only {videos} video{'s are' if videos > 1 else ' is'} ranked; R@k from "
             f"k = {videos} on is 100 whatever the model does."
         )
     leaked = setup.get("trained_on_test")
     if leaked:
-        found.append(f"{name}: trained on {escaped(counted(leaked, 'video'))} of this gallery.")
+        yield f"trained on {counted(leaked, 'video')} of this gallery."
     elif leaked is None and not result.is_zero_shot:
-        found.append(f"{name}: whether videos of this gallery were trained on is not known.")
+        yield "whether videos of this gallery were trained on is not known."
     if "test" in str(setup.get("selection", "")).lower():
-        found.append(f"{name}: the epoch was chosen on test data ({escaped(setup['selection'])}).")
-    return found
+        yield f"the epoch was chosen on test data ({setup['selection']})."
 
 
-def _tables(results: Sequence[Result]) -> Iterator[str]:
+def _tables(results: Sequence[Result]) -> Iterator[Markup]:
     for direction, words in (*figures.DIRECTIONS.items(), ("v2t_groups", "video to caption group")):
         rows = [row for result in results for row in _metric_rows(result, direction)]
         if rows:
-            yield table([words, *SHOWN_METRICS, "N"], rows, kind="even")
+            yield part("table", [words, *SHOWN_METRICS, "N"], rows, kind="even")
 
 
 def _metric_rows(result: Result, direction: str) -> Iterator[list[str]]:
-    yield from _metric_row(isolated(result.title, 80), result.metrics, direction)
-    for name, part in result.part("postprocessed").items():
-        note = ", sees all queries" if part.get("transductive") else ""
-        title = f"{isolated(result.title, 80)} <small>with {escaped(name)}{note}</small>"
-        yield from _metric_row(title, part.get("metrics", {}), direction)
+    yield from _metric_row(part("result_name", result.title), result.metrics, direction)
+    for name, found in result.part("postprocessed").items():
+        note = ", sees all queries" if found.get("transductive") else ""
+        title = part("result_name", result.title, f"{name}{note}")
+        yield from _metric_row(title, found.get("metrics", {}), direction)
 
 
 def _metric_row(
-    title: str, metrics: Mapping[str, Mapping[str, Any]], direction: str
+    title: Markup, metrics: Mapping[str, Mapping[str, Any]], direction: str
 ) -> Iterator[list[str]]:
     entries = [metrics.get(f"{direction}/{name}") for name in SHOWN_METRICS]
     if any(entries):
@@ -320,47 +316,46 @@ def _cell(entry: Mapping[str, Any] | None) -> str:
         return ""
     ends = ""
     if entry.get("low") is not None and entry.get("high") is not None:
-        ends = f"<small>[{figure(entry['low'])}, {figure(entry['high'])}]</small>"
-    return f'<span title="{escaped(entry["value"])}">{figure(entry["value"])}</span>{ends}'
+        ends = f"[{figure(entry['low'])}, {figure(entry['high'])}]"
+    return part("metric", entry["value"], figure(entry["value"]), ends)
 
 
-def _settings(results: Sequence[Result]) -> str:
+def _settings(results: Sequence[Result]) -> Markup:
     keys = list(dict.fromkeys(key for result in results for key in result.part("setup")))
     rows = [
         [
-            escaped(key.replace("_", " ")),
+            key.replace("_", " "),
             *(_setting(key, result.part("setup").get(key)) for result in results),
         ]
         for key in keys
         if key != "title"
     ]
     rows.append(["evaluated", *(_minute(r.document.get("created")) for r in results)])
-    return table(["setting", *(result.title for result in results)], rows, kind="words")
+    titles = [result.title for result in results]
+    return part("table", ["setting", *titles], rows, kind="words")
 
 
 def _minute(created: object) -> str:
-    return escaped(str(created or "")[:16].replace("T", " "))
+    return str(created or "")[:16].replace("T", " ")
 
 
 def _setting(key: str, value: object) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "-"}[value]
     if key == "fingerprint":
-        return f'<span title="{escaped(value)}">{escaped(str(value)[:12])}</span>'
-    return isolated(value, 160)
+        return part("metric", value, str(value)[:12], "")
+    return shown(value, 160)
 
 
 def _pictures(groups: Sequence[Group], options: ReportOptions) -> Iterator[tuple[str, bytes]]:
     """Yields the name of every PNG file and what is in it."""
-    from vtr.evaluate.plots import draw, draw_examples
-
     for nth, group in enumerate(groups):
         mark = _mark(group, nth)
         for chart in (chart for found in group.charts.values() for chart in found):
-            yield f"{chart.head.name}{mark}.png", draw(chart)
+            yield f"{chart.head.name}{mark}.png", files.draw(chart)
         for kind, found in group.examples.items():
             if found:
                 yield f"{kind}_case_examples{mark}.png", draw_examples(found, kind)
     if options.simulation is not None:
         chart = figures.recall_by_frames(options.simulation, options.k)
-        yield f"{chart.head.name}.png", draw(chart)
+        yield f"{chart.head.name}.png", files.draw(chart)

@@ -2,57 +2,46 @@
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from PIL import Image, ImageDraw, ImageFont
+from vtr.charts.drawing import Drawing, cut, width_of
+from vtr.charts.marks import line
+from vtr.foreign import shown
 
-from vtr.extract.sheet import FAINT, INK, LINE, PALETTE, PAPER, Colour
+BETTER, WORSE, NEITHER = "s0", "s1", "s6"  # classes of chart.css
 
-BETTER, WORSE, NEITHER = PALETTE[0], PALETTE[1], (120, 126, 138)
-STRIPE: Colour = (246, 248, 250)
-
-# Pixels of the finished picture, which is drawn at twice the size of its nominal points.
-MARGIN, LABEL, AXIS, VALUE, GAP = 48, 330, 210, 130, 36
-ROW, HEAD, FOOT = 52, 250, 110
-FONTS = {"large": 40, "normal": 27, "small": 23}
+MARGIN, LABEL, AXIS, VALUE, GAP = 24.0, 165.0, 105.0, 65.0, 18.0
+ROW, HEAD, FOOT = 26.0, 125.0, 55.0
 
 
 @dataclass(frozen=True)
 class Column:
-    """One figure of every sampler.
+    """One figure of every sampler."""
 
-    Args:
-        word: What it is, short enough for a table's head.
-        title: What it is.
-        note: Its unit, or which end is which.
-        values: One per sampler; None or NaN where there is none.
-        show: Spells a value.
-        better: "high", "low", or "" where neither end is better.
-        intervals: Lower and upper end per sampler, or None.
-        from_zero: Whether the axis begins at 0.
-    """
-
-    word: str
+    word: str  # what it is, short enough for a table's head
     title: str
-    note: str
-    values: Sequence[float | None]
-    show: Callable[[float], str]
-    better: str = ""
-    intervals: Sequence[tuple[float, float]] | None = None
-    from_zero: bool = True
+    note: str  # its unit, or which end is which
+    values: Sequence[float | None]  # one per sampler; None or NaN where there is none
+    show: Callable[[float], str]  # spells a value
+    better: str = ""  # "high", "low", or "" where neither end is better
+    intervals: Sequence[tuple[float, float]] | None = None  # lower and upper end per sampler
+    from_zero: bool = True  # whether the axis begins at 0
 
     @property
     def span(self) -> tuple[float, float]:
         """Ends of the axis; never empty."""
-        known = [value for value in self.values if is_known(value)]
         ends = [end for pair in self.intervals or () for end in pair]
-        every = [value for value in known if value is not None] + ends
+        every = [value for value in self.values if value is not None and is_known(value)] + ends
         low, high = min(every, default=0.0), max(every, default=1.0)
         low = min(0.0, low) if self.from_zero else low
         return low, max(high, low + 1e-9)
+
+    def place(self, value: float) -> float:
+        """Returns where a value is on the axis, in percent."""
+        low, high = self.span
+        return 100 * (value - low) / (high - low)
 
 
 def is_known(value: float | None) -> bool:
@@ -62,127 +51,78 @@ def is_known(value: float | None) -> bool:
 
 @dataclass(frozen=True)
 class StudyPicture:
-    """Everything that is drawn.
+    """Everything that is drawn."""
 
-    Args:
-        title: What was studied.
-        subtitle: How, one line.
-        samplers: Their labels, from the top.
-        columns: At least one.
-        reference: The sampler the others are compared with.
-    """
+    title: str  # what was studied
+    subtitle: str  # how, one line
+    samplers: Sequence[str]  # their labels, from the top
+    columns: Sequence[Column]  # at least one
+    reference: str = "uniform"  # the sampler the others are compared with
 
-    title: str
-    subtitle: str
-    samplers: Sequence[str]
-    columns: Sequence[Column]
-    reference: str = "uniform"
-
-
-class _Canvas:
-    def __init__(self, picture: StudyPicture) -> None:
-        self.picture = picture
-        self.width = 2 * MARGIN + LABEL + len(picture.columns) * (AXIS + VALUE + GAP) - GAP
-        self.height = HEAD + ROW * len(picture.samplers) + FOOT
-        self.image = Image.new("RGB", (self.width, self.height), PAPER)
-        self.draw = ImageDraw.Draw(self.image)
-        self.fonts = {name: ImageFont.load_default(size) for name, size in FONTS.items()}
-
-    def text(
-        self, place: tuple[float, float], words: str, font: str, fill: Colour, anchor: str = "la"
-    ) -> None:
-        room = self.width - place[0] - 10
-        while anchor == "la" and self.fonts[font].getlength(words) > room and len(words) > 2:
-            words = words[:-2] + "…"
-        self.draw.text(place, words, font=self.fonts[font], fill=fill, anchor=anchor)
-
-    def row_middle(self, number: int) -> float:
-        return HEAD + ROW * number + ROW / 2
+    def base(self, column: Column) -> float | None:
+        """Returns the reference's own value, None where there is none."""
+        if self.reference not in self.samplers:
+            return None
+        value = column.values[self.samplers.index(self.reference)]
+        return value if is_known(value) else None
 
 
 def draw_study(picture: StudyPicture) -> bytes:
     """Returns the study as a PNG: dots, tied to the line of the reference sampler."""
-    canvas = _Canvas(picture)
-    canvas.text((MARGIN, 34), picture.title, "large", INK)
-    canvas.text((MARGIN, 88), picture.subtitle, "normal", FAINT)
+    step = AXIS + VALUE + GAP
+    drawing = Drawing(2 * MARGIN + LABEL + len(picture.columns) * step - GAP)
+    room = drawing.width - 2 * MARGIN
+    drawing.text(MARGIN, 36, cut(shown(picture.title), room, 19), size=19, kind="ink bold")
+    drawing.text(MARGIN, 58, cut(shown(picture.subtitle), room, 13), size=13)
     for number, label in enumerate(picture.samplers):
-        middle = canvas.row_middle(number)
+        top = HEAD + ROW * number
         if number % 2 == 0:
-            box = [MARGIN / 2, middle - ROW / 2, canvas.width - MARGIN / 2, middle + ROW / 2]
-            canvas.draw.rectangle(box, fill=STRIPE)
-        canvas.text((MARGIN, middle), _short(label), "normal", INK, "lm")
+            drawing.box((MARGIN / 2, top, room + MARGIN, ROW), kind="stripe")
+        words = cut(shown(label), LABEL - 8, 13)
+        drawing.text(MARGIN, top + 17.5, words, size=13, kind="ink")
     for number, column in enumerate(picture.columns):
-        _draw_column(canvas, column, MARGIN + LABEL + number * (AXIS + VALUE + GAP))
-    _draw_legend(canvas)
-    buffer = io.BytesIO()
-    canvas.image.save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
+        _draw_column(drawing, picture, column, MARGIN + LABEL + number * step)
+    _draw_legend(drawing, picture.reference, HEAD + ROW * len(picture.samplers) + FOOT - 16)
+    drawing.height = HEAD + ROW * len(picture.samplers) + FOOT
+    return drawing.png()
 
 
-@dataclass(frozen=True)
-class _Axis:
-    """Where a column's values are, and the reference's value among them."""
-
-    column: Column
-    left: float
-    base: float | None
-
-    def x_of(self, value: float) -> float:
-        low, high = self.column.span
-        return self.left + (value - low) / (high - low) * AXIS
-
-
-def _draw_column(canvas: _Canvas, column: Column, left: float) -> None:
-    picture = canvas.picture
-    base = None
-    if picture.reference in picture.samplers:
-        base = column.values[picture.samplers.index(picture.reference)]
-    axis = _Axis(column, left, base if is_known(base) else None)
-    _draw_axis(canvas, axis)
+def _draw_column(drawing: Drawing, picture: StudyPicture, column: Column, left: float) -> None:
+    base, bottom = picture.base(column), HEAD + ROW * len(picture.samplers)
+    drawing.text(left, HEAD - 34, column.title, size=13, kind="ink")
+    drawing.text(left, HEAD - 16, column.note, size=11)
+    drawing.inset((left, HEAD, AXIS, bottom - HEAD), "".join(_marks(picture, column, base)))
+    for tick, x, anchor in zip(column.span, (left, left + AXIS), ("start", "end"), strict=True):
+        drawing.text(x, bottom + 15, column.show(tick), size=11, anchor=anchor)
     for number, value in enumerate(column.values):
-        middle = canvas.row_middle(number)
+        words = column.show(value) if value is not None and is_known(value) else "-"
+        y = HEAD + ROW * number + 17
+        drawing.text(left + AXIS + VALUE, y, words, size=11.5, kind="ink", anchor="end")
+
+
+def _marks(picture: StudyPicture, column: Column, base: float | None) -> Iterator[str]:
+    """A dot per sampler, tied to the reference's line, or with its interval where it has one."""
+    yield line("grid", (0, 0), (0, 100)) + line("grid", (100, 100), (0, 100))
+    yield line("grid", (0, 100), (100, 100))
+    if base is not None:
+        yield line("base", (column.place(base),) * 2, (0, 100))
+    for number, value in enumerate(column.values):
         if value is None or not is_known(value):
-            canvas.text((left + AXIS + VALUE, middle), "-", "small", FAINT, "rm")
-        else:
-            _draw_value(canvas, axis, number, value)
-
-
-def _draw_axis(canvas: _Canvas, axis: _Axis) -> None:
-    column, left = axis.column, axis.left
-    canvas.text((left, 156), column.title, "normal", INK)
-    canvas.text((left, 192), column.note, "small", FAINT)
-    top, bottom = HEAD, HEAD + ROW * len(canvas.picture.samplers)
-    canvas.draw.line([(left, bottom), (left + AXIS, bottom)], fill=LINE, width=2)
-    for value, anchor in zip(column.span, ("la", "ra"), strict=True):
-        x = axis.x_of(value)
-        canvas.draw.line([(x, top), (x, bottom)], fill=LINE, width=2)
-        canvas.text((x, bottom + 8), column.show(value), "small", FAINT, anchor)
-    if axis.base is not None:
-        x = axis.x_of(axis.base)
-        canvas.draw.line([(x, top), (x, bottom)], fill=FAINT, width=3)
-
-
-def _draw_value(canvas: _Canvas, axis: _Axis, number: int, value: float) -> None:
-    """A dot, tied to the reference's line, or with its interval where it has one."""
-    middle, x = canvas.row_middle(number), axis.x_of(value)
-    intervals = axis.column.intervals
-    interval = None if intervals is None else intervals[number]
-    colour = verdict(value, axis.base, axis.column.better, interval=interval)
-    if interval is not None:
-        ends = [axis.x_of(end) for end in interval]
-        canvas.draw.line([(ends[0], middle), (ends[1], middle)], fill=colour, width=2)
-        for end in ends:
-            canvas.draw.line([(end, middle - 7), (end, middle + 7)], fill=colour, width=2)
-    elif axis.base is not None:
-        canvas.draw.line([(axis.x_of(axis.base), middle), (x, middle)], fill=colour, width=5)
-    canvas.draw.ellipse([x - 9, middle - 9, x + 9, middle + 9], fill=colour)
-    right = axis.left + AXIS + VALUE
-    canvas.text((right, middle), axis.column.show(value), "small", INK, "rm")
+            continue
+        x, y = column.place(value), 100 * (number + 0.5) / len(picture.samplers)
+        interval = None if column.intervals is None else column.intervals[number]
+        tie = ""
+        if interval is not None:
+            tie = line("whisker", (column.place(interval[0]), column.place(interval[1])), (y, y))
+        elif base is not None:
+            tie = line("curve", (column.place(base), x), (y, y))
+        kind = verdict(value, base, column.better, interval=interval)
+        yield f'<g class="{kind}">{tie}<circle r="4.5" cx="{x:.3f}%" cy="{y:.3f}%"/></g>'
 
 
 def verdict(
     value: float, base: float | None, better: str, *, interval: tuple[float, float] | None = None
-) -> Colour:
+) -> str:
     """Returns the colour of better, worse or neither than the reference.
 
     Args:
@@ -198,21 +138,16 @@ def verdict(
     return BETTER if (value > base) == (better == "high") else WORSE
 
 
-def _draw_legend(canvas: _Canvas) -> None:
-    x, y = float(MARGIN), canvas.height - 34.0
-    name = canvas.picture.reference
+def _draw_legend(drawing: Drawing, reference: str, y: float) -> None:
+    dot = '<circle r="4.5" cx="5" cy="0"/>'
     parts = (
-        (BETTER, f"better than {name}"),
-        (WORSE, "worse"),
-        (NEITHER, "neither, or not told apart"),
+        (BETTER, dot, f"better than {reference}"),
+        (WORSE, dot, "worse"),
+        (NEITHER, dot, "neither, or not told apart"),
+        ("", '<line class="base" x1="5" x2="5" y1="-8" y2="8"/>', f"{reference}'s own value"),
     )
-    for colour, words in parts:
-        canvas.draw.ellipse([x, y - 9, x + 18, y + 9], fill=colour)
-        canvas.text((x + 28, y), words, "small", FAINT, "lm")
-        x += 28 + canvas.fonts["small"].getlength(words) + 40
-    canvas.draw.line([(x, y - 14), (x, y + 14)], fill=FAINT, width=3)
-    canvas.text((x + 14, y), f"{name}'s own value", "small", FAINT, "lm")
-
-
-def _short(label: str, limit: int = 24) -> str:
-    return label if len(label) <= limit else label[: limit - 1] + "…"
+    x = MARGIN
+    for kind, mark, words in parts:
+        drawing.inset((x, y - 4, 10, 0.1), mark, kind=kind)
+        drawing.text(x + 16, y, words)
+        x += 16 + width_of(words, 12) + 22

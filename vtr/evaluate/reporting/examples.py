@@ -7,45 +7,41 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
+from vtr.charts.drawing import Drawing, cut, wrapped
+from vtr.evaluate.reporting.page import part
 from vtr.evaluate.reporting.results import Result
-from vtr.evaluate.reporting.strips import Strip, data_uri, read_strip
-from vtr.foreign import escaped, isolated
+from vtr.evaluate.reporting.strips import Strip, read_strip
+from vtr.foreign import shown
 
 MAX_HITS = 5
+OWN = "own video"
 
 
 @dataclass(frozen=True)
 class Hit:
-    """One video shown under a query.
+    """One video shown under a query."""
 
-    Args:
-        strip: Its frames.
-        score: Its score with the query; None where it is not told.
-        place: "1", "2", ... among the retrieved, or "own video".
-        correct: Whether it is the query's own.
-    """
+    strip: Strip  # its frames
+    score: float | None  # with the query; None where it is not known
+    place: str  # "1", "2", ... among the retrieved, or OWN
+    correct: bool  # whether it is the query's own
 
-    strip: Strip
-    score: float | None
-    place: str
-    correct: bool
+    @property
+    def is_apart(self) -> bool:
+        """Whether it is not among the retrieved."""
+        return self.place == OWN
 
 
 @dataclass(frozen=True)
 class Example:
-    """One query.
-
-    Args:
-        query_id: Its id.
-        text: Its words.
-        rank: Rank of its own video, 1 is best.
-        hits: The retrieved videos, best first; its own video leads where it is not among them.
-    """
+    """One query."""
 
     query_id: str
     text: str
-    rank: float
-    hits: tuple[Hit, ...]
+    rank: float  # of its own video, 1 is best
+    hits: tuple[Hit, ...]  # retrieved, best first; its own leads where it is not among them
 
 
 class _Strips:
@@ -98,7 +94,7 @@ def _example(entry: Mapping[str, Any], strips: _Strips) -> Example:
     ]
     if not any(hit.correct for hit in hits):
         own = entry.get("own") or {"video": entry.get("video", "")}
-        hits.insert(0, Hit(strips.of(own), _score(own), "own video", True))
+        hits.insert(0, Hit(strips.of(own), _score(own), OWN, True))
     return Example(
         str(entry.get("query_id", "")),
         str(entry.get("text", "")),
@@ -112,45 +108,75 @@ def _score(entry: Mapping[str, Any]) -> float | None:
     return None if score is None else float(score)
 
 
-def example_section(examples: Sequence[Example], kind: str, title: str) -> list[str]:
-    """Returns the examples of the result called `title` as HTML blocks, with a line above them."""
+_INTRO = {
+    "success": "Queries whose own video comes first, the clearest margins first.",
+    "failure": "Queries whose own video comes last of all, the worst first. Several may be "
+    "right in meaning: only the query's own video counts.",
+}
+
+
+def example_parts(examples: Sequence[Example], kind: str, title: str) -> list[Markup]:
+    """Returns the examples of the result called `title` for a page, with a line above them."""
     if not examples:
         return []
-    intro = {
-        "success": "Queries whose own video comes first, the clearest margins first.",
-        "failure": "Queries whose own video comes last of all, the worst first. Several may be "
-        "right in meaning: only the query's own video counts.",
-    }[kind]
-    whose = f"Of {isolated(title, 80)}. {intro}"
-    return [f'<p class="faint">{whose}</p>', *(_block(example) for example in examples)]
+    return [part("line", _INTRO[kind], title), *(part("example", one) for one in examples)]
 
 
-def _block(example: Example) -> str:
-    hits = "".join(_hit(hit) for hit in example.hits)
-    return (
-        f'<article class="example"><blockquote>{isolated(example.text)}</blockquote>'
-        f'<p class="faint">query {isolated(example.query_id, 80)}, own video at rank '
-        f"{example.rank:,g}</p>{hits}</article>"
-    )
+# ---- as a picture
+
+_WIDTH, _MARGIN, _LEFT, _ROW, _HEIGHT = 900.0, 24.0, 200.0, 98.0, 72.0  # pixels
 
 
-def _hit(hit: Hit) -> str:
-    place = hit.place if hit.place == "own video" else f"{hit.place}."
-    tag = " own video" if hit.correct and hit.place != "own video" else ""
-    score = "" if hit.score is None else f"score {hit.score:.4f}"
-    return (
-        f'<div class="hit{" correct" if hit.correct else ""}"><div class="who"><b>{place}{tag}</b>'
-        f'{isolated(hit.strip.video, 80)}<br><span class="faint">{score}</span></div>'
-        f'<div class="strip">{_frames(hit.strip)}</div></div>'
-    )
+def draw_examples(examples: Sequence[Example], kind: str, *, limit: int = 4) -> bytes:
+    """Returns query, own video and retrieved videos as frame strips, as a PNG.
+
+    Args:
+        examples: From `read_examples`.
+        kind: "success" or "failure", for the title.
+        limit: At most so many queries, three videos each.
+    """
+    drawing = Drawing(_WIDTH)
+    drawing.text(_MARGIN, 38, f"{kind.capitalize()} cases", size=17, kind="ink bold")
+    y = 46.0
+    for example in examples[:limit]:
+        for line in wrapped(shown(example.text, 190), _WIDTH - 2 * _MARGIN, 14):
+            y += 20
+            drawing.text(_MARGIN, y, line, size=14, kind="ink")
+        facts = f"query {shown(example.query_id, 60)}, own video at rank {example.rank:,g}"
+        drawing.text(_MARGIN, y + 18, facts)
+        y += 34
+        for hit in _key_hits(example):
+            _draw_hit(drawing, hit, y)
+            y += _ROW
+        y += 14
+    drawing.height = y
+    return drawing.png()
 
 
-def _frames(strip: Strip) -> str:
-    if not strip.frames:
-        return f'<div class="absent">No pictures: {escaped(strip.problem, 160)}</div>'
-    return "".join(
-        f'<figure><img src="{data_uri(frame.picture)}" width="{frame.picture.shape[1]}" '
-        f'height="{frame.picture.shape[0]}" alt="{escaped(strip.video, 60)} at '
-        f'{frame.pts_seconds:.2f} s"><figcaption>{frame.pts_seconds:.2f} s</figcaption></figure>'
-        for frame in strip.frames
-    )
+def _key_hits(example: Example) -> list[Hit]:
+    """The best retrieved ones, and its own video wherever it stands."""
+    hits = list(example.hits)[:3]
+    own = next((hit for hit in example.hits if hit.correct), None)
+    return hits if own is None or own in hits else [*hits[:2], own]
+
+
+def _draw_hit(drawing: Drawing, hit: Hit, top: float) -> None:
+    place = f"{hit.place} ({OWN})" if hit.correct and not hit.is_apart else hit.place
+    score = "" if hit.score is None else f"score {hit.score:.3f}"
+    video = cut(shown(hit.strip.video), _LEFT - _MARGIN - 10, 12.5)
+    for nth, (words, kind) in enumerate(((place, "bold"), (video, ""), (score, ""))):
+        colour = "good" if hit.correct else "ink"
+        drawing.text(_MARGIN, top + 14 + 18 * nth, words, size=12.5, kind=f"{colour} {kind}")
+    if not hit.strip.frames:
+        drawing.text(_LEFT, top + 40, f"no pictures: {shown(hit.strip.problem, 80)}")
+        return
+    gap, room = 7, _WIDTH - _MARGIN - _LEFT
+    widths = [_HEIGHT * f.picture.shape[1] / f.picture.shape[0] for f in hit.strip.frames]
+    scale = min(1.0, (room - gap * (len(widths) - 1)) / sum(widths))
+    x, height = _LEFT, _HEIGHT * scale
+    for frame, width in zip(hit.strip.frames, widths, strict=True):
+        drawing.picture((x, top, width * scale, height), frame.picture)
+        middle = x + width * scale / 2
+        words = f"{frame.pts_seconds:.1f} s"
+        drawing.text(middle, top + height + 14, words, size=11, anchor="middle")
+        x += width * scale + gap

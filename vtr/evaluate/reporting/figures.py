@@ -14,11 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from vtr.errors import ConfigError
-from vtr.evaluate.intervals import bootstrap
-from vtr.evaluate.metrics import hits
-from vtr.evaluate.ranks import Ranks
-from vtr.evaluate.reporting.charts import (
+from vtr.charts.kinds import (
     BarChart,
     DotChart,
     Head,
@@ -27,6 +23,10 @@ from vtr.evaluate.reporting.charts import (
     Point,
     Series,
 )
+from vtr.errors import ConfigError
+from vtr.evaluate.intervals import bootstrap
+from vtr.evaluate.metrics import hits
+from vtr.evaluate.ranks import Ranks
 from vtr.evaluate.reporting.results import Result, check_count, read_ranks, read_rows
 from vtr.evaluate.reporting.text import count_text, counted
 

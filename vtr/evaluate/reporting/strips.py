@@ -23,32 +23,29 @@ Seconds = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture.
+    """One picture."""
 
-    Args:
-        pts_seconds: Its presentation time as stored in the file.
-        picture: (h, w, 3) uint8.
-    """
+    pts_seconds: float  # its presentation time as stored in the file
+    picture: Picture  # (h, w, 3) uint8
 
-    pts_seconds: float
-    picture: Picture
+    @property
+    def data_uri(self) -> str:
+        """The picture as a JPEG that a page can carry in itself."""
+        from PIL import Image
+
+        buffer = io.BytesIO()
+        Image.fromarray(self.picture).save(buffer, "JPEG", quality=78, optimize=True)
+        return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 @dataclass(frozen=True)
 class Strip:
-    """Some frames of one video, or why there are none.
+    """Some frames of one video, or why there are none."""
 
-    Args:
-        video: Its id.
-        frames: In presentation order; empty where the file cannot be shown.
-        problem: One line, empty where there are frames.
-        chosen: Whether the times were given (else they are evenly spread).
-    """
-
-    video: str
-    frames: tuple[Frame, ...]
-    problem: str = ""
-    chosen: bool = True
+    video: str  # its id
+    frames: tuple[Frame, ...]  # in presentation order; empty where the file cannot be shown
+    problem: str = ""  # one line, empty where there are frames
+    chosen: bool = True  # whether the times were given (else they are evenly spread)
 
 
 def read_strip(
@@ -141,12 +138,3 @@ def _small(picture: Picture) -> Picture:
     height, width = picture.shape[:2]
     wide = min(max(round(width * HEIGHT / height), HEIGHT // 3), 3 * HEIGHT)
     return np.asarray(Image.fromarray(picture).resize((wide, HEIGHT), Image.Resampling.LANCZOS))
-
-
-def data_uri(picture: Picture) -> str:
-    """Returns a picture as a JPEG that a page can carry in itself."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=78, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
