@@ -20,6 +20,8 @@ from vtr.cli import app
 from vtr.clip.backbone import load_backbone
 from vtr.demo import demo_model_folder
 from vtr.errors import ConfigError, StoreWriteError, VtrError
+from vtr.evaluate.metrics import hits
+from vtr.evaluate.reporting.results import load_result, read_ranks
 from vtr.features import FeatureSpec, LedgerRow, VideoRow
 from vtr.features.shard import write_shard
 
@@ -94,6 +96,27 @@ def test_a_simulation_counts_absent_videos_as_asked(workspace: Path) -> None:
             done = vtr(workspace, *words, "--missing", policy, "--json")
             found.setdefault(json.loads(done.stdout)["num_queries"], []).append(policy)
     assert found == {7: ["miss", "miss"], 6: ["restrict", "restrict"]}
+
+
+def test_no_command_counts_an_absent_video_as_found(workspace: Path) -> None:
+    write_captions(workspace / "captions.json", [*CAPTIONS, ("gone.mp4", "a blue ball", "test")])
+    most = pytest.approx(600 / 7)
+    done = vtr(workspace, "eval", "--zero-shot", "--k", "1,50", "--out", "a", "--dual-softmax")
+    assert done.exit_code == 0, done.stderr
+    document = json.loads((workspace / "a" / "result.json").read_text())
+    for metrics in (document["metrics"], document["postprocessed"]["dual-softmax"]["metrics"]):
+        assert metrics["t2v/R@50"]["value"] == metrics["v2t/R@50"]["value"] == most
+        assert metrics["t2v/R@50"]["optimistic"] == most
+    simulated = json.loads(vtr(workspace, "simulate", "-q", "--json").stdout)
+    assert all(row["metrics"]["t2v/R@10"]["value"] == most for row in simulated["rows"])
+    assert document["rank_histogram"]["counts"][-1] == 1
+    # The tables of an earlier version give a miss the last rank; it is no hit to compare either.
+    table = workspace / "a" / "per_query.csv"
+    *rows, last = table.read_text().splitlines()
+    assert ",7,1,8.0," in last
+    table.write_text("\n".join([*rows, last.replace(",7,1,8.0,", ",6,1,7.0,")]) + "\n")
+    result = load_result(workspace / "a")
+    assert hits(read_ranks(result, "t2v").ranks, 50).mean() * 100 == most
 
 
 @pytest.mark.parametrize("width", [30, 80])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +15,20 @@ from numpy.typing import NDArray
 
 from vtr.errors import DatasetError, ModelError, StoreError, UnknownNameError
 from vtr.evaluate.coverage import Coverage, check_features, cover
-from vtr.evaluate.evaluator import Task, evaluate, group_ranks, kept, plan, score_matrix
-from vtr.evaluate.metrics import retrieval_metrics
+from vtr.evaluate.evaluator import (
+    Evaluation,
+    PostProcess,
+    Task,
+    evaluate,
+    group_ranks,
+    kept,
+    plan,
+    score_matrix,
+)
+from vtr.evaluate.intervals import bootstrap
+from vtr.evaluate.metrics import average_precision, retrieval_metrics
 from vtr.evaluate.observe import Observer, pair_accuracy
+from vtr.evaluate.postprocess import dual_softmax, querybank_norm
 from vtr.evaluate.protocol import Protocol, QuerySet
 from vtr.evaluate.ranks import Blocks
 from vtr.evaluate.result import Setup, build_result, write_result
@@ -85,17 +96,95 @@ def test_absent_videos_are_counted_misses_in_both_directions(data: st.DataObject
             assert t2v.better[q] == (full[q] > own).sum()
             assert t2v.tied[q] == (full[q] == own).sum()
         else:
-            assert (t2v.better[q], t2v.tied[q]) == (num_videos - 1, 1)
+            assert (t2v.better[q], t2v.tied[q]) == (num_videos, 1)
     assert t2v.num_candidates == num_videos
     v2t, videos = evaluation.ranks.v2t, evaluation.ranks.videos
     assert v2t is not None
     assert videos is not None
     for n, video in enumerate(videos.tolist()):
         if not present[video]:
-            assert v2t.better[n] == len(owners) - 1
+            assert v2t.better[n] == len(owners)
             continue
         best = max(full[q, video] for q, owner in enumerate(owners) if owner == video)
         assert v2t.better[n] == (full[:, video] > best).sum()
+
+
+@given(data=st.data())
+@settings(max_examples=60)
+def test_absence_never_pays(data: st.DataObject) -> None:
+    """A further absent video raises no number over what it gets as the worst of all videos."""
+    num_videos = data.draw(st.integers(2, 7))
+    owners = data.draw(st.lists(st.integers(0, num_videos - 1), min_size=1, max_size=12))
+    present = data.draw(st.lists(st.booleans(), min_size=num_videos, max_size=num_videos))
+    present[(gone := data.draw(st.integers(0, num_videos - 1)))] = True
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    scores = rng.integers(-3, 4, (len(owners), num_videos)).astype(np.float32) / 3
+    worst = scores.copy()
+    worst[:, gone] = -2
+    left = [there and v != gone for v, there in enumerate(present)]
+    ks = (1, 2, 5, 10, 100)
+    ways: dict[str, PostProcess] = {"twice": lambda s: (2 * s, None)}
+    if min(scores.shape) > 1 and any(left):
+        ways["dual-softmax"] = lambda s: (dual_softmax(s), dual_softmax(s.T).T)
+        ways["qb-norm"] = lambda s: (querybank_norm(s, s), None)
+
+    def measured(matrix: NDArray[np.float32], there: list[bool]) -> Evaluation:
+        task = plan(query_set(owners, num_videos), covering(there))
+        return evaluate(task, source(matrix[:, there]), ks=ks, postprocess=ways)
+
+    if not any(left):
+        return
+    before, after, rival = (
+        measured(worst, present),
+        measured(worst, left),
+        measured(scores, present),
+    )
+    no_gain(numbers_of(before, ks), numbers_of(after, ks))
+    no_gain(
+        {k: v for k, v in numbers_of(rival, ks).items() if "t2v" not in k}, numbers_of(after, ks)
+    )
+    share = 100 * np.mean([left[owner] for owner in owners])
+    for ranks in (after.ranks, *after.postprocessed.values()):
+        found = retrieval_metrics(ranks, ks)
+        for side in (found.expected, found.optimistic, found.pessimistic):
+            for key, value in side.items():
+                if key.startswith("t2v/") and key.endswith(("R@100", "MRR", "GeoMean")):
+                    assert value <= share + 1e-9
+        if share == 0:
+            low, high = bootstrap(ranks.t2v, ks, seed=0, num_resamples=50)["R@100"]
+            assert low == 0 <= high < 100
+            assert found.expected["t2v/MedR"] == num_videos + 1
+
+
+def numbers_of(evaluation: Evaluation, ks: Sequence[int]) -> dict[str, float]:
+    found = retrieval_metrics(evaluation.ranks, ks)
+    sides = {"": found.expected, "best ": found.optimistic, "worst ": found.pessimistic}
+    return {f"{name}{k}": v for name, side in sides.items() for k, v in side.items()}
+
+
+def no_gain(before: Mapping[str, float], after: Mapping[str, float]) -> None:
+    for key, value in before.items():
+        sign = -1 if key.endswith(("MedR", "MeanR")) else 1
+        assert sign * after[key] <= sign * value + 1e-9, key
+
+
+def test_a_miss_is_a_hit_at_no_depth() -> None:
+    task = plan(query_set([0, 1, 2, 3, 4], 5), covering([True] * 4 + [False]))
+    evaluation = evaluate(task, source(np.eye(5, 4, dtype=np.float32)), ks=(1, 5, 10, 1000))
+    found = retrieval_metrics(evaluation.ranks, (1, 5, 10, 1000))
+    for direction in ("t2v", "v2t", "v2t_groups"):
+        for side in (found.expected, found.optimistic, found.pessimistic):
+            assert [side[f"{direction}/R@{k}"] for k in (1, 5, 10, 1000)] == [80.0] * 4
+            assert side[f"{direction}/MRR"] == 80
+            assert side[f"{direction}/MeanR"] == 2  # (1 + 1 + 1 + 1 + 6) / 5
+    assert average_precision(np.array([[1, -np.inf]]), np.array([[False, True]])).tolist() == [0]
+
+
+def test_a_rival_that_is_absent_is_not_beaten() -> None:
+    for there in ([True, False], [False, True]):
+        task = plan(query_set([0, 1], 2), covering(there))
+        sights = evaluate(task, source(np.ones((2, 1), np.float32))).sights
+        assert pair_accuracy(sights).tolist() == [0, 0]
 
 
 def test_restrict_leaves_out_videos_and_their_queries() -> None:

@@ -26,7 +26,7 @@ def blocks_of(scores: NDArray[Any], size: int) -> Callable[[], Iterator[tuple[in
 def plain_row(scores: list[float], target: int) -> tuple[int, int]:
     own = scores[target]
     if own == -np.inf:
-        return len(scores) - 1, 1
+        return len(scores), 1
     return sum(s > own for s in scores), sum(s == own for s in scores)
 
 
@@ -42,7 +42,7 @@ def plain(scores: NDArray[Any], query_video: NDArray[Any]) -> dict[str, list[tup
         column = scores[:, video].tolist()
         best = max(column[q] for q in groups[video])
         if best == -np.inf:
-            answers["v2t"].append((num_queries - 1, 1, 1))
+            answers["v2t"].append((num_queries, 1, 1))
         else:
             correct = sum(column[q] == best for q in groups[video])
             tied = sum(s == best for s in column)
@@ -280,13 +280,13 @@ def test_what_does_not_fit_is_refused() -> None:
         Ranks(np.array([2]), np.array([2]), 3)
 
 
-def test_missing_queries_rank_last() -> None:
+def test_missing_queries_are_misses() -> None:
     present = Ranks(np.array([0, 2]), np.array([2, 1]), 3)
     missing = np.array([True, False, False, True])
     ranks = with_misses(present, missing, 5)
-    assert as_rows(ranks) == [(4, 1, 1), (0, 2, 1), (2, 1, 1), (4, 1, 1)]
+    assert as_rows(ranks) == [(5, 1, 1), (0, 2, 1), (2, 1, 1), (5, 1, 1)]
     assert ranks.num_candidates == 5
-    assert as_rows(with_misses(present, np.array([False, True]))) == [(0, 2, 1), (2, 1, 1)]
+    assert as_rows(with_misses(present, np.array([False, True]))) == [(0, 2, 1), (3, 1, 1)]
     with pytest.raises(ValueError, match="2 ranks for 3 queries, 1 of them not missing"):
         with_misses(present, np.array([True, True, False]))
 
@@ -294,7 +294,7 @@ def test_missing_queries_rank_last() -> None:
 def test_a_missing_video_is_a_miss_in_both_directions() -> None:
     scores = np.array([[1, 0, -np.inf], [0, 1, -np.inf], [0.5, 0.2, -np.inf]], np.float32)
     ranks = stream_ranks(blocks_of(scores, 2), np.arange(3), 3)
-    expected = [(0, 1, 1), (0, 1, 1), (2, 1, 1)]
+    expected = [(0, 1, 1), (0, 1, 1), (3, 1, 1)]
     assert all_rows(ranks) == dict.fromkeys(("t2v", "v2t", "v2t_groups"), expected)
 
 

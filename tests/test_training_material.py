@@ -78,15 +78,15 @@ def test_a_validation_split_of_any_spelling_is_used(
     assert "has the validation split 'val'" in capsys.readouterr().err
 
 
-def test_epochs_are_judged_on_the_videos_that_are_there(
+def test_epochs_are_judged_on_all_videos_and_absent_ones_are_misses(
     material: Callable[..., Material],
 ) -> None:
     found = material("val", {"v20.mp4", "v22.mp4", "v23.mp4", "v03.mp4"})
     assert found.task is not None
     assert found.task.video_ids == ("v21.mp4",)
-    assert found.task.texts == ("thing 21",)
+    assert found.task.texts == ("thing 20", "thing 21", "thing 22", "thing 23")  # misses count
     assert found.selection.endswith(
-        "on the 1 video of the validation split (3 more have no features)"
+        "on the 1 video of the validation split (3 more have no features: misses)"
     )
     assert found.skipped.videos == {"v03.mp4": "not in the store"}
 

@@ -218,7 +218,7 @@ class Material:
         count, whole = len(self.task.video_ids), ""
         videos = counted(count, "video")
         if count < self.val_asked:
-            whole = f" ({self.val_asked - count:,} more have no features)"
+            whole = f" ({self.val_asked - count:,} more have no features: misses)"
         if self.held_out:
             return f"{SELECTION} on {videos} held out of the training split{whole}"
         return f"{SELECTION} on the {videos} of the validation split{whole}"
@@ -254,8 +254,7 @@ def gather(workspace: Workspace, request: Request) -> Material:
     task, val_frames, held_out = None, None, False
     asked = queries(protocol, dataset, "val", hold_out=hold_out)
     if any(asked.video_ids[v] in store for v in set(asked.query_video.tolist())):
-        # Misses would be the same for every epoch and blur the choice between them.
-        task = plan(asked, cover(asked, store, policy="restrict"))
+        task = plan(asked, cover(asked, store))
         val_frames, held_out = store.packed(task.video_ids), asked.held_out
         check_features(val_frames)
     return Material(

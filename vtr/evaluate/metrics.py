@@ -106,9 +106,10 @@ def hits(ranks: Ranks, k: int) -> Values:
     """(Q,) the chance, 0 to 1, that the first correct item is among the first k.
 
     k - better of the tied items fit. With one correct among them that is (k - better) / tied;
-    with c correct, one minus the chance that all c stay outside (hypergeometric).
+    with c correct, one minus the chance that all c stay outside (hypergeometric). A miss is found
+    at no k, however small the gallery.
     """
-    room = np.clip(k - ranks.better, 0, ranks.tied)
+    room = np.where(ranks.missed, 0, np.clip(k - ranks.better, 0, ranks.tied))
     chance = room / ranks.tied
     several = np.flatnonzero((ranks.num_correct > 1) & (room > 0))
     room, tied, correct = room[several], ranks.tied[several], ranks.num_correct[several]
@@ -122,8 +123,9 @@ def hits(ranks: Ranks, k: int) -> Values:
 
 
 def reciprocal_ranks(ranks: Ranks) -> Values:
-    """(Q,) the mean of 1 / rank of the first correct item over all orders of the tied."""
+    """(Q,) the mean of 1 / rank of the first correct item over the orders of ties; 0 for a miss."""
     harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, ranks.num_candidates + 1))])
+    harmonic = np.append(harmonic, harmonic[-1])  # the place of a miss is worth nothing
     mean = (harmonic[ranks.better + ranks.tied] - harmonic[ranks.better]) / ranks.tied
     several = np.flatnonzero(ranks.num_correct > 1)
     if len(several):
@@ -150,7 +152,7 @@ def average_precision(scores: Scores, relevant: NDArray[np.bool_]) -> Values:
     itself on average (McSherry and Najork, ECIR 2008).
 
     Args:
-        scores: (Q, C) float32 or float64, without NaN.
+        scores: (Q, C) float32 or float64, without NaN; what is at -inf was never found.
         relevant: (Q, C) the correct items, at least one per row.
 
     Returns:
@@ -177,7 +179,8 @@ def _row_precision(scores: Scores, relevant: NDArray[np.bool_]) -> float:
     before = np.concatenate([[0], np.cumsum(marks)])[starts[group]]
     others = place * (correct - 1) / np.maximum(size - 1, 1)
     precision = (before + 1 + others) / np.arange(1, len(scores) + 1)
-    return float(np.sum(correct / size * precision) / marks.sum())
+    found = ~np.isneginf(ordered)
+    return float(np.sum(correct[found] / size[found] * precision[found]) / marks.sum())
 
 
 def _untied(ranks: Ranks, rank: Counts) -> Ranks:

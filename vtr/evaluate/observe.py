@@ -40,6 +40,11 @@ class Sights:
     other: NDArray[np.int64]
     other_mean: float
 
+    @property
+    def found(self) -> NDArray[np.bool_]:
+        """(T, k) which of `top` are videos that are there, and not columns of absent ones."""
+        return ~np.isneginf(self.top_scores)
+
 
 class Observer:
     """Watches the first round of blocks.
@@ -147,8 +152,10 @@ def pair_accuracy(sights: Sights) -> NDArray[np.float64]:
     """(Q,) 1 where a query scores its own video above its rival, 0 where below, NaN without rival.
 
     Scores nearer than 1e-5 are ties and count half: rivals are made of the same frames in another
-    order, which the rounding of a sum can see.
+    order, which the rounding of a sum can see. Where either video is absent, nothing was told
+    apart: 0.
     """
-    margin = np.round(sights.own - sights.rival, _RIVAL_DECIMALS)
-    accuracy: NDArray[np.float64] = np.sign(margin) / 2 + 0.5
-    return accuracy
+    there = np.isfinite(sights.own) & np.isfinite(sights.rival)
+    margin = np.subtract(sights.own, sights.rival, where=there, out=np.zeros_like(sights.own))
+    accuracy = np.where(there, np.sign(np.round(margin, _RIVAL_DECIMALS)) / 2 + 0.5, 0.0)
+    return np.where(np.isnan(sights.rival), np.nan, accuracy)

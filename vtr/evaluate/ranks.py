@@ -4,8 +4,8 @@ Nothing is sorted and no score matrix is kept. Ties are not broken: a rank is th
 tied), and `vtr.evaluate.metrics` turns it into expected, optimistic and pessimistic numbers.
 
 A score of -inf is a recorded miss (a video that could not be read): no candidate is worse, and a
-correct item at -inf is ranked last, alone. NaN and +inf are nobody's intention and stop the
-evaluation.
+correct item at -inf is not found at any depth: every candidate counts as better, so that its rank
+is one more than there are candidates. NaN and +inf are nobody's intention and stop the evaluation.
 """
 
 from __future__ import annotations
@@ -33,8 +33,10 @@ class Ranks:
     """Where the correct item stands, one row per query.
 
     Args:
-        better: (Q,) candidates with a strictly higher score than the (best) correct one.
-        tied: (Q,) candidates with exactly its score, itself included; at least 1.
+        better: (Q,) candidates with a strictly higher score than the (best) correct one;
+            `num_candidates` where that is a recorded miss.
+        tied: (Q,) candidates with exactly its score, itself included; 1 for a miss, which stands
+            alone behind all candidates.
         num_candidates: How many items each query ranks.
         correct: (Q,) how many of the tied are correct items; None where that is 1 throughout.
             The rank is that of the first correct item.
@@ -54,16 +56,22 @@ class Ranks:
             self.better.shape == self.tied.shape == correct.shape
             and bool(np.all(self.better >= 0))
             and bool(np.all((correct >= 1) & (correct <= self.tied)))
-            and bool(np.all(self.better + self.tied <= self.num_candidates))
+            and bool(np.all(self.better + self.tied <= self.num_candidates + self.missed))
         )
         if not sound:
             raise ValueError(
                 f"ranks among {self.num_candidates} candidates need better >= 0, "
-                "1 <= correct <= tied and better + tied <= num_candidates for every query"
+                "1 <= correct <= tied and better + tied <= num_candidates for every query, or, for "
+                "a miss, better = num_candidates and tied = 1"
             )
 
     def __len__(self) -> int:
         return len(self.better)
+
+    @property
+    def missed(self) -> NDArray[np.bool_]:
+        """(Q,) which queries' correct item is a recorded miss: found at no depth."""
+        return np.asarray(self.better == self.num_candidates)
 
     @property
     def num_correct(self) -> Counts:
@@ -140,7 +148,7 @@ def rank_rows(scores: Scores, targets: NDArray[np.integer[Any]]) -> Ranks:
 def with_misses(
     ranks: Ranks, missing: NDArray[np.bool_], num_candidates: int | None = None
 ) -> Ranks:
-    """Ranks the missing queries last, alone: better = num_candidates - 1, tied = 1.
+    """Makes the missing queries misses: better = num_candidates, tied = 1.
 
     Args:
         ranks: Either one row per query, or one per query that is not missing.
@@ -158,7 +166,7 @@ def with_misses(
         )
     total = ranks.num_candidates if num_candidates is None else num_candidates
     source = present if len(ranks) == len(missing) else np.arange(len(present))
-    better = np.full(len(missing), total - 1, np.int64)
+    better = np.full(len(missing), total, np.int64)
     tied, correct = np.ones_like(better), np.ones_like(better)
     better[present], tied[present] = ranks.better[source], ranks.tied[source]
     correct[present] = ranks.num_correct[source]

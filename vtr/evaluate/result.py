@@ -249,6 +249,8 @@ def _similarity(evaluation: Evaluation) -> dict[str, Any]:
 def _rank_histogram(ranks: Ranks) -> dict[str, Any]:
     edges = [edge for edge in _RANK_EDGES if edge <= ranks.num_candidates]
     edges.append(ranks.num_candidates + 1)
+    if ranks.missed.any():
+        edges.append(ranks.num_candidates + 2)
     counts = np.histogram(ranks.expected, np.array(edges, np.float64))[0]
     return {"edges": edges, "counts": counts.tolist()}
 
@@ -369,8 +371,8 @@ def _per_query(evaluation: Evaluation) -> bytes:
                 int(ranks.better[q]),
                 int(ranks.tied[q]),
                 expected[q],
-                [queries.video_ids[v] for v in sights.top[row]],
-                [float(f"{score:.6g}") for score in sights.top_scores[row]],
+                [queries.video_ids[v] for v in sights.top[row, sights.found[row]]],
+                [float(f"{score:.6g}") for score in sights.top_scores[row, sights.found[row]]],
                 float(f"{sights.own[q]:.6g}"),
                 queries.texts[q],
             ]

@@ -293,7 +293,7 @@ def rank_histogram(results: Sequence[Result]) -> Histogram | None:
     edges = tuple(found[0][1]["edges"])
     same = [(r, part) for r, part in found if tuple(part["edges"]) == edges]
     names = tuple(
-        f"{low:,}" if high - low == 1 else f"{low:,}–{high - 1:,}"  # noqa: RUF001 - a range
+        _bin_name(low, high, results[0].part("protocol").get("num_videos"))
         for low, high in pairwise(edges)
     )
     return Histogram(
@@ -308,6 +308,12 @@ def rank_histogram(results: Sequence[Result]) -> Histogram | None:
         tuple((r.title, tuple(part["counts"])) for r, part in same),
         bin_names=names,
     )
+
+
+def _bin_name(low: int, high: int, num_videos: object) -> str:
+    if isinstance(num_videos, int) and low > num_videos:
+        return "absent"  # no video has this rank: it is that of a recorded miss
+    return f"{low:,}" if high - low == 1 else f"{low:,}–{high - 1:,}"  # noqa: RUF001 - a range
 
 
 def group_recall(results: Sequence[Result], k: int = 1) -> DotChart | None:

@@ -17,7 +17,7 @@ from vtr.errors import ConfigError
 from vtr.evaluate.ranks import Ranks
 from vtr.evaluate.reporting.text import counted
 from vtr.files import read_json
-from vtr.foreign import csv_text
+from vtr.foreign import csv_text, printable
 
 SCHEMA = 1
 KIND = "vtr-result"
@@ -319,14 +319,17 @@ def read_ranks(result: Result, direction: str) -> RankTable:
     better, tied = f"{prefix}better", f"{prefix}tied"
     among = candidates if direction != "v2t_groups" else "num_videos"
     ids, clusters, numbers = [], [], []
+    # Results of before #12 have no mark of a miss in their tables.
+    absent = {printable(str(video["id"])) for video in result.part("coverage").get("absent", ())}
     for row in read_rows(file_path, (key, "video_id", better, tied)):
         ids.append(row[key])
         clusters.append(row["video_id"])
         correct = row.get("correct") if direction == "v2t" else None
         try:
-            numbers.append((int(row[better]), int(row[tied]), int(correct or 1)))
+            counts = (int(row[better]), int(row[tied]), int(correct or 1))
         except ValueError as error:
             raise ConfigError(f"{file_path}: {row[key]!r} has no whole ranks ({error})") from None
+        numbers.append(counts if row["video_id"] not in absent else (-1, 1, 1))
     check_count(result, direction, file_path, len(ids))
     ranks = _ranks(file_path, result, np.array(numbers), among)
     return RankTable(tuple(ids), tuple(clusters), ranks)
@@ -345,6 +348,7 @@ def _ranks(file: Path, result: Result, numbers: NDArray[Any], candidates: str) -
     better, tied, correct = numbers.T
     among = result.part("protocol").get(candidates)
     among = among if isinstance(among, int) else int((better + tied).max())
+    better = np.where(better < 0, among, better)
     try:
         return Ranks(better, tied, among, correct)
     except ValueError as error:
