@@ -51,7 +51,7 @@ def test_lists_nested_videos_sorted_by_raw_bytes(tmp_path: Path) -> None:
     listing = find_videos(tmp_path)
     assert listing.names == ("Z.mov", "a.mp4", "a/b/c.WebM", "a/z.MKV", "b.mp4", "é.mp4")
     assert list(listing.names) == sorted(listing.names, key=os.fsencode)
-    assert listing.num_other == 2
+    assert listing.others == {".txt": 1, "": 1}
     assert listing.path("a/z.MKV") == tmp_path / "a" / "z.MKV"
 
 
@@ -72,6 +72,41 @@ def test_hidden_entries_are_skipped_and_counted(tmp_path: Path) -> None:
     listing = find_videos(tmp_path)
     assert listing.names == ("a.mp4",)
     assert listing.num_hidden == 4
+
+
+def test_folders_of_network_disks_and_desktops_are_skipped_and_counted(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4", "trip/b.mp4", "@eaDir/a.mp4/SYNOVIDEO_VIDEO_SCREENSHOT.jpg",
+          "trip/@eaDir/b.mp4/SYNOINDEX_MEDIA_INFO", "#recycle/c.mp4", ".Trash-1000/files/d.mp4",
+          "Thumbs.db", "$RECYCLE.BIN/e.mp4", "__MACOSX/._a.mp4", "._a.mp4", ".DS_Store",
+          "cover.webp", "notes.txt", "list.txt")  # fmt: skip
+    listing = find_videos(tmp_path)
+    assert listing.names == ("a.mp4", "trip/b.mp4")
+    assert listing.skipped == ("3 other files (2 .txt, 1 .webp), 9 hidden or system entries")
+
+
+def test_what_a_name_does_not_tell_the_content_does(tmp_path: Path) -> None:
+    packet = b"G\x40\x11\x10" + bytes(184)
+    for name, content in {
+        "src/index.ts": b"export const x = 1;\n",
+        "src/types.mts": "// Größe: Übung\nexport type Größe = number;\n".encode(),
+        "translations.ts": b'<?xml version="1.0"?>\n<TS version="2.1">',
+        "clip.ts": packet * 3,
+        "damaged.ts": bytes(600),
+        "empty.ts": b"",
+        "noext": b"\0\0\0\x20ftypisom" + bytes(20),
+        "music": b"\0\0\0\x20ftypM4A " + bytes(20),
+        "MAKEFILE": b"all:\n\ttrue\n",
+        "README": b"",
+        "stream": packet * 3,
+    }.items():
+        touch(tmp_path, name)
+        (tmp_path / name).write_bytes(content)
+    os.mkfifo(tmp_path / "pipe")
+    os.mkfifo(tmp_path / "pipe.ts")
+    listing = find_videos(tmp_path)
+    assert listing.names == (
+        "clip.ts", "damaged.ts", "empty.ts", "noext", "pipe.ts", "stream")  # fmt: skip
+    assert listing.others == {".ts": 2, ".mts": 1, "": 4}
 
 
 def test_what_cannot_be_a_video_but_is_named_so_is_listed(tmp_path: Path) -> None:

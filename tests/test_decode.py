@@ -13,6 +13,7 @@ import av.logging
 import numpy as np
 import pytest
 
+from vtr.datasets.files import find_videos
 from vtr.errors import ConfigError, DecodeError
 from vtr.extract import bitstream
 from vtr.extract.bitstream import UnprovenError, read_header
@@ -705,3 +706,26 @@ def test_files_are_closed(make):
         assert open_files()
     sample_video(request(make("h264")), lambda image: image)
     assert not open_files()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "clip"),
+    [
+        (".y4m", Clip("wrapped_avframe", num_frames=4)),
+        (".dv", Clip("dvvideo", num_frames=4, size=(720, 576))),
+        (".ivf", Clip("libvpx", num_frames=4)),
+        (".nut", Clip("ffv1", num_frames=4)),
+        (".apng", Clip("apng", num_frames=4, pix_fmt="rgb24")),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.codec,
+)
+def test_what_is_listed_is_opened_with_its_extension_or_without(tmp_path, suffix, clip):
+    named = write(tmp_path / f"clip{suffix}", clip)
+    (tmp_path / "clip").write_bytes(named.read_bytes())
+    assert find_videos(tmp_path).names == ("clip", named.name)
+    for path in (named, tmp_path / "clip"):
+        choices = (SamplerChoice("dense"),)
+        request = FrameRequest(path, "clip", choices, num_frames=1, candidate_fps=None)
+        sampled = sample_video(request, lambda image: image)
+        assert [number(image) for image in sampled.crops] == [0, 1, 2, 3]
+        assert sampled.status == "ok"

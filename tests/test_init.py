@@ -82,7 +82,7 @@ def test_a_plain_folder(here: Path) -> None:
         "model": "openai/clip-vit-base-patch32",
         "annotations": "none read",
         "videos": f"2 of 2 present in {here / 'films'}",
-        "hidden": "1 hidden entries skipped",
+        "skipped": "1 hidden or system entry",
         "next": "vtr extract",
     }
     workspace = find_workspace(here)
@@ -161,7 +161,8 @@ def test_names_that_cannot_be_processed_are_warned_of_and_printed_harmlessly(her
         (["--videos", "films", "--annotations", "gone"], "--annotations is gone, but there is no"),
         (
             ["--videos", "empty"],
-            r"--videos is .*/empty, but no video is in it .*\(1 other files, 1 hidden entries\)\. "
+            r"--videos is .*/empty, but no video is in it .*\(1 other file "
+            r"\(1 \.txt\), 1 hidden or system entry\)\. "
             r"Looked for: .*\.mp4 ",
         ),
         (["--videos", "films", "--model", ""], "--model is ''; it must be a text"),

@@ -12,14 +12,38 @@ import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 
-# fmt: off
-VIDEO_EXTENSIONS = frozenset({
-    ".3g2", ".3gp", ".asf", ".avi", ".divx", ".f4v", ".flv", ".gif", ".m2t", ".m2ts", ".m2v",
-    ".m4v", ".mkv", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".ogm", ".ogv", ".qt",
-    ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv", ".y4m",
-})
-# fmt: on
+# FFmpeg's demuxers of containers that hold video and never open a second file, each with the
+# extensions of its files: what is listed and what is opened are one table. FFmpeg goes by the
+# content, not by the extension. Left out are animated WebP, which FFmpeg does not decode, and
+# playlists, image sequences and devices.
+VIDEO_CONTAINERS: Mapping[str, tuple[str, ...]] = {
+    "mov,mp4,m4a,3gp,3g2,mj2": (
+        *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".f4v", ".ismv", ".mj2"),
+    ),
+    "matroska,webm": (".mkv", ".mk3d", ".webm"),
+    "avi": (".avi", ".divx"),
+    "mpegts": (".ts", ".m2t", ".m2ts", ".mts"),
+    "mpeg": (".mpg", ".mpeg", ".mpe", ".vob"),
+    "mpegvideo": (".m1v", ".m2v"),
+    "m4v": (".m4v",),
+    "h264": (".h264", ".264"),
+    "hevc": (".hevc", ".h265", ".265"),
+    "flv": (".flv",),
+    "asf": (".asf", ".wmv"),
+    "wtv": (".wtv",),
+    "ogg": (".ogv", ".ogm"),
+    "rm": (".rm", ".rmvb"),
+    "mxf": (".mxf",),
+    "dv": (".dv",),
+    "nut": (".nut",),
+    "ivf": (".ivf",),
+    "yuv4mpegpipe": (".y4m",),
+    "gif": (".gif",),
+    "apng": (".apng",),
+}
+VIDEO_EXTENSIONS = frozenset(chain.from_iterable(VIDEO_CONTAINERS.values()))
 FEATURE_EXTENSIONS = frozenset({".h5", ".hdf5", ".npy", ".npz", ".pt", ".pth"})
 MEDIA_EXTENSIONS = VIDEO_EXTENSIONS | FEATURE_EXTENSIONS
 

@@ -102,6 +102,7 @@ def describe(report: CompressReport, target: Path) -> dict[str, Any]:
             for row in report.rows
             if row.error
         ],
+        "skipped": report.skipped,
         "done_now": report.done_now,
         "source_bytes_now": report.source_bytes_now,
         "target_bytes_now": report.target_bytes_now,
@@ -119,6 +120,8 @@ def _print(facts: dict[str, Any]) -> None:
         f"this run: {facts['done_now']} videos in {human_seconds(facts['seconds'])}, "
         f"{human_bytes(facts['source_bytes_now'])} -> {human_bytes(facts['target_bytes_now'])}"
     )
+    if facts["skipped"]:
+        say(f"skipped: {facts['skipped']}")
     for reason, count in facts["reasons"].items():
         say(f"  {reason}: {count}")
     for failure in facts["failures"][:MAX_LISTED]:

@@ -300,6 +300,7 @@ def _announcement(workspace: Workspace, survey: VideoSurvey) -> str:
     return (
         f"{present} videos{absent} of dataset {workspace.dataset!r}; sampler {workspace.sampler}, "
         f"{workspace.frames} of the candidates at {rate}; {workspace.model} -> {workspace.features}"
+        f"{f'; skipped: {survey.listing.skipped}' if survey.listing.skipped else ''}"
     )
 
 

@@ -93,7 +93,7 @@ def _require_videos(dataset: Dataset, survey: VideoSurvey) -> None:
     listing = survey.listing
     raise ConfigError(
         f"--videos is {printable(str(listing.root))}, but no video is in it or in a folder below "
-        f"it ({listing.num_other} other files, {listing.num_hidden} hidden entries). "
+        f"it{f' ({listing.skipped})' if listing.skipped else ''}. "
         f"Looked for: {' '.join(sorted(VIDEO_EXTENSIONS))}"
     )
 
@@ -124,7 +124,7 @@ def _facts(
             for identity, paths in survey.duplicates.items()
         },
         "unexpected": len(survey.unexpected),
-        "hidden": survey.listing.num_hidden,
+        "skipped": survey.listing.skipped,
         "unreadable": {escape_undecodable(name): why for name, why in survey.listing.unreadable},
         "notes": [escape_undecodable(text) for text in dataset.notes],
         "problems": {video.id: problem for video, problem in checked if problem},
@@ -170,7 +170,7 @@ def _print(facts: dict[str, Any]) -> None:
         "unexpected": f"{facts['unexpected']:,} more video files belong to no id"
         if facts["unexpected"]
         else "",
-        "hidden": f"{facts['hidden']:,} hidden entries skipped" if facts["hidden"] else "",
+        "skipped": facts["skipped"],
         "next": facts["next"],
     }
     for label, text in rows.items():

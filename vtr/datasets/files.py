@@ -1,13 +1,17 @@
 """Which video files a folder holds, and which of them belong to the videos a dataset expects.
 
 Nothing is lost without a word: what looks like a video by its name is listed even where it cannot
-be one (a folder called x.mp4, a FIFO, a dangling link), so that it ends as a row of the ledger.
+be one (a folder called x.mp4, a FIFO, a dangling link), so that it ends as a row of the ledger. A
+look into the file decides only where the name says nothing (no extension) or two things (`.ts` is a
+transport stream or TypeScript). What is skipped is counted.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +19,26 @@ from pathlib import Path
 from vtr.errors import ConfigError
 from vtr.foreign import escape_undecodable, printable
 from vtr.names import VIDEO_EXTENSIONS, match_names
+
+# What network disks and desktops keep beside the files: previews, rubbish, snapshots, indices.
+SYSTEM_NAMES = frozenset({
+    "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "$recycle.bin",
+    "system volume information", "lost+found", "__macosx", "desktop.ini", "thumbs", "thumbs.db",
+})  # fmt: skip
+# TypeScript is called so as well.
+TEXT_EXTENSIONS = frozenset({".ts", ".mts"})
+_TEXT_BYTES = bytes({*range(7, 14), 27, *range(32, 127), *range(128, 256)})
+_BEGINNING_BYTES = 512
+# How the containers of `vtr.names` begin, but for those that only a longer look would tell.
+_BEGINNINGS = re.compile(
+    rb"\x00...(?:ftyp(?!M4[AB] )|moov|wide|free|skip|pnot|styp)|....mdat|\x1aE\xdf\xa3"
+    rb"|RIFF....AVI |FLV\x01|G.{187}G.{187}G|.{4}G.{191}G.{191}G|\x00\x00\x01[\xb3\xba]"
+    rb"|\x30\x26\xb2\x75\x8e\x66\xcf\x11|OggS.{24}(?:\x80theora|fishead|\x01video)|\.RMF"
+    rb"|nut/multimedia|DKIF|YUV4MPEG2 |\x06\x0e\x2b\x34\x02\x05\x01\x01\x0d\x01\x02|\x1f\x07\x00"
+    rb"|GIF8[79]a|\x89PNG\r\n\x1a\n.{,60}acTL|\xb7\xd8\x00\x20",
+    re.DOTALL,
+)
+_MOST_KINDS = 6
 
 
 @dataclass(frozen=True)
@@ -25,16 +49,38 @@ class VideoListing:
         root: The folder.
         names: Paths relative to it with `/`, as the disk has them (undecodable bytes are lone
             surrogates), sorted by their raw bytes.
-        num_hidden: Entries skipped because their name starts with a dot.
-        num_other: Entries skipped because their extension is no video's.
+        num_hidden: Entries skipped because their name starts with a dot, or is one that systems
+            give to folders and files of their own (`SYSTEM_NAMES`).
+        others: Extension, in lower case, to how many files were skipped that have it and no
+            video's; "" is none.
         unreadable: Folders below the root that could not be listed, each with the reason.
     """
 
     root: Path
     names: tuple[str, ...]
     num_hidden: int = 0
-    num_other: int = 0
+    others: Mapping[str, int] = field(default_factory=dict)
     unreadable: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def skipped(self) -> str:
+        """What is no video, in words; empty where all is.
+
+        >>> VideoListing(Path("x"), (), 2, {".txt": 3, "": 1}).skipped
+        '4 other files (3 .txt, 1 without extension), 2 hidden or system entries'
+        """
+        counts = sorted(self.others.items(), key=lambda item: (-item[1], item[0]))
+        kinds = [f"{count:,} {kind or 'without extension'}" for kind, count in counts[:_MOST_KINDS]]
+        rest = sum(count for _, count in counts[_MOST_KINDS:])
+        if rest:
+            kinds.append(f"{rest:,} of other kinds")
+        others, hidden = sum(self.others.values()), self.num_hidden
+        words = (
+            [f"{others:,} other file{'s'[: others != 1]} ({', '.join(kinds)})"] if others else []
+        )
+        if hidden:
+            words.append(f"{hidden:,} hidden or system entr{'y' if hidden == 1 else 'ies'}")
+        return ", ".join(words)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -87,9 +133,10 @@ def require_folder(path: Path, *, what: str) -> Path:
 def find_videos(folder: Path) -> VideoListing:
     """Lists the videos in `folder` and in all folders below it, by extension.
 
-    Hidden files and folders are skipped. A folder is entered once, however many links lead to it,
-    and under its real name where it has one here, so a new link never renames old videos. A folder
-    with a video's name is listed only where it holds no videos (else it is just a folder).
+    Hidden files and folders are skipped, and those of network disks and desktops. A folder is
+    entered once, however many links lead to it, and under its real name where it has one here, so a
+    new link never renames old videos. A folder with a video's name is listed only where it holds no
+    videos (else it is just a folder).
 
     Args:
         folder: Where to look.
@@ -103,7 +150,7 @@ def find_videos(folder: Path) -> VideoListing:
         root=folder,
         names=tuple(sorted(walk.names, key=os.fsencode)),
         num_hidden=walk.num_hidden,
-        num_other=walk.num_other,
+        others=dict(walk.others),
         unreadable=tuple(sorted(walk.unreadable, key=lambda item: os.fsencode(item[0]))),
     )
 
@@ -170,7 +217,7 @@ class _Walk:
     names: list[str] = field(default_factory=list)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     num_hidden: int = 0
-    num_other: int = 0
+    others: Counter[str] = field(default_factory=Counter)
     _seen: set[tuple[int, int]] = field(default_factory=set)
     _links: list[str] = field(default_factory=list)
     _folders_with_video_names: list[str] = field(default_factory=list)
@@ -211,17 +258,17 @@ class _Walk:
         """Records the files among `entries` and yields the real folders."""
         for entry in entries:
             name = f"{folder}/{entry.name}" if folder else entry.name
-            if entry.name.startswith("."):
+            if entry.name.startswith(".") or entry.name.casefold() in SYSTEM_NAMES:
                 self.num_hidden += 1
             elif _is_folder(entry):
                 if entry.is_symlink():
                     self._links.append(name)
                 else:
                     yield name
-            elif _has_video_name(entry.name):
+            elif _is_video(entry):
                 self.names.append(name)
             else:
-                self.num_other += 1
+                self.others[_extension(entry.name)] += 1
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -232,7 +279,36 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _has_video_name(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in VIDEO_EXTENSIONS  # noqa: PTH122 - per file, hot
+    return _extension(name) in VIDEO_EXTENSIONS
+
+
+def _extension(name: str) -> str:
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122 - per file, hot
+
+
+def _is_video(entry: os.DirEntry[str]) -> bool:
+    """Returns whether a file is taken for a video; looks into it where its name does not tell."""
+    extension = _extension(entry.name)
+    if extension in TEXT_EXTENSIONS:
+        return not _is_text(_beginning(entry))
+    return extension in VIDEO_EXTENSIONS or (
+        not extension and _BEGINNINGS.match(_beginning(entry)) is not None
+    )
+
+
+def _beginning(entry: os.DirEntry[str]) -> bytes:
+    """Returns the first bytes of a regular file; nothing of what is none or cannot be read."""
+    try:
+        if entry.is_file():
+            with open(entry.path, "rb", buffering=0) as file:  # noqa: PTH123 - any file name
+                return file.read(_BEGINNING_BYTES)
+    except OSError:
+        pass
+    return b""
+
+
+def _is_text(content: bytes) -> bool:
+    return bool(content) and not content.translate(None, _TEXT_BYTES)
 
 
 def _parents(name: str) -> Iterator[str]:

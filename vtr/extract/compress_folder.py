@@ -25,6 +25,7 @@ from vtr.extract.worker import Answer
 from vtr.features.lock import write_lock
 from vtr.files import as_fields, parse_json, publish, remove_leftovers
 from vtr.foreign import escape_undecodable, printable
+from vtr.names import VIDEO_EXTENSIONS, without_extension
 
 LEDGER_NAME = "compress-ledger.jsonl"
 HANDLER = "vtr.extract.compress_folder:make_handler"
@@ -102,6 +103,7 @@ class CompressReport:
         seconds: Wall-clock time.
         unreadable: (name, why) of folders that cannot be listed; their videos are not among the
             rows.
+        skipped: What is no video, in words.
     """
 
     rows: tuple[CompressRow, ...]
@@ -110,6 +112,7 @@ class CompressReport:
     target_bytes_now: int
     seconds: float
     unreadable: tuple[tuple[str, str], ...] = ()
+    skipped: str = ""
 
     def count(self, status: str) -> int:
         """Returns how many videos have this status."""
@@ -180,6 +183,7 @@ def compress_folder(
             target_bytes_now=sum(row.target_bytes for row in done),
             seconds=time.perf_counter() - start,
             unreadable=tuple(listing.unreadable),
+            skipped=listing.skipped,
         )
 
 
@@ -203,7 +207,7 @@ def assign_targets(names: Iterable[str], *, held: Mapping[str, str]) -> dict[str
     for name in sorted(
         set(every) - set(targets), key=lambda n: (not n.endswith(".mp4"), os.fsencode(n))
     ):
-        target = f"{name.rpartition('.')[0]}.mp4"
+        target = f"{without_extension(name, VIDEO_EXTENSIONS)}.mp4"
         if target in taken:
             target = name if name.endswith(".mp4") and name not in taken else f"{name}.mp4"
         while target in taken:

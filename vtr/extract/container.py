@@ -32,6 +32,7 @@ from av.video.stream import VideoStream
 
 from vtr.errors import DecodeError
 from vtr.foreign import shown
+from vtr.names import VIDEO_CONTAINERS
 
 FAILURES: dict[str, str] = {
     "not-found": "no file of this name",
@@ -55,12 +56,8 @@ FAILURES: dict[str, str] = {
     "bad-features": "the encoder gave a row that is not finite",
 }
 
-# Demuxers of containers that hold video and never open a second file. What is not here is
-# refused: hls, concat, dash, sdp, image sequences, text art, devices.
-CONTAINERS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpegts,mpeg,mpegvideo,asf,ogg,gif,rm,nut,"
-    "mxf,dv,ivf,m4v,h264,hevc,wtv"
-)
+# What is not here is refused: hls, concat, dash, sdp, image sequences, text art, devices.
+CONTAINERS = ",".join(VIDEO_CONTAINERS)
 _PLAYLISTS = frozenset({"hls", "concat", "concatf", "dash", "sdp", "rtsp", "webm_dash_manifest"})
 _PROTOCOL = re.compile(
     r"[A-Za-z][A-Za-z0-9+.-]*:/"
