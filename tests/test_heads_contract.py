@@ -6,6 +6,7 @@ or parity with the golden arrays where no contract can know better (positions, r
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -286,6 +287,80 @@ def pad_is_asked_for_only_where_needed(head: Head) -> None:
             score(head, make_texts(), bare)
     else:
         same(score(head, make_texts(), bare), score(head, make_texts(), make_videos()))
+
+
+@contract
+def masks_may_be_whole_numbers(head: Head) -> None:
+    texts, videos = make_texts(), make_videos()
+    assert texts.token_mask is not None
+    for kind in (torch.uint8, torch.int64):
+        given = TextBatch(texts.pooled, texts.tokens, texts.token_mask.to(kind))
+        shown = VideoBatch(videos.frames, videos.mask.to(kind), videos.pad)
+        assert torch.equal(score(head, given, shown), score(head, texts, videos))
+
+
+@contract
+def a_mask_with_a_hole_is_refused(head: Head) -> None:
+    """A position or a state would be counted for what is not there."""
+    texts, videos = make_texts(), make_videos(fill=0.0)
+    mask = videos.mask.clone()
+    mask[3, 1] = False
+    with pytest.raises(ConfigError, match="row 3 of the video batch has a hole"):
+        score(head, texts, VideoBatch(videos.frames, mask, videos.pad))
+    assert texts.token_mask is not None
+    words = texts.token_mask.clone()
+    words[2, 0] = False
+    with pytest.raises(ConfigError, match="row 2 of the text batch has a hole"):
+        score(head, TextBatch(texts.pooled, texts.tokens, words), videos)
+
+
+@contract
+def features_of_every_type_score_alike(head: Head) -> None:
+    """A store holds float16: a head computes in the type of its weights, not in that."""
+    texts, videos = make_texts().to(torch.float16), make_videos().to(torch.float16)
+    expected = score(head, texts.to(torch.float32), videos.to(torch.float32))
+    for kind in (torch.float16, torch.float32, torch.float64):
+        same(score(head, texts.to(kind), videos.to(kind)).float(), expected)
+
+
+@contract
+def nothing_gives_no_scores(head: Head) -> None:
+    texts, videos = make_texts(), make_videos()
+    no_text, no_video = take_texts(texts, []), take(videos, [])
+    assert score(head, no_text, videos).shape == (0, 6)
+    assert score(head, texts, no_video).shape == (6, 0)
+    assert score(head, no_text, no_video).shape == (0, 0)
+    bare = VideoBatch(torch.zeros(0, 0, DIM), torch.zeros(0, 0, dtype=torch.bool), videos.pad)
+    assert score(head, texts, bare).shape == (6, 0)
+
+
+def long_batches() -> tuple[TextBatch, VideoBatch]:
+    """77 tokens and 32 frames, where attention takes its vectorised way."""
+    generator = torch.Generator().manual_seed(14)
+    tokens = torch.randn(3, 77, DIM, generator=generator)
+    words = torch.arange(77) < torch.tensor([77, 60, 2])[:, None]
+    frames = torch.randn(3, 32, DIM, generator=generator)
+    mask = torch.arange(32) < torch.tensor([32, 20, 1])[:, None]
+    pad = torch.randn(DIM, generator=generator)
+    return TextBatch(tokens[:, 0], tokens, words), VideoBatch(frames, mask, pad)
+
+
+@contract
+def double_precision_gives_the_same_numbers(head: Head) -> None:
+    texts, videos = long_batches()
+    expected = score(head, texts, videos)
+    twice = copy.deepcopy(head).double()
+    same(score(twice, texts.to(torch.float64), videos.to(torch.float64)).float(), expected)
+
+
+@contract
+def half_precision_gives_nearly_the_same_numbers(head: Head) -> None:
+    texts, videos = long_batches()
+    expected = score(head, texts, videos)
+    for kind, bound in ((torch.float16, 0.01), (torch.bfloat16, 0.06)):
+        found = score(copy.deepcopy(head).to(kind), texts.to(kind), videos.to(kind)).float()
+        scale = max(1.0, float(expected.abs().max()))
+        torch.testing.assert_close(found, expected, rtol=0, atol=bound * scale)
 
 
 def perturbed(head: Head) -> Head:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from vtr.clip.backbone import Backbone, load_backbone
+from vtr.clip.backbone import pooled as pooled_output
 from vtr.demo import demo_model_folder
 from vtr.errors import ConfigError
 from vtr.train.data import ResidentTexts
+from vtr.train.heads.base import TextBatch
+from vtr.train.heads.blocks import Transformer, key_bias
 from vtr.train.inputs import embed_for
 from vtr.train.model import ModelSpec, build_model
-from vtr.train.text_tower import text_spec
+from vtr.train.text_tower import TextMode, TunedText, build_text_tower, load_text_layers, text_spec
 from vtr.train.texts import TextFeatures, embed_texts
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -97,3 +102,73 @@ def test_text_of_another_size_is_refused(backbone: Backbone) -> None:
     wrong = replace(spec, text=replace(spec.text, text_dim=5))
     with pytest.raises(ConfigError, match=r"the model was trained on 5"):
         embed_for(wrong, backbone, TEXTS)
+
+
+@pytest.mark.parametrize("mode", ["frozen", "projection", "tune"])
+def test_every_text_tower_gives_the_same_numbers_in_double_precision(
+    backbone: Backbone, mode: TextMode
+) -> None:
+    """A causal mask of another type than the query's was silently wrong from 16 tokens on."""
+    spec = text_spec(backbone, mode, video_dim=backbone.embedding_dim, layers=2)
+    tower = build_text_tower(spec).eval()
+    if isinstance(tower, TunedText):
+        load_text_layers(tower, backbone)
+    width = spec.width or spec.text_dim
+    generator = torch.Generator().manual_seed(1)
+    tokens = torch.randn(3, 77, width, generator=generator)
+    mask = torch.arange(77) < torch.tensor([77, 30, 2])[:, None]
+    texts = TextBatch(torch.randn(3, spec.text_dim, generator=generator), tokens, mask)
+    with torch.no_grad():
+        expected = tower(texts).pooled
+        twice = copy.deepcopy(tower).double()
+        for given in (texts, texts.to(torch.float64)):
+            found = twice(given).pooled.float()
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+        for kind, bound in ((torch.float16, 0.02), (torch.bfloat16, 0.15)):
+            half = copy.deepcopy(tower).to(kind)(texts.to(kind)).pooled.float()
+            scale = float(expected.abs().max())
+            torch.testing.assert_close(half, expected, rtol=0, atol=bound * scale)
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.bfloat16])
+def test_the_backbones_towers_compute_in_every_type(backbone: Backbone, kind: torch.dtype) -> None:
+    model: Any = backbone.model
+    generator = torch.Generator().manual_seed(1)
+    length = backbone.tokeniser.max_length
+    ids = torch.randint(3, 50, (2, length), generator=generator)
+    ids[0, 9], ids[1, -1] = backbone.tokeniser.eos_id, backbone.tokeniser.eos_id
+    size = model.config.vision_config.image_size
+    pixels = torch.randn(2, 3, size, size, generator=generator)
+    other: Any = copy.deepcopy(model).to(kind)
+    with torch.no_grad():
+        for expected, found in (
+            (model.get_text_features(input_ids=ids), other.get_text_features(input_ids=ids)),
+            (
+                model.get_image_features(pixel_values=pixels),
+                other.get_image_features(pixel_values=pixels.to(kind)),
+            ),
+        ):
+            one, two = (pooled_output(x, backbone.embedding_dim).float() for x in (expected, found))
+            cosine = torch.nn.functional.cosine_similarity(one, two)
+            assert float(cosine.min()) > (1 - 1e-6 if kind == torch.float64 else 0.999)
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("whole", [True, False])
+def test_attention_takes_a_mask_of_any_type(kind: torch.dtype, whole: bool) -> None:
+    """One row has no valid key at all: its softmax runs over all of them."""
+    generator = torch.Generator().manual_seed(1)
+    stack = Transformer(32, num_layers=2, num_heads=4).eval()
+    tokens = torch.randn(3, 40, 32, generator=generator)
+    mask = torch.arange(40) < torch.tensor([40, 17, 40 if whole else 0])[:, None]
+    attention: Any = stack.resblocks[0].attn
+    with torch.no_grad():
+        expected = stack(tokens, mask)
+        given = tokens.to(kind)
+        found = copy.deepcopy(stack).to(kind)(given, mask).float()
+        bias = key_bias(mask[:2])  # float32
+        alone = copy.deepcopy(attention).to(kind)(given[:2], bias, None).float()
+    bound = 1e-4 if kind == torch.float64 else 0.3
+    assert bool(found.isfinite().all())
+    torch.testing.assert_close(found, expected, rtol=0, atol=max(bound, 0.15 * (not whole)))
+    torch.testing.assert_close(alone, attention(tokens[:2], bias, None), rtol=0, atol=bound)

@@ -30,7 +30,7 @@ from torch.nn import functional
 from vtr.clip.backbone import Backbone
 from vtr.errors import ConfigError
 from vtr.train.clip_text import clip_text
-from vtr.train.heads.base import TextBatch
+from vtr.train.heads.base import TextBatch, in_own_type
 from vtr.train.heads.blocks import Attention, quick_gelu
 from vtr.train.options import TEXT_MODES, TextMode
 
@@ -130,6 +130,7 @@ class ProjectedText(TextTower):
             nn.init.zeros_(self.outer.weight)
             nn.init.zeros_(self.outer.bias)
 
+    @in_own_type
     def forward(self, texts: TextBatch) -> TextBatch:
         """Returns the pooled texts, and the tokens where there are any, each mapped alone."""
         tokens = None if texts.tokens is None else self._map(texts.tokens)
@@ -188,6 +189,7 @@ class TunedText(TextTower):
         self.ln_final = nn.LayerNorm(spec.width, eps=spec.epsilon)
         self.text_projection = nn.Linear(spec.width, spec.text_dim, bias=False)
 
+    @in_own_type
     def forward(self, texts: TextBatch) -> TextBatch:
         """Returns pooled texts and tokens, from the activations below the first layer.
 
@@ -202,7 +204,7 @@ class TunedText(TextTower):
         # but a NaN there would survive the multiplication by zero.
         hidden = torch.where(mask[..., None], hidden, 0.0)
         length = hidden.shape[1]
-        causal = torch.full((length, length), -torch.inf, device=hidden.device).triu(1)
+        causal = hidden.new_full((length, length), -torch.inf).triu(1)
         for layer in self.layers:
             hidden = layer(hidden, causal)
         tokens: Tensor = self.text_projection(self.ln_final(hidden))

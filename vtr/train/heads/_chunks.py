@@ -24,8 +24,10 @@ def score_in_chunks(
         videos: Codes of V videos.
         elements_per_pair: How many numbers `score` holds for one text and one video.
     """
-    pairs = max(_ELEMENTS_AT_ONCE // elements_per_pair, 1)
     num_texts, num_videos = len(texts[0]), len(videos[0])
+    if not num_texts or not num_videos:
+        return texts[0].new_zeros(num_texts, num_videos)
+    pairs = max(_ELEMENTS_AT_ONCE // elements_per_pair, 1)
     if num_texts * num_videos <= pairs:
         return score(texts, videos)
     # Wide blocks: what is prepared per text or per video is then prepared seldom.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,7 @@ from torch.nn import functional
 from vtr.errors import ConfigError
 
 Code = tuple[Tensor, ...]
+Made = TypeVar("Made")
 
 _PAIRS_AT_ONCE = 1 << 16
 
@@ -46,19 +49,39 @@ class TextBatch:
     """N texts in the dimension of the frames.
 
     Args:
-        pooled: (N, D) float32, not normalised.
-        tokens: (N, W, D) float32 embeddings from the start token to the end token, left aligned,
-            not normalised; what stands after the end token is arbitrary. None where the head does
-            not need them.
-        token_mask: (N, W) bool, True from the start token to the end token.
+        pooled: (N, D) floating point, not normalised; a head computes in its own type.
+        tokens: (N, W, D) embeddings from the start token to the end token, left aligned, not
+            normalised; what stands after the end token is arbitrary. None where the head does not
+            need them.
+        token_mask: (N, W) bool, True from the start token to the end token; whole numbers 0 and 1
+            become that.
+
+    Raises:
+        ConfigError: A mask of another type or shape, or, on the CPU, a text without tokens or
+            with a hole between.
     """
 
     pooled: Tensor
     tokens: Tensor | None = None
     token_mask: Tensor | None = None
 
+    def __post_init__(self) -> None:
+        if self.tokens is not None and self.token_mask is not None:
+            mask = _checked(self.token_mask, self.tokens, "text")
+            object.__setattr__(self, "token_mask", mask)
+            if mask.device.type == "cpu" and empty_rows(mask):
+                raise ConfigError(
+                    f"the text in row {empty_rows(mask)[0]} of the batch has no tokens; even an "
+                    "empty text has its start and its end token"
+                )
+
     def __len__(self) -> int:
         return len(self.pooled)
+
+    def to(self, dtype: torch.dtype) -> TextBatch:
+        """Returns the same numbers in another type."""
+        tokens = None if self.tokens is None else self.tokens.to(dtype)
+        return TextBatch(self.pooled.to(dtype), tokens, self.token_mask)
 
 
 @dataclass(frozen=True)
@@ -66,14 +89,16 @@ class VideoBatch:
     """V videos.
 
     Args:
-        frames: (V, K, D) float32, not normalised, left aligned, in presentation order; padded
-            places may hold anything, NaN included.
-        mask: (V, K) bool; at least one True in each row. Checked here on the CPU only: on a GPU
-            the check would make each batch wait for the one before (see `check_videos`).
+        frames: (V, K, D) floating point, not normalised, left aligned, in presentation order;
+            padded places may hold anything, NaN included. A head computes in its own type.
+        mask: (V, K) bool, or whole numbers 0 and 1, which become that; at least one True in each
+            row, and none behind a False. Looked at on the CPU only: on a GPU that would make each
+            batch wait for the one before (see `check_videos`).
         pad: (D,) the vision tower's output for padding, for heads that need it.
 
     Raises:
-        ConfigError: A video without frames; the message names its row.
+        ConfigError: A video without frames, or frames with a hole between; the message names its
+            row. A mask of another type or shape.
     """
 
     frames: Tensor
@@ -81,11 +106,55 @@ class VideoBatch:
     pad: Tensor | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "mask", _checked(self.mask, self.frames, "video"))
+        if not self.mask.numel() and not len(self.mask):  # no videos: of one frame each
+            object.__setattr__(self, "frames", self.frames.new_zeros(0, 1, self.frames.shape[2]))
+            object.__setattr__(self, "mask", self.mask.new_zeros(0, 1))
         if self.mask.device.type == "cpu":
             check_videos(self.mask)
 
     def __len__(self) -> int:
         return len(self.frames)
+
+    def to(self, dtype: torch.dtype) -> VideoBatch:
+        """Returns the same numbers in another type."""
+        pad = None if self.pad is None else self.pad.to(dtype)
+        return VideoBatch(self.frames.to(dtype), self.mask, pad)
+
+
+def _checked(mask: Tensor, vectors: Tensor, whose: str) -> Tensor:
+    """Returns a (B, K) mask as bool; refuses what cannot be one of (B, K, D) vectors."""
+    if mask.is_floating_point() or mask.is_complex():
+        raise ConfigError(
+            f"the mask of a {whose} batch is {mask.dtype}; allowed: bool, or whole numbers 0 and 1"
+        )
+    if vectors.ndim != 3 or mask.shape != vectors.shape[:2]:
+        raise ConfigError(
+            f"a {whose} batch of shape {tuple(vectors.shape)} with a mask of shape "
+            f"{tuple(mask.shape)}; needed: (B, K, D) and (B, K)"
+        )
+    found = mask.bool()
+    if found.device.type == "cpu":
+        holes = (found[:, 1:] & ~found[:, :-1]).any(dim=1).nonzero()[:, 0].tolist()
+        if holes:
+            raise ConfigError(
+                f"the mask in row {holes[0]} of the {whose} batch has a hole: True behind False "
+                f"({len(holes)} of {len(found)} rows). Move what is valid to the left"
+            )
+    return found
+
+
+def in_own_type(encode: Callable[[Any, Any], Made]) -> Callable[[Any, Any], Made]:
+    """Gives a module its batch in the type of its weights, or without any in at least float32."""
+
+    @functools.wraps(encode)
+    def converted(module: nn.Module, batch: TextBatch | VideoBatch) -> Made:
+        given = (batch.pooled if isinstance(batch, TextBatch) else batch.frames).dtype
+        weight = next((p for p in module.parameters() if p.is_floating_point()), None)
+        own = torch.promote_types(given, torch.float32) if weight is None else weight.dtype
+        return encode(module, batch if given == own else batch.to(own))
+
+    return converted
 
 
 class Head(nn.Module):
@@ -103,6 +172,14 @@ class Head(nn.Module):
     info: HeadInfo
     origin: str = "random weights"
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Lets a head be given features of any type, such as the float16 of a store."""
+        super().__init_subclass__(**options)
+        for name in ("encode_texts", "encode_videos"):
+            if name in vars(cls):
+                setattr(cls, name, in_own_type(vars(cls)[name]))
+
+    @in_own_type
     def encode_texts(self, texts: TextBatch) -> Code:
         """Returns the texts' part of the score; by default the normalised pooled text (N, D)."""
         return (normalise(texts.pooled),)

@@ -48,13 +48,18 @@ class Attention(nn.Module):
         nn.init.xavier_uniform_(self.in_proj_weight)
 
     def forward(self, tokens: Tensor, bias: Tensor | None, num_outputs: int | None) -> Tensor:
-        """Returns (B, num_outputs or K, D); `bias` broadcasts against (B, heads, K, K)."""
+        """Returns (B, num_outputs or K, D); `bias` broadcasts against (B, heads, K, K).
+
+        The product with a bias of another type than the query's is silently wrong (seen with
+        torch 2.13 in float64), so that it gets the query's, whatever it comes in.
+        """
         weight, offset, dim = self.in_proj_weight, self.in_proj_bias, tokens.shape[-1]
         if num_outputs is None:
             query, key, value = functional.linear(tokens, weight, offset).chunk(3, dim=-1)
         else:
             query = functional.linear(tokens[:, :num_outputs], weight[:dim], offset[:dim])
             key, value = functional.linear(tokens, weight[dim:], offset[dim:]).chunk(2, dim=-1)
+        bias = None if bias is None else bias.to(query.dtype)
         mixed = functional.scaled_dot_product_attention(
             self._split(query), self._split(key), self._split(value), attn_mask=bias
         )
@@ -163,7 +168,7 @@ def key_bias(mask: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:
         dtype: Of the tokens.
     """
     some = mask.any(dim=1, keepdim=True)
-    masked = torch.where(some, -torch.inf, _ALL_MASKED_BIAS)
+    masked = torch.where(some, -torch.inf, max(_ALL_MASKED_BIAS, torch.finfo(dtype).min))
     return torch.where(mask, 0.0, masked).to(dtype)[:, None, None, :]
 
 
