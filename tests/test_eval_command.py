@@ -119,6 +119,30 @@ def test_no_command_counts_an_absent_video_as_found(workspace: Path) -> None:
     assert hits(read_ranks(result, "t2v").ranks, 50).mean() * 100 == most
 
 
+def test_videos_that_nobody_described_are_ranked_too(workspace: Path) -> None:
+    (workspace / "captions.json").write_text(json.dumps({"v1.mp4": "a red", "v4.mp4": ["b", "c"]}))
+    found = {}
+    for gallery, videos in ((None, 6), ("folder", 6), ("captioned", 2)):
+        flag = () if gallery is None else ("--gallery", gallery)
+        done = vtr(workspace, "eval", "--zero-shot", "--json", *flag)
+        document = json.loads(done.stdout)
+        assert document["protocol"]["num_videos"] == document["coverage"]["videos"] == videos
+        assert document["protocol"]["gallery"] == ("split" if videos == 2 else "folder")
+        assert document["protocol"]["published"]
+        numbers = document["metrics"]
+        assert {key: numbers[f"{key}/MeanR"]["n"] for key in ("t2v", "v2t", "v2t_groups")} == {
+            "t2v": 3, "v2t": 2, "v2t_groups": 2
+        }  # fmt: skip
+        found[videos] = numbers["t2v/MeanR"]["value"]
+        rows = (workspace / "features/zero-shot").glob("*/per_video.csv")
+        assert all(len(path.read_text().splitlines()) in (3, 7) for path in rows)
+    assert found[6] > found[2]
+    shown = vtr(workspace, "eval", "--zero-shot").stdout
+    assert shown.startswith("folder: 3 queries over 6 videos \u00b7 coverage 6/6 ")
+    document = json.loads(vtr(workspace, "simulate", "--gallery", "captioned", "--json").stdout)
+    assert document["num_videos"] == 2
+
+
 @pytest.mark.parametrize("width", [30, 80])
 def test_tables_are_whole_at_any_width(
     workspace: Path, monkeypatch: pytest.MonkeyPatch, width: int
@@ -174,7 +198,7 @@ def test_a_terminal_without_unicode_gets_its_numbers(workspace: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(b"folder: 6 queries, 6 videos")
+    assert done.stdout.startswith(b"folder: 6 queries over 6 videos")
     assert b"\nv2t_groups " in done.stdout
 
 

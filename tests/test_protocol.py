@@ -18,6 +18,7 @@ from vtr.evaluate.protocol import (
     load_protocol,
     protocol_names,
     queries,
+    with_gallery,
 )
 
 
@@ -207,3 +208,30 @@ def test_captions_without_any_split_are_all_asked_for() -> None:
     assert queries(toy(), dataset).video_ids == ("v1", "v3")
     with pytest.raises(DatasetError, match="needs the split 'train'"):
         queries(toy(), dataset, "train")
+
+
+def test_a_video_that_nobody_described_is_a_distractor_of_a_folder() -> None:
+    spoken = (Caption("a", "v3", "x"), Caption("b", "v1", "y"), Caption("c", "v1", "z"))
+    own = toy(gallery="folder")
+    found = queries(own, world(splits={}, captions=spoken))
+    assert found.video_ids == ("v1", "v3", "v0", "v2", *(f"v{i}" for i in range(4, 40)))
+    assert found.query_video.tolist() == [0, 0, 1]
+    assert found.problems == ()
+    kept = queries(with_gallery(own, "captioned"), world(splits={}, captions=spoken))
+    assert kept.video_ids == ("v1", "v3")
+    assert kept.digest != found.digest
+    # Videos of other splits are not ranked: a run may have been trained on them.
+    splits = {"train": tuple(f"v{i}" for i in range(30)), "test": ("v34", "v36")}
+    assert queries(own, world(splits=splits)).video_ids == (
+        "v34", "v36", "v30", "v31", "v32", "v33", "v35", "v37", "v38", "v39"
+    )  # fmt: skip
+    assert set(queries(own, world(splits=splits), "val").video_ids) <= set(splits["train"])
+
+
+def test_only_a_folder_has_a_choice_of_galleries() -> None:
+    assert load_protocol("folder").gallery == "folder"
+    assert with_gallery(load_protocol("msvd"), None) is load_protocol("msvd")
+    with pytest.raises(ConfigError, match=r"--gallery is for a folder .*'msvd' says itself"):
+        with_gallery(load_protocol("msvd"), "folder")
+    with pytest.raises(UnknownNameError, match=r"no gallery named 'captoned'\. Did you mean 'capt"):
+        with_gallery(load_protocol("folder"), "captoned")

@@ -195,7 +195,7 @@ def check_result(folder: Path) -> dict[str, Any]:
 def test_the_three_lines(trained: Path) -> None:
     done = vtr(trained, *LINES[2])
     assert done.exit_code == 0, done.stderr
-    assert "msrvtt-1kA (NOT the published lists): 4 queries, 4 videos" in done.stdout
+    assert "msrvtt-1kA (NOT the published lists): 4 queries over 4 videos" in done.stdout
     assert "coverage 4/4 (miss)" in done.stdout
     assert "sampler motion" in done.stdout
     assert "not the published protocol msrvtt-1kA: 4 videos" in done.stderr
@@ -227,7 +227,7 @@ def test_the_three_lines_as_typed(bare: Path, tmp_path: Path) -> None:
         )
         assert done.returncode == 0, done.stderr
         assert "Traceback" not in done.stderr
-    assert "msrvtt-1kA (NOT the published lists): 4 queries, 4 videos" in done.stdout
+    assert "msrvtt-1kA (NOT the published lists): 4 queries over 4 videos" in done.stdout
     check_result(folder)
 
 

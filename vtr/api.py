@@ -240,6 +240,7 @@ def evaluate_run(
         "run": folder,
         "sampler": None,
         "missing": "miss",
+        "gallery": None,
         "ks": DEFAULT_KS,
         "dual_softmax": False,
         "qb_norm": False,

@@ -40,6 +40,7 @@ class Request:
     rerank: int | None
     force: bool
     device: str
+    gallery: str | None = None
 
 
 def evaluate(
@@ -63,6 +64,10 @@ def evaluate(
     missing: Annotated[
         str, typer.Option(help="Videos without features: miss (counted), restrict, or fail.")
     ] = "miss",
+    gallery: Annotated[
+        str | None,
+        typer.Option(help="Of a folder of your own: folder (all its videos) or captioned."),
+    ] = None,
     k: Annotated[str, typer.Option("--k", help="Recall depths, separated by commas.")] = DEFAULT_K,
     dual_softmax: Annotated[
         bool,
@@ -111,6 +116,7 @@ def evaluate(
         run=run,
         sampler=sampler,
         missing=missing,
+        gallery=gallery,
         ks=read_ks(k),
         dual_softmax=dual_softmax,
         qb_norm=qb_norm,
@@ -126,6 +132,7 @@ def evaluate(
             protocol=protocol,
             sampler=sampler,
             missing=missing,
+            gallery=gallery,
             out=out,
             as_json=as_json,
         )
@@ -254,4 +261,6 @@ def _default_folder(workspace: Workspace, request: Request, scored: Scored) -> P
         name += f"-rerank-{request.rerank}"
     if request.missing == "restrict":
         name += "-restrict"
+    if request.gallery == "captioned":
+        name += "-captioned"
     return home / name

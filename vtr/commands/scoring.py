@@ -57,7 +57,12 @@ class Material:
 
 
 def gather(
-    workspace: Workspace, protocol: str | None, *, sampler: str | None, missing: str = "miss"
+    workspace: Workspace,
+    protocol: str | None,
+    *,
+    sampler: str | None,
+    missing: str = "miss",
+    gallery: str | None = None,
 ) -> Material:
     """Reads the dataset, the protocol's queries and the features.
 
@@ -67,10 +72,11 @@ def gather(
     from vtr.commands.stores import open_store, read_dataset
     from vtr.evaluate.coverage import check_features, cover
     from vtr.evaluate.evaluator import plan
-    from vtr.evaluate.protocol import default_protocol, load_protocol, queries
+    from vtr.evaluate.protocol import default_protocol, load_protocol, queries, with_gallery
 
     dataset = read_dataset(workspace)
     chosen = load_protocol(protocol) if protocol else default_protocol(dataset.name)
+    chosen = with_gallery(chosen, gallery)
     asked = queries(chosen, dataset, "test")
     store = open_store(workspace, sampler)
     task = plan(asked, cover(asked, store, policy=missing))
@@ -215,7 +221,13 @@ def _material(workspace: Workspace, request: Request, run: Run | None) -> Materi
 
     sampler = request.sampler or (None if run is None else run.sampler)
     try:
-        material = gather(workspace, request.protocol, sampler=sampler, missing=request.missing)
+        material = gather(
+            workspace,
+            request.protocol,
+            sampler=sampler,
+            missing=request.missing,
+            gallery=request.gallery,
+        )
         if run is not None:
             run.check_store(material.store)
     except (ConfigError, ModelError, StoreError) as error:

@@ -32,6 +32,10 @@ def simulate(
     missing: Annotated[
         str, typer.Option(help="Videos without features: miss (counted), restrict, or fail.")
     ] = "miss",
+    gallery: Annotated[
+        str | None,
+        typer.Option(help="Of a folder of your own: folder (all its videos) or captioned."),
+    ] = None,
     top: Annotated[int, typer.Option(help="k of the rule top-k.")] = 3,
     temperature: Annotated[float, typer.Option(help="Of the rule attention.")] = 0.1,
     out: Annotated[Path | None, typer.Option(help="Folder for the result.")] = None,
@@ -59,6 +63,7 @@ def simulate(
         protocol=protocol,
         sampler=sampler,
         missing=missing,
+        gallery=gallery,
         options={"top": top, "temperature": temperature},
         out=out,
         quiet=quiet,
@@ -73,6 +78,7 @@ def run_simulation(
     protocol: str | None,
     sampler: str | None,
     missing: str = "miss",
+    gallery: str | None = None,
     options: dict[str, Any] | None = None,
     out: Path | None = None,
     quiet: bool = False,
@@ -92,7 +98,7 @@ def run_simulation(
     if kind not in KINDS:
         raise UnknownNameError("simulation", kind, KINDS)
     settings = PoolingOptions(**(options or {}))
-    material = gather(workspace, protocol, sampler=sampler, missing=missing)
+    material = gather(workspace, protocol, sampler=sampler, missing=missing, gallery=gallery)
     folder = out or workspace.features / "simulations" / material.protocol.name
     make_folder(folder, option="--out")
     document = _simulated(material, settings, quiet=quiet or as_json)

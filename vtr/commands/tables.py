@@ -61,7 +61,7 @@ def result_line(document: Mapping[str, Any]) -> str:
     name = protocol["name"] + ("" if protocol["published"] else " (NOT the published lists)")
     queries = counted(protocol["num_queries"], "query")
     parts = [
-        f"{name}: {queries}, {counted(protocol['num_videos'], 'video')}",
+        f"{name}: {queries} over {counted(protocol['num_videos'], 'video')}",
         f"coverage {coverage['present']:,}/{coverage['videos']:,} ({coverage['policy']})",
         f"sampler {setup['sampler']} ({setup['frames_per_video']:.1f} frames)",
         *(["zero-shot"] if setup["zero_shot"] else [f"head {setup['head']}"]),

@@ -5,19 +5,22 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vtr.datasets.base import Caption, Dataset
-from vtr.errors import ConfigError, DatasetError
+from vtr.errors import ConfigError, DatasetError, UnknownNameError
 from vtr.evaluate import protocols
 from vtr.plugins import load_plugin, plugin_names
 
 CaptionPolicy = Literal["one", "all", "paragraph"]
+Gallery = Literal["split", "folder"]
 Part = Literal["train", "val", "test"]
+GALLERIES: Mapping[str, Gallery] = {"folder": "folder", "captioned": "split"}
+"""What `--gallery` takes, and the gallery that it means."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Protocol:
         name: Option name.
         dataset: Whose videos and captions.
         summary: One line for people.
-        test_split: The gallery, and whose captions are the queries.
+        test_split: Whose videos are searched for, and whose captions are the queries.
         train_split: What may be trained on; None where the protocol names nothing.
         val_split: What the best epoch may be chosen on; None where the protocol names nothing: then
             a part of the training videos is held out.
@@ -54,6 +57,9 @@ class Protocol:
     ids_sha256: str | None = None
     pairs_sha256: str | None = None
     source: str = ""
+    gallery: Gallery = "split"
+    """The test split alone, or with it every video of a folder that is in no split: one that nobody
+    described is a distractor. Training and validation videos are never in it."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +122,25 @@ def load_protocol(name: str) -> Protocol:
     return found
 
 
+def with_gallery(protocol: Protocol, gallery: str | None) -> Protocol:
+    """Returns a protocol with the gallery that `--gallery` names; None leaves its own.
+
+    Raises:
+        UnknownNameError: No such gallery.
+        ConfigError: The gallery of the protocol is published.
+    """
+    if gallery is None:
+        return protocol
+    if gallery not in GALLERIES:
+        raise UnknownNameError("gallery", gallery, GALLERIES)
+    if protocol.gallery == "split":
+        raise ConfigError(
+            f"--gallery is for a folder of your own; protocol {protocol.name!r} says itself which "
+            "videos are ranked"
+        )
+    return replace(protocol, gallery=GALLERIES[gallery])
+
+
 def default_protocol(dataset: str) -> Protocol:
     """Returns the protocol to use where none is named: the dataset's most used one.
 
@@ -164,7 +189,10 @@ def queries(
         )
     test = _members(protocol, dataset, protocol.test_split)
     if part == "test":
-        return _query_set(protocol, dataset, part, split=protocol.test_split, members=test)
+        asked = _query_set(protocol, dataset, part, split=protocol.test_split, members=test)
+        if protocol.gallery == "folder":
+            asked = replace(asked, video_ids=(*asked.video_ids, *_undescribed(dataset, test)))
+        return asked
     if protocol.train_split is None:
         raise ConfigError(
             f"protocol {protocol.name!r} names no training videos; train with another protocol of "
@@ -209,6 +237,12 @@ def _members(protocol: Protocol, dataset: Dataset, split: str) -> tuple[str, ...
     if not members:
         raise DatasetError(_no_split(protocol, dataset, split))
     return members
+
+
+def _undescribed(dataset: Dataset, members: Iterable[str]) -> tuple[str, ...]:
+    """Returns the videos that are neither among `members` nor in any split."""
+    listed = {*members, *(i for split in dataset.splits.values() for i in split)}
+    return tuple(i for i in dict.fromkeys(dataset.video_ids) if i not in listed)
 
 
 def _no_split(protocol: Protocol, dataset: Dataset, split: str) -> str:

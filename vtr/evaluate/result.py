@@ -115,6 +115,7 @@ def build_result(
             "num_videos": len(task.queries.video_ids),
             "num_queries": len(task.queries.texts),
             "captions": protocol.captions,
+            "gallery": protocol.gallery,
             "source": protocol.source,
         },
         "coverage": {
