@@ -383,7 +383,8 @@ def test_a_gif(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"fps": 0.0}, r"--fps is 0\.0; it must be above 0 and at most 1000"),
+        ({"fps": 0.0}, r"--fps is 0\.0; it must be from 0\.001 to 1000"),
+        ({"fps": 1e-9}, r"--fps is 1e-09; it must be from 0\.001 to 1000"),
         ({"fps": float("nan")}, "--fps is nan"),
         ({"size": 225}, r"--size is 225; it must be an even number, 2 or more\. Try 224"),
         ({"size": 0}, r"--size is 0; .*Try 2"),

@@ -21,6 +21,8 @@ from vtr.extract.samplers.base import (
     Signals,
     check_selection,
     parse_samplers,
+    sampler_names,
+    sampler_options,
 )
 
 
@@ -230,6 +232,42 @@ def test_extreme_options_keep_the_contract(text: str, kind: str) -> None:
             assert len(chosen) == min(num_frames, count)
 
 
+SIGNALS = [
+    Signals(np.arange(float(len(luma))), luma, luma[:, 0].astype(np.float32) + 1)
+    for luma in (
+        np.full((30, 8, 8), 9, np.uint8),
+        np.repeat(np.array([0, 255], np.uint8), 15)[:, None, None] * np.ones((1, 8, 8), np.uint8),
+        np.random.default_rng(0).integers(0, 256, (30, 8, 8), np.uint8),
+    )
+]
+NUMBERS = st.floats() | st.integers() | st.sampled_from([1.7e308, 5e-324, -0.0, 10**30, 10**5000])
+
+
+@pytest.mark.parametrize("name", [n for n in sampler_names() if sampler_options(n)])
+@given(data=st.data())
+def test_any_number_is_refused_or_keeps_the_contract(name: str, data: st.DataObject) -> None:
+    """Without a warning, which is an error here: huge, tiny, infinite and not a number."""
+    options = {key: data.draw(NUMBERS, key) for key in sampler_options(name)}
+    try:
+        pairs = [f"{key}={value!r}" for key, value in options.items()]
+    except ValueError:  # Python does not write out so many digits
+        assume(False)
+    try:
+        (choice,) = parse_samplers(":".join([name, *pairs]), embedded=True)
+    except ConfigError:
+        return
+    for signals in SIGNALS:
+        assert len(choice.select(signals, 7, seed=0, video_id="v")) == 7
+
+
+@pytest.mark.parametrize("option", ["scene:threshold", "shot:ratio"])
+def test_a_threshold_beyond_all_changes_finds_none(option: str) -> None:
+    huge, large = parse_samplers([f"{option}=1.7e308", f"{option}=1e6"])
+    for signals in SIGNALS:
+        expected = large.select(signals, 7, seed=0, video_id="v")
+        assert huge.select(signals, 7, seed=0, video_id="v").tolist() == expected.tolist()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -238,6 +276,7 @@ def test_extreme_options_keep_the_contract(text: str, kind: str) -> None:
         ("motion:floor=inf", "floor is inf; allowed is at least 0, finite"),
         ("motion:floor_total=-1", "floor_total is -1; allowed is at least 0, finite"),
         ("scene:threshold=nan", "threshold is nan; allowed is at least 0, finite"),
+        ("activity:peaks=-999999999999999999999", "peaks is -999999999999999999999; allowed is"),
         ("activity:peaks=0", "peaks is 0; allowed is at least 1"),
         ("activity:sparse_share=-0.1", "sparse_share is -0.1; allowed is from 0 to 1"),
         ("activity:short_sparse_share=1.1", "short_sparse_share is 1.1; allowed is from 0 to 1"),

@@ -178,3 +178,18 @@ def test_contract(pts, fps, start, end):
     half = frame_seconds(pts) / 2 + SLACK_SECONDS
     assert (pts[got] - pts[0] >= start - half - 1e-9).all()
     assert end is None or (pts[got] - pts[0] < end).all()
+
+
+@given(
+    fps=st.floats(min_value=0, exclude_min=True, allow_infinity=False),
+    end=st.none() | st.floats(0.01, 1e300),
+)
+@example(fps=1e308, end=None)
+@example(fps=5e-324, end=1.0)
+def test_any_rate_gives_frames_without_a_warning(fps, end):
+    pts_seconds = np.arange(40) / 25
+    chosen = candidate_indices(pts_seconds, fps=fps, end_seconds=end)
+    assert chosen[0] == 0
+    if fps >= 50:
+        native = candidate_indices(pts_seconds, fps=None, end_seconds=end)
+        assert chosen.tolist() == native.tolist()

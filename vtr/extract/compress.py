@@ -69,7 +69,7 @@ class CompressSettings:
     """What a copy is like.
 
     Args:
-        fps: Frames per second, above 0 and at most 1000.
+        fps: Frames per second, 0.001 to 1000.
         size: Shorter side in pixels, even.
         crf: Quality of the H.264 encoder, 0 (lossless) to 51; 23 is its default.
         upscale: Enlarge videos whose shorter side is below `size`.
@@ -86,8 +86,8 @@ class CompressSettings:
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
-        if not 0 < self.fps <= 1000:
-            raise ConfigError(f"--fps is {self.fps}; it must be above 0 and at most 1000")
+        if not 0.001 <= self.fps <= 1000:
+            raise ConfigError(f"--fps is {self.fps}; it must be from 0.001 to 1000")
         if self.size < 2 or self.size % 2:
             near = max(2, self.size // 2 * 2)
             raise ConfigError(

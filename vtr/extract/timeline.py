@@ -15,6 +15,8 @@ Indices = NDArray[np.int64]
 # Times are ticks of a container's clock turned into float64; sums of them are compared with
 # this slack so that rounding never moves a frame across a limit it lies on.
 SLACK_SECONDS = 1e-6
+# Every instant that any clock can tell; faster rates would not fit into float64.
+_FASTEST_FPS = 1e9
 
 
 def candidate_indices(
@@ -54,10 +56,12 @@ def candidate_indices(
     if fps is None:
         return np.flatnonzero((since_start >= 0) & before_end)
     # The last instant that each frame reaches, and the first that it is the first to reach.
+    fps = min(fps, _FASTEST_FPS)
     last_instant = np.maximum(np.floor(since_start * fps), -1)
     first_instant = np.concatenate(([-1.0], last_instant[:-1])) + 1
     is_first = last_instant >= first_instant
-    in_window = before_end & (first_instant / fps < end - start - SLACK_SECONDS)
+    with np.errstate(over="ignore"):  # an instant that never comes
+        in_window = before_end & (first_instant / fps < end - start - SLACK_SECONDS)
     return np.flatnonzero(is_first & in_window)
 
 

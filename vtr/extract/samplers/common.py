@@ -116,9 +116,11 @@ def check_range(
     sampler: str, option: str, value: float, *, low: float = 0.0, high: float = 1.0
 ) -> None:
     """Raises ConfigError unless low <= value <= high and value is finite."""
-    if not (np.isfinite(value) and low <= value <= high):
+    # Compared, not converted: a whole number may be larger than any float.
+    if not (low <= value <= high and value != float("inf")):
         allowed = f"from {low:g} to {high:g}" if np.isfinite(high) else f"at least {low:g}, finite"
-        raise ConfigError(f"sampler {sampler!r}: {option} is {value:g}; allowed is {allowed}")
+        shown = f"{value:g}" if isinstance(value, float) else f"{value}"
+        raise ConfigError(f"sampler {sampler!r}: {option} is {shown}; allowed is {allowed}")
 
 
 def merge(*parts: NDArray[np.integer]) -> Indices:
@@ -170,7 +172,11 @@ def draw(rng: Draws, candidates: Indices, size: int, weights: Floats) -> Indices
     """
     if size == 0:
         return np.zeros(0, np.int64)
-    mass = weights.sum(dtype=np.float64)
+    with np.errstate(over="ignore"):
+        mass = weights.sum(dtype=np.float64)
+    if np.isinf(mass):
+        weights = weights / weights.max()
+        mass = weights.sum(dtype=np.float64)
     shares = weights / mass if mass > 0 else np.zeros(len(candidates))
     weighted = np.flatnonzero(shares)
     if len(weighted) >= size:

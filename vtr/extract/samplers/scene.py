@@ -45,7 +45,8 @@ def pick(change: Floats, num_frames: int, *, threshold: float = 1.5) -> Indices:
     if num_frames >= count:
         return np.arange(count)
     steps = change[1:]
-    cuts = 1 + np.flatnonzero(steps > steps.mean() + threshold * steps.std())
+    with np.errstate(over="ignore"):  # then no change is a cut
+        cuts = 1 + np.flatnonzero(steps > steps.mean() + threshold * steps.std())
     if len(cuts) >= num_frames:
         largest = np.argsort(-change[cuts], kind="stable")[: num_frames - 1]
         cuts = cuts[largest]

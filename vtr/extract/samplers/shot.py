@@ -72,7 +72,9 @@ def find_cuts(change: Floats, *, min_change: float = 10.0, ratio: float = 2.5) -
         number[shift:] += 1
         number[:-shift] += 1
     around = total / np.maximum(number, 1)
-    return 1 + np.flatnonzero((steps >= min_change) & (steps >= ratio * around) & (steps > 0))
+    with np.errstate(over="ignore"):  # then no change is a cut, unless all around it is still
+        least = ratio * around
+    return 1 + np.flatnonzero((steps >= min_change) & (steps >= least) & (steps > 0))
 
 
 def share_out(lengths: Indices, budget: int) -> Indices:
