@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import subprocess
@@ -24,6 +25,10 @@ from vtr.evaluate.metrics import hits
 from vtr.evaluate.reporting.results import load_result, read_ranks
 from vtr.features import FeatureSpec, LedgerRow, VideoRow
 from vtr.features.shard import write_shard
+from vtr.train.heads.meanP import MeanPooling
+from vtr.train.model import ModelSpec, RetrievalModel
+from vtr.train.run import write_run
+from vtr.train.text_tower import FrozenText, TextSpec
 
 NUM_VIDEOS, NUM_FRAMES = 6, 4
 CAPTIONS = [(f"v{n}.mp4", f"a red square number {n}", "test") for n in range(NUM_VIDEOS)]
@@ -187,6 +192,64 @@ def test_no_scores_of_an_earlier_result_stay_beside_a_later_one(workspace: Path)
     (out / "similarity.npz").mkdir()
     with pytest.raises(StoreWriteError, match=r"cannot delete o/similarity\.npz.*Delete it yourse"):
         vtr(workspace, "eval", "--zero-shot", "--out", "o")
+
+
+def test_figures_of_other_weights_are_marked_and_not_exported(workspace: Path) -> None:
+    model = demo_model_folder()
+    dim = load_backbone(str(model)).embedding_dim
+    spec = ModelSpec("meanP", dim, TextSpec("frozen", dim, dim))
+    config = {"text_model": {"id": str(model)}}
+
+    def train(scale: float) -> None:
+        head = RetrievalModel(FrozenText(), MeanPooling(), scale)
+        write_run(workspace / "runs" / "one", head, spec, config=config, train_ids=["x"])
+
+    train(2.0)
+    told = "measured on other weights than"
+    assert vtr(workspace, "eval", "--run", "runs/one").exit_code == 0
+    assert vtr(workspace, "eval", "--zero-shot").exit_code == 0
+    setup = json.loads((workspace / "runs/one/eval/folder/result.json").read_text())["setup"]
+    weights = (workspace / "runs/one/best.safetensors").read_bytes()
+    assert setup["weights_sha256"] == hashlib.sha256(weights).hexdigest()
+    pair = ("features/zero-shot/folder", "runs/one/eval/folder")
+    done = vtr(workspace, "compare", *pair)
+    assert told not in done.stderr
+    assert "sha256" not in done.stdout
+    train(3.0)
+    assert told in vtr(workspace, "compare", *pair).stderr
+    done = vtr(workspace, "report", "--out", "r", "--no-pictures")
+    assert told in done.stderr
+    assert told in (workspace / "r" / "report.html").read_text()
+    done = vtr(workspace, "export", "--run", "runs/one", "--out", "given")
+    card = (workspace / "given" / "README.md").read_text()
+    assert "Left out: folder was measured on other weights than these" in card
+    assert "### folder" not in card
+    assert vtr(workspace, "eval", "--run", "runs/one").exit_code == 0
+    assert told not in vtr(workspace, "compare", *pair).stderr
+
+
+def test_features_extracted_anew_are_told_from_those_measured(workspace: Path) -> None:
+    for out, absent in (("a", 0), ("b", 1)):
+        assert vtr(workspace, "eval", "--zero-shot", "--out", out).exit_code == 0
+        document = json.loads((workspace / out / "result.json").read_text())
+        if absent:
+            document["setup"]["frames_sha256"] = "0" * 64
+            (workspace / out / "result.json").write_text(json.dumps(document))
+    told = vtr(workspace, "compare", "a", "b").stderr
+    assert "different features of the same settings" in told
+
+
+def test_a_result_that_cannot_be_written_leaves_the_earlier_one(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert vtr(workspace, "eval", "--zero-shot", "--out", "o").exit_code == 0
+    before = {path.name: path.read_bytes() for path in (workspace / "o").iterdir()}
+    monkeypatch.setattr("vtr.commands.scoring.lines_per_query", lambda _: 0)
+    for out in ("o", "new"):
+        with pytest.raises(ConfigError, match="top_k >= 1"):
+            vtr(workspace, "eval", "--zero-shot", "--out", out, "--k", "2")
+    assert {path.name: path.read_bytes() for path in (workspace / "o").iterdir()} == before
+    assert not list((workspace / "new").iterdir())
 
 
 def test_a_terminal_without_unicode_gets_its_numbers(workspace: Path) -> None:

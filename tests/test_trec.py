@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +15,18 @@ from hypothesis import strategies as st
 from vtr.errors import ConfigError, DatasetError
 from vtr.evaluate.metrics import retrieval_metrics
 from vtr.evaluate.ranks import rank_rows
-from vtr.evaluate.trec import read_qrels, read_run, write_qrels, write_run
+from vtr.evaluate.trec import qrels_lines, read_qrels, read_run, run_lines
 from vtr.foreign import escape_id, unescape_id
 
 MEASURES = {"success.1,5,10"}
+
+
+def write_run(path: Path, *given: Any, **options: Any) -> None:
+    path.write_bytes(run_lines(*given, **options))
+
+
+def write_qrels(path: Path, relevant: Iterable[tuple[str, str]]) -> None:
+    path.write_bytes(qrels_lines(relevant))
 
 
 @given(st.text(st.characters(), max_size=30))

@@ -7,6 +7,7 @@ import ctypes
 import dataclasses
 import errno
 import glob
+import hashlib
 import json
 import math
 import os
@@ -210,6 +211,12 @@ def _fits(value: Any, hint: Any) -> bool:
     if isinstance(value, bool):
         return hint is bool
     return isinstance(value, int | float if hint is float else hint)
+
+
+def file_sha256(path: Path) -> str:
+    """Returns the SHA-256 of a file's content, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def publish(path: Path, payload: bytes | memoryview) -> None:

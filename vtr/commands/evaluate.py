@@ -173,13 +173,12 @@ def evaluate_workspace(
     document = build_result(
         evaluation, material.protocol, scored.setup, packed=material.packed, paths=paths
     )
-    kept = {k: v for k, v in COMPANIONS.items() if save_similarity or k != "similarity"}
-    document["files"] |= kept
-    folder = out or _default_folder(workspace, request, scored)
-    path = write_result(folder, document, evaluation)
-    _write_trec(folder, scored)
+    companions = _trec_files(scored)
     if save_similarity:
-        scored.save_matrix(folder / COMPANIONS["similarity"])
+        companions["similarity"] = scored.matrix_file()
+    document["files"] |= {key: COMPANIONS[key] for key in companions}
+    folder = out or _default_folder(workspace, request, scored)
+    path = write_result(folder, document, evaluation, companions=companions)
     return document, path
 
 
@@ -209,22 +208,22 @@ def _check_simulation(request: Request, *, save_similarity: bool) -> None:
         )
 
 
-def _write_trec(folder: Path, scored: Scored) -> None:
-    from vtr.commands.scoring import run_lines
-    from vtr.evaluate.result import COMPANIONS
-    from vtr.evaluate.trec import write_qrels, write_run
+def _trec_files(scored: Scored) -> dict[str, bytes]:
+    from vtr.commands.scoring import lines_per_query
+    from vtr.evaluate.trec import qrels_lines, run_lines
 
     task = scored.material.task
     owners = (task.queries.video_ids[v] for v in task.queries.query_video)
-    write_qrels(folder / COMPANIONS["qrels"], zip(task.queries.text_ids, owners, strict=True))
-    write_run(
-        folder / COMPANIONS["run"],
-        scored.rows(),
-        task.queries.text_ids,
-        task.video_ids,
-        top_k=run_lines(len(task.queries.texts)),
-        tag=scored.setup.title,
-    )
+    return {
+        "run": run_lines(
+            scored.rows(),
+            task.queries.text_ids,
+            task.video_ids,
+            top_k=lines_per_query(len(task.queries.texts)),
+            tag=scored.setup.title,
+        ),
+        "qrels": qrels_lines(zip(task.queries.text_ids, owners, strict=True)),
+    }
 
 
 def read_ks(text: str) -> tuple[int, ...]:

@@ -92,6 +92,9 @@ def _load(paths: list[Path] | None) -> list[Result]:
     if not paths:
         note(f"{counted(len(found), 'result')} of this workspace")
     loaded = [load_result(path) for path in found]
+    for result in loaded:
+        if result.outdated:
+            note(f"{result.folder}: {result.outdated}")
     return loaded if paths else sorted(loaded, key=lambda result: not result.is_zero_shot)
 
 

@@ -147,8 +147,8 @@ class Scored:
 
         yield 0, score_matrix(self.material.task, self.blocks)
 
-    def save_matrix(self, path: Path) -> None:
-        """Writes similarity.npz: `scores` (Q, P) float32, `query_ids`, `video_ids`.
+    def matrix_file(self) -> bytes:
+        """Returns similarity.npz: `scores` (Q, P) float32, `query_ids`, `video_ids`.
 
         Where re-ranking made other scores for v2t, `v2t_scores` (Q, P) holds them; then `scores`
         may only be ranked along rows and `v2t_scores` along columns.
@@ -158,7 +158,6 @@ class Scored:
         import numpy as np
 
         from vtr.evaluate.evaluator import score_matrix
-        from vtr.files import publish
 
         task, target = self.material.task, io.BytesIO()
         matrices: dict[str, Any] = {"scores": score_matrix(task, self.blocks)}
@@ -170,7 +169,7 @@ class Scored:
             query_ids=np.array(task.queries.text_ids),
             video_ids=np.array(task.video_ids),
         )
-        publish(path, target.getvalue())
+        return target.getvalue()
 
 
 def prepare(workspace: Workspace, request: Request) -> Scored:
@@ -353,8 +352,11 @@ def _setup(
     rerank: int | None,
     trained_on_test: int | None,
 ) -> Setup:
+    from vtr.evaluate.coverage import frames_sha256
     from vtr.evaluate.reporting.results import marked
     from vtr.evaluate.result import Setup
+    from vtr.files import file_sha256
+    from vtr.train.run import BEST
 
     spec = material.store.spec
     sampler = str(material.store.sampler)
@@ -381,13 +383,15 @@ def _setup(
         rerank=rerank,
         device=str(backbone.device),
         frames_per_video=material.frames_per_video,
+        weights_sha256=None if run is None else file_sha256(run.folder / BEST),
+        frames_sha256=frames_sha256(material.packed),
     )
 
 
-def run_lines(num_queries: int) -> int:
+def lines_per_query(num_queries: int) -> int:
     """Returns how many items per query a TREC run holds, so that the file stays readable.
 
-    >>> run_lines(1000), run_lines(59_800)
+    >>> lines_per_query(1000), lines_per_query(59_800)
     (50, 10)
     """
     return max(10, min(50, _MOST_RUN_LINES // num_queries))

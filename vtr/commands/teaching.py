@@ -41,6 +41,7 @@ class Teaching:
             ModelError: Features of another size or another vision tower.
         """
         from vtr.errors import ConfigError
+        from vtr.files import file_sha256
         from vtr.train.distill import DistillWeights
         from vtr.train.run import BEST, load_run
         from vtr.train.teacher import check_teacher, describe_teacher
@@ -51,7 +52,7 @@ class Teaching:
         except ConfigError as error:
             raise ConfigError(f"--teacher: {error}") from None
         check_teacher(run, material.store, {"weights_sha256": backbone.weights_sha256})
-        config = describe_teacher(run, DistillWeights(), weights_sha256=_sha256(place / BEST))
+        config = describe_teacher(run, DistillWeights(), weights_sha256=file_sha256(place / BEST))
         return cls(run, config, material, backbone)
 
     def prepare(self, *, chunk: int, device: str) -> Teacher:
@@ -98,10 +99,3 @@ class Teaching:
 
         if folder.resolve() == self.run.folder.resolve():
             raise ConfigError(f"{folder} is the teacher itself: give the student another --name")
-
-
-def _sha256(path: Path) -> str:
-    import hashlib
-
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -32,7 +32,10 @@ from vtr.evaluate.reporting.results import (
 DIRECTIONS = ("t2v", "v2t", "v2t_groups")
 SAME = 1e-9  # shares of seeds and ties that differ by less differ by rounding
 # What may differ between runs that are the same but for their seed.
-_FREE_KEYS = frozenset({"seed", "title", "run", "device", "settings.seed", "features.folder"})
+_DIGESTS = ("weights_sha256", "frames_sha256")
+_FREE_KEYS = frozenset(
+    {"seed", "title", "run", "device", "settings.seed", "features.folder", *_DIGESTS}
+)
 
 Values = NDArray[np.float64]
 
@@ -253,7 +256,9 @@ def setting_differences(a: Result, b: Result) -> list[tuple[str, Any, Any]]:
     Keys with a dot ("settings.lr") are of the runs' configurations, where these are found.
     """
     ours, theirs = a.settings, b.settings
-    keys = [key for key in dict.fromkeys([*ours, *theirs]) if key not in ("title", "run")]
+    keys = [
+        key for key in dict.fromkeys([*ours, *theirs]) if key not in ("title", "run", *_DIGESTS)
+    ]
     return [(k, ours.get(k), theirs.get(k)) for k in keys if ours.get(k) != theirs.get(k)]
 
 
@@ -262,7 +267,7 @@ class _Tables:
 
     def __init__(self, side: Side) -> None:
         self.side = side
-        self.notes: list[str] = []
+        self.notes = [f"{side.title}: {r.outdated}" for r in side.results if r.outdated]
         self.runs: dict[str, list[RankTable]] = {}
         for direction in DIRECTIONS:
             runs = self._read(direction)
@@ -277,6 +282,16 @@ class _Tables:
                 self.notes.append(f"{self.side.title}: no v2t, there is no {lacking[0].per_video}")
             return []
         return [read_ranks(result, direction) for result in self.side.results]
+
+
+def _other_features(a: Result, b: Result) -> list[str]:
+    """Says where the features differ though their settings are the same."""
+    ours, theirs = a.part("setup"), b.part("setup")
+    same = all(ours.get(k) == theirs.get(k) for k in ("fingerprint", "sampler"))
+    digests = {setup.get("frames_sha256") for setup in (ours, theirs)}
+    if same and None not in digests and len(digests) > 1:
+        return ["the two measured different features of the same settings (another extraction)"]
+    return []
 
 
 def _compare(a: _Tables, b: _Tables, options: CompareOptions) -> Comparison:
@@ -295,7 +310,7 @@ def _compare(a: _Tables, b: _Tables, options: CompareOptions) -> Comparison:
         gained=gained,
         lost=lost,
         settings=tuple(setting_differences(a.side.first, b.side.first)),
-        notes=(*a.notes, *b.notes),
+        notes=(*a.notes, *b.notes, *_other_features(a.side.first, b.side.first)),
     )
 
 

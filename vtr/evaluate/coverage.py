@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -102,6 +103,14 @@ def check_features(packed: PackedFrames) -> None:
             f"{_some(named)}. No similarity can be computed from them; extract these videos again "
             "in float32"
         )
+
+
+def frames_sha256(packed: PackedFrames) -> str:
+    """Returns the SHA-256 of the videos' ids, numbers of frames and embeddings, in hex."""
+    digest = hashlib.sha256("\0".join(packed.ids).encode("utf-8", "surrogatepass"))
+    for array in (packed.offsets, packed.frames):
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def _some(names: Sequence[str]) -> str:

@@ -267,6 +267,8 @@ def _facts(group: Group) -> Markup:
 def caveats(result: Result) -> Iterator[str]:
     """Yields what speaks against taking a result's figures at face value."""
     protocol, coverage, setup = (result.part(p) for p in ("protocol", "coverage", "setup"))
+    if result.outdated:
+        yield f"{result.outdated}."
     if not protocol.get("published", True):
         problems = "; ".join(str(text) for text in protocol.get("problems") or [])
         yield f"not the published protocol ({problems or 'no details'})."
@@ -276,7 +278,7 @@ def caveats(result: Result) -> Iterator[str]:
     if isinstance(videos, int) and videos <= SMALL_GALLERY:
         yield (
             f"only {videos} video{'s are' if videos > 1 else ' is'} ranked; R@k from "
-            f"k = {videos} on is 100 whatever the model does."
+            f"k = {videos} on finds every video that is there, whatever the model does."
         )
     leaked = setup.get("trained_on_test")
     if leaked:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -58,6 +58,11 @@ class Setup:
         device: Where it was computed.
         frames_per_video: Mean number of frames.
     """
+
+    # SHA-256 of the run's best.safetensors; None where nothing was trained.
+    weights_sha256: str | None = field(default=None, kw_only=True)
+    # Of the ids and frames that were measured, see `vtr.evaluate.coverage.frames_sha256`.
+    frames_sha256: str | None = field(default=None, kw_only=True)
 
     title: str
     head: str
@@ -322,26 +327,41 @@ def _example(evaluation: Evaluation, packed: PackedFrames, query: int) -> dict[s
     }
 
 
-def write_result(folder: Path, document: Mapping[str, Any], evaluation: Evaluation) -> Path:
-    """Writes `result.json` and the tables per query and per video; returns the path of the first.
+def write_result(
+    folder: Path,
+    document: Mapping[str, Any],
+    evaluation: Evaluation,
+    *,
+    companions: Mapping[str, bytes] | None = None,
+) -> Path:
+    """Writes a result with all its files, `result.json` last; returns the path of that.
 
-    Companions of a result that was there before are deleted: they hold other scores.
+    A result that was there before stands until all of the new one is written; companions of it
+    that the new one lacks are deleted: they hold other scores.
+
+    Args:
+        folder: Where to.
+        document: From `build_result`, with the names of the companions in its `files`.
+        evaluation: For the tables per query and per video.
+        companions: Contents by their keys in `COMPANIONS`.
 
     Raises:
         StoreWriteError: The file system refused.
     """
     make_folder(folder, option="--out")
-    path = folder / RESULT_FILE
+    path, given = folder / RESULT_FILE, companions or {}
     text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
     publish_all(
         {
+            **{folder / COMPANIONS[key]: payload for key, payload in given.items()},
             folder / "per_query.csv": _per_query(evaluation),
             folder / "per_video.csv": _per_video(evaluation),
             path: text.encode("utf-8", "backslashreplace"),
         }
     )
-    for name in COMPANIONS.values():
-        _delete(folder / name)
+    for key, name in COMPANIONS.items():
+        if key not in given:
+            _delete(folder / name)
     return path
 
 

@@ -16,25 +16,22 @@ from numpy.typing import NDArray
 
 from vtr.errors import ConfigError, DatasetError
 from vtr.evaluate.ranks import Scores
-from vtr.files import publish
 from vtr.foreign import escape_id, unescape_id
 
 TOP_K = 50
 
 
-def write_run(
-    path: Path,
+def run_lines(
     blocks: Iterable[tuple[int, Scores]],
     query_ids: Sequence[str],
     item_ids: Sequence[str],
     *,
     top_k: int = TOP_K,
     tag: str = "vtr",
-) -> None:
-    """Writes the best items of every query, atomically.
+) -> bytes:
+    """Returns a run file: the best items of every query.
 
     Args:
-        path: The run file.
         blocks: (first query, scores (b, C)), as for `vtr.evaluate.ranks.stream_ranks`.
         query_ids: One per query.
         item_ids: (C,) what is ranked.
@@ -43,7 +40,6 @@ def write_run(
 
     Raises:
         ConfigError: An id twice, `top_k` below 1, or an empty tag.
-        StoreWriteError: The file system refused.
     """
     if top_k < 1 or not tag:
         raise ConfigError(f"a run needs top_k >= 1 and a tag, not {top_k} and {tag!r}")
@@ -65,21 +61,17 @@ def write_run(
                 )
             ]
             payload += "".join(lines).encode("ascii")
-    publish(path, memoryview(payload))
+    return bytes(payload)
 
 
-def write_qrels(path: Path, relevant: Iterable[tuple[str, str]]) -> None:
-    """Writes which items are correct, atomically.
+def qrels_lines(relevant: Iterable[tuple[str, str]]) -> bytes:
+    """Returns a qrels file: which items are correct.
 
     Args:
-        path: The qrels file.
         relevant: (query id, item id) of every correct pair; a query may have several.
-
-    Raises:
-        StoreWriteError: The file system refused.
     """
     lines = [f"{escape_id(query)} 0 {escape_id(item)} 1\n" for query, item in relevant]
-    publish(path, "".join(lines).encode("ascii"))
+    return "".join(lines).encode("ascii")
 
 
 def read_run(path: Path) -> dict[str, dict[str, float]]:

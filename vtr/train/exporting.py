@@ -12,7 +12,7 @@ from typing import Any
 
 from vtr.clip.backbone import Backbone, load_backbone
 from vtr.errors import ConfigError, ModelError
-from vtr.files import publish, read_json, replacing, require_empty
+from vtr.files import file_sha256, publish, read_json, replacing, require_empty
 from vtr.train.model import count_parameters
 from vtr.train.onnx import GRAPH, export_text_side, require_onnx
 from vtr.train.run import BEST, CONFIG, TRAIN_IDS, Run, load_run
@@ -42,7 +42,8 @@ def export_run(folder: Path, out: Path, *, onnx: bool = False) -> Path:
     require_empty(out)
     if onnx:
         require_onnx()
-    card = model_card(run, read_results(folder))
+    results, left_out = read_results(folder)
+    card = model_card(run, results, left_out)
     with replacing(out, option="--out") as made:
         if onnx:
             backbone = load_backbone(run.text_model, device="cpu")
@@ -64,22 +65,27 @@ def _check_text_model(run: Run, backbone: Backbone) -> None:
         )
 
 
-def read_results(folder: Path) -> list[dict[str, Any]]:
-    """Returns the evaluations below a run, by protocol name.
+def read_results(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Returns the evaluations of a run's weights, and the names of those of other weights.
 
     Raises:
         ConfigError: A file that is no result.
     """
-    found = []
+    weights, found, others = file_sha256(folder / BEST), [], []
     for path in sorted(folder.glob(f"eval/*/{RESULT_NAME}")):
         document = read_json(path, needed="a result of `vtr eval`")
         if document.get("kind") != "vtr-result":
             raise ConfigError(f"{path} is no result of vtr eval; move it away and export again")
-        found.append(document)
-    return found
+        # Results of before #12 do not say which weights they measured.
+        measured = (document.get("setup") or {}).get("weights_sha256")
+        if measured not in (None, weights):
+            others.append(path.parent.name)
+        else:
+            found.append(document)
+    return found, others
 
 
-def model_card(run: Run, results: Sequence[Mapping[str, Any]]) -> str:
+def model_card(run: Run, results: Sequence[Mapping[str, Any]], left_out: Sequence[str] = ()) -> str:
     """Returns the card in Markdown."""
     total, trained = count_parameters(run.model)
     lines = [
@@ -93,8 +99,10 @@ def model_card(run: Run, results: Sequence[Mapping[str, Any]]) -> str:
         "## Results",
         "",
     ]
-    if not results:
+    if not results and not left_out:
         lines.append("None: this run was never evaluated with `vtr eval` before it was exported.")
+    for name in left_out:
+        lines += [f"Left out: {name} was measured on other weights than these. Evaluate again.", ""]
     for document in results:
         lines += [*_result(document), ""]
     return "\n".join(lines).rstrip() + "\n"
@@ -150,6 +158,7 @@ def _result(document: Mapping[str, Any]) -> list[str]:
         f"sampler {setup['sampler']}",
         f"features {setup['fingerprint'][:16]}",
         f"seed {setup['seed']}",
+        "" if setup.get("weights_sha256") else "which weights were measured is not recorded",
         f"re-ranked the first {setup['rerank']} of mean pooling" if setup["rerank"] else "",
         warning,
     ]

@@ -10,7 +10,6 @@ CLIP4Clip@508ffa3 (main_task_retrieval.py, save_model), CLIP2Video@e941318 (modu
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from vtr.clip.checkpoint_files import read_tensors
 from vtr.clip.folder import write_clip_folder
 from vtr.clip.openai_names import ClipShape, read_shape, require_keys
 from vtr.errors import CheckpointError, ConfigError, VtrError
-from vtr.files import replacing, require_empty
+from vtr.files import file_sha256, replacing, require_empty
 from vtr.train.headlist import HeadChoice, build_head, head_presets, parse_head
 from vtr.train.heads.base import Head
 from vtr.train.model import ModelSpec, RetrievalModel
@@ -353,7 +352,7 @@ def _config(
         "imported": {
             "system": request.system,
             "file": request.file.name,
-            "sha256": _sha256(request.file),
+            "sha256": file_sha256(request.file),
             "notes": list(notes),
         },
         "text_model": {"id": str(clip_folder.resolve()), "weights_sha256": backbone.weights_sha256},
@@ -366,11 +365,6 @@ def _config(
         "settings": {},
         "selection": "unknown (imported)",
     }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _count(shapes: Shapes, pattern: str) -> int:

@@ -16,7 +16,7 @@ from vtr.datasets.documents import long_rows
 from vtr.errors import ConfigError
 from vtr.evaluate.ranks import Ranks
 from vtr.evaluate.reporting.text import counted
-from vtr.files import read_json
+from vtr.files import file_sha256, read_json
 from vtr.foreign import csv_text, printable
 
 SCHEMA = 1
@@ -25,6 +25,7 @@ FILE_NAME = "result.json"
 PER_QUERY = "per_query.csv"
 PER_VIDEO = "per_video.csv"
 RUN_CONFIG = "config.json"
+RUN_WEIGHTS = "best.safetensors"
 _CONFIG_SECTIONS = ("model", "text_model", "features", "data", "settings", "preset")
 
 
@@ -95,15 +96,30 @@ class Result:
         where the setup says; a result that was moved away from its run has only its setup.
         """
         found = dict(self.part("setup"))
-        run = found.get("run")
-        if run:
-            places = (self.folder.absolute().parent.parent, Path(str(run)))
-            config = next((p for p in (q / RUN_CONFIG for q in places) if p.is_file()), None)
-            if config is not None:
-                document = read_json(config, needed="the configuration of a run")
-                kept = {name: document.get(name) for name in _CONFIG_SECTIONS}
-                found |= dict(_flat(kept, ""))
+        if self._run_folder is not None:
+            config = self._run_folder / RUN_CONFIG
+            document = read_json(config, needed="the configuration of a run")
+            kept = {name: document.get(name) for name in _CONFIG_SECTIONS}
+            found |= dict(_flat(kept, ""))
         return found
+
+    @cached_property
+    def _run_folder(self) -> Path | None:
+        """The run that was evaluated, where it is still there."""
+        run = self.part("setup").get("run")
+        places = (self.folder.absolute().parent.parent, Path(str(run))) if run else ()
+        return next((place for place in places if (place / RUN_CONFIG).is_file()), None)
+
+    @cached_property
+    def outdated(self) -> str:
+        """Why the figures are not those of the run as it is now; empty where nothing says so."""
+        measured, run = self.part("setup").get("weights_sha256"), self._run_folder
+        weights = None if run is None else run / RUN_WEIGHTS
+        if not measured or weights is None or not weights.is_file():
+            return ""
+        if file_sha256(weights) == measured:
+            return ""
+        return f"measured on other weights than {run} holds now. Evaluate again"
 
     @property
     def per_query(self) -> Path:
