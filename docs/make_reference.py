@@ -79,7 +79,7 @@ def _kind(parameter: Any) -> str:
     annotation = parameter.type_descriptor.annotation
     if get_origin(annotation) is Literal:
         return " \\| ".join(map(str, get_args(annotation)))
-    return {int: "N", float: "X", Path: "PATH"}.get(annotation, "TEXT")
+    return str(parameter.metavar).replace("|", "\\|")
 
 
 def _meaning(parameter: Any) -> str:

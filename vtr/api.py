@@ -118,8 +118,10 @@ def extract_features(
         FingerprintError: The store was made with other settings.
         StoreWriteError: The disk refused; what was published is intact.
     """
+    from vtr.commands.choices import check_names
     from vtr.commands.console import prepare_arithmetic
 
+    check_names({**settings, "device": device})
     prepare_arithmetic()
     from vtr.clip.backbone import load_backbone
     from vtr.commands.extract import extract_settings, find_inputs, run
@@ -181,8 +183,10 @@ def train_head(
         ConfigError: An unknown flag, or a value that is not allowed.
         DatasetError: No training video has features.
     """
+    from vtr.commands.choices import check_names
     from vtr.commands.console import prepare_arithmetic
 
+    check_names({**flags, "head": head, "device": device})
     prepare_arithmetic()
     from vtr.commands.train import Place, train_workspace
     from vtr.commands.training import Request
@@ -225,8 +229,10 @@ def evaluate_run(
         DatasetError: The dataset lacks the split or its captions.
         ModelError: Text and frames of different models.
     """
+    from vtr.commands.choices import check_names
     from vtr.commands.console import prepare_arithmetic
 
+    check_names({**flags, "protocol": protocol, "device": device})
     prepare_arithmetic()
     from vtr.commands.evaluate import Request, evaluate_workspace
     from vtr.evaluate.metrics import DEFAULT_KS
@@ -329,11 +335,13 @@ def _changed(workspace: Workspace, settings: Mapping[str, Any]) -> Workspace:
     Raises:
         ConfigError: An unknown name, a value that is not allowed, or a path that does not exist.
     """
+    from vtr.commands.choices import check_names
     from vtr.errors import ConfigError
     from vtr.workspace import Workspace
     from vtr.workspace import settings as merged
 
     _check_names("setting", settings, Workspace.model_fields)
+    check_names({**settings, "model": None})  # a folder may still be made
     changed = merged(_checked(workspace), **settings)
     if settings.get("videos") is not None and not (changed.videos and changed.videos.is_dir()):
         raise ConfigError(f"videos is {changed.videos}; there is no such folder")

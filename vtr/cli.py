@@ -29,6 +29,7 @@ from vtr.commands import (
     train,
 )
 from vtr.commands.console import note, say
+from vtr.commands.shell import Commands
 from vtr.errors import VtrError
 from vtr.foreign import printable
 
@@ -36,6 +37,7 @@ INTERRUPTED = 130
 
 app = typer.Typer(
     name="vtr",
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",  # else lines of a docstring break where they do in the code

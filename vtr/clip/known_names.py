@@ -19,6 +19,8 @@ _LAION = {
     "vit-bigg-14": "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k",
 }
 _DATACOMP = {name: f"laion/CLIP-ViT-{name[4:].upper()}-DataComp.XL-s13B-b90K" for name in _OPENAI}
+HUB_NAMES = (*_OPENAI.values(), *_LAION.values())
+"""Models to choose from, for the shell."""
 _WEIGHTS = {"": _LAION | _OPENAI, "openai": _OPENAI, "laion": _LAION, "datacomp": _DATACOMP}
 _SIGLIP = re.compile(
     r"vit-(?P<size>b|l|so400m|gopt)-(?P<patch>\d\d)-(?P<kind>siglip2?)(-(?P<side>\d{3}))?"

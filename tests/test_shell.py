@@ -1,0 +1,205 @@
+"""The command line before it does anything: names, completion, help, commands of other programs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+import vtr
+from vtr.cli import app
+from vtr.commands.choices import CHOICES, check_names, head_options
+from vtr.errors import ConfigError, UnknownNameError, VtrError
+
+# Runs vtr where torch cannot be imported.
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = None
+from vtr.cli import main
+main()
+"""
+
+
+def all_commands(command: Any, *path: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    yield path, command
+    for name, child in getattr(command, "commands", {}).items():
+        yield from all_commands(child, *path, name)
+
+
+COMMANDS = dict(all_commands(get_command(app)))
+NAMED = [
+    (*path, parameter.opts[0] if parameter.param_type_name == "option" else "")
+    for path, command in COMMANDS.items()
+    for parameter in command.params
+    if parameter.name in CHOICES and parameter.name not in ("run", "teacher")
+]
+
+
+def words(*arguments: str) -> list[str]:
+    return [argument for argument in arguments if argument]
+
+
+def test_the_options_that_name_something_are_all_checked() -> None:
+    flags = {option for *_, option in NAMED}
+    assert flags >= {"--protocol", "--head", "--text", "--preset", "--sampler", "--device"}
+    assert flags >= {"--dataset", "--model", "--missing", "--clip", ""}
+    assert len(NAMED) > 30
+
+
+@pytest.mark.parametrize("arguments", NAMED, ids=" ".join)
+def test_a_typo_in_any_of_them_is_refused_while_flags_are_read(
+    arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr("vtr.datasets.registry.load_dataset", lambda *_, **__: pytest.fail("read"))
+    typo = "ViT-B/32" if arguments[-1] in ("--model", "--clip") else "sequenceTransf"
+    outcome = CliRunner().invoke(app, [*words(*arguments), typo])
+    assert isinstance(outcome.exception, VtrError)
+    assert f"{typo!r}" in str(outcome.exception)
+    assert "Known: " in str(outcome.exception) or "Did you mean" in str(outcome.exception)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--head", "seqTrnsf"], "no head named 'seqTrnsf'. Did you mean 'seqTransf'?"),
+        (
+            ["train", "--head", "seqTransf:layrs=2"],
+            "of head 'seqTransf' named 'layrs'. Did you mea",
+        ),
+        (["train", "--head", "seqTransf:layers"], "'layers' has no value; write layers=VALUE"),
+        (["train", "--head", ""], "--head is empty. Known: afa, "),
+        (
+            ["eval", "--sampler", "motion:globalshare=1"],
+            "named 'globalshare'. Did you mean 'global_",
+        ),
+        (["eval", "--protocol", "msrvtt-1ka"], "Did you mean 'msrvtt-1kA'?"),
+        (["eval", "--device", "cuda:x"], "Did you mean 'cuda:1'? Known: auto, cpu, cuda, "),
+        (["eval", "--missing", "restricted"], "Did you mean 'restrict'?"),
+    ],
+)
+def test_what_is_said_of_a_typo_without_torch(
+    arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, *arguments],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "")
+    assert message in done.stderr
+
+
+def test_python_refuses_the_same_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    workspace = vtr.open_workspace(tmp_path)
+    with pytest.raises(UnknownNameError, match="no head named 'seqTrnsf'"):
+        vtr.train_head(workspace, "seqTrnsf")
+    with pytest.raises(UnknownNameError, match="no preset named 'clip4clp'"):
+        vtr.train_head(workspace, preset="clip4clp")
+    with pytest.raises(UnknownNameError, match="no protocol named 'msrvt'"):
+        vtr.evaluate_run(workspace, protocol="msrvt")
+    with pytest.raises(UnknownNameError, match="no device named 'gpu'"):
+        vtr.extract_features(workspace, device="gpu")
+
+
+def test_options_read_from_the_source_are_those_of_the_heads() -> None:
+    from vtr.train.headlist import head_names, head_presets
+    from vtr.train.headlist import head_options as imported
+
+    for name in head_names():
+        preset = ["preset"] if head_presets(name) else []
+        assert head_options(name) == [*imported(name), *preset]
+    check_names({"head": "clip2video:preset=x", "run": "nowhere", "epochs": "x", "text": None})
+    with pytest.raises(ConfigError, match="--sampler is empty"):
+        check_names({"sampler": " , "})
+
+
+@pytest.mark.parametrize(
+    ("line", "values"),
+    [
+        ("train --head seq", ["seqLSTM", "seqTransf"]),
+        ("import clip4clip x --head mean", ["meanP"]),
+        ("extract --sampler uniform,seg", ["uniform,segment", "uniform,segment-random"]),
+        ("eval --protocol msrvtt-1kA", ["msrvtt-1kA", "msrvtt-1kA-7k"]),
+        ("train --preset cl", ["clip4clip", "clip-video"]),
+        ("train --text ", ["frozen", "projection", "tune"]),
+        ("init ms", ["msrvtt", "msvd"]),
+        ("eval --dataset v", ["vatex"]),
+        ("eval --run ru", ["runs/first", "runs/second"]),
+        ("eval --model google/s", []),
+        ("eval --model openai/clip-vit-l", None),
+        ("samplers study --sampler al", ["all"]),
+        ("tr", ["train"]),
+    ],
+)
+def test_the_shell_completes_values_without_torch(
+    line: str, values: list[str] | None, tmp_path: Path
+) -> None:
+    for name in ("first", "second", "no run"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        if name != "no run":
+            (tmp_path / "runs" / name / "config.json").touch()
+    typed = f"vtr {line}"
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH],
+        env={
+            **os.environ,
+            "_VTR_COMPLETE": "complete_bash",
+            "COMP_WORDS": typed,
+            "COMP_CWORD": str(len(typed.split(" ")) - 1),
+        },
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    found = done.stdout.split()
+    assert not done.stderr
+    if values is None:
+        assert found == ["openai/clip-vit-large-patch14", "openai/clip-vit-large-patch14-336"]
+    else:
+        assert found == values
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_help_says_what_to_write(path: tuple[str, ...]) -> None:
+    shown = CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "80"}).stdout
+    assert "Usage: vtr" in shown
+    for placeholder in (
+        "<bool>",
+        "<str>",
+        "<int>",
+        "<float>",
+        "<path>",
+        "<list",
+        "TEXT",
+        "INTEGER",
+    ):
+        assert placeholder not in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("word", "advice"),
+    [
+        ("find", "examples/quickstart.ipynb"),
+        ("index", "docs/python.md"),
+        ("Search", "examples/quickstart.ipynb"),
+        ("predict", "vtr eval"),
+        ("test", "vtr eval"),
+        ("evaluate", "vtr eval"),
+        ("embed", "vtr extract"),
+        ("models", "vtr heads"),
+        ("trian", "Did you mean 'train'"),
+    ],
+)
+def test_commands_of_other_programs_are_answered_with_ours(word: str, advice: str) -> None:
+    outcome = CliRunner().invoke(app, [word], env={"COLUMNS": "300", "TERMINAL_WIDTH": "300"})
+    assert outcome.exit_code == 2
+    assert f"No such command {word!r}" in outcome.stderr
+    assert advice in " ".join(outcome.stderr.split())

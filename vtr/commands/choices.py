@@ -1,0 +1,178 @@
+"""The names that users choose from: refused before torch is loaded, completed by the shell.
+
+Keyed by the name of the parameter, which is the same on the command line, in Python and in
+`vtr.toml`. Nothing here reads a dataset or imports torch.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vtr.errors import ConfigError, UnknownNameError
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One kind of name."""
+
+    listed: Callable[[], Iterable[str]]
+    """All names, for the shell."""
+
+    check: Callable[[str], object]
+    """Raises a VtrError for a name that does not exist."""
+
+    separator: str = ""
+    """Between several names in one value."""
+
+    def complete(self, incomplete: str) -> list[str]:
+        """Returns the values that begin so."""
+        done, mark, part = incomplete.rpartition(self.separator) if self.separator else ("", "", "")
+        part = part if self.separator else incomplete
+        return [f"{done}{mark}{name}" for name in self.listed() if name.startswith(part)]
+
+
+def check_names(values: Mapping[str, object]) -> None:
+    """Refuses names that do not exist, before anything is loaded.
+
+    Args:
+        values: By parameter; those that are None or no text, and parameters that are no names, are
+            passed over.
+
+    Raises:
+        UnknownNameError: No such name; the nearest is suggested.
+        ConfigError: Nothing named, or an option without a value.
+        ModelError: A model that cannot exist.
+    """
+    for parameter, value in values.items():
+        if parameter in CHOICES and isinstance(value, str):
+            CHOICES[parameter].check(value)
+
+
+def _among(kind: str, listed: Callable[[], Iterable[str]]) -> Choice:
+    def check(value: str) -> None:
+        if value not in (known := list(listed())):
+            raise UnknownNameError(kind, value, known)
+
+    return Choice(listed, check)
+
+
+def _plugins(package: str) -> Callable[[], list[str]]:
+    def listed() -> list[str]:
+        from vtr.plugins import plugin_names
+
+        return plugin_names(importlib.import_module(package))
+
+    return listed
+
+
+def _presets() -> list[str]:
+    from vtr.train.presets import PRESETS
+
+    return list(PRESETS)
+
+
+def _text_modes() -> tuple[str, ...]:
+    from vtr.train.options import TEXT_MODES
+
+    return TEXT_MODES
+
+
+def _check_head(value: str) -> None:
+    """Refuses a head, or an option of one, that does not exist."""
+    name, *pairs = value.strip().split(":")
+    heads = _plugins("vtr.train.heads")()
+    if not name:
+        raise ConfigError(f"--head is empty. Known: {', '.join(heads)}")
+    if name not in heads:
+        raise UnknownNameError("head", name, heads)
+    known = head_options(name)
+    for pair in pairs:
+        key, equals, _ = pair.partition("=")
+        if key not in known:
+            raise UnknownNameError(f"option of head {name!r}", key, known)
+        if not equals:
+            raise ConfigError(f"head option {pair!r} has no value; write {key}=VALUE")
+
+
+def head_options(name: str) -> list[str]:
+    """Returns the options of a head, from its source: to import it would import torch."""
+    spec = importlib.util.find_spec(f"vtr.train.heads.{name.replace('-', '_')}")
+    assert spec is not None
+    assert spec.origin is not None
+    module = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    options = [
+        field.target.id
+        for item in module.body
+        if isinstance(item, ast.ClassDef) and item.name == "Options"
+        for field in item.body
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+    ]
+    named = {
+        target.id
+        for item in module.body
+        if isinstance(item, ast.Assign | ast.AnnAssign)
+        for target in (item.targets if isinstance(item, ast.Assign) else [item.target])
+        if isinstance(target, ast.Name)
+    }
+    return [*options, "preset"] if "PRESETS" in named else options
+
+
+def _check_samplers(value: str) -> None:
+    from vtr.extract.samplers.base import parse_samplers
+
+    parse_samplers(value, embedded=True)
+
+
+def _check_model(value: str) -> None:
+    from vtr.clip.hub import check_model_name
+
+    check_model_name(value)
+
+
+def _check_device(value: str) -> None:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
+        raise UnknownNameError("device", value, [*DEVICES, "cuda:1"])
+
+
+def _runs() -> list[str]:
+    """The folders of the workspace's runs, as they are named from here."""
+    from vtr.workspace import Workspace, find_workspace
+
+    here = Path.cwd()
+    runs = (find_workspace(here) or Workspace(root=here)).runs
+    found = sorted(path.parent for path in runs.glob("*/config.json"))
+    return [str(path.relative_to(here) if path.is_relative_to(here) else path) for path in found]
+
+
+def _models() -> list[str]:
+    from vtr.clip.known_names import HUB_NAMES
+
+    return list(HUB_NAMES)
+
+
+_POLICIES = ("miss", "restrict", "fail")
+_RUN = Choice(_runs, lambda _: None)
+_SAMPLERS = _plugins("vtr.extract.samplers")
+_MODEL = Choice(_models, _check_model)
+
+CHOICES: Mapping[str, Choice] = {
+    "protocol": _among("protocol", _plugins("vtr.evaluate.protocols")),
+    "dataset": _among("dataset", _plugins("vtr.datasets")),
+    "head": Choice(_plugins("vtr.train.heads"), _check_head),
+    "sampler": Choice(lambda: [*_SAMPLERS(), "all"], _check_samplers, separator=","),
+    "preset": _among("preset", _presets),
+    "text": _among("text mode", _text_modes),
+    "missing": _among("policy for missing videos", lambda: _POLICIES),
+    "device": Choice(lambda: DEVICES, _check_device),
+    "model": _MODEL,
+    "clip": _MODEL,
+    "run": _RUN,
+    "teacher": _RUN,
+}

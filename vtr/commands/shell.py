@@ -1,0 +1,140 @@
+"""What the shell sees of every command: metavars, defaults, completed values, advice on commands.
+
+One table per matter, keyed by the names of parameters, so that a new command needs nothing more
+than to call its parameters as the others do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from vtr.commands.choices import CHOICES
+
+_FOLDER, _FILE, _COUNT, _NUMBER = "DIR", "FILE", "N", "X"
+METAVARS: Mapping[str, str] = {
+    "head": "HEAD",
+    "sampler": "SAMPLER",
+    "protocol": "PROTOCOL",
+    "preset": "PRESET",
+    "dataset": "DATASET",
+    "device": "DEVICE",
+    "text": "MODE",
+    "model": "ID|DIR",
+    "clip": "ID|DIR",
+    "missing": "POLICY",
+    "run": _FOLDER,
+    "name": "NAME",
+    "title": "TITLE",
+    "batches": "videos|pairs",
+    "optimiser": "NAME",
+    "captions": "all|one|N",
+    "loss": "all|reference",
+    "mine": "batch|global",
+    "simulate": "KIND",
+    "fps": "RATE",
+    "shard": "i/n",
+    "retry": "STATUS",
+    "bins": "A-B,...",
+    "timeout": "SECONDS",
+    "memory": "GIB",
+    "max_pixels": "PIXELS",
+    "plot": _FILE,
+    "k": "K,...",
+    "train_split": "SPLIT",
+}
+_OF_TYPE = {int: _COUNT, float: _NUMBER, Path: _FOLDER, str: "TEXT"}
+_OUT_IS_A_FILE = ("compare", "show", "study")
+
+ADVICE: Mapping[str, tuple[str, ...]] = {
+    "To type a sentence and get its videos, see the last part of examples/quickstart.ipynb and "
+    "docs/python.md; vtr has no command for it. The numbers of a search: vtr eval": (
+        "find", "search", "query", "index", "retrieve", "serve", "ask",
+    ),
+    "To measure a run, or CLIP without training: vtr eval": (
+        "test", "evaluate", "predict", "infer", "validate", "val", "score", "benchmark", "metrics",
+    ),
+    "To train a head: vtr train": ("fit", "finetune", "fine-tune", "learn", "tune"),
+    "To embed the frames of videos: vtr extract": (
+        "embed", "encode", "cache", "process", "run", "preprocess",
+    ),
+    "To copy videos small: vtr compress": ("resize", "transcode", "convert"),
+    "To look at what there is: vtr data, vtr inspect (a store), vtr eda (a dataset)": (
+        "ls", "list", "show", "info", "status", "stats", "datasets", "dataset", "stores",
+    ),
+    "Models come from the Hugging Face hub by their id (--model); heads: vtr heads": (
+        "models", "model", "download", "pull",
+    ),
+    "To draw results: vtr report": ("plot", "draw", "visualize", "visualise", "results"),
+    "To begin a workspace: vtr init": ("new", "create", "setup", "start"),
+}  # fmt: skip
+
+
+class Commands(TyperGroup):
+    """The root: dresses the parameters of all commands, and advises on commands there are not."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        for command in _all_commands(self):
+            context = typer.Context(command, help_option_names=["-h", "--help"])
+            for parameter in command.get_params(context):
+                _dress(parameter, command.name)
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Returns the root's options; those of the completion come after everything else."""
+        found = super().get_params(ctx)
+        for parameter in found:
+            _dress(parameter, None)
+        return found
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Returns the command that is called; one that other programs have is answered."""
+        if args and not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
+            for advice, names in ADVICE.items():
+                if args[0].lower() in names:
+                    ctx.fail(f"No such command '{args[0]}'. {advice}")
+        return super().resolve_command(ctx, args)
+
+
+def _all_commands(group: Any) -> Iterator[Any]:
+    yield group
+    for command in getattr(group, "commands", {}).values():
+        yield from _all_commands(command)
+
+
+def _dress(parameter: Any, command: str | None) -> None:
+    """Gives a parameter its metavar, and a name its check and its completion."""
+    if parameter.param_type_name == "argument":
+        parameter.metavar = parameter.metavar or parameter.name.upper()
+        parameter.display_type_rich = lambda ctx: None  # the name says it
+    elif parameter.metavar is None:
+        parameter.metavar = _metavar(parameter, command)
+    choice = CHOICES.get(parameter.name)
+    if choice is None or getattr(parameter, "is_flag", False):
+        return
+    former = parameter.callback
+
+    def checked(context: Any, checked_parameter: Any, value: Any) -> Any:
+        if isinstance(value, str) and not context.resilient_parsing:
+            choice.check(value)
+        return value if former is None else former(context, checked_parameter, value)
+
+    parameter.callback = checked
+    parameter._custom_shell_complete = lambda _context, _parameter, part: choice.complete(part)
+
+
+def _metavar(parameter: Any, command: str | None) -> str | None:
+    if getattr(parameter, "is_flag", False):
+        return ""
+    annotation = parameter.type_descriptor.annotation
+    if parameter.name == "frames" and annotation is Path:
+        return _FILE
+    if parameter.name == "out" and command in _OUT_IS_A_FILE:
+        return _FILE
+    if parameter.name == "k" and annotation is int:
+        return _COUNT
+    return METAVARS.get(parameter.name) or _OF_TYPE.get(annotation)
