@@ -30,9 +30,12 @@ from vtr.evaluate.metrics import summary
 from vtr.evaluate.ranks import Ranks
 from vtr.evaluate.report import ReportOptions, group_results, report_html, write_report
 from vtr.evaluate.reporting import figures
+from vtr.evaluate.reporting.examples import Example, Hit
 from vtr.evaluate.reporting.figures import parse_bins
+from vtr.evaluate.reporting.page import Section, part
+from vtr.evaluate.reporting.page import page as render_page
 from vtr.evaluate.reporting.results import Result, load_result, read_rows, told_apart
-from vtr.evaluate.reporting.strips import read_strip, thinned
+from vtr.evaluate.reporting.strips import Frame, Strip, read_strip, thinned
 from vtr.foreign import escaped, shown
 
 WORDS = (
@@ -368,13 +371,25 @@ def test_similarity_before_and_after_training_shares_an_axis(pair: list[Result])
     assert max(places) < 100
 
 
+def test_a_query_s_own_video_stands_out(pair: list[Result]) -> None:
+    page = _Page(report_html(pair))
+    hits = [
+        attrs["class"] for attrs in page.of("div") if "hit" in (attrs.get("class") or "").split()
+    ]
+    assert hits == ["hit correct", *["hit"] * 3] * 6
+    places = [text.strip() for text in page.text if text.strip().endswith("own video")]
+    assert places == ["1. own video"] * 3 + ["own video"] * 3
+
+
 def test_small_bins_are_marked(pair: list[Result]) -> None:
     chart = figures.query_length_recall(pair[:1], bins=parse_bins("1-4,5+"))
     assert chart is not None
     marked = {point.label: point.is_small for point in chart.series[0].points}
     assert marked == {"1-4": True, "5+": False}
     options = ReportOptions(bins=parse_bins("1-4,5+"), pictures=False)
-    assert b"too few to say much" in report_html(pair[:1], options=options)
+    page = report_html(pair[:1], options=options)
+    assert b"too few to say much" in page
+    assert page.count(b' faded"') == 1
 
 
 @pytest.mark.parametrize("text", ["", "a", "5-1", "1-10,10-20", "1+,5-6", "3-", "1--2", "²"])
@@ -786,21 +801,45 @@ def test_injection_is_inert_in_the_browser(hostile: Result, tmp_path: Path) -> N
     assert 'id="ran"' not in browse(tmp_path / "page.html", "--dump-dom")  # the policy holds
 
 
+def asked(page: bytes, folder: Path, question: str, *, width: int) -> str:
+    """What a script finds out about a page, whose document it calls d, in a window so wide."""
+    (folder / "report.html").write_bytes(page)
+    frame = (
+        f"<iframe id=f src=report.html style='width:{width}px;height:900px;border:0'></iframe>"
+        "<script>f.onload = () => { const d = f.contentDocument, w = f.contentWindow;"
+        f"document.title = {question} }}</script>"
+    )
+    (folder / "frame.html").write_text(frame)
+    seen = browse(
+        folder / "frame.html", "--allow-file-access-from-files", "--virtual-time-budget=3000",
+        "--dump-dom",
+    )  # fmt: skip
+    found = re.search("<title>(.*?)</title>", seen)
+    assert found is not None
+    return found[1]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [390, 1100])
 def test_the_page_fits_a_phone_and_a_screen(pair: list[Result], tmp_path: Path, width: int) -> None:
-    (tmp_path / "report.html").write_bytes(report_html(pair))
-    frame = (
-        f"<iframe id=f src=report.html style='width:{width}px;height:900px;border:0'></iframe>"
-        "<script>f.onload = () => { const d = f.contentDocument.documentElement;"
-        "document.title = d.scrollWidth + ' of ' + d.clientWidth }</script>"
+    sizes = "d.documentElement.scrollWidth + ' of ' + d.documentElement.clientWidth"
+    assert asked(report_html(pair), tmp_path, sizes, width=width) == f"{width} of {width}"
+    hint = "w.getComputedStyle(d.querySelector('.even-scroll'), '::before').content"
+    words = asked(report_html(pair), tmp_path, hint, width=width)
+    assert ("goes on to the right" in words) == (width == 390)  # there the table does
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "rows"), [(390, 2), (760, 1), (1100, 1)])
+def test_six_wide_frames_stand_in_full_rows(tmp_path: Path, width: int, rows: int) -> None:
+    frames = tuple(Frame(float(n), np.zeros((96, 171, 3), np.uint8)) for n in range(6))
+    case = Example("q", "a man", 1.0, (Hit(Strip("v", frames), 0.5, "1", True),))
+    page = render_page("Cases", [Section("cases", "Cases", [part("example", case)])])
+    tops = (
+        "[...d.querySelectorAll('.strip img')].map(i => Math.round(i.getBoundingClientRect().top))"
     )
-    (tmp_path / "frame.html").write_text(frame)
-    seen = browse(
-        tmp_path / "frame.html", "--allow-file-access-from-files", "--virtual-time-budget=3000",
-        "--dump-dom",
-    )  # fmt: skip
-    assert f"<title>{width} of {width}</title>" in seen
+    found = asked(page, tmp_path, tops, width=width).split(",")
+    assert sorted(map(found.count, dict.fromkeys(found))) == [6 // rows] * rows
 
 
 # ---- the command

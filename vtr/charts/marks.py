@@ -133,7 +133,7 @@ def _histogram(chart: Histogram) -> tuple[str, _Ticks, _Ticks]:
         xs = [(100 * (n + 0.5) / count, name) for n, name in enumerate(chart.bin_names)]
     else:
         edges = [_scale(*chart.ends)(edge) for edge in chart.edges]
-        xs = _ticks(*chart.ends, 5)
+        xs = _ticks(*chart.ends, 7)
     kind = "area full" if chart.bin_names or len(chart.series) == 1 else "area"
     marks = "".join(
         f'<g class="{style(number, areas=True)} {kind}">'
