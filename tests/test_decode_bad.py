@@ -504,19 +504,21 @@ def zero(content, packets):
     return bytes(damaged)
 
 
-def test_one_damaged_packet_costs_one_frame(tmp_path, mp4):
+def test_one_damaged_packet_costs_the_frames_up_to_the_next_key_frame(tmp_path, mp4):
     (tmp_path / "x.mp4").write_bytes(zero(mp4, slice(30, 31)))
     sampled = run(tmp_path / "x.mp4")
     assert sampled.status == "partial"
-    assert sampled.num_candidates == NUM_FRAMES - 1
-    assert sampled.error.startswith("packets that do not decode: 1; Invalid data")
+    assert sampled.num_candidates == NUM_FRAMES - 6  # of 36, the next key frame
+    assert sampled.error.startswith(
+        "5 frames left out that may not be sound: packets that do not decode: 1; Invalid data"
+    )
     assert "[h264]" in sampled.error
     # Damage counts even where the window ends before the file does.
     assert run(tmp_path / "x.mp4", end_seconds=0.5).status == "partial"
 
 
-def test_damage_that_costs_no_frame_is_told(tmp_path, mp4):
-    """Bytes inside a picture: the decoder conceals what it cannot read."""
+def test_pictures_in_which_the_decoder_conceals_damage_are_left_out(tmp_path, mp4):
+    """Bytes inside a picture: every packet gives a frame, none of this group is sound."""
     damaged = bytearray(mp4)
     with av.open(io.BytesIO(mp4)) as container:
         packet = next(p for i, p in enumerate(container.demux(video=0)) if i == 24)
@@ -524,9 +526,11 @@ def test_damage_that_costs_no_frame_is_told(tmp_path, mp4):
     damaged[at : at + 60] = np.random.default_rng(1).bytes(60)
     (tmp_path / "x.mp4").write_bytes(damaged)
     sampled = run(tmp_path / "x.mp4")
-    assert sampled.num_candidates == NUM_FRAMES
+    assert sampled.num_candidates == NUM_FRAMES - 12
     assert sampled.status == "partial"
-    assert sampled.error.startswith("errors the decoder tells of: ")
+    assert sampled.error.startswith(
+        "12 frames left out that may not be sound: errors the decoder tells of: "
+    )
     assert "[h264]" in sampled.error
     assert sampled.decode_route.startswith("full: ")
 

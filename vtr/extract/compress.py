@@ -37,6 +37,7 @@ from vtr.extract.container import (
     Limits,
     VideoSource,
     failure,
+    header_rate,
     open_video,
 )
 from vtr.extract.frames import Upright, upright
@@ -46,7 +47,6 @@ from vtr.extract.readers import (
     decoding_pass,
     emptiness,
     expected_ticks,
-    header_rate,
     shortfall,
 )
 from vtr.files import TEMPORARY_PREFIX, sync_folder
@@ -314,7 +314,7 @@ class _Reader:
     def _decoded(self) -> Iterator[VideoFrame]:
         """Yields frames as decoded; a packet that cannot be decoded costs only its own."""
         with decoding_pass(self._video, self.table, reuse=True) as (video, packets):
-            decoding = Decoding(video, packets)
+            decoding = Decoding(video, packets, self.table)
             yield from decoding
             self.damage = decoding.damage
 

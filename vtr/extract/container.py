@@ -31,6 +31,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vtr.errors import DecodeError
+from vtr.extract.joined import Clock, Mark
 from vtr.foreign import shown
 from vtr.names import VIDEO_CONTAINERS
 
@@ -143,6 +144,9 @@ class VideoSource:
     def demux(self, *, all_streams: bool = False) -> Iterator[Packet[VideoStream]]:
         """Yields packets in the file's order, without the flush packets.
 
+        Where the video's clock starts anew, its packets get the times of one that goes on; a
+        `Mark` on them counts how often that happened before.
+
         Args:
             all_streams: Also sound and subtitles; else the others are not even read.
 
@@ -155,6 +159,7 @@ class VideoSource:
                     other.discard = av.stream.Discard.all
         # Typed for the one stream; with all, callers tell them apart by `stream_index`.
         streams = () if all_streams else (self.stream,)
+        clock = self._clock()
         packets: Iterator[Packet[VideoStream]] = self.container.demux(*streams)  # type: ignore[assignment]
         while True:
             try:
@@ -169,7 +174,15 @@ class VideoSource:
                 return
             # An empty packet would tell the decoder that the stream ends.
             if packet.size:
+                if packet.stream_index == self.stream.index:
+                    _continue_clock(packet, clock)
                 yield packet
+
+    def _clock(self) -> Clock:
+        second = 1 / float(self.stream.time_base or 1)
+        frame = second / (header_rate(self.stream) or 25.0)
+        jumps = self.container.format.name in _CLOCKS_JUMP
+        return Clock(second=second, frame=frame, jumps=jumps)
 
     def decode(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
         """Decodes one packet; None drains the decoder.
@@ -186,6 +199,24 @@ class VideoSource:
         for frame in frames:
             check_size(frame.width, frame.height, self.limits)
         return frames
+
+
+# Formats that FFmpeg marks so (AVFMT_TS_DISCONT).
+_CLOCKS_JUMP = frozenset({"mpegts", "mpeg", "ogg", "wtv"})
+
+
+def _continue_clock(packet: Packet[VideoStream], clock: Clock) -> None:
+    shift = clock.see(packet.dts, packet.pts, packet.duration)
+    if clock.num_restarts:
+        packet.opaque = Mark(clock.num_restarts)
+        packet.pts = None if packet.pts is None else packet.pts + shift
+        packet.dts = None if packet.dts is None else packet.dts + shift
+
+
+def header_rate(stream: VideoStream) -> float | None:
+    """Returns the frame rate the header tells, None where it tells none."""
+    rate = stream.average_rate or stream.guessed_rate
+    return float(rate) if rate else None
 
 
 @contextmanager
@@ -337,6 +368,8 @@ def _configure(stream: VideoStream, limits: Limits) -> None:
     # Frame threads can hang at exit and delay errors; parallelism is across videos.
     context.thread_type = "NONE"
     context.thread_count = 1
+    # A frame carries the `opaque` of the packet that it comes from.
+    context.copy_opaque = True
 
 
 def _classify(error: Exception, *, opening: bool) -> str:

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from vtr.errors import DecodeError
 from vtr.extract.bitstream import UnprovenError, read_header
 from vtr.extract.container import VideoSource
+from vtr.extract.joined import Mark, second_flv
 from vtr.extract.timeline import frame_seconds
 
 Ticks = NDArray[np.int64]
@@ -47,6 +48,8 @@ class PacketTable:
         pts: (P,) int64 ticks, `NO_TIME` where the packet has none.
         discarded: (P,) bool, packets that decode to nothing (an edit list cuts them off).
         is_entry: (P,) bool, where decoding can start; what follows an `unproven` packet is False.
+        starts: Positions of the packets before which the clock starts anew (files that are joined).
+        corrupt: Positions of packets that the container calls damaged.
         unproven: Why packets must not be left out as far as single packets tell; "" if nothing.
         packets: The packets themselves, or None where they exceed the memory budget.
         error: Where the container breaks off with an error.
@@ -56,6 +59,8 @@ class PacketTable:
     pts: Ticks
     discarded: NDArray[np.bool_]
     is_entry: NDArray[np.bool_]
+    starts: tuple[int, ...]
+    corrupt: tuple[int, ...]
     unproven: str
     packets: list[Packet[VideoStream]] | None
     error: DecodeError | None
@@ -74,6 +79,8 @@ class _TableBuilder:
         self.kept: list[Packet[VideoStream]] | None = []
         self.kept_bytes = 0
         self.end_ticks: dict[int, int] = {}
+        self.starts: list[int] = []
+        self.corrupt: list[int] = []
         self.unproven = ""
         context = source.stream.codec_context
         try:
@@ -98,6 +105,10 @@ class _TableBuilder:
             )
         if packet.has_sidedata("encryption_info"):
             raise DecodeError("encrypted", f"packet {len(self.pts)} carries encryption information")
+        if isinstance(packet.opaque, Mark) and packet.opaque.number > len(self.starts):
+            self.starts.append(len(self.pts))
+        if packet.is_corrupt:
+            self.corrupt.append(len(self.pts))
         self.pts.append(NO_TIME if packet.pts is None else packet.pts)
         self.discarded.append(packet.is_discard)
         self.is_entry.append(self._look(packet))
@@ -106,6 +117,15 @@ class _TableBuilder:
             self.kept.append(packet)
             if self.kept_bytes > limits.max_packet_bytes:
                 self.kept = None
+
+    def damaged(self) -> tuple[int, ...]:
+        """Returns what the container calls damaged, and its successor: the flag may come early.
+
+        Where files are joined, only the transport stream's counter of packets starts anew.
+        """
+        joins = {start - back for start in self.starts for back in (1, 2)}
+        flagged = [position for position in self.corrupt if position not in joins]
+        return tuple(sorted({*flagged, *(position + 1 for position in flagged)}))
 
     def end_seconds(self) -> float | None:
         """Returns the latest end of a packet of any stream."""
@@ -119,6 +139,8 @@ class _TableBuilder:
         try:
             if packet.is_corrupt:
                 raise UnprovenError("damaged packets")
+            if self.starts:
+                raise UnprovenError("a clock that starts anew")
             if packet.is_discard:
                 raise UnprovenError("packets that an edit list cuts off")
             if packet.has_sidedata("new_extradata") or packet.has_sidedata("param_change"):
@@ -149,11 +171,22 @@ def read_packets(source: VideoSource) -> PacketTable:
         pts=np.array(builder.pts, np.int64),
         discarded=np.array(builder.discarded, np.bool_),
         is_entry=np.array(builder.is_entry, np.bool_),
+        starts=tuple(builder.starts),
+        corrupt=builder.damaged(),
         unproven=builder.unproven,
         packets=builder.kept,
-        error=error,
+        error=error or _unread(source),
         end_seconds=builder.end_seconds(),
     )
+
+
+def _unread(source: VideoSource) -> DecodeError | None:
+    """Returns what FFmpeg passes over in a file without a word."""
+    if source.container.format.name != "flv":
+        return None
+    start = second_flv(source.path)
+    told = f"another FLV file begins at byte {start}, which FFmpeg does not read"
+    return None if start is None else DecodeError("decode-error", told)
 
 
 # Demuxers that estimate the duration from the data itself, so that it says nothing of what is
@@ -181,8 +214,23 @@ def missing_seconds(source: VideoSource, table: PacketTable) -> float:
         return 0.0
     end = 0.0 if table.end_seconds is None else table.end_seconds
     missing = claim - (end - start)
+    if stream.frames and container.format.name.startswith("mov,"):
+        missing = _missing_of_index(stream, len(table))
     frame = frame_seconds(np.sort(table.pts).astype(np.float64) * float(time_base(stream)))
     return missing if missing > max(0.5, 0.01 * claim, 2 * frame) else 0.0
+
+
+def _missing_of_index(stream: VideoStream, num_packets: int) -> float:
+    """Returns how many seconds of an MP4's index were not read.
+
+    The duration in its header is that of all the media, while FFmpeg passes over what an edit list
+    cuts off: only the index, from which that is gone, tells what ought to come.
+    """
+    entries = stream.index_entries
+    if num_packets >= len(entries):
+        return 0.0
+    last_read = entries[max(0, num_packets - 1)].timestamp
+    return float((entries[len(entries) - 1].timestamp - last_read) * time_base(stream))
 
 
 def prove_sparse(source: VideoSource, table: PacketTable) -> NDArray[np.int64]:

@@ -9,10 +9,10 @@ import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from vtr.extract.container import Limits, open_video
+from vtr.extract.container import Limits, header_rate, open_video
 from vtr.extract.frames import Upright, upright
 from vtr.extract.packets import read_packets
-from vtr.extract.readers import FullReader, header_rate
+from vtr.extract.readers import FullReader
 from vtr.extract.timeline import duration_seconds
 
 

@@ -6,6 +6,9 @@ the next, so that a frame need not be kept to be found again.
 
 from __future__ import annotations
 
+import bisect
+import math
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
@@ -19,7 +22,8 @@ from numpy.typing import NDArray
 
 from vtr.errors import DecodeError
 from vtr.extract.bitstream import UnprovenError
-from vtr.extract.container import VideoSource, open_video
+from vtr.extract.container import VideoSource, header_rate, open_video
+from vtr.extract.joined import Mark
 from vtr.extract.packets import (
     NO_TIME,
     PacketTable,
@@ -37,6 +41,8 @@ Visit = Callable[[int, VideoFrame], None]
 
 # PySceneDetect's number: after so many undecodable packets in a row nothing good follows.
 MAX_FAILURES_IN_A_ROW = 8
+# No codec shows more frames before one that it decodes first.
+MAX_REORDERED_FRAMES = 16
 
 
 class FrameReader(Protocol):
@@ -176,7 +182,7 @@ class FullReader:
             return
         wanted = set(self._order[indices].tolist())
         with decoding_pass(self._source, self._table, reuse=False) as (source, packets):
-            frames = Decoding(source, packets)
+            frames = Decoding(source, packets, self._table)
             for key, frame in enumerate(islice(frames, max(wanted, default=-1) + 1)):
                 if key in wanted:
                     visit(key, frame)
@@ -186,7 +192,7 @@ class FullReader:
         wanted_keys = frozenset() if self._by_time else set(indices.tolist())
         out: list[int] = []
         with decoding_pass(self._source, self._table, reuse=self._fresh) as (source, packets):
-            frames = Decoding(source, packets)
+            frames = Decoding(source, packets, self._table)
             for key, frame in enumerate(frames):
                 if key >= source.limits.max_frames:
                     raise DecodeError("too-long", f"more than {source.limits.max_frames:,} frames")
@@ -212,26 +218,97 @@ class FullReader:
 
 
 class Decoding:
-    """Iterates over all frames of some packets, past damage, noting it in `damage`.
+    """Iterates over all sound frames of the packets of a file, past damage.
 
     A decoder that logs an error conceals something: the file counts as damaged even where every
-    packet gives a frame. (None of 66 sound real files makes its decoder log one: measured.)
+    packet gives a frame. (None of 66 sound real files makes its decoder log one: measured.) What is
+    decoded from damage on may show it, so frames are left out until the next one that needs no
+    other; `damage` tells why.
+
+    Args:
+        source: Whose decoder to use.
+        packets: All packets of the video.
+        table: What is known of them.
     """
 
-    def __init__(self, source: VideoSource, packets: Iterator[Packet[VideoStream]]) -> None:
+    def __init__(
+        self, source: VideoSource, packets: Iterator[Packet[VideoStream]], table: PacketTable
+    ) -> None:
         self._source = source
         self._packets = packets
+        self._position = 0
         self._failures = 0
         self._in_a_row = 0
         self._complaints = 0
-        self.damage = ""
+        self._left_out = 0
+        self._told = "packets that the container calls damaged" if table.corrupt else ""
+        # (from this packet on, frames must go back to a key frame at this packet or later)
+        self._bounds: list[tuple[int, float]] = sorted(
+            [(position, position + 1) for position in table.corrupt]
+            + [(start, start) for start in table.starts]
+        )
+        self._key_frame = -1
+        self._waiting: deque[tuple[int, VideoFrame]] = deque()
+        # Every packet before this one has given its frame, and those of the set too.
+        self._num_seen = 0
+        self._seen: set[int] = set()
+
+    @property
+    def damage(self) -> str:
+        """What did not decode, and how many frames were left out for it; "" if all did."""
+        if not self._left_out:
+            return self._told
+        told = self._told or "a part of the file that no key frame begins"
+        return f"{self._left_out} frames left out that may not be sound: {told}"
 
     def __iter__(self) -> Iterator[VideoFrame]:
-        for packet in self._packets:
-            yield from self._decode(packet)
+        for position, packet in enumerate(self._packets):
+            packet.opaque, self._position = Mark(position), position
+            self._receive(self._decode(packet))
+            yield from self._sound()
             if self._in_a_row >= MAX_FAILURES_IN_A_ROW:
                 break
-        yield from self._decode(None)
+        self._receive(self._decode(None))
+        yield from self._sound(last=True)
+
+    def _receive(self, frames: list[VideoFrame]) -> None:
+        for frame in frames:
+            position = frame.opaque.number if isinstance(frame.opaque, Mark) else self._position
+            if frame.is_corrupt:
+                self._told = self._told or "frames that the decoder calls corrupt"
+                self._taint(position)
+            self._waiting.append((position, frame))
+            self._seen.add(position)
+            if frame.key_frame:
+                self._num_seen = max(self._num_seen, position)
+        while self._num_seen in self._seen:
+            self._seen.remove(self._num_seen)
+            self._num_seen += 1
+
+    def _sound(self, *, last: bool = False) -> Iterator[VideoFrame]:
+        """Yields the frames that no damage can have reached.
+
+        A frame is decoded from the packets between the last key frame before it on screen, which
+        came out before it, and its own. It waits until all of their frames are out, as only then
+        it shows whether the decoder calls one of them corrupt.
+        """
+        while self._waiting and (
+            last
+            or self._waiting[0][0] < self._num_seen
+            or len(self._waiting) > MAX_REORDERED_FRAMES
+        ):
+            position, frame = self._waiting.popleft()
+            if frame.key_frame:
+                self._key_frame = position
+            bound = bisect.bisect(self._bounds, (position, math.inf)) - 1
+            if bound < 0 or self._key_frame >= self._bounds[bound][1]:
+                yield frame
+            else:
+                self._left_out += 1
+
+    def _taint(self, position: int) -> None:
+        if (position, position + 1) not in self._bounds:
+            bisect.insort(self._bounds, (position, position + 1))
 
     def _decode(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
         log = self._source.log
@@ -243,14 +320,17 @@ class Decoding:
                 raise
             self._failures += 1
             self._in_a_row += 1
-            self.damage = f"packets that do not decode: {self._failures}; {error.detail}"
+            self._taint(self._position)
+            self._seen.add(self._position)
+            self._told = f"packets that do not decode: {self._failures}; {error.detail}"
             return []
         self._in_a_row = 0
         if log.num_lines > lines_before:
             self._complaints += log.num_lines - lines_before
+            self._taint(self._position)
             if not self._failures:
                 told = f"errors the decoder tells of: {self._complaints}; {log.last_line}"
-                self.damage = shown(told)
+                self._told = shown(told)
         return frames
 
 
@@ -312,12 +392,6 @@ def seconds(ticks: Ticks, source: VideoSource) -> Seconds:
     """Returns ticks of the stream's clock as seconds, each rounded once."""
     base = time_base(source.stream)
     return ticks.astype(np.float64) * base.numerator / base.denominator
-
-
-def header_rate(stream: VideoStream) -> float | None:
-    """Returns the frame rate the header tells, None where it tells none."""
-    rate = stream.average_rate or stream.guessed_rate
-    return float(rate) if rate else None
 
 
 def _output_order_wins(source: VideoSource) -> bool:

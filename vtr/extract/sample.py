@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 
 from vtr.errors import ConfigError, DecodeError
 from vtr.extract.bitstream import UnprovenError
-from vtr.extract.container import FFMPEG_ERRORS, Limits, VideoSource, failure, open_video
+from vtr.extract.container import (
+    FFMPEG_ERRORS,
+    Limits,
+    VideoSource,
+    failure,
+    header_rate,
+    open_video,
+)
 from vtr.extract.frames import Picture, Upright, frame_bytes, to_luma, to_rgb, upright
 from vtr.extract.packets import PacketTable, read_packets
 from vtr.extract.readers import (
@@ -22,7 +29,6 @@ from vtr.extract.readers import (
     Indices,
     Seconds,
     SparseReader,
-    header_rate,
 )
 from vtr.extract.samplers.base import SamplerChoice, Signals
 from vtr.extract.timeline import candidate_indices, check_rate, check_window, duration_seconds
