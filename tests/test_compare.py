@@ -443,7 +443,7 @@ def test_the_place_of_the_json_is_made_or_refused_beforehand(
 def test_numbers_out_of_range_are_named_alone(command: Callable[..., Any], tmp_path: Path) -> None:
     folder = make(tmp_path / "a", [0, 3]).folder
     for words, message in (
-        (("-k", 0), "-k is 0; it must be 1 or more: so many places count as found"),
+        (("-k", 0), "--k is 0; it must be 1 or more: so many places count as found"),
         (("--show", -1), "--show is -1; it must be 0 or more"),
     ):
         refused = command(folder, folder, *words).exception

@@ -400,6 +400,10 @@ WRONG_CALLS = {
     "ks is '1,5' (str); it must be a tuple of whole numbers": [
         lambda w: vtr.evaluate_run(w, ks="1,5")
     ],
+    "k is '1,5' (str); it must be a tuple of whole numbers": [
+        lambda w: vtr.evaluate_run(w, k="1,5")  # type: ignore[arg-type]
+    ],
+    "k and ks are two names of one setting": [lambda w: vtr.evaluate_run(w, k=1, ks=(5,))],
     "force is 1 (int); it must be True or False": [lambda w: vtr.evaluate_run(w, force=1)],
     "out is 3 (int); it must be a path": [lambda w: vtr.evaluate_run(w, out=3)],
     "results is [] (list); it must be a list of at least one": [lambda w: vtr.make_report([], "r")],

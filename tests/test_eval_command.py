@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import vtr as package
 from vtr.cli import app
 from vtr.clip.backbone import load_backbone
 from vtr.demo import demo_model_folder
@@ -161,15 +162,14 @@ def test_tables_are_whole_at_any_width(
     assert [len(row.split()) for row in rows] == [8, 8, 8]
 
 
-def test_the_legend_is_printed_once_and_nothing_was_selected(
+def test_the_legend_is_printed_once_and_the_line_names_head_and_selection(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     shown = vtr(workspace, "eval", "--zero-shot", "--dual-softmax").stdout
     line, *rest = shown.splitlines()
-    assert " \u00b7 zero-shot \u00b7 text frozen \u00b7 " in line
-    assert "meanP" not in line
-    assert "selection" not in line
+    assert " \u00b7 zero-shot \u00b7 head meanP \u00b7 text frozen \u00b7 " in line
+    assert line.endswith(" \u00b7 selection none")
     assert max(map(len, rest)) <= 80
     assert " ".join(shown.split()).count("R@k and MRR in %, with 95 % intervals") == 1
 
@@ -192,6 +192,15 @@ def test_no_scores_of_an_earlier_result_stay_beside_a_later_one(workspace: Path)
     (out / "similarity.npz").mkdir()
     with pytest.raises(StoreWriteError, match=r"cannot delete o/similarity\.npz.*Delete it yourse"):
         vtr(workspace, "eval", "--zero-shot", "--out", "o")
+
+
+def test_depths_are_asked_for_by_k_and_by_their_former_name(workspace: Path) -> None:
+    opened = package.open_workspace(workspace)
+    for asked in ({"k": 2}, {"k": [2, 2]}, {"ks": (2,)}):
+        found = package.evaluate_run(opened, **asked, out=workspace / "o")  # type: ignore[arg-type]
+        assert [key for key in found.metrics if "t2v/R@" in key] == ["t2v/R@2"]
+    for words in (("report", "--out", "r"), ("compare", "o")):
+        assert vtr(workspace, *words, "o", "--k", "2").exit_code == 0
 
 
 def test_figures_of_other_weights_are_marked_and_not_exported(workspace: Path) -> None:

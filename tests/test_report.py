@@ -334,7 +334,7 @@ def test_forty_series_look_different(pair: list[Result]) -> None:
 
 
 def test_a_depth_without_figures_is_refused(pair: list[Result]) -> None:
-    with pytest.raises(ConfigError, match="no result has R@3 of its parts; -k may be 1, 5, 10"):
+    with pytest.raises(ConfigError, match="no result has R@3 of its parts; --k may be 1, 5, 10"):
         report_html(pair, options=ReportOptions(k=3, pictures=False))
 
 

@@ -209,6 +209,7 @@ def evaluate_run(
     protocol: str | None = None,
     out: str | Path | None = None,
     device: str = "auto",
+    k: int | Sequence[int] | None = None,
     **flags: object,
 ) -> Result:
     """Evaluates a run, or CLIP without training, and returns the result; `vtr eval`.
@@ -220,8 +221,9 @@ def evaluate_run(
         protocol: Which queries and videos; None is the dataset's most used one.
         out: Folder for the result; None is where `vtr eval` puts it.
         device: "auto", "cpu", "cuda" or "mps".
+        k: Recall depths; None is 1, 5 and 10. `ks`, as it was once called, means the same.
         flags: The other flags of `vtr eval` with `_` for `-`: `sampler="uniform"`,
-            `missing="restrict"`, `ks=(1, 5, 10)`, `dual_softmax=True`, `qb_norm=True`, `rerank=50`,
+            `missing="restrict"`, `dual_softmax=True`, `qb_norm=True`, `rerank=50`,
             `force=True`.
 
     Raises:
@@ -235,10 +237,15 @@ def evaluate_run(
     check_names({**flags, "protocol": protocol, "device": device})
     prepare_arithmetic()
     from vtr.commands.evaluate import Request, evaluate_workspace
+    from vtr.errors import ConfigError
     from vtr.evaluate.metrics import DEFAULT_KS
     from vtr.evaluate.reporting.results import load_result
     from vtr.train.run import Run
 
+    if k is not None:
+        if "ks" in flags:
+            raise ConfigError("k and ks are two names of one setting: give k alone")
+        flags["ks"] = _typed("k", (k,) if isinstance(k, int) else k, tuple[int, ...])
     folder = run.folder if isinstance(run, Run) else run
     values: dict[str, Any] = {
         "protocol": protocol,

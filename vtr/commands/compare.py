@@ -31,7 +31,9 @@ def compare(
         bool,
         typer.Option("--seeds", help="Group results that differ in their seed alone."),
     ] = False,
-    k: Annotated[int, typer.Option("-k", help="Depth at which queries are gained or lost.")] = 1,
+    k: Annotated[
+        int, typer.Option("--k", "-k", help="Depth at which queries are gained or lost.")
+    ] = 1,
     show: Annotated[int, typer.Option(help="Changed queries to list of each kind.")] = 5,
     resamples: Annotated[int, typer.Option(help="Random swaps of the test.")] = 10_000,
     seed: Annotated[int, typer.Option(help="Seed of the test.")] = 0,
@@ -56,7 +58,7 @@ def compare(
             raise ConfigError(f"--out is {out}; its name must end in .json")
         make_folder(out.parent, option="--out")
     if k < 1:
-        raise ConfigError(f"-k is {k}; it must be 1 or more: so many places count as found")
+        raise ConfigError(f"--k is {k}; it must be 1 or more: so many places count as found")
     if show < 0:
         raise ConfigError(f"--show is {show}; it must be 0 or more")
     sides = sides_of([load_result(path) for path in results], by_seed=seeds)

@@ -68,7 +68,9 @@ def evaluate(
         str | None,
         typer.Option(help="Of a folder of your own: folder (all its videos) or captioned."),
     ] = None,
-    k: Annotated[str, typer.Option("--k", help="Recall depths, separated by commas.")] = DEFAULT_K,
+    k: Annotated[
+        str, typer.Option("--k", "-k", help="Recall depths, separated by commas.")
+    ] = DEFAULT_K,
     dual_softmax: Annotated[
         bool,
         typer.Option("--dual-softmax", help="Also with dual softmax: sees all queries at once."),

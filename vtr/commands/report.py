@@ -31,7 +31,7 @@ def report(
     title: Annotated[str, typer.Option(help="Heading of the page.")] = (
         "Video-text retrieval report"
     ),
-    k: Annotated[int, typer.Option("-k", help="Recall depth of the breakdowns.")] = 1,
+    k: Annotated[int, typer.Option("--k", "-k", help="Recall depth of the breakdowns.")] = 1,
     bins: Annotated[
         str | None,
         typer.Option(help="Query lengths in words, such as 1-5,6-10,11+. (default: as evaluated)"),

@@ -64,10 +64,11 @@ def result_line(document: Mapping[str, Any]) -> str:
         f"{name}: {queries} over {counted(protocol['num_videos'], 'video')}",
         f"coverage {coverage['present']:,}/{coverage['videos']:,} ({coverage['policy']})",
         f"sampler {setup['sampler']} ({setup['frames_per_video']:.1f} frames)",
-        *(["zero-shot"] if setup["zero_shot"] else [f"head {setup['head']}"]),
+        *(["zero-shot"] if setup["zero_shot"] else []),
+        f"head {setup['head']}",
         f"text {setup['text']}",
         f"{setup['backbone']}",
-        *([] if setup["zero_shot"] else [f"selection {setup['selection']}"]),
+        f"selection {setup['selection']}",
     ]
     if setup["rerank"]:
         parts.append(f"first {setup['rerank']} of mean pooling re-ranked")

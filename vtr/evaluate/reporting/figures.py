@@ -415,7 +415,7 @@ def _check_depth(rows: Sequence[Mapping[str, Any]], k: int) -> None:
     if f"t2v/R@{k}" not in there:
         depths = sorted(int(key.removeprefix("t2v/R@")) for key in there)
         raise ConfigError(
-            f"no result has R@{k} of its parts; -k may be {', '.join(map(str, depths)) or 'none'}"
+            f"no result has R@{k} of its parts; --k may be {', '.join(map(str, depths)) or 'none'}"
         )
 
 
