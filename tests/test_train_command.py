@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,6 +36,7 @@ from vtr.features.shard import write_shard
 from vtr.files import TEMPORARY_PREFIX, UNFINISHED
 from vtr.train.loop import Trainer, read_metrics
 from vtr.train.run import BEST, LAST, list_runs, load_run, recency
+from vtr.train.texts import embed_texts
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -732,3 +734,25 @@ def test_runs_that_record_nothing_are_older_than_those_that_do(tmp_path: Path) -
         os.utime(tmp_path / name / "config.json", (4e9, 4e9) if name == "tomorrow" else None)
     names = [folder.name for folder in sorted(list_runs(tmp_path), key=recency)]
     assert names == ["tomorrow", "word", "new", "same", "same, later"]
+
+
+def test_the_text_towers_activation_is_the_stores(workspace: Path, tmp_path: Path) -> None:
+    """The same weights with another activation give other numbers; no shape or digest tells."""
+    run = Path(trained("--head", "seqLSTM")["run"])
+    projected = Path(trained("--head", "seqLSTM", "--text", "projection")["run"])
+    other = tmp_path / "gelu"
+    shutil.copytree(demo_model_folder(), other)
+    for side in ("text_config", "vision_config"):
+        config = json.loads((other / "config.json").read_text())
+        config[side]["hidden_act"] = "gelu"
+        (other / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"hidden_act 'quick_gelu', gelu is run with 'gelu'"):
+        trained("--head", "seqLSTM", "--model", str(other))
+    backbone = load_backbone(str(other), device="cpu")
+    for folder in (run, projected):
+        with pytest.raises(ModelError, match="trained with text made with hidden_act 'quick_gelu'"):
+            load_run(folder).check_text_model(backbone)
+    cache, texts = workspace / "features", ["a dog", "a cat"]
+    usual = load_backbone(str(demo_model_folder()), device="cpu")
+    kept = [embed_texts(model, texts, cache=cache).pooled for model in (usual, backbone)]
+    assert not np.array_equal(*kept), "kept texts are those of one activation"

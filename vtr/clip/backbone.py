@@ -203,6 +203,12 @@ class Backbone:
             **patches,
         }
 
+    @property
+    def text_settings(self) -> dict[str, Any]:
+        """What of the text tower's configuration decides numbers and does not show in weights."""
+        config: Any = self.model.config.text_config
+        return {name: getattr(config, name) for name in _SHAPELESS}
+
     def _image_features(
         self, pixels: torch.Tensor, follows: torch.Tensor | None = None
     ) -> torch.Tensor:

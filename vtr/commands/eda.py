@@ -258,6 +258,7 @@ def _gap(
     import numpy as np
 
     from vtr.clip.backbone import load_backbone
+    from vtr.commands.stores import check_same_model
     from vtr.errors import ModelError
     from vtr.evaluate.eda_features import modality_gap
 
@@ -271,11 +272,10 @@ def _gap(
             raise
         note(f"the modality gap is not measured: {error}")
         return None
-    if backbone.weights_sha256 != store.spec.weights_sha256:
-        note(
-            f"the modality gap is not measured: the features are of {store.spec.backbone}, the "
-            f"text tower is {backbone.model_id}"
-        )
+    try:
+        check_same_model(backbone, store)
+    except ModelError as error:
+        note(f"the modality gap is not measured: {error}")
         return None
     texts = backbone.encode_texts([text for _, text in pairs]).embeddings
     frames = [store[video_id].frames.astype(np.float32) for video_id, _ in pairs]

@@ -201,6 +201,8 @@ def prepare(workspace: Workspace, request: Request) -> Scored:
     backbone = load_backbone(model_id, device=request.device)
     if run is None:
         check_same_model(backbone, material.store)
+    else:
+        run.check_text_model(backbone)
     model = zero_shot_model(backbone.logit_scale) if run is None else run.model
     scorer = score(model, run, backbone, material, material.task.texts)
     blocks: Blocks = scorer.blocks

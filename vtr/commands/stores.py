@@ -72,12 +72,14 @@ def read_dataset(workspace: Workspace) -> Dataset:
 
 
 def check_same_model(backbone: Backbone, store: FeatureStore) -> None:
-    """Refuses text of one model against frames of another.
+    """Refuses text of one model against frames of another, or of one that computes otherwise.
 
     Raises:
-        ModelError: The weights differ; names both.
+        ModelError: The weights differ, or what they are run with (such as the activation); names
+            both.
     """
     from vtr.errors import ModelError
+    from vtr.train.run import require_same_settings
 
     spec = store.spec
     if backbone.weights_sha256 != spec.weights_sha256:
@@ -87,3 +89,9 @@ def check_same_model(backbone: Backbone, store: FeatureStore) -> None:
             f"{backbone.weights_sha256[:12]}): their spaces have nothing in common. Name the "
             "store's own model with --model, or train with --text projection"
         )
+    require_same_settings(
+        spec.vision,
+        backbone.describe()["vision"],
+        what=f"{store.folder} was extracted with",
+        other=f"{backbone.model_id} is run with",
+    )

@@ -415,6 +415,7 @@ def run_config(
             "id": material.workspace.model,
             "revision": backbone.revision,
             "weights_sha256": backbone.weights_sha256,
+            "settings": backbone.text_settings,
         },
         "features": {
             "folder": str(store.folder),
@@ -423,6 +424,7 @@ def run_config(
             "frames": material.workspace.frames,
             "backbone": store.spec.backbone,
             "weights_sha256": store.spec.weights_sha256,
+            "vision": dict(store.spec.vision),
         },
         "data": {
             "dataset": material.workspace.dataset,

@@ -106,7 +106,8 @@ def _name(
     backbone: Backbone, tokens: Sequence[Sequence[int]], layers: int, kind: type[np.generic]
 ) -> str:
     digest = hashlib.sha256(backbone.weights_sha256.encode())
-    digest.update(f"{backbone.dtype} last {layers} layers".encode())
+    settings = backbone.text_settings
+    digest.update(f"{backbone.dtype} last {layers} layers, {settings}".encode())
     for row in tokens:
         digest.update(np.array([len(row), *row], np.int64).tobytes())
     return f"{digest.hexdigest()[:24]}.{np.dtype(kind).name}"

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vtr.clip.backbone import Backbone, load_backbone
-from vtr.errors import ConfigError, ModelError
+from vtr.clip.backbone import load_backbone
+from vtr.errors import ConfigError
 from vtr.files import file_sha256, publish, read_json, replacing, require_empty
 from vtr.train.model import count_parameters
 from vtr.train.onnx import GRAPH, export_text_side, require_onnx
@@ -47,22 +47,13 @@ def export_run(folder: Path, out: Path, *, onnx: bool = False) -> Path:
     with replacing(out, option="--out") as made:
         if onnx:
             backbone = load_backbone(run.text_model, device="cpu")
-            _check_text_model(run, backbone)
+            run.check_text_model(backbone)
             export_text_side(backbone, run.model.text_tower, made / GRAPH)
         for name in (BEST, TRAIN_IDS, CONFIG):
             if (folder / name).is_file():
                 publish(made / name, (folder / name).read_bytes())
         publish(made / CARD, card.encode())
     return out / CARD
-
-
-def _check_text_model(run: Run, backbone: Backbone) -> None:
-    wanted = (run.config.get("text_model") or {}).get("weights_sha256")
-    if wanted not in (None, backbone.weights_sha256):
-        raise ModelError(
-            f"{run.folder} was trained with the text of weights {str(wanted)[:12]}; "
-            f"{run.text_model} now has {backbone.weights_sha256[:12]}"
-        )
 
 
 def read_results(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:

@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from vtr.clip.backbone import Backbone
 from vtr.errors import CheckpointError, ConfigError, ModelError, StoreWriteError
 from vtr.features.store import FeatureStore
 from vtr.files import UNFINISHED, as_fields, is_begun, make_folder, publish, read_json
@@ -128,6 +129,55 @@ class Run:
                 f"{self.folder} was trained on features of {self._features.get('backbone')} "
                 f"(weights {str(trained)[:12]}), {store.folder} holds those of {spec.backbone} "
                 f"(weights {spec.weights_sha256[:12]}): name the right store with --features"
+            )
+        require_same_settings(
+            self._features.get("vision") or {},
+            spec.vision,
+            what=f"{self.folder} was trained on features made with",
+            other=f"those of {store.folder} with",
+        )
+
+    def check_text_model(self, backbone: Backbone) -> None:
+        """Refuses texts that this model was not trained with the like of.
+
+        Raises:
+            ModelError: Other weights, or the same run otherwise; names both.
+        """
+        text: Mapping[str, Any] = self.config.get("text_model") or {}
+        wanted = text.get("weights_sha256")
+        if wanted not in (None, backbone.weights_sha256):
+            raise ModelError(
+                f"{self.folder} was trained with the text of weights {str(wanted)[:12]}; "
+                f"{self.text_model} now has {backbone.weights_sha256[:12]}"
+            )
+        require_same_settings(
+            text.get("settings") or {},
+            backbone.text_settings,
+            what=f"{self.folder} was trained with text made with",
+            other=f"that of {self.text_model} with",
+        )
+
+
+def require_same_settings(
+    before: Mapping[str, Any], now: Mapping[str, Any], *, what: str, other: str
+) -> None:
+    """Refuses one set of weights run in two ways, such as with two activations.
+
+    Args:
+        before: Settings of a tower by name, as they were recorded; empty where they were not.
+        now: As they are.
+        what: "X was made with", for the message.
+        other: "Y is run with".
+
+    Raises:
+        ModelError: Names what differs.
+    """
+    for name in sorted(before.keys() & now.keys()):
+        if before[name] != now[name]:
+            raise ModelError(
+                f"{what} {name} {before[name]!r}, {other} {now[name]!r}: the same weights "
+                "then give other numbers. Restore the model's config.json, or make features and "
+                "run anew"
             )
 
 

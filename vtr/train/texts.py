@@ -114,6 +114,7 @@ def _digest(backbone: Backbone, texts: Sequence[str]) -> str:
         described["compute_dtype"],
         backbone.family,
         str(backbone.tokeniser.max_length),
+        str(backbone.text_settings),
         *texts,
     ):
         piece = part.encode("utf-8", "surrogatepass")
