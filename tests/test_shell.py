@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -203,3 +204,49 @@ def test_commands_of_other_programs_are_answered_with_ours(word: str, advice: st
     assert outcome.exit_code == 2
     assert f"No such command {word!r}" in outcome.stderr
     assert advice in " ".join(outcome.stderr.split())
+
+
+# --- defaults
+
+ABSENT = {  # what is not done where the option is absent
+    "--annotations", "--dataset", "--simulate", "--rerank", "--teacher", "--probe", "--plot",
+    "--out", "--frames", "--videos", "--train-split", "--version", "--config",
+    "--install-completion", "--show-completion",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_every_option_says_what_it_is_where_it_is_not_given(path: tuple[str, ...]) -> None:
+    for parameter in COMMANDS[path].params:
+        if parameter.param_type_name == "argument":
+            continue
+        silent = parameter.default is None and not parameter.required
+        if silent and not getattr(parameter, "is_flag", False) and parameter.opts[0] not in ABSENT:
+            assert "(default" in parameter.help, parameter.opts
+
+
+def test_help_and_reference_give_every_value_of_the_presets() -> None:
+    shown = CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "80"}).stdout
+    words = " ".join(shown.replace("│", " ").split())
+    assert "(default: 20; clip4clip, clip-video: 5; two-tower: 10)" in words
+    assert "(default: frozen; clip4clip, clip-video: tune; two-tower: projection)" in words
+    assert "(default: 0; clip4clip, clip-video: 256)" in words
+    assert "(default: the workspace's, or features)" in words
+    page = Path(__file__).parents[1] / "docs" / "cli.md"
+    assert "(default: 0.1; clip4clip, clip-video: 0.001)" in page.read_text(encoding="utf-8")
+
+
+def test_presets_are_listed_with_every_value_and_source() -> None:
+    shown = CliRunner().invoke(app, ["presets"], env={"COLUMNS": "80"}).stdout
+    assert max(map(len, shown.splitlines())) <= 80
+    rows = {line.split()[0]: line.split()[1:] for line in shown.splitlines() if "--" in line}
+    assert rows["--epochs"] == ["20", "5", "5", "10"]
+    assert rows["--tune-layers"] == ["0", "0", "6", "0"]
+    assert rows["--temperature"] == ["learned", "learned", "learned", "0.07"]
+    assert rows["--batch-size"] == ["128", "*", "128", "64", "256"]
+    assert "ArrowLuo/CLIP4Clip@508ffa3" in shown
+    document = json.loads(CliRunner().invoke(app, ["presets", "--json"]).stdout)
+    assert set(document) == {"vtr", "clip4clip", "clip-video", "two-tower"}
+    assert document["vtr"]["adapts"] == ["lr", "batch_size"]
+    assert document["two-tower"]["values"]["hard_negatives"] == 8
+    assert all(preset["source"] for preset in document.values())

@@ -219,6 +219,9 @@ def test_a_dry_run_says_what_it_takes_and_leaves_nothing(workspace: Path) -> Non
     assert result.exit_code == 0
     for what in ("parameters", "memory", "steps per epoch", "time in all", "time to embed"):
         assert what in result.stdout
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert {"preset vtr", "--epochs 20", "--head seqTransf:layers=1 (given)"} <= set(lines)
+    assert {"--batch-size 16", "--temperature learned"} <= set(lines)  # adapted to 11 videos
     assert not (workspace / "runs").exists()
 
 

@@ -170,6 +170,7 @@ CHOICES: Mapping[str, Choice] = {
     "preset": _among("preset", _presets),
     "text": _among("text mode", _text_modes),
     "missing": _among("policy for missing videos", lambda: _POLICIES),
+    "gallery": _among("gallery", lambda: ("folder", "captioned")),
     "device": Choice(lambda: DEVICES, _check_device),
     "model": _MODEL,
     "clip": _MODEL,

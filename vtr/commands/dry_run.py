@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from vtr.commands.console import human_bytes, human_seconds
+from vtr.commands.presets import flag, resolved_values
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,6 +37,7 @@ def estimate(job: Job, *, seeds: int = 1) -> dict[str, Any]:
     from vtr.train.batches import BatchPlan
     from vtr.train.data import PairedData, Resident
     from vtr.train.model import build_model, count_parameters
+    from vtr.train.presets import DEFAULT_PRESET
 
     material, settings = job.material, job.settings
     model = build_model(job.spec, backbone=job.backbone, seed=settings.seed).to(job.device)
@@ -71,6 +73,9 @@ def estimate(job: Job, *, seeds: int = 1) -> dict[str, Any]:
         + seeds * validation,
         "seconds_to_embed": _embedding_seconds(job),
         "device": job.device,
+        "preset": job.request.preset or DEFAULT_PRESET,
+        "settings": resolved_values(job),
+        "given": sorted(job.request.as_dict()),
     }
 
 
@@ -99,6 +104,11 @@ def described(plan: Mapping[str, Any]) -> dict[str, str]:
         "time in all, at most": human_seconds(plan["seconds_in_all_at_most"]),
         "time to embed captions": human_seconds(plan["seconds_to_embed"]),
         "device": plan["device"],
+        "preset": plan["preset"],
+        **{
+            f"  {flag(option)}": f"{value}{' (given)' if option in plan['given'] else ''}"
+            for option, value in plan["settings"].items()
+        },
     }
 
 

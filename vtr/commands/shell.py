@@ -6,6 +6,7 @@ than to call its parameters as the others do.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ METAVARS: Mapping[str, str] = {
     "model": "ID|DIR",
     "clip": "ID|DIR",
     "missing": "POLICY",
+    "gallery": "GALLERY",
     "run": _FOLDER,
     "name": "NAME",
     "title": "TITLE",
@@ -48,6 +50,24 @@ METAVARS: Mapping[str, str] = {
     "train_split": "SPLIT",
 }
 _OF_TYPE = {int: _COUNT, float: _NUMBER, Path: _FOLDER, str: "TEXT"}
+_DEFAULTS: Mapping[str, str] = {
+    "features": "the workspace's, or features",
+    "dataset": "the workspace's, or folder",
+    "annotations": "the workspace's",
+    "videos": "the workspace's",
+    "model": "the workspace's",
+    "seed": "the workspace's, or 0",
+    "protocol": "the dataset's most used",
+    "sampler": "the store's own",
+    "preset": "vtr",
+    "gallery": "folder",
+    "dropout": "0",
+    "hold_out": "0.05",
+    "name": "made of head and text",
+    "runs": "the workspace's, or runs",
+}
+"""What is taken for an option that is not given, where its command does not say."""
+_WITHOUT_DEFAULTS = ("init", "show", "verify", "list", "clip4clip", "clip2video", "openai")
 _OUT_IS_A_FILE = ("compare", "show", "study")
 
 ADVICE: Mapping[str, tuple[str, ...]] = {
@@ -113,6 +133,7 @@ def _dress(parameter: Any, command: str | None) -> None:
         parameter.display_type_rich = lambda ctx: None  # the name says it
     elif parameter.metavar is None:
         parameter.metavar = _metavar(parameter, command)
+        _tell_default(parameter, command)
     choice = CHOICES.get(parameter.name)
     if choice is None or getattr(parameter, "is_flag", False):
         return
@@ -125,6 +146,21 @@ def _dress(parameter: Any, command: str | None) -> None:
 
     parameter.callback = checked
     parameter._custom_shell_complete = lambda _context, _parameter, part: choice.complete(part)
+
+
+def _tell_default(parameter: Any, command: str | None) -> None:
+    """Writes into the help of an option what it is where it is not given."""
+    from vtr.commands.presets import default_texts
+
+    if parameter.default is not None or parameter.required or command in _WITHOUT_DEFAULTS:
+        return
+    told = default_texts().get(parameter.name) if command == "train" else None
+    default = told or _DEFAULTS.get(parameter.name)
+    help_text = str(parameter.help or "")
+    if told:
+        help_text = re.sub(r" \(default: [^)]*\)", "", help_text)
+    if default and "(default" not in help_text:
+        parameter.help = f"{help_text} (default: {default})"
 
 
 def _metavar(parameter: Any, command: str | None) -> str | None:

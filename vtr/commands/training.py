@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vtr.workspace import Workspace
 
 _NAMED = 3
-_AUTO_CHUNK = 256
+AUTO_CHUNK = 256
 """Captions encoded at once where the text tower trains: 256 x 32 tokens of ViT-B/32's 12 layers
 keep about 3 GB for the backward pass."""
 
@@ -397,7 +397,7 @@ def with_chunk(settings: TrainSettings, spec: ModelSpec) -> TrainSettings:
     """Returns the settings with a bound on what a trained text tower keeps in memory."""
     if settings.chunk or spec.text.mode != "tune":
         return settings
-    return replace(settings, chunk=_AUTO_CHUNK)
+    return replace(settings, chunk=AUTO_CHUNK)
 
 
 def run_config(
