@@ -299,7 +299,7 @@ def test_charts_hold_the_figures_of_the_result_exactly(pair: list[Result]) -> No
             entry["high"],
         )
         assert point.n == rows[point.label]["n"]
-    similarity = figures.finetuned_similarity_distribution(pair[1])
+    similarity = figures.similarity_distribution(pair[1])
     assert similarity is not None
     assert similarity.series[0][1] == tuple(pair[1].part("similarity")["matching"])
     assert sum(similarity.heights()[0]) == pytest.approx(100)
@@ -359,8 +359,8 @@ def test_similarity_before_and_after_training_shares_an_axis(pair: list[Result])
 
     near, far = moved(2.0), moved(100.0)
     for before, after, span in ((pair[0], near, (-0.2, 1.0)), (pair[0], far, None)):
-        first = figures.baseline_similarity_distribution(before, beside=after)
-        second = figures.finetuned_similarity_distribution(after, beside=before)
+        first = figures.similarity_distribution(before, beside=after)
+        second = figures.similarity_distribution(after, beside=before)
         assert first is not None
         assert second is not None
         assert first.span == second.span == span
@@ -535,7 +535,7 @@ def test_what_speaks_against_a_result_is_said(tmp_path: Path) -> None:
     (folder / "per_query.csv").unlink()
     (folder / "result.json").write_text(json.dumps(document))
     page = "".join(_Page(report_html([load_result(folder)])).text)
-    assert "only 7 videos are ranked; R@k from k = 7 on is 100" in page
+    assert "only 7 videos are ranked; R@k from k = 7 on finds every video" in page
 
 
 def test_one_of_a_thing_is_one(tmp_path: Path) -> None:

@@ -205,8 +205,8 @@ def _fill(group: Group, options: ReportOptions) -> Group:
         ],
         "By query length": [figures.query_length_recall(results, k, bins=options.bins)],
         "Similarity": [
-            figures.baseline_similarity_distribution(before, beside=after) if before else None,
-            figures.finetuned_similarity_distribution(after, beside=before) if after else None,
+            figures.similarity_distribution(before, beside=after) if before else None,
+            figures.similarity_distribution(after, beside=before) if after else None,
         ],
     }
     shown = {name: [c for c in found if c is not None] for name, found in parts.items()}

@@ -14,15 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from vtr.charts.kinds import (
-    BarChart,
-    DotChart,
-    Head,
-    Histogram,
-    LineChart,
-    Point,
-    Series,
-)
+from vtr.charts.kinds import BarChart, DotChart, Head, Histogram, LineChart, Place, Point, Series
 from vtr.errors import ConfigError
 from vtr.evaluate.intervals import bootstrap
 from vtr.evaluate.metrics import hits
@@ -82,50 +74,25 @@ def parse_bins(text: str) -> tuple[Bin, ...]:
 def recall_comparison_chart(results: Sequence[Result], direction: str = "t2v") -> DotChart:
     """R@1, R@5 and R@10 of each result with their intervals."""
     suffix = "" if direction == "t2v" else f"_{direction}"
-    series = tuple(
-        Series(
-            result.title,
-            tuple(
-                _point(name, result.metrics[f"{direction}/{name}"])
-                for name in RECALLS
-                if f"{direction}/{name}" in result.metrics
-            ),
-        )
-        for result in results
-    )
-    return DotChart(
-        Head(
-            f"recall_comparison_chart{suffix}",
-            f"Recall, {DIRECTIONS.get(direction, direction)}",
-            f"{_about(results[0])}. Bars are 95 % intervals.",
-            "recall (%)",
-        ),
-        series,
+    title = f"Recall, {DIRECTIONS.get(direction, direction)}"
+    note = f"{_about(results[0])}. Bars are 95 % intervals."
+    keys = {name: f"{direction}/{name}" for name in RECALLS}
+    found = [{name: r.metrics.get(key) for name, key in keys.items()} for r in results]
+    return _dots(
+        Head(f"recall_comparison_chart{suffix}", title, note, "recall (%)"), results, found
     )
 
 
 def category_recall_comparison(results: Sequence[Result], k: int = 1) -> DotChart | None:
     """R@k by category, largest first; None where the dataset has no categories."""
     sizes: dict[str, int] = {}
-    for result in results:
-        for row in result.breakdown("category"):
-            sizes.setdefault(str(row["name"]), int(row["n"]))
-    if not sizes:
-        return None
-    kept = sorted(sizes, key=lambda name: (-sizes[name], name))[:MAX_ROWS]
-    left = len(sizes) - len(kept)
-    more = f" The {left} smallest of {len(sizes)} categories are not shown." if left else ""
-    rows = {r.folder: {str(x["name"]): x for x in r.breakdown("category")} for r in results}
-    series = _breakdown_series(results, rows, kept, k)
-    return DotChart(
-        Head(
-            "category_recall_comparison",
-            f"R@{k} by category, text to video",
-            f"{_about(results[0])}; each query ranks the whole gallery. {MARKED}{more}",
-            f"R@{k} (%)",
-        ),
-        series,
-    )
+    for row in (row for result in results for row in result.breakdown("category")):
+        sizes.setdefault(str(row["name"]), int(row["n"]))
+    kept, more = _largest(sizes)
+    title = f"R@{k} by category, text to video"
+    note = f"{_about(results[0])}; each query ranks the whole gallery. {MARKED}{more}"
+    head = Head("category_recall_comparison", title, note, f"R@{k} (%)")
+    return _by_name(head, results, [_named(r.breakdown("category")) for r in results], k, kept)
 
 
 def query_length_recall(
@@ -141,23 +108,31 @@ def query_length_recall(
     Raises:
         ConfigError: Own bins without a table of queries.
     """
-    rows = {}
-    for result in results:
-        found = result.breakdown("query_words") if bins is None else count_bins(result, bins, k)
-        rows[result.folder] = {str(row["name"]): row for row in found}
-    names = list(dict.fromkeys(name for found in rows.values() for name in found))
-    if not names:
+    rows = [
+        _named(r.breakdown("query_words") if bins is None else count_bins(r, bins, k))
+        for r in results
+    ]
+    note = f"{_about(results[0])}; length in words. {MARKED}"
+    title = f"R@{k} by query length, text to video"
+    return _by_name(Head("query_length_recall", title, note, f"R@{k} (%)"), results, rows, k)
+
+
+def group_recall(results: Sequence[Result], k: int = 1) -> DotChart | None:
+    """R@k by labelled group of queries; None where the dataset has none."""
+    note = f"{_about(results[0])}; each query ranks the whole gallery. {MARKED}"
+    head = Head("group_recall", f"R@{k} by group of queries, text to video", note, f"R@{k} (%)")
+    return _by_name(head, results, [dict(r.part("groups")) for r in results], k)
+
+
+def order_accuracy(results: Sequence[Result]) -> DotChart | None:
+    """How often a query scores its video above the one that differs in frame order alone."""
+    kept = [result for result in results if result.part("pairs").get("order")]
+    if not kept:
         return None
-    series = _breakdown_series(results, rows, names, k)
-    return DotChart(
-        Head(
-            "query_length_recall",
-            f"R@{k} by query length, text to video",
-            f"{_about(results[0])}; length in words. {MARKED}",
-            f"R@{k} (%)",
-        ),
-        series,
-    )
+    pairs = [result.part("pairs")["order"] for result in kept]
+    note = f"{_about(results[0])}. Two videos of the same frames in another order; chance is 50 %."
+    head = Head("order_accuracy", "Order of frames told apart", note, "accuracy (%)")
+    return _dots(head, kept, [{"order": {**found, "value": found["accuracy"]}} for found in pairs])
 
 
 def count_bins(result: Result, bins: Sequence[Bin], k: int) -> list[dict[str, Any]]:
@@ -167,7 +142,8 @@ def count_bins(result: Result, bins: Sequence[Bin], k: int) -> list[dict[str, An
         ConfigError: There is no table of queries.
     """
     table = read_ranks(result, "t2v")
-    words = np.array([_whole(row["words"]) for row in read_rows(result.per_query, ("words",))])
+    texts = [row["words"] for row in read_rows(result.per_query, ("words",))]
+    words = np.array([int(text) if text.isdecimal() else 0 for text in texts])
     clusters = np.unique(np.array(table.clusters, object), return_inverse=True)[1]
     found = []
     for one in bins:
@@ -188,10 +164,6 @@ def count_bins(result: Result, bins: Sequence[Bin], k: int) -> list[dict[str, An
     return found
 
 
-def _whole(text: str) -> int:
-    return int(text) if text.isdecimal() else 0
-
-
 def video_category_distribution_test(result: Result) -> BarChart | None:
     """Test videos per category, largest first; None where the dataset has no categories.
 
@@ -203,19 +175,10 @@ def video_category_distribution_test(result: Result) -> BarChart | None:
         counts = {str(row["name"]): int(row["n"]) for row in result.breakdown("category")}
     if not counts:
         return None
-    kept = sorted(counts, key=lambda name: (-counts[name], name))[:MAX_ROWS]
-    left = len(counts) - len(kept)
-    more = f" The {left} smallest of {len(counts)} categories are not shown." if left else ""
-    return BarChart(
-        Head(
-            "video_category_distribution_test",
-            f"Test {what} by category",
-            f"{result.protocol}, N = {sum(counts.values()):,} {what} with a category.{more}",
-            what,
-        ),
-        tuple(kept),
-        tuple(counts[name] for name in kept),
-    )
+    kept, more = _largest(counts)
+    note = f"{result.protocol}, N = {sum(counts.values()):,} {what} with a category.{more}"
+    head = Head("video_category_distribution_test", f"Test {what} by category", note, what)
+    return BarChart(head, tuple(kept), tuple(counts[name] for name in kept))
 
 
 def _videos_by_category(result: Result) -> dict[str, int]:
@@ -231,25 +194,31 @@ def _videos_by_category(result: Result) -> dict[str, int]:
     return {name: len(ids) for name, ids in members.items()}
 
 
-def baseline_similarity_distribution(
-    result: Result, *, beside: Result | None = None
-) -> Histogram | None:
-    """Scores of matching and other pairs before training.
+def similarity_distribution(result: Result, *, beside: Result | None = None) -> Histogram | None:
+    """Scores of matching and other pairs, before training or after it.
 
     Args:
-        result: Zero-shot.
+        result: Zero-shot or trained.
         beside: Whose distribution stands next to it and shall have the same axis.
     """
-    name = "baseline_similarity_distribution"
-    return _similarity(result, name, "before training", _shared_span(result, beside))
-
-
-def finetuned_similarity_distribution(
-    result: Result, *, beside: Result | None = None
-) -> Histogram | None:
-    """Scores of matching and other pairs after training; arguments likewise."""
-    name = "finetuned_similarity_distribution"
-    return _similarity(result, name, "after training", _shared_span(result, beside))
+    found = result.part("similarity")
+    if not found.get("matching") or not sum(found["matching"]):
+        return None
+    matching, other = tuple(found["matching"]), tuple(found["other"])
+    name, when = ("baseline", "before") if result.is_zero_shot else ("finetuned", "after")
+    note = (
+        f"{result.title} on {result.protocol}: {sum(matching):,} matching pairs, "
+        f"{sum(other):,} others. Each distribution sums to 100 %; a dashed line is its mean."
+    )
+    title = f"Similarity of matching and other pairs, {when} training"
+    axes = ("similarity score (no unit)", "share of pairs (%)")
+    return Histogram(
+        Head(f"{name}_similarity_distribution", title, note, *axes),
+        tuple(found["edges"]),
+        (("matching pairs", matching), ("other pairs", other)),
+        (found.get("matching_mean"), found.get("other_mean")),
+        span=_shared_span(result, beside),
+    )
 
 
 def _shared_span(result: Result, beside: Result | None) -> tuple[float, float] | None:
@@ -262,95 +231,21 @@ def _shared_span(result: Result, beside: Result | None) -> tuple[float, float] |
     return (low, high) if high - low <= MAX_WIDENING * narrow else None
 
 
-def _similarity(
-    result: Result, name: str, when: str, span: tuple[float, float] | None
-) -> Histogram | None:
-    found = result.part("similarity")
-    if not found.get("matching") or not sum(found["matching"]):
-        return None
-    matching, other = tuple(found["matching"]), tuple(found["other"])
-    return Histogram(
-        Head(
-            name,
-            f"Similarity of matching and other pairs, {when}",
-            f"{result.title} on {result.protocol}: {sum(matching):,} matching pairs, "
-            f"{sum(other):,} others. Each distribution sums to 100 %; a dashed line is its mean.",
-            "similarity score (no unit)",
-            "share of pairs (%)",
-        ),
-        tuple(found["edges"]),
-        (("matching pairs", matching), ("other pairs", other)),
-        (found.get("matching_mean"), found.get("other_mean")),
-        span=span,
-    )
-
-
 def rank_histogram(results: Sequence[Result]) -> Histogram | None:
     """At which rank the correct video stands."""
     found = [(r, r.part("rank_histogram")) for r in results if r.part("rank_histogram")]
     if not found:
         return None
     edges = tuple(found[0][1]["edges"])
-    same = [(r, part) for r, part in found if tuple(part["edges"]) == edges]
+    counts = [(r.title, tuple(x["counts"])) for r, x in found if tuple(x["edges"]) == edges]
     names = tuple(
-        _bin_name(low, high, results[0].part("protocol").get("num_videos"))
+        f"{low:,}" if high - low == 1 else f"{low:,}–{high - 1:,}"  # noqa: RUF001 - a range
         for low, high in pairwise(edges)
     )
-    return Histogram(
-        Head(
-            "rank_histogram",
-            "Rank of the correct video",
-            f"{_about(results[0])}. Mean rank over ties; the best is 1.",
-            "rank",
-            "share of queries (%)",
-        ),
-        edges,
-        tuple((r.title, tuple(part["counts"])) for r, part in same),
-        bin_names=names,
-    )
-
-
-def _bin_name(low: int, high: int, num_videos: object) -> str:
-    if isinstance(num_videos, int) and low > num_videos:
-        return "absent"  # no video has this rank: it is that of a recorded miss
-    return f"{low:,}" if high - low == 1 else f"{low:,}–{high - 1:,}"  # noqa: RUF001 - a range
-
-
-def group_recall(results: Sequence[Result], k: int = 1) -> DotChart | None:
-    """R@k by labelled group of queries; None where the dataset has none."""
-    rows = {
-        r.folder: {str(name): {"name": name, **part} for name, part in r.part("groups").items()}
-        for r in results
-    }
-    names = list(dict.fromkeys(name for found in rows.values() for name in found))
-    if not names:
-        return None
-    return DotChart(
-        Head(
-            "group_recall",
-            f"R@{k} by group of queries, text to video",
-            f"{_about(results[0])}; each query ranks the whole gallery. {MARKED}",
-            f"R@{k} (%)",
-        ),
-        _breakdown_series(results, rows, names[:MAX_ROWS], k),
-    )
-
-
-def order_accuracy(results: Sequence[Result]) -> DotChart | None:
-    """How often a query scores its video above the one that differs in frame order alone."""
-    series = []
-    for result in results:
-        found = result.part("pairs").get("order")
-        if found:
-            point = Point(
-                "order", found["accuracy"], found.get("low"), found.get("high"), found["n"]
-            )
-            series.append(Series(result.title, (point,)))
-    if not series:
-        return None
-    note = f"{_about(results[0])}. Two videos of the same frames in another order; chance is 50 %."
-    head = Head("order_accuracy", "Order of frames told apart", note, "accuracy (%)")
-    return DotChart(head, tuple(series))
+    note = f"{_about(results[0])}. Mean rank over ties; the best is 1."
+    axes = ("rank", "share of queries (%)")
+    head = Head("rank_histogram", "Rank of the correct video", note, *axes)
+    return Histogram(head, edges, tuple(counts), bin_names=names)
 
 
 def recall_by_frames(simulation: Mapping[str, Any], k: int = 1) -> LineChart:
@@ -365,63 +260,81 @@ def recall_by_frames(simulation: Mapping[str, Any], k: int = 1) -> LineChart:
     """
     if simulation.get("kind") != "vtr-simulation":
         raise ConfigError(f"--frames names a {simulation.get('kind')!r}, not a 'vtr-simulation'")
-    lines: dict[str, list[tuple[float, float, float | None, float | None]]] = defaultdict(list)
+    lines: dict[str, list[Place]] = defaultdict(list)
     for row in simulation.get("rows") or []:
         found = row.get("metrics", {}).get(f"t2v/R@{k}")
         entry = found if isinstance(found, Mapping) else {"value": found}
         if entry.get("value") is not None:
-            lines[str(row["rule"])].append(
-                (float(row["frames"]), entry["value"], entry.get("low"), entry.get("high"))
-            )
+            place = (float(row["frames"]), entry["value"], entry.get("low"), entry.get("high"))
+            lines[str(row["rule"])].append(place)
     if not lines:
         raise ConfigError(f"the simulation has no t2v/R@{k}; run `vtr simulate` again")
     about = simulation.get("protocol")
     name = about.get("name") if isinstance(about, Mapping) else about
-    return LineChart(
-        Head(
-            "recall_by_frames",
-            f"R@{k} against the number of frames",
-            f"{name or 'Cached features'}, zero-shot, one line per pooling rule.",
-            "frames per video",
-            f"R@{k} (%)",
-        ),
-        tuple((rule, tuple(sorted(points)[:MAX_FRAME_COUNTS])) for rule, points in lines.items()),
-    )
+    note = f"{name or 'Cached features'}, zero-shot, one line per pooling rule."
+    axes = ("frames per video", f"R@{k} (%)")
+    head = Head("recall_by_frames", f"R@{k} against the number of frames", note, *axes)
+    series = [(rule, tuple(sorted(found)[:MAX_FRAME_COUNTS])) for rule, found in lines.items()]
+    return LineChart(head, tuple(series))
 
 
-def _breakdown_series(
-    results: Sequence[Result],
-    rows: Mapping[Any, Mapping[str, Mapping[str, Any]]],
-    names: Sequence[str],
-    k: int,
-) -> tuple[Series, ...]:
-    key = f"t2v/R@{k}"
-    _check_depth([row for found in rows.values() for row in found.values()], k)
-    return tuple(
+_Entries = Mapping[str, Mapping[str, Any] | None]  # by the name of a row: value, low, high, n
+
+
+def _dots(head: Head, results: Sequence[Result], found: Sequence[_Entries]) -> DotChart:
+    """The entries of each result; a row that one lacks is left out of its series."""
+    series = tuple(
         Series(
             result.title,
             tuple(
-                _point(name, rows[result.folder][name]["metrics"][key], rows[result.folder][name])
-                for name in names
-                if key in rows[result.folder].get(name, {}).get("metrics", {})
+                Point(name, float(e["value"]), e.get("low"), e.get("high"), e.get("n"))
+                for name, e in entries.items()
+                if e is not None
             ),
         )
-        for result in results
+        for result, entries in zip(results, found, strict=True)
     )
+    return DotChart(head, series)
 
 
-def _check_depth(rows: Sequence[Mapping[str, Any]], k: int) -> None:
-    there = {key for row in rows for key in row["metrics"] if key.startswith("t2v/R@")}
-    if f"t2v/R@{k}" not in there:
-        depths = sorted(int(key.removeprefix("t2v/R@")) for key in there)
+def _by_name(
+    head: Head,
+    results: Sequence[Result],
+    rows: Sequence[Mapping[str, Mapping[str, Any]]],
+    k: int,
+    names: Sequence[str] | None = None,
+) -> DotChart | None:
+    """R@k of parts of the queries, told by their rows of each result; None where there are none."""
+    if names is None:
+        names = list(dict.fromkeys(name for found in rows for name in found))[:MAX_ROWS]
+    if not names:
+        return None
+    there = {key for found in rows for row in found.values() for key in row["metrics"]}
+    key = f"t2v/R@{k}"
+    if key not in there:
+        depths = sorted(int(x.removeprefix("t2v/R@")) for x in there if x.startswith("t2v/R@"))
         raise ConfigError(
             f"no result has R@{k} of its parts; --k may be {', '.join(map(str, depths)) or 'none'}"
         )
+    kept = [{name: row for name in names if (row := found.get(name))} for found in rows]
+    entries = [
+        {name: {"n": row.get("n"), **row["metrics"][key]} for name, row in found.items()
+         if key in row["metrics"]}
+        for found in kept
+    ]  # fmt: skip
+    return _dots(head, results, entries)
 
 
-def _point(label: str, entry: Mapping[str, Any], row: Mapping[str, Any] | None = None) -> Point:
-    n = (row or entry).get("n")
-    return Point(label, float(entry["value"]), entry.get("low"), entry.get("high"), n)
+def _named(rows: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    return {str(row["name"]): row for row in rows}
+
+
+def _largest(sizes: Mapping[str, int]) -> tuple[list[str], str]:
+    """The names of the largest, in order, and what to say of those that are left out."""
+    kept = sorted(sizes, key=lambda name: (-sizes[name], name))[:MAX_ROWS]
+    left = len(sizes) - len(kept)
+    words = f" The {left} smallest of {len(sizes)} categories are not shown."
+    return kept, words if left else ""
 
 
 def _about(result: Result) -> str:
@@ -429,5 +342,4 @@ def _about(result: Result) -> str:
     queries, videos = protocol.get("num_queries"), protocol.get("num_videos")
     present = result.part("coverage").get("present")
     absent = "" if present == videos else f", {count_text(present)} of them present"
-    asked = f"{counted(queries, 'query')}, {counted(videos, 'video')}"
-    return f"{result.protocol}: {asked}{absent}"
+    return f"{result.protocol}: {counted(queries, 'query')}, {counted(videos, 'video')}{absent}"
