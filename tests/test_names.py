@@ -91,6 +91,7 @@ def test_a_lost_file_never_takes_one_of_another_folder(lost: str, others: tuple[
          {"train/v0.mp4": ("v0.mp4",), "test/v1.mp4": ("v1.mp4",)}),
         (["v_abc.def", "7", "x."], ["v_abc.def.mp4", "a/7.webm", "x.mp4"],
          {"v_abc.def": ("v_abc.def.mp4",), "7": ("a/7.webm",), "x.": ("x.mp4",)}),
+        (["clips/a.mp4", "clips/b"], ["a", "b"], {"clips/a.mp4": ("a",), "clips/b": ("b",)}),
         # A file at the top is not that of a folder while names start at the top.
         (["one.mp4", "dogs/two.mp4"], ["one.mp4", "two.mp4"], {"one.mp4": ("one.mp4",)}),
         (["/v/one.mp4", "/v/dogs/one.mp4"], ["one.mp4"], {"/v/one.mp4": ("one.mp4",)}),
@@ -174,7 +175,7 @@ def grade(name: str, file: str) -> tuple[int, int, bool] | None:
         if one == two or two.endswith(f"/{one}"):
             return -len(one.split("/")), kind, one != two and (kind != 1 or "/" in one)
     for kind, (one, two) in enumerate(kinds):
-        if one.endswith(f"/{two}") and (kind < 2 or "/" in two):
+        if one.endswith(f"/{two}") and (kind < 2 or "/" in two or two == file):
             return -len(two.split("/")), kind, False
     return None
 

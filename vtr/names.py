@@ -257,10 +257,11 @@ class _Matching:
         for tail in _tails(path):
             hits = self._named.whole.get(tail) or self._bare.whole.get(tail)
             other = not hits
-            # Another extension is looked for in the same folder only.
-            if other and (path.startswith("/") or "/" in tail):
-                stem = self._stem(tail)
-                hits = self._bare.whole.get(stem) if stem != tail else None
+            stem = self._stem(tail)
+            if other and stem != tail:
+                # Another extension is looked for in the same folder only, none at all anywhere.
+                same_folder = path.startswith("/") or "/" in tail
+                hits = (self._bare if same_folder else self._named).whole.get(stem)
             if hits:
                 yield tail, other, hits
                 return

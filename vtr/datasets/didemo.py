@@ -1,8 +1,8 @@
 """DiDeMo: Flickr videos, the first 30 seconds of each described by a paragraph.
 
 The descriptions of a video's moments are joined, in the file's order, to one paragraph; the csv
-files of T-MASS hold the same paragraphs ready made. Ids are file names, most with an extension;
-whatever container is on disk is found.
+files of T-MASS hold the same paragraphs ready made. Ids are file names, most with an extension
+or a dot at their end; whatever container is on disk is found.
 """
 
 from __future__ import annotations
@@ -78,7 +78,6 @@ def load(annotations: Path | None, videos: Path) -> Dataset:
         splits=splits,
         windows=dict.fromkeys(known, (None, SECONDS)),
         annotation_files=tuple(found.files),
-        file_stems={name: name[:-1] for name in known if name.endswith(".")},
         notes=(*notes, *found.notes, *captions.notes(known)),
     )
     check_overlap(dataset, (("train", "val"), ("train", "test"), ("val", "test")))

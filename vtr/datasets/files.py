@@ -170,7 +170,8 @@ def match_videos(
     Args:
         listing: From `find_videos`.
         ids: The expected ids.
-        stems: Id to another name, without extension, that its file may have; tried last.
+        stems: Id to another name, without extension, that its file may have; tried last, and only
+            where it is no other id's as well.
         any_case: Whether what is left may differ in upper and lower case.
     """
     files: dict[str, list[str]] = {}  # what names are matched with -> names on the disk
@@ -178,7 +179,10 @@ def match_videos(
         files.setdefault(escape_undecodable(name), []).append(name)
     match = match_names(ids, files, any_case=any_case)
     found, free = dict(match.files), match.free
-    others = {i: stem for i, stem in (stems or {}).items() if i not in match.closed}
+    shared = Counter((stems or {}).values())
+    others = {
+        i: stem for i, stem in (stems or {}).items() if i not in match.closed and shared[stem] == 1
+    }
     if others:
         again = match_names(others.values(), free)
         found |= {i: again.files[stem] for i, stem in others.items() if stem in again.files}
@@ -292,7 +296,7 @@ def _is_video(entry: os.DirEntry[str]) -> bool:
     if extension in TEXT_EXTENSIONS:
         return not _is_text(_beginning(entry))
     return extension in VIDEO_EXTENSIONS or (
-        not extension and _BEGINNINGS.match(_beginning(entry)) is not None
+        extension in ("", ".") and _BEGINNINGS.match(_beginning(entry)) is not None
     )
 
 

@@ -22,17 +22,22 @@ from vtr.datasets.documents import (
 from vtr.errors import DatasetError
 
 FILES = {
-    "train": "LSMDC16_annos_training.csv",
-    "val": "LSMDC16_annos_val.csv",
-    "test": "LSMDC16_challenge_1000_publictect.csv",
+    "train": ("LSMDC16_annos_training.csv", "LSMDC16_annos_training_someone.csv"),
+    "val": ("LSMDC16_annos_val.csv", "LSMDC16_annos_val_someone.csv"),
+    "test": (
+        "LSMDC16_challenge_1000_publictect.csv",  # the published name is spelt so
+        "LSMDC16_challenge_1000_publictest.csv",
+        "LSMDC16_challenge_1000_publictect_someone.csv",
+        "LSMDC16_challenge_1000_publictest_someone.csv",
+    ),
 }
 NUM_COLUMNS = 6
 
 INFO = DatasetInfo(
     files=(
-        (FILES["train"], "tab-separated, six columns, no header"),
-        (FILES["val"], "the same"),
-        (FILES["test"], "the same (the name is spelt so)"),
+        (", ".join(FILES["train"]), "tab-separated, six columns, no header"),
+        (", ".join(FILES["val"]), "the same"),
+        (f"{FILES['test'][0]}, ..._publictest.csv, ..._someone.csv", "the same"),
     ),
     splits={"train": None, "val": 7408, "test": 1000},
     captions="every line is a query; a clip may have several",
@@ -55,18 +60,21 @@ def load(annotations: Path | None, videos: Path) -> Dataset:
         DatasetError: No file is there, a line has another number of columns, or a clip is in two
             splits.
     """
-    patterns = tuple(FILES.values())
+    patterns = tuple(name for names in FILES.values() for name in names)
     folder = annotation_folder(annotations, videos, expected=patterns)
     require_documents(folder, patterns, dataset="lsmdc", what="annotation file")
     captions = CaptionList()
     lines: Counter[str] = Counter()
     splits: dict[str, tuple[str, ...]] = {}
     files: list[Path] = []
-    for split, name in FILES.items():
-        for path in find_documents(folder, (name,)):
+    aside: list[Path] = []
+    for split, names in FILES.items():
+        found = find_documents(folder, names)
+        aside += found[1:]
+        for path in found[:1]:
             files.append(path)
             splits[split] = _read(path, captions, lines)
-    missing = [name for split, name in FILES.items() if split not in splits]
+    missing = [names[0] for split, names in FILES.items() if split not in splits]
     dataset = Dataset(
         name="lsmdc",
         video_ids=tuple(lines),
@@ -75,6 +83,7 @@ def load(annotations: Path | None, videos: Path) -> Dataset:
         annotation_files=tuple(files),
         notes=(
             *(f"{name} was not found; its split is left out" for name in missing),
+            *(f"{path.name} was found as well and not read" for path in aside),
             *captions.notes(lines),
         ),
     )

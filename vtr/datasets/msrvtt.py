@@ -27,12 +27,14 @@ from vtr.datasets.documents import (
     require_mapping,
     unique,
 )
+from vtr.datasets.pickles import read_plain_pickle
 from vtr.datasets.published import published_pairs
 from vtr.datasets.splits import SplitList, SplitSources, settle_splits, split_name
 from vtr.errors import DatasetError
 from vtr.foreign import printable
 
-JSON_FILES = ("MSRVTT_data*.json", "*videodatainfo*.json")
+JSON_FILES = ("MSRVTT_data*.json", "*videodatainfo*.json", "MSR_VTT.json")
+CAPTION_PLACES = "jsfusion_val_caption_idx.pkl"
 
 LISTS = {
     "train": ("MSRVTT_train.full.csv", "train_list_full.txt"),
@@ -73,7 +75,9 @@ INFO = DatasetInfo(
     files=(
         ("MSRVTT_data.json", "all videos and captions; or the two official files below"),
         ("train_val_videodatainfo.json, test_videodatainfo.json", "the official files of 2016"),
+        ("MSR_VTT.json", "or {images, annotations}, as the data of Frozen in Time has them"),
         ("MSRVTT_JSFUSION_test.csv", "optional: the sentences of 1k-A"),
+        (CAPTION_PLACES, "or their places among each video's captions"),
         ("MSRVTT_train.9k.csv, MSRVTT_train.7k.csv, *_list_*.txt", "optional: lists, checked"),
         ("category.txt", "optional: names of the categories"),
     ),
@@ -138,7 +142,8 @@ def load(annotations: Path | None, videos: Path) -> Dataset:
 def _choose(found: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """Returns the files to read and those that repeat them: one joined file, or the parts."""
     joined = [path for path in found if path.name.lower().startswith("msrvtt_data")]
-    read = joined[:1] or list(found)
+    coco = [path for path in found if path.name.lower() == "msr_vtt.json"]
+    read = joined[:1] or [path for path in found if path not in coco] or coco[:1]
     return read, [path for path in found if path not in read]
 
 
@@ -155,6 +160,8 @@ class _Content:
         document = require_mapping(
             read_json(path), path, expected='{"videos": [...], "sentences": [...]}'
         )
+        if {"images", "annotations"} <= document.keys():
+            document = _from_coco(document, path)
         sentences = list(_records(document, "sentences", path))
         if "videos" in document:
             for place, record in _records(document, "videos", path):
@@ -197,6 +204,18 @@ class _Content:
                 f"allowed: 0 to {len(self.category_names) - 1}"
             )
         self.categories[video_id] = self.category_names[category]
+
+
+def _from_coco(document: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
+    """Returns the lists of `MSR_VTT.json` under the names of the official files."""
+    return {
+        "videos": [{"video_id": item.get("id")} for _, item in _records(document, "images", path)],
+        "sentences": [
+            {"video_id": item.get("image_id"), "sen_id": item.get("id", number),
+             "caption": item.get("caption")}
+            for number, (_, item) in enumerate(_records(document, "annotations", path))
+        ],
+    }  # fmt: skip
 
 
 def _records(
@@ -242,6 +261,8 @@ class _Row:
     sentence: str | None
     sen_id: str | None
     place: str
+    number: int | None = None
+    """Instead of both: which of the video's captions it is, from 0."""
 
 
 def _read_lists(
@@ -261,7 +282,25 @@ def _read_lists(
                 ids = read_list(path)
             lists.setdefault(split, []).append(SplitList(path, ids))
             files.append(path)
+    for path in find_documents(folder, (CAPTION_PLACES,))[:1]:
+        table = _read_places(path)
+        rows.setdefault("1kA-test", []).extend(table)
+        lists.setdefault("1kA-test", []).append(
+            SplitList(path, tuple(row.video_id for row in table))
+        )
+        files.append(path)
     return lists, rows, files
+
+
+def _read_places(path: Path) -> list[_Row]:
+    content = require_mapping(read_plain_pickle(path), path, expected="{video: place}")
+    rows: list[_Row] = []
+    for key, number in content.items():
+        place = f"{path}: {key!r:.80}"
+        if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+            raise DatasetError(f"{place} must be the place of a caption, is {number!r:.40}")
+        rows.append(_Row(str(key), identity(key, place=place), None, None, place, number))
+    return rows
 
 
 def _read_csv(path: Path) -> list[_Row]:
@@ -334,7 +373,7 @@ class _OneCaption:
                 raise DatasetError(
                     f"msrvtt: 1k-A asks for the caption with sen_id {sen_id} of {video_id}, which "
                     "the annotation json does not have. Were its captions renumbered or cleaned? "
-                    "Put MSRVTT_JSFUSION_test.csv beside it"
+                    f"Put MSRVTT_JSFUSION_test.csv or {CAPTION_PLACES} beside it"
                 )
             queries.append(fitting[0])
         return tuple(queries)
@@ -344,6 +383,13 @@ class _OneCaption:
         if row.sentence is not None and not row.sentence.strip():
             raise DatasetError(f"{row.place}: the sentence of {row.video_id} is empty")
         captions = self.of_video[row.video_id]
+        if row.number is not None:
+            if row.number >= len(captions):
+                raise DatasetError(
+                    f"{row.place}: caption {row.number} of {row.video_id} is asked for, which has "
+                    f"{len(captions)}"
+                )
+            return captions[row.number]
         expected = self.pairs.get(row.video_id, row.sen_id)
         if row.sen_id not in (None, expected):
             raise DatasetError(

@@ -1,13 +1,15 @@
 """MSVD: 1,970 short YouTube clips with about 40 captions each.
 
-Captions come from `captions_msvd.json` or `raw-captions.pkl` (read without running it). The same
-layout with other videos is read as well, captions being texts, lists of texts or lists of words.
+Captions come from `captions_msvd.json`, `raw-captions.pkl` (read without running it), or the files
+that the dataset was published as. The same layouts with other videos are read as well, captions
+being texts, lists of texts or lists of words.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from vtr.datasets.base import Dataset, DatasetInfo
 from vtr.datasets.captions import CaptionList, check_overlap, sentences
@@ -17,20 +19,33 @@ from vtr.datasets.documents import (
     identity,
     read_json,
     read_list,
+    read_table,
+    read_text,
     require_documents,
     require_mapping,
 )
 from vtr.datasets.pickles import read_plain_pickle
 from vtr.datasets.splits import SplitList, SplitSources, settle_splits
+from vtr.errors import DatasetError
 from vtr.names import VIDEO_EXTENSIONS
 
-CAPTION_FILES = ("captions_msvd.json", "raw-captions.pkl", "captions.json")
+CAPTION_FILES = (
+    "captions_msvd.json",
+    "raw-captions.pkl",
+    "captions.json",
+    "AllVideoDescriptions.txt",
+    "video_corpus.csv",
+    "MSR Video Description Corpus.csv",
+)
+CORPUS_COLUMNS = ("VideoID", "Start", "End", "Language", "Description")
 LISTS = {"train": "train_list.txt", "val": "val_list.txt", "test": "test_list.txt"}
 
 INFO = DatasetInfo(
     files=(
         ("captions_msvd.json", "{video: [captions]}"),
         ("raw-captions.pkl", "or {video: [[words]]}; captions.json of the forks works too"),
+        ("AllVideoDescriptions.txt", "or lines of a video and a caption"),
+        ("video_corpus.csv", "or columns VideoID, Start, End, Language, Description: the English"),
         ("train_list.txt, val_list.txt, test_list.txt", "optional: one id a line, checked"),
     ),
     splits={"train": 1200, "val": 100, "test": 670},
@@ -55,8 +70,7 @@ def load(annotations: Path | None, videos: Path) -> Dataset:
     """
     folder = annotation_folder(annotations, videos, expected=CAPTION_FILES)
     path, *aside = require_documents(folder, CAPTION_FILES, dataset="msvd", what="caption file")
-    document = read_plain_pickle(path) if path.suffix == ".pkl" else read_json(path)
-    content = require_mapping(document, path, expected="{video: [captions]}")
+    content = _content(path)
     files = {split: found for split, name in LISTS.items() if (found := _one(folder, name))}
     listed = {split: read_list(found) for split, found in files.items()}
     bare = {identity for ids in listed.values() for identity in ids}
@@ -83,6 +97,41 @@ def load(annotations: Path | None, videos: Path) -> Dataset:
     )
     check_overlap(dataset, (("train", "val"), ("train", "test"), ("val", "test")))
     return dataset
+
+
+def _content(path: Path) -> Mapping[str, Any]:
+    """Returns video to captions, whatever the file's kind."""
+    kind = path.suffix.lower()
+    if kind == ".txt":
+        return _gathered(_spoken(path))
+    if kind == ".csv":
+        return _gathered(
+            (
+                "_".join(row[name].strip() for name in ("VideoID", "Start", "End")),
+                row["Description"],
+            )
+            for _, row in read_table(path, columns=CORPUS_COLUMNS)
+            if row["Language"].strip().lower() == "english"
+        )
+    document = read_plain_pickle(path) if kind == ".pkl" else read_json(path)
+    return require_mapping(document, path, expected="{video: [captions]}")
+
+
+def _spoken(path: Path) -> Iterator[tuple[str, str]]:
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, _, text = line.strip().partition(" ")
+        if not text.strip():
+            raise DatasetError(f"{path}, line {number}: expected a video, a blank and a caption")
+        yield name, text.strip()
+
+
+def _gathered(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    captions: dict[str, list[str]] = {}
+    for name, text in pairs:
+        captions.setdefault(name, []).append(text)
+    return captions
 
 
 def _one(folder: Path, name: str) -> Path | None:

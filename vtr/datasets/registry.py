@@ -45,7 +45,9 @@ def dataset_names() -> list[str]:
     return plugin_names(datasets)
 
 
-def load_dataset(name: str, *, annotations: Path | None = None, videos: Path) -> Dataset:
+def load_dataset(
+    name: str, *, annotations: str | Path | None = None, videos: str | Path
+) -> Dataset:
     """Reads a dataset's published annotation files.
 
     Args:
@@ -58,7 +60,9 @@ def load_dataset(name: str, *, annotations: Path | None = None, videos: Path) ->
         ConfigError: A folder is missing.
         DatasetError: The annotation files cannot be read or do not agree.
     """
-    dataset: Dataset = load_plugin(datasets, name, kind="dataset").load(annotations, videos)
+    reader = load_plugin(datasets, name, kind="dataset")
+    place = None if annotations is None else Path(annotations)
+    dataset: Dataset = reader.load(place, Path(videos))
     return dataset
 
 
@@ -76,7 +80,7 @@ def dataset_info(name: str) -> tuple[str, DatasetInfo]:
     return (module.__doc__ or "").strip().partition("\n")[0], info
 
 
-def resolve_videos(dataset: Dataset, videos: Path) -> tuple[Video, ...]:
+def resolve_videos(dataset: Dataset, videos: str | Path) -> tuple[Video, ...]:
     """Returns every video that `dataset` expects, in its order, with its file where there is one.
 
     Args:
@@ -89,7 +93,7 @@ def resolve_videos(dataset: Dataset, videos: Path) -> tuple[Video, ...]:
     return survey_videos(dataset, videos).videos
 
 
-def survey_videos(dataset: Dataset, videos: Path) -> VideoSurvey:
+def survey_videos(dataset: Dataset, videos: str | Path) -> VideoSurvey:
     """Like `resolve_videos`, with the duplicates and the files that nobody expects.
 
     An id that the dataset holds several times (twins in different Unicode composition) gets one
@@ -98,7 +102,7 @@ def survey_videos(dataset: Dataset, videos: Path) -> VideoSurvey:
     Raises:
         ConfigError: `videos` is missing or no folder.
     """
-    listing = find_videos(videos)
+    listing = find_videos(Path(videos))
     match = match_videos(listing, dataset.video_ids, stems=dataset.file_stems)
     found: list[Video] = []
     used: Counter[str] = Counter()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vtr.datasets.published import published_splits
 from vtr.errors import DatasetError
 from vtr.foreign import printable
+from vtr.names import match_names
 
 SPLIT_NAMES = {
     "train": "train",
@@ -83,6 +84,7 @@ def settle_splits(sources: SplitSources) -> tuple[dict[str, tuple[str, ...]], li
         DatasetError: A list and the published split, or two lists of a split, differ.
     """
     known = set(sources.known)
+    sources = _respelt(sources, known)
     published = published_splits(sources.dataset)
     splits: dict[str, tuple[str, ...]] = {}
     for split, ids in published.items():
@@ -101,6 +103,22 @@ def settle_splits(sources: SplitSources) -> tuple[dict[str, tuple[str, ...]], li
                 splits[split] = part
                 notes.append(f"{split}: {len(part):,} of the published {len(ids):,} videos")
     return {split: ids for split, ids in splits.items() if ids}, notes
+
+
+def _respelt(sources: SplitSources, known: Collection[str]) -> SplitSources:
+    """Returns the sources with the lists' ids as the annotations spell them."""
+
+    def respelt(listed: SplitList) -> SplitList:
+        members = set(listed.ids)
+        strange = [identity for identity in listed.ids if identity not in known]
+        if not strange:
+            return listed
+        found = match_names(strange, [i for i in sources.known if i not in members])
+        own = {name: fit[0] for name, fit in found.files.items() if len(fit) == 1}
+        return replace(listed, ids=tuple(own.get(identity, identity) for identity in listed.ids))
+
+    lists = {split: tuple(map(respelt, found)) for split, found in sources.lists.items()}
+    return replace(sources, lists=lists)
 
 
 def _check_lists(sources: SplitSources, split: str, published: tuple[str, ...]) -> None:

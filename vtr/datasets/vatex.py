@@ -1,11 +1,13 @@
 """VATEX (English): ten-second clips of Kinetics with 10 captions each.
 
 Reads the official files, lists of {videoID, enCap}, or the `vatex_data.json` of CLIP2Video,
-{video: {enCap}}. Ids carry the seconds that the clip was cut from, so a clip has no window.
+{video: {enCap}}. Ids carry the seconds that the clip was cut from, so a clip has no window; files
+may be named by the YouTube id alone, where only one clip has it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ CAPTION_FILES = (
     "vatex_validation*.json",
     "vatex_public_test_english*.json",
 )
+_SECONDS = re.compile(r"_\d{6}_\d{6}$")
 LISTS = {
     "train": "train_list.txt",
     "val": "val_list.txt",
@@ -92,6 +95,7 @@ def load(annotations: Path | None, videos: Path) -> Dataset:
         captions=tuple(captions.items),
         splits=splits,
         annotation_files=(*files, *(listed[0].path for listed in lists.values())),
+        file_stems={name: stem for name in names if (stem := _SECONDS.sub("", name)) != name},
         notes=(
             *notes,
             *(f"{path.name} was found as well and not read" for path in found if path not in files),
