@@ -264,16 +264,6 @@ def test_arrays_of_others_need_a_projection_and_train_with_one(workspace: Path) 
         import_arrays(source, workspace / "h14")
 
 
-def test_unreadable_arrays_are_told_without_unsafe_advice(tmp_path: Path) -> None:
-    np.save(tmp_path / "good.npy", np.ones((2, 8), np.float32))
-    np.save(tmp_path / "objects.npy", np.array([{1: 2}], dtype=object), allow_pickle=True)
-    (tmp_path / "junk.npy").write_bytes(b"xx")
-    failed = import_arrays(tmp_path, tmp_path / "store", name=None, fps=1.0).failed
-    assert set(failed) == {"objects", "junk"}
-    for reason in failed.values():
-        assert reason == "not-an-array: neither a whole .npy file nor one of plain numbers"
-
-
 def test_text_of_another_model_is_refused_without_a_projection(
     workspace: Path, backbone: Backbone
 ) -> None:

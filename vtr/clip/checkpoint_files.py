@@ -47,20 +47,21 @@ _STORAGES = {
 }
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path, *, lone: str | None = None) -> dict[str, Tensor]:
     """Returns the tensors of a checkpoint by name, on the CPU, in their stored dtypes.
 
     Args:
         path: A state dict saved by torch, also within what a training loop saves (`WRAPPERS`), a
             safetensors file, or a TorchScript archive (then the parameters and buffers of its
             module, as `state_dict()` would name them).
+        lone: Name of a tensor that was saved alone; None refuses it.
 
     Raises:
         CheckpointError: Not such a file, damaged, or it holds anything but tensors.
     """
     require_file(path)
     try:
-        state = _unwrapped(_read(path))
+        state = _unwrapped(_read(path, lone))
         tensors = {name: _plain(path, name, value) for name, value in state.items()}
         _check_bytes(path, tensors.values())
         return {name: tensor.clone() for name, tensor in tensors.items()}  # own memory for each
@@ -102,7 +103,7 @@ def _reason(error: Exception) -> str:
     )
 
 
-def _read(path: Path) -> Mapping[str, Any]:
+def _read(path: Path, lone: str | None) -> Mapping[str, Any]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -128,6 +129,8 @@ def _read(path: Path) -> Mapping[str, Any]:
         # It warns of unusual pickles; what it cannot read it refuses anyway.
         warnings.simplefilter("ignore")
         state = torch.load(path, map_location="cpu", weights_only=True)
+    if isinstance(state, Tensor) and lone is not None:
+        return {lone: state}
     if not isinstance(state, Mapping):
         raise CheckpointError(f"{path} holds a {type(state).__name__}, not a state dict")
     return state

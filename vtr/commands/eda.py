@@ -109,6 +109,7 @@ def explore(
         needs_model: Stop where the text model cannot be had, instead of leaving its figures out.
         needs_store: Likewise for the features.
     """
+    from vtr.commands.stores import meet
     from vtr.datasets.registry import load_dataset
     from vtr.errors import ConfigError
     from vtr.evaluate.eda import KIND, SCHEMA, WORD_BINS, describe_dataset, describe_media
@@ -120,6 +121,7 @@ def explore(
     folder = workspace.videos or workspace.root
     data = load_dataset(workspace.dataset, annotations=workspace.annotations, videos=folder)
     store = _store(workspace.features, needed=needs_store)
+    store = store and meet(store, data.video_ids)
     tokens = _tokens(workspace, data, needs_model=needs_model) if wishes.text_model else None
     facts = describe_dataset(
         data, tokens=tokens, bins=WORD_BINS if wishes.bins is None else parse_bins(wishes.bins)

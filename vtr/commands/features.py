@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from vtr.features.importing import ImportReport
 
 from vtr.commands.console import note, print_json, say
 
@@ -26,29 +30,71 @@ def _group() -> None:
 
 
 def import_features(
-    source: Annotated[Path, typer.Argument(help="Folder of {video_id}.npy files, each (n, D).")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of files named by video, each (n, D), or one file of such arrays: .npy, "
+            ".npz, .h5, .pt, .pkl. Sub-folders are read too."
+        ),
+    ],
     out: Annotated[Path, typer.Option("--out", help="Folder of the store to make.")],
     name: Annotated[
         str | None, typer.Option(help="What to call the backbone. (default: the folder's name)")
     ] = None,
     fps: Annotated[
-        float, typer.Option(help="Rows per second of video; the files do not say.")
+        float, typer.Option(help="Rows per second of video, where no file of times says more.")
     ] = 1.0,
+    dim: Annotated[
+        int | None,
+        typer.Option(help="D, where the shapes do not tell it; arrays (D, n) are then turned."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Make a store of a folder of {video_id}.npy arrays, such as clip-features-vit-h14.
+    """Make a store of arrays named by video, such as those of clip-features-vit-h14.
 
     The text side then needs --text projection: no text tower is known to share their space.
     """
-    from vtr.features.importing import import_arrays
+    from vtr.evaluate.reporting.text import counted
+    from vtr.features.importing import ImportOptions, import_arrays
 
-    report = import_arrays(source, out, name=name, fps=fps)
+    options = ImportOptions(name=name, fps=fps, dim=dim)
+    report = import_arrays(source, out, options=options, tensors=_read_torch)
     if as_json:
         print_json({**vars(report), "store": str(out)})
     else:
-        say(f"{report.ok:,} videos, {report.frames:,} frames of {report.dim} dimensions in {out}")
-        for video_id, reason in list(report.failed.items())[:_NAMED]:
-            say(f"  failed: {video_id}: {reason}")
+        say(
+            f"{counted(report.ok, 'video')}, {counted(report.frames, 'frame')} of {report.dim} "
+            f"dimensions in {out}, as {report.dtype}"
+        )
+        for line in _details(report):
+            say(f"  {line}")
         note(f"train on it: vtr train --features {out} --text projection --model MODEL")
     if report.failed:
         raise typer.Exit(PARTLY_FAILED)
+
+
+def _details(report: ImportReport) -> Iterator[str]:
+    if report.crops:
+        yield f"the mean of {report.crops} crops of each video"
+    if report.padded:
+        yield f"rows of zeros or NaN at the end left out: {report.padded:,} videos"
+    if report.timed:
+        yield f"times read from files: {report.timed:,} videos"
+    if report.skipped:
+        yield f"not looked at: {report.skipped:,} files with other endings"
+    for video_id, reason in list(report.failed.items())[:_NAMED]:
+        yield f"failed: {video_id}: {reason}"
+    if len(report.failed) > _NAMED:
+        yield f"failed: {len(report.failed) - _NAMED:,} more; vtr inspect --failures lists them"
+
+
+def _read_torch(path: Path) -> dict[str, Any]:
+    import torch
+
+    from vtr.clip.checkpoint_files import read_tensors
+
+    tensors = read_tensors(path, lone="")
+    return {
+        name: (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+        for name, tensor in tensors.items()
+    }

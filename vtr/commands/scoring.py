@@ -69,7 +69,7 @@ def gather(
     Raises:
         VtrError: Whatever is missing or does not fit; see the functions called.
     """
-    from vtr.commands.stores import open_store, read_dataset
+    from vtr.commands.stores import meet, open_store, read_dataset
     from vtr.evaluate.coverage import check_features, cover
     from vtr.evaluate.evaluator import plan
     from vtr.evaluate.protocol import default_protocol, load_protocol, queries, with_gallery
@@ -78,7 +78,7 @@ def gather(
     chosen = load_protocol(protocol) if protocol else default_protocol(dataset.name)
     chosen = with_gallery(chosen, gallery)
     asked = queries(chosen, dataset, "test")
-    store = open_store(workspace, sampler)
+    store = meet(open_store(workspace, sampler), dataset.video_ids)
     task = plan(asked, cover(asked, store, policy=missing))
     packed = store.packed(task.video_ids, dtype="float32")
     check_features(packed)

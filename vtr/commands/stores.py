@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from vtr.commands.console import note
 
 if TYPE_CHECKING:
     from vtr.clip.backbone import Backbone
@@ -50,6 +53,29 @@ def open_store(workspace: Workspace, sampler: str | None = None) -> FeatureStore
         return FeatureStore(workspace.features, sampler=chosen[0].label)
     store = FeatureStore(workspace.features, sampler=held[0])
     return choose(store, chosen[0], workspace.frames, seed=workspace.seed)
+
+
+def meet(store: FeatureStore, video_ids: Sequence[str]) -> FeatureStore:
+    """Returns a store of others' features by the names that a dataset gives its videos.
+
+    Args:
+        store: Any; what vtr extracted has the dataset's names already.
+        video_ids: The dataset's.
+    """
+    from vtr.evaluate.reporting.text import counted
+    from vtr.features.importing import BACKBONE_PREFIX
+    from vtr.names import match_names
+
+    if not store.spec.backbone.startswith(BACKBONE_PREFIX):
+        return store
+    found = match_names(video_ids, store.input_ids)
+    unclear = [name for name, fits in found.files.items() if len(fits) > 1] + [*found.contested]
+    if unclear:
+        note(
+            f"warning: {counted(len(unclear), 'video')} may be several of {store.folder}, such as "
+            f"{unclear[0]!r}, and so none of them"
+        )
+    return store.renamed({fits[0]: name for name, fits in found.files.items() if len(fits) == 1})
 
 
 def store_folder(named: Path | None) -> Path:

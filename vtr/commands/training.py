@@ -230,7 +230,7 @@ def gather(workspace: Workspace, request: Request) -> Material:
     Raises:
         VtrError: Whatever is missing or does not fit; see the functions called.
     """
-    from vtr.commands.stores import open_store, read_dataset
+    from vtr.commands.stores import meet, open_store, read_dataset
     from vtr.errors import ConfigError
     from vtr.evaluate.coverage import check_features, cover
     from vtr.evaluate.evaluator import plan
@@ -247,7 +247,7 @@ def gather(workspace: Workspace, request: Request) -> Material:
         note(
             f"--hold-out is not needed: protocol {protocol.name} has the validation split {named!r}"
         )
-    store = open_store(workspace, request.sampler)
+    store = meet(open_store(workspace, request.sampler), dataset.video_ids)
     train, skipped = _present(queries(protocol, dataset, "train", hold_out=hold_out), store)
     frames = store.packed(train.video_ids)
     check_features(frames)

@@ -1,179 +1,241 @@
-"""Features that somebody else extracted, as a store: one `{video_id}.npy` per video.
+"""Features that somebody else extracted, as a store: arrays of (n, D) named by video.
 
-Such sets (clip-features-vit-h14 among them) hold an (n, D) array per video and say nothing of how
-it was made. The store's spec says that: its backbone is "imported:NAME", its weights digest is that
-of the files. No text tower shares that digest, so training on it needs a text projection.
+Such sets (clip-features-vit-h14 among them) say nothing of how they were made. The store's spec
+says that: its backbone is "imported:NAME", its weights digest is that of the files. No text tower
+shares that digest, so training on it needs a text projection.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import unicodedata
-from collections import Counter
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vtr.errors import ConfigError, StoreError
+from vtr.features.foreign import EXTENSIONS, TensorReader, UnusableError
 from vtr.features.rows import LedgerRow, VideoRow
+from vtr.features.shapes import common_size, fits_float16, plain_shape, read_rows
 from vtr.features.shard import list_shards, write_shard
+from vtr.features.sources import Loader, Source, find_files, find_sources
 from vtr.features.spec import FeatureSpec
-from vtr.files import replacing, require_empty
+from vtr.files import open_regular, replacing
 
 SHARD_VIDEOS = 256
+SHARD_BYTES = 256 << 20
 SAMPLER = "dense"
 """What the files hold is all there is to choose from: any sampler can be applied to it later."""
 
 BACKBONE_PREFIX = "imported:"
+_NAMED = 3
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """How features of others are to be understood."""
+
+    name: str | None = None
+    """What to call the backbone; None is the folder's name."""
+    fps: float = 1.0
+    """Rows per second, where no file of times says more: time stamps are then row / fps."""
+    dim: int | None = None
+    """D, where the shapes do not tell it; then an array (D, n) is turned."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fps < float("inf"):
+            raise ConfigError(f"--fps is {self.fps}; allowed: above 0")
+        if self.dim is not None and self.dim < 1:
+            raise ConfigError(f"--dim is {self.dim}; allowed: at least 1")
 
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What was imported.
-
-    Args:
-        ok: Videos with features.
-        failed: Id to reason of the files that could not be used.
-        frames: Rows in all.
-        dim: D.
-    """
+    """What was imported."""
 
     ok: int
+    """Videos with features."""
     failed: dict[str, str]
+    """Id to reason of what could not be used."""
     frames: int
+    """Rows in all."""
     dim: int
+    """D."""
+    dtype: str = "float16"
+    """As stored; float32 where float16 would change a row by more than a thousandth."""
+    skipped: int = 0
+    """Files with other endings, which were not looked at."""
+    padded: int = 0
+    """Videos that end in rows of zeros or NaN, which were left out."""
+    timed: int = 0
+    """Videos whose times were read."""
+    crops: int = 0
+    """Crops per video, of which the mean was taken; 0 where there are none."""
+
+
+def no_tensors(path: Path) -> dict[str, np.ndarray]:
+    """Refuses a file of torch; a reader of them is given by who may import torch."""
+    raise UnusableError(f"not-an-array: nobody here reads {path.suffix}")
 
 
 def import_arrays(
-    source: Path, store: Path, *, name: str | None = None, fps: float = 1.0
+    source: Path,
+    store: Path,
+    *,
+    options: ImportOptions | None = None,
+    tensors: TensorReader = no_tensors,
 ) -> ImportReport:
-    """Makes a store of a folder of `{video_id}.npy` files.
+    """Makes a store of the arrays below a folder, or in one file.
 
     Args:
-        source: The folder; sub-folders are not searched.
+        source: The folder, with its sub-folders, or the file.
         store: To be made; must hold no shards yet.
-        name: What to call the backbone; the folder's name by default.
-        fps: Frames per second that the rows stand for; time stamps are row / fps. The files do not
-            say, so these times are nominal.
+        options: How they are to be understood.
+        tensors: Reads a file of torch.
 
     Raises:
-        ConfigError: No such files there, or the store holds something already.
-        StoreWriteError: The file system refused.
+        ConfigError: No such files there, the store holds something already, or D is not clear.
+        StoreError: Not one array could be used; no store is made.
+        StoreWriteError: The file system refused; no store is made.
     """
-    paths = sorted(source.glob("*.npy")) if source.is_dir() else []
-    if not paths:
-        raise ConfigError(f"{source} holds no .npy files; expected one per video, {{video_id}}.npy")
-    if not fps > 0:
-        raise ConfigError(f"--fps is {fps}; allowed: above 0")
+    options = options or ImportOptions()
+    files, skipped = find_files(source)
+    if not files:
+        what = "holds no arrays" if source.exists() else "does not exist"
+        raise ConfigError(f"{source} {what}; looked for {', '.join(EXTENSIONS)}, named by video")
     if list_shards(store)[0]:
         raise ConfigError(f"{store} is a store already: import into another folder")
-    require_empty(store)
-    dim = _dimension(paths)
+    if store.is_dir() and any(store.iterdir()):
+        raise ConfigError(f"{store} holds other files: import into a new folder")
+    sources = find_sources(source, files, tensors=tensors)
+    reader = _Reader(Loader(tensors), options, _dim(sources, options.dim))
     spec = FeatureSpec(
-        backbone=BACKBONE_PREFIX + (name or source.name),
+        backbone=BACKBONE_PREFIX + (options.name or source.resolve().name),
         revision="imported",
-        weights_sha256=_digest(paths),
-        embedding_dim=dim,
+        weights_sha256=_digest(source, files),
+        embedding_dim=reader.dim,
         compute_dtype="unknown",
-        storage_dtype="float16",
+        storage_dtype=reader.survey(sources),
         preprocessing={"route": "unknown"},
-        candidate_fps=fps,
+        candidate_fps=None if any(one.times for one in sources) else options.fps,
         num_frames=None,
         samplers=(SAMPLER,),
         seed=0,
         versions={"numpy": np.__version__},
     )
-    report = ImportReport(0, {}, 0, dim)
+    pad = np.zeros(reader.dim, np.float32)
+    failed: dict[str, str] = {}
+    ok, frames = 0, 0
     with replacing(store, option="--out") as place:
-        for sequence, part in enumerate(_cut(paths)):
-            rows = [_row(path, dim, fps) for path in part]
-            write_shard(
-                place,
-                rows,
-                spec=spec,
-                slot=(1, 1, sequence),
-                revision=0,
-                pad_embedding=np.zeros(dim, np.float32),
-            )
-            failed = {
-                row.ledger.id: row.ledger.error for row in rows if row.ledger.status == "failed"
-            }
-            report = ImportReport(
-                report.ok + len(rows) - len(failed),
-                report.failed | failed,
-                report.frames + sum(len(row.frames) for row in rows),
-                dim,
-            )
-    return report
+        for sequence, rows in enumerate(_cut(map(reader.row, sources))):
+            slot = (1, 1, sequence)
+            write_shard(place, rows, spec=spec, slot=slot, revision=0, pad_embedding=pad)
+            failed |= {row.ledger.id: row.ledger.error for row in rows if row.ledger.error}
+            ok += sum(not row.ledger.error for row in rows)
+            frames += sum(len(row.frames) for row in rows)
+    return ImportReport(
+        ok, failed, frames, reader.dim, spec.storage_dtype, skipped, len(reader.padded),
+        sum(one.times is not None and one.id not in failed for one in sources),
+        max(len(one.paths) for one in sources) if len(sources[0].paths) > 1 else 0,
+    )  # fmt: skip
 
 
-def _cut(paths: Sequence[Path]) -> Iterator[Sequence[Path]]:
-    for start in range(0, len(paths), SHARD_VIDEOS):
-        yield paths[start : start + SHARD_VIDEOS]
+class _Reader:
+    """Reads the rows of videos."""
+
+    def __init__(self, loader: Loader, options: ImportOptions, dim: int) -> None:
+        self._loader, self._options, self.dim = loader, options, dim
+        self.padded: set[str] = set()
+
+    def survey(self, sources: Sequence[Source]) -> str:
+        """Returns the dtype that keeps what all videos hold.
+
+        Raises:
+            StoreError: Not one has features.
+        """
+        reasons, fits = [], True
+        for row in map(self.row, sources):
+            if row.ledger.error:
+                reasons.append(f"{row.ledger.id} ({row.ledger.error})")
+            else:
+                fits = fits and fits_float16(row.frames)
+        if len(reasons) == len(sources):
+            raise _nothing(reasons)
+        return "float16" if fits else "float32"
+
+    def row(self, source: Source) -> VideoRow:
+        """Returns the row of a video, a failed one where its features cannot be used."""
+        size = -1
+        try:
+            with contextlib.suppress(OSError):
+                size = sum(path.stat().st_size for path in source.paths)
+            array = self._loader.load(source)
+            frames, padding = read_rows(array, self.dim, told=self._options.dim is not None)
+            seconds = self._loader.times(source)
+            if seconds is None:
+                seconds = np.arange(len(frames) + padding) / self._options.fps
+            if len(seconds) != len(frames) + padding:
+                count = len(frames) + padding
+                raise UnusableError(f"wrong-times: {len(seconds)} times for {count} rows")
+        except UnusableError as error:
+            return VideoRow.failed(LedgerRow(source.id, "failed", str(error), size), self.dim)
+        if padding:
+            self.padded.add(source.id)
+        used = len(frames)
+        last = seconds[used - 1] - seconds[0]
+        step = last / (used - 1) if used > 1 else 1 / self._options.fps
+        ledger = LedgerRow(
+            source.id,
+            "ok",
+            file_bytes=size,
+            num_candidates=used,
+            duration_seconds=float(last + step),
+            start_seconds=float(seconds[0]),
+        )
+        return VideoRow(ledger, frames, seconds[:used], {SAMPLER: np.arange(used)})
 
 
-def _row(path: Path, dim: int, fps: float) -> VideoRow:
-    video_id = unicodedata.normalize("NFC", path.stem)
-    frames, problem = _read(path)
-    if frames is not None and frames.shape[1] != dim:
-        problem = f"wrong-shape: {frames.shape[1]} dimensions, the other files have {dim}"
-    if frames is None or problem:
-        return VideoRow.failed(LedgerRow(video_id, "failed", problem, path.stat().st_size), dim)
-    count = len(frames)
-    ledger = LedgerRow(
-        video_id,
-        "ok",
-        file_bytes=path.stat().st_size,
-        num_candidates=count,
-        duration_seconds=count / fps,
-    )
-    return VideoRow(ledger, frames, np.arange(count) / fps, {SAMPLER: np.arange(count)})
+def _cut(rows: Iterable[VideoRow]) -> Iterator[list[VideoRow]]:
+    """Yields the rows of one shard after the other."""
+    part: list[VideoRow] = []
+    size = 0
+    for row in rows:
+        if part and (len(part) == SHARD_VIDEOS or size + row.frames.nbytes > SHARD_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(row)
+        size += row.frames.nbytes
+    yield part
 
 
-def _read(path: Path) -> tuple[NDArray[np.floating] | None, str]:
-    """Returns ((n, D), "") or (None, "class: detail")."""
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        # NumPy's own words for both recommend allow_pickle, which would run code from the file.
-        if "pickle" in str(error):
-            return None, "not-an-array: neither a whole .npy file nor one of plain numbers"
-        return None, f"not-an-array: {str(error).splitlines()[0] if str(error) else error!r}"
-    if array.ndim == 1:
-        array = array[None]
-    if array.ndim != 2 or not len(array) or array.dtype.kind != "f":
-        return None, f"wrong-shape: {array.dtype} {array.shape}; expected floats (n, D) with n >= 1"
-    if not np.isfinite(array.astype(np.float16)).all():
-        return None, "not-finite: a value is NaN, infinite, or too large for float16"
-    if not (array != 0).any(axis=1).all():
-        return None, "all-zero: a row is all zeros"
-    return array, ""
+def _dim(sources: Sequence[Source], told: int | None) -> int:
+    shapes, reasons = [], []
+    for source in sources:
+        try:
+            if source.problem:
+                raise UnusableError(source.problem)
+            shapes.append(plain_shape(source.shape))
+        except UnusableError as error:
+            reasons.append(f"{source.id} ({error})")
+    if not shapes:
+        raise _nothing(reasons)
+    return common_size(shapes, told)
 
 
-def _dimension(paths: Sequence[Path]) -> int:
-    """Returns the D that most files have, from their headers.
-
-    Raises:
-        StoreError: None is an array.
-    """
-    counts: Counter[int] = Counter()
-    for path in paths:
-        with contextlib.suppress(OSError, ValueError, EOFError):
-            shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
-            counts.update(shape[-1:])
-    if not counts:
-        raise StoreError(f"none of the {len(paths)} .npy files holds an array of numbers")
-    return counts.most_common(1)[0][0]
+def _nothing(reasons: Sequence[str]) -> StoreError:
+    more = f" and {len(reasons) - _NAMED:,} more" if len(reasons) > _NAMED else ""
+    return StoreError(f"nothing was imported: {'; '.join(reasons[:_NAMED])}{more}")
 
 
-def _digest(paths: Sequence[Path]) -> str:
+def _digest(source: Path, files: Sequence[Path]) -> str:
     digest = hashlib.sha256()
-    for path in paths:
-        content = path.read_bytes()
-        digest.update(f"{path.name} {len(content)}\n".encode("utf-8", "surrogatepass"))
-        digest.update(hashlib.sha256(content).digest())
+    for path in files:
+        name = path.relative_to(source).as_posix() if path != source else path.name
+        with contextlib.suppress(OSError), os.fdopen(open_regular(path), "rb") as file:
+            inner = hashlib.file_digest(file, "sha256")
+            digest.update(f"{name} {file.tell()}\n".encode("utf-8", "surrogatepass"))
+            digest.update(inner.digest())
     return digest.hexdigest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -152,7 +152,7 @@ class FeatureStore(Mapping[str, VideoFeatures]):
     def ledger(self) -> tuple[LedgerRow, ...]:
         """One row per input, failed ones too, in plan order."""
         rows = [shard.ledger() for shard in self.shards]
-        return tuple(rows[s][v] for s, v in self._inputs.values())
+        return tuple(replace(rows[s][v], id=i) for i, (s, v) in self._inputs.items())
 
     def thumbnails(self, video_id: str) -> NDArray[np.uint8]:
         """Returns (K, s, s) brightness thumbnails of a video's frames.
@@ -191,6 +191,24 @@ class FeatureStore(Mapping[str, VideoFeatures]):
         view.__dict__["_rows"] = _Rows(
             np.array(first, np.int64), np.array(count, np.int64), selections
         )
+        return view
+
+    def renamed(self, names: Mapping[str, str]) -> FeatureStore:
+        """Returns this store with other ids.
+
+        Args:
+            names: Stored id to its new one; ids that are not named stay.
+
+        Raises:
+            StoreError: Two inputs would share an id.
+        """
+        view = copy.copy(self)
+        view.__dict__.pop("ledger", None)
+        view._inputs = {names.get(i, i): place for i, place in self._inputs.items()}
+        if len(view._inputs) < len(self._inputs):
+            raise StoreError(f"two videos of {self.folder} would have one id")
+        view.ids = tuple(names.get(i, i) for i in self.ids)
+        view._position = {video_id: i for i, video_id in enumerate(view.ids)}
         return view
 
     @cached_property

@@ -1,0 +1,237 @@
+"""Arrays in files of others, read without running what is in them or believing their headers."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import pickle
+import struct
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from vtr.errors import VtrError
+from vtr.files import open_regular
+
+Array = NDArray[Any]
+TensorReader = Callable[[Path], Mapping[str, Array]]
+"""Reads a file of torch, whose only tensor is named "": this package imports no torch."""
+
+EXTENSIONS = (".h5", ".hdf5", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth")
+MOST_BYTES = 1 << 30
+"""Of one array: a day of video at one frame per second has 86,400 rows, 0.4 GB at D = 1280."""
+_DEEPEST_GROUP = 8
+
+# Of what damaged files raise; RuntimeError is an encrypted zip member, KeyError a lost HDF5 object.
+_BROKEN = (
+    ArithmeticError, AttributeError, EOFError, KeyError, MemoryError, NotImplementedError, OSError,
+    RuntimeError, SyntaxError, TypeError, ValueError, pickle.UnpicklingError, struct.error,
+    tokenize.TokenError, zipfile.BadZipFile, zlib.error, VtrError,
+)  # fmt: skip
+
+
+class UnusableError(Exception):
+    """An array, or a file, that cannot be used; the text is "class: detail" of a ledger row."""
+
+
+def read_arrays(path: Path, *, tensors: TensorReader) -> Iterator[tuple[str, Array | str]]:
+    """Yields what a file holds, one array at a time.
+
+    Args:
+        path: One of `EXTENSIONS`, in capitals too.
+        tensors: For files of torch.
+
+    Yields:
+        Name within the file, "" where the file is one array, and the array of real numbers, or
+        why it cannot be used.
+
+    Raises:
+        UnusableError: The file as a whole cannot be used.
+    """
+    try:
+        with os.fdopen(open_regular(path), "rb") as file:
+            yield from _READERS.get(path.suffix.lower(), _torch)(file, path, tensors)
+    except UnusableError:
+        raise
+    except OSError as error:
+        kind = "not-a-file" if error.strerror == "not a regular file" else "not-an-array"
+        raise UnusableError(f"{kind}: {error.strerror or _line(error)}") from None
+    except _BROKEN as error:
+        raise UnusableError(f"not-an-array: {_line(error)}") from None
+
+
+def _line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:200] if text else type(error).__name__
+
+
+def _npy(file: IO[bytes], path: Path, _: TensorReader) -> Iterator[tuple[str, Array | str]]:
+    yield "", _read_npy(file, path.stat().st_size)
+
+
+def _read_npy(file: IO[bytes], size: int) -> Array:
+    """Reads one array whose header must not promise more than there is."""
+    start = file.read(8)
+    if not start.startswith(np.lib.format.MAGIC_PREFIX):
+        what = "a zip archive; name it .npz" if start[:2] == b"PK" else "no .npy file"
+        raise UnusableError(f"not-an-array: {what}")
+    read_header = {
+        1: np.lib.format.read_array_header_1_0,
+        2: np.lib.format.read_array_header_2_0,
+    }.get(start[6])
+    if read_header is None:
+        raise UnusableError(f"not-an-array: .npy of version {start[6]}")
+    shape, fortran, dtype = read_header(file)
+    _require_numbers(dtype)
+    _require_size(shape, dtype, size - file.tell())
+    content = file.read(math.prod(shape) * dtype.itemsize)
+    array = np.frombuffer(content, dtype)
+    return array.reshape(shape[::-1]).T if fortran else array.reshape(shape)
+
+
+def _require_numbers(dtype: np.dtype[Any]) -> None:
+    if dtype.kind not in "iuf":
+        what = "Python objects, which only running code could read" if dtype.hasobject else dtype
+        raise UnusableError(f"not-an-array: it holds {what}, not numbers")
+
+
+def _require_size(shape: tuple[int, ...], dtype: np.dtype[Any], there: int) -> None:
+    size = math.prod(shape) * dtype.itemsize
+    if size > MOST_BYTES:
+        raise UnusableError(f"too-large: {size:,} bytes; allowed: {MOST_BYTES:,} per array")
+    if min(shape, default=0) < 0 or size > there:
+        raise UnusableError(f"not-an-array: {dtype} {shape} needs {size:,} bytes, it has {there:,}")
+
+
+def _npz(file: IO[bytes], _: Path, __: TensorReader) -> Iterator[tuple[str, Array | str]]:
+    with zipfile.ZipFile(file) as archive:
+        for info in archive.infolist():
+            try:
+                with archive.open(info) as member:
+                    array: Array | str = _read_npy(member, info.file_size)
+            except UnusableError as error:
+                array = str(error)
+            yield info.filename.removesuffix(".npy"), array
+
+
+def _hdf5(_: IO[bytes], path: Path, __: TensorReader) -> Iterator[tuple[str, Array | str]]:
+    with h5py.File(path, "r", locking=False) as file:
+        yield from _group(file, "", _DEEPEST_GROUP)
+
+
+def _group(group: h5py.Group, prefix: str, deeper: int) -> Iterator[tuple[str, Array | str]]:
+    for name in group:
+        hard = isinstance(group.get(name, getlink=True), h5py.HardLink)
+        inner = group.get(name) if hard else None
+        if isinstance(inner, h5py.Group) and deeper:
+            yield from _group(inner, f"{prefix}{name}/", deeper - 1)
+            continue
+        try:
+            yield f"{prefix}{name}", _dataset(inner)
+        except UnusableError as error:
+            yield f"{prefix}{name}", str(error)
+
+
+def _dataset(dataset: Any) -> Array:
+    if not isinstance(dataset, h5py.Dataset):
+        raise UnusableError("not-an-array: a link to elsewhere, or a group too deep")
+    if dataset.is_virtual or dataset.external:
+        raise UnusableError("not-an-array: its values lie in another file")
+    _require_numbers(dataset.dtype)
+    _require_size(dataset.shape or (), dataset.dtype, MOST_BYTES)
+    array: Array = dataset[()]
+    return np.asarray(array)
+
+
+class _PickledType:
+    """What a pickle says of an array's type; numpy's own would let the pickle change it."""
+
+    def __init__(self, text: Any, *_: Any) -> None:
+        self.dtype = np.dtype(str(text))
+        _require_numbers(self.dtype)
+
+    def __setstate__(self, state: Any) -> None:
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _PickledArray:
+    """An array in a pickle, as plain values."""
+
+    def __init__(self, *_: Any) -> None:
+        self.array: Array = np.zeros(0)
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, kind, fortran, content = state
+        self.array = _from_buffer(content, kind, shape, "F" if fortran else "C").array
+
+    @classmethod
+    def of(cls, array: Array) -> _PickledArray:
+        held = cls()
+        held.array = array
+        return held
+
+
+def _from_buffer(content: Any, kind: Any, shape: Any, order: Any) -> _PickledArray:
+    return _PickledArray.of(np.frombuffer(content, kind.dtype).reshape(shape, order=order))
+
+
+def _latin(text: Any, _: Any = None) -> bytes:
+    return str(text).encode("latin1")
+
+
+_MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
+_NUMERIC = ("numpy.core.numeric", "numpy._core.numeric")
+_PICKLED = {
+    ("numpy", "ndarray"): _PickledArray,
+    ("numpy", "dtype"): _PickledType,
+    ("_codecs", "encode"): _latin,
+    **dict.fromkeys([(module, "_reconstruct") for module in _MULTIARRAY], _PickledArray),
+    **dict.fromkeys([(module, "_frombuffer") for module in _NUMERIC], _from_buffer),
+}
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Knows arrays of numbers; any other name in the pickle ends the reading."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _PICKLED:
+            raise UnusableError(f"not-an-array: it wants {module}.{name}, which is not run")
+        return _PICKLED[module, name]
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise UnusableError(f"not-an-array: it wants the outside object {pid!r:.60}")
+
+
+def _pickle(file: IO[bytes], path: Path, _: TensorReader) -> Iterator[tuple[str, Array | str]]:
+    _require_size((path.stat().st_size,), np.dtype(np.uint8), MOST_BYTES)
+    found = _ArrayUnpickler(io.BytesIO(file.read(MOST_BYTES))).load()
+    if isinstance(found, _PickledArray):
+        found = {"": found}
+    if not isinstance(found, dict):
+        raise UnusableError(f"not-an-array: it holds a {type(found).__name__}")
+    for name, value in found.items():
+        good = isinstance(value, _PickledArray)
+        yield str(name), value.array if good else f"not-an-array: a {type(value).__name__}"
+
+
+def _torch(_: IO[bytes], path: Path, tensors: TensorReader) -> Iterator[tuple[str, Array | str]]:
+    _require_size((path.stat().st_size,), np.dtype(np.uint8), MOST_BYTES)
+    yield from tensors(path).items()
+
+
+_READERS = {
+    ".npy": _npy,
+    ".npz": _npz,
+    ".h5": _hdf5,
+    ".hdf5": _hdf5,
+    ".pkl": _pickle,
+    ".pickle": _pickle,
+}
