@@ -544,3 +544,25 @@ def test_what_the_user_says_of_a_head_stays() -> None:
     label = complete_head("clip2video:preset=vatex:alignment=tab", state).label
     assert "pad_to=12" in label
     assert "alignment=tab:" in label
+
+
+@pytest.mark.parametrize("name", ["clip.visual.proj", "frame_position_embeddings.weight"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda weights: weights * torch.nan, "NaN or infinite: "),
+        (lambda weights: weights.to(torch.int64), r"no floating-point numbers: .*torch.int64"),
+    ],
+)
+def test_unsound_weights_are_not_imported(
+    tmp_path: Path, words: Path, name: str, change: Callable[[Tensor], Tensor], message: str
+) -> None:
+    state = published("seqTransf")
+    state[name] = change(state[name])
+    torch.save(state, tmp_path / "m.bin")
+    with pytest.raises(CheckpointError, match=message):
+        vtr(
+            "clip4clip", tmp_path / "m.bin", "--head", "seqTransf", "--clip", words,
+            "--out", tmp_path / "out",
+        )  # fmt: skip
+    assert [path.name for path in tmp_path.iterdir()] == ["m.bin"]

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from vtr.errors import CheckpointError, ConfigError, ModelError, StoreWriteError
 from vtr.features.store import PackedFrames
@@ -488,3 +490,74 @@ def test_the_result_is_json(tmp_path: Path) -> None:
     assert isinstance(result, TrainResult)
     assert json.loads(json.dumps(result.as_dict()))["epochs"] == 1
     assert isinstance(load_run(tmp_path / "run").model, RetrievalModel)
+
+
+# ---- weights as they are read
+
+
+def _change(path: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path, metadata=metadata)
+
+
+WEIGHT = "model.text_tower.outer.bias"
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.full((DIM,), torch.nan), "NaN or infinite: text_tower.outer.bias"),
+        (torch.full((DIM,), torch.inf), "NaN or infinite: text_tower.outer.bias"),
+        (torch.zeros(DIM, dtype=torch.int64), r"no floating-point .*outer.bias \(torch.int64\)"),
+        (torch.zeros(DIM, dtype=torch.bool), r"no floating-point .*outer.bias \(torch.bool\)"),
+        (torch.zeros(DIM + 1), "of another shape: text_tower.outer.bias"),
+        (None, "missing: text_tower.outer.bias"),
+    ],
+)
+def test_unsound_weights_are_refused_wherever_they_are_read(
+    tmp_path: Path, value: torch.Tensor | None, message: str
+) -> None:
+    folder = tmp_path / "run"
+    trainer(folder, replace(SETTINGS, epochs=1)).run()
+
+    def change(tensors: dict[str, torch.Tensor]) -> None:
+        del tensors[WEIGHT]
+        if value is not None:
+            tensors[WEIGHT] = value
+
+    for name in (BEST, LAST):
+        _change(folder / name, change)
+    with pytest.raises(CheckpointError, match=message):
+        load_run(folder)
+    with pytest.raises(CheckpointError, match=message):
+        trainer(folder, replace(SETTINGS, epochs=2)).run(resume=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("0.exp_avg", torch.full((), torch.nan), "optimiser.0.exp_avg is NaN or infinite"),
+        ("0.exp_avg", torch.zeros(2, 2, 2), r"optimiser.0.exp_avg has shape \(2, 2, 2\), its"),
+        ("x.exp_avg", torch.zeros(1), "holds the optimiser of another model"),
+    ],
+)
+def test_an_unsound_optimiser_is_not_resumed(
+    tmp_path: Path, name: str, value: torch.Tensor, message: str
+) -> None:
+    trainer(tmp_path, replace(SETTINGS, epochs=1)).run()
+    _change(tmp_path / LAST, lambda tensors: tensors.update({f"optimiser.{name}": value}))
+    with pytest.raises(CheckpointError, match=message):
+        trainer(tmp_path, replace(SETTINGS, epochs=2)).run(resume=True)
+
+
+def test_a_wrong_dimension_is_refused_where_no_weight_tells(tmp_path: Path) -> None:
+    spec = ModelSpec("meanP", DIM, TextSpec("frozen", DIM, DIM))
+    write_run(tmp_path, build_model(spec), spec, config={})
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["model"]["dim"] = DIM + 1
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match=f"frames have {DIM + 1} dimensions"):
+        load_run(tmp_path)

@@ -18,7 +18,7 @@ import torch
 from safetensors import safe_open
 
 from vtr.clip.hub import ModelFolder
-from vtr.clip.openai_names import BENIGN_HUGGINGFACE, TEMPORAL_WEIGHT
+from vtr.clip.openai_names import BENIGN_HUGGINGFACE, TEMPORAL_WEIGHT, not_finite
 from vtr.clip.temporal import make_temporal
 from vtr.clip.text import text_family
 from vtr.errors import CheckpointError
@@ -65,6 +65,12 @@ def load_model(found: ModelFolder) -> tuple[PreTrainedModel, str]:
     _check_keys(found, report)
     if temporal_weight is not None:
         make_temporal(model, temporal_weight)
+    bad = [name for name, value in model.state_dict().items() if not_finite(value)]
+    if bad:
+        raise CheckpointError(
+            f"{found.model_id}: the weights {', '.join(bad[:3])} ({len(bad)} in all) are NaN or "
+            "infinite: the file is damaged. Get it anew"
+        )
     check_activation(found, model.config, record)
     _check_dimensions(found, model.config)
     model.eval()

@@ -228,7 +228,7 @@ def require_keys(
     what: str,
     benign: Iterable[str] = (),
 ) -> None:
-    """Compares a state dict with what must be in it.
+    """Compares loaded weights with what they must be: each there, of its shape, finite.
 
     Args:
         state: What there is.
@@ -237,24 +237,34 @@ def require_keys(
         benign: Names that may be there besides.
 
     Raises:
-        CheckpointError: Lists every key that is missing, unexpected or of another shape.
+        CheckpointError: Lists every key that is missing, unexpected, of another shape, no
+            floating-point numbers, or NaN or infinite.
     """
+    shared = [name for name in wanted if name in state]
     misshapen = [
         f"{name} (file {tuple(state[name].shape)}, needed {shape})"
         for name, shape in wanted.items()
         if name in state and tuple(state[name].shape) != shape
     ]
+    typed = [f"{n} ({state[n].dtype})" for n in shared if not state[n].is_floating_point()]
     problems = [
         f"{kind}: {', '.join(names)}"
         for kind, names in (
             ("missing", [name for name in wanted if name not in state]),
             ("unexpected", sorted(set(state) - set(wanted) - set(benign))),
             ("of another shape", misshapen),
+            ("no floating-point numbers", typed),
+            ("NaN or infinite", [name for name in shared if not_finite(state[name])]),
         )
         if names
     ]
     if problems:
         raise CheckpointError(f"the parameters do not fit {what}. {'; '.join(problems)}")
+
+
+def not_finite(weights: Tensor) -> bool:
+    """Returns whether a number among weights is NaN or infinite."""
+    return weights.is_floating_point() and not bool(weights.isfinite().all())
 
 
 def _tower_config(tower: Tower, heads: int | None, name: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from vtr.clip.openai_names import not_finite
 from vtr.errors import CheckpointError
 from vtr.files import as_fields, parse_json, publish
 from vtr.train.model import RetrievalModel
@@ -72,13 +73,32 @@ def load_checkpoint(
     for name, value in tensors.items():
         if name.startswith(_OPTIMISER):
             number, _, key = name.removeprefix(_OPTIMISER).partition(".")
-            state.setdefault(int(number), {})[key] = value
+            state.setdefault(int(number) if number.isdecimal() else -1, {})[key] = value
     groups = optimiser.state_dict()["param_groups"]
     known = {number for group in groups for number in group["params"]}
     if not set(state) <= known:
         raise CheckpointError(f"{path} holds the optimiser of another model; start a new run")
+    _check_state(path, state, optimiser)
     optimiser.load_state_dict({"state": state, "param_groups": groups})
     return _progress(path, metadata)
+
+
+def _check_state(
+    path: Path, state: Mapping[int, Mapping[str, Tensor]], optimiser: torch.optim.Optimizer
+) -> None:
+    """Refuses moments of other shapes than their weights, or that are NaN or infinite."""
+    parameters = [weight for group in optimiser.param_groups for weight in group["params"]]
+    for number, values in state.items():
+        for key, value in values.items():
+            if value.ndim and value.shape != parameters[number].shape:
+                raise CheckpointError(
+                    f"{path}: {_OPTIMISER}{number}.{key} has shape {tuple(value.shape)}, its "
+                    f"weight {tuple(parameters[number].shape)}; start a new run"
+                )
+            if not_finite(value):
+                raise CheckpointError(
+                    f"{path}: {_OPTIMISER}{number}.{key} is NaN or infinite; start a new run"
+                )
 
 
 def _progress(path: Path, metadata: Mapping[str, str]) -> Progress:

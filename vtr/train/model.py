@@ -50,6 +50,11 @@ class ModelSpec:
             raise ConfigError(
                 f"the temperature is {self.temperature}; allowed: 0.0001 to 100, such as 0.07"
             )
+        if self.text.video_dim != self.dim:
+            raise ConfigError(
+                f"the model's frames have {self.dim} dimensions (dim), its texts are mapped to "
+                f"{self.text.video_dim} (text.video_dim): they must be equal"
+            )
 
     @property
     def choice(self) -> HeadChoice:

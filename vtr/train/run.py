@@ -24,6 +24,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from vtr.clip.backbone import Backbone
+from vtr.clip.openai_names import require_keys
 from vtr.errors import CheckpointError, ConfigError, ModelError, StoreWriteError
 from vtr.features.store import FeatureStore
 from vtr.files import UNFINISHED, as_fields, is_begun, make_folder, publish, read_json
@@ -408,24 +409,13 @@ def load_weights(model: RetrievalModel, tensors: Mapping[str, Tensor], *, what: 
     """Puts the "model." tensors of a checkpoint into a model, all of them.
 
     Raises:
-        CheckpointError: A name is missing or too many, or a shape differs; names the first.
+        CheckpointError: Lists what is missing, too many, of another shape or no finite number.
     """
     given = {
         name.removeprefix(MODEL_PREFIX): value
         for name, value in tensors.items()
         if name.startswith(MODEL_PREFIX)
     }
-    wanted = model.state_dict()
-    missing, unexpected = sorted(wanted.keys() - given), sorted(given.keys() - wanted)
-    shapes = [
-        f"{name} {tuple(given[name].shape)}, wanted {tuple(value.shape)}"
-        for name, value in wanted.items()
-        if name in given and given[name].shape != value.shape
-    ]
-    for kind, names in (("missing", missing), ("unexpected", unexpected), ("shape", shapes)):
-        if names:
-            raise CheckpointError(
-                f"the weights of {what} do not fit its {CONFIG}; {kind}: {', '.join(names[:3])}"
-                + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-            )
+    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    require_keys(given, wanted, what=f"{CONFIG} of {what}")
     model.load_state_dict(given)
