@@ -35,29 +35,22 @@ def _categories(facts: Mapping[str, Any], split: str) -> BarChart | None:
     rows = (facts.get("categories") or {}).get(split)
     if not rows:
         return None
-    total = sum(row["videos"] for row in rows)
-    left = len(rows) - MAX_BARS
-    more = f" The {left} smallest of {len(rows)} are not shown." if left > 0 else ""
-    return BarChart(
-        Head(
-            f"video_category_distribution_{split}",
-            f"Videos by category, {split}",
-            f"{facts['dataset']}, N = {total:,} videos with a category.{more}",
-            "videos",
-        ),
-        tuple(str(row["name"]) for row in rows[:MAX_BARS]),
-        tuple(int(row["videos"]) for row in rows[:MAX_BARS]),
-    )
+    total, kept = sum(row["videos"] for row in rows), rows[:MAX_BARS]
+    left = len(rows) - len(kept)
+    more = f" The {left} smallest of {len(rows)} are not shown." if left else ""
+    note = f"{facts['dataset']}, N = {total:,} videos with a category.{more}"
+    title = f"Videos by category, {split}"
+    head = Head(f"video_category_distribution_{split}", title, note, "videos")
+    names = tuple(str(row["name"]) for row in kept)
+    return BarChart(head, names, tuple(int(row["videos"]) for row in kept))
 
 
 def _lengths(facts: Mapping[str, Any]) -> Histogram | None:
     found = facts["captions"]["all"]
     if not found.get("counts"):
         return None
-    note = (
-        f"{facts['dataset']}, N = {found['num']:,} captions, mean {found['mean']:.2f}, "
-        f"{found['min']} to {found['max']} words."
-    )
+    span = f"mean {found['mean']:.2f}, {found['min']} to {found['max']} words."
+    note = f"{facts['dataset']}, N = {found['num']:,} captions, {span}"
     head = Head("caption_lengths", "Caption length in words", note, "words", "captions")
     return _whole_numbers(head, found["counts"])
 
@@ -77,10 +70,8 @@ def _per_video(facts: Mapping[str, Any]) -> Histogram | None:
     found = facts["captions_per_video"]
     if len(found.get("counts") or []) < 2:  # the same everywhere is no distribution
         return None
-    note = (
-        f"{facts['dataset']}, N = {facts['videos']:,} videos, mean {found['mean']:.2f}; "
-        f"{found['without']:,} without a caption."
-    )
+    rest = f"mean {found['mean']:.2f}; {found['without']:,} without a caption."
+    note = f"{facts['dataset']}, N = {facts['videos']:,} videos, {rest}"
     head = Head("captions_per_video", "Captions per video", note, "captions", "videos")
     return _whole_numbers(head, found["counts"])
 
@@ -96,31 +87,30 @@ def _whole_numbers(head: Head, pairs: Sequence[Sequence[int]], limit: int = 80) 
     return Histogram(head, edges, (("", tuple(counts)),), as_share=False)
 
 
+def _counts(head: Head, found: Mapping[str, Any]) -> Histogram:
+    return Histogram(head, tuple(found["edges"]), (("", tuple(found["counts"])),), as_share=False)
+
+
 def _durations(facts: Mapping[str, Any]) -> Histogram | None:
     media = facts.get("media") or {}
-    found = media.get("duration_histogram")
-    if not found:
+    if not media.get("duration_histogram"):
         return None
     numbers = media["duration_seconds"]
-    note = (
-        f"N = {numbers['n']:,} videos, counted from decoded frames; median "
-        f"{numbers['median']:.1f} s, {numbers['total'] / 3600:.2f} h in all."
-    )
+    span = f"median {numbers['median']:.1f} s, {numbers['total'] / 3600:.2f} h in all."
+    note = f"N = {numbers['n']:,} videos, counted from decoded frames; {span}"
     head = Head("video_durations", "Duration of the videos", note, "duration (s)", "videos")
-    return Histogram(head, tuple(found["edges"]), (("", tuple(found["counts"])),), as_share=False)
+    return _counts(head, media["duration_histogram"])
 
 
 def _norms(facts: Mapping[str, Any]) -> Histogram | None:
     features = facts.get("features")
     if not features or not features["norm_histogram"]:
         return None
-    found, numbers = features["norm_histogram"], features["norms"]
-    note = (
-        f"N = {numbers['n']:,} frames of {features['sampled']:,} videos; mean "
-        f"{numbers['mean']:.2f}, standard deviation {numbers['sd']:.2f}."
-    )
+    numbers = features["norms"]
+    spread = f"mean {numbers['mean']:.2f}, standard deviation {numbers['sd']:.2f}."
+    note = f"N = {numbers['n']:,} frames of {features['sampled']:,} videos; {spread}"
     head = Head("feature_norms", "Length of the frame vectors", note, "Euclidean norm", "frames")
-    return Histogram(head, tuple(found["edges"]), (("", tuple(found["counts"])),), as_share=False)
+    return _counts(head, features["norm_histogram"])
 
 
 def _cosines(facts: Mapping[str, Any]) -> Histogram | None:
@@ -133,20 +123,12 @@ def _cosines(facts: Mapping[str, Any]) -> Histogram | None:
         f"{within['n']:,} videos of two frames or more; {between['n']:,} pairs of videos. Each "
         "distribution sums to 100 %; a dashed line is its mean."
     )
-    head = Head(
-        "feature_similarity",
-        "Cosine between frames of a video, and between videos",
-        note,
-        "cosine (no unit)",
-        "share (%)",
-    )
+    title = "Cosine between frames of a video, and between videos"
+    series = (("frames within a video", found["within"]), ("different videos", found["between"]))
     return Histogram(
-        head,
+        Head("feature_similarity", title, note, "cosine (no unit)", "share (%)"),
         tuple(found["edges"]),
-        (
-            ("frames within a video", tuple(found["within"])),
-            ("different videos", tuple(found["between"])),
-        ),
+        tuple((name, tuple(counts)) for name, counts in series),
         (within.get("mean"), between.get("mean")),
     )
 
