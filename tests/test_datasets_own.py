@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -214,3 +215,20 @@ def test_case_is_forgiven_with_a_note(pets: Path) -> None:
         "1 of 2 names in captions.csv differ from the file in upper and lower case "
         "(first: CATS/ONE.MP4 is taken for cats/one.mp4)"
     ) in dataset.notes
+
+
+def test_the_time_per_caption_does_not_grow_with_the_folder(tmp_path: Path) -> None:
+    def seconds(files: int) -> float:
+        films = tmp_path / str(files)
+        films.mkdir()
+        for number in range(files):
+            (films / f"v{number}.mp4").touch()
+        rows = "".join(f"v{number},x\nlost/{number},y\n" for number in range(2 * files))
+        path = write(films, "captions.csv", f"video,caption\n{rows}")
+        start = time.process_time()
+        dataset = load(films, path)
+        survey_videos(dataset, films)
+        return (time.process_time() - start) / files
+
+    seconds(10)
+    assert seconds(8000) < 4 * seconds(1000)

@@ -97,6 +97,8 @@ def listed_captions(text: str, *, place: str) -> object:
     >>> listed_captions("[music] a man sings", place="line 3")
     '[music] a man sings'
     """
+    if "[" not in text and "(" not in text:
+        return text
     bare = re.sub(r"^array\((.*?)(,\s*dtype=\w+)?\)$", r"\1", text.strip(), flags=re.DOTALL)
     if not re.match(r"""[\[(]\s*([\[(]\s*)?['"]|\[\s*\]$|\[\s*(None|nan|null|NaN)\s*[\],]""", bare):
         return text

@@ -221,7 +221,8 @@ def _train_and_val(
     else:
         count = max(1, round(hold_out * len(train))) if len(train) > 1 else 0
         val = tuple(sorted(train, key=_lot)[:count])
-    return tuple(video_id for video_id in train if video_id not in set(val)), val
+    kept = set(val)
+    return tuple(video_id for video_id in train if video_id not in kept), val
 
 
 def _lot(video_id: str) -> str:
