@@ -375,7 +375,23 @@ def test_a_correction_is_told_only_where_there_is_one(
     assert "…" not in "".join(lines[first : first + 20])
     two = command(*folders, "--resamples", 50).output
     assert two.count("p (Holm): corrected for the 2 results that are set against the first") == 2
-    assert all(len(line) <= 80 for line in one.splitlines() if "per_video.csv" not in line)
+    assert all(len(line) <= 80 for line in one.splitlines())
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_words_are_folded_at_the_width_of_the_terminal(
+    command: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    """The table keeps its figures whole; every line of words fits."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    make(tmp_path / "a", [0, 0, 3, 12], setup={"title": "zero-shot " * 12})
+    chosen = "mean of R@1, R@5 and R@10 in both directions on the videos of the validation split"
+    make(tmp_path / "b", [0, 4, 0, 0], setup={"title": "meanP", "selection": chosen})
+    lines = command(tmp_path / "a", tmp_path / "b", "--resamples", 50).output.splitlines()
+    table = [line for line in lines if line.startswith(("metric ", "t2v", "v2t"))]
+    assert len(table) > 5
+    assert max(len(line) for line in lines if line not in table) <= width
+    assert chosen in " ".join(" ".join(lines).split())
 
 
 def test_seeds_are_told_without_contradiction(command: Callable[..., Any], tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtr.commands.console import note, print_json, say
+from vtr.commands.console import print_json, say, say_folded
 
 if TYPE_CHECKING:
     from vtr.evaluate.compare import Change, Comparison, MetricDifference
@@ -102,12 +102,12 @@ def _print(comparison: Comparison, show: int, *, of: int) -> None:
     a, b = printable(comparison.a.title), printable(comparison.b.title)
     names = _columns(a, b)
     say()
-    say(f"{b} against {a}")
+    say_folded(f"{b} against {a}")
     if names != (a, b):
-        say(f"A: {a}")
-        say(f"B: {b}")
+        say_folded(f"A: {a}")
+        say_folded(f"B: {b}")
     for line in comparison.notes:
-        note(line)
+        say_folded(line, err=True)
     corrected = ("p (Holm)",) if of > 1 else ()
     headings = ("metric", *names, "difference", "95 % interval", "p", *corrected, "N")
     rows = [_row(metric, corrected=of > 1) for metric in comparison.metrics]
@@ -119,15 +119,15 @@ def _print(comparison: Comparison, show: int, *, of: int) -> None:
         table.add_row(*map(Text, row))
     print_table(table)
     for line in _footnotes(comparison, of):
-        say(line)
+        say_folded(line)
     if comparison.settings:
         say("settings that differ:")
         for line in _setting_lines(comparison):
-            say(f"  {line}")
+            say_folded(line, indent=2)
     for what, changes in (("gained", comparison.gained), ("lost", comparison.lost)):
-        say(f"{what} at {comparison.k}: {_how_many(what, changes)}")
+        say_folded(f"{what} at {comparison.k}: {_how_many(what, changes)}")
         for change in changes[:show]:
-            say(f"  {_change(change)}")
+            say_folded(_change(change), indent=2)
 
 
 def _columns(a: str, b: str) -> tuple[str, str]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -27,6 +29,26 @@ def say(line: object = "") -> None:
 def note(line: str = "") -> None:
     """Prints a remark to stderr, one line as `say` does."""
     typer.echo(printable(line), err=True)
+
+
+def say_folded(line: str, *, indent: int = 0, err: bool = False) -> None:
+    """Prints a line of words, folded at the width of the terminal (80 columns where there is none).
+
+    Args:
+        line: Made `printable`.
+        indent: Blanks before it; two more before what follows a fold.
+        err: To stderr.
+    """
+    width = max(shutil.get_terminal_size().columns, 40)
+    blanks = " " * indent
+    folded = textwrap.wrap(
+        printable(line),
+        width,
+        initial_indent=blanks,
+        subsequent_indent=f"{blanks}  ",
+        break_on_hyphens=False,
+    )
+    typer.echo("\n".join(folded), err=err)
 
 
 def warn_of_unreadable(folders: Iterable[tuple[str, str]]) -> None:
