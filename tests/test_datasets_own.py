@@ -217,6 +217,7 @@ def test_case_is_forgiven_with_a_note(pets: Path) -> None:
     ) in dataset.notes
 
 
+@pytest.mark.slow
 def test_the_time_per_caption_does_not_grow_with_the_folder(tmp_path: Path) -> None:
     def seconds(files: int) -> float:
         films = tmp_path / str(files)
