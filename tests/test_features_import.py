@@ -9,6 +9,7 @@ import os
 import pickle
 import zipfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import h5py
@@ -284,20 +285,15 @@ def test_what_lies_in_the_folder_is_not_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "store" / "mine.txt").read_text() == "mine"
 
 
-def test_a_full_disk_leaves_no_store(tmp_path: Path) -> None:
-    import resource
-    import signal
-
+def test_a_full_disk_leaves_no_store(
+    tmp_path: Path, full_disk: Callable[[int], AbstractContextManager[None]]
+) -> None:
     source = write(tmp_path / "it", lambda rows: rows)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-        with pytest.raises(StoreWriteError, match=r"cannot write .*File too large"):
-            imported(source)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, before)
+    with (
+        full_disk(1000),
+        pytest.raises(StoreWriteError, match=r"cannot write .*File too large.*free some space"),
+    ):
+        imported(source)
     assert not (tmp_path / "store").exists()
 
 

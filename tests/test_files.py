@@ -11,7 +11,16 @@ from typing import Literal
 import pytest
 
 from vtr.errors import ConfigError, DatasetError, StoreWriteError
-from vtr.files import as_fields, publish, publish_all, read_json, read_regular
+from vtr.files import (
+    TEMPORARY_PREFIX,
+    as_fields,
+    open_shared,
+    publish,
+    publish_all,
+    read_json,
+    read_regular,
+    remove_leftovers,
+)
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
@@ -26,6 +35,26 @@ def test_one_refused_file_leaves_all_as_they_were(tmp_path: Path) -> None:
     with pytest.raises(StoreWriteError, match=r"cannot write .*b+ \(3 bytes\): File name too long"):
         publish_all({tmp_path / "a": b"new", too_long: b"new"})
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"old")]
+
+
+def test_a_planted_temporary_name_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("mine")
+    planted = tmp_path / f"{TEMPORARY_PREFIX}{os.getpid()}-a"
+    planted.symlink_to(tmp_path / "precious")
+    publish(tmp_path / "a", b"new")
+    (tmp_path / "a").unlink()
+    (tmp_path / "a").symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError, match="it is a link"):
+        open_shared(tmp_path / "a", append=True)
+    publish(tmp_path / "a", b"new")
+    assert (tmp_path / "precious").read_text() == "mine"
+    assert (tmp_path / "a").read_bytes() == b"new"
+
+
+def test_a_folder_among_leftovers_is_left(tmp_path: Path) -> None:
+    (tmp_path / f"{TEMPORARY_PREFIX}x").mkdir()
+    (tmp_path / f"{TEMPORARY_PREFIX}y").touch()
+    assert remove_leftovers(tmp_path) == [f"{TEMPORARY_PREFIX}y"]
 
 
 DEEP = "[" * 3_000 + "]" * 3_000

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -457,6 +458,40 @@ def test_one_writer_at_a_time(
         process.join()
     with write_lock(tmp_path, part=second):
         pass
+
+
+@pytest.mark.parametrize("name", [".lock", ".lock-1of2"])
+def test_what_lies_under_the_lock_s_name_is_neither_followed_nor_written(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "precious").write_text("mine")
+    part = (1, 1) if name == ".lock" else (1, 2)
+    lock = tmp_path / "features" / name
+    lock.parent.mkdir()
+    for make, reason in (
+        (lambda: lock.symlink_to(tmp_path / "precious"), "it is a link"),
+        (lambda: lock.symlink_to(tmp_path / "absent"), "it is a link"),
+        (lambda: os.mkfifo(lock), "not a regular file"),
+    ):
+        make()
+        with pytest.raises(StoreWriteError, match=f"cannot write .*{name}: {reason}"):
+            write_lock(lock.parent, part=part).__enter__()
+        lock.unlink()
+    lock.mkdir()
+    with pytest.raises(StoreWriteError, match="Is a directory"):
+        write_lock(lock.parent, part=part).__enter__()
+    assert (tmp_path / "precious").read_text() == "mine"
+    assert not (tmp_path / "absent").exists()
+
+
+def test_a_full_disk_under_the_lock_is_said(
+    tmp_path: Path, full_disk: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    with (
+        full_disk(0),
+        pytest.raises(StoreWriteError, match=r"cannot write .*\.lock: File too large"),
+    ):
+        write_lock(tmp_path).__enter__()
 
 
 def test_lock_file_of_a_dead_process_is_harmless(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import socket
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,16 @@ from vtr.train.loop import Hooks, Trainer, TrainResult, read_metrics
 from vtr.train.model import ModelSpec, RetrievalModel, build_model
 from vtr.train.options import BatchOptions, LossOptions
 from vtr.train.presets import PRESETS, TrainSettings, find_preset
-from vtr.train.run import BEST, LAST, METRICS, load_run, save_model, start_run, write_run
+from vtr.train.run import (
+    BEST,
+    LAST,
+    METRICS,
+    append_line,
+    load_run,
+    save_model,
+    start_run,
+    write_run,
+)
 from vtr.train.scoring import Scorer
 from vtr.train.text_tower import TextSpec
 from vtr.train.texts import TextFeatures
@@ -322,14 +332,18 @@ def test_a_folder_that_refuses_is_said(tmp_path: Path, name: str, what: str) -> 
         trainer(tmp_path / "run", SETTINGS).run()
 
 
-def test_a_full_disk_for_the_metrics_is_said(tmp_path: Path) -> None:
-    def fill(row: Any) -> None:
-        if row["epoch"] == 0:
-            (tmp_path / "run" / METRICS).unlink()
-            (tmp_path / "run" / METRICS).symlink_to("/dev/full")
-
-    with pytest.raises(StoreWriteError, match=r"cannot write .*metrics\.jsonl: No space left"):
-        trainer(tmp_path / "run", SETTINGS, hooks=Hooks(row=fill)).run()
+def test_a_full_disk_for_the_metrics_is_said(
+    tmp_path: Path, full_disk: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    with (
+        full_disk(0),
+        pytest.raises(StoreWriteError, match=r"cannot write .*metrics\.jsonl: File too large"),
+    ):
+        append_line(tmp_path / METRICS, "{}")
+    (tmp_path / METRICS).unlink()
+    (tmp_path / METRICS).symlink_to("/dev/null")
+    with pytest.raises(StoreWriteError, match=r"cannot write .*metrics\.jsonl: it is a link"):
+        append_line(tmp_path / METRICS, "{}")
 
 
 def small_memory(encode: Any, model: RetrievalModel) -> Any:

@@ -17,7 +17,7 @@ import types
 import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from vtr.errors import ConfigError, StoreWriteError, VtrError
 
@@ -40,7 +40,12 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
     Raises:
         OSError: It cannot be opened, or is something else.
     """
-    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+    try:
+        descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP and flags & os.O_NOFOLLOW:
+            raise OSError(errno.ELOOP, "it is a link, and what it points to is not ours") from None
+        raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "not a regular file")
@@ -219,6 +224,24 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def open_shared(path: Path, *, append: bool = False) -> BinaryIO:
+    """Opens a file of ours for writing where others may have put something under its name.
+
+    Args:
+        path: The file; a link there is never followed.
+        append: Write at the end of what is there; else the file is new, what was there is removed.
+
+    Raises:
+        OSError: It cannot be opened, or is a link, a pipe or a device.
+    """
+    if append:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    else:
+        path.unlink(missing_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+    return os.fdopen(open_regular(path, flags | os.O_NOFOLLOW), "ab" if append else "w+b")
+
+
 def publish(path: Path, payload: bytes | memoryview) -> None:
     """Writes `payload` to `path` so that no crash can leave half a file there.
 
@@ -249,7 +272,7 @@ def publish_all(files: Mapping[Path, bytes | memoryview]) -> None:
     path = next(iter(files))
     try:
         for path, payload in files.items():
-            with _temporary(path).open("wb") as file:
+            with open_shared(_temporary(path)) as file:
                 file.write(payload)
                 file.flush()
                 os.fsync(file.fileno())
@@ -332,8 +355,9 @@ def remove_leftovers(folder: Path, pattern: str = "*") -> list[str]:
     """
     removed = []
     for path in sorted(folder.glob(f"{TEMPORARY_PREFIX}{pattern}")):
-        path.unlink(missing_ok=True)
-        removed.append(path.name)
+        with contextlib.suppress(IsADirectoryError, PermissionError):  # none of our files
+            path.unlink(missing_ok=True)
+            removed.append(path.name)
     return removed
 
 

@@ -49,7 +49,7 @@ from vtr.extract.readers import (
     expected_ticks,
     shortfall,
 )
-from vtr.files import TEMPORARY_PREFIX, sync_folder
+from vtr.files import TEMPORARY_PREFIX, open_shared, sync_folder
 from vtr.foreign import shown
 
 T = TypeVar("T")
@@ -137,7 +137,7 @@ def compress_video(
     temporary = (scratch or target.parent) / f"{TEMPORARY_PREFIX}{os.getpid()}-compress.mp4"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        with open_shared(temporary) as file:
             copy = _write_copy(source, file, settings)
             os.fsync(file.fileno())
         temporary.replace(target)

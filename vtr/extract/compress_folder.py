@@ -23,7 +23,7 @@ from vtr.extract.compress import CompressSettings, compress_video
 from vtr.extract.pool import Outcome, PoolSettings, WorkerPool
 from vtr.extract.worker import Answer
 from vtr.features.lock import write_lock
-from vtr.files import as_fields, parse_json, publish, remove_leftovers
+from vtr.files import as_fields, open_shared, parse_json, publish, remove_leftovers
 from vtr.foreign import escape_undecodable, printable
 from vtr.names import VIDEO_EXTENSIONS, without_extension
 
@@ -253,7 +253,7 @@ class _Ledger:
         """Writes the whole ledger, old rows and planned ones, and opens it for more."""
         self.rows.update({row.name: row for row in planned})
         publish(self._path, b"".join(map(_line, self.rows.values())))
-        self._file = self._path.open("ab", buffering=0)
+        self._file = open_shared(self._path, append=True)
 
     def add(self, row: CompressRow) -> None:
         """Adds one finished row; it is on the disk when this returns.
@@ -264,6 +264,7 @@ class _Ledger:
         assert self._file is not None
         try:
             self._file.write(_line(row))
+            self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
             raise StoreWriteError(

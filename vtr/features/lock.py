@@ -10,6 +10,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from vtr.errors import StoreLockedError, StoreWriteError
+from vtr.files import make_folder, open_regular
+from vtr.foreign import printable
 
 
 @contextmanager
@@ -28,10 +30,7 @@ def write_lock(folder: Path, *, part: tuple[int, int] = (1, 1)) -> Iterator[None
         StoreLockedError: Held by another run; names its process and machine.
         StoreWriteError: The folder cannot be made or written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreWriteError(f"cannot make the folder {folder}: {error.strerror}") from None
+    make_folder(folder, option="--features")
     whole = part[1] == 1
     with ExitStack() as stack:
         stack.enter_context(_flock(folder / ".lock", fcntl.LOCK_EX if whole else fcntl.LOCK_SH))
@@ -44,21 +43,34 @@ def write_lock(folder: Path, *, part: tuple[int, int] = (1, 1)) -> Iterator[None
 @contextmanager
 def _flock(path: Path, mode: int) -> Iterator[None]:
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = open_regular(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
     except OSError as error:
-        raise StoreWriteError(f"cannot write {path}: {error.strerror}") from None
+        raise _refused(path, error) from None
     try:
         try:
             fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
-        except OSError:
-            holder = os.read(descriptor, 200).decode(errors="replace").strip() or "another process"
+        except BlockingIOError:
+            text = os.read(descriptor, 200).decode(errors="replace").strip()
+            holder = printable(text) or "another process"
             raise StoreLockedError(
                 f"{path.parent} is being written by {holder}. Wait for it to end, or extract into "
                 "another folder with --features DIR"
             ) from None
+        except OSError as error:
+            raise _refused(path, error) from None
         if mode == fcntl.LOCK_EX:
-            os.truncate(descriptor, 0)
-            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+            try:
+                os.truncate(descriptor, 0)
+                os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+            except OSError as error:
+                raise _refused(path, error) from None
         yield
     finally:
         os.close(descriptor)
+
+
+def _refused(path: Path, error: OSError) -> StoreWriteError:
+    return StoreWriteError(
+        f"cannot write {path}: {error.strerror or error}. Free some space, move "
+        "away what lies there, or choose another folder with --features"
+    )

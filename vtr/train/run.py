@@ -27,7 +27,7 @@ from vtr.clip.backbone import Backbone
 from vtr.clip.openai_names import require_keys
 from vtr.errors import CheckpointError, ConfigError, ModelError, StoreWriteError
 from vtr.features.store import FeatureStore
-from vtr.files import UNFINISHED, as_fields, is_begun, make_folder, publish, read_json
+from vtr.files import UNFINISHED, as_fields, is_begun, make_folder, open_shared, publish, read_json
 from vtr.train.model import ModelSpec, RetrievalModel, build_model
 
 SCHEMA = 1
@@ -273,8 +273,8 @@ def append_line(path: Path, line: str) -> None:
         StoreWriteError: The file system refused.
     """
     try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        with open_shared(path, append=True) as file:
+            file.write(f"{line}\n".encode())
     except OSError as error:
         raise StoreWriteError(_refused("write", path, error)) from None
 
