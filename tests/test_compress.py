@@ -606,7 +606,7 @@ def test_files_that_are_not_ours_are_kept(tmp_path: Path) -> None:
     (tmp_path / "small").mkdir()
     mine = tmp_path / "small" / "a.mp4"
     mine.write_text("mine")
-    with pytest.raises(ConfigError, match=r"holds 1 files .* did not make, such as a\.mp4"):
+    with pytest.raises(ConfigError, match=r"holds 1 file .* did not make, such as a\.mp4"):
         run_folder(tmp_path)
     assert mine.read_text() == "mine"
     assert run_folder(tmp_path, overwrite=True).count("ok") == 1
@@ -735,8 +735,8 @@ def test_the_command_says_what_it_did(tmp_path: Path) -> None:
     result = run(str(films), str(small))
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
-    assert lines[0] == f"1 videos = 1 ok + 0 partial + 0 failed in {small}"
-    assert lines[1].startswith("this run: 1 videos in ")
+    assert lines[0] == f"1 video = 1 ok + 0 partial + 0 failed in {small}"
+    assert lines[1].startswith("this run: 1 video in ")
     (films / "b\x1b.mp4").touch()
     result = run(str(films), str(small), "--json")
     assert result.exit_code == 3

@@ -96,7 +96,7 @@ def test_show_says_what_the_files_say(msrvtt: Path) -> None:
         "1kA-test     2 videos, 2 captions (fixed by the protocol), 1 a video; first video4, "
         "video3",
         "train        2 videos, 4 captions, 2 a video; first video0, video1",
-        "val          1 videos, 2 captions, 2 a video; first video2",
+        "val          1 video, 2 captions, 2 a video; first video2",
         "test         3 videos, 6 captions, 2 a video; first video3, video4, video5",
         "trainval     3 videos, 6 captions, 2 a video; first video0, video1, video2",
         "note         the annotations hold 6 videos, 6 of the published 10,000; 1kA-test, train, "
@@ -130,7 +130,7 @@ def test_init_takes_a_caption_file(msrvtt: Path) -> None:
     (msrvtt / "mine.csv").write_text("video,caption\nvideo0,a clip\n")
     result = run("init", "--videos", "films", "--annotations", "mine.csv")
     assert result.exit_code == 0, result.exception
-    assert "annotations  1 files recognised: mine.csv" in result.stdout
+    assert "annotations  1 file recognised: mine.csv" in result.stdout
     assert "captions     1" in result.stdout
 
 

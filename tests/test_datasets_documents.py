@@ -105,7 +105,7 @@ def test_quoted_line_ends_and_long_fields_are_kept(tmp_path: Path) -> None:
             "video_id,sentence\nv1,a man, a dog\n",
             r"line 2: 3 fields, but the header names 2 \(video_id, sentence\)\. A text with",
         ),
-        ("video_id,sentence\nv1\n", r"line 2: 1 fields, but the header names 2"),
+        ("video_id,sentence\nv1\n", r"line 2: 1 field, but the header names 2"),
         ('video_id,sentence\nv1,"open\n', r"line \d: not CSV \(unexpected end of data\)"),
         ("video_id,sentence, sentence\nv1,a,b\n", r"names the column 'sentence' twice; rename"),
         (b"video_id,sentence\nv1,\xff\n", r"is not UTF-8 text: .* at byte 21\. Save it"),
@@ -184,7 +184,7 @@ def test_empty_captions_are_dropped_and_counted_and_the_others_kept_as_they_are(
     assert [item.id for item in captions.items] == ["v#0", "v#5", "v#6", "v#7", "v#8"]
     assert list(captions.notes(["v", "w"])) == [
         "4 captions are empty, dropped (first: v#1)",
-        "1 videos have no caption (first: w)",
+        "1 video has no caption (first: w)",
     ]
     captions.restrict(["w"])
     assert list(captions.notes())[1] == (

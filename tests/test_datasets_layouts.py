@@ -284,7 +284,7 @@ def test_msrvtt_oddities_are_kept_or_noted(tmp_path: Path) -> None:
     assert len(dataset.captions[4].text.split()) == 10_000
     assert dataset.notes[1:] == (
         "2 captions are empty, dropped (first: 0)",
-        "1 captions are of videos that are not listed, dropped (first: video77)",
+        "1 caption is of videos that are not listed, dropped (first: video77)",
     )
     assert "video1" not in dataset.categories
 
@@ -375,7 +375,7 @@ def test_msvd_damage_is_named(tmp_path: Path) -> None:
     write(tmp_path / "captions_msvd.json", {"a": ["one"], "b": ["two"]})
     write(tmp_path / "train_list.txt", "a\nb")
     write(tmp_path / "test_list.txt", "b")
-    with pytest.raises(DatasetError, match=r"1 videos are in 'train' and in 'test' \(first: b\)"):
+    with pytest.raises(DatasetError, match=r"1 video is in 'train' and in 'test' \(first: b\)"):
         load("msvd", tmp_path)
 
 
@@ -491,10 +491,10 @@ def test_lsmdc(tmp_path: Path) -> None:
         "2 videos have no caption (first: b)",
     )
     write(tmp_path / "LSMDC16_annos_training.csv", "a,b,c\n")
-    with pytest.raises(DatasetError, match=r"line 1: 1 columns separated by tabs; expected 6: cli"):
+    with pytest.raises(DatasetError, match=r"line 1: 1 column separated by tabs; expected 6: cli"):
         load("lsmdc", tmp_path)
     write(tmp_path / "LSMDC16_annos_training.csv", lsmdc_line("b", "x"))
-    with pytest.raises(DatasetError, match="1 videos are in 'train' and in 'val'"):
+    with pytest.raises(DatasetError, match="1 video is in 'train' and in 'val'"):
         load("lsmdc", tmp_path)
 
 
@@ -523,7 +523,7 @@ def test_activitynet(tmp_path: Path) -> None:
         Caption("v_ccc#val_1", "v_ccc", "Four."),
     )
     assert split_queries(dataset, "val_2") == (Caption("v_ccc#val_2", "v_ccc", "Five."),)
-    assert "1 captions are empty, dropped (first: v_bbb#val_2)" in dataset.notes
+    assert "1 caption is empty, dropped (first: v_bbb#val_2)" in dataset.notes
     survey = survey_videos(dataset, tmp_path / "videos")
     # A file with the whole id is the better fit; the bare YouTube id is taken otherwise.
     assert survey.videos == (
@@ -572,7 +572,7 @@ def test_didemo(tmp_path: Path) -> None:
     write(tmp_path / "didemo_test_label.csv", didemo_csv(("a.avi", "other words")))
     dataset = load("didemo", tmp_path)
     assert texts(dataset, "test") == [("a.avi", "other words")]
-    assert "test_data.json has other words for 1 videos than the csv" in " ".join(dataset.notes)
+    assert "test_data.json has other words for 1 video than the csv" in " ".join(dataset.notes)
     write(tmp_path / "didemo_train_label.csv", didemo_csv(("a.avi", "again")))
     with pytest.raises(DatasetError, match=r"'a\.avi' is in two splits"):
         load("didemo", tmp_path)
@@ -614,5 +614,5 @@ def test_a_train_list_of_didemo_may_name_more(tmp_path: Path) -> None:
 def test_overlap_is_only_looked_for_where_both_splits_are() -> None:
     dataset = Dataset("x", ("a", "b"), splits={"train": ("a",), "test": ("a", "b")})
     check_overlap(dataset, [("train", "val")])
-    with pytest.raises(DatasetError, match=r"x: 1 videos are in 'train' and in 'test' \(first: a"):
+    with pytest.raises(DatasetError, match=r"x: 1 video is in 'train' and in 'test' \(first: a"):
         check_overlap(dataset, [("train", "val"), ("train", "test")])

@@ -96,8 +96,8 @@ def test_videos_that_only_the_captions_know_are_missing(films: Path) -> None:
     assert dataset.video_ids == ("a.mp4", "c.avi", "sub/b.webm", "gone")
     assert survey_videos(dataset, films).missing == ("gone",)
     assert [item.id for item in dataset.captions] == ["gone#0", "a.mp4#1"]
-    assert "1 captions are empty, dropped (first: a.mp4#0)" in dataset.notes
-    assert "1 videos of captions.json are not in the folder (first: gone)" in dataset.notes
+    assert "1 caption is empty, dropped (first: a.mp4#0)" in dataset.notes
+    assert "1 video of captions.json is not in the folder (first: gone)" in dataset.notes
 
 
 def test_no_captions_are_no_mistake(films: Path) -> None:
@@ -194,7 +194,7 @@ def test_a_lost_video_is_not_that_of_another_folder(pets: Path, lost: str) -> No
     ]  # fmt: skip
     assert dataset.splits == {"test": ("cats/one.mp4", "dogs/three.mp4"), "train": (identity,)}
     assert survey_videos(dataset, pets).missing == (identity,)
-    assert f"1 videos of captions.csv are not in the folder (first: {identity})" in dataset.notes
+    assert f"1 video of captions.csv is not in the folder (first: {identity})" in dataset.notes
 
 
 def test_spellings_of_one_video_are_one_video_and_contradictions_are_refused(pets: Path) -> None:

@@ -333,7 +333,7 @@ def test_examples_name_the_true_clip_and_what_came_first() -> None:
 def test_broken_features_are_named_and_refused(value: float) -> None:
     packed = frames_of(("fine", "broken"))
     packed.frames[3] = value
-    with pytest.raises(StoreError, match=r"1 frame embeddings .* in 1 videos: broken\."):
+    with pytest.raises(StoreError, match=r"1 frame embeddings .* in 1 video: broken\."):
         check_features(packed)
     check_features(frames_of(("fine",)))
 

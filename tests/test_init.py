@@ -100,14 +100,14 @@ def test_a_dataset_reports_what_is_there_and_what_is_missing(here: Path, reader:
     result = run(reader, "--videos", "films", "--annotations", "notes", "--path", "my ws")
     assert result.exit_code == 0
     report = rows(result.stdout)
-    assert report["annotations"] == "1 files recognised: clips.json"
+    assert report["annotations"] == "1 file recognised: clips.json"
     assert (report["captions"], report["splits"]) == ("9", "test 9")
     assert report["videos"] == f"2 of 9 present in {here / 'films'}"
     assert report["missing"] == "7: clip2, clip3, clip4, clip5, clip6 and 2 more"
     assert report["unexpected"] == "1 more video files belong to no id"
     assert report["next"] == f"cd '{here / 'my ws'}' && vtr extract"
     assert result.stderr == (
-        "warning: 1 ids have several files, of which the first is taken: clip1\n"
+        "warning: 1 id has several files, of which the first is taken: clip1\n"
     )
     workspace = find_workspace(here / "my ws")
     assert workspace is not None

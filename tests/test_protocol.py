@@ -178,7 +178,7 @@ def test_the_published_lists_pass_their_own_digest() -> None:
 def test_videos_without_a_query_are_counted() -> None:
     dataset = world()
     spoken = tuple(c for c in dataset.captions if c.video_id != "v33")
-    assert "1 videos have no query" in queries(toy(), replace(dataset, captions=spoken)).problems
+    assert "1 video has no query" in queries(toy(), replace(dataset, captions=spoken)).problems
 
 
 def test_digest_changes_with_the_wording_the_owner_and_the_gallery() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -250,3 +253,35 @@ def test_presets_are_listed_with_every_value_and_source() -> None:
     assert document["vtr"]["adapts"] == ["lr", "batch_size"]
     assert document["two-tower"]["values"]["hard_negatives"] == 8
     assert all(preset["source"] for preset in document.values())
+
+
+# --- "1 files" never
+
+PLURALS = re.compile(
+    r"^ (?:training |new )?(videos|frames|queries|captions|files|rows|shards|samplers|results|ids|"
+    r"seeds|embeddings|clips|names|words|fields|columns|settings|texts|runs)\b(?!/)"
+)
+
+
+def bare_plurals(path: Path) -> Iterator[str]:
+    """Yields the places where a number stands before a plural that is always one."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.JoinedStr):
+            continue
+        for value, after in pairwise(node.values):
+            if isinstance(value, ast.FormattedValue) and isinstance(after, ast.Constant):
+                number = ast.unparse(value.value)
+                is_count = re.search(r"len\(|num_|\[|count|total|frames|videos|ok$", number)
+                form = ast.unparse(value.format_spec) if value.format_spec else ""
+                whole = "!r" not in ast.unparse(value) and not form.endswith("f'")
+                if PLURALS.match(str(after.value)) and is_count and whole:
+                    yield f"{path.name}:{node.lineno}: {number}{after.value:.20}"
+
+
+def test_every_count_goes_through_the_one_helper() -> None:
+    home = Path(vtr.__file__).parent
+    folders = [home / name for name in ("commands", "datasets", "features")]
+    found = [
+        place for folder in folders for path in folder.rglob("*.py") for place in bare_plurals(path)
+    ]
+    assert not found

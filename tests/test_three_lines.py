@@ -28,6 +28,7 @@ from typer.testing import CliRunner
 
 from vtr.cli import app
 from vtr.clip.backbone import load_backbone
+from vtr.counts import counted
 from vtr.demo import demo_model_folder
 from vtr.errors import (
     ConfigError,
@@ -37,7 +38,6 @@ from vtr.errors import (
     UnknownNameError,
     VtrError,
 )
-from vtr.evaluate.reporting.text import counted
 from vtr.features import FeatureStore, LedgerRow, VideoRow
 from vtr.features.shard import write_shard
 from vtr.train.run import load_run
@@ -416,7 +416,7 @@ def test_features_of_another_model_are_refused_by_both_names(
 
 def test_zero_rows_are_refused_by_name(trained: Path, tmp_path: Path) -> None:
     rewrite_store(trained / "features", tmp_path / "zero", zero="video9")
-    with pytest.raises(StoreError, match=r"1 frame embeddings .* all zeros, in 1 videos: video9\."):
+    with pytest.raises(StoreError, match=r"1 frame embeddings .* all zeros, in 1 video: video9\."):
         vtr(trained, "eval", "--features", str(tmp_path / "zero"))
 
 

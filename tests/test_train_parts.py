@@ -82,7 +82,7 @@ def test_a_video_without_frames_is_refused_by_name() -> None:
     offsets = data.videos.offsets.copy()
     offsets[1] = 0
     videos = PackedFrames(data.videos.ids, data.videos.frames, data.videos.pts_seconds, offsets)
-    with pytest.raises(ConfigError, match="1 videos have no frames, such as 'v0'"):
+    with pytest.raises(ConfigError, match="1 video has no frames, such as 'v0'"):
         PairedData(data.texts, videos, data.text_video)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vtr.commands.console import note, print_json, say
+from vtr.counts import counted
 
 if TYPE_CHECKING:
     from vtr.evaluate.check_table import Verdict
@@ -63,7 +64,7 @@ def describe(verdict: Verdict) -> str:
         return f"{where}{verdict.printed} ok: {count} of {size}"
     low, high = verdict.nearest
     return (
-        f"{where}{verdict.printed} CANNOT BE: no count of {size} queries rounds to it "
+        f"{where}{verdict.printed} CANNOT BE: no count of {counted(size, 'query')} rounds to it "
         f"(the nearest recalls are {low:.4f} and {high:.4f})"
     )
 
@@ -88,7 +89,8 @@ def _remark(verdicts: list[Verdict]) -> None:
     blind = [verdict for verdict in verdicts if not verdict.telling]
     if blind:
         note(
-            f"{len(blind)} of {len(verdicts)} numbers could not have failed: their last digit is "
+            f"{len(blind)} of {counted(len(verdicts), 'number')} could not have failed: their "
+            "last digit is "
             "coarser than one query"
         )
     if any(not verdict.possible for verdict in verdicts):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vtr.commands.console import print_json, say, say_folded
+from vtr.counts import counted
 
 if TYPE_CHECKING:
     from vtr.evaluate.compare import Change, Comparison, MetricDifference
@@ -143,7 +144,9 @@ def _footnotes(comparison: Comparison, of: int) -> list[str]:
         "p: paired permutation test over the queries, for each metric by itself",
     ]
     if of > 1:
-        lines.append(f"p (Holm): corrected for the {of} results that are set against the first")
+        lines.append(
+            f"p (Holm): corrected for the {counted(of, 'result')} that are set against the first"
+        )
     return [*lines, f"* {'p (Holm)' if of > 1 else 'p'} below {SURE}"]
 
 
@@ -153,8 +156,6 @@ def _how_many(what: str, changes: Sequence[Change]) -> str:
     >>> _how_many("gained", [])
     '0 queries'
     """
-    from vtr.evaluate.reporting.text import counted
-
     total = sum(abs(change.found_b - change.found_a) for change in changes)
     queries = counted(len(changes), "query")
     if abs(total - len(changes)) < 1e-6:
@@ -174,7 +175,8 @@ def _setting_lines(comparison: Comparison) -> list[str]:
     if one_sided and trained:
         whose = comparison.b if trained[0][1] is None else comparison.a
         lines.append(
-            f"and {len(trained)} settings of the training of {printable(whose.title)}; the other "
+            f"and {counted(len(trained), 'setting')} of the training of "
+            f"{printable(whose.title)}; the other "
             "has none (--json lists them)"
         )
     return lines

@@ -16,6 +16,7 @@ from vtr.commands.console import (
     say,
     warn_of_unreadable,
 )
+from vtr.counts import counted
 
 if TYPE_CHECKING:
     from vtr.extract.compress_folder import CompressReport
@@ -115,9 +116,9 @@ def describe(report: CompressReport, target: Path) -> dict[str, Any]:
 def _print(facts: dict[str, Any]) -> None:
 
     counts = f"{facts['ok']} ok + {facts['partial']} partial + {facts['failed']} failed"
-    say(f"{facts['inputs']} videos = {counts} in {facts['target']}")
+    say(f"{counted(facts['inputs'], 'video')} = {counts} in {facts['target']}")
     say(
-        f"this run: {facts['done_now']} videos in {human_seconds(facts['seconds'])}, "
+        f"this run: {counted(facts['done_now'], 'video')} in {human_seconds(facts['seconds'])}, "
         f"{human_bytes(facts['source_bytes_now'])} -> {human_bytes(facts['target_bytes_now'])}"
     )
     if facts["skipped"]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vtr.commands.console import note, print_json, progress, say
+from vtr.counts import counted
 
 if TYPE_CHECKING:
     from vtr.datasets.base import Dataset
@@ -324,7 +325,7 @@ def _print_description(facts: Mapping[str, Any]) -> None:
         fixed = " (fixed by the protocol)" if split["fixed_queries"] else ""
         _echo_row(
             printable(name),
-            f"{split['videos']:,} videos, {split['captions']:,} captions{fixed}, "
+            f"{counted(split['videos'], 'video')}, {counted(split['captions'], 'caption')}{fixed}, "
             f"{split['captions_per_video']:g} a video; first {_some(split['first_ids'])}",
         )
     _print_notes(facts["notes"])

@@ -18,6 +18,7 @@ from vtr.commands.console import (
     progress,
     say,
 )
+from vtr.counts import counted
 
 if TYPE_CHECKING:
     from vtr.workspace import Workspace
@@ -166,12 +167,14 @@ def _print(facts: dict[str, Any], *, num_frames: int) -> None:
     groups = ", ".join(f"{name} {count}" for name, count in world["clips_by_group"].items())
     made = f"{world['num_rendered']} rendered now" if world["num_rendered"] else "found there"
     say(
-        f"world      {world['num_videos']} clips ({made}), {world['num_captions']} captions, "
+        f"world      {counted(world['num_videos'], 'clip')} ({made}), "
+        f"{counted(world['num_captions'], 'caption')}, "
         f"{human_bytes(world['num_bytes'])}: {splits}; {groups}"
     )
     counts = f"{report['ok']} ok + {report['partial']} partial + {report['failed']} failed"
     say(
-        f"features   {report['inputs']} videos = {counts}; {report['frames_now']} frames embedded "
+        f"features   {counted(report['inputs'], 'video')} = {counts}; "
+        f"{counted(report['frames_now'], 'frame')} embedded "
         f"now, in {human_seconds(report['seconds'])}"
     )
     _print_sights(facts, num_frames=num_frames)
@@ -181,7 +184,8 @@ def _print_sights(facts: dict[str, Any], *, num_frames: int) -> None:
     known = facts["uniform_sees_by_construction"]
     say()
     say(
-        f"Which samplers see the brief events? ({num_frames} frames of each test clip, chosen "
+        f"Which samplers see the brief events? ({counted(num_frames, 'frame')} of each test "
+        "clip, chosen "
         "from all of them; share with 95 % interval)"
     )
     for sight in facts["sees_brief_events"]:

@@ -18,6 +18,7 @@ from vtr.commands.console import (
     say,
     warn_of_unreadable,
 )
+from vtr.counts import counted
 
 if TYPE_CHECKING:
     from vtr.clip.backbone import Backbone
@@ -190,7 +191,7 @@ def find_inputs(workspace: Workspace) -> VideoSurvey:
     survey = survey_videos(dataset, workspace.videos)
     if not any(video.path for video in survey.videos):
         raise DatasetError(
-            f"none of the {len(survey.videos)} videos of dataset {dataset.name!r} is in "
+            f"none of the {counted(len(survey.videos), 'video')} of dataset {dataset.name!r} is in "
             f"{workspace.videos}. Check --videos and --dataset"
         )
     return survey
@@ -298,7 +299,8 @@ def _announcement(workspace: Workspace, survey: VideoSurvey) -> str:
     missing = len(survey.videos) - present
     absent = f" ({missing} more are missing from the disk)" if missing else ""
     return (
-        f"{present} videos{absent} of dataset {workspace.dataset!r}; sampler {workspace.sampler}, "
+        f"{counted(present, 'video')}{absent} of dataset {workspace.dataset!r}; sampler "
+        f"{workspace.sampler}, "
         f"{workspace.frames} of the candidates at {rate}; {workspace.model} -> {workspace.features}"
         f"{f'; skipped: {survey.listing.skipped}' if survey.listing.skipped else ''}"
     )
@@ -344,13 +346,14 @@ def _finish(facts: dict[str, Any], *, as_json: bool) -> None:
         print_json(facts)
         return
     if "settings" in facts:
-        say(f"would extract {facts['new']} new videos and {facts['again']} again")
+        say(f"would extract {counted(facts['new'], 'new video')} and {facts['again']} again")
         _warn_of_changes(facts)
         return
     counts = f"{facts['ok']} ok + {facts['partial']} partial + {facts['failed']} failed"
-    say(f"{facts['inputs']} videos = {counts} in {facts['store']}")
+    say(f"{counted(facts['inputs'], 'video')} = {counts} in {facts['store']}")
     say(
-        f"this run: {facts['done_now']} videos, {facts['frames_now']} frames in "
+        f"this run: {counted(facts['done_now'], 'video')}, "
+        f"{counted(facts['frames_now'], 'frame')} in "
         f"{human_seconds(facts['seconds'])} (decoding {human_seconds(facts['decode_cpu_seconds'])} "
         f"of CPU, encoding {human_seconds(facts['encode_seconds'])})"
     )

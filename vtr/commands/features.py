@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from vtr.features.importing import ImportReport
 
 from vtr.commands.console import note, print_json, say
+from vtr.counts import counted
 
 PARTLY_FAILED = 3
 _NAMED = 5
@@ -54,7 +55,6 @@ def import_features(
 
     The text side then needs --text projection: no text tower is known to share their space.
     """
-    from vtr.evaluate.reporting.text import counted
     from vtr.features.importing import ImportOptions, import_arrays
 
     options = ImportOptions(name=name, fps=fps, dim=dim)

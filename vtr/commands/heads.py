@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from vtr.commands.console import print_json
+from vtr.counts import counted
 
 
 def register(app: typer.Typer) -> None:
@@ -38,7 +39,9 @@ def _details(fact: dict[str, Any]) -> list[str]:
     """The lines below a head's name: what it needs and costs, its options, its presets."""
     needs = {"tokens": "text tokens", "order": "frames in order", "pad": "the pad embedding"}
     cost = [
-        f"{fact['num_parameters']:,} parameters at D = 512" if fact["num_parameters"] else "",
+        f"{counted(fact['num_parameters'], 'parameter')} at D = 512"
+        if fact["num_parameters"]
+        else "",
         f"a pair costs {fact['cost']}",
         "can be indexed" if fact["indexable"] else "cannot be indexed",
         *(f"needs {needs[need]}" for need in fact["needs"]),

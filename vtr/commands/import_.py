@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vtr.commands.console import note, print_json, say
+from vtr.counts import counted
 
 if TYPE_CHECKING:
     from vtr.clip.openai_names import ClipShape
@@ -257,4 +258,4 @@ def _sizes(shape: ClipShape) -> dict[str, Any]:
 def _described(shape: ClipShape) -> str:
     size = shape.patch * shape.grid
     time = ", patches over time (linear_patch 3d)" if shape.temporal else ""
-    return f"CLIP ViT/{shape.patch} at {size} pixels, {shape.embed_dim} dimensions{time}"
+    return f"CLIP ViT/{shape.patch} at {counted(size, 'pixel')}, {shape.embed_dim} dimensions{time}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vtr.commands.console import note, print_json, say, warn_of_unreadable
+from vtr.counts import counted
 
 if TYPE_CHECKING:
     from vtr.datasets.base import Dataset
@@ -140,12 +141,13 @@ def _warnings(facts: dict[str, Any]) -> list[str]:
         warnings.append(f"not one of the expected videos is in {printable(facts['videos'])}")
     if facts["duplicates"]:
         warnings.append(
-            f"{len(facts['duplicates'])} ids have several files, of which the first is taken: "
-            + _some(facts["duplicates"])
+            f"{counted(len(facts['duplicates']), 'id has', 'ids have')} several files, of which "
+            "the first "
+            "is taken: " + _some(facts["duplicates"])
         )
     if facts["problems"]:
         warnings.append(
-            f"{len(facts['problems'])} videos cannot be processed under their names: "
+            f"{counted(len(facts['problems']), 'video')} cannot be processed under their names: "
             + _some([f"{name} ({why})" for name, why in facts["problems"].items()])
         )
     return warnings
@@ -159,7 +161,9 @@ def _print(facts: dict[str, Any]) -> None:
         "workspace": printable(facts["workspace"]),
         "dataset": facts["dataset"],
         "model": facts["model"],
-        "annotations": f"{len(files)} files recognised: {_some(files)}" if files else "none read",
+        "annotations": f"{counted(len(files), 'file')} recognised: {_some(files)}"
+        if files
+        else "none read",
         "captions": f"{facts['captions']:,}" if facts["captions"] else "",
         "splits": ", ".join(f"{name} {count:,}" for name, count in facts["splits"].items()),
         "videos": f"{facts['present']:,} of {facts['expected']:,} present in "

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vtr.commands.console import human_bytes, print_json, say
+from vtr.counts import counted
 
 if TYPE_CHECKING:
     from vtr.features import FeatureStore
@@ -93,7 +94,11 @@ def _print(facts: dict[str, Any], *, everything: bool) -> None:
     rate = (
         "every frame" if spec["candidate_fps"] is None else f"{spec['candidate_fps']:g} per second"
     )
-    budget = "all candidates" if spec["num_frames"] is None else f"{spec['num_frames']} frames"
+    budget = (
+        "all candidates"
+        if spec["num_frames"] is None
+        else f"{counted(spec['num_frames'], 'frame')}"
+    )
     lines = {
         "store": facts["path"],
         "backbone": f"{spec['backbone']}, revision {spec['revision']}, D = {spec['embedding_dim']}",
@@ -104,17 +109,18 @@ def _print(facts: dict[str, Any], *, everything: bool) -> None:
         "stored as": f"{spec['storage_dtype']}, computed in {spec['compute_dtype']}",
         "versions": ", ".join(f"{name} {text}" for name, text in spec["versions"].items()),
         "fingerprint": facts["fingerprint"],
-        "videos": f"{facts['inputs']:,} inputs = {facts['ok']:,} ok + {facts['partial']:,} partial "
+        "videos": f"{counted(facts['inputs'], 'input')} = {facts['ok']:,} ok + "
+        f"{facts['partial']:,} partial "
         f"+ {facts['failed']:,} failed",
-        "frames": f"{facts['frames']:,} embeddings ("
+        "frames": f"{counted(facts['frames'], 'embedding')} ("
         + ", ".join(f"{label} {count:,}" for label, count in facts["selected_frames"].items())
         + ")",
-        "size": f"{human_bytes(facts['bytes'])} in {facts['shards']} shards",
+        "size": f"{human_bytes(facts['bytes'])} in {counted(facts['shards'], 'shard')}",
     }
     for name, text in lines.items():
         say(f"{name:<12} {text}")
     if facts["duplicate_ids"]:
-        say(f"{'twice':<12} {len(facts['duplicate_ids'])} ids; the first one counts")
+        say(f"{'twice':<12} {counted(len(facts['duplicate_ids']), 'id')}; the first one counts")
     _print_failures(facts, everything=everything)
 
 
@@ -138,6 +144,9 @@ def _verdict(damaged: list[str], store: FeatureStore) -> str:
 
     shards = len(store.shards) + len(store.damaged)
     if not damaged:
-        return f"all {shards} shards are whole"
+        return f"all {counted(shards, 'shard is', 'shards are')} whole"
     names = ", ".join(damaged)
-    return f"{len(damaged)} of {shards} shards are damaged: {names}. {mend(store.folder)}"
+    return (
+        f"{len(damaged)} of {counted(shards, 'shard is', 'shards are')} damaged: {names}. "
+        f"{mend(store.folder)}"
+    )

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from vtr.commands.console import print_json
+from vtr.counts import counted
 
 
 def register(app: typer.Typer) -> None:
@@ -28,7 +29,7 @@ def protocols(
         return
     for protocol in found:
         size = (
-            f"{protocol.num_queries:,} queries over {protocol.num_videos:,} videos"
+            f"{counted(protocol.num_queries, 'query')} over {counted(protocol.num_videos, 'video')}"
             if protocol.num_videos and protocol.num_queries
             else "as many queries and videos as the files have"
         )

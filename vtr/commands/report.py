@@ -80,9 +80,9 @@ def report(
 
 
 def _load(paths: list[Path] | None) -> list[Result]:
+    from vtr.counts import counted
     from vtr.errors import ConfigError
     from vtr.evaluate.reporting.results import load_result
-    from vtr.evaluate.reporting.text import counted
 
     found = list(paths or workspace_results())
     if not found:

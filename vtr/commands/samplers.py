@@ -10,6 +10,7 @@ import typer
 
 from vtr.commands.console import print_json, say
 from vtr.commands.samplers_study import study
+from vtr.counts import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -136,7 +137,7 @@ def _sheet(name: str, sampled: SampledVideo) -> Sheet:
     ]
     facts = (
         f"{sampled.width}x{sampled.height}, {sampled.duration_seconds:.2f} s, "
-        f"{sampled.num_candidates} candidates"
+        f"{counted(sampled.num_candidates, 'candidate')}"
     )
     if sampled.error:
         facts += f"; partial: {sampled.error}"

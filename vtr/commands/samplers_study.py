@@ -12,6 +12,7 @@ import typer
 
 from vtr.commands.console import note, prepare_arithmetic, print_json, say
 from vtr.commands.samplers_recall import HEADS, recalls
+from vtr.counts import counted
 
 if TYPE_CHECKING:
     from vtr.extract.costs import SamplerCost
@@ -69,7 +70,10 @@ def study(
     workspace = _workspace_of(folder)
     budget = frames if frames is not None else workspace.frames if workspace else 12
     choices = parse_samplers(sampler, embedded=True)
-    note(f"{len(dense)} videos, {len(choices)} samplers, {budget} frames each")
+    note(
+        f"{counted(len(dense), 'video')}, {counted(len(choices), 'sampler')}, "
+        f"{counted(budget, 'frame')} each"
+    )
     facts = gather(dense, choices, budget, seed=seed, workspace=workspace, costs=costs)
     if out is not None:
         publish(out, json.dumps(facts, indent=2).encode())
@@ -189,7 +193,10 @@ def _costs(
 
     preprocessing = Preprocessing.from_dict(dict(dense.spec.preprocessing))
     backbone = load_backbone(workspace.model, route=preprocessing.route)
-    note(f"decoding {len(requests)} videos for each sampler; the encoder runs on {backbone.device}")
+    note(
+        f"decoding {counted(len(requests), 'video')} for each sampler; the encoder runs on "
+        f"{backbone.device}"
+    )
     return measure_costs(
         requests,
         choices,
@@ -266,7 +273,10 @@ def draw(facts: dict[str, Any]) -> bytes:
     from vtr.extract.study_plot import StudyPicture, draw_study
 
     rows = _ordered(facts)
-    how = f"{facts['videos']} videos, {facts['frames']} frames of each, seed {facts['seed']}"
+    how = (
+        f"{counted(facts['videos'], 'video')}, {counted(facts['frames'], 'frame')} of each, "
+        f"seed {facts['seed']}"
+    )
     return draw_study(
         StudyPicture(
             title=f"Frame samplers on {facts['store']}",

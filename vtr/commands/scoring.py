@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vtr.commands.console import human_seconds, note
+from vtr.counts import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -136,7 +137,7 @@ class Scored:
 
     def _bank_scores(self, train: QuerySet) -> NDArray[np.float32]:
         """Scores of the training captions with the test videos."""
-        note(f"bank of QB-Norm: {len(train.texts):,} training captions")
+        note(f"bank of QB-Norm: {counted(len(train.texts), 'training caption')}")
         bank = score(self.model, self.run, self.backbone, self.material, train.texts)
         matrix: NDArray[np.float32] = bank.matrix()
         return matrix
@@ -266,7 +267,8 @@ def _foretell(scorer: Any) -> None:
     if seconds > _LONG_SECONDS:
         texts, videos = scorer.shape
         note(
-            f"scoring all {texts:,} x {videos:,} pairs takes about {human_seconds(seconds)} here; "
+            f"scoring all {texts:,} x {counted(videos, 'pair')} takes about "
+            f"{human_seconds(seconds)} here; "
             "--rerank 50 scores only the best 50 of each list, and the result says so"
         )
 
@@ -290,7 +292,11 @@ def score(
         else embed_for(run.spec, backbone, texts, cache=cache)
     )
     if features.num_truncated:
-        note(f"{features.num_truncated:,} of {len(texts):,} captions were cut to the text tower")
+        note(
+            f"{features.num_truncated:,} of "
+            f"{counted(len(texts), 'caption was', 'captions were')} cut to the "
+            "text tower"
+        )
     pad = material.store.pad_embedding if model.head.info.needs_pad else None
     return Scorer(model, features, material.packed, pad=pad, device=backbone.device)
 
@@ -304,7 +310,7 @@ def _reranked(material: Material, backbone: Backbone, scorer: Any, k: int) -> tu
         zero_shot_model(backbone.logit_scale), None, backbone, material, material.task.texts
     )
     found = rerank(cheap.matrix(), k, scorer.score_pairs)
-    note(f"re-ranked {found.num_pairs:,} of {cheap.shape[0] * cheap.shape[1]:,} pairs")
+    note(f"re-ranked {found.num_pairs:,} of {counted(cheap.shape[0] * cheap.shape[1], 'pair')}")
     return partial(_one_block, found.t2v), partial(_one_block, found.v2t)
 
 
@@ -338,7 +344,8 @@ def _leak(run: Run, queries: QuerySet, *, force: bool) -> int | None:
     shared = sorted(set(run.train_ids) & set(queries.video_ids))
     if shared and not force:
         raise ConfigError(
-            f"{run.folder} was trained on {len(shared):,} of the {len(queries.video_ids):,} videos "
+            f"{run.folder} was trained on {len(shared):,} of the "
+            f"{counted(len(queries.video_ids), 'video')} "
             f"that {queries.protocol!r} tests on ({', '.join(shared[:3])}, ...): its numbers would "
             "mean nothing. Train by this protocol, or evaluate anyway with --force: the result "
             "then says so"

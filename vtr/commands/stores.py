@@ -62,7 +62,7 @@ def meet(store: FeatureStore, video_ids: Sequence[str]) -> FeatureStore:
         store: Any; what vtr extracted has the dataset's names already.
         video_ids: The dataset's.
     """
-    from vtr.evaluate.reporting.text import counted
+    from vtr.counts import counted
     from vtr.features.importing import BACKBONE_PREFIX
     from vtr.names import match_names
 

@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from vtr.commands.console import say
+from vtr.counts import counted
 from vtr.foreign import screen
 
 _LEGEND = (
@@ -55,7 +56,7 @@ def print_result(document: Mapping[str, Any]) -> None:
 
 def result_line(document: Mapping[str, Any]) -> str:
     """Returns what a number must never be quoted without."""
-    from vtr.evaluate.reporting.text import counted
+    from vtr.counts import counted
 
     protocol, coverage, setup = document["protocol"], document["coverage"], document["setup"]
     name = protocol["name"] + ("" if protocol["published"] else " (NOT the published lists)")
@@ -187,7 +188,7 @@ def print_simulation(document: Mapping[str, Any]) -> None:
     counts = list(dict.fromkeys(row["frames"] for row in rows))
     title = (
         f"{document['protocol']}: t2v R@1 by pooling rule and frames per video "
-        f"({document['num_queries']:,} queries, {document['coverage']}, sampler "
+        f"({counted(document['num_queries'], 'query')}, {document['coverage']}, sampler "
         f"{document['sampler']}, {document['backbone']}, no training)"
     )
     table = new_table(title, ("rule", *map(str, counts)), caption="95 % intervals")

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from vtr.commands.console import note
+from vtr.counts import counted
 
 if TYPE_CHECKING:
     from vtr.clip.backbone import Backbone
@@ -174,8 +175,8 @@ class Skipped:
         named = [f"{key} ({reason})" for key, reason in list(self.videos.items())[:_NAMED]]
         more = f" and {len(self.videos) - _NAMED:,} more" if len(self.videos) > _NAMED else ""
         return (
-            f"skipped {len(self.videos):,} training videos without features and their "
-            f"{self.captions:,} captions: {', '.join(named)}{more}"
+            f"skipped {counted(len(self.videos), 'training video')} without features and their "
+            f"{counted(self.captions, 'caption')}: {', '.join(named)}{more}"
         )
 
 
@@ -210,7 +211,7 @@ class Material:
     @property
     def selection(self) -> str:
         """How the best epoch is chosen, in words for every result."""
-        from vtr.evaluate.reporting.text import counted
+        from vtr.counts import counted
         from vtr.train.validation import SELECTION
 
         if self.task is None:
@@ -299,7 +300,8 @@ def _present(asked: QuerySet, store: FeatureStore) -> tuple[QuerySet, Skipped]:
     kept = np.flatnonzero(there & described)
     if not len(kept):
         raise DatasetError(
-            f"none of the {len(there):,} training videos of {asked.protocol!r} has features in "
+            f"none of the {counted(len(there), 'training video')} of {asked.protocol!r} has "
+            "features in "
             f"{store.folder}: extract them, or name another store with --features"
         )
     place = np.full(len(there), -1, np.int64)

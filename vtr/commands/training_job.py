@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vtr.commands.console import note
 from vtr.commands.watching import watching
+from vtr.counts import counted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -104,7 +105,7 @@ class Job:
         from vtr.train.inputs import embed_for
 
         train = self.material.train
-        note(f"embedding {len(train.texts):,} training captions")
+        note(f"embedding {counted(len(train.texts), 'training caption')}")
         self.texts = embed_for(
             self.spec,
             self.backbone,
@@ -185,7 +186,8 @@ class Job:
         pad = material.store.pad_embedding if self.spec.choice.info.needs_pad else None
         data = PairedData(self.texts, material.frames, material.train.query_video, pad)
         note(
-            f"training {self.spec.head} ({_share_trained(facts)} parameters) into {planned.folder}"
+            f"training {self.spec.head} ({counted(_share_trained(facts), 'parameter')}) into "
+            f"{planned.folder}"
             + (f", which stays as it is until this is done ({folder})" * planned.replaces)
         )
         silent, events = place.quiet or not world.is_first, place.tensorboard and world.is_first

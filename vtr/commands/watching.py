@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vtr.commands.console import human_seconds, note, progress, say
+from vtr.counts import counted
 
 if TYPE_CHECKING:
     from vtr.train.loop import Hooks, Tick
@@ -66,7 +67,7 @@ def print_result(document: Mapping[str, Any], *, command: str | None = None) -> 
         command: What tests the run; None where there is no single one.
     """
     if "seeds" in document:
-        say(f"{len(document['seeds'])} seeds; {document['selection']}")
+        say(f"{counted(len(document['seeds']), 'seed')}; {document['selection']}")
         for key, spread in document["metrics"].items():
             if "/R@" in key:
                 say(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from vtr.counts import counted
 from vtr.datasets.base import Caption, Dataset
 from vtr.datasets.documents import is_missing
 from vtr.errors import DatasetError
@@ -111,18 +112,21 @@ class CaptionList:
         """Yields what people should know: dropped captions, and `video_ids` without a caption."""
         if self._empty:
             yield (
-                f"{len(self._empty):,} captions are empty, dropped (first: "
+                f"{counted(len(self._empty), 'caption is', 'captions are')} empty, dropped (first: "
                 f"{printable(self._empty[0])})"
             )
         if self._foreign:
             yield (
-                f"{len(self._foreign):,} captions are of videos that are not listed, dropped "
+                f"{counted(len(self._foreign), 'caption is', 'captions are')} of videos that are "
+                "not listed, "
+                "dropped "
                 f"(first: {printable(self._foreign[0])})"
             )
         captioned = {item.video_id for item in self.items}
         bare = [identity for identity in video_ids if identity not in captioned]
         if bare:
-            yield f"{len(bare):,} videos have no caption (first: {printable(bare[0])})"
+            silent = counted(len(bare), "video has", "videos have")
+            yield f"{silent} no caption (first: {printable(bare[0])})"
 
 
 def check_overlap(dataset: Dataset, apart: Iterable[tuple[str, str]]) -> None:
@@ -140,6 +144,7 @@ def check_overlap(dataset: Dataset, apart: Iterable[tuple[str, str]]) -> None:
         shared = sorted(set(splits.get(one, ())) & set(splits.get(other, ())))
         if shared:
             raise DatasetError(
-                f"{dataset.name}: {len(shared):,} videos are in {one!r} and in {other!r} "
+                f"{dataset.name}: {counted(len(shared), 'video is', 'videos are')} in {one!r} "
+                f"and in {other!r} "
                 f"(first: {', '.join(map(printable, shared[:3]))}); a video must be in one of them"
             )

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vtr.counts import counted
 from vtr.datasets.base import Caption, Dataset, DatasetInfo
 from vtr.errors import DatasetError
 from vtr.files import read_json
@@ -114,7 +115,7 @@ def _check(
     for what, names in (("video", ids), ("caption", [caption.id for caption in captions])):
         name, count = Counter(names).most_common(1)[0] if names else ("", 0)
         if count > 1:
-            raise DatasetError(f"{path}: {what} {name!r} is listed {count} times")
+            raise DatasetError(f"{path}: {what} {name!r} is listed {counted(count, 'time')}")
     known = set(ids)
     for caption in captions:
         if caption.video_id not in known:

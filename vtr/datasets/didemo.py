@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vtr.counts import counted
 from vtr.datasets.base import Dataset, DatasetInfo
 from vtr.datasets.captions import CaptionList, check_overlap, paragraph
 from vtr.datasets.documents import (
@@ -108,7 +109,8 @@ class _Found:
             other = [name for name in texts if name in moments and not _same(texts, moments, name)]
             if other:
                 self.notes.append(
-                    f"{path.name} has other words for {len(other):,} videos than the csv, which "
+                    f"{path.name} has other words for {counted(len(other), 'video')} than the "
+                    "csv, which "
                     f"counts (first: {printable(other[0])})"
                 )
             texts = texts | {name: moments[name] for name in moments if name not in texts}

@@ -19,6 +19,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeVar
 
+from vtr.counts import counted
 from vtr.errors import DatasetError
 from vtr.foreign import printable
 
@@ -250,7 +251,8 @@ def parse_table(
     for number, row in rows[1:]:
         if len(row) != len(header):
             raise DatasetError(
-                f"{printable(str(path))}, line {number}: {len(row)} fields, but the header names "
+                f"{printable(str(path))}, line {number}: {counted(len(row), 'field')}, but the "
+                "header names "
                 f"{len(header)} ({', '.join(header)}). A text with a comma must be in quotes"
             )
         table.append((number, dict(zip(header, row, strict=True))))
@@ -332,7 +334,7 @@ def unique(path: Path, ids: Iterable[str]) -> tuple[str, ...]:
     name, count = Counter(result).most_common(1)[0] if result else ("", 0)
     if count > 1:
         raise DatasetError(
-            f"{printable(str(path))} lists {printable(name)!r} {count} times; "
+            f"{printable(str(path))} lists {printable(name)!r} {counted(count, 'time')}; "
             "a video may be in a split once"
         )
     return result

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
+from vtr.counts import counted
 from vtr.datasets.base import Dataset, DatasetInfo
 from vtr.datasets.captions import CaptionList, sentences
 from vtr.datasets.documents import is_missing, require_documents
@@ -80,12 +81,10 @@ def load(annotations: Path | None, videos: Path) -> Dataset:
             "the captions' start and end are not read: each is taken to describe its whole file"
         )
     if bare:
-        notes.append(f"{bare:,} of {len(ids):,} videos in the folder have no caption")
+        notes.append(f"{bare:,} of {counted(len(ids), 'video')} in the folder have no caption")
     if absent:
-        notes.append(
-            f"{len(absent):,} videos of {path.name} are not in the folder "
-            f"(first: {printable(absent[0])})"
-        )
+        lost = counted(len(absent), f"video of {path.name} is", f"videos of {path.name} are")
+        notes.append(f"{lost} not in the folder (first: {printable(absent[0])})")
     splits: dict[str, list[str]] = {}
     for name, split in content.splits.items():
         splits.setdefault(split, []).append(name)
@@ -185,7 +184,8 @@ def _identities(
     if match.recased:
         name = match.recased[0]
         notes.append(
-            f"{len(match.recased):,} of {len(names):,} names in {path.name} differ from the file "
+            f"{len(match.recased):,} of {counted(len(names), 'name')} in {path.name} differ from "
+            "the file "
             f"in upper and lower case (first: {printable(name)} is taken for "
             f"{printable(video(match.paths[name]))})"
         )

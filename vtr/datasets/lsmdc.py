@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+from vtr.counts import counted
 from vtr.datasets.base import Dataset, DatasetInfo
 from vtr.datasets.captions import CaptionList, check_overlap
 from vtr.datasets.documents import (
@@ -101,7 +102,8 @@ def _read(path: Path, captions: CaptionList, lines: Counter[str]) -> tuple[str, 
         # Some copies have lost the tab before an empty sentence.
         if len(columns) not in (NUM_COLUMNS, NUM_COLUMNS - 1):
             raise DatasetError(
-                f"{place}: {len(columns)} columns separated by tabs; expected {NUM_COLUMNS}: "
+                f"{place}: {counted(len(columns), 'column')} separated by tabs; expected "
+                f"{NUM_COLUMNS}: "
                 "clip, start, end, start, end, sentence"
             )
         clip = identity(columns[0], place=place)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from vtr.counts import counted
 from vtr.datasets.published import published_splits
 from vtr.errors import DatasetError
 from vtr.foreign import printable
@@ -101,7 +102,9 @@ def settle_splits(sources: SplitSources) -> tuple[dict[str, tuple[str, ...]], li
             part = tuple(identity for identity in ids if identity in known)
             if split not in splits and part:
                 splits[split] = part
-                notes.append(f"{split}: {len(part):,} of the published {len(ids):,} videos")
+                notes.append(
+                    f"{split}: {len(part):,} of the published {counted(len(ids), 'video')}"
+                )
     return {split: ids for split, ids in splits.items() if ids}, notes
 
 
@@ -137,7 +140,7 @@ def _compare(
     if (extra and not listed.loose) or lacking:
         raise DatasetError(
             f"{printable(str(listed.path))} and the published split {split!r} of "
-            f"{sources.dataset} differ: {len(listed.ids):,} videos in the file, "
+            f"{sources.dataset} differ: {counted(len(listed.ids), 'video')} in the file, "
             f"{len(published):,} published, {len(extra) + len(lacking):,} in only one of them"
             f"{_first('only in the file', extra)}{_first('only in the published list', lacking)}. "
             "If the file is another split, move it elsewhere"
@@ -162,7 +165,9 @@ def _own_split(
     if not absent:
         return members, []
     return members, [
-        f"{first.path.name}: {absent:,} of {len(first.ids):,} videos are not annotated and left "
+        f"{first.path.name}: {absent:,} of {counted(len(first.ids), 'video is', 'videos are')} "
+        "not annotated "
+        "and left "
         f"out of {split!r}"
     ]
 
@@ -179,7 +184,8 @@ def _partial_note(
     named = ", ".join(dict.fromkeys(own))
     source = f"; {named} come from the files themselves" if own else ""
     return [
-        f"the annotations hold {len(known):,} videos, {len(everything & set(known)):,} of the "
+        f"the annotations hold {counted(len(known), 'video')}, {len(everything & set(known)):,} "
+        "of the "
         f"published {len(everything):,}{whole}{source}"
     ]
 

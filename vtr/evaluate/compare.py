@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vtr.counts import counted
 from vtr.errors import ConfigError
 from vtr.evaluate.intervals import paired_permutation
 from vtr.evaluate.metrics import DEFAULT_KS, hits, reciprocal_ranks
@@ -200,7 +201,7 @@ def sides_of(results: Sequence[Result], *, by_seed: bool = False) -> tuple[Side,
                 f"two results of {group[0].title!r} have the same seed ({seeds}); "
                 "runs of different seeds can be grouped, copies of one cannot"
             )
-        several = f", {len(group)} seeds" if len(group) > 1 else ""
+        several = f", {counted(len(group), 'seed')}" if len(group) > 1 else ""
         sides.append(Side(f"{group[0].title}{several}", tuple(group)))
     return _named(sides)
 

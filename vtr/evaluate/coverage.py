@@ -10,6 +10,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from vtr.counts import counted
 from vtr.errors import DatasetError, StoreError, UnknownNameError
 from vtr.evaluate.protocol import QuerySet
 from vtr.features import FeatureStore, PackedFrames
@@ -40,9 +41,9 @@ class Coverage:
         """Says it in a few words."""
         total, there = len(self.present), int(self.present.sum())
         if there == total:
-            return f"all {total:,} videos"
+            return f"all {counted(total, 'video')}"
         fate = "counted as misses" if self.policy == "miss" else "left out with their queries"
-        return f"{there:,} of {total:,} videos; {total - there:,} absent ones {fate}"
+        return f"{there:,} of {counted(total, 'video')}; {total - there:,} absent ones {fate}"
 
 
 def cover(queries: QuerySet, store: FeatureStore, *, policy: str = "miss") -> Coverage:
@@ -66,7 +67,8 @@ def cover(queries: QuerySet, store: FeatureStore, *, policy: str = "miss") -> Co
         named = _some([f"{video_id} ({reasons[video_id]})" for video_id in lost])
         some = ", or leave them out with --missing restrict" if present.any() else ""
         raise DatasetError(
-            f"{len(lost):,} of the {len(present):,} videos of {queries.protocol!r} have no "
+            f"{len(lost):,} of the {counted(len(present), 'video')} of {queries.protocol!r} have "
+            "no "
             f"features in {store.folder}: {named}. Extract them, or choose another store with "
             f"--features{some}"
         )
@@ -99,7 +101,8 @@ def check_features(packed: PackedFrames) -> None:
         owners = np.searchsorted(packed.offsets, np.array(bad), side="right") - 1
         named = list(dict.fromkeys(packed.ids[v] for v in owners.tolist()))
         raise StoreError(
-            f"{len(bad):,} frame embeddings are not finite or all zeros, in {len(named):,} videos: "
+            f"{len(bad):,} frame embeddings are not finite or all zeros, in "
+            f"{counted(len(named), 'video')}: "
             f"{_some(named)}. No similarity can be computed from them; extract these videos again "
             "in float32"
         )

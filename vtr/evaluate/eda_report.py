@@ -9,9 +9,9 @@ from typing import Any
 
 from vtr.charts import files as chart_files
 from vtr.charts import html
+from vtr.counts import counted
 from vtr.evaluate.eda_charts import charts_of
 from vtr.evaluate.reporting.page import Section, page, part
-from vtr.evaluate.reporting.text import counted
 from vtr.files import make_folder, publish_all
 
 LISTED = 5

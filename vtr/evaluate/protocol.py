@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from vtr.counts import counted
 from vtr.datasets.base import Caption, Dataset
 from vtr.errors import ConfigError, DatasetError, UnknownNameError
 from vtr.evaluate import protocols
@@ -287,7 +288,8 @@ def _query_set(
     if not chosen:
         remarks = "".join(f"; {note}" for note in dataset.notes)
         raise DatasetError(
-            f"no caption describes any of the {len(place)} videos of split {split!r} of dataset "
+            f"no caption describes any of the {counted(len(place), 'video')} of split {split!r} "
+            "of dataset "
             f"{dataset.name!r}{remarks}. Captions come from the files that --annotations names"
         )
     problems = _problems(protocol, place, chosen) if part == "test" else ()
@@ -311,11 +313,11 @@ def _problems(protocol: Protocol, members: Iterable[str], chosen: list[Caption])
     ids = list(members)
     found = []
     if protocol.num_videos is not None and len(ids) != protocol.num_videos:
-        found.append(f"{len(ids):,} videos, the protocol has {protocol.num_videos:,}")
+        found.append(f"{counted(len(ids), 'video')}, the protocol has {protocol.num_videos:,}")
     elif protocol.ids_sha256 is not None and ids_digest(ids) != protocol.ids_sha256:
         found.append("the video ids are not the published ones")
     if protocol.num_queries is not None and len(chosen) != protocol.num_queries:
-        found.append(f"{len(chosen):,} queries, the protocol has {protocol.num_queries:,}")
+        found.append(f"{counted(len(chosen), 'query')}, the protocol has {protocol.num_queries:,}")
     elif protocol.pairs_sha256 is not None:
         pairs = (f"{caption.video_id} {caption.id}" for caption in chosen)
         if ids_digest(pairs) != protocol.pairs_sha256:
@@ -323,7 +325,9 @@ def _problems(protocol: Protocol, members: Iterable[str], chosen: list[Caption])
     counts = Counter(caption.video_id for caption in chosen)
     silent = len(ids) - len(counts)
     if silent:
-        found.append(f"{silent:,} videos have no query")
+        found.append(f"{counted(silent, 'video has', 'videos have')} no query")
     if protocol.captions != "all" and max(counts.values()) > 1:
-        found.append(f"more than one query for {sum(c > 1 for c in counts.values()):,} videos")
+        found.append(
+            f"more than one query for {counted(sum(c > 1 for c in counts.values()), 'video')}"
+        )
     return tuple(found)

@@ -13,13 +13,13 @@ from markupsafe import Markup
 from vtr import __version__
 from vtr.charts import files, html
 from vtr.charts.kinds import Chart, figure
+from vtr.counts import count_text, counted
 from vtr.errors import ConfigError
 from vtr.evaluate.reporting import figures
 from vtr.evaluate.reporting.examples import Example, draw_examples, example_parts, read_examples
 from vtr.evaluate.reporting.figures import Bin
 from vtr.evaluate.reporting.page import Section, page, part
 from vtr.evaluate.reporting.results import Result, comparability, told_apart
-from vtr.evaluate.reporting.text import count_text, counted
 from vtr.files import make_folder, publish_all
 from vtr.foreign import shown
 

@@ -8,6 +8,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from vtr.counts import counted
 from vtr.datasets.base import Video
 from vtr.extract.jobs import Decoded, file_size, read_answer
 from vtr.extract.pool import Outcome
@@ -117,7 +118,8 @@ class ShardBuilder:
         sound = np.isfinite(stored).all(axis=1) & (stored != 0).any(axis=1)
         if not sound.all():
             error = (
-                f"bad-features: {np.count_nonzero(~sound)} of {len(sound)} frames gave a zero or "
+                f"bad-features: {np.count_nonzero(~sound)} of {counted(len(sound), 'frame')} "
+                "gave a zero or "
                 "non-finite embedding"
             )
             failed = replace(ledger, status="failed", error=error)

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from vtr.counts import counted
 from vtr.datasets.files import VideoListing, find_videos
 from vtr.errors import ConfigError, StoreError, StoreLockedError, StoreWriteError
 from vtr.extract.compress import CompressSettings, compress_video
@@ -338,7 +339,8 @@ def _require_ours(new: list[CompressRow], target: Path, *, overwrite: bool) -> N
     foreign = [row.target for row in new if os.path.lexists(target / row.target)]
     if foreign and not overwrite:
         raise ConfigError(
-            f"{printable(str(target))} already holds {len(foreign)} files that vtr compress did "
+            f"{printable(str(target))} already holds {counted(len(foreign), 'file')} that vtr "
+            "compress did "
             f"not make, such as {printable(foreign[0])}. Choose an empty folder, or replace them "
             "with --overwrite"
         )

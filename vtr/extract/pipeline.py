@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vtr.counts import counted
 from vtr.datasets.base import Video
 from vtr.errors import ConfigError, StoreError, StoreWriteError, WorkersLostError
 from vtr.extract.builder import ShardBuilder
@@ -413,7 +414,9 @@ def _report(folder: Path, inputs: Sequence[Input], tally: _Tally) -> ExtractRepo
     held = [(ledger[video.id], video) for video, _ in inputs if video.id in ledger]
     rows = [row for row, _ in held]
     if len(rows) != len(inputs):
-        raise StoreError(f"{folder} holds {len(rows)} rows for {len(inputs)} inputs")
+        raise StoreError(
+            f"{folder} holds {counted(len(rows), 'row')} for {counted(len(inputs), 'input')}"
+        )
     statuses = Counter(row.status for row in rows)
     return ExtractReport(
         inputs=len(inputs),

@@ -20,6 +20,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from vtr.counts import counted
 from vtr.errors import DecodeError
 from vtr.extract.bitstream import UnprovenError
 from vtr.extract.container import VideoSource, header_rate, open_video
@@ -259,7 +260,7 @@ class Decoding:
         if not self._left_out:
             return self._told
         told = self._told or "a part of the file that no key frame begins"
-        return f"{self._left_out} frames left out that may not be sound: {told}"
+        return f"{counted(self._left_out, 'frame')} left out that may not be sound: {told}"
 
     def __iter__(self) -> Iterator[VideoFrame]:
         for position, packet in enumerate(self._packets):
@@ -382,7 +383,10 @@ def shortfall(source: VideoSource, table: PacketTable, *, unseen_seconds: float)
 
 def emptiness(source: VideoSource, table: PacketTable, *, damage: str) -> DecodeError:
     """Returns why there is not a single frame."""
-    told = f"the header claims {source.stream.frames} frames, {len(table)} packets are there"
+    told = (
+        f"the header claims {source.stream.frames} frames, {counted(len(table), 'packet')} "
+        "are there"
+    )
     if damage:
         return DecodeError("decode-error", shown(f"{told}, none decodes: {damage}"))
     return DecodeError("no-frames", f"{told}, none decodes")

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vtr.counts import counted
 from vtr.errors import ConfigError, StoreError
 from vtr.features.foreign import EXTENSIONS, TensorReader, UnusableError
 from vtr.features.rows import LedgerRow, VideoRow
@@ -179,7 +180,9 @@ class _Reader:
                 seconds = np.arange(len(frames) + padding) / self._options.fps
             if len(seconds) != len(frames) + padding:
                 count = len(frames) + padding
-                raise UnusableError(f"wrong-times: {len(seconds)} times for {count} rows")
+                raise UnusableError(
+                    f"wrong-times: {counted(len(seconds), 'time')} for {counted(count, 'row')}"
+                )
         except UnusableError as error:
             return VideoRow.failed(LedgerRow(source.id, "failed", str(error), size), self.dim)
         if padding:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vtr.counts import counted
 from vtr.errors import FingerprintError, ShardError, StoreError, UnknownNameError
 from vtr.features.digests import WholeShards, is_whole
 from vtr.features.reader import Shard, open_shard
@@ -262,7 +263,10 @@ class FeatureStore(Mapping[str, VideoFeatures]):
         for row in self.ledger:
             if row.id == video_id:
                 return f"video {video_id!r} has no features: {row.error or row.status}"
-        return f"video {video_id!r} is not in {self.folder} ({len(self)} videos are)"
+        return (
+            f"video {video_id!r} is not in {self.folder} "
+            f"({counted(len(self), 'video is', 'videos are')})"
+        )
 
     def _runs(self, which: Index) -> Iterator[tuple[int, slice]]:
         """Cuts a request into runs of neighbours that lie in one shard."""

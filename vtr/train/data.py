@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vtr.counts import counted
 from vtr.errors import ConfigError
 from vtr.features.store import PackedFrames
 from vtr.train.heads.base import TextBatch, VideoBatch
@@ -44,7 +45,8 @@ class PairedData:
         empty = np.flatnonzero(np.diff(self.videos.offsets) == 0)
         if len(empty):
             raise ConfigError(
-                f"{len(empty)} videos have no frames, such as {self.videos.ids[int(empty[0])]!r}; "
+                f"{counted(len(empty), 'video has', 'videos have')} no frames, such as "
+                f"{self.videos.ids[int(empty[0])]!r}; "
                 "leave them out"
             )
         outside = (self.text_video < 0) | (self.text_video >= len(self.videos.ids))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vtr.clip.backbone import load_backbone
+from vtr.counts import counted
 from vtr.errors import ConfigError
 from vtr.files import file_sha256, publish, read_json, replacing, require_empty
 from vtr.train.model import count_parameters
@@ -133,7 +134,7 @@ def _is_local(text: Mapping[str, Any]) -> bool:
 
 
 def _frames(features: Mapping[str, Any]) -> str:
-    return f"({features['frames']} frames)" if features.get("frames") else ""
+    return f"({counted(features['frames'], 'frame')})" if features.get("frames") else ""
 
 
 def _result(document: Mapping[str, Any]) -> list[str]:
@@ -144,7 +145,7 @@ def _result(document: Mapping[str, Any]) -> list[str]:
         warning = "it is not known whether it was trained on these videos"
     remarks = [
         "the published lists" if protocol["published"] else "NOT the published lists",
-        f"{protocol['num_queries']:,} queries, {protocol['num_videos']:,} videos",
+        f"{counted(protocol['num_queries'], 'query')}, {counted(protocol['num_videos'], 'video')}",
         f"coverage {coverage['present']:,} of {coverage['videos']:,} ({coverage['policy']})",
         f"sampler {setup['sampler']}",
         f"features {setup['fingerprint'][:16]}",

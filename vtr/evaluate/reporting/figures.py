@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from vtr.charts.kinds import BarChart, DotChart, Head, Histogram, LineChart, Place, Point, Series
+from vtr.counts import count_text, counted
 from vtr.errors import ConfigError
 from vtr.evaluate.intervals import bootstrap
 from vtr.evaluate.metrics import hits
 from vtr.evaluate.ranks import Ranks
 from vtr.evaluate.reporting.results import Result, check_count, read_ranks, read_rows
-from vtr.evaluate.reporting.text import count_text, counted
 
 RECALLS = ("R@1", "R@5", "R@10")
 DIRECTIONS = {"t2v": "text to video", "v2t": "video to text"}

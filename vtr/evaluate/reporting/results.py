@@ -12,10 +12,10 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from vtr.counts import counted
 from vtr.datasets.documents import long_rows
 from vtr.errors import ConfigError
 from vtr.evaluate.ranks import Ranks
-from vtr.evaluate.reporting.text import counted
 from vtr.files import file_sha256, read_json
 from vtr.foreign import csv_text, printable
 

@@ -1,0 +1,31 @@
+"""Counts for people: "1 file", "2 files"."""
+
+from __future__ import annotations
+
+from numbers import Integral
+
+
+def count_text(number: object) -> str:
+    """Returns a whole number for people, or "?" where a document has none.
+
+    >>> count_text(59800), count_text(None)
+    ('59,800', '?')
+    """
+    return f"{number:,}" if isinstance(number, Integral) else "?"
+
+
+def counted(number: object, noun: str, several: str = "") -> str:
+    """Returns a number with its noun.
+
+    Args:
+        number: How many.
+        noun: For one of them, with the verb where one follows ("shard is").
+        several: For any other number; left empty, it adds an s, or turns y into ies.
+
+    >>> counted(1, "query"), counted(2, "query"), counted(0, "video")
+    ('1 query', '2 queries', '0 videos')
+    >>> counted(1, "shard is", "shards are"), counted(2, "shard is", "shards are")
+    ('1 shard is', '2 shards are')
+    """
+    several = several or (f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s")
+    return f"{count_text(number)} {noun if number == 1 else several}"
