@@ -37,26 +37,17 @@ SMALL_GALLERY = 10  # videos, from which on every R@k that is shown can be misse
 class ReportOptions:
     """What to show.
 
-    Args:
-        title: Of the page.
-        k: Recall depth of the breakdowns.
-        bins: Query lengths other than those in the results.
-        simulation: A document of kind "vtr-simulation".
-        videos: Folder to look for video files where the results' own paths do not exist.
-        num_examples: At most so many of each kind.
-        pictures: Draw PNG files too.
-
     Raises:
         ConfigError: A number out of range.
     """
 
     title: str = "Video-text retrieval report"
-    k: int = 1
-    bins: tuple[Bin, ...] | None = None
-    simulation: Mapping[str, Any] | None = None
-    videos: Path | None = None
-    num_examples: int = NUM_EXAMPLES
-    pictures: bool = True
+    k: int = 1  # recall depth of the breakdowns
+    bins: tuple[Bin, ...] | None = None  # query lengths other than those in the results
+    simulation: Mapping[str, Any] | None = None  # a document of kind "vtr-simulation"
+    videos: Path | None = None  # looked into where the results' own paths do not exist
+    num_examples: int = NUM_EXAMPLES  # at most so many of each kind
+    pictures: bool = True  # draw PNG files too
 
     def __post_init__(self) -> None:
         if self.k < 1:
@@ -69,19 +60,12 @@ class ReportOptions:
 
 @dataclass(frozen=True)
 class Group:
-    """Results that may be compared: same protocol, same queries, same coverage.
+    """Results that may be compared: same protocol, same queries, same coverage."""
 
-    Args:
-        results: At least one.
-        name: The protocol's, with what sets the group apart from others of the same protocol.
-        charts: By the section they stand in.
-        examples: By their kind.
-    """
-
-    results: tuple[Result, ...]
-    name: str
-    charts: dict[str, list[Chart]] = field(default_factory=dict)
-    examples: dict[str, list[Example]] = field(default_factory=dict)
+    results: tuple[Result, ...]  # at least one
+    name: str  # the protocol's, with what sets the group apart from others of the same protocol
+    charts: dict[str, list[Chart]] = field(default_factory=dict)  # by their section
+    examples: dict[str, list[Example]] = field(default_factory=dict)  # by their kind
 
     @property
     def subject(self) -> Result:
@@ -325,20 +309,14 @@ def _cell(entry: Mapping[str, Any] | None) -> str:
 def _settings(results: Sequence[Result]) -> Markup:
     keys = list(dict.fromkeys(key for result in results for key in result.part("setup")))
     rows = [
-        [
-            key.replace("_", " "),
-            *(_setting(key, result.part("setup").get(key)) for result in results),
-        ]
+        [key.replace("_", " "), *(_setting(key, r.part("setup").get(key)) for r in results)]
         for key in keys
         if key != "title"
     ]
-    rows.append(["evaluated", *(_minute(r.document.get("created")) for r in results)])
+    created = [str(result.document.get("created") or "") for result in results]
+    rows.append(["evaluated", *(time[:16].replace("T", " ") for time in created)])
     titles = [result.title for result in results]
     return part("table", ["setting", *titles], rows, kind="words")
-
-
-def _minute(created: object) -> str:
-    return str(created or "")[:16].replace("T", " ")
 
 
 def _setting(key: str, value: object) -> str:

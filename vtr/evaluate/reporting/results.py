@@ -31,15 +31,10 @@ _CONFIG_SECTIONS = ("model", "text_model", "features", "data", "settings", "pres
 
 @dataclass(frozen=True)
 class Result:
-    """One evaluation as it was written.
+    """One evaluation as it was written."""
 
-    Args:
-        folder: Where it lies.
-        document: The whole of `result.json`.
-    """
-
-    folder: Path
-    document: Mapping[str, Any] = field(repr=False)
+    folder: Path  # where it lies
+    document: Mapping[str, Any] = field(repr=False)  # the whole of `result.json`
 
     def part(self, name: str) -> Mapping[str, Any]:
         """Returns a section of the document, empty where it has none."""
@@ -310,17 +305,11 @@ def _cut_short(file: Path, line: int) -> NoReturn:
 
 @dataclass(frozen=True)
 class RankTable:
-    """The ranks of one direction, one row per query.
+    """The ranks of one direction, one row per query."""
 
-    Args:
-        ids: Q ids of the queries (captions, or videos for v2t).
-        clusters: Q ids of the videos that the queries belong to.
-        ranks: (Q,) rows in the same order.
-    """
-
-    ids: tuple[str, ...]
-    clusters: tuple[str, ...]
-    ranks: Ranks
+    ids: tuple[str, ...]  # Q ids of the queries (captions, or videos for v2t)
+    clusters: tuple[str, ...]  # Q ids of the videos that the queries belong to
+    ranks: Ranks  # (Q,) rows in the same order
 
 
 def read_ranks(result: Result, direction: str) -> RankTable:

@@ -82,59 +82,38 @@ def thinned(pts_seconds: Sequence[float], limit: int) -> Seconds:
 
 
 def _decode(path: Path, wanted: Seconds) -> tuple[Frame, ...]:
-    from vtr.extract.bitstream import UnprovenError
-    from vtr.extract.container import open_video
-    from vtr.extract.packets import read_packets
-    from vtr.extract.readers import FullReader, SparseReader
+    from vtr.extract.sample import FrameRequest, sample_video
+    from vtr.extract.samplers.base import Indices, SamplerChoice, Signals
 
-    with open_video(path) as source:
-        table = read_packets(source)
-        try:
-            return _read(SparseReader(source, table), wanted)
-        except UnprovenError as reason:
-            fresh = not source.stream.codec_context.is_open
-            return _read(FullReader(source, table, why=str(reason), fresh=fresh), wanted)
+    class AtTimes(FrameRequest):
+        """Asks for the frames nearest to the wanted times, instead of a sampler's."""
 
+        def select(self, signals: Signals) -> dict[str, Indices]:
+            return {"": _nearest(signals.pts_seconds, wanted)}
 
-def _read(reader: object, wanted: Seconds) -> tuple[Frame, ...]:
-    """Reads twice where the first pass only finds out which frames there are."""
-    from av.video.frame import VideoFrame
-
-    from vtr.extract.frames import to_rgb, upright
-    from vtr.extract.readers import FullReader, SparseReader
-
-    assert isinstance(reader, FullReader | SparseReader)
-    pictures: dict[int, Picture] = {}
-
-    def keep(key: int, frame: VideoFrame) -> None:
-        pictures[key] = _small(to_rgb(frame, upright(frame)))
-
-    reader.read(_nearest(reader.pts_seconds, wanted), keep)
-    indices = _nearest(reader.pts_seconds, wanted)
-    missing = [
-        i for i, key in zip(indices, reader.keys(indices), strict=True) if key not in pictures
-    ]
-    if missing:
-        reader.read(np.array(missing), keep)
-    return tuple(
-        Frame(float(reader.pts_seconds[i]), pictures[key])
-        for i, key in zip(indices.tolist(), reader.keys(indices).tolist(), strict=True)
-        if key in pictures
-    )
+    uniform = (SamplerChoice("uniform"),)
+    found = sample_video(AtTimes(path, path.name, uniform, MAX_FRAMES, None), _Small())
+    times = found.pts_seconds.tolist()
+    return tuple(Frame(*frame) for frame in zip(times, found.crops, strict=True))
 
 
 def _nearest(pts: Seconds, wanted: Seconds) -> NDArray[np.int64]:
-    if not len(pts):
-        return np.zeros(0, np.int64)
     if not len(wanted):
         middles = (2 * np.arange(_EVEN_PARTS) + 1) * len(pts) // (2 * _EVEN_PARTS)
         return np.unique(middles)
     return np.unique(np.abs(pts[None, :] - wanted[:, None]).argmin(axis=1))
 
 
-def _small(picture: Picture) -> Picture:
-    from PIL import Image
+class _Small:
+    """Makes pictures small; one of another shape is squeezed into the first's."""
 
-    height, width = picture.shape[:2]
-    wide = min(max(round(width * HEIGHT / height), HEIGHT // 3), 3 * HEIGHT)
-    return np.asarray(Image.fromarray(picture).resize((wide, HEIGHT), Image.Resampling.LANCZOS))
+    size: tuple[int, int] | None = None
+
+    def __call__(self, picture: Picture) -> Picture:
+        from PIL import Image
+
+        if self.size is None:
+            height, width = picture.shape[:2]
+            wide = min(max(round(width * HEIGHT / height), HEIGHT // 3), 3 * HEIGHT)
+            self.size = (wide, HEIGHT)
+        return np.asarray(Image.fromarray(picture).resize(self.size, Image.Resampling.LANCZOS))
