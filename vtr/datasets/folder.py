@@ -11,7 +11,7 @@ means.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -73,18 +73,8 @@ def load(annotations: Path | None, videos: Path) -> Dataset:
         content.add(record)
     present = set(ids)
     absent = tuple(name for name in content.order if name not in present)
-    captioned = {caption.video_id for caption in content.captions.items}
-    bare = sum(name not in captioned for name in ids)
-    notes = [*(f"{other.name} was found as well and not read" for other in aside), *remarks]
-    if content.starts:
-        notes.append(
-            "the captions' start and end are not read: each is taken to describe its whole file"
-        )
-    if bare:
-        notes.append(f"{bare:,} of {counted(len(ids), 'video')} in the folder have no caption")
-    if absent:
-        lost = counted(len(absent), f"video of {path.name} is", f"videos of {path.name} are")
-        notes.append(f"{lost} not in the folder (first: {printable(absent[0])})")
+    notes = [f"{other.name} was found as well and not read" for other in aside]
+    notes += [*remarks, *content.notes(ids, absent, path)]
     splits: dict[str, list[str]] = {}
     for name, split in content.splits.items():
         splits.setdefault(split, []).append(name)
@@ -95,7 +85,7 @@ def load(annotations: Path | None, videos: Path) -> Dataset:
         splits={split: tuple(members) for split, members in splits.items()},
         categories=content.categories,
         annotation_files=(path,),
-        notes=(*notes, *content.captions.notes()),
+        notes=tuple(notes),
     )
 
 
@@ -137,6 +127,19 @@ class _Content:
                     f"{record.place}: the video {printable(name)!r} has the {what} "
                     f"{printable(text)!r}, but had {printable(known[name])!r} before"
                 )
+
+    def notes(self, ids: Sequence[str], absent: Sequence[str], path: Path) -> Iterator[str]:
+        """Yields what people should know of captions for the folder's `ids` and `absent` videos."""
+        if self.starts:
+            yield "the captions' start and end are not read: each is of its whole file"
+        captioned = {caption.video_id for caption in self.captions.items}
+        bare = sum(name not in captioned for name in ids)
+        if bare:
+            yield f"{bare:,} of {counted(len(ids), 'video')} in the folder have no caption"
+        if absent:
+            lost = counted(len(absent), f"video of {path.name} is", f"videos of {path.name} are")
+            yield f"{lost} not in the folder (first: {printable(absent[0])})"
+        yield from self.captions.notes()
 
 
 def _caption_file(annotations: Path) -> tuple[Path, list[Path]]:
