@@ -16,6 +16,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 import vtr.datasets
+from vtr.cli import app as vtr_app
 from vtr.commands import compress, extract, init
 from vtr.errors import ConfigError, UnknownNameError
 from vtr.workspace import find_workspace
@@ -236,3 +237,17 @@ def test_without_videos_it_is_a_usage_error(here: Path) -> None:
     assert result.exit_code == 2
     assert "--videos" in result.stderr
     assert not list(here.iterdir())
+
+
+def test_a_file_that_two_ids_fit_is_said_to_be_nobodys(here: Path) -> None:
+    (here / "films").mkdir()
+    (here / "films" / "a.mp4").write_bytes(b"x")
+    (here / "notes").mkdir()
+    (here / "notes" / "captions_msvd.json").write_text('{"a.avi": ["x"], "a.mov": ["y"]}')
+    result = run("msvd", "--videos", "films", "--annotations", "notes")
+    assert result.exit_code == 0, result.exception
+    said = "several ids fit one file equally well, so that none has it: a.avi, a.mov"
+    assert f"warning: {said}" in result.stderr
+    assert "missing      2: a.avi, a.mov" in result.stdout
+    found = CliRunner().invoke(vtr_app, ["data", "verify", "--fast"])
+    assert "contested    a.avi, a.mov" in found.stdout

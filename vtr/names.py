@@ -120,7 +120,7 @@ def match_names(
     return NameMatch(
         {name: matching.given[name] for name in wanted if name in matching.given},
         matching.spellings,
-        matching.contested,
+        {name: matching.contested[name] for name in wanted if name in matching.contested},
         recased,
         tuple(file for file in there if file not in taken),
     )

@@ -191,6 +191,7 @@ def verdict(
             escape_undecodable(name): [escape_undecodable(str(path)) for path in paths]
             for name, paths in survey.duplicates.items()
         },
+        "contested": {escape_undecodable(i): str(path) for i, path in survey.contested.items()},
         "unexpected": len(survey.unexpected),
         "notes": [escape_undecodable(text) for text in dataset.notes],
     }
@@ -350,6 +351,7 @@ def _print_verdict(facts: Mapping[str, Any]) -> None:
         if len(facts[what]) > MAX_LISTED:
             _echo_row("", f"and {len(facts[what]) - MAX_LISTED:,} more: --json lists them all")
     _echo_row("duplicate", _some(facts["duplicates"]))
+    _echo_row("contested", _some(facts["contested"]))
     if facts["unexpected"]:
         _echo_row("unexpected", f"{facts['unexpected']:,} more video files belong to no id")
     _print_notes(facts["notes"])

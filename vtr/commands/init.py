@@ -124,6 +124,7 @@ def _facts(
             escape_undecodable(identity): [escape_undecodable(str(path)) for path in paths]
             for identity, paths in survey.duplicates.items()
         },
+        "contested": {escape_undecodable(i): str(path) for i, path in survey.contested.items()},
         "unexpected": len(survey.unexpected),
         "skipped": survey.listing.skipped,
         "unreadable": {escape_undecodable(name): why for name, why in survey.listing.unreadable},
@@ -144,6 +145,11 @@ def _warnings(facts: dict[str, Any]) -> list[str]:
             f"{counted(len(facts['duplicates']), 'id has', 'ids have')} several files, of which "
             "the first "
             "is taken: " + _some(facts["duplicates"])
+        )
+    if facts["contested"]:
+        warnings.append(
+            "several ids fit one file equally well, so that none has it: "
+            + _some(facts["contested"])
         )
     if facts["problems"]:
         warnings.append(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vtr import datasets
@@ -33,6 +33,8 @@ class VideoSurvey:
     duplicates: Mapping[str, tuple[Path, ...]]
     unexpected: tuple[Path, ...]
     listing: VideoListing
+    contested: Mapping[str, Path] = field(default_factory=dict)
+    """Id to a file that ids which contradict each other fit equally well: they are missing."""
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -118,7 +120,7 @@ def survey_videos(dataset: Dataset, videos: str | Path) -> VideoSurvey:
         for identity, rest in match.duplicates.items()
         if rest[used[identity] - 1 :]
     }
-    return VideoSurvey(tuple(found), duplicates, match.unexpected, listing)
+    return VideoSurvey(tuple(found), duplicates, match.unexpected, listing, match.contested)
 
 
 def unique_videos(videos: Iterable[Video]) -> tuple[tuple[Video, str | None], ...]:
