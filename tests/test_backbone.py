@@ -25,7 +25,13 @@ from transformers.utils import logging as transformers_logging
 
 from vtr.clip.backbone import Backbone, load_backbone, pooled, run_in_batches
 from vtr.clip.preprocess import normalise
-from vtr.errors import CheckpointError, ConfigError, ModelError, ModelNotFoundError
+from vtr.errors import (
+    CheckpointError,
+    ConfigError,
+    ModelError,
+    ModelNotFoundError,
+    UnknownNameError,
+)
 
 SMALL = {
     "hidden_size": 32,
@@ -506,10 +512,11 @@ def test_folders_that_are_not_there(tmp_path: Path) -> None:
 
 
 def test_devices_and_dtypes_are_checked_before_loading() -> None:
-    with pytest.raises(ConfigError, match="no device 'gpu'; allowed: auto, cpu, cuda"):
-        load_backbone("unused", device="gpu")
-    with pytest.raises(ConfigError, match="device 'meta' is not supported"):
-        load_backbone("unused", device="meta")
+    for name in ("gpu", "meta", "cuda:x", "cuda:"):
+        with pytest.raises(UnknownNameError, match=f"{name!r}.*auto, cpu, cuda"):
+            load_backbone("unused", device=name)
+    with pytest.raises(ConfigError, match=r"device 'mps' is not supported: .*Use cpu"):
+        load_backbone("unused", device="mps")
     with pytest.raises(ConfigError, match=r"'cuda:99' asked for, but this machine has \d+ GPUs"):
         load_backbone("unused", device="cuda:99")
     with pytest.raises(ConfigError, match="no dtype 'auto'; allowed: float32, float16, bfloat16"):

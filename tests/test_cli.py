@@ -249,6 +249,50 @@ def test_samplers_are_listed_drawn_and_studied(run_vtr: Vtr, videos: Path, tmp_p
     assert "uniform" in run_vtr("samplers", "study", "--sampler", "uniform").stdout
 
 
+@pytest.mark.parametrize("model", ["nobody/nothing", "./nowhere", "videos"])
+@pytest.mark.parametrize("more", [(), ("--dry-run",)], ids=["run", "dry run"])
+def test_a_model_that_is_not_there_is_refused_before_anything_is_read(
+    run_vtr: Vtr, videos: Path, tmp_path: Path, model: str, more: tuple[str, ...]
+) -> None:
+    (tmp_path / "captions.csv").write_text("no such columns\n1\n")
+    words = ("--videos", videos, "--annotations", "captions.csv", "--model", model)
+    done = run_vtr("extract", *words, *more)
+    assert done.returncode == 1
+    assert "captions.csv" not in done.stderr
+    assert model in done.stderr.splitlines()[-1]
+
+
+def test_names_are_refused_before_torch_and_annotations(videos: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.argv = sys.argv[1:]\n"
+        "from vtr.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as leaving: assert leaving.code == 1, leaving.code\n"
+        "heavy = {'torch', 'transformers', 'av', 'h5py'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    base = ["vtr", "extract", "--videos", str(videos)]
+    for flags in (["--sampler", "motoin"], ["--sampler", "scene:threshold=x"], ["--model", "./x"],
+                  ["--retry", "faild"], ["--shard", "3/2"], ["--device", "gpu"]):  # fmt: skip
+        words = [sys.executable, "-c", code, *base, *flags]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.startswith("error: ") or "\nerror: " in done.stderr, done.stderr
+
+
+def test_extract_says_at_once_what_it_does(run_vtr: Vtr, videos: Path) -> None:
+    words = ("--videos", videos, "--model", demo_model_folder(), "--workers", "1")
+    told = run_vtr("extract", *words).stderr.splitlines()
+    assert [line.partition(" ")[0] for line in told[:4]] == [
+        "looking",
+        "3",
+        "loading",
+        "extracting:",
+    ]
+    assert told[3] == "extracting: starting 1 decoding process"
+    assert run_vtr("extract", *words, "--quiet").stderr.splitlines() == told[1:2]
+
+
 def test_unknown_model_is_one_line(run_vtr: Vtr, videos: Path) -> None:
     done = run_vtr("extract", "--videos", videos, "--model", "nobody/nothing")
     assert done.returncode == 1

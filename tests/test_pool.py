@@ -221,3 +221,31 @@ next(answers)
             return  # dead, only not yet collected by init
         time.sleep(0.05)
     pytest.fail(f"worker {pid} is still running")
+
+
+def test_nothing_that_only_linux_has_is_needed(tmp_path: Path, run: Run) -> None:
+    """As on macOS, as far as that can be had here: without affinity, prctl and RLIMIT_AS."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import ctypes, os, resource, sys\n"
+        "sys.platform = 'darwin'\n"
+        "del os.sched_getaffinity\n"
+        "def refuse(*_): raise ValueError('current limit exceeds maximum limit')\n"
+        "resource.setrlimit = refuse\n"
+        "ctypes.CDLL = refuse\n"
+    )
+    script = """
+from vtr.extract.pool import PoolSettings, WorkerPool
+from vtr.extract.settings import usable_cores
+assert usable_cores() >= 1
+jobs = [("value", 1), ("segfault", 0), ("value", 3)]
+with WorkerPool(PoolSettings("pool_handlers:make", 0, workers=2)) as pool:
+    print([outcome.failure and outcome.failure[0] for outcome in pool.run(jobs)])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "[None, 'crashed', None]\n", done.stderr

@@ -106,7 +106,7 @@ def extract_features(
 
     Args:
         workspace: Where everything is.
-        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        device: "auto", "cpu", "cuda" or "cuda:1".
         quiet: No progress on stderr.
         settings: As for `open_workspace`, such as `sampler="uniform,head"` and `frames=8`.
 
@@ -220,7 +220,7 @@ def evaluate_run(
             the mean of the frames.
         protocol: Which queries and videos; None is the dataset's most used one.
         out: Folder for the result; None is where `vtr eval` puts it.
-        device: "auto", "cpu", "cuda" or "mps".
+        device: "auto", "cpu", "cuda" or "cuda:1".
         k: Recall depths; None is 1, 5 and 10. `ks`, as it was once called, means the same.
         flags: The other flags of `vtr eval` with `_` for `-`: `sampler="uniform"`,
             `missing="restrict"`, `dual_softmax=True`, `qb_norm=True`, `rerank=50`,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 import torch
 
+from vtr.clip.device import find_device
 from vtr.clip.hub import find_model
 from vtr.clip.loading import load_model, weights_digest
 from vtr.clip.preprocess import Preprocessing, Route, normalise, preprocessing_from_config
@@ -250,7 +251,7 @@ def load_backbone(
         ModelError: A family or a preprocessing setting that is not supported.
         ConfigError: No such device or dtype.
     """
-    target, compute_dtype = _device(device), _dtype(dtype)
+    target, compute_dtype = find_device(device), _dtype(dtype)
     found = find_model(model)
     network, family = load_model(found)
     config = network.config
@@ -355,24 +356,6 @@ def _is_out_of_memory(error: BaseException) -> bool:
 def _free_memory() -> None:
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(
-            f"no device {name!r}; allowed: auto, cpu, cuda, cuda:0, cuda:1, ..."
-        ) from None
-    if device.type == "cuda":
-        count = torch.cuda.device_count()
-        if (device.index or 0) >= count:
-            raise ConfigError(f"device {name!r} asked for, but this machine has {count} GPUs")
-    elif device.type != "cpu":
-        raise ConfigError(f"device {name!r} is not supported; allowed: auto, cpu, cuda, cuda:1")
-    return device
 
 
 def _dtype(name: str) -> torch.dtype:

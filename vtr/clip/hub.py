@@ -100,6 +100,22 @@ def _has_vocabulary(folder: Path) -> bool:
     return files[0] or (files[1] and files[2])
 
 
+def require_model(model: str) -> None:
+    """Raises what `find_model` would, without fetching weights: of a hub's model the tokeniser.
+
+    What the cache holds is not asked of the hub again.
+    """
+    folder = Path(model).expanduser()
+    if model and folder.is_dir():
+        find_model(model)
+        return
+    check_model_name(model)
+    try:
+        _find_in_cache(model, "not asked", tokeniser_only=True)
+    except (HubOfflineError, ValueError):  # HFValidationError among them
+        find_tokeniser(model)
+
+
 def weight_files(folder: Path) -> list[Path]:
     """Returns the weight files transformers would read: safetensors if any, else `.bin`."""
     for patterns in (_SAFETENSORS, _PICKLES):

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from vtr.clip.device import DEVICES, check_device_name
 from vtr.errors import ConfigError, UnknownNameError
-
-DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 @dataclass(frozen=True)
@@ -136,11 +134,6 @@ def _check_model(value: str) -> None:
     check_model_name(value)
 
 
-def _check_device(value: str) -> None:
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
-        raise UnknownNameError("device", value, [*DEVICES, "cuda:1"])
-
-
 def _runs() -> list[str]:
     """The folders of the workspace's runs, as they are named from here."""
     from vtr.workspace import Workspace, find_workspace
@@ -171,7 +164,7 @@ CHOICES: Mapping[str, Choice] = {
     "text": _among("text mode", _text_modes),
     "missing": _among("policy for missing videos", lambda: _POLICIES),
     "gallery": _among("gallery", lambda: ("folder", "captioned")),
-    "device": Choice(lambda: DEVICES, _check_device),
+    "device": Choice(lambda: DEVICES, check_device_name),
     "model": _MODEL,
     "clip": _MODEL,
     "run": _RUN,

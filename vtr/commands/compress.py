@@ -74,6 +74,7 @@ def compress(
         overwrite=overwrite,
     )
     with progress("compressing", quiet=quiet or as_json) as update:
+        update(0, 1, f"looking for the videos in {source}")
 
         def tell(done: int, total: int, failed: int) -> None:
             update(done, total, f"{failed} failed")

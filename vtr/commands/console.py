@@ -139,7 +139,7 @@ def progress(what: str, *, quiet: bool = False) -> Iterator[Update]:
         quiet: Show nothing.
 
     Yields:
-        `update(done, total, remark)`.
+        `update(done, total, remark)`; with 0 done the remark says at once what is being prepared.
     """
     if quiet:
         yield lambda _done, _total, _remark: None
@@ -175,6 +175,9 @@ def _lines(what: str) -> Update:
 
     def update(done: int, total: int, remark: str) -> None:
         nonlocal last
+        if not done:
+            note(f"{what}: {remark}")
+            return
         now = time.monotonic()
         if now - last < PLAIN_EVERY_SECONDS and done < total:
             return

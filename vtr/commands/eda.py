@@ -59,7 +59,7 @@ def eda(
     pictures: Annotated[
         bool, typer.Option("--pictures/--no-pictures", help="Draw PNG and SVG files.")
     ] = True,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print eda.json.")] = False,
 ) -> None:
     """Look at a dataset before training: captions, duplicates, videos, features.

@@ -97,7 +97,7 @@ def evaluate(
     annotations: Annotated[Path | None, typer.Option(help="Folder of the annotations.")] = None,
     videos: Annotated[Path | None, typer.Option(help="Folder of the videos.")] = None,
     model: Annotated[str | None, typer.Option(help="Text tower: hub id or folder.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print result.json.")] = False,
 ) -> None:
     """Evaluate a run, or CLIP without training, on cached features.

@@ -71,7 +71,7 @@ def extract(
         typer.Option(help="Preprocessing; exact is bit-exact Pillow. (default: fast)"),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the random samplers.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
     dtype: Annotated[
         Literal["float32", "float16", "bfloat16"], typer.Option(help="Arithmetic of the model.")
     ] = "float32",
@@ -121,9 +121,9 @@ def extract(
     some videos failed; the store lists them (`vtr inspect`).
     """
     prepare_arithmetic()
-    from vtr.clip.backbone import load_backbone
-    from vtr.extract.pipeline import ExtractMode
+    from vtr.clip.hub import require_model
 
+    # Names first, then what takes long: torch, the decoder and the annotations.
     workspace = resolve(
         sampler=sampler,
         frames=frames,
@@ -139,7 +139,17 @@ def extract(
         workers=workers,
         timeout_seconds=timeout,
     )
-    mode = ExtractMode(part=read_part(shard), retry=read_retry(retry), overwrite=overwrite)
+    part, again = read_part(shard), read_retry(retry)
+    _check_limits(memory, max_pixels)
+    from vtr.datasets.files import require_folder
+    from vtr.extract.pipeline import ExtractMode
+
+    mode = ExtractMode(part=part, retry=again, overwrite=overwrite)
+    assert workspace.videos is not None
+    require_folder(workspace.videos, what="--videos")
+    tell = note if not quiet else lambda _line: None
+    tell(f"looking for {workspace.model} and for the videos in {workspace.videos}")
+    require_model(workspace.model)
     survey = find_inputs(workspace)
     warn_of_unreadable(survey.listing.unreadable)
     settings = replace(
@@ -150,6 +160,9 @@ def extract(
     if dry_run:
         _finish(_plan(workspace, survey, settings, mode), as_json=as_json)
         return
+    tell(f"loading {workspace.model}")
+    from vtr.clip.backbone import load_backbone
+
     backbone = load_backbone(workspace.model, device=device, dtype=dtype, route=workspace.route)
     report = run(workspace, survey, settings, backbone=backbone, mode=mode, quiet=quiet or as_json)
     _finish({**vars(report), "store": str(workspace.features)}, as_json=as_json)
@@ -197,6 +210,16 @@ def find_inputs(workspace: Workspace) -> VideoSurvey:
     return survey
 
 
+def _check_limits(memory_gib: float, max_pixels: int | None) -> None:
+    """Refuses limits that nothing could meet, or that are no number."""
+    from vtr.errors import ConfigError
+
+    if not 0 <= memory_gib < float("inf"):
+        raise ConfigError(f"--memory is {memory_gib:g}; it must be GiB above 0, or 0 for no limit")
+    if max_pixels is not None and max_pixels < 1:
+        raise ConfigError(f"--max-pixels is {max_pixels}; it must be a whole number, 1 or more")
+
+
 def extract_settings(
     workspace: Workspace,
     survey: VideoSurvey,
@@ -204,20 +227,11 @@ def extract_settings(
     memory_gib: float = 4.0,
     max_pixels: int | None = None,
 ) -> ExtractSettings:
-    """Returns the pipeline's settings; never more workers than videos.
-
-    Raises:
-        ConfigError: A limit that nothing could meet, or that is no number.
-    """
-    from vtr.errors import ConfigError
+    """Returns the pipeline's settings; never more workers than videos."""
     from vtr.extract.container import Limits
     from vtr.extract.samplers.base import parse_samplers
     from vtr.extract.settings import ExtractSettings, usable_cores
 
-    if not 0 <= memory_gib < float("inf"):
-        raise ConfigError(f"--memory is {memory_gib:g}; it must be GiB above 0, or 0 for no limit")
-    if max_pixels is not None and max_pixels < 1:
-        raise ConfigError(f"--max-pixels is {max_pixels}; it must be a whole number, 1 or more")
     return ExtractSettings(
         samplers=parse_samplers(workspace.sampler),
         num_frames=workspace.frames,
@@ -248,6 +262,8 @@ def run(
 
     inputs = unique_videos(video for video in survey.videos if video.path is not None)
     with progress("extracting", quiet=quiet) as update:
+        some = "es" * (settings.workers != 1)
+        update(0, len(inputs), f"starting {settings.workers} decoding process{some}")
 
         def tell(now: Progress) -> None:
             rate = f"{now.frames / now.seconds:.0f} frames/s" if now.seconds > 0 else ""

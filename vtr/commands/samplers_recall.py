@@ -30,6 +30,7 @@ def recalls(
 
     if workspace is None:
         return {}
+    note("embedding the captions for R@1, where there are any")
     try:
         task = _task(dense, read_dataset(workspace))
         from vtr.clip.backbone import load_backbone

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtr.commands.console import note, prepare_arithmetic, print_json, say
+from vtr.commands.console import note, prepare_arithmetic, print_json, progress, say
 from vtr.commands.samplers_recall import HEADS, recalls
 from vtr.counts import counted
 
@@ -65,11 +65,11 @@ def study(
         raise ConfigError(f"--plot is {plot}; its name must end in .png")
     if costs < 0:
         raise ConfigError(f"--costs is {costs}; it must be 0 or more videos")
+    choices = parse_samplers(sampler, embedded=True)
     folder = store_folder(store)
     dense = open_dense(FeatureStore(folder))
     workspace = _workspace_of(folder)
     budget = frames if frames is not None else workspace.frames if workspace else 12
-    choices = parse_samplers(sampler, embedded=True)
     note(
         f"{counted(len(dense), 'video')}, {counted(len(choices), 'sampler')}, "
         f"{counted(budget, 'frame')} each"
@@ -109,7 +109,8 @@ def gather(
     """Returns all figures as JSON values, one row per sampler in the order asked for."""
     from vtr.extract.study import study as compare
 
-    figures, chosen = compare(dense, choices, num_frames, seed=seed)
+    with progress("choosing frames") as update:
+        figures, chosen = compare(dense, choices, num_frames, seed=seed, progress=update)
     rows = [asdict(figure) for figure in figures]
     brief = _brief_events(dense, chosen, workspace)
     worth = recalls(dense, chosen, workspace)

@@ -55,6 +55,9 @@ _ONE_THREAD = {
     )
 }
 
+# Else macOS ends a process that forks after its libraries have been used.
+_MAY_FORK = {"OBJC_DISABLE_INITIALIZE_FORK_SAFETY": "YES"}
+
 
 @dataclass(frozen=True)
 class PoolSettings:
@@ -117,7 +120,7 @@ class _Server:
                 stdin=recipe,
                 stdout=subprocess.DEVNULL,
                 stderr=self._errors,
-                env={**os.environ, "PYTHONPATH": paths, **_ONE_THREAD},
+                env={**os.environ, "PYTHONPATH": paths, **_ONE_THREAD, **_MAY_FORK},
                 process_group=0,  # Ctrl-C goes to the parent alone
             )
         theirs.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,7 +40,12 @@ class SamplerStudy:
 
 
 def study(
-    dense: FeatureStore, choices: Sequence[SamplerChoice], num_frames: int, *, seed: int = 0
+    dense: FeatureStore,
+    choices: Sequence[SamplerChoice],
+    num_frames: int,
+    *,
+    seed: int = 0,
+    progress: Callable[[int, int, str], None] = lambda _done, _total, _sampler: None,
 ) -> tuple[list[SamplerStudy], dict[str, dict[str, Indices]]]:
     """Returns the figures of every sampler, and what each chose per video.
 
@@ -49,9 +54,11 @@ def study(
         choices: The samplers.
         num_frames: The budget K.
         seed: Run seed of the random samplers.
+        progress: Called with (samplers done, samplers, the one that is next) as it goes on.
     """
     figures, chosen = [], {}
-    for choice in choices:
+    for number, choice in enumerate(choices):
+        progress(number, len(choices), choice.label)
         picks, seconds, candidates = {}, 0.0, 0
         for video_id in dense:
             signals = stored_signals(dense, video_id, choice)
@@ -61,6 +68,7 @@ def study(
             candidates += len(signals)
         chosen[choice.label] = picks
         figures.append(_figures(dense, choice.label, picks, 1e6 * seconds / candidates))
+    progress(len(choices), len(choices), "")
     return figures, chosen
 
 
