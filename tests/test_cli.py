@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,6 +70,34 @@ def test_help_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.03, 0.08, 0.2, 0.5])
+def test_an_interrupt_while_modules_are_imported_prints_no_traceback(delay: float) -> None:
+    code = (
+        "import sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'vtr.cli': print('go', flush=True)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "from vtr.__main__ import main; main()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, "heads"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"go\n"
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+    assert b"Traceback" not in told, told.decode()
+    assert process.returncode == 130
+    assert told.startswith(b"interrupted")
+
+
+def test_the_installed_command_begins_where_interrupts_are_answered() -> None:
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    assert project["scripts"] == {"vtr": "vtr.__main__:main"}
 
 
 @pytest.mark.parametrize("command", ["init", "extract", "inspect", "compress", "samplers", "demo"])

@@ -97,7 +97,7 @@ def test_options_override_a_preset() -> None:
             "no option of head 'seqTransf' named 'layer'. Did you mean 'layers'",
         ),
         ("seqTransf:layers", ConfigError, "'layers' has no value; write layers=VALUE"),
-        ("seqTransf:layers=two", ConfigError, "layers='two' is not of type int .default 4."),
+        ("seqTransf:layers=two", ConfigError, "layers='two' is not of type int"),
         ("seqTransf:layers=0", ConfigError, "head 'seqTransf': layers=0 is out of range"),
         ("tightTransf:pairs=0", ConfigError, "head 'tightTransf': pairs=0 is out of range"),
         ("seqLSTM:dropout=nan", ConfigError, "dropout=nan is out of range; allowed: 0 to below 1"),

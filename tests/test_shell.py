@@ -120,7 +120,7 @@ def test_options_read_from_the_source_are_those_of_the_heads() -> None:
 
     for name in head_names():
         preset = ["preset"] if head_presets(name) else []
-        assert head_options(name) == [*imported(name), *preset]
+        assert list(head_options(name)) == [*imported(name), *preset]
     check_names({"head": "clip2video:preset=x", "run": "nowhere", "epochs": "x", "text": None})
     with pytest.raises(ConfigError, match="--sampler is empty"):
         check_names({"sampler": " , "})
@@ -285,3 +285,45 @@ def test_every_count_goes_through_the_one_helper() -> None:
         place for folder in folders for path in folder.rglob("*.py") for place in bare_plurals(path)
     ]
     assert not found
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--head", "seqTranf"),
+        ("--head", "seqTransf:layrs=2"),
+        ("--head", "seqTransf:layers=x"),
+        ("--text", "forzen"),
+        ("--preset", "clip4clp"),
+        ("--protocol", "msrvt"),
+        ("--batches", "pars"),
+        ("--optimiser", "adm"),
+        ("--captions", "x"),
+        ("--loss", "refrence"),
+        ("--mine", "globl"),
+        ("--lr", "-1"),
+        ("--hold-out", "2"),
+        ("--seeds", "0"),
+        ("--text", "frozen", "--tune-layers", "2"),
+    ],
+    ids=lambda flags: " ".join(flags),
+)
+def test_what_no_training_can_have_is_refused_without_torch_or_annotations(
+    flags: tuple[str, ...], tmp_path: Path
+) -> None:
+    """The annotations do not exist: whoever reads them says so."""
+    code = (
+        "import sys; sys.argv[0] = 'vtr'\n"
+        "from vtr.cli import main\n"
+        "try: main()\n"
+        "finally: print(sorted({'torch', 'h5py', 'av'} & set(sys.modules)))"
+    )
+    place = ("--annotations", tmp_path / "none", "--dataset", "msrvtt", "--videos", tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", code, "train", *place, *flags],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.strip() == "[]", done.stderr
+    assert flags[-1].removeprefix("seqTransf:").partition("=")[0] in done.stderr
+    assert "none" not in done.stderr

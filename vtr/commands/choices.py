@@ -90,28 +90,32 @@ def _check_head(value: str) -> None:
         raise ConfigError(f"--head is empty. Known: {', '.join(heads)}")
     if name not in heads:
         raise UnknownNameError("head", name, heads)
+    from vtr.train.options import read_option
+
     known = head_options(name)
     for pair in pairs:
-        key, equals, _ = pair.partition("=")
+        key, equals, given = pair.partition("=")
         if key not in known:
             raise UnknownNameError(f"option of head {name!r}", key, known)
         if not equals:
             raise ConfigError(f"head option {pair!r} has no value; write {key}=VALUE")
+        if known[key] in ("bool", "int", "float"):
+            read_option(name, key, given, known[key])
 
 
-def head_options(name: str) -> list[str]:
-    """Returns the options of a head, from its source: to import it would import torch."""
+def head_options(name: str) -> dict[str, str]:
+    """Returns the options of a head and their types, from its source: importing imports torch."""
     spec = importlib.util.find_spec(f"vtr.train.heads.{name.replace('-', '_')}")
     assert spec is not None
     assert spec.origin is not None
     module = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-    options = [
-        field.target.id
+    options = {
+        field.target.id: ast.unparse(field.annotation)
         for item in module.body
         if isinstance(item, ast.ClassDef) and item.name == "Options"
         for field in item.body
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
-    ]
+    }
     named = {
         target.id
         for item in module.body
@@ -119,7 +123,7 @@ def head_options(name: str) -> list[str]:
         for target in (item.targets if isinstance(item, ast.Assign) else [item.target])
         if isinstance(target, ast.Name)
     }
-    return [*options, "preset"] if "PRESETS" in named else options
+    return {**options, "preset": "str"} if "PRESETS" in named else options
 
 
 def _check_samplers(value: str) -> None:

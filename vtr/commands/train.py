@@ -199,15 +199,17 @@ def train_workspace(
     Returns:
         The result for JSON; None in all but the first of several processes.
     """
-    from vtr.clip.backbone import load_backbone
     from vtr.commands import run_folders, training
-    from vtr.commands.training_job import Job, first_seed, run_job
     from vtr.errors import ConfigError
-    from vtr.train.tracking import require_tensorboard
 
     if not 1 <= seeds <= 1000:
         raise ConfigError(f"--seeds is {seeds}; allowed: 1 to 1000")
     run_folders.check_place(place.name, resume=place.resume, overwrite=place.overwrite)
+    training.check_settings(request)
+    from vtr.clip.backbone import load_backbone  # with torch: what can be refused is refused
+    from vtr.commands.training_job import Job, first_seed, run_job
+    from vtr.train.tracking import require_tensorboard
+
     if place.tensorboard:
         require_tensorboard()
     interrupted = None

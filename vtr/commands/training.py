@@ -147,6 +147,25 @@ def resolve_settings(
     )
 
 
+def check_settings(request: Request) -> None:
+    """Refuses settings that no training can have, before torch is loaded and data are read.
+
+    Raises:
+        ConfigError: A value out of range, or two that exclude each other.
+    """
+    from vtr.errors import ConfigError
+    from vtr.train.options import TEXT_MODES
+    from vtr.train.presets import DEFAULT_PRESET, find_preset
+
+    preset = find_preset(request.preset or DEFAULT_PRESET)
+    resolve_settings(request, preset, seed=request.seed or 0, dim=512, num_videos=1000)
+    share = request.hold_out
+    if share is not None and not 0 < share < 1:
+        raise ConfigError(f"--hold-out is {share}; allowed: above 0 and below 1, such as 0.05")
+    if request.text in TEXT_MODES:
+        _check_text_flags(request, request.text)
+
+
 def _given(request: Request, names: Sequence[str]) -> dict[str, Any]:
     return _set({name: getattr(request, name) for name in names})
 
@@ -232,7 +251,6 @@ def gather(workspace: Workspace, request: Request) -> Material:
         VtrError: Whatever is missing or does not fit; see the functions called.
     """
     from vtr.commands.stores import meet, open_store, read_dataset
-    from vtr.errors import ConfigError
     from vtr.evaluate.coverage import check_features, cover
     from vtr.evaluate.evaluator import plan
     from vtr.evaluate.protocol import default_protocol, load_protocol, queries, validation_split
@@ -241,8 +259,6 @@ def gather(workspace: Workspace, request: Request) -> Material:
     name = request.protocol
     protocol = load_protocol(name) if name else default_protocol(dataset.name)
     hold_out = 0.05 if request.hold_out is None else request.hold_out
-    if not 0 < hold_out < 1:
-        raise ConfigError(f"--hold-out is {hold_out}; allowed: above 0 and below 1, such as 0.05")
     named = validation_split(protocol, dataset)
     if request.hold_out is not None and named is not None:
         note(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -15,8 +15,7 @@ from vtr.plugins import load_plugin, plugin_names
 from vtr.train import heads
 from vtr.train.clip_text import ClipText
 from vtr.train.heads.base import Head, HeadInfo
-
-OptionValue = bool | int | float | str
+from vtr.train.options import OptionValue, read_option
 
 REFERENCE_DIM = 512
 """D at which `describe_heads` counts parameters: that of ViT-B/32."""
@@ -100,7 +99,7 @@ def parse_head(text: str) -> HeadChoice:
     for pair in pairs:
         key, _, value = pair.partition("=")
         if key != _PRESET:
-            given[key] = _convert(name, key, value, defaults[key])
+            given[key] = read_option(name, key, value, type(defaults[key]).__name__)
     changed = {key: value for key, value in given.items() if value != defaults[key]}
     choice = HeadChoice(name, changed)
     choice.resolve()
@@ -236,22 +235,6 @@ def _preset(name: str, preset: str) -> dict[str, OptionValue]:
 
 def _values(options: Any) -> dict[str, OptionValue]:
     return {item.name: getattr(options, item.name) for item in dataclasses.fields(options)}
-
-
-def _convert(name: str, key: str, value: str, default: OptionValue) -> OptionValue:
-    converters: dict[type, Callable[[str], OptionValue]] = {
-        bool: lambda word: {"true": True, "false": False}[word.lower()],
-        int: int,
-        float: float,
-        str: str,
-    }
-    try:
-        return converters[type(default)](value)
-    except (ValueError, KeyError):
-        raise ConfigError(
-            f"head {name!r}: {key}={value!r} is not of type {type(default).__name__} "
-            f"(default {default})"
-        ) from None
 
 
 def _module(name: str) -> ModuleType:
