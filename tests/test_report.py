@@ -747,11 +747,11 @@ def test_captions_in_pictures_break_before_the_edge(text: str) -> None:
     assert len(lines) <= 6
 
 
-@given(st.text(max_size=80), st.floats(20, 300))
-def test_a_name_is_cut_to_its_room(text: str, width: float) -> None:
+@given(st.text(max_size=80), st.floats(20, 300), st.booleans())
+def test_a_name_is_cut_to_its_room(text: str, width: float, bold: bool) -> None:
     name = shown(text)
-    kept = cut(name, width, 12)
-    assert width_of(kept, 12) <= width
+    kept = cut(name, width, 12, bold=bold)
+    assert width_of(kept, 12, bold=bold) <= width
     assert kept == name or "…" in kept
 
 

@@ -78,12 +78,12 @@ def wrapped(words: str, width: float, size: float) -> list[str]:
     return [line.rstrip() for line in lines]
 
 
-def cut(words: str, width: float, size: float) -> str:
+def cut(words: str, width: float, size: float, *, bold: bool = False) -> str:
     """Returns a text whose middle is left out where it is wider than `width` pixels."""
-    if width_of(words, size) <= width:
+    if width_of(words, size, bold=bold) <= width:
         return words
     half = len(words) // 2
-    while half and width_of(f"{words[:half]}…{words[-half:]}", size) > width:
+    while half and width_of(f"{words[:half]}…{words[-half:]}", size, bold=bold) > width:
         half -= 1
     return f"{words[:half]}…{words[-half:]}" if half else "…"
 

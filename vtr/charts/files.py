@@ -58,7 +58,7 @@ def draw(chart: Chart, *, kind: str = "png") -> bytes:
 def draw_head(drawing: Drawing, head: Head) -> float:
     """Writes title and note; returns where they end."""
     room = drawing.width - 2 * MARGIN
-    drawing.text(MARGIN, 38, cut(shown(head.title), room, 17), size=17, kind="ink bold")
+    drawing.text(MARGIN, 38, cut(shown(head.title), room, 17, bold=True), size=17, kind="ink bold")
     y = 42.0
     for line in wrapped(shown(head.note, 400), room, 12):
         y += 17

@@ -62,7 +62,7 @@ def draw_png(sheet: Sheet) -> bytes:
     cells = max((len(row.pictures) for row in sheet.rows), default=1)
     drawing = Drawing(max(2 * MARGIN + LABEL + cells * (width + GAP), 760))
     room = drawing.width - 2 * MARGIN
-    drawing.text(MARGIN, 40, cut(shown(sheet.title), room, 19), size=19, kind="ink bold")
+    drawing.text(MARGIN, 40, cut(shown(sheet.title), room, 19, bold=True), size=19, kind="ink bold")
     drawing.text(MARGIN, 62, cut(shown(sheet.subtitle), room, 13.5), size=13.5)
     _draw_curve(drawing, sheet)
     top = CURVE_TOP + CURVE_HEIGHT + LANE * len(sheet.rows) + 44

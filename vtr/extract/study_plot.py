@@ -72,7 +72,9 @@ def draw_study(picture: StudyPicture) -> bytes:
     step = AXIS + VALUE + GAP
     drawing = Drawing(2 * MARGIN + LABEL + len(picture.columns) * step - GAP)
     room = drawing.width - 2 * MARGIN
-    drawing.text(MARGIN, 36, cut(shown(picture.title), room, 19), size=19, kind="ink bold")
+    drawing.text(
+        MARGIN, 36, cut(shown(picture.title), room, 19, bold=True), size=19, kind="ink bold"
+    )
     drawing.text(MARGIN, 58, cut(shown(picture.subtitle), room, 13), size=13)
     for number, label in enumerate(picture.samplers):
         top = HEAD + ROW * number
