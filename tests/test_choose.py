@@ -10,7 +10,10 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+import vtr
+from vtr.cli import app
 from vtr.datasets.base import Video
 from vtr.errors import ConfigError
 from vtr.extract.choose import choose
@@ -116,6 +119,33 @@ def test_choosing_later_is_choosing_at_once(stores: dict[str, Path]) -> None:
         packed, wanted = later.packed(), at_once.packed()
         np.testing.assert_array_equal(packed.frames, wanted.frames)
         np.testing.assert_array_equal(packed.offsets, wanted.offsets)
+
+
+def test_a_dense_store_opens_through_any_sampler(stores: dict[str, Path]) -> None:
+    for label in ("motion", "uniform", "scene:threshold=20"):
+        opened = vtr.FeatureStore(stores["dense"], sampler=label, frames=6)
+        wanted = choose(FeatureStore(stores["dense"]), parse_samplers(label)[0], 6)
+        assert opened.sampler == wanted.sampler
+        np.testing.assert_array_equal(opened.packed().frames, wanted.packed().frames)
+    assert [len(found.frames) for found in opened.values()][1:3] == [3, 1]
+    assert len(vtr.FeatureStore(stores["dense"], sampler="uniform")["3.mp4"].frames) == 12
+    assert vtr.FeatureStore(stores["all"], sampler="motion", frames=6).sampler == "motion"
+    for name, sampler, frames, message in (
+        ("dense", "unifrm", None, "no sampler named 'unifrm'. Did you mean 'uniform'"),
+        ("dense", "head,tail", None, "must be a single sampler"),
+        ("bare", "motion", 6, "holds no thumbnails"),
+        ("all", "motion", 5, "sampler 'motion' with 5 frames needs all candidates"),
+        ("all", "unifrm", None, "no selection in .* named 'unifrm'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            vtr.FeatureStore(stores[name], sampler=sampler, frames=frames)
+
+
+def test_inspect_says_that_any_sampler_applies(stores: dict[str, Path]) -> None:
+    said = {name: CliRunner().invoke(app, ["inspect", str(stores[name])]).stdout for name in stores}
+    assert "; any other with --sampler NAME, without the videos" in said["dense"]
+    assert "; any other that compares no pictures" in said["bare"]
+    assert "any other" not in said["all"]
 
 
 def test_a_selection_that_is_there_is_used(stores: dict[str, Path]) -> None:

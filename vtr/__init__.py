@@ -17,7 +17,7 @@ _HOMES = {
     "Caption": "vtr.datasets.base",
     "Dataset": "vtr.datasets.base",
     "FeatureSpec": "vtr.features",
-    "FeatureStore": "vtr.features",
+    "FeatureStore": "vtr.extract.choose",
     "LedgerRow": "vtr.features",
     "PackedFrames": "vtr.features",
     "Protocol": "vtr.evaluate.protocol",

@@ -16,7 +16,8 @@ from vtr.evaluate.metrics import RetrievalMetrics, retrieval_metrics
 from vtr.evaluate.protocol import Protocol, QuerySet, load_protocol, protocol_names, queries
 from vtr.evaluate.ranks import RetrievalRanks, rank_rows, stream_ranks
 from vtr.evaluate.reporting.results import Result, load_result
-from vtr.features import FeatureSpec, FeatureStore, LedgerRow, PackedFrames, VideoFeatures
+from vtr.extract.choose import FeatureStore
+from vtr.features import FeatureSpec, LedgerRow, PackedFrames, VideoFeatures
 from vtr.train.inputs import embed_for
 from vtr.train.model import RetrievalModel, zero_shot_model
 from vtr.train.run import Run, load_run

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from vtr.demo.words import Part
     from vtr.evaluate.compare import Comparison
     from vtr.evaluate.reporting.results import Result
+    from vtr.extract.choose import FeatureStore
     from vtr.extract.pipeline import ExtractReport
-    from vtr.features import FeatureStore
     from vtr.train.run import Run
     from vtr.workspace import Workspace
 

@@ -104,7 +104,7 @@ def _print(facts: dict[str, Any], *, everything: bool) -> None:
         "backbone": f"{spec['backbone']}, revision {spec['revision']}, D = {spec['embedding_dim']}",
         "weights": spec["weights_sha256"],
         "candidates": rate,
-        "samplers": f"{', '.join(spec['samplers'])}; {budget} per video",
+        "samplers": f"{', '.join(spec['samplers'])}; {budget} per video{_later(spec)}",
         "pictures": _pictures(spec["preprocessing"]),
         "stored as": f"{spec['storage_dtype']}, computed in {spec['compute_dtype']}",
         "versions": ", ".join(f"{name} {text}" for name, text in spec["versions"].items()),
@@ -132,6 +132,16 @@ def _print_failures(facts: dict[str, Any], *, everything: bool) -> None:
         say(f"  {row['status']}: {row['id']!r}: {row['error']}")
     if len(rows) < len(facts["failures"]):
         say(f"  and {len(facts['failures']) - len(rows)} more: --failures lists them all")
+
+
+def _later(spec: dict[str, Any]) -> str:
+    """Says which samplers a store with every candidate serves too."""
+    from vtr.extract.choose import DENSE
+
+    if DENSE not in spec["samplers"]:
+        return ""
+    some = "" if spec["thumbnail_side"] else " that compares no pictures (no thumbnails are kept)"
+    return f"; any other{some} with --sampler NAME, without the videos"
 
 
 def _pictures(preprocessing: dict[str, Any]) -> str:

@@ -11,7 +11,8 @@ from vtr.commands.console import note
 if TYPE_CHECKING:
     from vtr.clip.backbone import Backbone
     from vtr.datasets.base import Dataset
-    from vtr.features import FeatureStore
+    from vtr.extract.choose import FeatureStore
+    from vtr.features import FeatureStore as StoredFeatures
     from vtr.workspace import Workspace
 
 
@@ -29,9 +30,8 @@ def open_store(workspace: Workspace, sampler: str | None = None) -> FeatureStore
         StoreError: No store there.
     """
     from vtr.errors import ConfigError
-    from vtr.extract.choose import DENSE, choose
+    from vtr.extract.choose import DENSE, FeatureStore, choose, single_sampler
     from vtr.extract.samplers.base import parse_samplers
-    from vtr.features import FeatureStore
 
     held = FeatureStore(workspace.features).spec.samplers
     if sampler is None and held == (DENSE,):
@@ -46,16 +46,14 @@ def open_store(workspace: Workspace, sampler: str | None = None) -> FeatureStore
                 "choose one with --sampler"
             )
         return FeatureStore(workspace.features, sampler=wanted)
-    chosen = parse_samplers(sampler, embedded=True)
-    if len(chosen) != 1:
-        raise ConfigError(f"--sampler is {sampler!r}; here it must be a single sampler")
-    if chosen[0].label in held:
-        return FeatureStore(workspace.features, sampler=chosen[0].label)
+    chosen = single_sampler(sampler)
+    if chosen.label in held:
+        return FeatureStore(workspace.features, sampler=chosen.label)
     store = FeatureStore(workspace.features, sampler=held[0])
-    return choose(store, chosen[0], workspace.frames, seed=workspace.seed)
+    return choose(store, chosen, workspace.frames, seed=workspace.seed)
 
 
-def meet(store: FeatureStore, video_ids: Sequence[str]) -> FeatureStore:
+def meet(store: StoredFeatures, video_ids: Sequence[str]) -> StoredFeatures:
     """Returns a store of others' features by the names that a dataset gives its videos.
 
     Args:
@@ -97,7 +95,7 @@ def read_dataset(workspace: Workspace) -> Dataset:
     )
 
 
-def check_same_model(backbone: Backbone, store: FeatureStore) -> None:
+def check_same_model(backbone: Backbone, store: StoredFeatures) -> None:
     """Refuses text of one model against frames of another, or of one that computes otherwise.
 
     Raises:

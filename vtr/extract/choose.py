@@ -3,18 +3,74 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import numpy as np
 
 from vtr.errors import ConfigError
-from vtr.extract.samplers.base import Indices, SamplerChoice, Signals
-from vtr.features.store import FeatureStore
+from vtr.extract.samplers.base import Indices, SamplerChoice, Signals, parse_samplers
+from vtr.features.store import FeatureStore as StoredFeatures
 
 DENSE = "dense"
+DEFAULT_FRAMES = 12
+
+
+class FeatureStore(StoredFeatures):
+    """A store seen through any sampler: one that is stored, or one applied to every candidate.
+
+    Args:
+        folder: The store.
+        sampler: Whose frames to return, with options; on a store made with `--sampler dense` any,
+            without touching the videos. The only sampler of the store by default.
+        frames: The budget K; by default that of the store, or 12 where it has none.
+        seed: Of a random sampler that is applied now.
+        skip_damaged: Leave damaged shards out, naming them in `damaged`, where others are sound.
+
+    Raises:
+        StoreError: No store there, or damaged shards.
+        FingerprintError: The shards do not belong together.
+        ConfigError: No such sampler, several, or one that needs what the store does not hold.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        sampler: str | None = None,
+        frames: int | None = None,
+        seed: int = 0,
+        skip_damaged: bool = False,
+    ) -> None:
+        self._budget, self._seed = frames, seed
+        super().__init__(folder, sampler=sampler, skip_damaged=skip_damaged)
+
+    def _see_through(self, sampler: str) -> None:
+        held, budget = self.spec.samplers, self._budget
+        as_stored = sampler == DENSE or budget in (None, self.spec.num_frames)
+        if as_stored and (sampler in held or DENSE not in held):
+            super()._see_through(sampler)
+            return
+        choice = single_sampler(sampler)
+        require_dense(self, f"sampler {choice.label!r} with {budget} frames")
+        self.sampler = DENSE
+        chosen = picks(self, choice, budget or DEFAULT_FRAMES, seed=self._seed)
+        self.__dict__.update(vars(self.with_selection(choice.label, chosen)))
+
+
+def single_sampler(text: str) -> SamplerChoice:
+    """Reads the name of one sampler with its options.
+
+    Raises:
+        ConfigError: Several, or none of that name.
+    """
+    chosen = parse_samplers(text, embedded=True)
+    if len(chosen) != 1:
+        raise ConfigError(f"--sampler is {text!r}; here it must be a single sampler")
+    return chosen[0]
 
 
 def choose(
-    store: FeatureStore, choice: SamplerChoice, num_frames: int, *, seed: int = 0
+    store: StoredFeatures, choice: SamplerChoice, num_frames: int, *, seed: int = 0
 ) -> FeatureStore:
     """Returns the same store seen through a sampler, without touching the videos.
 
@@ -39,7 +95,7 @@ def choose(
     return everything.with_selection(choice.label, picks(everything, choice, num_frames, seed=seed))
 
 
-def require_dense(store: FeatureStore, what: str) -> None:
+def require_dense(store: StoredFeatures, what: str) -> None:
     """Raises ConfigError where a store does not hold every candidate."""
     if DENSE not in store.spec.samplers:
         raise ConfigError(
@@ -50,7 +106,7 @@ def require_dense(store: FeatureStore, what: str) -> None:
 
 
 def picks(
-    dense: FeatureStore,
+    dense: StoredFeatures,
     choice: SamplerChoice,
     num_frames: int,
     *,
@@ -74,7 +130,7 @@ def picks(
     }
 
 
-def stored_signals(dense: FeatureStore, video_id: str, choice: SamplerChoice) -> Signals:
+def stored_signals(dense: StoredFeatures, video_id: str, choice: SamplerChoice) -> Signals:
     """Returns what a sampler may look at, from the store: only what it asks for.
 
     Raises:

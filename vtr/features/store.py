@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,11 +91,16 @@ class FeatureStore(Mapping[str, VideoFeatures]):
         self.spec: FeatureSpec = self.shards[0].spec
         for shard in self.shards[1:]:
             require_same(self.spec, shard.spec, what=f"{shard.path.name} and its neighbours")
-        if sampler is not None and sampler not in self.spec.samplers:
-            raise UnknownNameError(f"selection in {self.folder}", sampler, self.spec.samplers)
-        only = self.spec.samplers[0] if len(self.spec.samplers) == 1 else None
-        self.sampler = sampler or only
+        self.sampler = self.spec.samplers[0] if len(self.spec.samplers) == 1 else None
         self._index_videos()
+        if sampler is not None:
+            self._see_through(sampler)
+
+    def _see_through(self, sampler: str) -> None:
+        """Takes the frames of a sampler; `vtr.FeatureStore` knows more of them than are stored."""
+        if sampler not in self.spec.samplers:
+            raise UnknownNameError(f"selection in {self.folder}", sampler, self.spec.samplers)
+        self.sampler = sampler
 
     def _index_videos(self) -> None:
         """Finds each usable video's shard and place; of an id stored twice the first counts."""
@@ -168,7 +173,7 @@ class FeatureStore(Mapping[str, VideoFeatures]):
         luma: NDArray[np.uint8] = shard.columns["frame/luma"]
         return luma[self._shard_rows(int(self._shard_of[which[0]]), which)]
 
-    def with_selection(self, label: str, picks: Mapping[str, Index]) -> FeatureStore:
+    def with_selection(self, label: str, picks: Mapping[str, Index]) -> Self:
         """Returns this store with other frames selected.
 
         Args:
@@ -194,7 +199,7 @@ class FeatureStore(Mapping[str, VideoFeatures]):
         )
         return view
 
-    def renamed(self, names: Mapping[str, str]) -> FeatureStore:
+    def renamed(self, names: Mapping[str, str]) -> Self:
         """Returns this store with other ids.
 
         Args:
