@@ -12,12 +12,15 @@ import numpy as np
 import pytest
 import torch
 import typer
+from huggingface_hub.repocard import metadata_load
 from typer.testing import CliRunner
 
 from vtr.clip.backbone import load_backbone, pooled
 from vtr.clip.folder import write_clip_folder
 from vtr.commands import evaluate, export, extract, import_
+from vtr.demo import demo_model_folder
 from vtr.errors import CheckpointError, ConfigError, ModelError, VtrError
+from vtr.features.importing import import_arrays
 from vtr.train.data import ResidentTexts
 from vtr.train.heads.base import TextBatch
 from vtr.train.heads.meanP import MeanPooling
@@ -156,6 +159,54 @@ def test_the_card_gives_every_number_its_facts(tmp_path: Path) -> None:
     back = load_run(tmp_path / "out")
     assert back.train_ids == frozenset({"a", "b"})
     assert float(back.model.logit_scale.detach()) == 2.0
+
+
+def front_matter(folder: Path) -> Any:
+    """The card's YAML, as the hub reads and checks it."""
+    return metadata_load(folder / "README.md")
+
+
+def test_the_card_begins_as_the_hub_wants_it(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path / "run", text_model={"id": "openai/clip-vit-base-patch32"})
+    vtr("export", "--run", run, "--out", tmp_path / "bare")
+    bare = front_matter(tmp_path / "bare")
+    assert bare["base_model"] == "openai/clip-vit-base-patch32"
+    assert bare["library_name"] == "vtr"
+    assert bare["license"] == "unknown"
+    assert "meanP" in bare["tags"]
+    assert "model-index" not in bare
+    put_result(run, result())
+    vtr("export", "--run", run, "--out", tmp_path / "out")
+    found = front_matter(tmp_path / "out")
+    (index,) = found["model-index"]
+    (measured,) = index["results"]
+    assert index["name"] == "run"
+    assert measured["dataset"]["name"] == "1k-A"
+    assert {"type": "recall", "value": 40.0, "name": "t2v R@1"} in measured["metrics"]
+    assert [metric["name"] for metric in measured["metrics"]].count("v2t R@10") == 1
+
+
+def test_the_python_on_the_card_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backbone = load_backbone(str(demo_model_folder()), device="cpu")
+    dim = backbone.embedding_dim
+    (tmp_path / "arrays").mkdir()
+    wanted = backbone.encode_texts(["a man is cooking"]).embeddings[0]
+    for name, frames in (("right", [wanted, wanted]), ("wrong", [-wanted])):
+        np.save(tmp_path / "arrays" / f"{name}.npy", np.array(frames, np.float32))
+    run = tmp_path / "run"
+    spec = ModelSpec("meanP", dim, TextSpec("frozen", dim, dim))
+    config = {"text_model": {"id": str(demo_model_folder().resolve())}}
+    model = RetrievalModel(FrozenText(), MeanPooling(), 2.0)
+    write_run(run, model, spec, config=config, train_ids=None)
+    vtr("export", "--run", run, "--out", tmp_path / "out")
+    import_arrays(tmp_path / "arrays", tmp_path / "out" / "features")
+    (tmp_path / "out" / demo_model_folder().name).symlink_to(demo_model_folder().resolve())
+    monkeypatch.chdir(tmp_path / "out")
+    capsys.readouterr()
+    exec(Path("README.md").read_text().partition("```python")[2].partition("```")[0], {})
+    assert capsys.readouterr().out == "right\n"
 
 
 def test_the_card_warns(tmp_path: Path) -> None:

@@ -520,6 +520,23 @@ def test_a_wrapped_checkpoint_is_imported_like_the_plain_one(tmp_path: Path, wor
         split_state(inner | state, what="file")
 
 
+def test_the_closing_lines_name_a_store_of_their_own(tmp_path: Path, words: Path) -> None:
+    torch.save(published("meanP"), tmp_path / "m.bin")
+    torch.save(tiny.openai_state(tiny.golden()), tmp_path / "o.bin")
+    out, clip = tmp_path / "made here", tmp_path / "clip"
+    flags = ("--clip", str(words), "--out")
+    result = CliRunner().invoke(
+        app(), ["import", "clip4clip", str(tmp_path / "m.bin"), "--head", "meanP", *flags, str(out)]
+    )
+    extract, evaluate = result.stdout.splitlines()[-2:]
+    assert extract == f"use them: vtr extract --model '{out}/clip' --features '{out}/features'"
+    assert evaluate.strip() == f"vtr eval --run '{out}/run' --features '{out}/features'"
+    result = CliRunner().invoke(
+        app(), ["import", "openai", str(tmp_path / "o.bin"), *flags, str(clip)]
+    )
+    assert f"vtr extract --model {clip} --features {clip}-features" in result.stdout
+
+
 def test_old_names_become_new_ones() -> None:
     state = {
         "clip.logit_scale": torch.zeros(()),

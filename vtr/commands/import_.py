@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -156,7 +157,8 @@ def openai(
         print_json({"clip": str(out), **_sizes(shape)})
         return
     say(f"{_described(shape)} -> {out}")
-    say(f"use it: vtr extract --model {out}")
+    store = shlex.quote(str(out.with_name(f"{out.name}-features")))
+    say(f"use it: vtr extract --model {shlex.quote(str(out))} --features {store}")
 
 
 def _import(
@@ -242,8 +244,11 @@ def _finish(made: Imported, *, as_json: bool) -> None:
         return
     say(f"{_described(made.shape)} -> {made.clip_folder}")
     say(f"head {made.head} -> {made.run_folder}")
-    say(f"use them: vtr extract --model {made.clip_folder}")
-    say(f"          vtr eval --run {made.run_folder}")
+    # A store of its own: the workspace's holds the features of another model.
+    store = shlex.quote(str(made.clip_folder.parent / "features"))
+    clip, run = shlex.quote(str(made.clip_folder)), shlex.quote(str(made.run_folder))
+    say(f"use them: vtr extract --model {clip} --features {store}")
+    say(f"          vtr eval --run {run} --features {store}")
 
 
 def _sizes(shape: ClipShape) -> dict[str, Any]:
