@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -90,6 +92,29 @@ def test_covers_the_truth_as_often_as_it_says() -> None:
         low, high = bootstrap(ranks, (1,), seed=trial, num_resamples=400)["R@1"]
         inside += low <= 30 <= high
     assert 0.91 <= inside / 300 <= 0.985
+
+
+def test_few_units_widen_the_interval_as_student_asks() -> None:
+    """The percentile interval of 20 normal units is too narrow by t sqrt(n / (n - 1)) / z."""
+    a, b = np.random.default_rng(0).standard_normal(20), np.zeros(20)
+    found = paired_permutation(a, b, seed=0, num_resamples=20_000)
+    assert (found.high - found.low) / (2 * 1.96 * a.std() / math.sqrt(20)) == pytest.approx(
+        2.093 * math.sqrt(20 / 19) / 1.96, rel=0.03
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_videos", [20, 50, 200])
+def test_covers_the_truth_with_few_videos(num_videos: int) -> None:
+    """Of 50 videos, percentiles alone cover an R@1 of 10 % .91 of the time."""
+    spec = importlib.util.spec_from_file_location(
+        "intervals", Path(__file__).parents[1] / "benchmarks" / "intervals.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    assert benchmark.coverage(num_videos, 0.1, trials=600, resamples=400) >= 0.935
 
 
 def test_same_seed_same_interval() -> None:

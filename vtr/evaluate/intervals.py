@@ -63,8 +63,11 @@ def wilson_interval(hits: int, trials: int, level: float = 0.95) -> Interval:
         trials: At least 1.
         level: Between 0 and 1.
     """
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    share, spread = hits / trials, z**2 / trials
+    return _score_interval(hits / trials, trials, NormalDist().inv_cdf((1 + level) / 2))
+
+
+def _score_interval(share: float, trials: float, z: float) -> Interval:
+    spread = z**2 / trials
     middle = share + spread / 2
     half = z * math.sqrt(share * (1 - share) / trials + spread / trials / 4)
     return max(0.0, (middle - half) / (1 + spread)), min(1.0, (middle + half) / (1 + spread))
@@ -79,14 +82,17 @@ def bootstrap(
     num_resamples: int = RESAMPLES,
     level: float = 0.95,
 ) -> dict[str, Interval]:
-    """Returns the percentile interval of every number of `vtr.evaluate.metrics.summary`.
+    """Returns the bootstrap interval of every number of `vtr.evaluate.metrics.summary`.
 
     Queries are drawn with replacement; the gallery stays as it is. Captions of one video fail
     together, so with `clusters` whole videos are drawn, each with all its captions.
 
-    The bootstrap of a recall near 0 or 100 % is too narrow, and at 0 and 100 % has no width. So no
-    recall's upper end is below that of Wilson's interval for no hit in as many units (queries, or
-    clusters), and no lower end above that for as many hits as units.
+    Percentiles of few units (queries, or clusters) are too narrow. They are taken as far out as
+    Student's t asks, and by sqrt(n / (n - 1)) further (the expanded percentiles of Hesterberg
+    2015, American Statistician 69, p. 371). A recall's interval also holds Wilson's for the number
+    of independent queries that the spread of the resamples amounts to, by Student's t, because
+    few hits are skewed; and no upper end is below, no lower end above, that of Wilson's interval
+    for no hit, or nothing but hits, in as many units.
 
     Args:
         ranks: One row per query.
@@ -115,14 +121,46 @@ def bootstrap(
         median = _medians(counts, kinds.expected)
         others.append(np.stack([median, means[:, 0], 100 * means[:, 1]], axis=1))
     samples = _named(np.concatenate(recalls), np.concatenate(others), depths, ks)
-    ends = ((1 - level) / 2, (1 + level) / 2)
-    intervals = {name: _ends(sample, ends) for name, sample in samples.items()}
     num_units = len(ranks) if clusters is None else len(np.unique(clusters))
+    intervals = {
+        name: percentile_ends(sample, level, num_units) for name, sample in samples.items()
+    }
     none, every = (wilson_interval(n, num_units, level) for n in (0, num_units))
     for k in ks:
+        sample = samples[f"R@{k}"] / 100
         low, high = intervals[f"R@{k}"]
-        intervals[f"R@{k}"] = (min(low, 100 * every[0]), max(high, 100 * none[1]))
+        share = float(hits(ranks, k).mean())
+        own = _clustered_wilson(share, sample, num_units, level)
+        intervals[f"R@{k}"] = (
+            min(low, 100 * own[0], 100 * every[0]),
+            max(high, 100 * own[1], 100 * none[1]),
+        )
     return intervals
+
+
+def _clustered_wilson(share: float, sample: Values, num_units: int, level: float) -> Interval:
+    """Wilson's interval for as many independent queries as have the resamples' spread."""
+    spread = float(sample.var()) * num_units / max(1, num_units - 1)
+    if spread == 0 or not 0 < share < 1:
+        return share, share
+    return _score_interval(share, share * (1 - share) / spread, _student(level, num_units))
+
+
+def _student(level: float, num_units: int) -> float:
+    """The two-sided quantile of Student's t, num_units - 1 degrees of freedom; 1 unit has none.
+
+    Four terms of the series in 1 / degrees (Abramowitz and Stegun 26.7.5): from 5 degrees on right
+    to 0.01; below, the resamples end before the quantile does.
+    """
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    degrees = max(1, num_units - 1)
+    return z + sum(term / degrees**power for power, term in enumerate(terms, start=1))
 
 
 def retrieval_intervals(
@@ -196,7 +234,7 @@ def paired_permutation(
             for draw in _multinomial(rng, len(sums), repeats, num_resamples)
         ]
     )
-    low, high = _ends(differences, ((1 - level) / 2, (1 + level) / 2))
+    low, high = percentile_ends(differences, level, len(sums))
     extreme = _swapped_at_least(abs(observed) * len(a), sums, rng, num_resamples)
     return PairedDifference(float(observed), low, high, (1 + extreme) / (1 + num_resamples))
 
@@ -288,8 +326,10 @@ def _named(
     return samples | combined(recalls[:, [depths.index(k) for k in SUMMARY_KS]])
 
 
-def _ends(sample: Values, ends: tuple[float, float]) -> Interval:
-    low, high = np.quantile(sample, ends)
+def percentile_ends(sample: Values, level: float, num_units: int) -> Interval:
+    """Returns the expanded percentiles of a bootstrap of so many units (see `bootstrap`)."""
+    wider = math.sqrt(num_units / max(1, num_units - 1)) * _student(level, num_units)
+    low, high = np.quantile(sample, (NormalDist().cdf(-wider), NormalDist().cdf(wider)))
     return float(low), float(high)
 
 

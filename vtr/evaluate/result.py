@@ -20,7 +20,13 @@ from numpy.typing import NDArray
 
 from vtr.errors import StoreWriteError
 from vtr.evaluate.evaluator import Evaluation, group_ranks, take
-from vtr.evaluate.intervals import Interval, bootstrap, retrieval_intervals
+from vtr.evaluate.intervals import (
+    RESAMPLES,
+    Interval,
+    bootstrap,
+    percentile_ends,
+    retrieval_intervals,
+)
 from vtr.evaluate.metrics import retrieval_metrics
 from vtr.evaluate.observe import pair_accuracy
 from vtr.evaluate.protocol import Protocol
@@ -205,8 +211,8 @@ def _pairs(evaluation: Evaluation) -> dict[str, Any]:
     pair = np.array([min(v, place.get(queries.rivals.get(i, ""), v)) for i, v in place.items()])
     units = np.unique(pair[queries.query_video[chosen]], return_inverse=True)[1]
     sums, sizes = np.bincount(units, weights=accuracy[chosen]), np.bincount(units)
-    draws = np.random.default_rng(0).integers(0, len(sums), (2000, len(sums)))
-    low, high = np.quantile(sums[draws].sum(1) / sizes[draws].sum(1), (0.025, 0.975))
+    draws = np.random.default_rng(0).integers(0, len(sums), (RESAMPLES, len(sums)))
+    low, high = percentile_ends(sums[draws].sum(1) / sizes[draws].sum(1), 0.95, len(sums))
     return {
         "order": {
             "n": len(chosen),
