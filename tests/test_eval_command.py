@@ -194,6 +194,24 @@ def test_no_scores_of_an_earlier_result_stay_beside_a_later_one(workspace: Path)
         vtr(workspace, "eval", "--zero-shot", "--out", "o")
 
 
+def test_long_work_is_announced_at_once(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train = [("v0.mp4", f"thing {n}", "train") for n in range(3)]
+    write_captions(workspace / "captions.json", [*CAPTIONS[1:], *train])
+    monkeypatch.setattr("vtr.commands.console.MANY_TEXTS", 1)
+    monkeypatch.setattr("vtr.commands.scoring.MANY_TEXTS", 1)
+    told = vtr(workspace, "eval", "--zero-shot", "--qb-norm").stderr.splitlines()
+    assert told[0].startswith("evaluating: reading the captions")
+    for line in (
+        "embedding captions: 0 of 5",
+        "embedding captions: 0 of 3",
+        "embedding captions: 3 of 3",
+        "scoring the bank: 3 of 3, captions",
+    ):
+        assert line in told
+    told = vtr(workspace, "simulate").stderr.splitlines()
+    assert told[0].startswith("simulating: reading the captions")
+
+
 def test_depths_are_asked_for_by_k_and_by_their_former_name(workspace: Path) -> None:
     opened = package.open_workspace(workspace)
     for asked in ({"k": 2}, {"k": [2, 2]}, {"ks": (2,)}):

@@ -159,17 +159,24 @@ class Backbone:
         return embedding
 
     def encode_texts(
-        self, texts: Sequence[str], *, batch_size: int | None = None
+        self,
+        texts: Sequence[str],
+        *,
+        batch_size: int | None = None,
+        tell: Callable[[int, int], None] | None = None,
     ) -> TextEmbeddings:
         """Returns the embeddings of captions.
 
         Args:
             texts: N texts, raw; an empty text is allowed, as is N = 0.
             batch_size: Texts per forward pass; by default what suits the device.
+            tell: Called with (done, N) before the first pass and after each.
 
         Raises:
             ModelError: The GPU's memory does not hold a single text.
         """
+        tell = tell or (lambda _done, _total: None)
+        tell(0, len(texts))
         tokens = self.tokeniser.encode(texts)
         lengths = np.array([len(row) for row in tokens.ids], dtype=np.int64)
         # Texts of one length together: padding to the longest of a mixed batch costs up to 2.6x.
@@ -178,6 +185,7 @@ class Backbone:
         def encode(start: int, stop: int) -> torch.Tensor:
             ids = self.tokeniser.pad([tokens.ids[row] for row in order[start:stop]])
             output = self.model.get_text_features(input_ids=torch.from_numpy(ids).to(self.device))
+            tell(stop, len(texts))
             return pooled(output, self.embedding_dim)
 
         default = _GPU_BATCH if self.device.type == "cuda" else 2 * _CPU_BATCH

@@ -18,6 +18,7 @@ import typer
 from vtr.foreign import printable
 
 PLAIN_EVERY_SECONDS = 5.0
+MANY_TEXTS = 500  # some seconds of a text tower on a CPU
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
@@ -149,6 +150,17 @@ def progress(what: str, *, quiet: bool = False) -> Iterator[Update]:
         yield _lines(what)
 
 
+@contextmanager
+def embedding(num_texts: int, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """Shows how far the text tower is with many captions; a few are done before anyone wonders.
+
+    Yields:
+        `tell(done, total)`, as `vtr.train.texts.embed_texts` calls it.
+    """
+    with progress("embedding captions", quiet=quiet or num_texts < MANY_TEXTS) as update:
+        yield lambda done, total: update(done, total, "")
+
+
 def _bar(what: str) -> Iterator[Update]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -179,11 +191,13 @@ def _lines(what: str) -> Update:
             note(f"{what}: {remark}")
             return
         now = time.monotonic()
-        if now - last < PLAIN_EVERY_SECONDS and done < total:
+        if 0 < done < total and now - last < PLAIN_EVERY_SECONDS:
             return
         last = now
-        left = (now - start) / done * (total - done)
-        ending = f", about {human_seconds(left)} left" if done < total else ""
-        note(f"{what}: {done} of {total}, {remark}{ending}")
+        parts = [f"{what}: {done} of {total}", *([remark] if remark else [])]
+        if 0 < done < total:
+            left = (now - start) / done * (total - done)
+            parts.append(f"about {human_seconds(left)} left")
+        note(", ".join(parts))
 
     return update

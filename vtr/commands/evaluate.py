@@ -139,6 +139,7 @@ def evaluate(
             as_json=as_json,
         )
         return
+    note("evaluating: reading the captions and the features, then loading the model")
     document, where = evaluate_workspace(
         workspace, request, out=out, save_similarity=save_similarity
     )

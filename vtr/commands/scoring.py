@@ -8,7 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vtr.commands.console import human_seconds, note
+from vtr.commands.console import (
+    MANY_TEXTS,
+    PLAIN_EVERY_SECONDS,
+    embedding,
+    human_seconds,
+    note,
+    progress,
+)
 from vtr.counts import counted
 
 if TYPE_CHECKING:
@@ -137,10 +144,12 @@ class Scored:
 
     def _bank_scores(self, train: QuerySet) -> NDArray[np.float32]:
         """Scores of the training captions with the test videos."""
+        import numpy as np
+
         note(f"bank of QB-Norm: {counted(len(train.texts), 'training caption')}")
         bank = score(self.model, self.run, self.backbone, self.material, train.texts)
-        matrix: NDArray[np.float32] = bank.matrix()
-        return matrix
+        quiet = len(train.texts) < MANY_TEXTS
+        return np.concatenate([rows for _, rows in _told(bank, "scoring the bank", quiet=quiet)])
 
     def rows(self) -> Iterator[tuple[int, Scores]]:
         """Yields scores of all queries in their order, from the matrix of distinct texts."""
@@ -206,13 +215,13 @@ def prepare(workspace: Workspace, request: Request) -> Scored:
         run.check_text_model(backbone)
     model = zero_shot_model(backbone.logit_scale) if run is None else run.model
     scorer = score(model, run, backbone, material, material.task.texts)
-    blocks: Blocks = scorer.blocks
+    blocks: Blocks
     v2t_blocks: Blocks | None = None
     if request.rerank is not None:
         blocks, v2t_blocks = _reranked(material, backbone, scorer, request.rerank)
     else:
-        _foretell(scorer)
-        blocks = kept(blocks, scorer.shape)
+        quiet = _foretell(scorer) < PLAIN_EVERY_SECONDS
+        blocks = kept(partial(_told, scorer, "scoring", quiet=quiet), scorer.shape)
     setup = _setup(material, run, backbone, rerank=request.rerank, trained_on_test=leaked)
     return Scored(material, model, run, backbone, blocks, v2t_blocks, setup, bank)
 
@@ -261,9 +270,9 @@ def _bank(material: Material) -> QuerySet:
         ) from error
 
 
-def _foretell(scorer: Any) -> None:
-    """Says beforehand how long a costly head will take with all pairs, and what takes less."""
-    seconds = scorer.expected_seconds()
+def _foretell(scorer: Any) -> float:
+    """Says beforehand how many seconds a costly head will take, and what takes less."""
+    seconds: float = scorer.expected_seconds()
     if seconds > _LONG_SECONDS:
         texts, videos = scorer.shape
         note(
@@ -271,6 +280,15 @@ def _foretell(scorer: Any) -> None:
             f"{human_seconds(seconds)} here; "
             "--rerank 50 scores only the best 50 of each list, and the result says so"
         )
+    return seconds
+
+
+def _told(scorer: Any, what: str, *, quiet: bool) -> Iterator[tuple[int, Scores]]:
+    """Yields a scorer's blocks and shows how far they are."""
+    with progress(what, quiet=quiet) as update:
+        for start, rows in scorer.blocks():
+            yield start, rows
+            update(start + len(rows), scorer.shape[0], "captions")
 
 
 def score(
@@ -286,11 +304,12 @@ def score(
     from vtr.train.texts import embed_texts
 
     cache = material.store.folder
-    features = (
-        embed_texts(backbone, texts, cache=cache)
-        if run is None
-        else embed_for(run.spec, backbone, texts, cache=cache)
-    )
+    with embedding(len(texts)) as tell:
+        features = (
+            embed_texts(backbone, texts, cache=cache, tell=tell)
+            if run is None
+            else embed_for(run.spec, backbone, texts, cache=cache, tell=tell)
+        )
     if features.num_truncated:
         note(
             f"{features.num_truncated:,} of "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtr.commands.console import note, prepare_arithmetic, print_json, progress
+from vtr.commands.console import embedding, note, prepare_arithmetic, print_json, progress
 
 if TYPE_CHECKING:
     from vtr.commands.scoring import Material
@@ -90,6 +90,8 @@ def run_simulation(
         UnknownNameError: Another kind than `maxpool`.
         StoreWriteError: The file system refused.
     """
+    if not quiet:
+        note("simulating: reading the captions and the features, then loading the model")
     from vtr.commands.scoring import gather
     from vtr.errors import UnknownNameError
     from vtr.evaluate.simulate import PoolingOptions
@@ -132,7 +134,9 @@ def _simulated(material: Material, options: Any, *, quiet: bool) -> dict[str, An
 
     backbone = load_backbone(material.workspace.model)
     check_same_model(backbone, material.store)
-    texts = embed_texts(backbone, material.task.texts, cache=material.store.folder)
+    asked, cache = material.task.texts, material.store.folder
+    with embedding(len(asked), quiet=quiet) as tell:
+        texts = embed_texts(backbone, asked, cache=cache, tell=tell)
     with progress("simulating", quiet=quiet) as update:
         rows = simulate_pooling(
             material.task,

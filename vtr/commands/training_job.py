@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vtr.commands.console import note
+from vtr.commands.console import embedding, note
 from vtr.commands.watching import watching
 from vtr.counts import counted
 
@@ -106,13 +106,15 @@ class Job:
 
         train = self.material.train
         note(f"embedding {counted(len(train.texts), 'training caption')}")
-        self.texts = embed_for(
-            self.spec,
-            self.backbone,
-            train.texts,
-            ids=train.text_ids,
-            cache=self.material.store.folder,
-        )
+        with embedding(len(train.texts)) as tell:
+            self.texts = embed_for(
+                self.spec,
+                self.backbone,
+                train.texts,
+                ids=train.text_ids,
+                cache=self.material.store.folder,
+                tell=tell,
+            )
         self.validation = make_validation(self.material, self.spec, self.backbone)
         if self.teaching is not None:
             self.teacher = self.teaching.prepare(chunk=self.settings.chunk, device=self.device)

@@ -159,8 +159,8 @@ def _student(level: float, num_units: int) -> float:
         (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
         (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
     )
-    degrees = max(1, num_units - 1)
-    return z + sum(term / degrees**power for power, term in enumerate(terms, start=1))
+    degrees = float(max(1, num_units - 1))
+    return z + sum(term * degrees**-power for power, term in enumerate(terms, start=1))
 
 
 def retrieval_intervals(

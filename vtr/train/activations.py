@@ -7,7 +7,7 @@ that a step of training starts there.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,6 +37,7 @@ def embed_activations(
     layers: int,
     ids: Sequence[str] | None = None,
     cache: Path | None = None,
+    tell: Callable[[int, int], None] | None = None,
 ) -> TextFeatures:
     """Returns captions with the activations below the last `layers` layers as their tokens.
 
@@ -47,8 +48,9 @@ def embed_activations(
         ids: Their ids; by default their places as text.
         cache: Folder to keep the activations in, read again by mapping the file; None keeps them
             in memory only.
+        tell: Called with (done, N) where they have to be computed, pooled and then activations.
     """
-    features = embed_texts(backbone, texts, ids=ids, cache=cache)
+    features = embed_texts(backbone, texts, ids=ids, cache=cache, tell=tell)
     tokens = backbone.tokeniser.encode(texts).ids
     lengths = np.array([len(row) for row in tokens], dtype=np.int64)
     offsets = np.concatenate(([0], lengths.cumsum())).astype(np.int64)
@@ -58,7 +60,7 @@ def embed_activations(
     path = None if cache is None else cache / _FOLDER / _name(backbone, tokens, layers, kind)
     rows = None if path is None else _read(path, shape, kind)
     if rows is None:
-        rows = _compute(backbone, tokens, offsets, layers, np.empty(shape, kind))
+        rows = _compute(backbone, tokens, offsets, layers, np.empty(shape, kind), tell=tell)
         if path is not None:
             keep(path, rows.tobytes())
     return TextFeatures(features.ids, features.pooled, features.num_truncated, rows, offsets)
@@ -70,6 +72,8 @@ def _compute(
     offsets: NDArray[np.int64],
     layers: int,
     rows: NDArray[Any],
+    *,
+    tell: Callable[[int, int], None] | None,
 ) -> NDArray[Any]:
     lengths = np.diff(offsets)
     order = np.argsort(lengths, kind="stable")
@@ -78,6 +82,8 @@ def _compute(
         hidden = _run(backbone, backbone.tokeniser.pad([tokens[n] for n in chosen]), layers)
         for place, n in enumerate(chosen):
             rows[offsets[n] : offsets[n + 1]] = hidden[place, : lengths[n]]
+        if tell is not None:
+            tell(start + len(chosen), len(order))
     return rows
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vtr.clip.backbone import Backbone
@@ -19,6 +19,7 @@ def embed_for(
     *,
     ids: Sequence[str] | None = None,
     cache: Path | None = None,
+    tell: Callable[[int, int], None] | None = None,
 ) -> TextFeatures:
     """Returns captions as a model's text tower and head want them.
 
@@ -28,6 +29,7 @@ def embed_for(
         texts: N captions.
         ids: Their ids; by default their places as text.
         cache: Folder to keep the features in; None keeps nothing.
+        tell: Called with (done, N) where they have to be computed.
 
     Raises:
         ConfigError: The backbone is not the one that the model expects.
@@ -39,6 +41,8 @@ def embed_for(
             f"was trained on {spec.text.text_dim}: name the same backbone with --model"
         )
     if spec.text.mode == "tune":
-        return embed_activations(backbone, texts, layers=spec.text.layers, ids=ids, cache=cache)
+        return embed_activations(
+            backbone, texts, layers=spec.text.layers, ids=ids, cache=cache, tell=tell
+        )
     needs_tokens = spec.choice.info.needs_tokens
-    return embed_texts(backbone, texts, ids=ids, cache=cache, tokens=needs_tokens)
+    return embed_texts(backbone, texts, ids=ids, cache=cache, tokens=needs_tokens, tell=tell)

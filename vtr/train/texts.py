@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,7 @@ def embed_texts(
     ids: Sequence[str] | None = None,
     cache: Path | None = None,
     tokens: bool = False,
+    tell: Callable[[int, int], None] | None = None,
 ) -> TextFeatures:
     """Returns the features of captions, from the cache where these very captions are in it.
 
@@ -77,6 +78,7 @@ def embed_texts(
             another model or another wording never meets old numbers.
         tokens: Also the token embeddings. They are never written: computed they cost seconds,
             stored they take gigabytes (180,000 captions: about 2 GB).
+        tell: Called with (done, N) where they have to be computed.
 
     Raises:
         ModelError: `tokens` of a tower that has none in the shared space.
@@ -85,7 +87,7 @@ def embed_texts(
     path = None if cache is None else cache / FOLDER / f"{_digest(backbone, texts)}.safetensors"
     kept = None if path is None else _read(path, shape=(len(texts), backbone.embedding_dim))
     if kept is None:
-        embedded = backbone.encode_texts(texts)
+        embedded = backbone.encode_texts(texts, tell=tell)
         kept = embedded.embeddings, embedded.num_truncated
         if path is not None:
             keep(path, _bytes(*kept))
