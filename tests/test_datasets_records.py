@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vtr.datasets.records import listed_captions, read_records
+from vtr.datasets.captions import listed_captions
+from vtr.datasets.records import read_records
 from vtr.datasets.registry import load_dataset
 from vtr.errors import DatasetError
 
@@ -230,3 +231,10 @@ def test_what_cannot_be_read_is_explained(
 ) -> None:
     with pytest.raises(DatasetError, match=message):
         list(read_records(write(tmp_path, name, content)))
+
+
+@pytest.mark.parametrize("cell", ["['a dog', 'it runs']", '[""a dog""]'])
+def test_no_reader_takes_a_list_for_one_caption(tmp_path: Path, cell: str) -> None:
+    write(tmp_path, "didemo_test_label.csv", f'video_path,text\nx.mp4,"{cell}"\n')
+    with pytest.raises(DatasetError, match=r"spells a list of captions where one is expected"):
+        load_dataset("didemo", annotations=tmp_path, videos=tmp_path)

@@ -6,7 +6,6 @@ Column names are compared without case, blanks and underscores. What describes p
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from vtr.datasets.captions import paragraph
+from vtr.datasets.captions import listed_captions, paragraph
 from vtr.datasets.documents import (
     identity,
     parse_table,
@@ -37,16 +36,6 @@ CAPTION_COLUMNS = (
 _START_COLUMNS = ("start", "start_time", "start_timestamp", "start_seconds")
 _LAYOUTS = (("images", "annotations"), ("videos", "annotations"), ("videos", "sentences"))
 _DELIMITERS = (",", ";", "\t", "|")
-
-_TOKEN = re.compile(
-    r"""\s*(?:(?P<text>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|(?P<none>None|nan|null|NaN)\b"""
-    r"""|(?P<mark>[\[\](),]))\s*""",
-    re.DOTALL,
-)
-_ESCAPE = re.compile(
-    r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U00(?:0[0-9a-fA-F]|10)[0-9a-fA-F]{4}|.)", re.DOTALL
-)
-_ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "'": "'", '"': '"', "\\": "\\", "/": "/"}
 
 
 @dataclass(frozen=True)
@@ -82,76 +71,6 @@ def read_records(path: Path) -> Iterator[Record]:
             f"{printable(str(path))} is no caption file; its name must end in .csv, .tsv, .jsonl "
             "or .json (save a spreadsheet as CSV)"
         )
-
-
-def listed_captions(text: str, *, place: str) -> object:
-    r"""Returns the captions of a text that spells a list of them, as JSON, Python or NumPy would.
-
-    Nothing in it is run. A text that merely has brackets is returned as it is.
-
-    Raises:
-        DatasetError: It begins as a list of quoted texts and is none.
-
-    >>> listed_captions('["a cat", \'it\\\'s fast\']', place="line 2")
-    ['a cat', "it's fast"]
-    >>> listed_captions("[music] a man sings", place="line 3")
-    '[music] a man sings'
-    """
-    if "[" not in text and "(" not in text:
-        return text
-    bare = re.sub(r"^array\((.*?)(,\s*dtype=\w+)?\)$", r"\1", text.strip(), flags=re.DOTALL)
-    if not re.match(r"""[\[(]\s*([\[(]\s*)?['"]|\[\s*\]$|\[\s*(None|nan|null|NaN)\s*[\],]""", bare):
-        return text
-    try:
-        found = json.loads(bare) if bare[0] == "[" else None
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, list):
-        found = _python_list(bare)
-    if found is not None:
-        return found
-    if bare[0] == "(" or bare[-1] not in "])":
-        return text
-    raise DatasetError(
-        f"{place}: {printable(text)!r:.80} begins as a list of captions and is none. Write one "
-        'caption a row, or a list as JSON: ["one", "two"]'
-    )
-
-
-def _python_list(text: str) -> list[Any] | None:
-    """Returns a list of texts, or of lists of texts; None where it is something else."""
-    outer: list[Any] = []
-    stack = [outer]
-    at, after_text = 0, False
-    while at < len(text):
-        token = _TOKEN.match(text, at)
-        if token is None or (after_text and token["text"] and not text[at - 1].isspace()):
-            return None
-        mark = token["mark"]
-        if mark in ("[", "("):
-            inner: list[Any] = []
-            stack[-1].append(inner)
-            stack.append(inner)
-        elif mark in ("]", ")"):
-            stack.pop()
-        elif not mark:
-            stack[-1].append(_unquoted(token["text"]) if token["text"] else None)
-        after_text = token["text"] is not None
-        at = token.end()
-        closed = len(stack) == 1
-        if closed != (at == len(text)) or len(stack) > 3:
-            return None
-    return outer[0] if len(outer) == 1 and isinstance(outer[0], list) else None
-
-
-def _unquoted(literal: str) -> str:
-    def letter(match: re.Match[str]) -> str:
-        code = match[1]
-        if len(code) > 1:
-            return chr(int(code[1:], 16))
-        return _ESCAPED.get(code, match[0])
-
-    return _ESCAPE.sub(letter, literal[1:-1])
 
 
 # ---- tables and lines
