@@ -40,7 +40,7 @@ from vtr.extract.container import (
     header_rate,
     open_video,
 )
-from vtr.extract.frames import Upright, upright
+from vtr.extract.frames import Upright, as_seen, upright
 from vtr.extract.packets import read_packets, time_base
 from vtr.extract.readers import (
     Decoding,
@@ -344,11 +344,11 @@ class _Writer:
         self._container = av.open(file, "w", format="mp4")
         self._stream = self._container.add_stream("libx264", rate=fps)
         self._stream.options = {"crf": str(settings.crf)}
-        self._configure(video.stream, first)
+        self._configure(video, as_seen(first))
         # A seek decodes a few seconds of small pictures at most.
         self._stream.codec_context.gop_size = max(1, round(KEY_FRAME_SECONDS * fps))
 
-    def _configure(self, source: VideoStream, first: VideoFrame) -> None:
+    def _configure(self, video: VideoSource, seen: VideoFrame) -> None:
         stream, context = self._stream, self._stream.codec_context
         stream.width, stream.height, stream.pix_fmt = self.width, self.height, "yuv420p"
         stream.time_base = context.time_base = self._clock
@@ -358,12 +358,11 @@ class _Writer:
         context.max_b_frames = 0
         # The numbers of the pixels keep their meaning, but for the range (see _scaled).
         context.color_range = ColorRange.MPEG
-        context.colorspace = Colorspace.ITU601 if first.format.is_rgb else first.colorspace
-        context.color_primaries = source.codec_context.color_primaries
-        context.color_trc = source.codec_context.color_trc
-        shape = source.codec_context.sample_aspect_ratio
-        if shape:
-            context.sample_aspect_ratio = 1 / shape if self._turn.transposed else shape
+        context.colorspace = Colorspace.ITU601 if seen.format.is_rgb else seen.colorspace
+        context.color_primaries = video.stream.codec_context.color_primaries
+        context.color_trc = video.stream.codec_context.color_trc
+        shape = video.pixel_shape
+        context.sample_aspect_ratio = 1 / shape if self._turn.transposed else shape
 
     def __enter__(self) -> Self:
         return self
@@ -401,7 +400,7 @@ class _Writer:
             width, height = height, width
         try:
             # Left to itself, swscale keeps the numbers of a full-range picture, not their meaning.
-            small = frame.reformat(
+            small = as_seen(frame).reformat(
                 width,
                 height,
                 format="yuv420p",

@@ -19,6 +19,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -140,6 +141,18 @@ class VideoSource:
     stream: VideoStream
     limits: Limits
     log: DecoderLog
+
+    @property
+    def pixel_shape(self) -> Fraction:
+        """Width of a stored pixel over its height.
+
+        Within 1 % it counts as square, which nobody sees and which leaves the picture sharp; beyond
+        1:16 it is the nonsense that some headers hold.
+        """
+        shape = self.stream.sample_aspect_ratio
+        if not shape or not Fraction(1, 16) <= shape <= 16 or abs(shape - 1) <= Fraction(1, 100):
+            return Fraction(1)
+        return Fraction(shape)
 
     def demux(self, *, all_streams: bool = False) -> Iterator[Packet[VideoStream]]:
         """Yields packets in the file's order, without the flush packets.

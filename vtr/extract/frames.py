@@ -1,19 +1,27 @@
-"""Decoded frames as upright arrays: RGB pictures and small brightness thumbnails."""
+"""Decoded frames as a viewer sees them: upright RGB pictures and small brightness thumbnails."""
 
 from __future__ import annotations
 
+import functools
 import threading
 from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from av.sidedata.sidedata import SideData
+from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
+from av.video.plane import VideoPlane
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 Picture = NDArray[np.uint8]
 
 THUMBNAIL_SIZE = 32
+# Counts the rules by which a decoded frame becomes a picture. 1: pixels as stored. 2: square
+# pixels, alpha over black, one field of interlaced pictures, only sound frames, joined clocks.
+DECODING = 2
 
 
 @dataclass(frozen=True)
@@ -24,11 +32,13 @@ class Upright:
         transposed: Rows and columns change places, before the mirroring.
         rows_flipped: The last row comes first.
         columns_flipped: The last column comes first.
+        pixel_shape: Width of a stored pixel over its height.
     """
 
     transposed: bool = False
     rows_flipped: bool = False
     columns_flipped: bool = False
+    pixel_shape: Fraction = Fraction(1)
 
     def __call__(self, picture: Picture) -> Picture:
         """Returns the (H, W, ...) picture turned, contiguous."""
@@ -39,8 +49,13 @@ class Upright:
         return np.ascontiguousarray(picture[rows, columns])
 
     def size(self, frame: VideoFrame) -> tuple[int, int]:
-        """Returns (width, height) of the frame once it stands upright."""
-        return (frame.height, frame.width) if self.transposed else (frame.width, frame.height)
+        """Returns (width, height) of the frame once it stands upright, in square pixels."""
+        width = self.square_width(frame)
+        return (frame.height, width) if self.transposed else (width, frame.height)
+
+    def square_width(self, frame: VideoFrame) -> int:
+        """Returns the width of the stored picture in pixels as wide as they are high."""
+        return max(1, round(frame.width * self.pixel_shape))
 
     @property
     def degrees(self) -> int:
@@ -50,8 +65,12 @@ class Upright:
         return 180 if self.rows_flipped and self.columns_flipped else 0
 
 
-def upright(frame: VideoFrame) -> Upright:
+def upright(frame: VideoFrame, pixel_shape: Fraction = Fraction(1)) -> Upright:
     """Reads from a frame's display matrix how to turn it.
+
+    Args:
+        frame: Its matrix counts.
+        pixel_shape: As the stream tells it; frames do not.
 
     The matrix maps the stored (x, y) to (a x + c y, b x + d y), y pointing down. What is not a
     multiple of 90 degrees, and the nonsense some files carry, is ignored.
@@ -62,19 +81,17 @@ def upright(frame: VideoFrame) -> Upright:
         # Beside data of a kind that PyAV has no name for (Apple's spatial video) only the angle is
         # told, and not whether the picture is mirrored.
         turns = round(frame.rotation / 90) % 4
-        return Upright(
-            bool(turns % 2), rows_flipped=turns in (1, 2), columns_flipped=turns in (2, 3)
-        )
+        return Upright(bool(turns % 2), turns in (1, 2), turns in (2, 3), pixel_shape)
     if not isinstance(data, SideData) or data.buffer_size < 36:
-        return Upright()
+        return Upright(pixel_shape=pixel_shape)
     a, b, _, c, d = np.frombuffer(bytes(data), np.int32, 5).tolist()
     along, across = min(abs(a), abs(d)), min(abs(b), abs(c))
     # 1 degree of slack, as FFmpeg's own player allows.
     if along > 50 * max(abs(b), abs(c)):
-        return Upright(False, rows_flipped=d < 0, columns_flipped=a < 0)
+        return Upright(False, d < 0, a < 0, pixel_shape)
     if across > 50 * max(abs(a), abs(d)):
-        return Upright(True, rows_flipped=b < 0, columns_flipped=c < 0)
-    return Upright()
+        return Upright(True, b < 0, c < 0, pixel_shape)
+    return Upright(pixel_shape=pixel_shape)
 
 
 class _Scalers(threading.local):
@@ -83,20 +100,35 @@ class _Scalers(threading.local):
     def __init__(self) -> None:
         self.rgb = VideoReformatter()
         self.luma = VideoReformatter()
+        self.alpha = VideoReformatter()
 
 
 _scalers = _Scalers()
 
 
+def as_seen(frame: VideoFrame) -> VideoFrame:
+    """Returns the frame without what no viewer sees: combs of two fields, colours behind alpha.
+
+    Of an interlaced picture one field is kept, the other's lines are the mean of their neighbours:
+    half the lines are more than any vision tower looks at. Transparency lies over black.
+    """
+    if frame.interlaced_frame:
+        frame = _one_field(frame)
+    return _over_black(frame) if _may_be_transparent(frame.format.name) else frame
+
+
 def to_rgb(frame: VideoFrame, turn: Upright) -> Picture:
-    """Returns the frame as (H, W, 3) uint8 RGB of its own size, upright."""
-    return turn(_array(_scalers.rgb.reformat(frame, format="rgb24", threads=1)))
+    """Returns the frame as (H, W, 3) uint8 RGB in square pixels, upright; its height is kept."""
+    seen, width = as_seen(frame), turn.square_width(frame)
+    smooth = Interpolation.BICUBIC if width != frame.width else None
+    rgb = _scalers.rgb.reformat(seen, width, format="rgb24", interpolation=smooth, threads=1)
+    return turn(_array(rgb))
 
 
 def to_luma(frame: VideoFrame, turn: Upright) -> Picture:
     """Returns the frame's brightness as (32, 32) uint8, area-averaged, upright."""
     small = _scalers.luma.reformat(
-        frame,
+        as_seen(frame),
         width=THUMBNAIL_SIZE,
         height=THUMBNAIL_SIZE,
         format="gray",
@@ -109,6 +141,50 @@ def to_luma(frame: VideoFrame, turn: Upright) -> Picture:
 def frame_bytes(frame: VideoFrame) -> int:
     """Returns the memory a decoded frame holds."""
     return sum(plane.buffer_size for plane in frame.planes)
+
+
+@functools.cache
+def _may_be_transparent(pix_fmt: str) -> bool:
+    kind = VideoFormat(pix_fmt)
+    return kind.has_palette or any(component.is_alpha for component in kind.components)
+
+
+def _over_black(frame: VideoFrame) -> VideoFrame:
+    rgba = _array(_scalers.alpha.reformat(frame, format="rgba", threads=1))
+    alpha = rgba[..., 3:]
+    if alpha.min() == 255:
+        return frame
+    colours = (rgba[..., :3].astype(np.uint16) * alpha + 127) // 255
+    return _timed_as(frame, VideoFrame.from_ndarray(colours.astype(np.uint8), "rgb24"))
+
+
+def _one_field(frame: VideoFrame) -> VideoFrame:
+    """Returns the frame with the lines of its second field made from those around them."""
+    kind = frame.format
+    if kind.has_palette or kind.is_big_endian or min(p.line_size for p in frame.planes) <= 0:
+        return frame  # no such video is known, and means of these numbers would be wrong
+    seen = VideoFrame(frame.width, frame.height, kind.name)
+    for stored, plane in zip(frame.planes, seen.planes, strict=True):
+        rows, lines = (_lines(each, kind.components[0].bits) for each in (stored, plane))
+        width = min(rows.shape[1], lines.shape[1])
+        kept, num_made = rows[0::2, :width], len(rows) // 2
+        above, below = kept[:num_made], np.concatenate([kept[1:], kept[-1:]])[:num_made]
+        lines[0::2, :width] = kept
+        lines[1::2, :width] = (above & below) + ((above ^ below) >> 1)  # the mean, without carry
+    seen.colorspace, seen.color_range = frame.colorspace, frame.color_range
+    return _timed_as(frame, seen)
+
+
+def _lines(plane: VideoPlane, bits: int) -> NDArray[Any]:
+    samples = np.frombuffer(memoryview(plane), np.uint16 if bits > 8 else np.uint8)
+    return samples.reshape(plane.height, -1)
+
+
+def _timed_as(frame: VideoFrame, seen: VideoFrame) -> VideoFrame:
+    seen.pts, seen.duration = frame.pts, frame.duration
+    if frame.time_base:
+        seen.time_base = frame.time_base
+    return seen
 
 
 def _array(frame: VideoFrame) -> Picture:

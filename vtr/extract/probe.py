@@ -57,7 +57,7 @@ def probe(path: Path | str, *, limits: Limits | None = None) -> VideoInfo:
 
     def keep_first(key: int, frame: VideoFrame) -> None:
         if not first:
-            first.append((frame, upright(frame)))
+            first.append((frame, upright(frame, source.pixel_shape)))
 
     with open_video(path, limits=limits) as source:
         reader = FullReader(source, read_packets(source))

@@ -17,6 +17,7 @@ from vtr.extract.container import (
     FFMPEG_ERRORS,
     Limits,
     VideoSource,
+    check_size,
     failure,
     header_rate,
     open_video,
@@ -228,8 +229,9 @@ class _Visitor:
 
     def __call__(self, key: int, frame: VideoFrame) -> None:
         if self._turn is None:
-            self._turn = upright(frame)
+            self._turn = upright(frame, self._source.pixel_shape)
             self.size = self._turn.size(frame)
+            check_size(*self.size, self._source.limits)
         if self._makes_luma and key not in self._luma:
             self._luma[key] = self._converted(to_luma, frame)
         if not self._looking:

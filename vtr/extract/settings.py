@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vtr.errors import ConfigError
 from vtr.extract.container import Limits
-from vtr.extract.frames import THUMBNAIL_SIZE
+from vtr.extract.frames import DECODING, THUMBNAIL_SIZE
 from vtr.extract.samplers.base import SamplerChoice, parse_samplers
 from vtr.features.spec import FeatureSpec
 
@@ -144,6 +144,7 @@ def chosen_fields(settings: ExtractSettings) -> dict[str, Any]:
         "num_frames": None if labels == ("dense",) else settings.num_frames,
         "samplers": labels,
         "seed": settings.seed,
+        "decoding": DECODING,
         "thumbnail_side": THUMBNAIL_SIZE if settings.keeps_thumbnails else None,
         "versions": {
             name: _minor(version(name)) for name in ("av", "pillow", "torch", "transformers")

@@ -39,6 +39,8 @@ class FeatureSpec:
         vision: What of the tower's configuration decides numbers and does not show in its weights
             ("hidden_act", ...); empty in stores that were made before this was written down, and
             where it is not known.
+        decoding: Which rules made pictures of decoded frames (`vtr.extract.frames.DECODING`); 1 in
+            stores that were made before this was counted, and in imported ones.
     """
 
     backbone: str
@@ -56,6 +58,7 @@ class FeatureSpec:
     versions: Mapping[str, str] = field(default_factory=dict)
     linear_patch: str = _FLAT
     vision: Mapping[str, Any] = field(default_factory=dict)
+    decoding: int = 1
 
     def to_json(self) -> str:
         """Returns the canonical JSON: sorted keys, no spaces; what the fingerprint digests."""
@@ -65,6 +68,8 @@ class FeatureSpec:
             del values["linear_patch"]
         if not self.vision:
             del values["vision"]
+        if self.decoding == 1:
+            del values["decoding"]
         return json.dumps(values, sort_keys=True, separators=(",", ":"))
 
     @classmethod
