@@ -311,6 +311,16 @@ def test_features_meet_the_videos_of_a_folder(tmp_path: Path) -> None:
     assert set(store) == {"video0", "cats/a.mp4", "feats/dogs/b"}, "a view, no change"
 
 
+def test_flat_features_meet_videos_in_sub_folders_where_that_is_clear(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, store = imported(write(tmp_path / "it", lambda rows: rows))
+    assert set(meet(store, ["v0.mp4", "a/v1.mp4"])) == {"v0.mp4", "a/v1.mp4", "v2"}
+    assert capsys.readouterr().err == ""
+    assert set(meet(store, ["v0.mp4", "a/v1.mp4", "b/v1.mp4"])) == {"v0.mp4", "v1", "v2"}
+    assert "warning: 2 videos may be several of" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_damaged_containers_end_in_a_row_or_an_error(tmp_path: Path, seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,18 +63,26 @@ def meet(store: StoredFeatures, video_ids: Sequence[str]) -> StoredFeatures:
     """
     from vtr.counts import counted
     from vtr.features.importing import BACKBONE_PREFIX
-    from vtr.names import match_names
+    from vtr.names import match_names, normal_path, without_extension
 
     if not store.spec.backbone.startswith(BACKBONE_PREFIX):
         return store
     found = match_names(video_ids, store.input_ids)
-    unclear = [name for name, fits in found.files.items() if len(fits) > 1] + [*found.contested]
+    files = {name: list(fits) for name, fits in found.files.items()}
+    # Extractors write sub-folders flat: then only a name that no other folder has is clear.
+    stems = {name: without_extension(normal_path(name).rpartition("/")[2]) for name in video_ids}
+    times = Counter(stems.values())
+    flat = {without_extension(file): file for file in found.free if "/" not in file}
+    for name, stem in stems.items():
+        if stem in flat and name not in files:
+            files[name] = [flat[stem]] * times[stem]
+    unclear = [name for name, fits in files.items() if len(fits) > 1] + [*found.contested]
     if unclear:
         note(
             f"warning: {counted(len(unclear), 'video')} may be several of {store.folder}, such as "
             f"{unclear[0]!r}, and so none of them"
         )
-    return store.renamed({fits[0]: name for name, fits in found.files.items() if len(fits) == 1})
+    return store.renamed({fits[0]: name for name, fits in files.items() if len(fits) == 1})
 
 
 def store_folder(named: Path | None) -> Path:
