@@ -207,6 +207,9 @@ def test_a_quote_opens_a_field_in_tabs_only_where_it_closes_it(tmp_path: Path) -
     text = 'video\tcaption\na\t"hello" says a man\nb\t"said ""sit"""\nc\ta 6" dog\nd\t"\n'
     found = [record.captions for record in read_records(write(tmp_path, "c.tsv", text))]
     assert found == ['"hello" says a man', 'said "sit"', 'a 6" dog', '"']
+    text = 'video\tcaption\ra\t"one\u2028" two\r'
+    found = [record.captions for record in read_records(write(tmp_path, "c.tsv", text))]
+    assert found == ['"one\u2028" two']
     text = 'video\tcaption\na\t"one\ttwo\nthree"\n'
     found = [record.captions for record in read_records(write(tmp_path, "c.tsv", text))]
     assert found == ["one\ttwo\nthree"]

@@ -99,7 +99,12 @@ def test_places_of_captions_that_cannot_be_are_refused(
 
 
 def msvd_text(folder: Path) -> None:
-    lines = ["# one a line", "", "-4wsuPCjDBc_5_15 a bird sings", "vtt_1_10_20  it's  two  blanks"]
+    lines = [
+        "# one a line",
+        "",
+        "-4wsuPCjDBc_5_15 a bird sings",
+        "vtt_1_10_20  it's  two \u2028 blanks",
+    ]
     (folder / "AllVideoDescriptions.txt").write_text("\n".join([*lines, lines[2] + " again", ""]))
 
 
@@ -107,7 +112,7 @@ def msvd_table(folder: Path) -> None:
     rows = [
         ("-4wsuPCjDBc", "5", "15", "English", "a bird sings"),
         ("-4wsuPCjDBc", "5", "15", "Slovene", "ptica poje"),
-        ("vtt_1", "10", "20", "English", "it's  two  blanks"),
+        ("vtt_1", "10", "20", "English", "it's  two \u2028 blanks"),
         ("-4wsuPCjDBc", "5", "15", "english", "a bird sings again"),
     ]
     header = "VideoID,Start,End,WorkerID,Source,AnnotationTime,Language,Description\n"
@@ -123,7 +128,7 @@ def test_msvd_as_released(tmp_path: Path, write: Callable[[Path], None]) -> None
     dataset = load_dataset("msvd", annotations=tmp_path, videos=videos)
     assert texts(dataset) == {
         "-4wsuPCjDBc_5_15": ["a bird sings", "a bird sings again"],
-        "vtt_1_10_20": ["it's  two  blanks"],
+        "vtt_1_10_20": ["it's  two \u2028 blanks"],
     }
     assert survey_videos(dataset, videos).missing == ()
 

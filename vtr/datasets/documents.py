@@ -144,6 +144,11 @@ def read_text(path: Path) -> str:
     return text
 
 
+def text_lines(text: str) -> list[str]:
+    """Returns the lines of a text; unlike str.splitlines, U+2028 and its like stay in a caption."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
 def read_json(path: Path) -> Any:
     """Returns a JSON document; the words NaN and Infinity are taken as Python writes them.
 
@@ -265,7 +270,7 @@ def _plain_rows(text: str) -> list[tuple[int, list[str]]] | None:
     Such a file was not written by the rules of CSV unless a field is in quotes as a whole; a quote
     at the start of a field is then a letter like others.
     """
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    lines = [(number, line) for number, line in enumerate(text_lines(text), 1) if line.strip()]
     if len({line.count("\t") for _, line in lines}) != 1:
         return None
     return [(number, [_whole(field) for field in line.split("\t")]) for number, line in lines]

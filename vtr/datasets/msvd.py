@@ -23,6 +23,7 @@ from vtr.datasets.documents import (
     read_text,
     require_documents,
     require_mapping,
+    text_lines,
 )
 from vtr.datasets.pickles import read_plain_pickle
 from vtr.datasets.splits import SplitList, SplitSources, settle_splits
@@ -118,7 +119,7 @@ def _content(path: Path) -> Mapping[str, Any]:
 
 
 def _spoken(path: Path) -> Iterator[tuple[str, str]]:
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+    for number, line in enumerate(text_lines(read_text(path)), start=1):
         if not line.strip() or line.startswith("#"):
             continue
         name, _, text = line.strip().partition(" ")
