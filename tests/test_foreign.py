@@ -24,6 +24,11 @@ from vtr.evaluate.reporting.results import read_rows
 from vtr.features import FeatureSpec, LedgerRow, VideoRow
 from vtr.features.shard import write_shard
 from vtr.foreign import csv_table, csv_text, printable, screen
+from vtr.train.card import model_card
+from vtr.train.heads.meanP import MeanPooling
+from vtr.train.model import ModelSpec, RetrievalModel
+from vtr.train.run import load_run, write_run
+from vtr.train.text_tower import FrozenText, TextSpec
 
 HOSTILE = [
     "a\x1b[31mred.mp4",
@@ -143,6 +148,16 @@ def test_markup_in_a_group_is_only_text(capsys: pytest.CaptureFixture[str]) -> N
     shown = capsys.readouterr().out
     assert r"[bold]a[/bold] :smile: \x1b[31m" in shown
     assert r"[red]title\x1b[2J" in shown
+
+
+def test_a_model_card_holds_no_orders(tmp_path: Path) -> None:
+    head = RetrievalModel(FrozenText(), MeanPooling(), 2.0)
+    spec = ModelSpec("meanP", 8, TextSpec("frozen", 8, 8))
+    name = "a\x1b[31m\n# b\u202e"
+    write_run(tmp_path / name, head, spec, config={"data": {"dataset": name}}, train_ids=["x"])
+    card = model_card(load_run(tmp_path / name), [])
+    assert all(map(is_harmless, card.split("\n")))
+    assert "\n# b" not in card
 
 
 def test_an_error_that_names_a_file_is_one_line(

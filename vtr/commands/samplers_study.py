@@ -294,6 +294,9 @@ _COLUMNS_AT_ONCE = 6  # so many fit beside the longest name into 80 characters
 def _print(facts: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
+
+    from vtr.foreign import printable
 
     rows = _ordered(facts)
     shown = columns(rows)
@@ -304,7 +307,9 @@ def _print(facts: dict[str, Any]) -> None:
         for column in part:
             table.add_column(column.word, justify="right", no_wrap=True)
         for number, row in enumerate(rows):
-            table.add_row(row["sampler"], *[_spelled(column, number) for column in part])
+            table.add_row(
+                Text(printable(row["sampler"])), *[_spelled(column, number) for column in part]
+            )
         Console().print(table)
         say("")
     for column in shown:

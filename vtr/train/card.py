@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vtr.counts import counted
+from vtr.foreign import printable
 from vtr.train.model import count_parameters
 from vtr.train.run import Run
 
@@ -49,7 +50,7 @@ def model_card(run: Run, results: Sequence[Mapping[str, Any]], left_out: Sequenc
         lines += [f"Left out: {name} was measured on other weights than these. Evaluate again.", ""]
     for document in results:
         lines += [*_result(document), ""]
-    return "\n".join(lines).rstrip() + "\n"
+    return "\n".join(map(printable, lines)).rstrip() + "\n"
 
 
 def _front_matter(run: Run, results: Sequence[Mapping[str, Any]]) -> str:
