@@ -339,6 +339,35 @@ def test_common_encryption(tmp_path):
     assert refusal(path).kind == "encrypted"
 
 
+def scramble(content, first_packet):
+    """Sets transport_scrambling_control and makes noise of the payload, as a broadcaster does."""
+    out, rng = bytearray(content), np.random.default_rng(0)
+    for at in range(first_packet * 188, len(out), 188):
+        if (out[at + 1] & 31) << 8 | out[at + 2] == 256:
+            payload = at + 4 + (1 + out[at + 4] if out[at + 3] & 0x20 else 0)
+            out[at + 3] |= 0x80
+            out[payload : at + 188] = rng.bytes(max(0, at + 188 - payload))
+    return bytes(out)
+
+
+@pytest.mark.parametrize("clear_share", [0, 0.5, 0.9])
+def test_scrambled_broadcasts(tmp_path, clear_share):
+    path = encode(tmp_path / "x.ts")
+    assert run(path).status == "ok"
+    content = path.read_bytes()
+    path.write_bytes(scramble(content, int(len(content) // 188 * clear_share)))
+    assert refusal(path).kind == "encrypted"
+
+
+def test_damage_is_no_scrambling(tmp_path):
+    path = encode(tmp_path / "x.ts", size=(192, 128))
+    content = bytearray(path.read_bytes())
+    packets = [at for at in range(0, len(content), 188) if content[at + 2] == 0]
+    content[packets[len(packets) // 2] + 3] |= 0x80
+    path.write_bytes(content)
+    assert run(path).status in ("ok", "partial")
+
+
 # ---- what PyAV raises ---------------------------------------------------------------------------
 
 

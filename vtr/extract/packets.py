@@ -33,6 +33,7 @@ from vtr.errors import DecodeError
 from vtr.extract.bitstream import UnprovenError, read_header
 from vtr.extract.container import VideoSource
 from vtr.extract.joined import Mark, second_flv
+from vtr.extract.scrambled import is_scrambled
 from vtr.extract.timeline import frame_seconds
 
 Ticks = NDArray[np.int64]
@@ -167,6 +168,8 @@ def read_packets(source: VideoSource) -> PacketTable:
         if broken.kind in ("too-long", "encrypted"):
             raise
         error = broken
+    if source.container.format.name == "mpegts" and is_scrambled(source.path, source.stream.id):
+        raise DecodeError("encrypted", "packets of the transport stream are scrambled")
     return PacketTable(
         pts=np.array(builder.pts, np.int64),
         discarded=np.array(builder.discarded, np.bool_),
