@@ -339,6 +339,32 @@ def test_common_encryption(tmp_path):
     assert refusal(path).kind == "encrypted"
 
 
+def element(name, body):
+    return bytes.fromhex(name) + bytes([0x80 | len(body)]) + body
+
+
+def grown(content, at, by):
+    """Adds to the size of the EBML element whose size stands at `at`; returns where it ends."""
+    length = 9 - content[at].bit_length()
+    size = int.from_bytes(content[at : at + length]) & (1 << 7 * length) - 1
+    content[at : at + length] = (size + by | 1 << 7 * length).to_bytes(length)
+    return at + length, at + length + size
+
+
+def test_webm_with_a_key(tmp_path, mkv):
+    cipher, key = element("47E1", b"\5"), element("47E2", b"0123456789abcdef")
+    how = element("5033", b"\1") + element("5035", cipher + key)
+    encodings = element("6D80", element("6240", how))
+    content, tracks = bytearray(mkv), bytes.fromhex("1654AE6B")
+    # The first mention is that of the list of contents.
+    entry, _ = grown(content, mkv.index(tracks, mkv.index(tracks) + 4) + 4, len(encodings))
+    assert content[entry] == 0xAE
+    _, end = grown(content, entry + 1, len(encodings))
+    content[end:end] = encodings
+    (tmp_path / "x.mkv").write_bytes(content)
+    assert refusal(tmp_path / "x.mkv").kind == "encrypted"
+
+
 def scramble(content, first_packet):
     """Sets transport_scrambling_control and makes noise of the payload, as a broadcaster does."""
     out, rng = bytearray(content), np.random.default_rng(0)
