@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 
 import vtr
 from vtr.cli import app
+from vtr.commands.stores import open_store
 from vtr.datasets.base import Video
 from vtr.errors import ConfigError
 from vtr.extract.choose import choose
@@ -34,6 +36,7 @@ from vtr.extract.study_plot import (
     verdict,
 )
 from vtr.features import FeatureStore
+from vtr.workspace import Workspace
 
 
 class Corners:
@@ -283,3 +286,14 @@ def test_sheet_page_escapes_names() -> None:
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
     assert "http" not in page.replace("data:image/png", "")
+
+
+@pytest.mark.parametrize("sampler", [None, "head"])
+def test_a_stored_selection_of_other_frames_is_used_with_a_note(
+    build_store: Callable[..., Path], capsys: pytest.CaptureFixture[str], sampler: str | None
+) -> None:
+    folder = build_store([[3, 4]], samplers=("head",))
+    for frames, told in ((3, False), (8, True)):
+        open_store(Workspace(root=folder.parent, features=folder, frames=frames), sampler)
+        words = "extracted with 3 frames a video and is used as it is, although frames is 8 here"
+        assert (words in capsys.readouterr().err) == told

@@ -178,8 +178,9 @@ def test_a_dry_run_tells_what_a_run_would_say(run_vtr: Vtr, videos: Path) -> Non
     write_clip(videos / "clip 1.mp4", 30)
     done = run_vtr(*words, "--dry-run")
     assert done.stdout == "would extract 0 new videos and 0 again\n"
-    assert "warning: 1 video has another size than when it was read, such as 'clip 1.mp4'" in (
-        done.stderr
+    assert (
+        "warning: 1 video has another size or date than when it was read, such as 'clip 1.mp4'"
+        in (done.stderr)
     )
     done = run_vtr(*words, "--dry-run", "--retry", "changed", "--json")
     assert json.loads(done.stdout)["again"] == 1

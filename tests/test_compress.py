@@ -662,6 +662,20 @@ def test_a_torn_last_line_is_done_again_and_a_damaged_one_refused(tmp_path: Path
         run_folder(tmp_path)
 
 
+def test_another_original_of_the_same_size_is_copied_again(tmp_path: Path) -> None:
+    source = write_video(tmp_path / "films" / "a.mkv", ramp(3))
+    run_folder(tmp_path)
+    assert run_folder(tmp_path).done_now == 0
+    date = source.stat().st_mtime_ns + 10**9
+    os.utime(source, ns=(date, date))
+    assert run_folder(tmp_path).done_now == 1
+    ledger = tmp_path / "small" / LEDGER_NAME
+    row = json.loads(ledger.read_bytes().splitlines()[-1])
+    del row["source_mtime_ns"]  # as an older vtr wrote it
+    ledger.write_text(json.dumps(row) + "\n")
+    assert run_folder(tmp_path).done_now == 0
+
+
 def test_a_video_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
     write_video(tmp_path / "films" / "a.mkv", ramp(50))
     report = run_folder(tmp_path, timeout_seconds=1e-3)

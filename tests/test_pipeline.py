@@ -6,6 +6,7 @@ show their frame number as brightness, so a wrong frame is a wrong number.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import signal
@@ -13,10 +14,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import av
+import h5py
 import numpy as np
 import pytest
 
@@ -230,6 +233,39 @@ def test_a_video_that_changed_is_named_and_done_again_on_request(
     assert (report.changed, report.done_now, report.ok) == ((), 2, 3)
     run(inputs_of(folder), tmp_path / "fresh")
     assert FeatureStore(store).ledger == FeatureStore(tmp_path / "fresh").ledger
+
+
+def test_another_video_of_the_same_size_is_seen(clips: Path, tmp_path: Path) -> None:
+    folder, store, hashed = tmp_path / "videos", tmp_path / "store", tmp_path / "hashed"
+    path = write_clip(folder / "clip0.mp4", 8)
+    run(inputs_of(folder), store)
+    run(inputs_of(folder), hashed, hash_files=True)
+    before = path.stat()
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 10**9))  # touched, or copied
+    assert run(inputs_of(folder), store).changed == ("clip0.mp4",)
+    assert run(inputs_of(folder), hashed).changed == ()
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert run(inputs_of(folder), hashed).changed == ("clip0.mp4",)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # as rsync -t and cp -p do
+    assert run(inputs_of(folder), hashed).changed == ()
+    assert run(inputs_of(folder), hashed, hash_files=True).changed == ("clip0.mp4",)
+    again = {"retry": frozenset({"changed"})}
+    report = run(inputs_of(folder), hashed, hash_files=True, mode=again)
+    assert (report.changed, report.done_now) == ((), 1)
+
+
+def test_older_shards_know_no_date_and_are_read(clips: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    run(inputs_of(clips), store)
+    path = shards(store)[0]
+    with h5py.File(store / path, "a") as file:
+        del file["video/file_mtime_ns"]
+    digest = hashlib.sha256((store / path).read_bytes()).hexdigest()
+    (store / path).rename(store / str(replace(ShardName.parse(path), sha256=digest)))
+    assert FeatureStore(store).ledger[0].file_mtime_ns == -1
+    assert run(inputs_of(clips), store).changed == ()
 
 
 def test_retry_does_failed_rows_again_and_only_those(clips: Path, tmp_path: Path) -> None:

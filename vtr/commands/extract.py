@@ -101,11 +101,17 @@ def extract(
     retry: Annotated[
         str,
         typer.Option(
-            help="Do these again: failed, partial, changed (the file has another size now), "
+            help="Do these again: failed, partial, changed (another file is there now), "
             "damaged (all videos of shards whose bytes changed), or several, separated by commas.",
             show_default=False,
         ),
     ] = "",
+    hash_files: Annotated[
+        bool,
+        typer.Option(
+            "--hash", help="Tell changed files by their content too; every file is read once more."
+        ),
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start anew; the old store goes when all is done.")
     ] = False,
@@ -155,6 +161,7 @@ def extract(
     settings = replace(
         extract_settings(workspace, survey, memory_gib=memory, max_pixels=max_pixels),
         thumbnails=thumbnails,
+        hash_files=hash_files,
     )
     note(_announcement(workspace, survey))
     if dry_run:
@@ -350,8 +357,12 @@ def _plan(
     return {
         "inputs": len(mine),
         "new": len(mine) - len(known),
-        "again": sum(wants_again(row, video, mode.retry) for row, video in known),
-        "changed": [row.id for row, video in known if has_changed(row, video)],
+        "again": sum(
+            wants_again(row, video, mode.retry, hashed=settings.hash_files) for row, video in known
+        ),
+        "changed": [
+            row.id for row, video in known if has_changed(row, video, hashed=settings.hash_files)
+        ],
         "store": str(workspace.features),
         "settings": workspace.as_dict(),
     }
@@ -385,7 +396,7 @@ def _warn_of_changes(facts: dict[str, Any]) -> None:
     if changed:
         one = len(changed) == 1
         note(
-            f"warning: {len(changed)} {'video has' if one else 'videos have'} another size than "
-            f"when {'it was' if one else 'they were'} read, such as {changed[0]!r}; the store "
+            f"warning: {len(changed)} {'video has' if one else 'videos have'} another size or date "
+            f"than when {'it was' if one else 'they were'} read, such as {changed[0]!r}; the store "
             f"holds what was read then. --retry changed does {'it' if one else 'them'} again"
         )

@@ -46,12 +46,29 @@ def open_store(workspace: Workspace, sampler: str | None = None) -> FeatureStore
                 f"{workspace.features} holds the frames of several samplers ({', '.join(held)}); "
                 "choose one with --sampler"
             )
-        return FeatureStore(workspace.features, sampler=wanted)
+        return _as_extracted(workspace, wanted)
     chosen = single_sampler(sampler)
     if chosen.label in held:
-        return FeatureStore(workspace.features, sampler=chosen.label)
+        return _as_extracted(workspace, chosen.label)
     store = FeatureStore(workspace.features, sampler=held[0])
     return choose(store, chosen, workspace.frames, seed=workspace.seed)
+
+
+def _as_extracted(workspace: Workspace, sampler: str) -> FeatureStore:
+    """Returns the store with a selection of its own; says if it has other frames than asked for."""
+    from vtr.counts import counted
+    from vtr.extract.choose import DENSE, FeatureStore
+
+    store = FeatureStore(workspace.features, sampler=sampler)
+    held = store.spec.num_frames
+    if sampler != DENSE and held not in (None, workspace.frames):
+        note(
+            f"note: the selection {sampler!r} in {store.folder} was extracted with "
+            f"{counted(held, 'frame')} a video and is used as it is, although frames is "
+            f"{workspace.frames} here. For that many, extract into another folder: "
+            f"vtr extract --frames {workspace.frames} --features DIR"
+        )
+    return store
 
 
 def meet(store: StoredFeatures, video_ids: Sequence[str]) -> StoredFeatures:

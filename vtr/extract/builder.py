@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vtr.counts import counted
 from vtr.datasets.base import Video
-from vtr.extract.jobs import Decoded, file_size, read_answer
+from vtr.extract.jobs import Decoded, file_facts, read_answer
 from vtr.extract.pool import Outcome
 from vtr.extract.settings import Encoder, TemporalEncoder
 from vtr.features.rows import LedgerRow, VideoRow
@@ -58,7 +58,7 @@ class ShardBuilder:
         """Takes one video's outcome; returns its ledger row as far as it is known."""
         if outcome.failure is not None:
             kind, detail = outcome.failure
-            row = LedgerRow(video.id, "failed", f"{kind}: {detail}", file_size(video.path))
+            row = LedgerRow(video.id, "failed", f"{kind}: {detail}", **file_facts(video.path))
             decoded = None
         else:
             decoded = read_answer(outcome)

@@ -49,6 +49,7 @@ class CompressRow:
         width: Pixels.
         height: Pixels.
         target_bytes: Size of the copy.
+        source_mtime_ns: When the original was last written; -1 in older ledgers.
     """
 
     name: str
@@ -62,6 +63,7 @@ class CompressRow:
     width: int = 0
     height: int = 0
     target_bytes: int = 0
+    source_mtime_ns: int = -1
 
     @property
     def reason(self) -> str:
@@ -135,7 +137,8 @@ def compress_folder(
 ) -> CompressReport:
     """Makes a small copy of every video in a folder and in the folders below it.
 
-    Run again, it does what is new, what changed its size, and everything if the settings changed.
+    Run again, it does what is new, what changed its size or date, and everything if the settings
+    changed.
 
     Args:
         source: The videos.
@@ -316,7 +319,11 @@ def _plan(
     todo = []
     for name in listing.names:
         planned = CompressRow(
-            name, targets[name], source_bytes=_size(listing.path(name)), settings=asked
+            name,
+            targets[name],
+            source_bytes=_size(listing.path(name)),
+            settings=asked,
+            source_mtime_ns=_mtime_ns(listing.path(name)),
         )
         if mode.overwrite or not _is_done(ledger.rows.get(name), planned, target, mode.retry):
             todo.append(planned)
@@ -328,6 +335,8 @@ def _is_done(
     row: CompressRow | None, planned: CompressRow, target: Path, retry: frozenset[str]
 ) -> bool:
     if row is None or row.status == "planned" or row.status in retry:
+        return False
+    if row.source_mtime_ns not in (-1, planned.source_mtime_ns):
         return False
     if row.source_bytes != planned.source_bytes or row.settings != planned.settings:
         return False
@@ -408,6 +417,13 @@ def _remove_stale(row: CompressRow | None, target: Path) -> None:
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
+    except OSError:
+        return -1
+
+
+def _mtime_ns(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
     except OSError:
         return -1
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +36,7 @@ class JobConfig:
     limits: Limits
     preprocessing: Mapping[str, Any]
     thumbnails: bool = False
+    hashed: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,8 +72,9 @@ def make_handler(config: JobConfig) -> Callable[[Video], Answer]:
         return resize_crop(picture, preprocessing)
 
     def handle(video: Video) -> Answer:
+        facts = file_facts(video.path, hashed=config.hashed)  # before: it may be replaced meanwhile
         sampled = sample_video(_request(video, config), transform)
-        return _answer(sampled, video, keep_luma=config.thumbnails)
+        return _answer(sampled, facts, keep_luma=config.thumbnails)
 
     return handle
 
@@ -91,7 +95,7 @@ def _request(video: Video, config: JobConfig) -> FrameRequest:
     )
 
 
-def _answer(sampled: SampledVideo, video: Video, *, keep_luma: bool) -> Answer:
+def _answer(sampled: SampledVideo, facts: Mapping[str, Any], *, keep_luma: bool) -> Answer:
     header: dict[str, Any] = {
         "shape": sampled.crops.shape,
         "pts_seconds": sampled.pts_seconds.tolist(),
@@ -104,7 +108,7 @@ def _answer(sampled: SampledVideo, video: Video, *, keep_luma: bool) -> Answer:
             "start_seconds": sampled.start_seconds,
             "width": sampled.width,
             "height": sampled.height,
-            "file_bytes": file_size(video.path),
+            **facts,
         },
     }
     payload = np.ascontiguousarray(sampled.crops).data.cast("B")
@@ -132,9 +136,21 @@ def read_answer(outcome: Outcome) -> Decoded:
     )
 
 
-def file_size(path: Path | None) -> int:
-    """Returns the size of a file in bytes, -1 where there is none."""
+def file_facts(path: Path | None, *, hashed: bool = False) -> dict[str, Any]:
+    """Returns what tells a file from another in its place, by the names of the ledger.
+
+    Args:
+        path: The file.
+        hashed: Read it all, for the digest of its content.
+    """
     try:
-        return -1 if path is None else os.stat(path).st_size  # noqa: PTH116  (any file name)
-    except OSError:
-        return -1
+        if path is None:
+            return {}
+        status = os.stat(path)  # noqa: PTH116  (any file name)
+        facts: dict[str, Any] = {"file_bytes": status.st_size, "file_mtime_ns": status.st_mtime_ns}
+        if hashed and stat.S_ISREG(status.st_mode):
+            with path.open("rb") as file:
+                facts["file_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+        return facts
+    except (OSError, ValueError):
+        return {}

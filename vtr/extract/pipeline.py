@@ -20,7 +20,7 @@ from vtr.datasets.base import Video
 from vtr.errors import ConfigError, StoreError, StoreWriteError, WorkersLostError
 from vtr.extract.builder import ShardBuilder
 from vtr.extract.container import FAILURES
-from vtr.extract.jobs import HANDLER, JobConfig, file_size
+from vtr.extract.jobs import HANDLER, JobConfig, file_facts
 from vtr.extract.pool import Outcome, PoolSettings, WorkerPool
 from vtr.extract.settings import Encoder, ExtractSettings, feature_spec
 from vtr.features.lock import write_lock
@@ -68,7 +68,7 @@ class ExtractReport:
         seconds: Wall-clock time.
         decode_cpu_seconds: CPU time of the workers' jobs.
         encode_seconds: Wall-clock time within the encoder.
-        changed: Ids of inputs whose file is not of the size that was read.
+        changed: Ids of inputs whose file is not the one that was read.
     """
 
     inputs: int
@@ -146,7 +146,7 @@ def extract(
         work = _begin_anew(folder, spec) if replaces else folder
         store = _prepare(work, spec, mode)
         run = _Run(work, encoder, settings, spec)
-        again = _to_retry(store, inputs, mode)
+        again = _to_retry(store, inputs, mode, hashed=settings.hash_files)
         held = set(store.input_ids) if store else set()
         new = [item for item in mine if item[0].id not in held]
         tally = _Tally(len(new) + sum(len(items) for _, items in again), progress)
@@ -155,7 +155,8 @@ def extract(
         if replaces:
             _keep_others(folder, work)
             take_place(folder)
-    return _report(folder, mine, tally)
+    redone = {video.id for _, items in again for video, _ in items}
+    return _report(folder, mine, tally, hashed=held - redone if settings.hash_files else set())
 
 
 @dataclass(frozen=True)
@@ -165,8 +166,8 @@ class ExtractMode:
     Args:
         part: (i, n): every n-th input, beginning with the i-th, counted from 1.
         retry: Which rows are done anew: of these statuses ("failed", "partial"), "changed", those
-            whose video has another size than when it was read, and "damaged", all of a damaged
-            shard, which is renamed.
+            whose video is another file than the one that was read (see `has_changed`), and
+            "damaged", all of a damaged shard, which is renamed.
         overwrite: Make the store anew: beside the old one, which it replaces when it is complete.
             Run again after an interruption, it goes on there.
 
@@ -245,7 +246,7 @@ def _keep_others(folder: Path, work: Path) -> None:
 
 
 def _to_retry(
-    store: FeatureStore | None, inputs: Sequence[Input], mode: ExtractMode
+    store: FeatureStore | None, inputs: Sequence[Input], mode: ExtractMode, *, hashed: bool
 ) -> list[tuple[Shard, list[Input]]]:
     """Returns, per shard, the inputs whose rows are to be done anew.
 
@@ -258,20 +259,35 @@ def _to_retry(
     plan = []
     for shard in filter(lambda shard: mode.owns(shard.name), store.shards):
         ledger = [(row, known[row.id]) for row in shard.ledger() if row.id in known]
-        wanted = [item for row, item in ledger if wants_again(row, item[0], mode.retry)]
+        wanted = [
+            item for row, item in ledger if wants_again(row, item[0], mode.retry, hashed=hashed)
+        ]
         if wanted:
             plan.append((shard, wanted))
     return plan
 
 
-def wants_again(row: LedgerRow, video: Video, retry: frozenset[str]) -> bool:
+def wants_again(
+    row: LedgerRow, video: Video, retry: frozenset[str], *, hashed: bool = False
+) -> bool:
     """Returns whether `--retry` asks for this row."""
-    return row.status in retry or ("changed" in retry and has_changed(row, video))
+    return row.status in retry or ("changed" in retry and has_changed(row, video, hashed=hashed))
 
 
-def has_changed(row: LedgerRow, video: Video) -> bool:
-    """Returns whether a video that is there has another size than when it was read."""
-    return file_size(video.path) not in (-1, row.file_bytes)
+def has_changed(row: LedgerRow, video: Video, *, hashed: bool = False) -> bool:
+    """Returns whether another file is there than the one that was read.
+
+    By its size and the time it was written. Where the ledger has a digest of its content, that
+    decides of a file of another time, and with `hashed` of every file.
+    """
+    now = file_facts(video.path)
+    if not now or now["file_bytes"] != row.file_bytes:
+        return bool(now)
+    same_time = row.file_mtime_ns in (-1, now["file_mtime_ns"])
+    if row.file_sha256 and (hashed or not same_time):
+        digest = file_facts(video.path, hashed=True).get("file_sha256")
+        return digest not in (None, row.file_sha256)
+    return not same_time
 
 
 def _first_slot(store: FeatureStore | None, part: tuple[int, int]) -> Slot:
@@ -358,6 +374,7 @@ class _Run:
             limits=settings.limits,
             preprocessing=self.spec.preprocessing,
             thumbnails=settings.keeps_thumbnails,
+            hashed=settings.hash_files,
         )
         pool_settings = PoolSettings(
             HANDLER,
@@ -408,7 +425,9 @@ def stored_rows(shard: Shard) -> list[VideoRow]:
     return rows
 
 
-def _report(folder: Path, inputs: Sequence[Input], tally: _Tally) -> ExtractReport:
+def _report(
+    folder: Path, inputs: Sequence[Input], tally: _Tally, *, hashed: set[str]
+) -> ExtractReport:
     """Counts what the store now holds of these inputs; every one must have its row."""
     ledger = {row.id: row for row in FeatureStore(folder).ledger} if inputs else {}
     held = [(ledger[video.id], video) for video, _ in inputs if video.id in ledger]
@@ -429,5 +448,7 @@ def _report(folder: Path, inputs: Sequence[Input], tally: _Tally) -> ExtractRepo
         seconds=tally.seconds,
         decode_cpu_seconds=tally.decode_cpu_seconds,
         encode_seconds=tally.encode_seconds,
-        changed=tuple(row.id for row, video in held if has_changed(row, video)),
+        changed=tuple(
+            row.id for row, video in held if has_changed(row, video, hashed=row.id in hashed)
+        ),
     )

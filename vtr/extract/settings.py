@@ -62,6 +62,7 @@ class ExtractSettings:
         shard_videos: Inputs per shard, at most.
         shard_bytes: Embedding bytes per shard, at most (one video may exceed it).
         workers: Decoding processes.
+        hash_files: Keep a digest of every file's content, and tell changed files by it.
         timeout_seconds: Wall-clock limit per video.
         memory_bytes: Address space a worker may add after its start.
         batch_size: Frames per call of the encoder; None leaves it to the device.
@@ -77,6 +78,7 @@ class ExtractSettings:
     shard_videos: int = 256
     shard_bytes: int = 256 << 20
     workers: int = field(default_factory=lambda: usable_cores())
+    hash_files: bool = False
     timeout_seconds: float = 300.0
     memory_bytes: int = 4 << 30
     batch_size: int | None = None

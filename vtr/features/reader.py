@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from vtr.errors import ShardError
 from vtr.features.digests import mend
 from vtr.features.rows import STATUSES, LedgerRow, Status
-from vtr.features.shard import LEDGER_NUMBERS, ShardName
+from vtr.features.shard import LEDGER_NUMBERS, OPTIONAL, ShardName
 from vtr.features.spec import FeatureSpec
 
 
@@ -59,6 +59,10 @@ class Shard:
     def ledger(self) -> list[LedgerRow]:
         """Returns the V ledger rows."""
         columns = {name: self.columns[f"video/{name}"].tolist() for name in LEDGER_NUMBERS}
+        for name in OPTIONAL & self.columns.keys():
+            column = self.columns[name]
+            values = decode_texts(column) if column.dtype.kind == "S" else column.tolist()
+            columns[name.removeprefix("video/")] = values
         status = [_STATUS[code] for code in self.columns["video/status"].tolist()]
         errors = decode_texts(self.columns["video/error"])
         return [
@@ -91,11 +95,13 @@ def open_shard(path: Path, name: ShardName) -> Shard:
             spec = FeatureSpec.from_json(text)
             if file.attrs.get("fingerprint") != spec.fingerprint:
                 raise ShardError("its fingerprint does not fit its spec")
-            places = {item: _place(file, item) for item in _layout(spec, 0, 0, {})}
+            asked = [i for i in _layout(spec, 0, 0, {}) if i not in OPTIONAL or i in file]
+            places = {item: _place(file, item) for item in asked}
         columns = _map(path, places)
         _check(spec, columns)
         ids = tuple(decode_texts(columns["video/id"]))
-        decode_texts(columns["video/error"])
+        for item in {"video/error", "video/file_sha256"} & columns.keys():
+            decode_texts(columns[item])
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise ShardError(f"{path}: not a readable shard ({error}). {mend(path.parent)}") from None
     except ShardError as error:
@@ -116,6 +122,8 @@ def _layout(spec: FeatureSpec, num_videos: int, num_frames: int, rows: Mapping[s
     layout: Layout = {
         "video/id": (np.bytes_, (num_videos,)),
         "video/error": (np.bytes_, (num_videos,)),
+        "video/file_mtime_ns": (np.int64, (num_videos,)),
+        "video/file_sha256": (np.bytes_, (num_videos,)),
         "video/status": (np.uint8, (num_videos,)),
         "video/frame_offset": (np.int64, (num_videos + 1,)),
         "frame/embedding": (np.dtype(spec.storage_dtype).type, (num_frames, spec.embedding_dim)),

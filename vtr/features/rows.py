@@ -50,6 +50,9 @@ class LedgerRow:
         start_seconds: Presentation time of the first frame.
         width: Pixels, after rotation.
         height: Pixels, after rotation.
+        file_mtime_ns: When the file that was read was last written, nanoseconds since 1970; -1
+            where that is not known (older stores).
+        file_sha256: Of its content, in hexadecimal; empty where it was not asked for.
     """
 
     id: str
@@ -61,6 +64,8 @@ class LedgerRow:
     start_seconds: float = 0.0
     width: int = 0
     height: int = 0
+    file_mtime_ns: int = -1
+    file_sha256: str = ""
 
     @property
     def reason(self) -> str:

@@ -7,6 +7,7 @@ Layout (schema 1), all datasets contiguous and unfiltered, V videos, R frames, D
     video/error           (V,) fixed-length UTF-8           video/frame_offset  (V+1,) int64
     video/{duration,start}_seconds (V,) float64             video/{width,height} (V,) int32
     video/{file_bytes,num_candidates} (V,) int64
+    video/file_mtime_ns   (V,) int64, video/file_sha256 (V,) fixed-length text: in newer shards
     frame/embedding       (R, D) float16 or float32         frame/pts_seconds  (R,) float64
     frame/luma            (R, s, s) uint8, where the spec has a thumbnail_side s
     selection/NAME/row    int64 rows of this shard          selection/NAME/offset  (V+1,) int64
@@ -152,6 +153,9 @@ def _columns(rows: Sequence[VideoRow], spec: FeatureSpec) -> dict[str, NDArray[A
         columns["frame/luma"] = np.concatenate([np.zeros((0, side, side), np.uint8), *luma])
     for name, kind in LEDGER_NUMBERS.items():
         columns[f"video/{name}"] = np.array([getattr(row, name) for row in ledger], kind)
+    columns["video/file_mtime_ns"] = np.array([row.file_mtime_ns for row in ledger], np.int64)
+    if any(row.file_sha256 for row in ledger):
+        columns["video/file_sha256"] = _texts([row.file_sha256 for row in ledger])
     for label in spec.samplers:
         empty = np.zeros(0, np.int64)
         chosen = [row.selections.get(label, empty) for row in rows]
@@ -162,6 +166,8 @@ def _columns(rows: Sequence[VideoRow], spec: FeatureSpec) -> dict[str, NDArray[A
     return columns
 
 
+# What shards have had from one version on; the others lack it.
+OPTIONAL = frozenset({"video/file_mtime_ns", "video/file_sha256"})
 LEDGER_NUMBERS: dict[str, type[np.generic]] = {
     "file_bytes": np.int64,
     "num_candidates": np.int64,
