@@ -749,3 +749,39 @@ def test_the_text_towers_activation_is_the_stores(workspace: Path, tmp_path: Pat
     usual = load_backbone(str(demo_model_folder()), device="cpu")
     kept = [embed_texts(model, texts, cache=cache).pooled for model in (usual, backbone)]
     assert not np.array_equal(*kept), "kept texts are those of one activation"
+
+
+def test_seeds_end_with_the_command_that_evaluates_them(workspace: Path) -> None:
+    flags = ("train", "--head", "seqLSTM", "--seeds", "2", "--epochs", "1", "--name", "my lstm")
+    told = invoke(*flags)
+    assert "mean recall" in told.stderr, "lines of epochs show what the best one is chosen by"
+    assert "(the best epoch has most)" in told.stderr
+    command = shlex.split(told.stdout.splitlines()[-1])
+    runs = workspace / "runs"
+    assert command == ["test:", "vtr", "eval", "--run", str(runs / "my lstm"), "--seeds"]
+    for run in (command[4], "my lstm"):
+        done = CliRunner().invoke(
+            cli.app, ["eval", "--run", run, "--seeds", "--json"], catch_exceptions=False
+        )
+        summary = json.loads(done.stdout)
+        assert summary["seeds"] == [0, 1]
+    recall = summary["metrics"]["t2v/R@1"]
+    results = [
+        json.loads((runs / f"my lstm-seed{seed}" / "eval" / "demo" / "result.json").read_text())
+        for seed in (0, 1)
+    ]
+    values = [result["metrics"]["t2v/R@1"]["value"] for result in results]
+    assert recall["mean"] == pytest.approx(sum(values) / 2)
+    assert (recall["min"], recall["max"]) == (min(values), max(values))
+    assert json.loads((runs / "my lstm-seeds-demo.json").read_text()) == summary
+    printed = CliRunner().invoke(cli.app, ["eval", "--run", "my lstm", "--seeds"]).stdout
+    assert "2 seeds: mean +- standard deviation" in printed
+    assert invoke(*flags, "--overwrite", "-q").exit_code == 0
+    assert not (runs / "my lstm-seeds-demo.json").exists(), "it spoke of other weights"
+    for words, message in (
+        (("--seeds",), "--seeds needs --run NAME"),
+        (("--run", "none", "--seeds"), "no run none-seedN"),
+        (("--run", "my lstm", "--seeds", "--out", "x"), "--out is one folder"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            CliRunner().invoke(cli.app, ["eval", *words], catch_exceptions=False)

@@ -52,8 +52,11 @@ def evaluate(
         bool, typer.Option("--zero-shot", help="No training: CLIP's text, mean of the frames.")
     ] = False,
     run: Annotated[
-        Path | None, typer.Option(help="Folder of a run. (default: the latest in runs/)")
+        Path | None, typer.Option(help="Folder or name of a run. (default: the latest)")
     ] = None,
+    seeds: Annotated[
+        bool, typer.Option("--seeds", help="Every seed of --run NAME, with mean and spread.")
+    ] = False,
     simulate: Annotated[
         str | None,
         typer.Option(help="'maxpool': compare pooling rules and frame counts, as vtr simulate."),
@@ -140,6 +143,14 @@ def evaluate(
         )
         return
     note("evaluating: reading the captions and the features, then loading the model")
+    if seeds:
+        from vtr.commands.evaluate_seeds import evaluate_seeds, print_seeds
+
+        summary, where = evaluate_seeds(
+            workspace, request, out=out, save_similarity=save_similarity
+        )
+        print_json(summary) if as_json else print_seeds(summary, where)
+        return
     document, where = evaluate_workspace(
         workspace, request, out=out, save_similarity=save_similarity
     )

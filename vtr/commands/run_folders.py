@@ -159,14 +159,17 @@ def flags_from_here(workspace: Workspace, *names: str) -> str:
     )
 
 
-def eval_command(workspace: Workspace, folder: Path) -> str:
-    """Returns the command that tests a run just trained."""
+def eval_command(workspace: Workspace, runs: Sequence[str]) -> str:
+    """Returns the command that tests a run just trained, or the runs of several seeds."""
     from vtr.train.run import read_config
 
-    protocol = (read_config(folder).get("request") or {}).get("protocol")
+    protocol = (read_config(Path(runs[0])).get("request") or {}).get("protocol")
+    named, several = runs[0], ""
+    if len(runs) > 1:
+        named, several = named.rpartition("-seed")[0], " --seeds"
     asked = f" --protocol {shlex.quote(protocol)}" if protocol else ""
     flags = flags_from_here(workspace, "features", "dataset", "annotations", "videos")
-    return f"vtr eval --run {shlex.quote(str(folder))}{asked}{flags}"
+    return f"vtr eval --run {shlex.quote(named)}{several}{asked}{flags}"
 
 
 def resume_command(workspace: Workspace, name: str, *, seeds: int) -> str:

@@ -350,6 +350,8 @@ def _load_run(workspace: Workspace, folder: Path | None) -> Run:
             )
         folder = max(finished, key=recency)
         note(f"run: {folder} (the latest; another one with --run DIR)")
+    elif not folder.exists() and (workspace.runs / folder).is_dir():
+        folder = workspace.runs / folder
     return load_run(folder)
 
 

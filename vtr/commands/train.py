@@ -181,7 +181,7 @@ def train(
     else:
         from vtr.commands.run_folders import eval_command
 
-        command = None if seeds > 1 else eval_command(workspace, Path(document["run"]))
+        command = eval_command(workspace, document.get("runs") or [document["run"]])
         print_result(document, command=command)
 
 

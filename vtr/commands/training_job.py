@@ -330,7 +330,9 @@ def _publish(planned: Sequence[Planned], documents: Sequence[Mapping[str, Any]])
 
     for one in planned:
         if one.replaces:
-            _summary_file(documents, one.folder.parent).unlink(missing_ok=True)
+            stem, runs = one.folder.name.rpartition("-seed")[0], one.folder.parent
+            for summary in (_summary_file(documents, runs), *runs.glob(f"{stem}-seeds-*.json")):
+                summary.unlink(missing_ok=True)
             take_place(one.folder)
 
 

@@ -49,6 +49,8 @@ def watching(folder: Path, *, silent: bool, tensorboard: bool) -> Iterator[Hooks
 
 
 def _epoch_line(line: Mapping[str, Any]) -> str:
+    from vtr.train.validation import selection_value
+
     parts = ["before training" if line["epoch"] == 0 else f"epoch {line['epoch']}"]
     if "loss" in line:
         parts.append(f"loss {line['loss']:.4f}")
@@ -56,6 +58,8 @@ def _epoch_line(line: Mapping[str, Any]) -> str:
         parts.append(f"validation t2v R@1 {line['t2v/R@1']:.1f}")
     if "v2t/R@1" in line:
         parts.append(f"v2t R@1 {line['v2t/R@1']:.1f}")
+    if any("/R@" in key for key in line):
+        parts.append(f"mean recall {selection_value(line):.2f} (the best epoch has most)")
     return ", ".join([*parts, human_seconds(line["seconds"])])
 
 
@@ -64,7 +68,7 @@ def print_result(document: Mapping[str, Any], *, command: str | None = None) -> 
 
     Args:
         document: What result.json holds, or the summary of several seeds.
-        command: What tests the run; None where there is no single one.
+        command: What tests the run or runs.
     """
     if "seeds" in document:
         say(f"{counted(len(document['seeds']), 'seed')}; {document['selection']}")
@@ -75,6 +79,8 @@ def print_result(document: Mapping[str, Any], *, command: str | None = None) -> 
                     f"({spread['min']:.1f} to {spread['max']:.1f})"
                 )
         say("runs: " + ", ".join(document["runs"]))
+        if command is not None:
+            say(f"test: {command}")
         return
     best = document["best_epoch"]
     epochs = f"{document['epochs']} epoch{'' if document['epochs'] == 1 else 's'}"
