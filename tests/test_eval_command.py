@@ -221,15 +221,29 @@ def test_depths_are_asked_for_by_k_and_by_their_former_name(workspace: Path) -> 
         assert vtr(workspace, *words, "o", "--k", "2").exit_code == 0
 
 
-def test_figures_of_other_weights_are_marked_and_not_exported(workspace: Path) -> None:
+def make_run(folder: Path, scale: float) -> None:
     model = demo_model_folder()
     dim = load_backbone(str(model)).embedding_dim
     spec = ModelSpec("meanP", dim, TextSpec("frozen", dim, dim))
-    config = {"text_model": {"id": str(model)}}
+    head = RetrievalModel(FrozenText(), MeanPooling(), scale)
+    write_run(folder, head, spec, config={"text_model": {"id": str(model)}}, train_ids=["x"])
 
+
+def test_re_ranking_finds_no_absent_video(workspace: Path) -> None:
+    write_captions(workspace / "captions.json", [*CAPTIONS, ("gone.mp4", "a blue ball", "test")])
+    make_run(workspace / "runs" / "one", 2.0)
+    done = vtr(workspace, "eval", "--rerank", "9", "--k", "1,50", "--out", "o", "--json")
+    metrics = json.loads(done.stdout)["metrics"]
+    for key in ("t2v/R@50", "v2t/R@50", "v2t_groups/R@50"):
+        for side in ("value", "optimistic", "pessimistic"):
+            assert metrics[key][side] == pytest.approx(600 / 7)
+    assert "gone.mp4" not in (workspace / "o" / "run.trec").read_text().split()
+    assert "gone.mp4" in (workspace / "o" / "qrels.trec").read_text()
+
+
+def test_figures_of_other_weights_are_marked_and_not_exported(workspace: Path) -> None:
     def train(scale: float) -> None:
-        head = RetrievalModel(FrozenText(), MeanPooling(), scale)
-        write_run(workspace / "runs" / "one", head, spec, config=config, train_ids=["x"])
+        make_run(workspace / "runs" / "one", scale)
 
     train(2.0)
     told = "measured on other weights than"
@@ -263,7 +277,9 @@ def test_features_extracted_anew_are_told_from_those_measured(workspace: Path) -
             document["setup"]["frames_sha256"] = "0" * 64
             (workspace / out / "result.json").write_text(json.dumps(document))
     told = vtr(workspace, "compare", "a", "b").stderr
-    assert "different features of the same settings" in told
+    assert "measured on other features than zero-shot, uniform, of the same settings" in told
+    assert vtr(workspace, "report", "a", "b", "--out", "r", "--no-pictures").exit_code == 0
+    assert "measured on other features than" in (workspace / "r" / "report.html").read_text()
 
 
 def test_a_result_that_cannot_be_written_leaves_the_earlier_one(

@@ -25,6 +25,7 @@ from vtr.evaluate.reporting.results import (
     Result,
     comparability,
     has_ranks,
+    other_features,
     read_ranks,
     read_rows,
     told_apart,
@@ -285,16 +286,6 @@ class _Tables:
         return [read_ranks(result, direction) for result in self.side.results]
 
 
-def _other_features(a: Result, b: Result) -> list[str]:
-    """Says where the features differ though their settings are the same."""
-    ours, theirs = a.part("setup"), b.part("setup")
-    same = all(ours.get(k) == theirs.get(k) for k in ("fingerprint", "sampler"))
-    digests = {setup.get("frames_sha256") for setup in (ours, theirs)}
-    if same and None not in digests and len(digests) > 1:
-        return ["the two measured different features of the same settings (another extraction)"]
-    return []
-
-
 def _compare(a: _Tables, b: _Tables, options: CompareOptions) -> Comparison:
     differences = []
     for direction in DIRECTIONS:
@@ -311,7 +302,7 @@ def _compare(a: _Tables, b: _Tables, options: CompareOptions) -> Comparison:
         gained=gained,
         lost=lost,
         settings=tuple(setting_differences(a.side.first, b.side.first)),
-        notes=(*a.notes, *b.notes, *_other_features(a.side.first, b.side.first)),
+        notes=(*a.notes, *b.notes, *filter(None, [other_features(a.side.first, b.side.first)])),
     )
 
 

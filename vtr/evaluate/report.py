@@ -19,7 +19,7 @@ from vtr.evaluate.reporting import figures
 from vtr.evaluate.reporting.examples import Example, draw_examples, example_parts, read_examples
 from vtr.evaluate.reporting.figures import Bin
 from vtr.evaluate.reporting.page import Section, page, part
-from vtr.evaluate.reporting.results import Result, comparability, told_apart
+from vtr.evaluate.reporting.results import Result, comparability, other_features, told_apart
 from vtr.files import make_folder, publish_all
 from vtr.foreign import shown
 
@@ -227,6 +227,9 @@ def _group(group: Group, nth: int, groups: Sequence[Group]) -> Iterator[Section]
     mark = _mark(group, nth)
     prefix = f"{group.name}: " if len(groups) > 1 else ""
     warnings = [(r.title, text) for r in group.results for text in caveats(r)]
+    first = group.results[0]
+    others = [(r.title, other_features(first, r)) for r in group.results[1:]]
+    warnings += [(title, f"{text}.") for title, text in others if text]
     boxes = [part("notes", warnings, "warning")] if warnings else []
     summary = [_facts(group), *boxes, *_tables(group.results)]
     yield Section(f"results{mark}", f"{prefix}Results", summary)

@@ -208,6 +208,16 @@ def comparability(result: Result) -> dict[str, Any]:
     }
 
 
+def other_features(a: Result, b: Result) -> str:
+    """Says where the features differ though their settings are the same; else empty."""
+    ours, theirs = a.part("setup"), b.part("setup")
+    same = all(ours.get(key) == theirs.get(key) for key in ("fingerprint", "sampler"))
+    digests = {setup.get("frames_sha256") for setup in (ours, theirs)}
+    if not same or None in digests or len(digests) == 1:
+        return ""
+    return f"measured on other features than {a.title}, of the same settings (another extraction)"
+
+
 def load_result(path: Path | str) -> Result:
     """Reads one result.
 
