@@ -42,6 +42,7 @@ bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks/extract.py
 	$(BIN)/python benchmarks/store.py
+	$(BIN)/python benchmarks/planning.py
 	$(BIN)/python benchmarks/samplers.py
 	$(BIN)/python benchmarks/evaluate.py
 	$(BIN)/python benchmarks/train.py
