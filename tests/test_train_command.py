@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 from vtr import cli
 from vtr.clip.backbone import Backbone, load_backbone
+from vtr.commands import console
 from vtr.commands import features as features_command
 from vtr.commands import train as train_command
 from vtr.commands.run_folders import find_interrupted, holding, telling
@@ -785,3 +786,23 @@ def test_seeds_end_with_the_command_that_evaluates_them(workspace: Path) -> None
     ):
         with pytest.raises(ConfigError, match=message):
             CliRunner().invoke(cli.app, ["eval", *words], catch_exceptions=False)
+
+
+def test_a_training_tells_at_once_what_it_is_doing(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "MANY_TEXTS", 10)
+    told = invoke("train", "--head", "seqLSTM", "--epochs", "1").stderr.splitlines()
+    beginnings = [
+        "reading the annotations of dataset 'demo'",
+        f"loading the features in {workspace / 'features'}",
+        "loading the text tower of ",
+        "skipped 1 training video",
+        "embedding 55 training captions",
+        "embedding captions: 0 of 55",
+        "embedding captions: 55 of 55",
+        "embedding captions: 0 of 20",
+    ]
+    places = [next(i for i, line in enumerate(told) if line.startswith(b)) for b in beginnings]
+    assert places[0] == 0
+    assert places == sorted(places)

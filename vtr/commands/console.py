@@ -187,7 +187,7 @@ def _lines(what: str) -> Update:
 
     def update(done: int, total: int, remark: str) -> None:
         nonlocal last
-        if not done:
+        if not done and remark:
             note(f"{what}: {remark}")
             return
         now = time.monotonic()

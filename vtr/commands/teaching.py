@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vtr.commands.console import note
+from vtr.commands.console import embedding, note
+from vtr.counts import counted
 
 if TYPE_CHECKING:
     from vtr.clip.backbone import Backbone
@@ -62,9 +63,16 @@ class Teaching:
 
         material, spec = self.material, self.run.spec
         train = material.train
-        texts = embed_for(
-            spec, self.backbone, train.texts, ids=train.text_ids, cache=material.store.folder
-        )
+        note(f"embedding {counted(len(train.texts), 'caption')} for the teacher")
+        with embedding(len(train.texts)) as tell:
+            texts = embed_for(
+                spec,
+                self.backbone,
+                train.texts,
+                ids=train.text_ids,
+                cache=material.store.folder,
+                tell=tell,
+            )
         pad = material.store.pad_embedding if spec.choice.info.needs_pad else None
         self._warn()
         return Teacher(self.run.model, texts, pad=pad, chunk=chunk, device=device)

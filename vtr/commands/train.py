@@ -206,6 +206,8 @@ def train_workspace(
         raise ConfigError(f"--seeds is {seeds}; allowed: 1 to 1000")
     run_folders.check_place(place.name, resume=place.resume, overwrite=place.overwrite)
     training.check_settings(request)
+    tell = (lambda _: None) if place.quiet else note
+    tell(f"reading the annotations of dataset {workspace.dataset!r}")
     from vtr.clip.backbone import load_backbone  # with torch: what can be refused is refused
     from vtr.commands.training_job import Job, first_seed, run_job
     from vtr.train.tracking import require_tensorboard
@@ -222,9 +224,10 @@ def train_workspace(
     elif place.name and not place.overwrite:
         seed = first_seed(workspace, request)
         run_folders.require_free(workspace.runs, place.name, range(seed, seed + seeds))
-    material = training.gather(workspace, request)
+    material = training.gather(workspace, request, tell=tell)
     training.check_enough(material)
     chosen = training.torch_device(device)
+    tell(f"loading the text tower of {workspace.model}")
     backbone = load_backbone(workspace.model, device=chosen)
     job = Job.prepare(material, request, backbone, device=chosen)
     if dry_run:

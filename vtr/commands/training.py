@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from vtr.commands.console import note
+from vtr.commands.console import embedding, note
 from vtr.counts import counted
 
 if TYPE_CHECKING:
@@ -244,8 +244,15 @@ class Material:
         return f"{SELECTION} on the {videos} of the validation split{whole}"
 
 
-def gather(workspace: Workspace, request: Request) -> Material:
+def gather(
+    workspace: Workspace, request: Request, *, tell: Callable[[str], None] = lambda _: None
+) -> Material:
     """Reads the dataset, the protocol's training and validation part, and the features.
+
+    Args:
+        workspace: The settings.
+        request: The flags.
+        tell: Called with what is begun.
 
     Raises:
         VtrError: Whatever is missing or does not fit; see the functions called.
@@ -264,6 +271,7 @@ def gather(workspace: Workspace, request: Request) -> Material:
         note(
             f"--hold-out is not needed: protocol {protocol.name} has the validation split {named!r}"
         )
+    tell(f"loading the features in {workspace.features}")
     store = meet(open_store(workspace, request.sampler), dataset.video_ids)
     train, skipped = _present(queries(protocol, dataset, "train", hold_out=hold_out), store)
     frames = store.packed(train.video_ids)
@@ -486,7 +494,8 @@ def make_validation(material: Material, spec: ModelSpec, backbone: Backbone) -> 
     if task is None or frames is None:
         return None
     store = material.store
-    texts = embed_for(spec, backbone, task.texts, cache=store.folder)
+    with embedding(len(task.texts)) as tell:
+        texts = embed_for(spec, backbone, task.texts, cache=store.folder, tell=tell)
 
     def measure(scorer: Any) -> dict[str, float]:
         found = retrieval_metrics(evaluate(task, scorer.blocks).ranks).expected
