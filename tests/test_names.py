@@ -188,6 +188,11 @@ def test_one_name_takes_the_best_of_all_files(names: list[str], files: list[str]
     assert match_names(names[:1], files).files == ({names[0]: fitting} if fitting else {})
 
 
+def test_a_name_of_a_hundred_thousand_folders_is_no_work() -> None:
+    names = ["a/" * 100_000 + f"{number}.mp4" for number in range(20)]
+    assert match_names(names, ["0.mp4", "a/1.mp4"]).files == {}
+
+
 @pytest.mark.slow
 def test_the_time_per_name_does_not_grow() -> None:
     def seconds(count: int) -> float:

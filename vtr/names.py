@@ -51,6 +51,9 @@ MEDIA_EXTENSIONS = VIDEO_EXTENSIONS | FEATURE_EXTENSIONS
 _FOREIGN = re.compile(r"/|~[^/]*/|[A-Za-z][A-Za-z0-9+.\-]*:/")
 
 
+_LONGEST_PATH = 4096  # what systems take; a longer name would only cost time
+
+
 @dataclass(frozen=True)
 class NameMatch:
     """Which files belong to which names; a file is given to one name and its other spellings."""
@@ -241,6 +244,7 @@ class _Matching:
         claims = [
             (other, name, self._paths[name][: -len(tail) - 1] or "/", "/" in tail, hits)
             for name in names
+            if len(self._paths[name]) <= _LONGEST_PATH
             for tail, other, hits in self._longest(self._paths[name])
         ]
         claims.sort(key=lambda claim: claim[0])
