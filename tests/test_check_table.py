@@ -60,8 +60,8 @@ def test_numbers_on_the_command_line() -> None:
     code, out, err = run("--n", "670", "46.2", "46.3", "100")
     assert code == 3
     assert out.splitlines() == [
-        "46.2 CANNOT BE: no count of 670 queries rounds to it "
-        "(the nearest recalls are 46.1194 and 46.2687)",
+        "46.2 CANNOT BE: no count of 670 queries rounds to it (the nearest recalls are",
+        "  46.1194 and 46.2687)",
         "46.3 ok: 310 of 670",
         "100 ok: 667 to 670 of 670",
     ]

@@ -93,14 +93,14 @@ def test_show_says_what_the_files_say(msrvtt: Path) -> None:
         "videos       6, first video0, video1, video2",
         "captions     12",
         "categories   6",
-        "1kA-test     2 videos, 2 captions (fixed by the protocol), 1 a video; first video4, "
-        "video3",
+        "1kA-test     2 videos, 2 captions (fixed by the protocol), 1 a video; first",
+        "             video4, video3",
         "train        2 videos, 4 captions, 2 a video; first video0, video1",
         "val          1 video, 2 captions, 2 a video; first video2",
         "test         3 videos, 6 captions, 2 a video; first video3, video4, video5",
         "trainval     3 videos, 6 captions, 2 a video; first video0, video1, video2",
-        "note         the annotations hold 6 videos, 6 of the published 10,000; 1kA-test, train, "
-        "val, test come from the files themselves",
+        "note         the annotations hold 6 videos, 6 of the published 10,000; 1kA-test,",
+        "             train, val, test come from the files themselves",
     ]
     facts = json.loads(run("data", "show", "msrvtt", *PLACES, "--json").stdout)
     assert facts["splits"]["1kA-test"] == {

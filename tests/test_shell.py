@@ -213,7 +213,7 @@ def test_commands_of_other_programs_are_answered_with_ours(word: str, advice: st
 
 ABSENT = {  # what is not done where the option is absent
     "--annotations", "--dataset", "--simulate", "--rerank", "--teacher", "--probe", "--plot",
-    "--out", "--frames", "--videos", "--train-split", "--version", "--config",
+    "--out", "--frames", "--videos", "--train-split", "--version", "--config", "--dim",
     "--install-completion", "--show-completion",
 }  # fmt: skip
 
@@ -327,3 +327,39 @@ def test_what_no_training_can_have_is_refused_without_torch_or_annotations(
     assert done.stdout.strip() == "[]", done.stderr
     assert flags[-1].removeprefix("seqTransf:").partition("=")[0] in done.stderr
     assert "none" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("check-table", "--n", "60", "43.1"),
+        ("heads",),
+        ("protocols",),
+        ("samplers",),
+        ("data", "list"),
+        ("presets",),
+    ],
+    ids=" ".join,
+)
+def test_what_commands_print_fits_80_columns(arguments: tuple[str, ...]) -> None:
+    shown = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "80"}).stdout
+    assert shown
+    assert max(map(len, shown.splitlines())) <= 80
+    assert " ? " not in shown  # a count that is no number
+
+
+def test_words_about_a_training_and_a_result_are_folded(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vtr.commands.watching import print_plan, print_result
+
+    monkeypatch.setenv("COLUMNS", "80")
+    chosen = "mean of R@1, R@5 and R@10 in both directions on the 20 videos of the validation split"
+    print_plan({"validation": chosen})
+    document = {"run": "runs/a", "best_epoch": 1, "epochs": 1, "metrics": {}, "events": []}
+    print_result({**document, "selection": chosen})
+    print_result({"seeds": [0], "selection": chosen, "metrics": {}, "runs": ["runs/a"]})
+    shown = capsys.readouterr().out
+    assert "1 seed; mean of R@1" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+    assert " ".join(shown.split()).count(chosen) == 3

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtr.commands.console import note, print_json, say
+from vtr.commands.console import note, print_json, say, say_folded
 from vtr.counts import counted
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def check_table(
         print_json([_facts(verdict) for verdict in verdicts])
     else:
         for verdict in verdicts:
-            say(describe(verdict))
+            say_folded(describe(verdict))
         _remark(verdicts)
     if not all(verdict.possible for verdict in verdicts):
         raise typer.Exit(SOME_IMPOSSIBLE)
@@ -64,7 +64,8 @@ def describe(verdict: Verdict) -> str:
         return f"{where}{verdict.printed} ok: {count} of {size}"
     low, high = verdict.nearest
     return (
-        f"{where}{verdict.printed} CANNOT BE: no count of {counted(size, 'query')} rounds to it "
+        f"{where}{verdict.printed} CANNOT BE: no count of "
+        f"{counted(verdict.num_queries, 'query')} rounds to it "
         f"(the nearest recalls are {low:.4f} and {high:.4f})"
     )
 

@@ -307,9 +307,10 @@ def _decode(
 
 
 def _echo_row(label: str, text: str) -> None:
-    for line in text.split("\n") if text else ():
-        say(f"{label:<12} {line}")
-        label = ""
+    from vtr.commands.tables import echo_wrapped
+
+    if text:
+        echo_wrapped(label, text, width=13)
 
 
 def _print_description(facts: Mapping[str, Any]) -> None:

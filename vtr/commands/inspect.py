@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vtr.commands.console import human_bytes, print_json, say
+from vtr.commands.tables import echo_wrapped
 from vtr.counts import counted
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def _print(facts: dict[str, Any], *, everything: bool) -> None:
         "size": f"{human_bytes(facts['bytes'])} in {counted(facts['shards'], 'shard')}",
     }
     for name, text in lines.items():
-        say(f"{name:<12} {text}")
+        echo_wrapped(name, text, width=13)
     if facts["duplicate_ids"]:
         say(f"{'twice':<12} {counted(len(facts['duplicate_ids']), 'id')}; the first one counts")
     _print_failures(facts, everything=everything)

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from vtr.commands.console import say
+from vtr.commands.console import say, say_folded
 from vtr.counts import counted
 from vtr.foreign import screen
 
@@ -41,7 +41,7 @@ def echo_wrapped(label: str, text: str, *, width: int) -> None:
 
 def print_result(document: Mapping[str, Any]) -> None:
     """Prints one result: its line, the numbers with intervals, groups, published context."""
-    say(result_line(document))
+    say_folded(result_line(document))
     print_table(_numbers(document["metrics"], "as measured"))
     for name, changed in document["postprocessed"].items():
         kind = "sees all test queries at once" if changed["transductive"] else "bank: training"
@@ -191,7 +191,8 @@ def print_simulation(document: Mapping[str, Any]) -> None:
         f"({counted(document['num_queries'], 'query')}, {document['coverage']}, sampler "
         f"{document['sampler']}, {document['backbone']}, no training)"
     )
-    table = new_table(title, ("rule", *map(str, counts)), caption="95 % intervals")
+    say_folded(title)
+    table = new_table("", ("rule", *map(str, counts)), caption="95 % intervals")
     for rule in dict.fromkeys(row["rule"] for row in rows):
         cells = {row["frames"]: row["metrics"]["t2v/R@1"] for row in rows if row["rule"] == rule}
         table.add_row(rule, *[interval_text(cells[count]) for count in counts])

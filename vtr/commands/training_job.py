@@ -188,7 +188,7 @@ class Job:
         pad = material.store.pad_embedding if self.spec.choice.info.needs_pad else None
         data = PairedData(self.texts, material.frames, material.train.query_video, pad)
         note(
-            f"training {self.spec.head} ({counted(_share_trained(facts), 'parameter')}) into "
+            f"training {self.spec.head} ({_share_trained(facts)} parameters) into "
             f"{planned.folder}"
             + (f", which stays as it is until this is done ({folder})" * planned.replaces)
         )

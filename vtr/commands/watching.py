@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vtr.commands.console import human_seconds, note, progress, say
+from vtr.commands.console import human_seconds, note, progress, say, say_folded
+from vtr.commands.tables import echo_wrapped
 from vtr.counts import counted
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def print_result(document: Mapping[str, Any], *, command: str | None = None) -> 
         command: What tests the run or runs.
     """
     if "seeds" in document:
-        say(f"{counted(len(document['seeds']), 'seed')}; {document['selection']}")
+        say_folded(f"{counted(len(document['seeds']), 'seed')}; {document['selection']}")
         for key, spread in document["metrics"].items():
             if "/R@" in key:
                 say(
@@ -83,13 +84,13 @@ def print_result(document: Mapping[str, Any], *, command: str | None = None) -> 
             say(f"test: {command}")
         return
     best = document["best_epoch"]
-    epochs = f"{document['epochs']} epoch{'' if document['epochs'] == 1 else 's'}"
+    epochs = counted(document["epochs"], "epoch")
     when = (
         f"no epoch is better than the untrained model, after {epochs}"
         if best == 0
         else f"best is epoch {best} of {document['epochs']}"
     )
-    say(f"{document['run']}: {when}; chosen by: {document['selection']}")
+    say_folded(f"{document['run']}: {when}; chosen by: {document['selection']}")
     numbers = [
         f"{key} {document['metrics'][key]:.1f}"
         for key in ("t2v/R@1", "t2v/R@5", "t2v/R@10", "v2t/R@1")
@@ -125,4 +126,4 @@ def event_line(event: Mapping[str, Any]) -> str:
 def print_plan(document: Mapping[str, Any]) -> None:
     """Prints what a dry run says."""
     for key, value in document.items():
-        say(f"{key:<26} {value}")
+        echo_wrapped(key, str(value), width=27)
