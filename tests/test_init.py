@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 import vtr.datasets
 from vtr.cli import app as vtr_app
 from vtr.commands import compress, extract, init
+from vtr.demo import demo_model_folder
 from vtr.errors import ConfigError, UnknownNameError
 from vtr.workspace import find_workspace
 
@@ -182,7 +183,7 @@ def test_mistakes_are_explained_and_leave_nothing(
     "words",
     [
         ("init", "--videos", "videos"),
-        ("extract", "--videos", "videos", "--dry-run"),
+        ("extract", "--videos", "videos", "--dry-run", "--model", str(demo_model_folder())),
         ("compress", "videos", "copies"),
     ],
     ids=lambda words: words[0],
