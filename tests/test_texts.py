@@ -21,7 +21,7 @@ from vtr.clip.tokens import embed_tokens
 from vtr.demo import demo_model_folder
 from vtr.errors import ModelError
 from vtr.train.activations import embed_activations
-from vtr.train.texts import FOLDER, TextFeatures, embed_texts
+from vtr.train.texts import FOLDER, TextFeatures, _bytes, embed_texts
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -110,7 +110,7 @@ def test_a_hit_is_read_and_not_computed(demo: Backbone, tmp_path: Path) -> None:
     embed_texts(demo, TEXTS, cache=tmp_path)
     (path,) = kept(tmp_path)
     arrays = load_file(path)
-    save_file({**arrays, "pooled": arrays["pooled"] + 1}, path)
+    path.write_bytes(_bytes(arrays["pooled"] + 1, 1))
     found = embed_texts(demo, TEXTS, cache=tmp_path)
     assert np.array_equal(found.pooled, embed_texts(demo, TEXTS).pooled + 1)
 
@@ -190,8 +190,14 @@ def no_rows(path: Path) -> None:
     rewrite(path, num_truncated=np.array([1]))
 
 
+def one_bit(path: Path) -> None:
+    payload = bytearray(path.read_bytes())
+    payload[payload.find(b"}", 8) + 400] ^= 1
+    path.write_bytes(payload)
+
+
 @pytest.mark.parametrize(
-    "damage", [halve, empty, garbage, fewer_rows, half_precision, no_count, no_rows]
+    "damage", [halve, empty, garbage, fewer_rows, half_precision, no_count, no_rows, one_bit]
 )
 def test_a_damaged_file_is_made_anew(demo: Backbone, tmp_path: Path, damage: Any) -> None:
     plain = embed_texts(demo, TEXTS, cache=tmp_path)

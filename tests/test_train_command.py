@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -30,7 +31,7 @@ from vtr.commands.training import read_captions
 from vtr.commands.training_job import Job, summarise
 from vtr.commands.watching import print_result
 from vtr.demo import demo_model_folder
-from vtr.errors import ConfigError, ModelError, StoreError, StoreWriteError
+from vtr.errors import ConfigError, ModelError, ShardError, StoreError, StoreWriteError
 from vtr.features import FeatureSpec, FeatureStore, LedgerRow, VideoRow
 from vtr.features.importing import import_arrays
 from vtr.features.shard import write_shard
@@ -237,6 +238,30 @@ def test_a_dry_run_counts_seeds_and_validations_in_plain_numbers(workspace: Path
     assert plan["seconds_in_all_at_most"] == pytest.approx(whole)
     trained_model = load_run(trained(*flags[1:3], "--epochs", "0")["run"]).model
     assert plan["parameters"] == sum(p.numel() for p in trained_model.parameters())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train", "--head", "meanP"),
+        ("eval", "--zero-shot"),
+        ("simulate",),
+        ("samplers", "study"),
+        ("eda", "--out", "eda"),
+        ("inspect",),
+        ("extract", "--dry-run"),
+    ],
+)
+def test_no_command_uses_a_damaged_shard(workspace: Path, words: tuple[str, ...]) -> None:
+    (shard,) = (workspace / "features").glob("shard-*.h5")
+    payload = bytearray(shard.read_bytes())
+    payload[len(payload) // 2] ^= 1
+    shard.write_bytes(payload)
+    for n in range(20):  # extract wants to see videos
+        (workspace / "videos" / f"train{n:02}.mp4").touch()
+    done = CliRunner().invoke(cli.app, list(words))
+    assert isinstance(done.exception, ShardError)
+    assert re.search("is damaged: its bytes .* --retry damaged puts", str(done.exception))
 
 
 def test_arrays_of_others_need_a_projection_and_train_with_one(workspace: Path) -> None:

@@ -24,7 +24,14 @@ from vtr.extract.compress import CompressSettings, compress_video
 from vtr.extract.pool import Outcome, PoolSettings, WorkerPool
 from vtr.extract.worker import Answer
 from vtr.features.lock import write_lock
-from vtr.files import as_fields, open_shared, parse_json, publish, remove_leftovers
+from vtr.files import (
+    as_fields,
+    open_shared,
+    parse_json,
+    publish,
+    read_regular,
+    remove_leftovers,
+)
 from vtr.foreign import escape_undecodable, printable
 from vtr.names import VIDEO_EXTENSIONS, without_extension
 
@@ -284,12 +291,9 @@ def _line(row: CompressRow) -> bytes:
 
 
 def _read_ledger(path: Path) -> dict[str, CompressRow]:
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
+    if not path.exists():
         return {}
-    except OSError as error:
-        raise StoreError(f"cannot read {path}: {error.strerror or error}") from None
+    lines = read_regular(path, needed="a ledger", limit=1 << 30, error=StoreError).split(b"\n")
     rows = {}
     # What follows the last line feed is empty, or a row that a crash cut off.
     for number, line in enumerate(lines[:-1], start=1):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,10 @@ from safetensors.numpy import save as save_arrays
 
 from vtr.clip.backbone import Backbone
 from vtr.clip.tokens import embed_tokens
-from vtr.errors import StoreWriteError
-from vtr.files import publish
+from vtr.errors import StoreWriteError, VtrError
+from vtr.files import publish, read_regular
+
+_MOST_BYTES = 16 << 30  # four million captions at D = 1024
 
 FOLDER = "texts"
 
@@ -125,18 +127,32 @@ def _digest(backbone: Backbone, texts: Sequence[str]) -> str:
 
 
 def _bytes(pooled: NDArray[np.float32], num_truncated: int) -> bytes:
-    return save_arrays({"pooled": pooled, "num_truncated": np.array([num_truncated], np.int64)})
+    arrays: dict[str, NDArray[Any]] = {
+        "pooled": pooled,
+        "num_truncated": np.array([num_truncated], np.int64),
+    }
+    return save_arrays({**arrays, "sha256": _content_digest(arrays)})
+
+
+def _content_digest(arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:
+    digest = hashlib.sha256()
+    for name in ("pooled", "num_truncated"):
+        digest.update(np.ascontiguousarray(arrays[name]).data)
+    return np.frombuffer(digest.digest(), np.uint8)
 
 
 def _read(path: Path, *, shape: tuple[int, int]) -> tuple[NDArray[np.float32], int] | None:
     """Returns what the file holds; None where it is absent or damaged (then it is made anew)."""
     try:
-        arrays = load_arrays(path.read_bytes())
-    except (OSError, SafetensorError):
+        content = read_regular(path, needed="embedded captions", limit=_MOST_BYTES)
+        arrays = load_arrays(content)
+    except (VtrError, SafetensorError):
         return None
     pooled, truncated = arrays.get("pooled"), arrays.get("num_truncated")
     if pooled is None or pooled.shape != shape or pooled.dtype != np.float32:
         return None
     if truncated is None or truncated.shape != (1,):
+        return None
+    if not np.array_equal(arrays.get("sha256", ()), _content_digest(arrays)):
         return None
     return pooled, int(truncated[0])
