@@ -35,7 +35,7 @@ from vtr.errors import ConfigError, ModelError, ShardError, StoreError, StoreWri
 from vtr.features import FeatureSpec, FeatureStore, LedgerRow, VideoRow
 from vtr.features.importing import import_arrays
 from vtr.features.shard import write_shard
-from vtr.files import TEMPORARY_PREFIX, UNFINISHED
+from vtr.files import TEMPORARY_PREFIX, UNFINISHED, beside
 from vtr.train.loop import Trainer, read_metrics
 from vtr.train.run import BEST, LAST, list_runs, load_run, recency
 from vtr.train.texts import embed_texts
@@ -831,3 +831,18 @@ def test_a_training_tells_at_once_what_it_is_doing(
     places = [next(i for i, line in enumerate(told) if line.startswith(b)) for b in beginnings]
     assert places[0] == 0
     assert places == sorted(places)
+
+
+@pytest.mark.slow
+def test_a_killed_replacement_leaves_the_old_run_and_goes_on(workspace: Path) -> None:
+    """SIGKILL to a real `vtr train --overwrite`, then --resume."""
+    folder = Path(trained("--head", "seqLSTM", "--name", "one")["run"])
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    rates = ("--batch-size", "4", "--epochs", "60", "--patience", "0")
+    process = start("--head", "tightTransf:layers=1", *rates, "-q", "--name", "one", "--overwrite")
+    kill_after(process, beside(folder), epoch=5)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    finish(start("--resume", "-q"))
+    assert [row["epoch"] for row in read_metrics(folder)] == list(range(61))
+    assert load_run(folder).spec.head == "tightTransf:layers=1"
+    assert [path.name for path in folder.parent.iterdir()] == ["one"]

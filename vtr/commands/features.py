@@ -47,7 +47,7 @@ def import_features(
     ] = 1.0,
     dim: Annotated[
         int | None,
-        typer.Option(help="D, where the shapes do not tell it; arrays (D, n) are then turned."),
+        typer.Option(help="D; arrays (D, n) are then turned. (default: what the shapes tell)"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
