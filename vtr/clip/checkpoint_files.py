@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from vtr.errors import CheckpointError
+from vtr.pickled import require_light_keys
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "module")
 """Under which training loops save the weights, beside epochs and optimisers; the first counts."""
@@ -123,6 +124,9 @@ def _read(path: Path, lone: str | None) -> Mapping[str, Any]:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             _check_members(archive, path.stat().st_size)
+            for name in archive.namelist():
+                if name.endswith("data.pkl"):
+                    require_light_keys(archive.read(name))
             if any(name.endswith("/constants.pkl") for name in archive.namelist()):
                 return dict(_ScriptArchive(archive).tensors())
     with warnings.catch_warnings():

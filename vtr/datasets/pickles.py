@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from vtr.errors import DatasetError
 from vtr.foreign import printable
+from vtr.pickled import require_light_keys
 
 _MOST_BYTES = 1 << 30  # MSVD's, the largest that is published, has 5 MB
 
@@ -63,6 +64,7 @@ def read_plain_pickle(path: Path) -> Any:
             f"cannot read {printable(str(path))}: {error.strerror or error}"
         ) from None
     try:
+        require_light_keys(stream.getvalue())
         return _PlainUnpickler(stream, encoding="utf-8").load()
     except _ForbiddenError as error:
         raise DatasetError(

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from vtr.errors import VtrError
 from vtr.files import open_regular
+from vtr.pickled import require_light_keys
 
 Array = NDArray[Any]
 TensorReader = Callable[[Path], Mapping[str, Array]]
@@ -212,7 +213,9 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 def _pickle(file: IO[bytes], path: Path, _: TensorReader) -> Iterator[tuple[str, Array | str]]:
     _require_size((path.stat().st_size,), np.dtype(np.uint8), MOST_BYTES)
-    found = _ArrayUnpickler(io.BytesIO(file.read(MOST_BYTES))).load()
+    program = file.read(MOST_BYTES)
+    require_light_keys(program)
+    found = _ArrayUnpickler(io.BytesIO(program)).load()
     if isinstance(found, _PickledArray):
         found = {"": found}
     if not isinstance(found, dict):
