@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from vtr.cli import app, main
 from vtr.clip.backbone import load_backbone
+from vtr.commands.console import progress
 from vtr.demo import demo_model_folder
 from vtr.errors import VtrError
 from vtr.evaluate.reporting.results import read_rows
@@ -148,6 +149,26 @@ def test_markup_in_a_group_is_only_text(capsys: pytest.CaptureFixture[str]) -> N
     shown = capsys.readouterr().out
     assert r"[bold]a[/bold] :smile: \x1b[31m" in shown
     assert r"[red]title\x1b[2J" in shown
+
+
+def test_one_bar_at_a_time_and_lines_from_the_first_moment(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with progress("outer") as outer:
+        outer(0, 2, "\x1b[2J")
+        outer(2, 2, "")
+    assert capsys.readouterr().err.splitlines() == [r"outer: \x1b[2J", "outer: 2 of 2"]
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    with progress("outer") as outer:
+        outer(1, 2, "[bold]x")
+        with progress("inner") as inner:
+            inner(1, 2, "y")
+    with progress("later") as later:
+        later(1, 1, "")
+    shown = capsys.readouterr().err
+    assert "inner" not in shown
+    assert "later" in shown
+    assert "[bold]x" in shown
 
 
 def test_a_model_card_holds_no_orders(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import typer
@@ -18,6 +19,7 @@ import typer
 from vtr.foreign import printable
 
 PLAIN_EVERY_SECONDS = 5.0
+_HAS_BAR: ContextVar[bool] = ContextVar("has a bar", default=False)
 MANY_TEXTS = 500  # some seconds of a text tower on a CPU
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
@@ -133,7 +135,8 @@ Update = Callable[[int, int, str], None]
 def progress(what: str, *, quiet: bool = False) -> Iterator[Update]:
     """Shows how far a long command is, on stderr.
 
-    A bar on a terminal; elsewhere (a log file, SLURM) one plain line every few seconds.
+    A bar on a terminal, one at a time: within another one's work (vtr demo) it shows nothing.
+    Elsewhere (a log file, SLURM) one plain line every few seconds.
 
     Args:
         what: The verb, such as "extracting".
@@ -145,7 +148,14 @@ def progress(what: str, *, quiet: bool = False) -> Iterator[Update]:
     if quiet:
         yield lambda _done, _total, _remark: None
     elif sys.stderr.isatty():
-        yield from _bar(what)
+        if _HAS_BAR.get():
+            yield lambda _done, _total, _remark: None
+            return
+        token = _HAS_BAR.set(True)
+        try:
+            yield from _bar(what)
+        finally:
+            _HAS_BAR.reset(token)
     else:
         yield _lines(what)
 
@@ -157,8 +167,16 @@ def embedding(num_texts: int, *, quiet: bool = False) -> Iterator[Callable[[int,
     Yields:
         `tell(done, total)`, as `vtr.train.texts.embed_texts` calls it.
     """
-    with progress("embedding captions", quiet=quiet or num_texts < MANY_TEXTS) as update:
-        yield lambda done, total: update(done, total, "")
+    shown: list[Update] = []  # not before something has to be embedded: it may all be cached
+    with ExitStack() as stack:
+
+        def tell(done: int, total: int) -> None:
+            if not shown:
+                silent = quiet or num_texts < MANY_TEXTS
+                shown.append(stack.enter_context(progress("embedding captions", quiet=silent)))
+            shown[0](done, total, "")
+
+        yield tell
 
 
 def _bar(what: str) -> Iterator[Update]:
@@ -187,15 +205,15 @@ def _lines(what: str) -> Update:
 
     def update(done: int, total: int, remark: str) -> None:
         nonlocal last
-        if not done and remark:
-            note(f"{what}: {remark}")
+        if not done:
+            note(f"{what}: {remark or f'0 of {total}'}")
             return
         now = time.monotonic()
-        if 0 < done < total and now - last < PLAIN_EVERY_SECONDS:
+        if done < total and now - last < PLAIN_EVERY_SECONDS:
             return
         last = now
         parts = [f"{what}: {done} of {total}", *([remark] if remark else [])]
-        if 0 < done < total:
+        if done < total:
             left = (now - start) / done * (total - done)
             parts.append(f"about {human_seconds(left)} left")
         note(", ".join(parts))
