@@ -746,9 +746,12 @@ def run(*arguments: str) -> Result:
 def test_the_command_says_what_it_did(tmp_path: Path) -> None:
     films, small = tmp_path / "films", tmp_path / "small"
     write_video(films / "a.mkv", ramp(10))
+    (films / "notes.txt").touch()
     result = run(str(films), str(small))
     assert result.exit_code == 0
+    assert result.stderr.splitlines()[0] == f"compressing: looking for the videos in {films}"
     lines = result.stdout.splitlines()
+    assert "skipped: 1 other file (1 .txt)" in lines
     assert lines[0] == f"1 video = 1 ok + 0 partial + 0 failed in {small}"
     assert lines[1].startswith("this run: 1 video in ")
     (films / "b\x1b.mp4").touch()
@@ -760,7 +763,7 @@ def test_the_command_says_what_it_did(tmp_path: Path) -> None:
     assert facts["failures"][0]["error"] == "empty-file: the file has 0 bytes"
     result = run(str(films), str(small), "--quiet")
     assert result.exit_code == 3
-    assert result.stdout.splitlines()[2] == "  empty-file: 1"
+    assert result.stdout.splitlines()[3] == "  empty-file: 1"
     assert result.stderr == r"failed b\x1b.mp4: empty-file: the file has 0 bytes" + "\n"
 
 

@@ -48,6 +48,9 @@ def test_study_of_the_demo_world(world: Workspace, tmp_path: Path) -> None:
     assert rows["diversity"]["brief"]["seen"] == 4
     assert rows["embedding-diversity"]["cost"]["frames"] > 8 == rows["motion"]["cost"]["frames"]
     assert all(row["cost"]["videos"] == 1 for row in rows.values())
+    told = done.stderr.splitlines()
+    assert told[:2] == ["12 videos, 14 samplers, 8 frames each", "choosing frames: activity"]
+    assert "choosing frames: 14 of 14" in told[2]
     lines = done.output.splitlines()
     assert all(len(line) <= 80 for line in lines if line.startswith(("sampler", *rows)))
     headings = [line.split()[1:] for line in lines if line.startswith("sampler ")]
