@@ -129,6 +129,6 @@ def test_the_fingerprint_says_so_and_those_of_other_stores_stay(
     assert FeatureSpec.from_json(temporal.to_json()) == temporal
     flat = replace(temporal, linear_patch="2d")
     assert flat.fingerprint != temporal.fingerprint
-    assert temporal.differences(flat) == [("linear_patch", "3d", None)]
+    assert temporal.differences(flat) == [("linear_patch", "3d", "2d")]
     assert "linear_patch" not in spec.to_json()
     assert FeatureSpec.from_json(spec.to_json()) == spec

@@ -95,10 +95,7 @@ class FeatureSpec:
 
         Fields of nested mappings are named with a dot ("preprocessing.route").
         """
-        ours, theirs = (
-            dict(_flat(json.loads(self.to_json()))),
-            dict(_flat(json.loads(other.to_json()))),
-        )
+        ours, theirs = (dict(_flat(json.loads(json.dumps(asdict(spec))))) for spec in (self, other))
         names = sorted(ours.keys() | theirs.keys())
         return [(n, ours.get(n), theirs.get(n)) for n in names if ours.get(n) != theirs.get(n)]
 
