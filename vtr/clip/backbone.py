@@ -36,17 +36,11 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class TextEmbeddings:
-    """Embeddings of N texts.
+    """Embeddings of N texts."""
 
-    Args:
-        embeddings: (N, D) float32, not normalised.
-        num_tokens: (N,) int64, begin and end tokens included, after truncation.
-        num_truncated: How many of the N texts lost their tail.
-    """
-
-    embeddings: np.ndarray
-    num_tokens: np.ndarray
-    num_truncated: int
+    embeddings: np.ndarray  # (N, D) float32, not normalised
+    num_tokens: np.ndarray  # (N,) int64, begin and end tokens included, after truncation
+    num_truncated: int  # How many of the N texts lost their tail
 
 
 @dataclass(eq=False)
@@ -54,32 +48,19 @@ class Backbone:
     """A loaded dual encoder with its own preprocessing and text rules.
 
     Made by `load_backbone`. Not safe for use from several threads at once.
-
-    Args:
-        model_id: Hub id, or the name of the local folder.
-        revision: Commit on the hub, or "local".
-        weights_sha256: See `vtr.clip.loading.weights_digest`.
-        family: "clip", "siglip" or "siglip2": whose text rules apply.
-        embedding_dim: D, the size of the shared space.
-        preprocessing: What `resize_crop` must be called with for this model.
-        device: Where it runs.
-        dtype: What it computes in.
-        logit_scale: The model's learned scale as stored, a natural logarithm (CLIP: ln 100).
-        model: The transformers model.
-        tokeniser: Its vocabulary and text rules.
     """
 
-    model_id: str
-    revision: str
-    weights_sha256: str
-    family: str
-    embedding_dim: int
-    preprocessing: Preprocessing
-    device: torch.device
-    dtype: torch.dtype
-    logit_scale: float
-    model: PreTrainedModel
-    tokeniser: Tokeniser
+    model_id: str  # Hub id, or the name of the local folder
+    revision: str  # Commit on the hub, or "local"
+    weights_sha256: str  # See `vtr.clip.loading.weights_digest`
+    family: str  # "clip", "siglip" or "siglip2": whose text rules apply
+    embedding_dim: int  # D, the size of the shared space
+    preprocessing: Preprocessing  # What `resize_crop` must be called with for this model
+    device: torch.device  # Where it runs
+    dtype: torch.dtype  # What it computes in
+    logit_scale: float  # The model's learned scale as stored, a natural logarithm (CLIP: ln 100)
+    model: PreTrainedModel  # The transformers model
+    tokeniser: Tokeniser  # Its vocabulary and text rules
 
     def __post_init__(self) -> None:
         self._frames_per_batch = _GPU_BATCH if self.device.type == "cuda" else _CPU_BATCH

@@ -35,17 +35,11 @@ _TIMEOUT_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A model on this disk.
+    """A model on this disk."""
 
-    Args:
-        model_id: The hub id, or the folder's own name.
-        path: Where it lies.
-        revision: The commit on the hub, or "local".
-    """
-
-    model_id: str
-    path: Path
-    revision: str
+    model_id: str  # The hub id, or the folder's own name
+    path: Path  # Where it lies
+    revision: str  # The commit on the hub, or "local"
 
 
 def find_model(model: str) -> ModelFolder:

@@ -65,42 +65,25 @@ _HEAD_WIDTH = 64
 
 @dataclass(frozen=True)
 class Tower:
-    """The sizes of one transformer.
+    """The sizes of one transformer."""
 
-    Args:
-        width: Its hidden size.
-        layers: Number of blocks.
-        mlp: Width inside the blocks' perceptrons (4 times `width` in every released CLIP).
-    """
-
-    width: int
-    layers: int
-    mlp: int
+    width: int  # Its hidden size
+    layers: int  # Number of blocks
+    mlp: int  # Width inside the blocks' perceptrons (4 times `width` in every released CLIP)
 
 
 @dataclass(frozen=True)
 class ClipShape:
-    """All that the shapes of a CLIP's parameters tell; the number of heads is not among it.
+    """All that the shapes of a CLIP's parameters tell; the number of heads is not among it."""
 
-    Args:
-        vision: The vision transformer.
-        text: The text transformer.
-        embed_dim: D of the shared space.
-        patch: Side of a patch in pixels.
-        grid: Patches along one side of the picture.
-        context: Positions of a text.
-        vocab: Rows of the token table.
-        temporal: Whether there is a patch convolution over time (linear_patch 3d).
-    """
-
-    vision: Tower
-    text: Tower
-    embed_dim: int
-    patch: int
-    grid: int
-    context: int
-    vocab: int
-    temporal: bool
+    vision: Tower  # The vision transformer
+    text: Tower  # The text transformer
+    embed_dim: int  # D of the shared space
+    patch: int  # Side of a patch in pixels
+    grid: int  # Patches along one side of the picture
+    context: int  # Positions of a text
+    vocab: int  # Rows of the token table
+    temporal: bool  # Whether there is a patch convolution over time (linear_patch 3d)
 
 
 @dataclass(frozen=True)

@@ -60,28 +60,21 @@ _PILLOW_FILTER_NAMES: dict[int, Literal["bicubic", "bilinear"]] = {2: "bilinear"
 class Preprocessing:
     """How a picture becomes the model's input; part of the store's fingerprint.
 
-    Args:
-        route: `exact` (Pillow) or `fast` (torch, within two grey levels of it).
-        size: (height, width) in pixels of what the model sees.
-        resize: `shortest-edge` keeps the shape of the picture and crops the centre; `squash`
-            stretches it to `size`.
-        resize_to: For `shortest-edge` the length in pixels the shorter side gets; for `squash`
-            the same as `size`.
-        resample: The filter, antialiased in both routes.
-        mean: Per channel (R, G, B), for values scaled to 0..1.
-        std: Per channel, above 0.
-
     Raises:
         ModelError: The numbers do not fit together.
     """
 
-    route: Route
-    size: tuple[int, int]
+    route: Route  # `exact` (Pillow) or `fast` (torch, within two grey levels of it)
+    size: tuple[int, int]  # (height, width) in pixels of what the model sees
+    # `shortest-edge` keeps the shape of the picture and crops the centre; `squash` stretches it to
+    # `size`.
     resize: Literal["shortest-edge", "squash"]
+    # For `shortest-edge` the length in pixels the shorter side gets; for `squash` the same as
+    # `size`.
     resize_to: int | tuple[int, int]
-    resample: Literal["bicubic", "bilinear"]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    resample: Literal["bicubic", "bilinear"]  # The filter, antialiased in both routes
+    mean: tuple[float, float, float]  # Per channel (R, G, B), for values scaled to 0..1
+    std: tuple[float, float, float]  # Per channel, above 0
 
     def __post_init__(self) -> None:
         _require(self.route in ROUTES, f"route {self.route!r} is not one of {', '.join(ROUTES)}")

@@ -65,17 +65,12 @@ def clean_siglip2(text: str) -> str:
 
 @dataclass(frozen=True)
 class TextRules:
-    """How one family turns a text into token ids.
+    """How one family turns a text into token ids."""
 
-    Args:
-        clean: Applied to the raw text.
-        starts_with_bos: Whether a begin-of-text token leads.
-        pads_to_full_length: SigLIP reads its embedding at the last position, whatever stands
-            there; CLIP at the end-of-text token, behind which nothing counts.
-    """
-
-    clean: Callable[[str], str]
-    starts_with_bos: bool
+    clean: Callable[[str], str]  # Applied to the raw text
+    starts_with_bos: bool  # Whether a begin-of-text token leads
+    # SigLIP reads its embedding at the last position, whatever stands there; CLIP at the
+    # end-of-text token, behind which nothing counts.
     pads_to_full_length: bool
 
 
@@ -88,38 +83,23 @@ TEXT_RULES = {
 
 @dataclass(frozen=True)
 class Tokens:
-    """Token ids of some texts.
+    """Token ids of some texts."""
 
-    Args:
-        ids: One list per text, with begin and end tokens, not padded.
-        num_truncated: How many texts did not fit and lost their tail.
-    """
-
-    ids: list[list[int]]
-    num_truncated: int
+    ids: list[list[int]]  # One list per text, with begin and end tokens, not padded
+    num_truncated: int  # How many texts did not fit and lost their tail
 
 
 @dataclass(frozen=True)
 class Tokeniser:
-    """A vocabulary with its family's rules.
+    """A vocabulary with its family's rules."""
 
-    Args:
-        backend: Splits cleaned text into ids; adds no special tokens itself.
-        rules: The family's.
-        max_length: The model's text length in tokens, begin and end included.
-        bos_id: Begin of text, or None where the family has none.
-        eos_id: End of text; always kept under truncation.
-        pad_id: Fills a batch.
-        largest_id: Of the whole vocabulary.
-    """
-
-    backend: BackendTokenizer
-    rules: TextRules
-    max_length: int
-    bos_id: int | None
-    eos_id: int
-    pad_id: int
-    largest_id: int
+    backend: BackendTokenizer  # Splits cleaned text into ids; adds no special tokens itself
+    rules: TextRules  # The family's
+    max_length: int  # The model's text length in tokens, begin and end included
+    bos_id: int | None  # Begin of text, or None where the family has none
+    eos_id: int  # End of text; always kept under truncation
+    pad_id: int  # Fills a batch
+    largest_id: int  # Of the whole vocabulary
 
     def encode(self, texts: Sequence[str]) -> Tokens:
         """Returns the ids of each text; an empty text is begin and end alone."""

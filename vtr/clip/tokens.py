@@ -17,16 +17,12 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class TokenEmbeddings:
-    """Token embeddings of N texts, one text after the other.
+    """Token embeddings of N texts, one text after the other."""
 
-    Args:
-        rows: (R, D) float16, projected like the pooled text, not normalised; from the start token
-            to the end token of each text, whose last row is the pooled text.
-        offsets: (N+1,) int64; text n has rows offsets[n] to offsets[n + 1].
-    """
-
+    # (R, D) float16, projected like the pooled text, not normalised; from the start token to the
+    # end token of each text, whose last row is the pooled text.
     rows: np.ndarray
-    offsets: np.ndarray
+    offsets: np.ndarray  # (N+1,) int64; text n has rows offsets[n] to offsets[n + 1]
 
 
 def embed_tokens(backbone: Backbone, texts: Sequence[str]) -> TokenEmbeddings:

@@ -36,17 +36,11 @@ _SHORTER: Mapping[str, Mapping[str, Any]] = {"tightTransf": {"epochs": 3}}
 
 @dataclass(frozen=True)
 class Trial:
-    """One row of the table.
+    """One row of the table."""
 
-    Args:
-        head: Label of the head.
-        sampler: Whose frames.
-        settings: Of the training; None is zero-shot.
-    """
-
-    head: str
-    sampler: str
-    settings: Mapping[str, Any] | None = None
+    head: str  # Label of the head
+    sampler: str  # Whose frames
+    settings: Mapping[str, Any] | None = None  # Of the training; None is zero-shot
 
     @property
     def name(self) -> str:

@@ -40,23 +40,14 @@ _LONG_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Material:
-    """What is asked and what is there, before any model.
+    """What is asked and what is there, before any model."""
 
-    Args:
-        workspace: The settings.
-        dataset: As read.
-        protocol: The declaration.
-        store: The features, seen through one sampler.
-        task: The queries over the present videos.
-        packed: The frames of `task.video_ids`.
-    """
-
-    workspace: Workspace
-    dataset: Dataset
-    protocol: Protocol
-    store: FeatureStore
-    task: Task
-    packed: PackedFrames
+    workspace: Workspace  # The settings
+    dataset: Dataset  # As read
+    protocol: Protocol  # The declaration
+    store: FeatureStore  # The features, seen through one sampler
+    task: Task  # The queries over the present videos
+    packed: PackedFrames  # The frames of `task.video_ids`
 
     @property
     def frames_per_video(self) -> float:
@@ -97,27 +88,16 @@ def gather(
 
 @dataclass(frozen=True)
 class Scored:
-    """Everything that an evaluation needs.
+    """Everything that an evaluation needs."""
 
-    Args:
-        material: What is asked of what.
-        model: The scoring model.
-        run: Where it comes from, or None.
-        backbone: The text tower.
-        blocks: Scores over `material.task`.
-        v2t_blocks: Those of the other direction, where re-ranking made others.
-        setup: For the result.
-        bank: The training captions of QB-Norm, where asked for.
-    """
-
-    material: Material
-    model: RetrievalModel
-    run: Run | None
-    backbone: Backbone
-    blocks: Blocks
-    v2t_blocks: Blocks | None
-    setup: Setup
-    bank: QuerySet | None = None
+    material: Material  # What is asked of what
+    model: RetrievalModel  # The scoring model
+    run: Run | None  # Where it comes from, or None
+    backbone: Backbone  # The text tower
+    blocks: Blocks  # Scores over `material.task`
+    v2t_blocks: Blocks | None  # Those of the other direction, where re-ranking made others
+    setup: Setup  # For the result
+    bank: QuerySet | None = None  # The training captions of QB-Norm, where asked for
 
     def evaluation(self, request: Request) -> Evaluation:
         """Ranks everything."""

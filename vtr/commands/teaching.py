@@ -18,19 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Teaching:
-    """A teacher of one training, or of several that differ in their seed.
+    """A teacher of one training, or of several that differ in their seed."""
 
-    Args:
-        run: Its run.
-        config: What the student's config.json says of it.
-        material: What the student is trained on.
-        backbone: The text model of both.
-    """
-
-    run: Run
-    config: dict[str, Any]
-    material: Material
-    backbone: Backbone
+    run: Run  # Its run
+    config: dict[str, Any]  # What the student's config.json says of it
+    material: Material  # What the student is trained on
+    backbone: Backbone  # The text model of both
 
     @classmethod
     def load(cls, folder: str, material: Material, backbone: Backbone) -> Teaching:

@@ -28,63 +28,35 @@ keep about 3 GB for the backward pass."""
 
 @dataclass(frozen=True)
 class Request:
-    """What the flags ask for; None where a flag was not given. Stored with the run.
+    """What the flags ask for; None where a flag was not given. Stored with the run."""
 
-    Args:
-        head: Label of the head.
-        sampler: Whose frames.
-        protocol: Whose training and validation videos.
-        preset: Named settings that the other flags change.
-        text: Mode of the text tower.
-        tune_layers: Last text layers to train.
-        dropout: Of the text projection.
-        temperature: Fixed temperature.
-        optimiser: "adamw" or "bertadam".
-        lr: Rate.
-        coef_lr: Factor for pretrained weights.
-        weight_decay: Of matrices.
-        warmup: Share of the training.
-        clip_norm: Of all gradients.
-        epochs: At most.
-        patience: Epochs without a better validation.
-        batches: "videos" or "pairs".
-        batch_size: Videos or pairs per step.
-        captions: "all", "one" or a number.
-        loss: "all" right answers or "reference".
-        hard_negatives: k.
-        mine: "batch" or "global".
-        chunk: Encoded at once.
-        teacher: Folder of the run that teaches, absolute.
-        hold_out: Share of the training videos kept for validation where the protocol has none.
-        seed: Seed.
-    """
-
-    head: str | None = None
-    sampler: str | None = None
-    protocol: str | None = None
-    preset: str | None = None
-    text: str | None = None
-    tune_layers: int | None = None
-    dropout: float | None = None
-    temperature: float | None = None
-    optimiser: str | None = None
-    lr: float | None = None
-    coef_lr: float | None = None
-    weight_decay: float | None = None
-    warmup: float | None = None
-    clip_norm: float | None = None
-    epochs: int | None = None
-    patience: int | None = None
-    batches: str | None = None
-    batch_size: int | None = None
-    captions: str | None = None
-    loss: str | None = None
-    hard_negatives: int | None = None
-    mine: str | None = None
-    chunk: int | None = None
-    teacher: str | None = None
+    head: str | None = None  # Label of the head
+    sampler: str | None = None  # Whose frames
+    protocol: str | None = None  # Whose training and validation videos
+    preset: str | None = None  # Named settings that the other flags change
+    text: str | None = None  # Mode of the text tower
+    tune_layers: int | None = None  # Last text layers to train
+    dropout: float | None = None  # Of the text projection
+    temperature: float | None = None  # Fixed temperature
+    optimiser: str | None = None  # "adamw" or "bertadam"
+    lr: float | None = None  # Rate
+    coef_lr: float | None = None  # Factor for pretrained weights
+    weight_decay: float | None = None  # Of matrices
+    warmup: float | None = None  # Share of the training
+    clip_norm: float | None = None  # Of all gradients
+    epochs: int | None = None  # At most
+    patience: int | None = None  # Epochs without a better validation
+    batches: str | None = None  # "videos" or "pairs"
+    batch_size: int | None = None  # Videos or pairs per step
+    captions: str | None = None  # "all", "one" or a number
+    loss: str | None = None  # "all" right answers or "reference"
+    hard_negatives: int | None = None  # k
+    mine: str | None = None  # "batch" or "global"
+    chunk: int | None = None  # Encoded at once
+    teacher: str | None = None  # Folder of the run that teaches, absolute
+    # Share of the training videos kept for validation where the protocol has none.
     hold_out: float | None = None
-    seed: int | None = None
+    seed: int | None = None  # Seed
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the flags that were given."""
@@ -176,15 +148,10 @@ def _set(values: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Skipped:
-    """Training videos that cannot be used.
+    """Training videos that cannot be used."""
 
-    Args:
-        videos: Id to reason.
-        captions: How many captions went with them.
-    """
-
-    videos: Mapping[str, str]
-    captions: int
+    videos: Mapping[str, str]  # Id to reason
+    captions: int  # How many captions went with them
 
     @property
     def line(self) -> str:
@@ -201,31 +168,18 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Material:
-    """Data of a training before any text is embedded.
+    """Data of a training before any text is embedded."""
 
-    Args:
-        workspace: The settings.
-        protocol: Whose split.
-        store: The features, seen through one sampler.
-        train: The training queries, absent videos left out.
-        frames: Of `train.video_ids`.
-        skipped: What was left out.
-        task: The validation queries, or None.
-        val_frames: Of `task.video_ids`.
-        held_out: Whether validation videos were taken from the training ones.
-        val_asked: How many validation videos there would be with features of all.
-    """
-
-    workspace: Workspace
-    protocol: Protocol
-    store: FeatureStore
-    train: QuerySet
-    frames: PackedFrames
-    skipped: Skipped
-    task: Task | None
-    val_frames: PackedFrames | None
-    held_out: bool
-    val_asked: int = 0
+    workspace: Workspace  # The settings
+    protocol: Protocol  # Whose split
+    store: FeatureStore  # The features, seen through one sampler
+    train: QuerySet  # The training queries, absent videos left out
+    frames: PackedFrames  # Of `train.video_ids`
+    skipped: Skipped  # What was left out
+    task: Task | None  # The validation queries, or None
+    val_frames: PackedFrames | None  # Of `task.video_ids`
+    held_out: bool  # Whether validation videos were taken from the training ones
+    val_asked: int = 0  # How many validation videos there would be with features of all
 
     @property
     def selection(self) -> str:

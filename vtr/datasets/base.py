@@ -9,19 +9,13 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Video:
-    """One clip to be retrieved.
+    """One clip to be retrieved."""
 
-    Args:
-        id: Unicode NFC; data, never a file name that we write.
-        path: The file, or None where the dataset expects it and the disk has none.
-        start_seconds: Start of the window, counted from the first frame; None is the beginning.
-        end_seconds: End of the window (exclusive); None is the end of the file.
-    """
-
-    id: str
-    path: Path | None
+    id: str  # Unicode NFC; data, never a file name that we write
+    path: Path | None  # The file, or None where the dataset expects it and the disk has none
+    # Start of the window, counted from the first frame; None is the beginning.
     start_seconds: float | None = None
-    end_seconds: float | None = None
+    end_seconds: float | None = None  # End of the window (exclusive); None is the end of the file
 
 
 @dataclass(frozen=True)
@@ -35,29 +29,22 @@ class Caption:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a dataset's published annotation files say.
+    """What a dataset's published annotation files say."""
 
-    Args:
-        name: Option name of the reader.
-        video_ids: Every video that the annotations expect, in their order.
-        captions: Every caption, in the files' order.
-        splits: Split name to the ids in it ("train", "val", "test").
-        windows: Video id to (start_seconds, end_seconds) for clips cut out of longer files.
-        categories: Video id to category, where the dataset has categories.
-        groups: Video id to a labelled group of test queries, where the dataset has them.
-        rivals: Video id to the one video that only the order of its frames tells from it.
-        annotation_files: The files that were recognised and read.
-    """
-
-    name: str
-    video_ids: tuple[str, ...]
-    captions: tuple[Caption, ...] = ()
+    name: str  # Option name of the reader
+    video_ids: tuple[str, ...]  # Every video that the annotations expect, in their order
+    captions: tuple[Caption, ...] = ()  # Every caption, in the files' order
+    # Split name to the ids in it ("train", "val", "test").
     splits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    # Video id to (start_seconds, end_seconds) for clips cut out of longer files.
     windows: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
+    # Video id to category, where the dataset has categories.
     categories: Mapping[str, str] = field(default_factory=dict)
+    # Video id to a labelled group of test queries, where the dataset has them.
     groups: Mapping[str, str] = field(default_factory=dict)
+    # Video id to the one video that only the order of its frames tells from it.
     rivals: Mapping[str, str] = field(default_factory=dict)
-    annotation_files: tuple[Path, ...] = ()
+    annotation_files: tuple[Path, ...] = ()  # The files that were recognised and read
     queries: Mapping[str, tuple[Caption, ...]] = field(default_factory=dict)
     file_stems: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -65,19 +52,14 @@ class Dataset:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What a reader says about its dataset before any file is read.
+    """What a reader says about its dataset before any file is read."""
 
-    Args:
-        files: (name or pattern, what it is) of the annotation files that are recognised.
-        splits: Split name to the number of its videos as published, None where it is not fixed.
-        captions: Which captions are the queries of a split, in one line.
-        source: Where the files come from.
-    """
-
+    # (name or pattern, what it is) of the annotation files that are recognised.
     files: tuple[tuple[str, str], ...]
+    # Split name to the number of its videos as published, None where it is not fixed.
     splits: Mapping[str, int | None]
-    captions: str
-    source: str
+    captions: str  # Which captions are the queries of a split, in one line
+    source: str  # Where the files come from
 
 
 def split_queries(dataset: Dataset, split: str) -> tuple[Caption, ...]:

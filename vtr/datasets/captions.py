@@ -147,13 +147,9 @@ def _unquoted(literal: str) -> str:
 
 @dataclass
 class CaptionList:
-    """Captions in the files' order; those without a word are dropped and counted.
+    """Captions in the files' order; those without a word are dropped and counted."""
 
-    Args:
-        items: What was kept.
-    """
-
-    items: list[Caption] = field(default_factory=list)
+    items: list[Caption] = field(default_factory=list)  # What was kept
     _ids: set[str] = field(default_factory=set)
     _empty: list[str] = field(default_factory=list)
     _foreign: list[str] = field(default_factory=list)

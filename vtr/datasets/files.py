@@ -43,23 +43,19 @@ _MOST_KINDS = 6
 
 @dataclass(frozen=True)
 class VideoListing:
-    """What a folder holds, in an order that depends on nothing but the names.
+    """What a folder holds, in an order that depends on nothing but the names."""
 
-    Args:
-        root: The folder.
-        names: Paths relative to it with `/`, as the disk has them (undecodable bytes are lone
-            surrogates), sorted by their raw bytes.
-        num_hidden: Entries skipped because their name starts with a dot, or is one that systems
-            give to folders and files of their own (`SYSTEM_NAMES`).
-        others: Extension, in lower case, to how many files were skipped that have it and no
-            video's; "" is none.
-        unreadable: Folders below the root that could not be listed, each with the reason.
-    """
-
-    root: Path
+    root: Path  # The folder
+    # Paths relative to it with `/`, as the disk has them (undecodable bytes are lone surrogates),
+    # sorted by their raw bytes.
     names: tuple[str, ...]
+    # Entries skipped because their name starts with a dot, or is one that systems give to folders
+    # and files of their own (`SYSTEM_NAMES`).
     num_hidden: int = 0
+    # Extension, in lower case, to how many files were skipped that have it and no video's; "" is
+    # none.
     others: Mapping[str, int] = field(default_factory=dict)
+    # Folders below the root that could not be listed, each with the reason.
     unreadable: tuple[tuple[str, str], ...] = ()
 
     @property

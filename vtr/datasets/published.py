@@ -24,15 +24,10 @@ _NUMBERED = re.compile(r"(.*?)(0|[1-9]\d*)")
 
 @dataclass(frozen=True)
 class SplitFacts:
-    """What identifies a split.
+    """What identifies a split."""
 
-    Args:
-        count: Number of ids.
-        sha256: See `ids_sha256`.
-    """
-
-    count: int
-    sha256: str
+    count: int  # Number of ids
+    sha256: str  # See `ids_sha256`
 
 
 def ids_sha256(ids: Iterable[str]) -> str:

@@ -20,19 +20,14 @@ BAD_NAME = "bad-name"
 
 @dataclass(frozen=True)
 class VideoSurvey:
-    """What the disk has of a dataset.
+    """What the disk has of a dataset."""
 
-    Args:
-        videos: One per expected id, in the dataset's order; `path` is None where no file was found.
-        duplicates: Id to the further files that fit it and are left aside.
-        unexpected: Video files that belong to no id.
-        listing: All that was found.
-    """
-
+    # One per expected id, in the dataset's order; `path` is None where no file was found.
     videos: tuple[Video, ...]
+    # Id to the further files that fit it and are left aside.
     duplicates: Mapping[str, tuple[Path, ...]]
-    unexpected: tuple[Path, ...]
-    listing: VideoListing
+    unexpected: tuple[Path, ...]  # Video files that belong to no id
+    listing: VideoListing  # All that was found
     contested: Mapping[str, Path] = field(default_factory=dict)
     """Id to a file that ids which contradict each other fit equally well: they are missing."""
 

@@ -27,33 +27,23 @@ SPLIT_NAMES = {
 
 @dataclass(frozen=True)
 class SplitList:
-    """One file that lists a split.
+    """One file that lists a split."""
 
-    Args:
-        path: The file.
-        ids: The videos it lists.
-        loose: Published in several versions, so that it may list more than the shipped one.
-    """
-
-    path: Path
-    ids: tuple[str, ...]
+    path: Path  # The file
+    ids: tuple[str, ...]  # The videos it lists
+    # Published in several versions, so that it may list more than the shipped one.
     loose: bool = False
 
 
 @dataclass(frozen=True)
 class SplitSources:
-    """Everything that says which video is in which split.
+    """Everything that says which video is in which split."""
 
-    Args:
-        dataset: Name of the reader.
-        known: The annotated videos, in the files' order.
-        lists: Split name to the files that list it, the first being the one that counts.
-        marked: Split name to the videos that the annotations themselves put in it.
-    """
-
-    dataset: str
-    known: Sequence[str]
+    dataset: str  # Name of the reader
+    known: Sequence[str]  # The annotated videos, in the files' order
+    # Split name to the files that list it, the first being the one that counts.
     lists: Mapping[str, Sequence[SplitList]] = field(default_factory=dict)
+    # Split name to the videos that the annotations themselves put in it.
     marked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 

@@ -36,15 +36,10 @@ Blend = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Background:
-    """A wide texture that the clip looks at through a moving window.
+    """A wide texture that the clip looks at through a moving window."""
 
-    Args:
-        texture: (HEIGHT, WIDTH + margin, 3) float32 in 0..255.
-        pixels_per_second: Speed of the pan; 0 stands still.
-    """
-
-    texture: Texture
-    pixels_per_second: float = 0.0
+    texture: Texture  # (HEIGHT, WIDTH + margin, 3) float32 in 0..255
+    pixels_per_second: float = 0.0  # Speed of the pan; 0 stands still
 
     def at(self, seconds: float) -> Texture:
         """Returns the background of one frame, (HEIGHT, WIDTH, 3) float32, a fresh array."""

@@ -17,23 +17,14 @@ _TOLERANCE_SECONDS = 1e-3
 
 @dataclass(frozen=True)
 class BriefEvent:
-    """When the captioned event of one clip can be seen.
+    """When the captioned event of one clip can be seen."""
 
-    Args:
-        video_id: The clip.
-        split: Its split.
-        start_seconds: Presentation time of the first frame of the event.
-        end_seconds: Presentation time of the first frame after it.
-        num_frames: Frames of the whole clip.
-        frames_per_second: Of the clip.
-    """
-
-    video_id: str
-    split: str
-    start_seconds: float
-    end_seconds: float
-    num_frames: int
-    frames_per_second: float
+    video_id: str  # The clip
+    split: str  # Its split
+    start_seconds: float  # Presentation time of the first frame of the event
+    end_seconds: float  # Presentation time of the first frame after it
+    num_frames: int  # Frames of the whole clip
+    frames_per_second: float  # Of the clip
 
     def is_caught(self, pts_seconds: ArrayLike) -> bool:
         """Returns whether one of these frames, (K,) presentation times, shows the event.

@@ -68,15 +68,11 @@ class FrameScene:
 
 @dataclass(frozen=True)
 class Truths:
-    """What N frames show, or what N captions claim, in a form that can be compared at once.
+    """What N frames show, or what N captions claim, in a form that can be compared at once."""
 
-    Args:
-        facts: (N, NUM_FACTS) bool.
-        num_sprites: (N,) int: sprites of a frame; of a caption only where it excludes any more
-            ("nothing but a red star"), else -1.
-    """
-
-    facts: NDArray[np.bool_]
+    facts: NDArray[np.bool_]  # (N, NUM_FACTS) bool
+    # (N,) int: sprites of a frame; of a caption only where it excludes any more ("nothing but a red
+    # star"), else -1.
     num_sprites: NDArray[np.int64]
 
     def hold_in(self, frames: Truths) -> NDArray[np.bool_]:

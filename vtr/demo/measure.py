@@ -28,25 +28,20 @@ float rounding can see."""
 
 @dataclass(frozen=True)
 class ZeroShot:
-    """Shares, 0 to 1, over the captions of one split.
+    """Shares, 0 to 1, over the captions of one split."""
 
-    Args:
-        num_videos: Gallery: all clips of the split, of all groups.
-        recall_at_1: Group to the share of its captions that rank their own clip first in the
-            gallery; k clips with exactly the same score at the top count 1/k.
-        twin_accuracy: Share of order captions nearer to their clip than to its twin; a tie is half.
-        event_frame_wins: Share of brief clips whose captions, on average, are nearer to the middle
-            frame of the event than to any frame without it.
-        event_frame_beats_mean: The same against the mean similarity of the frames without it.
-        recall_with_event_frames: R@1 of brief captions if every brief clip were pooled from its
-            event's frames alone: what a perfect sampler could reach.
-    """
-
-    num_videos: int
+    num_videos: int  # Gallery: all clips of the split, of all groups
+    # Group to the share of its captions that rank their own clip first in the gallery; k clips with
+    # exactly the same score at the top count 1/k.
     recall_at_1: Mapping[str, float]
+    # Share of order captions nearer to their clip than to its twin; a tie is half.
     twin_accuracy: float
+    # Share of brief clips whose captions, on average, are nearer to the middle frame of the event
+    # than to any frame without it.
     event_frame_wins: float
-    event_frame_beats_mean: float
+    event_frame_beats_mean: float  # The same against the mean similarity of the frames without it
+    # R@1 of brief captions if every brief clip were pooled from its event's frames alone: what a
+    # perfect sampler could reach.
     recall_with_event_frames: float
 
 

@@ -66,36 +66,23 @@ class Event:
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip, described completely: `vtr.demo.render` draws it from this and the seed alone.
+    """One clip, described completely: `vtr.demo.render` draws it from this and the seed alone."""
 
-    Args:
-        id: Also the name of its file, without extension.
-        part: Its split.
-        group: Its group.
-        looks: content: the sprite; order: the first, the second; brief: the event, the distractor.
-        background: Kind of background.
-        tone: "dark" or "pale".
-        num_frames: At `FRAMES_PER_SECOND`.
-        stage: Names the random numbers of background and positions. Twins share it, and so do the
-            brief clips with the same distractor.
-        action: What the sprite of a content clip does, else empty.
-        size: "small" or "large" where a content clip has one size throughout, else empty.
-        twin: The id of the clip with the same frames in the other order.
-        event: In brief clips.
-    """
-
-    id: str
-    part: Part
-    group: Group
+    id: str  # Also the name of its file, without extension
+    part: Part  # Its split
+    group: Group  # Its group
+    # content: the sprite; order: the first, the second; brief: the event, the distractor.
     looks: tuple[Look, ...]
-    background: str
-    tone: str
-    num_frames: int
+    background: str  # Kind of background
+    tone: str  # "dark" or "pale"
+    num_frames: int  # At `FRAMES_PER_SECOND`
+    # Names the random numbers of background and positions. Twins share it, and so do the brief
+    # clips with the same distractor.
     stage: str
-    action: str = ""
-    size: str = ""
-    twin: str | None = None
-    event: Event | None = None
+    action: str = ""  # What the sprite of a content clip does, else empty
+    size: str = ""  # "small" or "large" where a content clip has one size throughout, else empty
+    twin: str | None = None  # The id of the clip with the same frames in the other order
+    event: Event | None = None  # In brief clips
 
     @property
     def description(self) -> tuple[object, ...]:

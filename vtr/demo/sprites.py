@@ -19,21 +19,13 @@ _RIM = 0.11
 
 @dataclass(frozen=True)
 class Pose:
-    """Where a sprite is in one frame.
+    """Where a sprite is in one frame."""
 
-    Args:
-        x: Centre, pixels from the left edge.
-        y: Centre, pixels from the top edge.
-        radius: Of the circle around the shape, pixels.
-        angle: Turn, radians, clockwise on the screen.
-        opacity: 0 to 1.
-    """
-
-    x: float
-    y: float
-    radius: float
-    angle: float = 0.0
-    opacity: float = 1.0
+    x: float  # Centre, pixels from the left edge
+    y: float  # Centre, pixels from the top edge
+    radius: float  # Of the circle around the shape, pixels
+    angle: float = 0.0  # Turn, radians, clockwise on the screen
+    opacity: float = 1.0  # 0 to 1
 
 
 def draw(canvas: Canvas, look: Look, pose: Pose) -> None:

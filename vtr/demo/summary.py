@@ -17,21 +17,13 @@ from vtr.features import FeatureStore
 
 @dataclass(frozen=True)
 class SamplerSight:
-    """How many brief events one sampler's frames show.
+    """How many brief events one sampler's frames show."""
 
-    Args:
-        sampler: Its label.
-        seen: Test events of which at least one chosen frame shows something.
-        events: Test events in all.
-        low: Lower end of the 95 % Wilson interval of the share, 0 to 1.
-        high: Upper end.
-    """
-
-    sampler: str
-    seen: int
-    events: int
-    low: float
-    high: float
+    sampler: str  # Its label
+    seen: int  # Test events of which at least one chosen frame shows something
+    events: int  # Test events in all
+    low: float  # Lower end of the 95 % Wilson interval of the share, 0 to 1
+    high: float  # Upper end
 
     @property
     def share(self) -> float:

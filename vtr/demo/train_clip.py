@@ -45,51 +45,32 @@ _SCENES_PER_FILE = 256
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train.
+    """How to train."""
 
-    Args:
-        text_steps: Optimiser steps of the text tower alone.
-        steps: Optimiser steps on frames and captions.
-        locked_share: Of these, during which the text tower stays as it is.
-        batch_size: Frames, and as many captions, per step.
-        group_size: Frames of a batch that share a background or a colour.
-        num_frames: Different frames to train on; each is captioned anew whenever it is drawn.
-        learning_rate: At its peak, after the warm-up; falls to 0 along a cosine.
-        warmup_steps: Of the learning rate, linear.
-        weight_decay: Of matrices; embeddings, biases and norms have none.
-        seed: Of everything random. No split of the demo world uses these numbers.
-        threads: Of torch; another number may round differently.
-    """
-
-    text_steps: int = 400
-    steps: int = 1400
-    locked_share: float = 0.7
-    batch_size: int = 128
-    group_size: int = 32
+    text_steps: int = 400  # Optimiser steps of the text tower alone
+    steps: int = 1400  # Optimiser steps on frames and captions
+    locked_share: float = 0.7  # Of these, during which the text tower stays as it is
+    batch_size: int = 128  # Frames, and as many captions, per step
+    group_size: int = 32  # Frames of a batch that share a background or a colour
+    # Different frames to train on; each is captioned anew whenever it is drawn.
     num_frames: int = 16384
-    learning_rate: float = 1.5e-3
-    warmup_steps: int = 80
-    weight_decay: float = 0.1
-    seed: int = 7
-    threads: int = 1
+    learning_rate: float = 1.5e-3  # At its peak, after the warm-up; falls to 0 along a cosine
+    warmup_steps: int = 80  # Of the learning rate, linear
+    weight_decay: float = 0.1  # Of matrices; embeddings, biases and norms have none
+    seed: int = 7  # Of everything random. No split of the demo world uses these numbers.
+    threads: int = 1  # Of torch; another number may round differently
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What training came to.
+    """What training came to."""
 
-    Args:
-        loss: Mean over the last 50 steps.
-        caption_accuracy: Share of 512 captions of frames of val triples whose most similar frame
-            of the 512 they are true of.
-        frame_accuracy: The same from frame to caption.
-        seconds: Wall-clock time of everything.
-    """
-
-    loss: float
+    loss: float  # Mean over the last 50 steps
+    # Share of 512 captions of frames of val triples whose most similar frame of the 512 they are
+    # true of.
     caption_accuracy: float
-    frame_accuracy: float
-    seconds: float
+    frame_accuracy: float  # The same from frame to caption
+    seconds: float  # Wall-clock time of everything
 
 
 @dataclass(frozen=True)

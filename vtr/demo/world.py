@@ -55,29 +55,17 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class WorldSummary:
-    """What `render_world` found or made.
+    """What `render_world` found or made."""
 
-    Args:
-        folder: The world.
-        videos: Folder of the clips.
-        annotations: The annotation file.
-        num_videos: Clips in all.
-        num_captions: Captions in all.
-        num_rendered: Clips drawn by this call; 0 where the world was already there.
-        num_bytes: Size of all clips together.
-        clips_by_split: Split to its clips.
-        clips_by_group: Group to its clips, over all splits.
-    """
-
-    folder: Path
-    videos: Path
-    annotations: Path
-    num_videos: int
-    num_captions: int
-    num_rendered: int
-    num_bytes: int
-    clips_by_split: Mapping[str, int]
-    clips_by_group: Mapping[str, int]
+    folder: Path  # The world
+    videos: Path  # Folder of the clips
+    annotations: Path  # The annotation file
+    num_videos: int  # Clips in all
+    num_captions: int  # Captions in all
+    num_rendered: int  # Clips drawn by this call; 0 where the world was already there
+    num_bytes: int  # Size of all clips together
+    clips_by_split: Mapping[str, int]  # Split to its clips
+    clips_by_group: Mapping[str, int]  # Group to its clips, over all splits
 
 
 def render_world(

@@ -40,24 +40,16 @@ SIZE_COLUMN = "n"
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one printed number can mean.
+    """What one printed number can mean."""
 
-    Args:
-        printed: As it was given, in percent.
-        num_queries: N.
-        counts: The whole counts that round to it; empty where it cannot be.
-        nearest: The two recalls around it, in percent.
-        telling: Whether a wrong number could have been noticed: False where printed steps are
-            wider than one query.
-        place: Where it stood, such as "row 3, R@5"; empty for the command line.
-    """
-
-    printed: str
-    num_queries: int
-    counts: range
-    nearest: tuple[float, float]
+    printed: str  # As it was given, in percent
+    num_queries: int  # N
+    counts: range  # The whole counts that round to it; empty where it cannot be
+    nearest: tuple[float, float]  # The two recalls around it, in percent
+    # Whether a wrong number could have been noticed: False where printed steps are wider than one
+    # query.
     telling: bool
-    place: str = ""
+    place: str = ""  # Where it stood, such as "row 3, R@5"; empty for the command line
 
     @property
     def possible(self) -> bool:

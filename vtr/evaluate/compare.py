@@ -44,15 +44,10 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Side:
-    """One thing that is compared: a result, or several that differ in their seed alone.
+    """One thing that is compared: a result, or several that differ in their seed alone."""
 
-    Args:
-        title: For tables.
-        results: At least one, all over the same queries.
-    """
-
-    title: str
-    results: tuple[Result, ...]
+    title: str  # For tables
+    results: tuple[Result, ...]  # At least one, all over the same queries
 
     @property
     def first(self) -> Result:
@@ -62,100 +57,62 @@ class Side:
 
 @dataclass(frozen=True)
 class MetricDifference:
-    """One metric of two sides over the same queries.
+    """One metric of two sides over the same queries."""
 
-    Args:
-        metric: Such as "t2v/R@1"; percent for R@k and MRR, ranks for MeanR.
-        a: The first side's.
-        b: The second side's.
-        difference: b minus a.
-        low: Lower end of its 95 % interval.
-        high: Upper end.
-        p_value: Two-sided, of a paired permutation test over the queries.
-        p_adjusted: The same after Holm's correction for all sides that are set against the first.
-        n: Queries.
-        sd_a: Standard deviation of a over its seeds; None for a single run.
-        sd_b: Likewise of b.
-    """
-
-    metric: str
-    a: float
-    b: float
-    difference: float
-    low: float
-    high: float
-    p_value: float
+    metric: str  # Such as "t2v/R@1"; percent for R@k and MRR, ranks for MeanR
+    a: float  # The first side's
+    b: float  # The second side's
+    difference: float  # b minus a
+    low: float  # Lower end of its 95 % interval
+    high: float  # Upper end
+    p_value: float  # Two-sided, of a paired permutation test over the queries
+    # The same after Holm's correction for all sides that are set against the first.
     p_adjusted: float
-    n: int
-    sd_a: float | None = None
-    sd_b: float | None = None
+    n: int  # Queries
+    sd_a: float | None = None  # Standard deviation of a over its seeds; None for a single run
+    sd_b: float | None = None  # Likewise of b
 
 
 @dataclass(frozen=True)
 class Change:
-    """A query that one side finds and the other does not, or finds less often.
+    """A query that one side finds and the other does not, or finds less often."""
 
-    Args:
-        query_id: Its id.
-        video_id: Its own video.
-        text: Its words.
-        rank_a: Rank of its video at the first side, the mean over ties and seeds.
-        rank_b: At the second.
-        found_a: Chance that the first side finds it at k, 0 to 1, the mean over ties and seeds.
-        found_b: That of the second.
-    """
-
-    query_id: str
-    video_id: str
-    text: str
-    rank_a: float
-    rank_b: float
-    found_a: float
-    found_b: float
+    query_id: str  # Its id
+    video_id: str  # Its own video
+    text: str  # Its words
+    rank_a: float  # Rank of its video at the first side, the mean over ties and seeds
+    rank_b: float  # At the second
+    found_a: float  # Chance that the first side finds it at k, 0 to 1, the mean over ties and seeds
+    found_b: float  # That of the second
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Side b against side a.
+    """Side b against side a."""
 
-    Args:
-        a: The first side, the one that others are held against.
-        b: The other.
-        metrics: One per direction and metric that both have tables for.
-        k: Depth of `gained` and `lost`.
-        gained: Queries that b finds at k and a does not, or less often over ties and seeds; the
-            largest improvement first. What they gain less what the others lose is the difference
-            of R@k, times the queries.
-        lost: Queries that a finds at k and b does not, or less often, the largest loss first.
-        settings: (key, a's value, b's value) of every setting that differs.
-        notes: What could not be compared, and why.
-    """
-
-    a: Side
-    b: Side
-    metrics: tuple[MetricDifference, ...]
-    k: int
+    a: Side  # The first side, the one that others are held against
+    b: Side  # The other
+    metrics: tuple[MetricDifference, ...]  # One per direction and metric that both have tables for
+    k: int  # Depth of `gained` and `lost`
+    # Queries that b finds at k and a does not, or less often over ties and seeds; the largest
+    # improvement first. What they gain less what the others lose is the difference of R@k, times
+    # the queries.
     gained: tuple[Change, ...] = field(repr=False)
+    # Queries that a finds at k and b does not, or less often, the largest loss first.
     lost: tuple[Change, ...] = field(repr=False)
+    # (key, a's value, b's value) of every setting that differs.
     settings: tuple[tuple[str, Any, Any], ...] = field(repr=False)
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # What could not be compared, and why
 
 
 @dataclass(frozen=True)
 class CompareOptions:
-    """How to compare.
+    """How to compare."""
 
-    Args:
-        ks: Recall depths.
-        k: Depth at which queries are called gained or lost.
-        seed: Of the permutations and resamples.
-        num_resamples: Of both.
-    """
-
-    ks: tuple[int, ...] = DEFAULT_KS
-    k: int = 1
-    seed: int = 0
-    num_resamples: int = 10_000
+    ks: tuple[int, ...] = DEFAULT_KS  # Recall depths
+    k: int = 1  # Depth at which queries are called gained or lost
+    seed: int = 0  # Of the permutations and resamples
+    num_resamples: int = 10_000  # Of both
 
 
 def compare(

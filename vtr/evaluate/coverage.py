@@ -23,18 +23,13 @@ _ROWS_AT_ONCE = 1 << 16
 
 @dataclass(frozen=True)
 class Coverage:
-    """What of a gallery the store holds.
+    """What of a gallery the store holds."""
 
-    Args:
-        policy: "miss": an absent video is a counted miss, and the protocol's own counts stay the
-            denominators; "restrict": it and its queries are left out; "fail": it is an error.
-        present: (V,) whether the store has frames of the video.
-        absent: (id, reason) of the others.
-    """
-
+    # "miss": an absent video is a counted miss, and the protocol's own counts stay the
+    # denominators; "restrict": it and its queries are left out; "fail": it is an error.
     policy: MissingPolicy
-    present: NDArray[np.bool_]
-    absent: tuple[tuple[str, str], ...]
+    present: NDArray[np.bool_]  # (V,) whether the store has frames of the video
+    absent: tuple[tuple[str, str], ...]  # (id, reason) of the others
 
     @property
     def line(self) -> str:

@@ -29,17 +29,11 @@ CEILING_KS = (1, 5, 10)
 
 @dataclass(frozen=True)
 class TokenLengths:
-    """How long the captions are for a model.
+    """How long the captions are for a model."""
 
-    Args:
-        model: The model's id.
-        max_length: Tokens that fit, begin and end included.
-        lengths: (C,) tokens per caption before truncation, begin and end included.
-    """
-
-    model: str
-    max_length: int
-    lengths: NDArray[np.int64]
+    model: str  # The model's id
+    max_length: int  # Tokens that fit, begin and end included
+    lengths: NDArray[np.int64]  # (C,) tokens per caption before truncation, begin and end included
 
 
 def describe_dataset(

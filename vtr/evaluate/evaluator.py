@@ -23,21 +23,14 @@ KEPT_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class Task:
-    """What is scored: the distinct texts of the queries against the videos that are there.
+    """What is scored: the distinct texts of the queries against the videos that are there."""
 
-    Args:
-        queries: The queries, with those of absent videos left out where the policy says so.
-        coverage: Which columns exist.
-        texts: T distinct captions; equal words are scored once, so that they tie exactly.
-        query_text: (Q,) int64 row of each query.
-        video_ids: The ids of the present videos, in the gallery's order.
-    """
-
-    queries: QuerySet
-    coverage: Coverage
+    queries: QuerySet  # The queries, with those of absent videos left out where the policy says so
+    coverage: Coverage  # Which columns exist
+    # T distinct captions; equal words are scored once, so that they tie exactly.
     texts: tuple[str, ...]
-    query_text: NDArray[np.int64]
-    video_ids: tuple[str, ...]
+    query_text: NDArray[np.int64]  # (Q,) int64 row of each query
+    video_ids: tuple[str, ...]  # The ids of the present videos, in the gallery's order
 
     @property
     def columns(self) -> NDArray[np.int64]:
@@ -47,21 +40,13 @@ class Task:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The outcome.
+    """The outcome."""
 
-    Args:
-        task: What was scored.
-        ranks: Of both directions.
-        sights: What was kept of the scores.
-        ks: The recall depths asked for.
-        postprocessed: Name of a post-processing to its ranks.
-    """
-
-    task: Task
-    ranks: RetrievalRanks
-    sights: Sights
-    ks: tuple[int, ...]
-    postprocessed: Mapping[str, RetrievalRanks]
+    task: Task  # What was scored
+    ranks: RetrievalRanks  # Of both directions
+    sights: Sights  # What was kept of the scores
+    ks: tuple[int, ...]  # The recall depths asked for
+    postprocessed: Mapping[str, RetrievalRanks]  # Name of a post-processing to its ranks
 
 
 def plan(queries: QuerySet, coverage: Coverage) -> Task:

@@ -37,19 +37,12 @@ EXACT_IN_FLOAT32 = 1 << 22  # queries; counts stay whole numbers even where a re
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """How two runs differ over the same queries.
+    """How two runs differ over the same queries."""
 
-    Args:
-        difference: Mean of a minus mean of b.
-        low: Lower end of its bootstrap interval.
-        high: Upper end.
-        p_value: Two-sided, of the hypothesis that it does not matter which run is which.
-    """
-
-    difference: float
-    low: float
-    high: float
-    p_value: float
+    difference: float  # Mean of a minus mean of b
+    low: float  # Lower end of its bootstrap interval
+    high: float  # Upper end
+    p_value: float  # Two-sided, of the hypothesis that it does not matter which run is which
 
 
 def wilson_interval(hits: int, trials: int, level: float = 0.95) -> Interval:

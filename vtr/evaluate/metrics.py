@@ -25,18 +25,12 @@ class RetrievalMetrics:
     """The numbers of one evaluation, by keys such as "t2v/R@1".
 
     R@k, MRR, GeoMean and SumR in percent (SumR up to 300); MedR and MeanR are ranks from 1.
-
-    Args:
-        expected: Ties by expectation: the headline.
-        optimistic: Every tie in favour of the correct item.
-        pessimistic: Every tie against it.
-        num_queries: By direction: over how many queries.
     """
 
-    expected: Mapping[str, float]
-    optimistic: Mapping[str, float]
-    pessimistic: Mapping[str, float]
-    num_queries: Mapping[str, int]
+    expected: Mapping[str, float]  # Ties by expectation: the headline
+    optimistic: Mapping[str, float]  # Every tie in favour of the correct item
+    pessimistic: Mapping[str, float]  # Every tie against it
+    num_queries: Mapping[str, int]  # By direction: over how many queries
 
 
 def retrieval_metrics(

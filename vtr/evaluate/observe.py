@@ -18,27 +18,19 @@ _RIVAL_DECIMALS = 5
 
 @dataclass(frozen=True)
 class Sights:
-    """What was kept.
+    """What was kept."""
 
-    Args:
-        own: (Q,) float64 score of each query with its own video; -inf where it is absent.
-        top: (T, k) int64 the best columns of each text, best first; ties by column.
-        top_scores: (T, k) float64.
-        rival: (Q,) float64 score with the rival of its video; NaN where it has none.
-        edges: (bins+1,) of the two histograms.
-        matching: (bins,) how many queries score their own video so.
-        other: (bins,) how many pairs that do not belong together score so, in a sample of rows.
-        other_mean: Mean of that sample; NaN where it is empty.
-    """
-
+    # (Q,) float64 score of each query with its own video; -inf where it is absent.
     own: NDArray[np.float64]
-    top: NDArray[np.int64]
-    top_scores: NDArray[np.float64]
+    top: NDArray[np.int64]  # (T, k) int64 the best columns of each text, best first; ties by column
+    top_scores: NDArray[np.float64]  # (T, k) float64
+    # (Q,) float64 score with the rival of its video; NaN where it has none.
     rival: NDArray[np.float64]
-    edges: NDArray[np.float64]
-    matching: NDArray[np.int64]
+    edges: NDArray[np.float64]  # (bins+1,) of the two histograms
+    matching: NDArray[np.int64]  # (bins,) how many queries score their own video so
+    # (bins,) how many pairs that do not belong together score so, in a sample of rows.
     other: NDArray[np.int64]
-    other_mean: float
+    other_mean: float  # Mean of that sample; NaN where it is empty
 
     @property
     def found(self) -> NDArray[np.bool_]:

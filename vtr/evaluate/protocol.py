@@ -26,38 +26,27 @@ GALLERIES: Mapping[str, Gallery] = {"folder": "folder", "captioned": "split"}
 
 @dataclass(frozen=True)
 class Protocol:
-    """One way of the field to count, declared with what it must come to.
+    """One way of the field to count, declared with what it must come to."""
 
-    Args:
-        name: Option name.
-        dataset: Whose videos and captions.
-        summary: One line for people.
-        test_split: Whose videos are searched for, and whose captions are the queries.
-        train_split: What may be trained on; None where the protocol names nothing.
-        val_split: What the best epoch may be chosen on; None where the protocol names nothing: then
-            a part of the training videos is held out.
-        captions: "one" given sentence per video, "all" captions of a video each a query of its
-            own, or all of a video's sentences as one "paragraph".
-        num_videos: How many the gallery has; None where it depends on the user's files.
-        num_queries: How many queries; likewise.
-        ids_sha256: Of the gallery's sorted ids, joined by newlines; None where no list is public.
-        pairs_sha256: Of the sorted "video_id caption_id" lines; None where captions have no
-            published ids.
-        source: Where the protocol comes from.
-    """
-
-    name: str
-    dataset: str
-    summary: str
-    test_split: str
-    train_split: str | None
+    name: str  # Option name
+    dataset: str  # Whose videos and captions
+    summary: str  # One line for people
+    test_split: str  # Whose videos are searched for, and whose captions are the queries
+    train_split: str | None  # What may be trained on; None where the protocol names nothing
+    # What the best epoch may be chosen on; None where the protocol names nothing: then a part of
+    # the training videos is held out.
     val_split: str | None
+    # "one" given sentence per video, "all" captions of a video each a query of its own, or all of a
+    # video's sentences as one "paragraph".
     captions: CaptionPolicy
+    # How many the gallery has; None where it depends on the user's files.
     num_videos: int | None = None
-    num_queries: int | None = None
+    num_queries: int | None = None  # How many queries; likewise
+    # Of the gallery's sorted ids, joined by newlines; None where no list is public.
     ids_sha256: str | None = None
+    # Of the sorted "video_id caption_id" lines; None where captions have no published ids.
     pairs_sha256: str | None = None
-    source: str = ""
+    source: str = ""  # Where the protocol comes from
     gallery: Gallery = "split"
     """The test split alone, or with it every video of a folder that is in no split: one that nobody
     described is a distractor. Training and validation videos are never in it."""
@@ -65,33 +54,24 @@ class Protocol:
 
 @dataclass(frozen=True)
 class QuerySet:
-    """Q queries over V videos, as one part of a protocol has them.
+    """Q queries over V videos, as one part of a protocol has them."""
 
-    Args:
-        protocol: Name of the protocol.
-        part: "train", "val" or "test".
-        video_ids: V ids, the gallery, sorted by their first appearance in the dataset.
-        texts: Q captions; those of one video stand together, in the order of `video_ids`.
-        text_ids: Q caption ids.
-        query_video: (Q,) int64, ascending: the video that each query describes.
-        categories: Video id to category, where known.
-        groups: Video id to the labelled group of its queries, where the dataset has groups.
-        rivals: Video id to the one video that is told apart from it by order alone.
-        problems: How this differs from what the protocol declares; empty: as published.
-        held_out: True for a "val" part that was cut out of the training videos.
-    """
-
-    protocol: str
-    part: Part
+    protocol: str  # Name of the protocol
+    part: Part  # "train", "val" or "test"
+    # V ids, the gallery, sorted by their first appearance in the dataset.
     video_ids: tuple[str, ...]
+    # Q captions; those of one video stand together, in the order of `video_ids`.
     texts: tuple[str, ...]
-    text_ids: tuple[str, ...]
-    query_video: NDArray[np.int64]
-    categories: Mapping[str, str] = field(default_factory=dict)
+    text_ids: tuple[str, ...]  # Q caption ids
+    query_video: NDArray[np.int64]  # (Q,) int64, ascending: the video that each query describes
+    categories: Mapping[str, str] = field(default_factory=dict)  # Video id to category, where known
+    # Video id to the labelled group of its queries, where the dataset has groups.
     groups: Mapping[str, str] = field(default_factory=dict)
+    # Video id to the one video that is told apart from it by order alone.
     rivals: Mapping[str, str] = field(default_factory=dict)
+    # How this differs from what the protocol declares; empty: as published.
     problems: tuple[str, ...] = ()
-    held_out: bool = False
+    held_out: bool = False  # True for a "val" part that was cut out of the training videos
 
     def __post_init__(self) -> None:
         if not len(self.texts) == len(self.text_ids) == len(self.query_video):

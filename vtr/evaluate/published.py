@@ -7,27 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Published:
-    """One line of a published table, text to video, in percent.
+    """One line of a published table, text to video, in percent."""
 
-    Args:
-        protocol: The protocol it was measured by.
-        backbone: Of CLIP's sizes, such as "ViT-B/32".
-        method: Its name.
-        recall_at_1: t2v R@1.
-        recall_at_5: t2v R@5; None where the source does not give it.
-        recall_at_10: t2v R@10; likewise.
-        trained: False for zero-shot.
-        source: Where the number stands.
-    """
-
-    protocol: str
-    backbone: str
-    method: str
-    recall_at_1: float
-    recall_at_5: float | None
-    recall_at_10: float | None
-    trained: bool
-    source: str
+    protocol: str  # The protocol it was measured by
+    backbone: str  # Of CLIP's sizes, such as "ViT-B/32"
+    method: str  # Its name
+    recall_at_1: float  # t2v R@1
+    recall_at_5: float | None  # t2v R@5; None where the source does not give it
+    recall_at_10: float | None  # t2v R@10; likewise
+    trained: bool  # False for zero-shot
+    source: str  # Where the number stands
 
 
 _B32 = "ViT-B/32"

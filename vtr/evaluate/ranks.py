@@ -32,22 +32,19 @@ MAX_CHUNK_ROWS = 255  # counts down a column are kept in one byte
 class Ranks:
     """Where the correct item stands, one row per query.
 
-    Args:
-        better: (Q,) candidates with a strictly higher score than the (best) correct one;
-            `num_candidates` where that is a recorded miss.
-        tied: (Q,) candidates with exactly its score, itself included; 1 for a miss, which stands
-            alone behind all candidates.
-        num_candidates: How many items each query ranks.
-        correct: (Q,) how many of the tied are correct items; None where that is 1 throughout.
-            The rank is that of the first correct item.
-
     Raises:
         ValueError: The counts contradict each other.
     """
 
+    # (Q,) candidates with a strictly higher score than the (best) correct one; `num_candidates`
+    # where that is a recorded miss.
     better: Counts
+    # (Q,) candidates with exactly its score, itself included; 1 for a miss, which stands alone
+    # behind all candidates.
     tied: Counts
-    num_candidates: int
+    num_candidates: int  # How many items each query ranks
+    # (Q,) how many of the tied are correct items; None where that is 1 throughout. The rank is that
+    # of the first correct item.
     correct: Counts | None = None
 
     def __post_init__(self) -> None:
@@ -99,23 +96,17 @@ class Ranks:
 
 @dataclass(frozen=True)
 class RetrievalRanks:
-    """The ranks of one evaluation.
+    """The ranks of one evaluation."""
 
-    Args:
-        t2v: One row per query: its video among all videos.
-        v2t: One row per entry of `videos`: the first of its captions among all captions. None
-            where only t2v was asked for, as for `v2t_groups` and `videos`.
-        v2t_groups: One row per entry of `videos`: its caption group among all caption groups, a
-            group scoring as its best caption (what the reference reports).
-        query_video: (Q,) the video of each query.
-        videos: Indices of the videos that have a caption.
-    """
-
-    t2v: Ranks
+    t2v: Ranks  # One row per query: its video among all videos
+    # One row per entry of `videos`: the first of its captions among all captions. None where only
+    # t2v was asked for, as for `v2t_groups` and `videos`.
     v2t: Ranks | None
+    # One row per entry of `videos`: its caption group among all caption groups, a group scoring as
+    # its best caption (what the reference reports).
     v2t_groups: Ranks | None
-    query_video: Counts
-    videos: Counts | None
+    query_video: Counts  # (Q,) the video of each query
+    videos: Counts | None  # Indices of the videos that have a caption
 
     @property
     def directions(self) -> Mapping[str, Ranks]:

@@ -16,17 +16,11 @@ PairScores = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.floatin
 
 @dataclass(frozen=True)
 class Reranked:
-    """Scores of both directions; each may only be ranked along its own axis.
+    """Scores of both directions; each may only be ranked along its own axis."""
 
-    Args:
-        t2v: (T, V) to be ranked along rows.
-        v2t: (T, V) to be ranked along columns.
-        num_pairs: How many pairs the costly head scored.
-    """
-
-    t2v: NDArray[np.float32]
-    v2t: NDArray[np.float32]
-    num_pairs: int
+    t2v: NDArray[np.float32]  # (T, V) to be ranked along rows
+    v2t: NDArray[np.float32]  # (T, V) to be ranked along columns
+    num_pairs: int  # How many pairs the costly head scored
 
 
 def pairs_to_rerank(scores: Scores, k: int) -> NDArray[np.int64]:

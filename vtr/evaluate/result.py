@@ -46,44 +46,28 @@ _RANK_EDGES = (1, 2, 3, 4, 6, 11, 21, 51, 101, 501, 1001)
 
 @dataclass(frozen=True)
 class Setup:
-    """What was evaluated, in the words of the result line.
-
-    Args:
-        title: A short name for tables.
-        head: Label of the head.
-        text: Mode of the text tower.
-        sampler: Label of the frame selection.
-        backbone: Id of the dual encoder.
-        fingerprint: Of the feature store.
-        zero_shot: Nothing was trained.
-        run: Folder of the run, or None.
-        selection: How the run's epoch was chosen; "none" where nothing was trained.
-        seed: Of the run, or of the bootstrap alone.
-        trained_on_test: How many videos of the gallery the run was trained on; None: not known.
-        rerank: Candidates per query that the head re-ranked, or None.
-        device: Where it was computed.
-        frames_per_video: Mean number of frames.
-    """
+    """What was evaluated, in the words of the result line."""
 
     # SHA-256 of the run's best.safetensors; None where nothing was trained.
     weights_sha256: str | None = field(default=None, kw_only=True)
     # Of the ids and frames that were measured, see `vtr.evaluate.coverage.frames_sha256`.
     frames_sha256: str | None = field(default=None, kw_only=True)
 
-    title: str
-    head: str
-    text: str
-    sampler: str
-    backbone: str
-    fingerprint: str
-    zero_shot: bool
-    run: str | None = None
-    selection: str = "none"
-    seed: int = 0
+    title: str  # A short name for tables
+    head: str  # Label of the head
+    text: str  # Mode of the text tower
+    sampler: str  # Label of the frame selection
+    backbone: str  # Id of the dual encoder
+    fingerprint: str  # Of the feature store
+    zero_shot: bool  # Nothing was trained
+    run: str | None = None  # Folder of the run, or None
+    selection: str = "none"  # How the run's epoch was chosen; "none" where nothing was trained
+    seed: int = 0  # Of the run, or of the bootstrap alone
+    # How many videos of the gallery the run was trained on; None: not known.
     trained_on_test: int | None = 0
-    rerank: int | None = None
-    device: str = "cpu"
-    frames_per_video: float = 0.0
+    rerank: int | None = None  # Candidates per query that the head re-ranked, or None
+    device: str = "cpu"  # Where it was computed
+    frames_per_video: float = 0.0  # Mean number of frames
 
 
 def build_result(

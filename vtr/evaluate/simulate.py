@@ -36,17 +36,11 @@ _BLOCK_BYTES = 1 << 26
 
 @dataclass(frozen=True)
 class PoolingOptions:
-    """What the rules can be told.
+    """What the rules can be told."""
 
-    Args:
-        rules: Which of `RULES` to compare.
-        top: k of "top-k", at least 1; a video with fewer frames uses all.
-        temperature: tau of "attention", at least `COLDEST`.
-    """
-
-    rules: tuple[str, ...] = RULES
-    top: int = 3
-    temperature: float = 0.1
+    rules: tuple[str, ...] = RULES  # Which of `RULES` to compare
+    top: int = 3  # k of "top-k", at least 1; a video with fewer frames uses all
+    temperature: float = 0.1  # tau of "attention", at least `COLDEST`
 
     def __post_init__(self) -> None:
         for rule in self.rules:
@@ -61,17 +55,11 @@ class PoolingOptions:
 
 @dataclass(frozen=True)
 class Gallery:
-    """V videos with up to n frames each, ready for all rules.
+    """V videos with up to n frames each, ready for all rules."""
 
-    Args:
-        frames: (V, n, D) float32 unit frames, zeros where `mask` is False.
-        norms: (V, n) their lengths before normalising.
-        mask: (V, n) bool.
-    """
-
-    frames: Vectors
-    norms: Vectors
-    mask: NDArray[np.bool_]
+    frames: Vectors  # (V, n, D) float32 unit frames, zeros where `mask` is False
+    norms: Vectors  # (V, n) their lengths before normalising
+    mask: NDArray[np.bool_]  # (V, n) bool
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -210,19 +198,12 @@ def _attended(sims: Vectors, videos: Gallery, gram: Vectors, temperature: float)
 
 @dataclass(frozen=True)
 class SimulatedRow:
-    """One rule at one number of frames.
+    """One rule at one number of frames."""
 
-    Args:
-        rule: One of `RULES`.
-        frames: At most so many frames of each video.
-        mean_frames: How many it had on average.
-        metrics: Key such as "t2v/R@1" to value, low and high.
-    """
-
-    rule: str
-    frames: int
-    mean_frames: float
-    metrics: dict[str, dict[str, float]]
+    rule: str  # One of `RULES`
+    frames: int  # At most so many frames of each video
+    mean_frames: float  # How many it had on average
+    metrics: dict[str, dict[str, float]]  # Key such as "t2v/R@1" to value, low and high
 
 
 def simulate(

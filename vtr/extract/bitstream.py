@@ -17,16 +17,11 @@ class UnprovenError(Exception):
 
 @dataclass(frozen=True)
 class StreamHeader:
-    """What the container's codec record says of a whole stream.
+    """What the container's codec record says of a whole stream."""
 
-    Args:
-        codec: "h264" or "hevc".
-        length_bytes: Size of the length before every unit.
-        parameter_sets: The parameter sets as stored; one repeated in a packet must be among them.
-    """
-
-    codec: str
-    length_bytes: int
+    codec: str  # "h264" or "hevc"
+    length_bytes: int  # Size of the length before every unit
+    # The parameter sets as stored; one repeated in a packet must be among them.
     parameter_sets: frozenset[bytes]
 
     def is_entry(self, packet: memoryview) -> bool:

@@ -68,22 +68,15 @@ _LEAST_TICKS = 12_000
 class CompressSettings:
     """What a copy is like.
 
-    Args:
-        fps: Frames per second, 0.001 to 1000.
-        size: Shorter side in pixels, even.
-        crf: Quality of the H.264 encoder, 0 (lossless) to 51; 23 is its default.
-        upscale: Enlarge videos whose shorter side is below `size`.
-        limits: Caps on what is decoded.
-
     Raises:
         ConfigError: A value out of range.
     """
 
-    fps: float = 3.0
-    size: int = 224
-    crf: int = 23
-    upscale: bool = False
-    limits: Limits = field(default_factory=Limits)
+    fps: float = 3.0  # Frames per second, 0.001 to 1000
+    size: int = 224  # Shorter side in pixels, even
+    crf: int = 23  # Quality of the H.264 encoder, 0 (lossless) to 51; 23 is its default
+    upscale: bool = False  # Enlarge videos whose shorter side is below `size`
+    limits: Limits = field(default_factory=Limits)  # Caps on what is decoded
 
     def __post_init__(self) -> None:
         if not 0.001 <= self.fps <= 1000:
@@ -99,23 +92,15 @@ class CompressSettings:
 
 @dataclass(frozen=True)
 class CompressedVideo:
-    """What a copy holds.
+    """What a copy holds."""
 
-    Args:
-        error: "class: detail" where the video is damaged and the copy holds what could be decoded.
-        num_frames: Frames written.
-        duration_seconds: How long the copy plays.
-        width: Pixels.
-        height: Pixels.
-        num_bytes: Size of the file.
-    """
-
+    # "class: detail" where the video is damaged and the copy holds what could be decoded.
     error: str
-    num_frames: int
-    duration_seconds: float
-    width: int
-    height: int
-    num_bytes: int
+    num_frames: int  # Frames written
+    duration_seconds: float  # How long the copy plays
+    width: int  # Pixels
+    height: int  # Pixels
+    num_bytes: int  # Size of the file
 
 
 def compress_video(

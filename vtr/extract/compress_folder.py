@@ -42,35 +42,21 @@ MAX_ERROR_LETTERS = 500
 
 @dataclass(frozen=True)
 class CompressRow:
-    """What became of one video.
+    """What became of one video."""
 
-    Args:
-        name: Path relative to the source folder.
-        target: Path of the copy relative to the target folder.
-        status: "planned", "ok", "partial" (the copy holds what could be decoded) or "failed".
-        error: "class: detail" for partial and failed, else empty.
-        source_bytes: Size of the original; -1 where there was none.
-        settings: What the copy was asked to be like.
-        num_frames: Frames in the copy.
-        duration_seconds: How long the copy plays.
-        width: Pixels.
-        height: Pixels.
-        target_bytes: Size of the copy.
-        source_mtime_ns: When the original was last written; -1 in older ledgers.
-    """
-
-    name: str
-    target: str
+    name: str  # Path relative to the source folder
+    target: str  # Path of the copy relative to the target folder
+    # "planned", "ok", "partial" (the copy holds what could be decoded) or "failed".
     status: str = "planned"
-    error: str = ""
-    source_bytes: int = -1
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    num_frames: int = 0
-    duration_seconds: float = 0.0
-    width: int = 0
-    height: int = 0
-    target_bytes: int = 0
-    source_mtime_ns: int = -1
+    error: str = ""  # "class: detail" for partial and failed, else empty
+    source_bytes: int = -1  # Size of the original; -1 where there was none
+    settings: Mapping[str, Any] = field(default_factory=dict)  # What the copy was asked to be like
+    num_frames: int = 0  # Frames in the copy
+    duration_seconds: float = 0.0  # How long the copy plays
+    width: int = 0  # Pixels
+    height: int = 0  # Pixels
+    target_bytes: int = 0  # Size of the copy
+    source_mtime_ns: int = -1  # When the original was last written; -1 in older ledgers
 
     @property
     def reason(self) -> str:
@@ -80,19 +66,12 @@ class CompressRow:
 
 @dataclass(frozen=True)
 class CompressMode:
-    """How a run works.
+    """How a run works."""
 
-    Args:
-        workers: Processes.
-        timeout_seconds: Wall-clock limit per video.
-        retry: Statuses that are done again ("failed", "partial").
-        overwrite: Do everything again, and replace files that are not ours.
-    """
-
-    workers: int = 1
-    timeout_seconds: float = 3600.0
-    retry: frozenset[str] = frozenset()
-    overwrite: bool = False
+    workers: int = 1  # Processes
+    timeout_seconds: float = 3600.0  # Wall-clock limit per video
+    retry: frozenset[str] = frozenset()  # Statuses that are done again ("failed", "partial")
+    overwrite: bool = False  # Do everything again, and replace files that are not ours
 
     def __post_init__(self) -> None:
         if self.workers < 1:
@@ -103,26 +82,16 @@ class CompressMode:
 
 @dataclass(frozen=True)
 class CompressReport:
-    """What a run did and what became of the source folder's videos so far.
+    """What a run did and what became of the source folder's videos so far."""
 
-    Args:
-        rows: One per video of the source folder, in its order.
-        done_now: Videos worked on in this run.
-        source_bytes_now: Size of their originals.
-        target_bytes_now: Size of their copies.
-        seconds: Wall-clock time.
-        unreadable: (name, why) of folders that cannot be listed; their videos are not among the
-            rows.
-        skipped: What is no video, in words.
-    """
-
-    rows: tuple[CompressRow, ...]
-    done_now: int
-    source_bytes_now: int
-    target_bytes_now: int
-    seconds: float
+    rows: tuple[CompressRow, ...]  # One per video of the source folder, in its order
+    done_now: int  # Videos worked on in this run
+    source_bytes_now: int  # Size of their originals
+    target_bytes_now: int  # Size of their copies
+    seconds: float  # Wall-clock time
+    # (name, why) of folders that cannot be listed; their videos are not among the rows.
     unreadable: tuple[tuple[str, str], ...] = ()
-    skipped: str = ""
+    skipped: str = ""  # What is no video, in words
 
     def count(self, status: str) -> int:
         """Returns how many videos have this status."""

@@ -79,18 +79,13 @@ FFMPEG_ERRORS = (Exception,)
 
 @dataclass(frozen=True)
 class Limits:
-    """What one video may cost.
+    """What one video may cost."""
 
-    Args:
-        max_pixels: Largest picture, width x height; the default admits 8K.
-        max_frames: Most frames of one file; the default is 18 hours at 30 per second.
-        max_packet_bytes: Compressed data held in memory; longer files are read twice instead.
-        max_frame_bytes: Decoded frames held in memory; what exceeds it is decoded twice instead.
-    """
-
-    max_pixels: int = 8192 * 4320
-    max_frames: int = 2_000_000
+    max_pixels: int = 8192 * 4320  # Largest picture, width x height; the default admits 8K
+    max_frames: int = 2_000_000  # Most frames of one file; the default is 18 hours at 30 per second
+    # Compressed data held in memory; longer files are read twice instead.
     max_packet_bytes: int = 64 << 20
+    # Decoded frames held in memory; what exceeds it is decoded twice instead.
     max_frame_bytes: int = 256 << 20
 
 

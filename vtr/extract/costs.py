@@ -18,22 +18,15 @@ DENSE_CHOICE = SamplerChoice("dense")
 
 @dataclass(frozen=True)
 class SamplerCost:
-    """Means over the measured videos, each decoded for this sampler alone.
+    """Means over the measured videos, each decoded for this sampler alone."""
 
-    Args:
-        sampler: Its label.
-        decode_cpu_ms: Processor time of decoding, thumbnails, choosing and resizing, one thread.
-        frames: Frames to embed.
-        embed_ms: Time the encoder takes for them; its time per frame is measured once for all
-            samplers.
-        videos: How many videos were measured.
-    """
-
-    sampler: str
+    sampler: str  # Its label
+    # Processor time of decoding, thumbnails, choosing and resizing, one thread.
     decode_cpu_ms: float
-    frames: float
+    frames: float  # Frames to embed
+    # Time the encoder takes for them; its time per frame is measured once for all samplers.
     embed_ms: float
-    videos: int
+    videos: int  # How many videos were measured
 
 
 def measure_costs(

@@ -26,19 +26,12 @@ DECODING = 2
 
 @dataclass(frozen=True)
 class Upright:
-    """How a stored picture is turned and mirrored to stand upright.
+    """How a stored picture is turned and mirrored to stand upright."""
 
-    Args:
-        transposed: Rows and columns change places, before the mirroring.
-        rows_flipped: The last row comes first.
-        columns_flipped: The last column comes first.
-        pixel_shape: Width of a stored pixel over its height.
-    """
-
-    transposed: bool = False
-    rows_flipped: bool = False
-    columns_flipped: bool = False
-    pixel_shape: Fraction = Fraction(1)
+    transposed: bool = False  # Rows and columns change places, before the mirroring
+    rows_flipped: bool = False  # The last row comes first
+    columns_flipped: bool = False  # The last column comes first
+    pixel_shape: Fraction = Fraction(1)  # Width of a stored pixel over its height
 
     def __call__(self, picture: Picture) -> Picture:
         """Returns the (H, W, ...) picture turned, contiguous."""

@@ -41,20 +41,13 @@ class JobConfig:
 
 @dataclass(frozen=True)
 class Decoded:
-    """What came back for one video.
+    """What came back for one video."""
 
-    Args:
-        crops: (R, h, w, 3) uint8, in presentation order.
-        pts_seconds: (R,) float64.
-        selections: Sampler label to indices into the R frames.
-        facts: The numbers of the ledger row.
-        luma: (R, s, s) uint8 thumbnails, or None where none were asked for.
-    """
-
-    crops: NDArray[np.uint8]
-    pts_seconds: NDArray[np.float64]
-    selections: Mapping[str, NDArray[np.int64]]
-    facts: Mapping[str, Any]
+    crops: NDArray[np.uint8]  # (R, h, w, 3) uint8, in presentation order
+    pts_seconds: NDArray[np.float64]  # (R,) float64
+    selections: Mapping[str, NDArray[np.int64]]  # Sampler label to indices into the R frames
+    facts: Mapping[str, Any]  # The numbers of the ledger row
+    # (R, s, s) uint8 thumbnails, or None where none were asked for.
     luma: NDArray[np.uint8] | None = None
 
 

@@ -43,28 +43,21 @@ NO_TIME = np.iinfo(np.int64).min
 
 @dataclass(frozen=True)
 class PacketTable:
-    """The packets of a video stream in decoding order, as the container tells them.
+    """The packets of a video stream in decoding order, as the container tells them."""
 
-    Args:
-        pts: (P,) int64 ticks, `NO_TIME` where the packet has none.
-        discarded: (P,) bool, packets that decode to nothing (an edit list cuts them off).
-        is_entry: (P,) bool, where decoding can start; what follows an `unproven` packet is False.
-        starts: Positions of the packets before which the clock starts anew (files that are joined).
-        corrupt: Positions of packets that the container calls damaged.
-        unproven: Why packets must not be left out as far as single packets tell; "" if nothing.
-        packets: The packets themselves, or None where they exceed the memory budget.
-        error: Where the container breaks off with an error.
-        end_seconds: Latest end of a packet of any stream that was read, None if none tells.
-    """
-
-    pts: Ticks
+    pts: Ticks  # (P,) int64 ticks, `NO_TIME` where the packet has none
+    # (P,) bool, packets that decode to nothing (an edit list cuts them off).
     discarded: NDArray[np.bool_]
+    # (P,) bool, where decoding can start; what follows an `unproven` packet is False.
     is_entry: NDArray[np.bool_]
+    # Positions of the packets before which the clock starts anew (files that are joined).
     starts: tuple[int, ...]
-    corrupt: tuple[int, ...]
-    unproven: str
+    corrupt: tuple[int, ...]  # Positions of packets that the container calls damaged
+    unproven: str  # Why packets must not be left out as far as single packets tell; "" if nothing
+    # The packets themselves, or None where they exceed the memory budget.
     packets: list[Packet[VideoStream]] | None
-    error: DecodeError | None
+    error: DecodeError | None  # Where the container breaks off with an error
+    # Latest end of a packet of any stream that was read, None if none tells.
     end_seconds: float | None
 
     def __len__(self) -> int:

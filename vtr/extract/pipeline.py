@@ -55,33 +55,19 @@ class Progress:
 
 @dataclass(frozen=True)
 class ExtractReport:
-    """What a run did and what the store holds of its inputs now.
+    """What a run did and what the store holds of its inputs now."""
 
-    Args:
-        inputs: Inputs of this run (of its part, with `--shard`).
-        ok: Inputs with all their frames.
-        partial: Inputs with the frames before a fault.
-        failed: Inputs without frames.
-        reasons: Failure class to count, over partial and failed inputs.
-        done_now: Inputs worked on in this run.
-        frames_now: Frames embedded in this run.
-        seconds: Wall-clock time.
-        decode_cpu_seconds: CPU time of the workers' jobs.
-        encode_seconds: Wall-clock time within the encoder.
-        changed: Ids of inputs whose file is not the one that was read.
-    """
-
-    inputs: int
-    ok: int
-    partial: int
-    failed: int
-    reasons: dict[str, int]
-    done_now: int = 0
-    frames_now: int = 0
-    seconds: float = 0.0
-    decode_cpu_seconds: float = 0.0
-    encode_seconds: float = 0.0
-    changed: tuple[str, ...] = ()
+    inputs: int  # Inputs of this run (of its part, with `--shard`)
+    ok: int  # Inputs with all their frames
+    partial: int  # Inputs with the frames before a fault
+    failed: int  # Inputs without frames
+    reasons: dict[str, int]  # Failure class to count, over partial and failed inputs
+    done_now: int = 0  # Inputs worked on in this run
+    frames_now: int = 0  # Frames embedded in this run
+    seconds: float = 0.0  # Wall-clock time
+    decode_cpu_seconds: float = 0.0  # CPU time of the workers' jobs
+    encode_seconds: float = 0.0  # Wall-clock time within the encoder
+    changed: tuple[str, ...] = ()  # Ids of inputs whose file is not the one that was read
 
 
 @dataclass
@@ -163,20 +149,18 @@ def extract(
 class ExtractMode:
     """Which inputs a run works on.
 
-    Args:
-        part: (i, n): every n-th input, beginning with the i-th, counted from 1.
-        retry: Which rows are done anew: of these statuses ("failed", "partial"), "changed", those
-            whose video is another file than the one that was read (see `has_changed`), and
-            "damaged", all of a damaged shard, which is renamed.
-        overwrite: Make the store anew: beside the old one, which it replaces when it is complete.
-            Run again after an interruption, it goes on there.
-
     Raises:
         ConfigError: One part of several is to delete the store, and with it what the others made.
     """
 
+    # (i, n): every n-th input, beginning with the i-th, counted from 1.
     part: tuple[int, int] = (1, 1)
+    # Which rows are done anew: of these statuses ("failed", "partial"), "changed", those whose
+    # video is another file than the one that was read (see `has_changed`), and "damaged", all of a
+    # damaged shard, which is renamed.
     retry: frozenset[str] = frozenset()
+    # Make the store anew: beside the old one, which it replaces when it is complete. Run again
+    # after an interruption, it goes on there.
     overwrite: bool = False
 
     def __post_init__(self) -> None:

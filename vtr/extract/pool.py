@@ -61,44 +61,26 @@ _MAY_FORK = {"OBJC_DISABLE_INITIALIZE_FORK_SAFETY": "YES"}
 
 @dataclass(frozen=True)
 class PoolSettings:
-    """How jobs are run.
+    """How jobs are run."""
 
-    Args:
-        handler: "module:function"; the function takes `config` and returns the job handler.
-        config: Anything picklable, the same for every worker.
-        workers: Number of processes.
-        timeout_seconds: Wall-clock limit per job, its answer included.
-        memory_bytes: Address space a worker may add after its start; 0 is no limit.
-        max_buffered_bytes: Answers that wait for their turn may hold this much.
-        recycle_after: Jobs after which a worker is replaced (decoders leak a little).
-        server_seconds: How long starting or ending one worker may take.
-    """
-
-    handler: str
-    config: Any
-    workers: int
-    timeout_seconds: float = 300.0
-    memory_bytes: int = 4 << 30
-    max_buffered_bytes: int = 256 << 20
-    recycle_after: int = 1000
-    server_seconds: float = 60.0
+    handler: str  # "module:function"; the function takes `config` and returns the job handler
+    config: Any  # Anything picklable, the same for every worker
+    workers: int  # Number of processes
+    timeout_seconds: float = 300.0  # Wall-clock limit per job, its answer included
+    memory_bytes: int = 4 << 30  # Address space a worker may add after its start; 0 is no limit
+    max_buffered_bytes: int = 256 << 20  # Answers that wait for their turn may hold this much
+    recycle_after: int = 1000  # Jobs after which a worker is replaced (decoders leak a little)
+    server_seconds: float = 60.0  # How long starting or ending one worker may take
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The answer to one job.
+    """The answer to one job."""
 
-    Args:
-        header: What the handler said; empty where it failed.
-        payload: Raw bytes that came with it.
-        failure: (class, detail) where the job failed, else None.
-        cpu_seconds: CPU time of the job; 0 where the worker died.
-    """
-
-    header: dict[str, Any]
-    payload: bytes | bytearray = field(default=b"", repr=False)
-    failure: tuple[str, str] | None = None
-    cpu_seconds: float = 0.0
+    header: dict[str, Any]  # What the handler said; empty where it failed
+    payload: bytes | bytearray = field(default=b"", repr=False)  # Raw bytes that came with it
+    failure: tuple[str, str] | None = None  # (class, detail) where the job failed, else None
+    cpu_seconds: float = 0.0  # CPU time of the job; 0 where the worker died
 
 
 class _Server:

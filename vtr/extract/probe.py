@@ -18,33 +18,19 @@ from vtr.extract.timeline import duration_seconds
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """A decoded and counted video.
+    """A decoded and counted video."""
 
-    Args:
-        num_frames: Frames that decode, F >= 1.
-        pts_seconds: (F,) float64, their presentation times as stored, ascending.
-        width: Of the upright picture.
-        height: Of the upright picture.
-        rotation_degrees: Counter-clockwise turn that makes the stored picture upright.
-        codec: Such as "h264" or "av1".
-        pix_fmt: Such as "yuv420p".
-        duration_seconds: From the first frame's start to the last one's end.
-        start_seconds: Presentation time of the first frame.
-        header_frames: What the header claims; 0 where it claims nothing.
-        trouble: Why frames are missing, empty if none are known to be.
-    """
-
-    num_frames: int
-    pts_seconds: NDArray[np.float64]
-    width: int
-    height: int
-    rotation_degrees: int
-    codec: str
-    pix_fmt: str
-    duration_seconds: float
-    start_seconds: float
-    header_frames: int
-    trouble: str
+    num_frames: int  # Frames that decode, F >= 1
+    pts_seconds: NDArray[np.float64]  # (F,) float64, their presentation times as stored, ascending
+    width: int  # Of the upright picture
+    height: int  # Of the upright picture
+    rotation_degrees: int  # Counter-clockwise turn that makes the stored picture upright
+    codec: str  # Such as "h264" or "av1"
+    pix_fmt: str  # Such as "yuv420p"
+    duration_seconds: float  # From the first frame's start to the last one's end
+    start_seconds: float  # Presentation time of the first frame
+    header_frames: int  # What the header claims; 0 where it claims nothing
+    trouble: str  # Why frames are missing, empty if none are known to be
 
 
 def probe(path: Path | str, *, limits: Limits | None = None) -> VideoInfo:

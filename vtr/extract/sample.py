@@ -40,31 +40,20 @@ Transform = Callable[[Picture], NDArray[Any]]
 
 @dataclass(frozen=True)
 class FrameRequest:
-    """Which frames of which video.
+    """Which frames of which video."""
 
-    Args:
-        path: The file.
-        video_id: The video's name; with the seed it fixes random samplers.
-        choices: The samplers, each of which gets its own selection.
-        num_frames: The budget K of each sampler, at least 1.
-        candidate_fps: Candidates per second; None is the native rate, every frame.
-        start_seconds: Start of the window after the first frame; None is the beginning.
-        end_seconds: End of the window after the first frame, exclusive; None is the end.
-        seed: Run seed.
-        limits: What the video may cost.
-        keep_luma: Make thumbnails even where no sampler asks for them.
-    """
-
-    path: Path | str
-    video_id: str
-    choices: tuple[SamplerChoice, ...]
-    num_frames: int
-    candidate_fps: float | None = 1.0
+    path: Path | str  # The file
+    video_id: str  # The video's name; with the seed it fixes random samplers
+    choices: tuple[SamplerChoice, ...]  # The samplers, each of which gets its own selection
+    num_frames: int  # The budget K of each sampler, at least 1
+    candidate_fps: float | None = 1.0  # Candidates per second; None is the native rate, every frame
+    # Start of the window after the first frame; None is the beginning.
     start_seconds: float | None = None
+    # End of the window after the first frame, exclusive; None is the end.
     end_seconds: float | None = None
-    seed: int = 0
-    limits: Limits = field(default_factory=Limits)
-    keep_luma: bool = False
+    seed: int = 0  # Run seed
+    limits: Limits = field(default_factory=Limits)  # What the video may cost
+    keep_luma: bool = False  # Make thumbnails even where no sampler asks for them
 
     def __post_init__(self) -> None:
         check_rate(self.candidate_fps)
@@ -105,33 +94,20 @@ class FrameRequest:
 
 @dataclass(frozen=True)
 class SampledVideo:
-    """The frames that at least one sampler chose.
+    """The frames that at least one sampler chose."""
 
-    Args:
-        crops: (R, ...) stacked outputs of the transform, in presentation order, R >= 1.
-        pts_seconds: (R,) float64, presentation times as stored in the file.
-        selections: Sampler label to (K,) int64 ascending indices into the R frames.
-        signals: What the samplers saw, one entry per candidate.
-        status: "ok", or "partial" where the file is damaged or cut off.
-        error: One line why it is partial, else empty.
-        width: Of the upright picture.
-        height: Of the upright picture.
-        duration_seconds: Of the whole file, counted.
-        start_seconds: Presentation time of the file's first frame.
-        decode_route: "sparse", or "full: " and why not sparse.
-    """
-
-    crops: NDArray[Any]
-    pts_seconds: Seconds
+    crops: NDArray[Any]  # (R, ...) stacked outputs of the transform, in presentation order, R >= 1
+    pts_seconds: Seconds  # (R,) float64, presentation times as stored in the file
+    # Sampler label to (K,) int64 ascending indices into the R frames.
     selections: Mapping[str, Indices]
-    signals: Signals
-    status: str
-    error: str
-    width: int
-    height: int
-    duration_seconds: float
-    start_seconds: float
-    decode_route: str
+    signals: Signals  # What the samplers saw, one entry per candidate
+    status: str  # "ok", or "partial" where the file is damaged or cut off
+    error: str  # One line why it is partial, else empty
+    width: int  # Of the upright picture
+    height: int  # Of the upright picture
+    duration_seconds: float  # Of the whole file, counted
+    start_seconds: float  # Presentation time of the file's first frame
+    decode_route: str  # "sparse", or "full: " and why not sparse
 
     @property
     def num_candidates(self) -> int:

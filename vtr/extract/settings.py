@@ -49,40 +49,25 @@ class TemporalEncoder(Encoder, Protocol):
 
 @dataclass(frozen=True)
 class ExtractSettings:
-    """How frames are chosen and work is cut.
+    """How frames are chosen and work is cut."""
 
-    Args:
-        samplers: Which samplers choose frames; all from one decode.
-        num_frames: Budget K per video and sampler.
-        candidate_fps: Candidates per second; None is every frame.
-        seed: Seed of the random samplers.
-        storage_dtype: "float16" or "float32".
-        thumbnails: Keep brightness thumbnails beside a dense store's embeddings, so that samplers
-            that compare pictures can be applied later; ignored without the `dense` sampler.
-        shard_videos: Inputs per shard, at most.
-        shard_bytes: Embedding bytes per shard, at most (one video may exceed it).
-        workers: Decoding processes.
-        hash_files: Keep a digest of every file's content, and tell changed files by it.
-        timeout_seconds: Wall-clock limit per video.
-        memory_bytes: Address space a worker may add after its start.
-        batch_size: Frames per call of the encoder; None leaves it to the device.
-        limits: Caps on what is decoded.
-    """
-
+    # Which samplers choose frames; all from one decode.
     samplers: tuple[SamplerChoice, ...] = field(default_factory=lambda: parse_samplers("uniform"))
-    num_frames: int = 12
-    candidate_fps: float | None = 1.0
-    seed: int = 0
-    storage_dtype: str = "float16"
+    num_frames: int = 12  # Budget K per video and sampler
+    candidate_fps: float | None = 1.0  # Candidates per second; None is every frame
+    seed: int = 0  # Seed of the random samplers
+    storage_dtype: str = "float16"  # "float16" or "float32"
+    # Keep brightness thumbnails beside a dense store's embeddings, so that samplers that compare
+    # pictures can be applied later; ignored without the `dense` sampler.
     thumbnails: bool = True
-    shard_videos: int = 256
-    shard_bytes: int = 256 << 20
-    workers: int = field(default_factory=lambda: usable_cores())
-    hash_files: bool = False
-    timeout_seconds: float = 300.0
-    memory_bytes: int = 4 << 30
-    batch_size: int | None = None
-    limits: Limits = field(default_factory=Limits)
+    shard_videos: int = 256  # Inputs per shard, at most
+    shard_bytes: int = 256 << 20  # Embedding bytes per shard, at most (one video may exceed it)
+    workers: int = field(default_factory=lambda: usable_cores())  # Decoding processes
+    hash_files: bool = False  # Keep a digest of every file's content, and tell changed files by it
+    timeout_seconds: float = 300.0  # Wall-clock limit per video
+    memory_bytes: int = 4 << 30  # Address space a worker may add after its start
+    batch_size: int | None = None  # Frames per call of the encoder; None leaves it to the device
+    limits: Limits = field(default_factory=Limits)  # Caps on what is decoded
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():

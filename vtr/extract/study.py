@@ -18,25 +18,16 @@ Floats = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class SamplerStudy:
-    """Figures of one sampler over a store; means over its videos.
+    """Figures of one sampler over a store; means over its videos."""
 
-    Args:
-        sampler: Its label.
-        frames_per_video: Chosen frames.
-        largest_gap: Longest stretch without a chosen frame, as a share of the video, 0 to 1.
-        spacing_variation: Standard deviation of the gaps between picks over their mean; 0 is even.
-        content_coverage: Cosine of a candidate to the nearest chosen frame, averaged.
-        repetition: Cosine between pairs of chosen frames, averaged; high means duplicates.
-        select_ms_per_1000: Time to choose, per 1,000 candidates, decoding not counted.
-    """
-
-    sampler: str
-    frames_per_video: float
-    largest_gap: float
+    sampler: str  # Its label
+    frames_per_video: float  # Chosen frames
+    largest_gap: float  # Longest stretch without a chosen frame, as a share of the video, 0 to 1
+    # Standard deviation of the gaps between picks over their mean; 0 is even.
     spacing_variation: float
-    content_coverage: float
-    repetition: float
-    select_ms_per_1000: float
+    content_coverage: float  # Cosine of a candidate to the nearest chosen frame, averaged
+    repetition: float  # Cosine between pairs of chosen frames, averaged; high means duplicates
+    select_ms_per_1000: float  # Time to choose, per 1,000 candidates, decoding not counted
 
 
 def study(

@@ -26,20 +26,13 @@ from vtr.features.spec import FeatureSpec
 
 @dataclass(frozen=True)
 class Shard:
-    """One shard, mapped: the arrays are views of the file, read when touched.
+    """One shard, mapped: the arrays are views of the file, read when touched."""
 
-    Args:
-        path: The file.
-        name: What its name says.
-        spec: What its numbers depend on.
-        ids: V video ids.
-        columns: Dataset name to array, as listed in `vtr.features.shard`.
-    """
-
-    path: Path
-    name: ShardName
-    spec: FeatureSpec
-    ids: tuple[str, ...]
+    path: Path  # The file
+    name: ShardName  # What its name says
+    spec: FeatureSpec  # What its numbers depend on
+    ids: tuple[str, ...]  # V video ids
+    # Dataset name to array, as listed in `vtr.features.shard`.
     columns: dict[str, NDArray[Any]] = field(repr=False)
 
     @property

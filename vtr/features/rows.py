@@ -16,17 +16,12 @@ MAX_ERROR_BYTES = 500
 
 @dataclass(frozen=True)
 class VideoFeatures:
-    """The cached features of one video.
+    """The cached features of one video."""
 
-    Args:
-        id: Video id.
-        frames: (K, D) floating point, not normalised, in presentation order.
-        pts_seconds: (K,) float64, presentation times of these frames.
-    """
-
-    id: str
+    id: str  # Video id
+    # (K, D) floating point, not normalised, in presentation order.
     frames: NDArray[np.floating[Any]]
-    pts_seconds: NDArray[np.float64]
+    pts_seconds: NDArray[np.float64]  # (K,) float64, presentation times of these frames
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 2 or self.pts_seconds.shape != self.frames.shape[:1]:
@@ -38,34 +33,21 @@ class VideoFeatures:
 
 @dataclass(frozen=True)
 class LedgerRow:
-    """What became of one input.
+    """What became of one input."""
 
-    Args:
-        id: Video id.
-        status: "ok", "partial" (frames before a fault) or "failed" (no frames).
-        error: "class: detail" for partial and failed, else empty.
-        file_bytes: Size of the file that was read; -1 where there was none.
-        num_candidates: Frames the samplers chose from.
-        duration_seconds: Counted from the decoded frames, not from a header.
-        start_seconds: Presentation time of the first frame.
-        width: Pixels, after rotation.
-        height: Pixels, after rotation.
-        file_mtime_ns: When the file that was read was last written, nanoseconds since 1970; -1
-            where that is not known (older stores).
-        file_sha256: Of its content, in hexadecimal; empty where it was not asked for.
-    """
-
-    id: str
-    status: Status
-    error: str = ""
-    file_bytes: int = -1
-    num_candidates: int = 0
-    duration_seconds: float = 0.0
-    start_seconds: float = 0.0
-    width: int = 0
-    height: int = 0
+    id: str  # Video id
+    status: Status  # "ok", "partial" (frames before a fault) or "failed" (no frames)
+    error: str = ""  # "class: detail" for partial and failed, else empty
+    file_bytes: int = -1  # Size of the file that was read; -1 where there was none
+    num_candidates: int = 0  # Frames the samplers chose from
+    duration_seconds: float = 0.0  # Counted from the decoded frames, not from a header
+    start_seconds: float = 0.0  # Presentation time of the first frame
+    width: int = 0  # Pixels, after rotation
+    height: int = 0  # Pixels, after rotation
+    # When the file that was read was last written, nanoseconds since 1970; -1 where that is not
+    # known (older stores).
     file_mtime_ns: int = -1
-    file_sha256: str = ""
+    file_sha256: str = ""  # Of its content, in hexadecimal; empty where it was not asked for
 
     @property
     def reason(self) -> str:
@@ -75,21 +57,14 @@ class LedgerRow:
 
 @dataclass(frozen=True)
 class VideoRow:
-    """A ledger row with its features, ready to be stored.
+    """A ledger row with its features, ready to be stored."""
 
-    Args:
-        ledger: What became of the input.
-        frames: (R, D), R = 0 where it failed.
-        pts_seconds: (R,) float64.
-        selections: Sampler label to (k,) indices into the R frames.
-        luma: (R, s, s) uint8 thumbnails, in stores that keep them.
-    """
-
-    ledger: LedgerRow
-    frames: NDArray[np.floating[Any]]
-    pts_seconds: NDArray[np.float64]
+    ledger: LedgerRow  # What became of the input
+    frames: NDArray[np.floating[Any]]  # (R, D), R = 0 where it failed
+    pts_seconds: NDArray[np.float64]  # (R,) float64
+    # Sampler label to (k,) indices into the R frames.
     selections: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
-    luma: NDArray[np.uint8] | None = None
+    luma: NDArray[np.uint8] | None = None  # (R, s, s) uint8 thumbnails, in stores that keep them
 
     @classmethod
     def failed(cls, ledger: LedgerRow, embedding_dim: int) -> VideoRow:

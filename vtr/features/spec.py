@@ -17,47 +17,33 @@ _FLAT = "2d"
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """What a store's numbers depend on; two stores with equal specs may be mixed.
+    """What a store's numbers depend on; two stores with equal specs may be mixed."""
 
-    Args:
-        backbone: Hub id or folder name of the dual encoder.
-        revision: Commit hash on the hub, or "local".
-        weights_sha256: Digest of the weights, independent of the file format.
-        embedding_dim: D.
-        compute_dtype: dtype of the tower ("float32").
-        storage_dtype: dtype in the shards ("float16").
-        preprocessing: Size, crop, mean, std, filter and route, as JSON values.
-        candidate_fps: Candidate rate in frames per second; None is every frame.
-        num_frames: Budget K of the samplers; None where only `dense` was asked for.
-        samplers: Labels of the samplers, with their options, sorted.
-        seed: Seed of the random samplers.
-        thumbnail_side: Pixels of the square brightness thumbnails kept per frame, for samplers
-            that choose later; None where none are kept.
-        versions: Versions of the libraries that decode, resize and encode.
-        linear_patch: "3d" where an embedding also depends on the neighbouring frames of its
-            selection (CLIP4Clip's temporal patches), else "2d".
-        vision: What of the tower's configuration decides numbers and does not show in its weights
-            ("hidden_act", ...); empty in stores that were made before this was written down, and
-            where it is not known.
-        decoding: Which rules made pictures of decoded frames (`vtr.extract.frames.DECODING`); 1 in
-            stores that were made before this was counted, and in imported ones.
-    """
-
-    backbone: str
-    revision: str
-    weights_sha256: str
-    embedding_dim: int
-    compute_dtype: str
-    storage_dtype: str
-    preprocessing: Mapping[str, Any]
-    candidate_fps: float | None
-    num_frames: int | None
-    samplers: tuple[str, ...]
-    seed: int
+    backbone: str  # Hub id or folder name of the dual encoder
+    revision: str  # Commit hash on the hub, or "local"
+    weights_sha256: str  # Digest of the weights, independent of the file format
+    embedding_dim: int  # D
+    compute_dtype: str  # dtype of the tower ("float32")
+    storage_dtype: str  # dtype in the shards ("float16")
+    preprocessing: Mapping[str, Any]  # Size, crop, mean, std, filter and route, as JSON values
+    candidate_fps: float | None  # Candidate rate in frames per second; None is every frame
+    num_frames: int | None  # Budget K of the samplers; None where only `dense` was asked for
+    samplers: tuple[str, ...]  # Labels of the samplers, with their options, sorted
+    seed: int  # Seed of the random samplers
+    # Pixels of the square brightness thumbnails kept per frame, for samplers that choose later;
+    # None where none are kept.
     thumbnail_side: int | None = None
+    # Versions of the libraries that decode, resize and encode.
     versions: Mapping[str, str] = field(default_factory=dict)
+    # "3d" where an embedding also depends on the neighbouring frames of its selection (CLIP4Clip's
+    # temporal patches), else "2d".
     linear_patch: str = _FLAT
+    # What of the tower's configuration decides numbers and does not show in its weights
+    # ("hidden_act", ...); empty in stores that were made before this was written down, and where it
+    # is not known.
     vision: Mapping[str, Any] = field(default_factory=dict)
+    # Which rules made pictures of decoded frames (`vtr.extract.frames.DECODING`); 1 in stores that
+    # were made before this was counted, and in imported ones.
     decoding: int = 1
 
     def to_json(self) -> str:

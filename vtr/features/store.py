@@ -26,19 +26,12 @@ Index = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class PackedFrames:
-    """The features of several videos in one array, without padding.
+    """The features of several videos in one array, without padding."""
 
-    Args:
-        ids: V video ids.
-        frames: (R, D) all frames, video after video.
-        pts_seconds: (R,) float64 presentation times.
-        offsets: (V+1,) int64; video v has rows offsets[v] to offsets[v + 1].
-    """
-
-    ids: tuple[str, ...]
-    frames: NDArray[np.floating[Any]]
-    pts_seconds: NDArray[np.float64]
-    offsets: Index
+    ids: tuple[str, ...]  # V video ids
+    frames: NDArray[np.floating[Any]]  # (R, D) all frames, video after video
+    pts_seconds: NDArray[np.float64]  # (R,) float64 presentation times
+    offsets: Index  # (V+1,) int64; video v has rows offsets[v] to offsets[v + 1]
 
     def padded(
         self, fill: NDArray[np.floating[Any]] | None = None

@@ -19,17 +19,11 @@ from vtr.train.options import ALL_CAPTIONS, BatchOptions
 
 @dataclass(frozen=True)
 class Step:
-    """One step of training.
+    """One step of training."""
 
-    Args:
-        texts: (N,) places of captions in the training data.
-        videos: (B,) places of videos; in `pairs` batches one per text, repeats included.
-        columns: (N,) for each text, the place in `videos` of its own one.
-    """
-
-    texts: Index
-    videos: Index
-    columns: Index
+    texts: Index  # (N,) places of captions in the training data
+    videos: Index  # (B,) places of videos; in `pairs` batches one per text, repeats included
+    columns: Index  # (N,) for each text, the place in `videos` of its own one
 
 
 class BatchPlan:

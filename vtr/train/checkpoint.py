@@ -27,23 +27,15 @@ _STATE = "state"
 
 @dataclass
 class Progress:
-    """How far a training is.
+    """How far a training is."""
 
-    Args:
-        epoch: Whole epochs done.
-        best_epoch: Epoch of the best validation; 0 is before any training.
-        best_value: What it scored; None without validation.
-        stale: Epochs since.
-        batch_size: Videos or pairs per step, where memory ran out and it was halved; 0: as set.
-        seconds: Spent in training and validation so far.
-    """
-
-    epoch: int = 0
-    best_epoch: int = 0
-    best_value: float | None = None
-    stale: int = 0
+    epoch: int = 0  # Whole epochs done
+    best_epoch: int = 0  # Epoch of the best validation; 0 is before any training
+    best_value: float | None = None  # What it scored; None without validation
+    stale: int = 0  # Epochs since
+    # Videos or pairs per step, where memory ran out and it was halved; 0: as set.
     batch_size: int = 0
-    seconds: float = 0.0
+    seconds: float = 0.0  # Spent in training and validation so far
 
 
 def save_checkpoint(

@@ -18,22 +18,15 @@ _VISION_LAYER = re.compile(r"vision_model\.encoder\.layers\.[1-9]")
 
 @dataclass(frozen=True)
 class ClipText:
-    """Weights that heads start from, float32 on the CPU, under OpenAI's names.
+    """Weights that heads start from, float32 on the CPU, under OpenAI's names."""
 
-    Args:
-        positional_embedding: (77, D) the text tower's table of positions; D is its width.
-        blocks: The text layers in order: attn.in_proj_weight (3D, D), attn.in_proj_bias,
-            attn.out_proj.weight, attn.out_proj.bias, ln_1.weight, ln_1.bias, mlp.c_fc.weight
-            (4D, D), mlp.c_fc.bias, mlp.c_proj.weight (D, 4D), mlp.c_proj.bias, ln_2.weight,
-            ln_2.bias.
-        visual_projection: (vision width, embedding dim), or None.
-        logit_scale: Natural logarithm of the scale (CLIP: ln 100).
-    """
-
-    positional_embedding: Tensor
+    positional_embedding: Tensor  # (77, D) the text tower's table of positions; D is its width
+    # The text layers in order: attn.in_proj_weight (3D, D), attn.in_proj_bias,
+    # attn.out_proj.weight, attn.out_proj.bias, ln_1.weight, ln_1.bias, mlp.c_fc.weight (4D, D),
+    # mlp.c_fc.bias, mlp.c_proj.weight (D, 4D), mlp.c_proj.bias, ln_2.weight, ln_2.bias.
     blocks: Sequence[Mapping[str, Tensor]]
-    visual_projection: Tensor | None
-    logit_scale: float
+    visual_projection: Tensor | None  # (vision width, embedding dim), or None
+    logit_scale: float  # Natural logarithm of the scale (CLIP: ln 100)
 
     @property
     def dim(self) -> int:

@@ -24,19 +24,14 @@ Index = NDArray[np.int64]
 class PairedData:
     """Captions and the videos they describe.
 
-    Args:
-        texts: N captions.
-        videos: V videos, each with at least one frame.
-        text_video: (N,) int64: the place in `videos` of the video that a caption describes.
-        pad: (D,) what the vision tower makes of padding, for heads that read it.
-
     Raises:
         ConfigError: A video without frames, or a caption of a video that is not there.
     """
 
-    texts: TextFeatures
-    videos: PackedFrames
-    text_video: Index
+    texts: TextFeatures  # N captions
+    videos: PackedFrames  # V videos, each with at least one frame
+    text_video: Index  # (N,) int64: the place in `videos` of the video that a caption describes
+    # (D,) what the vision tower makes of padding, for heads that read it.
     pad: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:

@@ -25,17 +25,11 @@ _SMALLEST_VARIANCE = 1e-20
 
 @dataclass(frozen=True)
 class DistillWeights:
-    """Weights of the terms in the loss, each 0 or more.
+    """Weights of the terms in the loss, each 0 or more."""
 
-    Args:
-        contrastive: Of the ordinary loss.
-        relation: Of `relation_term`.
-        frames: Of `frame_term`.
-    """
-
-    contrastive: float = 0.2
-    relation: float = 1.0
-    frames: float = 2.0
+    contrastive: float = 0.2  # Of the ordinary loss
+    relation: float = 1.0  # Of `relation_term`
+    frames: float = 2.0  # Of `frame_term`
 
     def __post_init__(self) -> None:
         for name in ("contrastive", "relation", "frames"):

@@ -25,15 +25,10 @@ from vtr.train.heads.base import Code
 
 @dataclass(frozen=True)
 class World:
-    """The processes that train together.
+    """The processes that train together."""
 
-    Args:
-        rank: Which one this is.
-        size: How many there are.
-    """
-
-    rank: int = 0
-    size: int = 1
+    rank: int = 0  # Which one this is
+    size: int = 1  # How many there are
 
     @property
     def is_first(self) -> bool:

@@ -29,22 +29,14 @@ Encode = Callable[[Index], Code]
 
 @dataclass(frozen=True)
 class BatchGradient:
-    """Computes the gradients of batches.
+    """Computes the gradients of batches."""
 
-    Args:
-        model: Its parameters' `grad` is added to.
-        data: Training data.
-        options: Of the loss.
-        chunk: Texts and videos encoded at once; 0 is all.
-        world: The processes that share each batch.
-        teacher: Whose ranking the model learns as well; every process asks it about whole batches.
-    """
-
-    model: RetrievalModel
-    data: Resident
-    options: LossOptions
-    chunk: int = 0
-    world: World = ALONE
+    model: RetrievalModel  # Its parameters' `grad` is added to
+    data: Resident  # Training data
+    options: LossOptions  # Of the loss
+    chunk: int = 0  # Texts and videos encoded at once; 0 is all
+    world: World = ALONE  # The processes that share each batch
+    # Whose ranking the model learns as well; every process asks it about whole batches.
     teacher: Teacher | None = None
 
     def __call__(self, step: Step) -> Loss:

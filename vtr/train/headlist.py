@@ -25,14 +25,10 @@ _PRESET = "preset"
 
 @dataclass(frozen=True)
 class HeadChoice:
-    """One head with its options, as typed by a user.
+    """One head with its options, as typed by a user."""
 
-    Args:
-        name: Option name ("seqTransf").
-        options: Only the options whose value is not the default.
-    """
-
-    name: str
+    name: str  # Option name ("seqTransf")
+    # Only the options whose value is not the default.
     options: Mapping[str, OptionValue] = field(default_factory=dict)
 
     @property
@@ -169,31 +165,18 @@ def _initialise(module: ModuleType, head: Head, dim: int, clip: ClipText | None)
 
 @dataclass(frozen=True)
 class HeadFacts:
-    """What `vtr heads` says of one head with its default options.
+    """What `vtr heads` says of one head with its default options."""
 
-    Args:
-        name: Option name.
-        summary: First line of its docstring.
-        needs: Of "tokens" (text token embeddings), "order" (of the frames), "pad".
-        num_parameters: At D = 512.
-        cost: Of one text-video pair.
-        indexable: Whether a video becomes one vector.
-        scaled: Whether the learned logit scale multiplies the score.
-        options: With their defaults.
-        presets: Name to the options it changes.
-        source: Paper or repository.
-    """
-
-    name: str
-    summary: str
-    needs: tuple[str, ...]
-    num_parameters: int
-    cost: str
-    indexable: bool
-    scaled: bool
-    options: Mapping[str, OptionValue]
-    presets: Mapping[str, Mapping[str, OptionValue]]
-    source: str
+    name: str  # Option name
+    summary: str  # First line of its docstring
+    needs: tuple[str, ...]  # Of "tokens" (text token embeddings), "order" (of the frames), "pad"
+    num_parameters: int  # At D = 512
+    cost: str  # Of one text-video pair
+    indexable: bool  # Whether a video becomes one vector
+    scaled: bool  # Whether the learned logit scale multiplies the score
+    options: Mapping[str, OptionValue]  # With their defaults
+    presets: Mapping[str, Mapping[str, OptionValue]]  # Name to the options it changes
+    source: str  # Paper or repository
 
 
 def describe_heads() -> list[HeadFacts]:

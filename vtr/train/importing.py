@@ -49,42 +49,25 @@ _UNUSED: Mapping[str, frozenset[str]] = {
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import made.
+    """What an import made."""
 
-    Args:
-        clip_folder: For `vtr extract --model`.
-        run_folder: For `vtr eval --run`.
-        head: Label of the head with all options that the shapes told.
-        shape: The CLIP's sizes.
-        notes: What was dropped or renamed on the way.
-    """
-
-    clip_folder: Path
-    run_folder: Path
-    head: str
-    shape: ClipShape
-    notes: tuple[str, ...]
+    clip_folder: Path  # For `vtr extract --model`
+    run_folder: Path  # For `vtr eval --run`
+    head: str  # Label of the head with all options that the shapes told
+    shape: ClipShape  # The CLIP's sizes
+    notes: tuple[str, ...]  # What was dropped or renamed on the way
 
 
 @dataclass(frozen=True)
 class ImportRequest:
-    """What to import.
+    """What to import."""
 
-    Args:
-        file: The checkpoint.
-        system: Whose layout it has.
-        head: The head as `--head` takes it; options that are not given are read from the shapes.
-        clip: Hub id or folder of the CLIP that the checkpoint came from, for its vocabulary.
-        vision_heads: Attention heads of the vision tower; None is its width // 64.
-        text_heads: The same for the text tower.
-    """
-
-    file: Path
-    system: System
-    head: str
-    clip: str
-    vision_heads: int | None = None
-    text_heads: int | None = None
+    file: Path  # The checkpoint
+    system: System  # Whose layout it has
+    head: str  # The head as `--head` takes it; options that are not given are read from the shapes
+    clip: str  # Hub id or folder of the CLIP that the checkpoint came from, for its vocabulary
+    vision_heads: int | None = None  # Attention heads of the vision tower; None is its width // 64
+    text_heads: int | None = None  # The same for the text tower
 
 
 def import_checkpoint(

@@ -50,58 +50,36 @@ _TELL_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Tick:
-    """How far a training is, for people.
+    """How far a training is, for people."""
 
-    Args:
-        epoch: From 1.
-        epochs: At most.
-        step: Steps of this epoch done.
-        steps: In this epoch.
-        loss: Mean over this epoch so far.
-        pairs_per_second: Captions met per second of this epoch.
-    """
-
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
-    loss: float
-    pairs_per_second: float
+    epoch: int  # From 1
+    epochs: int  # At most
+    step: int  # Steps of this epoch done
+    steps: int  # In this epoch
+    loss: float  # Mean over this epoch so far
+    pairs_per_second: float  # Captions met per second of this epoch
 
 
 @dataclass(frozen=True)
 class Hooks:
-    """Who is told what.
+    """Who is told what."""
 
-    Args:
-        tick: Now and then within an epoch.
-        row: After each epoch, with its line of metrics.jsonl.
-    """
-
-    tick: Callable[[Tick], None] = lambda _tick: None
+    tick: Callable[[Tick], None] = lambda _tick: None  # Now and then within an epoch
+    # After each epoch, with its line of metrics.jsonl.
     row: Callable[[Mapping[str, Any]], None] = lambda _row: None
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What came out.
+    """What came out."""
 
-    Args:
-        best_epoch: Whose weights are in best.safetensors; 0 is before any training.
-        epochs: Whole epochs done.
-        metrics: Of the best epoch on the validation data; empty without.
-        selection: How the best epoch was chosen.
-        seconds: In all.
-        stopped_early: Whether patience ran out.
-        events: Things that happened on the way, such as a halved batch.
-    """
-
-    best_epoch: int
-    epochs: int
-    metrics: Mapping[str, float]
-    selection: str
-    seconds: float
-    stopped_early: bool
+    best_epoch: int  # Whose weights are in best.safetensors; 0 is before any training
+    epochs: int  # Whole epochs done
+    metrics: Mapping[str, float]  # Of the best epoch on the validation data; empty without
+    selection: str  # How the best epoch was chosen
+    seconds: float  # In all
+    stopped_early: bool  # Whether patience ran out
+    # Things that happened on the way, such as a halved batch.
     events: tuple[Mapping[str, Any], ...] = ()
 
     def as_dict(self) -> dict[str, Any]:

@@ -28,17 +28,11 @@ _ABSENT = -1e9
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss and its halves, scalars.
+    """A loss and its halves, scalars."""
 
-    Args:
-        total: Mean of the halves.
-        t2v: Texts looking for videos.
-        v2t: Videos looking for texts.
-    """
-
-    total: Tensor
-    t2v: Tensor
-    v2t: Tensor
+    total: Tensor  # Mean of the halves
+    t2v: Tensor  # Texts looking for videos
+    v2t: Tensor  # Videos looking for texts
 
 
 def right_pairs(text_owner: Tensor, video_owner: Tensor, *, reference: bool = False) -> Tensor:

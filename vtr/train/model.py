@@ -31,19 +31,12 @@ MAX_LOGIT_SCALE = math.log(100.0)
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Everything needed to build a model again, up to its weights.
+    """Everything needed to build a model again, up to its weights."""
 
-    Args:
-        head: Label of the head, as `--head` takes it.
-        dim: D, size of the frames' features.
-        text: The text tower.
-        temperature: Fixed temperature of the loss; None learns the scale.
-    """
-
-    head: str
-    dim: int
-    text: TextSpec
-    temperature: float | None = None
+    head: str  # Label of the head, as `--head` takes it
+    dim: int  # D, size of the frames' features
+    text: TextSpec  # The text tower
+    temperature: float | None = None  # Fixed temperature of the loss; None learns the scale
 
     def __post_init__(self) -> None:
         if self.temperature is not None and not 1e-4 <= self.temperature <= 100:

@@ -47,20 +47,15 @@ def read_option(head: str, key: str, value: str, kind: str) -> OptionValue:
 class BatchOptions:
     """How an epoch is cut into steps.
 
-    Args:
-        mode: "videos" or "pairs".
-        size: B, videos or pairs per step, at least 2.
-        captions: Captions drawn of each video and epoch; 0 is all of them.
-        drop_last: Leave out the incomplete last step, as the reference does; else all steps are
-            made as equal in size as can be.
-
     Raises:
         ConfigError: Out of range.
     """
 
-    mode: BatchMode = "videos"
-    size: int = 128
-    captions: int = ALL_CAPTIONS
+    mode: BatchMode = "videos"  # "videos" or "pairs"
+    size: int = 128  # B, videos or pairs per step, at least 2
+    captions: int = ALL_CAPTIONS  # Captions drawn of each video and epoch; 0 is all of them
+    # Leave out the incomplete last step, as the reference does; else all steps are made as equal in
+    # size as can be.
     drop_last: bool = False
 
     def __post_init__(self) -> None:
@@ -74,15 +69,12 @@ class BatchOptions:
 
 @dataclass(frozen=True)
 class LossOptions:
-    """How pairs are weighed against each other.
+    """How pairs are weighed against each other."""
 
-    Args:
-        hard_negatives: Only the so many most confusing wrong answers of each row count; 0: all.
-        reference: Right is only the diagonal, as in the reference: a caption of the same video
-            elsewhere in the batch counts as wrong. Needs batches of pairs.
-    """
-
+    # Only the so many most confusing wrong answers of each row count; 0: all.
     hard_negatives: int = 0
+    # Right is only the diagonal, as in the reference: a caption of the same video elsewhere in the
+    # batch counts as wrong. Needs batches of pairs.
     reference: bool = False
 
     def __post_init__(self) -> None:

@@ -17,39 +17,25 @@ DEFAULT_PRESET = "vtr"
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How to train, whatever the model and the data.
+    """How to train, whatever the model and the data."""
 
-    Args:
-        optimiser: "adamw" with a cosine schedule, or the reference's "bertadam".
-        lr: Rate of the head and of new layers.
-        coef_lr: Factor on it for weights that come from the backbone.
-        weight_decay: Of matrices.
-        warmup: Share of the training in which the rate rises.
-        clip_norm: Largest norm of all gradients together; 0 clips nothing.
-        epochs: How many at most.
-        patience: Stop after so many epochs without a better validation; 0 never stops early.
-        batch: How an epoch is cut.
-        loss: How pairs are weighed.
-        mine: Where hard negatives come from: the "batch", or "global": the nearest wrong videos of
-            the whole training set are put into one batch, found anew each epoch.
-        chunk: Texts and videos encoded at once; larger batches are encoded in parts, with gradients
-            equal to the whole's. 0 encodes each batch whole.
-        seed: Of weights, shuffling and dropout.
-    """
-
-    optimiser: Optimiser = "adamw"
-    lr: float = 1e-4
-    coef_lr: float = 0.1
-    weight_decay: float = 0.01
-    warmup: float = 0.1
-    clip_norm: float = 1.0
-    epochs: int = 20
-    patience: int = 5
-    batch: BatchOptions = field(default_factory=BatchOptions)
-    loss: LossOptions = field(default_factory=LossOptions)
+    optimiser: Optimiser = "adamw"  # "adamw" with a cosine schedule, or the reference's "bertadam"
+    lr: float = 1e-4  # Rate of the head and of new layers
+    coef_lr: float = 0.1  # Factor on it for weights that come from the backbone
+    weight_decay: float = 0.01  # Of matrices
+    warmup: float = 0.1  # Share of the training in which the rate rises
+    clip_norm: float = 1.0  # Largest norm of all gradients together; 0 clips nothing
+    epochs: int = 20  # How many at most
+    patience: int = 5  # Stop after so many epochs without a better validation; 0 never stops early
+    batch: BatchOptions = field(default_factory=BatchOptions)  # How an epoch is cut
+    loss: LossOptions = field(default_factory=LossOptions)  # How pairs are weighed
+    # Where hard negatives come from: the "batch", or "global": the nearest wrong videos of the
+    # whole training set are put into one batch, found anew each epoch.
     mine: Mining = "batch"
+    # Texts and videos encoded at once; larger batches are encoded in parts, with gradients equal to
+    # the whole's. 0 encodes each batch whole.
     chunk: int = 0
-    seed: int = 0
+    seed: int = 0  # Of weights, shuffling and dropout
 
     def __post_init__(self) -> None:
         for name, valid, allowed in (
@@ -92,27 +78,16 @@ def _above_zero(value: float) -> bool:
 
 @dataclass(frozen=True)
 class Preset:
-    """A named recipe.
+    """A named recipe."""
 
-    Args:
-        summary: One line: whose recipe this is and what of it cached features cannot follow.
-        settings: How to train.
-        text: What of the text side is trained.
-        tune_layers: Last text layers for `tune`; 0 is all.
-        temperature: Fixed temperature; None learns the scale.
-        head: Label of the head where the user names none.
-        adapts: Whether rate and batch follow the data at hand (`fitted`).
-        source: Where the values come from.
-    """
-
-    summary: str
-    settings: TrainSettings
-    text: TextMode = "frozen"
-    tune_layers: int = 0
-    temperature: float | None = None
-    head: str = "seqTransf"
-    adapts: bool = False
-    source: str = ""
+    summary: str  # One line: whose recipe this is and what of it cached features cannot follow
+    settings: TrainSettings  # How to train
+    text: TextMode = "frozen"  # What of the text side is trained
+    tune_layers: int = 0  # Last text layers for `tune`; 0 is all
+    temperature: float | None = None  # Fixed temperature; None learns the scale
+    head: str = "seqTransf"  # Label of the head where the user names none
+    adapts: bool = False  # Whether rate and batch follow the data at hand (`fitted`)
+    source: str = ""  # Where the values come from
 
     def fitted(self, *, dim: int, num_videos: int) -> TrainSettings:
         """Returns the settings for features of size `dim` and so many training videos.

@@ -44,23 +44,15 @@ MODEL_PREFIX = "model."
 
 @dataclass(frozen=True)
 class Run:
-    """A finished or interrupted training.
+    """A finished or interrupted training."""
 
-    Args:
-        folder: Where it lies.
-        config: `config.json`.
-        spec: What the model is.
-        model: In evaluation mode.
-        train_ids: Videos trained on; None where nobody knows (imported weights).
-        epoch: Whose weights these are; 0 is before any training.
-    """
-
-    folder: Path
-    config: Mapping[str, Any]
-    spec: ModelSpec
-    model: RetrievalModel
+    folder: Path  # Where it lies
+    config: Mapping[str, Any]  # `config.json`
+    spec: ModelSpec  # What the model is
+    model: RetrievalModel  # In evaluation mode
+    # Videos trained on; None where nobody knows (imported weights).
     train_ids: frozenset[str] | None
-    epoch: int
+    epoch: int  # Whose weights these are; 0 is before any training
 
     def __repr__(self) -> str:
         """What and where; not the thousands of videos it was trained on."""

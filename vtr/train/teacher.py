@@ -45,15 +45,11 @@ def weighs_frames(head: Head) -> bool:
 
 @dataclass(frozen=True)
 class Opinion:
-    """What a teacher makes of a batch, without gradients.
+    """What a teacher makes of a batch, without gradients."""
 
-    Args:
-        scores: (N, V) logits.
-        frames: (N, K) logits of the frames of each text's own video, 0 in padded places; None
-            where the student does not weigh frames.
-    """
-
-    scores: Tensor
+    scores: Tensor  # (N, V) logits
+    # (N, K) logits of the frames of each text's own video, 0 in padded places; None where the
+    # student does not weigh frames.
     frames: Tensor | None
 
 

@@ -44,34 +44,21 @@ _ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
 class TextSpec:
     """Everything needed to build a text tower again without its backbone.
 
-    Args:
-        mode: "frozen", "projection" or "tune".
-        text_dim: Size of the backbone's text embedding.
-        video_dim: Size of the frames' features.
-        hidden: `projection`: width of the MLP; 0 is twice `text_dim`.
-        dropout: `projection`: of the hidden layer.
-        layers: `tune`: how many of the last text layers are trained.
-        width: `tune`: width of the text tower.
-        heads: `tune`: attention heads per layer.
-        mlp_width: `tune`: width of the MLP in each layer.
-        activation: `tune`: "quick_gelu" or "gelu".
-        epsilon: `tune`: of the layer norms.
-
     Raises:
         ConfigError: The sizes do not fit the mode.
     """
 
-    mode: TextMode
-    text_dim: int
-    video_dim: int
-    hidden: int = 0
-    dropout: float = 0.0
-    layers: int = 0
-    width: int = 0
-    heads: int = 0
-    mlp_width: int = 0
-    activation: str = "quick_gelu"
-    epsilon: float = 1e-5
+    mode: TextMode  # "frozen", "projection" or "tune"
+    text_dim: int  # Size of the backbone's text embedding
+    video_dim: int  # Size of the frames' features
+    hidden: int = 0  # `projection`: width of the MLP; 0 is twice `text_dim`
+    dropout: float = 0.0  # `projection`: of the hidden layer
+    layers: int = 0  # `tune`: how many of the last text layers are trained
+    width: int = 0  # `tune`: width of the text tower
+    heads: int = 0  # `tune`: attention heads per layer
+    mlp_width: int = 0  # `tune`: width of the MLP in each layer
+    activation: str = "quick_gelu"  # `tune`: "quick_gelu" or "gelu"
+    epsilon: float = 1e-5  # `tune`: of the layer norms
 
     def __post_init__(self) -> None:
         if self.mode not in TEXT_MODES:

@@ -27,21 +27,15 @@ FOLDER = "texts"
 
 @dataclass(frozen=True)
 class TextFeatures:
-    """N captions as the text tower sees them.
+    """N captions as the text tower sees them."""
 
-    Args:
-        ids: N caption ids.
-        pooled: (N, D) float32, not normalised.
-        num_truncated: How many captions lost their tail.
-        tokens: (R, W) floating point, text after text, or None: token embeddings of W = D float16
-            numbers, or activations within the text tower of its own width.
-        token_offsets: (N+1,) int64; text n has rows token_offsets[n] to token_offsets[n + 1].
-    """
-
-    ids: tuple[str, ...]
-    pooled: NDArray[np.float32]
-    num_truncated: int = 0
+    ids: tuple[str, ...]  # N caption ids
+    pooled: NDArray[np.float32]  # (N, D) float32, not normalised
+    num_truncated: int = 0  # How many captions lost their tail
+    # (R, W) floating point, text after text, or None: token embeddings of W = D float16 numbers, or
+    # activations within the text tower of its own width.
     tokens: NDArray[np.floating[Any]] | None = None
+    # (N+1,) int64; text n has rows token_offsets[n] to token_offsets[n + 1].
     token_offsets: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:

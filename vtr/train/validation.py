@@ -22,19 +22,12 @@ _RECALLS = tuple(f"{way}/R@{k}" for way in ("t2v", "v2t") for k in (1, 5, 10))
 
 @dataclass(frozen=True)
 class Validation:
-    """What an epoch is judged on.
+    """What an epoch is judged on."""
 
-    Args:
-        texts: As the model reads them.
-        videos: The gallery.
-        measure: Returns metrics under the keys of `evaluate` ("t2v/R@1", ...), in percent.
-        pad: (D,) what the vision tower makes of padding.
-    """
-
-    texts: TextFeatures
-    videos: PackedFrames
-    measure: Measure
-    pad: NDArray[np.float32] | None = None
+    texts: TextFeatures  # As the model reads them
+    videos: PackedFrames  # The gallery
+    measure: Measure  # Returns metrics under the keys of `evaluate` ("t2v/R@1", ...), in percent
+    pad: NDArray[np.float32] | None = None  # (D,) what the vision tower makes of padding
 
     def __call__(self, model: RetrievalModel) -> dict[str, float]:
         """Returns the metrics of a model, which stays in the mode it was in."""

@@ -23,16 +23,12 @@ OptionValue = bool | int | float | str
 
 @dataclass(frozen=True)
 class Signals:
-    """What samplers may look at, one entry per candidate frame.
+    """What samplers may look at, one entry per candidate frame."""
 
-    Args:
-        pts_seconds: (N,) float64, presentation times, ascending, N >= 1.
-        luma: (N, h, w) uint8 thumbnails of the brightness, or None where no sampler asked.
-        embeddings: (N, D) finite, as cached in a dense store (not normalised); None before that.
-    """
-
-    pts_seconds: NDArray[np.float64]
+    pts_seconds: NDArray[np.float64]  # (N,) float64, presentation times, ascending, N >= 1
+    # (N, h, w) uint8 thumbnails of the brightness, or None where no sampler asked.
     luma: Luma | None = None
+    # (N, D) finite, as cached in a dense store (not normalised); None before that.
     embeddings: Floats | None = None
 
     def __post_init__(self) -> None:
@@ -70,14 +66,10 @@ class Signals:
 
 @dataclass(frozen=True)
 class SamplerChoice:
-    """One sampler with its options, as typed by a user.
+    """One sampler with its options, as typed by a user."""
 
-    Args:
-        name: Option name ("uniform").
-        options: Only the options that were set.
-    """
-
-    name: str
+    name: str  # Option name ("uniform")
+    # Only the options that were set.
     options: Mapping[str, OptionValue] = field(default_factory=dict)
 
     @property

@@ -27,19 +27,12 @@ from vtr.train.heads.blocks import NUM_POSITIONS, initialise_weights
 
 @dataclass(frozen=True)
 class Options:
-    """What users may set.
+    """What users may set."""
 
-    Args:
-        layers: Of seqTransf in front; 0 for none.
-        heads: Attention heads of these; 0 means D // 64.
-        positions: Largest number of frames, where there are layers.
-        temperature: Of the softmax over frames.
-    """
-
-    layers: int = 0
-    heads: int = 0
-    positions: int = NUM_POSITIONS
-    temperature: float = 0.1
+    layers: int = 0  # Of seqTransf in front; 0 for none
+    heads: int = 0  # Attention heads of these; 0 means D // 64
+    positions: int = NUM_POSITIONS  # Largest number of frames, where there are layers
+    temperature: float = 0.1  # Of the softmax over frames
 
     def __post_init__(self) -> None:
         check_option(0 <= self.layers <= 48, "layers", self.layers, "0 (none) to 48")

@@ -29,13 +29,9 @@ _PAIRS_AT_ONCE = 1 << 13
 
 @dataclass(frozen=True)
 class Options:
-    """What users may set.
+    """What users may set."""
 
-    Args:
-        tau: Temperature of the softmax over frames, of cosines.
-    """
-
-    tau: float = 0.1
+    tau: float = 0.1  # Temperature of the softmax over frames, of cosines
 
     def __post_init__(self) -> None:
         check_option(0.0001 <= self.tau <= 10000, "tau", self.tau, "0.0001 to 10000")

@@ -22,47 +22,34 @@ _PAIRS_AT_ONCE = 1 << 16
 
 @dataclass(frozen=True)
 class HeadInfo:
-    """What a head needs and what it offers.
+    """What a head needs and what it offers."""
 
-    Args:
-        needs_tokens: It reads text token embeddings, not only the pooled text.
-        needs_order: Its score depends on the order of the frames.
-        needs_pad: It reads what the vision tower makes of padding (`VideoBatch.pad`).
-        indexable: A video becomes vectors that do not depend on the text, and the score is their
-            inner product with the text's: an index can serve it.
-        scaled: The score is a cosine that the learned logit scale multiplies; else it is a logit.
-        cost: Cost of one text-video pair in a few words.
-        source: Paper or repository @commit.
-    """
-
-    needs_tokens: bool = False
-    needs_order: bool = False
-    needs_pad: bool = False
+    needs_tokens: bool = False  # It reads text token embeddings, not only the pooled text
+    needs_order: bool = False  # Its score depends on the order of the frames
+    needs_pad: bool = False  # It reads what the vision tower makes of padding (`VideoBatch.pad`)
+    # A video becomes vectors that do not depend on the text, and the score is their inner product
+    # with the text's: an index can serve it.
     indexable: bool = True
+    # The score is a cosine that the learned logit scale multiplies; else it is a logit.
     scaled: bool = True
-    cost: str = "one inner product"
-    source: str = ""
+    cost: str = "one inner product"  # Cost of one text-video pair in a few words
+    source: str = ""  # Paper or repository @commit
 
 
 @dataclass(frozen=True)
 class TextBatch:
     """N texts in the dimension of the frames.
 
-    Args:
-        pooled: (N, D) floating point, not normalised; a head computes in its own type.
-        tokens: (N, W, D) embeddings from the start token to the end token, left aligned, not
-            normalised; what stands after the end token is arbitrary. None where the head does not
-            need them.
-        token_mask: (N, W) bool, True from the start token to the end token; whole numbers 0 and 1
-            become that.
-
     Raises:
         ConfigError: A mask of another type or shape, or, on the CPU, a text without tokens or
             with a hole between.
     """
 
-    pooled: Tensor
+    pooled: Tensor  # (N, D) floating point, not normalised; a head computes in its own type
+    # (N, W, D) embeddings from the start token to the end token, left aligned, not normalised; what
+    # stands after the end token is arbitrary. None where the head does not need them.
     tokens: Tensor | None = None
+    # (N, W) bool, True from the start token to the end token; whole numbers 0 and 1 become that.
     token_mask: Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -88,22 +75,19 @@ class TextBatch:
 class VideoBatch:
     """V videos.
 
-    Args:
-        frames: (V, K, D) floating point, not normalised, left aligned, in presentation order;
-            padded places may hold anything, NaN included. A head computes in its own type.
-        mask: (V, K) bool, or whole numbers 0 and 1, which become that; at least one True in each
-            row, and none behind a False. Looked at on the CPU only: on a GPU that would make each
-            batch wait for the one before (see `check_videos`).
-        pad: (D,) the vision tower's output for padding, for heads that need it.
-
     Raises:
         ConfigError: A video without frames, or frames with a hole between; the message names its
             row. A mask of another type or shape.
     """
 
+    # (V, K, D) floating point, not normalised, left aligned, in presentation order; padded places
+    # may hold anything, NaN included. A head computes in its own type.
     frames: Tensor
+    # (V, K) bool, or whole numbers 0 and 1, which become that; at least one True in each row, and
+    # none behind a False. Looked at on the CPU only: on a GPU that would make each batch wait for
+    # the one before (see `check_videos`).
     mask: Tensor
-    pad: Tensor | None = None
+    pad: Tensor | None = None  # (D,) the vision tower's output for padding, for heads that need it
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mask", _checked(self.mask, self.frames, "video"))

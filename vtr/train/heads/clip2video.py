@@ -76,32 +76,21 @@ _ALIGNMENTS = ("off", "plain", "tab", "tab-tdb")
 
 @dataclass(frozen=True)
 class Options:
-    """What users may set; the defaults are the released model's, but for `pad_to`.
+    """What users may set; the defaults are the released model's, but for `pad_to`."""
 
-    Args:
-        sim: The global branch: `meanP` pools the frames as they are, `seqTransf` runs layers.
-        temporal: `tdb` puts differences between the frames of seqTransf; `off` does not.
-        projection: What happens to differences first: `none`, `mlp` or `attention`.
-        alignment: The shared centres: `off`; `plain` over the frames alone; `tab` adds one block
-            over every second frame; `tab-tdb` the same with differences between those.
-        centres: Number of centres.
-        weight: w, the global branch's part of the score, 0 to 1.
-        layers: Of the global branch's transformer.
-        heads: Attention heads; 0 means D // 64.
-        positions: Largest number of frames.
-        pad_to: The reference's --max_frames, for its treatment of shorter videos; 0 for none.
-    """
-
+    # The global branch: `meanP` pools the frames as they are, `seqTransf` runs layers.
     sim: str = "seqTransf"
-    temporal: str = "tdb"
-    projection: str = "attention"
+    temporal: str = "tdb"  # `tdb` puts differences between the frames of seqTransf; `off` does not
+    projection: str = "attention"  # What happens to differences first: `none`, `mlp` or `attention`
+    # The shared centres: `off`; `plain` over the frames alone; `tab` adds one block over every
+    # second frame; `tab-tdb` the same with differences between those.
     alignment: str = "tab-tdb"
-    centres: int = 5
-    weight: float = 0.5
-    layers: int = 4
-    heads: int = 0
-    positions: int = NUM_POSITIONS
-    pad_to: int = 0
+    centres: int = 5  # Number of centres
+    weight: float = 0.5  # w, the global branch's part of the score, 0 to 1
+    layers: int = 4  # Of the global branch's transformer
+    heads: int = 0  # Attention heads; 0 means D // 64
+    positions: int = NUM_POSITIONS  # Largest number of frames
+    pad_to: int = 0  # The reference's --max_frames, for its treatment of shorter videos; 0 for none
 
     def __post_init__(self) -> None:
         for name, allowed in (

@@ -30,17 +30,11 @@ INFO = HeadInfo(
 
 @dataclass(frozen=True)
 class Options:
-    """What users may set.
+    """What users may set."""
 
-    Args:
-        layers: LSTMs on top of each other.
-        width: Size of their state; 0 means D. Another than D adds a linear layer back to D.
-        dropout: Of what the LSTM says of a frame, while training.
-    """
-
-    layers: int = 1
-    width: int = 0
-    dropout: float = 0.0
+    layers: int = 1  # LSTMs on top of each other
+    width: int = 0  # Size of their state; 0 means D. Another than D adds a linear layer back to D.
+    dropout: float = 0.0  # Of what the LSTM says of a frame, while training
 
     def __post_init__(self) -> None:
         check_option(1 <= self.layers <= 16, "layers", self.layers, "1 to 16")

@@ -41,21 +41,13 @@ INFO = HeadInfo(
 
 @dataclass(frozen=True)
 class Options:
-    """What users may set.
+    """What users may set."""
 
-    Args:
-        layers: Blocks.
-        heads: Attention heads; 0 means D // 64.
-        mlp_ratio: Width of the MLPs in multiples of D; CLIP's weights fit 4 alone.
-        positions: Largest number of frames.
-        dropout: Of the frames with their positions, while training.
-    """
-
-    layers: int = 4
-    heads: int = 0
-    mlp_ratio: int = 4
-    positions: int = NUM_POSITIONS
-    dropout: float = 0.0
+    layers: int = 4  # Blocks
+    heads: int = 0  # Attention heads; 0 means D // 64
+    mlp_ratio: int = 4  # Width of the MLPs in multiples of D; CLIP's weights fit 4 alone
+    positions: int = NUM_POSITIONS  # Largest number of frames
+    dropout: float = 0.0  # Of the frames with their positions, while training
 
     def __post_init__(self) -> None:
         check_option(1 <= self.layers <= 48, "layers", self.layers, "1 to 48")

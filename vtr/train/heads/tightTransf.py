@@ -51,22 +51,14 @@ INFO = HeadInfo(
 
 @dataclass(frozen=True)
 class Options:
-    """What users may set.
+    """What users may set."""
 
-    Args:
-        layers: Blocks.
-        heads: Attention heads; 0 means D // 64.
-        mlp_ratio: Width of the MLPs in multiples of D; CLIP's weights fit 4 alone.
-        positions: Largest number of frames plus one.
-        dropout: Of the tokens with their positions, while training.
-        pairs: How many pairs are computed at once; bounds the memory, never changes a score.
-    """
-
-    layers: int = 4
-    heads: int = 0
-    mlp_ratio: int = 4
-    positions: int = NUM_POSITIONS
-    dropout: float = 0.1
+    layers: int = 4  # Blocks
+    heads: int = 0  # Attention heads; 0 means D // 64
+    mlp_ratio: int = 4  # Width of the MLPs in multiples of D; CLIP's weights fit 4 alone
+    positions: int = NUM_POSITIONS  # Largest number of frames plus one
+    dropout: float = 0.1  # Of the tokens with their positions, while training
+    # How many pairs are computed at once; bounds the memory, never changes a score.
     pairs: int = 512
 
     def __post_init__(self) -> None:

@@ -51,22 +51,14 @@ _MASKINGS = ("inf", "zero")
 
 @dataclass(frozen=True)
 class Options:
-    """What users may set.
+    """What users may set."""
 
-    Args:
-        layers: Of seqTransf in front; 0 for none.
-        heads: Attention heads of these; 0 means D // 64.
-        positions: Largest number of frames, where there are layers.
-        masking: `inf` keeps padding out of every maximum, `zero` is the reference's.
-        cdcr: Weight of the decorrelation term in the loss; 0 leaves it out.
-        cdcr_alpha: Weight of the diagonal within it; the reference has 0.11 to 0.14 by dataset.
-    """
-
-    layers: int = 0
-    heads: int = 0
-    positions: int = NUM_POSITIONS
-    masking: str = "inf"
-    cdcr: float = 1e-3
+    layers: int = 0  # Of seqTransf in front; 0 for none
+    heads: int = 0  # Attention heads of these; 0 means D // 64
+    positions: int = NUM_POSITIONS  # Largest number of frames, where there are layers
+    masking: str = "inf"  # `inf` keeps padding out of every maximum, `zero` is the reference's
+    cdcr: float = 1e-3  # Weight of the decorrelation term in the loss; 0 leaves it out
+    # Weight of the diagonal within it; the reference has 0.11 to 0.14 by dataset.
     cdcr_alpha: float = 0.11
 
     def __post_init__(self) -> None:

@@ -45,12 +45,9 @@ INFO = HeadInfo(
 
 @dataclass(frozen=True)
 class Options:
-    """What users may set.
+    """What users may set."""
 
-    Args:
-        dropout: On the linear branch, in training; 0 to below 1. X-Pool: 0.3 for MSR-VTT 9k.
-    """
-
+    # On the linear branch, in training; 0 to below 1. X-Pool: 0.3 for MSR-VTT 9k.
     dropout: float = 0.3
 
     def __post_init__(self) -> None:
