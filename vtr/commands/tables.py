@@ -11,7 +11,7 @@ import typer
 
 from vtr.commands.console import say, say_folded
 from vtr.counts import counted
-from vtr.foreign import screen
+from vtr.foreign import printable, screen
 
 _LEGEND = (
     "R@k and MRR in %, with 95 % intervals. t2v: text to video; v2t: video to text (its first "
@@ -77,7 +77,7 @@ def result_line(document: Mapping[str, Any]) -> str:
         parts.append(f"TRAINED ON {counted(setup['trained_on_test'], 'test video').upper()}")
     if setup["trained_on_test"] is None:
         parts.append("training videos unknown")
-    return " · ".join(parts)
+    return printable(" · ".join(parts))
 
 
 def _numbers(metrics: Mapping[str, Any], title: str) -> Any:
