@@ -129,7 +129,7 @@ def test_one_line_trains_skips_what_failed_and_keeps_a_run(workspace: Path) -> N
     assert result.exit_code == 0, result.stderr
     assert "skipped 1 training video without" in result.stderr
     assert "train03 (not-a-video: moov atom not found)" in result.stderr
-    assert "on the 4 videos of the validation split" in result.stdout
+    assert "on the 4 videos of the validation split" in " ".join(result.stdout.split())
     run = load_run(workspace / "runs" / "seqTransf-layers=1")
     assert run.train_ids == {f"train{n:02}" for n in range(12) if n != 3}
     assert run.sampler == "uniform"
@@ -370,7 +370,8 @@ def test_hard_negatives_that_leave_nothing_out_are_told(workspace: Path) -> None
 def test_results_are_told_in_sentences(workspace: Path) -> None:
     flags = ("train", "--head", "seqLSTM", "-q", "--batch-size", "500")
     told = invoke(*flags, "--epochs", "0").stdout
-    assert "seqLSTM: no epoch is better than the untrained model, after 0 epochs; chosen" in told
+    words = " ".join(told.split())
+    assert "seqLSTM: no epoch is better than the untrained model, after 0 epochs; chosen" in words
     assert "note: a batch of 500 is larger than the data; each step took all 11\n" in told
     document = {
         **json.loads((workspace / "runs" / "seqLSTM" / "result.json").read_text()),
@@ -381,7 +382,7 @@ def test_results_are_told_in_sentences(workspace: Path) -> None:
     made = typer.Typer()
     made.command()(lambda: print_result(document))
     told = CliRunner().invoke(made).stdout
-    assert "seqLSTM: best is epoch 2 of 3; chosen by: " in told
+    assert "seqLSTM: best is epoch 2 of 3; chosen by: " in " ".join(told.split())
     assert "note: memory did not hold the batch in epoch 2; from there on it was 64\n" in told
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from vtr.commands.console import say, say_folded
+from vtr.commands.console import say
 from vtr.counts import counted
 from vtr.foreign import printable, screen
 
@@ -41,7 +41,7 @@ def echo_wrapped(label: str, text: str, *, width: int) -> None:
 
 def print_result(document: Mapping[str, Any]) -> None:
     """Prints one result: its line, the numbers with intervals, groups, published context."""
-    say_folded(result_line(document))
+    echo_wrapped("", result_line(document), width=0)
     print_table(_numbers(document["metrics"], "as measured"))
     for name, changed in document["postprocessed"].items():
         kind = "sees all test queries at once" if changed["transductive"] else "bank: training"
@@ -191,7 +191,7 @@ def print_simulation(document: Mapping[str, Any]) -> None:
         f"({counted(document['num_queries'], 'query')}, {document['coverage']}, sampler "
         f"{document['sampler']}, {document['backbone']}, no training)"
     )
-    say_folded(title)
+    echo_wrapped("", title, width=0)
     table = new_table("", ("rule", *map(str, counts)), caption="95 % intervals")
     for rule in dict.fromkeys(row["rule"] for row in rows):
         cells = {row["frames"]: row["metrics"]["t2v/R@1"] for row in rows if row["rule"] == rule}

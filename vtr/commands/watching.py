@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vtr.commands.console import human_seconds, note, progress, say, say_folded
+from vtr.commands.console import human_seconds, note, progress, say
 from vtr.commands.tables import echo_wrapped
 from vtr.counts import counted
 
@@ -72,7 +72,9 @@ def print_result(document: Mapping[str, Any], *, command: str | None = None) -> 
         command: What tests the run or runs.
     """
     if "seeds" in document:
-        say_folded(f"{counted(len(document['seeds']), 'seed')}; {document['selection']}")
+        echo_wrapped(
+            "", f"{counted(len(document['seeds']), 'seed')}; {document['selection']}", width=0
+        )
         for key, spread in document["metrics"].items():
             if "/R@" in key:
                 say(
@@ -90,7 +92,7 @@ def print_result(document: Mapping[str, Any], *, command: str | None = None) -> 
         if best == 0
         else f"best is epoch {best} of {document['epochs']}"
     )
-    say_folded(f"{document['run']}: {when}; chosen by: {document['selection']}")
+    echo_wrapped("", f"{document['run']}: {when}; chosen by: {document['selection']}", width=0)
     numbers = [
         f"{key} {document['metrics'][key]:.1f}"
         for key in ("t2v/R@1", "t2v/R@5", "t2v/R@10", "v2t/R@1")
