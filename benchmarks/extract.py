@@ -21,7 +21,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from vtr.commands.console import prepare_arithmetic
+from vtr.arithmetic import prepare_arithmetic
 
 prepare_arithmetic()  # as `vtr extract` does, before torch is imported; it serves the reference too
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vtr.commands.console import prepare_arithmetic
+from vtr.arithmetic import prepare_arithmetic
 
 prepare_arithmetic()  # as vtr does, before torch is imported
 

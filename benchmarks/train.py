@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import cycle
 
-from vtr.commands.console import prepare_arithmetic
+from vtr.arithmetic import prepare_arithmetic
 
 prepare_arithmetic()  # as `vtr train` does, before torch is imported
 

@@ -14,8 +14,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import vtr
+from vtr.api.stores import open_store
 from vtr.cli import app
-from vtr.commands.stores import open_store
 from vtr.datasets.base import Video
 from vtr.errors import ConfigError
 from vtr.extract.choose import choose

@@ -197,8 +197,8 @@ def test_no_scores_of_an_earlier_result_stay_beside_a_later_one(workspace: Path)
 def test_long_work_is_announced_at_once(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train = [("v0.mp4", f"thing {n}", "train") for n in range(3)]
     write_captions(workspace / "captions.json", [*CAPTIONS[1:], *train])
-    monkeypatch.setattr("vtr.commands.console.MANY_TEXTS", 1)
-    monkeypatch.setattr("vtr.commands.scoring.MANY_TEXTS", 1)
+    monkeypatch.setattr("vtr.progress.MANY_TEXTS", 1)
+    monkeypatch.setattr("vtr.api.scoring.MANY_TEXTS", 1)
     told = vtr(workspace, "eval", "--zero-shot", "--qb-norm").stderr.splitlines()
     assert told[0].startswith("evaluating: reading the captions")
     for line in (
@@ -287,7 +287,7 @@ def test_a_result_that_cannot_be_written_leaves_the_earlier_one(
 ) -> None:
     assert vtr(workspace, "eval", "--zero-shot", "--out", "o").exit_code == 0
     before = {path.name: path.read_bytes() for path in (workspace / "o").iterdir()}
-    monkeypatch.setattr("vtr.commands.scoring.lines_per_query", lambda _: 0)
+    monkeypatch.setattr("vtr.api.scoring.lines_per_query", lambda _: 0)
     for out in ("o", "new"):
         with pytest.raises(ConfigError, match="top_k >= 1"):
             vtr(workspace, "eval", "--zero-shot", "--out", out, "--k", "2")

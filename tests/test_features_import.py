@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from vtr.api.stores import meet
 from vtr.cli import app
 from vtr.commands.features import _read_torch
-from vtr.commands.stores import meet
 from vtr.errors import ConfigError, StoreError, StoreWriteError, VtrError
 from vtr.features import FeatureStore
 from vtr.features.importing import ImportOptions, ImportReport, import_arrays

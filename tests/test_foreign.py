@@ -18,13 +18,13 @@ from typer.testing import CliRunner
 
 from vtr.cli import app, main
 from vtr.clip.backbone import load_backbone
-from vtr.commands.console import progress
 from vtr.demo import demo_model_folder
 from vtr.errors import VtrError
 from vtr.evaluate.reporting.results import read_rows
 from vtr.features import FeatureSpec, LedgerRow, VideoRow
 from vtr.features.shard import write_shard
 from vtr.foreign import csv_table, csv_text, printable, screen
+from vtr.progress import progress
 from vtr.train.card import model_card
 from vtr.train.heads.meanP import MeanPooling
 from vtr.train.model import ModelSpec, RetrievalModel

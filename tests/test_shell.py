@@ -18,8 +18,8 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 import vtr
+from vtr.choices import CHOICES, check_names, head_options
 from vtr.cli import app
-from vtr.commands.choices import CHOICES, check_names, head_options
 from vtr.errors import ConfigError, UnknownNameError, VtrError
 
 # Runs vtr where torch cannot be imported.

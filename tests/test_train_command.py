@@ -22,13 +22,13 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from vtr import cli
+from vtr.api.run_folders import find_interrupted, holding, telling
+from vtr.api.training import read_captions
+from vtr.api.training_job import Job, summarise
 from vtr.clip.backbone import Backbone, load_backbone
 from vtr.commands import console
 from vtr.commands import features as features_command
 from vtr.commands import train as train_command
-from vtr.commands.run_folders import find_interrupted, holding, telling
-from vtr.commands.training import read_captions
-from vtr.commands.training_job import Job, summarise
 from vtr.commands.watching import print_result
 from vtr.demo import demo_model_folder
 from vtr.errors import ConfigError, ModelError, ShardError, StoreError, StoreWriteError

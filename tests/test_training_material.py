@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vtr.commands.training import Material, Request, gather
+from vtr.api.training import Material, Request, gather
 from vtr.features import FeatureSpec, VideoRow
 from vtr.features.shard import write_shard
 from vtr.workspace import Workspace

@@ -29,10 +29,11 @@ from vtr.commands import (
     simulate,
     train,
 )
-from vtr.commands.console import note, say
+from vtr.commands.console import Terminal, say
 from vtr.commands.shell import Commands
 from vtr.errors import VtrError
 from vtr.foreign import printable
+from vtr.progress import listening
 
 INTERRUPTED = 130
 
@@ -77,11 +78,13 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: bool = typer.Option(
         False, "--version", callback=_version, is_eager=True, help="Print the version and leave."
     ),
 ) -> None:
     """Video-text retrieval: cached CLIP features, light heads, numbers you can trust."""
+    context.with_resource(listening(Terminal()))
 
 
 def main() -> None:
@@ -93,13 +96,13 @@ def main() -> None:
     try:
         app(prog_name="vtr")
     except VtrError as error:
-        note(f"error: {printable(str(error))}")
+        Terminal().note(f"error: {printable(str(error))}")
         sys.exit(1)
     except OSError as error:  # such as a full disk under `vtr inspect > FILE`
         where = "the output" if error.filename is None else str(error.filename)
-        note(f"error: {printable(where)}: {error.strerror or error}")
+        Terminal().note(f"error: {printable(where)}: {error.strerror or error}")
         sys.exit(1)
     except SystemExit as leaving:
         if leaving.code == INTERRUPTED:
-            note("interrupted: what was published is safe; run it again to go on")
+            Terminal().note("interrupted: what was published is safe; run it again to go on")
         raise

@@ -29,3 +29,30 @@ def counted(number: object, noun: str, several: str = "") -> str:
     """
     several = several or (f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s")
     return f"{count_text(number)} {noun if number == 1 else several}"
+
+
+def human_bytes(count: float) -> str:
+    """Returns a size for people.
+
+    >>> human_bytes(1_234_567)
+    '1.2 MB'
+    """
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def human_seconds(seconds: float) -> str:
+    """Returns a time span for people.
+
+    >>> human_seconds(7384)
+    '2 h 03 min'
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02} s"
+    return f"{minutes // 60} h {minutes % 60:02} min"

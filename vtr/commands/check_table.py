@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtr.commands.console import note, print_json, say, say_folded
+from vtr.commands.console import print_json, say, say_folded
 from vtr.counts import counted
+from vtr.progress import note
 
 if TYPE_CHECKING:
     from vtr.evaluate.check_table import Verdict

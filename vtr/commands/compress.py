@@ -7,16 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtr.commands.console import (
-    human_bytes,
-    human_seconds,
-    note,
-    print_json,
-    progress,
-    say,
-    warn_of_unreadable,
-)
-from vtr.counts import counted
+from vtr.commands.console import print_json, say
+from vtr.counts import counted, human_bytes, human_seconds
+from vtr.progress import note, progress, warn_of_unreadable
 
 if TYPE_CHECKING:
     from vtr.extract.compress_folder import CompressReport

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtr.commands.console import note, print_json, progress, say
+from vtr.commands.console import print_json, say
 from vtr.counts import counted
+from vtr.progress import note, progress
 
 if TYPE_CHECKING:
     from vtr.datasets.base import Dataset

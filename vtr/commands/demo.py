@@ -9,16 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtr.commands.console import (
-    human_bytes,
-    human_seconds,
-    note,
-    prepare_arithmetic,
-    print_json,
-    progress,
-    say,
-)
-from vtr.counts import counted
+from vtr.arithmetic import prepare_arithmetic
+from vtr.commands.console import print_json, say
+from vtr.counts import counted, human_bytes, human_seconds
+from vtr.progress import note, progress
 
 if TYPE_CHECKING:
     from vtr.workspace import Workspace

@@ -78,7 +78,7 @@ def full_trials() -> list[Trial]:
 
 def measure(workspace: Workspace, trials: Sequence[Trial], *, quiet: bool) -> list[dict[str, Any]]:
     """Trains and evaluates every trial in turn; returns their results, as in `result.json`."""
-    from vtr.commands.console import progress
+    from vtr.progress import progress
 
     results = []
     with progress("measuring", quiet=quiet) as update:
@@ -90,8 +90,8 @@ def measure(workspace: Workspace, trials: Sequence[Trial], *, quiet: bool) -> li
 
 
 def _measured(workspace: Workspace, trial: Trial) -> dict[str, Any]:
+    from vtr.api.training import Request
     from vtr.commands import evaluate, train
-    from vtr.commands.training import Request
 
     folder = workspace.root / "results" / trial.name
     run = None

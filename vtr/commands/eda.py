@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtr.commands.console import note, prepare_arithmetic, print_json, progress, say
+from vtr.arithmetic import prepare_arithmetic
+from vtr.commands.console import print_json, say
+from vtr.progress import note, progress
 
 if TYPE_CHECKING:
     from vtr.datasets.base import Dataset, Video
@@ -109,7 +111,7 @@ def explore(
         needs_model: Stop where the text model cannot be had, instead of leaving its figures out.
         needs_store: Likewise for the features.
     """
-    from vtr.commands.stores import meet
+    from vtr.api.stores import meet
     from vtr.datasets.registry import load_dataset
     from vtr.errors import ConfigError
     from vtr.evaluate.eda import KIND, SCHEMA, WORD_BINS, describe_dataset, describe_media
@@ -259,8 +261,8 @@ def _gap(
     """One caption per video beside the mean of its frames; None where there is nothing to embed."""
     import numpy as np
 
+    from vtr.api.stores import check_same_model
     from vtr.clip.backbone import load_backbone
-    from vtr.commands.stores import check_same_model
     from vtr.errors import ModelError
     from vtr.evaluate.eda_features import modality_gap
 

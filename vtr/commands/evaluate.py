@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtr.commands.console import note, prepare_arithmetic, print_json
+from vtr.arithmetic import prepare_arithmetic
+from vtr.commands.console import print_json
+from vtr.progress import note
 
 if TYPE_CHECKING:
-    from vtr.commands.scoring import Scored
+    from vtr.api.scoring import Scored
     from vtr.workspace import Workspace
 
 
@@ -144,7 +146,7 @@ def evaluate(
         return
     note("evaluating: reading the captions and the features, then loading the model")
     if seeds:
-        from vtr.commands.evaluate_seeds import evaluate_seeds, print_seeds
+        from vtr.api.evaluate_seeds import evaluate_seeds, print_seeds
 
         summary, where = evaluate_seeds(
             workspace, request, out=out, save_similarity=save_similarity
@@ -172,7 +174,7 @@ def evaluate_workspace(
     save_similarity: bool = False,
 ) -> tuple[dict[str, Any], Path]:
     """Evaluates and writes; returns the result and the path of `result.json`."""
-    from vtr.commands.scoring import prepare
+    from vtr.api.scoring import prepare
     from vtr.datasets.registry import resolve_videos
     from vtr.evaluate.result import COMPANIONS, build_result, write_result
     from vtr.files import make_folder
@@ -223,7 +225,7 @@ def _check_simulation(request: Request, *, save_similarity: bool) -> None:
 
 
 def _trec_files(scored: Scored) -> dict[str, bytes]:
-    from vtr.commands.scoring import lines_per_query
+    from vtr.api.scoring import lines_per_query
     from vtr.evaluate.trec import qrels_lines, run_lines
 
     task = scored.material.task

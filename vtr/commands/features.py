@@ -11,8 +11,9 @@ import typer
 if TYPE_CHECKING:
     from vtr.features.importing import ImportReport
 
-from vtr.commands.console import note, print_json, say
+from vtr.commands.console import print_json, say
 from vtr.counts import counted
+from vtr.progress import note
 
 PARTLY_FAILED = 3
 _NAMED = 5

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtr.commands.console import note, print_json, say
+from vtr.commands.console import print_json, say
 from vtr.counts import counted
+from vtr.progress import note
 
 if TYPE_CHECKING:
     from vtr.clip.openai_names import ClipShape

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtr.commands.console import note, print_json, say, warn_of_unreadable
+from vtr.commands.console import print_json, say
 from vtr.counts import counted
+from vtr.progress import note, warn_of_unreadable
 
 if TYPE_CHECKING:
     from vtr.datasets.base import Dataset

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtr.commands.console import human_bytes, print_json, say
+from vtr.commands.console import print_json, say
 from vtr.commands.tables import echo_wrapped
-from vtr.counts import counted
+from vtr.counts import counted, human_bytes
 
 if TYPE_CHECKING:
     from vtr.features import FeatureStore
@@ -43,7 +43,7 @@ def inspect(
 
     Exit code 1 where a shard is damaged; the figures are those of the others.
     """
-    from vtr.commands.stores import store_folder
+    from vtr.api.stores import store_folder
     from vtr.features import FeatureStore
 
     store = FeatureStore(store_folder(path), skip_damaged=True)

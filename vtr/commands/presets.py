@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vtr.api.training import AUTO_CHUNK
 from vtr.commands.console import print_json
-from vtr.commands.training import AUTO_CHUNK
 
 if TYPE_CHECKING:
-    from vtr.commands.training_job import Job
+    from vtr.api.training_job import Job
     from vtr.train.presets import Preset
 
 LAST_BATCH = "incomplete batch"

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vtr.commands.console import note, print_json, say
+from vtr.commands.console import print_json, say
+from vtr.progress import note
 
 if TYPE_CHECKING:
     from vtr.evaluate.reporting.results import Result

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtr.commands.console import note, prepare_arithmetic, print_json, progress, say
-from vtr.commands.samplers_recall import HEADS, recalls
+from vtr.api.samplers_recall import HEADS, recalls
+from vtr.arithmetic import prepare_arithmetic
+from vtr.commands.console import print_json, say
 from vtr.counts import counted
+from vtr.progress import note, progress
 
 if TYPE_CHECKING:
     from vtr.extract.costs import SamplerCost
@@ -54,7 +56,7 @@ def study(
     the store's workspace.
     """
     prepare_arithmetic()
-    from vtr.commands.stores import store_folder
+    from vtr.api.stores import store_folder
     from vtr.errors import ConfigError
     from vtr.extract.samplers.base import parse_samplers
     from vtr.extract.study import open_dense

@@ -14,7 +14,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from vtr.commands.choices import CHOICES
+from vtr.choices import CHOICES
 
 _FOLDER, _FILE, _COUNT, _NUMBER = "DIR", "FILE", "N", "X"
 METAVARS: Mapping[str, str] = {

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtr.commands.console import embedding, note, prepare_arithmetic, print_json, progress
+from vtr.arithmetic import prepare_arithmetic
+from vtr.commands.console import print_json
+from vtr.progress import embedding, note, progress
 
 if TYPE_CHECKING:
-    from vtr.commands.scoring import Material
+    from vtr.api.scoring import Material
     from vtr.workspace import Workspace
 
 KINDS = ("maxpool",)
@@ -92,7 +94,7 @@ def run_simulation(
     """
     if not quiet:
         note("simulating: reading the captions and the features, then loading the model")
-    from vtr.commands.scoring import gather
+    from vtr.api.scoring import gather
     from vtr.errors import UnknownNameError
     from vtr.evaluate.simulate import PoolingOptions
     from vtr.files import make_folder, publish
@@ -127,8 +129,8 @@ def _plot(document: dict[str, Any], folder: Path) -> None:
 
 
 def _simulated(material: Material, options: Any, *, quiet: bool) -> dict[str, Any]:
+    from vtr.api.stores import check_same_model
     from vtr.clip.backbone import load_backbone
-    from vtr.commands.stores import check_same_model
     from vtr.evaluate.simulate import simulate as simulate_pooling
     from vtr.train.texts import embed_texts
 

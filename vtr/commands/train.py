@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtr.commands.console import note, prepare_arithmetic, print_json
-from vtr.commands.training import Request
+from vtr.api.training import Request
+from vtr.arithmetic import prepare_arithmetic
+from vtr.commands.console import print_json
 from vtr.commands.watching import print_plan, print_result
+from vtr.progress import note
 
 if TYPE_CHECKING:
     from vtr.workspace import Workspace
@@ -175,11 +177,11 @@ def train(
     if as_json:
         print_json(document)
     elif dry_run:
-        from vtr.commands.dry_run import described
+        from vtr.api.dry_run import described
 
         print_plan(described(document))
     else:
-        from vtr.commands.run_folders import eval_command
+        from vtr.api.run_folders import eval_command
 
         command = eval_command(workspace, document.get("runs") or [document["run"]])
         print_result(document, command=command)
@@ -199,7 +201,7 @@ def train_workspace(
     Returns:
         The result for JSON; None in all but the first of several processes.
     """
-    from vtr.commands import run_folders, training
+    from vtr.api import run_folders, training
     from vtr.errors import ConfigError
 
     if not 1 <= seeds <= 1000:
@@ -208,8 +210,8 @@ def train_workspace(
     training.check_settings(request)
     tell = (lambda _: None) if place.quiet else note
     tell(f"reading the annotations of dataset {workspace.dataset!r}")
+    from vtr.api.training_job import Job, first_seed, run_job
     from vtr.clip.backbone import load_backbone  # with torch: what can be refused is refused
-    from vtr.commands.training_job import Job, first_seed, run_job
     from vtr.train.tracking import require_tensorboard
 
     if place.tensorboard:
@@ -231,7 +233,7 @@ def train_workspace(
     backbone = load_backbone(workspace.model, device=chosen)
     job = Job.prepare(material, request, backbone, device=chosen)
     if dry_run:
-        from vtr.commands.dry_run import estimate
+        from vtr.api.dry_run import estimate
 
         return estimate(job, seeds=seeds)
     if material.skipped.line:

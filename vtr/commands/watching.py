@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vtr.commands.console import human_seconds, note, progress, say
+from vtr.commands.console import say
 from vtr.commands.tables import echo_wrapped
-from vtr.counts import counted
+from vtr.counts import counted, human_seconds
+from vtr.progress import note, progress
 
 if TYPE_CHECKING:
     from vtr.train.loop import Hooks, Tick

@@ -6,8 +6,8 @@ import statistics
 import time
 from typing import TYPE_CHECKING, Any
 
-from vtr.commands.console import human_bytes, human_seconds
 from vtr.commands.presets import flag, resolved_values
+from vtr.counts import human_bytes, human_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from vtr.commands.training_job import Job
+    from vtr.api.training_job import Job
     from vtr.train.batches import BatchPlan
     from vtr.train.data import Resident
     from vtr.train.model import RetrievalModel

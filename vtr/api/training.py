@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from vtr.commands.console import embedding, note
 from vtr.counts import counted
+from vtr.progress import embedding, note
 
 if TYPE_CHECKING:
     from vtr.clip.backbone import Backbone
@@ -211,7 +211,7 @@ def gather(
     Raises:
         VtrError: Whatever is missing or does not fit; see the functions called.
     """
-    from vtr.commands.stores import meet, open_store, read_dataset
+    from vtr.api.stores import meet, open_store, read_dataset
     from vtr.evaluate.coverage import check_features, cover
     from vtr.evaluate.evaluator import plan
     from vtr.evaluate.protocol import default_protocol, load_protocol, queries, validation_split
@@ -310,7 +310,7 @@ def model_spec(
         ConfigError: Sizes that do not fit; says how to make them.
         ModelError: Text of one model against frames of another, without a projection between.
     """
-    from vtr.commands.stores import check_same_model
+    from vtr.api.stores import check_same_model
     from vtr.errors import ConfigError
     from vtr.train.headlist import build_head, parse_head
     from vtr.train.loop import NOTHING_TO_TRAIN

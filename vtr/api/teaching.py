@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vtr.commands.console import embedding, note
 from vtr.counts import counted
+from vtr.progress import embedding, note
 
 if TYPE_CHECKING:
+    from vtr.api.training import Material
     from vtr.clip.backbone import Backbone
-    from vtr.commands.training import Material
     from vtr.train.run import Run
     from vtr.train.teacher import Teacher
 

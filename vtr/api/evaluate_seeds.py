@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vtr.commands.console import note, say
+from vtr.commands.console import say
 from vtr.counts import counted
+from vtr.progress import note
 
 if TYPE_CHECKING:
     from vtr.commands.evaluate import Request
@@ -22,8 +23,8 @@ def evaluate_seeds(
     Raises:
         ConfigError: No name, no such runs, or one folder for the results of all.
     """
+    from vtr.api.training_job import summarise
     from vtr.commands.evaluate import evaluate_workspace
-    from vtr.commands.training_job import summarise
     from vtr.train.run import write_json
 
     base, folders = _seeds_of(workspace, request, out)
@@ -64,7 +65,7 @@ def print_seeds(summary: dict[str, Any], where: Path) -> None:
 
 
 def _seeds_of(workspace: Workspace, request: Request, out: Path | None) -> tuple[Path, list[Path]]:
-    from vtr.commands.run_folders import seed_folders
+    from vtr.api.run_folders import seed_folders
     from vtr.errors import ConfigError
     from vtr.train.run import BEST
 

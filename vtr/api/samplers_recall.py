@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from vtr.commands.console import note
+from vtr.progress import note
 
 if TYPE_CHECKING:
     from vtr.evaluate.evaluator import Task
@@ -25,7 +25,7 @@ def recalls(
 
     Nothing where the store belongs to no workspace, or nobody says what its videos show.
     """
-    from vtr.commands.stores import check_same_model, read_dataset
+    from vtr.api.stores import check_same_model, read_dataset
     from vtr.errors import VtrError
 
     if workspace is None:

@@ -14,10 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vtr.commands.console import note
+from vtr.progress import note
 
 if TYPE_CHECKING:
-    from vtr.commands.training import Request
+    from vtr.api.training import Request
     from vtr.train.model import ModelSpec
     from vtr.workspace import Workspace
 

@@ -118,8 +118,8 @@ def extract_features(
         FingerprintError: The store was made with other settings.
         StoreWriteError: The disk refused; what was published is intact.
     """
-    from vtr.commands.choices import check_names
-    from vtr.commands.console import prepare_arithmetic
+    from vtr.arithmetic import prepare_arithmetic
+    from vtr.choices import check_names
 
     check_names({**settings, "device": device})
     prepare_arithmetic()
@@ -153,7 +153,7 @@ def open_features(workspace: Workspace, sampler: str | None = None) -> FeatureSt
         ConfigError: Several samplers, or one that the store cannot serve.
         StoreError: No store there.
     """
-    from vtr.commands.stores import open_store
+    from vtr.api.stores import open_store
 
     return open_store(_checked(workspace), _typed("sampler", sampler, str | None))
 
@@ -183,13 +183,13 @@ def train_head(
         ConfigError: An unknown flag, or a value that is not allowed.
         DatasetError: No training video has features.
     """
-    from vtr.commands.choices import check_names
-    from vtr.commands.console import prepare_arithmetic
+    from vtr.arithmetic import prepare_arithmetic
+    from vtr.choices import check_names
 
     check_names({**flags, "head": head, "device": device})
     prepare_arithmetic()
+    from vtr.api.training import Request
     from vtr.commands.train import Place, train_workspace
-    from vtr.commands.training import Request
     from vtr.train.run import load_run
 
     if isinstance(flags.get("teacher"), str | Path):
@@ -231,8 +231,8 @@ def evaluate_run(
         DatasetError: The dataset lacks the split or its captions.
         ModelError: Text and frames of different models.
     """
-    from vtr.commands.choices import check_names
-    from vtr.commands.console import prepare_arithmetic
+    from vtr.arithmetic import prepare_arithmetic
+    from vtr.choices import check_names
 
     check_names({**flags, "protocol": protocol, "device": device})
     prepare_arithmetic()
@@ -342,7 +342,7 @@ def _changed(workspace: Workspace, settings: Mapping[str, Any]) -> Workspace:
     Raises:
         ConfigError: An unknown name, a value that is not allowed, or a path that does not exist.
     """
-    from vtr.commands.choices import check_names
+    from vtr.choices import check_names
     from vtr.errors import ConfigError
     from vtr.workspace import Workspace
     from vtr.workspace import settings as merged

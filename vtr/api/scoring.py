@@ -8,15 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vtr.commands.console import (
-    MANY_TEXTS,
-    PLAIN_EVERY_SECONDS,
-    embedding,
-    human_seconds,
-    note,
-    progress,
-)
-from vtr.counts import counted
+from vtr.counts import counted, human_seconds
+from vtr.progress import MANY_TEXTS, PLAIN_EVERY_SECONDS, embedding, note, progress
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,7 +61,7 @@ def gather(
     Raises:
         VtrError: Whatever is missing or does not fit; see the functions called.
     """
-    from vtr.commands.stores import meet, open_store, read_dataset
+    from vtr.api.stores import meet, open_store, read_dataset
     from vtr.evaluate.coverage import check_features, cover
     from vtr.evaluate.evaluator import plan
     from vtr.evaluate.protocol import default_protocol, load_protocol, queries, with_gallery
@@ -170,8 +163,8 @@ def prepare(workspace: Workspace, request: Request) -> Scored:
             videos without --force.
         ModelError: Text and frames of different models.
     """
+    from vtr.api.stores import check_same_model
     from vtr.clip.backbone import load_backbone
-    from vtr.commands.stores import check_same_model
     from vtr.errors import ConfigError
     from vtr.evaluate.evaluator import kept
     from vtr.train.model import zero_shot_model

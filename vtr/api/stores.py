@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vtr.commands.console import note
+from vtr.progress import note
 
 if TYPE_CHECKING:
     from vtr.clip.backbone import Backbone

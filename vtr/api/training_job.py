@@ -6,17 +6,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vtr.commands.console import embedding, note
 from vtr.commands.watching import watching
 from vtr.counts import counted
+from vtr.progress import embedding, note
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from vtr.api.teaching import Teaching
+    from vtr.api.training import Material, Request
     from vtr.clip.backbone import Backbone
-    from vtr.commands.teaching import Teaching
     from vtr.commands.train import Place
-    from vtr.commands.training import Material, Request
     from vtr.train.distributed import World
     from vtr.train.model import ModelSpec, RetrievalModel
     from vtr.train.presets import TrainSettings
@@ -51,8 +51,8 @@ class Job:
         cls, material: Material, request: Request, backbone: Backbone, *, device: str
     ) -> Job:
         """Resolves model and settings."""
-        from vtr.commands import training
-        from vtr.commands.teaching import Teaching
+        from vtr.api import training
+        from vtr.api.teaching import Teaching
         from vtr.train.presets import DEFAULT_PRESET, find_preset
 
         preset = find_preset(request.preset or DEFAULT_PRESET)
@@ -101,7 +101,7 @@ class Job:
 
     def embed(self) -> None:
         """Embeds all captions, or reads them from the cache."""
-        from vtr.commands.training import make_validation
+        from vtr.api.training import make_validation
         from vtr.train.inputs import embed_for
 
         train = self.material.train
@@ -125,7 +125,7 @@ class Job:
         Raises:
             ConfigError: A folder is taken, or holds the run of something else.
         """
-        from vtr.commands.run_folders import default_name, run_folder, seeds_name, workplaces
+        from vtr.api.run_folders import default_name, run_folder, seeds_name, workplaces
 
         runs, first = self.material.workspace.runs, self.settings.seed
         name = place.name or default_name(self.spec, self.request.preset)
@@ -157,7 +157,7 @@ class Job:
     @property
     def config(self) -> dict[str, Any]:
         """What `config.json` says, as far as it is known before the model is built."""
-        from vtr.commands.training import run_config
+        from vtr.api.training import run_config
 
         config = run_config(self.material, self.request, self.settings, self.spec, self.backbone)
         return config if self.teaching is None else {**config, "teacher": self.teaching.config}
@@ -166,7 +166,7 @@ class Job:
         """Trains one model into its folder; returns what result.json holds."""
         from contextlib import nullcontext
 
-        from vtr.commands.run_folders import holding
+        from vtr.api.run_folders import holding
         from vtr.files import begin_beside
 
         if world.is_first and planned.replaces and not planned.begun:
@@ -276,7 +276,7 @@ class Planned:
         Raises:
             ConfigError: Naming what differs.
         """
-        from vtr.commands.run_folders import check_resumable
+        from vtr.api.run_folders import check_resumable
 
         if self.job.teaching is not None:
             self.job.teaching.refuse_itself(self.folder)
@@ -290,7 +290,7 @@ def run_job(
     """Trains once or for several seeds; what can be refused is refused first."""
     from contextlib import ExitStack
 
-    from vtr.commands.run_folders import holding, resume_command, telling
+    from vtr.api.run_folders import holding, resume_command, telling
 
     job.check_batches(world)
     planned = job.plan(place, seeds=seeds, interrupted=interrupted)
