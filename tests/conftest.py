@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from vtr.commands.console import Terminal
 from vtr.features.rows import LedgerRow, VideoRow
 from vtr.features.shard import write_shard
 from vtr.features.spec import FeatureSpec
+from vtr.progress import listening
 
 # A loaded machine is slow, not wrong; no test asserts a time.
 settings.register_profile("vtr", deadline=None, print_blob=True)
@@ -37,6 +39,13 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keeps what vtr remembers for a user out of the home of who runs the tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def terminal() -> Iterator[None]:
+    """Prints remarks and progress to stderr, as under `vtr`: many tests call commands directly."""
+    with listening(Terminal()):
         yield
 
 

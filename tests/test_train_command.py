@@ -26,7 +26,6 @@ from vtr.api.run_folders import find_interrupted, holding, telling
 from vtr.api.training import read_captions
 from vtr.api.training_job import Job, summarise
 from vtr.clip.backbone import Backbone, load_backbone
-from vtr.commands import console
 from vtr.commands import features as features_command
 from vtr.commands import train as train_command
 from vtr.commands.watching import print_result
@@ -817,7 +816,7 @@ def test_seeds_end_with_the_command_that_evaluates_them(workspace: Path) -> None
 def test_a_training_tells_at_once_what_it_is_doing(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(console, "MANY_TEXTS", 10)
+    monkeypatch.setattr("vtr.progress.MANY_TEXTS", 10)
     told = invoke("train", "--head", "seqLSTM", "--epochs", "1").stderr.splitlines()
     beginnings = [
         "reading the annotations of dataset 'demo'",
