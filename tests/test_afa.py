@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from vtr.clip.towers import Block
 from vtr.errors import ConfigError
 from vtr.train.clip_text import ClipText
 from vtr.train.headlist import build_head, parse_head
 from vtr.train.heads import meanP, seqTransf
 from vtr.train.heads.afa import AttentiveAggregation, Options, build
 from vtr.train.heads.base import Head, TextBatch, VideoBatch
-from vtr.train.heads.blocks import Block
 
 DIM = 16
 LENGTHS = (5, 1, 3, 4)

@@ -23,7 +23,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from vtr.clip.backbone import Backbone, load_backbone, pooled, run_in_batches
+from vtr.clip.backbone import Backbone, load_backbone, run_in_batches
 from vtr.clip.preprocess import normalise
 from vtr.errors import (
     CheckpointError,
@@ -200,7 +200,10 @@ def test_pad_embedding_is_a_normalised_zero(clip: Backbone, clip_folder: Path) -
     assert np.abs(black - clip.pad_embedding()).max() > 0.1  # a black picture is not padding
 
 
-def test_texts_equal_one_at_a_time_with_the_model_s_own_padding(clip: Backbone) -> None:
+def test_texts_equal_one_at_a_time_with_the_model_s_own_padding(
+    clip: Backbone, clip_folder: Path
+) -> None:
+    model = CLIPModel.from_pretrained(clip_folder, dtype=torch.float32).eval()
     together = clip.encode_texts(TEXTS)
     assert together.num_tokens.tolist() == [4, 2, 8, 12, 3]
     assert together.num_truncated == 1
@@ -208,7 +211,7 @@ def test_texts_equal_one_at_a_time_with_the_model_s_own_padding(clip: Backbone) 
     for row, ids in enumerate(clip.tokeniser.encode(TEXTS).ids):
         padded = torch.tensor([ids + [eos] * (12 - len(ids))])
         with torch.no_grad():
-            expected = clip.model.get_text_features(input_ids=padded).pooler_output[0]
+            expected = model.get_text_features(input_ids=padded).pooler_output[0]
         np.testing.assert_allclose(together.embeddings[row], expected.numpy(), atol=1e-5)
     for batch_size in (1, 2):
         again = clip.encode_texts(TEXTS, batch_size=batch_size)
@@ -285,7 +288,6 @@ def test_what_it_says_about_itself(clip: Backbone, clip_folder: Path) -> None:
     assert clip.logit_scale == pytest.approx(2.6592)
     assert not clip.model.training
     assert not any(parameter.requires_grad for parameter in clip.model.parameters())
-    assert clip.model.config.vision_config._attn_implementation == "sdpa"
     exact = load_backbone(str(clip_folder), device="cpu", route="exact")
     assert exact.describe()["preprocessing"]["route"] == "exact"
 
@@ -448,7 +450,9 @@ def write(name: str, content: bytes) -> Edit:
         pytest.param(write("config.json", b"{"), "is not whole JSON", id="config not JSON"),
         pytest.param(write("config.json", b"[]"), "holds a list", id="config a list"),
         pytest.param(
-            write("model.safetensors", b"\0" * 64), "cannot load .*copy", id="damaged weights"
+            write("model.safetensors", b"\0" * 64),
+            "cannot load .*copy: .*header",
+            id="damaged weights",
         ),
         pytest.param(
             both(delete("model.safetensors"), write("pytorch_model.bin", b"not a pickle")),
@@ -523,15 +527,7 @@ def test_devices_and_dtypes_are_checked_before_loading() -> None:
         load_backbone("unused", dtype="auto")  # type: ignore[arg-type]
 
 
-# --- the output of transformers, and memory
-
-
-def test_pooled_takes_tensors_and_objects_of_the_right_size_only(clip: Backbone) -> None:
-    pixels = torch.zeros(2, 3, 24, 24)
-    output = clip.model.get_image_features(pixel_values=pixels)
-    assert torch.equal(pooled(output, 20), pooled(output.pooler_output, 20))
-    with pytest.raises(CheckpointError, match=r"shape \(2, 32\), expected \(B, 20\)"):
-        pooled(clip.model.vision_model(pixel_values=pixels), 20)
+# --- memory
 
 
 def test_batches_are_halved_when_memory_runs_out() -> None:

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vtr.clip.towers import Block
 from vtr.errors import ConfigError, UnknownNameError
 from vtr.train.clip_text import ClipText
 from vtr.train.headlist import build_head, parse_head
 from vtr.train.heads.base import TextBatch, VideoBatch
-from vtr.train.heads.blocks import Block
 from vtr.train.heads.clip2video import PRESETS, Clip2Video, Options, build
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -15,7 +15,7 @@ import typer
 from huggingface_hub.repocard import metadata_load
 from typer.testing import CliRunner
 
-from vtr.clip.backbone import load_backbone, pooled
+from vtr.clip.backbone import load_backbone
 from vtr.clip.folder import write_clip_folder
 from vtr.commands import evaluate, export, extract, import_
 from vtr.demo import demo_model_folder
@@ -26,7 +26,7 @@ from vtr.train.heads.base import TextBatch
 from vtr.train.heads.meanP import MeanPooling
 from vtr.train.inputs import embed_for
 from vtr.train.model import ModelSpec, RetrievalModel, build_model
-from vtr.train.onnx import tuned_model
+from vtr.train.onnx import tuned_text
 from vtr.train.run import load_run, write_run
 from vtr.train.text_tower import FrozenText, TextSpec, TunedText, text_spec
 
@@ -280,11 +280,10 @@ def test_tuned_layers_come_into_their_places(tmp_path: Path, layers: int) -> Non
     texts = ["w1", "w5 w7 w9 w200 w3 w4 w4 w4", "w20 w21"]
     activations = ResidentTexts(embed_for(spec, backbone, texts), torch.device("cpu"))
     ids = torch.from_numpy(backbone.tokeniser.pad(backbone.tokeniser.encode(texts).ids))
-    merged: Any = tuned_model(backbone, cast("TunedText", model.text_tower))
+    merged = tuned_text(backbone, cast("TunedText", model.text_tower))
     with torch.inference_mode():
         expected = model.text_tower(activations.batch(np.arange(3))).pooled
-        found = pooled(merged.get_text_features(input_ids=ids), 128)
-        before = pooled(cast("Any", backbone.model).get_text_features(input_ids=ids), 128)
+        found, before = merged(ids), backbone.model.text(ids)
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
     assert float((found - before).abs().max()) > 0.01, "and the backbone is left as it was"
 

@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from vtr.clip.towers import Attention
 from vtr.errors import ConfigError
 from vtr.train.headlist import HeadChoice, build_head, head_names, parse_head
 from vtr.train.heads import attentionP, meanP, seqLSTM, seqTransf
@@ -31,7 +32,6 @@ from vtr.train.heads.base import (
     pad_codes,
     select_code,
 )
-from vtr.train.heads.blocks import Attention
 
 DIM = 64
 LENGTHS = (5, 3, 1, 4, 2, 5)
@@ -460,11 +460,12 @@ class ResidualMissing(seqTransf.TransformerPooling):
 
 
 class SoftmaxOverQueries(Attention):
-    def forward(self, tokens: Tensor, bias: Tensor | None, num_outputs: int | None) -> Tensor:
+    def forward(  # type: ignore[override]
+        self, tokens: Tensor, *, bias: Tensor, **_: object
+    ) -> Tensor:
         packed = torch.nn.functional.linear(tokens, self.in_proj_weight, self.in_proj_bias)
         query, key, value = (self._split(part) for part in packed.chunk(3, dim=-1))
         scores = query @ key.mT / query.shape[-1] ** 0.5
-        assert bias is not None
         mixed = (scores.softmax(dim=-2) * (bias == 0)) @ value
         return self.out_proj(mixed.transpose(1, 2).flatten(2))
 

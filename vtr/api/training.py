@@ -369,8 +369,7 @@ def tell_unheeded(request: Request, settings: TrainSettings, material: Material)
 
 
 def _text_layers(backbone: Backbone) -> int:
-    config: Any = backbone.model.config
-    return int(config.text_config.num_hidden_layers)
+    return backbone.model.text.sizes.layers
 
 
 def with_chunk(settings: TrainSettings, spec: ModelSpec) -> TrainSettings:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -13,12 +13,10 @@ from vtr.clip.device import find_device
 from vtr.clip.hub import find_model
 from vtr.clip.loading import load_model, weights_digest
 from vtr.clip.preprocess import Preprocessing, Route, normalise, preprocessing_from_config
-from vtr.clip.temporal import follows_in_clip, temporal_patches
+from vtr.clip.temporal import follows_in_clip
 from vtr.clip.text import Tokeniser, load_tokeniser
+from vtr.clip.towers import DualEncoder, Sizes, huggingface_state
 from vtr.errors import CheckpointError, ConfigError, ModelError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 DTypeName = Literal["float32", "float16", "bfloat16"]
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -27,9 +25,6 @@ _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch
 # per picture, 64 is slower again. On a GPU more pictures only cost memory.
 _CPU_BATCH = 16
 _GPU_BATCH = 256
-
-# What the same weights can be run with: it changes the numbers and no shape.
-_SHAPELESS = ("hidden_act", "layer_norm_eps", "num_attention_heads")
 
 _T = TypeVar("_T")
 
@@ -59,7 +54,7 @@ class Backbone:
     device: torch.device  # Where it runs
     dtype: torch.dtype  # What it computes in
     logit_scale: float  # The model's learned scale as stored, a natural logarithm (CLIP: ln 100)
-    model: PreTrainedModel  # The transformers model
+    model: DualEncoder  # The two towers
     tokeniser: Tokeniser  # Its vocabulary and text rules
 
     def __post_init__(self) -> None:
@@ -68,7 +63,7 @@ class Backbone:
     @property
     def temporal(self) -> bool:
         """Whether a frame's embedding also depends on its neighbours (linear_patch 3d)."""
-        return temporal_patches(self.model) is not None
+        return self.model.visual.temporal
 
     def encode_frames(
         self, crops: np.ndarray, *, offsets: Sequence[int] | None = None
@@ -165,9 +160,9 @@ class Backbone:
 
         def encode(start: int, stop: int) -> torch.Tensor:
             ids = self.tokeniser.pad([tokens.ids[row] for row in order[start:stop]])
-            output = self.model.get_text_features(input_ids=torch.from_numpy(ids).to(self.device))
+            embeddings: torch.Tensor = self.model.text(torch.from_numpy(ids).to(self.device))
             tell(stop, len(texts))
-            return pooled(output, self.embedding_dim)
+            return embeddings
 
         default = _GPU_BATCH if self.device.type == "cuda" else 2 * _CPU_BATCH
         with torch.inference_mode():
@@ -181,7 +176,6 @@ class Backbone:
     def describe(self) -> dict[str, Any]:
         """Returns the fields of a store's fingerprint that the backbone decides, in JSON types."""
         patches = {"linear_patch": "3d"} if self.temporal else {}
-        vision = self.model.config.vision_config
         return {
             "backbone": self.model_id,
             "revision": self.revision,
@@ -189,23 +183,20 @@ class Backbone:
             "embedding_dim": self.embedding_dim,
             "compute_dtype": str(self.dtype).removeprefix("torch."),
             "preprocessing": self.preprocessing.as_dict(),
-            "vision": {name: getattr(vision, name) for name in _SHAPELESS},
+            "vision": _shapeless(self.model.visual.sizes),
             **patches,
         }
 
     @property
     def text_settings(self) -> dict[str, Any]:
         """What of the text tower's configuration decides numbers and does not show in weights."""
-        config: Any = self.model.config.text_config
-        return {name: getattr(config, name) for name in _SHAPELESS}
+        return _shapeless(self.model.text.sizes)
 
     def _image_features(
         self, pixels: torch.Tensor, follows: torch.Tensor | None = None
     ) -> torch.Tensor:
-        patches = temporal_patches(self.model)
-        if patches is not None:
-            patches.follows = follows
-        return pooled(self.model.get_image_features(pixel_values=pixels), self.embedding_dim)
+        embeddings: torch.Tensor = self.model.visual(pixels, follows)
+        return embeddings
 
     def _to_device(self, crops: np.ndarray) -> torch.Tensor:
         """uint8 to the device: a quarter of the bytes of float32."""
@@ -242,27 +233,23 @@ def load_backbone(
     """
     target, compute_dtype = find_device(device), _dtype(dtype)
     found = find_model(model)
-    network, family = load_model(found)
-    config = network.config
+    network, architecture, family = load_model(found)
     preprocessing = preprocessing_from_config(found.path, route=route)
-    _check_picture_size(found.model_id, preprocessing, config.vision_config.image_size)
+    _check_picture_size(found.model_id, preprocessing, architecture.image_size)
     tokeniser = load_tokeniser(
         found.path,
         family=family,
-        max_length=config.text_config.max_position_embeddings,
-        vocab_size=config.text_config.vocab_size,
+        max_length=architecture.context,
+        vocab_size=architecture.vocabulary,
     )
     if family == "clip":
-        _check_end_of_text(found.model_id, tokeniser, config.text_config.eos_token_id)
-    digest = weights_digest(network)
+        _check_end_of_text(found.model_id, tokeniser, architecture.end_id)
     return Backbone(
         model_id=found.model_id,
         revision=found.revision,
-        weights_sha256=digest,
+        weights_sha256=weights_digest(huggingface_state(network)),
         family=family,
-        embedding_dim=(
-            config.projection_dim if family == "clip" else config.text_config.projection_size
-        ),
+        embedding_dim=architecture.dim,
         preprocessing=preprocessing,
         device=target,
         dtype=compute_dtype,
@@ -270,26 +257,6 @@ def load_backbone(
         model=network.to(device=target, dtype=compute_dtype),
         tokeniser=tokeniser,
     )
-
-
-def pooled(output: Any, embedding_dim: int) -> torch.Tensor:
-    """Returns the projected embeddings out of what `get_*_features` gave.
-
-    transformers 5 returns an object whose `pooler_output` is the projected vector, earlier
-    versions the vector itself (transformers #42564).
-
-    Args:
-        output: A (B, D) tensor, or an object that has one.
-        embedding_dim: D. The vision tower's own `pooler_output` is wider, and must not pass.
-    """
-    embeddings = output if isinstance(output, torch.Tensor) else output.pooler_output
-    if embeddings.ndim != 2 or embeddings.shape[1] != embedding_dim:
-        raise CheckpointError(
-            f"the model gave embeddings of shape {tuple(embeddings.shape)}, expected "
-            f"(B, {embedding_dim}); this version of transformers is not supported"
-        )
-    result: torch.Tensor = embeddings
-    return result
 
 
 def run_in_batches(
@@ -353,16 +320,24 @@ def _dtype(name: str) -> torch.dtype:
     return _DTYPES[name]
 
 
-def _check_picture_size(model_id: str, preprocessing: Preprocessing, image_size: Any) -> None:
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    if preprocessing.size != (height, width):
+def _shapeless(sizes: Sizes) -> dict[str, Any]:
+    """What the same weights can be run with, as config.json names it: no shape tells it."""
+    return {
+        "hidden_act": sizes.activation,
+        "layer_norm_eps": sizes.epsilon,
+        "num_attention_heads": sizes.heads,
+    }
+
+
+def _check_picture_size(model_id: str, preprocessing: Preprocessing, side: int) -> None:
+    if preprocessing.size != (side, side):
         raise CheckpointError(
             f"{model_id}: preprocessor_config.json makes pictures of {preprocessing.size}, the "
-            f"model sees {(height, width)} (height, width): they do not belong together"
+            f"model sees {(side, side)} (height, width): they do not belong together"
         )
 
 
-def _check_end_of_text(model_id: str, tokeniser: Tokeniser, configured: Any) -> None:
+def _check_end_of_text(model_id: str, tokeniser: Tokeniser, configured: int) -> None:
     """CLIP reads its embedding at this token; elsewhere it would silently be a wrong vector."""
     if configured == 2:
         # Configurations before transformers #24773: the position of the largest id is taken.

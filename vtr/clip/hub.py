@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vtr.clip.known_names import hub_name
 from vtr.errors import CheckpointError, HubOfflineError, ModelError, ModelNotFoundError
+from vtr.files import read_json
 
 EXAMPLE = "openai/clip-vit-base-patch32"
 
@@ -111,14 +112,32 @@ def require_model(model: str) -> None:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Returns the weight files transformers would read: safetensors if any, else `.bin`."""
-    for patterns in (_SAFETENSORS, _PICKLES):
-        files = sorted(
-            file for pattern in patterns[:2] for file in folder.glob(pattern) if file.is_file()
-        )
-        if files:
-            return files
+    """Returns a folder's weight files: one or what an index names, safetensors before `.bin`.
+
+    Raises:
+        CheckpointError: An index that is damaged, or names files that are not there.
+    """
+    for whole, _, index in (_SAFETENSORS, _PICKLES):
+        if (folder / whole).is_file():
+            return [folder / whole]
+        if (folder / index).is_file():
+            return _indexed(folder / index)
     return []
+
+
+def _indexed(index: Path) -> list[Path]:
+    needed = "an index of weight files"
+    shards = read_json(index, needed=needed, error=CheckpointError).get("weight_map")
+    names = set(shards.values()) if isinstance(shards, dict) else set()
+    if not names or not all(isinstance(n, str) and Path(n).name == n for n in names):
+        raise CheckpointError(f"{index} has no weight_map of names to files; needed: {needed}")
+    files = [index.parent / name for name in sorted(names)]
+    for file in files:
+        if not file.is_file():
+            raise CheckpointError(
+                f"{index} names {file.name}, which is not beside it. Fetch the folder again"
+            )
+    return files
 
 
 def _check_contents(found: ModelFolder) -> None:

@@ -1,215 +1,151 @@
-"""Weights into a model, and everything that could be silently wrong with them.
+"""Weights into our towers, and everything that could be silently wrong with them.
 
-transformers starts training from random values wherever a checkpoint does not fit, and says so in
-a log line; two published papers were computed with the wrong activation (open_clip #771, #915).
-Here each of these stops.
+Other loaders start from random values wherever a checkpoint does not fit, and say so in a log
+line. Here every key must be there, of its shape and finite, and no other.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from torch.nn import init
+from torch.overrides import TorchFunctionMode
 
-from vtr.clip.hub import ModelFolder
+from vtr.clip.checkpoint_files import read_tensors
+from vtr.clip.configuration import read_architecture, read_config
+from vtr.clip.hub import ModelFolder, weight_files
 from vtr.clip.openai_names import BENIGN_HUGGINGFACE, TEMPORAL_WEIGHT, not_finite
-from vtr.clip.temporal import make_temporal
 from vtr.clip.text import text_family
+from vtr.clip.towers import Architecture, DualEncoder, huggingface_state
 from vtr.errors import CheckpointError
-from vtr.files import read_json
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-# What the owners of these repositories trained with.
-_ACTIVATION_OF_OWNER = {"openai": "quick_gelu", "laion": "gelu"}
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """Returns config.json.
-
-    Raises:
-        CheckpointError: Not a JSON object, or it names no model_type.
-    """
-    path = folder / "config.json"
-    record = read_json(path, needed="a transformers model", error=CheckpointError)
-    if not isinstance(record.get("model_type"), str):
-        raise CheckpointError(f"{path} names no model_type: it is not a transformers model")
-    return record
-
-
-def load_model(found: ModelFolder) -> tuple[PreTrainedModel, str]:
+def load_model(found: ModelFolder) -> tuple[DualEncoder, Architecture, str]:
     """Loads a dual encoder in float32 on the CPU and proves that it is whole.
 
     Args:
         found: The folder and what it is called.
 
     Returns:
-        The model in evaluation mode and its family (a key of `vtr.clip.text.TEXT_RULES`).
+        The model in evaluation mode, its sizes, and its family (a key of
+        `vtr.clip.text.TEXT_RULES`).
 
     Raises:
         CheckpointError: A key is missing, unexpected or of another shape; a file is damaged; an
             activation contradicts the others or the weights' origin.
-        ModelError: A family whose text rules are not known.
+        ModelError: A family that is not known.
     """
     record = read_config(found.path)
     family = text_family(found.path, record["model_type"])
-    model, report = _read_weights(found)
-    temporal_weight = _take_temporal_weight(found, report)
-    _check_keys(found, report)
-    if temporal_weight is not None:
-        make_temporal(model, temporal_weight)
-    bad = [name for name, value in model.state_dict().items() if not_finite(value)]
+    architecture = read_architecture(found, record)
+    weights = _read_weights(found)
+    # Without memory until the sizes are known to be those of the files.
+    with torch.device("meta"), _Undrawn():
+        model = DualEncoder(architecture, temporal=TEMPORAL_WEIGHT in weights)
+    _check_keys(found, weights, huggingface_state(model))
+    memory = {name: torch.empty(value.shape) for name, value in model.state_dict().items()}
+    model.load_state_dict(memory, assign=True)
+    bad = []
+    for name, target in huggingface_state(model).items():
+        target.copy_(weights.pop(name))
+        if not_finite(target):
+            bad.append(name)
     if bad:
         raise CheckpointError(
             f"{found.model_id}: the weights {', '.join(bad[:3])} ({len(bad)} in all) are NaN or "
             "infinite: the file is damaged. Get it anew"
         )
-    check_activation(found, model.config, record)
-    _check_dimensions(found, model.config)
-    model.eval()
-    model.requires_grad_(False)
-    return model, family
+    return model.eval().requires_grad_(False), architecture, family
 
 
-def weights_digest(model: torch.nn.Module) -> str:
-    """Returns the SHA-256 of the weights: names, dtypes, shapes and bytes, sorted by name.
+def weights_digest(weights: Mapping[str, Tensor]) -> str:
+    """Returns the SHA-256 of weights: names, dtypes, shapes and bytes, sorted by name.
 
-    Taken in float32 before any cast, so the same weights give the same digest whether they come
-    from safetensors or `.bin`, in one file or many, in whatever order. Measured: 0.4 s for the
-    605 MB of ViT-B/32 on a processor with SHA instructions.
+    Taken in float32 before any cast and under the names of a Hugging Face folder, so the same
+    weights give the same digest whether they come from safetensors or `.bin`, in one file or many,
+    in whatever order. Measured: 0.4 s for the 605 MB of ViT-B/32 on a processor with SHA
+    instructions.
     """
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(weights.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        values: Any = flat.view(torch.uint8).numpy()
+        digest.update(values)
     return digest.hexdigest()
 
 
-def check_activation(found: ModelFolder, config: Any, record: dict[str, Any]) -> None:
-    """Compares the activation with everything that is known about it.
+class _Undrawn(TorchFunctionMode):
+    """Leaves out the first random draw of weights that are read from files right after.
 
-    Args:
-        found: The folder; its open_clip_config.json is read if present.
-        config: The loaded model's configuration.
-        record: config.json as written.
-
-    Raises:
-        CheckpointError: Two sources disagree.
+    Without memory to draw into, torch would also load its symbolic algebra: a second of CPU.
     """
-    text, vision = config.text_config.hidden_act, config.vision_config.hidden_act
-    if text != vision:
-        raise CheckpointError(
-            f"{found.model_id}: config.json says hidden_act {text!r} for text and {vision!r} for "
-            "vision; no known model mixes them. Copy config.json from the original repository"
-        )
-    for expected, reason in _known_activations(found, record):
-        if text != expected:
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Collection[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        module = getattr(func, "__module__", None)
+        draws = func in (Tensor.uniform_, Tensor.normal_) or module == init.__name__
+        return None if draws else func(*args, **(kwargs or {}))
+
+
+def _read_weights(found: ModelFolder) -> dict[str, Tensor]:
+    """Returns all weights of a folder, as stored; those of safetensors stay in the file."""
+    weights: dict[str, Tensor] = {}
+    for path in weight_files(found.path):
+        try:
+            part = _read_safetensors(path) if path.suffix == ".safetensors" else read_tensors(path)
+        except (CheckpointError, SafetensorError, OSError) as error:
+            first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise CheckpointError(
-                f"{found.model_id}: config.json says hidden_act {text!r}, but {reason} was trained "
-                f"with {expected!r}; with the wrong one the numbers are silently worse. Set "
-                "hidden_act in text_config and vision_config"
+                f"{found.model_id}: cannot load {found.path}: {first_line}"
+            ) from None
+        twice = sorted(weights.keys() & part.keys())
+        if twice:
+            raise CheckpointError(
+                f"{found.model_id}: {_some(twice)} stand in {path.name} and in another file of "
+                f"{found.path}: files of two models. Fetch the folder again"
             )
+        weights |= part
+    return weights
 
 
-def _known_activations(found: ModelFolder, record: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    origins = [found.model_id if found.revision != "local" else "", record.get("_name_or_path")]
-    for origin in origins:
-        owner = str(origin or "").split("/", maxsplit=1)[0].lower()
-        if owner in _ACTIVATION_OF_OWNER:
-            yield _ACTIVATION_OF_OWNER[owner], str(origin)
-    if record["model_type"] == "siglip":
-        yield "gelu_pytorch_tanh", "SigLIP"
-    path = found.path / "open_clip_config.json"
-    if path.is_file():
-        needed = "an open_clip configuration"
-        model = read_json(path, needed=needed, error=CheckpointError).get("model_cfg", {})
-        if not isinstance(model, dict):
-            raise CheckpointError(f"{path}: model_cfg is {model!r:.80}; needed: {needed}")
-        if record["model_type"] == "clip":
-            act = "quick_gelu" if model.get("quick_gelu") else "gelu"
-            yield act, "the model of open_clip_config.json"
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
 
 
-def _read_weights(found: ModelFolder) -> tuple[PreTrainedModel, dict[str, Any]]:
-    from safetensors import SafetensorError
-    from transformers import AutoModel
-
-    try:
-        with _quiet_transformers():
-            model, report = AutoModel.from_pretrained(
-                found.path,
-                dtype=torch.float32,
-                attn_implementation="sdpa",
-                local_files_only=True,
-                trust_remote_code=False,
-                ignore_mismatched_sizes=True,  # reported below instead of raised half-way
-                output_loading_info=True,
-            )
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-        KeyError,
-        TypeError,
-        EOFError,
-        pickle.UnpicklingError,
-        SafetensorError,
-    ) as error:
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{found.model_id}: cannot load {found.path}: {first_line}") from None
-    return model, report
-
-
-@contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """No bars and no load report while we load; the settings are put back afterwards."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(logging.CRITICAL)
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
-
-
-def _take_temporal_weight(found: ModelFolder, report: dict[str, Any]) -> torch.Tensor | None:
-    """Reads the weight that `vtr import` adds for linear_patch 3d; transformers knows none."""
-    if TEMPORAL_WEIGHT not in report["unexpected_keys"]:
-        return None
-    for path in found.path.glob("model*.safetensors"):
-        with safe_open(path, framework="pt") as file:
-            if TEMPORAL_WEIGHT in file.keys():  # noqa: SIM118  (not a mapping)
-                report["unexpected_keys"] = set(report["unexpected_keys"]) - {TEMPORAL_WEIGHT}
-                weight: torch.Tensor = file.get_tensor(TEMPORAL_WEIGHT)
-                return weight
-    return None
-
-
-def _check_keys(found: ModelFolder, report: dict[str, Any]) -> None:
-    missing = sorted(report["missing_keys"])
-    unexpected = sorted(set(report["unexpected_keys"]) - BENIGN_HUGGINGFACE)
-    wrong_shape = [
-        f"{name} (file {tuple(file)}, model {tuple(wanted)})"
-        for name, file, wanted in sorted(report["mismatched_keys"])
-    ]
+def _check_keys(
+    found: ModelFolder, weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
+) -> None:
+    shared = sorted(wanted.keys() & weights.keys())
     problems = [
         f"{kind}: {_some(names)}"
         for kind, names in (
-            ("missing", missing),
-            ("unexpected", unexpected),
-            ("of another shape", wrong_shape),
-            ("errors", list(report.get("error_msgs") or [])),
+            ("missing", sorted(wanted.keys() - weights.keys())),
+            ("unexpected", sorted(weights.keys() - wanted.keys() - BENIGN_HUGGINGFACE)),
+            (
+                "of another shape",
+                [
+                    f"{name} (file {tuple(weights[name].shape)}, model {tuple(wanted[name].shape)})"
+                    for name in shared
+                    if weights[name].shape != wanted[name].shape
+                ],
+            ),
+            (
+                "no floating-point numbers",
+                [f"{n} ({weights[n].dtype})" for n in shared if not weights[n].is_floating_point()],
+            ),
         )
         if names
     ]
@@ -224,13 +160,3 @@ def _check_keys(found: ModelFolder, report: dict[str, Any]) -> None:
 def _some(names: list[str], limit: int = 5) -> str:
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
-
-
-def _check_dimensions(found: ModelFolder, config: Any) -> None:
-    if config.model_type != "siglip":
-        return
-    vision, text = config.vision_config.hidden_size, config.text_config.projection_size
-    if vision != text:
-        raise CheckpointError(
-            f"{found.model_id}: vision embeddings have {vision} dimensions, text ones {text}"
-        )

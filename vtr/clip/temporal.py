@@ -12,45 +12,45 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vtr.errors import CheckpointError
 
-
-class TemporalPatchEmbedding(nn.Module):
-    """Stands in for the patch convolution of transformers' CLIP vision tower.
+class TemporalPatches(nn.Module):
+    """Stands in for the patch convolution of CLIP's vision tower.
 
     Args:
-        weight: (width, 3, P, P) the 2d convolution: kept, as in the reference, but not used.
-        temporal_weight: (width, 3, 3, P, P): output, colour, time (before, now, after), y, x.
+        width: Of the tower.
+        patch: P, side of a patch in pixels.
     """
 
-    def __init__(self, weight: Tensor, temporal_weight: Tensor) -> None:
+    def __init__(self, width: int, patch: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(weight, requires_grad=False)
-        self.temporal_weight = nn.Parameter(temporal_weight, requires_grad=False)
-        self.follows: Tensor | None = None
+        # The 2d convolution: kept, as in the reference, but not used.
+        self.weight = nn.Parameter(torch.empty(width, 3, patch, patch))
+        # Output, colour, time (before, now, after), y, x.
+        self.temporal_weight = nn.Parameter(torch.empty(width, 3, 3, patch, patch))
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Returns (B, width, grid, grid) from (B, 3, H, W) frames.
+    def forward(self, pixels: Tensor, follows: Tensor | None = None) -> Tensor:
+        """Returns (B, width, grid, grid).
 
-        `follows` (B,) bool must have been set: whether frame i comes right after frame i-1 in one
-        clip. Without it every frame is a clip of its own.
+        Args:
+            pixels: (B, 3, H, W) frames.
+            follows: (B,) bool: whether frame i comes right after frame i-1 in one clip. Without it
+                every frame is a clip of its own.
         """
         patch = self.weight.shape[-1]
         # The three instants as one convolution: (3 * width, 3, P, P).
         kernels = self.temporal_weight.movedim(2, 0).flatten(0, 1)
         before, now, after = functional.conv2d(pixels, kernels, stride=patch).chunk(3, dim=1)
+        if follows is None:
+            return now
+        linked = follows.to(now.device)[1:, None, None, None]
         result: Tensor = now.clone()
-        if self.follows is None:
-            return result
-        follows = self.follows.to(now.device)[1:, None, None, None]
-        result[1:] += torch.where(follows, before[:-1], 0.0)
-        result[:-1] += torch.where(follows, after[1:], 0.0)
+        result[1:] += torch.where(linked, before[:-1], 0.0)
+        result[:-1] += torch.where(linked, after[1:], 0.0)
         return result
 
 
@@ -70,31 +70,3 @@ def follows_in_clip(offsets: Sequence[int], num_frames: int) -> Tensor:
     follows = torch.ones(num_frames, dtype=torch.bool)
     follows[[start for start in offsets if start < num_frames]] = False
     return follows
-
-
-def temporal_patches(model: nn.Module) -> TemporalPatchEmbedding | None:
-    """Returns a model's patch embedding where that looks at neighbouring frames, else None."""
-    vision = getattr(model, "vision_model", None)
-    patches = getattr(getattr(vision, "embeddings", None), "patch_embedding", None)
-    return patches if isinstance(patches, TemporalPatchEmbedding) else None
-
-
-def make_temporal(model: nn.Module, temporal_weight: Tensor) -> None:
-    """Replaces the patch convolution of transformers' CLIP by one over time.
-
-    Args:
-        model: A CLIPModel.
-        temporal_weight: (width, 3, 3, P, P), see `TemporalPatchEmbedding`.
-
-    Raises:
-        CheckpointError: Another shape.
-    """
-    embeddings: Any = model.get_submodule("vision_model.embeddings")
-    weight = embeddings.patch_embedding.weight.detach()
-    wanted = (*weight.shape[:2], 3, *weight.shape[2:])
-    if tuple(temporal_weight.shape) != wanted:
-        raise CheckpointError(
-            f"the patch convolution over time has shape {tuple(temporal_weight.shape)}; beside a "
-            f"patch convolution of shape {tuple(weight.shape)} it must have {tuple(wanted)}"
-        )
-    embeddings.patch_embedding = TemporalPatchEmbedding(weight, temporal_weight.to(weight.dtype))

@@ -19,12 +19,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tokenizers import Regex, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as BackendTokenizer
 
 from vtr.errors import CheckpointError, ModelError
 from vtr.files import read_json
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
+# Special tokens, contractions, words, single digits, the rest. Source: openai/CLIP
+# clip/simple_tokenizer.py.
+_CLIP_WORDS = (
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d"
+    r"|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+)
 
 
 def clean_clip(text: str) -> str:
@@ -245,17 +252,28 @@ def _load_backend(folder: Path, family: str) -> BackendTokenizer:
 
 
 def _from_vocabulary(folder: Path) -> BackendTokenizer:
-    """CLIP's older pair of files."""
-    from transformers import CLIPTokenizer
-
+    """CLIP's older pair of files: the same splitting as its tokenizer.json has."""
     try:
         vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
         lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
-        merges = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#ver")]
-        tokeniser = CLIPTokenizer(vocab=vocabulary, merges=merges)
+        pairs = [line.split(" ") for line in lines if line and not line.startswith("#ver")]
+        merges = [(left, right) for left, right in pairs]
+        end = _SPECIAL_TOKENS["clip"]["eos_token"]
+        backend = BackendTokenizer(
+            models.BPE(vocab=vocabulary, merges=merges, end_of_word_suffix="</w>", unk_token=end)
+        )
+        backend.add_special_tokens([_SPECIAL_TOKENS["clip"]["bos_token"], end])
     except Exception as error:  # noqa: BLE001  (the Rust library raises bare Exception)
         raise CheckpointError(f"{folder}: vocab.json or merges.txt is damaged: {error}") from None
-    backend: BackendTokenizer = tokeniser.backend_tokenizer
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_CLIP_WORDS), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
     return backend
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -57,9 +56,8 @@ def embed_tokens(backbone: Backbone, texts: Sequence[str]) -> TokenEmbeddings:
 
 
 def _hidden(backbone: Backbone, ids: np.ndarray) -> np.ndarray:
-    model: Any = backbone.model
+    text = backbone.model.text
     with torch.inference_mode():
-        output = model.text_model(input_ids=torch.from_numpy(ids).to(backbone.device))
-        projected = model.text_projection(output.last_hidden_state)
+        projected = text.project(text.run(text.embed(torch.from_numpy(ids).to(backbone.device))))
     hidden: np.ndarray = projected.float().cpu().numpy()
     return hidden

@@ -149,8 +149,8 @@ def _store(folder: Path, *, needed: bool) -> FeatureStore | None:
 
 
 def _tokens(workspace: Workspace, data: Dataset, *, needs_model: bool) -> TokenLengths | None:
+    from vtr.clip.configuration import read_config
     from vtr.clip.hub import find_tokeniser
-    from vtr.clip.loading import read_config
     from vtr.clip.text import load_tokeniser, text_family
     from vtr.errors import ModelError
     from vtr.evaluate.eda import TokenLengths

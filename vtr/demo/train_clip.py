@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from torch.nn import functional
 from transformers import CLIPModel, CLIPTokenizer
 
-from vtr.clip.backbone import pooled
 from vtr.clip.loading import weights_digest
 from vtr.clip.preprocess import Preprocessing, normalise, preprocessing_from_config
 from vtr.demo.frames import (
@@ -204,13 +203,13 @@ def _embed_texts(model: CLIPModel, tokenizer: CLIPTokenizer, texts: list[str]) -
     """Returns unit vectors, (N, D)."""
     tokens = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
     output = model.get_text_features(input_ids=tokens["input_ids"])
-    return functional.normalize(pooled(output, model.config.projection_dim), dim=1)
+    return functional.normalize(output.pooler_output, dim=1)
 
 
 def _embed_images(model: CLIPModel, images: torch.Tensor) -> torch.Tensor:
     """Returns unit vectors, (N, D)."""
     output = model.get_image_features(pixel_values=images)
-    return functional.normalize(pooled(output, model.config.projection_dim), dim=1)
+    return functional.normalize(output.pooler_output, dim=1)
 
 
 def _scaled(model: CLIPModel, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -293,7 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     recipe = Recipe(**settings)
     outcome = train(folder, recipe)
-    digest = weights_digest(CLIPModel.from_pretrained(folder, dtype=torch.float32))
+    digest = weights_digest(CLIPModel.from_pretrained(folder, dtype=torch.float32).state_dict())
     _log.info("%s\n%s\nweights_sha256 %s", recipe, outcome, digest)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,10 +24,6 @@ come to about 2.6 GB in float16)."""
 
 _FOLDER = "texts"
 _BATCH = 64
-
-
-class _Reached(Exception):
-    """The input of the first trained layer is known: the forward pass may end."""
 
 
 def embed_activations(
@@ -54,7 +50,7 @@ def embed_activations(
     tokens = backbone.tokeniser.encode(texts).ids
     lengths = np.array([len(row) for row in tokens], dtype=np.int64)
     offsets = np.concatenate(([0], lengths.cumsum())).astype(np.int64)
-    width = cast("Any", backbone.model).config.text_config.hidden_size
+    width = backbone.model.text.sizes.width
     shape = (int(offsets[-1]), width)
     kind = np.float32 if shape[0] * width * 4 <= FLOAT32_BYTES else np.float16
     path = None if cache is None else cache / _FOLDER / _name(backbone, tokens, layers, kind)
@@ -89,22 +85,10 @@ def _compute(
 
 def _run(backbone: Backbone, ids: NDArray[np.int64], layers: int) -> NDArray[np.float32]:
     """Returns (B, W, width): the input of the first trained layer; the layers above never run."""
-    text_model = cast("Any", backbone.model).text_model
-    found: list[torch.Tensor] = []
-
-    def catch(_module: torch.nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        found.append(arguments[0] if arguments else named["hidden_states"])
-        raise _Reached
-
-    hook = text_model.encoder.layers[-layers].register_forward_pre_hook(catch, with_kwargs=True)
-    try:
-        with torch.inference_mode():
-            text_model(input_ids=torch.from_numpy(ids).to(backbone.device))
-    except _Reached:
-        pass
-    finally:
-        hook.remove()
-    hidden: NDArray[np.float32] = found[0].float().cpu().numpy()
+    text = backbone.model.text
+    with torch.inference_mode():
+        tokens = text.embed(torch.from_numpy(ids).to(backbone.device))
+        hidden: NDArray[np.float32] = text.run(tokens, stop=-layers).float().cpu().numpy()
     return hidden
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,10 +9,8 @@ import torch
 from torch import Tensor
 
 from vtr.clip.backbone import Backbone
-from vtr.clip.openai_names import to_openai
 
 _BLOCK = "transformer.resblocks."
-_VISION_LAYER = re.compile(r"vision_model\.encoder\.layers\.[1-9]")
 
 
 @dataclass(frozen=True)
@@ -41,10 +38,16 @@ def clip_text(backbone: Backbone) -> ClipText | None:
     """
     if backbone.family != "clip":
         return None
-    # All but one vision layer stay out: renaming copies, and they are most of the weights.
-    state = backbone.model.state_dict()
-    kept = {name: value for name, value in state.items() if not _VISION_LAYER.match(name)}
-    return clip_text_of(to_openai(kept))
+    model = backbone.model
+    return ClipText(
+        positional_embedding=_own(model.text.positions),
+        blocks=[
+            {name: _own(value) for name, value in block.state_dict().items()}
+            for block in model.text.blocks
+        ],
+        visual_projection=_own(model.visual.projection.weight.T),
+        logit_scale=backbone.logit_scale,
+    )
 
 
 def clip_text_of(state: Mapping[str, Tensor]) -> ClipText:

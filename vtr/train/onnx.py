@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vtr.clip.backbone import Backbone, pooled
+from vtr.clip.backbone import Backbone
+from vtr.clip.towers import TextTower as ClipTextTower
 from vtr.errors import CheckpointError, ConfigError
 from vtr.train.heads.base import TextBatch
 from vtr.train.text_tower import FrozenText, TextTower, TunedText
@@ -43,51 +44,27 @@ class _TextSide(nn.Module):
 
     def __init__(self, backbone: Backbone, tower: TextTower) -> None:
         super().__init__()
-        self.model, self.tower = backbone.model, tower
+        self.text, self.tower = backbone.model.text, tower
         if isinstance(tower, TunedText):
-            self.model, self.tower = tuned_model(backbone, tower), FrozenText()
-        self.dim = backbone.embedding_dim
+            self.text, self.tower = tuned_text(backbone, tower), FrozenText()
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Returns (B, D) float32 from (B, L) int64."""
-        model: Any = self.model
-        features = pooled(model.get_text_features(input_ids=input_ids), self.dim)
-        result: Tensor = self.tower(TextBatch(features)).pooled
+        result: Tensor = self.tower(TextBatch(self.text(input_ids))).pooled
         return result
 
 
-def tuned_model(backbone: Backbone, tower: TunedText) -> nn.Module:
-    """Returns a copy of the backbone's model with the trained text layers in their places.
+def tuned_text(backbone: Backbone, tower: TunedText) -> ClipTextTower:
+    """Returns a copy of the backbone's text tower with the trained text layers in their places.
 
     Args:
         backbone: Of the CLIP family, as the tower was built on.
         tower: The last layers, the final norm and the projection.
     """
-    model: Any = copy.deepcopy(backbone.model)
-    layers = model.text_model.encoder.layers[-len(tower.layers) :]
-    for theirs, ours in zip(layers, tower.layers, strict=True):
-        _copy_layer(theirs, ours)
-    model.text_model.final_layer_norm.load_state_dict(tower.ln_final.state_dict())
-    model.text_projection.load_state_dict(tower.text_projection.state_dict())
-    merged: nn.Module = model
+    merged = copy.deepcopy(backbone.model.text)
+    merged.blocks = nn.ModuleList([*merged.blocks[: -len(tower.layers)], *tower.layers])
+    merged.ln_final, merged.projection = tower.ln_final, tower.text_projection
     return merged
-
-
-def _copy_layer(theirs: Any, ours: Any) -> None:
-    """Copies one layer; only the attention's three input matrices are packed otherwise."""
-    attention = theirs.self_attn
-    inputs = (attention.q_proj, attention.k_proj, attention.v_proj)
-    weights, biases = ours.attn.in_proj_weight.chunk(3), ours.attn.in_proj_bias.chunk(3)
-    for part, weight, bias in zip(inputs, weights, biases, strict=True):
-        part.load_state_dict({"weight": weight, "bias": bias})
-    for target, source in (
-        (attention.out_proj, ours.attn.out_proj),
-        (theirs.layer_norm1, ours.ln_1),
-        (theirs.layer_norm2, ours.ln_2),
-        (theirs.mlp.fc1, ours.mlp.c_fc),
-        (theirs.mlp.fc2, ours.mlp.c_proj),
-    ):
-        target.load_state_dict(source.state_dict())
 
 
 def require_onnx() -> None:

@@ -19,25 +19,18 @@ that wants them, activations below the trained layers for `tune`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from vtr.clip.backbone import Backbone
+from vtr.clip.towers import Sizes, make_blocks
 from vtr.errors import ConfigError
-from vtr.train.clip_text import clip_text
 from vtr.train.heads.base import TextBatch, in_own_type
-from vtr.train.heads.blocks import Attention, quick_gelu
 from vtr.train.options import TEXT_MODES, TextMode
-
-_ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
-    "quick_gelu": quick_gelu,
-    "gelu": functional.gelu,
-}
 
 
 @dataclass(frozen=True)
@@ -131,36 +124,6 @@ class ProjectedText(TextTower):
         return vectors + mapped * (norm / root) if self.residual else mapped
 
 
-class _Mlp(nn.Module):
-    """D -> width -> D."""
-
-    def __init__(self, dim: int, width: int, activation: str) -> None:
-        super().__init__()
-        self.c_fc = nn.Linear(dim, width)
-        self.c_proj = nn.Linear(width, dim)
-        self.activation = _ACTIVATIONS[activation]
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        output: Tensor = self.c_proj(self.activation(self.c_fc(tokens)))
-        return output
-
-
-class _Layer(nn.Module):
-    """One pre-norm layer of CLIP's text tower, under OpenAI's names."""
-
-    def __init__(self, spec: TextSpec) -> None:
-        super().__init__()
-        self.attn = Attention(spec.width, spec.heads)
-        self.ln_1 = nn.LayerNorm(spec.width, eps=spec.epsilon)
-        self.mlp = _Mlp(spec.width, spec.mlp_width, spec.activation)
-        self.ln_2 = nn.LayerNorm(spec.width, eps=spec.epsilon)
-
-    def forward(self, tokens: Tensor, bias: Tensor) -> Tensor:
-        tokens = tokens + self.attn(self.ln_1(tokens), bias, None)
-        output: Tensor = tokens + self.mlp(self.ln_2(tokens))
-        return output
-
-
 class TunedText(TextTower):
     """The last layers of a CLIP text tower; see the module.
 
@@ -172,7 +135,16 @@ class TunedText(TextTower):
 
     def __init__(self, spec: TextSpec) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(_Layer(spec) for _ in range(spec.layers))
+        self.layers = make_blocks(
+            Sizes(
+                width=spec.width,
+                layers=spec.layers,
+                heads=spec.heads,
+                mlp_width=spec.mlp_width,
+                activation=spec.activation,
+                epsilon=spec.epsilon,
+            )
+        )
         self.ln_final = nn.LayerNorm(spec.width, eps=spec.epsilon)
         self.text_projection = nn.Linear(spec.width, spec.text_dim, bias=False)
 
@@ -190,10 +162,8 @@ class TunedText(TextTower):
         # What stands behind the end token reaches nothing (each token sees only those before it),
         # but a NaN there would survive the multiplication by zero.
         hidden = torch.where(mask[..., None], hidden, 0.0)
-        length = hidden.shape[1]
-        causal = hidden.new_full((length, length), -torch.inf).triu(1)
         for layer in self.layers:
-            hidden = layer(hidden, causal)
+            hidden = layer(hidden, causal=True)
         tokens: Tensor = self.text_projection(self.ln_final(hidden))
         last = mask.sum(1) - 1
         pooled = tokens[torch.arange(len(tokens), device=tokens.device), last]
@@ -233,8 +203,8 @@ def text_spec(
             f"--text tune knows CLIP's text tower; {backbone.model_id} is a {backbone.family} "
             "model. Use --text projection"
         )
-    config = cast("Any", backbone.model).config.text_config
-    total = config.num_hidden_layers
+    sizes = backbone.model.text.sizes
+    total = sizes.layers
     if not 0 <= layers <= total:
         raise ConfigError(
             f"--tune-layers is {layers}; the text tower of {backbone.model_id} has {total} layers: "
@@ -245,24 +215,20 @@ def text_spec(
         text_dim,
         video_dim,
         layers=layers or total,
-        width=config.hidden_size,
-        heads=config.num_attention_heads,
-        mlp_width=config.intermediate_size,
-        activation=config.hidden_act,
-        epsilon=config.layer_norm_eps,
+        width=sizes.width,
+        heads=sizes.heads,
+        mlp_width=sizes.mlp_width,
+        activation=sizes.activation,
+        epsilon=sizes.epsilon,
     )
 
 
 def load_text_layers(tower: TunedText, backbone: Backbone) -> None:
     """Copies the backbone's last layers, final norm and projection into the tower."""
-    clip = clip_text(backbone)
-    if clip is None:
+    if backbone.family != "clip":
         raise ConfigError(f"{backbone.model_id} has no CLIP text layers to train")
-    blocks: list[Mapping[str, Tensor]] = list(clip.blocks)[-len(tower.layers) :]
-    for layer, weights in zip(tower.layers, blocks, strict=True):
-        layer.load_state_dict(dict(weights))
-    model = cast("Any", backbone.model)
-    with torch.no_grad():
-        tower.ln_final.weight.copy_(model.text_model.final_layer_norm.weight)
-        tower.ln_final.bias.copy_(model.text_model.final_layer_norm.bias)
-        tower.text_projection.weight.copy_(model.text_projection.weight)
+    text = backbone.model.text
+    blocks = list(text.blocks)[-len(tower.layers) :]
+    pairs = [*zip(tower.layers, blocks, strict=True), (tower.ln_final, text.ln_final)]
+    for ours, theirs in [*pairs, (tower.text_projection, text.projection)]:
+        ours.load_state_dict(theirs.state_dict())

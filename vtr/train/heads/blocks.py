@@ -17,8 +17,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from vtr.clip.towers import Block
 from vtr.errors import ConfigError
 
 LAYER_NORM_EPSILON = 1e-12
@@ -27,94 +27,7 @@ NUM_POSITIONS = 77
 
 _HEAD_WIDTH = 64
 _ALL_MASKED_BIAS = -1e6
-_QUICK_GELU = 1.702
 _INIT_STD = 0.02
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention with packed input projections, named as in nn.MultiheadAttention.
-
-    Args:
-        dim: D.
-        num_heads: Must divide D.
-    """
-
-    def __init__(self, dim: int, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
-        self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
-        self.out_proj = nn.Linear(dim, dim)
-        nn.init.xavier_uniform_(self.in_proj_weight)
-
-    def forward(self, tokens: Tensor, bias: Tensor | None, num_outputs: int | None) -> Tensor:
-        """Returns (B, num_outputs or K, D); `bias` broadcasts against (B, heads, K, K).
-
-        The product with a bias of another type than the query's is silently wrong (seen with
-        torch 2.13 in float64), so that it gets the query's, whatever it comes in.
-        """
-        weight, offset, dim = self.in_proj_weight, self.in_proj_bias, tokens.shape[-1]
-        if num_outputs is None:
-            query, key, value = functional.linear(tokens, weight, offset).chunk(3, dim=-1)
-        else:
-            query = functional.linear(tokens[:, :num_outputs], weight[:dim], offset[:dim])
-            key, value = functional.linear(tokens, weight[dim:], offset[dim:]).chunk(2, dim=-1)
-        bias = None if bias is None else bias.to(query.dtype)
-        mixed = functional.scaled_dot_product_attention(
-            self._split(query), self._split(key), self._split(value), attn_mask=bias
-        )
-        projected: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
-        return projected
-
-    def _split(self, vectors: Tensor) -> Tensor:
-        width = vectors.shape[-1] // self.num_heads
-        return vectors.view(*vectors.shape[:2], self.num_heads, width).transpose(1, 2)
-
-
-class Mlp(nn.Module):
-    """D -> width -> D with QuickGELU between."""
-
-    def __init__(self, dim: int, width: int) -> None:
-        super().__init__()
-        self.c_fc = nn.Linear(dim, width)
-        self.c_proj = nn.Linear(width, dim)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Returns the same shape."""
-        output: Tensor = self.c_proj(quick_gelu(self.c_fc(tokens)))
-        return output
-
-
-class Block(nn.Module):
-    """One layer.
-
-    Args:
-        dim: D.
-        num_heads: Must divide D.
-        mlp_width: Width of the MLP's hidden layer; CLIP has 4 D.
-    """
-
-    def __init__(self, dim: int, num_heads: int, mlp_width: int) -> None:
-        super().__init__()
-        self.attn = Attention(dim, num_heads)
-        self.ln_1 = nn.LayerNorm(dim, eps=LAYER_NORM_EPSILON)
-        self.mlp = Mlp(dim, mlp_width)
-        self.ln_2 = nn.LayerNorm(dim, eps=LAYER_NORM_EPSILON)
-
-    def forward(
-        self, tokens: Tensor, bias: Tensor | None = None, *, num_outputs: int | None = None
-    ) -> Tensor:
-        """Returns (B, num_outputs or K, D).
-
-        Args:
-            tokens: (B, K, D).
-            bias: Added to the attention scores, see `key_bias`.
-            num_outputs: Compute only the first so many tokens; all K remain keys.
-        """
-        kept = tokens if num_outputs is None else tokens[:, :num_outputs]
-        kept = kept + self.attn(self.ln_1(tokens), bias, num_outputs)
-        output: Tensor = kept + self.mlp(self.ln_2(kept))
-        return output
 
 
 class Transformer(nn.Module):
@@ -130,7 +43,8 @@ class Transformer(nn.Module):
     def __init__(self, dim: int, *, num_layers: int, num_heads: int, mlp_ratio: int = 4) -> None:
         super().__init__()
         self.resblocks = nn.ModuleList(
-            Block(dim, num_heads, mlp_ratio * dim) for _ in range(num_layers)
+            Block(dim, num_heads, mlp_ratio * dim, epsilon=LAYER_NORM_EPSILON)
+            for _ in range(num_layers)
         )
 
     def forward(
@@ -146,15 +60,9 @@ class Transformer(nn.Module):
         bias = None if mask is None else key_bias(mask, dtype=tokens.dtype)
         *others, last = self.resblocks
         for block in others:
-            tokens = block(tokens, bias)
-        output: Tensor = last(tokens, bias, num_outputs=num_outputs)
+            tokens = block(tokens, bias=bias)
+        output: Tensor = last(tokens, bias=bias, num_outputs=num_outputs)
         return output
-
-
-def quick_gelu(values: Tensor) -> Tensor:
-    """Returns z * sigmoid(1.702 z)."""
-    # silu(z) = z * sigmoid(z) is one kernel each way, the product written out is five.
-    return functional.silu(values * _QUICK_GELU) * (1 / _QUICK_GELU)
 
 
 def key_bias(mask: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:

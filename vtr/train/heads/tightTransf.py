@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from vtr.clip.towers import quick_gelu
 from vtr.train.clip_text import ClipText
 from vtr.train.heads.base import (
     Code,
@@ -37,7 +38,6 @@ from vtr.train.heads.blocks import (
     copy_rows,
     describe_copy,
     initialise_weights,
-    quick_gelu,
 )
 
 INFO = HeadInfo(

@@ -1,0 +1,218 @@
+"""config.json of a Hugging Face folder: the sizes of a dual encoder, and what must agree in it.
+
+Files leave out what equals the library's default, and the defaults differ between families. Two
+published papers were computed with the wrong activation (open_clip #771, #915): it is compared
+with everything that is known about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from vtr.clip.hub import ModelFolder
+from vtr.clip.towers import ACTIVATIONS, Architecture, Sizes
+from vtr.errors import CheckpointError
+from vtr.files import read_json
+
+# What the owners of these repositories trained with.
+_ACTIVATION_OF_OWNER = {"openai": "quick_gelu", "laion": "gelu"}
+
+# Far beyond any model, and no product of them overflows.
+_MOST_LAYERS = 1_000
+_MOST_PIXELS = 1 << 14
+_MOST = 1 << 20
+
+_TOWER = {"num_hidden_layers": 12}
+_CLIP = _TOWER | {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
+_SIGLIP = _TOWER | {
+    "hidden_act": "gelu_pytorch_tanh",
+    "layer_norm_eps": 1e-6,
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_attention_heads": 12,
+}
+_WIDE = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}
+_NARROW = {"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8}
+# transformers' configuration classes; SigLIP's towers are alike.
+_DEFAULTS: Mapping[tuple[str, str], Mapping[str, Any]] = {
+    ("clip", "vision"): _CLIP | _WIDE | {"image_size": 224, "patch_size": 32},
+    ("clip", "text"): _CLIP
+    | _NARROW
+    | {"vocab_size": 49408, "max_position_embeddings": 77, "eos_token_id": 49407},
+    ("siglip", "vision"): _SIGLIP | {"image_size": 224, "patch_size": 16},
+    ("siglip", "text"): _SIGLIP
+    | {"vocab_size": 32000, "max_position_embeddings": 64, "eos_token_id": 49407},
+}
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Returns config.json.
+
+    Raises:
+        CheckpointError: Not a JSON object, or it names no model_type.
+    """
+    path = folder / "config.json"
+    record = read_json(path, needed="a transformers model", error=CheckpointError)
+    if not isinstance(record.get("model_type"), str):
+        raise CheckpointError(f"{path} names no model_type: it is not a transformers model")
+    return record
+
+
+def read_architecture(found: ModelFolder, record: Mapping[str, Any]) -> Architecture:
+    """Returns the sizes in a config.json of CLIP or SigLIP.
+
+    Raises:
+        CheckpointError: A size that is no whole number of at least 1, heads that do not divide a
+            width, an unknown activation or one that contradicts the others or the weights' origin.
+    """
+    family = record["model_type"]
+    vision, text = (_Section(found, record, name) for name in ("vision", "text"))
+    image_size, patch = vision.number("image_size", most=_MOST_PIXELS), vision.number("patch_size")
+    if patch > image_size:
+        raise CheckpointError(
+            f"{found.model_id}: config.json has patches of {patch} pixels in pictures of "
+            f"{image_size}"
+        )
+    if vision.values.get("vision_use_head") is False:
+        raise CheckpointError(
+            f"{found.model_id}: config.json says vision_use_head false: this vision tower makes no "
+            "embedding of a picture. Use a whole SigLIP"
+        )
+    end = text.values["eos_token_id"]
+    architecture = Architecture(
+        family=family,
+        vision=vision.sizes(),
+        text=text.sizes(),
+        dim=_dimension(found, record, text, vision),
+        image_size=image_size,
+        patch=patch,
+        vocabulary=text.number("vocab_size"),
+        context=text.number("max_position_embeddings"),
+        end_id=end if isinstance(end, int) and not isinstance(end, bool) else -1,
+    )
+    check_activation(found, architecture, record)
+    return architecture
+
+
+class _Section:
+    """text_config or vision_config, with the defaults of its family."""
+
+    def __init__(self, found: ModelFolder, record: Mapping[str, Any], name: str) -> None:
+        self._model_id, self._name = found.model_id, f"{name}_config"
+        defaults = _DEFAULTS[record["model_type"], name]
+        self.values = {**defaults, **self._object(record, self._name)}
+        # Early CLIPs hold it twice; what is given here counts, and what it lacks is the default.
+        if record["model_type"] == "clip" and record.get(f"{self._name}_dict") is not None:
+            self.values |= {**defaults, **self._object(record, f"{self._name}_dict")}
+
+    def _object(self, record: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+        values = record.get(key)
+        if values is not None and not isinstance(values, Mapping):
+            raise CheckpointError(
+                f"{self._model_id}: config.json has {key} {values!r:.80}; needed: an object"
+            )
+        return values or {}
+
+    def number(self, key: str, *, most: int = _MOST) -> int:
+        """Returns a whole number of at least 1."""
+        value = self.values[key]
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+            raise CheckpointError(
+                f"{self._model_id}: config.json has {self._name}.{key} {value!r:.80}; needed: a "
+                f"whole number from 1 to {most}"
+            )
+        return value
+
+    def sizes(self) -> Sizes:
+        """Returns the sizes of the tower's blocks."""
+        width, heads = self.number("hidden_size"), self.number("num_attention_heads")
+        if width % heads:
+            raise CheckpointError(
+                f"{self._model_id}: config.json has {self._name}.num_attention_heads {heads}, "
+                f"which does not divide hidden_size {width}"
+            )
+        activation, epsilon = self.values["hidden_act"], self.values["layer_norm_eps"]
+        if not isinstance(epsilon, int | float) or not 0 <= epsilon < 1:
+            raise CheckpointError(
+                f"{self._model_id}: config.json has {self._name}.layer_norm_eps {epsilon!r:.80}; "
+                "needed: a number from 0 to below 1"
+            )
+        if not isinstance(activation, str) or activation not in ACTIVATIONS:
+            raise CheckpointError(
+                f"{self._model_id}: config.json has {self._name}.hidden_act {activation!r:.80}; "
+                f"vtr knows {', '.join(ACTIVATIONS)}"
+            )
+        return Sizes(
+            width=width,
+            layers=self.number("num_hidden_layers", most=_MOST_LAYERS),
+            heads=heads,
+            mlp_width=self.number("intermediate_size"),
+            activation=activation,
+            epsilon=epsilon,
+        )
+
+
+def _dimension(
+    found: ModelFolder, record: Mapping[str, Any], text: _Section, vision: _Section
+) -> int:
+    """Returns D: CLIP projects both towers, SigLIP maps the text to the width of its vision."""
+    if record["model_type"] == "clip":
+        text.values["projection_dim"] = record.get("projection_dim", 512)
+        return text.number("projection_dim")
+    if text.values.get("projection_size") is None:
+        text.values["projection_size"] = text.values["hidden_size"]
+    dim, width = text.number("projection_size"), vision.number("hidden_size")
+    if width != dim:
+        raise CheckpointError(
+            f"{found.model_id}: vision embeddings have {width} dimensions, text ones {dim}"
+        )
+    return dim
+
+
+def check_activation(
+    found: ModelFolder, architecture: Architecture, record: Mapping[str, Any]
+) -> None:
+    """Compares the activation with everything that is known about it.
+
+    Args:
+        found: The folder; its open_clip_config.json is read if present.
+        architecture: As read from the record.
+        record: config.json as written.
+
+    Raises:
+        CheckpointError: Two sources disagree.
+    """
+    text, vision = architecture.text.activation, architecture.vision.activation
+    if text != vision:
+        raise CheckpointError(
+            f"{found.model_id}: config.json says hidden_act {text!r} for text and {vision!r} for "
+            "vision; no known model mixes them. Copy config.json from the original repository"
+        )
+    for expected, reason in _known_activations(found, record):
+        if text != expected:
+            raise CheckpointError(
+                f"{found.model_id}: config.json says hidden_act {text!r}, but {reason} was trained "
+                f"with {expected!r}; with the wrong one the numbers are silently worse. Set "
+                "hidden_act in text_config and vision_config"
+            )
+
+
+def _known_activations(found: ModelFolder, record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    origins = [found.model_id if found.revision != "local" else "", record.get("_name_or_path")]
+    for origin in origins:
+        owner = str(origin or "").split("/", maxsplit=1)[0].lower()
+        if owner in _ACTIVATION_OF_OWNER:
+            yield _ACTIVATION_OF_OWNER[owner], str(origin)
+    if record["model_type"] == "siglip":
+        yield "gelu_pytorch_tanh", "SigLIP"
+    path = found.path / "open_clip_config.json"
+    if path.is_file():
+        needed = "an open_clip configuration"
+        model = read_json(path, needed=needed, error=CheckpointError).get("model_cfg", {})
+        if not isinstance(model, dict):
+            raise CheckpointError(f"{path}: model_cfg is {model!r:.80}; needed: {needed}")
+        if record["model_type"] == "clip":
+            act = "quick_gelu" if model.get("quick_gelu") else "gelu"
+            yield act, "the model of open_clip_config.json"

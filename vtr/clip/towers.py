@@ -1,0 +1,445 @@
+"""Dual encoders in plain torch: the vision and text transformers of CLIP, SigLIP and SigLIP 2.
+
+A tower is an embedding, a stack of pre-norm blocks and a pooling:
+
+    x <- x + MHA(LN(x))
+    x <- x + c_proj(act(c_fc(LN(x))))
+
+CLIP's vision tower puts a class token in front and reads it, its text tower is causal and reads
+the first end token; SigLIP's have neither class token nor mask, and pool by attention and at the
+last position. `Tower.run` starts and stops at any block. Names within a block are OpenAI's, so
+that CLIP's layers go straight into heads and back; `huggingface_state` says how a Hugging Face
+folder names all of it.
+
+Sources: openai/CLIP clip/model.py; google-research/big_vision models/proj/image_text and
+models/vit.py. A block of width D has 12 D^2 + 13 D parameters and costs 24 D^2 + 4 K D FLOP per
+token, K of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vtr.clip.temporal import TemporalPatches
+
+_QUICK_GELU = 1.702
+_LEGACY_END = 2  # of configurations before transformers #24773
+
+
+def quick_gelu(values: Tensor) -> Tensor:
+    """Returns z * sigmoid(1.702 z)."""
+    # silu(z) = z * sigmoid(z) is one kernel each way, the product written out is five.
+    return functional.silu(values * _QUICK_GELU).mul_(1 / _QUICK_GELU)
+
+
+ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "quick_gelu": quick_gelu,
+    "gelu": functional.gelu,
+    "gelu_pytorch_tanh": partial(functional.gelu, approximate="tanh"),
+}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """A stack of blocks; all that its weights do not tell, too."""
+
+    width: int
+    layers: int
+    heads: int
+    mlp_width: int
+    activation: str
+    """A key of `ACTIVATIONS`."""
+    epsilon: float
+    """Of the layer norms."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What a folder's config.json says of a dual encoder."""
+
+    family: str
+    """"clip" or "siglip"; SigLIP 2 differs in its text rules only."""
+    vision: Sizes
+    text: Sizes
+    dim: int
+    """D of the shared space."""
+    image_size: int
+    patch: int
+    vocabulary: int
+    context: int
+    """Positions of a text."""
+    end_id: int
+    """Where CLIP reads a text: the first such token; 2 means the largest id."""
+
+
+class Attention(nn.Module):
+    """Multi-head attention with packed input projections, named as in nn.MultiheadAttention.
+
+    Args:
+        dim: D.
+        num_heads: Must divide D.
+    """
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
+        self.out_proj = nn.Linear(dim, dim)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        *,
+        queries: Tensor | None = None,
+        bias: Tensor | None = None,
+        causal: bool = False,
+    ) -> Tensor:
+        """Returns (B, Q, D): for each query a mix of the K tokens.
+
+        The product with a bias of another type than the query's is silently wrong (seen with
+        torch 2.13 in float64), so that it gets the query's, whatever it comes in.
+
+        Args:
+            tokens: (B, K, D).
+            queries: (B, Q, D); by default the tokens themselves.
+            bias: Added to the scores, broadcast against (B, heads, Q, K).
+            causal: Whether a token sees only those before it and itself.
+        """
+        weight, offset, dim = self.in_proj_weight, self.in_proj_bias, tokens.shape[-1]
+        if queries is None:
+            query, key, value = functional.linear(tokens, weight, offset).chunk(3, dim=-1)
+        else:
+            query = functional.linear(queries, weight[:dim], offset[:dim])
+            key, value = functional.linear(tokens, weight[dim:], offset[dim:]).chunk(2, dim=-1)
+        mixed = functional.scaled_dot_product_attention(
+            self._split(query),
+            self._split(key),
+            self._split(value),
+            attn_mask=None if bias is None else bias.to(query.dtype),
+            is_causal=causal,
+        )
+        projected: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
+        return projected
+
+    def _split(self, vectors: Tensor) -> Tensor:
+        width = vectors.shape[-1] // self.num_heads
+        return vectors.view(*vectors.shape[:2], self.num_heads, width).transpose(1, 2)
+
+
+class Mlp(nn.Module):
+    """D -> width -> D."""
+
+    def __init__(self, dim: int, width: int, activation: str) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(dim, width)
+        self.c_proj = nn.Linear(width, dim)
+        self.activation = ACTIVATIONS[activation]
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Returns the same shape."""
+        output: Tensor = self.c_proj(self.activation(self.c_fc(tokens)))
+        return output
+
+
+class Block(nn.Module):
+    """One layer.
+
+    Args:
+        dim: D.
+        num_heads: Must divide D.
+        mlp_width: Width of the MLP's hidden layer; CLIP has 4 D.
+        activation: A key of `ACTIVATIONS`.
+        epsilon: Of the layer norms.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        mlp_width: int,
+        *,
+        activation: str = "quick_gelu",
+        epsilon: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        self.attn = Attention(dim, num_heads)
+        self.ln_1 = nn.LayerNorm(dim, eps=epsilon)
+        self.mlp = Mlp(dim, mlp_width, activation)
+        self.ln_2 = nn.LayerNorm(dim, eps=epsilon)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        *,
+        bias: Tensor | None = None,
+        causal: bool = False,
+        num_outputs: int | None = None,
+    ) -> Tensor:
+        """Returns (B, num_outputs or K, D).
+
+        Args:
+            tokens: (B, K, D).
+            bias: As in `Attention`.
+            causal: As in `Attention`.
+            num_outputs: Compute only the first so many tokens; all K remain keys.
+        """
+        normed = self.ln_1(tokens)
+        queries = None if num_outputs is None else normed[:, :num_outputs]
+        kept = tokens if num_outputs is None else tokens[:, :num_outputs]
+        kept = kept + self.attn(normed, queries=queries, bias=bias, causal=causal)
+        output: Tensor = kept + self.mlp(self.ln_2(kept))
+        return output
+
+
+def make_blocks(sizes: Sizes, count: int | None = None) -> nn.ModuleList:
+    """Returns so many blocks of a tower, all by default."""
+    return nn.ModuleList(
+        Block(
+            sizes.width,
+            sizes.heads,
+            sizes.mlp_width,
+            activation=sizes.activation,
+            epsilon=sizes.epsilon,
+        )
+        for _ in range(sizes.layers if count is None else count)
+    )
+
+
+class Tower(nn.Module):
+    """What the two towers share: a stack of blocks that can be entered and left anywhere.
+
+    Args:
+        sizes: Its own.
+        causal: Whether a token sees only those before it.
+    """
+
+    def __init__(self, sizes: Sizes, *, causal: bool) -> None:
+        super().__init__()
+        self.sizes, self.causal = sizes, causal
+        self.blocks = make_blocks(sizes)
+
+    def run(
+        self,
+        tokens: Tensor,
+        *,
+        start: int = 0,
+        stop: int | None = None,
+        num_outputs: int | None = None,
+    ) -> Tensor:
+        """Returns (B, K, width): what the blocks from `start` to before `stop` make of tokens.
+
+        Args:
+            tokens: (B, K, width): what block `start` receives; `embed` gives what block 0 does.
+            start: First block, counted as in a slice.
+            stop: Where to end, as in a slice; None is after the last block.
+            num_outputs: How many leading tokens are wanted; the tower's last block skips the rest.
+        """
+        for block in list(self.blocks)[start:stop]:
+            wanted = num_outputs if block is self.blocks[-1] else None
+            tokens = block(tokens, causal=self.causal, num_outputs=wanted)
+        return tokens
+
+
+class AttentionPool(nn.Module):
+    """SigLIP's: one learned query over all tokens, then an MLP of its own."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        self.probe = nn.Parameter(torch.empty(1, 1, sizes.width))
+        self.attention = Attention(sizes.width, sizes.heads)
+        self.layernorm = nn.LayerNorm(sizes.width, eps=sizes.epsilon)
+        self.mlp = Mlp(sizes.width, sizes.mlp_width, sizes.activation)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Returns (B, width) from (B, K, width)."""
+        mixed = self.attention(tokens, queries=self.probe.expand(len(tokens), -1, -1))
+        output: Tensor = mixed + self.mlp(self.layernorm(mixed))
+        return output[:, 0]
+
+
+class VisionTower(Tower):
+    """Pictures to embeddings.
+
+    Args:
+        architecture: Of both towers.
+        temporal: Whether patches are embedded over three neighbouring frames (linear_patch 3d).
+    """
+
+    def __init__(self, architecture: Architecture, *, temporal: bool = False) -> None:
+        sizes, patch = architecture.vision, architecture.patch
+        super().__init__(sizes, causal=False)
+        self.image_size = architecture.image_size
+        self.temporal, self.has_class_token = temporal, architecture.family == "clip"
+        num_patches = (self.image_size // patch) ** 2
+        if temporal:
+            self.patches: nn.Module = TemporalPatches(sizes.width, patch)
+        else:
+            bias = not self.has_class_token
+            self.patches = nn.Conv2d(3, sizes.width, patch, stride=patch, bias=bias)
+        self.positions = nn.Parameter(torch.empty(num_patches + self.has_class_token, sizes.width))
+        self.ln_post = nn.LayerNorm(sizes.width, eps=sizes.epsilon)
+        if self.has_class_token:
+            self.class_embedding = nn.Parameter(torch.empty(sizes.width))
+            self.ln_pre = nn.LayerNorm(sizes.width, eps=sizes.epsilon)
+            self.projection = nn.Linear(sizes.width, architecture.dim, bias=False)
+        else:
+            self.attention_pool = AttentionPool(sizes)
+
+    def forward(self, pixels: Tensor, follows: Tensor | None = None) -> Tensor:
+        """Returns (B, D), not normalised.
+
+        Args:
+            pixels: (B, 3, image_size, image_size).
+            follows: Of a `temporal` tower, see `TemporalPatches`.
+
+        Raises:
+            ValueError: Pictures of another size.
+        """
+        return self.pool(self.run(self.embed(pixels, follows), num_outputs=self.num_outputs))
+
+    @property
+    def num_outputs(self) -> int | None:
+        """How many tokens `pool` reads; None is all of them."""
+        return 1 if self.has_class_token else None
+
+    def embed(self, pixels: Tensor, follows: Tensor | None = None) -> Tensor:
+        """Returns (B, K, width): what block 0 receives."""
+        if pixels.shape[-2:] != (self.image_size, self.image_size):
+            raise ValueError(f"pictures of {tuple(pixels.shape[-2:])}, need {self.image_size} each")
+        grid = self.patches(pixels, follows) if self.temporal else self.patches(pixels)
+        tokens: Tensor = grid.flatten(2).transpose(1, 2)
+        if not self.has_class_token:
+            return tokens + self.positions
+        tokens = torch.cat([self.class_embedding.expand(len(tokens), 1, -1), tokens], dim=1)
+        normed: Tensor = self.ln_pre(tokens + self.positions)
+        return normed
+
+    def pool(self, tokens: Tensor) -> Tensor:
+        """Returns (B, D) from what the last block gave."""
+        if self.has_class_token:
+            embedding: Tensor = self.projection(self.ln_post(tokens[:, 0]))
+        else:
+            embedding = self.attention_pool(self.ln_post(tokens))
+        return embedding
+
+
+class TextTower(Tower):
+    """Token ids to embeddings.
+
+    Args:
+        architecture: Of both towers.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        sizes = architecture.text
+        super().__init__(sizes, causal=architecture.family == "clip")
+        self.end_id = architecture.end_id
+        self.token_embedding = nn.Embedding(architecture.vocabulary, sizes.width)
+        self.positions = nn.Parameter(torch.empty(architecture.context, sizes.width))
+        self.ln_final = nn.LayerNorm(sizes.width, eps=sizes.epsilon)
+        self.projection = nn.Linear(sizes.width, architecture.dim, bias=not self.causal)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Returns (B, D), not normalised, from (B, L) int64 ids.
+
+        Raises:
+            ValueError: Texts with more tokens than there are positions.
+        """
+        hidden = self.run(self.embed(ids))
+        rows = torch.arange(len(hidden), device=hidden.device)
+        return self.project(hidden[rows, self._ends(ids)])
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Returns (B, L, width): what block 0 receives."""
+        length = ids.shape[1]
+        if length > len(self.positions):
+            raise ValueError(f"texts of {length} tokens, need at most {len(self.positions)}")
+        tokens: Tensor = self.token_embedding(ids) + self.positions[:length]
+        return tokens
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """Returns (..., D) from the last block's output, token by token."""
+        projected: Tensor = self.projection(self.ln_final(hidden))
+        return projected
+
+    def _ends(self, ids: Tensor) -> Tensor:
+        """Returns (B,): which token stands for the whole text."""
+        if not self.causal:
+            return torch.full_like(ids[:, 0], ids.shape[1] - 1)
+        # int32, which every runtime of exported graphs can search.
+        found = ids.int() if self.end_id == _LEGACY_END else (ids == self.end_id).int()
+        return found.argmax(dim=-1)
+
+
+class DualEncoder(nn.Module):
+    """Two towers into one space, and the scale of their cosines.
+
+    Args:
+        architecture: Of both towers.
+        temporal: See `VisionTower`.
+    """
+
+    def __init__(self, architecture: Architecture, *, temporal: bool = False) -> None:
+        super().__init__()
+        self.visual = VisionTower(architecture, temporal=temporal)
+        self.text = TextTower(architecture)
+        if architecture.family == "clip":
+            self.logit_scale = nn.Parameter(torch.empty(()))
+        else:
+            self.logit_scale = nn.Parameter(torch.empty(1))
+            self.logit_bias = nn.Parameter(torch.empty(1))
+
+
+_PREFIXES = {
+    "visual.blocks.": "vision_model.encoder.layers.",
+    "visual.patches.": "vision_model.embeddings.patch_embedding.",
+    "visual.positions": "vision_model.embeddings.position_embedding.weight",
+    "visual.class_embedding": "vision_model.embeddings.class_embedding",
+    "visual.ln_pre.": "vision_model.pre_layrnorm.",
+    "visual.ln_post.": "vision_model.post_layernorm.",
+    "visual.attention_pool.": "vision_model.head.",
+    "visual.projection.": "visual_projection.",
+    "text.blocks.": "text_model.encoder.layers.",
+    "text.token_embedding.": "text_model.embeddings.token_embedding.",
+    "text.positions": "text_model.embeddings.position_embedding.weight",
+    "text.ln_final.": "text_model.final_layer_norm.",
+    "text.projection.": "text_projection.",
+    "logit_": "logit_",
+}
+_PARTS = {
+    ".attn.": ".self_attn.",
+    ".ln_1.": ".layer_norm1.",
+    ".ln_2.": ".layer_norm2.",
+    ".c_fc.": ".fc1.",
+    ".c_proj.": ".fc2.",
+}
+
+
+def huggingface_state(network: DualEncoder) -> dict[str, Tensor]:
+    """Returns the weights under the names of a Hugging Face folder, as views: writing one loads it.
+
+    There query, key and value are matrices of their own; here they are thirds of one.
+    """
+    state: dict[str, Tensor] = {}
+    for ours, tensor in network.state_dict().items():
+        prefix = next(prefix for prefix in _PREFIXES if ours.startswith(prefix))
+        name = _PREFIXES[prefix] + ours.removeprefix(prefix)
+        if name.startswith("text_projection.") and not network.text.causal:
+            name = f"text_model.head.{name.removeprefix('text_projection.')}"
+        for part, theirs in _PARTS.items():
+            name = name.replace(part, theirs)
+        before, packed, kind = name.partition("self_attn.in_proj_")
+        if packed:
+            for letter, third in zip("qkv", tensor.chunk(3), strict=True):
+                state[f"{before}self_attn.{letter}_proj.{kind}"] = third
+        else:
+            state[name] = tensor
+    return state
