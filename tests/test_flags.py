@@ -21,7 +21,9 @@ class Options(Settings):
     """Of a verb that exists in this test only."""
 
     lr: float = option(1e-3, "Rate.", group="Optimisation", bounds={"gt": 0, "le": 1})
-    epochs: int | None = option(None, "At most so many.", unset="the preset's", bounds={"ge": 1})
+    epochs: int | None = option(
+        None, "At most so many.", unset="the preset's", bounds={"ge": 1}, short="-e"
+    )
     mode: Literal["all", "one", "none"] = option("all", "Which.")
     shuffle: bool = option(True, "In random order.")
     teacher: Path | None = option(None, "Folder of a run.", metavar="DIR")
@@ -72,10 +74,10 @@ def test_defaults_flags_and_what_stays_as_declared(go: Any, tmp_path: Path) -> N
     assert not as_json
     options, workspace, words, as_json = go(
         "a", "b", "--lr", "0.5", "--no-shuffle", "--teacher", "t", "--videos", "v", "--json",
-        "--force",
+        "--force", "-e", "2",
     )  # fmt: skip
     assert options.given == {
-        "force": True, "lr": 0.5, "shuffle": False, "teacher": tmp_path / "t"
+        "epochs": 2, "force": True, "lr": 0.5, "shuffle": False, "teacher": tmp_path / "t"
     }  # fmt: skip
     assert workspace.videos == tmp_path / "v"
     assert words == ["a", "b"]

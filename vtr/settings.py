@@ -113,6 +113,7 @@ class Facts(TypedDict, total=False):
     allowed: str  # what it must be, for errors; without, made from type and range
     file_key: str  # "section.key" of vtr.toml where it is not the verb's section; "-": no file's
     flag: str  # where it is not the name
+    short: str  # a second flag of one letter ("-k")
     metavar: str  # the value in help ("DIR")
     completes: str  # kind of names that the shell completes ("head")
 

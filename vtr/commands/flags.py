@@ -127,7 +127,7 @@ def _parameter(name: str, field: FieldInfo, only: Only) -> Parameter:
     if kind is bool and fact(field, "file_key") != "-":
         flag = f"{flag}/--no-{flag.removeprefix('--')}"
     info = typer.Option(
-        flag,
+        *filter(None, (flag, fact(field, "short"))),
         help=only.helps.get(name) or help_text(field),
         show_default=False,
         metavar=fact(field, "metavar") or None,
