@@ -380,12 +380,12 @@ def test_a_resumed_student_keeps_its_teacher(workspace: Path) -> None:
     document = vtr_train("--head", "afa", *flags)
     student = workspace / "runs" / "student"
     before = load_file(student / BEST)
-    (student / "result.json").unlink()
+    (student / "training.json").unlink()
     resumed = vtr_train("--resume", *flags)
     assert resumed["teacher"] == document["teacher"]
     assert resumed["metrics"] == document["metrics"]
     assert all(torch.equal(value, before[key]) for key, value in load_file(student / BEST).items())
-    (student / "result.json").unlink()
+    (student / "training.json").unlink()
     vtr_train("--head", "xpool", "--name", "teacher", "--overwrite", "--seed", "5", "--lr", "0.01")
     with pytest.raises(ConfigError, match=r"student cannot go on: teacher is not what it was"):
         vtr_train("--resume", "--name", "student")

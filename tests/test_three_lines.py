@@ -268,7 +268,7 @@ def test_the_first_snippet_of_the_python_page_runs(
         "my-workspace",
         "report",
     }
-    assert (tmp_path / "my-workspace" / "runs" / "seqTransf" / "result.json").exists()
+    assert (tmp_path / "my-workspace" / "runs" / "seqTransf" / "training.json").exists()
 
 
 def test_the_second_snippet_of_the_python_page_runs(

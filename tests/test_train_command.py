@@ -169,10 +169,10 @@ def test_resumed_seeds_are_of_one_kind(workspace: Path) -> None:
     """Seeds of two heads, or of two numbers of epochs, must never be averaged."""
     flags = ("--seeds", "2", "--name", "x", "-q")
     begun = trained("--head", "meanP", "--seed", "3", *flags)
-    (workspace / "runs" / "x-seed4" / "result.json").unlink()
+    (workspace / "runs" / "x-seed4" / "training.json").unlink()
     again = json.loads(invoke("train", "--resume", "--json", *flags).stdout)
     assert again == begun
-    heads = [json.loads((Path(run) / "result.json").read_text())["head"] for run in again["runs"]]
+    heads = [json.loads((Path(run) / "training.json").read_text())["head"] for run in again["runs"]]
     assert heads == ["meanP", "meanP"]
     for changed, message in ((("--head", "seqLSTM"), "was meanP"), (("--epochs", "7"), "was 2")):
         with pytest.raises(ConfigError, match=message):
@@ -186,8 +186,8 @@ def test_resumed_seeds_are_of_one_kind(workspace: Path) -> None:
 def test_one_of_several_seeds_resumes_alone(workspace: Path) -> None:
     begun = trained("--head", "seqLSTM", "--seeds", "2")
     folder = Path(begun["runs"][1])
-    before = json.loads((folder / "result.json").read_text())
-    (folder / "result.json").unlink()
+    before = json.loads((folder / "training.json").read_text())
+    (folder / "training.json").unlink()
     after = json.loads(invoke("train", "--resume", "--json").stdout)
     assert (after["seed"], after["run"]) == (1, str(folder))
     assert after["metrics"] == before["metrics"]
@@ -196,12 +196,13 @@ def test_one_of_several_seeds_resumes_alone(workspace: Path) -> None:
 def test_an_interrupted_run_goes_on_with_its_own_settings(workspace: Path) -> None:
     document = trained("--head", "seqLSTM", "--lr", "0.01")
     folder = Path(document["run"])
-    (folder / "result.json").unlink()
+    (folder / "training.json").unlink()
     with pytest.raises(ConfigError, match=r"--lr 0\.5 \(was 0\.01\)"):
         invoke("train", "--resume", "--lr", "0.5")
     resumed = json.loads(invoke("train", "--resume", "--json").stdout)
     assert resumed["run"] == document["run"]
     assert resumed["metrics"] == document["metrics"]
+    (folder / "training.json").rename(folder / "result.json")  # as runs before #13 have it
     with pytest.raises(ConfigError, match="nothing to resume"):
         invoke("train", "--resume")
 
@@ -310,7 +311,7 @@ def test_bad_caption_counts_are_refused(text: str) -> None:
 def test_two_trainings_never_share_a_folder(workspace: Path) -> None:
     folder = Path(trained("--head", "seqLSTM", "--name", "one")["run"])
     before = (folder / "metrics.jsonl").read_bytes()
-    (folder / "result.json").unlink()
+    (folder / "training.json").unlink()
     for flags in (("--resume", "--name", "one"), ("--resume",), ("--name", "one", "--overwrite")):
         with (
             holding(folder),
@@ -373,7 +374,7 @@ def test_results_are_told_in_sentences(workspace: Path) -> None:
     assert "seqLSTM: no epoch is better than the untrained model, after 0 epochs; chosen" in words
     assert "note: a batch of 500 is larger than the data; each step took all 11\n" in told
     document = {
-        **json.loads((workspace / "runs" / "seqLSTM" / "result.json").read_text()),
+        **json.loads((workspace / "runs" / "seqLSTM" / "training.json").read_text()),
         "best_epoch": 2,
         "epochs": 3,
         "events": [{"event": "out of memory: batch halved", "epoch": 2, "batch_size": 64}],
@@ -459,7 +460,9 @@ def test_stopped_seeds_all_go_on_by_the_command_that_is_told(
     assert not (workspace / "runs" / f"{base}-seed1").exists()
     assert invoke(*words, "-q").exit_code == 0
     for seed in (0, 1):
-        result = json.loads((workspace / "runs" / f"{base}-seed{seed}" / "result.json").read_text())
+        result = json.loads(
+            (workspace / "runs" / f"{base}-seed{seed}" / "training.json").read_text()
+        )
         assert (result["seed"], result["epochs"]) == (seed, 2)
 
 
@@ -469,7 +472,7 @@ def test_a_stopped_training_goes_on_by_the_command_that_is_told(
     words = stopped(monkeypatch, "--head", "seqLSTM", "--runs", "elsewhere")
     assert words[:4] == ["train", "--name", "seqLSTM", "--resume"]
     assert invoke(*words, "-q").exit_code == 0
-    assert (workspace / "elsewhere" / "seqLSTM" / "result.json").exists()
+    assert (workspace / "elsewhere" / "seqLSTM" / "training.json").exists()
 
 
 def test_the_test_that_is_told_names_what_the_training_was_given(workspace: Path) -> None:
@@ -610,7 +613,7 @@ def test_a_run_killed_twice_ends_as_if_it_never_was(workspace: Path) -> None:
     finish(start(*flags, "whole"))
     assert [row["epoch"] for row in read_metrics(whole)] == list(range(epochs + 1))
     first = kill_after(start(*flags, "cut"), cut, epoch=25)
-    assert not (cut / "result.json").exists()
+    assert not (cut / "training.json").exists()
     second = kill_after(start("--resume", "--name", "cut"), cut, epoch=first + 25)
     assert 25 <= first < first + 25 <= second < epochs, "killed on the way, twice"
     finish(start("--resume", "--name", "cut"))
@@ -619,7 +622,7 @@ def test_a_run_killed_twice_ends_as_if_it_never_was(workspace: Path) -> None:
         assert one.keys() == two.keys()
         assert all(torch.equal(one[key], two[key]) for key in one), name
     assert timeless(whole) == timeless(cut)
-    results = [json.loads((folder / "result.json").read_text()) for folder in (whole, cut)]
+    results = [json.loads((folder / "training.json").read_text()) for folder in (whole, cut)]
     changing = ("run", "seconds")
     one, two = ({k: v for k, v in r.items() if k not in changing} for r in results)
     assert one == two
@@ -727,7 +730,7 @@ def test_the_latest_run_is_told_by_what_it_recorded(
     runs = workspace / "runs"
     for name in ("a", "b", "c"):
         trained("--head", "seqLSTM", "--name", name)
-        (runs / name / "result.json").unlink()
+        (runs / name / "training.json").unlink()
         monkeypatch.setattr(time, "time", lambda: 1e9)
     assert max(list_runs(runs), key=recency) == runs / "c"
     for path in (runs / "a").iterdir():

@@ -243,7 +243,7 @@ def find_interrupted(runs: Path, name: str | None) -> Path:
         ConfigError: None is there.
     """
     from vtr.errors import ConfigError
-    from vtr.train.run import CONFIG, RESULT, list_runs, recency
+    from vtr.train.run import CONFIG, list_runs, read_outcome, recency
 
     known = list_runs(runs)
     if name is not None:
@@ -256,7 +256,7 @@ def find_interrupted(runs: Path, name: str | None) -> Path:
         folder: work
         for folder in known
         for work in [workplace(folder)]
-        if (work != folder or not (folder / RESULT).exists()) and (work / CONFIG).exists()
+        if (work != folder or read_outcome(folder) is None) and (work / CONFIG).exists()
     }
     if not unfinished:
         raise ConfigError(f"nothing to resume: every run in {runs} has finished, or there is none")

@@ -163,7 +163,7 @@ class Job:
         return config if self.teaching is None else {**config, "teacher": self.teaching.config}
 
     def train(self, planned: Planned, place: Place, world: World) -> dict[str, Any]:
-        """Trains one model into its folder; returns what result.json holds."""
+        """Trains one model into its folder; returns what training.json holds."""
         from contextlib import nullcontext
 
         from vtr.api.run_folders import holding
@@ -179,7 +179,7 @@ class Job:
         from vtr.train.data import PairedData
         from vtr.train.loop import Trainer
         from vtr.train.model import build_model
-        from vtr.train.run import RESULT, write_json
+        from vtr.train.run import OUTCOME, write_json
 
         assert self.texts is not None
         material, folder, resume = self.material, planned.work, planned.begun
@@ -220,7 +220,7 @@ class Job:
         }
         if world.is_first:
             draw_curve(folder)
-            write_json(folder / RESULT, document)
+            write_json(folder / OUTCOME, document)
         return document
 
     def _begin(
@@ -228,7 +228,14 @@ class Job:
     ) -> dict[str, int]:
         """Writes config.json unless it is there to be resumed; returns how many parameters."""
         from vtr.train.model import count_parameters
-        from vtr.train.run import RESULT, next_number, remove_files, renumber_run, start_run
+        from vtr.train.run import (
+            OUTCOME,
+            OUTCOME_ONCE,
+            next_number,
+            remove_files,
+            renumber_run,
+            start_run,
+        )
 
         material = self.material
         total, trained = count_parameters(model)
@@ -243,7 +250,7 @@ class Job:
                 renumber_run(folder, config["number"])
             else:
                 start_run(folder, config=config, train_ids=known)
-                remove_files(folder, RESULT)
+                remove_files(folder, OUTCOME, OUTCOME_ONCE)
         world.wait()
         return facts
 
@@ -314,12 +321,11 @@ def run_job(
 
 def _trained(job: Job, one: Planned, place: Place, world: World) -> dict[str, Any]:
     """Trains one of the runs, with the captions embedded; a finished one is not repeated."""
-    from vtr.files import read_json
-    from vtr.train.run import RESULT
+    from vtr.train.run import read_outcome
 
-    if one.begun and (one.work / RESULT).exists():
-        found = read_json(one.work / RESULT, needed="the result of a training")
-        return {**found, "run": str(one.folder)}
+    outcome = read_outcome(one.work) if one.begun else None
+    if outcome is not None:
+        return {**outcome, "run": str(one.folder)}
     ready = replace(job, request=one.job.request, settings=one.job.settings)
     return ready.train(one, place, world)
 

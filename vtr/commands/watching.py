@@ -69,7 +69,7 @@ def print_result(document: Mapping[str, Any], *, command: str | None = None) -> 
     """Prints what came out of one training or of several.
 
     Args:
-        document: What result.json holds, or the summary of several seeds.
+        document: What training.json holds, or the summary of several seeds.
         command: What tests the run or runs.
     """
     if "seeds" in document:

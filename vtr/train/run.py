@@ -6,7 +6,7 @@ best.safetensors    weights of the best epoch
 last.safetensors    weights, optimiser and progress after the last whole epoch, to resume from
 metrics.jsonl       one line per epoch
 curve.png           loss and recall over the epochs
-result.json         which epoch is best, how it was chosen, what it scores
+training.json       which epoch is best, how it was chosen, what it scores; there once it has finished
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ BEST = "best.safetensors"
 LAST = "last.safetensors"
 METRICS = "metrics.jsonl"
 CURVE = "curve.png"
-RESULT = "result.json"
+OUTCOME = "training.json"
+OUTCOME_ONCE = "result.json"  # of runs before #13; below eval/ it is another document
 
 MODEL_PREFIX = "model."
 
@@ -220,6 +221,13 @@ def list_runs(runs: Path) -> list[Path]:
     begun = {runs / path.parent.name for path in (runs / UNFINISHED).glob(f"*/{CONFIG}")}
     whole = {path.parent for path in runs.glob(f"*/{CONFIG}")}
     return sorted(whole | {folder for folder in begun if is_begun(folder)})
+
+
+def read_outcome(folder: Path) -> dict[str, Any] | None:
+    """Returns what a finished training wrote; None of one that has not finished."""
+    paths = (folder / OUTCOME, folder / OUTCOME_ONCE)
+    path = next((path for path in paths if path.exists()), None)
+    return None if path is None else read_json(path, needed="the outcome of a training")
 
 
 def next_number(runs: Path) -> int:
