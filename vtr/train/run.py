@@ -6,7 +6,7 @@ best.safetensors    weights of the best epoch
 last.safetensors    weights, optimiser and progress after the last whole epoch, to resume from
 metrics.jsonl       one line per epoch
 curve.png           loss and recall over the epochs
-training.json       which epoch is best, how it was chosen, what it scores; there once it has finished
+training.json       which epoch is best, how it was chosen, what it scores
 """
 
 from __future__ import annotations
