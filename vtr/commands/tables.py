@@ -21,6 +21,7 @@ _COLUMNS = ("R@", "MedR", "MeanR", "MRR")  # the rest stands in result.json
 _SMALL_SAMPLE = 30
 _NARROWEST = 20  # characters, beside a label
 MAX_WIDTH = 1000
+_GLUE = "\ue000"  # a blank at which no line is broken: private use, in no line that is `printable`
 
 
 def echo_wrapped(label: str, text: str, *, width: int) -> None:
@@ -28,14 +29,17 @@ def echo_wrapped(label: str, text: str, *, width: int) -> None:
 
     Args:
         label: Stands in the first line.
-        text: May have several lines; each is broken between words.
+        text: May have several lines; each is broken between words, and what stands between two
+            " · " only where it is longer than a line.
         width: Of the label's column.
     """
     room = max(shutil.get_terminal_size().columns - width, _NARROWEST)
     for line in text.split("\n"):
-        wrapped = textwrap.wrap(line, room, break_long_words=False, break_on_hyphens=False)
+        phrases = [p if len(p) > room - 2 else p.replace(" ", _GLUE) for p in line.split(" · ")]
+        joined = f" ·{_GLUE}".join(phrases) if len(phrases) > 1 else line
+        wrapped = textwrap.wrap(joined, room, break_long_words=False, break_on_hyphens=False)
         for part in wrapped or [""]:
-            say(f"{label:<{width}}{part}".rstrip())
+            say(f"{label:<{width}}{part.replace(_GLUE, ' ')}".rstrip())
             label = ""
 
 

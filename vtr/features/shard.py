@@ -114,7 +114,8 @@ def write_shard(
         "sequence": slot[2],
         "revision": revision,
     }
-    payload = _build(attributes, {**_columns(rows, spec), "pad_embedding": pad_embedding})
+    pad = np.asarray(pad_embedding, np.float32)
+    payload = _build(attributes, {**_columns(rows, spec), "pad_embedding": pad})
     name = ShardName(*slot, revision, hashlib.sha256(payload).hexdigest())
     path = folder / str(name)
     publish(path, payload)
