@@ -56,7 +56,7 @@ def paint(kind: str, tone: str, rng: np.random.Generator, *, pan: float = 0.0) -
     """Returns a background of this kind and tone.
 
     Args:
-        kind: One of `vtr.demo.words.BACKGROUNDS`.
+        kind: One of `words.BACKGROUNDS`.
         tone: "dark" or "pale".
         rng: Chooses palette, spacing, direction.
         pan: Pixels per second to the left, at most 3 for a clip of 12 s.

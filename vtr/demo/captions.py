@@ -1,28 +1,19 @@
-"""Writes the captions of clips and of single frames, from a closed grammar.
-
-Captions of frames, which the tiny CLIP is trained on, say what is visible in a frame. They never
-say which of two things came first: `FRAME_TEMPLATES` has none of `ORDER_WORDS`.
-"""
+"""Writes the captions of clips, from a closed grammar."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from itertools import chain
 from typing import TypeVar
 
 import numpy as np
 
 from vtr.demo.scenes import Clip, Group, stream
-from vtr.demo.words import ACTIONS, BACKGROUNDS, COLOURS, SHAPES, SIZES, TONES
+from vtr.demo.words import ACTIONS
 
 Option = TypeVar("Option")
 
 CAPTIONS_PER_CLIP = 5
-ORDER_WORDS = frozenset(
-    {"then", "first", "second", "before", "after", "followed", "comes", "later", "into"}
-)
-
 # {a} the first sprite, {b} the second, {bg} the background, {verb} "spins", {ing} "spinning".
 TEMPLATES: dict[Group, tuple[str, ...]] = {
     "content": (
@@ -55,40 +46,6 @@ TEMPLATES: dict[Group, tuple[str, ...]] = {
 }
 """Group to its paraphrases; every clip gets five of them."""
 
-EMPTY_TEMPLATES = ("nothing but {bg}", "only {bg}", "{bg} and nothing else", "an empty scene, {bg}")
-"""Sentences about a frame without sprites."""
-
-FRAME_TEMPLATES: dict[int, tuple[str, ...]] = {
-    0: ("{bg}", "a picture of {bg}", "something on {bg}", "there is something in front of {bg}"),
-    1: (
-        "{a}",
-        "a picture of {a}",
-        "{a} on {bg}",
-        "{a} in front of {bg}",
-        "{bg} with {a} on it",
-        "there is {a} on {bg}",
-        "we see {a} over {bg}",
-        "nothing but {a} against {bg}",
-        "{a} {verb} on {bg}",
-        "on {bg}, {a} {verb}",
-        "{a} {ing} over {bg}",
-        "a video of {a} {ing} on {bg}",
-    ),
-    2: (
-        "{a} and {b}",
-        "{a} next to {b}",
-        "{a} and {b} on {bg}",
-        "on {bg} we see {a} and {b}",
-        "{a} beside {b} on {bg}",
-        "{bg} with {a} near {b}",
-        "{a} flashes near {b} on {bg}",
-        "{b} floats over {bg} and {a} appears",
-        "{b} drifts on {bg}, {a} shows up",
-    ),
-}
-"""Number of sprites that a sentence names to such sentences about a frame. Verbs are drawn at
-random: no frame shows them, as with the captions of photographs."""
-
 BACKGROUND_PHRASES: dict[str, tuple[str, ...]] = {
     "plain": ("a plain {tone} background", "a bare {tone} background"),
     "shaded": ("a {tone} shaded background", "a {tone} gradient"),
@@ -115,11 +72,8 @@ ACTION_PHRASES: dict[str, tuple[tuple[str, str], ...]] = {
 }
 """Action to (what it does, what it is doing), each said in two ways."""
 
-ANY_SHAPE = "shape"
-"""What a sprite is called where its own shape is not said."""
-
-_OTHER_WORDS = {"circle": "disc", "cross": "plus", "purple": "violet", "large": "big"}
-_OTHER_WORDS |= {"small": "little", "moon": "crescent"}
+OTHER_WORDS = {"circle": "disc", "cross": "plus", "purple": "violet", "large": "big"}
+OTHER_WORDS |= {"small": "little", "moon": "crescent"}
 
 
 def clip_captions(clip: Clip, *, seed: int) -> tuple[str, ...]:
@@ -170,7 +124,7 @@ def say(
         "verb": verb,
         "ing": ing,
     }
-    swaps = [word for word in _OTHER_WORDS if rng.random() < 0.2]
+    swaps = [word for word in OTHER_WORDS if rng.random() < 0.2]
     return reword(template.format(**words), swaps)
 
 
@@ -196,25 +150,8 @@ def reword(text: str, words: Iterable[str]) -> str:
     'a little red disc'
     """
     for word in words:
-        text = re.sub(rf"\b{word}\b", _OTHER_WORDS[word], text)
+        text = re.sub(rf"\b{word}\b", OTHER_WORDS[word], text)
     return text
-
-
-def vocabulary() -> tuple[str, ...]:
-    """Returns every word of the grammar, sorted; the tokenizer knows each as one token."""
-    lists: Iterable[Iterable[str]] = (
-        *TEMPLATES.values(),
-        EMPTY_TEMPLATES,
-        *FRAME_TEMPLATES.values(),
-        chain.from_iterable(BACKGROUND_PHRASES.values()),
-        chain.from_iterable(chain.from_iterable(ACTION_PHRASES.values())),
-        (*SHAPES, *COLOURS, *BACKGROUNDS, *TONES, *SIZES, *ACTIONS),
-        _OTHER_WORDS.values(),
-        ORDER_WORDS,
-        ("a", "an", ANY_SHAPE),
-    )
-    text = " ".join(chain.from_iterable(lists))
-    return tuple(sorted(set(re.findall("[a-z]+", re.sub(r"\{\w+\}", " ", text)))))
 
 
 def _pick(options: Sequence[Option], rng: np.random.Generator) -> Option:

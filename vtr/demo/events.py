@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,19 +62,6 @@ def read_events(annotations: Path) -> dict[str, BriefEvent]:
             f"{annotations} is not an annotation file of the demo world; `vtr demo` writes one"
         ) from None
     return {event.video_id: event for event in events}
-
-
-def caught_share(
-    events: Iterable[BriefEvent], chosen_pts_seconds: Mapping[str, ArrayLike]
-) -> float:
-    """Returns the share of events, 0 to 1, of which at least one frame was chosen.
-
-    Args:
-        events: At least one.
-        chosen_pts_seconds: Video id to the presentation times of its chosen frames, (K,).
-    """
-    caught = [event.is_caught(chosen_pts_seconds[event.video_id]) for event in events]
-    return sum(caught) / len(caught)
 
 
 def expected_uniform_miss(events: Iterable[BriefEvent], *, num_frames: int) -> float:

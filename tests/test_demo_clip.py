@@ -12,27 +12,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModel, AutoTokenizer, CLIPModel, CLIPTokenizer
 
-from vtr.clip.backbone import Backbone, load_backbone
-from vtr.clip.preprocess import Preprocessing, preprocessing_from_config
-from vtr.demo import demo_model_folder
-from vtr.demo.captions import ORDER_WORDS, clip_captions, vocabulary
-from vtr.demo.frames import (
+from tools.demo_clip.frames import (
     FrameScene,
     caption_frames,
     draw_scenes,
     frame_scenes,
     truths_of,
 )
-from vtr.demo.measure import ZeroShot, measure_zero_shot, top_hits
-from vtr.demo.scenes import plan_world, stream
-from vtr.demo.tiny_clip import (
+from tools.demo_clip.grammar import ORDER_WORDS, vocabulary
+from tools.demo_clip.measure import ZeroShot, measure_zero_shot, top_hits
+from tools.demo_clip.parts import (
     CONTEXT_LENGTH,
     build_config,
     build_tokenizer,
     learn_merges,
     preprocessor_record,
 )
-from vtr.demo.train_clip import Recipe, info_nce, main, train
+from tools.demo_clip.train import Recipe, info_nce, main, train
+from vtr.clip.backbone import Backbone, load_backbone
+from vtr.clip.preprocess import Preprocessing, preprocessing_from_config
+from vtr.demo import demo_model_folder
+from vtr.demo.captions import clip_captions
+from vtr.demo.scenes import plan_world, stream
 from vtr.demo.words import COLOURS, SHAPES, part_of
 from vtr.demo.world import WORLD_SEED, render_world
 
@@ -91,7 +92,7 @@ def test_readme_records_the_digest_of_the_weights(backbone: Backbone) -> None:
 
 def test_readme_records_the_recipe_that_is_the_default() -> None:
     text = (FOLDER / "README.md").read_text()
-    assert "python -m vtr.demo.train_clip" in text
+    assert "python -m tools.demo_clip.train" in text
     for value in (Recipe().steps, Recipe().batch_size, Recipe().num_frames):
         assert f"{value:,}" in text
 

@@ -16,9 +16,10 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from tools.demo_clip.grammar import ANY_SHAPE, EMPTY_TEMPLATES, FRAME_TEMPLATES
 from vtr.clip.preprocess import Preprocessing, resize_crop
 from vtr.demo.backgrounds import paint
-from vtr.demo.captions import ANY_SHAPE, EMPTY_TEMPLATES, FRAME_TEMPLATES, background_phrase, say
+from vtr.demo.captions import background_phrase, say
 from vtr.demo.render import STILL_OPTIONS, Frame, acting, encode, to_pixels
 from vtr.demo.scenes import stream
 from vtr.demo.sprites import Pose, draw

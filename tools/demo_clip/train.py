@@ -1,4 +1,4 @@
-"""Trains the tiny CLIP: `python -m vtr.demo.train_clip FOLDER`.
+"""Trains the tiny CLIP: `python -m tools.demo_clip.train FOLDER`.
 
 Symmetric InfoNCE between single frames and their captions. A caption that is true of several frames
 of a batch counts all of them as positives, each with the same share, and so the other way round.
@@ -23,9 +23,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 from transformers import CLIPModel, CLIPTokenizer
 
-from vtr.clip.loading import weights_digest
-from vtr.clip.preprocess import Preprocessing, normalise, preprocessing_from_config
-from vtr.demo.frames import (
+from tools.demo_clip.frames import (
     FrameScene,
     caption_frames,
     describe_frames,
@@ -33,8 +31,10 @@ from vtr.demo.frames import (
     frame_scenes,
     truths_of,
 )
+from tools.demo_clip.parts import build_config, build_tokenizer, write_preprocessor
+from vtr.clip.loading import weights_digest
+from vtr.clip.preprocess import Preprocessing, normalise, preprocessing_from_config
 from vtr.demo.scenes import stream
-from vtr.demo.tiny_clip import build_config, build_tokenizer, write_preprocessor
 from vtr.demo.words import Part
 
 _log = logging.getLogger(__name__)

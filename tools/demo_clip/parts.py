@@ -1,4 +1,4 @@
-"""The shape, the tokenizer and the files of the tiny CLIP; `vtr.demo.train_clip` fills in weights.
+"""The shape, the tokenizer and the files of the tiny CLIP; `train` fills in the weights.
 
 A genuine `transformers.CLIPModel` with CLIP's own kind of tokenizer (byte-level byte-pair encoding,
 learned from the words of the captions), so whatever works with it works with the large ones.
@@ -15,7 +15,7 @@ from typing import Any
 
 from transformers import CLIPConfig, CLIPTokenizer
 
-from vtr.demo.captions import vocabulary
+from tools.demo_clip.grammar import vocabulary
 
 IMAGE_SIZE = 48
 CONTEXT_LENGTH = 32
