@@ -1,0 +1,70 @@
+"""A workspace written by e6d78ac, before options were declared once: everything in it is read.
+
+`tests/data/e6d78ac` holds a store, a finished run (`whole`) with its result, and the same training
+stopped after its second epoch (`cut`). Made with that version's own commands:
+`vtr train --head meanP --text frozen --epochs 4 --patience 0 --lr 0.01 --captions 2 --batch-size 4
+--loss all --warmup 0.2`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import vtr
+from vtr.cli import app
+from vtr.demo import demo_model_folder
+from vtr.errors import ConfigError
+from vtr.train.loop import read_metrics
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+CLOCK = ("seconds", "pairs_per_second")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "w"
+    shutil.copytree(Path(__file__).parent / "data" / "e6d78ac", folder)
+    (folder / "videos").mkdir()
+    file = folder / "vtr.toml"
+    file.write_text(re.sub('(?m)^id = ".*"', f'id = "{demo_model_folder()}"', file.read_text()))
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def invoke(*words: str) -> Any:
+    done = CliRunner().invoke(app, list(words), catch_exceptions=False)
+    assert done.exit_code == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_its_interrupted_training_goes_on_as_if_never_stopped(workspace: Path) -> None:
+    with pytest.raises(ConfigError, match=r"other settings: --lr 0\.5 \(was 0\.01\)"):
+        invoke("train", "--resume", "--lr", "0.5")
+    resumed = invoke("train", "--resume", "--lr", "0.01", "--json")
+    before = json.loads((workspace / "runs" / "whole" / "result.json").read_text())
+    changing = ("run", "seconds", "selection")  # its words may change
+    assert {k: resumed[k] for k in before if k not in changing} == {
+        k: v for k, v in before.items() if k not in changing
+    }
+    one, two = (read_metrics(workspace / "runs" / name) for name in ("cut", "whole"))
+    for ours, theirs in zip(one, two, strict=True):
+        assert {k: v for k, v in ours.items() if k not in CLOCK} == pytest.approx(
+            {k: v for k, v in theirs.items() if k not in CLOCK}
+        )
+
+
+def test_its_run_and_its_result_are_read(workspace: Path) -> None:
+    run = vtr.load_run(workspace / "runs" / "whole")
+    assert (run.sampler, run.epoch, run.seed, len(run.train_ids or ())) == ("uniform", 0, 0, 8)
+    before = vtr.load_result(workspace / "runs" / "whole" / "eval" / "demo")
+    document = invoke("eval", "--run", "runs/whole", "--json")
+    for name, cell in before.metrics.items():
+        assert document["metrics"][name]["value"] == pytest.approx(cell["value"]), name
