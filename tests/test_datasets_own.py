@@ -133,7 +133,7 @@ def test_a_table_may_part_its_columns_as_spreadsheets_do(films: Path, name: str,
             "c.csv",
             "clip,words\na,b\n",
             r"line 1: expected a video \(video, video_id, .*\) and a caption \(caption, .*\); "
-            r"found clip, words$",
+            r"found clip, words\. The first line must name",
         ),
         ("c.csv", "video,caption\n", r"has no rows; expected a header with video and caption"),
         ("c.csv", "video,caption\na,b,c\n", r"line 2: 3 fields, but the header names 2"),

@@ -150,7 +150,10 @@ def test_sentences_of_parts_are_one_paragraph_and_starts_that_differ_are_refused
         ("[['a', 'cat'], ['b']]", [["a", "cat"], ["b"]]),
         ("['one', None, nan]", ["one", None, None]),
         ("[]", []),
+        ("[u'a cat', u\"it's\"]", ["a cat", "it's"]),
+        ("{'a cat', 'a dog'}", ["a cat", "a dog"]),
         ("[music] a man sings", "[music] a man sings"),
+        ("{laughs} a man sings", "{laughs} a man sings"),
         ("[SOMEONE] walks [slowly]", "[SOMEONE] walks [slowly]"),
         ("(\"hello\", he says) a man", "(\"hello\", he says) a man"),
         ("['tis the season] a man", "['tis the season] a man"),
@@ -163,7 +166,18 @@ def test_a_list_in_a_cell_is_a_list(cell: str, captions: object) -> None:
 
 @pytest.mark.parametrize(
     "cell",
-    ["['a' + 'b']", "['a''b']", "['a', 7]", "['a'", "[__import__('os')]", "['a']]"],
+    [
+        "['a' + 'b']",
+        "['a', 'b cut sho",
+        "{'a': 'b'}",
+        "[b'a', b'b']",
+        "[\u2018a\u2019, \u2018b\u2019]",
+        "['a''b']",
+        "['a', 7]",
+        "['a'",
+        "[__import__('os')]",
+        "['a']]",
+    ],
 )
 def test_what_only_begins_as_a_list_is_never_one_caption_of_brackets(cell: str) -> None:
     try:
@@ -172,7 +186,7 @@ def test_what_only_begins_as_a_list_is_never_one_caption_of_brackets(cell: str) 
         assert str(error).startswith("c.csv, line 2: ")  # noqa: PT017 - both ways are right
     else:
         assert found == cell
-        assert not (cell.startswith("['") and cell.endswith("]"))
+        assert not (cell.startswith("['") and cell.endswith(("']", "sho")))
 
 
 def test_deep_brackets_are_no_crash() -> None:
@@ -218,15 +232,19 @@ def test_a_quote_opens_a_field_in_tabs_only_where_it_closes_it(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("c.csv", "cats/one.mp4,a cat\n", r"found cats/one\.mp4, a cat$"),
+        ("c.csv", "cats/one.mp4,a cat\n", r"a cat\. The first line must name the columns"),
         ("c.csv", table().encode("utf-16")[2:], r"expected a video|is not UTF-8"),
-        ("c.csv", "video,caption\nx,café\n".encode("cp1252"), r"not UTF-8 text: .* Save it as UTF"),
+        ("c.csv", "video,caption\nx,café\n".encode("cp1252"), r"not UTF-8 .* Save it as UTF"),
         ("c.csv", b"\xff\xfeabc", r"is not UTF-8 text"),
         ("c.xlsx", b"PK\x03\x04", r"no caption file; .*save a spreadsheet as CSV"),
         ("c.json", json.dumps({**COCO, "annotations": [{"image_id": 8, "caption": "x"}]}),
          r"entry 0 of 'annotations' is of the video '8', which the file does not list"),
         ("c.json", json.dumps({**COCO, "images": [{"id": 0, "file_name": "a"}] * 2}),
          r"video 1: the video '0' is listed twice"),
+        ("c.json", '[{"video": "cats/one", "caption": "x"}, {"video": "dogs/one"}]',
+         r"c\.json: entry 1: expected a video \(.* and a caption \(.*; found video$"),
+        ("c.jsonl", '{"video": "a", "text": "x"}\n{"clip": "a"}', r"line 2: .*; found clip$"),
+        ("c.json", '{"a": {"words": "x"}}', r"c\.json: 'a': .*; found words, video$"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_explained(

@@ -15,10 +15,14 @@ from vtr.errors import DatasetError
 from vtr.foreign import escape_undecodable, printable
 
 _TOKEN = re.compile(
-    r"""\s*(?:(?P<text>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|(?P<none>None|nan|null|NaN)\b"""
-    r"""|(?P<mark>[\[\](),]))\s*""",
+    r"""\s*(?:[uU]?(?P<text>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|(?P<none>None|nan|null|NaN)\b"""
+    r"""|(?P<mark>[\[\](){},]))\s*""",
     re.DOTALL,
 )
+_LIST = re.compile(
+    r"""[\[({]\s*([\[({]\s*)?[uUbBrR]?['"\u2018\u201c]|\[\s*\]$|\[\s*(None|nan|null|NaN)\s*[\],]"""
+)
+_CUT_LIST = re.compile(r"""\[\s*[uUbB]?(?:'[^']*'|"[^"]*")\s*,""")
 _ESCAPE = re.compile(
     r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U00(?:0[0-9a-fA-F]|10)[0-9a-fA-F]{4}|.)", re.DOTALL
 )
@@ -88,10 +92,10 @@ def listed_captions(text: str, *, place: str) -> object:
     >>> listed_captions("[music] a man sings", place="line 3")
     '[music] a man sings'
     """
-    if "[" not in text and "(" not in text:
+    if not any(mark in text for mark in "[({"):
         return text
     bare = re.sub(r"^array\((.*?)(,\s*dtype=\w+)?\)$", r"\1", text.strip(), flags=re.DOTALL)
-    if not re.match(r"""[\[(]\s*([\[(]\s*)?['"]|\[\s*\]$|\[\s*(None|nan|null|NaN)\s*[\],]""", bare):
+    if not _LIST.match(bare):
         return text
     try:
         found = json.loads(bare) if bare[0] == "[" else None
@@ -101,7 +105,7 @@ def listed_captions(text: str, *, place: str) -> object:
         found = _python_list(bare)
     if found is not None:
         return found
-    if bare[0] == "(" or bare[-1] not in "])":
+    if (bare[0] == "(" or bare[-1] not in "])}") and not _CUT_LIST.match(bare):
         return text
     raise DatasetError(
         f"{place}: {printable(text)!r:.80} begins as a list of captions and is none. Write one "
@@ -119,11 +123,11 @@ def _python_list(text: str) -> list[Any] | None:
         if token is None or (after_text and token["text"] and not text[at - 1].isspace()):
             return None
         mark = token["mark"]
-        if mark in ("[", "("):
+        if mark and mark in "[({":
             inner: list[Any] = []
             stack[-1].append(inner)
             stack.append(inner)
-        elif mark in ("]", ")"):
+        elif mark and mark in "])}":
             stack.pop()
         elif not mark:
             stack[-1].append(_unquoted(token["text"]) if token["text"] else None)

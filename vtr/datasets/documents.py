@@ -134,7 +134,8 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise DatasetError(
             f"{printable(str(path))} is not UTF-8 text: {error.reason} at byte {error.start:,}. "
-            "Save it as UTF-8"
+            'Save it as UTF-8 (Excel: as "CSV UTF-8"; a shell: iconv -f cp1252 -t utf-8, or '
+            "whatever it was written in)"
         ) from None
     if "\0" in text:
         raise DatasetError(
@@ -291,7 +292,8 @@ def _rows(text: str, path: Path, delimiter: str) -> Iterator[tuple[int, list[str
                 yield reader.line_num, row
     except csv.Error as error:
         raise DatasetError(
-            f"{printable(str(path))}, line {reader.line_num}: not CSV ({error})"
+            f"{printable(str(path))}, line {reader.line_num}: not CSV ({error}). "
+            "A text with quotes stands in quotes, each of its own written twice"
         ) from None
 
 

@@ -36,6 +36,7 @@ CAPTION_COLUMNS = (
 _START_COLUMNS = ("start", "start_time", "start_timestamp", "start_seconds")
 _LAYOUTS = (("images", "annotations"), ("videos", "annotations"), ("videos", "sentences"))
 _DELIMITERS = (",", ";", "\t", "|")
+_NO_HEADER = ". The first line must name the columns: add the line video,caption above, or rename"
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def _table(path: Path) -> Iterator[Record]:
             f"{printable(str(path))} has no rows; expected a header with "
             f"{VIDEO_COLUMNS[0]} and {CAPTION_COLUMNS[0]}, then one row a caption"
         )
-    _columns(rows[0][1], f"{path}, line 1")
+    _columns(rows[0][1], f"{path}, line 1", remedy=_NO_HEADER)
     for number, row in rows:
         yield _record(row, f"{path}, line {number}")
 
@@ -101,7 +102,7 @@ def _require_columns(text: str, path: Path, delimiter: str) -> None:
     header = next((line for line in text.splitlines() if line.strip()), "")
     if header:
         names = [name.strip().strip('"') for name in header.split(delimiter)]
-        _columns(dict.fromkeys(names), f"{path}, line 1")
+        _columns(dict.fromkeys(names), f"{path}, line 1", remedy=_NO_HEADER)
 
 
 def _delimiter(text: str, usual: str) -> str:
@@ -163,7 +164,8 @@ def _by_video(document: Mapping[str, Any], path: Path) -> Iterator[Record]:
         if isinstance(value, dict):
             yield _record({**value, "video": key}, place)
         else:
-            yield Record(identity(key, place=place), value, None, None, place)
+            captions = listed_captions(value, place=place) if isinstance(value, str) else value
+            yield Record(identity(key, place=place), captions, None, None, place)
 
 
 def _joined(
@@ -271,7 +273,7 @@ def _record(document: Any, place: str) -> Record:
     )
 
 
-def _columns(document: Mapping[str, Any], place: str) -> tuple[str, str]:
+def _columns(document: Mapping[str, Any], place: str, *, remedy: str = "") -> tuple[str, str]:
     """Likewise.
 
     Raises:
@@ -282,7 +284,6 @@ def _columns(document: Mapping[str, Any], place: str) -> tuple[str, str]:
         found = ", ".join(printable(str(key)) for key in document)
         raise DatasetError(
             f"{place}: expected a video ({', '.join(VIDEO_COLUMNS)}) and a caption "
-            f"({', '.join(CAPTION_COLUMNS)}); found {found or 'nothing'}"
-            * place.endswith(", line 1")
+            f"({', '.join(CAPTION_COLUMNS)}); found {found or 'nothing'}{remedy}"
         )
     return pair
