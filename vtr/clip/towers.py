@@ -43,6 +43,15 @@ ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "gelu": functional.gelu,
     "gelu_pytorch_tanh": partial(functional.gelu, approximate="tanh"),
 }
+# The same, writing over a tensor that nobody needs: a tenth of a block's time on a CPU goes into
+# fresh memory for the widest tensor there is.
+_OVERWRITING: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "quick_gelu": lambda z: functional.silu(z.mul_(_QUICK_GELU), inplace=True).mul_(
+        1 / _QUICK_GELU
+    ),
+    "gelu": torch.ops.aten.gelu_,
+    "gelu_pytorch_tanh": partial(torch.ops.aten.gelu_, approximate="tanh"),
+}
 
 
 @dataclass(frozen=True)
@@ -141,11 +150,13 @@ class Mlp(nn.Module):
         super().__init__()
         self.c_fc = nn.Linear(dim, width)
         self.c_proj = nn.Linear(width, dim)
-        self.activation = ACTIVATIONS[activation]
+        self.activation = activation
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Returns the same shape."""
-        output: Tensor = self.c_proj(self.activation(self.c_fc(tokens)))
+        hidden = self.c_fc(tokens)
+        functions = ACTIVATIONS if hidden.requires_grad else _OVERWRITING
+        output: Tensor = self.c_proj(functions[self.activation](hidden))
         return output
 
 
