@@ -271,7 +271,7 @@ class AttentionPool(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Returns (B, width) from (B, K, width)."""
-        mixed = self.attention(tokens, queries=self.probe.expand(len(tokens), -1, -1))
+        mixed = self.attention(tokens, queries=self.probe.expand(tokens.shape[0], -1, -1))
         output: Tensor = mixed + self.mlp(self.layernorm(mixed))
         return output[:, 0]
 
@@ -329,7 +329,7 @@ class VisionTower(Tower):
         tokens: Tensor = grid.flatten(2).transpose(1, 2)
         if not self.has_class_token:
             return tokens + self.positions
-        tokens = torch.cat([self.class_embedding.expand(len(tokens), 1, -1), tokens], dim=1)
+        tokens = torch.cat([self.class_embedding.expand(tokens.shape[0], 1, -1), tokens], dim=1)
         normed: Tensor = self.ln_pre(tokens + self.positions)
         return normed
 
@@ -365,7 +365,8 @@ class TextTower(Tower):
             ValueError: Texts with more tokens than there are positions.
         """
         hidden = self.run(self.embed(ids))
-        rows = torch.arange(len(hidden), device=hidden.device)
+        # Of a shape, not of len(), which would fix the batch of an exported graph.
+        rows = torch.arange(hidden.shape[0], device=hidden.device)
         return self.project(hidden[rows, self._ends(ids)])
 
     def embed(self, ids: Tensor) -> Tensor:
