@@ -88,6 +88,8 @@ def _meaning(parameter: Any) -> str:
         return f"{words} Required."
     default = parameter.default
     if parameter.param_type_name == "option" and parameter.secondary_opts:
+        if not parameter.show_default:
+            return words
         return f"{words} Default: `{(parameter.opts if default else parameter.secondary_opts)[0]}`."
     plain = isinstance(default, str | int | float | Path) and not isinstance(default, bool)
     if plain and str(default) and "(default" not in words:

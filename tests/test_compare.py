@@ -19,7 +19,6 @@ from typer.testing import CliRunner
 
 from vtr.errors import ConfigError, StoreWriteError
 from vtr.evaluate.compare import (
-    CompareOptions,
     Comparison,
     Side,
     compare,
@@ -30,7 +29,7 @@ from vtr.evaluate.compare import (
 from vtr.evaluate.ranks import Ranks
 from vtr.evaluate.reporting.results import Result, load_result, read_ranks
 
-QUICK = CompareOptions(num_resamples=500)
+QUICK = 500  # random swaps
 Change = Callable[[dict[str, Any]], None]
 
 
@@ -80,8 +79,8 @@ def make(
     return load_result(folder)
 
 
-def versus(a: Result, b: Result, options: CompareOptions = QUICK) -> Comparison:
-    return compare(sides_of([a, b]), options=options)[0]
+def versus(a: Result, b: Result, num_resamples: int = QUICK) -> Comparison:
+    return compare(sides_of([a, b]), num_resamples=num_resamples)[0]
 
 
 def of(comparison: Comparison, metric: str) -> Any:
@@ -115,7 +114,7 @@ def test_p_values_are_those_of_all_swaps(
     root = tmp_path_factory.mktemp("swaps")
     a = make(root / "a", [x for x, _ in pairs])
     b = make(root / "b", [y for _, y in pairs])
-    found = of(versus(a, b, CompareOptions(num_resamples=4000)), "t2v/MeanR")
+    found = of(versus(a, b, 4000), "t2v/MeanR")
     gaps = np.array([y - x for x, y in pairs], float)
     totals = [abs(np.dot(signs, gaps)) for signs in itertools.product((1, -1), repeat=len(gaps))]
     exact = np.mean([total >= abs(gaps.sum()) - 1e-9 for total in totals])
@@ -249,7 +248,7 @@ def test_seeds_are_grouped_and_averaged(tmp_path: Path) -> None:
     b = make(tmp_path / "b", [0, 0, 0, 0], setup={"head": "maxP"})
     sides = sides_of([a[0], b, *a[1:]], by_seed=True)
     assert [(side.title, len(side.results)) for side in sides] == [("a0, 3 seeds", 3), ("b", 1)]
-    recall = of(compare(sides, options=QUICK)[0], "t2v/R@1")
+    recall = of(compare(sides, num_resamples=QUICK)[0], "t2v/R@1")
     assert recall.a == pytest.approx((50 + 50 + 75) / 3)
     assert recall.sd_a == pytest.approx(np.std([50, 50, 75], ddof=1))
     assert recall.sd_b is None
@@ -266,7 +265,7 @@ def test_gains_and_losses_add_up_to_the_difference_over_seeds(tmp_path: Path) ->
                               tied=rng.integers(1, 3, 80).tolist()) for n in range(3)))
         for name in "ab"
     ]  # fmt: skip
-    found = compare(sides, options=QUICK)[0]
+    found = compare(sides, num_resamples=QUICK)[0]
     gained, lost = (
         sum(change.found_b - change.found_a for change in changes)
         for changes in (found.gained, found.lost)
@@ -299,7 +298,7 @@ def test_several_sides_are_corrected_for(tmp_path: Path) -> None:
     for n, shift in enumerate((1, 2, 0)):
         better = np.maximum(base - shift * rng.integers(0, 2, 60), 0)
         results.append(make(tmp_path / f"other{n}", better.tolist()))
-    found = compare(sides_of(results), options=QUICK)
+    found = compare(sides_of(results), num_resamples=QUICK)
     for metric in ("t2v/R@1", "t2v/MRR"):
         raw = [of(c, metric).p_value for c in found]
         order = np.argsort(raw, kind="stable")
@@ -459,8 +458,11 @@ def test_the_place_of_the_json_is_made_or_refused_beforehand(
 def test_numbers_out_of_range_are_named_alone(command: Callable[..., Any], tmp_path: Path) -> None:
     folder = make(tmp_path / "a", [0, 3]).folder
     for words, message in (
-        (("-k", 0), "--k is 0; it must be 1 or more: so many places count as found"),
-        (("--show", -1), "--show is -1; it must be 0 or more"),
+        (
+            ("-k", 0),
+            "--k is 0; it must be a whole number, 1 or more: so many places count as found",
+        ),
+        (("--show", -1), "--show is -1; it must be a whole number, 0 or more"),
     ):
         refused = command(folder, folder, *words).exception
         assert isinstance(refused, ConfigError)

@@ -412,7 +412,8 @@ WRONG_CALLS = {
         lambda w: vtr.make_report([3]),
         lambda w: vtr.compare_results(3, 4),
     ],
-    "k is '1' (str); it must be a whole number": [lambda w: vtr.compare_results("a", "b", k="1")],
+    "k is '1'; it must be a whole number": [lambda w: vtr.compare_results("a", "b", k="1")],
+    "title is 3; it must be a text": [lambda w: vtr.make_report(["a"], title=3)],
 }
 
 

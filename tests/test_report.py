@@ -21,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from vtr.api.report import group_results, report_html, write_report
 from vtr.charts.drawing import cut, width_of, wrapped
 from vtr.charts.files import draw, save
 from vtr.charts.kinds import axis_ticks, round_up
@@ -28,7 +29,6 @@ from vtr.errors import ConfigError, StoreWriteError
 from vtr.evaluate.intervals import bootstrap
 from vtr.evaluate.metrics import summary
 from vtr.evaluate.ranks import Ranks
-from vtr.evaluate.report import ReportOptions, group_results, report_html, write_report
 from vtr.evaluate.reporting import figures
 from vtr.evaluate.reporting.examples import Example, Hit
 from vtr.evaluate.reporting.figures import parse_bins
@@ -37,6 +37,7 @@ from vtr.evaluate.reporting.page import page as render_page
 from vtr.evaluate.reporting.results import Result, load_result, read_rows, told_apart
 from vtr.evaluate.reporting.strips import Frame, Strip, read_strip, thinned
 from vtr.foreign import escaped, shown
+from vtr.verbs.report import Options
 
 WORDS = (
     "a",
@@ -335,16 +336,16 @@ def test_forty_series_look_different(pair: list[Result]) -> None:
 
 def test_a_depth_without_figures_is_refused(pair: list[Result]) -> None:
     with pytest.raises(ConfigError, match="no result has R@3 of its parts; --k may be 1, 5, 10"):
-        report_html(pair, options=ReportOptions(k=3, pictures=False))
+        report_html(pair, Options(k=3, pictures=False))
 
 
 def test_a_table_that_lost_rows_is_refused(tmp_path: Path) -> None:
     result = load_result(make_result(tmp_path / "cut", count=60))
     lines = result.per_query.read_text().splitlines(keepends=True)
     result.per_query.write_text("".join(lines[:41]))
-    for bins in (None, parse_bins("1-9,10+")):
+    for bins in (None, "1-9,10+"):
         with pytest.raises(ConfigError, match=r"has 40 rows and result\.json counts 60 for t2v"):
-            report_html([result], options=ReportOptions(bins=bins, pictures=False))
+            report_html([result], Options(bins=bins, pictures=False))
 
 
 def test_similarity_before_and_after_training_shares_an_axis(pair: list[Result]) -> None:
@@ -386,7 +387,7 @@ def test_small_bins_are_marked(pair: list[Result]) -> None:
     assert chart is not None
     marked = {point.label: point.is_small for point in chart.series[0].points}
     assert marked == {"1-4": True, "5+": False}
-    options = ReportOptions(bins=parse_bins("1-4,5+"), pictures=False)
+    options = Options(bins="1-4,5+", pictures=False)
     page = report_html(pair[:1], options=options)
     assert b"too few to say much" in page
     assert page.count(b' faded"') == 1
@@ -450,7 +451,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Result:
 
 
 def test_ids_captions_and_categories_are_only_text(hostile: Result, pair: list[Result]) -> None:
-    page = report_html([hostile], options=ReportOptions(title=HOSTILE[2]))
+    page = report_html([hostile], Options(title=HOSTILE[2]))
     parsed, plain = _Page(page), _Page(report_html(pair))
     assert {name for name, _ in parsed.tags} <= {name for name, _ in plain.tags} | {"abbr"}
     assert not [attrs for _, attrs in parsed.tags if any(a.startswith("on") for a in attrs)]
@@ -552,7 +553,7 @@ def test_one_of_a_thing_is_one(tmp_path: Path) -> None:
     assert not re.search(r"\b1 (videos|queries)\b", page)
 
 
-def test_recall_by_frames_is_drawn_from_the_simulation(pair: list[Result]) -> None:
+def test_recall_by_frames_is_drawn_from_the_simulation(pair: list[Result], tmp_path: Path) -> None:
     rows = [
         {"rule": rule, "frames": n, "metrics": {"t2v/R@1": {"value": 10.0 * i + n}}}
         for i, rule in enumerate(("mean", "maxP"))
@@ -564,7 +565,8 @@ def test_recall_by_frames_is_drawn_from_the_simulation(pair: list[Result]) -> No
         "maxP",
         ((1.0, 11.0, None, None), (2.0, 12.0, None, None), (4.0, 14.0, None, None)),
     )
-    page = report_html(pair, options=ReportOptions(simulation=simulation))
+    (tmp_path / "frames.json").write_text(json.dumps(simulation))
+    page = report_html(pair, Options(frames=tmp_path / "frames.json"))
     assert b"against the number of frames" in page
     with pytest.raises(ConfigError, match="not a 'vtr-simulation'"):
         figures.recall_by_frames({"kind": "other"})
@@ -625,9 +627,7 @@ def test_a_result_of_100_000_queries_gives_a_small_page(tmp_path: Path) -> None:
     for key in (key for key in document["metrics"] if key.startswith("t2v/")):
         document["metrics"][key]["n"] = 100_000
     (folder / "result.json").write_text(json.dumps(document))
-    page = report_html(
-        [load_result(folder)], options=ReportOptions(bins=parse_bins("1-20,21+"), pictures=False)
-    )
+    page = report_html([load_result(folder)], Options(bins="1-20,21+", pictures=False))
     assert len(page) < 200_000
     assert b"4960 smallest of 5000 categories are not shown" in page
 
@@ -690,8 +690,7 @@ def test_groups_of_one_protocol_are_told_apart(tmp_path: Path) -> None:
         "msrvtt-1kA, missing left out",
     ]
     assert [group.name for group in group_results(results[1:])] == ["msrvtt-1kA"]
-    options = ReportOptions(num_examples=0)
-    page = write_report(results, tmp_path / "out", options=options).read_text()
+    page = write_report(results, Options(out=tmp_path / "out", examples=0)).page.read_text()
     headings = re.findall(r'<section id="([^"]+)"><h2>([^<]+)</h2>', page)
     for names in zip(*headings, strict=True):
         assert len(set(names)) == len(names)
@@ -706,10 +705,10 @@ def test_groups_of_one_protocol_are_told_apart(tmp_path: Path) -> None:
 def test_an_interrupted_report_leaves_the_one_before(
     pair: list[Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vtr.evaluate import report
+    from vtr.api import report
 
-    options = ReportOptions(num_examples=1)
-    write_report(pair[:1], tmp_path, options=options)
+    options = Options(out=tmp_path, examples=1)
+    write_report(pair[:1], options)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
     def interrupted(*_: object) -> bytes:
@@ -717,7 +716,7 @@ def test_an_interrupted_report_leaves_the_one_before(
 
     monkeypatch.setattr(report, "draw_examples", interrupted)  # the last pictures
     with pytest.raises(KeyboardInterrupt):
-        write_report(pair, tmp_path, options=options)
+        write_report(pair, options)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
@@ -725,15 +724,17 @@ def test_the_folder_is_made_before_anything_is_drawn(tmp_path: Path) -> None:
     cut = load_result(make_result(tmp_path / "cut", count=60))
     cut.per_query.write_text("")  # would be missed, were anything drawn
     with pytest.raises(StoreWriteError, match="cannot make the folder"):
-        write_report([cut], cut.folder / "result.json")
+        write_report([cut], Options(out=cut.folder / "result.json"))
 
 
 def test_the_eight_plots_lie_beside_the_page(pair: list[Result], tmp_path: Path) -> None:
     rows = [{"rule": "mean", "frames": n, "metrics": {"t2v/R@1": {"value": n}}} for n in (1, 2)]
     simulation = {"kind": "vtr-simulation", "rows": rows}
-    options = ReportOptions(num_examples=2, simulation=simulation)
-    page = write_report(pair, tmp_path / "out", options=options)
+    (tmp_path / "frames.json").write_text(json.dumps(simulation))
+    options = Options(out=tmp_path / "out", examples=2, frames=tmp_path / "frames.json")
+    page, pictures = write_report(pair, options)
     assert page == tmp_path / "out" / "report.html"
+    assert set(pictures) == set(page.parent.glob("*.png"))
     drawn = {path.stem for path in page.parent.glob("*.png")}
     assert drawn >= EIGHT | {"rank_histogram", "recall_by_frames", "recall_comparison_chart_v2t"}
     assert all(path.read_bytes()[:4] == b"\x89PNG" for path in page.parent.glob("*.png"))
@@ -788,7 +789,7 @@ def browse(page: Path, *arguments: str) -> str:
 @pytest.mark.slow
 def test_injection_is_inert_in_the_browser(hostile: Result, tmp_path: Path) -> None:
     """Without our policy scripts would run, so that the test sees escaping alone."""
-    page = report_html([hostile], options=ReportOptions(pictures=False))
+    page = report_html([hostile], Options(pictures=False))
     bare = re.sub(rb'<meta http-equiv="Content-Security-Policy"[^>]*>', b"", page)
     assert bare != page
     control = b"<script>document.documentElement.id = 'ran'</script></body>"
@@ -871,10 +872,10 @@ def test_the_command_prints_the_path_of_the_page(
 
 
 def test_options_out_of_range_are_refused() -> None:
-    with pytest.raises(ConfigError, match="recall depth is 0"):
-        ReportOptions(k=0)
-    with pytest.raises(ConfigError, match=r"^the number of examples is -1; it must be 0 or more"):
-        ReportOptions(num_examples=-1)
+    with pytest.raises(ConfigError, match=r"^k is 0; it must be a whole number, 1 or more$"):
+        Options.of(k=0)
+    with pytest.raises(ConfigError, match=r"^examples is -1; it must be a whole number, 0"):
+        Options.of(examples=-1)
 
 
 def test_the_command_takes_the_results_of_the_workspace(

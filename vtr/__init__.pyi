@@ -1,13 +1,13 @@
 from vtr.api import (
-    compare_results,
     demo_workspace,
     evaluate_run,
     extract_features,
-    make_report,
     open_features,
     open_workspace,
     train_head,
 )
+from vtr.api.compare import compare_results
+from vtr.api.report import make_report
 from vtr.clip.backbone import Backbone, load_backbone
 from vtr.datasets.base import Caption, Dataset, Video
 from vtr.datasets.registry import dataset_names, load_dataset

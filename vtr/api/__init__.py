@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vtr.demo.words import Part
-    from vtr.evaluate.compare import Comparison
     from vtr.evaluate.reporting.results import Result
     from vtr.extract.choose import FeatureStore
     from vtr.extract.pipeline import ExtractReport
@@ -266,74 +265,6 @@ def evaluate_run(
     place = _typed("out", out, Path | None)
     _, path = evaluate_workspace(_checked(workspace), request, out=place)
     return load_result(path)
-
-
-def compare_results(
-    first: Result | str | Path, *others: Result | str | Path, seeds: bool = False, k: int = 1
-) -> tuple[Comparison, ...]:
-    """Sets every further result against the first, query by query; `vtr compare`.
-
-    Args:
-        first: A result, or its folder.
-        others: One or more of the same protocol, queries and coverage.
-        seeds: Group results that differ in their seed alone.
-        k: Depth at which queries are gained or lost.
-
-    Raises:
-        ConfigError: Results that cannot be compared; names the first key that differs.
-    """
-    from vtr.evaluate.compare import CompareOptions, compare, sides_of
-
-    k = _typed("k", k, int)
-    sides = sides_of(_results([first, *others]), by_seed=seeds)
-    return compare(sides, options=CompareOptions(k=k))
-
-
-def make_report(
-    results: Sequence[Result | str | Path],
-    out: str | Path = "report",
-    *,
-    title: str = "Video-text retrieval report",
-    k: int = 1,
-    pictures: bool = True,
-) -> Path:
-    """Writes one self-contained HTML page about results and returns its path; `vtr report`.
-
-    Args:
-        results: Results or their folders, at least one.
-        out: Folder for `report.html` and the pictures.
-        title: Heading.
-        k: Recall depth of the breakdowns.
-        pictures: Draw PNG files beside the page.
-
-    Raises:
-        ConfigError: No result, or a number out of range.
-        StoreWriteError: The file system refused.
-    """
-    from vtr.errors import ConfigError
-    from vtr.evaluate.report import ReportOptions, write_report
-
-    if isinstance(results, str | Path) or not isinstance(results, Sequence) or not results:
-        raise ConfigError(
-            f"results is {_shown(results)}; it must be a list of at least one result or folder of "
-            "one, such as [zero_shot, trained]"
-        )
-    title, k = _typed("title", title, str), _typed("k", k, int)
-    options = ReportOptions(title=title, k=k, pictures=pictures)
-    return write_report(_results(results), _typed("out", out, Path), options=options)
-
-
-def _results(given: Sequence[Result | str | Path]) -> list[Result]:
-    from vtr.errors import ConfigError
-    from vtr.evaluate.reporting.results import Result, load_result
-
-    for item in given:
-        if not isinstance(item, str | Path | Result):
-            raise ConfigError(
-                f"a result is {_shown(item)}; it must be what vtr.evaluate_run returns, or its "
-                "folder"
-            )
-    return [item if isinstance(item, Result) else load_result(item) for item in given]
 
 
 def _changed(workspace: Workspace, settings: Mapping[str, Any]) -> Workspace:

@@ -9,6 +9,7 @@ import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -21,6 +22,12 @@ from vtr.progress import PLAIN_EVERY_SECONDS, Listener, Update, note
 def say(line: object = "") -> None:
     """Prints one line to stdout, `printable` as a whole: whatever a name in it holds."""
     typer.echo(printable(str(line)))
+
+
+def near(path: Path) -> str:
+    """Returns a path as one types it here: from the current folder, where it lies below that."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def say_folded(line: str, *, indent: int = 0, err: bool = False) -> None:

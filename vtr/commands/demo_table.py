@@ -121,12 +121,10 @@ def _measured(workspace: Workspace, trial: Trial) -> dict[str, Any]:
 
 def write_page(workspace: Workspace, results: Sequence[Mapping[str, Any]]) -> Path:
     """Writes the HTML report over all results; returns its path."""
-    from vtr.evaluate.report import ReportOptions, write_report
-    from vtr.evaluate.reporting.results import load_result
+    from vtr.api.report import make_report
 
-    loaded = [load_result(Path(result["path"])) for result in results]
-    options = ReportOptions(title="The vtr demo world", pictures=False)
-    return write_report(loaded, workspace.root / "report", options=options)
+    paths = [str(result["path"]) for result in results]
+    return make_report(paths, workspace.root / "report", title="The vtr demo world", pictures=False)
 
 
 def print_trials(results: Sequence[Mapping[str, Any]]) -> None:

@@ -8,7 +8,7 @@ refused.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -105,24 +105,16 @@ class Comparison:
     notes: tuple[str, ...] = ()  # What could not be compared, and why
 
 
-@dataclass(frozen=True)
-class CompareOptions:
-    """How to compare."""
-
-    ks: tuple[int, ...] = DEFAULT_KS  # Recall depths
-    k: int = 1  # Depth at which queries are called gained or lost
-    seed: int = 0  # Of the permutations and resamples
-    num_resamples: int = 10_000  # Of both
-
-
 def compare(
-    sides: Sequence[Side], *, options: CompareOptions | None = None
+    sides: Sequence[Side], *, k: int = 1, seed: int = 0, num_resamples: int = 10_000
 ) -> tuple[Comparison, ...]:
     """Compares every further side with the first one.
 
     Args:
         sides: Two or more.
-        options: How.
+        k: Depth at which queries are called gained or lost.
+        seed: Of the permutations and resamples.
+        num_resamples: Of both.
 
     Raises:
         ConfigError: Fewer than two sides; other protocols, queries or coverages (the message
@@ -130,20 +122,13 @@ def compare(
     """
     if len(sides) < 2:
         raise ConfigError(f"{len(sides)} result is nothing to compare; name two or more")
-    options = options or CompareOptions()
     check_comparable([result for side in sides for result in side.results])
-    tables = [_Tables(side) for side in sides]
-    found = [_compare(tables[0], other, options) for other in tables[1:]]
-    return tuple(_adjusted(found))
+    first, *others = (_Tables(side) for side in sides)
+    return tuple(_adjusted([_compare(first, other, k, seed, num_resamples) for other in others]))
 
 
 def sides_of(results: Sequence[Result], *, by_seed: bool = False) -> tuple[Side, ...]:
-    """Returns one side per result, or one per group of results that differ in their seed alone.
-
-    Args:
-        results: In the order of comparison.
-        by_seed: Group them.
-    """
+    """Returns one side per result or, `by_seed`, one per group that differs in its seed alone."""
     if not by_seed:
         return _named([Side(result.title, (result,)) for result in results])
     groups: dict[str, list[Result]] = {}
@@ -215,9 +200,7 @@ def setting_differences(a: Result, b: Result) -> list[tuple[str, Any, Any]]:
     Keys with a dot ("settings.lr") are of the runs' configurations, where these are found.
     """
     ours, theirs = a.settings, b.settings
-    keys = [
-        key for key in dict.fromkeys([*ours, *theirs]) if key not in ("title", "run", *_DIGESTS)
-    ]
+    keys = [k for k in dict.fromkeys([*ours, *theirs]) if k not in ("title", "run", *_DIGESTS)]
     return [(k, ours.get(k), theirs.get(k)) for k in keys if ours.get(k) != theirs.get(k)]
 
 
@@ -229,33 +212,28 @@ class _Tables:
         self.notes = [f"{side.title}: {r.outdated}" for r in side.results if r.outdated]
         self.runs: dict[str, list[RankTable]] = {}
         for direction in DIRECTIONS:
-            runs = self._read(direction)
-            if runs:
-                self.runs[direction] = runs
-
-    def _read(self, direction: str) -> list[RankTable]:
-        lacking = [r for r in self.side.results if not has_ranks(r, direction)]
-        if lacking and direction != "t2v":
-            # Older results have no table of videos; one without groups is no loss to report.
-            if direction == "v2t":
-                self.notes.append(f"{self.side.title}: no v2t, there is no {lacking[0].per_video}")
-            return []
-        return [read_ranks(result, direction) for result in self.side.results]
+            lacking = [r for r in side.results if not has_ranks(r, direction)]
+            if direction == "t2v" or not lacking:
+                self.runs[direction] = [read_ranks(result, direction) for result in side.results]
+            elif direction == "v2t":  # older results have none; without groups nothing is lost
+                self.notes.append(f"{side.title}: no v2t, there is no {lacking[0].per_video}")
 
 
-def _compare(a: _Tables, b: _Tables, options: CompareOptions) -> Comparison:
-    differences = []
-    for direction in DIRECTIONS:
-        if direction in a.runs and direction in b.runs:
+def _compare(a: _Tables, b: _Tables, k: int, seed: int, num_resamples: int) -> Comparison:
+    differences: list[MetricDifference] = []
+    for direction in a.runs:
+        if direction in b.runs:
             ours, theirs = a.runs[direction], b.runs[direction]
             _check_rows(a.side, ours, b.side, theirs)
-            differences += _direction(direction, ours, theirs, options)
-    gained, lost = _changes(a, b, options.k)
+            differences += _differences(
+                direction, ours, theirs, seed=seed, num_resamples=num_resamples
+            )
+    gained, lost = _changes(a, b, k)
     return Comparison(
         a=a.side,
         b=b.side,
         metrics=tuple(differences),
-        k=options.k,
+        k=k,
         gained=gained,
         lost=lost,
         settings=tuple(setting_differences(a.side.first, b.side.first)),
@@ -279,41 +257,39 @@ def _check_rows(a: Side, ours: Sequence[RankTable], b: Side, theirs: Sequence[Ra
             )
 
 
-def _direction(
+def _differences(
     direction: str,
     ours: Sequence[RankTable],
     theirs: Sequence[RankTable],
-    options: CompareOptions,
-) -> list[MetricDifference]:
+    *,
+    seed: int,
+    num_resamples: int,
+) -> Iterator[MetricDifference]:
     clusters = np.unique(np.array(ours[0].clusters, object), return_inverse=True)[1]
     several = len(np.unique(clusters)) < len(clusters)
-    found = []
-    for name in (*(f"R@{k}" for k in options.ks), "MeanR", "MRR"):
+    for name in (*(f"R@{k}" for k in DEFAULT_KS), "MeanR", "MRR"):
         a = np.stack([per_query(table.ranks, name) for table in ours])  # (seeds, Q)
         b = np.stack([per_query(table.ranks, name) for table in theirs])
         paired = paired_permutation(
             b.mean(axis=0),
             a.mean(axis=0),
-            seed=options.seed,
+            seed=seed,
             clusters=clusters if several else None,
-            num_resamples=options.num_resamples,
+            num_resamples=num_resamples,
         )
-        found.append(
-            MetricDifference(
-                metric=f"{direction}/{name}",
-                a=float(a.mean()),
-                b=float(b.mean()),
-                difference=paired.difference,
-                low=paired.low,
-                high=paired.high,
-                p_value=paired.p_value,
-                p_adjusted=paired.p_value,
-                n=a.shape[1],
-                sd_a=_spread(a),
-                sd_b=_spread(b),
-            )
+        yield MetricDifference(
+            metric=f"{direction}/{name}",
+            a=float(a.mean()),
+            b=float(b.mean()),
+            difference=paired.difference,
+            low=paired.low,
+            high=paired.high,
+            p_value=paired.p_value,
+            p_adjusted=paired.p_value,
+            n=a.shape[1],
+            sd_a=_spread(a),
+            sd_b=_spread(b),
         )
-    return found
 
 
 def per_query(ranks: Ranks, name: str) -> Values:
@@ -331,28 +307,29 @@ def _spread(runs: Values) -> float | None:
 
 
 def _changes(a: _Tables, b: _Tables, k: int) -> tuple[tuple[Change, ...], tuple[Change, ...]]:
+    """Returns the queries that b finds more often than a, and those that it finds less often."""
     sides = [tables.runs["t2v"] for tables in (a, b)]
-    found = [np.mean([hits(table.ranks, k) for table in tables], axis=0) for tables in sides]
+    hit = [np.mean([hits(table.ranks, k) for table in tables], axis=0) for tables in sides]
     ranks = [np.mean([table.ranks.expected for table in tables], axis=0) for tables in sides]
-    more, better = found[1] - found[0], ranks[0] - ranks[1]
+    more, better = hit[1] - hit[0], ranks[0] - ranks[1]
     order = np.lexsort((-np.abs(better), -np.abs(more)))  # stable
     texts, table = _texts(a.side.first), sides[0][0]
-    gained, lost = (
-        tuple(
+
+    def changes(chosen: NDArray[np.bool_]) -> tuple[Change, ...]:
+        return tuple(
             Change(
                 query_id=table.ids[q],
                 video_id=table.clusters[q],
                 text=texts.get(table.ids[q], ""),
                 rank_a=float(ranks[0][q]),
                 rank_b=float(ranks[1][q]),
-                found_a=float(found[0][q]),
-                found_b=float(found[1][q]),
+                found_a=float(hit[0][q]),
+                found_b=float(hit[1][q]),
             )
-            for q in order[changed[order]].tolist()
+            for q in order[chosen[order]].tolist()
         )
-        for changed in (more > SAME, more < -SAME)
-    )
-    return gained, lost
+
+    return changes(more > SAME), changes(more < -SAME)
 
 
 def _texts(result: Result) -> dict[str, str]:
@@ -361,27 +338,18 @@ def _texts(result: Result) -> dict[str, str]:
     }
 
 
-def _adjusted(comparisons: Sequence[Comparison]) -> list[Comparison]:
+def _adjusted(comparisons: Sequence[Comparison]) -> Iterator[Comparison]:
     """Corrects, metric by metric, for holding several sides against one (Holm 1979)."""
-    names = list(dict.fromkeys(m.metric for c in comparisons for m in c.metrics))
+    tested: dict[str, list[tuple[float, int]]] = {}  # metric to the p-values and whose they are
+    for i, comparison in enumerate(comparisons):
+        for metric in comparison.metrics:
+            tested.setdefault(metric.metric, []).append((metric.p_value, i))
     corrected: dict[tuple[int, str], float] = {}
-    for name in names:
-        tested = [
-            (metric.p_value, i)
-            for i, comparison in enumerate(comparisons)
-            for metric in comparison.metrics
-            if metric.metric == name
-        ]
+    for name, p_values in tested.items():
         largest = 0.0
-        for place, (p_value, i) in enumerate(sorted(tested)):
-            largest = max(largest, min(1.0, p_value * (len(tested) - place)))
+        for place, (p_value, i) in enumerate(sorted(p_values)):
+            largest = max(largest, min(1.0, p_value * (len(p_values) - place)))
             corrected[i, name] = largest
-    return [
-        replace(
-            comparison,
-            metrics=tuple(
-                replace(m, p_adjusted=corrected[i, m.metric]) for m in comparison.metrics
-            ),
-        )
-        for i, comparison in enumerate(comparisons)
-    ]
+    for i, comparison in enumerate(comparisons):
+        metrics = (replace(m, p_adjusted=corrected[i, m.metric]) for m in comparison.metrics)
+        yield replace(comparison, metrics=tuple(metrics))
