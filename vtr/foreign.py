@@ -11,7 +11,9 @@ import html
 import io
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
 MAX_SHOWN = 600
@@ -38,6 +40,30 @@ def escape_undecodable(text: str) -> str:
 def is_undecodable(text: str) -> bool:
     """Returns whether `text` holds something that `escape_undecodable` would change."""
     return _UNDECODABLE.search(text) is not None
+
+
+def json_values(document: Any) -> Any:
+    r"""Returns a document for JSON: tuples as lists, paths as text, nothing undecodable.
+
+    >>> json_values({"caf\udce9": (Path("a"), 1)})
+    {'caf\\xe9': ['a', 1]}
+    """
+    if isinstance(document, Mapping):
+        return {escape_undecodable(str(key)): json_values(one) for key, one in document.items()}
+    if isinstance(document, list | tuple):
+        return [json_values(one) for one in document]
+    return escape_undecodable(str(document)) if isinstance(document, str | Path) else document
+
+
+def first_few(names: Iterable[str], most: int) -> str:
+    """Returns the first few names in one line, `printable`, and how many more there are.
+
+    >>> first_few("abcd", 3)
+    'a, b, c and 1 more'
+    """
+    listed = list(names)
+    shown = ", ".join(map(printable, listed[:most]))
+    return f"{shown} and {len(listed) - most:,} more" if len(listed) > most else shown
 
 
 def printable(text: str) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from vtr.commands.console import print_json
+from vtr.commands.tables import echo_wrapped
 from vtr.counts import counted
 
 
@@ -20,24 +20,22 @@ def protocols(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """List the evaluation protocols: videos, queries, captions, training videos, source."""
-    from vtr.commands.tables import echo_wrapped
-    from vtr.evaluate.protocol import load_protocol, protocol_names
+    from vtr.api.data import list_protocols
 
-    found = [load_protocol(name) for name in protocol_names()]
+    facts = list_protocols()
     if as_json:
-        print_json([asdict(protocol) for protocol in found])
-        return
-    for protocol in found:
-        size = (
-            f"{counted(protocol.num_queries, 'query')} over {counted(protocol.num_videos, 'video')}"
-            if protocol.num_videos and protocol.num_queries
-            else "as many queries and videos as the files have"
-        )
-        kept = protocol.val_split or "a part of the training videos, held out"
+        return print_json(facts)
+    for fact in facts:
+        queries, videos = fact["num_queries"], fact["num_videos"]
+        size = "as many queries and videos as the files have"
+        if videos and queries:
+            size = f"{counted(queries, 'query')} over {counted(videos, 'video')}"
+        kept = fact["val_split"] or "a part of the training videos, held out"
         lines = (
-            protocol.summary,
-            f"{size}; captions: {protocol.captions}; dataset {protocol.dataset}",
-            f"trains on {protocol.train_split}, best epoch on {kept}",
-            f"{protocol.source}\n",
+            fact["summary"],
+            f"{size}; captions: {fact['captions']}; dataset {fact['dataset']}",
+            f"trains on {fact['train_split']}, best epoch on {kept}",
+            f"{fact['source']}\n",
         )
-        echo_wrapped(protocol.name, "\n".join(lines), width=15)
+        echo_wrapped(fact["name"], "\n".join(lines), width=15)
+    return None

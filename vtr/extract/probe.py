@@ -14,6 +14,7 @@ from vtr.extract.frames import Upright, upright
 from vtr.extract.packets import read_packets
 from vtr.extract.readers import FullReader
 from vtr.extract.timeline import duration_seconds
+from vtr.extract.worker import Answer, Handler
 
 
 @dataclass(frozen=True)
@@ -67,3 +68,12 @@ def probe(path: Path | str, *, limits: Limits | None = None) -> VideoInfo:
             header_frames=stream.frames,
             trouble=reader.damage or reader.cut,
         )
+
+
+def make_handler(_config: None) -> Handler:
+    """Returns the job of a worker process: decode one file whole; see `vtr.extract.worker`."""
+
+    def handle(path: Path) -> Answer:
+        return {"trouble": probe(path).trouble}, b""
+
+    return handle
