@@ -9,16 +9,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from builders import NO_VIDEO, demo_backbone, write_store
 from hypothesis import settings
 
 from vtr.commands.console import Terminal
 from vtr.features.rows import LedgerRow, VideoRow
-from vtr.features.shard import write_shard
 from vtr.features.spec import FeatureSpec
 from vtr.progress import listening
+
+if TYPE_CHECKING:
+    from vtr.clip.backbone import Backbone
 
 # A loaded machine is slow, not wrong; no test asserts a time.
 settings.register_profile("vtr", deadline=None, print_blob=True)
@@ -78,6 +82,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(scope="session")
+def backbone() -> Backbone:
+    """The model that ships, on the CPU."""
+    return demo_backbone()
+
+
 @pytest.fixture
 def spec() -> FeatureSpec:
     return FeatureSpec(
@@ -100,9 +110,7 @@ def make_row(video_id: str, num_frames: int, spec: FeatureSpec, seed: int = 0) -
     """A row with random features; `head` takes the first two frames, `uniform` all."""
     rng = np.random.default_rng([seed, num_frames])
     if not num_frames:
-        return VideoRow.failed(
-            LedgerRow(video_id, "failed", "not-a-video: moov atom not found"), spec.embedding_dim
-        )
+        return VideoRow.failed(LedgerRow(video_id, "failed", NO_VIDEO), spec.embedding_dim)
     chosen = {label: np.arange(num_frames) for label in spec.samplers}
     if "head" in chosen:
         chosen["head"] = np.arange(min(2, num_frames))
@@ -120,7 +128,6 @@ def build_store(tmp_path: Path, spec: FeatureSpec) -> Callable[..., Path]:
 
     def build(shards: Sequence[Sequence[int]], **changes: object) -> Path:
         folder = tmp_path / "features"
-        folder.mkdir(exist_ok=True)
         ours = replace(spec, **changes)  # type: ignore[arg-type]
         number = 0
         for sequence, counts in enumerate(shards):
@@ -128,14 +135,8 @@ def build_store(tmp_path: Path, spec: FeatureSpec) -> Callable[..., Path]:
             for count in counts:
                 rows.append(make_row(f"vidéo {number}", count, ours, seed=number))
                 number += 1
-            write_shard(
-                folder,
-                rows,
-                spec=ours,
-                slot=(1, 1, sequence),
-                revision=0,
-                pad_embedding=np.arange(ours.embedding_dim, dtype=np.float32),
-            )
+            pad = np.arange(ours.embedding_dim, dtype=np.float32)
+            write_store(folder, rows, ours, sequence=sequence, pad=pad)
         return folder
 
     return build

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -12,9 +12,8 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
-import av
-import numpy as np
 import pytest
+from builders import ramp, run_process, write_clip
 
 import vtr
 from vtr.demo import demo_model_folder
@@ -24,30 +23,8 @@ Vtr = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def run_vtr(tmp_path: Path) -> Vtr:
-    """Runs `vtr` in an empty folder, without network, output not a terminal."""
-
-    def go(*words: str | Path, cwd: Path = tmp_path) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "vtr", *map(str, words)],
-            cwd=cwd,
-            env={**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "100"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    return go
-
-
-def write_clip(path: Path, num_frames: int = 20) -> Path:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for i in range(num_frames):
-            picture = np.full((48, 64, 3), 10 * i % 250, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
-        container.mux(stream.encode())
-    return path
+    """Runs `vtr` in an empty folder."""
+    return functools.partial(run_process, cwd=tmp_path)
 
 
 @pytest.fixture
@@ -55,7 +32,7 @@ def videos(tmp_path: Path) -> Path:
     folder = tmp_path / "videos"
     folder.mkdir()
     for n in range(3):
-        write_clip(folder / f"clip {n}.mp4")
+        write_clip(folder / f"clip {n}.mp4", ramp(20), fps=10)
     return folder
 
 
@@ -175,7 +152,7 @@ def test_limits_that_are_none_are_refused(
 def test_a_dry_run_tells_what_a_run_would_say(run_vtr: Vtr, videos: Path) -> None:
     words = ("extract", "--videos", videos, "--model", demo_model_folder(), "--sampler", "head")
     assert run_vtr(*words).returncode == 0
-    write_clip(videos / "clip 1.mp4", 30)
+    write_clip(videos / "clip 1.mp4", ramp(30), fps=10)
     done = run_vtr(*words, "--dry-run")
     assert done.stdout == "would extract 0 new videos and 0 again\n"
     assert (

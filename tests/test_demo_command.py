@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import write_store
 
 from vtr.demo.events import read_events
 from vtr.demo.summary import known_uniform_share, sights
 from vtr.evaluate.intervals import wilson_interval
 from vtr.extract.samplers.base import sampler_names
 from vtr.features import FeatureSpec, LedgerRow, VideoRow
-from vtr.features.shard import write_shard
 
 FPS, FRAMES = 10, 100
 
@@ -38,7 +38,7 @@ def make_annotations(path: Path, starts: list[float]) -> Path:
     return path
 
 
-def write_store(folder: Path, annotations: Path, spec: FeatureSpec, **chosen: list[int]) -> Path:
+def event_store(folder: Path, annotations: Path, spec: FeatureSpec, **chosen: list[int]) -> Path:
     """All clips look the same but for their event, which brightens the thumbnails."""
     rows = []
     for event in read_events(annotations).values():
@@ -50,14 +50,12 @@ def write_store(folder: Path, annotations: Path, spec: FeatureSpec, **chosen: li
         picks = {label: np.array(rows) for label, rows in chosen.items()}
         keep = luma if spec.thumbnail_side else None
         rows.append(VideoRow(LedgerRow(event.video_id, "ok"), frames, pts_seconds, picks, keep))
-    folder.mkdir()
-    write_shard(folder, rows, spec=spec, slot=(1, 1, 0), revision=0, pad_embedding=np.zeros(4))
-    return folder
+    return write_store(folder, rows, spec)
 
 
 def test_sights_count_the_events_that_chosen_frames_show(tmp_path: Path, spec: FeatureSpec) -> None:
     annotations = make_annotations(tmp_path / "demo.json", [0.0, 0.0, 5.0, 9.6, 3.3])
-    store = write_store(tmp_path / "s", annotations, spec, uniform=[0, 49, 99], head=[0, 1, 2])
+    store = event_store(tmp_path / "s", annotations, spec, uniform=[0, 49, 99], head=[0, 1, 2])
     uniform, head = sights(store, annotations, num_frames=3)
     # Of the four test events uniform (0.0, 4.9, 9.9 s) shows those at 0.0 and at 9.6 s.
     assert (head.sampler, head.seen, head.events, head.share) == ("head", 1, 4, 0.25)
@@ -70,7 +68,7 @@ def test_every_sampler_is_applied_to_a_dense_store(tmp_path: Path, spec: Feature
     """Those that compare pictures see all events, the others what falls in their places."""
     annotations = make_annotations(tmp_path / "demo.json", [0.0, 2.0, 5.1, 8.5, 3.3])
     dense = replace(spec, samplers=("dense",), num_frames=None, thumbnail_side=8)
-    store = write_store(tmp_path / "s", annotations, dense, dense=list(range(FRAMES)))
+    store = event_store(tmp_path / "s", annotations, dense, dense=list(range(FRAMES)))
     found = {one.sampler: one.seen for one in sights(store, annotations, num_frames=8)}
     assert set(found) == set(sampler_names()) - {"dense"}
     assert {name for name, seen in found.items() if seen == 4} >= {

@@ -2,88 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from typer.testing import CliRunner
+from builders import make_folder_workspace, make_run, run_app, write_captions
 
 import vtr as package
-from vtr.cli import app
-from vtr.clip.backbone import load_backbone
-from vtr.demo import demo_model_folder
 from vtr.errors import ConfigError, StoreWriteError, VtrError
 from vtr.evaluate.metrics import hits
 from vtr.evaluate.reporting.results import load_result, read_ranks
-from vtr.features import FeatureSpec, LedgerRow, VideoRow
-from vtr.features.shard import write_shard
-from vtr.train.heads.meanP import MeanPooling
-from vtr.train.model import ModelSpec, RetrievalModel
-from vtr.train.run import write_run
-from vtr.train.text_tower import FrozenText, TextSpec
 
 NUM_VIDEOS, NUM_FRAMES = 6, 4
 CAPTIONS = [(f"v{n}.mp4", f"a red square number {n}", "test") for n in range(NUM_VIDEOS)]
 
 
 def vtr(folder: Path, *words: str) -> Any:
-    with contextlib.chdir(folder):
-        return CliRunner().invoke(app, list(words), catch_exceptions=False)
-
-
-def write_captions(path: Path, rows: Sequence[tuple[str, str, str]]) -> None:
-    records = [dict(zip(("video", "caption", "split"), row, strict=True)) for row in rows]
-    path.write_text(json.dumps(records))
+    return run_app(*words, cwd=folder)
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, spec: FeatureSpec) -> Path:
+def workspace(tmp_path: Path) -> Path:
     """A folder of six videos with features that nobody extracted; the texts are the model's."""
-    model = demo_model_folder()
-    backbone = load_backbone(str(model))
-    (tmp_path / "videos").mkdir()
-    rng, rows = np.random.default_rng(0), []
-    dim = backbone.embedding_dim
-    for n in range(NUM_VIDEOS):
-        (tmp_path / "videos" / f"v{n}.mp4").touch()
-        frames = rng.normal(size=(NUM_FRAMES, dim)).astype(np.float32)
-        chosen = {"uniform": np.arange(NUM_FRAMES)}
-        times = np.arange(NUM_FRAMES) / 2
-        rows.append(VideoRow(LedgerRow(f"v{n}.mp4", "ok"), frames, times, chosen))
-    write_captions(tmp_path / "captions.json", CAPTIONS)
-    made = replace(
-        spec,
-        backbone=str(model),
-        weights_sha256=backbone.weights_sha256,
-        embedding_dim=dim,
-        samplers=("uniform",),
-        num_frames=NUM_FRAMES,
-    )
-    (tmp_path / "features").mkdir()
-    write_shard(
-        tmp_path / "features",
-        rows,
-        spec=made,
-        slot=(1, 1, 0),
-        revision=0,
-        pad_embedding=np.zeros(dim, np.float32),
-    )
-    done = vtr(
-        tmp_path,
-        *("init", "folder", "--videos", "videos", "--annotations", "captions.json"),
-        *("--model", str(model)),
-    )
-    assert done.exit_code == 0, done.stderr
-    return tmp_path
+    return make_folder_workspace(tmp_path, CAPTIONS, num_frames=NUM_FRAMES)
 
 
 def test_a_simulation_writes_its_numbers_and_their_plot(workspace: Path) -> None:
@@ -221,17 +167,9 @@ def test_depths_are_asked_for_by_k_and_by_their_former_name(workspace: Path) -> 
         assert vtr(workspace, *words, "o", "--k", "2").exit_code == 0
 
 
-def make_run(folder: Path, scale: float) -> None:
-    model = demo_model_folder()
-    dim = load_backbone(str(model)).embedding_dim
-    spec = ModelSpec("meanP", dim, TextSpec("frozen", dim, dim))
-    head = RetrievalModel(FrozenText(), MeanPooling(), scale)
-    write_run(folder, head, spec, config={"text_model": {"id": str(model)}}, train_ids=["x"])
-
-
 def test_re_ranking_finds_no_absent_video(workspace: Path) -> None:
     write_captions(workspace / "captions.json", [*CAPTIONS, ("gone.mp4", "a blue ball", "test")])
-    make_run(workspace / "runs" / "one", 2.0)
+    make_run(workspace / "runs" / "one")
     done = vtr(workspace, "eval", "--rerank", "9", "--k", "1,50", "--out", "o", "--json")
     metrics = json.loads(done.stdout)["metrics"]
     for key in ("t2v/R@50", "v2t/R@50", "v2t_groups/R@50"):
@@ -243,7 +181,7 @@ def test_re_ranking_finds_no_absent_video(workspace: Path) -> None:
 
 def test_figures_of_other_weights_are_marked_and_not_exported(workspace: Path) -> None:
     def train(scale: float) -> None:
-        make_run(workspace / "runs" / "one", scale)
+        make_run(workspace / "runs" / "one", scale=scale)
 
     train(2.0)
     told = "measured on other weights than"

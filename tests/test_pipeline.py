@@ -18,10 +18,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import av
 import h5py
 import numpy as np
 import pytest
+from builders import ramp, write_clip
 
 from vtr.datasets.base import Video
 from vtr.datasets.registry import load_dataset, resolve_videos, unique_videos
@@ -63,29 +63,16 @@ exec(ENCODER, namespace)
 QuarterColours = namespace["QuarterColours"]
 
 
-def write_clip(
-    path: Path, num_frames: int, *, fps: int = 4, size: tuple[int, int] = (48, 32)
-) -> Path:
+def write_ramp(path: Path, num_frames: int) -> Path:
     """A clip whose frame i is grey of brightness 20 + 8 i."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=fps, options={"crf": "8", "threads": "1"})
-        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
-        for i in range(num_frames):
-            level = 20 + 8 * i % 220
-            picture = np.full((size[1], size[0], 3), level, np.uint8)
-            for packet in stream.encode(av.VideoFrame.from_ndarray(picture)):
-                container.mux(packet)
-        for packet in stream.encode():
-            container.mux(packet)
-    return path
+    return write_clip(path, ramp(num_frames, (48, 32)))
 
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clips")
     for n in range(10):
-        write_clip(folder / f"clip{n}.mp4", 8 + 2 * n)
+        write_ramp(folder / f"clip{n}.mp4", 8 + 2 * n)
     return folder
 
 
@@ -198,7 +185,7 @@ def test_a_part_neither_deletes_nor_undoes_what_others_do(clips: Path, tmp_path:
     store = tmp_path / "store"
     run(inputs_of(folder), store, shard_videos=2)  # whole, by one machine: four shards
     for n in range(8):
-        write_clip(folder / f"clip{n}.mp4", 8)
+        write_ramp(folder / f"clip{n}.mp4", 8)
     written_now = store / ".tmp-1-shard-001of002-000000-r000-x.h5"
     written_now.write_bytes(b"half")
     names = {}
@@ -219,14 +206,14 @@ def test_a_video_that_changed_is_named_and_done_again_on_request(
 ) -> None:
     folder = tmp_path / "videos"
     for n in range(3):
-        write_clip(folder / f"clip{n}.mp4", 8)
+        write_ramp(folder / f"clip{n}.mp4", 8)
     (folder / "clip2.mp4").write_text("half a download")
     store = tmp_path / "store"
     assert run(inputs_of(folder), store).changed == ()
     (folder / "clip0.mp4").unlink()
-    write_clip(folder / "clip0.mp4", 24)
+    write_ramp(folder / "clip0.mp4", 24)
     (folder / "clip2.mp4").unlink()
-    write_clip(folder / "clip2.mp4", 24)
+    write_ramp(folder / "clip2.mp4", 24)
     report = run(inputs_of(folder), store)
     assert (report.changed, report.done_now) == (("clip0.mp4", "clip2.mp4"), 0)
     report = run(inputs_of(folder), store, mode={"retry": frozenset({"changed"})})
@@ -237,7 +224,7 @@ def test_a_video_that_changed_is_named_and_done_again_on_request(
 
 def test_another_video_of_the_same_size_is_seen(clips: Path, tmp_path: Path) -> None:
     folder, store, hashed = tmp_path / "videos", tmp_path / "store", tmp_path / "hashed"
-    path = write_clip(folder / "clip0.mp4", 8)
+    path = write_ramp(folder / "clip0.mp4", 8)
     run(inputs_of(folder), store)
     run(inputs_of(folder), hashed, hash_files=True)
     before = path.stat()
@@ -271,7 +258,7 @@ def test_older_shards_know_no_date_and_are_read(clips: Path, tmp_path: Path) -> 
 def test_retry_does_failed_rows_again_and_only_those(clips: Path, tmp_path: Path) -> None:
     folder = tmp_path / "videos"
     for n in range(6):
-        write_clip(folder / f"clip{n}.mp4", 8)
+        write_ramp(folder / f"clip{n}.mp4", 8)
     sound = (folder / "clip2.mp4").read_bytes()
     (folder / "clip2.mp4").write_bytes(b"not a video at all")
     store = tmp_path / "store"
@@ -375,8 +362,8 @@ def test_nothing_to_do(tmp_path: Path) -> None:
 
 def test_every_odd_input_has_its_row(tmp_path: Path) -> None:
     folder = tmp_path / "videos"
-    good = write_clip(folder / "good.mp4", 8)
-    write_clip(folder / "deep/er/new\nline 'quo\"te' ü.mp4", 8)
+    good = write_ramp(folder / "good.mp4", 8)
+    write_ramp(folder / "deep/er/new\nline 'quo\"te' ü.mp4", 8)
     (folder / "empty.mp4").touch()
     (folder / "text.mp4").write_text("<html>404 not found</html>")
     (folder / "headless.mp4").write_bytes(good.read_bytes()[:200])
@@ -388,7 +375,7 @@ def test_every_odd_input_has_its_row(tmp_path: Path) -> None:
     (folder / "caf\u00e9.mp4").write_bytes(good.read_bytes())
     (folder / "cafe\u0301.mp4").write_bytes(good.read_bytes())
     (folder / os.fsdecode(b"bad\xff.mp4")).write_bytes(good.read_bytes())
-    write_clip(folder / "one.mp4", 1)
+    write_ramp(folder / "one.mp4", 1)
     report = run(inputs_of(folder), tmp_path / "store")
     rows = {row.id: row for row in FeatureStore(tmp_path / "store").ledger}
     assert len(rows) == report.inputs == report.ok + report.partial + report.failed == 14
@@ -411,7 +398,7 @@ def test_every_odd_input_has_its_row(tmp_path: Path) -> None:
 
 
 def test_a_cut_video_keeps_its_frames_and_says_why(tmp_path: Path) -> None:
-    whole = write_clip(tmp_path / "whole.mkv", 40)
+    whole = write_ramp(tmp_path / "whole.mkv", 40)
     folder = tmp_path / "videos"
     folder.mkdir()
     (folder / "cut.mkv").write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])

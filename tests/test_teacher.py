@@ -11,16 +11,13 @@ import numpy as np
 import pytest
 import torch
 import typer
+from builders import make_demo_workspace, random_store
 from safetensors.torch import load_file
 from torch import Tensor
 from typer.testing import CliRunner
 
-from vtr.clip.backbone import Backbone, load_backbone
 from vtr.commands import train as train_command
-from vtr.demo import demo_model_folder
 from vtr.errors import ConfigError, ModelError
-from vtr.features import FeatureSpec, LedgerRow, VideoRow
-from vtr.features.shard import write_shard
 from vtr.features.store import PackedFrames
 from vtr.train.batches import BatchPlan, Step
 from vtr.train.data import PairedData, Resident
@@ -286,64 +283,12 @@ def test_a_teacher_of_other_captions_is_refused(tmp_path: Path) -> None:
 # ---- the flag
 
 
-@pytest.fixture(scope="module")
-def backbone() -> Backbone:
-    return load_backbone(str(demo_model_folder()), device="cpu")
-
-
 @pytest.fixture
-def workspace(tmp_path: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Twelve training videos and four to validate on, with random features of two samplers."""
     ids = [f"train{n:02}" for n in range(12)] + [f"val{n:02}" for n in range(4)] + ["test00"]
-    videos = [
-        {"id": i, "split": i.rstrip("0123456789"), "group": "content", "category": "plain"}
-        for i in ids
-    ]
-    captions = [
-        {"id": f"{i}-{k}", "video_id": i, "text": f"a {word} thing number {n}"}
-        for n, i in enumerate(ids)
-        for k, word in enumerate(("red", "blue"))
-    ]
-    for folder in ("annotations", "videos"):
-        (tmp_path / folder).mkdir()
-    document = {"videos": videos, "captions": captions}
-    (tmp_path / "annotations" / "demo.json").write_text(json.dumps(document))
-    (tmp_path / "vtr.toml").write_text(
-        '[data]\ndataset = "demo"\nvideos = "videos"\nannotations = "annotations"\n'
-        f'[model]\nid = "{demo_model_folder()}"\n[extract]\nframes = 3\nsampler = "uniform"\n'
-    )
-    write_store(tmp_path / "features", ids, backbone)
     monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def write_store(folder: Path, ids: list[str], tower: Backbone, **changes: Any) -> None:
-    rng = np.random.default_rng(0)
-    spec = FeatureSpec(
-        **{
-            **tower.describe(),
-            "storage_dtype": "float16",
-            "candidate_fps": 1.0,
-            "num_frames": 3,
-            "samplers": ("head", "uniform"),
-            "seed": 0,
-            **changes,
-        }
-    )
-    rows = []
-    for video_id in ids:
-        frames = rng.normal(size=(3, spec.embedding_dim)).astype(np.float32)
-        picks = {"uniform": np.arange(3), "head": np.arange(2)}
-        rows.append(VideoRow(LedgerRow(video_id, "ok"), frames, np.arange(3.0), picks))
-    folder.mkdir()
-    write_shard(
-        folder,
-        rows,
-        spec=spec,
-        slot=(1, 1, 0),
-        revision=0,
-        pad_embedding=np.zeros(spec.embedding_dim, np.float32),
-    )
+    return make_demo_workspace(tmp_path, ids, samplers=("head", "uniform"))
 
 
 def vtr_train(*arguments: str) -> dict[str, Any]:
@@ -421,12 +366,11 @@ def test_a_teacher_that_does_not_fit_is_refused(workspace: Path, change: str, me
     assert not (workspace / "runs" / "afa").exists()
 
 
-def test_a_teacher_of_another_vision_tower_is_refused(workspace: Path, backbone: Backbone) -> None:
+def test_a_teacher_of_another_vision_tower_is_refused(workspace: Path) -> None:
     vtr_train("--head", "xpool", "--name", "teacher")
     ids = [f"train{n:02}" for n in range(12)]
-    write_store(
-        workspace / "other", ids, backbone, backbone="someone/clip", weights_sha256="7" * 64
-    )
+    changes = {"backbone": "someone/clip", "weights_sha256": "7" * 64}
+    random_store(workspace / "other", ids, samplers=("head", "uniform"), **changes)
     with pytest.raises(ModelError, match=r"teacher was trained on .*someone/clip"):
         vtr_train(
             *("--head", "afa", "--teacher", "runs/teacher", "--features", "other"),

@@ -18,7 +18,6 @@ from transformers.utils import logging as transformers_logging
 from vtr.clip.backbone import Backbone, load_backbone
 from vtr.clip.folder import write_clip_folder
 from vtr.clip.tokens import embed_tokens
-from vtr.demo import demo_model_folder
 from vtr.errors import ModelError
 from vtr.train.activations import embed_activations
 from vtr.train.texts import FOLDER, TextFeatures, _bytes, embed_texts
@@ -36,11 +35,6 @@ TEXTS = (
 )
 FP16 = 2.0**-10
 """Relative spacing of float16 numbers."""
-
-
-@pytest.fixture(scope="module")
-def demo() -> Backbone:
-    return load_backbone(str(demo_model_folder()), device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -83,46 +77,46 @@ def same(one: TextFeatures, other: TextFeatures) -> bool:
 # ---- the cache
 
 
-def test_a_store_that_cannot_be_written_costs_time_only(demo: Backbone, tmp_path: Path) -> None:
+def test_a_store_that_cannot_be_written_costs_time_only(backbone: Backbone, tmp_path: Path) -> None:
     """Stores are shared read-only; here a file stands where the folder would be."""
     (tmp_path / FOLDER).write_text("in the way")
-    assert same(embed_texts(demo, TEXTS, cache=tmp_path), embed_texts(demo, TEXTS))
-    kept = embed_activations(demo, TEXTS, layers=1, cache=tmp_path)
-    assert np.array_equal(kept.tokens, embed_activations(demo, TEXTS, layers=1).tokens)
+    assert same(embed_texts(backbone, TEXTS, cache=tmp_path), embed_texts(backbone, TEXTS))
+    kept = embed_activations(backbone, TEXTS, layers=1, cache=tmp_path)
+    assert np.array_equal(kept.tokens, embed_activations(backbone, TEXTS, layers=1).tokens)
     assert (tmp_path / FOLDER).read_text() == "in the way"
 
 
-def test_a_hit_equals_a_miss_bit_for_bit(demo: Backbone, tmp_path: Path) -> None:
-    plain = embed_texts(demo, TEXTS)
+def test_a_hit_equals_a_miss_bit_for_bit(backbone: Backbone, tmp_path: Path) -> None:
+    plain = embed_texts(backbone, TEXTS)
     assert plain.ids == ("0", "1", "2", "3", "4", "5")
     assert plain.num_truncated == 1
-    assert np.array_equal(plain.pooled, demo.encode_texts(TEXTS).embeddings)
-    miss = embed_texts(demo, TEXTS, cache=tmp_path)
+    assert np.array_equal(plain.pooled, backbone.encode_texts(TEXTS).embeddings)
+    miss = embed_texts(backbone, TEXTS, cache=tmp_path)
     (path,) = kept(tmp_path)
     written = path.stat().st_mtime_ns
-    hit = embed_texts(demo, TEXTS, cache=tmp_path)
+    hit = embed_texts(backbone, TEXTS, cache=tmp_path)
     assert same(plain, miss)
     assert same(plain, hit)
     assert [path.stat().st_mtime_ns] == [p.stat().st_mtime_ns for p in kept(tmp_path)] == [written]
 
 
-def test_a_hit_is_read_and_not_computed(demo: Backbone, tmp_path: Path) -> None:
-    embed_texts(demo, TEXTS, cache=tmp_path)
+def test_a_hit_is_read_and_not_computed(backbone: Backbone, tmp_path: Path) -> None:
+    embed_texts(backbone, TEXTS, cache=tmp_path)
     (path,) = kept(tmp_path)
     arrays = load_file(path)
     path.write_bytes(_bytes(arrays["pooled"] + 1, 1))
-    found = embed_texts(demo, TEXTS, cache=tmp_path)
-    assert np.array_equal(found.pooled, embed_texts(demo, TEXTS).pooled + 1)
+    found = embed_texts(backbone, TEXTS, cache=tmp_path)
+    assert np.array_equal(found.pooled, embed_texts(backbone, TEXTS).pooled + 1)
 
 
-def test_ids_name_rows_and_do_not_decide_on_the_file(demo: Backbone, tmp_path: Path) -> None:
+def test_ids_name_rows_and_do_not_decide_on_the_file(backbone: Backbone, tmp_path: Path) -> None:
     ids = [f"caption {n}" for n in range(len(TEXTS))]
-    embed_texts(demo, TEXTS, cache=tmp_path)
-    found = embed_texts(demo, TEXTS, ids=ids, cache=tmp_path)
+    embed_texts(backbone, TEXTS, cache=tmp_path)
+    found = embed_texts(backbone, TEXTS, ids=ids, cache=tmp_path)
     assert found.ids == tuple(ids)
     assert len(kept(tmp_path)) == 1
     with pytest.raises(ValueError, match="2 ids for pooled texts of shape"):
-        embed_texts(demo, TEXTS, ids=ids[:2])
+        embed_texts(backbone, TEXTS, ids=ids[:2])
 
 
 @pytest.mark.parametrize(
@@ -136,21 +130,21 @@ def test_ids_name_rows_and_do_not_decide_on_the_file(demo: Backbone, tmp_path: P
         ("a red square", " crosses the picture", *TEXTS[1:]),
     ],
 )
-def test_another_wording_misses(demo: Backbone, tmp_path: Path, texts: tuple[str, ...]) -> None:
-    embed_texts(demo, TEXTS, cache=tmp_path)
-    found = embed_texts(demo, texts, cache=tmp_path)
+def test_another_wording_misses(backbone: Backbone, tmp_path: Path, texts: tuple[str, ...]) -> None:
+    embed_texts(backbone, TEXTS, cache=tmp_path)
+    found = embed_texts(backbone, texts, cache=tmp_path)
     assert len(kept(tmp_path)) == 2
-    assert np.array_equal(found.pooled, demo.encode_texts(texts).embeddings)
+    assert np.array_equal(found.pooled, backbone.encode_texts(texts).embeddings)
 
 
-def test_where_one_text_ends_and_the_next_begins_counts(demo: Backbone, tmp_path: Path) -> None:
+def test_where_one_text_ends_and_the_next_begins_counts(backbone: Backbone, tmp_path: Path) -> None:
     for texts in (("ab", "c"), ("a", "bc"), ("abc", "")):
-        embed_texts(demo, texts, cache=tmp_path)
+        embed_texts(backbone, texts, cache=tmp_path)
     assert len(kept(tmp_path)) == 3
 
 
-def test_another_model_misses(demo: Backbone, reference: Backbone, tmp_path: Path) -> None:
-    ours = embed_texts(demo, TEXTS, cache=tmp_path)
+def test_another_model_misses(backbone: Backbone, reference: Backbone, tmp_path: Path) -> None:
+    ours = embed_texts(backbone, TEXTS, cache=tmp_path)
     theirs = embed_texts(reference, TEXTS, cache=tmp_path)
     assert len(kept(tmp_path)) == 2
     assert (ours.pooled.shape[1], theirs.pooled.shape[1]) == (96, 128)
@@ -199,21 +193,21 @@ def one_bit(path: Path) -> None:
 @pytest.mark.parametrize(
     "damage", [halve, empty, garbage, fewer_rows, half_precision, no_count, no_rows, one_bit]
 )
-def test_a_damaged_file_is_made_anew(demo: Backbone, tmp_path: Path, damage: Any) -> None:
-    plain = embed_texts(demo, TEXTS, cache=tmp_path)
+def test_a_damaged_file_is_made_anew(backbone: Backbone, tmp_path: Path, damage: Any) -> None:
+    plain = embed_texts(backbone, TEXTS, cache=tmp_path)
     (path,) = kept(tmp_path)
     whole = load_file(path)
     damage(path)
-    assert same(embed_texts(demo, TEXTS, cache=tmp_path), plain)
+    assert same(embed_texts(backbone, TEXTS, cache=tmp_path), plain)
     assert kept(tmp_path) == [path]
     again = load_file(path)
     assert again.keys() == whole.keys()
     assert all(np.array_equal(again[name], whole[name]) for name in whole)
 
 
-def test_no_texts_are_no_rows(demo: Backbone, tmp_path: Path) -> None:
+def test_no_texts_are_no_rows(backbone: Backbone, tmp_path: Path) -> None:
     for _ in range(2):
-        found = embed_texts(demo, (), cache=tmp_path, tokens=True)
+        found = embed_texts(backbone, (), cache=tmp_path, tokens=True)
         assert found.pooled.shape == (0, 96)
         assert found.tokens is not None
         assert found.token_offsets is not None
@@ -223,14 +217,14 @@ def test_no_texts_are_no_rows(demo: Backbone, tmp_path: Path) -> None:
 # ---- tokens
 
 
-def test_the_last_token_is_the_pooled_text(demo: Backbone, tmp_path: Path) -> None:
-    found = embed_texts(demo, TEXTS, cache=tmp_path, tokens=True)
+def test_the_last_token_is_the_pooled_text(backbone: Backbone, tmp_path: Path) -> None:
+    found = embed_texts(backbone, TEXTS, cache=tmp_path, tokens=True)
     assert found.tokens is not None
     assert found.token_offsets is not None
-    lengths = [len(row) for row in demo.tokeniser.encode(TEXTS).ids]
+    lengths = [len(row) for row in backbone.tokeniser.encode(TEXTS).ids]
     assert np.diff(found.token_offsets).tolist() == lengths
     assert lengths[4] == 2, "no words: the start token and the end token"
-    assert lengths[2] == demo.tokeniser.max_length, "cut"
+    assert lengths[2] == backbone.tokeniser.max_length, "cut"
     assert found.tokens.dtype == np.float16
     last = found.tokens[found.token_offsets[1:] - 1]
     assert np.allclose(last, found.pooled, rtol=FP16, atol=1e-4)
@@ -239,10 +233,10 @@ def test_the_last_token_is_the_pooled_text(demo: Backbone, tmp_path: Path) -> No
     assert len(kept(tmp_path)) == 1, "tokens are never written"
 
 
-def test_neighbours_never_change_a_text_s_tokens(demo: Backbone) -> None:
-    together = embed_tokens(demo, TEXTS)
+def test_neighbours_never_change_a_text_s_tokens(backbone: Backbone) -> None:
+    together = embed_tokens(backbone, TEXTS)
     for n, text in enumerate(TEXTS):
-        alone = embed_tokens(demo, [text])
+        alone = embed_tokens(backbone, [text])
         rows = together.rows[together.offsets[n] : together.offsets[n + 1]]
         assert rows.shape == alone.rows.shape
         assert np.allclose(rows, alone.rows, rtol=2 * FP16, atol=1e-4), text

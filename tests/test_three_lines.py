@@ -20,10 +20,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 import torch
+from builders import grey, write_clip, write_store
 from typer.testing import CliRunner
 
 from vtr.cli import app
@@ -39,7 +39,6 @@ from vtr.errors import (
     VtrError,
 )
 from vtr.features import FeatureStore, LedgerRow, VideoRow
-from vtr.features.shard import write_shard
 from vtr.train.run import load_run
 
 LINES = (
@@ -51,22 +50,13 @@ NUM_TRAIN, NUM_TEST = 8, 4
 COLOURS = ("red", "green", "blue", "grey")
 
 
-def write_clip(path: Path, number: int) -> None:
+def square_clip(path: Path, number: int) -> None:
     """Three seconds in one colour; a bright square crosses it at its own height."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=4, options={"crf": "20", "threads": "1"})
-        stream.width = stream.height = 64
-        stream.pix_fmt = "yuv420p"
-        for i in range(12):
-            picture = np.full((64, 64, 3), 40, np.uint8)
-            picture[..., number % 3] = 200
-            top, left = 4 * number, 4 * i
-            picture[top : top + 12, left : left + 12] = 255
-            for packet in stream.encode(av.VideoFrame.from_ndarray(picture)):
-                container.mux(packet)
-        for packet in stream.encode():
-            container.mux(packet)
+    pictures = [grey(40, (64, 64)) for _ in range(12)]
+    for i, picture in enumerate(pictures):
+        picture[..., number % 3] = 200
+        picture[4 * number : 4 * number + 12, 4 * i : 4 * i + 12] = 255
+    write_clip(path, pictures)
 
 
 def write_annotations(folder: Path, *, num_train: int = NUM_TRAIN) -> None:
@@ -134,7 +124,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace in which nothing has been run."""
     folder = tmp_path_factory.mktemp("msrvtt")
     for n in range(NUM_TRAIN + NUM_TEST):
-        write_clip(folder / "clips" / f"video{n}.mp4", n)
+        square_clip(folder / "clips" / f"video{n}.mp4", n)
     write_annotations(folder / "annotations")
     done = vtr(
         folder,
@@ -389,15 +379,8 @@ def rewrite_store(
             frames[0] = 0
         chosen = {"motion": np.arange(len(frames))}
         rows.append(VideoRow(ledger, frames, found.pts_seconds, chosen))
-    target.mkdir()
-    write_shard(
-        target,
-        rows,
-        spec=replace(store.spec, **changes),
-        slot=(1, 1, 0),
-        revision=0,
-        pad_embedding=store.pad_embedding,
-    )
+    spec = replace(store.spec, **changes)
+    write_store(target, rows, spec, pad=store.pad_embedding)
 
 
 @pytest.mark.parametrize("words", [("--zero-shot",), ()])

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 import typer
+from builders import make_demo_workspace, random_store
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
@@ -31,9 +32,8 @@ from vtr.commands import train as train_command
 from vtr.commands.watching import print_result
 from vtr.demo import demo_model_folder
 from vtr.errors import ConfigError, ModelError, ShardError, StoreError, StoreWriteError
-from vtr.features import FeatureSpec, FeatureStore, LedgerRow, VideoRow
+from vtr.features import FeatureStore
 from vtr.features.importing import import_arrays
-from vtr.features.shard import write_shard
 from vtr.files import TEMPORARY_PREFIX, UNFINISHED, beside
 from vtr.train.loop import Trainer, read_metrics
 from vtr.train.run import BEST, LAST, list_runs, load_run, recency
@@ -44,11 +44,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 SPLITS = (("train", 12), ("val", 4), ("test", 4))
 
 
-@pytest.fixture(scope="module")
-def backbone() -> Backbone:
-    return load_backbone(str(demo_model_folder()), device="cpu")
-
-
 def app() -> typer.Typer:
     made = typer.Typer(pretty_exceptions_enable=False)
     train_command.register(made)
@@ -57,59 +52,12 @@ def app() -> typer.Typer:
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A demo-shaped workspace whose features are random: one training video failed."""
     ids = [f"{split}{n:02}" for split, count in SPLITS for n in range(count)]
-    videos = [
-        {"id": i, "split": i.rstrip("0123456789"), "group": "content", "category": "plain"}
-        for i in ids
-    ]
-    captions = [
-        {"id": f"{i}-{k}", "video_id": i, "text": f"a {word} thing number {n}"}
-        for n, i in enumerate(ids)
-        for k, word in enumerate(("red", "blue", "green", "small", "large"))
-    ]
-    for folder in ("annotations", "videos", "features"):
-        (tmp_path / folder).mkdir()
-    document = {"videos": videos, "captions": captions}
-    (tmp_path / "annotations" / "demo.json").write_text(json.dumps(document))
-    (tmp_path / "vtr.toml").write_text(
-        '[data]\ndataset = "demo"\nvideos = "videos"\nannotations = "annotations"\n'
-        f'[model]\nid = "{demo_model_folder()}"\n[extract]\nframes = 3\n'
-    )
-    write_store(tmp_path / "features", ids, backbone, failed="train03")
+    words = ("red", "blue", "green", "small", "large")
     monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def write_store(folder: Path, ids: list[str], backbone: Backbone, *, failed: str) -> None:
-    rng = np.random.default_rng(0)
-    spec = FeatureSpec(
-        **backbone.describe(),
-        storage_dtype="float16",
-        candidate_fps=1.0,
-        num_frames=3,
-        samplers=("uniform",),
-        seed=0,
-    )
-    rows = []
-    for video_id in ids:
-        if video_id == failed:
-            ledger = LedgerRow(video_id, "failed", "not-a-video: moov atom not found")
-            rows.append(VideoRow.failed(ledger, spec.embedding_dim))
-            continue
-        frames = rng.normal(size=(3, spec.embedding_dim)).astype(np.float32)
-        rows.append(
-            VideoRow(LedgerRow(video_id, "ok"), frames, np.arange(3.0), {"uniform": np.arange(3)})
-        )
-    write_shard(
-        folder,
-        rows,
-        spec=spec,
-        slot=(1, 1, 0),
-        revision=0,
-        pad_embedding=np.zeros(spec.embedding_dim, np.float32),
-    )
+    return make_demo_workspace(tmp_path, ids, words=words, failed=["train03"])
 
 
 def invoke(*arguments: str) -> Any:
@@ -536,7 +484,7 @@ def test_too_few_videos_are_told_before_a_run_begins(workspace: Path) -> None:
 
 
 def test_videos_held_out_are_named_where_too_few_are_left(
-    tmp_path: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two captioned videos of a folder of one's own: one is kept to validate on."""
     (tmp_path / "videos").mkdir()
@@ -545,8 +493,7 @@ def test_videos_held_out_are_named_where_too_few_are_left(
         (tmp_path / "videos" / name).touch()
     rows = [f"{n}.mp4,a thing,{split}" for n, split in enumerate(("train", "train", "test"))]
     (tmp_path / "captions.csv").write_text("\n".join(["video,caption,split", *rows]) + "\n")
-    (tmp_path / "features").mkdir()
-    write_store(tmp_path / "features", ids, backbone, failed="")
+    random_store(tmp_path / "features", ids)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
         ConfigError, match=r"captions of 1 \(1 of 2 was held out for validation\)\. Caption and"

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from vtr.clip.backbone import Backbone, load_backbone
-from vtr.demo import demo_model_folder
+from vtr.clip.backbone import Backbone
 from vtr.errors import ConfigError
 from vtr.train.data import ResidentTexts
 from vtr.train.heads.base import TextBatch
@@ -30,11 +29,6 @@ TEXTS = [
     "",
     "a green star grows, then a white triangle falls and the screen goes dark",
 ]
-
-
-@pytest.fixture(scope="module")
-def backbone() -> Backbone:
-    return load_backbone(str(demo_model_folder()), device="cpu")
 
 
 def spec_of(backbone: Backbone, layers: int, head: str = "meanP") -> ModelSpec:

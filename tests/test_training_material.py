@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from builders import write_captions, write_store
 
 from vtr.api.training import Material, Request, gather
 from vtr.features import FeatureSpec, VideoRow
-from vtr.features.shard import write_shard
 from vtr.workspace import Workspace
 
 Row = Callable[..., VideoRow]
@@ -29,20 +28,10 @@ def material(
         (tmp_path / "videos").mkdir()
         for name in IDS:
             (tmp_path / "videos" / name).touch()
-        records = [
-            {"video": name, "caption": f"thing {n}", "split": "TRAIN" if n < 20 else other}
-            for n, name in enumerate(IDS)
-        ] + [{"video": "gone.mp4", "caption": "something else", "split": "test"}]
-        (tmp_path / "captions.json").write_text(json.dumps(records))
-        (tmp_path / "features").mkdir()
-        write_shard(
-            tmp_path / "features",
-            [row_factory(name, 3) for name in IDS if name not in absent],
-            spec=replace(spec, samplers=("uniform",)),
-            slot=(1, 1, 0),
-            revision=0,
-            pad_embedding=row_factory("pad", 1).frames[0],
-        )
+        rows = [(name, f"thing {n}", "TRAIN" if n < 20 else other) for n, name in enumerate(IDS)]
+        write_captions(tmp_path / "captions.json", [*rows, ("gone.mp4", "something else", "test")])
+        kept = [row_factory(name, 3) for name in IDS if name not in absent]
+        write_store(tmp_path / "features", kept, replace(spec, samplers=("uniform",)))
         return gather(workspace(tmp_path), request)
 
     return make

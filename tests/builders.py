@@ -1,0 +1,275 @@
+"""What tests are made of, written through the real writers: clips, captions, stores, runs.
+
+Each builder stands here once; `from builders import write_store` works in every test file. Fixtures
+(`backbone`, `spec`, `build_store`) are in conftest.py.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import chdir
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from vtr.demo import demo_model_folder
+from vtr.features import FeatureSpec, LedgerRow, VideoRow
+from vtr.features.shard import write_shard
+
+if TYPE_CHECKING:
+    from click.testing import Result
+
+    from vtr.clip.backbone import Backbone
+
+Picture = NDArray[np.uint8]
+NO_VIDEO = "not-a-video: moov atom not found"
+
+
+# ---- clips
+
+
+def grey(level: int, size: tuple[int, int] = (64, 48)) -> Picture:
+    """A picture of one brightness; `size` is (width, height)."""
+    return np.full((size[1], size[0], 3), level, np.uint8)
+
+
+def ramp(num_frames: int, size: tuple[int, int] = (64, 48), *, step: int = 8) -> list[Picture]:
+    """Pictures that show their number: frame i has brightness 20 + step i."""
+    return [grey(20 + step * i % 220, size) for i in range(num_frames)]
+
+
+def patchwork(num_frames: int, *, seed: int = 0, size: tuple[int, int] = (48, 32)) -> list[Picture]:
+    """Pictures of random squares, 8 pixels wide."""
+    rng = np.random.default_rng(seed)
+    squares = rng.integers(0, 256, (num_frames, size[1] // 8, size[0] // 8, 3), np.uint8)
+    return [np.kron(picture, np.ones((8, 8, 1), np.uint8)) for picture in squares]
+
+
+def write_clip(
+    path: Path,
+    pictures: Sequence[Picture],
+    *,
+    fps: int = 4,
+    codec: str = "libx264",
+    pix_fmt: str = "yuv420p",
+    options: Mapping[str, str] | None = None,
+) -> Path:
+    """Encodes RGB pictures (H, W, 3), one after the other, in a container named by the suffix."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream(codec, rate=fps)
+        stream.height, stream.width = pictures[0].shape[:2]
+        stream.pix_fmt = pix_fmt
+        stream.options = dict(options or ({"crf": "8", "threads": "1"} if "264" in codec else {}))
+        for picture in pictures:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+# ---- captions and workspaces
+
+
+def write_captions(path: Path, rows: Iterable[Sequence[str]]) -> Path:
+    """Captions of a folder of videos: (video, caption) or (video, caption, split) each."""
+    records = [dict(zip(("video", "caption", "split"), row, strict=False)) for row in rows]
+    path.write_text(json.dumps(records))
+    return path
+
+
+def write_demo_annotations(folder: Path, ids: Iterable[str], words: Sequence[str]) -> Path:
+    """Annotations of the `demo` dataset: a caption per word; `val03` is in the split `val`."""
+    videos = [
+        {"id": i, "split": i.rstrip("0123456789"), "group": "content", "category": "plain"}
+        for i in ids
+    ]
+    captions = [
+        {"id": f"{v['id']}-{k}", "video_id": v["id"], "text": f"a {word} thing number {n}"}
+        for n, v in enumerate(videos)
+        for k, word in enumerate(words)
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "demo.json").write_text(json.dumps({"videos": videos, "captions": captions}))
+    return folder
+
+
+def write_config(folder: Path, **sections: Mapping[str, object]) -> Path:
+    """A vtr.toml of these sections; [model] is the one that ships unless given."""
+    sections = {"model": {"id": str(demo_model_folder())}, **sections}
+    lines = [
+        line
+        for name, keys in sections.items()
+        for line in (f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in keys.items()))
+    ]
+    path = folder / "vtr.toml"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def make_demo_workspace(
+    folder: Path, ids: Sequence[str], *, words: Sequence[str] = ("red", "blue"), **store: Any
+) -> Path:
+    """A workspace shaped as the demo's whose features are random; see `random_store`."""
+    write_demo_annotations(folder / "annotations", ids, words)
+    (folder / "videos").mkdir()
+    write_config(
+        folder,
+        data={"dataset": "demo", "videos": "videos", "annotations": "annotations"},
+        extract={"frames": 3, "sampler": "uniform"},
+    )
+    random_store(folder / "features", ids, **store)
+    return folder
+
+
+def make_folder_workspace(folder: Path, captions: Sequence[Sequence[str]], **store: Any) -> Path:
+    """A workspace of the dataset `folder` whose features are random; see `random_store`."""
+    ids = list(dict.fromkeys(row[0] for row in captions))
+    (folder / "videos").mkdir(parents=True)
+    for video_id in ids:
+        (folder / "videos" / video_id).touch()
+    write_captions(folder / "captions.json", captions)
+    write_config(
+        folder, data={"dataset": "folder", "videos": "videos", "annotations": "captions.json"}
+    )
+    random_store(folder / "features", ids, **store)
+    return folder
+
+
+# ---- stores
+
+
+def write_store(
+    folder: Path,
+    rows: Sequence[VideoRow],
+    spec: FeatureSpec,
+    *,
+    sequence: int = 0,
+    pad: NDArray[Any] | None = None,
+) -> Path:
+    """Writes one shard; a zero pad embedding unless given."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pad = np.zeros(spec.embedding_dim, np.float32) if pad is None else pad
+    write_shard(folder, rows, spec=spec, slot=(1, 1, sequence), revision=0, pad_embedding=pad)
+    return folder
+
+
+def random_rows(
+    ids: Iterable[str],
+    spec: FeatureSpec,
+    *,
+    num_frames: int = 3,
+    failed: Sequence[str] = (),
+    seed: int = 0,
+) -> list[VideoRow]:
+    """Rows of normal noise at 1 frame/s; `head` takes the first two frames, the others all."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for video_id in ids:
+        if video_id in failed:
+            ledger = LedgerRow(video_id, "failed", NO_VIDEO)
+            rows.append(VideoRow.failed(ledger, spec.embedding_dim))
+            continue
+        frames = rng.normal(size=(num_frames, spec.embedding_dim)).astype(np.float32)
+        chosen = {
+            name: np.arange(min(2, num_frames) if name == "head" else num_frames)
+            for name in spec.samplers
+        }
+        rows.append(
+            VideoRow(LedgerRow(video_id, "ok"), frames, np.arange(num_frames) * 1.0, chosen)
+        )
+    return rows
+
+
+def random_store(
+    folder: Path,
+    ids: Iterable[str],
+    *,
+    tower: Backbone | None = None,
+    num_frames: int = 3,
+    failed: Sequence[str] = (),
+    **changes: Any,
+) -> Path:
+    """A store of noise that a tower (default: the one that ships) might have written."""
+    facts: dict[str, Any] = {
+        **(tower or demo_backbone()).describe(),
+        "storage_dtype": "float16",
+        "candidate_fps": 1.0,
+        "num_frames": num_frames,
+        "samplers": ("uniform",),
+        "seed": 0,
+        **changes,
+    }
+    spec = FeatureSpec(**facts)
+    return write_store(folder, random_rows(ids, spec, num_frames=num_frames, failed=failed), spec)
+
+
+# ---- models and runs
+
+
+@functools.cache
+def demo_backbone() -> Backbone:
+    """The model that ships, on the CPU, loaded once; tests do not change it."""
+    from vtr.clip.backbone import load_backbone
+
+    return load_backbone(str(demo_model_folder()), device="cpu")
+
+
+def make_run(
+    folder: Path,
+    *,
+    dim: int | None = None,
+    scale: float = 2.0,
+    train_ids: Sequence[str] = ("x",),
+    config: Mapping[str, Any] | None = None,
+) -> Path:
+    """A run of meanP on frozen text, which scores as CLIP does; `dim` the shipped model's."""
+    from vtr.train.heads.meanP import MeanPooling
+    from vtr.train.model import ModelSpec, RetrievalModel
+    from vtr.train.run import write_run
+    from vtr.train.text_tower import FrozenText, TextSpec
+
+    dim = demo_backbone().embedding_dim if dim is None else dim
+    write_run(
+        folder,
+        RetrievalModel(FrozenText(), MeanPooling(), scale),
+        ModelSpec("meanP", dim, TextSpec("frozen", dim, dim)),
+        config={"text_model": {"id": str(demo_model_folder())}} if config is None else config,
+        train_ids=list(train_ids),
+    )
+    return folder
+
+
+# ---- the command line
+
+
+def run_app(*words: str | Path, cwd: Path | None = None, width: int = 80) -> Result:
+    """Runs `vtr` in this process; errors of ours come out as they are raised."""
+    from typer.testing import CliRunner
+
+    from vtr.cli import app
+
+    with chdir(cwd or Path.cwd()):
+        runner = CliRunner(env={"COLUMNS": str(width)})
+        return runner.invoke(app, [*map(str, words)], catch_exceptions=False)
+
+
+def run_process(
+    *words: str | Path, cwd: Path | None = None, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs `vtr` in a process of its own, without network; output is no terminal."""
+    return subprocess.run(
+        [sys.executable, "-m", "vtr", *map(str, words)],
+        cwd=cwd,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "100", **env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
