@@ -676,6 +676,26 @@ def test_another_original_of_the_same_size_is_copied_again(tmp_path: Path) -> No
     assert run_folder(tmp_path).done_now == 0
 
 
+def test_a_copy_that_cannot_be_made_again_stays(tmp_path: Path) -> None:
+    """The original is the same by size and date, and cannot be read this time."""
+    film = tmp_path / "films" / "a.mp4"
+    film.parent.mkdir()
+    write_video(film, ramp(12))
+    run_folder(tmp_path)
+    target = tmp_path / "small"
+    good, (row,) = (target / "a.mp4").read_bytes(), rows(target).values()
+    content, times = film.read_bytes(), film.stat()
+    film.write_bytes(bytes(len(content)))
+    os.utime(film, ns=(times.st_atime_ns, times.st_mtime_ns))
+    report = run_folder(tmp_path, overwrite=True)
+    assert (report.count("failed"), report.rows[0].reason) == (1, "not-a-video")
+    assert (target / "a.mp4").read_bytes() == good
+    assert rows(target) == {"a.mp4": row}
+    film.write_bytes(bytes(9))  # another original: the copy is of nothing that is there
+    assert run_folder(tmp_path).count("failed") == 1
+    assert not (target / "a.mp4").exists()
+
+
 def test_a_video_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
     write_video(tmp_path / "films" / "a.mkv", ramp(50))
     report = run_folder(tmp_path, timeout_seconds=1e-3)

@@ -2,7 +2,8 @@
 
 The ledger is a file of JSON lines in the target folder. It is written before the first video is
 touched, so that every copy there is known to be ours; a row is added when its copy is in place.
-A row lost in a crash costs doing that video again, never a wrong copy.
+A row lost in a crash costs doing that video again, never a wrong copy. A copy is replaced by a new
+one only; one that cannot be made again stays, with its row, while its original is the same.
 """
 
 from __future__ import annotations
@@ -142,22 +143,21 @@ def compress_folder(
         stack.callback(_tidy, target)  # after the pool is gone: killed workers leave files
         ledger = stack.enter_context(_Ledger(target / LEDGER_NAME))
         todo = _plan(listing, target, ledger, settings=settings, mode=mode)
-        before = dict(ledger.rows)
         ledger.begin(todo)
-        failed = 0
+        failed: dict[str, CompressRow] = {}
         done: list[CompressRow] = []
         pool = stack.enter_context(WorkerPool(_pool_settings(target, settings, mode, len(todo))))
         jobs = [(str(listing.path(row.name)), str(target / row.target)) for row in todo]
         for row, outcome in zip(todo, pool.run(jobs), strict=True):
             finished = _finished(row, outcome)
             if finished.status == "failed":
-                failed += 1
-                _remove_stale(before.get(row.name), target)
-            ledger.add(finished)
+                failed[row.name] = finished
+            if finished.status != "failed" or not _stays(ledger.rows[row.name], row, target):
+                ledger.add(finished)
             done.append(finished)
-            progress(len(done), len(todo), failed)
+            progress(len(done), len(todo), len(failed))
         return CompressReport(
-            rows=tuple(ledger.rows[name] for name in listing.names),
+            rows=tuple(failed.get(name, ledger.rows[name]) for name in listing.names),
             done_now=len(done),
             source_bytes_now=sum(max(0, row.source_bytes) for row in done),
             target_bytes_now=sum(row.target_bytes for row in done),
@@ -230,8 +230,8 @@ class _Ledger:
                 self._file.close()
 
     def begin(self, planned: Iterable[CompressRow]) -> None:
-        """Writes the whole ledger, old rows and planned ones, and opens it for more."""
-        self.rows.update({row.name: row for row in planned})
+        """Writes the whole ledger, planned rows after the old ones, and opens it for more."""
+        self.rows = {row.name: row for row in planned} | self.rows
         publish(self._path, b"".join(map(_line, self.rows.values())))
         self._file = open_shared(self._path, append=True)
 
@@ -380,11 +380,18 @@ def _finished(row: CompressRow, outcome: Outcome) -> CompressRow:
     return replace(row, status="partial" if error else "ok", error=error, **facts)
 
 
-def _remove_stale(row: CompressRow | None, target: Path) -> None:
-    """Removes the copy of what the video was before; a failed row has none."""
-    if row is not None and row.status in ("ok", "partial"):
+def _stays(old: CompressRow, planned: CompressRow, target: Path) -> bool:
+    """Returns whether there is a copy of what the video still is; removes one of another."""
+    if old.status not in ("ok", "partial"):
+        return False
+    same = old.source_bytes == planned.source_bytes and old.source_mtime_ns in (
+        -1,
+        planned.source_mtime_ns,
+    )
+    if not same:
         with suppress(OSError):
-            (target / row.target).unlink()
+            (target / old.target).unlink()
+    return same and _size(target / old.target) == old.target_bytes
 
 
 def _size(path: Path) -> int:
