@@ -8,6 +8,7 @@ import math
 import os
 import pickle
 import zipfile
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 from vtr.api.stores import meet
@@ -47,6 +49,62 @@ def imported(source: Path, **options: object) -> tuple[ImportReport, FeatureStor
 
 def padded(value: float) -> Callable[[np.ndarray], np.ndarray]:
     return lambda rows: np.concatenate([rows, np.full((9 - len(rows), D), value, np.float32)])
+
+
+def _h5(path: Path, name: str, *beside: str) -> None:
+    with h5py.File(path / "all.h5", "w") as file:
+        for number, rows in enumerate(ROWS):
+            file[name.format(number)] = rows
+            for other in beside:
+                file[other.format(number)] = np.arange(len(rows))
+
+
+def _dump(path: Path, value: object) -> None:
+    (path / "all.pkl").write_bytes(pickle.dumps(value))
+
+
+V = {f"v{number}": rows for number, rows in enumerate(ROWS)}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda p: _h5(p, "v{}/feature"), id="group of one"),
+        pytest.param(lambda p: _h5(p, "v{}/clip"), id="group of one, any name"),
+        pytest.param(lambda p: _h5(p, "v{}/features", "v{}/times"), id="group of several"),
+        pytest.param(lambda p: _dump(p, {k.encode(): v for k, v in V.items()}), id="bytes"),
+        pytest.param(lambda p: _dump(p, OrderedDict(V)), id="ordered"),
+        pytest.param(lambda p: _dump(p, defaultdict(list, V)), id="defaultdict"),
+        pytest.param(lambda p: _dump(p, {k: {"feat": v} for k, v in V.items()}), id="nested"),
+        pytest.param(lambda p: save_file(V, p / "all.safetensors"), id="safetensors"),
+    ],
+)
+def test_videos_of_one_file_have_their_own_names(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    (tmp_path / "it").mkdir()
+    make(tmp_path / "it")
+    report, store = imported(tmp_path / "it")
+    assert (sorted(store), report.failed) == (["v0", "v1", "v2"], {})
+    np.testing.assert_array_equal(store["v1"].frames, ROWS[1].astype(np.float16))
+
+
+def test_what_arrays_are_is_no_name_of_a_video(tmp_path: Path) -> None:
+    """Rows of many videos are not the frames of one, nor are x and y of each file two videos."""
+    (tmp_path / "it").mkdir()
+    pooled = np.stack([rows.mean(0) for rows in ROWS])
+    np.savez(tmp_path / "it" / "all.npz", features=pooled, video_ids=np.array(["a", "b", "c"]))
+    with pytest.raises(
+        StoreError, match=r"all \(several-videos: .* videos of 'video_ids'; write one"
+    ):
+        imported(tmp_path / "it")
+    (tmp_path / "it" / "all.npz").unlink()
+    for name, rows in V.items():
+        np.savez(tmp_path / "it" / f"{name}.npz", x=rows, y=rows)
+    with pytest.raises(
+        StoreError, match=r"v0 \(several-arrays: x, y; call that of the frames feat"
+    ):
+        imported(tmp_path / "it")
 
 
 @pytest.mark.parametrize(

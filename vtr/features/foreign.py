@@ -26,7 +26,7 @@ Array = NDArray[Any]
 TensorReader = Callable[[Path], Mapping[str, Array]]
 """Reads a file of torch, whose only tensor is named "": this package imports no torch."""
 
-EXTENSIONS = (".h5", ".hdf5", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth")
+EXTENSIONS = (".h5", ".hdf5", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth", ".safetensors")
 MOST_BYTES = 1 << 30
 """Of one array: a day of video at one frame per second has 86,400 rows, 0.4 GB at D = 1280."""
 _DEEPEST_GROUP = 8
@@ -194,6 +194,10 @@ _PICKLED = {
     ("numpy", "ndarray"): _PickledArray,
     ("numpy", "dtype"): _PickledType,
     ("_codecs", "encode"): _latin,
+    ("collections", "OrderedDict"): dict,
+    ("collections", "defaultdict"): lambda *_: {},
+    ("builtins", "list"): list,  # the default of a defaultdict
+    ("__builtin__", "list"): list,
     **dict.fromkeys([(module, "_reconstruct") for module in _MULTIARRAY], _PickledArray),
     **dict.fromkeys([(module, "_frombuffer") for module in _NUMERIC], _from_buffer),
 }
@@ -220,9 +224,19 @@ def _pickle(file: IO[bytes], path: Path, _: TensorReader) -> Iterator[tuple[str,
         found = {"": found}
     if not isinstance(found, dict):
         raise UnusableError(f"not-an-array: it holds a {type(found).__name__}")
-    for name, value in found.items():
-        good = isinstance(value, _PickledArray)
-        yield str(name), value.array if good else f"not-an-array: a {type(value).__name__}"
+    yield from _entries(found, "", _DEEPEST_GROUP)
+
+
+def _entries(
+    found: Mapping[Any, Any], prefix: str, deeper: int
+) -> Iterator[tuple[str, Array | str]]:
+    for key, value in found.items():
+        name = prefix + (key.decode(errors="replace") if isinstance(key, bytes) else str(key))
+        if isinstance(value, dict) and value and deeper:
+            yield from _entries(value, f"{name}/", deeper - 1)
+        else:
+            good = isinstance(value, _PickledArray)
+            yield name, value.array if good else f"not-an-array: a {type(value).__name__}"
 
 
 def _torch(_: IO[bytes], path: Path, tensors: TensorReader) -> Iterator[tuple[str, Array | str]]:

@@ -106,7 +106,10 @@ def import_arrays(
     files, skipped = find_files(source)
     if not files:
         what = "holds no arrays" if source.exists() else "does not exist"
-        raise ConfigError(f"{source} {what}; looked for {', '.join(EXTENSIONS)}, named by video")
+        raise ConfigError(
+            f"{source} {what}; looked for {', '.join(EXTENSIONS)}, named by video. LMDB, .mat and "
+            "text have to be written as one of these first"
+        )
     if list_shards(store)[0]:
         raise ConfigError(f"{store} is a store already: import into another folder")
     if store.is_dir() and any(store.iterdir()):

@@ -19,6 +19,7 @@ _CROP = re.compile(r"(.+)__(\d+)")
 # What systems put beside files.
 _HIDDEN = (".", "@", "#")
 _WHOLE_VIDEO = ("features", "feature", "feats", "feat", "embeddings")
+_LISTED_VIDEOS = frozenset({"ids", "video_ids", "video_id", "videos", "video_names", "vids"})
 
 
 @dataclass(frozen=True)
@@ -60,17 +61,26 @@ def find_sources(source: Path, files: Sequence[Path], *, tensors: TensorReader) 
 
     video_features' `X_fps` and `X_timestamps_ms` belong to `X_clip`, whose video is `X`. Where
     every file is one of `X__0` to `X__k`, for the same k, these are k + 1 crops of the video `X`.
-    Of files that name the same video the first counts.
+    Of files that name the same video the first counts; names that more files hold than there are
+    such names are what the arrays are, and name no videos.
     """
     names = {
         path: path.relative_to(source).with_suffix("").as_posix() if path != source else path.stem
         for path in files
     }
     videos, times = _side_files(names)
-    found = []
-    for path, video in videos.items():
-        inside = _in_file(path, unicodedata.normalize("NFC", video), tensors)
-        found += [replace(one, times=times.get(path)) for one in inside]
+    files_of: dict[tuple[str, ...], list[tuple[Path, str]]] = {}
+    inside = {}
+    for path, name in videos.items():
+        video = unicodedata.normalize("NFC", name)
+        inside[path] = _in_file(path, video, tensors)
+        names_in = tuple(one.id for one in inside[path])
+        files_of.setdefault(names_in, []).append((path, video))
+    for kinds, same in files_of.items():
+        if 1 < len(kinds) < len(same):
+            what = f"several-arrays: {', '.join(kinds)}; call that of the frames features"
+            inside |= {path: [Source(video, (path,), problem=what)] for path, video in same}
+    found = [replace(one, times=times.get(path)) for path in videos for one in inside[path]]
     return list(_told_apart(_crops(found)))
 
 
@@ -110,9 +120,36 @@ def _in_file(path: Path, video: str, tensors: TensorReader) -> list[Source]:
             raise UnusableError("not-an-array: it holds none")
     except UnusableError as error:
         return [*found, Source(video, (path,), problem=str(error))]
-    named = [one for word in _WHOLE_VIDEO for one in found if one.key == word]
-    whole = named[:1] or (found if len(found) == 1 else [])
-    return [replace(one, id=video) for one in whole] or found
+    whole = _whole(found)
+    beside = _LISTED_VIDEOS.intersection(one.key.lower() for one in found)
+    if whole and beside:
+        problem = (
+            f"several-videos: its rows are the videos of {min(beside)!r}; write one array each"
+        )
+        whole = replace(whole, problem=problem)
+    return [replace(whole, id=video)] if whole else _by_group(found)
+
+
+def _whole(found: Sequence[Source], group: str = "") -> Source | None:
+    """Returns the one of a group's arrays that is the video's, None where they are of several."""
+    if len(found) == 1:
+        return found[0]
+    own = {one.key.removeprefix(group): one for one in found}
+    return next((own[word] for word in _WHOLE_VIDEO if word in own), None)
+
+
+def _by_group(found: Sequence[Source]) -> list[Source]:
+    """Names arrays after their groups where each has one for a video (`video0/features`)."""
+    groups: dict[str, list[Source]] = {}
+    for one in found:
+        groups.setdefault(one.key.rpartition("/")[0], []).append(one)
+    chosen = {group: _whole(members, f"{group}/") for group, members in groups.items()}
+    kinds = {one and one.key.rpartition("/")[2] for one in chosen.values()}
+    if len(kinds) > 1 or not kinds or None in kinds or "" in groups:
+        return list(found)
+    return [
+        replace(one, id=unicodedata.normalize("NFC", group)) for group, one in chosen.items() if one
+    ]
 
 
 def _crops(sources: Sequence[Source]) -> list[Source]:
