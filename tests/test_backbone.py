@@ -410,7 +410,7 @@ def write(name: str, content: bytes) -> Edit:
         pytest.param(add_key, r"unexpected: extra\. Fetch", id="unexpected key"),
         pytest.param(
             change_shape,
-            r"of another shape: text_projection\.weight \(file \(7, 32\), model \(20, 32\)\)",
+            r"of another shape: text_projection\.weight \(file \(7, 32\), needed \(20, 32\)\)",
             id="wrong shape",
         ),
         pytest.param(

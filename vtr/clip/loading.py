@@ -7,22 +7,20 @@ line. Here every key must be there, of its shape and finite, and no other.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from torch.nn import init
-from torch.overrides import TorchFunctionMode
 
 from vtr.clip.checkpoint_files import read_tensors
 from vtr.clip.configuration import read_architecture, read_config
 from vtr.clip.hub import ModelFolder, weight_files
-from vtr.clip.openai_names import BENIGN_HUGGINGFACE, TEMPORAL_WEIGHT, not_finite
+from vtr.clip.openai_names import BENIGN_HUGGINGFACE, TEMPORAL_WEIGHT, find_problems
 from vtr.clip.text import text_family
-from vtr.clip.towers import Architecture, DualEncoder, huggingface_state
+from vtr.clip.towers import Architecture, DualEncoder, blank_encoder, huggingface_state
 from vtr.errors import CheckpointError
 
 
@@ -46,21 +44,12 @@ def load_model(found: ModelFolder) -> tuple[DualEncoder, Architecture, str]:
     architecture = read_architecture(found, record)
     weights = _read_weights(found)
     # Without memory until the sizes are known to be those of the files.
-    with torch.device("meta"), _Undrawn():
-        model = DualEncoder(architecture, temporal=TEMPORAL_WEIGHT in weights)
+    model = blank_encoder(architecture, temporal=TEMPORAL_WEIGHT in weights)
     _check_keys(found, weights, huggingface_state(model))
     memory = {name: torch.empty(value.shape) for name, value in model.state_dict().items()}
     model.load_state_dict(memory, assign=True)
-    bad = []
     for name, target in huggingface_state(model).items():
         target.copy_(weights.pop(name))
-        if not_finite(target):
-            bad.append(name)
-    if bad:
-        raise CheckpointError(
-            f"{found.model_id}: the weights {', '.join(bad[:3])} ({len(bad)} in all) are NaN or "
-            "infinite: the file is damaged. Get it anew"
-        )
     return model.eval().requires_grad_(False), architecture, family
 
 
@@ -79,24 +68,6 @@ def weights_digest(weights: Mapping[str, Tensor]) -> str:
         values: Any = flat.view(torch.uint8).numpy()
         digest.update(values)
     return digest.hexdigest()
-
-
-class _Undrawn(TorchFunctionMode):
-    """Leaves out the first random draw of weights that are read from files right after.
-
-    Without memory to draw into, torch would also load its symbolic algebra: a second of CPU.
-    """
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Collection[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        module = getattr(func, "__module__", None)
-        draws = func in (Tensor.uniform_, Tensor.normal_) or module == init.__name__
-        return None if draws else func(*args, **(kwargs or {}))
 
 
 def _read_weights(found: ModelFolder) -> dict[str, Tensor]:
@@ -128,32 +99,13 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _check_keys(
     found: ModelFolder, weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
 ) -> None:
-    shared = sorted(wanted.keys() & weights.keys())
-    problems = [
-        f"{kind}: {_some(names)}"
-        for kind, names in (
-            ("missing", sorted(wanted.keys() - weights.keys())),
-            ("unexpected", sorted(weights.keys() - wanted.keys() - BENIGN_HUGGINGFACE)),
-            (
-                "of another shape",
-                [
-                    f"{name} (file {tuple(weights[name].shape)}, model {tuple(wanted[name].shape)})"
-                    for name in shared
-                    if weights[name].shape != wanted[name].shape
-                ],
-            ),
-            (
-                "no floating-point numbers",
-                [f"{n} ({weights[n].dtype})" for n in shared if not weights[n].is_floating_point()],
-            ),
-        )
-        if names
-    ]
+    shapes = {name: tuple(value.shape) for name, value in wanted.items()}
+    problems = find_problems(weights, shapes, benign=BENIGN_HUGGINGFACE)
     if problems:
+        told = "; ".join(f"{kind}: {_some(names)}" for kind, names in problems.items())
         raise CheckpointError(
-            f"{found.model_id}: the weights do not fit the architecture in config.json. "
-            f"{'; '.join(problems)}. Fetch the folder again, or use the config.json that was "
-            "saved with these weights"
+            f"{found.model_id}: the weights do not fit the architecture in config.json. {told}. "
+            "Fetch the folder again, or use the config.json that was saved with these weights"
         )
 
 

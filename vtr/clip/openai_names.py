@@ -11,13 +11,20 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from vtr.clip.towers import (
+    Architecture,
+    DualEncoder,
+    Sizes,
+    blank_encoder,
+    huggingface_state,
+)
 from vtr.errors import CheckpointError
 
 TEMPORAL_WEIGHT = "vision_model.embeddings.patch_embedding.temporal_weight"
@@ -30,36 +37,20 @@ BENIGN_HUGGINGFACE = frozenset(
     {"text_model.embeddings.position_ids", "vision_model.embeddings.position_ids"}
 )
 
-_PLAIN = {
-    "visual.class_embedding": "vision_model.embeddings.class_embedding",
-    "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
-    "visual.conv1.weight": "vision_model.embeddings.patch_embedding.weight",
-    "visual.conv2.weight": TEMPORAL_WEIGHT,
-    "visual.ln_pre.weight": "vision_model.pre_layrnorm.weight",
-    "visual.ln_pre.bias": "vision_model.pre_layrnorm.bias",
-    "visual.ln_post.weight": "vision_model.post_layernorm.weight",
-    "visual.ln_post.bias": "vision_model.post_layernorm.bias",
-    "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
-    "positional_embedding": "text_model.embeddings.position_embedding.weight",
-    "ln_final.weight": "text_model.final_layer_norm.weight",
-    "ln_final.bias": "text_model.final_layer_norm.bias",
-    "logit_scale": "logit_scale",
+# Where our towers, whose blocks are packed like OpenAI's, have other names.
+_OURS = {
+    "visual.transformer.resblocks.": "visual.blocks.",
+    "visual.conv2.weight": "visual.patches.temporal_weight",  # before what it begins with
+    "visual.conv1.": "visual.patches.",
+    "visual.positional_embedding": "visual.positions",
+    "transformer.resblocks.": "text.blocks.",
+    "token_embedding.": "text.token_embedding.",
+    "positional_embedding": "text.positions",
+    "ln_final.": "text.ln_final.",
+    "visual.proj": "visual.projection.weight",
+    "text_projection": "text.projection.weight",
 }
-_TRANSPOSED = {
-    "visual.proj": "visual_projection.weight",
-    "text_projection": "text_projection.weight",
-}
-_TOWERS = {
-    "visual.transformer.resblocks": "vision_model.encoder.layers",
-    "transformer.resblocks": "text_model.encoder.layers",
-}
-_BLOCK = {
-    "attn.out_proj": "self_attn.out_proj",
-    "ln_1": "layer_norm1",
-    "mlp.c_fc": "mlp.fc1",
-    "mlp.c_proj": "mlp.fc2",
-    "ln_2": "layer_norm2",
-}
+_TRANSPOSED = ("visual.proj", "text_projection")
 _HEAD_WIDTH = 64
 
 
@@ -86,34 +77,6 @@ class ClipShape:
     temporal: bool  # Whether there is a patch convolution over time (linear_patch 3d)
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """One OpenAI parameter and what transformers makes of it."""
-
-    openai: str
-    huggingface: tuple[str, ...]
-    shape: tuple[int, ...]
-    transposed: bool = False
-
-    def split(self, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
-        turned = tensor.T if self.transposed else tensor
-        parts = turned.chunk(len(self.huggingface)) if len(self.huggingface) > 1 else (turned,)
-        for name, part in zip(self.huggingface, parts, strict=True):
-            # Own memory for each: safetensors refuses tensors that share it.
-            yield name, part.clone(memory_format=torch.contiguous_format)
-
-    def join(self, state: Mapping[str, Tensor]) -> Tensor:
-        parts = [state[name] for name in self.huggingface]
-        whole = torch.cat(parts) if len(parts) > 1 else parts[0]
-        turned = whole.T if self.transposed else whole
-        return turned.clone(memory_format=torch.contiguous_format)
-
-    def huggingface_shape(self) -> tuple[int, ...]:
-        shape = self.shape[::-1] if self.transposed else self.shape
-        count = len(self.huggingface)
-        return shape if count == 1 else (shape[0] // count, *shape[1:])
-
-
 def to_huggingface(openai_state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Returns a CLIP's parameters under the names of transformers' CLIPModel.
 
@@ -128,28 +91,50 @@ def to_huggingface(openai_state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         CheckpointError: Keys are missing, unexpected or of a shape that contradicts the others;
             all are listed.
     """
-    entries = _entries(read_shape(openai_state))
-    wanted = {entry.openai: entry.shape for entry in entries}
+    network = _blank(read_shape(openai_state))
+    ours = {_openai_name(name): name for name in network.state_dict()}
+    wanted = {
+        name: tuple(value.T.shape if name in _TRANSPOSED else value.shape)
+        for name, value in zip(ours, network.state_dict().values(), strict=True)
+    }
     require_keys(openai_state, wanted, what="this CLIP (OpenAI's names)", benign=BENIGN_OPENAI)
+    given = {ours[name]: openai_state[name] for name in wanted}
+    for name in _TRANSPOSED:
+        given[ours[name]] = given[ours[name]].T
+    network.load_state_dict(given, assign=True)
+    # Own memory for each: safetensors refuses tensors that share it.
     return {
-        name: part for entry in entries for name, part in entry.split(openai_state[entry.openai])
+        name: value.clone(memory_format=torch.contiguous_format)
+        for name, value in huggingface_state(network).items()
     }
 
 
-def to_openai(hf_state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Returns a CLIP's parameters under OpenAI's names: the inverse of `to_huggingface`.
+def _openai_name(name: str) -> str:
+    for theirs, ours in _OURS.items():
+        if name.startswith(ours):
+            return theirs + name.removeprefix(ours)
+    return name
 
-    Args:
-        hf_state: The state dict of a transformers CLIPModel.
 
-    Raises:
-        CheckpointError: As in `to_huggingface`.
-    """
-    shapes = {name: tuple(tensor.shape) for name, tensor in hf_state.items()}
-    entries = _entries(_shape(_openai_shapes(shapes), named=dict(_PLAIN) | _TRANSPOSED))
-    wanted = {name: entry.huggingface_shape() for entry in entries for name in entry.huggingface}
-    require_keys(hf_state, wanted, what="this CLIP (transformers)", benign=BENIGN_HUGGINGFACE)
-    return {entry.openai: entry.join(hf_state) for entry in entries}
+def _blank(shape: ClipShape) -> DualEncoder:
+    """Returns the towers of these sizes without memory; no parameter tells heads or activation."""
+    vision, text = (
+        Sizes(tower.width, tower.layers, 1, tower.mlp, "quick_gelu", 1e-5)
+        for tower in (shape.vision, shape.text)
+    )
+    patch = max(shape.patch, 1)
+    architecture = Architecture(
+        family="clip",
+        vision=vision,
+        text=text,
+        dim=shape.embed_dim,
+        image_size=patch * shape.grid,
+        patch=patch,
+        vocabulary=shape.vocab,
+        context=shape.context,
+        end_id=shape.vocab - 1,
+    )
+    return blank_encoder(architecture, temporal=shape.temporal)
 
 
 def read_shape(openai_state: Mapping[str, Tensor]) -> ClipShape:
@@ -159,7 +144,40 @@ def read_shape(openai_state: Mapping[str, Tensor]) -> ClipShape:
         CheckpointError: A parameter that tells a size is missing or has another number of axes,
             or the vision tower is a ResNet.
     """
-    return _shape({name: tuple(tensor.shape) for name, tensor in openai_state.items()})
+    shapes = {name: tuple(tensor.shape) for name, tensor in openai_state.items()}
+    if any(name.startswith("visual.layer1.") for name in shapes):
+        raise CheckpointError(
+            "the vision tower is a ResNet (visual.layer1...), which transformers' CLIP does not "
+            "have; only the ViT variants can be converted"
+        )
+    telling = {
+        "visual.conv1.weight": 4,
+        "visual.positional_embedding": 2,
+        "text_projection": 2,
+        "token_embedding.weight": 2,
+        "positional_embedding": 2,
+    }
+    faults = [
+        f"{name} ({found})"
+        for name, axes in telling.items()
+        if (found := _fault(shapes.get(name), axes))
+    ]
+    if faults:
+        raise CheckpointError(
+            f"these are not the parameters of a CLIP with a ViT: {', '.join(faults)}"
+        )
+    vision, _, patch, _ = shapes["visual.conv1.weight"]
+    vocab, text = shapes["token_embedding.weight"]
+    return ClipShape(
+        vision=_tower(shapes, "visual.transformer.resblocks", vision),
+        text=_tower(shapes, "transformer.resblocks", text),
+        embed_dim=shapes["text_projection"][1],
+        patch=patch,
+        grid=math.isqrt(max(shapes["visual.positional_embedding"][0] - 1, 0)),
+        context=shapes["positional_embedding"][0],
+        vocab=vocab,
+        temporal="visual.conv2.weight" in shapes,
+    )
 
 
 def huggingface_config(
@@ -223,6 +241,19 @@ def require_keys(
         CheckpointError: Lists every key that is missing, unexpected, of another shape, no
             floating-point numbers, or NaN or infinite.
     """
+    problems = find_problems(state, wanted, benign=benign)
+    if problems:
+        told = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in problems.items())
+        raise CheckpointError(f"the parameters do not fit {what}. {told}")
+
+
+def find_problems(
+    state: Mapping[str, Tensor],
+    wanted: Mapping[str, tuple[int, ...]],
+    *,
+    benign: Iterable[str] = (),
+) -> dict[str, list[str]]:
+    """Returns what `require_keys` complains of: kinds of problems and the names that have each."""
     shared = [name for name in wanted if name in state]
     misshapen = [
         f"{name} (file {tuple(state[name].shape)}, needed {shape})"
@@ -230,19 +261,14 @@ def require_keys(
         if name in state and tuple(state[name].shape) != shape
     ]
     typed = [f"{n} ({state[n].dtype})" for n in shared if not state[n].is_floating_point()]
-    problems = [
-        f"{kind}: {', '.join(names)}"
-        for kind, names in (
-            ("missing", [name for name in wanted if name not in state]),
-            ("unexpected", sorted(set(state) - set(wanted) - set(benign))),
-            ("of another shape", misshapen),
-            ("no floating-point numbers", typed),
-            ("NaN or infinite", [name for name in shared if not_finite(state[name])]),
-        )
-        if names
-    ]
-    if problems:
-        raise CheckpointError(f"the parameters do not fit {what}. {'; '.join(problems)}")
+    problems = {
+        "missing": [name for name in wanted if name not in state],
+        "unexpected": sorted(set(state) - set(wanted) - set(benign)),
+        "of another shape": misshapen,
+        "no floating-point numbers": typed,
+        "NaN or infinite": [name for name in shared if not_finite(state[name])],
+    }
+    return {kind: names for kind, names in problems.items() if names}
 
 
 def not_finite(weights: Tensor) -> bool:
@@ -266,111 +292,6 @@ def _tower_config(tower: Tower, heads: int | None, name: str) -> dict[str, Any]:
         "layer_norm_eps": 1e-5,
         "attention_dropout": 0.0,
     }
-
-
-def _entries(shape: ClipShape) -> list[_Entry]:
-    vision, text, patch = shape.vision.width, shape.text.width, shape.patch
-    sizes: dict[str, tuple[int, ...]] = {
-        "visual.class_embedding": (vision,),
-        "visual.positional_embedding": (shape.grid**2 + 1, vision),
-        "visual.conv1.weight": (vision, 3, patch, patch),
-        "visual.conv2.weight": (vision, 3, 3, patch, patch),
-        "visual.ln_pre.weight": (vision,),
-        "visual.ln_pre.bias": (vision,),
-        "visual.ln_post.weight": (vision,),
-        "visual.ln_post.bias": (vision,),
-        "token_embedding.weight": (shape.vocab, text),
-        "positional_embedding": (shape.context, text),
-        "ln_final.weight": (text,),
-        "ln_final.bias": (text,),
-        "logit_scale": (),
-        "visual.proj": (vision, shape.embed_dim),
-        "text_projection": (text, shape.embed_dim),
-    }
-    if not shape.temporal:
-        del sizes["visual.conv2.weight"]
-    names = _PLAIN | _TRANSPOSED
-    entries = [_Entry(n, (names[n],), size, n in _TRANSPOSED) for n, size in sizes.items()]
-    for (ours, theirs), tower in zip(_TOWERS.items(), (shape.vision, shape.text), strict=True):
-        for layer in range(tower.layers):
-            entries += _block_entries(f"{ours}.{layer}", f"{theirs}.{layer}", tower)
-    return entries
-
-
-def _block_entries(openai: str, huggingface: str, tower: Tower) -> Iterator[_Entry]:
-    width, mlp = tower.width, tower.mlp
-    weights: dict[str, tuple[int, ...]] = {
-        "attn.out_proj": (width, width),
-        "ln_1": (width,),
-        "mlp.c_fc": (mlp, width),
-        "mlp.c_proj": (width, mlp),
-        "ln_2": (width,),
-    }
-    joined: dict[str, tuple[int, ...]] = {"weight": (3 * width, width), "bias": (3 * width,)}
-    for kind, shape in joined.items():
-        names = tuple(f"{huggingface}.self_attn.{part}_proj.{kind}" for part in "qkv")
-        yield _Entry(f"{openai}.attn.in_proj_{kind}", names, shape)
-    for name, shape in weights.items():
-        other = f"{huggingface}.{_BLOCK[name]}"
-        yield _Entry(f"{openai}.{name}.weight", (f"{other}.weight",), shape)
-        yield _Entry(f"{openai}.{name}.bias", (f"{other}.bias",), shape[:1])
-
-
-def _openai_shapes(hf_shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """The shapes that tell sizes, under OpenAI's names."""
-    known: dict[str, tuple[int, ...]] = {}
-    for ours, theirs in _PLAIN.items():
-        if theirs in hf_shapes:
-            known[ours] = hf_shapes[theirs]
-    for ours, theirs in _TRANSPOSED.items():
-        if theirs in hf_shapes:
-            known[ours] = hf_shapes[theirs][::-1]
-    for ours, theirs in _TOWERS.items():
-        for name, size in hf_shapes.items():
-            if match := re.fullmatch(rf"{re.escape(theirs)}\.(\d+)\.(.+)", name):
-                # Which parameter it is matters only for the perceptron's width.
-                part = match[2].replace("mlp.fc1", "mlp.c_fc")
-                known[f"{ours}.{match[1]}.{part}"] = size
-    return known
-
-
-def _shape(
-    shapes: Mapping[str, tuple[int, ...]], *, named: Mapping[str, str] | None = None
-) -> ClipShape:
-    """Reads the sizes; `named` maps OpenAI's names to those of the caller's file."""
-    if any(name.startswith("visual.layer1.") for name in shapes):
-        raise CheckpointError(
-            "the vision tower is a ResNet (visual.layer1...), which transformers' CLIP does not "
-            "have; only the ViT variants can be converted"
-        )
-    telling = {
-        "visual.conv1.weight": 4,
-        "visual.positional_embedding": 2,
-        "text_projection": 2,
-        "token_embedding.weight": 2,
-        "positional_embedding": 2,
-    }
-    faults = [
-        f"{(named or {}).get(name, name)} ({found})"
-        for name, axes in telling.items()
-        if (found := _fault(shapes.get(name), axes))
-    ]
-    if faults:
-        raise CheckpointError(
-            f"these are not the parameters of a CLIP with a ViT: {', '.join(faults)}"
-        )
-    vision, _, patch, _ = shapes["visual.conv1.weight"]
-    vocab, text = shapes["token_embedding.weight"]
-    return ClipShape(
-        vision=_tower(shapes, "visual.transformer.resblocks", vision),
-        text=_tower(shapes, "transformer.resblocks", text),
-        embed_dim=shapes["text_projection"][1],
-        patch=patch,
-        grid=math.isqrt(max(shapes["visual.positional_embedding"][0] - 1, 0)),
-        context=shapes["positional_embedding"][0],
-        vocab=vocab,
-        temporal="visual.conv2.weight" in shapes,
-    )
 
 
 def _fault(shape: tuple[int, ...] | None, axes: int) -> str:

@@ -18,13 +18,15 @@ token, K of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.nn import functional, init
+from torch.overrides import TorchFunctionMode
 
 from vtr.clip.temporal import TemporalPatches
 
@@ -408,6 +410,30 @@ class DualEncoder(nn.Module):
         else:
             self.logit_scale = nn.Parameter(torch.empty(1))
             self.logit_bias = nn.Parameter(torch.empty(1))
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves out the first random draw of weights that are read from files right after.
+
+    Without memory to draw into, torch would also load its symbolic algebra: a second of CPU.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Collection[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        module = getattr(func, "__module__", None)
+        draws = func in (Tensor.uniform_, Tensor.normal_) or module == init.__name__
+        return None if draws else func(*args, **(kwargs or {}))
+
+
+def blank_encoder(architecture: Architecture, *, temporal: bool) -> DualEncoder:
+    """Returns a dual encoder whose parameters have names and shapes, and no memory."""
+    with torch.device("meta"), _Undrawn():
+        return DualEncoder(architecture, temporal=temporal)
 
 
 _PREFIXES = {
