@@ -138,7 +138,7 @@ def test_some_videos_fail(run_vtr: Vtr, videos: Path) -> None:
 
 @pytest.mark.parametrize(
     ("limit", "value"),
-    [("--memory", "nan"), ("--memory", "inf"), ("--memory", "-3"), ("--max-pixels", "0")],
+    [("--memory", "nan"), ("--memory", "inf"), ("--memory", "-3.0"), ("--max-pixels", "0")],
 )
 def test_limits_that_are_none_are_refused(
     run_vtr: Vtr, videos: Path, limit: str, value: str

@@ -19,9 +19,9 @@ import pytest
 from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
+from vtr.api.features import read_torch
 from vtr.api.stores import meet
 from vtr.cli import app
-from vtr.commands.features import _read_torch
 from vtr.errors import ConfigError, StoreError, StoreWriteError, VtrError
 from vtr.features import FeatureStore
 from vtr.features.importing import ImportOptions, ImportReport, import_arrays
@@ -43,7 +43,7 @@ def write(folder: Path, change: Callable[[np.ndarray], np.ndarray], name: str = 
 
 def imported(source: Path, **options: object) -> tuple[ImportReport, FeatureStore]:
     store = source.parent / "store"
-    report = import_arrays(source, store, options=ImportOptions(**options), tensors=_read_torch)  # type: ignore[arg-type]
+    report = import_arrays(source, store, options=ImportOptions(**options), tensors=read_torch)  # type: ignore[arg-type]
     return report, FeatureStore(store)
 
 
@@ -236,7 +236,7 @@ def test_other_containers(tmp_path: Path, make: Callable[[Path], Path]) -> None:
 
 
 def imported_at(source: Path, folder: Path) -> tuple[ImportReport, FeatureStore]:
-    report = import_arrays(source, folder / "store", tensors=_read_torch)
+    report = import_arrays(source, folder / "store", tensors=read_torch)
     return report, FeatureStore(folder / "store")
 
 

@@ -39,7 +39,7 @@ _HOMES = {
     "embed_for": "vtr.train.inputs",
     "embed_texts": "vtr.train.texts",
     "evaluate_run": "vtr.api",
-    "extract_features": "vtr.api",
+    "extract_features": "vtr.api.extract",
     "load_backbone": "vtr.clip.backbone",
     "load_dataset": "vtr.datasets.registry",
     "load_protocol": "vtr.evaluate.protocol",

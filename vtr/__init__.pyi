@@ -1,12 +1,12 @@
 from vtr.api import (
     demo_workspace,
     evaluate_run,
-    extract_features,
     open_features,
     open_workspace,
     train_head,
 )
 from vtr.api.compare import compare_results
+from vtr.api.extract import extract_features
 from vtr.api.report import make_report
 from vtr.clip.backbone import Backbone, load_backbone
 from vtr.datasets.base import Caption, Dataset, Video

@@ -147,6 +147,20 @@ class Workspace(Settings):
         """
         return merge(cls, [Source({**values, "root": root.absolute()}, str)])
 
+    @property
+    def named_videos(self) -> Path:
+        """The folder of the videos.
+
+        Raises:
+            ConfigError: Neither the file nor a flag says where it is.
+        """
+        if self.videos is None:
+            raise ConfigError(
+                f"no videos named: there is no {FILE_NAME} in {Path.cwd()} or above it. "
+                "Run `vtr init --videos DIR` first, or give --videos DIR"
+            )
+        return self.videos
+
     @pydantic.model_validator(mode="before")
     @classmethod
     def _anchor(cls, values: Any) -> Any:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from vtr.demo.words import Part
     from vtr.evaluate.reporting.results import Result
     from vtr.extract.choose import FeatureStore
-    from vtr.extract.pipeline import ExtractReport
     from vtr.train.run import Run
     from vtr.workspace import Workspace
 
@@ -96,49 +95,6 @@ def demo_workspace(
         )
         write_workspace(made)
     return open_workspace(place)
-
-
-def extract_features(
-    workspace: Workspace, *, device: str = "auto", quiet: bool = True, **settings: object
-) -> ExtractReport:
-    """Embeds the frames of all videos that the store does not hold yet; `vtr extract`.
-
-    Args:
-        workspace: Where everything is.
-        device: "auto", "cpu", "cuda" or "cuda:1".
-        quiet: No progress on stderr.
-        settings: As for `open_workspace`, such as `sampler="uniform,head"` and `frames=8`.
-
-    Returns:
-        The counts: `ok + partial + failed == inputs`.
-
-    Raises:
-        DatasetError: Not one of the videos is there.
-        FingerprintError: The store was made with other settings.
-        StoreWriteError: The disk refused; what was published is intact.
-    """
-    from vtr.arithmetic import prepare_arithmetic
-    from vtr.choices import check_names
-
-    check_names({**settings, "device": device})
-    prepare_arithmetic()
-    from vtr.clip.backbone import load_backbone
-    from vtr.commands.extract import extract_settings, find_inputs, run
-    from vtr.extract.pipeline import ExtractMode
-
-    changed = _changed(workspace, settings)
-    survey = find_inputs(changed)
-    backbone = load_backbone(
-        changed.model, device=_typed("device", device, str), route=changed.route
-    )
-    return run(
-        changed,
-        survey,
-        extract_settings(changed, survey),
-        backbone=backbone,
-        mode=ExtractMode(),
-        quiet=quiet,
-    )
 
 
 def open_features(workspace: Workspace, sampler: str | None = None) -> FeatureStore:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vtr.progress import note
 
@@ -107,6 +107,19 @@ def store_folder(named: Path | None) -> Path:
     from vtr.workspace import find_workspace, settings
 
     return named or settings(find_workspace(Path.cwd())).features
+
+
+def resolve(**flags: Any) -> Workspace:
+    """Returns the settings of the workspace around the current folder, flags on top.
+
+    Raises:
+        ConfigError: Neither a workspace nor --videos says where the videos are.
+    """
+    from vtr.workspace import find_workspace, settings
+
+    workspace = settings(find_workspace(Path.cwd()), **flags)
+    workspace.named_videos  # noqa: B018  (raises)
+    return workspace
 
 
 def read_dataset(workspace: Workspace) -> Dataset:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from vtr.commands.console import print_json, say
+from vtr.commands.console import Terminal, print_json, say
+from vtr.commands.flags import with_options
 from vtr.counts import counted, human_bytes, human_seconds
-from vtr.progress import note, progress, warn_of_unreadable
-
-if TYPE_CHECKING:
-    from vtr.extract.compress_folder import CompressReport
+from vtr.progress import listening, note
+from vtr.verbs.compress import Options
 
 PARTLY_FAILED = 3
 MAX_LISTED = 20
@@ -23,6 +22,7 @@ def register(app: typer.Typer) -> None:
     app.command("compress")(compress)
 
 
+@with_options("compress")
 def compress(
     source: Annotated[
         Path, typer.Argument(metavar="SRC", help="Folder of the videos, nested or not.")
@@ -30,22 +30,8 @@ def compress(
     target: Annotated[
         Path, typer.Argument(metavar="DST", help="Folder of the copies; sub-folders are kept.")
     ],
-    fps: Annotated[float, typer.Option(help="Frames per second.")] = 3.0,
-    size: Annotated[int, typer.Option(help="Shorter side in pixels, even.")] = 224,
-    crf: Annotated[int, typer.Option(help="H.264 quality: 0 is lossless, 51 coarse.")] = 23,
-    upscale: Annotated[
-        bool, typer.Option("--upscale", help="Enlarge videos that are smaller than --size.")
-    ] = False,
-    workers: Annotated[
-        int | None, typer.Option(help="Processes. (default: one per core)", show_default=False)
-    ] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds a single video may take.")] = 3600.0,
-    retry: Annotated[
-        str, typer.Option(help="Do these again: failed, partial, or failed,partial.")
-    ] = "",
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Do all again, and replace whatever is in DST.")
-    ] = False,
+    options: Options,
+    *,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -54,27 +40,10 @@ def compress(
     Run it again to go on after an interruption or to add new videos. Exit code 3: finished, but
     some videos failed; DST/compress-ledger.jsonl says which and why.
     """
-    from vtr.commands.extract import read_retry
-    from vtr.extract.compress import CompressSettings
-    from vtr.extract.compress_folder import CompressMode, compress_folder
-    from vtr.extract.settings import usable_cores
+    from vtr.api import compress as api
 
-    settings = CompressSettings(fps=fps, size=size, crf=crf, upscale=upscale)
-    mode = CompressMode(
-        workers=usable_cores() if workers is None else workers,
-        timeout_seconds=timeout,
-        retry=read_retry(retry, allowed=frozenset({"failed", "partial"})),
-        overwrite=overwrite,
-    )
-    with progress("compressing", quiet=quiet or as_json) as update:
-        update(0, 1, f"looking for the videos in {source}")
-
-        def tell(done: int, total: int, failed: int) -> None:
-            update(done, total, f"{failed} failed")
-
-        report = compress_folder(source, target, settings, mode=mode, progress=tell)
-    warn_of_unreadable(report.unreadable)
-    facts = describe(report, target)
+    with listening(Terminal(quiet=quiet or as_json)):
+        facts = api.compress(source, target, options)
     if as_json:
         print_json(facts)
     else:
@@ -83,32 +52,7 @@ def compress(
         raise typer.Exit(PARTLY_FAILED)
 
 
-def describe(report: CompressReport, target: Path) -> dict[str, Any]:
-    """Returns everything `vtr compress` says, as JSON values."""
-    from vtr.extract.compress_folder import LEDGER_NAME
-    from vtr.foreign import escape_undecodable
-
-    return {
-        "inputs": len(report.rows),
-        **{status: report.count(status) for status in ("ok", "partial", "failed")},
-        "reasons": report.reasons,
-        "failures": [
-            {"name": escape_undecodable(row.name), "status": row.status, "error": row.error}
-            for row in report.rows
-            if row.error
-        ],
-        "skipped": report.skipped,
-        "done_now": report.done_now,
-        "source_bytes_now": report.source_bytes_now,
-        "target_bytes_now": report.target_bytes_now,
-        "seconds": report.seconds,
-        "target": escape_undecodable(str(target)),
-        "ledger": escape_undecodable(str(target / LEDGER_NAME)),
-    }
-
-
 def _print(facts: dict[str, Any]) -> None:
-
     counts = f"{facts['ok']} ok + {facts['partial']} partial + {facts['failed']} failed"
     say(f"{counted(facts['inputs'], 'video')} = {counts} in {facts['target']}")
     say(

@@ -102,21 +102,12 @@ def _workspace(path: Path, videos: Path, annotations: Path, *, workers: int | No
 
 
 def _extract(workspace: Workspace, *, quiet: bool) -> Any:
-    from vtr.clip.backbone import load_backbone
-    from vtr.commands.extract import extract_settings, find_inputs, run
-    from vtr.extract.pipeline import ExtractMode
+    from vtr.api import extract
+    from vtr.verbs.extract import Options
 
-    survey = find_inputs(workspace)
-    backbone = load_backbone(workspace.model, device="cpu")
     with _one_encoder_thread():
-        return run(
-            workspace,
-            survey,
-            extract_settings(workspace, survey),
-            backbone=backbone,
-            mode=ExtractMode(),
-            quiet=quiet,
-        )
+        inputs = extract.find_inputs(workspace)
+        return extract.run(workspace, inputs, Options.of(device="cpu"), quiet=quiet)
 
 
 @contextmanager

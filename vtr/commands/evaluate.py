@@ -111,7 +111,7 @@ def evaluate(
     interval. Videos without features stay in the denominator as misses unless you say otherwise.
     """
     prepare_arithmetic()
-    from vtr.commands.extract import resolve
+    from vtr.api.stores import resolve
     from vtr.commands.simulate import run_simulation
 
     workspace = resolve(

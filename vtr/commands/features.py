@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from vtr.features.importing import ImportReport
-
 from vtr.commands.console import print_json, say
+from vtr.commands.flags import with_options
 from vtr.counts import counted
 from vtr.progress import note
+from vtr.verbs.features import Options
+
+if TYPE_CHECKING:
+    from vtr.features.importing import ImportReport
 
 PARTLY_FAILED = 3
 _NAMED = 5
@@ -31,6 +33,7 @@ def _group() -> None:
     """Bring features of others into a store."""
 
 
+@with_options("features")
 def import_features(
     source: Annotated[
         Path,
@@ -39,27 +42,18 @@ def import_features(
             ".npz, .h5, .pt, .pkl. Sub-folders are read too."
         ),
     ],
+    options: Options,
+    *,
     out: Annotated[Path, typer.Option("--out", help="Folder of the store to make.")],
-    name: Annotated[
-        str | None, typer.Option(help="What to call the backbone. (default: the folder's name)")
-    ] = None,
-    fps: Annotated[
-        float, typer.Option(help="Rows per second of video, where no file of times says more.")
-    ] = 1.0,
-    dim: Annotated[
-        int | None,
-        typer.Option(help="D; arrays (D, n) are then turned. (default: what the shapes tell)"),
-    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Make a store of arrays named by video, such as those of clip-features-vit-h14.
 
     The text side then needs --text projection: no text tower is known to share their space.
     """
-    from vtr.features.importing import ImportOptions, import_arrays
+    from vtr.api.features import import_features as run
 
-    options = ImportOptions(name=name, fps=fps, dim=dim)
-    report = import_arrays(source, out, options=options, tensors=_read_torch)
+    report = run(source, out, options)
     if as_json:
         print_json({**vars(report), "store": str(out)})
     else:
@@ -87,15 +81,3 @@ def _details(report: ImportReport) -> Iterator[str]:
         yield f"failed: {video_id}: {reason}"
     if len(report.failed) > _NAMED:
         yield f"failed: {len(report.failed) - _NAMED:,} more; vtr inspect --failures lists them"
-
-
-def _read_torch(path: Path) -> dict[str, Any]:
-    import torch
-
-    from vtr.clip.checkpoint_files import read_tensors
-
-    tensors = read_tensors(path, lone="")
-    return {
-        name: (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
-        for name, tensor in tensors.items()
-    }

@@ -159,7 +159,7 @@ def _requests(
     dense: FeatureStore, workspace: Workspace, num_frames: int, *, seed: int, count: int
 ) -> list[FrameRequest]:
     """Returns `count` videos of the store, evenly spaced, as they were decoded for it."""
-    from vtr.commands.extract import find_inputs
+    from vtr.api.extract import find_inputs
     from vtr.extract.sample import FrameRequest
     from vtr.extract.samplers.base import SamplerChoice
 

@@ -54,7 +54,7 @@ def simulate(
     Writes simulation.json with every number and its 95 % interval, and their plot.
     """
     prepare_arithmetic()
-    from vtr.commands.extract import resolve
+    from vtr.api.stores import resolve
 
     workspace = resolve(
         features=features, dataset=dataset, annotations=annotations, videos=videos, model=model

@@ -158,7 +158,7 @@ def train(
         hold_out=hold_out,
         seed=seed,
     )
-    from vtr.commands.extract import resolve
+    from vtr.api.stores import resolve
 
     workspace = resolve(
         features=features,

@@ -1,0 +1,97 @@
+"""The options of `vtr extract` beside those of the workspace."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Annotated, Literal, Self
+
+import pydantic
+
+from vtr.clip.device import check_device_name
+from vtr.errors import ConfigError, UnknownNameError
+from vtr.settings import Settings, option
+
+RETRIES = ("failed", "partial", "changed", "damaged")
+
+
+def _device(name: str) -> str:
+    check_device_name(name)
+    return name
+
+
+def _shard(text: str) -> str:
+    with contextlib.suppress(ValueError):
+        part, parts = (int(number) for number in text.split("/") if number.isdecimal())
+        if 1 <= part <= parts <= 999:
+            return f"{part}/{parts}"
+    raise ValueError("no part")
+
+
+def check_retry(text: str | None, allowed: tuple[str, ...] = RETRIES) -> str | None:
+    """Refuses a status that cannot be done again."""
+    for name in sorted(statuses(text) - set(allowed)):
+        raise UnknownNameError("status to retry", name, allowed)
+    return text
+
+
+def statuses(text: str | None) -> frozenset[str]:
+    """Returns the statuses that a `retry` names."""
+    return frozenset(name.strip() for name in (text or "").split(",") if name.strip())
+
+
+class Options(Settings):
+    """How to extract; which frames of which videos is the workspace's."""
+
+    device: Annotated[str, pydantic.AfterValidator(_device)] = option(
+        "auto", "Where the model runs: auto, cpu, cuda, cuda:1.",
+        group="Model", metavar="DEVICE", completes="device",
+    )  # fmt: skip
+    dtype: Literal["float32", "float16", "bfloat16"] = option(
+        "float32", "Arithmetic of the model.", group="Model"
+    )
+    memory: float = option(
+        4.0, "GiB that a decoding process may take; 0 is no limit.",
+        group="Speed and limits", metavar="GIB", allowed="GiB above 0, or 0 for no limit",
+        bounds={"ge": 0},
+    )  # fmt: skip
+    max_pixels: int | None = option(
+        None, "Largest picture to decode, in pixels.",
+        group="Speed and limits", metavar="PIXELS", unset="8K", bounds={"ge": 1},
+    )  # fmt: skip
+    thumbnails: bool = option(
+        True, "With the dense sampler, keep small pictures for choosing frames later.",
+        group="Frames",
+    )  # fmt: skip
+    hash: bool = option(
+        False, "Tell changed files by their content too; every file is read once more.",
+        group="Which videos",
+    )  # fmt: skip
+    shard: Annotated[str, pydantic.AfterValidator(_shard)] = option(
+        "1/1", "Work on part i of n of the videos, as i/n: one per machine.",
+        group="Which videos", metavar="i/n", file_key="-",
+        allowed="a part: write i/n with 1 <= i <= n <= 999, such as 2/4",
+    )  # fmt: skip
+    retry: Annotated[str | None, pydantic.AfterValidator(check_retry)] = option(
+        None, "Do these again: failed, partial, changed (another file is there now), damaged (all "
+        "videos of shards whose bytes changed), or several, separated by commas.",
+        group="Which videos", metavar="STATUS,...", file_key="-", unset="none",
+    )  # fmt: skip
+    overwrite: bool = option(
+        False, "Start anew; the old store goes when all is done.",
+        group="Which videos", file_key="-",
+    )  # fmt: skip
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """(i, n) of `shard`."""
+        part, parts = map(int, self.shard.split("/"))
+        return part, parts
+
+    @pydantic.model_validator(mode="after")
+    def _keep_other_parts(self) -> Self:
+        if self.overwrite and self.part[1] > 1:
+            raise ConfigError(
+                f"--overwrite with --shard {self.shard} would delete what the other parts have "
+                "made. Delete the store first, then start the parts without it"
+            )
+        return self
