@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from vtr.datasets.base import Dataset, split_queries
 from vtr.errors import DatasetError
-from vtr.evaluate.protocol import Protocol, QuerySet, load_protocol, protocol_names, queries
+from vtr.evaluate.protocol import QuerySet, load_protocol, protocol_names, queries
 from vtr.evaluate.reporting.figures import Bin
 
 SCHEMA = 1
@@ -49,27 +49,23 @@ def describe_dataset(
         tokens: Lengths of `dataset.captions`, in their order.
         bins: Of caption lengths, in words.
     """
-    texts = [caption.text for caption in dataset.captions]
+    asked = {
+        "all": dataset.captions,
+        **{split: split_queries(dataset, split) for split in dataset.splits},
+    }
+    texts = {name: [caption.text for caption in captions] for name, captions in asked.items()}
     return {
         "dataset": dataset.name,
         "videos": len(set(dataset.video_ids)),
         "splits": splits(dataset),
         "categories": categories(dataset),
-        "captions": {
-            "all": caption_lengths(texts, bins),
-            **{
-                split: caption_lengths(
-                    [caption.text for caption in split_queries(dataset, split)], bins
-                )
-                for split in dataset.splits
-            },
-        },
+        "captions": {name: caption_lengths(some, bins) for name, some in texts.items()},
         "captions_per_video": captions_per_video(dataset),
         "tokens": None if tokens is None else token_lengths(tokens),
-        "vocabulary": vocabulary(texts),
+        "vocabulary": vocabulary(texts["all"]),
         "duplicates": {
-            "all": duplicates(texts, [caption.video_id for caption in dataset.captions]),
-            **{split: _split_duplicates(dataset, split) for split in dataset.splits},
+            name: duplicates(texts[name], [caption.video_id for caption in captions])
+            for name, captions in asked.items()
         },
         "ceilings": ceilings(dataset),
         "notes": list(dataset.notes),
@@ -94,21 +90,13 @@ def categories(dataset: Dataset) -> dict[str, list[dict[str, Any]]]:
     """Returns how many videos each category has, over all and per split; largest first."""
     if not dataset.categories:
         return {}
-    named = {"all": dataset.video_ids, **dataset.splits}
-    return {
-        name: [
-            {"name": category, "videos": count}
-            for category, count in sorted(
-                Counter(
-                    dataset.categories[video_id]
-                    for video_id in dict.fromkeys(members)
-                    if video_id in dataset.categories
-                ).items(),
-                key=lambda item: (-item[1], item[0]),
-            )
-        ]
-        for name, members in named.items()
-    }
+    found = {}
+    for name, members in {"all": dataset.video_ids, **dataset.splits}.items():
+        kinds = (dataset.categories.get(video_id) for video_id in dict.fromkeys(members))
+        counts = Counter(kind for kind in kinds if kind is not None)
+        ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        found[name] = [{"name": category, "videos": count} for category, count in ranked]
+    return found
 
 
 def caption_lengths(texts: Sequence[str], bins: Sequence[Bin] = WORD_BINS) -> dict[str, Any]:
@@ -120,10 +108,9 @@ def caption_lengths(texts: Sequence[str], bins: Sequence[Bin] = WORD_BINS) -> di
     words = np.array([len(text.split()) for text in texts], np.int64)
     if not len(words):
         return {"num": 0}
-    counts = Counter(words.tolist())
     return {
         "num": len(words),
-        "empty": counts.get(0, 0),
+        "empty": int((words == 0).sum()),
         "non_ascii": sum(not text.isascii() for text in texts),
         "min": int(words.min()),
         "max": int(words.max()),
@@ -136,15 +123,18 @@ def caption_lengths(texts: Sequence[str], bins: Sequence[Bin] = WORD_BINS) -> di
             }
             for one in bins
         ],
-        "counts": [[length, counts[length]] for length in sorted(counts)],
+        "counts": _how_often(words.tolist()),
     }
+
+
+def _how_often(numbers: Iterable[int]) -> list[list[int]]:
+    return [[number, count] for number, count in sorted(Counter(numbers).items())]
 
 
 def token_lengths(tokens: TokenLengths) -> dict[str, Any]:
     """Returns lengths in tokens and how many captions lose their tail, at the usual limits."""
     lengths = tokens.lengths
-    limits = sorted({*TOKEN_LIMITS, tokens.max_length})
-    counts = Counter(lengths.tolist())
+    longer = {at: lengths > at for at in sorted({*TOKEN_LIMITS, tokens.max_length})}
     return {
         "model": tokens.model,
         "max_length": tokens.max_length,
@@ -153,12 +143,12 @@ def token_lengths(tokens: TokenLengths) -> dict[str, Any]:
         "truncated": [
             {
                 "at": limit,
-                "n": int((lengths > limit).sum()),
-                "percent": 100 * float((lengths > limit).mean()) if len(lengths) else 0.0,
+                "n": int(is_longer.sum()),
+                "percent": 100 * float(is_longer.mean()) if len(lengths) else 0.0,
             }
-            for limit in limits
+            for limit, is_longer in longer.items()
         ],
-        "counts": [[length, counts[length]] for length in sorted(counts)],
+        "counts": _how_often(lengths.tolist()),
     }
 
 
@@ -168,13 +158,12 @@ def captions_per_video(dataset: Dataset) -> dict[str, Any]:
     counts = np.array([found.get(video_id, 0) for video_id in dict.fromkeys(dataset.video_ids)])
     if not len(counts):
         return {}
-    histogram = Counter(counts.tolist())
     return {
         "min": int(counts.min()),
         "max": int(counts.max()),
         "mean": float(counts.mean()),
-        "without": histogram.get(0, 0),
-        "counts": [[n, histogram[n]] for n in sorted(histogram)],
+        "without": int((counts == 0).sum()),
+        "counts": _how_often(counts.tolist()),
     }
 
 
@@ -185,7 +174,7 @@ def vocabulary(texts: Iterable[str]) -> dict[str, Any]:
         "words": sum(found.values()),
         "size": len(found),
         "once": sum(count == 1 for count in found.values()),
-        "most_frequent": [[word, count] for word, count in found.most_common(NUM_LISTED)],
+        "most_frequent": [list(pair) for pair in found.most_common(NUM_LISTED)],
     }
 
 
@@ -218,11 +207,6 @@ def duplicates(texts: Sequence[str], video_ids: Sequence[str]) -> dict[str, Any]
     }
 
 
-def _split_duplicates(dataset: Dataset, split: str) -> dict[str, Any]:
-    asked = split_queries(dataset, split)
-    return duplicates([c.text for c in asked], [c.video_id for c in asked])
-
-
 def ceilings(dataset: Dataset) -> list[dict[str, Any]]:
     """Returns the best recall that any model can reach on each protocol of a dataset.
 
@@ -230,22 +214,17 @@ def ceilings(dataset: Dataset) -> list[dict[str, Any]]:
     """
     found = []
     for name in protocol_names():
-        protocol: Protocol = load_protocol(name)
+        protocol = load_protocol(name)
         if protocol.dataset != dataset.name:
             continue
         try:
             asked = queries(protocol, dataset)
         except DatasetError:
             continue
-        found.append(
-            {
-                "protocol": name,
-                "queries": len(asked.texts),
-                "videos": len(asked.video_ids),
-                "distinct": len(set(asked.texts)),
-                **{f"R@{k}": ceiling(asked, k) for k in CEILING_KS},
-            }
-        )
+        figures = {"queries": len(asked.texts), "videos": len(asked.video_ids)}
+        figures["distinct"] = len(set(asked.texts))
+        best = {f"R@{k}": ceiling(asked, k) for k in CEILING_KS}
+        found.append({"protocol": name, **figures, **best})
     return found
 
 
@@ -267,17 +246,10 @@ def describe_numbers(values: Sequence[float] | NDArray[Any]) -> dict[str, Any]:
     numbers = np.asarray(values, np.float64)
     if not len(numbers):
         return {"n": 0}
-    low, median, high = np.quantile(numbers, (0.25, 0.5, 0.75))
-    return {
-        "n": len(numbers),
-        "min": float(numbers.min()),
-        "quartile": float(low),
-        "median": float(median),
-        "upper_quartile": float(high),
-        "max": float(numbers.max()),
-        "mean": float(numbers.mean()),
-        "sd": float(numbers.std()),
-    }
+    names = ("min", "quartile", "median", "upper_quartile", "max")
+    quantiles = np.quantile(numbers, (0, 0.25, 0.5, 0.75, 1)).tolist()
+    spread = {"mean": float(numbers.mean()), "sd": float(numbers.std())}
+    return {"n": len(numbers), **dict(zip(names, quantiles, strict=True)), **spread}
 
 
 def histogram(values: Sequence[float] | NDArray[Any], bins: int = 40) -> dict[str, Any]:
@@ -302,23 +274,19 @@ def describe_media(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     faulty = [row for row in rows if row["status"] not in ("ok", "present")]
     usable = [row for row in rows if row["status"] in ("ok", "partial")]
-    rates = [r["frames_per_second"] for r in usable if r.get("frames_per_second")]
+    rates = [row["frames_per_second"] for row in usable if row.get("frames_per_second")]
+    rounded = Counter(round(rate, 2) for rate in rates)
     durations = [float(row["duration_seconds"]) for row in usable]
     sizes = Counter(f"{row['width']}x{row['height']}" for row in usable)
     return {
         "videos": len(rows),
         "status": dict(Counter(str(row["status"]) for row in rows)),
         "reasons": dict(Counter(str(row["reason"]) for row in faulty).most_common()),
-        "failures": [
-            {"id": row["id"], "status": row["status"], "reason": row["reason"]} for row in faulty
-        ],
+        "failures": [{key: row[key] for key in ("id", "status", "reason")} for row in faulty],
         "duration_seconds": {**describe_numbers(durations), "total": sum(durations)},
         "duration_histogram": histogram(durations),
-        "sizes": [[size, count] for size, count in sizes.most_common(NUM_LISTED)],
+        "sizes": [list(pair) for pair in sizes.most_common(NUM_LISTED)],
         "num_sizes": len(sizes),
         "frames_per_second": describe_numbers(rates),
-        "rates": [
-            [rate, count]
-            for rate, count in Counter(round(r, 2) for r in rates).most_common(NUM_LISTED)
-        ],
+        "rates": [list(pair) for pair in rounded.most_common(NUM_LISTED)],
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from vtr.charts.kinds import BarChart, Chart, Head, Histogram, Scatter
@@ -12,37 +12,27 @@ MAX_BARS = 40
 
 def charts_of(facts: Mapping[str, Any]) -> list[Chart]:
     """Returns every chart that a document of kind "vtr-eda" has figures for."""
-    found: list[Chart | None] = [
-        *(_categories(facts, split) for split in _shown_splits(facts)),
-        _lengths(facts),
-        _tokens(facts),
-        _per_video(facts),
-        _durations(facts),
-        _norms(facts),
-        _cosines(facts),
-        _plane(facts, "pca"),
-        _plane(facts, "tsne"),
-    ]
-    return [chart for chart in found if chart is not None]
+    charts: list[Chart | None] = [
+        *_categories(facts), _lengths(facts), _tokens(facts), _per_video(facts),
+        _durations(facts.get("media") or {}), _norms(facts), _cosines(facts),
+        *(_plane(facts, kind) for kind in _PLANES),
+    ]  # fmt: skip
+    return [chart for chart in charts if chart is not None]
 
 
-def _shown_splits(facts: Mapping[str, Any]) -> list[str]:
-    named = list(facts.get("categories") or {})
-    return [split for split in ("test", "train") if split in named] or named[:1]
-
-
-def _categories(facts: Mapping[str, Any], split: str) -> BarChart | None:
-    rows = (facts.get("categories") or {}).get(split)
-    if not rows:
-        return None
-    total, kept = sum(row["videos"] for row in rows), rows[:MAX_BARS]
-    left = len(rows) - len(kept)
-    more = f" The {left} smallest of {len(rows)} are not shown." if left else ""
-    note = f"{facts['dataset']}, N = {total:,} videos with a category.{more}"
-    title = f"Videos by category, {split}"
-    head = Head(f"video_category_distribution_{split}", title, note, "videos")
-    names = tuple(str(row["name"]) for row in kept)
-    return BarChart(head, names, tuple(int(row["videos"]) for row in kept))
+def _categories(facts: Mapping[str, Any]) -> Iterator[BarChart]:
+    named = facts.get("categories") or {}
+    for split in [split for split in ("test", "train") if split in named] or list(named)[:1]:
+        rows = named[split]
+        if not rows:
+            continue
+        total, kept = sum(row["videos"] for row in rows), rows[:MAX_BARS]
+        left = len(rows) - len(kept)
+        more = f" The {left} smallest of {len(rows)} are not shown." if left else ""
+        note = f"{facts['dataset']}, N = {total:,} videos with a category.{more}"
+        name, title = f"video_category_distribution_{split}", f"Videos by category, {split}"
+        names, counts = zip(*((row["name"], row["videos"]) for row in kept), strict=True)
+        yield BarChart(Head(name, title, note, "videos"), names, counts)
 
 
 def _lengths(facts: Mapping[str, Any]) -> Histogram | None:
@@ -91,8 +81,7 @@ def _counts(head: Head, found: Mapping[str, Any]) -> Histogram:
     return Histogram(head, tuple(found["edges"]), (("", tuple(found["counts"])),), as_share=False)
 
 
-def _durations(facts: Mapping[str, Any]) -> Histogram | None:
-    media = facts.get("media") or {}
+def _durations(media: Mapping[str, Any]) -> Histogram | None:
     if not media.get("duration_histogram"):
         return None
     numbers = media["duration_seconds"]
@@ -124,13 +113,11 @@ def _cosines(facts: Mapping[str, Any]) -> Histogram | None:
         "distribution sums to 100 %; a dashed line is its mean."
     )
     title = "Cosine between frames of a video, and between videos"
-    series = (("frames within a video", found["within"]), ("different videos", found["between"]))
-    return Histogram(
-        Head("feature_similarity", title, note, "cosine (no unit)", "share (%)"),
-        tuple(found["edges"]),
-        tuple((name, tuple(counts)) for name, counts in series),
-        (within.get("mean"), between.get("mean")),
-    )
+    names = {"frames within a video": "within", "different videos": "between"}
+    series = tuple((name, tuple(found[key])) for name, key in names.items())
+    head = Head("feature_similarity", title, note, "cosine (no unit)", "share (%)")
+    means = (within.get("mean"), between.get("mean"))
+    return Histogram(head, tuple(found["edges"]), series, means)
 
 
 _PLANES = {
@@ -143,21 +130,14 @@ def _plane(facts: Mapping[str, Any], kind: str) -> Scatter | None:
     gap = facts.get("modality_gap")
     if not gap or kind not in gap:
         return None
-    plane = gap[kind]
-    title, axis = _PLANES[kind]
+    plane, (title, axis) = gap[kind], _PLANES[kind]
     note = (
         f"{len(plane['texts']):,} captions and their videos (mean of frames), unit vectors. The "
         f"means lie {gap['distance']:.3f} apart; a plane between them tells "
         f"{gap['separable']:.0f} % of the points' kinds."
     )
     labels = [f"{axis} {n}" for n in (1, 2)]
-    if kind == "pca":
-        shares = plane["explained_percent"]
-        labels = [
-            f"{text} ({s:.0f} % of variance)" for text, s in zip(labels, shares, strict=False)
-        ]
-    head = Head(f"modality_gap_{kind}", title, note, labels[0], labels[-1])
-    groups = tuple(
-        (name, tuple((float(x), float(y)) for x, y in plane[name])) for name in ("texts", "videos")
-    )
-    return Scatter(head, groups)
+    for n, share in enumerate(plane.get("explained_percent", ())):
+        labels[n] += f" ({share:.0f} % of variance)"
+    points = {name: tuple(map(tuple, plane[name])) for name in ("texts", "videos")}
+    return Scatter(Head(f"modality_gap_{kind}", title, note, *labels), tuple(points.items()))

@@ -31,10 +31,8 @@ def describe_features(store: FeatureStore, *, max_videos: int = MAX_VIDEOS) -> d
     means, norms, within, counts = [], [], [], []
     for video_id in _sample(store.ids, max_videos):
         frames = store[video_id].frames.astype(np.float32)
-        lengths = np.linalg.norm(frames, axis=1)
-        unit = frames / np.maximum(lengths, 1e-12)[:, None]
-        mean = unit.mean(axis=0)
-        norms.append(lengths)
+        norms.append(np.linalg.norm(frames, axis=1))
+        mean = (frames / np.maximum(norms[-1], 1e-12)[:, None]).mean(axis=0)
         counts.append(len(frames))
         # The mean cosine of two different frames follows from the length of their sum.
         if len(frames) > 1:
@@ -63,15 +61,12 @@ def describe_features(store: FeatureStore, *, max_videos: int = MAX_VIDEOS) -> d
 
 
 def _two_histograms(within: Vectors, between: Vectors) -> dict[str, Any]:
-    both = np.concatenate([within, between])
-    if not len(both):
-        return {}
-    edges = np.array(histogram(both)["edges"])
-    return {
-        "edges": edges.tolist(),
-        "within": np.histogram(within, edges)[0].tolist(),
-        "between": np.histogram(between, edges)[0].tolist(),
-    }
+    found = histogram(np.concatenate([within, between]))
+    if found:
+        for name, values in {"within": within, "between": between}.items():
+            found[name] = np.histogram(values, found["edges"])[0].tolist()
+        del found["counts"]
+    return found
 
 
 def effective_dimensions(vectors: Vectors) -> float:
@@ -109,7 +104,6 @@ def modality_gap(
         )
     a, b = _unit(texts), _unit(videos)
     gap = a.mean(axis=0) - b.mean(axis=0)
-    matching = (a * b).sum(axis=1)
     joint = np.concatenate([a, b])
     centred = joint - joint.mean(axis=0)
     _, strengths, axes = np.linalg.svd(centred, full_matrices=False)
@@ -117,17 +111,15 @@ def modality_gap(
     explained = strengths**2 / max(float((strengths**2).sum()), 1e-24)
     chosen = np.array(_sample(range(len(a)), MAX_POINTS))
     rows = np.concatenate([chosen, len(a) + chosen])
+    shares = [100 * float(share) for share in explained[:2]]
     found = {
         "pairs": len(a),
         "distance": float(np.linalg.norm(gap)),
         "text_mean_norm": float(np.linalg.norm(a.mean(axis=0))),
         "video_mean_norm": float(np.linalg.norm(b.mean(axis=0))),
-        "matching_cosine": describe_numbers(matching),
+        "matching_cosine": describe_numbers((a * b).sum(axis=1)),
         "separable": separability(a, b),
-        "pca": {
-            "explained_percent": [100 * float(share) for share in explained[:2]],
-            **_plane(plane[rows], len(chosen)),
-        },
+        "pca": {"explained_percent": shares, **_plane(plane[rows], len(chosen))},
     }
     if tsne and len(rows) >= 4:
         found["tsne"] = {"seed": seed, **_plane(_tsne(joint[rows], seed), len(chosen))}

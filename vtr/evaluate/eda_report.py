@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vtr.charts import files as chart_files
 from vtr.charts import html
@@ -15,6 +15,14 @@ from vtr.evaluate.reporting.page import Section, page, part
 from vtr.files import make_folder, publish_all
 
 LISTED = 5
+
+
+class Table(NamedTuple):
+    """A table for people."""
+
+    title: str
+    headings: list[str]
+    rows: list[list[str]]
 
 
 def write_eda(facts: Mapping[str, Any], folder: Path, *, pictures: bool = True) -> None:
@@ -32,28 +40,38 @@ def write_eda(facts: Mapping[str, Any], folder: Path, *, pictures: bool = True) 
             for kind in ("png", "svg"):
                 files[folder / f"{chart.head.name}.{kind}"] = chart_files.draw(chart, kind=kind)
     blocks = [part("table", head, rows, caption=title) for title, head, rows in tables(facts)]
-    sections = [
-        Section("figures", "Figures", blocks),
-        Section("charts", "Charts", [html.draw(chart) for chart in found]),
-    ]
+    drawn = [html.draw(chart) for chart in found]
+    sections = [Section("figures", "Figures", blocks), Section("charts", "Charts", drawn)]
     files[folder / "eda.html"] = page(f"Dataset {facts['dataset']}", sections)
     publish_all(files)
 
 
-def tables(facts: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Returns (title, headings, rows) of everything that is printed."""
+def tables(facts: Mapping[str, Any]) -> list[Table]:
+    """Returns what is printed of a document of kind "vtr-eda"."""
+    kind = "test" if facts["categories"].get("test") else "all"
+    bins = facts["captions"]["all"].get("bins") or []
     found = [
-        (
+        Table(
             f"{facts['dataset']}: {counted(facts['videos'], 'video')}",
             ["split", "videos", "captions", "queries"],
-            [
-                [row["name"], *(f"{row[key]:,}" for key in ("videos", "captions", "queries"))]
-                for row in facts["splits"]
-            ],
+            _counts((row["name"], row) for row in facts["splits"]),
         ),
-        ("captions, by their number of words", _length_headings(facts), _length_rows(facts)),
-        ("duplicate captions", _DUPLICATE_HEADINGS, _duplicate_rows(facts)),
-        (
+        Table(
+            f"categories of {'the test' if kind == 'test' else 'all'} videos",
+            ["category", "videos"],
+            _counts((row["name"], row) for row in facts["categories"].get(kind, [])[:20]),
+        ),
+        Table(
+            "captions, by their number of words",
+            ["", "captions", "mean", "min", "max", *(row["name"] for row in bins)],
+            [_lengths(name, row) for name, row in facts["captions"].items() if row["num"]],
+        ),
+        Table(
+            "duplicate captions",
+            ["", "captions", "distinct", "repeated in a video", "in several videos"],
+            _counts((name, row) for name, row in facts["duplicates"].items() if row["num"]),
+        ),
+        Table(
             "best recall that equal queries allow",
             ["protocol", "queries", "distinct", "R@1", "R@5", "R@10"],
             [
@@ -62,103 +80,71 @@ def tables(facts: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str
                 for row in facts["ceilings"]
             ],
         ),
-        ("more", ["", ""], _more(facts)),
+        Table("more", ["", ""], _more(facts)),
     ]
-    split = "test" if facts["categories"].get("test") else "all"
-    categories = facts["categories"].get(split)
-    if categories:
-        rows = [[row["name"], f"{row['videos']:,}"] for row in categories[:20]]
-        title = f"categories of {'the test' if split == 'test' else 'all'} videos"
-        found.insert(1, (title, ["category", "videos"], rows))
-    return [entry for entry in found if entry[2]]
+    return [table for table in found if table.rows]
 
 
-_DUPLICATE_HEADINGS = ["", "captions", "distinct", "repeated in a video", "in several videos"]
+_COUNTED = (
+    *("num", "distinct", "repeated_within", "shared_across"),
+    *("videos", "captions", "queries"),
+)
 
 
-def _length_headings(facts: Mapping[str, Any]) -> list[str]:
-    bins = facts["captions"]["all"].get("bins") or []
-    return ["", "captions", "mean", "min", "max", *(row["name"] for row in bins)]
+def _counts(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> list[list[str]]:
+    return [[name, *(f"{row[key]:,}" for key in _COUNTED if key in row)] for name, row in rows]
 
 
-def _length_rows(facts: Mapping[str, Any]) -> list[list[str]]:
-    return [
-        [
-            name,
-            f"{row['num']:,}",
-            f"{row['mean']:.2f}",
-            str(row["min"]),
-            str(row["max"]),
-            *(f"{b['n']:,}" for b in row["bins"]),
-        ]
-        for name, row in facts["captions"].items()
-        if row["num"]
-    ]
-
-
-def _duplicate_rows(facts: Mapping[str, Any]) -> list[list[str]]:
-    keys = ("num", "distinct", "repeated_within", "shared_across")
-    return [
-        [name, *(f"{row[key]:,}" for key in keys)]
-        for name, row in facts["duplicates"].items()
-        if row["num"]
-    ]
+def _lengths(name: str, row: Mapping[str, Any]) -> list[str]:
+    spread = [f"{row['num']:,}", f"{row['mean']:.2f}", str(row["min"]), str(row["max"])]
+    return [name, *spread, *(f"{one['n']:,}" for one in row["bins"])]
 
 
 def _more(facts: Mapping[str, Any]) -> list[list[str]]:
-    words, tokens, rows = facts["vocabulary"], facts["tokens"], []
+    words, tokens, per_video = facts["vocabulary"], facts["tokens"], facts["captions_per_video"]
+    rows = []
     if words["size"]:
         common = ", ".join(word for word, _ in words["most_frequent"][:LISTED])
         text = f"{words['size']:,} words, {words['once']:,} once; most frequent: {common}"
         rows.append(["vocabulary", text])
-    per_video = facts["captions_per_video"]
     if per_video.get("max"):
         counts = f"{per_video['min']} to {per_video['max']}, mean {per_video['mean']:.2f}"
         rows.append(["captions per video", counts])
     if tokens:
-        cut = ", ".join(
-            f"{r['n']:,} ({r['percent']:.2f} %) at {r['at']}" for r in tokens["truncated"]
-        )
-        rows.append(["truncated", f"{cut}; {tokens['model']} takes {tokens['max_length']} tokens"])
-    return [*rows, *_media_lines(facts), *_feature_lines(facts)]
+        cuts = [f"{r['n']:,} ({r['percent']:.2f} %) at {r['at']}" for r in tokens["truncated"]]
+        takes = f"{tokens['model']} takes {tokens['max_length']} tokens"
+        rows.append(["truncated", f"{', '.join(cuts)}; {takes}"])
+    return [*rows, *_media_lines(facts["media"]), *_feature_lines(facts)]
 
 
-def _media_lines(facts: Mapping[str, Any]) -> list[list[str]]:
-    media = facts["media"]
+def _media_lines(media: Mapping[str, Any] | None) -> Iterator[list[str]]:
     if not media:
-        return []
-    status = ", ".join(f"{count:,} {name}" for name, count in media["status"].items())
-    rows = [["videos", status]]
+        return
+    yield ["videos", ", ".join(f"{count:,} {name}" for name, count in media["status"].items())]
     if media["reasons"]:
-        text = ", ".join(f"{count:,} {reason}" for reason, count in media["reasons"].items())
-        rows.append(["failures", text])
+        reasons = (f"{count:,} {reason}" for reason, count in media["reasons"].items())
+        yield ["failures", ", ".join(reasons)]
     durations = media["duration_seconds"]
     if durations["n"]:
         span = f"{durations['min']:.1f} to {durations['max']:.1f} s"
-        rows.append(["durations", f"{span}; {_hours(durations['total'])} in all"])
-        sizes = ", ".join(f"{size} ({count:,})" for size, count in media["sizes"][:LISTED])
-        rows.append(["sizes", sizes])
+        yield ["durations", f"{span}; {_hours(durations['total'])} in all"]
+        sizes = (f"{size} ({count:,})" for size, count in media["sizes"][:LISTED])
+        yield ["sizes", ", ".join(sizes)]
     if media["rates"]:
-        text = ", ".join(f"{rate:g} ({count:,})" for rate, count in media["rates"][:LISTED])
-        rows.append(["frames per second", text])
-    return rows
+        rates = (f"{rate:g} ({count:,})" for rate, count in media["rates"][:LISTED])
+        yield ["frames per second", ", ".join(rates)]
 
 
-def _feature_lines(facts: Mapping[str, Any]) -> list[list[str]]:
-    features, gap, rows = facts["features"], facts["modality_gap"], []
-    if features:
-        norms = features["norms"]
-        rows.append(["feature norms", f"mean {norms['mean']:.3f}, sd {norms['sd']:.3f}"])
-        spread = (
-            f"{features['effective_dimensions']:.1f} effective dimensions of "
-            f"{features['dimensions']}; cosine of different videos "
-            f"{features['cosine_between_videos'].get('mean', float('nan')):.3f}"
-        )
-        rows.append(["feature spread", spread])
-    if gap:
-        text = f"{gap['distance']:.3f} between the means of captions and videos"
-        rows.append(["modality gap", f"{text}, {gap['separable']:.0f} % told apart by a plane"])
-    return rows
+def _feature_lines(facts: Mapping[str, Any]) -> Iterator[list[str]]:
+    if features := facts["features"]:
+        norms, cosine = features["norms"], features["cosine_between_videos"]
+        yield ["feature norms", f"mean {norms['mean']:.3f}, sd {norms['sd']:.3f}"]
+        size = f"{features['effective_dimensions']:.1f} effective dimensions of "
+        size += f"{features['dimensions']}; cosine of different videos "
+        yield ["feature spread", f"{size}{cosine.get('mean', float('nan')):.3f}"]
+    if gap := facts["modality_gap"]:
+        distance = f"{gap['distance']:.3f} between the means of captions and videos"
+        yield ["modality gap", f"{distance}, {gap['separable']:.0f} % told apart by a plane"]
 
 
 def _hours(seconds: float) -> str:

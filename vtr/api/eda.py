@@ -1,0 +1,190 @@
+"""What a dataset, its videos and its cached features look like before training."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vtr.api.stores import check_same_model, meet
+from vtr.arithmetic import prepare_arithmetic
+from vtr.clip.backbone import load_backbone
+from vtr.clip.configuration import read_config
+from vtr.clip.hub import find_tokeniser
+from vtr.clip.text import load_tokeniser, text_family
+from vtr.datasets.base import Dataset, Video
+from vtr.datasets.registry import load_dataset, resolve_videos
+from vtr.errors import ConfigError, DecodeError, ModelError
+from vtr.evaluate.eda import KIND, SCHEMA, TokenLengths, describe_dataset, describe_media
+from vtr.evaluate.eda_features import describe_features, modality_gap
+from vtr.evaluate.eda_report import Table, tables, write_eda
+from vtr.evaluate.reporting.figures import parse_bins
+from vtr.extract.probe import probe
+from vtr.features import FeatureStore
+from vtr.files import make_folder
+from vtr.progress import note, progress
+from vtr.verbs.eda import Options
+from vtr.workspace import Workspace
+
+MAX_GAP_PAIRS = 2000
+
+
+def explore_dataset(
+    workspace: Workspace, options: Options, *, needed: Collection[str] = ()
+) -> tuple[dict[str, Any], list[Table]]:
+    """Writes eda.json, eda.html and the charts, and returns the document and its tables.
+
+    Args:
+        workspace: Where the annotations, videos, features and text model are.
+        options: What to look at, and where it goes.
+        needed: Of "model" and "features" those without which to stop; the others' figures are left
+            out where they cannot be had.
+
+    Raises:
+        ConfigError: Nothing to look at, or bins that overlap.
+        DatasetError: The annotation files cannot be read or do not agree.
+        ModelError: A needed model cannot be loaded.
+        StoreError: A needed store is not there.
+        StoreWriteError: The file system refused.
+    """
+    prepare_arithmetic()
+    make_folder(options.out, option="--out")
+    facts = _explore(workspace, options, needed)
+    write_eda(facts, options.out, pictures=options.pictures)
+    return facts, tables(facts)
+
+
+def _explore(workspace: Workspace, options: Options, needed: Collection[str]) -> dict[str, Any]:
+    if workspace.videos is None and workspace.annotations is None:
+        raise ConfigError("nothing to look at: give --annotations, --videos, or a workspace")
+    folder = workspace.videos or workspace.root
+    data = load_dataset(workspace.dataset, annotations=workspace.annotations, videos=folder)
+    store = None
+    if "features" in needed or any(workspace.features.glob("*.h5")):
+        store = meet(FeatureStore(workspace.features), data.video_ids)
+    tokens = gap = None
+    if options.text:
+        tokens = _tokens(workspace.model, data, is_needed="model" in needed)
+    facts = describe_dataset(data, tokens=tokens, bins=parse_bins(options.bins))
+    rows = _video_rows(workspace, data, store, options.probe)
+    if options.text and store is not None:
+        gap = _gap(workspace.model, data, store, options, is_needed="model" in needed)
+    return {
+        "schema": SCHEMA,
+        "kind": KIND,
+        **facts,
+        "media": describe_media(rows) if rows else None,
+        "features": describe_features(store) if store else None,
+        "modality_gap": gap,
+    }
+
+
+def _tokens(model: str, data: Dataset, *, is_needed: bool) -> TokenLengths | None:
+    if not data.captions:
+        return None
+    try:
+        folder = find_tokeniser(model)
+        config = read_config(folder)
+        positions = int((config.get("text_config") or {}).get("max_position_embeddings") or 77)
+        family = text_family(folder, str(config.get("model_type")))
+        tokeniser = load_tokeniser(folder, family=family, max_length=positions, vocab_size=1 << 31)
+    except ModelError as error:
+        if is_needed:
+            raise
+        note(f"tokens are not counted: {error}")
+        return None
+    lengths = _token_counts(tokeniser, [caption.text for caption in data.captions])
+    return TokenLengths(folder.name if Path(model).is_dir() else model, positions, lengths)
+
+
+def _token_counts(tokeniser: Any, texts: Sequence[str]) -> Any:
+    """Returns (N,) int64 tokens of each text before truncation, begin and end included."""
+    distinct = list(dict.fromkeys(texts))
+    ids = replace(tokeniser, max_length=1 << 20).encode(distinct).ids
+    lengths = dict(zip(distinct, map(len, ids), strict=True))
+    return np.array([lengths[text] for text in texts], np.int64)
+
+
+def _video_rows(
+    workspace: Workspace, data: Dataset, store: FeatureStore | None, num_probed: int
+) -> list[dict[str, Any]]:
+    """Returns a row per video: what the ledger or decoding says, else whether its file is there."""
+    rows: dict[str, dict[str, Any]] = {}
+    expected: tuple[Video, ...] = ()
+    if workspace.videos is not None and workspace.videos.is_dir():
+        expected = resolve_videos(data, workspace.videos)
+        for video in expected:
+            status = ("present", "") if video.path else ("missing", "no file")
+            rows[video.id] = _row(video.id, *status)
+    for entry in store.ledger if store is not None else ():
+        size = {"width": entry.width, "height": entry.height}
+        seconds = {"duration_seconds": entry.duration_seconds}
+        rows[entry.id] = _row(entry.id, entry.status, entry.reason, **seconds, **size)
+    there = [video for video in expected if video.path]
+    count = min(num_probed, len(there))
+    with progress("probing", quiet=not count) as update:
+        for n in range(count):
+            video = there[n * len(there) // count]
+            rows[video.id] = _probed(video)
+            update(n + 1, count, video.id)
+    return list(rows.values())
+
+
+def _probed(video: Video) -> dict[str, Any]:
+    assert video.path is not None
+    try:
+        info = probe(video.path)
+    except DecodeError as error:
+        return _row(video.id, "failed", error.kind)
+    seconds = info.duration_seconds
+    return _row(
+        video.id,
+        *(("partial", "cut or damaged") if info.trouble else ("ok", "")),
+        duration_seconds=seconds,
+        width=info.width,
+        height=info.height,
+        frames_per_second=info.num_frames / seconds if seconds > 0 else None,
+    )
+
+
+def _row(video_id: str, status: str, reason: str, **facts: Any) -> dict[str, Any]:
+    empty = {"duration_seconds": 0.0, "width": 0, "height": 0, "frames_per_second": None}
+    return {"id": video_id, "status": status, "reason": reason, **empty, **facts}
+
+
+def _gap(
+    model: str, data: Dataset, store: FeatureStore, options: Options, *, is_needed: bool
+) -> dict[str, Any] | None:
+    """Returns one caption per video beside the mean of its frames; None where that cannot be."""
+    pairs = _pairs(data, store)
+    if not pairs:
+        return None
+    backbone = None
+    try:
+        backbone = load_backbone(model, device=options.device)
+        check_same_model(backbone, store)
+    except ModelError as error:
+        if is_needed and backbone is None:
+            raise
+        note(f"the modality gap is not measured: {error}")
+        return None
+    texts = backbone.encode_texts([text for _, text in pairs]).embeddings
+    frames = (store[video_id].frames.astype(np.float32) for video_id, _ in pairs)
+    means = [
+        (f / np.maximum(np.linalg.norm(f, axis=1, keepdims=True), 1e-12)).mean(axis=0)
+        for f in frames
+    ]
+    return modality_gap(texts, np.stack(means), tsne=options.tsne)
+
+
+def _pairs(data: Dataset, store: FeatureStore) -> list[tuple[str, str]]:
+    """Returns the first caption of each video with features, spread evenly over the dataset."""
+    first: dict[str, str] = {}
+    for caption in data.captions:
+        first.setdefault(caption.video_id, caption.text)
+    usable = [pair for pair in first.items() if pair[0] in store]
+    count = min(MAX_GAP_PAIRS, len(usable))
+    return [usable[n * len(usable) // count] for n in range(count)]
