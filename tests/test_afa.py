@@ -82,7 +82,7 @@ def random_clip() -> ClipText:
 
     names = Block(DIM, 2, 4 * DIM).state_dict().items()
     blocks = [{name: draw(*value.shape) for name, value in names} for _ in range(2)]
-    return ClipText(draw(77, DIM), blocks, None, 4.6)
+    return ClipText(draw(77, DIM), blocks, draw(DIM, DIM), 4.6)
 
 
 def test_untrained_with_layers_is_seqtransf() -> None:

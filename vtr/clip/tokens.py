@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from vtr.clip.backbone import Backbone
 from vtr.errors import ModelError
@@ -43,21 +46,43 @@ def embed_tokens(backbone: Backbone, texts: Sequence[str]) -> TokenEmbeddings:
             "the shared space. Heads that read tokens need a CLIP text tower"
         )
     ids = backbone.tokeniser.encode(texts).ids
-    lengths = np.array([len(row) for row in ids], dtype=np.int64)
-    offsets = np.concatenate(([0], lengths.cumsum()))
+    offsets, text = token_offsets(ids), backbone.model.text
     rows = np.empty((int(offsets[-1]), backbone.embedding_dim), dtype=np.float16)
-    order = np.argsort(lengths, kind="stable")
-    for start in range(0, len(order), _BATCH):
-        chosen = order[start : start + _BATCH]
-        hidden = _hidden(backbone, backbone.tokeniser.pad([ids[n] for n in chosen]))
-        for place, n in enumerate(chosen):
-            rows[offsets[n] : offsets[n + 1]] = hidden[place, : lengths[n]]
+    fill_rows(backbone, ids, rows, lambda batch: text.project(text.run(text.embed(batch))))
     return TokenEmbeddings(rows, offsets)
 
 
-def _hidden(backbone: Backbone, ids: np.ndarray) -> np.ndarray:
-    text = backbone.model.text
-    with torch.inference_mode():
-        projected = text.project(text.run(text.embed(torch.from_numpy(ids).to(backbone.device))))
-    hidden: np.ndarray = projected.float().cpu().numpy()
-    return hidden
+def token_offsets(ids: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+    """Returns (N+1,) int64: where each text's tokens begin among those of all."""
+    return np.cumsum([0, *map(len, ids)], dtype=np.int64)
+
+
+def fill_rows(
+    backbone: Backbone,
+    ids: Sequence[Sequence[int]],
+    rows: NDArray[Any],
+    encode: Callable[[Tensor], Tensor],
+    *,
+    tell: Callable[[int, int], None] | None = None,
+) -> None:
+    """Fills rows with something of every token, texts of one length together.
+
+    Args:
+        backbone: Whose text tower it is.
+        ids: Of N texts, as its tokeniser gives them.
+        rows: (R, W) for the tokens of all texts, one text after the other.
+        encode: From (B, L) padded ids to (B, L, W).
+        tell: Called with (done, N) after each batch.
+    """
+    offsets = token_offsets(ids)
+    lengths = np.diff(offsets)
+    order = np.argsort(lengths, kind="stable")
+    for start in range(0, len(order), _BATCH):
+        chosen = order[start : start + _BATCH]
+        batch = torch.from_numpy(backbone.tokeniser.pad([ids[n] for n in chosen]))
+        with torch.inference_mode():
+            made = encode(batch.to(backbone.device)).float().cpu().numpy()
+        for place, n in enumerate(chosen):
+            rows[offsets[n] : offsets[n + 1]] = made[place, : lengths[n]]
+        if tell is not None:
+            tell(start + len(chosen), len(order))

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from vtr.clip.backbone import Backbone
+from vtr.clip.tokens import fill_rows, token_offsets
 from vtr.train.texts import TextFeatures, embed_texts, keep
 
 FLOAT32_BYTES = 1 << 30
@@ -23,7 +23,6 @@ FLOAT32_BYTES = 1 << 30
 come to about 2.6 GB in float16)."""
 
 _FOLDER = "texts"
-_BATCH = 64
 
 
 def embed_activations(
@@ -48,48 +47,21 @@ def embed_activations(
     """
     features = embed_texts(backbone, texts, ids=ids, cache=cache, tell=tell)
     tokens = backbone.tokeniser.encode(texts).ids
-    lengths = np.array([len(row) for row in tokens], dtype=np.int64)
-    offsets = np.concatenate(([0], lengths.cumsum())).astype(np.int64)
-    width = backbone.model.text.sizes.width
+    offsets, text = token_offsets(tokens), backbone.model.text
+    width = text.sizes.width
     shape = (int(offsets[-1]), width)
     kind = np.float32 if shape[0] * width * 4 <= FLOAT32_BYTES else np.float16
     path = None if cache is None else cache / _FOLDER / _name(backbone, tokens, layers, kind)
     rows = None if path is None else _read(path, shape, kind)
     if rows is None:
-        rows = _compute(backbone, tokens, offsets, layers, np.empty(shape, kind), tell=tell)
+        rows = np.empty(shape, kind)
+        # The layers that are trained never run.
+        fill_rows(
+            backbone, tokens, rows, lambda ids: text.run(text.embed(ids), stop=-layers), tell=tell
+        )
         if path is not None:
             keep(path, rows.tobytes())
     return TextFeatures(features.ids, features.pooled, features.num_truncated, rows, offsets)
-
-
-def _compute(
-    backbone: Backbone,
-    tokens: Sequence[Sequence[int]],
-    offsets: NDArray[np.int64],
-    layers: int,
-    rows: NDArray[Any],
-    *,
-    tell: Callable[[int, int], None] | None,
-) -> NDArray[Any]:
-    lengths = np.diff(offsets)
-    order = np.argsort(lengths, kind="stable")
-    for start in range(0, len(order), _BATCH):
-        chosen = order[start : start + _BATCH]
-        hidden = _run(backbone, backbone.tokeniser.pad([tokens[n] for n in chosen]), layers)
-        for place, n in enumerate(chosen):
-            rows[offsets[n] : offsets[n + 1]] = hidden[place, : lengths[n]]
-        if tell is not None:
-            tell(start + len(chosen), len(order))
-    return rows
-
-
-def _run(backbone: Backbone, ids: NDArray[np.int64], layers: int) -> NDArray[np.float32]:
-    """Returns (B, W, width): the input of the first trained layer; the layers above never run."""
-    text = backbone.model.text
-    with torch.inference_mode():
-        tokens = text.embed(torch.from_numpy(ids).to(backbone.device))
-        hidden: NDArray[np.float32] = text.run(tokens, stop=-layers).float().cpu().numpy()
-    return hidden
 
 
 def _name(

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from vtr.clip.backbone import Backbone
 
-_BLOCK = "transformer.resblocks."
-
 
 @dataclass(frozen=True)
 class ClipText:
@@ -22,7 +20,7 @@ class ClipText:
     # attn.out_proj.weight, attn.out_proj.bias, ln_1.weight, ln_1.bias, mlp.c_fc.weight (4D, D),
     # mlp.c_fc.bias, mlp.c_proj.weight (D, 4D), mlp.c_proj.bias, ln_2.weight, ln_2.bias.
     blocks: Sequence[Mapping[str, Tensor]]
-    visual_projection: Tensor | None  # (vision width, embedding dim), or None
+    visual_projection: Tensor  # (vision width, embedding dim)
     logit_scale: float  # Natural logarithm of the scale (CLIP: ln 100)
 
     @property
@@ -47,22 +45,6 @@ def clip_text(backbone: Backbone) -> ClipText | None:
         ],
         visual_projection=_own(model.visual.projection.weight.T),
         logit_scale=backbone.logit_scale,
-    )
-
-
-def clip_text_of(state: Mapping[str, Tensor]) -> ClipText:
-    """Returns the same from a state dict under OpenAI's names; other keys are ignored."""
-    layers: dict[int, dict[str, Tensor]] = {}
-    for name, value in state.items():
-        if name.startswith(_BLOCK):
-            index, _, parameter = name.removeprefix(_BLOCK).partition(".")
-            layers.setdefault(int(index), {})[parameter] = _own(value)
-    projection = state.get("visual.proj")
-    return ClipText(
-        positional_embedding=_own(state["positional_embedding"]),
-        blocks=[layers[index] for index in sorted(layers)],
-        visual_projection=None if projection is None else _own(projection),
-        logit_scale=float(state["logit_scale"]),
     )
 
 

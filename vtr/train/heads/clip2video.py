@@ -369,8 +369,8 @@ def initialise(head: Head, clip: ClipText) -> str:
     return describe_copy(head.transformerClip, copied)
 
 
-def _copy_projection(target: nn.Parameter, projection: Tensor | None) -> None:
+def _copy_projection(target: nn.Parameter, projection: Tensor) -> None:
     """Copies the leading D rows of the tower's projection where there are as many."""
-    if projection is not None and projection[: len(target)].shape == target.shape:
+    if projection[: len(target)].shape == target.shape:
         with torch.no_grad():
             target.copy_(projection[: len(target)])
