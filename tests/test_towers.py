@@ -198,6 +198,21 @@ def test_a_tower_can_be_left_and_entered_at_every_block(family: str, tmp_path: P
         agree(projected[:1, end], text(ids)[:1])
 
 
+@pytest.mark.parametrize("family", ["clip", "siglip"])
+def test_query_key_and_value_can_be_modules_of_their_own(family: str, tmp_path: Path) -> None:
+    """As LoRA wants them; names in a folder, digest and embeddings stay."""
+    packed = load(save(tiny(family), tmp_path))
+    apart = copy.deepcopy(packed)
+    for tower in (apart.visual, apart.text):
+        for block in tower.blocks:
+            block.attn.unpack()
+    assert isinstance(apart.text.blocks[0].attn.q_proj, torch.nn.Linear)
+    assert not any(parameter.requires_grad for parameter in apart.parameters())
+    assert weights_digest(huggingface_state(apart)) == weights_digest(huggingface_state(packed))
+    agree(apart.visual(pictures(24)), packed.visual(pictures(24)))
+    agree(apart.text(texts()), packed.text(texts()))
+
+
 def test_pictures_and_texts_of_other_sizes_are_refused(tmp_path: Path) -> None:
     """Nothing is interpolated, as in transformers unless one asks for it."""
     ours = load(save(tiny("clip"), tmp_path))

@@ -12,8 +12,7 @@ that CLIP's layers go straight into heads and back; `huggingface_state` says how
 folder names all of it.
 
 Sources: openai/CLIP clip/model.py; google-research/big_vision models/proj/image_text and
-models/vit.py. A block of width D has 12 D^2 + 13 D parameters and costs 24 D^2 + 4 K D FLOP per
-token, K of them.
+models/vit.py.
 """
 
 from __future__ import annotations
@@ -124,12 +123,7 @@ class Attention(nn.Module):
             bias: Added to the scores, broadcast against (B, heads, Q, K).
             causal: Whether a token sees only those before it and itself.
         """
-        weight, offset, dim = self.in_proj_weight, self.in_proj_bias, tokens.shape[-1]
-        if queries is None:
-            query, key, value = functional.linear(tokens, weight, offset).chunk(3, dim=-1)
-        else:
-            query = functional.linear(queries, weight[:dim], offset[:dim])
-            key, value = functional.linear(tokens, weight[dim:], offset[dim:]).chunk(2, dim=-1)
+        query, key, value = self._project(tokens, queries)
         mixed = functional.scaled_dot_product_attention(
             self._split(query),
             self._split(key),
@@ -139,6 +133,30 @@ class Attention(nn.Module):
         )
         projected: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
         return projected
+
+    def _project(self, tokens: Tensor, queries: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        if hasattr(self, "q_proj"):
+            given = (tokens if queries is None else queries, tokens, tokens)
+            parts = (self.get_submodule(f"{letter}_proj") for letter in "qkv")
+            query, key, value = (part(x) for part, x in zip(parts, given, strict=True))
+            return query, key, value
+        weight, offset, dim = self.in_proj_weight, self.in_proj_bias, tokens.shape[-1]
+        if queries is None:
+            query, key, value = functional.linear(tokens, weight, offset).chunk(3, dim=-1)
+            return query, key, value
+        query = functional.linear(queries, weight[:dim], offset[:dim])
+        key, value = functional.linear(tokens, weight[dim:], offset[dim:]).chunk(2, dim=-1)
+        return query, key, value
+
+    def unpack(self) -> None:
+        """Makes q_proj, k_proj and v_proj modules of their own, for methods that adapt each."""
+        weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
+        for letter, weight, bias in zip("qkv", weights, biases, strict=True):
+            linear = nn.Linear(len(bias), len(bias)).to(weight)
+            linear.load_state_dict({"weight": weight, "bias": bias})
+            linear.requires_grad_(self.in_proj_weight.requires_grad)
+            setattr(self, f"{letter}_proj", linear)
+        del self.in_proj_weight, self.in_proj_bias
 
     def _split(self, vectors: Tensor) -> Tensor:
         width = vectors.shape[-1] // self.num_heads
