@@ -1,4 +1,4 @@
-"""Checkpoints of the reference systems, split into a CLIP folder and a run folder.
+"""Checkpoints of the reference systems: which parameters are CLIP's, and which of what head.
 
 CLIP4Clip and CLIP2Video save one plain state dict: `clip.*` under OpenAI's names (most of it
 float16) and the head's parameters beside it, under the names that the heads here keep. Nothing
@@ -11,25 +11,17 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from vtr.clip.backbone import Backbone, load_backbone
-from vtr.clip.checkpoint_files import read_tensors
-from vtr.clip.folder import write_clip_folder
-from vtr.clip.openai_names import ClipShape, read_shape, require_keys
+from vtr.clip.openai_names import require_keys
 from vtr.errors import CheckpointError, ConfigError, VtrError
-from vtr.files import file_sha256, replacing, require_empty
 from vtr.train.headlist import HeadChoice, build_head, head_presets, parse_head
 from vtr.train.heads.base import Head
-from vtr.train.model import ModelSpec, RetrievalModel
-from vtr.train.run import write_run
-from vtr.train.text_tower import FrozenText, TextSpec
 
 System = Literal["clip4clip", "clip2video"]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -45,121 +37,6 @@ _WRAPPED = re.compile(r"(?:^|(?<=\.))(?:(?:module|_orig_mod)\.)+")
 _UNUSED: Mapping[str, frozenset[str]] = {
     "seqLSTM": frozenset({"frame_position_embeddings.weight"}),
 }
-
-
-@dataclass(frozen=True)
-class Imported:
-    """What an import made."""
-
-    clip_folder: Path  # For `vtr extract --model`
-    run_folder: Path  # For `vtr eval --run`
-    head: str  # Label of the head with all options that the shapes told
-    shape: ClipShape  # The CLIP's sizes
-    notes: tuple[str, ...]  # What was dropped or renamed on the way
-
-
-@dataclass(frozen=True)
-class ImportRequest:
-    """What to import."""
-
-    file: Path  # The checkpoint
-    system: System  # Whose layout it has
-    head: str  # The head as `--head` takes it; options that are not given are read from the shapes
-    clip: str  # Hub id or folder of the CLIP that the checkpoint came from, for its vocabulary
-    vision_heads: int | None = None  # Attention heads of the vision tower; None is its width // 64
-    text_heads: int | None = None  # The same for the text tower
-
-
-def import_checkpoint(
-    request: ImportRequest,
-    out: Path,
-    *,
-    train_ids: Iterable[str] | None = None,
-    train_split: str = "unknown",
-) -> Imported:
-    """Writes `out/clip` and `out/run` from a checkpoint of CLIP4Clip or CLIP2Video.
-
-    Args:
-        request: What to import.
-        out: Folder to make, or an empty one.
-        train_ids: Videos that it was trained on; None where nobody knows, which `vtr eval` then
-            says of its numbers.
-        train_split: What to call them.
-
-    Raises:
-        CheckpointError: The file is damaged or holds other things than tensors; parameters are
-            missing, unexpected or misshapen (all are listed), or those of another head; another
-            vocabulary.
-        ModelError: No vocabulary to be had; sought last, since it may be far away.
-        ConfigError: A head that this system does not have, or `out` is in use.
-        StoreWriteError: The disk refused.
-    """
-    require_empty(out)
-    check_head(request.system, request.head)
-    clip_state, head_state, notes = split_state(read_tensors(request.file), what=request.file)
-    shape = read_shape(clip_state)
-    choice = complete_head(request.head, head_state)
-    head, dropped = _load_fitting(request, choice, shape.embed_dim, head_state)
-    with replacing(out, option="--out") as made:
-        write_clip_folder(
-            made / "clip",
-            clip_state,
-            tokeniser=request.clip,
-            vision_heads=request.vision_heads,
-            text_heads=request.text_heads,
-        )
-        # Read back by the ordinary road: what cannot be used should fail here and not in a week.
-        backbone = load_backbone(str(made / "clip"), device="cpu")
-        model = RetrievalModel(FrozenText(), head, float(clip_state["logit_scale"])).eval()
-        spec = ModelSpec(choice.label, shape.embed_dim, _frozen(shape.embed_dim))
-        told = (*notes, *dropped)
-        config = _config(request, out / "clip", backbone, train_split=train_split, notes=told)
-        write_run(made / "run", model, spec, config=config, train_ids=train_ids)
-    return Imported(out / "clip", out / "run", choice.label, shape, told)
-
-
-def import_openai(
-    file: Path,
-    out: Path,
-    *,
-    clip: str,
-    vision_heads: int | None = None,
-    text_heads: int | None = None,
-) -> ClipShape:
-    """Writes a CLIP folder from OpenAI's own file (TorchScript archive or state dict).
-
-    Args:
-        file: Such as ViT-B-32.pt.
-        out: Folder to make, or an empty one.
-        clip: Hub id or folder of a CLIP with its vocabulary.
-        vision_heads: Attention heads of the vision tower; None is its width // 64.
-        text_heads: The same for the text tower.
-
-    Raises:
-        CheckpointError, ConfigError, StoreWriteError: As in `import_checkpoint`.
-    """
-    require_empty(out)
-    state, _ = bare_names(read_tensors(file), "visual.", what=file)
-    if any(name.startswith(CLIP_PREFIX) for name in state):
-        raise CheckpointError(
-            f"{file} holds more than a CLIP: the parameters of clip.* and of a head. Read it with "
-            "`vtr import clip4clip` or `vtr import clip2video`"
-        )
-    if any(name.startswith("vision_model.") for name in state):
-        raise CheckpointError(
-            f"{file} has the names of transformers and needs no import: give the folder that holds "
-            "it and its config.json to --model"
-        )
-    with replacing(out, option="--out") as made:
-        shape = write_clip_folder(
-            made,
-            state,
-            tokeniser=clip,
-            vision_heads=vision_heads,
-            text_heads=text_heads,
-        )
-        load_backbone(str(made), device="cpu")
-    return shape
 
 
 def split_state(
@@ -242,7 +119,7 @@ def complete_head(text: str, head_state: Mapping[str, Tensor]) -> HeadChoice:
     if "preset" in given:
         given |= dict.fromkeys(head_presets(name).get(given["preset"], {}), "")
     shapes = {key: tuple(tensor.shape) for key, tensor in head_state.items()}
-    told = _TELLERS[name](shapes) if name in _TELLERS else {}
+    told = _OPTIONS[name](shapes) if name in _OPTIONS else {}
     more = [f"{key}={value}" for key, value in told.items() if value and key not in given]
     return parse_head(":".join([text.strip(), *more]))
 
@@ -270,10 +147,10 @@ def load_head(
     return head, tuple(f"dropped {name}, which the reference never reads" for name in dropped)
 
 
-def _load_fitting(
-    request: ImportRequest, choice: HeadChoice, dim: int, head_state: Mapping[str, Tensor]
+def load_fitting_head(
+    system: System, choice: HeadChoice, dim: int, head_state: Mapping[str, Tensor], *, what: Path
 ) -> tuple[Head, tuple[str, ...]]:
-    """As `load_head`; parameters of another head are said to be those.
+    """Returns what `load_head` does; parameters of another head are said to be those.
 
     Raises:
         CheckpointError: Names the head that fits, or every key that does not.
@@ -284,14 +161,13 @@ def _load_fitting(
         fitting = fitting_heads(dim, head_state)
         if not fitting:
             raise
-    labels = " or ".join(fitting)
     ways = [
-        f"--head {label.partition(':')[0]}" if system == request.system else f"vtr import {system}"
-        for label, system in fitting.items()
+        f"--head {label.partition(':')[0]}" if theirs == system else f"vtr import {theirs}"
+        for label, theirs in fitting.items()
     ]
     raise CheckpointError(
-        f"{request.file} does not hold the parameters of {choice.label}; they are those of "
-        f"{labels}. Write {' or '.join(ways)}"
+        f"{what} does not hold the parameters of {choice.label}; they are those of "
+        f"{' or '.join(fitting)}. Write {' or '.join(ways)}"
     )
 
 
@@ -318,38 +194,6 @@ def check_head(system: System, head: str) -> None:
         raise ConfigError(f"{system} has no head {name!r}; its heads are {', '.join(allowed)}")
 
 
-def _frozen(dim: int) -> TextSpec:
-    return TextSpec("frozen", dim, dim)
-
-
-def _config(
-    request: ImportRequest,
-    clip_folder: Path,
-    backbone: Backbone,
-    *,
-    train_split: str,
-    notes: Iterable[str],
-) -> dict[str, Any]:
-    """What is known of such a run; the checkpoint does not tell how its epoch was chosen."""
-    return {
-        "imported": {
-            "system": request.system,
-            "file": request.file.name,
-            "sha256": file_sha256(request.file),
-            "notes": list(notes),
-        },
-        "text_model": {"id": str(clip_folder.resolve()), "weights_sha256": backbone.weights_sha256},
-        "features": {
-            "backbone": backbone.model_id,
-            "weights_sha256": backbone.weights_sha256,
-            **({"linear_patch": "3d"} if backbone.temporal else {}),
-        },
-        "data": {"train_split": train_split},
-        "settings": {},
-        "selection": "unknown (imported)",
-    }
-
-
 def _count(shapes: Shapes, pattern: str) -> int:
     return len({m[1] for name in shapes if (m := re.match(pattern, name))})
 
@@ -358,38 +202,25 @@ def _rows(shapes: Shapes, name: str) -> int:
     return next(iter(shapes.get(name, ())), 0)
 
 
-def _tell_lstm(shapes: Shapes) -> dict[str, int | str]:
-    return {"layers": _count(shapes, r"lstm_visual\.weight_ih_l(\d+)$")}
-
-
-def _tell_sequence(shapes: Shapes) -> dict[str, int | str]:
+def _sequence_options(shapes: Shapes) -> dict[str, int | str]:
     return {
         "layers": _count(shapes, r"transformerClip\.resblocks\.(\d+)\."),
         "positions": _rows(shapes, "frame_position_embeddings.weight"),
     }
 
 
-def _tell_tight(shapes: Shapes) -> dict[str, int | str]:
-    return {
-        "layers": _count(shapes, r"cross\.transformer\.resblocks\.(\d+)\."),
-        "positions": _rows(shapes, "cross.embeddings.position_embeddings.weight"),
-    }
-
-
-def _tell_clip2video(shapes: Shapes) -> dict[str, int | str]:
+def _clip2video_options(shapes: Shapes) -> dict[str, int | str]:
     differs = "type_position_embeddings.weight" in shapes
     sequenced = bool(_count(shapes, r"transformerClip\.resblocks\.(\d+)\."))
-    attends = bool(_count(shapes, r"actionClip\.resblocks\.(\d+)\."))
-    aligned = "weight_center" in shapes
     projected = "mlp" if "frame2t_projection" in shapes else "none"
     if _count(shapes, r"frame2t_attention\.resblocks\.(\d+)\."):
         projected = "attention"
-    alignment = "plain" if aligned else "off"
-    if attends:
+    alignment = "plain" if "weight_center" in shapes else "off"
+    if _count(shapes, r"actionClip\.resblocks\.(\d+)\."):
         # With differences about, `tab` and `tab-tdb` have the same parameters: the released one.
         alignment = "tab-tdb" if differs else "tab"
     return {
-        **_tell_sequence(shapes),
+        **_sequence_options(shapes),
         "sim": "seqTransf" if sequenced else "meanP",
         "temporal": "tdb" if differs and sequenced else "off",
         "projection": projected if differs else "",
@@ -398,9 +229,12 @@ def _tell_clip2video(shapes: Shapes) -> dict[str, int | str]:
     }
 
 
-_TELLERS = {
-    "seqLSTM": _tell_lstm,
-    "seqTransf": _tell_sequence,
-    "tightTransf": _tell_tight,
-    "clip2video": _tell_clip2video,
+_OPTIONS: Mapping[str, Callable[[Shapes], dict[str, int | str]]] = {
+    "seqLSTM": lambda shapes: {"layers": _count(shapes, r"lstm_visual\.weight_ih_l(\d+)$")},
+    "seqTransf": _sequence_options,
+    "tightTransf": lambda shapes: {
+        "layers": _count(shapes, r"cross\.transformer\.resblocks\.(\d+)\."),
+        "positions": _rows(shapes, "cross.embeddings.position_embeddings.weight"),
+    },
+    "clip2video": _clip2video_options,
 }

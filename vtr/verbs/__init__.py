@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from keyword import iskeyword
 
 from vtr import verbs
 from vtr.plugins import plugin_names
@@ -11,11 +12,11 @@ from vtr.settings import Settings
 
 def verb_names() -> list[str]:
     """Returns the verbs whose options may stand in a section of `vtr.toml`."""
-    return plugin_names(verbs)
+    return [name.removesuffix("-") for name in plugin_names(verbs)]
 
 
 def verb_options(verb: str) -> type[Settings]:
     """Returns the model of a verb's options."""
-    module = importlib.import_module(f"vtr.verbs.{verb.replace('-', '_')}")
-    options: type[Settings] = module.Options
+    name = verb.replace("-", "_") + ("_" if iskeyword(verb) else "")
+    options: type[Settings] = importlib.import_module(f"vtr.verbs.{name}").Options
     return options
