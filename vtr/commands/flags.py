@@ -67,10 +67,10 @@ def with_options(verb: str) -> Callable[[Command], Command]:
             for name in only.names
         }
         listed = [
-            *(p for p in others if _is_argument(p)),
+            *(p for p in others if _comes_first(p)),
             *fields.values(),
             _CONFIG,
-            *(p for p in others if not _is_argument(p)),
+            *(p for p in others if not _comes_first(p)),
         ]
         run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             [p.replace(kind=Parameter.KEYWORD_ONLY) for p in listed]
@@ -95,9 +95,11 @@ def _taken(given: Mapping[str, Any], only: Only) -> dict[str, Any]:
     return {name: given[name] for name in only.names}
 
 
-def _is_argument(parameter: Parameter) -> bool:
+def _comes_first(parameter: Parameter) -> bool:
+    """Returns whether help lists it above the options: an argument, or what must be given."""
     facts = getattr(parameter.annotation, "__metadata__", ())
-    return any(isinstance(fact, typer.models.ArgumentInfo) for fact in facts)
+    is_argument = any(isinstance(fact, typer.models.ArgumentInfo) for fact in facts)
+    return is_argument or parameter.default is Parameter.empty
 
 
 def resolve(
