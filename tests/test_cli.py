@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 from builders import ramp, run_process, write_clip
+from typer.main import get_command
 
 import vtr
+from vtr.cli import COMMANDS, app
 from vtr.demo import demo_model_folder
 
 Vtr = Callable[..., subprocess.CompletedProcess[str]]
@@ -36,17 +38,33 @@ def videos(tmp_path: Path) -> Path:
     return folder
 
 
-def test_help_imports_nothing_heavy() -> None:
-    code = (
-        "import sys; sys.argv = ['vtr', '--help']\n"
-        "from vtr.cli import main\n"
-        "try: main()\n"
-        "except SystemExit: pass\n"
-        "heavy = {'torch', 'transformers', 'av', 'h5py', 'sklearn', 'numpy'} & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+def loaded(code: str) -> set[str]:
+    """The modules that a process has imported after this code."""
+    code = f"import sys\ntry:\n {code}\nexcept SystemExit: pass\nprint('', *sys.modules, sep='\\n')"
+    return set(subprocess.check_output([sys.executable, "-c", code], text=True).splitlines())
+
+
+HEAVY = {"torch", "transformers", "av", "h5py", "sklearn", "numpy", "pydantic"}
+
+
+def test_help_imports_no_command() -> None:
+    modules = loaded("sys.argv = ['vtr', '--help']; import vtr.cli; vtr.cli.main()")
+    assert not modules & HEAVY
+    commands = {name for name in modules if name.startswith("vtr.commands.")}
+    assert commands == {"vtr.commands.shell", "vtr.commands.console"}
+
+
+def test_the_package_imports_neither_torch_nor_options_of_verbs() -> None:
+    modules = loaded("import vtr; dir(vtr)")
+    assert not modules & HEAVY
+    assert not [name for name in modules if name.startswith("vtr.verbs")]
+
+
+def test_the_lines_of_help_are_those_of_the_commands() -> None:
+    commands = get_command(app).commands
+    assert {
+        name: " ".join((c.help or "").split("\n\n")[0].split()) for name, c in commands.items()
+    } == {name: line for name, (_, line) in COMMANDS.items()}
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.03, 0.08, 0.2, 0.5])

@@ -1,34 +1,13 @@
-"""The `vtr` command: parse, call one function, print. Heavy imports live inside the commands."""
+"""The `vtr` command: the names of its commands; the module of one is imported when it is called."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 
 import typer
 
 from vtr import __version__
-from vtr.commands import (
-    check_table,
-    compare,
-    compress,
-    data,
-    demo,
-    eda,
-    evaluate,
-    export,
-    extract,
-    features,
-    heads,
-    import_,
-    init,
-    inspect,
-    presets,
-    protocols,
-    report,
-    samplers,
-    simulate,
-    train,
-)
 from vtr.commands.console import Terminal, say
 from vtr.commands.shell import Commands
 from vtr.errors import VtrError
@@ -37,37 +16,73 @@ from vtr.progress import listening
 
 INTERRUPTED = 130
 
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "init": (
+        "init", "Make a workspace: write vtr.toml and report which videos are present and missing."
+    ),
+    "data": ("data", "List, show and verify datasets."),
+    "eda": ("eda", "Look at a dataset before training: captions, duplicates, videos, features."),
+    "protocols": (
+        "protocols",
+        "List the evaluation protocols: videos, queries, captions, training videos, source.",
+    ),
+    "extract": (
+        "extract", "Decode videos, choose frames, embed them with CLIP and cache the features."
+    ),
+    "inspect": (
+        "inspect", "Show what is in a feature store: settings, counts, failures by reason, sizes."
+    ),
+    "compress": (
+        "compress",
+        "Copy videos as small silent H.264 files: 3 frames a second, shorter side 224 pixels.",
+    ),
+    "features": ("features", "Bring features of others into a store."),
+    "samplers": ("samplers", "List, show and compare frame samplers."),
+    "heads": ("heads", "List the heads: each makes one score of a text and the frames of a video."),
+    "presets": (
+        "presets",
+        "List the presets of `vtr train`: every option each of them sets, and where it comes from.",
+    ),
+    "train": ("train", "Train a head, and the text side if asked, on cached features."),
+    "eval": ("evaluate", "Evaluate a run, or CLIP without training, on cached features."),
+    "simulate": (
+        "simulate",
+        "Compare pooling rules at 1, 2, 4, ... frames on cached features; nothing is trained.",
+    ),
+    "check-table": (
+        "check_table",
+        "Check that R@K times N is a whole number, within the rounding of the printed digits.",
+    ),
+    "report": ("report", "Draw results as one self-contained HTML page, and as PNG files."),
+    "compare": (
+        "compare",
+        "Compare results query by query: difference, 95 % interval, paired permutation test.",
+    ),
+    "import": ("import_", "Read checkpoints of CLIP4Clip, CLIP2Video and OpenAI's CLIP."),
+    "export": (
+        "export", "Export a run: safetensors, configuration and a model card with its results."
+    ),
+    "demo": (
+        "demo",
+        "Render the demo world, extract it, train heads on it, and show what each can and cannot "
+        "do.",
+    ),
+}  # fmt: skip
+"""By name as typed: the module in `vtr.commands` and the first paragraph of its help."""
+
+
+class _Root(Commands):
+    table = COMMANDS
+
+
 app = typer.Typer(
     name="vtr",
-    cls=Commands,
+    cls=_Root,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",  # else lines of a docstring break where they do in the code
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (
-    init,
-    data,
-    eda,
-    protocols,
-    extract,
-    inspect,
-    compress,
-    features,
-    samplers,
-    heads,
-    presets,
-    train,
-    evaluate,
-    simulate,
-    check_table,
-    report,
-    compare,
-    import_,
-    export,
-    demo,
-):
-    command.register(app)
 
 
 def _version(value: bool) -> None:

@@ -6,15 +6,14 @@ than to call its parameters as the others do.
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
-
-from vtr.choices import CHOICES
+from typer.core import TyperCommand, TyperGroup
 
 _FOLDER, _FILE, _COUNT, _NUMBER = "DIR", "FILE", "N", "X"
 METAVARS: Mapping[str, str] = {
@@ -94,15 +93,51 @@ ADVICE: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
+class _Loading(dict[str, Any]):
+    """The commands by name, in the table's order; each is imported when it is first taken."""
+
+    def __init__(self, table: Mapping[str, tuple[str, str]]) -> None:
+        super().__init__(dict.fromkeys(table))
+        self.table = table
+
+    def __getitem__(self, name: str) -> Any:
+        if super().__getitem__(name) is None:
+            app = typer.Typer(rich_markup_mode="markdown")
+            importlib.import_module(f"vtr.commands.{self.table[name][0]}").register(app)
+            command = typer.main.get_group(app).commands[name]
+            for each in _all_commands(command):
+                context = typer.Context(each, help_option_names=["-h", "--help"])
+                for parameter in each.get_params(context):
+                    _dress(parameter, each.name)
+            self[name] = command
+        return super().__getitem__(name)
+
+    def items(self) -> Any:
+        return [(name, self[name]) for name in self]
+
+    def values(self) -> Any:
+        return [self[name] for name in self]
+
+
 class Commands(TyperGroup):
-    """The root: dresses the parameters of all commands, and advises on commands there are not."""
+    """The root: imports a command when it is called, and advises on commands there are not."""
+
+    table: Mapping[str, tuple[str, str]]
+    """Of each command its module in `vtr.commands` and its line in the root's help."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        for command in _all_commands(self):
-            context = typer.Context(command, help_option_names=["-h", "--help"])
-            for parameter in command.get_params(context):
-                _dress(parameter, command.name)
+        self.commands = _Loading(self.table)
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Returns the names of all commands."""
+        return list(self.table)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Returns a command that has nothing but its name and line, or None."""
+        if cmd_name not in self.table:
+            return None
+        return TyperCommand(cmd_name, help=self.table[cmd_name][1], rich_help_panel=None)
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Returns the root's options; those of the completion come after everything else."""
@@ -117,7 +152,8 @@ class Commands(TyperGroup):
             for advice, names in ADVICE.items():
                 if args[0].lower() in names:
                     ctx.fail(f"No such command '{args[0]}'. {advice}")
-        return super().resolve_command(ctx, args)
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command and self.commands[str(name)], rest
 
 
 def _all_commands(group: Any) -> Iterator[Any]:
@@ -134,6 +170,8 @@ def _dress(parameter: Any, command: str | None) -> None:
     elif parameter.metavar is None:
         parameter.metavar = _metavar(parameter, command)
         _tell_default(parameter, command)
+    from vtr.choices import CHOICES
+
     choice = CHOICES.get(parameter.name)
     if choice is None or getattr(parameter, "is_flag", False):
         return
@@ -150,17 +188,21 @@ def _dress(parameter: Any, command: str | None) -> None:
 
 def _tell_default(parameter: Any, command: str | None) -> None:
     """Writes into the help of an option what it is where it is not given."""
-    from vtr.commands.presets import default_texts
-
     if parameter.default is not None or parameter.required or command in _WITHOUT_DEFAULTS:
         return
-    told = default_texts().get(parameter.name) if command == "train" else None
+    told = _preset_defaults().get(parameter.name) if command == "train" else None
     default = told or _DEFAULTS.get(parameter.name)
     help_text = str(parameter.help or "")
     if told:
         help_text = re.sub(r" \(default: [^)]*\)", "", help_text)
     if default and "(default" not in help_text:
         parameter.help = f"{help_text} (default: {default})"
+
+
+def _preset_defaults() -> Mapping[str, str]:
+    from vtr.commands.presets import default_texts
+
+    return default_texts()
 
 
 def _metavar(parameter: Any, command: str | None) -> str | None:
