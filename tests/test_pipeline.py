@@ -26,7 +26,8 @@ from builders import ramp, write_clip
 from vtr.datasets.base import Video
 from vtr.datasets.registry import load_dataset, resolve_videos, unique_videos
 from vtr.errors import ConfigError, FingerprintError, StoreLockedError, StoreWriteError
-from vtr.extract.pipeline import ExtractMode, ExtractReport, Progress, extract
+from vtr.extract.pipeline import ExtractReport, Progress, extract
+from vtr.extract.resume import ExtractMode
 from vtr.extract.samplers.base import parse_samplers
 from vtr.extract.settings import ExtractSettings
 from vtr.features import FeatureStore

@@ -17,7 +17,8 @@ from vtr.datasets.registry import VideoSurvey, load_dataset, survey_videos, uniq
 from vtr.errors import DatasetError, UnknownNameError
 from vtr.extract import pipeline
 from vtr.extract.container import Limits
-from vtr.extract.pipeline import ExtractMode, ExtractReport, Progress, has_changed, wants_again
+from vtr.extract.pipeline import ExtractReport, Progress
+from vtr.extract.resume import ExtractMode, Input, has_changed, wants_again
 from vtr.extract.samplers.base import parse_samplers
 from vtr.extract.settings import ExtractSettings, chosen_fields, usable_cores
 from vtr.features.shard import list_shards
@@ -112,7 +113,7 @@ def plan(workspace: Workspace, options: Options, *, quiet: bool = False) -> dict
         held = {row.id: row for row in store.ledger}
     mine = [video for video, _ in _present(survey)][options.part[0] - 1 :: options.part[1]]
     known = [(held[video.id], video) for video in mine if video.id in held]
-    again = [row for row, video in known if wants_again(row, video, retry, hashed=options.hash)]
+    again = [row for row, video in known if wants_again(row, video, retry, options.hash)]
     return {
         "inputs": len(mine),
         "new": len(mine) - len(known),
@@ -162,7 +163,7 @@ def _survey(workspace: Workspace, *, quiet: bool) -> VideoSurvey:
     return survey
 
 
-def _present(survey: VideoSurvey) -> Sequence[pipeline.Input]:
+def _present(survey: VideoSurvey) -> Sequence[Input]:
     return unique_videos(video for video in survey.videos if video.path is not None)
 
 

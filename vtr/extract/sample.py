@@ -1,7 +1,11 @@
-"""The chosen frames of one video: every sampler asked for, one pass over the file."""
+"""The chosen frames of one video: every sampler asked for, one pass over the file.
+
+This is the job of a decoding worker (`make_handler`): one video in, its frames out as uint8 crops.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +15,8 @@ import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
+from vtr.clip.preprocess import Preprocessing, resize_crop
+from vtr.datasets.base import Video
 from vtr.errors import ConfigError, DecodeError
 from vtr.extract.bitstream import UnprovenError
 from vtr.extract.container import (
@@ -23,19 +29,21 @@ from vtr.extract.container import (
     open_video,
 )
 from vtr.extract.frames import Picture, Upright, frame_bytes, to_luma, to_rgb, upright
-from vtr.extract.packets import PacketTable, read_packets
-from vtr.extract.readers import (
-    FrameReader,
-    FullReader,
-    Indices,
-    Seconds,
-    SparseReader,
-)
+from vtr.extract.packets import read_packets
+from vtr.extract.pool import Outcome
+from vtr.extract.readers import FrameReader, FullReader, Indices, Seconds, SparseReader
+from vtr.extract.resume import file_facts
 from vtr.extract.samplers.base import SamplerChoice, Signals
+from vtr.extract.settings import ExtractSettings
 from vtr.extract.timeline import candidate_indices, check_rate, check_window, duration_seconds
+from vtr.extract.worker import Answer
+from vtr.features.rows import LedgerRow, VideoRow
 from vtr.foreign import shown
 
+HANDLER = "vtr.extract.sample:make_handler"
+
 Transform = Callable[[Picture], NDArray[Any]]
+Crops = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -131,13 +139,10 @@ def sample_video(request: FrameRequest, transform: Transform) -> SampledVideo:
         try:
             return _sample(request, transform, source, SparseReader(source, table))
         except UnprovenError as reason:
-            return _sample(request, transform, source, _full_reader(source, table, str(reason)))
-
-
-def _full_reader(source: VideoSource, table: PacketTable, why: str) -> FullReader:
-    # The sparse reader may have left the open decoder anywhere in the file.
-    fresh = not source.stream.codec_context.is_open
-    return FullReader(source, table, why=why, fresh=fresh)
+            # The sparse reader may have left the open decoder anywhere in the file.
+            fresh = not source.stream.codec_context.is_open
+            reader = FullReader(source, table, why=str(reason), fresh=fresh)
+            return _sample(request, transform, source, reader)
 
 
 def _sample(
@@ -211,7 +216,7 @@ class _Visitor:
         if self._makes_luma and key not in self._luma:
             self._luma[key] = self._converted(to_luma, frame)
         if not self._looking:
-            self._crops[key] = self._transform(self._picture(frame))
+            self._crops[key] = self._transform(self._converted(to_rgb, frame))
             return
         size = frame_bytes(frame)
         if size <= self._budget:
@@ -241,9 +246,6 @@ class _Visitor:
         if missing:
             reader.read(np.array(missing), self)
         return _stacked(self._crops, keys)
-
-    def _picture(self, frame: VideoFrame) -> Picture:
-        return self._converted(to_rgb, frame)
 
     def _converted(
         self, convert: Callable[[VideoFrame, Upright], Picture], frame: VideoFrame
@@ -275,3 +277,95 @@ def _reaches_end(request: FrameRequest, pts_seconds: Seconds) -> bool:
     """Whether the window goes on to where the frames end, so that missing ones matter to it."""
     end = request.end_seconds
     return end is None or float(pts_seconds[-1] - pts_seconds[0]) < end
+
+
+# ---- the job of a worker
+
+
+def make_handler(config: tuple[ExtractSettings, Mapping[str, Any]]) -> Callable[[Video], Answer]:
+    """Returns the job handler of a worker; runs once in each.
+
+    Args:
+        config: The settings, and the backbone's preprocessing as JSON values.
+    """
+    settings, preprocessing = config[0], Preprocessing.from_dict(dict(config[1]))
+    if preprocessing.route == "fast":
+        import torch
+
+        torch.set_num_threads(1)
+    # Allocates what the first resize allocates before the memory limit is set.
+    resize_crop(np.zeros((8, 8, 3), np.uint8), preprocessing)
+
+    def handle(video: Video) -> Answer:
+        # The facts first: the file may be replaced meanwhile.
+        facts = file_facts(video.path, hashed=settings.hash_files)
+        sampled = sample_video(_request(video, settings), lambda p: resize_crop(p, preprocessing))
+        return _answer(sampled, facts, keep_luma=settings.keeps_thumbnails)
+
+    return handle
+
+
+def _request(video: Video, settings: ExtractSettings) -> FrameRequest:
+    assert video.path is not None
+    return FrameRequest(
+        path=video.path,
+        video_id=video.id,
+        choices=settings.samplers,
+        num_frames=settings.num_frames,
+        candidate_fps=settings.candidate_fps,
+        start_seconds=video.start_seconds,
+        end_seconds=video.end_seconds,
+        seed=settings.seed,
+        limits=settings.limits,
+        keep_luma=settings.keeps_thumbnails,
+    )
+
+
+def _answer(sampled: SampledVideo, facts: Mapping[str, Any], *, keep_luma: bool) -> Answer:
+    """Returns a header as JSON values and the bytes of the crops, and of the thumbnails if kept."""
+    header: dict[str, Any] = {
+        "shape": sampled.crops.shape,
+        "pts_seconds": sampled.pts_seconds.tolist(),
+        "selections": {label: rows.tolist() for label, rows in sampled.selections.items()},
+        "facts": {
+            "status": sampled.status,
+            "error": f"damaged: {sampled.error}" if sampled.error else "",
+            "num_candidates": sampled.num_candidates,
+            "duration_seconds": sampled.duration_seconds,
+            "start_seconds": sampled.start_seconds,
+            "width": sampled.width,
+            "height": sampled.height,
+            **facts,
+        },
+    }
+    payload = np.ascontiguousarray(sampled.crops).data.cast("B")
+    if not keep_luma:
+        return header, payload
+    # Thumbnails are kept on stores that hold every candidate: then they are the rows'.
+    assert sampled.signals.luma is not None
+    assert len(sampled.signals.luma) == len(sampled.crops)
+    header["luma_shape"] = sampled.signals.luma.shape
+    return header, bytes(payload) + sampled.signals.luma.tobytes()
+
+
+def read_answer(video: Video, outcome: Outcome, embedding_dim: int) -> tuple[VideoRow, Crops]:
+    """Returns a video's row, its embeddings still to be made, and (R, h, w, 3) uint8 crops.
+
+    The crops are a view of the answer's bytes.
+    """
+    if outcome.failure is not None:
+        error = ": ".join(outcome.failure)
+        ledger = LedgerRow(video.id, "failed", error, **file_facts(video.path))
+        return VideoRow.failed(ledger, embedding_dim), np.zeros((0, 0, 0, 3), np.uint8)
+    header = outcome.header
+    payload = np.frombuffer(outcome.payload, np.uint8)
+    num_crop_bytes = math.prod(header["shape"])
+    luma = header.get("luma_shape")
+    row = VideoRow(
+        LedgerRow(video.id, **header["facts"]),
+        np.zeros((0, embedding_dim), np.float32),
+        np.array(header["pts_seconds"], np.float64),
+        {label: np.array(rows, np.int64) for label, rows in header["selections"].items()},
+        None if luma is None else payload[num_crop_bytes:].reshape(luma).copy(),
+    )
+    return row, payload[:num_crop_bytes].reshape(header["shape"])

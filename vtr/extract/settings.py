@@ -69,33 +69,10 @@ class ExtractSettings:
     batch_size: int | None = None  # Frames per call of the encoder; None leaves it to the device
     limits: Limits = field(default_factory=Limits)  # Caps on what is decoded
 
-    def __post_init__(self) -> None:
-        for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ConfigError(f"{name} is {value}; it must be at least {least}")
-        if self.candidate_fps is not None and not 0 < self.candidate_fps < float("inf"):
-            raise ConfigError(f"fps is {self.candidate_fps}; it must be above 0, or 'native'")
-        if self.timeout_seconds <= 0:
-            raise ConfigError(f"timeout is {self.timeout_seconds:g} s; it must be above 0")
-        if self.storage_dtype not in ("float16", "float32"):
-            raise ConfigError(f"storage dtype {self.storage_dtype!r}; use float16 or float32")
-
     @property
     def keeps_thumbnails(self) -> bool:
         """Whether the store will hold thumbnails: only where it holds every candidate."""
         return self.thumbnails and any(choice.name == "dense" for choice in self.samplers)
-
-
-_LEAST = {
-    "num_frames": 1,
-    "shard_videos": 1,
-    "shard_bytes": 1,
-    "workers": 1,
-    "batch_size": 1,
-    "seed": 0,
-    "memory_bytes": 0,
-}
 
 
 def usable_cores() -> int:

@@ -1,0 +1,186 @@
+"""What a run finds where it is to write: a store to go on with, rows to do anew, an old store."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vtr.datasets.base import Video
+from vtr.errors import ConfigError, StoreError, StoreWriteError
+from vtr.features.reader import Shard
+from vtr.features.rows import LedgerRow, VideoRow
+from vtr.features.shard import ShardName, list_shards
+from vtr.features.spec import FeatureSpec
+from vtr.features.store import FeatureStore, require_same, set_aside_damaged
+from vtr.files import TEMPORARY_PREFIX, begin_beside, beside, is_begun, remove_leftovers
+
+Input = tuple[Video, str | None]
+"""A video, and the class of its failure where it must not be decoded."""
+
+
+@dataclass(frozen=True)
+class ExtractMode:
+    """Which inputs a run works on.
+
+    Raises:
+        ConfigError: One part of several is to delete the store, and with it what the others made.
+    """
+
+    part: tuple[int, int] = (1, 1)
+    """(i, n): every n-th input, beginning with the i-th, counted from 1."""
+    retry: frozenset[str] = frozenset()
+    """Which rows are done anew: of these statuses ("failed", "partial"), "changed", those whose
+    video is another file than the one that was read (see `has_changed`), and "damaged", all of a
+    damaged shard, which is renamed."""
+    overwrite: bool = False
+    """Make the store anew: beside the old one, which it replaces when it is complete. Run again
+    after an interruption, it goes on there."""
+
+    def __post_init__(self) -> None:
+        if self.overwrite and self.part[1] > 1:
+            raise ConfigError(
+                f"--overwrite with --shard {self.part[0]}/{self.part[1]} would delete what the "
+                "other parts have made. Delete the store first, then start the parts without it"
+            )
+
+    def owns(self, name: ShardName) -> bool:
+        """Returns whether it is this run, of all parts at work, that may replace a shard."""
+        part, parts = self.part
+        return name.part == part if name.parts == parts else name.sequence % parts + 1 == part
+
+
+def open_for_writing(folder: Path, spec: FeatureSpec, mode: ExtractMode) -> FeatureStore | None:
+    """Returns the store to go on with; refuses one made with other settings."""
+    part, parts = mode.part
+    # What other parts are writing right now is no leftover.
+    remove_leftovers(folder, f"*-shard-{part:03d}of{parts:03d}-*" if parts > 1 else "*")
+    if "damaged" in mode.retry:
+        set_aside_damaged(folder, owned=mode.owns)
+    newest, superseded = list_shards(folder)
+    for path in superseded:
+        path.unlink(missing_ok=True)
+    if not newest:
+        return None
+    store = FeatureStore(folder)
+    require_same(store.spec, spec, what=str(folder))
+    return store
+
+
+def begin_anew(folder: Path, spec: FeatureSpec) -> Path:
+    """Returns where the next store is built; what is there already stays if it is of this kind."""
+    if is_begun(folder):
+        try:
+            if not FeatureStore(beside(folder)).spec.differences(spec):
+                return beside(folder)
+        except StoreError:
+            pass  # nothing in it yet, or damaged
+    return begin_beside(folder, option="--features")
+
+
+def keep_others(folder: Path, work: Path) -> None:
+    """Takes along what is not of the store, such as embedded captions, but no results of it."""
+
+    def link(source: str, target: str) -> None:
+        try:
+            os.link(source, target, follow_symlinks=False)
+        except OSError:  # a file system without hard links
+            shutil.copy2(source, target, follow_symlinks=False)
+
+    ours = shutil.ignore_patterns("shard-*.h5", ".lock*", f"{TEMPORARY_PREFIX}*", "zero-shot")
+    names = [path.name for path in work.iterdir()]
+    try:
+        for name in set(names) - ours(str(work), names):  # of an attempt that was stopped here
+            path = work / name
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        shutil.copytree(
+            folder, work, symlinks=True, ignore=ours, copy_function=link, dirs_exist_ok=True
+        )
+    except OSError as error:
+        raise StoreWriteError(
+            f"cannot keep what lies beside the shards of {folder}: {error}. The store is as it "
+            "was; the new one is complete: run the same command again"
+        ) from None
+
+
+def to_retry(
+    store: FeatureStore | None, inputs: Sequence[Input], mode: ExtractMode, *, hashed: bool
+) -> list[tuple[Shard, list[Input]]]:
+    """Returns, per shard, the inputs whose rows are to be done anew.
+
+    Parts at work side by side share the shards, not the inputs: two that replaced the same shard
+    would each undo what the other did.
+    """
+    if store is None or not mode.retry:
+        return []
+    known = {item[0].id: item for item in inputs}
+    shards = []
+    for shard in store.shards:
+        rows = [row for row in shard.ledger() if row.id in known] if mode.owns(shard.name) else []
+        items = [(row, known[row.id]) for row in rows]
+        wanted = [item for row, item in items if wants_again(row, item[0], mode.retry, hashed)]
+        if wanted:
+            shards.append((shard, wanted))
+    return shards
+
+
+def wants_again(row: LedgerRow, video: Video, retry: frozenset[str], hashed: bool) -> bool:
+    """Returns whether `--retry` asks for this row."""
+    return row.status in retry or ("changed" in retry and has_changed(row, video, hashed=hashed))
+
+
+def has_changed(row: LedgerRow, video: Video, *, hashed: bool = False) -> bool:
+    """Returns whether another file is there than the one that was read.
+
+    By its size and the time it was written. Where the ledger has a digest of its content, that
+    decides of a file of another time, and with `hashed` of every file.
+    """
+    now = file_facts(video.path)
+    if not now or now["file_bytes"] != row.file_bytes:
+        return bool(now)
+    same_time = row.file_mtime_ns in (-1, now["file_mtime_ns"])
+    if row.file_sha256 and (hashed or not same_time):
+        digest = file_facts(video.path, hashed=True).get("file_sha256")
+        return digest not in (None, row.file_sha256)
+    return not same_time
+
+
+def file_facts(path: Path | None, *, hashed: bool = False) -> dict[str, Any]:
+    """Returns what tells a file from another in its place, by the names of the ledger.
+
+    Args:
+        path: The file.
+        hashed: Read it all, for the digest of its content.
+    """
+    try:
+        if path is None:
+            return {}
+        status = os.stat(path)  # noqa: PTH116  (any file name)
+        facts: dict[str, Any] = {"file_bytes": status.st_size, "file_mtime_ns": status.st_mtime_ns}
+        if hashed and stat.S_ISREG(status.st_mode):
+            with path.open("rb") as file:
+                facts["file_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+        return facts
+    except (OSError, ValueError):
+        return {}
+
+
+def stored_rows(shard: Shard) -> list[VideoRow]:
+    """Returns a published shard's rows, ready to be written again unchanged."""
+    rows = []
+    offsets, luma = shard.frame_offset.tolist(), shard.columns.get("frame/luma")
+    for v, ledger in enumerate(shard.ledger()):
+        place = slice(offsets[v], offsets[v + 1])
+        selections = {}
+        for label in shard.spec.samplers:
+            chosen, offset = shard.selection(label)
+            selections[label] = chosen[offset[v] : offset[v + 1]] - offsets[v]
+        pts_seconds = shard.columns["frame/pts_seconds"][place]
+        pictures = None if luma is None else luma[place]
+        rows.append(VideoRow(ledger, shard.frames[place], pts_seconds, selections, pictures))
+    return rows
