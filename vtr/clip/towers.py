@@ -414,9 +414,7 @@ class TextTower(Tower):
 class DualEncoder(nn.Module):
     """Two towers into one space, and the scale of their cosines.
 
-    Args:
-        architecture: Of both towers.
-        temporal: See `VisionTower`.
+    Args: as of `VisionTower`.
     """
 
     def __init__(self, architecture: Architecture, *, temporal: bool = False) -> None:
