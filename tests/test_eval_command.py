@@ -7,6 +7,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -221,14 +223,18 @@ def test_features_extracted_anew_are_told_from_those_measured(workspace: Path) -
 
 
 def test_a_result_that_cannot_be_written_leaves_the_earlier_one(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch
+    workspace: Path, full_disk: Callable[[int], AbstractContextManager[None]]
 ) -> None:
     assert vtr(workspace, "eval", "--zero-shot", "--out", "o").exit_code == 0
     before = {path.name: path.read_bytes() for path in (workspace / "o").iterdir()}
-    monkeypatch.setattr("vtr.api.scoring.lines_per_query", lambda _: 0)
-    for out in ("o", "new"):
-        with pytest.raises(ConfigError, match="top_k >= 1"):
-            vtr(workspace, "eval", "--zero-shot", "--out", out, "--k", "2")
+    for out, words, what in (
+        ("o", (), "run.trec"),
+        ("new", (), "run.trec"),
+        ("new", ("--save-similarity",), "the scores into new"),
+    ):
+        flags = ("--zero-shot", "--out", out, "--k", "2", *words)
+        with full_disk(100), pytest.raises(StoreWriteError, match=f"cannot write .*{what}.*: File"):
+            vtr(workspace, "eval", *flags)
     assert {path.name: path.read_bytes() for path in (workspace / "o").iterdir()} == before
     assert not list((workspace / "new").iterdir())
 
@@ -295,3 +301,27 @@ def test_a_bank_without_training_captions_is_refused_before_the_model_is_loaded(
     toml.write_text("\n".join(lines))
     with pytest.raises(ConfigError, match=r"--qb-norm compares.*needs the split 'train'.*Leave it"):
         vtr(workspace, "eval", "--zero-shot", "--qb-norm")
+
+
+@pytest.mark.parametrize("words", [(), ("--rerank", "2"), ("--missing", "restrict")])
+def test_saved_scores_are_those_that_were_ranked(workspace: Path, words: tuple[str, ...]) -> None:
+    """Rows are written as they stream past, in the order of the queries, equal words twice."""
+    captions = [*CAPTIONS[:2], ("v4.mp4", CAPTIONS[0][1], "test"), *CAPTIONS[2:5]]
+    write_captions(workspace / "captions.json", captions)
+    make_run(workspace / "runs" / "one", 2.0)
+    assert vtr(workspace, "eval", "--out", "o", "--save-similarity", *words).exit_code == 0
+    with np.load(workspace / "o" / "similarity.npz") as saved:
+        arrays = dict(saved)
+    result = load_result(workspace / "o")
+    ranks, owners = read_ranks(result, "t2v"), np.array(read_ranks(result, "t2v").clusters)
+    assert arrays["query_ids"].tolist() == list(ranks.ids)
+    own = arrays["video_ids"][None, :] == owners[:, None]
+    scores = arrays["scores"]
+    better = (scores > scores[own][:, None]).sum(axis=1)
+    assert better.tolist() == ranks.ranks.better.tolist()
+    columns = arrays.get("v2t_scores", scores)
+    by_video = read_ranks(result, "v2t")
+    place = {video: v for v, video in enumerate(arrays["video_ids"].tolist())}
+    for video, count in zip(by_video.ids, by_video.ranks.better.tolist(), strict=True):
+        column = columns[:, place[video]]
+        assert (column > column[owners == video].max()).sum() == count

@@ -40,8 +40,8 @@ def test_the_barbell_video_ranks_a_barbell_first_of_1203_texts(real_data: Path) 
     asked = QuerySet("toy", "test", packed.ids, tuple(names), tuple(names), owners)
     task = plan(asked, Coverage("miss", np.array([True]), ()))
     matrix = scores[:, None].astype(np.float32)
-    sights = evaluate(task, lambda: [(0, matrix)]).sights
-    assert int(np.argmax(sights.own)) == barbell
+    kept = evaluate(task, lambda: [(0, matrix)]).kept
+    assert int(np.argmax(kept.own)) == barbell
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,6 @@ from vtr.evaluate.evaluator import (
     Task,
     evaluate,
     group_ranks,
-    kept,
     plan,
     score_matrix,
 )
@@ -183,8 +183,8 @@ def test_a_miss_is_a_hit_at_no_depth() -> None:
 def test_a_rival_that_is_absent_is_not_beaten() -> None:
     for there in ([True, False], [False, True]):
         task = plan(query_set([0, 1], 2), covering(there))
-        sights = evaluate(task, source(np.ones((2, 1), np.float32))).sights
-        assert pair_accuracy(sights).tolist() == [0, 0]
+        kept = evaluate(task, source(np.ones((2, 1), np.float32))).kept
+        assert pair_accuracy(kept).tolist() == [0, 0]
 
 
 def test_restrict_leaves_out_videos_and_their_queries() -> None:
@@ -204,20 +204,29 @@ def test_a_score_that_is_no_number_stops_the_evaluation() -> None:
         evaluate(task, source(scores))
 
 
-def test_kept_scores_are_computed_once() -> None:
-    calls = []
-    matrix = np.arange(12, dtype=np.float32).reshape(4, 3)
+def test_every_score_is_computed_once_where_pairs_can_be_had() -> None:
+    rng = np.random.default_rng(0)
+    texts, videos = (rng.standard_normal((n, 64)).astype(np.float32) for n in (120, 40))
+    task = plan(
+        query_set(sorted(rng.integers(0, 50, 150)), 50), covering([True] * 40 + [False] * 10)
+    )
+    task = replace(task, texts=task.texts[:120], query_text=rng.permutation(150) % 120)
+    rounds = []
 
     def blocks() -> Iterator[tuple[int, NDArray[np.float32]]]:
-        calls.append(1)
-        yield from source(matrix)()
+        rounds.append("round")
+        yield from source(texts @ videos.T, 7)()
 
-    again = kept(blocks, matrix.shape)
-    for _ in range(2):
-        assert np.array_equal(np.concatenate([block for _, block in again()]), matrix)
-    assert calls == [1]
-    huge = (1 << 20, 1 << 20)
-    assert kept(blocks, huge) is blocks
+    def pairs(rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.float32]:
+        scores: NDArray[np.float32] = np.einsum("qd,qd->q", texts[rows], videos[columns])
+        return scores  # differs from the products in the last bits
+
+    once, twice = evaluate(task, blocks, score_pairs=pairs), evaluate(task, blocks)
+    assert len(rounds) == 3
+    for direction, ranks in once.ranks.directions.items():
+        for name in ("better", "tied", "num_correct"):
+            other = getattr(twice.ranks.directions[direction], name)
+            assert np.array_equal(getattr(ranks, name), other), (direction, name)
 
 
 def test_scores_of_duplicate_queries_are_repeated() -> None:
@@ -234,33 +243,34 @@ def test_the_observer_keeps_what_a_plain_loop_keeps(seed: int, step: int) -> Non
     owners = np.sort(rng.integers(0, 8, 9))
     rows = rng.permutation(np.concatenate([np.arange(7), rng.integers(0, 7, 2)]))
     rivals = rng.integers(-1, 8, 8)
-    observer = Observer(owners, rows, 8, rivals)
+    ties = rng.permutation(8)
+    observer = Observer(owners, rows, rivals, ties=ties, num_listed=3)
     list(observer.watch(source(scores, step))())
-    kept_sights = observer.sights()
-    assert kept_sights.own.tolist() == [
-        float(scores[r, v]) for r, v in zip(rows, owners, strict=True)
-    ]
+    kept = observer.kept()
+    assert kept.own.tolist() == [float(scores[r, v]) for r, v in zip(rows, owners, strict=True)]
     for row in range(7):
         best = np.sort(scores[row])[::-1][:5]
-        assert kept_sights.top_scores[row].tolist() == best.tolist()
-        assert scores[row, kept_sights.top[row]].tolist() == best.tolist()
-        assert len(set(kept_sights.top[row].tolist())) == 5
+        assert kept.top_scores[row].tolist() == best.tolist()
+        assert kept.top[row].tolist() == sorted(range(8), key=lambda v: (-scores[row, v], v))[:5]
+        listed = sorted(range(8), key=lambda v: (-scores[row, v], ties[v]))[:3]
+        assert kept.listed[row].tolist() == listed
+        assert kept.listed_scores[row].tolist() == scores[row, listed].tolist()
     for q, (row, owner) in enumerate(zip(rows, owners, strict=True)):
         if rivals[owner] < 0:
-            assert np.isnan(kept_sights.rival[q])
+            assert np.isnan(kept.rival[q])
         else:
-            assert kept_sights.rival[q] == scores[row, rivals[owner]]
+            assert kept.rival[q] == scores[row, rivals[owner]]
     own_pairs = {(int(r), int(v)) for r, v in zip(rows, owners, strict=True)}
     others = [scores[r, v] for r in range(7) for v in range(8) if (r, v) not in own_pairs]
-    assert kept_sights.other.sum() == len(others)
-    assert kept_sights.matching.sum() == len(owners)
-    assert kept_sights.other_mean == pytest.approx(float(np.mean(others)))
+    assert kept.other.sum() == len(others)
+    assert kept.matching.sum() == len(owners)
+    assert kept.other_mean == pytest.approx(float(np.mean(others)))
 
 
 def test_rivals_nearer_than_rounding_are_ties() -> None:
     scores = np.array([[0.5, 0.5 + 1e-7], [0.2, 0.9]], np.float32)
     task = plan(query_set([0, 1], 2), covering([True, True]))
-    accuracy = pair_accuracy(evaluate(task, source(scores)).sights)
+    accuracy = pair_accuracy(evaluate(task, source(scores)).kept)
     assert accuracy.tolist() == [0.5, 1.0]
 
 

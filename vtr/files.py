@@ -15,7 +15,7 @@ import shutil
 import stat
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -28,6 +28,10 @@ _REPLACED = ".replaced"
 MAX_DOCUMENT_BYTES = 64 << 20
 MAX_NESTING = 32
 _T = TypeVar("_T")
+
+
+Payload = bytes | memoryview | Callable[[BinaryIO], object]
+"""The content of a file, or what writes it."""
 
 
 def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
@@ -258,13 +262,13 @@ def publish(path: Path, payload: bytes | memoryview) -> None:
     publish_all({path: payload})
 
 
-def publish_all(files: Mapping[Path, bytes | memoryview]) -> None:
+def publish_all(files: Mapping[Path, Payload]) -> None:
     """Writes several files that belong together: none is renamed before all are written.
 
     A full disk so leaves all old ones; only a crash between two renames could leave a mix.
 
     Args:
-        files: Each file's whole content by its final name, in the order of their appearance.
+        files: Each file's content by its final name, in the order of their appearance.
 
     Raises:
         StoreWriteError: The file system refused; see `publish`.
@@ -273,7 +277,10 @@ def publish_all(files: Mapping[Path, bytes | memoryview]) -> None:
     try:
         for path, payload in files.items():
             with open_shared(_temporary(path)) as file:
-                file.write(payload)
+                if callable(payload):
+                    payload(file)
+                else:
+                    file.write(payload)
                 file.flush()
                 os.fsync(file.fileno())
         for path in files:
@@ -285,9 +292,13 @@ def publish_all(files: Mapping[Path, bytes | memoryview]) -> None:
             with contextlib.suppress(OSError):
                 _temporary(written).unlink(missing_ok=True)
         raise StoreWriteError(
-            f"cannot write {path} ({len(files[path]):,} bytes): {error.strerror or error}. "
+            f"cannot write {path}{_size(files[path])}: {error.strerror or error}. "
             f"What was written before is intact; {_remedy(path)}, then run the same command again"
         ) from None
+
+
+def _size(payload: Payload) -> str:
+    return "" if callable(payload) else f" ({len(payload):,} bytes)"
 
 
 def _remedy(path: Path) -> str:

@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote
 
 MAX_SHOWN = 600
 SEPARATOR = "|"
@@ -144,15 +144,6 @@ def escape_id(name: str) -> str:
     ('my%20video%20%C3%A9', '%', 'video7010')
     """
     return quote(name, safe="", errors="surrogatepass") if name else EMPTY_ID
-
-
-def unescape_id(word: str) -> str:
-    """Undoes `escape_id`.
-
-    >>> unescape_id("my%20video%20%C3%A9"), unescape_id("%")
-    ('my video é', '')
-    """
-    return "" if word == EMPTY_ID else unquote_to_bytes(word).decode("utf-8", "surrogatepass")
 
 
 def _cell(value: object) -> object:

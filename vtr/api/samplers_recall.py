@@ -59,7 +59,7 @@ def _task(dense: FeatureStore, dataset: Any) -> Task:
 
 
 def _by_head(task: Task, texts: TextFeatures, store: FeatureStore) -> dict[str, dict[str, float]]:
-    from vtr.evaluate.evaluator import evaluate, kept
+    from vtr.evaluate.evaluator import evaluate
     from vtr.evaluate.intervals import retrieval_intervals
     from vtr.evaluate.metrics import retrieval_metrics
     from vtr.train.headlist import build_head, parse_head
@@ -72,7 +72,7 @@ def _by_head(task: Task, texts: TextFeatures, store: FeatureStore) -> dict[str, 
     for name in HEADS:
         head = build_head(parse_head(name), dim=packed.frames.shape[1], clip=None, seed=0)
         scorer = Scorer(RetrievalModel(FrozenText(), head), texts, packed)
-        ranks = evaluate(task, kept(scorer.blocks, scorer.shape), ks=(1,)).ranks
+        ranks = evaluate(task, scorer.blocks, score_pairs=scorer.score_pairs, ks=(1,)).ranks
         low, high = retrieval_intervals(ranks, (1,), seed=0)["t2v/R@1"]
         value = retrieval_metrics(ranks, (1,)).expected["t2v/R@1"]
         found[name] = {"value": value, "low": low, "high": high}

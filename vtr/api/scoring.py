@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from vtr.clip.backbone import Backbone
     from vtr.commands.evaluate import Request
     from vtr.datasets.base import Dataset
-    from vtr.evaluate.evaluator import Evaluation, PostProcess, Task
+    from vtr.evaluate.evaluator import Evaluation, PairScores, PostProcess, Task
     from vtr.evaluate.protocol import Protocol, QuerySet
     from vtr.evaluate.ranks import Blocks, Scores
     from vtr.evaluate.result import Setup
+    from vtr.evaluate.similarity import SimilarityFile
     from vtr.features import FeatureStore, PackedFrames
     from vtr.train.model import RetrievalModel
     from vtr.train.run import Run
     from vtr.workspace import Workspace
 
-_MOST_RUN_LINES = 500_000
 _LONG_SECONDS = 60.0
 
 
@@ -87,19 +87,25 @@ class Scored:
     model: RetrievalModel  # The scoring model
     run: Run | None  # Where it comes from, or None
     backbone: Backbone  # The text tower
+    score_pairs: PairScores | None  # Chosen pairs of `blocks`
     blocks: Blocks  # Scores over `material.task`
     v2t_blocks: Blocks | None  # Those of the other direction, where re-ranking made others
     setup: Setup  # For the result
     bank: QuerySet | None = None  # The training captions of QB-Norm, where asked for
 
-    def evaluation(self, request: Request) -> Evaluation:
+    def evaluation(self, request: Request, similarity: SimilarityFile | None) -> Evaluation:
         """Ranks everything."""
         from vtr.evaluate.evaluator import evaluate
 
+        blocks, v2t_blocks = self.blocks, self.v2t_blocks
+        if similarity is not None:
+            blocks = similarity.watch("scores", blocks)
+            v2t_blocks = v2t_blocks and similarity.watch("v2t_scores", v2t_blocks)
         return evaluate(
             self.material.task,
-            self.blocks,
-            v2t_blocks=self.v2t_blocks,
+            blocks,
+            score_pairs=self.score_pairs,
+            v2t_blocks=v2t_blocks,
             ks=request.ks,
             postprocess=self._postprocess(request),
         )
@@ -124,36 +130,6 @@ class Scored:
         quiet = len(train.texts) < MANY_TEXTS
         return np.concatenate([rows for _, rows in _told(bank, "scoring the bank", quiet=quiet)])
 
-    def rows(self) -> Iterator[tuple[int, Scores]]:
-        """Yields scores of all queries in their order, from the matrix of distinct texts."""
-        from vtr.evaluate.evaluator import score_matrix
-
-        yield 0, score_matrix(self.material.task, self.blocks)
-
-    def matrix_file(self) -> bytes:
-        """Returns similarity.npz: `scores` (Q, P) float32, `query_ids`, `video_ids`.
-
-        Where re-ranking made other scores for v2t, `v2t_scores` (Q, P) holds them; then `scores`
-        may only be ranked along rows and `v2t_scores` along columns.
-        """
-        import io
-
-        import numpy as np
-
-        from vtr.evaluate.evaluator import score_matrix
-
-        task, target = self.material.task, io.BytesIO()
-        matrices: dict[str, Any] = {"scores": score_matrix(task, self.blocks)}
-        if self.v2t_blocks is not None:
-            matrices["v2t_scores"] = score_matrix(task, self.v2t_blocks)
-        np.savez(
-            target,
-            **matrices,
-            query_ids=np.array(task.queries.text_ids),
-            video_ids=np.array(task.video_ids),
-        )
-        return target.getvalue()
-
 
 def prepare(workspace: Workspace, request: Request) -> Scored:
     """Loads what the flags name and scores it.
@@ -163,10 +139,11 @@ def prepare(workspace: Workspace, request: Request) -> Scored:
             videos without --force.
         ModelError: Text and frames of different models.
     """
+    import numpy as np
+
     from vtr.api.stores import check_same_model
     from vtr.clip.backbone import load_backbone
     from vtr.errors import ConfigError
-    from vtr.evaluate.evaluator import kept
     from vtr.train.model import zero_shot_model
 
     if request.zero_shot and request.run is not None:
@@ -190,13 +167,16 @@ def prepare(workspace: Workspace, request: Request) -> Scored:
     scorer = score(model, run, backbone, material, material.task.texts)
     blocks: Blocks
     v2t_blocks: Blocks | None = None
+    score_pairs: PairScores | None = None
     if request.rerank is not None:
         blocks, v2t_blocks = _reranked(material, backbone, scorer, request.rerank)
     else:
         quiet = _foretell(scorer) < PLAIN_EVERY_SECONDS
-        blocks = kept(partial(_told, scorer, "scoring", quiet=quiet), scorer.shape)
+        blocks, score_pairs = partial(_told, scorer, "scoring", quiet=quiet), scorer.score_pairs
+        if request.dual_softmax or request.qb_norm:
+            blocks = partial(_one_block, np.concatenate([rows for _, rows in blocks()]))
     setup = _setup(material, run, backbone, rerank=request.rerank, trained_on_test=leaked)
-    return Scored(material, model, run, backbone, blocks, v2t_blocks, setup, bank)
+    return Scored(material, model, run, backbone, score_pairs, blocks, v2t_blocks, setup, bank)
 
 
 def _material(workspace: Workspace, request: Request, run: Run | None) -> Material:
@@ -389,12 +369,3 @@ def _setup(
         weights_sha256=None if run is None else file_sha256(run.folder / BEST),
         frames_sha256=frames_sha256(material.packed),
     )
-
-
-def lines_per_query(num_queries: int) -> int:
-    """Returns how many items per query a TREC run holds, so that the file stays readable.
-
-    >>> lines_per_query(1000), lines_per_query(59_800)
-    (50, 10)
-    """
-    return max(10, min(50, _MOST_RUN_LINES // num_queries))

@@ -451,7 +451,9 @@ def make_validation(material: Material, spec: ModelSpec, backbone: Backbone) -> 
         texts = embed_for(spec, backbone, task.texts, cache=store.folder, tell=tell)
 
     def measure(scorer: Any) -> dict[str, float]:
-        found = retrieval_metrics(evaluate(task, scorer.blocks).ranks).expected
+        found = retrieval_metrics(
+            evaluate(task, scorer.blocks, score_pairs=scorer.score_pairs).ranks
+        ).expected
         return {key: value for key, value in found.items() if key.startswith(("t2v/", "v2t/"))}
 
     pad = store.pad_embedding if spec.choice.info.needs_pad else None

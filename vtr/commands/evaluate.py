@@ -15,6 +15,8 @@ from vtr.progress import note
 
 if TYPE_CHECKING:
     from vtr.api.scoring import Scored
+    from vtr.evaluate.evaluator import Evaluation
+    from vtr.files import Payload
     from vtr.workspace import Workspace
 
 
@@ -177,24 +179,27 @@ def evaluate_workspace(
     from vtr.api.scoring import prepare
     from vtr.datasets.registry import resolve_videos
     from vtr.evaluate.result import COMPANIONS, build_result, write_result
+    from vtr.evaluate.similarity import SimilarityFile
     from vtr.files import make_folder
 
     if out is not None:
         make_folder(out, option="--out")
     scored = prepare(workspace, request)
     material = scored.material
-    evaluation = scored.evaluation(request)
-    assert workspace.videos is not None
-    paths = {v.id: v.path for v in resolve_videos(material.dataset, workspace.videos) if v.path}
-    document = build_result(
-        evaluation, material.protocol, scored.setup, packed=material.packed, paths=paths
-    )
-    companions = _trec_files(scored)
-    if save_similarity:
-        companions["similarity"] = scored.matrix_file()
-    document["files"] |= {key: COMPANIONS[key] for key in companions}
     folder = out or _default_folder(workspace, request, scored)
-    path = write_result(folder, document, evaluation, companions=companions)
+    make_folder(folder, option="--out")
+    with SimilarityFile(folder, material.task) as similarity:
+        evaluation = scored.evaluation(request, similarity if save_similarity else None)
+        assert workspace.videos is not None
+        paths = {v.id: v.path for v in resolve_videos(material.dataset, workspace.videos) if v.path}
+        document = build_result(
+            evaluation, material.protocol, scored.setup, packed=material.packed, paths=paths
+        )
+        companions = _trec_files(evaluation, tag=scored.setup.title)
+        if save_similarity:
+            companions["similarity"] = similarity.save
+        document["files"] |= {key: COMPANIONS[key] for key in companions}
+        path = write_result(folder, document, evaluation, companions=companions)
     return document, path
 
 
@@ -224,21 +229,22 @@ def _check_simulation(request: Request, *, save_similarity: bool) -> None:
         )
 
 
-def _trec_files(scored: Scored) -> dict[str, bytes]:
-    from vtr.api.scoring import lines_per_query
+def _trec_files(evaluation: Evaluation, *, tag: str) -> dict[str, Payload]:
     from vtr.evaluate.trec import qrels_lines, run_lines
 
-    task = scored.material.task
-    owners = (task.queries.video_ids[v] for v in task.queries.query_video)
+    queries, kept = evaluation.task.queries, evaluation.kept
+    owners = (queries.video_ids[v] for v in queries.query_video)
+    run = run_lines(
+        queries.text_ids,
+        queries.video_ids,
+        rows=evaluation.task.query_text,
+        items=kept.listed,
+        scores=kept.listed_scores,
+        tag=tag,
+    )
     return {
-        "run": run_lines(
-            scored.rows(),
-            task.queries.text_ids,
-            task.video_ids,
-            top_k=lines_per_query(len(task.queries.texts)),
-            tag=scored.setup.title,
-        ),
-        "qrels": qrels_lines(zip(task.queries.text_ids, owners, strict=True)),
+        "run": lambda file: file.writelines(run),
+        "qrels": qrels_lines(zip(queries.text_ids, owners, strict=True)),
     }
 
 

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from vtr.errors import DatasetError
 from vtr.evaluate.coverage import Coverage
 from vtr.evaluate.metrics import DEFAULT_KS
-from vtr.evaluate.observe import Observer, Sights
+from vtr.evaluate.observe import KeptScores, Observer
 from vtr.evaluate.protocol import QuerySet
 from vtr.evaluate.ranks import Blocks, Ranks, RetrievalRanks, Scores, stream_ranks
+from vtr.evaluate.trec import later_first, lines_per_query
 
 Matrix = NDArray[np.float32]
 PostProcess = Callable[[Matrix], tuple[Scores, Scores | None]]
-KEPT_BYTES = 1 << 30
-"""Scores up to this size are computed once and kept; larger matrices stream past twice."""
+PairScores = Callable[[NDArray[np.int64], NDArray[np.int64]], Scores]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Evaluation:
 
     task: Task  # What was scored
     ranks: RetrievalRanks  # Of both directions
-    sights: Sights  # What was kept of the scores
+    kept: KeptScores  # Scores for the report and the run file
     ks: tuple[int, ...]  # The recall depths asked for
     postprocessed: Mapping[str, RetrievalRanks]  # Name of a post-processing to its ranks
 
@@ -85,6 +85,7 @@ def evaluate(
     task: Task,
     blocks: Blocks,
     *,
+    score_pairs: PairScores | None = None,
     v2t_blocks: Blocks | None = None,
     ks: Sequence[int] = DEFAULT_KS,
     postprocess: Mapping[str, PostProcess] | None = None,
@@ -95,6 +96,8 @@ def evaluate(
         task: From `plan`.
         blocks: Called once or more; yields (first row, scores (b, P)) over `task.texts` in order
             and `task.video_ids`, the same each time.
+        score_pairs: (rows (n,), columns (n,)) to the same scores of chosen pairs but for rounding;
+            with it one round of blocks is enough.
         v2t_blocks: Other scores for the direction from video to text (re-ranking has them).
         ks: Recall depths.
         postprocess: Name to a function from the whole (Q, P) matrix of all queries to the scores
@@ -106,9 +109,15 @@ def evaluate(
     """
     queries = task.queries
     observer = Observer(
-        queries.query_video, task.query_text, len(queries.video_ids), _rivals(queries)
+        queries.query_video,
+        task.query_text,
+        _rivals(queries),
+        ties=later_first(queries.video_ids),
+        num_listed=lines_per_query(len(queries.texts)),
     )
-    ranks = _ranked(task, observer.watch(_whole_gallery(task, blocks)), task.query_text)
+    own = None if score_pairs is None else _own_scores(task, score_pairs)
+    watched = observer.watch(_whole_gallery(task, blocks))
+    ranks = _ranked(task, watched, task.query_text, own=own, both=v2t_blocks is None)
     if v2t_blocks is not None:
         other = _ranked(task, _whole_gallery(task, v2t_blocks), task.query_text)
         ranks = replace(other, t2v=ranks.t2v)
@@ -116,38 +125,36 @@ def evaluate(
     if postprocess:
         matrix = score_matrix(task, blocks)
         changed = {name: _changed(task, *change(matrix)) for name, change in postprocess.items()}
-    return Evaluation(task, ranks, observer.sights(), tuple(ks), changed)
+    return Evaluation(task, ranks, observer.kept(), tuple(ks), changed)
 
 
-def kept(blocks: Blocks, shape: tuple[int, int]) -> Blocks:
-    """Returns the blocks from memory where they fit in `KEPT_BYTES`, else as they are.
-
-    Kept scores are computed once, and are the same to the last bit whenever they are read.
-
-    Args:
-        blocks: Over all rows.
-        shape: Of the whole.
-    """
-    if 4 * shape[0] * shape[1] > KEPT_BYTES:
-        return blocks
-    matrix = np.empty(shape, np.float32)
-    for start, scores in blocks():
-        matrix[start : start + len(scores)] = scores
-    step = max(1, (1 << 22) // max(1, shape[1]))
-
-    def again() -> Iterator[tuple[int, Scores]]:
-        for start in range(0, shape[0], step):
-            yield start, matrix[start : start + step]
-
-    return again
+def _own_scores(task: Task, score_pairs: PairScores) -> Scores:
+    """(Q,) the score of each query with its own video; -inf where that is absent."""
+    place = np.full(len(task.coverage.present), -1, np.int64)
+    place[task.columns] = np.arange(len(task.columns))
+    columns = place[task.queries.query_video]
+    there = columns >= 0
+    own = np.full(len(columns), -np.inf)
+    own[there] = score_pairs(task.query_text[there], columns[there])
+    return own
 
 
 def _ranked(
-    task: Task, blocks: Blocks, query_text: NDArray[np.int64] | None, *, both: bool = True
+    task: Task,
+    blocks: Blocks,
+    query_text: NDArray[np.int64] | None,
+    *,
+    own: Scores | None = None,
+    both: bool = True,
 ) -> RetrievalRanks:
     queries = task.queries
     return stream_ranks(
-        blocks, queries.query_video, len(queries.video_ids), query_text=query_text, both=both
+        blocks,
+        queries.query_video,
+        len(queries.video_ids),
+        query_text=query_text,
+        own_scores=own,
+        both=both,
     )
 
 

@@ -1,4 +1,4 @@
-"""What an evaluation keeps of a score matrix that streams past: samples, the best hits, rivals."""
+"""Scores kept of those that stream past: the best of each text, samples, rivals."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _RIVAL_DECIMALS = 5
 
 
 @dataclass(frozen=True)
-class Sights:
-    """What was kept."""
+class KeptScores:
+    """What the report and the run file need of all scores."""
 
     # (Q,) float64 score of each query with its own video; -inf where it is absent.
     own: NDArray[np.float64]
@@ -31,41 +31,47 @@ class Sights:
     # (bins,) how many pairs that do not belong together score so, in a sample of rows.
     other: NDArray[np.int64]
     other_mean: float  # Mean of that sample; NaN where it is empty
+    listed: NDArray[np.int64]  # (T, n) as `top`, for the run file: ties in its order
+    listed_scores: Scores  # (T, n) as the blocks had them
 
     @property
-    def found(self) -> NDArray[np.bool_]:
+    def present(self) -> NDArray[np.bool_]:
         """(T, k) which of `top` are videos that are there, and not columns of absent ones."""
         return ~np.isneginf(self.top_scores)
 
 
 class Observer:
-    """Watches the first round of blocks.
+    """Keeps what is needed of the first round of blocks.
 
     Args:
         query_video: (Q,) column of each query's own video.
         query_text: (Q,) row of each query.
-        num_videos: V.
         rivals: (V,) column of each video's rival, -1 for none.
+        ties: (V,) what stands first among equal scores in the run file: the lower.
+        num_listed: How many of each text the run file wants.
     """
 
     def __init__(
         self,
         query_video: NDArray[np.int64],
         query_text: NDArray[np.int64],
-        num_videos: int,
         rivals: NDArray[np.int64],
+        *,
+        ties: NDArray[np.int64],
+        num_listed: int,
     ) -> None:
-        self._video, self._text, self._rivals = query_video, query_text, rivals
-        num_texts = int(query_text.max()) + 1
-        count = min(NUM_TOP, num_videos)
-        self._top = np.zeros((num_texts, count), np.int64)
-        self._top_scores = np.zeros((num_texts, count))
+        self._video, self._rivals, self._ties = query_video, rivals, ties
+        num_texts, num_videos = int(query_text.max()) + 1, len(rivals)
+        self._top = np.zeros((num_texts, min(NUM_TOP, num_videos)), np.int64)
+        self._top_scores = np.zeros(self._top.shape)
+        self._listed = np.zeros((num_texts, min(num_listed, num_videos)), np.int64)
+        self._listed_scores: Scores = np.zeros(self._listed.shape, np.float32)
         self._own = np.full(len(query_video), -np.inf)
         self._rival = np.full(len(query_video), np.nan)
         self._step = -(-num_texts * num_videos // _SAMPLED_PAIRS)
         self._sample: list[NDArray[np.float64]] = []
-        order = np.argsort(query_text, kind="stable")
-        self._order, self._sorted = order, query_text[order]
+        self._order = np.argsort(query_text, kind="stable")
+        self._texts = query_text[self._order]
         self._done = False
 
     def watch(self, blocks: Blocks) -> Blocks:
@@ -78,57 +84,52 @@ class Observer:
 
     def _looked(self, blocks: Iterable[tuple[int, Scores]]) -> Iterator[tuple[int, Scores]]:
         for start, scores in blocks:
+            yield start, scores  # first: whoever ranks them refuses what is no number
             self._look(start, scores)
-            yield start, scores
         self._done = True
 
     def _look(self, start: int, scores: Scores) -> None:
-        stop = start + len(scores)
-        first, last = np.searchsorted(self._sorted, [start, stop])
+        first, last = np.searchsorted(self._texts, [start, start + len(scores)])
         asked = self._order[first:last]
-        rows, columns = self._text[asked] - start, self._video[asked]
+        rows, columns = self._texts[first:last] - start, self._video[asked]
         self._own[asked] = scores[rows, columns]
         rivals = self._rivals[columns]
         has = rivals >= 0
         self._rival[asked[has]] = scores[rows[has], rivals[has]]
-        self._keep_top(start, scores)
+        self._keep_best(start, scores)
         self._keep_sample(start, scores, rows, columns)
 
-    def _keep_top(self, start: int, scores: Scores) -> None:
-        count, width = self._top.shape[1], scores.shape[1]
-        best = (
-            np.argpartition(scores, width - count, axis=1)[:, width - count :]
-            if width > count
-            else np.broadcast_to(np.arange(width), scores.shape)
-        )
-        best = np.sort(best, axis=1)
-        values = np.take_along_axis(scores, best, axis=1).astype(np.float64)
-        order = np.argsort(-values, axis=1, kind="stable")
-        self._top[start : start + len(scores)] = np.take_along_axis(best, order, axis=1)
-        self._top_scores[start : start + len(scores)] = np.take_along_axis(values, order, axis=1)
+    def _keep_best(self, start: int, scores: Scores) -> None:
+        place = slice(start, start + len(scores))
+        rows, columns = _near_top(scores, max(self._top.shape[1], self._listed.shape[1]))
+        values = scores[rows, columns]
+        chosen = _first_of_rows(rows, np.lexsort((columns, -values, rows)), self._top.shape[1])
+        self._top[place], self._top_scores[place] = columns[chosen], values[chosen]
+        order = np.lexsort((self._ties[columns], -values, rows))
+        chosen = _first_of_rows(rows, order, self._listed.shape[1])
+        if self._listed_scores.dtype != scores.dtype:
+            self._listed_scores = self._listed_scores.astype(scores.dtype)
+        self._listed[place], self._listed_scores[place] = columns[chosen], values[chosen]
 
     def _keep_sample(
         self, start: int, scores: Scores, rows: NDArray[np.int64], columns: NDArray[np.int64]
     ) -> None:
-        picked = np.arange(-start % self._step, len(scores), self._step)
-        if not len(picked):
-            return
-        pairs = np.ones(scores.shape, np.bool_) if self._step == 1 else None
-        if pairs is None:
-            pairs = np.zeros(scores.shape, np.bool_)
-            pairs[picked] = True
-        pairs[rows, columns] = False
-        values = scores[pairs].astype(np.float64)
+        first = -start % self._step
+        picked = scores[first :: self._step]
+        others = np.ones(picked.shape, np.bool_)
+        mine = rows % self._step == first
+        others[rows[mine] // self._step, columns[mine]] = False
+        values = picked[others].astype(np.float64)
         self._sample.append(values[np.isfinite(values)])
 
-    def sights(self) -> Sights:
+    def kept(self) -> KeptScores:
         """Returns what was kept, once all blocks have passed."""
         other = np.concatenate([*self._sample, np.empty(0)])
         own = self._own[np.isfinite(self._own)]
         everything = np.concatenate([own, other])
         low, high = (everything.min(), everything.max()) if len(everything) else (0.0, 1.0)
         edges = np.linspace(low, high if high > low else low + 1, NUM_BINS + 1)
-        return Sights(
+        return KeptScores(
             own=self._own,
             top=self._top,
             top_scores=self._top_scores,
@@ -137,17 +138,36 @@ class Observer:
             matching=np.histogram(own, edges)[0],
             other=np.histogram(other, edges)[0],
             other_mean=float(other.mean()) if len(other) else float("nan"),
+            listed=self._listed,
+            listed_scores=self._listed_scores,
         )
 
 
-def pair_accuracy(sights: Sights) -> NDArray[np.float64]:
+def _near_top(scores: Scores, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns (rows, columns) of all scores as good as the `count`-th best of their row."""
+    width = scores.shape[1]
+    edge = np.partition(scores, width - count, axis=1)[:, width - count]
+    rows, columns = np.nonzero(scores >= edge[:, None])
+    return rows.astype(np.int64, copy=False), columns.astype(np.int64, copy=False)
+
+
+def _first_of_rows(
+    rows: NDArray[np.int64], order: NDArray[np.int64], count: int
+) -> NDArray[np.int64]:
+    """Returns (R, count) the first of each row's entries, in an order that keeps rows together."""
+    starts = np.flatnonzero(np.diff(rows[order], prepend=-1))
+    chosen: NDArray[np.int64] = order[starts[:, None] + np.arange(count)]
+    return chosen
+
+
+def pair_accuracy(kept: KeptScores) -> NDArray[np.float64]:
     """(Q,) 1 where a query scores its own video above its rival, 0 where below, NaN without rival.
 
     Scores nearer than 1e-5 are ties and count half: rivals are made of the same frames in another
     order, which the rounding of a sum can see. Where either video is absent, nothing was told
     apart: 0.
     """
-    there = np.isfinite(sights.own) & np.isfinite(sights.rival)
-    margin = np.subtract(sights.own, sights.rival, where=there, out=np.zeros_like(sights.own))
+    there = np.isfinite(kept.own) & np.isfinite(kept.rival)
+    margin = np.subtract(kept.own, kept.rival, where=there, out=np.zeros_like(kept.own))
     accuracy = np.where(there, np.sign(np.round(margin, _RIVAL_DECIMALS)) / 2 + 0.5, 0.0)
-    return np.where(np.isnan(sights.rival), np.nan, accuracy)
+    return np.where(np.isnan(kept.rival), np.nan, accuracy)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,8 @@ Blocks = Callable[[], Iterable[tuple[int, Scores]]]
 
 CACHE_BYTES = 2 << 20  # a chunk that several passes read should stay in the cache
 MAX_CHUNK_ROWS = 255  # counts down a column are kept in one byte
+ROUNDING = 1e-5  # relative: further apart are no two ways of computing one score in float32
+MOST_NEAR = 1 << 22  # scores remembered because they lie near a guess
 
 
 @dataclass(frozen=True)
@@ -136,34 +137,6 @@ def rank_rows(scores: Scores, targets: NDArray[np.integer[Any]]) -> Ranks:
     return counts.ranks()
 
 
-def with_misses(
-    ranks: Ranks, missing: NDArray[np.bool_], num_candidates: int | None = None
-) -> Ranks:
-    """Makes the missing queries misses: better = num_candidates, tied = 1.
-
-    Args:
-        ranks: Either one row per query, or one per query that is not missing.
-        missing: (Q,) whose correct item does not exist.
-        num_candidates: The protocol's own number of candidates; those that the ranks do not know
-            count as worse than all others. None keeps the ranks' own.
-
-    Raises:
-        ValueError: As many rows as neither all queries nor those that are not missing.
-    """
-    present = np.flatnonzero(~missing)
-    if len(ranks) not in (len(missing), len(present)):
-        raise ValueError(
-            f"{len(ranks)} ranks for {len(missing)} queries, {len(present)} of them not missing"
-        )
-    total = ranks.num_candidates if num_candidates is None else num_candidates
-    source = present if len(ranks) == len(missing) else np.arange(len(present))
-    better = np.full(len(missing), total, np.int64)
-    tied, correct = np.ones_like(better), np.ones_like(better)
-    better[present], tied[present] = ranks.better[source], ranks.tied[source]
-    correct[present] = ranks.num_correct[source]
-    return Ranks(better, tied, total, None if ranks.correct is None else correct)
-
-
 def stream_ranks(
     blocks: Blocks,
     query_video: NDArray[np.integer[Any]],
@@ -176,9 +149,9 @@ def stream_ranks(
     """Ranks both directions from blocks of scores that are thrown away at once.
 
     To count the captions that beat a video's own, its own must be known beforehand. `own_scores`
-    says what they will be. That is a guess, and no rank depends on its truth: the columns for
-    which the blocks then say otherwise, if only in the last bit, are counted again from a second
-    round of blocks. Without the guess there are always two rounds.
+    says what they will be, to within rounding: scores nearer to the guess than rounding could bring
+    them are remembered and compared once the blocks have told the truth. A column whose guess was
+    further off is counted again from a second round of blocks; without a guess all are.
 
     Two queries of the same words tie only if each video scores both alike to the last bit, which
     one matrix product need not do for two of its rows. So score every distinct text once, and say
@@ -193,8 +166,8 @@ def stream_ranks(
         query_video: (Q,) the video of each query; a video may have none.
         num_videos: How many videos are ranked.
         query_text: (Q,) the row of each query; None where row i is query i.
-        own_scores: (Q,) the score of each query with its own video, as near as can be had
-            cheaply (`vtr.evaluate.tiles`).
+        own_scores: (Q,) the score of each query with its own video, computed in any way
+            (`vtr.Scorer.score_pairs`).
         both: False for t2v alone, in one round.
 
     Raises:
@@ -206,7 +179,8 @@ def stream_ranks(
     rows = _RowCounts(query_video, num_videos)
     columns = None
     if both and own_scores is not None:
-        columns = _ColumnCounts(layout, layout.best(np.asarray(own_scores)), layout.videos)
+        guess = layout.best(np.asarray(own_scores))
+        columns = _ColumnCounts(layout, guess, layout.videos, slack=ROUNDING)
     for queries, scores in layout.walk(blocks()):
         rows.add(queries, scores)
         if columns is not None:
@@ -214,7 +188,11 @@ def stream_ranks(
     if not both:
         return RetrievalRanks(rows.ranks(), None, None, query_video, None)
     best = layout.best(rows.own)
-    columns = _repaired(columns, best, layout, rows.own, blocks)
+    wrong = layout.videos if columns is None else layout.videos[~columns.covers(best)]
+    if len(wrong):
+        again = _recounted(layout, best, wrong, own=rows.own, blocks=blocks)
+        columns = again if columns is None else columns.replaced(again)
+    assert columns is not None
     return RetrievalRanks(rows.ranks(), *columns.ranks(rows.own), query_video, layout.videos)
 
 
@@ -265,9 +243,7 @@ class _RowCounts:
         self._tied[queries] = tally.per_row(count) - better
 
     def ranks(self) -> Ranks:
-        return with_misses(
-            Ranks(self._better, self._tied, self._num_columns), np.isneginf(self.own)
-        )
+        return _ranks(self._better, self._tied, self._num_columns, np.isneginf(self.own))
 
 
 class _Layout:
@@ -330,104 +306,156 @@ class _Layout:
             yield queries[begin : begin + step], chunk[rows[begin : begin + step]]
 
 
+class _Thresholds:
+    """Counts down columns: how many rows score above a threshold, and how many reach it.
+
+    Args:
+        guess: (C,) the threshold of every column, to within `slack`; not finite: never counted.
+        slack: Relative to the threshold, or to 1; 0 where the guess is exact.
+        num_rows: Most rows that are added at once.
+    """
+
+    def __init__(self, guess: NDArray[np.float64], slack: float, num_rows: int) -> None:
+        guess = np.where(np.isfinite(guess), guess, np.nan)
+        doubt = slack * np.maximum(1, np.abs(guess))
+        self._low: Scores = guess - doubt
+        self._high: Scores = guess + doubt
+        self._above, self._reached = _Tally(num_rows, len(guess)), _Tally(num_rows, len(guess))
+        self.num_above, self.num_reached = np.zeros((2, len(guess)), np.int64)
+        self._remembers, self._num_near = slack > 0, 0
+        self._near: list[tuple[Counts, Scores]] = []  # (columns, scores) within the doubt
+
+    def add(self, scores: Scores) -> None:
+        count = len(scores)
+        low, high = (bound.astype(scores.dtype, copy=False) for bound in (self._low, self._high))
+        self._low, self._high = low, high
+        np.greater(scores, high, out=self._above.mask[:count])
+        np.greater_equal(scores, low, out=self._reached.mask[:count])
+        above, reached = self._above.per_column(count), self._reached.per_column(count)
+        self.num_above += above
+        self.num_reached += reached
+        columns = np.flatnonzero(above != reached)
+        if self._remembers and len(columns) and self._num_near <= MOST_NEAR:
+            part = scores[:, columns]
+            rows, places = np.nonzero((part >= low[columns]) & (part <= high[columns]))
+            self._near.append((columns[places], part[rows, places]))
+            self._num_near += len(rows)
+
+    def covers(self, truth: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """(C,) whether the counts can be told from what was remembered."""
+        if self._num_near > MOST_NEAR:
+            return np.zeros(len(truth), np.bool_)
+        return ((self._low <= truth) & (truth <= self._high)) | np.isneginf(truth)
+
+    def counts(self, truth: NDArray[np.float64]) -> tuple[Counts, Counts]:
+        """Returns (C,) how many rows are above `truth`, and how many equal it."""
+        above, reached = self.num_above, self.num_reached
+        for columns, scores in self._near:
+            width = len(truth)
+            above = above + np.bincount(columns[scores > truth[columns]], minlength=width)
+            reached = reached - np.bincount(columns[scores < truth[columns]], minlength=width)
+        return above, reached - above
+
+
 class _ColumnCounts:
-    """Counts down columns: captions, and caption groups, that beat a video's own best.
+    """Captions, and caption groups, that beat each video's own best.
 
     Args:
         layout: Of the whole evaluation.
-        best: (num_videos,) the threshold of every column.
+        guess: (num_videos,) the best score of each video's own captions; see `_Thresholds`.
         columns: Which columns to count.
+        slack: How far off the guess may be.
     """
 
-    def __init__(self, layout: _Layout, best: NDArray[np.float64], columns: Counts) -> None:
-        self.columns, self.best = columns, best[columns]
-        self._layout = layout
-        self._thresholds: Scores | None = None
+    def __init__(
+        self, layout: _Layout, guess: NDArray[np.float64], columns: Counts, *, slack: float
+    ) -> None:
+        self.columns, self._layout = columns, layout
         self._whole = len(columns) == layout.num_videos
-        height, width = _chunk_rows(layout.num_videos), len(columns)
-        self._above, self._reached = _Tally(height, width), _Tally(height, width)
-        self.num_above, self.num_reached = np.zeros((2, width), np.int64)
-        self._grouped = bool(np.any(layout.num_captions > 1))
-        self._group_above, self._group_reached = np.zeros((2, self._above.bytes.shape[1]), np.int32)
-        self._open: dict[int, tuple[int, NDArray[np.uint64], NDArray[np.uint64]]] = {}
+        height = _chunk_rows(layout.num_videos)
+        self._captions = _Thresholds(guess[columns], slack, height)
+        grouped = bool(np.any(layout.num_captions > 1))
+        self._groups = _Thresholds(guess[columns], slack, height) if grouped else None
+        self._open: dict[int, tuple[int, Scores]] = {}  # video to (captions seen, their best)
+        self._later: _ColumnCounts | None = None
 
     def add(self, queries: Counts, scores: Scores) -> None:
         if not self._whole:
             scores = scores[:, self.columns]
-        if self._thresholds is None or self._thresholds.dtype != scores.dtype:
-            self._thresholds = self.best.astype(scores.dtype)
-            self.best = self._thresholds.astype(np.float64)
-        count = len(queries)
-        np.greater(scores, self._thresholds, out=self._above.mask[:count])
-        np.greater_equal(scores, self._thresholds, out=self._reached.mask[:count])
-        self.num_above += self._above.per_column(count)
-        self.num_reached += self._reached.per_column(count)
-        if self._grouped:
-            self._add_groups(self._layout.query_video[queries])
+        self._captions.add(scores)
+        if self._groups is not None:
+            self._add_groups(self._groups, self._layout.query_video[queries], scores)
 
-    def _add_groups(self, videos: Counts) -> None:
-        """A group beats a score as soon as one of its captions does: bytes joined by OR."""
-        cuts = [0, *(np.flatnonzero(np.diff(videos)) + 1).tolist(), len(videos)]
-        above = self._above.bytes.view(np.uint64)
-        reached = self._reached.bytes.view(np.uint64)
-        for start, end in pairwise(cuts):
-            video, seen = int(videos[start]), end - start
-            some_above = np.bitwise_or.reduce(above[start:end], axis=0)
-            some_reached = np.bitwise_or.reduce(reached[start:end], axis=0)
-            if video in self._open:
-                before, above_before, reached_before = self._open.pop(video)
-                seen += before
-                some_above |= above_before
-                some_reached |= reached_before
-            if seen < self._layout.num_captions[video]:
-                self._open[video] = (seen, some_above, some_reached)
-            else:
-                self._group_above += some_above.view(np.uint8)
-                self._group_reached += some_reached.view(np.uint8)
+    def _add_groups(self, groups: _Thresholds, videos: Counts, scores: Scores) -> None:
+        """A group scores as its best caption; groups that go on in a later chunk wait."""
+        starts = np.flatnonzero(np.diff(videos, prepend=-1))
+        best = np.maximum.reduceat(scores, starts, axis=0)
+        seen = np.diff(starts, append=len(videos))
+        whole = seen == self._layout.num_captions[videos[starts]]
+        for group in np.flatnonzero(~whole).tolist():
+            video = int(videos[starts[group]])
+            before, best_before = self._open.pop(video, (0, best[group]))
+            count = before + int(seen[group])
+            best[group] = np.maximum(best[group], best_before)
+            whole[group] = count == self._layout.num_captions[video]
+            if not whole[group]:
+                self._open[video] = count, best[group].copy()
+        groups.add(best if whole.all() else best[whole])
 
-    def replace(self, other: _ColumnCounts) -> None:
-        """Takes over the columns that `other` has counted."""
-        where = np.searchsorted(self.columns, other.columns)
-        width = len(other.columns)
-        self.best[where] = other.best
-        self.num_above[where], self.num_reached[where] = other.num_above, other.num_reached
-        self._group_above[where] = other._group_above[:width]
-        self._group_reached[where] = other._group_reached[:width]
+    def covers(self, best: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """(columns,) which of them can be told; `best` is the truth of what was guessed."""
+        truth = best[self.columns]
+        covered = self._captions.covers(truth)
+        return covered if self._groups is None else covered & self._groups.covers(truth)
+
+    def replaced(self, other: _ColumnCounts) -> _ColumnCounts:
+        """Lets the columns that `other` has counted be taken from there."""
+        self._later = other
+        return self
+
+    def _counts(self, best: NDArray[np.float64]) -> list[tuple[Counts, Counts]]:
+        kinds = [self._captions, self._groups or self._captions]
+        counts = [kind.counts(best[self.columns]) for kind in kinds]
+        if self._later is not None:
+            where = np.searchsorted(self.columns, self._later.columns)
+            for ours, theirs in zip(counts, self._later._counts(best), strict=True):
+                for mine, new in zip(ours, theirs, strict=True):
+                    mine[where] = new
+        return counts
 
     def ranks(self, own: NDArray[np.float64]) -> tuple[Ranks, Ranks]:
         """Returns (v2t, v2t_groups) of the columns."""
-        layout, missing = self._layout, np.isneginf(self.best)
-        best = np.full(layout.num_videos, np.nan)
-        best[self.columns] = self.best
+        layout = self._layout
+        best = layout.best(own)
+        missing = np.isneginf(best[self.columns])
         tops = layout.query_video[own == best[layout.query_video]]
         correct = np.bincount(tops, minlength=layout.num_videos)[self.columns]
-        captions = Ranks(
-            self.num_above, self.num_reached - self.num_above, layout.num_queries, correct
-        )
-        captions = with_misses(captions, missing)
-        if not self._grouped:
-            return captions, captions
-        width = len(self.columns)
-        above = self._group_above[:width].astype(np.int64)
-        groups = Ranks(above, self._group_reached[:width] - above, len(layout.videos))
-        return captions, with_misses(groups, missing)
+        captions, groups = self._counts(best)
+        by_caption = _ranks(*captions, layout.num_queries, missing, correct)
+        if self._groups is None:
+            return by_caption, by_caption
+        return by_caption, _ranks(*groups, len(layout.videos), missing)
 
 
-def _repaired(
-    columns: _ColumnCounts | None,
-    best: NDArray[np.float64],
-    layout: _Layout,
-    own: NDArray[np.float64],
-    blocks: Blocks,
+def _ranks(
+    better: Counts,
+    tied: Counts,
+    num_candidates: int,
+    missing: NDArray[np.bool_],
+    correct: Counts | None = None,
+) -> Ranks:
+    """Returns ranks in which those missing are misses: behind all candidates, and alone there."""
+    if correct is not None:
+        correct = np.where(missing, 1, correct)
+    better = np.where(missing, num_candidates, better)
+    return Ranks(better, np.where(missing, 1, tied), num_candidates, correct)
+
+
+def _recounted(
+    layout: _Layout, best: NDArray[np.float64], wrong: Counts, *, own: Scores, blocks: Blocks
 ) -> _ColumnCounts:
     """Counts once more the columns whose threshold was not known, or guessed wrong."""
-    if columns is None:
-        wrong = layout.videos
-    else:
-        wrong = layout.videos[columns.best != best[layout.videos]]
-        if not len(wrong):
-            return columns
-    again = _ColumnCounts(layout, best, wrong)
+    again = _ColumnCounts(layout, best, wrong, slack=0)
     for queries, scores in layout.walk(blocks()):
         now = scores[np.arange(len(queries)), layout.query_video[queries]]
         if not np.array_equal(now, own[queries]):
@@ -436,10 +464,7 @@ def _repaired(
                 "must be in evaluation mode (no dropout, no sampling) to be ranked"
             )
         again.add(queries, scores)
-    if columns is None:
-        return again
-    columns.replace(again)
-    return columns
+    return again
 
 
 def _chunk_rows(num_columns: int) -> int:

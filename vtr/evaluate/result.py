@@ -32,7 +32,7 @@ from vtr.evaluate.observe import pair_accuracy
 from vtr.evaluate.protocol import Protocol
 from vtr.evaluate.ranks import Ranks, RetrievalRanks
 from vtr.features import PackedFrames
-from vtr.files import make_folder, publish_all
+from vtr.files import Payload, make_folder, publish_all
 from vtr.foreign import csv_table
 
 SCHEMA = 1
@@ -186,7 +186,7 @@ def _groups(evaluation: Evaluation, seed: int) -> dict[str, Any]:
 
 def _pairs(evaluation: Evaluation) -> dict[str, Any]:
     """Within pairs that only the order of their frames tells apart: whose score is higher."""
-    accuracy = pair_accuracy(evaluation.sights)
+    accuracy = pair_accuracy(evaluation.kept)
     chosen = np.flatnonzero(np.isfinite(accuracy))
     if not len(chosen):
         return {}
@@ -231,14 +231,14 @@ def _breakdowns(evaluation: Evaluation, seed: int) -> dict[str, Any]:
 
 
 def _similarity(evaluation: Evaluation) -> dict[str, Any]:
-    sights = evaluation.sights
-    own = sights.own[np.isfinite(sights.own)]
+    kept = evaluation.kept
+    own = kept.own[np.isfinite(kept.own)]
     return {
-        "edges": sights.edges.tolist(),
-        "matching": sights.matching.tolist(),
-        "other": sights.other.tolist(),
+        "edges": kept.edges.tolist(),
+        "matching": kept.matching.tolist(),
+        "other": kept.other.tolist(),
         "matching_mean": float(own.mean()) if len(own) else None,
-        "other_mean": None if np.isnan(sights.other_mean) else sights.other_mean,
+        "other_mean": None if np.isnan(kept.other_mean) else kept.other_mean,
     }
 
 
@@ -253,14 +253,14 @@ def _rank_histogram(ranks: Ranks) -> dict[str, Any]:
 
 def _examples(evaluation: Evaluation, packed: PackedFrames) -> dict[str, list[dict[str, Any]]]:
     """Some of the surest hits and of the worst failures, one per video."""
-    ranks, sights, queries = evaluation.ranks.t2v, evaluation.sights, evaluation.task.queries
+    ranks, kept, queries = evaluation.ranks.t2v, evaluation.kept, evaluation.task.queries
     best_other = np.where(
-        sights.top[evaluation.task.query_text, 0] == queries.query_video,
-        sights.top_scores[evaluation.task.query_text, min(1, sights.top.shape[1] - 1)],
-        sights.top_scores[evaluation.task.query_text, 0],
+        kept.top[evaluation.task.query_text, 0] == queries.query_video,
+        kept.top_scores[evaluation.task.query_text, min(1, kept.top.shape[1] - 1)],
+        kept.top_scores[evaluation.task.query_text, 0],
     )
-    margin = sights.own - best_other
-    seen = np.isfinite(sights.own)
+    margin = kept.own - best_other
+    seen = np.isfinite(kept.own)
     hits = np.flatnonzero(seen & (ranks.better == 0) & (ranks.tied == 1))
     failures = np.flatnonzero(seen & (ranks.better > 0))
     return {
@@ -287,7 +287,7 @@ def _one_per_video(ordered: NDArray[np.int64], evaluation: Evaluation) -> list[i
 
 
 def _example(evaluation: Evaluation, packed: PackedFrames, query: int) -> dict[str, Any]:
-    queries, sights = evaluation.task.queries, evaluation.sights
+    queries, kept = evaluation.task.queries, evaluation.kept
     place = {video_id: v for v, video_id in enumerate(packed.ids)}
     row = evaluation.task.query_text[query]
     own = queries.video_ids[queries.query_video[query]]
@@ -304,7 +304,7 @@ def _example(evaluation: Evaluation, packed: PackedFrames, query: int) -> dict[s
 
     retrieved = [
         hit(queries.video_ids[v], float(score))
-        for v, score in zip(sights.top[row], sights.top_scores[row], strict=True)
+        for v, score in zip(kept.top[row], kept.top_scores[row], strict=True)
         if np.isfinite(score)
     ]
     return {
@@ -312,7 +312,7 @@ def _example(evaluation: Evaluation, packed: PackedFrames, query: int) -> dict[s
         "text": queries.texts[query],
         "video": own,
         "rank": float(evaluation.ranks.t2v.expected[query]),
-        "own": hit(own, float(sights.own[query])),
+        "own": hit(own, float(kept.own[query])),
         "retrieved": retrieved,
     }
 
@@ -322,7 +322,7 @@ def write_result(
     document: Mapping[str, Any],
     evaluation: Evaluation,
     *,
-    companions: Mapping[str, bytes] | None = None,
+    companions: Mapping[str, Payload] | None = None,
 ) -> Path:
     """Writes a result with all its files, `result.json` last; returns the path of that.
 
@@ -366,7 +366,7 @@ def _delete(path: Path) -> None:
 
 
 def _per_query(evaluation: Evaluation) -> bytes:
-    queries, sights, ranks = evaluation.task.queries, evaluation.sights, evaluation.ranks.t2v
+    queries, kept, ranks = evaluation.task.queries, evaluation.kept, evaluation.ranks.t2v
     header = ["query_id", "video_id", "words", "category", "group", "better", "tied", "rank"]
     rows = []
     expected = ranks.expected.tolist()
@@ -382,9 +382,9 @@ def _per_query(evaluation: Evaluation) -> bytes:
                 int(ranks.better[q]),
                 int(ranks.tied[q]),
                 expected[q],
-                [queries.video_ids[v] for v in sights.top[row, sights.found[row]]],
-                [float(f"{score:.6g}") for score in sights.top_scores[row, sights.found[row]]],
-                float(f"{sights.own[q]:.6g}"),
+                [queries.video_ids[v] for v in kept.top[row, kept.present[row]]],
+                [float(f"{score:.6g}") for score in kept.top_scores[row, kept.present[row]]],
+                float(f"{kept.own[q]:.6g}"),
                 queries.texts[q],
             ]
         )

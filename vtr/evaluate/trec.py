@@ -8,60 +8,71 @@ order. An item at -inf is a recorded miss and is left out, as not retrieved.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vtr.errors import ConfigError, DatasetError
+from vtr.errors import ConfigError
 from vtr.evaluate.ranks import Scores
-from vtr.foreign import escape_id, unescape_id
+from vtr.foreign import escape_id
 
-TOP_K = 50
+_MOST_LINES = 500_000
+
+
+def lines_per_query(num_queries: int) -> int:
+    """Returns how many items per query a run holds, so that the file stays readable.
+
+    >>> lines_per_query(1000), lines_per_query(59_800)
+    (50, 10)
+    """
+    return max(10, min(50, _MOST_LINES // num_queries))
+
+
+def later_first(item_ids: Sequence[str]) -> NDArray[np.int64]:
+    """(C,) the place of each item among those of equal score: trec_eval's order."""
+    words = [escape_id(name) for name in item_ids]
+    order = np.empty(len(words), np.int64)
+    order[sorted(range(len(words)), key=words.__getitem__, reverse=True)] = np.arange(len(words))
+    return order
 
 
 def run_lines(
-    blocks: Iterable[tuple[int, Scores]],
     query_ids: Sequence[str],
     item_ids: Sequence[str],
     *,
-    top_k: int = TOP_K,
+    rows: NDArray[np.int64],
+    items: NDArray[np.int64],
+    scores: Scores,
     tag: str = "vtr",
-) -> bytes:
-    """Returns a run file: the best items of every query.
+) -> Iterator[bytes]:
+    """Yields a run file: the best items of every query, in this module's order.
 
     Args:
-        blocks: (first query, scores (b, C)), as for `vtr.evaluate.ranks.stream_ranks`.
-        query_ids: One per query.
-        item_ids: (C,) what is ranked.
-        top_k: How many per query; R@k of the file is R@k of the evaluation for k up to this.
+        query_ids: Q ids.
+        item_ids: C ids of what is ranked.
+        rows: (Q,) whose row of `items` and `scores` is the query's.
+        items: (T, n) the best items of each row, best first and ties as `later_first` says; R@k of
+            the file is R@k of the evaluation for k up to n.
+        scores: (T, n) float32 or float64.
         tag: The run's name, the last word of each line.
 
     Raises:
-        ConfigError: An id twice, `top_k` below 1, or an empty tag.
+        ConfigError: An id twice, or an empty tag.
     """
-    if top_k < 1 or not tag:
-        raise ConfigError(f"a run needs top_k >= 1 and a tag, not {top_k} and {tag!r}")
-    queries = _unique(query_ids, "query")
-    items = _unique(item_ids, "item")
-    later_first = np.empty(len(items), np.int64)
-    later_first[sorted(range(len(items)), key=items.__getitem__, reverse=True)] = np.arange(
-        len(items)
-    )
+    if not tag:
+        raise ConfigError("a run needs a tag, not ''")
+    queries, names = _unique(query_ids, "query"), _unique(item_ids, "item")
     ending = f" {escape_id(tag)}\n"
-    payload = bytearray()
-    for start, block in blocks:
-        for query, scores in zip(queries[start : start + len(block)], block, strict=True):
-            best = _best(scores, later_first, top_k)
-            lines = [
-                f"{query} Q0 {items[item]} {rank} {score}{ending}"
-                for rank, (item, score) in enumerate(
-                    zip(best.tolist(), _digits(scores[best]), strict=True), start=1
-                )
-            ]
-            payload += "".join(lines).encode("ascii")
-    return bytes(payload)
+    for query, row in zip(queries, rows.tolist(), strict=True):
+        found = ~np.isneginf(scores[row])
+        lines = [
+            f"{query} Q0 {names[item]} {rank} {score}{ending}"
+            for rank, (item, score) in enumerate(
+                zip(items[row][found].tolist(), _digits(scores[row][found]), strict=True), start=1
+            )
+        ]
+        yield "".join(lines).encode("ascii")
 
 
 def qrels_lines(relevant: Iterable[tuple[str, str]]) -> bytes:
@@ -72,44 +83,6 @@ def qrels_lines(relevant: Iterable[tuple[str, str]]) -> bytes:
     """
     lines = [f"{escape_id(query)} 0 {escape_id(item)} 1\n" for query, item in relevant]
     return "".join(lines).encode("ascii")
-
-
-def read_run(path: Path) -> dict[str, dict[str, float]]:
-    """Returns the scores by query id and item id.
-
-    Raises:
-        DatasetError: A line that is not of six words, or whose score is no number.
-    """
-    run: dict[str, dict[str, float]] = {}
-    for number, words in _lines(path, 6):
-        try:
-            score = float(words[4])
-        except ValueError:
-            raise DatasetError(f"{path}, line {number}: {words[4]!r} is no score") from None
-        run.setdefault(unescape_id(words[0]), {})[unescape_id(words[2])] = score
-    return run
-
-
-def read_qrels(path: Path) -> dict[str, set[str]]:
-    """Returns the correct items by query id; lines whose last word is 0 are skipped.
-
-    Raises:
-        DatasetError: A line that is not of four words.
-    """
-    qrels: dict[str, set[str]] = {}
-    for _, (query, _, item, grade) in _lines(path, 4):
-        if grade != "0":
-            qrels.setdefault(unescape_id(query), set()).add(unescape_id(item))
-    return qrels
-
-
-def _best(scores: Scores, later_first: NDArray[np.int64], top_k: int) -> NDArray[np.int64]:
-    """The first `top_k` in trec_eval's order; everything tied at the cut is sorted too."""
-    count = min(top_k, len(scores))
-    edge = np.partition(scores, len(scores) - count)[len(scores) - count]
-    near = np.flatnonzero((scores >= edge) & ~np.isneginf(scores))
-    order = np.lexsort((later_first[near], -scores[near]))
-    return near[order[:count]]
 
 
 def _digits(scores: Scores) -> list[str]:
@@ -126,17 +99,3 @@ def _unique(names: Sequence[str], what: str) -> list[str]:
         twice = next(name for name in names if names.count(name) > 1)
         raise ConfigError(f"the {what} id {twice!r} occurs twice; a run needs each id once")
     return words
-
-
-def _lines(path: Path, num_words: int) -> Iterable[tuple[int, list[str]]]:
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"cannot read {path}: {error}") from None
-    for number, line in enumerate(text.splitlines(), start=1):
-        words = line.split()
-        if len(words) != num_words:
-            raise DatasetError(
-                f"{path}, line {number} has {len(words)} words, expected {num_words}: {line[:80]!r}"
-            )
-        yield number, words

@@ -71,7 +71,7 @@ class Scorer:
         self.batch_size = batch_size
         self._texts = ResidentTexts(texts, self.device)
         self._videos = ResidentVideos(videos, self.device, pad)
-        self._kept: list[Code] = []
+        self._kept: dict[int, Code] = {}  # by first row
         if not self._videos.lengths.all():
             empty = videos.ids[int(np.argmin(self._videos.lengths))]
             raise ConfigError(f"video {empty!r} has no frames; leave it out of the gallery")
@@ -115,14 +115,13 @@ class Scorer:
         Raises:
             ModelError: A score that is not finite; names the text and the video.
         """
-        num_texts, num_videos = self.shape
-        height = max(1, min(self.batch_size, _CELLS // num_videos))
-        for number, start in enumerate(range(0, num_texts, height)):
-            rows = np.arange(start, min(start + height, num_texts))
-            scores = self.score(self._text_codes(number, rows))
-            yield start, self._checked(start, scores)
+        for start in range(0, self.shape[0], self._height):
+            yield start, self._checked(start, self.score(self._text_codes(start)))
 
-    __iter__ = blocks
+    @property
+    def _height(self) -> int:
+        """Texts per block."""
+        return max(1, min(self.batch_size, _CELLS // len(self._videos)))
 
     def matrix(self) -> Scores:
         """Returns all (N, V) scores."""
@@ -167,40 +166,44 @@ class Scorer:
         Raises:
             ModelError: A score that is not finite; names the text and the video.
         """
-        different, place = np.unique(texts, return_inverse=True)
         scores = np.empty(len(texts), np.float32)
-        order = np.argsort(place, kind="stable")
-        edges = np.searchsorted(place[order], np.arange(0, len(different), self.batch_size))
-        edges = np.append(edges, len(order))
-        for number, (first, last) in enumerate(pairwise(edges.tolist())):
-            start = number * self.batch_size
-            code = self.encode_texts(different[start : start + self.batch_size])
-            rows = order[first:last]
+        order = np.argsort(texts, kind="stable")
+        starts = np.arange(0, self.shape[0] + self._height, self._height)
+        edges = np.searchsorted(texts[order], starts)
+        for start, (first, last) in zip(starts.tolist(), pairwise(edges.tolist()), strict=False):
+            if first == last:
+                continue
+            pairs, code = order[first:last], self._text_codes(start)
             with _Evaluating(self.model):
                 found = self.model.head.score_pairs(
                     code,
                     self.video_codes,
-                    torch.from_numpy(place[rows] - start).to(self.device),
-                    torch.from_numpy(videos[rows]).to(self.device),
+                    torch.from_numpy(texts[pairs] - start).to(self.device),
+                    torch.from_numpy(videos[pairs]).to(self.device),
                 )
-            scores[rows] = _numpy(found)
+            scores[pairs] = _numpy(found)
         if not np.isfinite(scores).all():
             worst = int(np.argmin(np.isfinite(scores)))
             raise self._not_finite(int(texts[worst]), int(videos[worst]), scores[worst])
         return scores
 
-    def _text_codes(self, number: int, rows: Index) -> Code:
+    def _text_codes(self, start: int) -> Code:
         """Returns the codes of one block of texts, kept where all blocks together are small."""
-        if number < len(self._kept):
-            return self._kept[number]
+        if start in self._kept:
+            return self._kept[start]
+        rows = np.arange(start, min(start + self._height, self.shape[0]))
         code = self.encode_texts(rows)
         size = sum(part.numel() * part.element_size() for part in code)
         if size * self.shape[0] <= _KEPT_CODE_BYTES * len(rows):
-            self._kept.append(code)
+            self._kept[start] = code
         return code
 
     def _checked(self, start: int, scores: Scores) -> Scores:
-        if not np.isfinite(scores).all():
+        with np.errstate(over="ignore", invalid="ignore"):
+            is_sound = bool(
+                np.isfinite(scores.sum())
+            )  # one quick pass; what it doubts is read again
+        if not is_sound and not np.isfinite(scores).all():
             row, column = (int(found[0]) for found in np.nonzero(~np.isfinite(scores)))
             raise self._not_finite(start + row, column, scores[row, column])
         return scores
