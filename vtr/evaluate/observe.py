@@ -101,15 +101,19 @@ class Observer:
 
     def _keep_best(self, start: int, scores: Scores) -> None:
         place = slice(start, start + len(scores))
-        rows, columns = _near_top(scores, max(self._top.shape[1], self._listed.shape[1]))
+        num_top, num_listed = self._top.shape[1], self._listed.shape[1]
+        rows, columns = _near_top(scores, max(num_top, num_listed))
         values = scores[rows, columns]
-        chosen = _first_of_rows(rows, np.lexsort((columns, -values, rows)), self._top.shape[1])
-        self._top[place], self._top_scores[place] = columns[chosen], values[chosen]
-        order = np.lexsort((self._ties[columns], -values, rows))
-        chosen = _first_of_rows(rows, order, self._listed.shape[1])
+        top = listed = _ordered_rows(values, len(scores))
+        if top is None:  # ties: then two orders differ
+            top = _first_of_rows(rows, np.lexsort((columns, -values, rows)), num_top)
+            order = np.lexsort((self._ties[columns], -values, rows))
+            listed = _first_of_rows(rows, order, num_listed)
+        top, listed = top[:, :num_top], listed[:, :num_listed]
         if self._listed_scores.dtype != scores.dtype:
             self._listed_scores = self._listed_scores.astype(scores.dtype)
-        self._listed[place], self._listed_scores[place] = columns[chosen], values[chosen]
+        self._top[place], self._top_scores[place] = columns[top], values[top]
+        self._listed[place], self._listed_scores[place] = columns[listed], values[listed]
 
     def _keep_sample(
         self, start: int, scores: Scores, rows: NDArray[np.int64], columns: NDArray[np.int64]
@@ -147,8 +151,19 @@ def _near_top(scores: Scores, count: int) -> tuple[NDArray[np.int64], NDArray[np
     """Returns (rows, columns) of all scores as good as the `count`-th best of their row."""
     width = scores.shape[1]
     edge = np.partition(scores, width - count, axis=1)[:, width - count]
-    rows, columns = np.nonzero(scores >= edge[:, None])
-    return rows.astype(np.int64, copy=False), columns.astype(np.int64, copy=False)
+    flat = np.flatnonzero(scores >= edge[:, None])
+    return flat // width, flat % width
+
+
+def _ordered_rows(values: Scores, num_rows: int) -> NDArray[np.int64] | None:
+    """Returns (R, n) the entries of each row, best first; None where any two of a row are equal."""
+    width, rest = divmod(len(values), num_rows)
+    table = -values[: num_rows * width].reshape(num_rows, width)
+    order = np.argsort(table, axis=1)
+    ordered = np.take_along_axis(table, order, axis=1)
+    if rest or bool((ordered[:, 1:] == ordered[:, :-1]).any()):
+        return None
+    return order + width * np.arange(num_rows)[:, None]
 
 
 def _first_of_rows(

@@ -389,8 +389,10 @@ class _ColumnCounts:
     def _add_groups(self, groups: _Thresholds, videos: Counts, scores: Scores) -> None:
         """A group scores as its best caption; groups that go on in a later chunk wait."""
         starts = np.flatnonzero(np.diff(videos, prepend=-1))
-        best = np.maximum.reduceat(scores, starts, axis=0)
         seen = np.diff(starts, append=len(videos))
+        best = np.empty((len(starts), scores.shape[1]), scores.dtype)
+        for row, start, count in zip(best, starts.tolist(), seen.tolist(), strict=True):
+            np.maximum.reduce(scores[start : start + count], axis=0, out=row)
         whole = seen == self._layout.num_captions[videos[starts]]
         for group in np.flatnonzero(~whole).tolist():
             video = int(videos[starts[group]])
