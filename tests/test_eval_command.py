@@ -7,11 +7,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from builders import make_folder_workspace, make_run, run_app, write_captions
 
@@ -308,7 +309,7 @@ def test_saved_scores_are_those_that_were_ranked(workspace: Path, words: tuple[s
     """Rows are written as they stream past, in the order of the queries, equal words twice."""
     captions = [*CAPTIONS[:2], ("v4.mp4", CAPTIONS[0][1], "test"), *CAPTIONS[2:5]]
     write_captions(workspace / "captions.json", captions)
-    make_run(workspace / "runs" / "one", 2.0)
+    make_run(workspace / "runs" / "one")
     assert vtr(workspace, "eval", "--out", "o", "--save-similarity", *words).exit_code == 0
     with np.load(workspace / "o" / "similarity.npz") as saved:
         arrays = dict(saved)

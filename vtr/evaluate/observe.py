@@ -104,12 +104,13 @@ class Observer:
         num_top, num_listed = self._top.shape[1], self._listed.shape[1]
         rows, columns = _near_top(scores, max(num_top, num_listed))
         values = scores[rows, columns]
-        top = listed = _ordered_rows(values, len(scores))
-        if top is None:  # ties: then two orders differ
+        ordered = _ordered_rows(values, len(scores))
+        if ordered is not None:
+            top, listed = ordered[:, :num_top], ordered[:, :num_listed]
+        else:  # ties: then two orders differ
             top = _first_of_rows(rows, np.lexsort((columns, -values, rows)), num_top)
             order = np.lexsort((self._ties[columns], -values, rows))
             listed = _first_of_rows(rows, order, num_listed)
-        top, listed = top[:, :num_top], listed[:, :num_listed]
         if self._listed_scores.dtype != scores.dtype:
             self._listed_scores = self._listed_scores.astype(scores.dtype)
         self._top[place], self._top_scores[place] = columns[top], values[top]
