@@ -26,7 +26,7 @@ from vtr.datasets.registry import (
     survey_videos,
 )
 from vtr.errors import DatasetError
-from vtr.plugins import load_plugin
+from vtr.options import load_plugin
 
 PUBLISHED = ["activitynet", "didemo", "lsmdc", "msrvtt", "msvd", "vatex"]
 

@@ -103,7 +103,7 @@ def test_options_override_a_preset() -> None:
         ("tightTransf:pairs=0", ConfigError, "head 'tightTransf': pairs=0 is out of range"),
         ("seqLSTM:dropout=nan", ConfigError, "dropout=nan is out of range; allowed: 0 to below 1"),
         ("attentionP:tau=0", ConfigError, "head 'attentionP': tau=0.0 is out of range"),
-        ("meanP:preset=big", UnknownNameError, "no preset of head 'meanP' named 'big'"),
+        ("meanP:preset=big", UnknownNameError, "no option of head 'meanP' named 'preset'"),
         ("meanP:tau=1", UnknownNameError, "no option of head 'meanP' named 'tau'.* Known: none"),
     ],
 )

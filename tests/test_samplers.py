@@ -19,7 +19,7 @@ from vtr.extract.samplers.base import (
     sampler_names,
     sampler_options,
 )
-from vtr.plugins import load_plugin
+from vtr.options import load_plugin
 
 NAMES = sampler_names()
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vtr.clip.device import DEVICES, check_device_name
-from vtr.errors import ConfigError, UnknownNameError
+from vtr.errors import UnknownNameError
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def _among(kind: str, listed: Callable[[], Iterable[str]]) -> Choice:
 
 def _plugins(package: str) -> Callable[[], list[str]]:
     def listed() -> list[str]:
-        from vtr.plugins import plugin_names
+        from vtr.options import plugin_names
 
         return plugin_names(importlib.import_module(package))
 
@@ -84,23 +84,10 @@ def _text_modes() -> tuple[str, ...]:
 
 def _check_head(value: str) -> None:
     """Refuses a head, or an option of one, that does not exist."""
-    name, *pairs = value.strip().split(":")
-    heads = _plugins("vtr.train.heads")()
-    if not name:
-        raise ConfigError(f"--head is empty. Known: {', '.join(heads)}")
-    if name not in heads:
-        raise UnknownNameError("head", name, heads)
-    from vtr.train.options import read_option
+    from vtr.options import read_options, split_choice
 
-    known = head_options(name)
-    for pair in pairs:
-        key, equals, given = pair.partition("=")
-        if key not in known:
-            raise UnknownNameError(f"option of head {name!r}", key, known)
-        if not equals:
-            raise ConfigError(f"head option {pair!r} has no value; write {key}=VALUE")
-        if known[key] in ("bool", "int", "float"):
-            read_option(name, key, given, known[key])
+    name, pairs = split_choice(value, _plugins("vtr.train.heads")(), kind="head")
+    read_options(pairs, head_options(name), owner=("head", name))
 
 
 def head_options(name: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ from vtr import datasets
 from vtr.datasets.base import Dataset, DatasetInfo, Video
 from vtr.datasets.files import VideoListing, find_videos, match_videos
 from vtr.foreign import escape_undecodable, is_undecodable
-from vtr.plugins import load_plugin, plugin_names
+from vtr.options import load_plugin, plugin_names
 
 DUPLICATE_ID = "duplicate-id"
 BAD_NAME = "bad-name"

@@ -15,7 +15,7 @@ from vtr.counts import counted
 from vtr.datasets.base import Caption, Dataset
 from vtr.errors import ConfigError, DatasetError, UnknownNameError
 from vtr.evaluate import protocols
-from vtr.plugins import load_plugin, plugin_names
+from vtr.options import load_plugin, plugin_names
 
 CaptionPolicy = Literal["one", "all", "paragraph"]
 Gallery = Literal["split", "folder"]

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 import torch
 
 from vtr.errors import ConfigError, UnknownNameError
-from vtr.plugins import load_plugin, plugin_names
+from vtr.options import (
+    NamedChoice,
+    OptionValue,
+    load_plugin,
+    plugin_names,
+    read_options,
+    split_choice,
+    types_of,
+)
 from vtr.train import heads
 from vtr.train.clip_text import ClipText
 from vtr.train.heads.base import Head, HeadInfo
-from vtr.train.options import OptionValue, read_option
 
 REFERENCE_DIM = 512
 """D at which `describe_heads` counts parameters: that of ViT-B/32."""
@@ -23,23 +30,8 @@ REFERENCE_DIM = 512
 _PRESET = "preset"
 
 
-@dataclass(frozen=True)
-class HeadChoice:
+class HeadChoice(NamedChoice):
     """One head with its options, as typed by a user."""
-
-    name: str  # Option name ("seqTransf")
-    # Only the options whose value is not the default.
-    options: Mapping[str, OptionValue] = field(default_factory=dict)
-
-    @property
-    def label(self) -> str:
-        """The canonical spelling, which `parse_head` reads back to the same choice.
-
-        >>> HeadChoice("seqTransf", {"layers": 2}).label
-        'seqTransf:layers=2'
-        """
-        pairs = [f"{key}={value}" for key, value in sorted(self.options.items())]
-        return ":".join([self.name, *pairs])
 
     @property
     def info(self) -> HeadInfo:
@@ -80,22 +72,16 @@ def parse_head(text: str) -> HeadChoice:
         UnknownNameError: No such head, option or preset; the nearest is suggested.
         ConfigError: A value of the wrong type or out of range, or nothing named.
     """
-    name, *pairs = text.strip().split(":")
-    if not name:
-        raise ConfigError(f"--head is empty. Known: {', '.join(head_names())}")
-    defaults = head_options(name)
+    name, pairs = split_choice(text, head_names(), kind="head")
+    defaults, presets = head_options(name), head_presets(name)
+    types = types_of(defaults) | ({_PRESET: "str"} if presets else {})
+    typed = read_options(pairs, types, owner=("head", name))
     given: dict[str, OptionValue] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if key != _PRESET and key not in defaults:
-            raise UnknownNameError(f"option of head {name!r}", key, [*defaults, *_preset_key(name)])
-        if not equals:
-            raise ConfigError(f"head option {pair!r} has no value; write {key}=VALUE")
-        given |= _preset(name, value) if key == _PRESET else {}
-    for pair in pairs:
-        key, _, value = pair.partition("=")
-        if key != _PRESET:
-            given[key] = read_option(name, key, value, type(defaults[key]).__name__)
+    for key, value in typed:
+        if key == _PRESET and value not in presets:
+            raise UnknownNameError(f"preset of head {name!r}", str(value), presets)
+        given |= presets[str(value)] if key == _PRESET else {}
+    given |= {key: value for key, value in typed if key != _PRESET}
     changed = {key: value for key, value in given.items() if value != defaults[key]}
     choice = HeadChoice(name, changed)
     choice.resolve()
@@ -203,17 +189,6 @@ def _describe(name: str) -> HeadFacts:
         presets=head_presets(name),
         source=info.source,
     )
-
-
-def _preset_key(name: str) -> list[str]:
-    return [_PRESET] if head_presets(name) else []
-
-
-def _preset(name: str, preset: str) -> dict[str, OptionValue]:
-    presets = head_presets(name)
-    if preset not in presets:
-        raise UnknownNameError(f"preset of head {name!r}", preset, presets)
-    return presets[preset]
 
 
 def _values(options: Any) -> dict[str, OptionValue]:

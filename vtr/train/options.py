@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -15,32 +14,6 @@ BatchMode = Literal["videos", "pairs"]
 BATCH_MODES: tuple[str, ...] = get_args(BatchMode)
 
 ALL_CAPTIONS = 0
-
-OptionValue = bool | int | float | str
-_READ: Mapping[str, Callable[[str], OptionValue]] = {
-    "bool": lambda word: {"true": True, "false": False}[word.lower()],
-    "int": int,
-    "float": float,
-    "str": str,
-}
-
-
-def read_option(head: str, key: str, value: str, kind: str) -> OptionValue:
-    """Returns the value of a head's option, as `--head` has it.
-
-    Args:
-        head: Its name.
-        key: Of the option.
-        value: As typed.
-        kind: Name of its type.
-
-    Raises:
-        ConfigError: Of another type.
-    """
-    try:
-        return _READ[kind](value)
-    except (ValueError, KeyError):
-        raise ConfigError(f"head {head!r}: {key}={value!r} is not of type {kind}") from None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import importlib
 from keyword import iskeyword
 
 from vtr import verbs
-from vtr.plugins import plugin_names
+from vtr.options import plugin_names
 from vtr.settings import Settings
 
 

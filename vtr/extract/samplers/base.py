@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vtr.errors import ConfigError, UnknownNameError
+from vtr.errors import ConfigError
 from vtr.extract import samplers
 from vtr.extract.samplers.common import Floats, Luma, absolute_change, squared_change
 from vtr.extract.samplers.common import Indices as Indices
-from vtr.plugins import load_plugin, plugin_names
-
-OptionValue = bool | int | float | str
+from vtr.options import (
+    NamedChoice,
+    OptionValue,
+    load_plugin,
+    plugin_names,
+    read_options,
+    split_choice,
+    types_of,
+)
 
 
 @dataclass(frozen=True)
@@ -64,23 +70,12 @@ class Signals:
         return squared_change(self.pictures)
 
 
-@dataclass(frozen=True)
-class SamplerChoice:
-    """One sampler with its options, as typed by a user."""
+class SamplerChoice(NamedChoice):
+    """One sampler with its options, as typed by a user; its label names the selection in a store.
 
-    name: str  # Option name ("uniform")
-    # Only the options that were set.
-    options: Mapping[str, OptionValue] = field(default_factory=dict)
-
-    @property
-    def label(self) -> str:
-        """The canonical spelling, which names the selection in a store.
-
-        >>> SamplerChoice("motion", {"global_share": 0.25}).label
-        'motion:global_share=0.25'
-        """
-        pairs = [f"{key}={value}" for key, value in sorted(self.options.items())]
-        return ":".join([self.name, *pairs])
+    >>> SamplerChoice("motion", {"global_share": 0.25}).label
+    'motion:global_share=0.25'
+    """
 
     @property
     def needs(self) -> frozenset[str]:
@@ -188,16 +183,9 @@ def _needs_dense_store(name: str) -> str:
 
 
 def _parse_choice(word: str) -> SamplerChoice:
-    name, *pairs = word.split(":")
+    name, pairs = split_choice(word, sampler_names(), kind="sampler")
     defaults = sampler_options(name)
-    options: dict[str, OptionValue] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if key not in defaults:
-            raise UnknownNameError(f"option of sampler {name!r}", key, defaults)
-        if not equals:
-            raise ConfigError(f"sampler option {pair!r} has no value; write {key}=VALUE")
-        options[key] = _convert(name, key, value, defaults[key])
+    options = dict(read_options(pairs, types_of(defaults), owner=("sampler", name)))
     changed = {key: value for key, value in options.items() if value != defaults[key]}
     _try_options(name, changed)
     return SamplerChoice(name, changed)
@@ -208,22 +196,6 @@ def _try_options(name: str, options: Mapping[str, OptionValue]) -> None:
     if options:
         signals = Signals(np.arange(3.0), np.zeros((3, 2, 2), np.uint8), np.ones((3, 2)))
         _module(name).select(signals, 2, np.random.default_rng(0), **options)
-
-
-def _convert(name: str, key: str, value: str, default: OptionValue) -> OptionValue:
-    converters: dict[type, Callable[[str], OptionValue]] = {
-        bool: lambda word: {"true": True, "false": False}[word.lower()],
-        int: int,
-        float: float,
-        str: str,
-    }
-    try:
-        return converters[type(default)](value)
-    except (ValueError, KeyError):
-        raise ConfigError(
-            f"sampler {name!r}: {key}={value!r} is not of type {type(default).__name__} "
-            f"(default {default})"
-        ) from None
 
 
 def sampler_options(name: str) -> dict[str, OptionValue]:
