@@ -43,6 +43,7 @@ NAMED = [
     for path, command in COMMANDS.items()
     for parameter in command.params
     if parameter.name in CHOICES and parameter.name not in ("run", "teacher")
+    if not getattr(parameter, "is_flag", False)
 ]
 
 

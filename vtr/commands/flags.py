@@ -130,7 +130,7 @@ def _parameter(name: str, field: FieldInfo, only: Only) -> Parameter:
         flag = f"{flag}/--no-{flag.removeprefix('--')}"
     info = typer.Option(
         *filter(None, (flag, fact(field, "short"))),
-        help=only.helps.get(name) or help_text(field),
+        help=help_text(field, only.helps.get(name)),
         show_default=False,
         metavar=fact(field, "metavar") or None,
         rich_help_panel=fact(field, "group") or None,
@@ -147,10 +147,10 @@ def _typed(field: FieldInfo) -> Any:
     return kinds[0] if len(kinds) == 1 and simple else str
 
 
-def help_text(field: FieldInfo) -> str:
-    """Returns what `--help` says: the meaning and the default."""
-    default = default_text(field)
-    return f"{field.description} (default: {default})" if default else str(field.description)
+def help_text(field: FieldInfo, meaning: str | None = None) -> str:
+    """Returns what `--help` says: the meaning (default: the field's own) and the default."""
+    meaning, default = meaning or str(field.description), default_text(field)
+    return f"{meaning} (default: {default})" if default and "(default" not in meaning else meaning
 
 
 def default_text(field: FieldInfo) -> str:
