@@ -10,6 +10,8 @@ four layers 12.65 M at D = 512. Without layers y = x, and there are no parameter
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -19,9 +21,7 @@ from vtr.train.heads.blocks import (
     Transformer,
     check_positions,
     choose_num_heads,
-    copy_blocks,
-    copy_rows,
-    describe_copy,
+    copy_text_layers,
 )
 
 
@@ -30,19 +30,22 @@ class SequenceHead(Head):
 
     Args:
         dim: D.
-        num_layers: How many; 0 for none.
-        heads: Attention heads, 0 for D // 64.
-        positions: Largest number of frames, where there are layers.
+        options: With layers (0 for none), heads and positions, see `check_layers`.
     """
 
-    def __init__(self, dim: int, *, num_layers: int, heads: int, positions: int) -> None:
+    def __init__(self, dim: int, options: Any) -> None:
         super().__init__()
-        self.num_layers = num_layers
-        if num_layers:
-            self.frame_position_embeddings = nn.Embedding(positions, dim)
+        self.num_layers = options.layers
+        if self.num_layers:
+            self.frame_position_embeddings = nn.Embedding(options.positions, dim)
+            # CLIP4Clip's name for it, which its checkpoints carry.
             self.transformerClip = Transformer(
-                dim, num_layers=num_layers, num_heads=choose_num_heads(dim, heads)
+                dim,
+                num_layers=options.layers,
+                num_heads=choose_num_heads(dim, options.heads),
+                mlp_ratio=getattr(options, "mlp_ratio", 4),
             )
+        self.placed_dropout = nn.Dropout(getattr(options, "dropout", 0.0))
 
     def contextual_frames(self, videos: VideoBatch) -> Tensor:
         """Returns y (V, K, D), zero in padded places.
@@ -55,16 +58,15 @@ class SequenceHead(Head):
             return frames
         table = self.frame_position_embeddings.weight
         check_positions(frames.shape[1], len(table))
-        told = frames + self.transformerClip(frames + table[: frames.shape[1]], videos.mask)
-        return torch.where(videos.mask[..., None], told, 0.0)
+        placed = self.placed_dropout(frames + table[: frames.shape[1]])
+        mixed = frames + self.transformerClip(placed, videos.mask)
+        return torch.where(videos.mask[..., None], mixed, 0.0)
 
     def start_from(self, clip: ClipText) -> str:
-        """Copies CLIP's text layers and positions as `seqTransf` does; returns what was copied."""
+        """Copies CLIP's text layers and positions where there are layers; returns what was."""
         if not self.num_layers:
-            return "uniform weights"
-        copy_rows(self.frame_position_embeddings, clip.positional_embedding)
-        copied = copy_blocks(self.transformerClip, clip.blocks)
-        return f"{describe_copy(self.transformerClip, copied)}, uniform weights"
+            return ""
+        return copy_text_layers(self.frame_position_embeddings, self.transformerClip, clip)
 
 
 def share_mlp(dim: int) -> nn.Sequential:

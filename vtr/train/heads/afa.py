@@ -22,7 +22,7 @@ from torch import Tensor
 from vtr.train.clip_text import ClipText
 from vtr.train.heads._sequence import SequenceHead, share_mlp, start_uniform
 from vtr.train.heads.base import Code, Head, HeadInfo, VideoBatch, check_option, normalise
-from vtr.train.heads.blocks import NUM_POSITIONS, initialise_weights
+from vtr.train.heads.blocks import NUM_POSITIONS, check_layers, initialise_weights
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,7 @@ class Options:
     temperature: float = 0.1  # Of the softmax over frames
 
     def __post_init__(self) -> None:
-        check_option(0 <= self.layers <= 48, "layers", self.layers, "0 (none) to 48")
-        check_option(self.heads >= 0, "heads", self.heads, "a divisor of D, or 0 for D // 64")
-        check_option(1 <= self.positions <= 4096, "positions", self.positions, "1 to 4096")
+        check_layers(self, fewest=0)
         check_option(self.temperature > 0, "temperature", self.temperature, "above 0")
 
     @property
@@ -62,9 +60,7 @@ class AttentiveAggregation(SequenceHead):
     """
 
     def __init__(self, dim: int, options: Options) -> None:
-        super().__init__(
-            dim, num_layers=options.layers, heads=options.heads, positions=options.positions
-        )
+        super().__init__(dim, options)
         self.info = options.info
         self.temperature = options.temperature
         self.frame_weight_fc = share_mlp(dim)
@@ -101,4 +97,5 @@ def build(dim: int, options: Options) -> Head:
 def initialise(head: Head, clip: ClipText) -> str:
     """Copies CLIP's text layers where there are layers; returns what was done."""
     assert isinstance(head, AttentiveAggregation)
-    return head.start_from(clip)
+    copied = head.start_from(clip)
+    return f"{copied}, uniform weights" if copied else "uniform weights"

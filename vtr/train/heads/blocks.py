@@ -14,12 +14,15 @@ A block of width D has 12 D^2 + 13 D parameters and costs 24 D^2 + 4 K D FLOP pe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vtr.clip.towers import Block
 from vtr.errors import ConfigError
+from vtr.train.clip_text import ClipText
+from vtr.train.heads.base import check_option
 
 LAYER_NORM_EPSILON = 1e-12
 NUM_POSITIONS = 77
@@ -138,13 +141,33 @@ def copy_rows(target: nn.Embedding, rows: Tensor) -> None:
         target.weight[:count] = rows[:count]
 
 
-def describe_copy(target: Transformer, num_copied: int) -> str:
-    """Returns the phrase for `Head.origin` after `copy_blocks`."""
-    total = len(target.resblocks)
-    if not num_copied:
+def copy_text_layers(positions: nn.Embedding, layers: Transformer, clip: ClipText) -> str:
+    """Copies CLIP's text positions and first text layers; returns what was copied, in a phrase."""
+    copy_rows(positions, clip.positional_embedding)
+    copied, total = copy_blocks(layers, clip.blocks), len(layers.resblocks)
+    if not copied:
         return "CLIP's text positions, random layers: CLIP's have another MLP width"
-    rest = f", {total - num_copied} more random" if num_copied < total else ""
-    return f"CLIP's text positions and first {num_copied} text layers{rest}"
+    rest = f", {total - copied} more random" if copied < total else ""
+    return f"CLIP's text positions and first {copied} text layers{rest}"
+
+
+def check_layers(options: Any, *, fewest: int = 1, fewest_positions: int = 1) -> None:
+    """Raises ConfigError where the options of a head's layers are out of range.
+
+    Args:
+        options: With layers, heads, positions, and mlp_ratio and dropout where it has them.
+        fewest: Smallest number of layers.
+        fewest_positions: Smallest table.
+    """
+    layers, positions = options.layers, options.positions
+    ratio, dropout = getattr(options, "mlp_ratio", 4), getattr(options, "dropout", 0.0)
+    least = f"{fewest} to 48" if fewest else "0 (none) to 48"
+    check_option(fewest <= layers <= 48, "layers", layers, least)
+    check_option(options.heads >= 0, "heads", options.heads, "a divisor of D, or 0 for D // 64")
+    check_option(1 <= ratio <= 16, "mlp_ratio", ratio, "1 to 16")
+    allowed = f"{fewest_positions} to 4096"
+    check_option(fewest_positions <= positions <= 4096, "positions", positions, allowed)
+    check_option(0 <= dropout < 1, "dropout", dropout, "0 to below 1")
 
 
 def check_positions(num_frames: int, allowed: int) -> None:

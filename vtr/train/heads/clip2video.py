@@ -58,11 +58,12 @@ from vtr.train.heads.base import (
 from vtr.train.heads.blocks import (
     NUM_POSITIONS,
     Transformer,
+    check_layers,
     check_positions,
     choose_num_heads,
     copy_blocks,
     copy_rows,
-    describe_copy,
+    copy_text_layers,
     initialise_weights,
 )
 
@@ -103,9 +104,7 @@ class Options:
             check_option(value in allowed, name, value, ", ".join(allowed))
         check_option(self.centres >= 1, "centres", self.centres, "1 or more")
         check_option(0 <= self.weight <= 1, "weight", self.weight, "0 to 1")
-        check_option(1 <= self.layers <= 48, "layers", self.layers, "1 to 48")
-        check_option(self.heads >= 0, "heads", self.heads, "a divisor of D, or 0 for D // 64")
-        check_option(1 <= self.positions <= 4096, "positions", self.positions, "1 to 4096")
+        check_layers(self)
         check_option(
             0 <= self.pad_to <= self.positions, "pad_to", self.pad_to, f"0 to {self.positions}"
         )
@@ -356,8 +355,7 @@ def initialise(head: Head, clip: ClipText) -> str:
     options = head.options
     if not options.sequenced:
         return "random weights: the reference takes CLIP's text layers for sim=seqTransf alone"
-    copy_rows(head.frame_position_embeddings, clip.positional_embedding)
-    copied = copy_blocks(head.transformerClip, clip.blocks)
+    copied = copy_text_layers(head.frame_position_embeddings, head.transformerClip, clip)
     if options.differs:
         copy_rows(head.type_position_embeddings, clip.positional_embedding)
     if options.differs and options.projection == "attention":
@@ -366,7 +364,7 @@ def initialise(head: Head, clip: ClipText) -> str:
         _copy_projection(head.frame2t_projection, clip.visual_projection)
     if options.attends:
         copy_blocks(head.actionClip, clip.blocks)
-    return describe_copy(head.transformerClip, copied)
+    return copied
 
 
 def _copy_projection(target: nn.Parameter, projection: Tensor) -> None:

@@ -32,11 +32,10 @@ from vtr.train.heads.blocks import (
     LAYER_NORM_EPSILON,
     NUM_POSITIONS,
     Transformer,
+    check_layers,
     check_positions,
     choose_num_heads,
-    copy_blocks,
-    copy_rows,
-    describe_copy,
+    copy_text_layers,
     initialise_weights,
 )
 
@@ -62,11 +61,7 @@ class Options:
     pairs: int = 512
 
     def __post_init__(self) -> None:
-        check_option(1 <= self.layers <= 48, "layers", self.layers, "1 to 48")
-        check_option(self.heads >= 0, "heads", self.heads, "a divisor of D, or 0 for D // 64")
-        check_option(1 <= self.mlp_ratio <= 16, "mlp_ratio", self.mlp_ratio, "1 to 16")
-        check_option(2 <= self.positions <= 4096, "positions", self.positions, "2 to 4096")
-        check_option(0 <= self.dropout < 1, "dropout", self.dropout, "0 to below 1")
+        check_layers(self, fewest_positions=2)
         check_option(1 <= self.pairs <= 1 << 20, "pairs", self.pairs, "1 to 1048576")
 
 
@@ -217,6 +212,5 @@ def build(dim: int, options: Options) -> Head:
 
 def initialise(head: TightTransformer, clip: ClipText) -> str:
     """Copies CLIP's first text layers and its positions; returns what was copied."""
-    copy_rows(head.cross.embeddings.position_embeddings, clip.positional_embedding)
-    stack = head.cross.transformer
-    return describe_copy(stack, copy_blocks(stack, clip.blocks))
+    table = head.cross.embeddings.position_embeddings
+    return copy_text_layers(table, head.cross.transformer, clip)

@@ -43,7 +43,7 @@ from vtr.train.heads.base import (
     select_code,
     valid_tokens,
 )
-from vtr.train.heads.blocks import NUM_POSITIONS, initialise_weights
+from vtr.train.heads.blocks import NUM_POSITIONS, check_layers, initialise_weights
 
 _SMALLEST_VARIANCE = 1e-8
 _MASKINGS = ("inf", "zero")
@@ -62,9 +62,7 @@ class Options:
     cdcr_alpha: float = 0.11
 
     def __post_init__(self) -> None:
-        check_option(0 <= self.layers <= 48, "layers", self.layers, "0 (none) to 48")
-        check_option(self.heads >= 0, "heads", self.heads, "a divisor of D, or 0 for D // 64")
-        check_option(1 <= self.positions <= 4096, "positions", self.positions, "1 to 4096")
+        check_layers(self, fewest=0)
         check_option(self.masking in _MASKINGS, "masking", self.masking, ", ".join(_MASKINGS))
         check_option(self.cdcr >= 0, "cdcr", self.cdcr, "0 (off) or more")
         check_option(self.cdcr_alpha >= 0, "cdcr_alpha", self.cdcr_alpha, "0 (off) or more")
@@ -98,9 +96,7 @@ class WeightedTokenInteraction(SequenceHead):
     """
 
     def __init__(self, dim: int, options: Options) -> None:
-        super().__init__(
-            dim, num_layers=options.layers, heads=options.heads, positions=options.positions
-        )
+        super().__init__(dim, options)
         self.options, self.info = options, options.info
         self.text_weight_fc = share_mlp(dim)
         self.video_weight_fc = share_mlp(dim)
@@ -168,7 +164,8 @@ def build(dim: int, options: Options) -> Head:
 def initialise(head: Head, clip: ClipText) -> str:
     """Copies CLIP's text layers where there are layers; returns what was done."""
     assert isinstance(head, WeightedTokenInteraction)
-    return head.start_from(clip)
+    copied = head.start_from(clip)
+    return f"{copied}, uniform weights" if copied else "uniform weights"
 
 
 def _shares(mlp: nn.Sequential, vectors: Tensor, mask: Tensor) -> Tensor:
