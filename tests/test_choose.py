@@ -19,13 +19,19 @@ from vtr.cli import app
 from vtr.datasets.base import Video
 from vtr.errors import ConfigError
 from vtr.extract.choose import choose
-from vtr.extract.costs import measure_costs
 from vtr.extract.pipeline import extract
 from vtr.extract.sample import FrameRequest
 from vtr.extract.samplers.base import SamplerChoice, parse_samplers
 from vtr.extract.settings import ExtractSettings
 from vtr.extract.sheet import Sheet, SheetRow, draw_html, draw_png
-from vtr.extract.study import largest_gap, open_dense, repetition, spacing_variation, study
+from vtr.extract.study import (
+    largest_gap,
+    measure_costs,
+    open_dense,
+    repetition,
+    spacing_variation,
+    study,
+)
 from vtr.extract.study_plot import (
     BETTER,
     NEITHER,

@@ -14,13 +14,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 import vtr
+from tests.builders import ramp, write_clip
 from vtr.cli import app
 from vtr.demo import demo_model_folder
-from vtr.errors import ConfigError
+from vtr.errors import ConfigError, FingerprintError
 from vtr.train.loop import read_metrics
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -68,3 +70,15 @@ def test_its_run_and_its_result_are_read(workspace: Path) -> None:
     document = invoke("eval", "--run", "runs/whole", "--json")
     for name, cell in before.metrics.items():
         assert document["metrics"][name]["value"] == pytest.approx(cell["value"]), name
+
+
+def test_its_store_is_read_and_not_extended_with_other_frames(workspace: Path) -> None:
+    store = vtr.FeatureStore(workspace / "features")
+    write_clip(workspace / "videos" / f"{store.ids[0]}.mp4", ramp(4))
+    shards = sorted(path.name for path in store.folder.glob("shard-*.h5"))
+    assert len(store) == len(store.ledger) - sum(r.status == "failed" for r in store.ledger) > 0
+    assert all(np.isfinite(store[video_id].frames).all() for video_id in store)
+    changed = vtr.open_workspace(workspace, frames=store.spec.num_frames + 1, sampler="head")
+    with pytest.raises(FingerprintError, match=r"made with other settings: .*samplers is .*asked"):
+        vtr.extract_features(changed, device="cpu")
+    assert sorted(path.name for path in store.folder.glob("shard-*.h5")) == shards

@@ -17,9 +17,9 @@ from vtr.counts import counted
 from vtr.progress import note, progress
 
 if TYPE_CHECKING:
-    from vtr.extract.costs import SamplerCost
     from vtr.extract.sample import FrameRequest
     from vtr.extract.samplers.base import Indices, SamplerChoice
+    from vtr.extract.study import SamplerCost
     from vtr.extract.study_plot import Column
     from vtr.features import FeatureStore
     from vtr.workspace import Workspace
@@ -192,7 +192,7 @@ def _costs(
         return []
     from vtr.clip.backbone import load_backbone
     from vtr.clip.preprocess import Preprocessing, resize_crop
-    from vtr.extract.costs import measure_costs
+    from vtr.extract.study import measure_costs
 
     preprocessing = Preprocessing.from_dict(dict(dense.spec.preprocessing))
     backbone = load_backbone(workspace.model, route=preprocessing.route)

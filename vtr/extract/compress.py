@@ -47,6 +47,7 @@ from vtr.extract.readers import (
     decoding_pass,
     emptiness,
     expected_ticks,
+    output_order_wins,
     shortfall,
 )
 from vtr.files import TEMPORARY_PREFIX, open_shared, sync_folder
@@ -265,7 +266,7 @@ class _Reader:
         origin: float | None = None
         latest = 0.0
         interval = 1 / (header_rate(self._video.stream) or 25.0)
-        for seconds, frame in put_in_order(self._timed(), relabel=self._output_order_wins()):
+        for seconds, frame in put_in_order(self._timed(), relabel=output_order_wins(self._video)):
             origin = seconds if origin is None else origin
             now = max(latest, seconds - origin)
             interval = now - latest or interval
@@ -273,14 +274,6 @@ class _Reader:
             duration = float((frame.duration or 0) * self._tick) or interval
             self.end_seconds = now + duration
             yield now, duration, frame
-
-    def _output_order_wins(self) -> bool:
-        # AVI has no presentation times. What FFmpeg gives in their place goes with the packets, in
-        # decoding order, while the frames come in presentation order; so only the times are sorted
-        # (checked on the pictures: sorting the frames by these times makes the motion jump). Only
-        # decoders of H.264 and HEVC may give a frame too early, and then its time is right.
-        is_avi = self._video.container.format.name == "avi"
-        return is_avi or self._video.stream.codec_context.name not in ("h264", "hevc")
 
     def _timed(self) -> Iterator[tuple[float, VideoFrame]]:
         """Yields (seconds, frame) as decoded; a frame without a time follows the one before it."""

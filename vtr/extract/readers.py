@@ -210,7 +210,7 @@ class FullReader:
     def _set_order(self, out: list[int]) -> None:
         expected_end = self.pts_seconds[-1] if len(self.pts_seconds) else 0.0
         ticks = _fill_times(out, self._source)
-        if _output_order_wins(self._source):
+        if output_order_wins(self._source):
             self._order = np.arange(len(ticks))
         else:
             self._order = np.argsort(ticks, kind="stable")
@@ -398,12 +398,13 @@ def seconds(ticks: Ticks, source: VideoSource) -> Seconds:
     return ticks.astype(np.float64) * base.numerator / base.denominator
 
 
-def _output_order_wins(source: VideoSource) -> bool:
+def output_order_wins(source: VideoSource) -> bool:
     """Whether frames are on screen in the order the decoder gives them, whatever their pts say.
 
-    AVI stores no pts, and what FFmpeg makes up for them goes back and forth (measured: only the
-    output order is smooth). Else only H.264 and HEVC decoders may give frames in a wrong order, and
-    then the pts are right.
+    AVI stores no pts. What FFmpeg makes up for them goes with the packets, in decoding order, while
+    the frames come in presentation order (measured: sorting the frames by these times makes the
+    motion jump). Else only H.264 and HEVC decoders may give frames in a wrong order, and then the
+    pts are right.
     """
     if _times_are_made_up(source):
         return True

@@ -1,0 +1,84 @@
+"""Every option of `vtr extract` may stand in [extract] of vtr.toml, but those of a single run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.builders import ramp, write_clip
+from vtr.cli import app
+from vtr.demo import demo_model_folder
+from vtr.errors import ConfigError
+from vtr.settings import fact
+from vtr.verbs.extract import Options
+
+FILE = {
+    "device": "cpu", "dtype": "bfloat16", "memory": 2.5, "max_pixels": 90_000,
+    "thumbnails": False, "hash": True,
+}  # fmt: skip
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    write_clip(tmp_path / "videos" / "a.mp4", ramp(3))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write_file(folder: Path, **options: object) -> None:
+    lines = [f"{name} = {json.dumps(value)}" for name, value in options.items()]
+    head = f'[data]\nvideos = "videos"\n[model]\nid = "{demo_model_folder()}"\n[extract]\n'
+    (folder / "vtr.toml").write_text(head + "\n".join(lines))
+
+
+def extract(*words: str) -> dict[str, Any]:
+    done = CliRunner().invoke(app, ["extract", "--json", *words], catch_exceptions=False)
+    assert done.exit_code == 0, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def test_options_stand_in_the_file_and_a_flag_wins(workspace: Path) -> None:
+    assert set(FILE) == {n for n, f in Options.model_fields.items() if fact(f, "file_key") != "-"}
+    write_file(workspace, **FILE, frames=2)
+    settings = extract("--dry-run", "--memory", "3", "--no-hash")["settings"]
+    assert {name: settings[name] for name in FILE} == {**FILE, "memory": 3.0, "hash": False}
+    assert settings["frames"] == 2
+    assert extract()["ok"] == 1
+    record = json.loads((workspace / "features" / "extract.json").read_text())
+    assert (record["dtype"], record["hash"], record["max_pixels"]) == (
+        "torch.bfloat16", True, 90_000,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["shard", "retry", "overwrite", "dry_run"])
+def test_what_belongs_to_one_run_is_no_files(workspace: Path, name: str) -> None:
+    write_file(workspace, **{name: True})
+    with pytest.raises(ConfigError, match=rf"vtr.toml:6: no key in \[extract\] named '{name}'"):
+        extract("--dry-run")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("device", "gpu", r"vtr.toml:6: device in \[extract\]: no device named 'gpu'"),
+        ("memory", -1, r"memory in \[extract\] is -1; it must be GiB above 0, or 0 for no limit"),
+        (
+            "dtype",
+            "int8",
+            r"is 'int8'; it must be \"float32\", \"float16\" or \"bfloat16\"",
+        ),
+        ("hash", "yes", r"hash in \[extract\] is 'yes'; it must be true or false"),
+        ("max_pixels", 0, r"max_pixels in \[extract\] is 0; it must be a whole number, 1 or more"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_line(
+    workspace: Path, name: str, value: object, message: str
+) -> None:
+    write_file(workspace, **{name: value})
+    with pytest.raises(ConfigError, match=message):
+        extract("--dry-run")
