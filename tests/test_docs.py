@@ -531,3 +531,40 @@ def test_notebook_runs_from_videos_to_report(tmp_path: Path) -> None:
         result = vtr.load_result(tmp_path / "quickstart-world" / folder)
         check_described(result)
         assert f"{result.metrics['t2v/R@1']['value']:.1f}" in html
+
+
+# --- the walks through the code
+
+
+def definitions(path: Path) -> set[str]:
+    """The functions and classes of a file, methods as Class.method."""
+    found = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            methods = [item.name for item in node.body if isinstance(item, ast.FunctionDef)]
+            found |= {f"{node.name}.{method}" for method in methods}
+    return found
+
+
+WALKS = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").split("\n## ")[1:]
+
+
+@pytest.mark.parametrize(("walk", "before"), list(zip(WALKS, (31, 21, 18), strict=True)))
+def test_a_walk_names_what_is_there_in_half_the_files_of_before(walk: str, before: int) -> None:
+    rows = re.findall(r"^\| [^|`]+ \| (`[^|]+`) \| (`[^|]+`) \|$", walk, re.MULTILINE)
+    assert len(rows) == len(re.findall(r"^\| (?!step|---)", walk, re.MULTILINE))
+    visited = []
+    for files, names in rows:
+        paths = [ROOT / name for name in re.findall("`([^`]+)`", files)]
+        known = set().union(*map(definitions, paths))
+        assert set(re.findall("`([^`]+)`", names)) <= known, files
+        visited += paths
+    assert len(set(visited)) <= before // 2 + before % 2
+
+
+def test_every_folder_of_the_architecture_exists() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    for name in re.findall(r"`(vtr/[^`]*)`", page):
+        assert (ROOT / name).exists(), name
