@@ -15,7 +15,7 @@ import pytest
 from builders import write_store
 
 from vtr.demo.events import read_events
-from vtr.demo.summary import known_uniform_share, sights
+from vtr.demo.summary import events_shown, known_uniform_share
 from vtr.evaluate.intervals import wilson_interval
 from vtr.extract.samplers.base import sampler_names
 from vtr.features import FeatureSpec, LedgerRow, VideoRow
@@ -53,10 +53,10 @@ def event_store(folder: Path, annotations: Path, spec: FeatureSpec, **chosen: li
     return write_store(folder, rows, spec)
 
 
-def test_sights_count_the_events_that_chosen_frames_show(tmp_path: Path, spec: FeatureSpec) -> None:
+def test_events_that_chosen_frames_show_are_counted(tmp_path: Path, spec: FeatureSpec) -> None:
     annotations = make_annotations(tmp_path / "demo.json", [0.0, 0.0, 5.0, 9.6, 3.3])
     store = event_store(tmp_path / "s", annotations, spec, uniform=[0, 49, 99], head=[0, 1, 2])
-    uniform, head = sights(store, annotations, num_frames=3)
+    uniform, head = events_shown(store, annotations, num_frames=3)
     # Of the four test events uniform (0.0, 4.9, 9.9 s) shows those at 0.0 and at 9.6 s.
     assert (head.sampler, head.seen, head.events, head.share) == ("head", 1, 4, 0.25)
     assert (uniform.sampler, uniform.seen) == ("uniform", 2)
@@ -69,7 +69,7 @@ def test_every_sampler_is_applied_to_a_dense_store(tmp_path: Path, spec: Feature
     annotations = make_annotations(tmp_path / "demo.json", [0.0, 2.0, 5.1, 8.5, 3.3])
     dense = replace(spec, samplers=("dense",), num_frames=None, thumbnail_side=8)
     store = event_store(tmp_path / "s", annotations, dense, dense=list(range(FRAMES)))
-    found = {one.sampler: one.seen for one in sights(store, annotations, num_frames=8)}
+    found = {one.sampler: one.seen for one in events_shown(store, annotations, num_frames=8)}
     assert set(found) == set(sampler_names()) - {"dense"}
     assert {name for name, seen in found.items() if seen == 4} >= {
         "scene",

@@ -11,10 +11,10 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from vtr.api.demo import demo_workspace
+from vtr.api.extract import extract_features
 from vtr.commands import samplers
-from vtr.commands.demo import _extract, _workspace
 from vtr.demo.summary import known_uniform_share
-from vtr.demo.world import render_world
 from vtr.workspace import Workspace
 
 
@@ -22,9 +22,8 @@ from vtr.workspace import Workspace
 def world(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """The demo's own path with 12 clips instead of 480."""
     folder = tmp_path_factory.mktemp("world")
-    made = render_world(folder, workers=1, clips_per_group={"test": 4})
-    workspace = _workspace(folder, made.videos, made.annotations, workers=1)
-    assert _extract(workspace, quiet=True).ok == 12
+    workspace = demo_workspace(folder, clips_per_group={"test": 4})
+    assert extract_features(workspace, device="cpu", workers=1).ok == 12
     return workspace
 
 

@@ -35,7 +35,7 @@ _HOMES = {
     "Workspace": "vtr.workspace",
     "compare_results": "vtr.api.compare",
     "dataset_names": "vtr.datasets.registry",
-    "demo_workspace": "vtr.api",
+    "demo_workspace": "vtr.api.demo",
     "embed_for": "vtr.train.inputs",
     "embed_texts": "vtr.train.texts",
     "evaluate_run": "vtr.api",

@@ -1,11 +1,11 @@
 from vtr.api import (
-    demo_workspace,
     evaluate_run,
     open_features,
     open_workspace,
     train_head,
 )
 from vtr.api.compare import compare_results
+from vtr.api.demo import demo_workspace
 from vtr.api.extract import extract_features
 from vtr.api.report import make_report
 from vtr.clip.backbone import Backbone, load_backbone

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vtr.demo.words import Part
     from vtr.evaluate.reporting.results import Result
     from vtr.extract.choose import FeatureStore
     from vtr.train.run import Run
@@ -52,49 +51,6 @@ def open_workspace(folder: str | Path = ".", **settings: object) -> Workspace:
             "exists, or begin one there with videos=FOLDER"
         )
     return _changed(find_workspace(place) or Workspace.at(place), settings)
-
-
-def demo_workspace(
-    folder: str | Path = "demo-world",
-    *,
-    clips_per_group: Mapping[Part, int] | None = None,
-    workers: int = 1,
-) -> Workspace:
-    """Renders the demo world, or finds it there, and returns its workspace.
-
-    Args:
-        folder: Where it goes.
-        clips_per_group: Split ("train", "val", "test") to the clips of each of its groups, even
-            numbers: a smaller world than the full one of 680 clips.
-        workers: Processes that render. More than 1 import the caller's script again: it then needs
-            `if __name__ == "__main__":`.
-
-    Raises:
-        ConfigError: Sizes that no world has.
-        StoreWriteError: The disk refused.
-    """
-    from vtr.demo import DEMO_FPS, DEMO_FRAMES, DEMO_SAMPLER, demo_model_folder
-    from vtr.demo.scenes import CLIPS_PER_GROUP
-    from vtr.demo.world import render_world
-    from vtr.workspace import FILE_NAME, Workspace, write_workspace
-    from vtr.workspace import settings as merged
-
-    place: Path = _typed("folder", folder, Path)
-    workers = _typed("workers", workers, int)
-    world = render_world(place, workers=workers, clips_per_group=clips_per_group or CLIPS_PER_GROUP)
-    if not (place / FILE_NAME).exists():
-        made = merged(
-            Workspace.at(place),
-            dataset="demo",
-            videos=world.videos,
-            annotations=world.annotations.parent,
-            model=str(demo_model_folder()),
-            fps=DEMO_FPS,
-            frames=DEMO_FRAMES,
-            sampler=DEMO_SAMPLER,
-        )
-        write_workspace(made)
-    return open_workspace(place)
 
 
 def open_features(workspace: Workspace, sampler: str | None = None) -> FeatureStore:

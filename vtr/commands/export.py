@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from vtr.commands.console import print_json, say
+from vtr.commands.flags import with_options
+from vtr.verbs.export import Options
 
 
 def register(app: typer.Typer) -> None:
@@ -15,13 +17,11 @@ def register(app: typer.Typer) -> None:
     app.command("export")(export)
 
 
+@with_options("export")
 def export(
-    run: Annotated[Path, typer.Option(help="Folder of the run.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="Folder to make.", show_default=False)],
-    onnx: Annotated[
-        bool,
-        typer.Option("--onnx", help="Also the text side as text.onnx; needs the extra vtr[onnx]."),
-    ] = False,
+    run: Annotated[Path, typer.Option(help="Folder of the run.")],
+    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    options: Options,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Export a run: safetensors, configuration and a model card with its results.
@@ -29,11 +29,12 @@ def export(
     The card gives every number with its protocol, N and interval, as `vtr eval --run` measured it:
     evaluate first.
     """
-    from vtr.train.exporting import export_run
+    from vtr.api.export import export_run
 
-    card = export_run(run, out, onnx=onnx)
+    card = export_run(run, out, options)
+    files = sorted(path.name for path in out.iterdir())
     if as_json:
-        print_json({"out": str(out), "files": sorted(path.name for path in out.iterdir())})
+        print_json({"out": str(out), "files": files})
         return
-    say(f"{run} -> {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
+    say(f"{run} -> {out}: {', '.join(files)}")
     say(f"read {card} before giving it away")

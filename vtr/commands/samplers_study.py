@@ -142,7 +142,7 @@ def _brief_events(
     """Returns per sampler which brief test events it saw; nothing outside of the demo world."""
     if workspace is None or workspace.dataset != "demo" or workspace.annotations is None:
         return {}
-    from vtr.demo.summary import brief_test_events, sight
+    from vtr.demo.summary import brief_test_events, count_shown
 
     events = brief_test_events(workspace.annotations / "demo.json")
     events = [event for event in events if event.video_id in dense]
@@ -150,7 +150,7 @@ def _brief_events(
         return {}
     times = {event.video_id: dense[event.video_id].pts_seconds for event in events}
     return {
-        label: asdict(sight(label, events, {i: times[i][picks[i]] for i in times}))
+        label: asdict(count_shown(label, events, {i: times[i][picks[i]] for i in times}))
         for label, picks in chosen.items()
     }
 

@@ -16,7 +16,7 @@ from vtr.features import FeatureStore
 
 
 @dataclass(frozen=True)
-class SamplerSight:
+class EventsShown:
     """How many brief events one sampler's frames show."""
 
     sampler: str  # Its label
@@ -31,9 +31,9 @@ class SamplerSight:
         return self.seen / self.events
 
 
-def sights(
+def events_shown(
     store_folder: Path, annotations: Path, *, num_frames: int, seed: int = 0
-) -> list[SamplerSight]:
+) -> list[EventsShown]:
     """Returns how many brief test events every sampler sees, the best first.
 
     Every sampler on a store that holds every candidate; else the samplers it was made with.
@@ -54,17 +54,17 @@ def sights(
         for choice in parse_samplers("all", embedded=True):
             chosen = picks(dense, choice, num_frames, seed=seed, ids=ids)
             shown = {video_id: times[video_id][chosen[video_id]] for video_id in ids}
-            found.append(sight(choice.label, events, shown))
+            found.append(count_shown(choice.label, events, shown))
     else:
         for label in labels:
             store = FeatureStore(store_folder, sampler=label)
-            found.append(sight(label, events, {i: store[i].pts_seconds for i in ids}))
+            found.append(count_shown(label, events, {i: store[i].pts_seconds for i in ids}))
     return sorted(found, key=lambda one: (-one.seen, one.sampler))
 
 
-def sight(
+def count_shown(
     label: str, events: Sequence[BriefEvent], chosen_pts_seconds: Mapping[str, ArrayLike]
-) -> SamplerSight:
+) -> EventsShown:
     """Returns how many events the chosen frames show.
 
     Args:
@@ -73,7 +73,7 @@ def sight(
         chosen_pts_seconds: Video id to the presentation times of its chosen frames, (K,).
     """
     seen = sum(event.is_caught(chosen_pts_seconds[event.video_id]) for event in events)
-    return SamplerSight(label, seen, len(events), *wilson_interval(seen, len(events)))
+    return EventsShown(label, seen, len(events), *wilson_interval(seen, len(events)))
 
 
 def brief_test_events(annotations: Path) -> list[BriefEvent]:

@@ -1,4 +1,4 @@
-"""A run as a folder to give away: weights, configuration and a model card.
+"""`vtr export`: a run as a folder to give away: weights, configuration and a model card.
 
 The folder is itself a run (`vtr eval --run OUT` takes it). Its card says of every number what it
 was measured on: protocol, N, interval, coverage, seed, features.
@@ -15,18 +15,19 @@ from vtr.files import file_sha256, publish, read_json, replacing, require_empty
 from vtr.train.card import model_card
 from vtr.train.onnx import GRAPH, export_text_side, require_onnx
 from vtr.train.run import BEST, CONFIG, TRAIN_IDS, load_run
+from vtr.verbs.export import Options
 
 CARD = "README.md"
 RESULT_NAME = "result.json"
 
 
-def export_run(folder: Path, out: Path, *, onnx: bool = False) -> Path:
+def export_run(folder: Path, out: Path, options: Options) -> Path:
     """Writes `config.json`, `best.safetensors`, `train_ids.txt` (where known) and a model card.
 
     Args:
         folder: The run; results below it (`vtr eval` writes them to RUN/eval) go onto the card.
         out: Folder to make, or an empty one.
-        onnx: Also write the text side as `text.onnx`, see `vtr.train.onnx`.
+        options: `onnx` also writes the text side as `text.onnx`, see `vtr.train.onnx`.
 
     Returns:
         The card.
@@ -38,12 +39,12 @@ def export_run(folder: Path, out: Path, *, onnx: bool = False) -> Path:
     """
     run = load_run(folder)
     require_empty(out)
-    if onnx:
+    if options.onnx:
         require_onnx()
     results, left_out = read_results(folder)
     card = model_card(run, results, left_out)
     with replacing(out, option="--out") as made:
-        if onnx:
+        if options.onnx:
             backbone = load_backbone(run.text_model, device="cpu")
             run.check_text_model(backbone)
             export_text_side(backbone, run.model.text_tower, made / GRAPH)

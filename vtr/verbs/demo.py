@@ -1,0 +1,16 @@
+"""The options of `vtr demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vtr.settings import Settings, option
+
+
+class Options(Settings):
+    """Where the demo world goes, and how much is measured in it."""
+
+    path: Path = option(Path("demo-world"), "Folder for the demo world.", metavar="DIR")
+    workers: int | None = option(None, "Processes.", unset="one per core", bounds={"ge": 1})
+    train: bool = option(True, "Train and evaluate heads, and write the report.")
+    full: bool = option(False, "Every head with three samplers (about 20 minutes).")
