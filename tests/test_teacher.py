@@ -24,7 +24,7 @@ from vtr.train.data import PairedData, Resident
 from vtr.train.distill import DistillWeights, relation_term
 from vtr.train.gradients import BatchGradient
 from vtr.train.heads.base import TextBatch, VideoBatch
-from vtr.train.loop import Hooks, Trainer
+from vtr.train.loop import Trainer
 from vtr.train.model import ModelSpec, RetrievalModel, build_model
 from vtr.train.options import BatchOptions, LossOptions
 from vtr.train.presets import TrainSettings
@@ -199,14 +199,16 @@ def train(
     weights: DistillWeights | None = None,
     settings: TrainSettings = FAST,
     resume: bool = False,
-    hooks: Hooks | None = None,
+    on_epoch: Any = None,
 ) -> RetrievalModel:
     spec = ModelSpec(student, DIM, TextSpec("projection", DIM, DIM), temperature=0.1)
     if not resume:
         start_run(folder, config={"model": spec.as_dict()}, train_ids=data.videos.ids)
     model = build_model(spec, seed=0)
     taught = Teacher(model_of("xpool"), data.texts, weights=weights)
-    Trainer(model, data, settings, folder=folder, hooks=hooks, teacher=taught).run(resume=resume)
+    Trainer(model, data, settings, folder=folder, on_epoch=on_epoch, teacher=taught).run(
+        resume=resume
+    )
     return model
 
 
@@ -259,7 +261,7 @@ def test_resuming_with_a_teacher_gives_the_same_weights(tmp_path: Path) -> None:
             raise _Stopped
 
     with pytest.raises(_Stopped):
-        train(tmp_path / "cut", data, settings=settings, hooks=Hooks(row=stop))
+        train(tmp_path / "cut", data, settings=settings, on_epoch=stop)
     train(tmp_path / "cut", data, settings=settings, resume=True)
     one, two = (load_file(tmp_path / name / LAST) for name in ("whole", "cut"))
     assert all(torch.equal(one[key], two[key]) for key in one)

@@ -23,13 +23,10 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from vtr import cli
-from vtr.api.run_folders import find_interrupted, holding, telling
-from vtr.api.training import read_captions
-from vtr.api.training_job import Job, summarise
 from vtr.clip.backbone import Backbone, load_backbone
 from vtr.commands import features as features_command
 from vtr.commands import train as train_command
-from vtr.commands.watching import print_result
+from vtr.commands.train import print_result
 from vtr.demo import demo_model_folder
 from vtr.errors import ConfigError, ModelError, ShardError, StoreError, StoreWriteError
 from vtr.features import FeatureStore
@@ -37,7 +34,9 @@ from vtr.features.importing import import_arrays
 from vtr.files import TEMPORARY_PREFIX, UNFINISHED, beside
 from vtr.train.loop import Trainer, read_metrics
 from vtr.train.run import BEST, LAST, list_runs, load_run, recency
+from vtr.train.run_folders import advising, find_interrupted, holding, summarise
 from vtr.train.texts import embed_texts
+from vtr.verbs.train import Options
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -250,10 +249,33 @@ def test_text_of_another_model_is_refused_without_a_projection(
         trained("--features", str(workspace / "same-size"), "--text", "frozen", "--head", "seqLSTM")
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "some", "1.5", ""])
-def test_bad_caption_counts_are_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"--captions is .*; allowed: all, one"):
-        read_captions(text)
+@pytest.mark.parametrize(
+    ("option", "value", "allowed"),
+    [
+        *(
+            ("captions", text, "all, one, or a number from 1")
+            for text in ("0", "-1", "some", "1.5", "")
+        ),
+        ("captions", 0, "all, one, or a number from 1"),
+        ("lr", 0.0, "a number, above 0"),
+        ("lr", float("nan"), "a number, above 0"),
+        ("warmup", 1.0, "a number, 0 or more and below 1"),
+        ("seed", -1, "a whole number, 0 or more"),
+        ("batch_size", 1, "a whole number, 2 or more"),
+        ("hard_negatives", -1, "a whole number, 0 or more"),
+        ("temperature", 0.0, "a number, 0.0001 or more and 100 or less"),
+        ("optimiser", "sgd", '"adamw" or "bertadam"'),
+    ],
+)
+def test_values_that_no_training_can_have_are_refused(
+    option: str, value: object, allowed: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"^{option} is .*; it must be {allowed}$"):
+        Options.of(**{option: value})
+
+
+def test_captions_may_be_a_number() -> None:
+    assert Options.of(captions=2).recipe() == Options.of(captions="2").recipe() == {"captions": "2"}
 
 
 def test_two_trainings_never_share_a_folder(workspace: Path) -> None:
@@ -273,11 +295,11 @@ def test_two_trainings_never_share_a_folder(workspace: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--name", "../up"), r"--name is '\.\./up'; allowed: one folder name"),
-        (("--name", "/tmp/up"), "--name is '/tmp/up'; allowed"),
-        (("--name", "a/b"), "--name is 'a/b'; allowed"),
-        (("--name", ""), "--name is ''; allowed"),
-        (("--name", ".."), r"--name is '\.\.'; allowed"),
+        (("--name", "../up"), r"--name is '\.\./up'; it must be one folder name"),
+        (("--name", "/tmp/up"), "--name is '/tmp/up'; it must be"),
+        (("--name", "a/b"), "--name is 'a/b'; it must be"),
+        (("--name", ""), "--name is ''; it must be"),
+        (("--name", ".."), r"--name is '\.\.'; it must be"),
         (("--name", "x" * 300), "at most 200 bytes"),
         (("--resume", "--overwrite"), "--resume and --overwrite exclude each other"),
         (("--dropout", "0.5"), r"--dropout 0\.5 needs --text projection; the text side is frozen"),
@@ -285,8 +307,8 @@ def test_two_trainings_never_share_a_folder(workspace: Path) -> None:
         (("--tune-layers", "1"), "--tune-layers 1 needs --text tune; the text side is frozen"),
         (("--coef-lr", "0.5"), r"--coef-lr 0\.5 needs --text tune; the text side is frozen"),
         (("--preset", "two-tower", "--coef-lr", "0.5"), "needs --text tune; .* projection here"),
-        (("--hold-out", "2"), r"--hold-out is 2\.0; allowed: above 0 and below 1"),
-        (("--hold-out", "0"), r"--hold-out is 0\.0; allowed"),
+        (("--hold-out", "2"), r"--hold-out is 2\.0; it must be a number, above 0 and below 1"),
+        (("--hold-out", "0"), r"--hold-out is 0\.0; it must be"),
         (("--head", "meanP", "--text", "frozen", "--temperature", "0.07"), "nothing to train"),
     ],
 )
@@ -346,8 +368,8 @@ def test_a_missing_tensorboard_is_said_before_a_run_begins(
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("request", {"colour": "red"}, "request has unknown 'colour'"),
-        ("request", {"epochs": "x"}, r"request: epochs is 'x'; allowed: int \| None"),
+        ("request", {"colour": "red"}, "config.json: request: no option named 'colour'"),
+        ("request", {"epochs": "x"}, "request: epochs is 'x'; it must be a whole number, 0 or"),
         ("features", None, r"cannot go on: features\.fingerprint is not what it was \(None"),
         ("settings", None, "cannot go on: settings is not what it was"),
     ],
@@ -367,11 +389,11 @@ def test_a_config_changed_by_hand_is_refused(
 def test_a_stopped_training_says_how_to_go_on(
     tmp_path: Path, stop: BaseException, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(type(stop)), telling(tmp_path, "vtr train --resume"):
+    with pytest.raises(type(stop)), advising(tmp_path, "vtr train --resume"):
         raise stop
     assert capsys.readouterr().err == "", "nothing to resume yet"
     (tmp_path / "config.json").touch()
-    with pytest.raises(type(stop)), telling(tmp_path, "vtr train --resume"):
+    with pytest.raises(type(stop)), advising(tmp_path, "vtr train --resume"):
         raise stop
     assert "to go on with this training: vtr train --resume\n" in capsys.readouterr().err
 
@@ -440,11 +462,11 @@ def test_a_run_that_exists_is_told_before_anything_is_embedded(
     trained("--head", "seqLSTM", "--name", "one")
     trained("--head", "seqLSTM", "--seeds", "2", "--seed", "3", "--name", "two")
 
-    def embed(self: Job) -> None:
+    def embed(*_arguments: Any) -> None:
         raise AssertionError("embedded first")
 
-    monkeypatch.setattr(Job, "embed", embed)
-    monkeypatch.setattr("vtr.clip.backbone.load_backbone", embed)
+    monkeypatch.setattr("vtr.api.train.embed_for", embed)
+    monkeypatch.setattr("vtr.api.train.load_backbone", embed)
     for name, flags in (
         ("one", ()),
         ("one", ("--dry-run",)),
@@ -461,7 +483,7 @@ def test_a_changed_run_is_told_before_anything_is_embedded(
     folder = Path(trained("--head", "seqLSTM", "--name", "one")["run"])
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "settings": None}))
-    monkeypatch.setattr(Job, "embed", lambda self: pytest.fail("embedded first"))
+    monkeypatch.setattr("vtr.api.train.embed_for", lambda *_: pytest.fail("embedded first"))
     with pytest.raises(ConfigError, match="cannot go on: settings is not what it was"):
         invoke("train", "--resume", "--name", "one")
 

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -26,7 +27,7 @@ from vtr.train.curve import draw_curve
 from vtr.train.data import PairedData
 from vtr.train.distributed import World
 from vtr.train.heads.base import Code, VideoBatch
-from vtr.train.loop import Hooks, Trainer, TrainResult, read_metrics
+from vtr.train.loop import Trainer, TrainResult, read_metrics
 from vtr.train.model import ModelSpec, RetrievalModel, build_model
 from vtr.train.options import BatchOptions, LossOptions
 from vtr.train.presets import PRESETS, TrainSettings, find_preset
@@ -43,7 +44,7 @@ from vtr.train.run import (
 from vtr.train.scoring import Scorer
 from vtr.train.text_tower import TextSpec
 from vtr.train.texts import TextFeatures
-from vtr.train.tracking import Tracker
+from vtr.train.tracking import tensorboard
 from vtr.train.validation import Validation, selection_value
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -142,7 +143,7 @@ class _Stopped(Exception):
 
 @pytest.mark.parametrize("preset", ["vtr", "clip4clip"])
 def test_resuming_gives_the_same_weights_bit_for_bit(tmp_path: Path, preset: str) -> None:
-    base = find_preset(preset).settings
+    base = find_preset(preset).settings()
     settings = replace(
         base, lr=1e-2, epochs=4, patience=0, seed=2, batch=replace(base.batch, size=6)
     )
@@ -154,7 +155,7 @@ def test_resuming_gives_the_same_weights_bit_for_bit(tmp_path: Path, preset: str
             raise _Stopped
 
     with pytest.raises(_Stopped):
-        trainer(tmp_path / "cut", settings, spec=spec, hooks=Hooks(row=stop)).run()
+        trainer(tmp_path / "cut", settings, spec=spec, on_epoch=stop).run()
     assert len(read_metrics(tmp_path / "cut")) == 4, "epoch 3 was recorded, not yet saved"
     resumed = trainer(tmp_path / "cut", settings, spec=spec).run(resume=True)
     for name in (BEST, LAST):
@@ -238,7 +239,7 @@ def test_a_nan_stops_names_its_origin_and_keeps_the_last_checkpoint(tmp_path: Pa
         if row["epoch"] == 1:
             data.videos.frames[data.videos.offsets[4]] = np.nan
 
-    one = trainer(tmp_path / "run", data=data, hooks=Hooks(row=poison), validate=False)
+    one = trainer(tmp_path / "run", data=data, on_epoch=poison, validate=False)
     with pytest.raises(ModelError, match=r"became nan in epoch 2\. First tensor .* of video 'v4'"):
         one.run()
     failure = json.loads((tmp_path / "run" / "failure.json").read_text())
@@ -411,7 +412,7 @@ def test_an_imported_run_knows_no_training_videos(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_settings_come_back_from_json(name: str) -> None:
-    settings = find_preset(name).settings
+    settings = find_preset(name).settings()
     values = json.loads(json.dumps(settings.as_dict()))
     assert as_fields(TrainSettings, values, source="settings") == settings
 
@@ -419,12 +420,8 @@ def test_settings_come_back_from_json(name: str) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"lr": 0.0}, "--lr is 0.0; allowed: above 0"),
-        ({"lr": float("nan")}, "--lr is nan"),
-        ({"warmup": 1.0}, "--warmup is 1.0; allowed: 0 to below 1"),
         ({"loss": LossOptions(reference=True)}, "needs --batches pairs"),
         ({"mine": "global", "batch": BatchOptions("pairs")}, "use --batches videos"),
-        ({"seed": -1}, "--seed is -1"),
     ],
 )
 def test_bad_settings_are_refused(values: dict[str, Any], message: str) -> None:
@@ -432,22 +429,33 @@ def test_bad_settings_are_refused(values: dict[str, Any], message: str) -> None:
         TrainSettings(**values)
 
 
-def test_the_tracker_hands_on_every_number() -> None:
-    class Writer:
-        def __init__(self) -> None:
-            self.seen: list[tuple[str, float, int]] = []
+def test_tensorboard_is_handed_every_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, float, int]] = []
+
+    class SummaryWriter:
+        """What of TensorBoard's own is called; the package is an extra."""
+
+        def __init__(self, folder: str) -> None:
+            seen.append((folder, 0.0, 0))
 
         def add_scalar(self, name: str, value: float, step: int) -> None:
-            self.seen.append((name, value, step))
+            seen.append((name, value, step))
 
         def close(self) -> None:
-            self.seen.append(("closed", 0.0, 0))
+            seen.append(("closed", 0.0, 0))
 
-    writer = Writer()
-    tracker = Tracker(writer)
-    tracker({"epoch": 2, "loss": 1.5, "t2v/R@1": 40.0})
-    tracker.close()
-    assert writer.seen == [("loss", 1.5, 2), ("t2v/R@1", 40.0, 2), ("closed", 0.0, 0)]
+    module = type("tensorboard", (), {"SummaryWriter": SummaryWriter})
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)  # type: ignore[arg-type]
+    with tensorboard(tmp_path) as record:
+        record({"epoch": 2, "loss": 1.5, "t2v/R@1": 40.0})
+    assert seen == [
+        (str(tmp_path), 0.0, 0),
+        ("loss", 1.5, 2),
+        ("t2v/R@1", 40.0, 2),
+        ("closed", 0.0, 0),
+    ]
 
 
 # ---- several processes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,15 @@ from vtr.train.data import Packed, PairedData, Resident
 from vtr.train.gradients import BatchGradient
 from vtr.train.mining import confusable_groups, nearest_wrong_videos
 from vtr.train.model import ModelSpec, RetrievalModel, build_model, zero_shot_model
-from vtr.train.optim import BertAdam, Schedule, adamw, cosine_factor, reference_factor
+from vtr.train.optim import (
+    BertAdam,
+    Schedule,
+    cosine_factor,
+    make_optimiser,
+    reference_factor,
+)
 from vtr.train.options import BatchOptions, LossOptions
+from vtr.train.presets import TrainSettings
 from vtr.train.scoring import Scorer
 from vtr.train.text_tower import TextSpec
 from vtr.train.texts import TextFeatures
@@ -214,10 +222,18 @@ def test_the_cosine_begins_and_ends_at_zero_and_peaks_after_the_warm_up() -> Non
 def test_pretrained_layers_learn_slower_and_biases_and_the_scale_are_not_decayed() -> None:
     model = model_of()
     model.text_tower.pretrained = True
-    groups = adamw(model, lr=1e-3, coef_lr=0.1, weight_decay=0.2).param_groups
-    found = {
-        id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]
-    }
+    settings = TrainSettings(lr=1e-3, coef_lr=0.1, weight_decay=0.2)
+
+    def rates_of(settings: TrainSettings) -> dict[int, tuple[float, float]]:
+        optimiser, schedule = make_optimiser(model, settings)
+        schedule.set(settings.warmup)  # where adamw's rates peak
+        return {
+            id(p): (group["lr"], group["weight_decay"])
+            for group in optimiser.param_groups
+            for p in group["params"]
+        }
+
+    found = rates_of(settings)
     assert found[id(model.logit_scale)] == (1e-3, 0.0)
     tower = dict(model.text_tower.named_parameters())
     assert found[id(tower["inner.weight"])] == (pytest.approx(1e-4), 0.2)
@@ -226,6 +242,10 @@ def test_pretrained_layers_learn_slower_and_biases_and_the_scale_are_not_decayed
     assert found[id(block["transformerClip.resblocks.0.ln_1.weight"])] == (1e-3, 0.0)
     assert found[id(block["transformerClip.resblocks.0.mlp.c_fc.weight"])] == (1e-3, 0.2)
     assert len(found) == sum(1 for p in model.parameters() if p.requires_grad)
+    reference = rates_of(replace(settings, optimiser="bertadam", warmup=0.0))
+    assert reference[id(model.logit_scale)] == (pytest.approx(1e-4), 0.2), "a part of CLIP"
+    assert reference[id(tower["inner.bias"])] == (pytest.approx(1e-4), 0.0)
+    assert reference[id(block["transformerClip.resblocks.0.ln_1.weight"])] == (1e-3, 0.2)
 
 
 # ---- gradients in parts

@@ -9,22 +9,23 @@ from pathlib import Path
 import pytest
 from builders import write_captions, write_store
 
-from vtr.api.training import Material, Request, gather
+from vtr.api.train_data import TrainingData, read_training_data
 from vtr.features import FeatureSpec, VideoRow
+from vtr.verbs.train import Recipe
 from vtr.workspace import Workspace
 
 Row = Callable[..., VideoRow]
 IDS = [f"v{n:02}.mp4" for n in range(24)]
-REQUEST = Request(head="meanP")
+RECIPE = Recipe(head="meanP")
 
 
 @pytest.fixture
 def material(
     tmp_path: Path, spec: FeatureSpec, row_factory: Row
-) -> Callable[[str, set[str], Request], Material]:
+) -> Callable[[str, set[str], Recipe], TrainingData]:
     """Gathers the data of 20 training videos and 4 of another split, some never extracted."""
 
-    def make(other: str, absent: set[str], request: Request = REQUEST) -> Material:
+    def make(other: str, absent: set[str], recipe: Recipe = RECIPE) -> TrainingData:
         (tmp_path / "videos").mkdir()
         for name in IDS:
             (tmp_path / "videos" / name).touch()
@@ -32,7 +33,7 @@ def material(
         write_captions(tmp_path / "captions.json", [*rows, ("gone.mp4", "something else", "test")])
         kept = [row_factory(name, 3) for name in IDS if name not in absent]
         write_store(tmp_path / "features", kept, replace(spec, samplers=("uniform",)))
-        return gather(workspace(tmp_path), request)
+        return read_training_data(workspace(tmp_path), recipe)
 
     return make
 
@@ -48,9 +49,9 @@ def workspace(folder: Path) -> Workspace:
 
 
 def test_a_share_of_training_is_held_out_where_the_files_give_no_validation_split(
-    material: Callable[..., Material], capsys: pytest.CaptureFixture[str]
+    material: Callable[..., TrainingData], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = material("test", set(), replace(REQUEST, hold_out=0.2))
+    found = material("test", set(), RECIPE.changed(hold_out=0.2))
     assert found.held_out
     assert found.selection.endswith("on 4 videos held out of the training split")
     assert len(found.train.video_ids) == 16
@@ -58,9 +59,9 @@ def test_a_share_of_training_is_held_out_where_the_files_give_no_validation_spli
 
 
 def test_a_validation_split_of_any_spelling_is_used(
-    material: Callable[..., Material], capsys: pytest.CaptureFixture[str]
+    material: Callable[..., TrainingData], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = material("Val", set(), replace(REQUEST, hold_out=0.2))
+    found = material("Val", set(), RECIPE.changed(hold_out=0.2))
     assert not found.held_out
     assert found.selection.endswith("on the 4 videos of the validation split")
     assert len(found.train.video_ids) == 20
@@ -68,7 +69,7 @@ def test_a_validation_split_of_any_spelling_is_used(
 
 
 def test_epochs_are_judged_on_all_videos_and_absent_ones_are_misses(
-    material: Callable[..., Material],
+    material: Callable[..., TrainingData],
 ) -> None:
     found = material("val", {"v20.mp4", "v22.mp4", "v23.mp4", "v03.mp4"})
     assert found.task is not None
@@ -77,11 +78,11 @@ def test_epochs_are_judged_on_all_videos_and_absent_ones_are_misses(
     assert found.selection.endswith(
         "on the 1 video of the validation split (3 more have no features: misses)"
     )
-    assert found.skipped.videos == {"v03.mp4": "not in the store"}
+    assert found.skipped == {"v03.mp4": "not in the store"}
 
 
 def test_without_any_validation_video_the_last_epoch_counts(
-    material: Callable[..., Material],
+    material: Callable[..., TrainingData],
 ) -> None:
     found = material("val", set(IDS[20:]))
     assert found.task is None

@@ -53,7 +53,7 @@ _HOMES = {
     "rank_rows": "vtr.evaluate.ranks",
     "retrieval_metrics": "vtr.evaluate.metrics",
     "stream_ranks": "vtr.evaluate.ranks",
-    "train_head": "vtr.api",
+    "train_head": "vtr.api.train",
     "zero_shot_model": "vtr.train.model",
 }
 

@@ -2,12 +2,12 @@ from vtr.api import (
     evaluate_run,
     open_features,
     open_workspace,
-    train_head,
 )
 from vtr.api.compare import compare_results
 from vtr.api.demo import demo_workspace
 from vtr.api.extract import extract_features
 from vtr.api.report import make_report
+from vtr.api.train import train_head
 from vtr.clip.backbone import Backbone, load_backbone
 from vtr.datasets.base import Caption, Dataset, Video
 from vtr.datasets.registry import dataset_names, load_dataset

@@ -252,8 +252,9 @@ def _bounds(field: FieldInfo) -> str:
 
 def _anchored(model: type[Settings], name: str, value: Any, base: Path | None) -> Any:
     """Returns a path as an absolute one, and a text that is one by its beginning (./x, ../x)."""
-    kinds = plain_types(model.model_fields[name].annotation)
-    if base is None:
+    field = model.model_fields[name]
+    kinds = plain_types(field.annotation)
+    if base is None or fact(field, "metavar") == "NAME":  # a name is no path
         return value
     if isinstance(value, str | Path) and Path in kinds and str(value).strip():
         return base / as_path(value)

@@ -69,50 +69,6 @@ def open_features(workspace: Workspace, sampler: str | None = None) -> FeatureSt
     return open_store(_checked(workspace), _typed("sampler", sampler, str | None))
 
 
-def train_head(
-    workspace: Workspace,
-    head: str = "seqTransf",
-    *,
-    name: str | None = None,
-    device: str = "auto",
-    quiet: bool = True,
-    **flags: object,
-) -> Run:
-    """Trains a head on the cached features and returns the run with its best epoch; `vtr train`.
-
-    Args:
-        workspace: Where everything is.
-        head: Name and options, such as "seqTransf:layers=2".
-        name: Folder of the run within `runs`; a run of that name is replaced. None makes a name
-            that is free.
-        device: "auto", "cpu", "cuda" or "cuda:1".
-        quiet: No progress on stderr.
-        flags: The other flags of `vtr train` with `_` for `-`: `text="projection"`, `epochs=5`,
-            `batch_size=64`, `seed=1`, ...
-
-    Raises:
-        ConfigError: An unknown flag, or a value that is not allowed.
-        DatasetError: No training video has features.
-    """
-    from vtr.arithmetic import prepare_arithmetic
-    from vtr.choices import check_names
-
-    check_names({**flags, "head": head, "device": device})
-    prepare_arithmetic()
-    from vtr.api.training import Request
-    from vtr.commands.train import Place, train_workspace
-    from vtr.train.run import load_run
-
-    if isinstance(flags.get("teacher"), str | Path):
-        flags["teacher"] = str(Path(str(flags["teacher"])).absolute())
-    values = _flags("flag of vtr train", {"head": head, **flags}, Request)
-    name, device = _typed("name", name, str | None), _typed("device", device, str)
-    place = Place(name, overwrite=name is not None, resume=False, quiet=quiet, tensorboard=False)
-    document = train_workspace(_checked(workspace), Request(**values), place, device=device)
-    assert document is not None  # only other processes of torchrun get nothing
-    return load_run(document["run"])
-
-
 def evaluate_run(
     workspace: Workspace,
     run: Run | str | Path | None = None,

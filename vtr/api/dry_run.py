@@ -2,123 +2,107 @@
 
 from __future__ import annotations
 
+import resource
 import statistics
+import sys
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from vtr.commands.presets import flag, resolved_values
+import numpy as np
+import torch
+
+from vtr.api.train_data import TrainingData
+from vtr.clip.backbone import Backbone
 from vtr.counts import human_bytes, human_seconds
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from vtr.api.training_job import Job
-    from vtr.train.batches import BatchPlan
-    from vtr.train.data import Resident
-    from vtr.train.model import RetrievalModel
-    from vtr.train.texts import TextFeatures
+from vtr.train.batches import BatchPlan
+from vtr.train.data import PairedData, Resident
+from vtr.train.gradients import BatchGradient
+from vtr.train.model import ModelSpec, RetrievalModel, build_model, count_parameters
+from vtr.train.optim import make_optimiser
+from vtr.train.presets import LAST_BATCH, TrainSettings
+from vtr.train.scoring import Scorer
+from vtr.train.texts import TextFeatures
 
 _TIMED_STEPS = 5
 _TIMED_CAPTIONS = 32
 
 
-def estimate(job: Job, *, seeds: int = 1) -> dict[str, Any]:
-    """Returns parameters, memory, steps and time, as plain numbers; `described` words them.
+def estimate(
+    data: TrainingData, backbone: Backbone, spec: ModelSpec, settings: TrainSettings
+) -> dict[str, Any]:
+    """Returns parameters, memory, steps and time of one training.
 
     The time is that of a few real steps on this machine, with random captions of the real sizes,
     times their number; embedding the captions is estimated from a few real ones, and so is a
     validation with a costly head.
     """
-    import torch
-
-    from vtr.train.batches import BatchPlan
-    from vtr.train.data import PairedData, Resident
-    from vtr.train.model import build_model, count_parameters
-    from vtr.train.presets import DEFAULT_PRESET
-
-    material, settings = job.material, job.settings
-    model = build_model(job.spec, backbone=job.backbone, seed=settings.seed).to(job.device)
-    texts = _made_up(job, material.train.texts)
-    owner = material.train.query_video
-    data = Resident(PairedData(texts, material.frames, owner, _pad(job)), torch.device(job.device))
-    plan = BatchPlan(owner, settings.batch, seed=settings.seed)
-    step = _step_seconds(job, model, data, plan)
-    validation = _validation_seconds(job, model)
-    epochs = seeds * settings.epochs
+    device = backbone.device
+    model = build_model(spec, backbone=backbone, seed=settings.seed).to(device)
+    texts = _made_up(data.train.texts, spec, backbone)
+    pairs = PairedData(texts, data.frames, data.train.query_video, data.pad(spec))
+    plan = BatchPlan(pairs.text_video, settings.batch, seed=settings.seed)
+    step = _step_seconds(model, Resident(pairs, device), settings, plan)
+    validation = 0.0  # but for a head whose pairs cost more than an inner product
+    if data.task is not None and data.val_frames is not None:
+        captions = _made_up(data.task.texts, spec, backbone)
+        validation = Scorer(model, captions, data.val_frames, pad=pairs.pad).expected_seconds()
     total, trained = count_parameters(model)
     return {
-        "head": job.spec.head,
-        "text": job.spec.text.mode,
         "parameters": total,
         "trained": trained,
-        "teacher": None if job.teaching is None else job.teaching.run.name,
-        "train_videos": len(material.train.video_ids),
-        "train_captions": len(material.train.texts),
-        "selection": material.selection,
-        "skipped_videos": len(material.skipped.videos),
         "steps_per_epoch": plan.num_steps,
         "batch_size": plan.size,
-        "batches": settings.batch.mode,
-        "epochs_at_most": settings.epochs,
-        "seeds": seeds,
-        "data_bytes": _data_bytes(job, texts),
+        "data_bytes": _num_bytes(data.frames.frames, texts.pooled, texts.tokens),
         "model_bytes": _model_bytes(model),
-        "peak_bytes": _peak_bytes(job.device),
+        "peak_bytes": _peak_bytes(device),
         "seconds_per_step": step,
         "seconds_per_epoch": step * plan.num_steps + validation,
-        "seconds_in_all_at_most": (step * plan.num_steps + validation) * epochs
-        + seeds * validation,
-        "seconds_to_embed": _embedding_seconds(job),
-        "device": job.device,
-        "preset": job.request.preset or DEFAULT_PRESET,
-        "settings": resolved_values(job),
-        "given": sorted(job.request.as_dict()),
+        "seconds_to_validate": validation,
+        "seconds_to_embed": _embedding_seconds(backbone, data.train.texts),
     }
 
 
-def described(plan: Mapping[str, Any]) -> dict[str, str]:
-    """Returns what `estimate` found in words, for people."""
-    whose = "of the GPU" if str(plan["device"]).startswith("cuda") else "of the process"
-    step = plan["seconds_per_step"]
-    return {
-        "head": plan["head"],
-        "text": plan["text"],
-        "parameters": f"{plan['parameters']:,}",
-        "trained": f"{plan['trained']:,}",
-        "teacher": f"{plan['teacher']}, not in the times" if plan["teacher"] else "none",
-        "training videos": f"{plan['train_videos']:,}",
-        "training captions": f"{plan['train_captions']:,}",
-        "validation": plan["selection"],
-        "skipped videos": f"{plan['skipped_videos']:,}",
-        "steps per epoch": f"{plan['steps_per_epoch']:,} of {plan['batch_size']} {plan['batches']}",
-        "epochs at most": f"{plan['epochs_at_most']:,}",
-        "seeds": f"{plan['seeds']:,}",
-        "data in memory": human_bytes(plan["data_bytes"]),
-        "weights, gradients, states": human_bytes(plan["model_bytes"]),
-        "peak memory": f"{human_bytes(plan['peak_bytes'])} {whose}",
+def described(document: Mapping[str, Any]) -> dict[str, str]:
+    """Returns what a dry run found in words, for people."""
+    whose = "of the GPU" if str(document["device"]).startswith("cuda") else "of the process"
+    step = document["seconds_per_step"]
+    batch = f"{document['batch_size']} {document['batches']}"
+    words = {
+        "head": document["head"],
+        "text": document["text"],
+        "parameters": f"{document['parameters']:,}",
+        "trained": f"{document['trained']:,}",
+        "teacher": f"{document['teacher']}, not in the times" if document["teacher"] else "none",
+        "training videos": f"{document['train_videos']:,}",
+        "training captions": f"{document['train_captions']:,}",
+        "validation": document["selection"],
+        "skipped videos": f"{document['skipped_videos']:,}",
+        "steps per epoch": f"{document['steps_per_epoch']:,} of {batch}",
+        "epochs at most": f"{document['epochs_at_most']:,}",
+        "seeds": f"{document['seeds']:,}",
+        "data in memory": human_bytes(document["data_bytes"]),
+        "weights, gradients, states": human_bytes(document["model_bytes"]),
+        "peak memory": f"{human_bytes(document['peak_bytes'])} {whose}",
         "time per step": human_seconds(step) if step >= 1 else f"{1000 * step:.3g} ms",
-        "time per epoch": human_seconds(plan["seconds_per_epoch"]),
-        "time in all, at most": human_seconds(plan["seconds_in_all_at_most"]),
-        "time to embed captions": human_seconds(plan["seconds_to_embed"]),
-        "device": plan["device"],
-        "preset": plan["preset"],
-        **{
-            f"  {flag(option)}": f"{value}{' (given)' if option in plan['given'] else ''}"
-            for option, value in plan["settings"].items()
-        },
+        "time per epoch": human_seconds(document["seconds_per_epoch"]),
+        "time in all, at most": human_seconds(document["seconds_in_all_at_most"]),
+        "time to embed captions": human_seconds(document["seconds_to_embed"]),
+        "device": document["device"],
+        "preset": document["preset"],
     }
+    for option, value in document["settings"].items():
+        flag = option if option == LAST_BATCH else f"--{option.replace('_', '-')}"
+        words[f"  {flag}"] = f"{value}{' (given)' if option in document['given'] else ''}"
+    return words
 
 
-def _step_seconds(job: Job, model: RetrievalModel, data: Resident, plan: BatchPlan) -> float:
+def _step_seconds(
+    model: RetrievalModel, data: Resident, settings: TrainSettings, plan: BatchPlan
+) -> float:
     """Median of a few steps; the first one, which sets everything up, is left out if it can be."""
-    from vtr.train.gradients import BatchGradient
-    from vtr.train.loop import make_optimiser
-
-    gradient = BatchGradient(model, data, job.settings.loss, chunk=job.settings.chunk)
-    optimiser, _ = make_optimiser(model, job.settings)
+    gradient = BatchGradient(model, data, settings.loss, chunk=settings.chunk)
+    optimiser, _ = make_optimiser(model, settings)
     model.train()
     seconds = []
     for step in (plan.epoch(1) + plan.epoch(2))[:_TIMED_STEPS]:
@@ -131,50 +115,29 @@ def _step_seconds(job: Job, model: RetrievalModel, data: Resident, plan: BatchPl
     return statistics.median(seconds[1:] or seconds)
 
 
-def _validation_seconds(job: Job, model: RetrievalModel) -> float:
-    """Of one validation: that of a head whose pairs cost more than an inner product, else 0."""
-    from vtr.train.scoring import Scorer
-
-    task, frames = job.material.task, job.material.val_frames
-    if task is None or frames is None:
-        return 0.0
-    scorer = Scorer(model, _made_up(job, task.texts), frames, pad=_pad(job))
-    return scorer.expected_seconds()
-
-
-def _pad(job: Job) -> NDArray[np.float32] | None:
-    return job.material.store.pad_embedding if job.spec.choice.info.needs_pad else None
-
-
-def _made_up(job: Job, captions: Sequence[str]) -> TextFeatures:
+def _made_up(captions: Sequence[str], spec: ModelSpec, backbone: Backbone) -> TextFeatures:
     """Random features in the sizes of some captions."""
-    import numpy as np
-
-    from vtr.train.texts import TextFeatures
-
     rng = np.random.default_rng(0)
-    spec, ids = job.spec, tuple(map(str, range(len(captions))))
+    ids = tuple(map(str, range(len(captions))))
     pooled = rng.standard_normal((len(captions), spec.text.text_dim), dtype=np.float32)
     width = spec.text.width if spec.text.mode == "tune" else spec.text.text_dim
     if spec.text.mode != "tune" and not spec.choice.info.needs_tokens:
         return TextFeatures(ids, pooled)
-    lengths = [len(row) for row in job.backbone.tokeniser.encode(captions).ids]
+    lengths = [len(row) for row in backbone.tokeniser.encode(captions).ids]
     offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
     tokens = rng.standard_normal((int(offsets[-1]), width), dtype=np.float32).astype(np.float16)
     return TextFeatures(ids, pooled, 0, tokens, offsets)
 
 
-def _embedding_seconds(job: Job) -> float:
-    texts = job.material.train.texts
+def _embedding_seconds(backbone: Backbone, texts: Sequence[str]) -> float:
     some = texts[:: max(1, len(texts) // _TIMED_CAPTIONS)][:_TIMED_CAPTIONS]
     start = time.perf_counter()
-    job.backbone.encode_texts(some)
+    backbone.encode_texts(some)
     return (time.perf_counter() - start) * len(texts) / len(some)
 
 
-def _data_bytes(job: Job, texts: TextFeatures) -> int:
-    tokens = 0 if texts.tokens is None else texts.tokens.nbytes
-    return int(job.material.frames.frames.nbytes + texts.pooled.nbytes + tokens)
+def _num_bytes(*arrays: np.ndarray | None) -> int:
+    return sum(array.nbytes for array in arrays if array is not None)
 
 
 def _model_bytes(model: RetrievalModel) -> int:
@@ -184,14 +147,9 @@ def _model_bytes(model: RetrievalModel) -> int:
     )
 
 
-def _peak_bytes(device: str) -> int:
+def _peak_bytes(device: torch.device) -> int:
     """Largest memory of this process so far, or of the GPU."""
-    import resource
-    import sys
-
-    import torch
-
-    if device.startswith("cuda"):
+    if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated())
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(kilobytes * (1 if sys.platform == "darwin" else 1024))

@@ -23,9 +23,9 @@ def evaluate_seeds(
     Raises:
         ConfigError: No name, no such runs, or one folder for the results of all.
     """
-    from vtr.api.training_job import summarise
     from vtr.commands.evaluate import evaluate_workspace
     from vtr.train.run import write_json
+    from vtr.train.run_folders import summarise
 
     base, folders = _seeds_of(workspace, request, out)
     documents = []
@@ -65,9 +65,9 @@ def print_seeds(summary: dict[str, Any], where: Path) -> None:
 
 
 def _seeds_of(workspace: Workspace, request: Request, out: Path | None) -> tuple[Path, list[Path]]:
-    from vtr.api.run_folders import seed_folders
     from vtr.errors import ConfigError
     from vtr.train.run import BEST
+    from vtr.train.run_folders import seed_folders
 
     if request.run is None or request.zero_shot:
         raise ConfigError("--seeds needs --run NAME, the name that vtr train --seeds N --name had")

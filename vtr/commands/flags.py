@@ -62,7 +62,7 @@ def with_options(verb: str) -> Callable[[Command], Command]:
             function(**filled, **{p.name: given[p.name] for p in others})
 
         fields = {
-            name: _parameter(name, model.model_fields[name], only)
+            name: _parameter(name, model, only)
             for model, only in models.values()
             for name in only.names
         }
@@ -124,15 +124,16 @@ def resolve(
     return merge(model, sources)
 
 
-def _parameter(name: str, field: FieldInfo, only: Only) -> Parameter:
+def _parameter(name: str, model: type[Settings], only: Only) -> Parameter:
+    field = model.model_fields[name]
     kind, flag = _typed(field), flag_of(name, field)
     if kind is bool and fact(field, "file_key") != "-":
         flag = f"{flag}/--no-{flag.removeprefix('--')}"
     info = typer.Option(
         *filter(None, (flag, fact(field, "short"))),
-        help=help_text(field, only.helps.get(name)),
+        help=_help(model, name, only.helps.get(name)),
         show_default=False,
-        metavar=fact(field, "metavar") or None,
+        metavar=fact(field, "metavar") or _choices(field) or None,
         rich_help_panel=fact(field, "group") or None,
     )
     return Parameter(
@@ -143,13 +144,24 @@ def _parameter(name: str, field: FieldInfo, only: Only) -> Parameter:
 def _typed(field: FieldInfo) -> Any:
     """Returns the type that the shell's text is read as; the model checks the rest."""
     kinds = plain_types(field.annotation)
-    simple = kinds[0] in (bool, int, float, str, Path) or typing.get_origin(kinds[0]) is Literal
-    return kinds[0] if len(kinds) == 1 and simple else str
+    return kinds[0] if len(kinds) == 1 and kinds[0] in (bool, int, float, str, Path) else str
 
 
-def help_text(field: FieldInfo, meaning: str | None = None) -> str:
-    """Returns what `--help` says: the meaning (default: the field's own) and the default."""
-    meaning, default = meaning or str(field.description), default_text(field)
+def _choices(field: FieldInfo) -> str:
+    """Returns "exact|fast" where a few words are allowed; the model refuses others."""
+    kind = plain_types(field.annotation)[0]
+    return "|".join(typing.get_args(kind)) if typing.get_origin(kind) is Literal else ""
+
+
+def _help(model: type[Settings], name: str, text: str | None) -> str:
+    """Returns what `--help` says: the meaning, a command's own or the model's, and the default."""
+    from vtr.workspace import Workspace
+
+    field = model.model_fields[name]
+    default = default_text(field)
+    if model is Workspace:
+        default = f"the workspace's, or {default}" if default else "the workspace's"
+    meaning = text or str(field.description)
     return f"{meaning} (default: {default})" if default and "(default" not in meaning else meaning
 
 

@@ -7,7 +7,6 @@ than to call its parameters as the others do.
 from __future__ import annotations
 
 import importlib
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ METAVARS: Mapping[str, str] = {
     "preset": "PRESET",
     "dataset": "DATASET",
     "device": "DEVICE",
-    "text": "MODE",
     "model": "ID|DIR",
     "clip": "ID|DIR",
     "missing": "POLICY",
@@ -31,11 +29,6 @@ METAVARS: Mapping[str, str] = {
     "run": _FOLDER,
     "name": "NAME",
     "title": "TITLE",
-    "batches": "videos|pairs",
-    "optimiser": "NAME",
-    "captions": "all|one|N",
-    "loss": "all|reference",
-    "mine": "batch|global",
     "simulate": "KIND",
     "fps": "RATE",
     "shard": "i/n",
@@ -58,11 +51,7 @@ _DEFAULTS: Mapping[str, str] = {
     "seed": "the workspace's, or 0",
     "protocol": "the dataset's most used",
     "sampler": "the store's own",
-    "preset": "vtr",
     "gallery": "folder",
-    "dropout": "0",
-    "hold_out": "0.05",
-    "name": "made of head and text",
     "runs": "the workspace's, or runs",
 }
 """What is taken for an option that is not given, where its command does not say."""
@@ -190,19 +179,10 @@ def _tell_default(parameter: Any, command: str | None) -> None:
     """Writes into the help of an option what it is where it is not given."""
     if parameter.default is not None or parameter.required or command in _WITHOUT_DEFAULTS:
         return
-    told = _preset_defaults().get(parameter.name) if command == "train" else None
-    default = told or _DEFAULTS.get(parameter.name)
+    default = _DEFAULTS.get(parameter.name)
     help_text = str(parameter.help or "")
-    if told:
-        help_text = re.sub(r" \(default: [^)]*\)", "", help_text)
     if default and "(default" not in help_text:
         parameter.help = f"{help_text} (default: {default})"
-
-
-def _preset_defaults() -> Mapping[str, str]:
-    from vtr.commands.presets import default_texts
-
-    return default_texts()
 
 
 def _metavar(parameter: Any, command: str | None) -> str | None:

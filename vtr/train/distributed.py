@@ -12,7 +12,8 @@ divides the gradients before its gathering by the number of processes (specs: cl
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -91,8 +92,9 @@ class World:
 ALONE = World()
 
 
-def join_world(device: torch.device) -> World:
-    """Joins the processes that torchrun started; alone where it did not.
+@contextmanager
+def joined_processes(device: torch.device) -> Iterator[World]:
+    """Joins the processes that torchrun started, within the block; alone where it did not.
 
     Args:
         device: Decides how they talk: NCCL between GPUs, gloo otherwise.
@@ -102,19 +104,17 @@ def join_world(device: torch.device) -> World:
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        return World()
-    if not dist.is_initialized():
-        try:
+        yield ALONE
+        return
+    try:
+        if not dist.is_initialized():
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        except (ValueError, RuntimeError) as error:
-            raise ConfigError(
-                f"WORLD_SIZE is {size}, but the processes cannot find each other: {error}. Start "
-                "with: torchrun --nproc-per-node N -m vtr train ..."
-            ) from None
-    return World(dist.get_rank(), dist.get_world_size())
-
-
-def leave_world() -> None:
-    """Ends what `join_world` began."""
-    if dist.is_available() and dist.is_initialized():
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"WORLD_SIZE is {size}, but the processes cannot find each other: {error}. Start "
+            "with: torchrun --nproc-per-node N -m vtr train ..."
+        ) from None
+    try:
+        yield World(dist.get_rank(), dist.get_world_size())
+    finally:
         dist.destroy_process_group()

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from vtr.counts import human_seconds
 from vtr.errors import ConfigError, ModelError
 from vtr.files import parse_json, publish
+from vtr.progress import note, progress
 from vtr.train.batches import BatchPlan, Step, halve
 from vtr.train.checkpoint import Progress, load_checkpoint, save_checkpoint
 from vtr.train.data import PairedData, Resident
@@ -23,8 +25,7 @@ from vtr.train.gradients import BatchGradient
 from vtr.train.health import first_non_finite, some_ids
 from vtr.train.mining import confusable_groups
 from vtr.train.model import RetrievalModel
-from vtr.train.optim import BertAdam, Schedule, adamw, cosine_factor, reference_factor
-from vtr.train.optim import reference_groups as bert_groups
+from vtr.train.optim import make_optimiser
 from vtr.train.presets import TrainSettings
 from vtr.train.run import (
     BEST,
@@ -45,28 +46,7 @@ NOTHING_TO_TRAIN = (
     "temperature is fixed. Use --text projection or --text tune, or evaluate with vtr eval "
     "--zero-shot"
 )
-_TELL_SECONDS = 0.2
-
-
-@dataclass(frozen=True)
-class Tick:
-    """How far a training is, for people."""
-
-    epoch: int  # From 1
-    epochs: int  # At most
-    step: int  # Steps of this epoch done
-    steps: int  # In this epoch
-    loss: float  # Mean over this epoch so far
-    pairs_per_second: float  # Captions met per second of this epoch
-
-
-@dataclass(frozen=True)
-class Hooks:
-    """Who is told what."""
-
-    tick: Callable[[Tick], None] = lambda _tick: None  # Now and then within an epoch
-    # After each epoch, with its line of metrics.jsonl.
-    row: Callable[[Mapping[str, Any]], None] = lambda _row: None
+_SHOW_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -123,8 +103,9 @@ class Trainer:
         validation: What the best epoch is chosen on; None takes the last epoch.
         device: Where.
         world: The processes that share each batch.
-        hooks: Who is told.
         teacher: Whose ranking of each batch is learned as well; None for none.
+        on_epoch: Called after each epoch with its line of metrics.jsonl.
+        quiet: Show no progress.
 
     Raises:
         ConfigError: Nothing to train, or fewer than two videos.
@@ -140,8 +121,9 @@ class Trainer:
         validation: Validation | None = None,
         device: torch.device | str = "cpu",
         world: World = ALONE,
-        hooks: Hooks | None = None,
         teacher: Teacher | None = None,
+        on_epoch: Callable[[Mapping[str, Any]], None] | None = None,
+        quiet: bool = False,
     ) -> None:
         self.device = torch.device(device)
         self.model = model.to(self.device)
@@ -149,7 +131,8 @@ class Trainer:
         self.folder = folder
         self.validation = validation
         self.world = world
-        self.hooks = hooks or Hooks()
+        self.on_epoch = on_epoch
+        self.quiet = quiet or not world.is_first
         if teacher is not None and len(teacher) != len(data.texts):
             raise ValueError(f"{len(data.texts)} captions, the teacher has {len(teacher)}")
         self.data = Resident(data, self.device)
@@ -176,7 +159,11 @@ class Trainer:
         else:
             self._begin()
         stopped = self._exhausted
-        with torch.random.fork_rng(devices=_cuda_devices(self.device)):
+        devices = [self.device] if self.device.type == "cuda" else []
+        with (
+            progress("training", quiet=self.quiet) as self._show,
+            torch.random.fork_rng(devices=devices),
+        ):
             while self.progress.epoch < self.settings.epochs and not stopped:
                 self._one_epoch(self.progress.epoch + 1)
                 stopped = self._exhausted
@@ -280,7 +267,7 @@ class Trainer:
     def _steps(self, epoch: int) -> _EpochSums:
         waiting = deque(self._plan.epoch(epoch, groups=self._groups(epoch)))
         total = sum(len(step.videos) for step in waiting)
-        sums, told = _EpochSums(), 0.0
+        sums, shown = _EpochSums(), 0.0
         while waiting:
             step = waiting.popleft()
             losses = self._try_step(step, epoch - 1 + sums.items / total)
@@ -288,9 +275,9 @@ class Trainer:
                 waiting = self._halve([step, *waiting], epoch)
                 continue
             sums.add(step, losses)
-            if sums.seconds - told > _TELL_SECONDS or not waiting:
-                told = sums.seconds
-                self.hooks.tick(self._tick(epoch, sums, len(waiting)))
+            if sums.seconds - shown > _SHOW_SECONDS or not waiting:
+                shown = sums.seconds
+                self._show_progress(epoch, sums, sums.steps + len(waiting))
         return sums
 
     def _groups(self, epoch: int) -> list[Any] | None:
@@ -298,14 +285,13 @@ class Trainer:
             return None
         return confusable_groups(self.model, self.data, self._plan, epoch)
 
-    def _tick(self, epoch: int, sums: _EpochSums, waiting: int) -> Tick:
-        return Tick(
-            epoch=epoch,
-            epochs=self.settings.epochs,
-            step=sums.steps,
-            steps=sums.steps + waiting,
-            loss=sums.loss / sums.steps,
-            pairs_per_second=sums.pairs / sums.seconds,
+    def _show_progress(self, epoch: int, sums: _EpochSums, steps: int) -> None:
+        epochs = self.settings.epochs
+        self._show(
+            (epoch - 1) * steps + sums.steps,
+            epochs * steps,
+            f"epoch {epoch}/{epochs}, loss {sums.loss / sums.steps:.3f}, "
+            f"{sums.pairs / sums.seconds:,.0f} pairs/s",
         )
 
     def _try_step(self, step: Step, epochs_done: float) -> list[float] | None:
@@ -416,24 +402,24 @@ class Trainer:
         if not self.world.is_first:
             return
         append_line(self.folder / METRICS, json.dumps(row))
-        self.hooks.row(row)
+        if self.on_epoch is not None:
+            self.on_epoch(row)
+        if not self.quiet:
+            note(epoch_line(row))
 
 
-def make_optimiser(
-    model: RetrievalModel, settings: TrainSettings
-) -> tuple[torch.optim.Optimizer, Schedule]:
-    """Returns the optimiser and the schedule of its rates, by settings."""
-    rates = {
-        "lr": settings.lr,
-        "coef_lr": settings.coef_lr,
-        "weight_decay": settings.weight_decay,
-    }
-    if settings.optimiser == "bertadam":
-        groups = bert_groups(model, **rates)
-        optimiser: torch.optim.Optimizer = BertAdam(groups, lr=settings.lr)
-        return optimiser, Schedule(optimiser, lambda x: reference_factor(x, settings.warmup))
-    optimiser = adamw(model, **rates)
-    return optimiser, Schedule(optimiser, lambda x: cosine_factor(x, settings.warmup))
+def epoch_line(row: Mapping[str, Any]) -> str:
+    """Returns a line of metrics.jsonl in words."""
+    parts = ["before training" if row["epoch"] == 0 else f"epoch {row['epoch']}"]
+    if "loss" in row:
+        parts.append(f"loss {row['loss']:.4f}")
+    if "t2v/R@1" in row:
+        parts.append(f"validation t2v R@1 {row['t2v/R@1']:.1f}")
+    if "v2t/R@1" in row:
+        parts.append(f"v2t R@1 {row['v2t/R@1']:.1f}")
+    if any("/R@" in key for key in row):
+        parts.append(f"mean recall {selection_value(row):.2f} (the best epoch has most)")
+    return ", ".join([*parts, human_seconds(row["seconds"])])
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -458,7 +444,3 @@ def _texts(metrics: Mapping[str, float]) -> dict[str, str]:
 def _seed_generators(seed: int, epoch: int, rank: int) -> None:
     state = np.random.SeedSequence([seed, epoch, rank]).generate_state(1, np.uint64)[0]
     torch.manual_seed(int(state) >> 1)
-
-
-def _cuda_devices(device: torch.device) -> list[torch.device]:
-    return [device] if device.type == "cuda" else []

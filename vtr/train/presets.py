@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from vtr.errors import ConfigError, UnknownNameError
-from vtr.train.options import BatchOptions, LossOptions, TextMode
+from vtr.train.options import ALL_CAPTIONS, BatchOptions, LossOptions
 
 Optimiser = Literal["adamw", "bertadam"]
 Mining = Literal["batch", "global"]
 DEFAULT_PRESET = "vtr"
+AUTO_CHUNK = 256
+"""Captions encoded at once where the text tower trains: 256 x 32 tokens of ViT-B/32's 12 layers
+keep about 3 GB for the backward pass."""
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How to train, whatever the model and the data."""
+    """How to train, whatever the model and the data; `vtr.verbs.train` says what is allowed."""
 
     optimiser: Optimiser = "adamw"  # "adamw" with a cosine schedule, or the reference's "bertadam"
     lr: float = 1e-4  # Rate of the head and of new layers
@@ -38,25 +40,6 @@ class TrainSettings:
     seed: int = 0  # Of weights, shuffling and dropout
 
     def __post_init__(self) -> None:
-        for name, valid, allowed in (
-            ("optimiser", self.optimiser in ("adamw", "bertadam"), "adamw, bertadam"),
-            ("lr", _above_zero(self.lr), "above 0"),
-            ("coef-lr", math.isfinite(self.coef_lr) and self.coef_lr >= 0, "0 or more"),
-            ("weight-decay", 0 <= self.weight_decay <= 1, "0 to 1"),
-            ("warmup", 0 <= self.warmup < 1, "0 to below 1, a share of the training"),
-            ("clip-norm", math.isfinite(self.clip_norm) and self.clip_norm >= 0, "0 or more"),
-            ("epochs", self.epochs >= 0, "0 or more"),
-            ("patience", self.patience >= 0, "0 (never stop early) or more"),
-            ("mine", self.mine in ("batch", "global"), "batch, global"),
-            ("chunk", self.chunk >= 0, "0 (whole batches) or more"),
-            ("seed", self.seed >= 0, "0 or more"),
-        ):
-            if not valid:
-                value = getattr(self, name.replace("-", "_"))
-                raise ConfigError(f"--{name} is {value!r}; allowed: {allowed}")
-        self._check_together()
-
-    def _check_together(self) -> None:
         if self.loss.reference and self.batch.mode != "pairs":
             raise ConfigError(
                 "the reference's loss, where only the diagonal is right, needs --batches pairs: "
@@ -67,13 +50,28 @@ class TrainSettings:
                 "--mine global puts videos that look alike into one batch: use --batches videos"
             )
 
+    @classmethod
+    def of(
+        cls, values: Mapping[str, Any], *, seed: int = 0, drop_last: bool = False
+    ) -> TrainSettings:
+        """Returns the settings from the values of `vtr train`'s options, as presets have them."""
+        captions = {"all": ALL_CAPTIONS, "one": 1}.get(values["captions"])
+        same = ("optimiser", "lr", "coef_lr", "weight_decay", "warmup", "clip_norm", "epochs")
+        return cls(
+            **{name: values[name] for name in (*same, "patience", "mine", "chunk")},
+            batch=BatchOptions(
+                values["batches"],
+                values["batch_size"],
+                int(values["captions"]) if captions is None else captions,
+                drop_last,
+            ),
+            loss=LossOptions(values["hard_negatives"], values["loss"] == "reference"),
+            seed=seed,
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """Returns the fields in JSON types."""
         return asdict(self)
-
-
-def _above_zero(value: float) -> bool:
-    return math.isfinite(value) and value > 0
 
 
 @dataclass(frozen=True)
@@ -81,88 +79,100 @@ class Preset:
     """A named recipe."""
 
     summary: str  # One line: whose recipe this is and what of it cached features cannot follow
-    settings: TrainSettings  # How to train
-    text: TextMode = "frozen"  # What of the text side is trained
-    tune_layers: int = 0  # Last text layers for `tune`; 0 is all
-    temperature: float | None = None  # Fixed temperature; None learns the scale
-    head: str = "seqTransf"  # Label of the head where the user names none
+    source: str  # Where the values come from
+    values: Mapping[str, Any]  # Option of `vtr train` to value, for every option that presets set
+    drop_last: bool = False  # Whether the incomplete last batch of an epoch is left out
     adapts: bool = False  # Whether rate and batch follow the data at hand (`fitted`)
-    source: str = ""  # Where the values come from
 
-    def fitted(self, *, dim: int, num_videos: int) -> TrainSettings:
-        """Returns the settings for features of size `dim` and so many training videos.
+    def fitted(self, *, dim: int, num_videos: int) -> dict[str, Any]:
+        """Returns the values for features of size `dim` and so many training videos.
 
         Only vtr's own preset adapts. Rate: 1e-4 at 512 dimensions, as CLIP4Clip has it, and 3e-3
         at 96, the best of 1e-4 to 6e-3 on the demo world; between them a power of the width.
         Batch: 128 videos, or a tenth of them where these are few, so that an epoch has some steps.
         """
-        if not self.adapts:
-            return self.settings
-        rate = min(3e-3, 1e-4 * (512 / dim) ** 2)
-        size = min(self.settings.batch.size, max(16, num_videos // 10))
-        return replace(self.settings, lr=rate, batch=replace(self.settings.batch, size=size))
+        values = dict(self.values)
+        if self.adapts:
+            values["lr"] = min(3e-3, 1e-4 * (512 / dim) ** 2)
+            values["batch_size"] = min(values["batch_size"], max(16, num_videos // 10))
+        return values
 
+    def settings(self) -> TrainSettings:
+        """Returns the settings as they are, whatever the data."""
+        return TrainSettings.of(self.values, drop_last=self.drop_last)
+
+
+_OWN: Mapping[str, Any] = {
+    "head": "seqTransf",
+    "text": "frozen",
+    "tune_layers": 0,
+    "batches": "videos",
+    "batch_size": 128,
+    "captions": "all",
+    "optimiser": "adamw",
+    "lr": 1e-4,
+    "coef_lr": 0.1,
+    "warmup": 0.1,
+    "weight_decay": 0.01,
+    "clip_norm": 1.0,
+    "epochs": 20,
+    "patience": 5,
+    "loss": "all",
+    "temperature": None,  # learned
+    "hard_negatives": 0,
+    "mine": "batch",
+    "chunk": 0,
+}
+_CLIP4CLIP: Mapping[str, Any] = {
+    **_OWN,
+    "head": "meanP",
+    "text": "tune",
+    "batches": "pairs",
+    "optimiser": "bertadam",
+    "coef_lr": 1e-3,
+    "weight_decay": 0.2,
+    "epochs": 5,
+    "patience": 0,
+    "loss": "reference",
+}
 
 PRESETS: Mapping[str, Preset] = {
     DEFAULT_PRESET: Preset(
         "vtr's own: AdamW, video-major batches, all captions of a video are right answers.",
-        TrainSettings(),
+        "CLIP4Clip's rate at 512 dimensions; other widths measured on the demo world",
+        _OWN,
         adapts=True,
-        source="CLIP4Clip's rate at 512 dimensions; other widths measured on the demo world",
     ),
     "clip4clip": Preset(
         "CLIP4Clip's MSR-VTT script; the vision tower stays frozen here and the text tower is "
         "float32.",
-        TrainSettings(
-            optimiser="bertadam",
-            lr=1e-4,
-            coef_lr=1e-3,
-            weight_decay=0.2,
-            warmup=0.1,
-            epochs=5,
-            patience=0,
-            batch=BatchOptions("pairs", 128, drop_last=True),
-            loss=LossOptions(reference=True),
-        ),
-        text="tune",
-        head="meanP",
-        source="ArrowLuo/CLIP4Clip@508ffa3, MSR-VTT script of its README",
+        "ArrowLuo/CLIP4Clip@508ffa3, MSR-VTT script of its README",
+        _CLIP4CLIP,
+        drop_last=True,
     ),
     "clip-video": Preset(
         "The CLIP_video fork's notebooks: CLIP4Clip with batches of 64 and the first 6 text layers "
         "frozen.",
-        TrainSettings(
-            optimiser="bertadam",
-            lr=1e-4,
-            coef_lr=1e-3,
-            weight_decay=0.2,
-            warmup=0.1,
-            epochs=5,
-            patience=0,
-            batch=BatchOptions("pairs", 64, drop_last=True),
-            loss=LossOptions(reference=True),
-        ),
-        text="tune",
-        tune_layers=6,
-        head="meanP",
-        source="sijiasiga/CLIP_video@91bcaf6, notebooks",
+        "sijiasiga/CLIP_video@91bcaf6, notebooks",
+        {**_CLIP4CLIP, "batch_size": 64, "tune_layers": 6},
+        drop_last=True,
     ),
     "two-tower": Preset(
         "Two-tower retrieval on ViT-H-14 features: a projection behind frozen text, temperature "
         "0.07, 8 hard negatives.",
-        TrainSettings(
-            lr=1e-4,
-            weight_decay=0.01,
-            warmup=0.0,
-            epochs=10,
-            patience=0,
-            batch=BatchOptions("pairs", 256),
-            loss=LossOptions(hard_negatives=8),
-        ),
-        text="projection",
-        temperature=0.07,
-        head="meanP",
-        source="itsAsmaa/Text-to-Video-Retrieval-using-Deep-Learning@9ae0c7a, README and report",
+        "itsAsmaa/Text-to-Video-Retrieval-using-Deep-Learning@9ae0c7a, README and report",
+        {
+            **_OWN,
+            "head": "meanP",
+            "text": "projection",
+            "batches": "pairs",
+            "batch_size": 256,
+            "warmup": 0.0,
+            "epochs": 10,
+            "patience": 0,
+            "temperature": 0.07,
+            "hard_negatives": 8,
+        },
     ),
 }
 
@@ -176,3 +186,45 @@ def find_preset(name: str) -> Preset:
     if name not in PRESETS:
         raise UnknownNameError("preset", name, PRESETS)
     return PRESETS[name]
+
+
+ADAPTED = ("lr", "batch_size")
+LAST_BATCH = "incomplete batch"
+
+
+def with_chunk(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the values with a bound on what a trained text tower keeps in memory."""
+    default = AUTO_CHUNK if values["text"] == "tune" else 0
+    return {**values, "chunk": values["chunk"] or default}
+
+
+def listed_values(values: Mapping[str, Any], *, drop_last: bool) -> dict[str, Any]:
+    """Returns the values as lists show them, with what no option sets."""
+    return {
+        **with_chunk(values),
+        "temperature": values["temperature"] or "learned",
+        LAST_BATCH: "left out" if drop_last else "kept",
+    }
+
+
+def shown_values(preset: Preset) -> dict[str, str]:
+    """Returns every value of a preset as text; a star where the data at hand change it."""
+    values = listed_values(preset.values, drop_last=preset.drop_last)
+    shown = {k: f"{v:g}" if isinstance(v, float) else str(v) for k, v in values.items()}
+    adapted = ADAPTED if preset.adapts else ()
+    return {name: f"{text} *" if name in adapted else text for name, text in shown.items()}
+
+
+def default_text(option: str) -> str:
+    """Returns the default of an option that presets set, and what other presets make of it.
+
+    >>> default_text("epochs")
+    '20; clip4clip, clip-video: 5; two-tower: 10'
+    """
+    values = {name: shown_values(preset)[option] for name, preset in PRESETS.items()}
+    own = values.pop(DEFAULT_PRESET)
+    parts = [own.replace(" *", ", adapted to the data")]
+    for value in dict.fromkeys(values.values()):
+        if value != own:
+            parts.append(f"{', '.join(n for n, v in values.items() if v == value)}: {value}")
+    return "; ".join(parts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -11,8 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vtr.clip.backbone import Backbone
 from vtr.errors import ConfigError
 from vtr.features.store import FeatureStore
+from vtr.files import file_sha256
 from vtr.train.batches import Step
 from vtr.train.data import Index, Resident, ResidentTexts
 from vtr.train.distill import (
@@ -24,7 +27,7 @@ from vtr.train.distill import (
 )
 from vtr.train.heads.base import Code, Head, VideoBatch, pad_codes
 from vtr.train.model import RetrievalModel
-from vtr.train.run import Run
+from vtr.train.run import BEST, Run, load_run
 from vtr.train.texts import TextFeatures
 
 _PARTS = 2  # what `encode_student` adds to a code
@@ -156,38 +159,44 @@ def split_student(head: Head, code: Code) -> tuple[Code, Code]:
     return code[:-_PARTS], code[-_PARTS:]
 
 
-def check_teacher(run: Run, store: FeatureStore, text_model: Mapping[str, Any]) -> None:
-    """Refuses a teacher that was trained on other frames or with another text model.
+def load_teacher(folder: Path, store: FeatureStore, backbone: Backbone) -> Run:
+    """Loads a run that shall teach.
 
     What an imported run does not say is not checked, but for the model's weights and sizes.
 
     Args:
-        run: The teacher.
+        folder: Of the run.
         store: The student's features.
-        text_model: The student's: "id" and "weights_sha256".
+        backbone: The student's text model.
 
     Raises:
-        ConfigError: Another store, sampler or text model; names both.
+        ConfigError: No run there, or one of another store, sampler or text model; names both.
+        CheckpointError: Its weights are missing or damaged.
         ModelError: Features of another size or another vision tower.
     """
+    try:
+        run = load_run(folder)
+    except ConfigError as error:
+        raise ConfigError(f"--teacher: {error}") from None
     run.check_store(store)
     features: Mapping[str, Any] = run.config.get("features") or {}
-    theirs: Mapping[str, Any] = run.config.get("text_model") or {}
-    for what, taught, ours in (
+    text_model: Mapping[str, Any] = run.config.get("text_model") or {}
+    for what, theirs, ours in (
         ("frames of the sampler", features.get("sampler"), store.sampler),
         ("a store with the fingerprint", features.get("fingerprint"), store.fingerprint),
         (
             "a text model with the weights",
-            theirs.get("weights_sha256"),
-            text_model["weights_sha256"],
+            text_model.get("weights_sha256"),
+            backbone.weights_sha256,
         ),
     ):
-        if taught is not None and taught != ours:
+        if theirs is not None and theirs != ours:
             raise ConfigError(
-                f"the teacher {run.folder} was trained on {what} {_short(taught)}, this training "
+                f"the teacher {run.folder} was trained on {what} {_short(theirs)}, this training "
                 f"uses {_short(ours)}: a teacher must see what its student sees. Train the teacher "
                 "from this store and with this model, or give its --features, --sampler and --model"
             )
+    return run
 
 
 def _short(value: object) -> str:
@@ -195,19 +204,13 @@ def _short(value: object) -> str:
     return text[:12] if len(text) == 64 else text
 
 
-def describe_teacher(run: Run, weights: DistillWeights, *, weights_sha256: str) -> dict[str, Any]:
-    """Returns what `config.json` says of a teacher.
-
-    Args:
-        run: The teacher.
-        weights: Of the terms.
-        weights_sha256: Of the file that its weights were read from.
-    """
+def describe_teacher(run: Run) -> dict[str, Any]:
+    """Returns what the student's `config.json` says of its teacher."""
     return {
         "folder": str(run.folder),
         "head": run.spec.head,
         "text": run.spec.text.mode,
         "epoch": run.epoch,
-        "weights_sha256": weights_sha256,
-        "distill": asdict(weights),
+        "weights_sha256": file_sha256(run.folder / BEST),
+        "distill": asdict(DistillWeights()),
     }

@@ -1,33 +1,13 @@
-"""Experiment trackers behind one call per epoch. metrics.jsonl is written whatever is chosen."""
+"""TensorBoard, one call per epoch. metrics.jsonl is written whatever is chosen."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from vtr.errors import ConfigError
-
-
-class Tracker:
-    """Hands each line of metrics.jsonl to TensorBoard.
-
-    Args:
-        writer: A `SummaryWriter`, or anything with its `add_scalar` and `close`.
-    """
-
-    def __init__(self, writer: Any) -> None:
-        self._writer = writer
-
-    def __call__(self, row: Mapping[str, Any]) -> None:
-        """Records every number of one epoch."""
-        for name, value in row.items():
-            if name != "epoch":
-                self._writer.add_scalar(name, float(value), int(row["epoch"]))
-
-    def close(self) -> None:
-        """Writes what is left."""
-        self._writer.close()
 
 
 def require_tensorboard() -> type:
@@ -47,10 +27,17 @@ def require_tensorboard() -> type:
     return writer
 
 
-def open_tracker(folder: Path) -> Tracker:
-    """Returns a tracker that writes TensorBoard events into the run folder.
+@contextmanager
+def tensorboard(folder: Path) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Yields what writes a line of metrics.jsonl into the run folder, as TensorBoard's events."""
+    writer = require_tensorboard()(str(folder))
 
-    Raises:
-        ConfigError: TensorBoard is not installed.
-    """
-    return Tracker(require_tensorboard()(str(folder)))
+    def record(row: Mapping[str, Any]) -> None:
+        for name, value in row.items():
+            if name != "epoch":
+                writer.add_scalar(name, float(value), int(row["epoch"]))
+
+    try:
+        yield record
+    finally:
+        writer.close()

@@ -1,0 +1,230 @@
+"""The options of `vtr train`; those without a default take it from the preset."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import pydantic
+
+from vtr.errors import ConfigError
+from vtr.settings import Settings, flag_of, option
+from vtr.train.options import BatchMode, TextMode
+from vtr.train.presets import (
+    DEFAULT_PRESET,
+    Mining,
+    Optimiser,
+    TrainSettings,
+    default_text,
+    find_preset,
+    with_chunk,
+)
+
+_LONGEST_NAME = 200  # bytes
+_OF_TEXT = {"dropout": "projection", "tune_layers": "tune", "coef_lr": "tune"}
+"""Options that only one kind of text side follows; only a tuned one has pretrained layers."""
+
+
+def _captions(value: object) -> object:
+    """Takes a number for its text: `captions = 2` in a file, `captions=2` in Python."""
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if isinstance(text, str) and not (text in ("all", "one") or (text.isdecimal() and int(text))):
+        raise ValueError("no count")
+    return text
+
+
+def _name(value: str) -> str:
+    if value in (".", "..") or set(value) & set("/\\\0") or len(os.fsencode(value)) > _LONGEST_NAME:
+        raise ValueError("no folder name")
+    return value
+
+
+def _of_preset(name: str, text: str, *, group: str, **facts: Any) -> Any:
+    """Declares an option whose default is the preset's."""
+    return option(None, text, group=group, unset=default_text(name), **facts)
+
+
+class Recipe(Settings):
+    """What is trained and how; what of it was given stands in `config.json` under "request"."""
+
+    head: str | None = _of_preset(
+        "head", "Head with options, such as seqTransf:layers=2.",
+        group="Model", metavar="HEAD", completes="head",
+    )  # fmt: skip
+    sampler: str | None = option(
+        None, "Whose frames; on a dense store any sampler.",
+        group="Data", metavar="SAMPLER", unset="the store's own", completes="sampler",
+    )  # fmt: skip
+    text: TextMode | None = _of_preset(
+        "text", "Text side: frozen, projection, or tune.",
+        group="Model", metavar="MODE", completes="text",
+    )  # fmt: skip
+    tune_layers: int | None = _of_preset(
+        "tune_layers", "With tune: the last N text layers; 0 is all.",
+        group="Model", bounds={"ge": 0},
+    )  # fmt: skip
+    dropout: float | None = option(
+        None, "With projection: dropout in it.",
+        group="Model", unset="0", bounds={"ge": 0, "lt": 1},
+    )  # fmt: skip
+    preset: str | None = option(
+        None, "Named settings: vtr, clip4clip, clip-video, two-tower.",
+        group="Optimisation", metavar="PRESET", unset=DEFAULT_PRESET, completes="preset",
+    )  # fmt: skip
+    protocol: str | None = option(
+        None, "Whose training split.",
+        group="Data", metavar="PROTOCOL", unset="the dataset's most used", completes="protocol",
+    )  # fmt: skip
+    epochs: int | None = _of_preset(
+        "epochs", "At most so many.", group="Optimisation", bounds={"ge": 0}
+    )
+    patience: int | None = _of_preset(
+        "patience", "Stop after so many epochs without a better one; 0: never.",
+        group="Optimisation", bounds={"ge": 0},
+    )  # fmt: skip
+    batch_size: int | None = _of_preset(
+        "batch_size", "Videos or pairs per step; a contrast needs at least 2.",
+        group="Optimisation", bounds={"ge": 2},
+    )  # fmt: skip
+    batches: BatchMode | None = _of_preset(
+        "batches", "videos: each encoded once a step; pairs: the reference's.",
+        group="Data", metavar="videos|pairs",
+    )  # fmt: skip
+    captions: Annotated[str, pydantic.BeforeValidator(_captions)] | None = _of_preset(
+        "captions", "Captions of each video and epoch: all, one, or a number.",
+        group="Data", metavar="all|one|N", allowed="all, one, or a number from 1",
+    )  # fmt: skip
+    optimiser: Optimiser | None = _of_preset(
+        "optimiser", "adamw or bertadam.", group="Optimisation", metavar="NAME"
+    )
+    lr: float | None = _of_preset(
+        "lr", "Rate of the head and of new layers.", group="Optimisation", bounds={"gt": 0}
+    )
+    coef_lr: float | None = _of_preset(
+        "coef_lr", "Factor on it for pretrained text layers.",
+        group="Optimisation", bounds={"ge": 0},
+    )  # fmt: skip
+    warmup: float | None = _of_preset(
+        "warmup", "Share of the training, 0 to 1.",
+        group="Optimisation", bounds={"ge": 0, "lt": 1},
+    )  # fmt: skip
+    weight_decay: float | None = _of_preset(
+        "weight_decay", "Of matrices.", group="Optimisation", bounds={"ge": 0, "le": 1}
+    )
+    clip_norm: float | None = _of_preset(
+        "clip_norm", "Largest norm of all gradients; 0: no limit.",
+        group="Optimisation", bounds={"ge": 0},
+    )  # fmt: skip
+    loss: Literal["all", "reference"] | None = _of_preset(
+        "loss", "all: each caption of a video is right; reference: the diagonal only.",
+        group="Optimisation", metavar="all|reference",
+    )  # fmt: skip
+    temperature: float | None = _of_preset(
+        "temperature", "Fixed temperature, such as 0.07.",
+        group="Optimisation", bounds={"ge": 1e-4, "le": 100},
+    )  # fmt: skip
+    hard_negatives: int | None = _of_preset(
+        "hard_negatives", "Only the k most confusing negatives count; 0: all.",
+        group="Optimisation", bounds={"ge": 0},
+    )  # fmt: skip
+    mine: Mining | None = _of_preset(
+        "mine", "batch, or global: confusable videos of the whole set share a batch.",
+        group="Optimisation", metavar="batch|global",
+    )  # fmt: skip
+    chunk: int | None = _of_preset(
+        "chunk", "Encode large batches in parts of so many; 0: whole.",
+        group="Optimisation", bounds={"ge": 0},
+    )  # fmt: skip
+    teacher: Path | None = option(
+        None, "Folder of a run whose ranking is learned too, such as one of xpool.",
+        group="Model", metavar="DIR", completes="teacher",
+    )  # fmt: skip
+    hold_out: float | None = option(
+        None, "Share of training videos to validate on where there is no such split.",
+        group="Data", unset="0.05", bounds={"gt": 0, "lt": 1},
+    )  # fmt: skip
+    seed: int | None = option(
+        None, "Of weights, shuffling, dropout.",
+        group="Optimisation", unset="the workspace's, or 0", bounds={"ge": 0},
+    )  # fmt: skip
+
+    @pydantic.model_validator(mode="after")
+    def _check_together(self) -> Self:
+        """Refuses what no training can have, before torch is loaded and data are read."""
+        values, _ = self.resolve()
+        TrainSettings.of(values)
+        if self.text is not None:
+            self.check_text(self.text)
+        return self
+
+    def check_text(self, mode: str) -> None:
+        """Refuses an option of another kind of text side: ignored, it would pass for followed."""
+        for name, only in _OF_TEXT.items():
+            value = getattr(self, name)
+            if value is not None and mode != only:
+                raise ConfigError(
+                    f"{flag_of(name, type(self).model_fields[name])} {value} needs --text {only}; "
+                    f"the text side is {mode} here and would not heed it"
+                )
+
+    def resolve(self, *, dim: int = 512, num_videos: int = 1000) -> tuple[dict[str, Any], bool]:
+        """Returns (option to value: the preset's, with what was given on top, drop last batch).
+
+        Args:
+            dim: Size of the features, for presets that adapt to it.
+            num_videos: Training videos, likewise.
+
+        Raises:
+            UnknownNameError: No such preset; the nearest is suggested.
+        """
+        preset = find_preset(self.preset or DEFAULT_PRESET)
+        values = preset.fitted(dim=dim, num_videos=num_videos)
+        given = {name: value for name, value in self.given.items() if name in values}
+        if given.get("batches") == "videos":
+            values["loss"] = "all"  # the reference's needs pairs
+        return with_chunk({**values, **given}), preset.drop_last
+
+    def recipe(self) -> dict[str, Any]:
+        """Returns what was given of what is trained and how, for JSON."""
+        given = self.model_fields_set & Recipe.model_fields.keys()
+        return {name: value for name, value in self.as_dict().items() if name in given}
+
+
+class Options(Recipe):
+    """All options of `vtr train`."""
+
+    seeds: int = option(
+        1, "Train so many times; reports mean and spread.",
+        group="Optimisation", bounds={"ge": 1, "le": 1000},
+    )  # fmt: skip
+    name: Annotated[str, pydantic.AfterValidator(_name)] | None = option(
+        None, "Folder of the run within runs/.",
+        group="Output and run", metavar="NAME", unset="made of head and text",
+        allowed=f"one folder name of at most {_LONGEST_NAME} bytes, without slashes; --runs says "
+        "where the folder goes",
+    )  # fmt: skip
+    resume: bool = option(
+        False, "Go on with --name, or with the latest unfinished run.",
+        group="Output and run", file_key="-",
+    )  # fmt: skip
+    overwrite: bool = option(
+        False, "Replace the run --name.", group="Output and run", file_key="-"
+    )  # fmt: skip
+    device: str = option(
+        "auto", "auto, cpu, cuda, cuda:1.",
+        group="Output and run", metavar="DEVICE", completes="device",
+    )  # fmt: skip
+    tensorboard: bool = option(
+        False, "Also write TensorBoard events into the run.", group="Output and run"
+    )
+    dry_run: bool = option(
+        False, "Say parameters, memory, steps and time; train not.",
+        group="Output and run", file_key="-",
+    )  # fmt: skip
+
+    @pydantic.model_validator(mode="after")
+    def _check_place(self) -> Self:
+        if self.resume and self.overwrite:
+            raise ConfigError("--resume and --overwrite exclude each other: choose one")
+        return self
