@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ import torch
 
 from vtr import __version__
 from vtr.api.dry_run import estimate
+from vtr.api.next_commands import resume_command
 from vtr.api.stores import check_same_model
 from vtr.api.train_data import TrainingData, read_training_data
 from vtr.arithmetic import prepare_arithmetic
@@ -74,8 +74,7 @@ from vtr.train.texts import TextFeatures
 from vtr.train.tracking import require_tensorboard, tensorboard
 from vtr.train.validation import Validation
 from vtr.verbs.train import Options, Recipe
-from vtr.workspace import Workspace, find_workspace
-from vtr.workspace import settings as workspace_settings
+from vtr.workspace import Workspace
 
 
 def train_head(
@@ -241,7 +240,8 @@ class Training:
             self._check_target(target, seed)
         inputs = self.embed()
         with ExitStack() as stack:
-            stack.enter_context(advising(targets[0].work, self._resume_command(name)))
+            command = resume_command(self.workspace, name, seeds=options.seeds)
+            stack.enter_context(advising(targets[0].work, command))
             for target in targets if world.is_first else ():
                 if target.replaces:
                     stack.enter_context(holding(target.folder))
@@ -284,13 +284,9 @@ class Training:
                 f"the teacher was trained on {len(shared):,} of the validation videos: the best "
                 "epoch is chosen on videos that it has seen"
             )
-        teacher = Teacher(
-            self.teacher.model,
-            texts,
-            pad=data.pad(spec),
-            chunk=self.settings.chunk,
-            device=self.backbone.device,
-        )
+        chunk, device = self.settings.chunk, self.backbone.device
+        pad = data.pad(spec)
+        teacher = Teacher(self.teacher.model, texts, pad=pad, chunk=chunk, device=device)
         return Inputs(pairs, validation, teacher)
 
     def _embed(
@@ -385,17 +381,11 @@ class Training:
             write_json(_summary_file(documents, self.workspace.runs), document)
         return document
 
-    def _resume_command(self, name: str) -> str:
-        several = f" --seeds {self.options.seeds}" if self.options.seeds > 1 else ""
-        flags = _flags_from_here(
-            self.workspace, "runs", "features", "dataset", "annotations", "videos", "model"
-        )
-        return f"vtr train{several} --name {shlex.quote(name)} --resume{flags}"
-
     def config(self, seed: int) -> dict[str, Any]:
         """Returns `config.json`: everything resolved that is known before the model is built."""
-        data, store, task, backbone = self.data, self.data.store, self.data.task, self.backbone
+        data, backbone = self.data, self.backbone
         request = self.options.recipe()
+        versions = {"vtr": __version__, "torch": torch.__version__, "numpy": numpy.__version__}
         if self.options.seeds > 1:
             request["seed"] = seed
         document = {
@@ -406,37 +396,12 @@ class Training:
                 "weights_sha256": backbone.weights_sha256,
                 "settings": backbone.text_settings,
             },
-            "features": {
-                "folder": str(store.folder),
-                "fingerprint": store.fingerprint,
-                "sampler": store.sampler,
-                "frames": self.workspace.frames,
-                "backbone": store.spec.backbone,
-                "weights_sha256": store.spec.weights_sha256,
-                "vision": dict(store.spec.vision),
-            },
-            "data": {
-                "dataset": self.workspace.dataset,
-                "protocol": data.protocol.name,
-                "train_split": data.protocol.train_split,
-                "val_split": None if data.held_out else data.protocol.val_split,
-                "held_out": data.held_out,
-                "train_videos": len(data.train.video_ids),
-                "train_captions": len(data.train.texts),
-                "train_digest": data.train.digest,
-                "val_videos": 0 if task is None else len(task.video_ids),
-                "val_queries": 0 if task is None else len(task.queries.texts),
-                "skipped": dict(data.skipped),
-            },
+            **data.as_config(self.workspace),
             "settings": replace(self.settings, seed=seed).as_dict(),
             "preset": self.options.preset,
             "request": request,
             "selection": data.selection,
-            "versions": {
-                "vtr": __version__,
-                "torch": torch.__version__,
-                "numpy": numpy.__version__,
-            },
+            "versions": versions,
             "device": str(backbone.device),
         }
         if self.teacher is not None:
@@ -525,31 +490,6 @@ def _publish(targets: Sequence[Target], documents: Sequence[Mapping[str, Any]]) 
 
 def _summary_file(documents: Sequence[Mapping[str, Any]], runs: Path) -> Path:
     return runs / f"{Path(documents[0]['run']).name}-to-{documents[-1]['seed']}.json"
-
-
-def eval_command(workspace: Workspace, runs: Sequence[str]) -> str:
-    """Returns the command that tests a run just trained, or the runs of several seeds."""
-    protocol = (read_config(Path(runs[0])).get("request") or {}).get("protocol")
-    named, several = runs[0], ""
-    if len(runs) > 1:
-        named, several = named.rpartition("-seed")[0], " --seeds"
-    asked = f" --protocol {shlex.quote(protocol)}" if protocol else ""
-    flags = _flags_from_here(workspace, "features", "dataset", "annotations", "videos")
-    return f"vtr eval --run {shlex.quote(named)}{several}{asked}{flags}"
-
-
-def _flags_from_here(workspace: Workspace, *names: str) -> str:
-    """Returns the flags without which a command typed here would use other settings than these.
-
-    Such as " --features /data/h14"; empty where the workspace around us says the same.
-    """
-    here = workspace_settings(find_workspace(Path.cwd()))
-    pairs = [(name, getattr(workspace, name)) for name in names]
-    return "".join(
-        f" --{name} {shlex.quote(str(value))}"
-        for name, value in pairs
-        if value is not None and value != getattr(here, name)
-    )
 
 
 def torch_device(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,6 +76,34 @@ class TrainingData:
             f"skipped {counted(len(self.skipped), 'training video')} without features and their "
             f"{counted(self.skipped_captions, 'caption')}: {', '.join(named)}{more}"
         )
+
+    def as_config(self, workspace: Workspace) -> dict[str, Any]:
+        """Returns what `config.json` says of features and data."""
+        store, task = self.store, self.task
+        return {
+            "features": {
+                "folder": str(store.folder),
+                "fingerprint": store.fingerprint,
+                "sampler": store.sampler,
+                "frames": workspace.frames,
+                "backbone": store.spec.backbone,
+                "weights_sha256": store.spec.weights_sha256,
+                "vision": dict(store.spec.vision),
+            },
+            "data": {
+                "dataset": workspace.dataset,
+                "protocol": self.protocol.name,
+                "train_split": self.protocol.train_split,
+                "val_split": None if self.held_out else self.protocol.val_split,
+                "held_out": self.held_out,
+                "train_videos": len(self.train.video_ids),
+                "train_captions": len(self.train.texts),
+                "train_digest": self.train.digest,
+                "val_videos": 0 if task is None else len(task.video_ids),
+                "val_queries": 0 if task is None else len(task.queries.texts),
+                "skipped": dict(self.skipped),
+            },
+        }
 
     def check_enough(self) -> None:
         """Refuses training data without a contrast, before anything is embedded.

@@ -49,7 +49,7 @@ def train(
         note(f"reading the annotations of dataset {workspace.dataset!r}")
     prepare_arithmetic()
     from vtr.api.dry_run import described
-    from vtr.api.train import eval_command
+    from vtr.api.next_commands import eval_command
     from vtr.api.train import train as train_runs
 
     document = train_runs(workspace, options, quiet=quiet)
