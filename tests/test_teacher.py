@@ -1,4 +1,4 @@
-"""A run that teaches another: its opinion, the loss with it, what the student learns, the flag."""
+"""A run that teaches another: its scores, the loss with it, what the student learns, the flag."""
 
 from __future__ import annotations
 
@@ -77,14 +77,14 @@ def first_step(data: PairedData, size: int = 6) -> Step:
 
 @pytest.mark.parametrize("head", ["meanP", "xpool", "wti", "tightTransf:layers=1"])
 @pytest.mark.parametrize("chunk", [0, 5])
-def test_its_opinion_is_what_it_scores_text_by_text(head: str, chunk: int) -> None:
+def test_its_score_is_what_it_scores_text_by_text(head: str, chunk: int) -> None:
     data, model = made_up(tokens=True), model_of(head)
     teacher = Teacher(model, data.texts, chunk=chunk)
     step, resident = first_step(data), Resident(data, CPU)
-    opinion = teacher.opinion(step, resident, frames=True)
-    assert opinion.frames is not None
-    assert not opinion.scores.requires_grad
-    assert not opinion.frames.requires_grad
+    scored = teacher.score_batch(step, resident, frames=True)
+    assert scored.frames is not None
+    assert not scored.scores.requires_grad
+    assert not scored.frames.requires_grad
     scale = 10.0  # of the temperature
     if not model.scaled:
         scale = 1.0
@@ -93,19 +93,21 @@ def test_its_opinion_is_what_it_scores_text_by_text(head: str, chunk: int) -> No
         texts = resident.texts.batch(np.array([text]))
         with torch.no_grad():
             scores = scale * model.head.similarity(texts, videos)[0]
-        assert torch.allclose(opinion.scores[row], scores, atol=1e-5)
+        assert torch.allclose(scored.scores[row], scores, atol=1e-5)
         own = int(step.columns[row])
         for place in range(int(videos.mask[own].sum())):
             single = VideoBatch(videos.frames[own, place][None, None], torch.ones(1, 1).bool())
             with torch.no_grad():
                 alone = scale * model.head.similarity(texts, single)[0, 0]
-            assert opinion.frames[row, place].item() == pytest.approx(alone.item(), abs=1e-5)
-        assert not opinion.frames[row, int(videos.mask[own].sum()) :].any()
+            assert scored.frames[row, place].item() == pytest.approx(alone.item(), abs=1e-5)
+        assert not scored.frames[row, int(videos.mask[own].sum()) :].any()
 
 
 def test_without_frames_only_scores_are_computed() -> None:
     data = made_up()
-    found = Teacher(model_of("xpool"), data.texts).opinion(first_step(data), Resident(data, CPU))
+    found = Teacher(model_of("xpool"), data.texts).score_batch(
+        first_step(data), Resident(data, CPU)
+    )
     assert found.frames is None
     assert found.scores.shape == (12, 6)
 
@@ -150,7 +152,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms() -> None:
         theirs = 10 * teacher.head.similarity(texts, videos)
         logits = student.head.encode_with_weights(videos)[1]  # type: ignore[operator]
     relation = 1 - (pearson(mine, theirs) + pearson(mine.T, theirs.T)) / 2
-    frames, liked = 0.0, taught.opinion(step, resident, frames=True).frames
+    frames, liked = 0.0, taught.score_batch(step, resident, frames=True).frames
     assert liked is not None
     for n, v in enumerate(step.columns):
         count = int(videos.mask[v].sum())

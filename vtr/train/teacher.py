@@ -47,7 +47,7 @@ def weighs_frames(head: Head) -> bool:
 
 
 @dataclass(frozen=True)
-class Opinion:
+class TeacherScores:
     """What a teacher makes of a batch, without gradients."""
 
     scores: Tensor  # (N, V) logits
@@ -92,7 +92,7 @@ class Teacher:
         return len(self._texts)
 
     @torch.no_grad()
-    def opinion(self, step: Step, data: Resident, *, frames: bool = False) -> Opinion:
+    def score_batch(self, step: Step, data: Resident, *, frames: bool = False) -> TeacherScores:
         """Returns its scores of a batch.
 
         Args:
@@ -112,7 +112,7 @@ class Teacher:
                 shown = VideoBatch(videos.frames[own], videos.mask[own], self._pad)
                 liked.append(scale * matching_frame_scores(head, texts, shown))
         scores = scale * head.score(pad_codes(codes), head.encode_videos(videos)).float()
-        return Opinion(scores, torch.cat(liked) if liked else None)
+        return TeacherScores(scores, torch.cat(liked) if liked else None)
 
     def _parts(self, texts: Index) -> list[slice]:
         size = self.chunk or len(texts)
@@ -130,13 +130,13 @@ class Teacher:
             step: The batch.
             data: The training data.
         """
-        opinion = self.opinion(step, data, frames=bool(weighed))
-        relation = relation_term(scores.float(), opinion.scores)
-        if opinion.frames is None:
+        theirs = self.score_batch(step, data, frames=bool(weighed))
+        relation = relation_term(scores.float(), theirs.scores)
+        if theirs.frames is None:
             return distillation_loss(contrastive, relation, None, self.weights)
         logits, mask = weighed
         own = torch.from_numpy(step.columns).to(mask.device)
-        frames = frame_term(logits[own].float(), opinion.frames, mask[own])
+        frames = frame_term(logits[own].float(), theirs.frames, mask[own])
         return distillation_loss(contrastive, relation, frames, self.weights)
 
 
