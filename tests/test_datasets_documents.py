@@ -13,8 +13,8 @@ import pytest
 
 from vtr.datasets.captions import CaptionList, paragraph, sentences
 from vtr.datasets.documents import (
-    annotation_folder,
     find_documents,
+    open_folder,
     read_json,
     read_json_lines,
     read_list,
@@ -65,10 +65,14 @@ def test_the_folder_of_a_named_file_is_searched_and_beside_the_videos_by_default
 ) -> None:
     file = write(tmp_path / "annotations" / "a.json", "")
     videos = tmp_path / "videos"
-    assert annotation_folder(file, videos, expected=["a"]) == tmp_path / "annotations"
-    assert annotation_folder(None, videos, expected=["a"]) == tmp_path / "annotations"
+    assert (
+        open_folder(file, videos, ["a*"], dataset="x", what="file")[0] == tmp_path / "annotations"
+    )
+    assert (
+        open_folder(None, videos, ["a*"], dataset="x", what="file")[0] == tmp_path / "annotations"
+    )
     with pytest.raises(DatasetError, match=r"no folder .*gone with annotation files.*a\.json"):
-        annotation_folder(tmp_path / "gone", videos, expected=["a.json"])
+        open_folder(tmp_path / "gone", videos, ["a.json"], dataset="x", what="file")
 
 
 # ---- reading

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tools.pack_splits import pack_splits
 from vtr.datasets import published
 from vtr.datasets.published import (
     ids_sha256,
-    pack_splits,
     published_pairs,
     published_splits,
     split_facts,

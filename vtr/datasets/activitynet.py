@@ -12,15 +12,14 @@ from pathlib import Path
 from vtr.datasets.base import Caption, Dataset, DatasetInfo
 from vtr.datasets.captions import CaptionList, check_overlap, paragraph
 from vtr.datasets.documents import (
-    annotation_folder,
     find_documents,
     identity,
+    open_folder,
     read_json,
-    require_documents,
     require_mapping,
     unique,
 )
-from vtr.datasets.splits import SplitList, SplitSources, settle_splits
+from vtr.datasets.splits import SplitList, settle_splits
 from vtr.errors import DatasetError
 
 FILES = {
@@ -46,21 +45,14 @@ INFO = DatasetInfo(
 def load(annotations: Path | None, videos: Path) -> Dataset:
     """Reads ActivityNet Captions.
 
-    Args:
-        annotations: Folder of the annotation files; None is `annotations` beside `videos`. Splits
-            whose file is not there are left out.
-        videos: Folder of the videos.
-
     Returns:
         Every paragraph is a caption with the id `VIDEO#SPLIT`; a validation video has up to two, of
         which `queries` gives each split its own.
-
-    Raises:
-        DatasetError: Files are missing or damaged, or do not agree with each other.
     """
     patterns = tuple(name for names in FILES.values() for name in names)
-    folder = annotation_folder(annotations, videos, expected=patterns)
-    require_documents(folder, patterns, dataset="activitynet", what="caption file")
+    folder, _ = open_folder(
+        annotations, videos, patterns, dataset="activitynet", what="caption file"
+    )
     captions = CaptionList()
     lists: dict[str, list[SplitList]] = {}
     files: list[Path] = []
@@ -74,7 +66,7 @@ def load(annotations: Path | None, videos: Path) -> Dataset:
             if split in lists:
                 lists[split].append(SplitList(path, _read_ids(path)))
                 files.append(path)
-    splits, notes = settle_splits(SplitSources("activitynet", known, lists))
+    splits, notes = settle_splits("activitynet", known, lists)
     dataset = Dataset(
         name="activitynet",
         video_ids=known,

@@ -15,16 +15,15 @@ from vtr.counts import counted
 from vtr.datasets.base import Dataset, DatasetInfo
 from vtr.datasets.captions import CaptionList, check_overlap, paragraph
 from vtr.datasets.documents import (
-    annotation_folder,
     find_documents,
     identity,
+    open_folder,
     read_json,
     read_list,
     read_table,
-    require_documents,
     unique,
 )
-from vtr.datasets.splits import SplitList, SplitSources, settle_splits
+from vtr.datasets.splits import SplitList, settle_splits
 from vtr.errors import DatasetError
 from vtr.foreign import printable
 
@@ -49,26 +48,17 @@ INFO = DatasetInfo(
 def load(annotations: Path | None, videos: Path) -> Dataset:
     """Reads DiDeMo as paragraphs.
 
-    Args:
-        annotations: Folder of the annotation files; None is `annotations` beside `videos`. Splits
-            without a file are left out.
-        videos: Folder of the videos.
-
     Returns:
         One caption per video, with the video's id and `#paragraph`. Every video has a window: its
         first 30 seconds.
-
-    Raises:
-        DatasetError: Files are missing or damaged, or do not agree with each other.
     """
     patterns = (*(f"{split}_data.json" for split in SPLITS), "didemo_*_label.csv")
-    folder = annotation_folder(annotations, videos, expected=patterns)
-    require_documents(folder, patterns, dataset="didemo", what="annotation file")
+    folder, _ = open_folder(annotations, videos, patterns, dataset="didemo", what="annotation file")
     found = _Found()
     for split in SPLITS:
         found.read(folder, split)
     known = tuple(found.paragraphs)
-    splits, notes = settle_splits(SplitSources("didemo", known, found.lists))
+    splits, notes = settle_splits("didemo", known, found.lists)
     captions = CaptionList()
     for video_id, (text, place) in found.paragraphs.items():
         captions.add(f"{video_id}#paragraph", video_id, text, place=place)

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from vtr.counts import counted
 from vtr.errors import DatasetError
-from vtr.foreign import printable
+from vtr.foreign import first_few, printable
 
 MAX_DEPTH = 3
 """How many folders below the given one are searched: archives unpack into folders of their own."""
@@ -35,17 +35,21 @@ _MARKS = {
 _LONGEST_FIELD = 1 << 24  # csv's own limit of 131,072 would refuse a caption of 10,000 words
 
 
-def annotation_folder(annotations: Path | None, videos: Path, *, expected: Iterable[str]) -> Path:
-    """Returns where a dataset's annotation files are to be looked for.
+def open_folder(
+    annotations: Path | None, videos: Path, patterns: Sequence[str], *, dataset: str, what: str
+) -> tuple[Path, list[Path]]:
+    """Returns where a dataset's annotation files are, and those that it cannot do without.
 
     Args:
         annotations: What the user named: a folder, or a file in it; None is the folder
             `annotations` beside the folder of videos.
         videos: The folder of the videos.
-        expected: File names for the error.
+        patterns: As in `find_documents`; at least one file must be there.
+        dataset: Its name, for the error.
+        what: What the files are, for the error.
 
     Raises:
-        DatasetError: No such folder.
+        DatasetError: No such folder, or none of the files in it.
     """
     folder = videos.parent / "annotations" if annotations is None else annotations
     if folder.is_file():
@@ -53,9 +57,27 @@ def annotation_folder(annotations: Path | None, videos: Path, *, expected: Itera
     if not folder.is_dir():
         raise DatasetError(
             f"there is no folder {printable(str(folder))} with annotation files. Name it with "
-            f"--annotations; looked for: {', '.join(expected)}"
+            f"--annotations; looked for: {', '.join(patterns)}"
         )
-    return folder
+    return folder, require_documents(folder, patterns, dataset=dataset, what=what)
+
+
+def require_documents(
+    folder: Path, patterns: Sequence[str], *, dataset: str, what: str
+) -> list[Path]:
+    """Returns the files of `find_documents`, at least one.
+
+    Raises:
+        DatasetError: None was found; the message names the files and what the folder holds.
+    """
+    if found := find_documents(folder, patterns):
+        return found
+    there = first_few((path.name for path in _walk(folder)), 8)
+    raise DatasetError(
+        f"{dataset}: no {what} in {printable(str(folder))}. Looked for {' or '.join(patterns)}, "
+        f"there and in folders below it; found {there or 'no files at all'}. "
+        "Name the right folder with --annotations"
+    )
 
 
 def find_documents(folder: Path, patterns: Iterable[str]) -> list[Path]:
@@ -93,26 +115,6 @@ def _walk(folder: Path) -> Iterator[Path]:
             below += [Path(entry.path) for entry in shown if entry.is_dir()]
         yield from files
         level = below
-
-
-def require_documents(
-    folder: Path, patterns: Sequence[str], *, dataset: str, what: str
-) -> list[Path]:
-    """Like `find_documents`, for files that a dataset cannot do without.
-
-    Raises:
-        DatasetError: None was found; the message names the files and what the folder holds.
-    """
-    found = find_documents(folder, patterns)
-    if found:
-        return found
-    there = [printable(path.name) for path in _walk(folder)]
-    listed = ", ".join(there[:8]) + (f" and {len(there) - 8:,} more" if len(there) > 8 else "")
-    raise DatasetError(
-        f"{dataset}: no {what} in {printable(str(folder))}. Looked for {' or '.join(patterns)}, "
-        f"there and in folders below it; found {listed or 'no files at all'}. "
-        "Name the right folder with --annotations"
-    )
 
 
 def read_text(path: Path) -> str:

@@ -14,11 +14,10 @@ from vtr.counts import counted
 from vtr.datasets.base import Dataset, DatasetInfo
 from vtr.datasets.captions import CaptionList, check_overlap
 from vtr.datasets.documents import (
-    annotation_folder,
     find_documents,
     identity,
+    open_folder,
     read_text,
-    require_documents,
 )
 from vtr.errors import DatasetError
 
@@ -49,21 +48,11 @@ INFO = DatasetInfo(
 def load(annotations: Path | None, videos: Path) -> Dataset:
     """Reads LSMDC.
 
-    Args:
-        annotations: Folder of the annotation files; None is `annotations` beside `videos`. Files
-            of splits that are not there are left out.
-        videos: Folder of the clips.
-
     Returns:
         Captions have the id of the clip and their place among its lines.
-
-    Raises:
-        DatasetError: No file is there, a line has another number of columns, or a clip is in two
-            splits.
     """
     patterns = tuple(name for names in FILES.values() for name in names)
-    folder = annotation_folder(annotations, videos, expected=patterns)
-    require_documents(folder, patterns, dataset="lsmdc", what="annotation file")
+    folder, _ = open_folder(annotations, videos, patterns, dataset="lsmdc", what="annotation file")
     captions = CaptionList()
     lines: Counter[str] = Counter()
     splits: dict[str, tuple[str, ...]] = {}

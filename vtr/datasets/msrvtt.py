@@ -15,21 +15,20 @@ from typing import Any
 from vtr.datasets.base import Caption, Dataset, DatasetInfo
 from vtr.datasets.captions import CaptionList
 from vtr.datasets.documents import (
-    annotation_folder,
     find_documents,
     identity,
     is_missing,
+    open_folder,
     read_json,
     read_list,
     read_table,
     read_text,
-    require_documents,
     require_mapping,
     unique,
 )
 from vtr.datasets.pickles import read_plain_pickle
 from vtr.datasets.published import published_pairs
-from vtr.datasets.splits import SplitList, SplitSources, settle_splits, split_name
+from vtr.datasets.splits import SplitList, settle_splits, split_name
 from vtr.errors import DatasetError
 from vtr.foreign import printable
 
@@ -48,27 +47,11 @@ LISTS = {
 }
 
 CATEGORIES = (
-    "music",
-    "people",
-    "gaming",
-    "sports/actions",
-    "news/events/politics",
-    "education",
-    "tv shows",
-    "movie/comedy",
-    "animation",
-    "vehicles/autos",
-    "howto",
-    "travel",
-    "science/technology",
-    "animals/pets",
-    "kids/family",
-    "documentary",
-    "food/drink",
-    "cooking",
-    "beauty/fashion",
-    "advertisement",
-)
+    "music", "people", "gaming", "sports/actions", "news/events/politics",
+    "education", "tv shows", "movie/comedy", "animation", "vehicles/autos",
+    "howto", "travel", "science/technology", "animals/pets", "kids/family",
+    "documentary", "food/drink", "cooking", "beauty/fashion", "advertisement",
+)  # fmt: skip
 """The names in the dataset's category.txt, by number."""
 
 INFO = DatasetInfo(
@@ -100,20 +83,14 @@ INFO = DatasetInfo(
 def load(annotations: Path | None, videos: Path) -> Dataset:
     """Reads MSR-VTT, whole or a part of it, or other data in the same layout.
 
-    Args:
-        annotations: Folder of the annotation files; None is `annotations` beside `videos`.
-        videos: Folder of the clips.
-
     Returns:
         Captions have their `sen_id` as id. Without the csv files the queries of 1k-A come from the
         shipped (video_id, sen_id) pairs, with them their sentences are compared with the captions.
         The queries of 1k-B are the first caption of each video, as its authors took it.
-
-    Raises:
-        DatasetError: Files are missing or damaged, or do not agree with each other.
     """
-    folder = annotation_folder(annotations, videos, expected=JSON_FILES)
-    found = require_documents(folder, JSON_FILES, dataset="msrvtt", what="annotation json")
+    folder, found = open_folder(
+        annotations, videos, JSON_FILES, dataset="msrvtt", what="annotation json"
+    )
     read, aside = _choose(found)
     names, category_file = _category_names(folder)
     content = _Content(names)
@@ -121,8 +98,7 @@ def load(annotations: Path | None, videos: Path) -> Dataset:
         content.read(path)
     content.captions.restrict(content.marks)
     lists, rows, list_files = _read_lists(folder)
-    sources = SplitSources("msrvtt", tuple(content.marks), lists, content.marked())
-    splits, notes = settle_splits(sources)
+    splits, notes = settle_splits("msrvtt", tuple(content.marks), lists, content.marked())
     if "trainval" not in splits and {"train", "val"} <= splits.keys():
         splits["trainval"] = splits["train"] + splits["val"]
     queries = _queries(splits, rows, content.captions.items)

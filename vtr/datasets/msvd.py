@@ -14,19 +14,18 @@ from typing import Any
 from vtr.datasets.base import Dataset, DatasetInfo
 from vtr.datasets.captions import CaptionList, check_overlap, sentences
 from vtr.datasets.documents import (
-    annotation_folder,
     find_documents,
     identity,
+    open_folder,
     read_json,
     read_list,
     read_table,
     read_text,
-    require_documents,
     require_mapping,
     text_lines,
 )
 from vtr.datasets.pickles import read_plain_pickle
-from vtr.datasets.splits import SplitList, SplitSources, settle_splits
+from vtr.datasets.splits import SplitList, settle_splits
 from vtr.errors import DatasetError
 from vtr.names import VIDEO_EXTENSIONS
 
@@ -59,18 +58,12 @@ INFO = DatasetInfo(
 def load(annotations: Path | None, videos: Path) -> Dataset:
     """Reads MSVD, or other data in its layout.
 
-    Args:
-        annotations: Folder of the annotation files; None is `annotations` beside `videos`.
-        videos: Folder of the clips.
-
     Returns:
         Captions have the id of the video and their place in its list.
-
-    Raises:
-        DatasetError: Files are missing or damaged, or do not agree with each other.
     """
-    folder = annotation_folder(annotations, videos, expected=CAPTION_FILES)
-    path, *aside = require_documents(folder, CAPTION_FILES, dataset="msvd", what="caption file")
+    folder, (path, *aside) = open_folder(
+        annotations, videos, CAPTION_FILES, dataset="msvd", what="caption file"
+    )
     content = _content(path)
     files = {split: found for split, name in LISTS.items() if (found := _one(folder, name))}
     listed = {split: read_list(found) for split, found in files.items()}
@@ -83,7 +76,7 @@ def load(annotations: Path | None, videos: Path) -> Dataset:
         names[video_id] = None
         captions.add_all(video_id, sentences(value, place=place), place=place)
     lists = {split: [SplitList(files[split], ids)] for split, ids in listed.items()}
-    splits, notes = settle_splits(SplitSources("msvd", tuple(names), lists))
+    splits, notes = settle_splits("msvd", tuple(names), lists)
     dataset = Dataset(
         name="msvd",
         video_ids=tuple(names),

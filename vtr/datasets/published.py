@@ -19,7 +19,6 @@ from types import MappingProxyType
 from vtr.errors import DatasetError
 
 _RANGE = re.compile(r"(.*?)(0|[1-9]\d*)\.\.(\d+)")
-_NUMBERED = re.compile(r"(.*?)(0|[1-9]\d*)")
 
 
 @dataclass(frozen=True)
@@ -82,31 +81,6 @@ def published_pairs(dataset: str, split: str) -> tuple[tuple[str, str], ...]:
     return tuple((identity, caption) for identity, caption in rows if caption)
 
 
-def pack_splits(splits: Mapping[str, Sequence[tuple[str, str]]]) -> bytes:
-    """Returns the bytes of one shipped file; the inverse of `unpack_splits`.
-
-    Args:
-        splits: Split name to (id, caption id or empty text).
-    """
-    lines: list[str] = []
-    for split, rows in splits.items():
-        lines.append(f"[{split}]")
-        run: list[str] = []
-        for identity, caption in rows:
-            if caption or (run and not _follows(run[-1], identity)):
-                lines += _spell(run)
-                run = []
-            if caption:
-                lines.append(f"{identity} {caption}")
-            else:
-                run.append(identity)
-        lines += _spell(run)
-    text = "".join(f"{line}\n" for line in lines)
-    # Ids are close to random letters: contexts of earlier bytes only dilute the statistics.
-    options = {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 0, "pb": 0}
-    return lzma.compress(text.encode(), check=lzma.CHECK_CRC32, filters=[options])
-
-
 def unpack_splits(payload: bytes) -> dict[str, list[tuple[str, str]]]:
     """Returns split name to (id, caption id or empty text) of one shipped file."""
     splits: dict[str, list[tuple[str, str]]] = {}
@@ -121,21 +95,6 @@ def unpack_splits(payload: bytes) -> dict[str, list[tuple[str, str]]]:
             identity, _, caption = line.partition(" ")
             rows.append((identity, caption))
     return splits
-
-
-def _spell(run: Sequence[str]) -> list[str]:
-    if len(run) < 2:
-        return list(run)
-    numbered = _NUMBERED.fullmatch(run[-1])
-    assert numbered is not None
-    return [f"{run[0]}..{numbered.group(2)}"]
-
-
-def _follows(before: str, after: str) -> bool:
-    one, other = _NUMBERED.fullmatch(before), _NUMBERED.fullmatch(after)
-    if one is None or other is None or one.group(1) != other.group(1):
-        return False
-    return int(other.group(2)) == int(one.group(2)) + 1
 
 
 @cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vtr.counts import counted
@@ -35,16 +35,9 @@ class SplitList:
     loose: bool = False
 
 
-@dataclass(frozen=True)
-class SplitSources:
-    """Everything that says which video is in which split."""
-
-    dataset: str  # Name of the reader
-    known: Sequence[str]  # The annotated videos, in the files' order
-    # Split name to the files that list it, the first being the one that counts.
-    lists: Mapping[str, Sequence[SplitList]] = field(default_factory=dict)
-    # Split name to the videos that the annotations themselves put in it.
-    marked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+Lists = Mapping[str, Sequence[SplitList]]
+"""Split name to the files that list it, the first being the one that counts."""
+Splits = Mapping[str, tuple[str, ...]]
 
 
 def split_name(value: str) -> str:
@@ -57,7 +50,9 @@ def split_name(value: str) -> str:
     return SPLIT_NAMES.get(name.lower(), name)
 
 
-def settle_splits(sources: SplitSources) -> tuple[dict[str, tuple[str, ...]], list[str]]:
+def settle_splits(
+    dataset: str, known: Sequence[str], lists: Lists, marked: Splits | None = None
+) -> tuple[dict[str, tuple[str, ...]], list[str]]:
     """Decides the members of every split.
 
     A published split counts where all its videos are annotated; the user's own lists must then say
@@ -66,7 +61,10 @@ def settle_splits(sources: SplitSources) -> tuple[dict[str, tuple[str, ...]], li
     neither, the annotated part of the published splits.
 
     Args:
-        sources: What the files say.
+        dataset: Name of the reader.
+        known: The annotated videos, in the files' order.
+        lists: What the user's files list.
+        marked: Split name to the videos that the annotations themselves put in it.
 
     Returns:
         Split name to ids, and remarks for people.
@@ -74,75 +72,65 @@ def settle_splits(sources: SplitSources) -> tuple[dict[str, tuple[str, ...]], li
     Raises:
         DatasetError: A list and the published split, or two lists of a split, differ.
     """
-    known = set(sources.known)
-    sources = _respelt(sources, known)
-    published = published_splits(sources.dataset)
+    annotated, marked = set(known), marked or {}
+    lists = _respelt(lists, known, annotated)
+    published = published_splits(dataset)
     splits: dict[str, tuple[str, ...]] = {}
     for split, ids in published.items():
-        if known.issuperset(ids):
-            _check_lists(sources, split, ids)
+        if annotated.issuperset(ids):
+            given = [*lists.get(split, ())]
+            if split in marked:
+                given.append(SplitList(Path("the annotations' own split field"), marked[split]))
+            for listed in given:
+                _require_same(dataset, split, listed, ids)
             splits[split] = ids
-    own = [split for split in (*sources.lists, *sources.marked) if split not in splits]
-    notes = _partial_note(sources, splits, known)
-    for split in dict.fromkeys(own):
-        splits[split], remarks = _own_split(sources, split, known)
-        notes += remarks
+    own = dict.fromkeys(split for split in (*lists, *marked) if split not in splits)
+    notes = _partial_note(published, splits, own, annotated)
+    for split in own:
+        splits[split] = marked.get(split, ())
+        if lists.get(split):
+            splits[split], remarks = _listed_split(split, lists[split], annotated)
+            notes += remarks
     if not own:
         for split, ids in published.items():
-            part = tuple(identity for identity in ids if identity in known)
+            part = tuple(identity for identity in ids if identity in annotated)
             if split not in splits and part:
                 splits[split] = part
-                notes.append(
-                    f"{split}: {len(part):,} of the published {counted(len(ids), 'video')}"
-                )
+                videos = counted(len(ids), "video")
+                notes.append(f"{split}: {len(part):,} of the published {videos}")
     return {split: ids for split, ids in splits.items() if ids}, notes
 
 
-def _respelt(sources: SplitSources, known: Collection[str]) -> SplitSources:
-    """Returns the sources with the lists' ids as the annotations spell them."""
+def _respelt(lists: Lists, known: Sequence[str], annotated: Collection[str]) -> Lists:
+    """Returns the lists with their ids as the annotations spell them."""
 
     def respelt(listed: SplitList) -> SplitList:
         members = set(listed.ids)
-        strange = [identity for identity in listed.ids if identity not in known]
+        strange = [identity for identity in listed.ids if identity not in annotated]
         if not strange:
             return listed
-        found = match_names(strange, [i for i in sources.known if i not in members])
-        own = {name: fit[0] for name, fit in found.files.items() if len(fit) == 1}
+        match = match_names(strange, [i for i in known if i not in members])
+        own = {name: fit[0] for name, fit in match.files.items() if len(fit) == 1}
         return replace(listed, ids=tuple(own.get(identity, identity) for identity in listed.ids))
 
-    lists = {split: tuple(map(respelt, found)) for split, found in sources.lists.items()}
-    return replace(sources, lists=lists)
+    return {split: tuple(map(respelt, listed)) for split, listed in lists.items()}
 
 
-def _check_lists(sources: SplitSources, split: str, published: tuple[str, ...]) -> None:
-    for listed in sources.lists.get(split, ()):
-        _compare(sources, split, listed, published)
-    if split in sources.marked:
-        marked = SplitList(Path("the annotations' own split field"), sources.marked[split])
-        _compare(sources, split, marked, published)
-
-
-def _compare(
-    sources: SplitSources, split: str, listed: SplitList, published: tuple[str, ...]
-) -> None:
-    extra = _without(listed.ids, published)
-    lacking = _without(published, listed.ids)
+def _require_same(dataset: str, split: str, listed: SplitList, published: Sequence[str]) -> None:
+    extra, lacking = _without(listed.ids, published), _without(published, listed.ids)
     if (extra and not listed.loose) or lacking:
         raise DatasetError(
             f"{printable(str(listed.path))} and the published split {split!r} of "
-            f"{sources.dataset} differ: {counted(len(listed.ids), 'video')} in the file, "
+            f"{dataset} differ: {counted(len(listed.ids), 'video')} in the file, "
             f"{len(published):,} published, {len(extra) + len(lacking):,} in only one of them"
             f"{_first('only in the file', extra)}{_first('only in the published list', lacking)}. "
             "If the file is another split, move it elsewhere"
         )
 
 
-def _own_split(
-    sources: SplitSources, split: str, known: Collection[str]
+def _listed_split(
+    split: str, lists: Sequence[SplitList], annotated: Collection[str]
 ) -> tuple[tuple[str, ...], list[str]]:
-    lists = sources.lists.get(split, ())
-    if not lists:
-        return sources.marked[split], []
     first = lists[0]
     for other in lists[1:]:
         if set(other.ids) != set(first.ids):
@@ -150,33 +138,25 @@ def _own_split(
                 f"{printable(str(first.path))} and {printable(str(other.path))} list different "
                 f"videos for {split!r}; keep one of them"
             )
-    members = tuple(identity for identity in first.ids if identity in known)
+    members = tuple(identity for identity in first.ids if identity in annotated)
     absent = len(first.ids) - len(members)
-    if not absent:
-        return members, []
-    return members, [
-        f"{first.path.name}: {absent:,} of {counted(len(first.ids), 'video is', 'videos are')} "
-        "not annotated "
-        "and left "
-        f"out of {split!r}"
-    ]
+    share = f"{absent:,} of {counted(len(first.ids), 'video is', 'videos are')}"
+    note = f"{first.path.name}: {share} not annotated and left out of {split!r}"
+    return members, [note] if absent else []
 
 
 def _partial_note(
-    sources: SplitSources, splits: Mapping[str, tuple[str, ...]], known: Collection[str]
+    published: Splits, splits: Splits, own: Iterable[str], annotated: Collection[str]
 ) -> list[str]:
-    published = published_splits(sources.dataset)
-    if not published or len(splits) == len(published):
+    if len(splits) == len(published):
         return []
     everything = {identity for ids in published.values() for identity in ids}
     whole = f"; complete are {', '.join(splits)}" if splits else ""
-    own = [split for split in (*sources.lists, *sources.marked) if split not in splits]
-    named = ", ".join(dict.fromkeys(own))
-    source = f"; {named} come from the files themselves" if own else ""
+    named = ", ".join(own)
+    source = f"; {named} come from the files themselves" if named else ""
     return [
-        f"the annotations hold {counted(len(known), 'video')}, {len(everything & set(known)):,} "
-        "of the "
-        f"published {len(everything):,}{whole}{source}"
+        f"the annotations hold {counted(len(annotated), 'video')}, "
+        f"{len(everything & set(annotated)):,} of the published {len(everything):,}{whole}{source}"
     ]
 
 

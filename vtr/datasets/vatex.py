@@ -15,14 +15,13 @@ from typing import Any
 from vtr.datasets.base import Dataset, DatasetInfo
 from vtr.datasets.captions import CaptionList, check_overlap, sentences
 from vtr.datasets.documents import (
-    annotation_folder,
     find_documents,
     identity,
+    open_folder,
     read_json,
     read_list,
-    require_documents,
 )
-from vtr.datasets.splits import SplitList, SplitSources, settle_splits
+from vtr.datasets.splits import SplitList, settle_splits
 from vtr.errors import DatasetError
 from vtr.foreign import printable
 
@@ -56,19 +55,13 @@ INFO = DatasetInfo(
 def load(annotations: Path | None, videos: Path) -> Dataset:
     """Reads the English captions of VATEX, or other data in its layouts.
 
-    Args:
-        annotations: Folder of the annotation files; None is `annotations` beside `videos`.
-        videos: Folder of the clips.
-
     Returns:
         `val` and `test` are the halves of the official validation set (HGR's split), `test-1k5` is
         the other published 1,500 of the two together.
-
-    Raises:
-        DatasetError: Files are missing or damaged, or do not agree with each other.
     """
-    folder = annotation_folder(annotations, videos, expected=CAPTION_FILES)
-    found = require_documents(folder, CAPTION_FILES, dataset="vatex", what="caption file")
+    folder, found = open_folder(
+        annotations, videos, CAPTION_FILES, dataset="vatex", what="caption file"
+    )
     joined = [path for path in found if path.name.lower().startswith("vatex_data")][:1]
     captions = CaptionList()
     names: dict[str, None] = {}
@@ -87,8 +80,7 @@ def load(annotations: Path | None, videos: Path) -> Dataset:
     for split, name in LISTS.items():
         for path in find_documents(folder, (name,)):
             lists[split] = [SplitList(path, read_list(path))]
-    sources = SplitSources("vatex", tuple(names), lists, marked)
-    splits, notes = settle_splits(sources)
+    splits, notes = settle_splits("vatex", tuple(names), lists, marked)
     dataset = Dataset(
         name="vatex",
         video_ids=tuple(names),
