@@ -145,7 +145,7 @@ class Run:
                 f"{self.text_model} now has {backbone.weights_sha256[:12]}"
             )
         require_same_settings(
-            text.get("settings") or {},
+            settings if isinstance(settings := text.get("settings"), dict) else {},
             backbone.text_settings,
             what=f"{self.folder} was trained with text made with",
             other=f"that of {self.text_model} with",

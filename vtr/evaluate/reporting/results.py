@@ -18,6 +18,7 @@ from vtr.errors import ConfigError
 from vtr.evaluate.ranks import Ranks
 from vtr.files import file_sha256, read_json
 from vtr.foreign import csv_text, printable
+from vtr.result_check import require_result
 
 SCHEMA = 1
 KIND = "vtr-result"
@@ -249,6 +250,7 @@ def load_result(path: Path | str) -> Result:
         value = entry.get("value") if isinstance(entry, dict) else None
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ConfigError(f"{file}: metric {key!r} has no number; evaluate again")
+    require_result(document, source=file)
     return Result(file.parent, document)
 
 

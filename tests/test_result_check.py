@@ -1,0 +1,38 @@
+"""Results that were edited or damaged are refused in words, by whoever reads them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from vtr.errors import ConfigError
+from vtr.result_check import require_result
+
+CELL = {"value": 50.0, "low": 40, "high": 60.0, "n": 4}
+
+
+def result(**changes: Any) -> dict[str, Any]:
+    whole = {"protocol": {"name": "p"}, "metrics": {"t2v/R@1": CELL}, "similarity": {"edges": [0]}}
+    return whole | changes
+
+
+def test_a_sound_result_passes() -> None:
+    require_result(result(examples={"success": [{"retrieved": [{"video": "a"}]}]}), source="r")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"protocol": None}, "protocol is None; allowed: an object"),
+        ({"metrics": {"t2v/R@1": 2**63}}, r"t2v/R@1 is 9223\d+; allowed: an object with value"),
+        ({"metrics": {"a": CELL | {"low": None}}}, "a: low is None; allowed: a number"),
+        ({"metrics": {"a": CELL | {"value": 10**400}}}, r"a: value is 10+; allowed: a number"),
+        ({"similarity": {"edges": [{"a": 1}]}}, r"similarity: edges is \[\{'a': 1\}\]; allowed"),
+        ({"examples": {"success": [{"retrieved": [1.0]}]}}, "retrieved is .*a list of objects"),
+        ({"coverage": {"present": 10**400}}, r"coverage: present is 10+; allowed: a number that"),
+    ],
+)
+def test_a_field_of_another_type_is_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^r: .*{message}"):
+        require_result(result(**changes), source="r")
