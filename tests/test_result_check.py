@@ -30,6 +30,18 @@ def test_a_sound_result_passes() -> None:
         ({"metrics": {"a": CELL | {"value": 10**400}}}, r"a: value is 10+; allowed: a number"),
         ({"similarity": {"edges": [{"a": 1}]}}, r"similarity: edges is \[\{'a': 1\}\]; allowed"),
         ({"examples": {"success": [{"retrieved": [1.0]}]}}, "retrieved is .*a list of objects"),
+        (
+            {"examples": {"success": [{"pts_seconds": ["x"]}]}},
+            r"pts_seconds is \['x'\]; allowed: num",
+        ),
+        (
+            {"breakdowns": {"category": [{"name": "x", "n": 1}]}},
+            "category is .* with name, n and m",
+        ),
+        (
+            {"groups": {"g": {"metrics": {"a": "x"}}}},
+            "groups: g: metrics: a is 'x'; allowed: an obj",
+        ),
         ({"coverage": {"present": 10**400}}, r"coverage: present is 10+; allowed: a number that"),
     ],
 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from vtr.errors import ConfigError
@@ -11,18 +12,25 @@ _OBJECTS = (
     "protocol", "coverage", "setup", "metrics", "postprocessed", "groups", "pairs", "breakdowns",
     "similarity", "rank_histogram", "examples", "videos", "files",
 )  # fmt: skip
-_NUMBERS = ("edges", "counts", "matching", "other")
-_RECORDS = ("success", "failure", "retrieved")
+_NUMBERS = ("edges", "counts", "matching", "other", "pts_seconds")
+_RECORDS = ("absent", "success", "failure", "retrieved")
 _LARGEST = 1e300
 
 
-def require_result(document: Mapping[str, Any], *, source: object) -> None:
-    """Checks the types of what is there; what is absent is its reader's business.
+def require_result(
+    document: Mapping[str, Any], *, source: object, cells: Sequence[str] = ("value",)
+) -> None:
+    """Checks the types of what is there, and that every number of the headline has `cells`.
 
     Raises:
         ConfigError: Names the first wrong field, its value and what is allowed.
     """
-    for name, value, allowed in _wrong(document):
+    absent = (
+        (f"metrics: {key}", cell, f"an object with {', '.join(cells)}")
+        for key, cell in document.get("metrics", {}).items()
+        if not set(cells) <= cell.keys()
+    )
+    for name, value, allowed in chain(_wrong(document), absent):
         raise ConfigError(f"{source}: {name} is {value!r:.60}; allowed: {allowed}. Evaluate again")
 
 
@@ -30,11 +38,16 @@ def _wrong(document: Mapping[str, Any]) -> Iterator[tuple[str, object, str]]:
     for name in _OBJECTS:
         if not isinstance(document.get(name, {}), dict):
             yield name, document[name], "an object"
-    yield from _wrong_cells(document.get("metrics", {}), "metrics")
+    for name, rows in document.get("breakdowns", {}).items():
+        if not _is_records(rows) or not all({"name", "n", "metrics"} <= row.keys() for row in rows):
+            yield f"breakdowns: {name}", rows, "a list of objects with name, n and metrics"
     yield from _wrong_below(document, "")
 
 
-def _wrong_cells(metrics: Mapping[str, Any], place: str) -> Iterator[tuple[str, object, str]]:
+def _wrong_cells(metrics: object, place: str) -> Iterator[tuple[str, object, str]]:
+    if not isinstance(metrics, dict):
+        yield place, metrics, "an object"
+        return
     for key, cell in metrics.items():
         if not isinstance(cell, dict):
             yield f"{place}: {key}", cell, "an object with value, low, high and n"
@@ -48,8 +61,10 @@ def _wrong_below(value: object, place: str) -> Iterator[tuple[str, object, str]]
     if isinstance(value, dict):
         for key, inner in value.items():
             where = f"{place}: {key}" if place else str(key)
-            if key in _NUMBERS and isinstance(inner, list) and not all(map(_is_number, inner)):
+            if key in _NUMBERS and not _are_numbers(inner):
                 yield where, inner, "numbers"
+            if key == "metrics":
+                yield from _wrong_cells(inner, where)
             if key in _RECORDS and not _is_records(inner):
                 yield where, inner, "a list of objects"
             yield from _wrong_below(inner, where)
@@ -66,3 +81,7 @@ def _is_number(value: object) -> bool:
 
 def _is_records(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
+
+
+def _are_numbers(value: object) -> bool:
+    return value is None or (isinstance(value, list) and all(map(_is_number, value)))
