@@ -4,22 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
-from vtr.commands.console import print_json, say
-from vtr.commands.samplers_study import study
-from vtr.counts import counted
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from vtr.extract.sample import SampledVideo
-    from vtr.extract.sheet import Sheet
-
-THUMBNAIL_HEIGHT = 108
+from vtr.commands.console import near, print_json, say
+from vtr.commands.flags import with_options
+from vtr.progress import note
+from vtr.verbs.samplers import Options
 
 group = typer.Typer(invoke_without_command=True, no_args_is_help=False)
 
@@ -69,80 +61,75 @@ def show(
     ] = None,
 ) -> None:
     """Draw one contact sheet: the curve of change with the picks, and the frames they are."""
-    from vtr.errors import ConfigError
-    from vtr.extract.sheet import draw_html, draw_png
-    from vtr.files import publish
+    from vtr.api.samplers import show as draw
 
-    target = out or Path(video.stem + ".png")
-    if target.suffix not in (".png", ".html"):
-        raise ConfigError(f"--out is {target}; its name must end in .png or .html")
-    sheet = make_sheet(video, sampler=sampler, frames=frames, fps=fps, seed=seed)
-    publish(target, draw_png(sheet) if target.suffix == ".png" else draw_html(sheet))
-    say(target)
+    say(draw(video, sampler=sampler, frames=frames, fps=fps, seed=seed, out=out))
 
 
-def make_sheet(video: Path, *, sampler: str, frames: int, fps: str, seed: int) -> Sheet:
-    """Decodes a video once and returns what the contact sheet shows.
+@group.command()
+@with_options("samplers")
+def study(
+    options: Options,
+    store: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A store made with --sampler dense. (default: the workspace's, or features)",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Compare samplers on a dense store: spread, coverage, repetition, cost.
 
-    Raises:
-        DecodeError: The video cannot be read.
+    In a workspace with captions also zero-shot R@1 of the heads without parameters, on the demo
+    world the share of brief events seen. Costs need the videos and the model of
+    the store's workspace.
     """
-    from vtr.errors import DecodeError
-    from vtr.extract.sample import FrameRequest, sample_video
-    from vtr.extract.samplers.base import parse_samplers
+    from vtr.arithmetic import prepare_arithmetic
 
-    request = FrameRequest(
-        path=video,
-        video_id=video.name,
-        choices=parse_samplers(sampler),
-        num_frames=frames,
-        candidate_fps=_rate(fps),
-        seed=seed,
-        keep_luma=True,
-    )
-    try:
-        return _sheet(video.name, sample_video(request, _thumbnail))
-    except DecodeError as error:
-        raise DecodeError(error.kind, f"{video}: {error.detail}") from None
+    prepare_arithmetic()
+    from vtr.api.samplers import study as compare  # with torch: not before the line above
+
+    facts = compare(store, options)
+    if as_json:
+        print_json(facts)
+        return
+    _print(facts)
+    if options.plot is not None:
+        say(near(options.plot))
 
 
-def _rate(fps: str) -> float | None:
-    from vtr.errors import ConfigError
-
-    if fps == "native":
-        return None
-    try:
-        return float(fps)
-    except ValueError:
-        raise ConfigError(f"--fps is {fps!r}; write a number above 0, or 'native'") from None
+_COLUMNS_AT_ONCE = 6  # so many fit beside the longest name into 80 characters
 
 
-def _thumbnail(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """One height for all; a change of shape within a video is squeezed into the first's."""
-    import numpy as np
-    from PIL import Image
+def _print(facts: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
-    height, width = picture.shape[:2]
-    wide = min(max(round(width * THUMBNAIL_HEIGHT / height), 40), 4 * THUMBNAIL_HEIGHT)
-    size = (wide, THUMBNAIL_HEIGHT)
-    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
+    from vtr.api.samplers import columns, ordered
+    from vtr.foreign import printable
 
-
-def _sheet(name: str, sampled: SampledVideo) -> Sheet:
-    from vtr.extract.sheet import Sheet, SheetRow
-
-    rows = [
-        SheetRow(label, sampled.pts_seconds[picks], [sampled.crops[row] for row in picks])
-        for label, picks in sampled.selections.items()
-    ]
-    facts = (
-        f"{sampled.width}x{sampled.height}, {sampled.duration_seconds:.2f} s, "
-        f"{counted(sampled.num_candidates, 'candidate')}"
-    )
-    if sampled.error:
-        facts += f"; partial: {sampled.error}"
-    signals = sampled.signals
-    return Sheet(name, facts, signals.pts_seconds, signals.absolute_change, rows)
+    rows = ordered(facts)
+    shown = columns(rows)
+    for start in range(0, len(shown), _COLUMNS_AT_ONCE):
+        part = shown[start : start + _COLUMNS_AT_ONCE]
+        table = Table(box=None, pad_edge=False)
+        table.add_column("sampler", no_wrap=True)
+        for column in part:
+            table.add_column(column.word, justify="right", no_wrap=True)
+        for number, row in enumerate(rows):
+            table.add_row(
+                Text(printable(row["sampler"])), *[_spelled(column, number) for column in part]
+            )
+        Console().print(table)
+        say("")
+    for column in shown:
+        note(f"  {column.word:<11}{column.title}: {column.note}")
 
 
-group.command()(study)
+def _spelled(column: Any, number: int) -> str:
+    from vtr.extract.study_plot import is_known
+
+    value = column.values[number]
+    return "-" if value is None or not is_known(value) else str(column.show(value))

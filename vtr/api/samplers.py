@@ -1,4 +1,4 @@
-"""`vtr samplers study`: what every sampler does to a dense store, and what it costs."""
+"""What samplers choose of a video, what they do to a dense store, and what that costs."""
 
 from __future__ import annotations
 
@@ -6,111 +6,98 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Any
 
-import typer
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
-from vtr.api.samplers_recall import HEADS, recalls
-from vtr.arithmetic import prepare_arithmetic
-from vtr.commands.console import print_json, say
+from vtr.api.extract import find_inputs
+from vtr.api.stores import check_same_model, read_dataset, store_folder
+from vtr.clip.backbone import load_backbone
+from vtr.clip.preprocess import Preprocessing, resize_crop
 from vtr.counts import counted
+from vtr.demo.summary import brief_test_events, count_shown
+from vtr.errors import ConfigError, DecodeError, VtrError
+from vtr.evaluate.coverage import cover
+from vtr.evaluate.evaluator import Task, evaluate, plan
+from vtr.evaluate.intervals import retrieval_intervals
+from vtr.evaluate.metrics import retrieval_metrics
+from vtr.evaluate.protocol import default_protocol, queries
+from vtr.extract.sample import FrameRequest, SampledVideo, sample_video
+from vtr.extract.samplers.base import Indices, SamplerChoice, parse_samplers
+from vtr.extract.sheet import Sheet, SheetRow, draw_html, draw_png
+from vtr.extract.study import SamplerCost, measure_costs, open_dense
+from vtr.extract.study import study as compare
+from vtr.extract.study_plot import Column, StudyPicture, draw_study
+from vtr.features import FeatureStore
+from vtr.files import publish
 from vtr.progress import note, progress
+from vtr.train.headlist import build_head, parse_head
+from vtr.train.model import RetrievalModel
+from vtr.train.scoring import Scorer
+from vtr.train.text_tower import FrozenText
+from vtr.train.texts import TextFeatures, embed_texts
+from vtr.verbs.samplers import Options
+from vtr.workspace import Workspace, find_workspace
 
-if TYPE_CHECKING:
-    from vtr.extract.sample import FrameRequest
-    from vtr.extract.samplers.base import Indices, SamplerChoice
-    from vtr.extract.study import SamplerCost
-    from vtr.extract.study_plot import Column
-    from vtr.features import FeatureStore
-    from vtr.workspace import Workspace
+THUMBNAIL_HEIGHT = 108
+
+HEADS = ("meanP", "maxP", "attentionP")
+"""The heads without parameters: what they score is CLIP's and the sampler's doing alone."""
 
 
-def study(
-    store: Annotated[
-        Path | None,
-        typer.Argument(
-            help="A store made with --sampler dense. (default: the workspace's, or features)",
-            show_default=False,
-        ),
-    ] = None,
-    sampler: Annotated[str, typer.Option(help="Which samplers.")] = "all",
-    frames: Annotated[
-        int | None,
-        typer.Option(help="Frames per sampler. (default: the workspace's)", show_default=False),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the random samplers.")] = 0,
-    costs: Annotated[
-        int,
-        typer.Option(help="Videos to decode and embed for the cost columns; 0 leaves them out."),
-    ] = 3,
-    plot: Annotated[Path | None, typer.Option(help="Also draw the figures, a .png file.")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Also write the figures to this .json file.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-) -> None:
-    """Compare samplers on a dense store: spread, coverage, repetition, cost.
+def study(store: Path | None, options: Options) -> dict[str, Any]:
+    """Returns the figures of every sampler on a dense store as JSON values, one row per sampler.
 
-    In a workspace with captions also zero-shot R@1 of the heads without parameters, on the demo
-    world the share of brief events seen. Costs need the videos and the model of
-    the store's workspace.
+    Args:
+        store: Made with `--sampler dense`; None is that of the workspace around.
+        options: Those of `vtr samplers study`.
+
+    Raises:
+        ConfigError: Not every candidate is in the store.
     """
-    prepare_arithmetic()
-    from vtr.api.stores import store_folder
-    from vtr.errors import ConfigError
-    from vtr.extract.samplers.base import parse_samplers
-    from vtr.extract.study import open_dense
-    from vtr.features import FeatureStore
-    from vtr.files import publish
-
+    plot = options.plot
     if plot is not None and plot.suffix != ".png":
-        raise ConfigError(f"--plot is {plot}; its name must end in .png")
-    if costs < 0:
-        raise ConfigError(f"--costs is {costs}; it must be 0 or more videos")
-    choices = parse_samplers(sampler, embedded=True)
+        here = Path.cwd()
+        typed = plot.relative_to(here) if plot.is_relative_to(here) else plot
+        raise ConfigError(f"--plot is {typed}; its name must end in .png")
+    choices = parse_samplers(options.sampler, embedded=True)
     folder = store_folder(store)
     dense = open_dense(FeatureStore(folder))
     workspace = _workspace_of(folder)
-    budget = frames if frames is not None else workspace.frames if workspace else 12
+    budget = options.frames
+    if budget is None:
+        budget = workspace.frames if workspace else 12
     note(
         f"{counted(len(dense), 'video')}, {counted(len(choices), 'sampler')}, "
         f"{counted(budget, 'frame')} each"
     )
-    facts = gather(dense, choices, budget, seed=seed, workspace=workspace, costs=costs)
-    if out is not None:
-        publish(out, json.dumps(facts, indent=2).encode())
+    facts = _figures(dense, choices, budget, options=options, workspace=workspace)
+    if options.out is not None:
+        publish(options.out, json.dumps(facts, indent=2).encode())
     if plot is not None:
         publish(plot, draw(facts))
-    if as_json:
-        print_json(facts)
-        return
-    _print(facts)
-    if plot is not None:
-        say(plot)
+    return facts
 
 
 def _workspace_of(store: Path) -> Workspace | None:
     """Returns the workspace whose store this is."""
-    from vtr.workspace import find_workspace
-
     workspace = find_workspace(store)
     if workspace is None or workspace.features.resolve() != store.resolve():
         return None
     return workspace
 
 
-def gather(
+def _figures(
     dense: FeatureStore,
     choices: Sequence[SamplerChoice],
     num_frames: int,
     *,
-    seed: int,
+    options: Options,
     workspace: Workspace | None,
-    costs: int,
 ) -> dict[str, Any]:
-    """Returns all figures as JSON values, one row per sampler in the order asked for."""
-    from vtr.extract.study import study as compare
-
+    seed, costs = options.seed, options.costs
     with progress("choosing frames") as update:
         figures, chosen = compare(dense, choices, num_frames, seed=seed, progress=update)
     rows = [asdict(figure) for figure in figures]
@@ -142,8 +129,6 @@ def _brief_events(
     """Returns per sampler which brief test events it saw; nothing outside of the demo world."""
     if workspace is None or workspace.dataset != "demo" or workspace.annotations is None:
         return {}
-    from vtr.demo.summary import brief_test_events, count_shown
-
     events = brief_test_events(workspace.annotations / "demo.json")
     events = [event for event in events if event.video_id in dense]
     if not events:
@@ -159,10 +144,6 @@ def _requests(
     dense: FeatureStore, workspace: Workspace, num_frames: int, *, seed: int, count: int
 ) -> list[FrameRequest]:
     """Returns `count` videos of the store, evenly spaced, as they were decoded for it."""
-    from vtr.api.extract import find_inputs
-    from vtr.extract.sample import FrameRequest
-    from vtr.extract.samplers.base import SamplerChoice
-
     found = [v for v in find_inputs(workspace).videos if v.path is not None and v.id in dense]
     step = max(1, len(found) // count)
     return [
@@ -190,10 +171,6 @@ def _costs(
     if not requests:
         note(f"no costs: none of the store's videos is in {workspace.videos}")
         return []
-    from vtr.clip.backbone import load_backbone
-    from vtr.clip.preprocess import Preprocessing, resize_crop
-    from vtr.extract.study import measure_costs
-
     preprocessing = Preprocessing.from_dict(dict(dense.spec.preprocessing))
     backbone = load_backbone(workspace.model, route=preprocessing.route)
     note(
@@ -208,7 +185,7 @@ def _costs(
     )
 
 
-def _ordered(facts: dict[str, Any]) -> list[dict[str, Any]]:
+def ordered(facts: dict[str, Any]) -> list[dict[str, Any]]:
     """Returns the rows, the best first: by brief events seen if known, then by coverage."""
     return sorted(
         facts["samplers"],
@@ -218,7 +195,6 @@ def _ordered(facts: dict[str, Any]) -> list[dict[str, Any]]:
 
 def columns(rows: Sequence[dict[str, Any]]) -> list[Column]:
     """Returns what table and plot show; columns without any figure are left out."""
-    from vtr.extract.study_plot import Column
 
     def values(key: str, group: str | None = None) -> list[float | None]:
         places = [row[group] if group else row for row in rows]
@@ -253,8 +229,6 @@ def columns(rows: Sequence[dict[str, Any]]) -> list[Column]:
 
 
 def _recall_column(head: str, rows: Sequence[dict[str, Any]]) -> Column:
-    from vtr.extract.study_plot import Column
-
     cells = [row["recall_at_1"][head] for row in rows]
     shares = [cell["value"] / 100 for cell in cells]
     ends = [(cell["low"] / 100, cell["high"] / 100) for cell in cells]
@@ -273,9 +247,7 @@ def _decimals(places: int) -> Any:
 
 def draw(facts: dict[str, Any]) -> bytes:
     """Returns the plot, a PNG."""
-    from vtr.extract.study_plot import StudyPicture, draw_study
-
-    rows = _ordered(facts)
+    rows = ordered(facts)
     how = (
         f"{counted(facts['videos'], 'video')}, {counted(facts['frames'], 'frame')} of each, "
         f"seed {facts['seed']}"
@@ -290,36 +262,111 @@ def draw(facts: dict[str, Any]) -> bytes:
     )
 
 
-_COLUMNS_AT_ONCE = 6  # so many fit beside the longest name into 80 characters
+def recalls(
+    dense: FeatureStore, chosen: Mapping[str, Mapping[str, Indices]], workspace: Workspace | None
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Returns sampler -> head -> zero-shot t2v R@1 with its interval, by the default protocol.
+
+    Nothing where the store belongs to no workspace, or nobody says what its videos show.
+    """
+    if workspace is None:
+        return {}
+    note("embedding the captions for R@1, where there are any")
+    try:
+        task = _task(dense, read_dataset(workspace))
+        backbone = load_backbone(workspace.model)
+        check_same_model(backbone, dense)
+    except VtrError as reason:
+        note(f"no R@1: {reason}")
+        return {}
+    texts = embed_texts(backbone, task.texts, cache=dense.folder)
+    return {
+        label: _by_head(task, texts, dense.with_selection(label, picks))
+        for label, picks in chosen.items()
+    }
 
 
-def _print(facts: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from vtr.foreign import printable
-
-    rows = _ordered(facts)
-    shown = columns(rows)
-    for start in range(0, len(shown), _COLUMNS_AT_ONCE):
-        part = shown[start : start + _COLUMNS_AT_ONCE]
-        table = Table(box=None, pad_edge=False)
-        table.add_column("sampler", no_wrap=True)
-        for column in part:
-            table.add_column(column.word, justify="right", no_wrap=True)
-        for number, row in enumerate(rows):
-            table.add_row(
-                Text(printable(row["sampler"])), *[_spelled(column, number) for column in part]
-            )
-        Console().print(table)
-        say("")
-    for column in shown:
-        note(f"  {column.word:<11}{column.title}: {column.note}")
+def _task(dense: FeatureStore, dataset: Any) -> Task:
+    asked = queries(default_protocol(dataset.name), dataset)
+    return plan(asked, cover(asked, dense))
 
 
-def _spelled(column: Column, number: int) -> str:
-    from vtr.extract.study_plot import is_known
+def _by_head(task: Task, texts: TextFeatures, store: FeatureStore) -> dict[str, dict[str, float]]:
+    packed = store.packed(task.video_ids, dtype="float32")
+    found = {}
+    for name in HEADS:
+        head = build_head(parse_head(name), dim=packed.frames.shape[1], clip=None, seed=0)
+        scorer = Scorer(RetrievalModel(FrozenText(), head), texts, packed)
+        ranks = evaluate(task, scorer.blocks, score_pairs=scorer.score_pairs, ks=(1,)).ranks
+        low, high = retrieval_intervals(ranks, (1,), seed=0)["t2v/R@1"]
+        value = retrieval_metrics(ranks, (1,)).expected["t2v/R@1"]
+        found[name] = {"value": value, "low": low, "high": high}
+    return found
 
-    value = column.values[number]
-    return "-" if value is None or not is_known(value) else column.show(value)
+
+def show(video: Path, *, sampler: str, frames: int, fps: str, seed: int, out: Path | None) -> Path:
+    """Draws the contact sheet of a video; returns its path (default: VIDEO's name + .png).
+
+    Raises:
+        ConfigError: `out` is neither .png nor .html.
+        DecodeError: The video cannot be read.
+    """
+    target = out or Path(video.stem + ".png")
+    if target.suffix not in (".png", ".html"):
+        raise ConfigError(f"--out is {target}; its name must end in .png or .html")
+    sheet = make_sheet(video, sampler=sampler, frames=frames, fps=fps, seed=seed)
+    publish(target, draw_png(sheet) if target.suffix == ".png" else draw_html(sheet))
+    return target
+
+
+def make_sheet(video: Path, *, sampler: str, frames: int, fps: str, seed: int) -> Sheet:
+    """Decodes a video once and returns what the contact sheet shows.
+
+    Raises:
+        DecodeError: The video cannot be read.
+    """
+    request = FrameRequest(
+        path=video,
+        video_id=video.name,
+        choices=parse_samplers(sampler),
+        num_frames=frames,
+        candidate_fps=_rate(fps),
+        seed=seed,
+        keep_luma=True,
+    )
+    try:
+        return _sheet(video.name, sample_video(request, _thumbnail))
+    except DecodeError as error:
+        raise DecodeError(error.kind, f"{video}: {error.detail}") from None
+
+
+def _rate(fps: str) -> float | None:
+    if fps == "native":
+        return None
+    try:
+        return float(fps)
+    except ValueError:
+        raise ConfigError(f"--fps is {fps!r}; write a number above 0, or 'native'") from None
+
+
+def _thumbnail(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """One height for all; a change of shape within a video is squeezed into the first's."""
+    height, width = picture.shape[:2]
+    wide = min(max(round(width * THUMBNAIL_HEIGHT / height), 40), 4 * THUMBNAIL_HEIGHT)
+    size = (wide, THUMBNAIL_HEIGHT)
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
+
+
+def _sheet(name: str, sampled: SampledVideo) -> Sheet:
+    rows = [
+        SheetRow(label, sampled.pts_seconds[picks], [sampled.crops[row] for row in picks])
+        for label, picks in sampled.selections.items()
+    ]
+    facts = (
+        f"{sampled.width}x{sampled.height}, {sampled.duration_seconds:.2f} s, "
+        f"{counted(sampled.num_candidates, 'candidate')}"
+    )
+    if sampled.error:
+        facts += f"; partial: {sampled.error}"
+    signals = sampled.signals
+    return Sheet(name, facts, signals.pts_seconds, signals.absolute_change, rows)
