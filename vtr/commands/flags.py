@@ -144,6 +144,8 @@ def _parameter(name: str, model: type[Settings], only: Only) -> Parameter:
 def _typed(field: FieldInfo) -> Any:
     """Returns the type that the shell's text is read as; the model checks the rest."""
     kinds = plain_types(field.annotation)
+    if typing.get_origin(field.annotation) is Literal:  # a wrong word is wrong usage: exit code 2
+        return field.annotation
     return kinds[0] if len(kinds) == 1 and kinds[0] in (bool, int, float, str, Path) else str
 
 
