@@ -42,9 +42,20 @@ def test_a_sound_result_passes() -> None:
             {"groups": {"g": {"metrics": {"a": "x"}}}},
             "groups: g: metrics: a is 'x'; allowed: an obj",
         ),
+        ({"videos": {"paths": {"a": 1e308}}}, "videos: paths: a is 1e.308; allowed: a path"),
+        ({"videos": {"paths": ["a"]}}, "videos: paths is .*; allowed: an object"),
         ({"coverage": {"present": 10**400}}, r"coverage: present is 10+; allowed: a number that"),
     ],
 )
 def test_a_field_of_another_type_is_named(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=f"^r: .*{message}"):
         require_result(result(**changes), source="r")
+
+
+def test_the_numbers_of_a_card_need_their_intervals() -> None:
+    bare = result(metrics={"t2v/R@1": {"value": 1.0}})
+    require_result(bare, source="r")
+    with pytest.raises(
+        ConfigError, match=r"t2v/R@1 is .*; allowed: an object with value, low, high"
+    ):
+        require_result(bare, source="r", cells=("value", "low", "high"))

@@ -38,6 +38,13 @@ def _wrong(document: Mapping[str, Any]) -> Iterator[tuple[str, object, str]]:
     for name in _OBJECTS:
         if not isinstance(document.get(name, {}), dict):
             yield name, document[name], "an object"
+            return
+    if not isinstance(document.get("videos", {}).get("paths", {}), dict):
+        yield "videos: paths", document["videos"]["paths"], "an object"
+        return
+    for video, path in document.get("videos", {}).get("paths", {}).items():
+        if not isinstance(path, str):
+            yield f"videos: paths: {video}", path, "a path"
     for name, rows in document.get("breakdowns", {}).items():
         if not _is_records(rows) or not all({"name", "n", "metrics"} <= row.keys() for row in rows):
             yield f"breakdowns: {name}", rows, "a list of objects with name, n and metrics"
@@ -63,6 +70,8 @@ def _wrong_below(value: object, place: str) -> Iterator[tuple[str, object, str]]
             where = f"{place}: {key}" if place else str(key)
             if key in _NUMBERS and not _are_numbers(inner):
                 yield where, inner, "numbers"
+            if key == "n" and not _is_number(inner):
+                yield where, inner, "a number"
             if key == "metrics":
                 yield from _wrong_cells(inner, where)
             if key in _RECORDS and not _is_records(inner):

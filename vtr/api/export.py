@@ -67,7 +67,7 @@ def read_results(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
         document = read_json(path, needed="a result of `vtr eval`")
         if document.get("kind") != "vtr-result":
             raise ConfigError(f"{path} is no result of vtr eval; move it away and export again")
-        require_result(document, source=path)
+        require_result(document, source=path, cells=("value", "low", "high"))
         # Results of before #12 do not say which weights they measured.
         measured = (document.get("setup") or {}).get("weights_sha256")
         if measured not in (None, weights):
