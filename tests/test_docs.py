@@ -314,7 +314,7 @@ def test_unknown_names_are_refused_with_a_suggestion(tmp_path: Path) -> None:
     assert (workspace.videos, workspace.frames) == (tmp_path, 4)
     with pytest.raises(UnknownNameError, match=r"no option named 'epoch'.*epochs"):
         vtr.train_head(workspace, epoch=3)
-    with pytest.raises(UnknownNameError, match=r"flag of vtr eval.*dualsoftmax.*dual_softmax"):
+    with pytest.raises(UnknownNameError, match=r"option of vtr eval.*dualsoftmax.*dual_softmax"):
         vtr.evaluate_run(workspace, dualsoftmax=True)
     with pytest.raises(UnknownNameError, match=r"setting.*frame.*frames"):
         vtr.extract_features(workspace, frame=3)
@@ -394,18 +394,18 @@ WRONG_CALLS = {
     "name is 3; it must be one folder name": [lambda w: vtr.train_head(w, name=3)],
     "sampler is 3 (int); it must be a text, or None": [
         lambda w: vtr.open_features(w, 3),
+    ],
+    "sampler is 3; it must be a text that is not empty": [
         lambda w: vtr.evaluate_run(w, sampler=3),
     ],
-    "run is 3 (int); it must be a path, or None": [lambda w: vtr.evaluate_run(w, 3)],
-    "ks is '1,5' (str); it must be a tuple of whole numbers": [
-        lambda w: vtr.evaluate_run(w, ks="1,5")
+    "run is 3; it must be a run, the path of one, or None": [lambda w: vtr.evaluate_run(w, 3)],
+    "k is (1, 'x'); it must be whole numbers from 1 to 999999999, such as 1,5,10": [
+        lambda w: vtr.evaluate_run(w, ks=[1, "x"]),
     ],
-    "k is '1,5' (str); it must be a tuple of whole numbers": [
-        lambda w: vtr.evaluate_run(w, k="1,5")  # type: ignore[arg-type]
-    ],
+    "k is 0; it must be whole numbers from 1": [lambda w: vtr.evaluate_run(w, k=0)],
     "k and ks are two names of one setting": [lambda w: vtr.evaluate_run(w, k=1, ks=(5,))],
-    "force is 1 (int); it must be True or False": [lambda w: vtr.evaluate_run(w, force=1)],
-    "out is 3 (int); it must be a path": [lambda w: vtr.evaluate_run(w, out=3)],
+    "force is 1; it must be true or false": [lambda w: vtr.evaluate_run(w, force=1)],
+    "out is 3; it must be a path, as text": [lambda w: vtr.evaluate_run(w, out=3)],
     "results is [] (list); it must be a list of at least one": [lambda w: vtr.make_report([], "r")],
     "results is 'x' (str); it must be a list of at least one": [lambda w: vtr.make_report("x")],
     "a result is 3 (int); it must be what vtr.evaluate_run returns": [

@@ -139,7 +139,9 @@ def test_no_scores_of_an_earlier_result_stay_beside_a_later_one(workspace: Path)
         there = {path.name for path in out.iterdir()} - {"result.json"}
         assert set(files.values()) == there == tables | more
     (out / "similarity.npz").mkdir()
-    with pytest.raises(StoreWriteError, match=r"cannot delete o/similarity\.npz.*Delete it yourse"):
+    with pytest.raises(
+        StoreWriteError, match=r"cannot delete .*o/similarity\.npz.*Delete it yourse"
+    ):
         vtr(workspace, "eval", "--zero-shot", "--out", "o")
 
 
@@ -147,7 +149,7 @@ def test_long_work_is_announced_at_once(workspace: Path, monkeypatch: pytest.Mon
     train = [("v0.mp4", f"thing {n}", "train") for n in range(3)]
     write_captions(workspace / "captions.json", [*CAPTIONS[1:], *train])
     monkeypatch.setattr("vtr.progress.MANY_TEXTS", 1)
-    monkeypatch.setattr("vtr.api.scoring.MANY_TEXTS", 1)
+    monkeypatch.setattr("vtr.api.evaluate.MANY_TEXTS", 1)
     told = vtr(workspace, "eval", "--zero-shot", "--qb-norm").stderr.splitlines()
     assert told[0].startswith("evaluating: reading the captions")
     for line in (
@@ -231,7 +233,7 @@ def test_a_result_that_cannot_be_written_leaves_the_earlier_one(
     for out, words, what in (
         ("o", (), "run.trec"),
         ("new", (), "run.trec"),
-        ("new", ("--save-similarity",), "the scores into new"),
+        ("new", ("--save-similarity",), "the scores into .*new"),
     ):
         flags = ("--zero-shot", "--out", out, "--k", "2", *words)
         with full_disk(100), pytest.raises(StoreWriteError, match=f"cannot write .*{what}.*: File"):
@@ -276,11 +278,11 @@ def test_a_simulation_leaves_no_flag_unheard(workspace: Path, words: tuple[str, 
     [
         (("--k", "1" + "0" * 30), ConfigError, r"--k is '10+.*whole numbers from 1 to 999999999"),
         (("--rerank", "3"), ConfigError, r"--rerank lets the head of a run.*Leave out one"),
-        (("--out", "captions.json"), StoreWriteError, r"cannot make the folder captions\.json"),
+        (("--out", "captions.json"), StoreWriteError, r"cannot make the folder .*captions\.json"),
         (
             ("--simulate", "maxpool", "--out", "captions.json"),
             StoreWriteError,
-            r"cannot make the folder captions\.json: File exists\. Choose another with --out",
+            r"cannot make the folder .*captions\.json: File exists\. Choose another with --out",
         ),
     ],
 )

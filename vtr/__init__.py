@@ -38,7 +38,7 @@ _HOMES = {
     "demo_workspace": "vtr.api.demo",
     "embed_for": "vtr.train.inputs",
     "embed_texts": "vtr.train.texts",
-    "evaluate_run": "vtr.api",
+    "evaluate_run": "vtr.api.evaluate",
     "extract_features": "vtr.api.extract",
     "load_backbone": "vtr.clip.backbone",
     "load_dataset": "vtr.datasets.registry",

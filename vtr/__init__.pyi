@@ -1,10 +1,10 @@
 from vtr.api import (
-    evaluate_run,
     open_features,
     open_workspace,
 )
 from vtr.api.compare import compare_results
 from vtr.api.demo import demo_workspace
+from vtr.api.evaluate import evaluate_run
 from vtr.api.extract import extract_features
 from vtr.api.report import make_report
 from vtr.api.train import train_head

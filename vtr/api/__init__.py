@@ -16,14 +16,12 @@ import dataclasses
 import numbers
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vtr.evaluate.reporting.results import Result
     from vtr.extract.choose import FeatureStore
-    from vtr.train.run import Run
     from vtr.workspace import Workspace
 
 
@@ -67,72 +65,6 @@ def open_features(workspace: Workspace, sampler: str | None = None) -> FeatureSt
     from vtr.api.stores import open_store
 
     return open_store(_checked(workspace), _typed("sampler", sampler, str | None))
-
-
-def evaluate_run(
-    workspace: Workspace,
-    run: Run | str | Path | None = None,
-    *,
-    protocol: str | None = None,
-    out: str | Path | None = None,
-    device: str = "auto",
-    k: int | Sequence[int] | None = None,
-    **flags: object,
-) -> Result:
-    """Evaluates a run, or CLIP without training, and returns the result; `vtr eval`.
-
-    Args:
-        workspace: Where everything is.
-        run: From `train_head` or `load_run`, or its folder. None is zero-shot: CLIP's text against
-            the mean of the frames.
-        protocol: Which queries and videos; None is the dataset's most used one.
-        out: Folder for the result; None is where `vtr eval` puts it.
-        device: "auto", "cpu", "cuda" or "cuda:1".
-        k: Recall depths; None is 1, 5 and 10. `ks`, as it was once called, means the same.
-        flags: The other flags of `vtr eval` with `_` for `-`: `sampler="uniform"`,
-            `missing="restrict"`, `dual_softmax=True`, `qb_norm=True`, `rerank=50`,
-            `force=True`.
-
-    Raises:
-        ConfigError: An unknown flag; a run that was trained on test videos, without `force`.
-        DatasetError: The dataset lacks the split or its captions.
-        ModelError: Text and frames of different models.
-    """
-    from vtr.arithmetic import prepare_arithmetic
-    from vtr.choices import check_names
-
-    check_names({**flags, "protocol": protocol, "device": device})
-    prepare_arithmetic()
-    from vtr.commands.evaluate import Request, evaluate_workspace
-    from vtr.errors import ConfigError
-    from vtr.evaluate.metrics import DEFAULT_KS
-    from vtr.evaluate.reporting.results import load_result
-    from vtr.train.run import Run
-
-    if k is not None:
-        if "ks" in flags:
-            raise ConfigError("k and ks are two names of one setting: give k alone")
-        flags["ks"] = _typed("k", (k,) if isinstance(k, int) else k, tuple[int, ...])
-    folder = run.folder if isinstance(run, Run) else run
-    values: dict[str, Any] = {
-        "protocol": protocol,
-        "zero_shot": folder is None,
-        "run": folder,
-        "sampler": None,
-        "missing": "miss",
-        "gallery": None,
-        "ks": DEFAULT_KS,
-        "dual_softmax": False,
-        "qb_norm": False,
-        "rerank": None,
-        "force": False,
-        "device": device,
-        **flags,
-    }
-    request = Request(**_flags("flag of vtr eval", values, Request))
-    place = _typed("out", out, Path | None)
-    _, path = evaluate_workspace(_checked(workspace), request, out=place)
-    return load_result(path)
 
 
 def _changed(workspace: Workspace, settings: Mapping[str, Any]) -> Workspace:

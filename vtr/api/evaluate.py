@@ -1,0 +1,426 @@
+"""`vtr eval`: from a workspace and options to `result.json`, read from top to bottom."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vtr.api import _checked
+from vtr.train.run_folders import seed_folders, summarise
+from vtr.api.stores import check_same_model, meet, open_store, read_dataset
+from vtr.choices import check_names
+from vtr.clip.backbone import Backbone, load_backbone
+from vtr.counts import counted, human_seconds
+from vtr.datasets.base import Dataset
+from vtr.datasets.registry import resolve_videos
+from vtr.errors import ConfigError, ModelError, StoreError, UnknownNameError, VtrError
+from vtr.evaluate.coverage import check_features, cover, frames_sha256
+from vtr.evaluate.evaluator import Evaluation, PairScores, PostProcess, Task, plan
+from vtr.evaluate.evaluator import evaluate as rank_all
+from vtr.evaluate.postprocess import dual_softmax, querybank_norm
+from vtr.evaluate.protocol import (
+    Protocol,
+    QuerySet,
+    default_protocol,
+    load_protocol,
+    queries,
+    with_gallery,
+)
+from vtr.evaluate.ranks import Blocks, Scores
+from vtr.evaluate.reporting.results import Result, load_result, marked
+from vtr.evaluate.rerank import rerank
+from vtr.evaluate.result import COMPANIONS, Setup, build_result, write_result
+from vtr.evaluate.similarity import SimilarityFile
+from vtr.evaluate.trec import qrels_lines, run_lines
+from vtr.features import FeatureStore, PackedFrames
+from vtr.files import Payload, file_sha256, make_folder
+from vtr.progress import MANY_TEXTS, PLAIN_EVERY_SECONDS, embedding, note, progress
+from vtr.train.inputs import embed_for
+from vtr.train.model import RetrievalModel, zero_shot_model
+from vtr.train.run import BEST, Run, load_run, recency, write_json
+from vtr.train.scoring import Scorer
+from vtr.train.texts import embed_texts
+from vtr.verbs.eval import Options
+from vtr.verbs.simulate import Asked
+from vtr.workspace import Workspace
+
+_LONG_SECONDS = 60.0
+
+
+def evaluate_run(
+    workspace: Workspace, run: Run | str | Path | None = None, **options: Any
+) -> Result:
+    """Evaluates a run, or CLIP without training, and returns the result; `vtr eval`.
+
+    Args:
+        workspace: Where everything is.
+        run: From `train_head` or `load_run`, or its folder. None is zero-shot: CLIP's text against
+            the mean of the frames.
+        options: The fields of `vtr.verbs.eval.Options`: `protocol="msvd"`, `sampler="uniform"`,
+            `missing="restrict"`, `k=(1, 5, 10)` (once called `ks`), `dual_softmax=True`,
+            `qb_norm=True`, `rerank=50`, `force=True`, `out="folder"`, `device="cpu"`.
+
+    Raises:
+        ConfigError: An option that is unknown or not allowed; a run that was trained on test
+            videos, without `force`.
+        DatasetError: The dataset lacks the split or its captions.
+        ModelError: Text and frames of different models.
+    """
+    if options.get("k") is not None and "ks" in options:
+        raise ConfigError("k and ks are two names of one setting: give k alone")
+    if "ks" in options:
+        options["k"] = options.pop("ks")
+    if run is not None and not isinstance(run, Run | str | Path):
+        raise ConfigError(f"run is {run!r:.60}; it must be a run, the path of one, or None")
+    check_names(options)
+    folder = str(run.folder if isinstance(run, Run) else run) if run is not None else None
+    for name in options:
+        if name not in Options.model_fields:
+            raise UnknownNameError("option of vtr eval", name, Options.model_fields)
+    asked = Options.of(**options, run=folder, zero_shot=folder is None)
+    return load_result(evaluate(_checked(workspace), asked)[1])
+
+
+def evaluate(workspace: Workspace, options: Options) -> tuple[dict[str, Any], Path]:
+    """Evaluates and writes; returns the result and the path of `result.json`.
+
+    Raises:
+        VtrError: See `evaluate_run`.
+    """
+    if options.out is not None:
+        make_folder(options.out, option="--out")
+    run = None if options.zero_shot else _load_run(workspace, options.run)
+    inputs = _read_inputs(workspace, options, run)
+    bank = _bank(inputs) if options.qb_norm else None
+    leaked = None if run is None else _leak(run, inputs.task.queries, force=options.force)
+    model_id = workspace.model if run is None else run.text_model
+    backbone = load_backbone(model_id, device=options.device)
+    if run is None:
+        check_same_model(backbone, inputs.store)
+    else:
+        run.check_text_model(backbone)
+    scorer = _scorer(run, backbone, inputs, inputs.task.texts)
+    setup = _setup(inputs, run, backbone, options, trained_on_test=leaked, seed=workspace.seed)
+    folder = options.out or _default_folder(workspace, options, setup, run, inputs.protocol.name)
+    make_folder(folder, option="--out")
+    with SimilarityFile(folder, inputs.task) as similarity:
+        blocks, v2t_blocks, score_pairs = _scores(scorer, backbone, inputs, options)
+        if options.save_similarity:
+            blocks = similarity.watch("scores", blocks)
+            v2t_blocks = v2t_blocks and similarity.watch("v2t_scores", v2t_blocks)
+        evaluation = rank_all(
+            inputs.task,
+            blocks,
+            score_pairs=score_pairs,
+            v2t_blocks=v2t_blocks,
+            ks=options.k,
+            postprocess=_postprocess(options, bank, partial(_scorer, run, backbone, inputs)),
+        )
+        assert workspace.videos is not None
+        found = resolve_videos(inputs.dataset, workspace.videos)
+        paths = {video.id: video.path for video in found if video.path}
+        document = build_result(
+            evaluation, inputs.protocol, setup, packed=inputs.packed, paths=paths
+        )
+        companions = _trec_files(evaluation, tag=setup.title)
+        if options.save_similarity:
+            companions["similarity"] = similarity.save
+        document["files"] |= {key: COMPANIONS[key] for key in companions}
+        path = write_result(folder, document, evaluation, companions=companions)
+    return document, path
+
+
+def evaluate_seeds(workspace: Workspace, options: Options) -> tuple[dict[str, Any], Path]:
+    """Evaluates each seed into its own run; returns the summary and the file it is written to.
+
+    Raises:
+        ConfigError: No such runs.
+    """
+    base, folders = _seeds_of(workspace, Path(str(options.run)))
+    documents = []
+    for number, folder in enumerate(folders, start=1):
+        note(f"evaluating {folder} ({number} of {len(folders)})")
+        one = options.changed(run=str(folder), seeds=False)
+        documents.append(evaluate(workspace, one)[0])
+    first = documents[0]
+    summary = {
+        "runs": [str(folder) for folder in folders],
+        "seeds": [document["setup"]["seed"] for document in documents],
+        "protocol": first["protocol"]["name"],
+        "num_queries": first["protocol"]["num_queries"],
+        "num_videos": first["protocol"]["num_videos"],
+        "metrics": summarise(
+            [{k: cell["value"] for k, cell in d["metrics"].items()} for d in documents]
+        ),
+    }
+    path = base.with_name(f"{base.name}-seeds-{summary['protocol']}.json")
+    write_json(path, summary)
+    return summary, path
+
+
+def _seeds_of(workspace: Workspace, run: Path) -> tuple[Path, list[Path]]:
+    for base in (run, workspace.runs / run):
+        trained = [f for f in seed_folders(base.parent, base.name) if (f / BEST).exists()]
+        if trained:
+            return base, trained
+    raise ConfigError(
+        f"no run {run}-seedN, neither here nor in {workspace.runs}. --run takes the name "
+        "without -seedN"
+    )
+
+
+# ---- what is asked of what
+
+
+class Inputs(NamedTuple):
+    """What is asked and what is there, before any model."""
+
+    dataset: Dataset
+    protocol: Protocol
+    store: FeatureStore  # Seen through one sampler
+    task: Task  # The queries over the present videos
+    packed: PackedFrames  # The frames of `task.video_ids`
+
+
+def read_inputs(workspace: Workspace, asked: Asked, *, sampler: str | None = None) -> Inputs:
+    """Reads the dataset, the protocol's queries and the features.
+
+    Raises:
+        VtrError: Whatever is missing or does not fit; see the functions called.
+    """
+    dataset = read_dataset(workspace)
+    protocol = load_protocol(asked.protocol) if asked.protocol else default_protocol(dataset.name)
+    protocol = with_gallery(protocol, asked.gallery)
+    test = queries(protocol, dataset, "test")
+    store = meet(open_store(workspace, asked.sampler or sampler), dataset.video_ids)
+    task = plan(test, cover(test, store, policy=asked.missing))
+    packed = store.packed(task.video_ids, dtype="float32")
+    check_features(packed)
+    for problem in test.problems:
+        note(f"not the published protocol {protocol.name}: {problem}")
+    return Inputs(dataset, protocol, store, task, packed)
+
+
+def _read_inputs(workspace: Workspace, options: Options, run: Run | None) -> Inputs:
+    """Reads the inputs; where the store does not fit the run, names the run's own."""
+    try:
+        inputs = read_inputs(workspace, options, sampler=None if run is None else run.sampler)
+        if run is not None:
+            run.check_store(inputs.store)
+    except (ConfigError, ModelError, StoreError) as error:
+        own = None if run is None else run.features_folder
+        if run is None or own is None or isinstance(error, UnknownNameError):
+            raise
+        if not own.is_dir() or own == workspace.features.resolve():
+            raise
+        raise type(error)(
+            f"{error}. {run.folder} was trained on the features in {own}: name them with --features"
+        ) from None
+    return inputs
+
+
+def _load_run(workspace: Workspace, name: str | None) -> Run:
+    if name is None:
+        finished = [path.parent for path in workspace.runs.glob(f"*/{BEST}")]
+        if not finished:
+            raise ConfigError(
+                f"no trained run in {workspace.runs}: run `vtr train --head seqTransf` first, name "
+                "one with --run DIR, or evaluate CLIP as it is with --zero-shot"
+            )
+        latest = max(finished, key=recency)
+        note(f"run: {latest} (the latest; another one with --run DIR)")
+        return load_run(latest)
+    folder = Path(name)
+    if not folder.exists() and (workspace.runs / folder).is_dir():
+        folder = workspace.runs / folder
+    return load_run(folder)
+
+
+def _bank(inputs: Inputs) -> QuerySet:
+    """Returns the training captions, before anything costly is done.
+
+    Raises:
+        ConfigError: There are none.
+    """
+    try:
+        return queries(inputs.protocol, inputs.dataset, "train")
+    except VtrError as error:
+        raise ConfigError(
+            f"--qb-norm compares with training captions, and has none: {error}. Leave it out"
+        ) from error
+
+
+def _leak(run: Run, test: QuerySet, *, force: bool) -> int | None:
+    """Returns how many of the gallery's videos the run was trained on; None where unknown."""
+    if run.train_ids is None:
+        note("it is not known which videos this run was trained on; the result says so")
+        return None
+    shared = sorted(set(run.train_ids) & set(test.video_ids))
+    if shared and not force:
+        raise ConfigError(
+            f"{run.folder} was trained on {len(shared):,} of the "
+            f"{counted(len(test.video_ids), 'video')} "
+            f"that {test.protocol!r} tests on ({', '.join(shared[:3])}, ...): its numbers would "
+            "mean nothing. Train by this protocol, or evaluate anyway with --force: the result "
+            "then says so"
+        )
+    return len(shared)
+
+
+# ---- scores
+
+
+def _scorer(run: Run | None, backbone: Backbone, inputs: Inputs, texts: tuple[str, ...]) -> Scorer:
+    """Embeds texts as the run (None: CLIP as it is) wants them, to be scored with all videos."""
+    cache = inputs.store.folder
+    with embedding(len(texts)) as tell:
+        features = (
+            embed_texts(backbone, texts, cache=cache, tell=tell)
+            if run is None
+            else embed_for(run.spec, backbone, texts, cache=cache, tell=tell)
+        )
+    if features.num_truncated:
+        note(
+            f"{features.num_truncated:,} of {counted(len(texts), 'caption was', 'captions were')} "
+            "cut to the text tower"
+        )
+    model: RetrievalModel = zero_shot_model(backbone.logit_scale) if run is None else run.model
+    pad = inputs.store.pad_embedding if model.head.info.needs_pad else None
+    return Scorer(model, features, inputs.packed, pad=pad, device=backbone.device)
+
+
+def _scores(
+    scorer: Scorer, backbone: Backbone, inputs: Inputs, options: Options
+) -> tuple[Blocks, Blocks | None, PairScores | None]:
+    """Returns the scores, those of video to text where they are others, and single pairs."""
+    if options.rerank is not None:
+        cheap = _scorer(None, backbone, inputs, inputs.task.texts)
+        ordered = rerank(cheap.matrix(), options.rerank, scorer.score_pairs)
+        pairs = counted(cheap.shape[0] * cheap.shape[1], "pair")
+        note(f"re-ranked {ordered.num_pairs:,} of {pairs}")
+        return partial(_one_block, ordered.t2v), partial(_one_block, ordered.v2t), None
+    seconds = scorer.expected_seconds()
+    if seconds > _LONG_SECONDS:
+        texts, videos = scorer.shape
+        note(
+            f"scoring all {texts:,} x {counted(videos, 'pair')} takes about "
+            f"{human_seconds(seconds)} here; "
+            "--rerank 50 scores only the best 50 of each list, and the result says so"
+        )
+    blocks: Blocks = partial(_with_progress, scorer, "scoring", quiet=seconds < PLAIN_EVERY_SECONDS)
+    if options.dual_softmax or options.qb_norm:  # they need the whole matrix
+        blocks = partial(_one_block, np.concatenate([rows for _, rows in blocks()]))
+    return blocks, None, scorer.score_pairs
+
+
+def _one_block(matrix: Scores) -> list[tuple[int, Scores]]:
+    return [(0, matrix)]
+
+
+def _with_progress(scorer: Scorer, what: str, *, quiet: bool) -> Iterator[tuple[int, Scores]]:
+    with progress(what, quiet=quiet) as update:
+        for start, rows in scorer.blocks():
+            yield start, rows
+            update(start + len(rows), scorer.shape[0], "captions")
+
+
+def _postprocess(options: Options, bank: QuerySet | None, score: Any) -> Mapping[str, PostProcess]:
+    chosen: dict[str, PostProcess] = {}
+    if options.dual_softmax:
+        chosen["dual-softmax"] = lambda s: (dual_softmax(s), dual_softmax(s.T).T)
+    if bank is not None:
+        scores = _bank_scores(bank, score)
+        chosen["qb-norm"] = lambda s: (querybank_norm(s, scores), None)
+    return chosen
+
+
+def _bank_scores(bank: QuerySet, score: Any) -> NDArray[np.float32]:
+    """Scores of the training captions with the test videos."""
+    note(f"bank of QB-Norm: {counted(len(bank.texts), 'training caption')}")
+    quiet = len(bank.texts) < MANY_TEXTS
+    rows = _with_progress(score(bank.texts), "scoring the bank", quiet=quiet)
+    matrix: NDArray[np.float32] = np.concatenate([block for _, block in rows])
+    return matrix
+
+
+# ---- the result
+
+
+def _setup(
+    inputs: Inputs,
+    run: Run | None,
+    backbone: Backbone,
+    options: Options,
+    *,
+    trained_on_test: int | None,
+    seed: int,
+) -> Setup:
+    store, packed = inputs.store, inputs.packed
+    sampler = str(store.sampler)
+    title = f"zero-shot, {sampler}"
+    if run is not None:
+        other = sampler if sampler != run.sampler else None
+        title = marked(
+            run.folder.name, sampler=other, rerank=options.rerank, trained_on_test=trained_on_test
+        )
+    return Setup(
+        title=title,
+        head="meanP" if run is None else run.spec.head,
+        text="frozen" if run is None else run.spec.text.mode,
+        sampler=sampler,
+        backbone=store.spec.backbone,
+        fingerprint=store.fingerprint,
+        zero_shot=run is None,
+        run=None if run is None else str(run.folder),
+        selection="none" if run is None else run.selection,
+        seed=seed if run is None else run.seed,
+        trained_on_test=0 if run is None else trained_on_test,
+        rerank=options.rerank,
+        device=str(backbone.device),
+        frames_per_video=len(packed.frames) / len(packed.ids),
+        weights_sha256=None if run is None else file_sha256(run.folder / BEST),
+        frames_sha256=frames_sha256(packed),
+    )
+
+
+def _trec_files(evaluation: Evaluation, *, tag: str) -> dict[str, Payload]:
+    test, kept = evaluation.task.queries, evaluation.kept
+    owners = (test.video_ids[v] for v in test.query_video)
+    run = run_lines(
+        test.text_ids,
+        test.video_ids,
+        rows=evaluation.task.query_text,
+        items=kept.listed,
+        scores=kept.listed_scores,
+        tag=tag,
+    )
+    return {
+        "run": lambda file: file.writelines(run),
+        "qrels": qrels_lines(zip(test.text_ids, owners, strict=True)),
+    }
+
+
+def _default_folder(
+    workspace: Workspace, options: Options, setup: Setup, run: Run | None, protocol: str
+) -> Path:
+    """Returns the protocol's folder, or one beside it for what was asked in another way.
+
+    So a second sampler, or re-ranking, does not replace the result it is to be compared with.
+    """
+    home = Path(setup.run) / "eval" if setup.run else workspace.features / "zero-shot"
+    name = protocol
+    if options.sampler is not None and (run is None or setup.sampler != run.sampler):
+        name += f"-{re.sub(r'[^A-Za-z0-9_.=-]+', '-', setup.sampler)}"
+    if options.rerank is not None:
+        name += f"-rerank-{options.rerank}"
+    if options.missing == "restrict":
+        name += "-restrict"
+    if options.gallery == "captioned":
+        name += "-captioned"
+    return home / name

@@ -1,0 +1,91 @@
+"""The options of `vtr eval`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Self
+
+import pydantic
+
+from vtr.clip.device import check_device_name
+from vtr.errors import ConfigError
+from vtr.settings import option
+from vtr.verbs.simulate import Asked
+
+_MOST_DIGITS = 9  # more items than any gallery has
+
+
+def _depths(value: Any) -> Any:
+    """Reads recall depths: "1,5,10", one number, or several."""
+    if isinstance(value, str):
+        parts = [part.strip() for part in value.split(",")]
+        if not all(part.isdecimal() and len(part) <= _MOST_DIGITS for part in parts):
+            raise ValueError("no depths")
+        value = tuple(int(part) for part in parts)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        value = (value,)
+    if not (isinstance(value, tuple) and value):
+        raise ValueError("no depths")
+    if not all(type(k) is int and 0 < k < 10**_MOST_DIGITS for k in value):
+        raise ValueError("no depths")
+    return tuple(sorted(set(value)))
+
+
+def _device(name: str) -> str:
+    check_device_name(name)
+    return name
+
+
+class Options(Asked):
+    """What is evaluated, by which protocol, and how."""
+
+    zero_shot: bool = option(
+        False, "No training: CLIP's text, mean of the frames.", group="Model", file_key="-"
+    )
+    run: str | None = option(
+        None, "Folder or name of a run.",
+        group="Model", metavar="DIR", unset="the latest", completes="run",
+    )  # fmt: skip
+    seeds: bool = option(
+        False, "Every seed of --run NAME, with mean and spread.", group="Model", file_key="-"
+    )
+    k: Annotated[tuple[int, ...], pydantic.BeforeValidator(_depths)] = option(
+        (1, 5, 10), "Recall depths, separated by commas.",
+        group="Scoring", metavar="K,...", short="-k",
+        allowed=f"whole numbers from 1 to {10**_MOST_DIGITS - 1}, such as 1,5,10",
+    )  # fmt: skip
+    dual_softmax: bool = option(
+        False, "Also with dual softmax: sees all queries at once.", group="Scoring"
+    )
+    qb_norm: bool = option(False, "Also with QB-Norm; bank: training captions.", group="Scoring")
+    rerank: int | None = option(
+        None, "Score by mean pooling first; the head re-ranks the first N both ways.",
+        group="Scoring", metavar="N", unset="the head scores every pair", bounds={"ge": 1},
+    )  # fmt: skip
+    save_similarity: bool = option(False, "Also write similarity.npz.", group="Output")
+    force: bool = option(
+        False, "Evaluate a run that was trained on test videos.", group="Model", file_key="-"
+    )
+    device: Annotated[str, pydantic.AfterValidator(_device)] = option(
+        "auto", "Where the model runs: auto, cpu, cuda, cuda:1.",
+        group="Model", metavar="DEVICE", completes="device",
+    )  # fmt: skip
+
+    @pydantic.model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if self.zero_shot and self.run is not None:
+            raise ConfigError("--zero-shot and --run exclude each other: choose one")
+        if self.zero_shot and self.rerank is not None:
+            raise ConfigError(
+                "--rerank lets the head of a run reorder what mean pooling found; --zero-shot is "
+                "mean pooling itself. Leave out one of them"
+            )
+        if self.seeds and self.run is None:
+            raise ConfigError(
+                "--seeds needs --run NAME, the name that vtr train --seeds N --name had"
+            )
+        if self.seeds and self.out is not None:
+            raise ConfigError(
+                "--out is one folder, and --seeds writes a result for each seed: leave it out; "
+                "they go below the runs"
+            )
+        return self
