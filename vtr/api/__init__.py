@@ -12,7 +12,6 @@ work on the same folders.
 
 from __future__ import annotations
 
-import dataclasses
 import numbers
 import types
 import typing
@@ -107,18 +106,6 @@ def _checked(workspace: object) -> Workspace:
 
 
 _KINDS = {str: "a text", int: "a whole number", float: "a number", bool: "True or False"}
-
-
-def _flags(kind: str, given: Mapping[str, object], owner: Any) -> dict[str, Any]:
-    """Returns flags as the fields of a command's request: of their types, paths absolute.
-
-    Raises:
-        UnknownNameError: The request has no such field; the nearest is suggested.
-        ConfigError: A value of another type.
-    """
-    _check_names(kind, given, [field.name for field in dataclasses.fields(owner)])
-    hints = typing.get_type_hints(owner)
-    return {name: _typed(name, value, hints[name]) for name, value in given.items()}
 
 
 def _typed(name: str, value: Any, hint: Any) -> Any:

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtr.api import _checked
-from vtr.train.run_folders import seed_folders, summarise
 from vtr.api.stores import check_same_model, meet, open_store, read_dataset
 from vtr.choices import check_names
 from vtr.clip.backbone import Backbone, load_backbone
@@ -44,6 +43,7 @@ from vtr.progress import MANY_TEXTS, PLAIN_EVERY_SECONDS, embedding, note, progr
 from vtr.train.inputs import embed_for
 from vtr.train.model import RetrievalModel, zero_shot_model
 from vtr.train.run import BEST, Run, load_run, recency, write_json
+from vtr.train.run_folders import seed_folders, summarise
 from vtr.train.scoring import Scorer
 from vtr.train.texts import embed_texts
 from vtr.verbs.eval import Options
