@@ -33,6 +33,7 @@ from vtr.extract.settings import ExtractSettings
 from vtr.features import FeatureStore
 from vtr.features.lock import write_lock
 from vtr.features.shard import ShardName
+from vtr.verbs.extract import Options
 
 ENCODER = '''
 import numpy as np
@@ -199,7 +200,7 @@ def test_a_part_neither_deletes_nor_undoes_what_others_do(clips: Path, tmp_path:
     assert names == {1: {0, 2}, 2: {1, 3}}  # no shard is replaced by both
     assert len(FeatureStore(store)) == 8
     with pytest.raises(ConfigError, match="--overwrite with --shard 1/2 would delete"):
-        ExtractMode(part=(1, 2), overwrite=True)
+        Options.of(shard="1/2", overwrite=True)
 
 
 def test_a_video_that_changed_is_named_and_done_again_on_request(

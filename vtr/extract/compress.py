@@ -31,7 +31,7 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import ColorRange, Colorspace
 from av.video.stream import VideoStream
 
-from vtr.errors import ConfigError, DecodeError, StoreWriteError
+from vtr.errors import DecodeError, StoreWriteError
 from vtr.extract.container import (
     FFMPEG_ERRORS,
     Limits,
@@ -67,28 +67,13 @@ _LEAST_TICKS = 12_000
 
 @dataclass(frozen=True)
 class CompressSettings:
-    """What a copy is like.
-
-    Raises:
-        ConfigError: A value out of range.
-    """
+    """What a copy is like; the ranges are those of `vtr.verbs.compress`."""
 
     fps: float = 3.0  # Frames per second, 0.001 to 1000
     size: int = 224  # Shorter side in pixels, even
     crf: int = 23  # Quality of the H.264 encoder, 0 (lossless) to 51; 23 is its default
     upscale: bool = False  # Enlarge videos whose shorter side is below `size`
     limits: Limits = field(default_factory=Limits)  # Caps on what is decoded
-
-    def __post_init__(self) -> None:
-        if not 0.001 <= self.fps <= 1000:
-            raise ConfigError(f"--fps is {self.fps}; it must be from 0.001 to 1000")
-        if self.size < 2 or self.size % 2:
-            near = max(2, self.size // 2 * 2)
-            raise ConfigError(
-                f"--size is {self.size}; it must be an even number, 2 or more. Try {near}"
-            )
-        if not 0 <= self.crf <= 51:
-            raise ConfigError(f"--crf is {self.crf}; it must be 0 (lossless) to 51 (coarse)")
 
 
 @dataclass(frozen=True)

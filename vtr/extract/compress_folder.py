@@ -74,12 +74,6 @@ class CompressMode:
     retry: frozenset[str] = frozenset()  # Statuses that are done again ("failed", "partial")
     overwrite: bool = False  # Do everything again, and replace files that are not ours
 
-    def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise ConfigError(f"--workers is {self.workers}; it must be 1 or more")
-        if not self.timeout_seconds > 0:
-            raise ConfigError(f"--timeout is {self.timeout_seconds:g} s; it must be above 0")
-
 
 @dataclass(frozen=True)
 class CompressReport:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vtr.datasets.base import Video
-from vtr.errors import ConfigError, StoreError, StoreWriteError
+from vtr.errors import StoreError, StoreWriteError
 from vtr.features.reader import Shard
 from vtr.features.rows import LedgerRow, VideoRow
 from vtr.features.shard import ShardName, list_shards
@@ -26,11 +26,7 @@ Input = tuple[Video, str | None]
 
 @dataclass(frozen=True)
 class ExtractMode:
-    """Which inputs a run works on.
-
-    Raises:
-        ConfigError: One part of several is to delete the store, and with it what the others made.
-    """
+    """Which inputs a run works on; only a run of one part may overwrite."""
 
     part: tuple[int, int] = (1, 1)
     """(i, n): every n-th input, beginning with the i-th, counted from 1."""
@@ -41,13 +37,6 @@ class ExtractMode:
     overwrite: bool = False
     """Make the store anew: beside the old one, which it replaces when it is complete. Run again
     after an interruption, it goes on there."""
-
-    def __post_init__(self) -> None:
-        if self.overwrite and self.part[1] > 1:
-            raise ConfigError(
-                f"--overwrite with --shard {self.part[0]}/{self.part[1]} would delete what the "
-                "other parts have made. Delete the store first, then start the parts without it"
-            )
 
     def owns(self, name: ShardName) -> bool:
         """Returns whether it is this run, of all parts at work, that may replace a shard."""

@@ -46,12 +46,6 @@ class ImportOptions:
     dim: int | None = None
     """D, where the shapes do not tell it; then an array (D, n) is turned."""
 
-    def __post_init__(self) -> None:
-        if not 0 < self.fps < float("inf"):
-            raise ConfigError(f"--fps is {self.fps}; allowed: above 0")
-        if self.dim is not None and self.dim < 1:
-            raise ConfigError(f"--dim is {self.dim}; allowed: at least 1")
-
 
 @dataclass(frozen=True)
 class ImportReport:

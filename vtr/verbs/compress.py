@@ -6,15 +6,13 @@ from typing import Annotated
 
 import pydantic
 
-from vtr.errors import ConfigError
 from vtr.settings import Settings, option
 from vtr.verbs.extract import check_retry
 
 
 def _even(size: int) -> int:
     if size < 2 or size % 2:
-        near = max(2, size // 2 * 2)
-        raise ConfigError(f"{size} is not an even number, 2 or more. Try {near}")
+        raise ValueError("odd")
     return size
 
 
@@ -30,7 +28,11 @@ class Options(Settings):
         allowed="from 0.001 to 1000", bounds={"ge": 0.001, "le": 1000},
     )  # fmt: skip
     size: Annotated[int, pydantic.AfterValidator(_even)] = option(
-        224, "Shorter side in pixels, even.", group="Copies", metavar="PIXELS"
+        224,
+        "Shorter side in pixels.",
+        group="Copies",
+        metavar="PIXELS",
+        allowed="an even number, 2 or more",
     )
     crf: int = option(
         23, "H.264 quality: 0 is lossless, 51 coarse.",
