@@ -126,7 +126,7 @@ class Case:
 
     def scored(self) -> None:
         """What the model does alone: the same blocks, thrown away."""
-        for _ in Scorer(zero_shot_model(1.0), self.texts, self.videos).blocks():
+        for _ in Scorer(zero_shot_model(1.0), self.texts, self.videos).stream():
             pass
 
     def eval(self) -> Evaluation:
@@ -135,12 +135,14 @@ class Case:
 
         def counted() -> Iterator[tuple[int, F32]]:
             self.blocks += 1
-            return scorer.blocks()
+            return scorer.stream()
 
         return evaluate(self.task, counted, score_pairs=scorer.score_pairs)
 
 
-def product_path(rounds: int, num_texts: int, num_videos: int, goal: float) -> dict[str, Any]:
+def product_path(
+    rounds: int, num_texts: int, num_videos: int, goal: float | None = None
+) -> dict[str, Any]:
     """The command's path against the bare product."""
     case = Case(num_texts, num_videos)
     calls = max(1, 5_000_000 // (num_texts * num_videos))
@@ -154,8 +156,7 @@ def product_path(rounds: int, num_texts: int, num_videos: int, goal: float) -> d
         "best_ratio": min(e / b for e, b in zip(seconds["eval"], seconds["bare"], strict=True)),
         "scored_over_bare": ratio(seconds["scored"], seconds["bare"]),
         "eval_over_bare": overhead,
-        "goal": f"eval_over_bare <= {goal}",
-        "met": overhead <= goal,
+        **({"goal": f"eval_over_bare <= {goal}", "met": overhead <= goal} if goal else {}),
     }
 
 
@@ -232,7 +233,7 @@ def groups(args: argparse.Namespace) -> dict[str, list[tuple[str, Callable[[], d
     return {
         "large": [("large", lambda: large(num_texts))],
         "eval": [
-            ("eval", lambda: product_path(args.rounds, 1_000, 1_000, 2.0)),
+            ("eval", lambda: product_path(args.rounds, 1_000, 1_000)),
             ("eval", lambda: product_path(args.rounds, 59_800, 2_990, 1.5)),
         ],
         "counting": [

@@ -37,6 +37,10 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "videos").mkdir()
     file = folder / "vtr.toml"
     file.write_text(re.sub('(?m)^id = ".*"', f'id = "{demo_model_folder()}"', file.read_text()))
+    for config in folder.glob("runs/*/config.json"):  # made where that version lay
+        document = json.loads(config.read_text())
+        document["text_model"]["id"] = str(demo_model_folder())
+        config.write_text(json.dumps(document))
     monkeypatch.chdir(folder)
     return folder
 

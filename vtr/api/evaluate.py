@@ -315,7 +315,7 @@ def _scores(
         )
     blocks: Blocks = partial(_with_progress, scorer, "scoring", quiet=seconds < PLAIN_EVERY_SECONDS)
     if options.dual_softmax or options.qb_norm:  # they need the whole matrix
-        blocks = partial(_one_block, np.concatenate([rows for _, rows in blocks()]))
+        blocks = partial(_one_block, np.concatenate([rows.copy() for _, rows in blocks()]))
     return blocks, None, scorer.score_pairs
 
 
@@ -325,7 +325,7 @@ def _one_block(matrix: Scores) -> list[tuple[int, Scores]]:
 
 def _with_progress(scorer: Scorer, what: str, *, quiet: bool) -> Iterator[tuple[int, Scores]]:
     with progress(what, quiet=quiet) as update:
-        for start, rows in scorer.blocks():
+        for start, rows in scorer.stream():
             yield start, rows
             update(start + len(rows), scorer.shape[0], "captions")
 
@@ -345,7 +345,7 @@ def _bank_scores(bank: QuerySet, score: Any) -> NDArray[np.float32]:
     note(f"bank of QB-Norm: {counted(len(bank.texts), 'training caption')}")
     quiet = len(bank.texts) < MANY_TEXTS
     rows = _with_progress(score(bank.texts), "scoring the bank", quiet=quiet)
-    matrix: NDArray[np.float32] = np.concatenate([block for _, block in rows])
+    matrix: NDArray[np.float32] = np.concatenate([block.copy() for _, block in rows])
     return matrix
 
 

@@ -297,7 +297,7 @@ def _by_head(task: Task, texts: TextFeatures, store: FeatureStore) -> dict[str, 
     for name in HEADS:
         head = build_head(parse_head(name), dim=packed.frames.shape[1], clip=None, seed=0)
         scorer = Scorer(RetrievalModel(FrozenText(), head), texts, packed)
-        ranks = evaluate(task, scorer.blocks, score_pairs=scorer.score_pairs, ks=(1,)).ranks
+        ranks = evaluate(task, scorer.stream, score_pairs=scorer.score_pairs, ks=(1,)).ranks
         low, high = retrieval_intervals(ranks, (1,), seed=0)["t2v/R@1"]
         value = retrieval_metrics(ranks, (1,)).expected["t2v/R@1"]
         found[name] = {"value": value, "low": low, "high": high}

@@ -473,7 +473,7 @@ def _model_spec(
 
 
 def _validation_metrics(task: Task, scorer: Scorer) -> dict[str, float]:
-    ranks = evaluate(task, scorer.blocks, score_pairs=scorer.score_pairs).ranks
+    ranks = evaluate(task, scorer.stream, score_pairs=scorer.score_pairs).ranks
     expected = retrieval_metrics(ranks).expected
     return {key: value for key, value in expected.items() if key.startswith(("t2v/", "v2t/"))}
 

@@ -115,8 +115,30 @@ class Scorer:
         Raises:
             ModelError: A score that is not finite; names the text and the video.
         """
+        for start, scores in self.stream():
+            yield start, scores.copy()
+
+    def stream(self) -> Iterator[tuple[int, Scores]]:
+        """Yields the same as `blocks`, but each block only until the next is asked for.
+
+        Where scores are inner products, all blocks share one piece of memory: with a new one for
+        each, what is kept of them lies between, and no memory can be used again.
+
+        Raises:
+            ModelError: A score that is not finite; names the text and the video.
+        """
+        shared = None
+        if self.model.head.info.indexable:
+            shared = torch.empty((self._height, len(self._videos)), device=self.device)
         for start in range(0, self.shape[0], self._height):
-            yield start, self._checked(start, self.score(self._text_codes(start)))
+            code = self._text_codes(start)
+            if shared is None:
+                scores = self.score(code)
+            else:
+                out = shared[: len(code[0])]
+                with _Evaluating(self.model):
+                    scores = _numpy(torch.mm(code[0], self.video_codes[0].T, out=out))
+            yield start, self._checked(start, scores)
 
     @property
     def _height(self) -> int:
