@@ -195,7 +195,7 @@ def test_a_guess_that_rounding_has_moved_costs_no_second_round(
 
 
 def test_more_scores_near_a_guess_than_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranking, "MOST_NEAR", 50)
+    monkeypatch.setattr("vtr.evaluate.counting.MOST_NEAR", 50)
     scores = np.random.default_rng(0).integers(0, 2, (60, 5)).astype(np.float32) * 1e-7
     video = np.arange(60) // 12
     own = scores[np.arange(60), video]

@@ -19,6 +19,7 @@ from vtr.counts import counted, human_seconds
 from vtr.datasets.base import Dataset
 from vtr.datasets.registry import resolve_videos
 from vtr.errors import ConfigError, ModelError, StoreError, UnknownNameError, VtrError
+from vtr.evaluate.counting import Scores
 from vtr.evaluate.coverage import check_features, cover, frames_sha256
 from vtr.evaluate.evaluator import Evaluation, PairScores, PostProcess, Task, plan
 from vtr.evaluate.evaluator import evaluate as rank_all
@@ -31,7 +32,7 @@ from vtr.evaluate.protocol import (
     queries,
     with_gallery,
 )
-from vtr.evaluate.ranks import Blocks, Scores
+from vtr.evaluate.ranks import Blocks
 from vtr.evaluate.reporting.results import Result, load_result, marked
 from vtr.evaluate.rerank import rerank
 from vtr.evaluate.result import COMPANIONS, Setup, build_result, write_result

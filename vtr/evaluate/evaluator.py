@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtr.errors import DatasetError
+from vtr.evaluate.counting import Scores
 from vtr.evaluate.coverage import Coverage
 from vtr.evaluate.metrics import DEFAULT_KS
 from vtr.evaluate.observe import KeptScores, Observer
 from vtr.evaluate.protocol import QuerySet
-from vtr.evaluate.ranks import Blocks, Ranks, RetrievalRanks, Scores, stream_ranks
+from vtr.evaluate.ranks import Blocks, Ranks, RetrievalRanks, stream_ranks
 from vtr.evaluate.trec import later_first, lines_per_query
 
 Matrix = NDArray[np.float32]

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtr.errors import ConfigError
-from vtr.evaluate.ranks import Counts, Ranks, RetrievalRanks, Scores
+from vtr.evaluate.counting import Counts, Scores
+from vtr.evaluate.ranks import Ranks, RetrievalRanks
 
 DEFAULT_KS = (1, 5, 10)
 SUMMARY_KS = (1, 5, 10)  # what GeoMean and SumR combine, whichever k are asked for

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vtr.evaluate.ranks import Blocks, Scores
+from vtr.evaluate.counting import Scores
+from vtr.evaluate.ranks import Blocks
 
 NUM_TOP = 5
 NUM_BINS = 60

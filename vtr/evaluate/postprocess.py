@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtr.errors import ConfigError
-from vtr.evaluate.ranks import Scores
+from vtr.evaluate.counting import Scores
 
 Values = NDArray[np.float64]
 

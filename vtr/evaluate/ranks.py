@@ -18,15 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtr.errors import ModelError
+from vtr.evaluate.counting import Counts, Scores, Tally, Thresholds
 
-Counts = NDArray[np.int64]
-Scores = NDArray[np.floating[Any]]
 Blocks = Callable[[], Iterable[tuple[int, Scores]]]
 
 CACHE_BYTES = 2 << 20  # a chunk that several passes read should stay in the cache
 MAX_CHUNK_ROWS = 255  # counts down a column are kept in one byte
 ROUNDING = 1e-5  # relative: further apart are no two ways of computing one score in float32
-MOST_NEAR = 1 << 22  # scores remembered because they lie near a guess
 
 
 @dataclass(frozen=True)
@@ -196,31 +194,6 @@ def stream_ranks(
     return RetrievalRanks(rows.ranks(), *columns.ranks(rows.own), query_video, layout.videos)
 
 
-class _Tally:
-    """Counts of True in a boolean matrix, one byte per cell, eight cells per addition.
-
-    Args:
-        num_rows: At most 255.
-        num_columns: Any.
-    """
-
-    def __init__(self, num_rows: int, num_columns: int) -> None:
-        words = -(-num_columns // 8)
-        self._segments = -(-words // 255)  # a byte holds a sum of up to 255 ones
-        width = -(-words // self._segments) * self._segments * 8
-        self.bytes = np.zeros((num_rows, width), np.uint8)
-        self.mask = self.bytes[:, :num_columns].view(np.bool_)
-
-    def per_row(self, num_rows: int) -> Counts:
-        words = self.bytes[:num_rows].view(np.uint64).reshape(num_rows, self._segments, -1)
-        lanes = np.add.reduce(words, axis=2).view(np.uint8)
-        return np.asarray(lanes.sum(axis=1, dtype=np.int64))
-
-    def per_column(self, num_rows: int) -> NDArray[np.uint8]:
-        sums = np.add.reduce(self.bytes[:num_rows], axis=0, dtype=np.uint8)
-        return np.asarray(sums[: self.mask.shape[1]])
-
-
 class _RowCounts:
     """Counts along rows: each query's video among all videos."""
 
@@ -230,7 +203,7 @@ class _RowCounts:
         self._better = np.zeros(len(targets), np.int64)
         self._tied = np.zeros(len(targets), np.int64)
         self._num_columns = num_columns
-        self._tally = _Tally(_chunk_rows(num_columns), num_columns)
+        self._tally = Tally(_chunk_rows(num_columns), num_columns)
 
     def add(self, queries: Counts, scores: Scores) -> None:
         count, tally = len(queries), self._tally
@@ -306,63 +279,12 @@ class _Layout:
             yield queries[begin : begin + step], chunk[rows[begin : begin + step]]
 
 
-class _Thresholds:
-    """Counts down columns: how many rows score above a threshold, and how many reach it.
-
-    Args:
-        guess: (C,) the threshold of every column, to within `slack`; not finite: never counted.
-        slack: Relative to the threshold, or to 1; 0 where the guess is exact.
-        num_rows: Most rows that are added at once.
-    """
-
-    def __init__(self, guess: NDArray[np.float64], slack: float, num_rows: int) -> None:
-        guess = np.where(np.isfinite(guess), guess, np.nan)
-        doubt = slack * np.maximum(1, np.abs(guess))
-        self._low: Scores = guess - doubt
-        self._high: Scores = guess + doubt
-        self._above, self._reached = _Tally(num_rows, len(guess)), _Tally(num_rows, len(guess))
-        self.num_above, self.num_reached = np.zeros((2, len(guess)), np.int64)
-        self._remembers, self._num_near = slack > 0, 0
-        self._near: list[tuple[Counts, Scores]] = []  # (columns, scores) within the doubt
-
-    def add(self, scores: Scores) -> None:
-        count = len(scores)
-        low, high = (bound.astype(scores.dtype, copy=False) for bound in (self._low, self._high))
-        self._low, self._high = low, high
-        np.greater(scores, high, out=self._above.mask[:count])
-        np.greater_equal(scores, low, out=self._reached.mask[:count])
-        above, reached = self._above.per_column(count), self._reached.per_column(count)
-        self.num_above += above
-        self.num_reached += reached
-        columns = np.flatnonzero(above != reached)
-        if self._remembers and len(columns) and self._num_near <= MOST_NEAR:
-            part = scores[:, columns]
-            rows, places = np.nonzero((part >= low[columns]) & (part <= high[columns]))
-            self._near.append((columns[places], part[rows, places]))
-            self._num_near += len(rows)
-
-    def covers(self, truth: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """(C,) whether the counts can be told from what was remembered."""
-        if self._num_near > MOST_NEAR:
-            return np.zeros(len(truth), np.bool_)
-        return ((self._low <= truth) & (truth <= self._high)) | np.isneginf(truth)
-
-    def counts(self, truth: NDArray[np.float64]) -> tuple[Counts, Counts]:
-        """Returns (C,) how many rows are above `truth`, and how many equal it."""
-        above, reached = self.num_above, self.num_reached
-        for columns, scores in self._near:
-            width = len(truth)
-            above = above + np.bincount(columns[scores > truth[columns]], minlength=width)
-            reached = reached - np.bincount(columns[scores < truth[columns]], minlength=width)
-        return above, reached - above
-
-
 class _ColumnCounts:
     """Captions, and caption groups, that beat each video's own best.
 
     Args:
         layout: Of the whole evaluation.
-        guess: (num_videos,) the best score of each video's own captions; see `_Thresholds`.
+        guess: (num_videos,) the best score of each video's own captions; see `Thresholds`.
         columns: Which columns to count.
         slack: How far off the guess may be.
     """
@@ -373,9 +295,9 @@ class _ColumnCounts:
         self.columns, self._layout = columns, layout
         self._whole = len(columns) == layout.num_videos
         height = _chunk_rows(layout.num_videos)
-        self._captions = _Thresholds(guess[columns], slack, height)
+        self._captions = Thresholds(guess[columns], slack, height)
         grouped = bool(np.any(layout.num_captions > 1))
-        self._groups = _Thresholds(guess[columns], slack, height) if grouped else None
+        self._groups = Thresholds(guess[columns], slack, height) if grouped else None
         self._open: dict[int, tuple[int, Scores]] = {}  # video to (captions seen, their best)
         self._later: _ColumnCounts | None = None
 
@@ -386,7 +308,7 @@ class _ColumnCounts:
         if self._groups is not None:
             self._add_groups(self._groups, self._layout.query_video[queries], scores)
 
-    def _add_groups(self, groups: _Thresholds, videos: Counts, scores: Scores) -> None:
+    def _add_groups(self, groups: Thresholds, videos: Counts, scores: Scores) -> None:
         """A group scores as its best caption; groups that go on in a later chunk wait."""
         starts = np.flatnonzero(np.diff(videos, prepend=-1))
         seen = np.diff(starts, append=len(videos))

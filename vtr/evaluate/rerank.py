@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtr.errors import ConfigError
-from vtr.evaluate.ranks import Scores
+from vtr.evaluate.counting import Scores
 
 PairScores = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.floating]]
 

@@ -14,8 +14,9 @@ from typing import IO, Self
 import numpy as np
 
 from vtr.errors import StoreWriteError
+from vtr.evaluate.counting import Scores
 from vtr.evaluate.evaluator import Task
-from vtr.evaluate.ranks import Blocks, Scores
+from vtr.evaluate.ranks import Blocks
 
 _COPIED_BYTES = 1 << 22
 

@@ -21,10 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtr.errors import ConfigError, UnknownNameError
+from vtr.evaluate.counting import Scores
 from vtr.evaluate.evaluator import Task, evaluate
 from vtr.evaluate.intervals import retrieval_intervals
 from vtr.evaluate.metrics import retrieval_metrics
-from vtr.evaluate.ranks import Blocks, RetrievalRanks, Scores
+from vtr.evaluate.ranks import Blocks, RetrievalRanks
 from vtr.features import PackedFrames
 
 Vectors = NDArray[np.float32]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtr.errors import ConfigError
-from vtr.evaluate.ranks import Scores
+from vtr.evaluate.counting import Scores
 from vtr.foreign import escape_id
 
 _MOST_LINES = 500_000

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -170,11 +169,6 @@ class Resident:
         self.device = device
         self.texts = ResidentTexts(data.texts, device)
         self.videos = ResidentVideos(data.videos, device, data.pad)
-
-    @cached_property
-    def captions_of(self) -> tuple[Index, Index]:
-        """(captions sorted by video (N,), offsets (V+1,)): the captions of each video."""
-        return group_by_owner(self.data.text_video, len(self.videos))
 
 
 def group_by_owner(owner: Index, num_owners: int) -> tuple[Index, Index]:
