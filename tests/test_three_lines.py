@@ -333,8 +333,8 @@ def unit(vectors: Any) -> Any:
             r"no protocol named 'msrvtt-1ka'\. Did you mean 'msrvtt-1kA'\?",
         ),
         (("--protocol", "msvd"), ConfigError, r"'msvd' is defined on dataset 'msvd'.*'msrvtt'"),
-        (("--k", "0"), ConfigError, r"--k is '0'; write whole numbers from 1"),
-        (("--k", "1,five"), ConfigError, r"--k is '1,five'; write whole numbers from 1"),
+        (("--k", "0"), ConfigError, r"--k is '0'; it must be whole numbers from 1"),
+        (("--k", "1,five"), ConfigError, r"--k is '1,five'; it must be whole numbers from 1"),
         (
             ("--missing", "ignore"),
             UnknownNameError,
