@@ -12,7 +12,7 @@ from typing import Any
 from vtr.clip.backbone import load_backbone
 from vtr.errors import ConfigError
 from vtr.files import file_sha256, publish, read_json, replacing, require_empty
-from vtr.result_check import require_result
+from vtr.result_schema import require_result
 from vtr.train.card import model_card
 from vtr.train.onnx import GRAPH, export_text_side, require_onnx
 from vtr.train.run import BEST, CONFIG, TRAIN_IDS, load_run
@@ -67,7 +67,7 @@ def read_results(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
         document = read_json(path, needed="a result of `vtr eval`")
         if document.get("kind") != "vtr-result":
             raise ConfigError(f"{path} is no result of vtr eval; move it away and export again")
-        require_result(document, source=path, cells=("value", "low", "high"))
+        require_result(document, source=path, for_card=True)
         # Results of before #12 do not say which weights they measured.
         measured = (document.get("setup") or {}).get("weights_sha256")
         if measured not in (None, weights):

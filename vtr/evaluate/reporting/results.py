@@ -18,7 +18,7 @@ from vtr.errors import ConfigError
 from vtr.evaluate.ranks import Ranks
 from vtr.files import file_sha256, read_json
 from vtr.foreign import csv_text, printable
-from vtr.result_check import require_result
+from vtr.result_schema import require_result
 
 SCHEMA = 1
 KIND = "vtr-result"

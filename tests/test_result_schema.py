@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from vtr.errors import ConfigError
-from vtr.result_check import require_result
+from vtr.result_schema import require_result
 
 CELL = {"value": 50.0, "low": 40, "high": 60.0, "n": 4}
 
@@ -18,7 +18,9 @@ def result(**changes: Any) -> dict[str, Any]:
 
 
 def test_a_sound_result_passes() -> None:
-    require_result(result(examples={"success": [{"retrieved": [{"video": "a"}]}]}), source="r")
+    require_result(
+        result(examples={"success": [{"rank": 1.0, "retrieved": [{"video": "a"}]}]}), source="r"
+    )
 
 
 @pytest.mark.parametrize(
@@ -29,9 +31,12 @@ def test_a_sound_result_passes() -> None:
         ({"metrics": {"a": CELL | {"low": None}}}, "a: low is None; allowed: a number"),
         ({"metrics": {"a": CELL | {"value": 10**400}}}, r"a: value is 10+; allowed: a number"),
         ({"similarity": {"edges": [{"a": 1}]}}, r"similarity: edges is \[\{'a': 1\}\]; allowed"),
-        ({"examples": {"success": [{"retrieved": [1.0]}]}}, "retrieved is .*a list of objects"),
         (
-            {"examples": {"success": [{"pts_seconds": ["x"]}]}},
+            {"examples": {"success": [{"rank": 1.0, "retrieved": [1.0]}]}},
+            "retrieved is .*a list of objects",
+        ),
+        (
+            {"examples": {"success": [{"rank": 1.0, "own": {"pts_seconds": ["x"]}}]}},
             r"pts_seconds is \['x'\]; allowed: num",
         ),
         (
@@ -44,6 +49,25 @@ def test_a_sound_result_passes() -> None:
         ),
         ({"videos": {"paths": {"a": 1e308}}}, "videos: paths: a is 1e.308; allowed: a path"),
         ({"videos": {"paths": ["a"]}}, "videos: paths is .*; allowed: an object"),
+        (
+            {"examples": {"success": [{"text": "a"}]}},
+            "success: 0 is .*; allowed: an object with rank",
+        ),
+        ({"examples": {"failure": [{"rank": "x"}]}}, "failure: 0: rank is 'x'; allowed: a number"),
+        (
+            {"examples": {"failure": [{"rank": 2, "own": {"score": []}}]}},
+            r"own: score is \[\]; allowed: a number",
+        ),
+        ({"setup": {"fingerprint": 7}}, "setup: fingerprint is 7; allowed: a text"),
+        ({"setup": {"trained_on_test": "x"}}, "trained_on_test is 'x'; allowed: a number"),
+        ({"metrics": None}, "metrics is None; allowed: an object"),
+        ({"groups": {"g": {"n": 1}}}, "groups: g is .*; allowed: an object with metrics"),
+        ({"pairs": {"order": {"accuracy": None}}}, "order: accuracy is None; allowed: a number"),
+        (
+            {"similarity": {"edges": [0], "matching": [1], "other": [2]}},
+            "similarity is .*; allowed: edges, one more",
+        ),
+        ({"rank_histogram": {"edges": [1, 2]}}, "rank_histogram is .*; allowed: edges, one more"),
         ({"coverage": {"present": 10**400}}, r"coverage: present is 10+; allowed: a number that"),
     ],
 )
@@ -58,4 +82,9 @@ def test_the_numbers_of_a_card_need_their_intervals() -> None:
     with pytest.raises(
         ConfigError, match=r"t2v/R@1 is .*; allowed: an object with value, low, high"
     ):
-        require_result(bare, source="r", cells=("value", "low", "high"))
+        require_result(bare, source="r", for_card=True)
+
+
+def test_a_card_needs_all_that_it_states() -> None:
+    with pytest.raises(ConfigError, match=r"^r: protocol is .*; allowed: an object with name, pub"):
+        require_result(result(), source="r", for_card=True)
