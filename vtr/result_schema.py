@@ -81,6 +81,7 @@ class _Protocol(_Part):
     name: Text = ""
     dataset: MaybeText = None
     part: MaybeText = None
+    digest: MaybeText = None
     num_videos: MaybeNumber = None
     num_queries: MaybeNumber = None
 

@@ -115,7 +115,6 @@ class Facts(TypedDict, total=False):
     flag: str  # where it is not the name
     short: str  # a second flag of one letter ("-k")
     metavar: str  # the value in help ("DIR")
-    completes: str  # kind of names that the shell completes ("head")
 
 
 class Bounds(TypedDict, total=False):
@@ -155,15 +154,16 @@ class Source(NamedTuple):
     """Values from one place; names that are None were not given."""
 
     values: Mapping[str, Any]
-    label: Callable[[str], str]
-    """Name of an option to how messages call it, such as "vtr.toml:3: frames in [extract]"."""
+    label: Callable[[str], str] | None
+    """Name of an option to how messages call it, such as "vtr.toml:3: frames in [extract]"; None
+    calls it by its flag."""
     base: Path | None = None
     """Where relative paths start."""
 
 
 def flags(values: Mapping[str, Any], *, base: Path | None = None) -> Source:
     """Returns the values that flags gave; paths start at the current folder."""
-    return Source(values, lambda name: f"--{name.replace('_', '-')}", base or Path.cwd())
+    return Source(values, None, base or Path.cwd())
 
 
 Model = TypeVar("Model", bound=Settings)
@@ -189,10 +189,11 @@ def merge(model: type[Model], sources: Sequence[Source]) -> Model:
     except pydantic.ValidationError as failure:
         wrong = failure.errors(include_url=False)[0]
         name = str(wrong["loc"][0]) if wrong["loc"] else ""
-        where = origin[name].label(name) if name in origin else name
         field = model.model_fields.get(name)
-        if field is not None and origin.get(name) and where == f"--{name.replace('_', '-')}":
-            where = flag_of(name, field)
+        where = name
+        if field is not None and name in origin:
+            label = origin[name].label
+            where = flag_of(name, field) if label is None else label(name)
         raise ConfigError(_message(where, wrong, field)) from None
 
 

@@ -67,7 +67,7 @@ class Workspace(Settings):
     dataset: Annotated[str, pydantic.AfterValidator(_dataset)] = option(
         "folder",
         "The reader of the annotation files; `folder` is a plain folder of videos.",
-        group="Data", file_key="data.dataset", metavar="NAME", completes="dataset",
+        group="Data", file_key="data.dataset", metavar="NAME",
     )  # fmt: skip
     videos: Path | None = option(
         None,
@@ -106,7 +106,7 @@ class Workspace(Settings):
         "uniform",
         "Which frames to keep: names separated by commas, options as NAME:key=value, `all`, or "
         "`dense` for every candidate.",
-        group="Frames", file_key="extract.sampler", metavar="NAME,...", completes="sampler",
+        group="Frames", file_key="extract.sampler", metavar="NAME,...",
     )  # fmt: skip
     seed: int = option(
         0, "Seed of all random choices.",

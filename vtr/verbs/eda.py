@@ -24,4 +24,4 @@ class Options(Settings):
     text: bool = option(True, "Count tokens, and embed captions for the gap.", group="Figures")
     tsne: bool = option(True, "Draw t-SNE of the gap.", group="Output")
     pictures: bool = option(True, "Draw PNG and SVG files.", group="Output")
-    device: str = option("auto", "auto, cpu, cuda, cuda:1.", group="Figures", completes="device")
+    device: str = option("auto", "auto, cpu, cuda, cuda:1.", group="Figures")

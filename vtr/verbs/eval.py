@@ -43,7 +43,7 @@ class Options(Asked):
     )
     run: str | None = option(
         None, "Folder or name of a run.",
-        group="Model", metavar="DIR", unset="the latest", completes="run",
+        group="Model", metavar="DIR", unset="the latest",
     )  # fmt: skip
     seeds: bool = option(
         False, "Every seed of --run NAME, with mean and spread.", group="Model", file_key="-"
@@ -67,7 +67,7 @@ class Options(Asked):
     )
     device: Annotated[str, pydantic.AfterValidator(_device)] = option(
         "auto", "Where the model runs: auto, cpu, cuda, cuda:1.",
-        group="Model", metavar="DEVICE", completes="device",
+        group="Model", metavar="DEVICE",
     )  # fmt: skip
 
     @pydantic.model_validator(mode="after")

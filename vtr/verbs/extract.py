@@ -44,7 +44,7 @@ class Options(Settings):
 
     device: Annotated[str, pydantic.AfterValidator(_device)] = option(
         "auto", "Where the model runs: auto, cpu, cuda, cuda:1.",
-        group="Model", metavar="DEVICE", completes="device",
+        group="Model", metavar="DEVICE",
     )  # fmt: skip
     dtype: Literal["float32", "float16", "bfloat16"] = option(
         "float32", "Arithmetic of the model.", group="Model"

@@ -14,7 +14,7 @@ class Options(Settings):
         "openai/clip-vit-base-patch32",
         "Hub id or folder of the CLIP it came from, for the vocabulary alone: checkpoints hold "
         "none.",
-        group="Model", metavar="ID|DIR", completes="clip",
+        group="Model", metavar="ID|DIR",
     )  # fmt: skip
     vision_heads: int | None = option(
         None,
@@ -35,7 +35,7 @@ class Options(Settings):
     dataset: str | None = option(
         None,
         "Dataset of --train-split.",
-        group="Training videos", metavar="DATASET", completes="dataset",
+        group="Training videos", metavar="DATASET",
     )  # fmt: skip
     annotations: Path | None = option(
         None,

@@ -10,7 +10,7 @@ from vtr.settings import Settings, option
 class Options(Settings):
     """What is compared on a dense store."""
 
-    sampler: str = option("all", "Which samplers.", metavar="SAMPLER", completes="sampler")
+    sampler: str = option("all", "Which samplers.", metavar="SAMPLER")
     frames: int | None = option(None, "Frames per sampler.", unset="the workspace's", metavar="N")
     seed: int = option(0, "Seed of the random samplers.", metavar="N")
     costs: int = option(

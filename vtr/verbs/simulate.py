@@ -13,21 +13,18 @@ class Asked(Settings):
     protocol: str | None = option(
         None, "Which queries and videos.",
         group="Queries and videos", metavar="NAME", unset="the dataset's most used",
-        completes="protocol",
     )  # fmt: skip
     sampler: str | None = option(
         None, "Whose frames; on a dense store any sampler.",
         group="Queries and videos", metavar="NAME", unset="the run's, or the store's own",
-        completes="sampler",
     )  # fmt: skip
     missing: str = option(
         "miss", "Videos without features: miss (counted), restrict, or fail.",
-        group="Queries and videos", metavar="POLICY", completes="missing",
+        group="Queries and videos", metavar="POLICY",
     )  # fmt: skip
     gallery: str | None = option(
         None, "Of a folder of your own: folder (all its videos) or captioned.",
         group="Queries and videos", metavar="NAME", unset="the protocol's",
-        completes="gallery",
     )  # fmt: skip
     out: Path | None = option(
         None, "Folder for the result.",

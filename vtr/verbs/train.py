@@ -50,15 +50,15 @@ class Recipe(Settings):
 
     head: str | None = _of_preset(
         "head", "Head with options, such as seqTransf:layers=2.",
-        group="Model", metavar="HEAD", completes="head",
+        group="Model", metavar="HEAD",
     )  # fmt: skip
     sampler: str | None = option(
         None, "Whose frames; on a dense store any sampler.",
-        group="Data", metavar="SAMPLER", unset="the store's own", completes="sampler",
+        group="Data", metavar="SAMPLER", unset="the store's own",
     )  # fmt: skip
     text: TextMode | None = _of_preset(
         "text", "Text side: frozen, projection, or tune.",
-        group="Model", metavar="MODE", completes="text",
+        group="Model", metavar="MODE",
     )  # fmt: skip
     tune_layers: int | None = _of_preset(
         "tune_layers", "With tune: the last N text layers; 0 is all.",
@@ -70,11 +70,11 @@ class Recipe(Settings):
     )  # fmt: skip
     preset: str | None = option(
         None, "Named settings: vtr, clip4clip, clip-video, two-tower.",
-        group="Optimisation", metavar="PRESET", unset=DEFAULT_PRESET, completes="preset",
+        group="Optimisation", metavar="PRESET", unset=DEFAULT_PRESET,
     )  # fmt: skip
     protocol: str | None = option(
         None, "Whose training split.",
-        group="Data", metavar="PROTOCOL", unset="the dataset's most used", completes="protocol",
+        group="Data", metavar="PROTOCOL", unset="the dataset's most used",
     )  # fmt: skip
     epochs: int | None = _of_preset(
         "epochs", "At most so many.", group="Optimisation", bounds={"ge": 0}
@@ -138,7 +138,7 @@ class Recipe(Settings):
     )  # fmt: skip
     teacher: Path | None = option(
         None, "Folder of a run whose ranking is learned too, such as one of xpool.",
-        group="Model", metavar="DIR", completes="teacher",
+        group="Model", metavar="DIR",
     )  # fmt: skip
     hold_out: float | None = option(
         None, "Share of training videos to validate on where there is no such split.",
@@ -213,7 +213,7 @@ class Options(Recipe):
     )  # fmt: skip
     device: str = option(
         "auto", "auto, cpu, cuda, cuda:1.",
-        group="Output and run", metavar="DEVICE", completes="device",
+        group="Output and run", metavar="DEVICE",
     )  # fmt: skip
     tensorboard: bool = option(
         False, "Also write TensorBoard events into the run.", group="Output and run"
