@@ -181,7 +181,8 @@ def test_ten_bits_and_odd_heights_are_deinterlaced_too(tmp_path):
     from vtr.extract.frames import as_seen
 
     for pix_fmt, height in (("yuv420p10le", 63), ("yuv422p", 1), ("uyvy422", 5)):
-        frame = av.VideoFrame.from_ndarray(np.zeros((height, 8, 3), np.uint8), "rgb24")
+        # Wide: into rows of 16 bytes swscale writes beyond their ends, and the frame is not black.
+        frame = av.VideoFrame.from_ndarray(np.zeros((height, 64, 3), np.uint8), "rgb24")
         frame = frame.reformat(format=pix_fmt)
 
         class Interlaced:

@@ -13,14 +13,13 @@ import pytest
 from vtr.errors import ConfigError, DatasetError, StoreWriteError
 from vtr.files import (
     TEMPORARY_PREFIX,
-    as_fields,
     open_shared,
     publish,
     publish_all,
-    read_json,
     read_regular,
     remove_leftovers,
 )
+from vtr.json_files import as_fields, read_json
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from vtr.errors import CheckpointError, ConfigError, ModelError, StoreWriteError
 from vtr.features.store import PackedFrames
-from vtr.files import as_fields
+from vtr.json_files import as_fields
 from vtr.train.curve import draw_curve
 from vtr.train.data import PairedData
 from vtr.train.distributed import World

@@ -11,7 +11,8 @@ from typing import Any
 
 from vtr.clip.backbone import load_backbone
 from vtr.errors import ConfigError
-from vtr.files import file_sha256, publish, read_json, replacing, require_empty
+from vtr.files import file_sha256, publish, replacing, require_empty
+from vtr.json_files import read_json
 from vtr.result_schema import require_result
 from vtr.train.card import model_card
 from vtr.train.onnx import GRAPH, export_text_side, require_onnx

@@ -26,8 +26,9 @@ from vtr.evaluate.reporting.results import (
     other_features,
     told_apart,
 )
-from vtr.files import make_folder, publish_all, read_json
+from vtr.files import make_folder, publish_all
 from vtr.foreign import shown
+from vtr.json_files import read_json
 from vtr.progress import note
 from vtr.verbs.report import Options
 from vtr.workspace import find_workspace, settings

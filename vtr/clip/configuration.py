@@ -14,7 +14,7 @@ from typing import Any
 from vtr.clip.hub import ModelFolder
 from vtr.clip.towers import ACTIVATIONS, Architecture, Sizes
 from vtr.errors import CheckpointError
-from vtr.files import read_json
+from vtr.json_files import read_json
 
 # What the owners of these repositories trained with.
 _ACTIVATION_OF_OWNER = {"openai": "quick_gelu", "laion": "gelu"}

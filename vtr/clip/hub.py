@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vtr.clip.known_names import hub_name
 from vtr.errors import CheckpointError, HubOfflineError, ModelError, ModelNotFoundError
-from vtr.files import read_json
+from vtr.json_files import read_json
 
 EXAMPLE = "openai/clip-vit-base-patch32"
 

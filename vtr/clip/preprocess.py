@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from vtr.errors import CheckpointError, ModelError
-from vtr.files import as_fields, read_json
+from vtr.json_files import as_fields, read_json
 
 if TYPE_CHECKING:
     import torch

@@ -23,7 +23,7 @@ from tokenizers import Regex, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as BackendTokenizer
 
 from vtr.errors import CheckpointError, ModelError
-from vtr.files import read_json
+from vtr.json_files import read_json
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 # Special tokens, contractions, words, single digits, the rest. Source: openai/CLIP

@@ -18,44 +18,14 @@ _FOLDER, _FILE, _COUNT, _NUMBER = "DIR", "FILE", "N", "X"
 METAVARS: Mapping[str, str] = {
     "head": "HEAD",
     "sampler": "SAMPLER",
-    "protocol": "PROTOCOL",
-    "preset": "PRESET",
-    "dataset": "DATASET",
     "device": "DEVICE",
     "model": "ID|DIR",
-    "clip": "ID|DIR",
-    "missing": "POLICY",
-    "gallery": "GALLERY",
     "run": _FOLDER,
-    "name": "NAME",
     "title": "TITLE",
     "simulate": "KIND",
     "fps": "RATE",
-    "shard": "i/n",
-    "retry": "STATUS",
-    "bins": "A-B,...",
-    "timeout": "SECONDS",
-    "memory": "GIB",
-    "max_pixels": "PIXELS",
-    "plot": _FILE,
-    "k": "K,...",
-    "train_split": "SPLIT",
 }
 _OF_TYPE = {int: _COUNT, float: _NUMBER, Path: _FOLDER, str: "TEXT"}
-_DEFAULTS: Mapping[str, str] = {
-    "features": "the workspace's, or features",
-    "dataset": "the workspace's, or folder",
-    "annotations": "the workspace's",
-    "videos": "the workspace's",
-    "model": "the workspace's",
-    "seed": "the workspace's, or 0",
-    "protocol": "the dataset's most used",
-    "sampler": "the store's own",
-    "gallery": "folder",
-    "runs": "the workspace's, or runs",
-}
-"""What is taken for an option that is not given, where its command does not say."""
-_WITHOUT_DEFAULTS = ("init", "show", "verify", "list", "clip4clip", "clip2video", "openai")
 _OUT_IS_A_FILE = ("compare", "show", "study")
 
 ADVICE: Mapping[str, tuple[str, ...]] = {
@@ -158,7 +128,6 @@ def _dress(parameter: Any, command: str | None) -> None:
         parameter.display_type_rich = lambda ctx: None  # the name says it
     elif parameter.metavar is None:
         parameter.metavar = _metavar(parameter, command)
-        _tell_default(parameter, command)
     from vtr.choices import CHOICES
 
     choice = CHOICES.get(parameter.name)
@@ -173,16 +142,6 @@ def _dress(parameter: Any, command: str | None) -> None:
 
     parameter.callback = checked
     parameter._custom_shell_complete = lambda _context, _parameter, part: choice.complete(part)
-
-
-def _tell_default(parameter: Any, command: str | None) -> None:
-    """Writes into the help of an option what it is where it is not given."""
-    if parameter.default is not None or parameter.required or command in _WITHOUT_DEFAULTS:
-        return
-    default = _DEFAULTS.get(parameter.name)
-    help_text = str(parameter.help or "")
-    if default and "(default" not in help_text:
-        parameter.help = f"{help_text} (default: {default})"
 
 
 def _metavar(parameter: Any, command: str | None) -> str | None:

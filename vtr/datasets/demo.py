@@ -14,7 +14,7 @@ from typing import Any
 from vtr.counts import counted
 from vtr.datasets.base import Caption, Dataset, DatasetInfo
 from vtr.errors import DatasetError
-from vtr.files import read_json
+from vtr.json_files import read_json
 
 _FILE_NAME = "demo.json"
 _SPLITS = ("train", "val", "test")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from vtr.errors import DatasetError
-from vtr.files import read_json
+from vtr.json_files import read_json
 
 _TOLERANCE_SECONDS = 1e-3
 

@@ -39,8 +39,9 @@ from vtr.errors import ConfigError, StoreWriteError, WorkersLostError
 from vtr.extract.pool import Outcome, PoolSettings, WorkerPool
 from vtr.extract.settings import usable_cores
 from vtr.extract.worker import Answer
-from vtr.files import publish, read_json
+from vtr.files import publish
 from vtr.foreign import escape_undecodable
+from vtr.json_files import read_json
 
 WORLD_SEED = 2026
 WORLD_VERSION = 3

@@ -25,15 +25,9 @@ from vtr.extract.compress import CompressSettings, compress_video
 from vtr.extract.pool import Outcome, PoolSettings, WorkerPool
 from vtr.extract.worker import Answer
 from vtr.features.lock import write_lock
-from vtr.files import (
-    as_fields,
-    open_shared,
-    parse_json,
-    publish,
-    read_regular,
-    remove_leftovers,
-)
+from vtr.files import open_shared, publish, read_regular, remove_leftovers
 from vtr.foreign import escape_undecodable, printable
+from vtr.json_files import as_fields, parse_json
 from vtr.names import VIDEO_EXTENSIONS, without_extension
 
 LEDGER_NAME = "compress-ledger.jsonl"

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from vtr.errors import ShardError
-from vtr.files import as_fields, parse_json
+from vtr.json_files import as_fields, parse_json
 
 SCHEMA = 1
 _FLAT = "2d"

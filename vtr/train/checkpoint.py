@@ -17,7 +17,8 @@ from torch import Tensor
 
 from vtr.clip.openai_names import not_finite
 from vtr.errors import CheckpointError
-from vtr.files import as_fields, parse_json, publish
+from vtr.files import publish
+from vtr.json_files import as_fields, parse_json
 from vtr.train.model import RetrievalModel
 from vtr.train.run import load_weights, model_tensors, read_tensors
 

@@ -15,7 +15,8 @@ import torch
 
 from vtr.counts import human_seconds
 from vtr.errors import ConfigError, ModelError
-from vtr.files import parse_json, publish
+from vtr.files import publish
+from vtr.json_files import parse_json
 from vtr.progress import note, progress
 from vtr.train.batches import BatchPlan, Step, halve
 from vtr.train.checkpoint import Progress, load_checkpoint, save_checkpoint

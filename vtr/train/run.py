@@ -27,7 +27,8 @@ from vtr.clip.backbone import Backbone
 from vtr.clip.openai_names import require_keys
 from vtr.errors import CheckpointError, ConfigError, ModelError, StoreWriteError
 from vtr.features.store import FeatureStore
-from vtr.files import UNFINISHED, as_fields, is_begun, make_folder, open_shared, publish, read_json
+from vtr.files import UNFINISHED, is_begun, make_folder, open_shared, publish
+from vtr.json_files import as_fields, read_json
 from vtr.train.model import ModelSpec, RetrievalModel, build_model
 
 SCHEMA = 1

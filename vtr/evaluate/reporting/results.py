@@ -16,8 +16,9 @@ from vtr.counts import counted
 from vtr.datasets.documents import long_rows
 from vtr.errors import ConfigError
 from vtr.evaluate.ranks import Ranks
-from vtr.files import file_sha256, read_json
+from vtr.files import file_sha256
 from vtr.foreign import csv_text, printable
+from vtr.json_files import read_json
 from vtr.result_schema import require_result
 
 SCHEMA = 1
