@@ -233,6 +233,7 @@ def test_help_is_wrapped_where_the_terminal_ends(run_vtr: Vtr) -> None:
     ("words", "code", "message"),
     [
         (("extract",), 1, "error: no videos named: there is no vtr.toml in"),
+        (("train",), 1, "error: no videos named: there is no vtr.toml in"),
         (("extract", "--videos", "nowhere"), 1, "nowhere"),
         (("extract", "--videos", ".", "--sampler", "unifrom"), 1, "Did you mean 'uniform'"),
         (("extract", "--videos", ".", "--fps", "0"), 1, "frames per second above 0"),

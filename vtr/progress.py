@@ -1,7 +1,7 @@
 """What long functions tell while they work: remarks, and how far they are.
 
 They tell it to whoever listens. From Python that is the standard `logging` (logger "vtr", level
-INFO); a command listens with a terminal, see `vtr.commands.console`.
+INFO); a command listens with a terminal.
 """
 
 from __future__ import annotations

@@ -147,9 +147,8 @@ class Workspace(Settings):
         """
         return merge(cls, [Source({**values, "root": root.absolute()}, str)])
 
-    @property
-    def named_videos(self) -> Path:
-        """The folder of the videos.
+    def require_videos(self) -> Path:
+        """Returns the folder of the videos.
 
         Raises:
             ConfigError: Neither the file nor a flag says where it is.

@@ -131,7 +131,7 @@ def find_inputs(workspace: Workspace) -> VideoSurvey:
         ConfigError: Neither a workspace nor a flag says where the videos are.
         DatasetError: Not one of the videos is there.
     """
-    videos = workspace.named_videos
+    videos = workspace.require_videos()
     dataset = load_dataset(workspace.dataset, annotations=workspace.annotations, videos=videos)
     survey = survey_videos(dataset, videos)
     if not any(video.path for video in survey.videos):
@@ -144,7 +144,7 @@ def find_inputs(workspace: Workspace) -> VideoSurvey:
 
 def _survey(workspace: Workspace, *, quiet: bool) -> VideoSurvey:
     """Looks for what is needed, the quick things first, and says what was found."""
-    require_folder(workspace.named_videos, what="--videos")
+    require_folder(workspace.require_videos(), what="--videos")
     if not quiet:
         note(f"looking for {workspace.model} and for the videos in {workspace.videos}")
     require_model(workspace.model)

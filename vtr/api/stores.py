@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vtr.progress import note
 
@@ -109,29 +109,12 @@ def store_folder(named: Path | None) -> Path:
     return named or settings(find_workspace(Path.cwd())).features
 
 
-def resolve(**flags: Any) -> Workspace:
-    """Returns the settings of the workspace around the current folder, flags on top.
-
-    Raises:
-        ConfigError: Neither a workspace nor --videos says where the videos are.
-    """
-    from vtr.workspace import find_workspace, settings
-
-    workspace = settings(find_workspace(Path.cwd()), **flags)
-    workspace.named_videos  # noqa: B018  (raises)
-    return workspace
-
-
 def read_dataset(workspace: Workspace) -> Dataset:
     """Returns the workspace's dataset."""
     from vtr.datasets.registry import load_dataset
-    from vtr.errors import ConfigError
 
-    if workspace.videos is None:
-        raise ConfigError("no videos named: run `vtr init` first, or give --videos DIR")
-    return load_dataset(
-        workspace.dataset, annotations=workspace.annotations, videos=workspace.videos
-    )
+    videos = workspace.require_videos()
+    return load_dataset(workspace.dataset, annotations=workspace.annotations, videos=videos)
 
 
 def check_same_model(backbone: Backbone, store: StoredFeatures) -> None:

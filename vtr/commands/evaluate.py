@@ -54,7 +54,7 @@ def evaluate(
         run_simulation(workspace, _simulation(options), simulate, as_json=as_json)
         return
     prepare_arithmetic()
-    workspace.named_videos  # noqa: B018  (raises)
+    workspace.require_videos()
     note("evaluating: reading the captions and the features, then loading the model")
     from vtr.api import evaluate as api
     from vtr.commands.tables import print_result

@@ -49,7 +49,7 @@ def run_simulation(
 ) -> None:
     """Simulates and prints the table."""
     prepare_arithmetic()
-    workspace.named_videos  # noqa: B018  (raises)
+    workspace.require_videos()
     if not quiet:
         note("simulating: reading the captions and the features, then loading the model")
     from vtr.api import simulate as api

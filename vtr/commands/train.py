@@ -44,6 +44,7 @@ def train(
     The best epoch is chosen on validation data, never on test. Interrupted, it loses at most the
     current epoch: go on with --resume. Several processes: torchrun --nproc-per-node N -m vtr train.
     """
+    workspace.require_videos()
     quiet = quiet or as_json
     if not quiet:
         note(f"reading the annotations of dataset {workspace.dataset!r}")
