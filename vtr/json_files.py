@@ -128,8 +128,11 @@ def _has_no_default(field: dataclasses.Field[Any]) -> bool:
 
 def _typed(value: Any, hint: Any, *, source: str, error: type[VtrError]) -> Any:
     """Returns the value as its field holds it: a list as a tuple, an object as a dataclass."""
-    if dataclasses.is_dataclass(hint):
-        return as_fields(typing.cast("type[Any]", hint), value, source=source, error=error)
+    several = typing.get_origin(hint) in (types.UnionType, typing.Union)
+    kinds = typing.get_args(hint) if several else (hint,)
+    inner = next((kind for kind in kinds if dataclasses.is_dataclass(kind)), None)
+    if inner is not None and not (value is None and types.NoneType in kinds):
+        return as_fields(typing.cast("type[Any]", inner), value, source=source, error=error)
     if not _fits(value, hint):
         wanted = getattr(hint, "__name__", "") if isinstance(hint, type) else str(hint)
         raise error(f"{source} is {value!r:.80}; allowed: {wanted.replace('typing.', '')}")

@@ -15,7 +15,7 @@ from vtr.clip.loading import load_model, weights_digest
 from vtr.clip.preprocess import Preprocessing, Route, normalise, preprocessing_from_config
 from vtr.clip.temporal import follows_in_clip
 from vtr.clip.text import Tokeniser, load_tokeniser
-from vtr.clip.towers import DualEncoder, Sizes, huggingface_state
+from vtr.clip.towers import Architecture, DualEncoder, Sizes, huggingface_state
 from vtr.errors import CheckpointError, ConfigError, ModelError
 
 DTypeName = Literal["float32", "float16", "bfloat16"]
@@ -49,6 +49,7 @@ class Backbone:
     revision: str  # Commit on the hub, or "local"
     weights_sha256: str  # See `vtr.clip.loading.weights_digest`
     family: str  # "clip", "siglip" or "siglip2": whose text rules apply
+    architecture: Architecture  # Sizes of both towers
     embedding_dim: int  # D, the size of the shared space
     preprocessing: Preprocessing  # What `resize_crop` must be called with for this model
     device: torch.device  # Where it runs
@@ -249,6 +250,7 @@ def load_backbone(
         revision=found.revision,
         weights_sha256=weights_digest(huggingface_state(network)),
         family=family,
+        architecture=architecture,
         embedding_dim=architecture.dim,
         preprocessing=preprocessing,
         device=target,

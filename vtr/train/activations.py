@@ -29,7 +29,7 @@ def embed_activations(
     backbone: Backbone,
     texts: Sequence[str],
     *,
-    layers: int,
+    layers: int | None,
     ids: Sequence[str] | None = None,
     cache: Path | None = None,
     tell: Callable[[int, int], None] | None = None,
@@ -39,7 +39,8 @@ def embed_activations(
     Args:
         backbone: Of the CLIP family.
         texts: N captions.
-        layers: How many of the last layers are trained.
+        layers: How many of the last layers are trained; None trains the embedding too, and the
+            tokens are ids.
         ids: Their ids; by default their places as text.
         cache: Folder to keep the activations in, read again by mapping the file; None keeps them
             in memory only.
@@ -48,6 +49,12 @@ def embed_activations(
     features = embed_texts(backbone, texts, ids=ids, cache=cache, tell=tell)
     tokens = backbone.tokeniser.encode(texts).ids
     offsets, text = token_offsets(tokens), backbone.model.text
+    if layers is None:  # exact in float32: no vocabulary has 16 million words
+        ids_column = np.concatenate([np.array(row, np.float32) for row in tokens])[:, None]
+        return TextFeatures(
+            features.ids, features.pooled, features.num_truncated, ids_column, offsets
+        )
+    stop = text.sizes.layers - layers
     width = text.sizes.width
     shape = (int(offsets[-1]), width)
     kind = np.float32 if shape[0] * width * 4 <= FLOAT32_BYTES else np.float16
@@ -57,7 +64,7 @@ def embed_activations(
         rows = np.empty(shape, kind)
         # The layers that are trained never run.
         fill_rows(
-            backbone, tokens, rows, lambda ids: text.run(text.embed(ids), stop=-layers), tell=tell
+            backbone, tokens, rows, lambda ids: text.run(text.embed(ids), stop=stop), tell=tell
         )
         if path is not None:
             keep(path, rows.tobytes())

@@ -15,8 +15,25 @@ from vtr.errors import ConfigError
 from vtr.features.store import PackedFrames
 from vtr.train.heads.base import TextBatch, VideoBatch
 from vtr.train.texts import TextFeatures
+from vtr.train.vision_tower import PictureBatch
 
 Index = NDArray[np.int64]
+
+_PICTURES = (32, 1024)
+"""Pictures encoded together without gradients, on a CPU and on a GPU."""
+
+
+@dataclass(frozen=True)
+class PictureRows:
+    """The frames of V videos before the vision tower."""
+
+    ids: tuple[str, ...]  # V video ids
+    # (R, H, W, 3) uint8 pictures, or (R, K, width) what the frozen blocks made of them; may be a
+    # mapped file.
+    rows: NDArray[Any]
+    offsets: Index  # (V+1,) int64; video v has rows offsets[v] to offsets[v + 1]
+    # What padding is: (K, width) activations; of pictures, whether the head reads it.
+    pad: Tensor | bool = False
 
 
 @dataclass(frozen=True)
@@ -28,7 +45,8 @@ class PairedData:
     """
 
     texts: TextFeatures  # N captions
-    videos: PackedFrames  # V videos, each with at least one frame
+    # V videos, each with at least one frame; pictures where the vision tower is trained.
+    videos: PackedFrames | PictureRows
     text_video: Index  # (N,) int64: the place in `videos` of the video that a caption describes
     # (D,) what the vision tower makes of padding, for heads that read it.
     pad: NDArray[np.float32] | None = None
@@ -146,6 +164,11 @@ class ResidentVideos:
         """(V,) frames of each video."""
         return self._frames.lengths
 
+    @property
+    def at_once(self) -> int:
+        """Videos that may be encoded together without gradients."""
+        return max(1, len(self))
+
     def width(self, index: Index) -> int:
         """Returns the frames of the longest of some videos."""
         return self._frames.width(index)
@@ -154,6 +177,49 @@ class ResidentVideos:
         """Returns the chosen videos, in the order of `index` (B,), padded to `width` frames."""
         frames, mask = self._frames.gather(index, width)
         return VideoBatch(frames, mask, self._pad)
+
+
+class ResidentPictures:
+    """Pictures, or what frozen blocks made of them, of which each batch is sent to a device.
+
+    Args:
+        videos: V videos.
+        device: Where batches shall be.
+    """
+
+    def __init__(self, videos: PictureRows, device: torch.device) -> None:
+        self.ids = videos.ids
+        self.lengths: Index = np.diff(videos.offsets)
+        self._videos, self._device = videos, device
+        self.at_once = max(1, _PICTURES[device.type == "cuda"] // int(self.lengths.max(initial=1)))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def width(self, index: Index) -> int:
+        """Returns the frames of the longest of some videos."""
+        return int(self.lengths[index].max(initial=0))
+
+    def batch(self, index: Index, width: int | None = None) -> PictureBatch:
+        """Returns the chosen videos, in the order of `index` (B,), padded to `width` frames."""
+        distinct, place = np.unique(index, return_inverse=True)
+        repeats = len(distinct) < len(index)
+        chosen = distinct if repeats else index
+        offsets, longest = self._videos.offsets, self.width(index) if width is None else width
+        parts = [self._videos.rows[offsets[v] : offsets[v + 1]] for v in chosen.tolist()]
+        lengths = self.lengths[chosen]
+        follows = np.ones(lengths.sum(), dtype=bool)
+        follows[np.concatenate(([0], lengths.cumsum()[:-1]))] = False
+        return PictureBatch(
+            self._send(np.concatenate(parts)),
+            self._send(np.arange(longest) < lengths[:, None]),
+            self._send(place) if repeats else None,
+            self._send(follows),
+            self._videos.pad,
+        )
+
+    def _send(self, array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(array).to(self._device)
 
 
 class Resident:
@@ -168,7 +234,16 @@ class Resident:
         self.data = data
         self.device = device
         self.texts = ResidentTexts(data.texts, device)
-        self.videos = ResidentVideos(data.videos, device, data.pad)
+        self.videos = resident_videos(data.videos, device, data.pad)
+
+
+def resident_videos(
+    videos: PackedFrames | PictureRows, device: torch.device, pad: NDArray[np.float32] | None = None
+) -> ResidentVideos | ResidentPictures:
+    """Returns videos on a device, whatever is known of them; `pad` as in `ResidentVideos`."""
+    if isinstance(videos, PictureRows):
+        return ResidentPictures(videos, device)
+    return ResidentVideos(videos, device, pad)
 
 
 def group_by_owner(owner: Index, num_owners: int) -> tuple[Index, Index]:

@@ -87,7 +87,7 @@ class BatchGradient:
         return loss
 
     def _encode_videos(self, index: Index, width: int | None = None) -> Code:
-        batch = self.data.videos.batch(index, width)
+        batch = self.model.embed_videos(self.data.videos.batch(index, width))
         if self.teacher is None:
             return self.model.encode_videos(batch)
         return encode_student(self.model.head, batch)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vtr.train.batches import Step
 from vtr.train.data import Resident
+from vtr.train.heads.base import VideoBatch
 from vtr.train.model import RetrievalModel
 
 _NAMED_IDS = 5
@@ -38,8 +39,10 @@ def first_non_finite(model: RetrievalModel, data: Resident, step: Step) -> str:
 
 def _inputs(data: Resident, step: Step) -> Iterator[tuple[str, Tensor]]:
     videos, texts = data.videos.batch(step.videos), data.texts.batch(step.texts)
-    for row, place in enumerate(step.videos.tolist()):
-        yield f"features of video {data.videos.ids[place]!r}", videos.frames[row][videos.mask[row]]
+    if isinstance(videos, VideoBatch):  # pictures are whole numbers
+        for row, place in enumerate(step.videos.tolist()):
+            frames = videos.frames[row][videos.mask[row]]
+            yield f"features of video {data.videos.ids[place]!r}", frames
     for row, place in enumerate(step.texts.tolist()):
         yield f"features of caption {data.texts.ids[place]!r}", texts.pooled[row]
         if texts.tokens is not None and texts.token_mask is not None:

@@ -42,7 +42,12 @@ def embed_for(
         )
     if spec.text.mode == "tune":
         return embed_activations(
-            backbone, texts, layers=spec.text.layers, ids=ids, cache=cache, tell=tell
+            backbone,
+            texts,
+            layers=None if spec.text.vocabulary else spec.text.layers,
+            ids=ids,
+            cache=cache,
+            tell=tell,
         )
     needs_tokens = spec.choice.info.needs_tokens
     return embed_texts(backbone, texts, ids=ids, cache=cache, tokens=needs_tokens, tell=tell)

@@ -108,9 +108,10 @@ def nearest_wrong_videos(
 
 def _video_vectors(model: RetrievalModel, data: Resident) -> Tensor:
     parts = []
-    for start in range(0, len(data.videos), _TEXTS_AT_ONCE):
-        index = np.arange(start, min(start + _TEXTS_AT_ONCE, len(data.videos)))
-        batch = data.videos.batch(index)
+    step = min(_TEXTS_AT_ONCE, data.videos.at_once)
+    for start in range(0, len(data.videos), step):
+        index = np.arange(start, min(start + step, len(data.videos)))
+        batch = model.embed_videos(data.videos.batch(index))
         if model.head.info.indexable:
             parts.append(model.encode_videos(batch)[0])
         else:

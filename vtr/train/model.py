@@ -24,6 +24,7 @@ from vtr.train.text_tower import (
     build_text_tower,
     load_text_layers,
 )
+from vtr.train.vision_tower import PictureBatch, TunedVision, VisionSpec, load_vision_layers
 
 CLIP_LOGIT_SCALE = math.log(100.0)
 MAX_LOGIT_SCALE = math.log(100.0)
@@ -37,6 +38,7 @@ class ModelSpec:
     dim: int  # D, size of the frames' features
     text: TextSpec  # The text tower
     temperature: float | None = None  # Fixed temperature of the loss; None learns the scale
+    vision: VisionSpec | None = None  # The trained vision tower; None reads stored features
 
     def __post_init__(self) -> None:
         if self.temperature is not None and not 1e-4 <= self.temperature <= 100:
@@ -67,6 +69,7 @@ class RetrievalModel(nn.Module):
         head: Scores them.
         logit_scale: Natural logarithm of the factor on the scores (CLIP: ln 100).
         learn_scale: Whether training changes it.
+        vision: Turns pictures into what the head reads; None where that is stored.
     """
 
     def __init__(
@@ -76,9 +79,11 @@ class RetrievalModel(nn.Module):
         logit_scale: float = CLIP_LOGIT_SCALE,
         *,
         learn_scale: bool = True,
+        vision: TunedVision | None = None,
     ) -> None:
         super().__init__()
         self.text_tower = text_tower
+        self.vision = vision
         self.head = head
         self.logit_scale = nn.Parameter(torch.tensor(float(logit_scale)), requires_grad=learn_scale)
         if not head.info.scaled:
@@ -93,9 +98,17 @@ class RetrievalModel(nn.Module):
         """Returns the texts' part of the score."""
         return self.head.encode_texts(self.text_tower(texts))
 
-    def encode_videos(self, videos: VideoBatch) -> Code:
+    def encode_videos(self, videos: VideoBatch | PictureBatch) -> Code:
         """Returns the videos' part of the score."""
-        return self.head.encode_videos(videos)
+        return self.head.encode_videos(self.embed_videos(videos))
+
+    def embed_videos(self, videos: VideoBatch | PictureBatch) -> VideoBatch:
+        """Returns videos as the head reads them; those that are embedded already as they are."""
+        if isinstance(videos, VideoBatch):
+            return videos
+        assert self.vision is not None  # pictures come from data made for a vision tower
+        embedded: VideoBatch = self.vision(videos)
+        return embedded
 
     def scale(self) -> Tensor:
         """Returns the factor on the head's scores; 1 for heads whose scores are logits."""
@@ -144,7 +157,10 @@ def build_model(
         scale = -math.log(spec.temperature)
     elif backbone is not None:
         scale = backbone.logit_scale
-    model = RetrievalModel(tower, head, scale, learn_scale=spec.temperature is None)
+    vision = None if spec.vision is None else TunedVision(spec.vision)
+    if backbone is not None and vision is not None:
+        load_vision_layers(vision, backbone)
+    model = RetrievalModel(tower, head, scale, learn_scale=spec.temperature is None, vision=vision)
     return model.eval()
 
 

@@ -20,30 +20,35 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Returns the trained parameters in groups of one rate and one decay each.
 
-    Weights that come from the backbone (a tuned text tower) learn at `lr * coef_lr`. Biases, norms,
-    tables' scales and the logit scale, everything with fewer than two axes, are not decayed.
+    Weights that come from the backbone learn at `lr * coef_lr` (a tuned text tower) or at `lr *
+    coef_lr_vision`. Biases, norms, tables' scales and the logit scale, everything with fewer than
+    two axes, are not decayed.
 
     The reference (CLIP4Clip's main_task_retrieval.py, prep_optimizer) lets everything escape the
     decay whose name holds "bias", but norms' weights and the logit scale do not; the scale is part
     of CLIP and learns at the lower rate.
     """
-    groups: dict[tuple[bool, bool], list[Tensor]] = {}
+    vision_factor = settings.coef_lr if settings.coef_lr_vision is None else settings.coef_lr_vision
+    factors = (1.0, settings.coef_lr, vision_factor)
+    groups: dict[tuple[int, bool], list[Tensor]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        pretrained = name.startswith("text_tower.") and model.text_tower.pretrained
+        origin = int(name.startswith("text_tower.") and model.text_tower.pretrained)
+        if name.startswith("vision."):
+            origin = 2
         decayed = parameter.ndim >= 2
         if reference:
-            pretrained = pretrained or name == "logit_scale"
+            origin = 1 if name == "logit_scale" else origin
             decayed = not any(part in name for part in _REFERENCE_UNDECAYED)
-        groups.setdefault((pretrained, decayed), []).append(parameter)
+        groups.setdefault((origin, decayed), []).append(parameter)
     return [
         {
             "params": parameters,
-            "lr": settings.lr * (settings.coef_lr if pretrained else 1.0),
+            "lr": settings.lr * factors[origin],
             "weight_decay": settings.weight_decay if decayed else 0.0,
         }
-        for (pretrained, decayed), parameters in sorted(groups.items(), key=lambda item: item[0])
+        for (origin, decayed), parameters in sorted(groups.items(), key=lambda item: item[0])
     ]
 
 

@@ -24,6 +24,7 @@ class TrainSettings:
     optimiser: Optimiser = "adamw"  # "adamw" with a cosine schedule, or the reference's "bertadam"
     lr: float = 1e-4  # Rate of the head and of new layers
     coef_lr: float = 0.1  # Factor on it for weights that come from the backbone
+    coef_lr_vision: float | None = None  # The same for the vision tower; None: as `coef_lr`
     weight_decay: float = 0.01  # Of matrices
     warmup: float = 0.1  # Share of the training in which the rate rises
     clip_norm: float = 1.0  # Largest norm of all gradients together; 0 clips nothing

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vtr.errors import ConfigError, ModelError
 from vtr.features.store import PackedFrames
-from vtr.train.data import Index, ResidentTexts, ResidentVideos
+from vtr.train.data import Index, PictureRows, ResidentTexts, resident_videos
 from vtr.train.heads.base import Code, pad_codes
 from vtr.train.model import RetrievalModel
 from vtr.train.texts import TextFeatures
@@ -45,7 +45,7 @@ class Scorer:
     Args:
         model: Moved to `device`.
         texts: N texts, as the model's text tower wants them (`vtr.train.inputs.embed_for`).
-        videos: V videos, each with at least one frame.
+        videos: V videos, each with at least one frame; pictures for a model with a vision tower.
         pad: (D,) what the vision tower makes of padding, for heads that read it.
         device: Where to compute; where the model is by default.
         batch_size: Texts or videos encoded at once.
@@ -58,7 +58,7 @@ class Scorer:
         self,
         model: RetrievalModel,
         texts: TextFeatures,
-        videos: PackedFrames,
+        videos: PackedFrames | PictureRows,
         *,
         pad: NDArray[np.float32] | None = None,
         device: torch.device | str | None = None,
@@ -70,7 +70,7 @@ class Scorer:
         self.model = model.to(self.device)
         self.batch_size = batch_size
         self._texts = ResidentTexts(texts, self.device)
-        self._videos = ResidentVideos(videos, self.device, pad)
+        self._videos = resident_videos(videos, self.device, pad)
         self._kept: dict[int, Code] = {}  # by first row
         if not self._videos.lengths.all():
             empty = videos.ids[int(np.argmin(self._videos.lengths))]
@@ -100,7 +100,8 @@ class Scorer:
     def video_codes(self) -> Code:
         """The codes of all videos."""
         index = np.arange(len(self._videos))
-        parts = [index[i : i + self.batch_size] for i in range(0, len(index), self.batch_size)]
+        step = min(self.batch_size, self._videos.at_once)
+        parts = [index[i : i + step] for i in range(0, len(index), step)]
         with _Evaluating(self.model):
             return pad_codes([self.model.encode_videos(self._videos.batch(part)) for part in parts])
 

@@ -101,7 +101,9 @@ class Teacher:
             frames: Also those of single frames.
         """
         head, scale = self.model.head, self.model.scale()
-        videos = replace(data.videos.batch(step.videos), pad=self._pad)
+        stored = data.videos.batch(step.videos)
+        assert isinstance(stored, VideoBatch)  # `vtr train` refuses a teacher of a trained tower
+        videos = replace(stored, pad=self._pad)
         columns = torch.from_numpy(step.columns).to(videos.frames.device)
         codes, liked = [], []
         for rows in self._parts(step.texts):

@@ -10,7 +10,8 @@ Each tower maps a `TextBatch` to a `TextBatch` in the dimension of the frames:
   video (1024). The recipe is that of two-tower retrieval on MSR-VTT, whose authors do not publish
   the inside of their MLP; this one is ours.
 - `tune`: the last N layers of a CLIP text tower, its final norm and its projection. The layers
-  below never change, so their output is computed once per caption and kept (`activations`).
+  below never change, so their output is computed once per caption and kept (`activations`). Where
+  the embedding is trained too, there is nothing below, and the ids of the tokens are read.
 
 A tower that reads more than the pooled text gets it in `TextBatch.tokens`: text tokens for a head
 that wants them, activations below the trained layers for `tune`.
@@ -47,6 +48,8 @@ class TextSpec:
     hidden: int = 0  # `projection`: width of the MLP; 0 is twice `text_dim`
     dropout: float = 0.0  # `projection`: of the hidden layer
     layers: int = 0  # `tune`: how many of the last text layers are trained
+    vocabulary: int = 0  # `tune`: rows of the token table, where it is trained too; else 0
+    context: int = 0  # `tune`: positions of a text, likewise
     width: int = 0  # `tune`: width of the text tower
     heads: int = 0  # `tune`: attention heads per layer
     mlp_width: int = 0  # `tune`: width of the MLP in each layer
@@ -147,18 +150,25 @@ class TunedText(TextTower):
         )
         self.ln_final = nn.LayerNorm(spec.width, eps=spec.epsilon)
         self.text_projection = nn.Linear(spec.width, spec.text_dim, bias=False)
+        self.embeds = spec.vocabulary > 0
+        if self.embeds:
+            self.token_embedding = nn.Embedding(spec.vocabulary, spec.width)
+            self.positions = nn.Parameter(torch.zeros(spec.context, spec.width))
 
     @in_own_type
     def forward(self, texts: TextBatch) -> TextBatch:
         """Returns pooled texts and tokens, from the activations below the first layer.
 
         Args:
-            texts: `tokens` (N, W, width) are what `activations` gave, `token_mask` (N, W) is True
-                from the start to the end token; `pooled` is not read.
+            texts: `tokens` (N, W, width) are what `activations` gave, (N, W, 1) ids where the
+                embedding is trained; `token_mask` (N, W) is True from the start to the end token;
+                `pooled` is not read.
         """
         if texts.tokens is None or texts.token_mask is None:
             raise ConfigError("--text tune needs the activations of every caption, got none")
         hidden, mask = texts.tokens, texts.token_mask
+        if self.embeds:
+            hidden = self.token_embedding(hidden[..., 0].long()) + self.positions[: mask.shape[1]]
         # What stands behind the end token reaches nothing (each token sees only those before it),
         # but a NaN there would survive the multiplication by zero.
         hidden = torch.where(mask[..., None], hidden, 0.0)
@@ -180,7 +190,13 @@ def build_text_tower(spec: TextSpec, *, seed: int = 0) -> TextTower:
 
 
 def text_spec(
-    backbone: Backbone, mode: TextMode, *, video_dim: int, layers: int = 0, dropout: float = 0.0
+    backbone: Backbone,
+    mode: TextMode,
+    *,
+    video_dim: int,
+    layers: int = 0,
+    frozen: int | None = None,
+    dropout: float = 0.0,
 ) -> TextSpec:
     """Returns the tower's sizes on a backbone.
 
@@ -189,6 +205,8 @@ def text_spec(
         mode: What training may change.
         video_dim: Size of the frames' features.
         layers: `tune`: how many of the last layers; 0 is all of them.
+        frozen: `tune`: how many of the first layers are not trained, all of them if there are
+            fewer; -1 trains the embedding too. Needs `layers` 0.
         dropout: `projection`: of its hidden layer.
 
     Raises:
@@ -210,11 +228,14 @@ def text_spec(
             f"--tune-layers is {layers}; the text tower of {backbone.model_id} has {total} layers: "
             f"allowed are 1 to {total}, or 0 for all"
         )
+    embeds = frozen is not None and frozen < 0
     return TextSpec(
         mode,
         text_dim,
         video_dim,
-        layers=layers or total,
+        layers=layers or max(total - max(frozen or 0, 0), 0),
+        vocabulary=backbone.architecture.vocabulary if embeds else 0,
+        context=backbone.architecture.context if embeds else 0,
         width=sizes.width,
         heads=sizes.heads,
         mlp_width=sizes.mlp_width,
@@ -228,7 +249,10 @@ def load_text_layers(tower: TunedText, backbone: Backbone) -> None:
     if backbone.family != "clip":
         raise ConfigError(f"{backbone.model_id} has no CLIP text layers to train")
     text = backbone.model.text
-    blocks = list(text.blocks)[-len(tower.layers) :]
+    blocks = list(text.blocks)[len(text.blocks) - len(tower.layers) :]
     pairs = [*zip(tower.layers, blocks, strict=True), (tower.ln_final, text.ln_final)]
     for ours, theirs in [*pairs, (tower.text_projection, text.projection)]:
         ours.load_state_dict(theirs.state_dict())
+    if tower.embeds:
+        tower.token_embedding.load_state_dict(text.token_embedding.state_dict())
+        tower.positions.data.copy_(text.positions)

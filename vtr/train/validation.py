@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from vtr.errors import ConfigError
 from vtr.features.store import PackedFrames
+from vtr.train.data import PictureRows
 from vtr.train.model import RetrievalModel
 from vtr.train.scoring import Scorer
 from vtr.train.texts import TextFeatures
@@ -25,7 +26,7 @@ class Validation:
     """What an epoch is judged on."""
 
     texts: TextFeatures  # As the model reads them
-    videos: PackedFrames  # The gallery
+    videos: PackedFrames | PictureRows  # The gallery
     measure: Measure  # Returns metrics under the keys of `evaluate` ("t2v/R@1", ...), in percent
     pad: NDArray[np.float32] | None = None  # (D,) what the vision tower makes of padding
 

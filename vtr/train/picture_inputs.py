@@ -1,0 +1,141 @@
+"""What a trained vision tower reads: pictures, or what its frozen blocks make of them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vtr.clip.backbone import Backbone
+from vtr.clip.preprocess import normalise
+from vtr.clip.temporal import follows_in_clip
+from vtr.train.data import PictureRows
+from vtr.train.vision_tower import VisionSpec
+
+Kept = Literal["float16", "float32"]
+
+_FOLDER = "activations"
+_CPU_PICTURES, _GPU_PICTURES = 16, 256
+
+
+def read_rows(
+    spec: VisionSpec,
+    backbone: Backbone,
+    pictures: PictureRows,
+    *,
+    kept: Kept = "float16",
+    cache: Path | None = None,
+    tell: Callable[[int, int], None] | None = None,
+) -> PictureRows:
+    """Returns pictures as a trained tower reads them.
+
+    Args:
+        spec: Of the tower; where it begins above block 0, the blocks below it run here, once.
+        backbone: Whose lower blocks.
+        pictures: (R, H, W, 3) uint8.
+        kept: Type of the activations. float16 differs from pictures by 2e-4 relative, float32 not
+            in a bit.
+        cache: Folder of the store to keep activations in, named by a digest of the weights, of the
+            block and of every picture; None, and a folder that cannot be written, keep them in
+            memory only.
+        tell: Called with (done, R) where they have to be computed.
+    """
+    if not spec.first:
+        return pictures
+    width = spec.architecture.vision.width
+    tokens = len(backbone.model.visual.positions)
+    shape, kind = (len(pictures.rows), tokens, width), np.dtype(kept)
+    pad: Tensor | bool = False
+    if pictures.pad is not False:
+        zeros = torch.zeros(1, 3, *spec.preprocessing.size, device=backbone.device)
+        with torch.inference_mode():
+            pad = _lower(backbone, zeros, None, spec.first)[0].clone()
+    path = None
+    if cache is not None and shape[0]:
+        path = cache / _FOLDER / f"{_digest(spec, backbone, pictures)}.{kept}"
+    if path is None or not _is_whole(path, shape, kind):
+        rows = _computed(spec, backbone, pictures, _target(path, shape, kind), tell=tell)
+        if path is None or not isinstance(rows, np.memmap):
+            return PictureRows(pictures.ids, rows, pictures.offsets, pad)
+        rows.flush()
+        Path(str(rows.filename)).replace(path)
+    # Copy-on-write: torch refuses arrays that it must not write to, though nobody does.
+    mapped = np.memmap(path, dtype=kind, mode="c", shape=shape)
+    return PictureRows(pictures.ids, mapped, pictures.offsets, pad)
+
+
+def _computed(
+    spec: VisionSpec,
+    backbone: Backbone,
+    pictures: PictureRows,
+    rows: NDArray[Any],
+    *,
+    tell: Callable[[int, int], None] | None,
+) -> NDArray[Any]:
+    """Fills `rows`, a few whole videos at a time: patches may look at neighbouring frames."""
+    with torch.inference_mode():
+        for first, last in _parts(pictures.offsets, backbone.device):
+            start, stop = (int(pictures.offsets[v]) for v in (first, last))
+            crops = torch.from_numpy(np.require(pictures.rows[start:stop], requirements=["C", "W"]))
+            pixels = normalise(crops.to(backbone.device), spec.preprocessing, dtype=torch.float32)
+            offsets = (pictures.offsets[first : last + 1] - start).tolist()
+            follows = follows_in_clip(offsets, stop - start) if spec.temporal else None
+            found = _lower(backbone, pixels, follows, spec.first)
+            rows[start:stop] = found.cpu().numpy()
+            if tell is not None:
+                tell(stop, len(rows))
+    return rows
+
+
+def _lower(backbone: Backbone, pixels: Tensor, follows: Tensor | None, first: int) -> Tensor:
+    tower = backbone.model.visual
+    return tower.run(tower.embed(pixels, follows), stop=first)
+
+
+def _parts(offsets: NDArray[np.int64], device: torch.device) -> Iterator[tuple[int, int]]:
+    """Yields (first, last) of runs of videos of about as many pictures as suit a device."""
+    wanted = _GPU_PICTURES if device.type == "cuda" else _CPU_PICTURES
+    first = 0
+    while first < len(offsets) - 1:
+        last = int(np.searchsorted(offsets, offsets[first] + wanted, side="right")) - 1
+        last = max(last, first + 1)
+        yield first, last
+        first = last
+
+
+def _digest(spec: VisionSpec, backbone: Backbone, pictures: PictureRows) -> str:
+    digest = hashlib.sha256(backbone.weights_sha256.encode())
+    settings = (spec.first, spec.temporal, spec.preprocessing, backbone.describe()["vision"])
+    digest.update(repr(settings).encode())
+    digest.update(np.ascontiguousarray(pictures.offsets).data)
+    for first, last in _parts(pictures.offsets, torch.device("cuda")):
+        rows = pictures.rows[pictures.offsets[first] : pictures.offsets[last]]
+        digest.update(np.ascontiguousarray(rows).data)
+    return digest.hexdigest()[:24]
+
+
+def _is_whole(path: Path, shape: tuple[int, ...], kind: np.dtype[Any]) -> bool:
+    return path.is_file() and path.stat().st_size == int(np.prod(shape)) * kind.itemsize
+
+
+def _target(path: Path | None, shape: tuple[int, ...], kind: np.dtype[Any]) -> NDArray[Any]:
+    """Returns what is written into: a file that gets its name when it is whole, or memory."""
+    if path is None:
+        return np.empty(shape, kind)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with unfinished.open("wb") as file:
+            # Taken whole at once: a disk that fills up later would end the process (SIGBUS).
+            os.posix_fallocate(file.fileno(), 0, int(np.prod(shape)) * kind.itemsize)
+        return np.memmap(unfinished, dtype=kind, mode="r+", shape=shape)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        return np.empty(shape, kind)
