@@ -51,12 +51,6 @@ _STORAGES = {
 def read_tensors(path: Path, *, lone: str | None = None) -> dict[str, Tensor]:
     """Returns the tensors of a checkpoint by name, on the CPU, in their stored dtypes.
 
-    Args:
-        path: A state dict saved by torch, also within what a training loop saves (`WRAPPERS`), a
-            safetensors file, or a TorchScript archive (then the parameters and buffers of its
-            module, as `state_dict()` would name them).
-        lone: Name of a tensor that was saved alone; None refuses it.
-
     Raises:
         CheckpointError: Not such a file, damaged, or it holds anything but tensors.
     """
@@ -74,11 +68,7 @@ def read_tensors(path: Path, *, lone: str | None = None) -> dict[str, Tensor]:
 
 
 def require_file(path: Path) -> None:
-    """Refuses what is no file, before anything else is looked for.
-
-    Raises:
-        CheckpointError: Nothing there, or a folder.
-    """
+    """Refuses what is no file, before anything else is looked for."""
     if not path.is_file():
         raise CheckpointError(f"no checkpoint file {path}; give the file itself, not its folder")
 
@@ -141,11 +131,7 @@ def _read(path: Path, lone: str | None) -> Mapping[str, Any]:
 
 
 def _check_members(archive: zipfile.ZipFile, size: int) -> None:
-    """Refuses an archive that grows when it is read: torch compresses nothing but code.
-
-    Raises:
-        CheckpointError: A compressed member, or members that take more bytes than the file has.
-    """
+    """Refuses an archive that grows when it is read: torch compresses nothing but code."""
     total = 0
     for info in archive.infolist():
         total += info.file_size

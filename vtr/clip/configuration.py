@@ -48,11 +48,7 @@ _DEFAULTS: Mapping[tuple[str, str], Mapping[str, Any]] = {
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Returns config.json.
-
-    Raises:
-        CheckpointError: Not a JSON object, or it names no model_type.
-    """
+    """Returns config.json."""
     path = folder / "config.json"
     record = read_json(path, needed="a transformers model", error=CheckpointError)
     if not isinstance(record.get("model_type"), str):
@@ -174,16 +170,7 @@ def _dimension(
 def check_activation(
     found: ModelFolder, architecture: Architecture, record: Mapping[str, Any]
 ) -> None:
-    """Compares the activation with everything that is known about it.
-
-    Args:
-        found: The folder; its open_clip_config.json is read if present.
-        architecture: As read from the record.
-        record: config.json as written.
-
-    Raises:
-        CheckpointError: Two sources disagree.
-    """
+    """Compares the activation with everything that is known about it."""
     text, vision = architecture.text.activation, architecture.vision.activation
     if text != vision:
         raise CheckpointError(

@@ -18,12 +18,7 @@ DEVICES = ("auto", "cpu", "cuda", "cuda:1")
 
 
 def check_device_name(name: str) -> None:
-    """Refuses what can be no device, before torch is imported.
-
-    Raises:
-        UnknownNameError: Neither auto nor a device.
-        ConfigError: One that vtr does not run on.
-    """
+    """Refuses what can be no device, before torch is imported."""
     if name.partition(":")[0] == "mps":
         raise ConfigError(
             f"device {name!r} is not supported: vtr was never run on Apple's GPUs. Use cpu, which "

@@ -67,15 +67,7 @@ def write_clip_folder(
 
 
 def check_vocabulary(tokeniser: Path, shape: ClipShape) -> None:
-    """Refuses a vocabulary that is not the one a CLIP was trained with.
-
-    Args:
-        tokeniser: Folder with the tokeniser's files.
-        shape: The CLIP's sizes.
-
-    Raises:
-        CheckpointError: Its ids do not fill the table, or its end token is not the last one.
-    """
+    """Refuses a vocabulary that is not the one a CLIP was trained with."""
     found = load_tokeniser(
         tokeniser, family="clip", max_length=shape.context, vocab_size=shape.vocab
     )

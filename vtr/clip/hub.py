@@ -187,13 +187,7 @@ def _find_on_hub(model: str, *, tokeniser_only: bool = False) -> Path:
 
 
 def check_model_name(model: str) -> None:
-    """Refuses what can be neither a folder here nor a hub id, without asking the hub.
-
-    Raises:
-        CheckpointError: A file.
-        ModelNotFoundError: A path where nothing is, or a name of OpenAI's package or open_clip;
-            the hub's name for it is suggested.
-    """
+    """Refuses what can be neither a folder here nor a hub id, without asking the hub."""
     file = Path(model).expanduser()
     if model and file.is_dir():
         return

@@ -27,9 +27,6 @@ from vtr.errors import CheckpointError
 def load_model(found: ModelFolder) -> tuple[DualEncoder, Architecture, str]:
     """Loads a dual encoder in float32 on the CPU and proves that it is whole.
 
-    Args:
-        found: The folder and what it is called.
-
     Returns:
         The model in evaluation mode, its sizes, and its family (a key of
         `vtr.clip.text.TEXT_RULES`).

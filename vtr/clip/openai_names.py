@@ -80,16 +80,8 @@ class ClipShape:
 def to_huggingface(openai_state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Returns a CLIP's parameters under the names of transformers' CLIPModel.
 
-    Args:
-        openai_state: Parameters under OpenAI's names, no prefix. `visual.conv2.weight`
-            (linear_patch 3d) becomes `TEMPORAL_WEIGHT`.
-
     Returns:
         Copies of the same dtypes, each contiguous with memory of its own.
-
-    Raises:
-        CheckpointError: Keys are missing, unexpected or of a shape that contradicts the others;
-            all are listed.
     """
     network = _blank(read_shape(openai_state))
     ours = {_openai_name(name): name for name in network.state_dict()}
@@ -183,17 +175,7 @@ def read_shape(openai_state: Mapping[str, Tensor]) -> ClipShape:
 def huggingface_config(
     shape: ClipShape, *, vision_heads: int | None = None, text_heads: int | None = None
 ) -> dict[str, Any]:
-    """Returns config.json of the transformers CLIP with these sizes.
-
-    Args:
-        shape: The sizes.
-        vision_heads: Attention heads of the vision tower; by default its width // 64, as in every
-            released CLIP (the parameters do not tell).
-        text_heads: The same for the text tower.
-
-    Raises:
-        CheckpointError: The width is not a multiple of the number of heads.
-    """
+    """Returns config.json of the transformers CLIP with these sizes."""
     # The end token is the largest id, the start token the one before it: so in OpenAI's
     # vocabulary, and the reference reads a text at its largest id.
     text = _tower_config(shape.text, text_heads, "text") | {
@@ -230,12 +212,6 @@ def require_keys(
     benign: Iterable[str] = (),
 ) -> None:
     """Compares loaded weights with what they must be: each there, of its shape, finite.
-
-    Args:
-        state: What there is.
-        wanted: Name to shape of what there must be.
-        what: Whose parameters these are, for the message.
-        benign: Names that may be there besides.
 
     Raises:
         CheckpointError: Lists every key that is missing, unexpected, of another shape, no

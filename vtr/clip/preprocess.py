@@ -103,11 +103,7 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> Preprocessing:
-        """Rebuilds what `as_dict` gave.
-
-        Raises:
-            ModelError: A field is missing, unknown or of another type.
-        """
+        """Rebuilds what `as_dict` gave."""
         return as_fields(cls, record, source="the record of the preprocessing", error=ModelError)
 
 
@@ -270,13 +266,6 @@ def _vertical_pass(
 
     The same integers as Pillow's Resample.c: weights in double, normalised, rounded half away from
     zero to 22 bits; sums rounded and clipped to 0..255.
-
-    Args:
-        picture: (H, w, 3) uint8.
-        resized_height: What H would become.
-        top: First row wanted.
-        rows: How many.
-        radius: The filter's: 2 bicubic, 1 bilinear.
     """
     bits = 22
     height = picture.shape[0]

@@ -19,12 +19,7 @@ from torch.nn import functional
 
 
 class TemporalPatches(nn.Module):
-    """Stands in for the patch convolution of CLIP's vision tower.
-
-    Args:
-        width: Of the tower.
-        patch: P, side of a patch in pixels.
-    """
+    """Stands in for the patch convolution of CLIP's vision tower."""
 
     def __init__(self, width: int, patch: int) -> None:
         super().__init__()
@@ -56,10 +51,6 @@ class TemporalPatches(nn.Module):
 
 def follows_in_clip(offsets: Sequence[int], num_frames: int) -> Tensor:
     """Returns (B,) bool: whether a frame comes right after the one before it in the same clip.
-
-    Args:
-        offsets: (n + 1,) where the n clips begin, and B at the end; clips may be empty.
-        num_frames: B.
 
     Raises:
         ValueError: The offsets do not rise from 0 to B.

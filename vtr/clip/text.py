@@ -123,9 +123,6 @@ class Tokeniser:
     def pad(self, ids: Sequence[Sequence[int]]) -> np.ndarray:
         """Returns the ids as one array, padded on the right.
 
-        Args:
-            ids: B lists as `encode` gave them.
-
         Returns:
             (B, L) int64; L is the longest list, or `max_length` where the family needs it.
         """
@@ -142,10 +139,6 @@ def text_family(folder: Path, model_type: str) -> str:
     """Returns which text rules apply: a key of `TEXT_RULES`.
 
     SigLIP 2 at a fixed size says `siglip` in config.json; only its tokeniser tells it apart.
-
-    Args:
-        folder: The model folder.
-        model_type: From config.json.
 
     Raises:
         ModelError: A kind of model whose text rules are not known here.

@@ -33,10 +33,6 @@ def embed_tokens(backbone: Backbone, texts: Sequence[str]) -> TokenEmbeddings:
     CLIP2Video feeds these to its Temporal Alignment Block (modules/module_clip.py
     @e941318, `return_hidden`); weighted token interaction reads them too.
 
-    Args:
-        backbone: Of the CLIP family.
-        texts: N raw texts; N may be 0.
-
     Raises:
         ModelError: A family whose tokens have no place in the shared space.
     """

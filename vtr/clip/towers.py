@@ -89,12 +89,7 @@ class Architecture:
 
 
 class Attention(nn.Module):
-    """Multi-head attention with packed input projections, named as in nn.MultiheadAttention.
-
-    Args:
-        dim: D.
-        num_heads: Must divide D.
-    """
+    """Multi-head attention with packed projections, named as in nn.MultiheadAttention."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -181,15 +176,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer.
-
-    Args:
-        dim: D.
-        num_heads: Must divide D.
-        mlp_width: Width of the MLP's hidden layer; CLIP has 4 D.
-        activation: A key of `ACTIVATIONS`.
-        epsilon: Of the layer norms.
-    """
+    """One layer; CLIP's MLPs are 4 D wide."""
 
     def __init__(
         self,
@@ -245,12 +232,7 @@ def make_blocks(sizes: Sizes, count: int | None = None) -> nn.ModuleList:
 
 
 class Tower(nn.Module):
-    """What the two towers share: a stack of blocks that can be entered and left anywhere.
-
-    Args:
-        sizes: Its own.
-        causal: Whether a token sees only those before it.
-    """
+    """What the two towers share: a stack of blocks that can be entered and left anywhere."""
 
     def __init__(self, sizes: Sizes, *, causal: bool) -> None:
         super().__init__()
@@ -297,12 +279,7 @@ class AttentionPool(nn.Module):
 
 
 class VisionTower(Tower):
-    """Pictures to embeddings.
-
-    Args:
-        architecture: Of both towers.
-        temporal: Whether patches are embedded over three neighbouring frames (linear_patch 3d).
-    """
+    """Pictures to embeddings."""
 
     def __init__(self, architecture: Architecture, *, temporal: bool = False) -> None:
         sizes, patch = architecture.vision, architecture.patch
@@ -325,15 +302,7 @@ class VisionTower(Tower):
             self.attention_pool = AttentionPool(sizes)
 
     def forward(self, pixels: Tensor, follows: Tensor | None = None) -> Tensor:
-        """Returns (B, D), not normalised.
-
-        Args:
-            pixels: (B, 3, image_size, image_size).
-            follows: Of a `temporal` tower, see `TemporalPatches`.
-
-        Raises:
-            ValueError: Pictures of another size.
-        """
+        """Returns (B, D), not normalised, from (B, 3, image_size, image_size)."""
         return self.pool(self.run(self.embed(pixels, follows), num_outputs=self.num_outputs))
 
     @property
@@ -363,11 +332,7 @@ class VisionTower(Tower):
 
 
 class TextTower(Tower):
-    """Token ids to embeddings.
-
-    Args:
-        architecture: Of both towers.
-    """
+    """Token ids to embeddings."""
 
     def __init__(self, architecture: Architecture) -> None:
         sizes = architecture.text
@@ -379,11 +344,7 @@ class TextTower(Tower):
         self.projection = nn.Linear(sizes.width, architecture.dim, bias=not self.causal)
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Returns (B, D), not normalised, from (B, L) int64 ids.
-
-        Raises:
-            ValueError: Texts with more tokens than there are positions.
-        """
+        """Returns (B, D), not normalised, from (B, L) int64 ids."""
         hidden = self.run(self.embed(ids))
         # Of a shape, not of len(), which would fix the batch of an exported graph.
         rows = torch.arange(hidden.shape[0], device=hidden.device)

@@ -53,14 +53,7 @@ class Background:
 
 
 def paint(kind: str, tone: str, rng: np.random.Generator, *, pan: float = 0.0) -> Background:
-    """Returns a background of this kind and tone.
-
-    Args:
-        kind: One of `words.BACKGROUNDS`.
-        tone: "dark" or "pale".
-        rng: Chooses palette, spacing, direction.
-        pan: Pixels per second to the left, at most 3 for a clip of 12 s.
-    """
+    """Returns a background of this kind and tone."""
     palettes = _PALETTES[tone]
     base, second = np.asarray(palettes[rng.integers(len(palettes))], dtype=np.float32)
     x = np.arange(WIDTH + _MARGIN, dtype=np.float32)[None, :]

@@ -105,15 +105,7 @@ def say(
     *,
     action: str | None = None,
 ) -> str:
-    """Fills a template, and calls some things by their other names.
-
-    Args:
-        template: See `TEMPLATES`.
-        sprites: The sprites it may name, in this order, without article; may be empty.
-        background: From `background_phrase`.
-        rng: Chooses among the names of things.
-        action: For `{verb}` and `{ing}`; None takes any.
-    """
+    """Fills a template, and calls some things by their other names."""
     if action is None:
         action = _pick(ACTIONS, rng)
     verb, ing = _pick(ACTION_PHRASES[action], rng) if action else ("", "")

@@ -37,11 +37,7 @@ class BriefEvent:
 
 
 def read_events(annotations: Path) -> dict[str, BriefEvent]:
-    """Returns the events by video id, from `annotations/demo.json`.
-
-    Raises:
-        DatasetError: The file is missing or not the demo world's.
-    """
+    """Returns the events by video id, from `annotations/demo.json`."""
     document = read_json(annotations, needed="the demo world's annotations", error=DatasetError)
     try:
         rate = float(document["frames_per_second"])

@@ -79,14 +79,7 @@ def _content_frames(clip: Clip, seed: int) -> Iterator[Frame]:
 
 
 def acting(action: str, rest: Pose, progress: float, index: int) -> Pose:
-    """Returns the pose of a sprite in the middle of an action.
-
-    Args:
-        action: One of `vtr.demo.words.ACTIONS`.
-        rest: The pose around which it acts.
-        progress: 0 at the first frame, 1 at the last.
-        index: The frame, for what repeats.
-    """
+    """Returns the pose of a sprite in the middle of an action."""
     swing = 2 * progress - 1
     seconds = index / FRAMES_PER_SECOND
     x, y, radius, angle, opacity = rest.x, rest.y, rest.radius, rest.angle, rest.opacity

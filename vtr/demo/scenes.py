@@ -101,12 +101,6 @@ def plan_world(
 ) -> tuple[Clip, ...]:
     """Returns every clip of the world.
 
-    Args:
-        seed: Of everything.
-        clips_per_group: Split to the clips of each group (`ORDER_FACTOR` times as many of the group
-            order); even numbers, because twins come in pairs. The full world is near what the leak
-            rule leaves room for.
-
     Raises:
         ValueError: An odd number, or more clips than there are different ones.
     """

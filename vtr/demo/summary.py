@@ -37,12 +37,6 @@ def events_shown(
     """Returns how many brief test events every sampler sees, the best first.
 
     Every sampler on a store that holds every candidate; else the samplers it was made with.
-
-    Args:
-        store_folder: The demo's store.
-        annotations: `demo.json`.
-        num_frames: The budget K, where samplers are applied now.
-        seed: Run seed of the random samplers.
     """
     events = brief_test_events(annotations)
     ids = [event.video_id for event in events]

@@ -15,13 +15,7 @@ _SHOWN = ("R@1", "R@5", "R@10", "MedR", "MeanR")
 
 
 def model_card(run: Run, results: Sequence[Mapping[str, Any]], left_out: Sequence[str] = ()) -> str:
-    """Returns the card in Markdown, as the Hugging Face hub reads model cards.
-
-    Args:
-        run: The run.
-        results: Evaluations of its weights, each a `result.json`.
-        left_out: Names of evaluations of other weights.
-    """
+    """Returns the card in Markdown, as the Hugging Face hub reads model cards."""
     total, trained = count_parameters(run.model)
     lines = [
         "---",

@@ -40,14 +40,7 @@ class DistillWeights:
 def distillation_loss(
     contrastive: Tensor, relation: Tensor, frames: Tensor | None, weights: DistillWeights
 ) -> Tensor:
-    """Returns the weighted sum of the terms, a scalar.
-
-    Args:
-        contrastive: Scalar, the student's ordinary loss.
-        relation: Scalar, see `relation_term`.
-        frames: Scalar, see `frame_term`; None for a student without frame weights.
-        weights: See there.
-    """
+    """Returns the weighted sum of the terms, a scalar."""
     total = weights.contrastive * contrastive + weights.relation * relation
     return total if frames is None else total + weights.frames * frames
 
@@ -86,11 +79,6 @@ def matching_frame_scores(head: Head, texts: TextBatch, videos: VideoBatch) -> T
     """Returns what a head makes of each frame alone for its video's own text.
 
     Each frame is scored as a video of one frame, which any head can do.
-
-    Args:
-        head: The teacher.
-        texts: N texts.
-        videos: N videos; video i is text i's.
 
     Returns:
         (N, K) scores without logit scale and without gradients, 0 in padded places.

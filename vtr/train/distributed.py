@@ -37,12 +37,7 @@ class World:
         return self.rank == 0
 
     def gather_code(self, code: Code, sizes: Sequence[int]) -> Code:
-        """Returns the codes of all processes, in their order, without gradients.
-
-        Args:
-            code: Of this process's share; all shares agree in every axis but the first.
-            sizes: Items of each process.
-        """
+        """Returns the codes of all processes, in their order, without gradients."""
         return tuple(self._gather(part.detach(), sizes) for part in code)
 
     def _gather(self, part: Tensor, sizes: Sequence[int]) -> Tensor:
@@ -95,9 +90,6 @@ ALONE = World()
 @contextmanager
 def joined_processes(device: torch.device) -> Iterator[World]:
     """Joins the processes that torchrun started, within the block; alone where it did not.
-
-    Args:
-        device: Decides how they talk: NCCL between GPUs, gloo otherwise.
 
     Raises:
         ConfigError: torchrun's environment is incomplete.

@@ -43,12 +43,7 @@ class HeadChoice(NamedChoice):
         return info
 
     def resolve(self) -> Any:
-        """Returns the head's `Options`, every field filled in.
-
-        Raises:
-            UnknownNameError: No such head.
-            ConfigError: A value out of range.
-        """
+        """Returns the head's `Options`, every field filled in."""
         try:
             return _module(self.name).Options(**self.options)
         except ConfigError as error:
@@ -89,11 +84,7 @@ def parse_head(text: str) -> HeadChoice:
 
 
 def head_options(name: str) -> dict[str, OptionValue]:
-    """Returns the options of a head with their defaults.
-
-    Raises:
-        UnknownNameError: No such head.
-    """
+    """Returns the options of a head with their defaults."""
     return _values(_module(name).Options())
 
 
@@ -112,12 +103,6 @@ def build_head(choice: HeadChoice, *, dim: int, clip: ClipText | None, seed: int
 
     The global random state stays as it was. `Head.origin` says what the weights were drawn or
     copied from.
-
-    Args:
-        choice: Head and options.
-        dim: D, of the frames' features.
-        clip: Weights to start from as the reference does, or None.
-        seed: Fixes the random weights.
 
     Raises:
         UnknownNameError: No such head.

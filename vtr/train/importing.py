@@ -82,14 +82,6 @@ def bare_names(
     DataParallel adds `module.`, torch.compile `_orig_mod.`, before any part of a name and in any
     order; classes of others hold the model under a name of their own (`model.`), which must then
     begin every name.
-
-    Args:
-        state: As saved.
-        anchor: How a name begins that the model has ("clip.visual.").
-        what: The file, for messages.
-
-    Raises:
-        CheckpointError: Two names become one.
     """
     names = {name: _WRAPPED.sub("", name) for name in state}
     notes = (
@@ -108,12 +100,7 @@ def bare_names(
 
 
 def complete_head(text: str, head_state: Mapping[str, Tensor]) -> HeadChoice:
-    """Returns a head with the options that the shapes of its parameters tell.
-
-    Args:
-        text: As `--head` takes it; what it says explicitly stays.
-        head_state: The head's parameters.
-    """
+    """Returns a head with the options that the shapes of its parameters tell."""
     name, *pairs = text.strip().split(":")
     given = {pair.partition("=")[0]: pair.partition("=")[2] for pair in pairs}
     if "preset" in given:
@@ -128,11 +115,6 @@ def load_head(
     choice: HeadChoice, dim: int, head_state: Mapping[str, Tensor]
 ) -> tuple[Head, tuple[str, ...]]:
     """Returns a head with the weights of a checkpoint (float32), and notes on what was dropped.
-
-    Args:
-        choice: Head and options.
-        dim: D of the CLIP beside it.
-        head_state: Its parameters under the reference's names, all of them and no others.
 
     Raises:
         CheckpointError: Lists every key that is missing, unexpected or of another shape.
@@ -184,11 +166,7 @@ def fitting_heads(dim: int, head_state: Mapping[str, Tensor]) -> dict[str, Syste
 
 
 def check_head(system: System, head: str) -> None:
-    """Refuses a head that a system does not have.
-
-    Raises:
-        ConfigError: No such head, or one of another system.
-    """
+    """Refuses a head that a system does not have."""
     name, allowed = parse_head(head).name, SYSTEM_HEADS[system]
     if name not in allowed:
         raise ConfigError(f"{system} has no head {name!r}; its heads are {', '.join(allowed)}")

@@ -26,14 +26,7 @@ _TEXTS_AT_ONCE = 512
 def confusable_groups(
     model: RetrievalModel, data: Resident, plan: BatchPlan, epoch: int
 ) -> list[Index]:
-    """Returns the videos of each step of an epoch, confusable ones together.
-
-    Args:
-        model: As trained so far.
-        data: Training data.
-        plan: For the size of the steps and the seed.
-        epoch: Decides the random draws.
-    """
+    """Returns the videos of each step of an epoch, confusable ones together."""
     rng = np.random.default_rng([plan.seed, epoch, 1])
     asked = _some_captions(data.data.text_video, plan.options.captions, rng)
     near = nearest_wrong_videos(model, data, NEIGHBOURS, captions=asked)
@@ -73,16 +66,11 @@ def _chain(videos: Index, near: Index) -> Index:
 def nearest_wrong_videos(
     model: RetrievalModel, data: Resident, count: int, *, captions: Index | None = None
 ) -> Index:
-    """Returns (V, count) the videos that the captions of each video fit best but do not describe.
+    """Returns (V, count) videos that each video's captions fit best but do not describe.
 
-    Args:
-        model: As trained so far.
-        data: Training data.
-        count: How many per video.
-        captions: (A,) places of the captions to ask, each video's in any number; None asks all.
-
-    A head whose score is no inner product would cost a pass over all pairs: for those the mean of
-    the normalised frames stands in. -1 fills rows of videos that have fewer.
+    `captions` (A,) are the places of those to ask; None asks all. A head whose score is no inner
+    product would cost a pass over all pairs: for those the mean of the normalised frames stands in.
+    -1 fills rows of videos that have fewer.
     """
     was_training = model.training
     model.eval()

@@ -35,12 +35,7 @@ _EXAMPLES = (("a man is cooking", "two"), ("a", "a dog runs over the field", "b"
 
 
 class _TextSide(nn.Module):
-    """Ids to pooled vectors.
-
-    Args:
-        backbone: Its text tower.
-        tower: What training put behind it.
-    """
+    """Ids to pooled vectors."""
 
     def __init__(self, backbone: Backbone, tower: TextTower) -> None:
         super().__init__()
@@ -55,12 +50,7 @@ class _TextSide(nn.Module):
 
 
 def tuned_text(backbone: Backbone, tower: TunedText) -> ClipTextTower:
-    """Returns a copy of the backbone's text tower with the trained text layers in their places.
-
-    Args:
-        backbone: Of the CLIP family, as the tower was built on.
-        tower: The last layers, the final norm and the projection.
-    """
+    """Returns a copy of the backbone's text tower with the trained text layers in their places."""
     merged = copy.deepcopy(backbone.model.text)
     merged.blocks = nn.ModuleList([*merged.blocks[: -len(tower.layers)], *tower.layers])
     merged.ln_final, merged.projection = tower.ln_final, tower.text_projection
@@ -68,11 +58,7 @@ def tuned_text(backbone: Backbone, tower: TunedText) -> ClipTextTower:
 
 
 def require_onnx() -> None:
-    """Refuses to begin without the packages of the extra.
-
-    Raises:
-        ConfigError: Names those that are missing.
-    """
+    """Refuses to begin without the packages of the extra."""
     missing = [name for name in _PACKAGES if find_spec(name) is None]
     if missing:
         raise ConfigError(
@@ -85,11 +71,6 @@ def export_text_side(backbone: Backbone, tower: TextTower, path: Path) -> float:
 
     Ids are those of the backbone's tokeniser: start token, words, end token, then padding. The
     embedding is not normalised.
-
-    Args:
-        backbone: In float32 on the CPU.
-        tower: The run's text tower.
-        path: Of the file.
 
     Returns:
         The largest difference from torch over batches of other sizes than that of the export.

@@ -18,11 +18,7 @@ ALL_CAPTIONS = 0
 
 @dataclass(frozen=True)
 class BatchOptions:
-    """How an epoch is cut into steps.
-
-    Raises:
-        ConfigError: Out of range.
-    """
+    """How an epoch is cut into steps."""
 
     mode: BatchMode = "videos"  # "videos" or "pairs"
     size: int = 128  # B, videos or pairs per step, at least 2

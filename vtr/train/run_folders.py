@@ -39,16 +39,7 @@ def names_of(name: str, seeds: Sequence[int]) -> list[str]:
 
 
 def require_free(runs: Path, name: str, seeds: Sequence[int]) -> None:
-    """Refuses a name under which there is a run.
-
-    Args:
-        runs: Folder of all runs.
-        name: What was chosen; with several seeds the beginning of their names.
-        seeds: Of the trainings.
-
-    Raises:
-        ConfigError: Names the run.
-    """
+    """Refuses a name under which there is a run."""
     for folder in (runs / one for one in names_of(name, seeds)):
         if _is_taken(folder):
             raise ConfigError(
@@ -85,11 +76,6 @@ def targets_of(folders: Sequence[Path], *, resume: bool, overwrite: bool) -> lis
 
     Runs that replace others are all trained beside them and take their places together, the first
     one first: the first that is still beside says which ones are done.
-
-    Args:
-        folders: Of the runs, in the order of their training.
-        resume: Go on with what is there.
-        overwrite: Replace what is there.
     """
     there = [(folder / CONFIG).exists() for folder in folders]
     begun = [_is_resumable(folder) for folder in folders]
@@ -108,12 +94,7 @@ def targets_of(folders: Sequence[Path], *, resume: bool, overwrite: bool) -> lis
 
 @contextmanager
 def advising(folder: Path, command: str) -> Iterator[None]:
-    """Says how to go on where a training is stopped, by its user or by a full disk.
-
-    Args:
-        folder: Of the run, the first one of several seeds.
-        command: What goes on with it.
-    """
+    """Says how to go on where a training is stopped, by its user or by a full disk."""
     try:
         yield
     except (KeyboardInterrupt, StoreWriteError):
@@ -154,11 +135,7 @@ def default_name(spec: ModelSpec, preset: str | None) -> str:
 
 
 def find_interrupted(runs: Path, name: str | None) -> Path:
-    """Returns the run to resume: the named one, else the one last at work that has not finished.
-
-    Raises:
-        ConfigError: None is there.
-    """
+    """Returns the run to resume: the named one, else the one last at work that has not finished."""
     known = list_runs(runs)
     if name is not None:
         if runs / name not in known:

@@ -124,9 +124,6 @@ class Scorer:
 
         Where scores are inner products, all blocks share one piece of memory: with a new one for
         each, what is kept of them lies between, and no memory can be used again.
-
-        Raises:
-            ModelError: A score that is not finite; names the text and the video.
         """
         shared = None
         if self.model.head.info.indexable:
@@ -184,11 +181,7 @@ class Scorer:
         return np.concatenate(parts, axis=1)
 
     def score_pairs(self, texts: Index, videos: Index) -> Scores:
-        """Returns (P,) scores of chosen pairs: `texts` (P,) and `videos` (P,) are places.
-
-        Raises:
-            ModelError: A score that is not finite; names the text and the video.
-        """
+        """Returns (P,) scores of chosen pairs: `texts` (P,) and `videos` (P,) are places."""
         scores = np.empty(len(texts), np.float32)
         order = np.argsort(texts, kind="stable")
         starts = np.arange(0, self.shape[0] + self._height, self._height)

@@ -123,15 +123,7 @@ class Teacher:
     def loss(
         self, contrastive: Tensor, scores: Tensor, weighed: Code, step: Step, data: Resident
     ) -> Tensor:
-        """Returns the student's loss with the terms of this teacher.
-
-        Args:
-            contrastive: Scalar, the student's ordinary loss.
-            scores: (N, V) logits of the student.
-            weighed: What `encode_student` added to the code of the videos; () where nothing.
-            step: The batch.
-            data: The training data.
-        """
+        """Returns the student's loss with the terms of this teacher."""
         theirs = self.score_batch(step, data, frames=bool(weighed))
         relation = relation_term(scores.float(), theirs.scores)
         if theirs.frames is None:
@@ -165,11 +157,6 @@ def load_teacher(folder: Path, store: FeatureStore, backbone: Backbone) -> Run:
     """Loads a run that shall teach.
 
     What an imported run does not say is not checked, but for the model's weights and sizes.
-
-    Args:
-        folder: Of the run.
-        store: The student's features.
-        backbone: The student's text model.
 
     Raises:
         ConfigError: No run there, or one of another store, sampler or text model; names both.

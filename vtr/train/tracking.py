@@ -11,11 +11,7 @@ from vtr.errors import ConfigError
 
 
 def require_tensorboard() -> type:
-    """Returns TensorBoard's writer; called before a run begins, so that none is left half begun.
-
-    Raises:
-        ConfigError: TensorBoard is not installed.
-    """
+    """Returns TensorBoard's writer; called before a run begins, so that none is left half begun."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

@@ -43,9 +43,6 @@ def selection_value(metrics: Mapping[str, float]) -> float:
 
     >>> round(selection_value({"t2v/R@1": 40.0, "t2v/R@5": 60.0}), 1)
     50.0
-
-    Raises:
-        ConfigError: None of the recalls is there.
     """
     found = [metrics[name] for name in _RECALLS if name in metrics]
     if not found:

@@ -16,14 +16,7 @@ _ELEMENTS_AT_ONCE = 1 << 23
 def score_in_chunks(
     score: Callable[[Code, Code], Tensor], texts: Code, videos: Code, *, elements_per_pair: int
 ) -> Tensor:
-    """Returns (N, V) scores, computed in blocks of texts x videos.
-
-    Args:
-        score: Scores one block.
-        texts: Codes of N texts.
-        videos: Codes of V videos.
-        elements_per_pair: How many numbers `score` holds for one text and one video.
-    """
+    """Returns (N, V) scores, computed in blocks of texts x videos."""
     num_texts, num_videos = len(texts[0]), len(videos[0])
     if not num_texts or not num_videos:
         return texts[0].new_zeros(num_texts, num_videos)

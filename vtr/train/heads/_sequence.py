@@ -26,12 +26,7 @@ from vtr.train.heads.blocks import (
 
 
 class SequenceHead(Head):
-    """A head whose frames may pass transformer layers first.
-
-    Args:
-        dim: D.
-        options: With layers (0 for none), heads and positions, see `check_layers`.
-    """
+    """A head whose frames may pass transformer layers first."""
 
     def __init__(self, dim: int, options: Any) -> None:
         super().__init__()
@@ -48,11 +43,7 @@ class SequenceHead(Head):
         self.placed_dropout = nn.Dropout(getattr(options, "dropout", 0.0))
 
     def contextual_frames(self, videos: VideoBatch) -> Tensor:
-        """Returns y (V, K, D), zero in padded places.
-
-        Raises:
-            ConfigError: There are layers, and fewer positions than frames.
-        """
+        """Returns y (V, K, D), zero in padded places."""
         frames = masked_frames(videos)
         if not self.num_layers:
             return frames

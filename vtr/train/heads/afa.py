@@ -52,12 +52,7 @@ PRESETS: Mapping[str, Options] = {"teachclip": Options(layers=4)}
 
 
 class AttentiveAggregation(SequenceHead):
-    """See the module.
-
-    Args:
-        dim: D.
-        options: As set by the user.
-    """
+    """See the module."""
 
     def __init__(self, dim: int, options: Options) -> None:
         super().__init__(dim, options)
@@ -83,11 +78,7 @@ class AttentiveAggregation(SequenceHead):
 
 
 def build(dim: int, options: Options) -> Head:
-    """Returns the untrained head for features of size `dim`.
-
-    Raises:
-        ConfigError: `heads` does not divide `dim`.
-    """
+    """Returns the untrained head for features of size `dim`."""
     head = AttentiveAggregation(dim, options)
     head.apply(initialise_weights)
     start_uniform(head.frame_weight_fc)

@@ -38,11 +38,7 @@ class Options:
 
 
 class AttentionPooling(Head):
-    """See the module.
-
-    Args:
-        tau: Temperature.
-    """
+    """See the module."""
 
     info = INFO
 

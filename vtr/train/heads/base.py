@@ -290,9 +290,6 @@ def check_videos(mask: Tensor) -> None:
 
     Args:
         mask: (V, K) bool.
-
-    Raises:
-        ConfigError: The message names the first such row; `empty_rows` gives all.
     """
     rows = empty_rows(mask)
     if rows:
@@ -324,13 +321,6 @@ def valid_tokens(texts: TextBatch) -> tuple[Tensor, Tensor]:
 
 
 def check_option(valid: bool, name: str, value: object, allowed: str) -> None:
-    """Raises ConfigError where the value of a head's option is out of range.
-
-    Args:
-        valid: Whether it is in range.
-        name: Of the option.
-        value: What was given.
-        allowed: In words.
-    """
+    """Raises ConfigError where the value of a head's option is out of range."""
     if not valid:
         raise ConfigError(f"{name}={value} is out of range; allowed: {allowed}")

@@ -34,14 +34,7 @@ _INIT_STD = 0.02
 
 
 class Transformer(nn.Module):
-    """A stack of blocks, without a norm at the end; parameters are `resblocks.{i}.*`.
-
-    Args:
-        dim: D.
-        num_layers: At least 1.
-        num_heads: Must divide D, see `choose_num_heads`.
-        mlp_ratio: Width of the MLPs in multiples of D.
-    """
+    """A stack of blocks, without a norm at the end; parameters are `resblocks.{i}.*`."""
 
     def __init__(self, dim: int, *, num_layers: int, num_heads: int, mlp_ratio: int = 4) -> None:
         super().__init__()
@@ -73,10 +66,6 @@ def key_bias(mask: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:
 
     That is -inf for masked keys. Where a row has no valid key at all it is -1e6 for each, as in the
     references: the softmax then runs over all keys, its scores rounded to multiples of 1/16.
-
-    Args:
-        mask: (B, K) bool.
-        dtype: Of the tokens.
     """
     some = mask.any(dim=1, keepdim=True)
     masked = torch.where(some, -torch.inf, max(_ALL_MASKED_BIAS, torch.finfo(dtype).min))
@@ -85,10 +74,6 @@ def key_bias(mask: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:
 
 def choose_num_heads(dim: int, heads: int) -> int:
     """Returns the number of attention heads.
-
-    Args:
-        dim: D.
-        heads: As set by the user; 0 means one per 64 dimensions, as CLIP has.
 
     Raises:
         ConfigError: It does not divide D.
@@ -117,10 +102,6 @@ def initialise_weights(module: nn.Module) -> None:
 
 def copy_blocks(target: Transformer, blocks: Sequence[Mapping[str, Tensor]]) -> int:
     """Copies CLIP's first text layers into a stack and returns how many there were to copy.
-
-    Args:
-        target: Layers past the end of `blocks` keep their values.
-        blocks: Parameters of each layer under this module's names (`ClipText.blocks`).
 
     Returns:
         The number of layers copied; 0, and nothing changes, where the shapes differ.
@@ -152,13 +133,7 @@ def copy_text_layers(positions: nn.Embedding, layers: Transformer, clip: ClipTex
 
 
 def check_layers(options: Any, *, fewest: int = 1, fewest_positions: int = 1) -> None:
-    """Raises ConfigError where the options of a head's layers are out of range.
-
-    Args:
-        options: With layers, heads, positions, and mlp_ratio and dropout where it has them.
-        fewest: Smallest number of layers.
-        fewest_positions: Smallest table.
-    """
+    """Raises ConfigError where the options of a head's layers are out of range."""
     layers, positions = options.layers, options.positions
     ratio, dropout = getattr(options, "mlp_ratio", 4), getattr(options, "dropout", 0.0)
     least = f"{fewest} to 48" if fewest else "0 (none) to 48"
@@ -171,15 +146,7 @@ def check_layers(options: Any, *, fewest: int = 1, fewest_positions: int = 1) ->
 
 
 def check_positions(num_frames: int, allowed: int) -> None:
-    """Refuses more frames than the table of positions has rows.
-
-    Args:
-        num_frames: K of the batch, padding included.
-        allowed: Largest K.
-
-    Raises:
-        ConfigError: Too many.
-    """
+    """Refuses more frames than the table of positions has rows."""
     if num_frames > allowed:
         raise ConfigError(
             f"{num_frames} frames per video, but this head has positions for {allowed}; "

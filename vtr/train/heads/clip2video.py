@@ -153,12 +153,7 @@ PRESETS: Mapping[str, Options] = {
 
 
 class Clip2Video(Head):
-    """See the module; parameters are named as in the reference.
-
-    Args:
-        dim: D.
-        options: What to build; parts that they leave out have no parameters.
-    """
+    """See the module; parameters are named as in the reference."""
 
     def __init__(self, dim: int, options: Options) -> None:
         super().__init__()
@@ -182,11 +177,7 @@ class Clip2Video(Head):
             self.actionClip = Transformer(dim, num_layers=1, num_heads=heads)
 
     def encode_texts(self, texts: TextBatch) -> Code:
-        """Returns one unit vector per text: (N, 2 D) with alignment, (N, D) without.
-
-        Raises:
-            ConfigError: Alignment is on and the texts have no tokens.
-        """
+        """Returns one unit vector per text: (N, 2 D) with alignment, (N, D) without."""
         pooled = normalise(texts.pooled)
         if not self.options.aligned:
             return (pooled,)
@@ -336,11 +327,7 @@ class Clip2Video(Head):
 
 
 def build(dim: int, options: Options) -> Head:
-    """Returns the untrained head for features of size `dim`.
-
-    Raises:
-        ConfigError: `heads` does not divide `dim`.
-    """
+    """Returns the untrained head for features of size `dim`."""
     head = Clip2Video(dim, options)
     head.apply(initialise_weights)
     return head

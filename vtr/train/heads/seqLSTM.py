@@ -43,12 +43,7 @@ class Options:
 
 
 class LstmPooling(Head):
-    """See the module.
-
-    Args:
-        dim: D.
-        options: As set by the user.
-    """
+    """See the module."""
 
     info = INFO
 

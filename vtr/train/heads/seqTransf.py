@@ -40,11 +40,7 @@ class TransformerPooling(SequenceHead):
     info = INFO
 
     def encode_videos(self, videos: VideoBatch) -> Code:
-        """Returns one unit vector (V, D) per video.
-
-        Raises:
-            ConfigError: More frames than positions.
-        """
+        """Returns one unit vector (V, D) per video."""
         frames = self.contextual_frames(videos)
         return (normalise(masked_mean(normalise(frames), videos.mask)),)
 

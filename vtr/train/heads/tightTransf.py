@@ -108,12 +108,7 @@ class Pooler(nn.Module):
 
 
 class CrossEncoder(nn.Module):
-    """Positions, blocks and pooler: what the reference calls `cross`.
-
-    Args:
-        dim: D.
-        options: As set by the user.
-    """
+    """Positions, blocks and pooler: what the reference calls `cross`."""
 
     def __init__(self, dim: int, options: Options) -> None:
         super().__init__()
@@ -139,12 +134,7 @@ class CrossEncoder(nn.Module):
 
 
 class TightTransformer(Head):
-    """See the module.
-
-    Args:
-        dim: D.
-        options: As set by the user.
-    """
+    """See the module."""
 
     info = INFO
 
@@ -159,11 +149,7 @@ class TightTransformer(Head):
         return (texts.pooled,)
 
     def encode_videos(self, videos: VideoBatch) -> Code:
-        """Returns the frames (V, K, D) with zeros for padding, and their mask (V, K) bool.
-
-        Raises:
-            ConfigError: More frames than positions, less the text's.
-        """
+        """Returns the frames (V, K, D) with zeros for padding, and their mask (V, K) bool."""
         num_positions = len(self.cross.embeddings.position_embeddings.weight)
         check_positions(videos.frames.shape[1], num_positions - 1)
         return masked_frames(videos), videos.mask

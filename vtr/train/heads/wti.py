@@ -89,10 +89,6 @@ class WeightedTokenInteraction(SequenceHead):
 
     Codes: unit tokens (N, W, D), zero in padded places, their shares (N, W) and mask (N, W); the
     same of the frames.
-
-    Args:
-        dim: D.
-        options: As set by the user.
     """
 
     def __init__(self, dim: int, options: Options) -> None:
@@ -102,20 +98,12 @@ class WeightedTokenInteraction(SequenceHead):
         self.video_weight_fc = share_mlp(dim)
 
     def encode_texts(self, texts: TextBatch) -> Code:
-        """Returns tokens (N, W, D), shares (N, W) and mask (N, W).
-
-        Raises:
-            ConfigError: The texts have no tokens.
-        """
+        """Returns tokens (N, W, D), shares (N, W) and mask (N, W)."""
         tokens, mask = valid_tokens(texts)
         return normalise(tokens), _shares(self.text_weight_fc, tokens, mask), mask
 
     def encode_videos(self, videos: VideoBatch) -> Code:
-        """Returns frames (V, K, D), shares (V, K) and mask (V, K).
-
-        Raises:
-            ConfigError: There are layers, and fewer positions than frames.
-        """
+        """Returns frames (V, K, D), shares (V, K) and mask (V, K)."""
         frames, mask = self.contextual_frames(videos), videos.mask
         return normalise(frames), _shares(self.video_weight_fc, frames, mask), mask
 
@@ -149,11 +137,7 @@ class WeightedTokenInteraction(SequenceHead):
 
 
 def build(dim: int, options: Options) -> Head:
-    """Returns the untrained head for frames of size `dim`.
-
-    Raises:
-        ConfigError: `heads` does not divide `dim`.
-    """
+    """Returns the untrained head for frames of size `dim`."""
     head = WeightedTokenInteraction(dim, options)
     head.apply(initialise_weights)
     start_uniform(head.text_weight_fc)

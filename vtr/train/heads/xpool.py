@@ -55,11 +55,7 @@ class Options:
 
 
 class CrossAttention(nn.Module):
-    """The four projections, which start as the identity.
-
-    Args:
-        dim: D.
-    """
+    """The four projections, which start as the identity."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -74,10 +70,6 @@ class XPool(Head):
 
     Codes: texts (query (N, D), unit text (N, D)); videos (keys (V, K, D), values (V, K, D) without
     their mean over D, mixed values (V, K, D), mask (V, K)).
-
-    Args:
-        dim: D.
-        dropout: On the linear branch.
     """
 
     info = INFO
