@@ -11,13 +11,12 @@ from transformers import CLIPConfig, CLIPModel
 
 from vtr.clip.openai_names import (
     TEMPORAL_WEIGHT,
-    ClipShape,
-    Tower,
     huggingface_config,
     read_shape,
     require_keys,
     to_huggingface,
 )
+from vtr.clip.towers import Architecture, Sizes
 from vtr.errors import CheckpointError
 
 State = dict[str, Tensor]
@@ -38,15 +37,16 @@ PLAIN = {
     "vision_model.": "visual.",
     "text_model.": "",
 }
-SHAPE = ClipShape(
-    vision=Tower(width=64, layers=2, mlp=96),
-    text=Tower(width=128, layers=3, mlp=256),
-    embed_dim=20,
+SHAPE = Architecture(
+    family="clip",
+    vision=Sizes(64, 2, 1, 96, "quick_gelu", 1e-5),
+    text=Sizes(128, 3, 2, 256, "quick_gelu", 1e-5),
+    dim=20,
+    image_size=24,
     patch=8,
-    grid=3,
+    vocabulary=50,
     context=12,
-    vocab=50,
-    temporal=False,
+    end_id=49,
 )
 
 
@@ -144,7 +144,7 @@ def test_shape_and_configuration_come_back(openai_state: State) -> None:
 
 def test_a_temporal_convolution_keeps_its_axes(openai_state: State) -> None:
     openai_state["visual.conv2.weight"] = torch.rand(64, 3, 3, 8, 8)
-    assert read_shape(openai_state).temporal
+    assert read_shape(openai_state) == SHAPE
     converted = to_huggingface(openai_state)
     assert torch.equal(converted[TEMPORAL_WEIGHT], openai_state["visual.conv2.weight"])
     same(to_openai(converted), openai_state)

@@ -13,7 +13,8 @@ from torch import Tensor
 from vtr.clip.backbone import Backbone, load_backbone
 from vtr.clip.checkpoint_files import read_tensors, require_file
 from vtr.clip.folder import write_clip_folder
-from vtr.clip.openai_names import ClipShape, read_shape
+from vtr.clip.openai_names import read_shape
+from vtr.clip.towers import Architecture
 from vtr.datasets.base import Dataset
 from vtr.datasets.registry import load_dataset
 from vtr.errors import CheckpointError, ConfigError, UnknownNameError
@@ -40,7 +41,8 @@ class Imported:
     """What an import made."""
 
     clip_folder: Path  # for `vtr extract --model`
-    shape: ClipShape
+    shape: Architecture
+    temporal: bool  # whether its patches run over time (linear_patch 3d)
     store_folder: Path  # where its features may go
     run_folder: Path | None = None  # for `vtr eval --run`; None for a CLIP alone
     head: str = ""  # label of the head with all options that the shapes say
@@ -72,7 +74,7 @@ def import_checkpoint(
     require_empty(out)
     train_ids = _train_ids(options)
     clip_state, head_state, renamed = split_state(read_tensors(file), what=file)
-    dim = read_shape(clip_state).embed_dim
+    dim = read_shape(clip_state).dim
     choice = complete_head(head, head_state)
     loaded, dropped = load_fitting_head(system, choice, dim, head_state, what=file)
     notes = (*renamed, *dropped)
@@ -94,7 +96,15 @@ def import_checkpoint(
             "which videos it was trained on is unknown; results will say so (--train-split names "
             "them)"
         )
-    return Imported(out / "clip", shape, out / "features", out / "run", choice.label, notes)
+    return Imported(
+        out / "clip",
+        shape,
+        backbone.temporal,
+        out / "features",
+        out / "run",
+        choice.label,
+        notes,
+    )
 
 
 def import_openai(file: Path, out: Path, options: Options) -> Imported:
@@ -122,13 +132,13 @@ def import_openai(file: Path, out: Path, options: Options) -> Imported:
             "it and its config.json to --model"
         )
     with replacing(out, option="--out") as made:
-        shape, _ = _write_clip(made, state, options)
-    return Imported(out, shape, out.with_name(f"{out.name}-features"))
+        shape, backbone = _write_clip(made, state, options)
+    return Imported(out, shape, backbone.temporal, out.with_name(f"{out.name}-features"))
 
 
 def _write_clip(
     folder: Path, state: dict[str, Tensor], options: Options
-) -> tuple[ClipShape, Backbone]:
+) -> tuple[Architecture, Backbone]:
     """Writes a CLIP and reads it back: what cannot be used should fail here, not in a week."""
     shape = write_clip_folder(
         folder,

@@ -11,8 +11,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from vtr.clip.hub import TOKENISER_FILES, find_tokeniser
-from vtr.clip.openai_names import ClipShape, huggingface_config, read_shape, to_huggingface
+from vtr.clip.openai_names import huggingface_config, read_shape, to_huggingface
 from vtr.clip.text import load_tokeniser
+from vtr.clip.towers import Architecture
 from vtr.errors import CheckpointError
 from vtr.files import publish
 
@@ -28,7 +29,7 @@ def write_clip_folder(
     tokeniser: Path | str,
     vision_heads: int | None = None,
     text_heads: int | None = None,
-) -> ClipShape:
+) -> Architecture:
     """Writes config.json, model.safetensors, preprocessor_config.json and the tokeniser's files.
 
     Weights keep the dtypes they have: CLIP4Clip's and OpenAI's are float16 for the most part.
@@ -59,22 +60,22 @@ def write_clip_folder(
     for name in TOKENISER_FILES:
         if (tokeniser / name).is_file():
             publish(folder / name, (tokeniser / name).read_bytes())
-    _write_json(folder / "preprocessor_config.json", _processor(shape.patch * shape.grid))
+    _write_json(folder / "preprocessor_config.json", _processor(shape.image_size))
     publish(folder / "model.safetensors", save(weights, metadata={"format": "pt"}))
     # Last: without it the folder is no model.
     _write_json(folder / "config.json", config)
     return shape
 
 
-def check_vocabulary(tokeniser: Path, shape: ClipShape) -> None:
+def check_vocabulary(tokeniser: Path, shape: Architecture) -> None:
     """Refuses a vocabulary that is not the one a CLIP was trained with."""
     found = load_tokeniser(
-        tokeniser, family="clip", max_length=shape.context, vocab_size=shape.vocab
+        tokeniser, family="clip", max_length=shape.context, vocab_size=shape.vocabulary
     )
-    if found.largest_id != shape.vocab - 1 or found.eos_id != shape.vocab - 1:
+    if found.largest_id != shape.vocabulary - 1 or found.eos_id != shape.vocabulary - 1:
         raise CheckpointError(
             f"{tokeniser} has ids up to {found.largest_id} and ends texts with {found.eos_id}; the "
-            f"checkpoint's table has {shape.vocab} rows, the last one for the end: another "
+            f"checkpoint's table has {shape.vocabulary} rows, the last one for the end: another "
             "vocabulary. Give the CLIP the checkpoint was trained from with --clip"
         )
 

@@ -12,19 +12,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vtr.clip.towers import (
-    Architecture,
-    DualEncoder,
-    Sizes,
-    blank_encoder,
-    huggingface_state,
-)
+from vtr.clip.towers import Architecture, Sizes, blank_encoder, huggingface_state
 from vtr.errors import CheckpointError
 
 TEMPORAL_WEIGHT = "vision_model.embeddings.patch_embedding.temporal_weight"
@@ -54,36 +47,10 @@ _TRANSPOSED = ("visual.proj", "text_projection")
 _HEAD_WIDTH = 64
 
 
-@dataclass(frozen=True)
-class Tower:
-    """The sizes of one transformer."""
-
-    width: int  # Its hidden size
-    layers: int  # Number of blocks
-    mlp: int  # Width inside the blocks' perceptrons (4 times `width` in every released CLIP)
-
-
-@dataclass(frozen=True)
-class ClipShape:
-    """All that the shapes of a CLIP's parameters tell; the number of heads is not among it."""
-
-    vision: Tower  # The vision transformer
-    text: Tower  # The text transformer
-    embed_dim: int  # D of the shared space
-    patch: int  # Side of a patch in pixels
-    grid: int  # Patches along one side of the picture
-    context: int  # Positions of a text
-    vocab: int  # Rows of the token table
-    temporal: bool  # Whether there is a patch convolution over time (linear_patch 3d)
-
-
 def to_huggingface(openai_state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Returns a CLIP's parameters under the names of transformers' CLIPModel.
-
-    Returns:
-        Copies of the same dtypes, each contiguous with memory of its own.
-    """
-    network = _blank(read_shape(openai_state))
+    """Returns copies of a CLIP's parameters, of the same dtypes, under transformers' names."""
+    temporal = "visual.conv2.weight" in openai_state
+    network = blank_encoder(read_shape(openai_state), temporal=temporal)
     ours = {_openai_name(name): name for name in network.state_dict()}
     wanted = {
         name: tuple(value.T.shape if name in _TRANSPOSED else value.shape)
@@ -108,29 +75,10 @@ def _openai_name(name: str) -> str:
     return name
 
 
-def _blank(shape: ClipShape) -> DualEncoder:
-    """Returns the towers of these sizes without memory; no parameter tells heads or activation."""
-    vision, text = (
-        Sizes(tower.width, tower.layers, 1, tower.mlp, "quick_gelu", 1e-5)
-        for tower in (shape.vision, shape.text)
-    )
-    patch = max(shape.patch, 1)
-    architecture = Architecture(
-        family="clip",
-        vision=vision,
-        text=text,
-        dim=shape.embed_dim,
-        image_size=patch * shape.grid,
-        patch=patch,
-        vocabulary=shape.vocab,
-        context=shape.context,
-        end_id=shape.vocab - 1,
-    )
-    return blank_encoder(architecture, temporal=shape.temporal)
+def read_shape(openai_state: Mapping[str, Tensor]) -> Architecture:
+    """Returns what the shapes of a CLIP's parameters, under OpenAI's names, say of its sizes.
 
-
-def read_shape(openai_state: Mapping[str, Tensor]) -> ClipShape:
-    """Returns the sizes of a CLIP from the shapes of its parameters under OpenAI's names.
+    They do not say the number of heads: one per 64 dimensions, as in every released CLIP.
 
     Raises:
         CheckpointError: A parameter that tells a size is missing or has another number of axes,
@@ -160,44 +108,47 @@ def read_shape(openai_state: Mapping[str, Tensor]) -> ClipShape:
         )
     vision, _, patch, _ = shapes["visual.conv1.weight"]
     vocab, text = shapes["token_embedding.weight"]
-    return ClipShape(
-        vision=_tower(shapes, "visual.transformer.resblocks", vision),
-        text=_tower(shapes, "transformer.resblocks", text),
-        embed_dim=shapes["text_projection"][1],
+    # A damaged file may give a patch of 0 pixels, which `require_keys` tells.
+    patch = max(patch, 1)
+    return Architecture(
+        family="clip",
+        vision=_sizes(shapes, "visual.transformer.resblocks", vision),
+        text=_sizes(shapes, "transformer.resblocks", text),
+        dim=shapes["text_projection"][1],
+        image_size=patch * math.isqrt(max(shapes["visual.positional_embedding"][0] - 1, 0)),
         patch=patch,
-        grid=math.isqrt(max(shapes["visual.positional_embedding"][0] - 1, 0)),
+        vocabulary=vocab,
         context=shapes["positional_embedding"][0],
-        vocab=vocab,
-        temporal="visual.conv2.weight" in shapes,
+        end_id=vocab - 1,
     )
 
 
 def huggingface_config(
-    shape: ClipShape, *, vision_heads: int | None = None, text_heads: int | None = None
+    shape: Architecture, *, vision_heads: int | None = None, text_heads: int | None = None
 ) -> dict[str, Any]:
     """Returns config.json of the transformers CLIP with these sizes."""
     # The end token is the largest id, the start token the one before it: so in OpenAI's
     # vocabulary, and the reference reads a text at its largest id.
     text = _tower_config(shape.text, text_heads, "text") | {
-        "projection_dim": shape.embed_dim,
+        "projection_dim": shape.dim,
         "model_type": "clip_text_model",
-        "vocab_size": shape.vocab,
+        "vocab_size": shape.vocabulary,
         "max_position_embeddings": shape.context,
-        "bos_token_id": shape.vocab - 2,
-        "eos_token_id": shape.vocab - 1,
-        "pad_token_id": shape.vocab - 1,
+        "bos_token_id": shape.vocabulary - 2,
+        "eos_token_id": shape.vocabulary - 1,
+        "pad_token_id": shape.vocabulary - 1,
     }
     vision = _tower_config(shape.vision, vision_heads, "vision") | {
-        "projection_dim": shape.embed_dim,
+        "projection_dim": shape.dim,
         "model_type": "clip_vision_model",
-        "image_size": shape.patch * shape.grid,
+        "image_size": shape.image_size,
         "patch_size": shape.patch,
         "num_channels": 3,
     }
     return {
         "architectures": ["CLIPModel"],
         "model_type": "clip",
-        "projection_dim": shape.embed_dim,
+        "projection_dim": shape.dim,
         "logit_scale_init_value": 2.6592,
         "text_config": text,
         "vision_config": vision,
@@ -231,17 +182,17 @@ def find_problems(
 ) -> dict[str, list[str]]:
     """Returns what `require_keys` complains of: kinds of problems and the names that have each."""
     shared = [name for name in wanted if name in state]
-    misshapen = [
-        f"{name} (file {tuple(state[name].shape)}, needed {shape})"
-        for name, shape in wanted.items()
-        if name in state and tuple(state[name].shape) != shape
-    ]
-    typed = [f"{n} ({state[n].dtype})" for n in shared if not state[n].is_floating_point()]
     problems = {
         "missing": [name for name in wanted if name not in state],
         "unexpected": sorted(set(state) - set(wanted) - set(benign)),
-        "of another shape": misshapen,
-        "no floating-point numbers": typed,
+        "of another shape": [
+            f"{n} (file {tuple(state[n].shape)}, needed {wanted[n]})"
+            for n in shared
+            if tuple(state[n].shape) != wanted[n]
+        ],
+        "no floating-point numbers": [
+            f"{n} ({state[n].dtype})" for n in shared if not state[n].is_floating_point()
+        ],
         "NaN or infinite": [name for name in shared if not_finite(state[name])],
     }
     return {kind: names for kind, names in problems.items() if names}
@@ -252,8 +203,8 @@ def not_finite(weights: Tensor) -> bool:
     return weights.is_floating_point() and not bool(weights.isfinite().all())
 
 
-def _tower_config(tower: Tower, heads: int | None, name: str) -> dict[str, Any]:
-    count = max(tower.width // _HEAD_WIDTH, 1) if heads is None else heads
+def _tower_config(tower: Sizes, heads: int | None, name: str) -> dict[str, Any]:
+    count = tower.heads if heads is None else heads
     if count < 1 or tower.width % count:
         raise CheckpointError(
             f"the {name} tower is {tower.width} wide, which {count} attention heads do not divide; "
@@ -261,11 +212,11 @@ def _tower_config(tower: Tower, heads: int | None, name: str) -> dict[str, Any]:
         )
     return {
         "hidden_size": tower.width,
-        "intermediate_size": tower.mlp,
+        "intermediate_size": tower.mlp_width,
         "num_hidden_layers": tower.layers,
         "num_attention_heads": count,
-        "hidden_act": "quick_gelu",
-        "layer_norm_eps": 1e-5,
+        "hidden_act": tower.activation,
+        "layer_norm_eps": tower.epsilon,
         "attention_dropout": 0.0,
     }
 
@@ -276,10 +227,11 @@ def _fault(shape: tuple[int, ...] | None, axes: int) -> str:
     return "" if len(shape) == axes else f"shape {shape}, needs {axes} axes"
 
 
-def _tower(shapes: Mapping[str, tuple[int, ...]], prefix: str, width: int) -> Tower:
+def _sizes(shapes: Mapping[str, tuple[int, ...]], prefix: str, width: int) -> Sizes:
     pattern = re.compile(rf"{re.escape(prefix)}\.(\d+)\.")
-    numbers = [int(match[1]) for name in shapes if (match := pattern.match(name))]
     # Counted, not the largest: a gap or a damaged block is for `require_keys` to tell.
+    layers = max(len({match[1] for name in shapes if (match := pattern.match(name))}), 1)
     mlp = shapes.get(f"{prefix}.0.mlp.c_fc.weight", ())
-    layers = max(len(set(numbers)), 1)
-    return Tower(width=width, layers=layers, mlp=mlp[0] if len(mlp) == 2 else 4 * width)
+    mlp_width = mlp[0] if len(mlp) == 2 else 4 * width
+    heads = max(width // _HEAD_WIDTH, 1)
+    return Sizes(width, layers, heads, mlp_width, activation="quick_gelu", epsilon=1e-5)

@@ -98,16 +98,16 @@ def openai(
 
 
 def _print(made: Imported, *, as_json: bool) -> None:
-    shape, size = made.shape, made.shape.patch * made.shape.grid
+    shape, size = made.shape, made.shape.image_size
     if as_json:
-        sizes = {"embedding_dim": shape.embed_dim, "image_size": size, "patch": shape.patch}
+        sizes = {"embedding_dim": shape.dim, "image_size": size, "patch": shape.patch}
         run = {"run": str(made.run_folder), "head": made.head, "notes": list(made.notes)}
-        patches = "3d" if shape.temporal else "2d"
+        patches = "3d" if made.temporal else "2d"
         facts = {"clip": str(made.clip_folder), **sizes, "linear_patch": patches}
         print_json(facts if made.run_folder is None else facts | run)
         return
-    time = ", patches over time (linear_patch 3d)" if shape.temporal else ""
-    about = f"at {counted(size, 'pixel')}, {shape.embed_dim} dimensions{time}"
+    time = ", patches over time (linear_patch 3d)" if made.temporal else ""
+    about = f"at {counted(size, 'pixel')}, {shape.dim} dimensions{time}"
     say(f"CLIP ViT/{shape.patch} {about} -> {made.clip_folder}")
     clip = shlex.quote(str(made.clip_folder))
     # A store of its own: the workspace's holds the features of another model.
