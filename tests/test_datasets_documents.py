@@ -11,17 +11,18 @@ from typing import Any
 
 import pytest
 
-from vtr.datasets.captions import CaptionList, paragraph, sentences
+from vtr.datasets.annotations import CaptionList
+from vtr.datasets.captions import paragraph, sentences
 from vtr.datasets.documents import (
     find_documents,
     open_folder,
     read_json,
     read_json_lines,
     read_list,
+    read_plain_pickle,
     read_table,
     require_documents,
 )
-from vtr.datasets.pickles import read_plain_pickle
 from vtr.errors import DatasetError
 
 BOM = b"\xef\xbb\xbf"

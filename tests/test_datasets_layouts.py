@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 import vtr.datasets
+from vtr.datasets.annotations import check_overlap
 from vtr.datasets.base import Caption, Dataset, DatasetInfo, Video, split_queries
-from vtr.datasets.captions import check_overlap
 from vtr.datasets.published import published_splits, split_facts
 from vtr.datasets.registry import (
     dataset_info,
@@ -255,7 +255,10 @@ def changed(change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
         (lambda d: d["videos"].append({}), r"entry 10 of 'videos': a video's id must be a text"),
         (lambda d: d["videos"].append(5), r"entry 10 of 'videos' must be an object, is 5"),
         (lambda d: d.pop("sentences"), r"has no list 'sentences'; expected"),
-        (lambda d: d["sentences"][3].pop("caption"), r"entry 3 of 'sentences' must have video_id"),
+        (
+            lambda d: d["sentences"][3].pop("caption"),
+            r"entry 3 of 'sentences' must be an object with",
+        ),
         (lambda d: d["sentences"][3].update(sen_id=2), r"the caption id '2' occurs twice"),
         (lambda d: d["sentences"][3].update(caption=7), r"a caption must be a text, is 7"),
     ],

@@ -382,8 +382,11 @@ def _document() -> dict[str, list[dict[str, object]]]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d.pop("videos"), "no list 'videos'; is it the demo world's demo.json"),
-        (lambda d: d["videos"][0].pop("group"), "entry 0 of 'videos' must have category, group"),
+        (lambda d: d.pop("videos"), "no list 'videos'; expected videos and captions"),
+        (
+            lambda d: d["videos"][0].pop("group"),
+            "entry 0 of 'videos' must be an object with id",
+        ),
         (lambda d: d["videos"][0].update(split="validate"), "split 'validate'; allowed: train,"),
         (lambda d: d["videos"][0].update(group="odd"), "group 'odd'; allowed: content, order"),
         (lambda d: d["videos"].append(d["videos"][0]), "video 'v' is listed 2 times"),

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from vtr.clip.checkpoint_files import read_tensors
-from vtr.datasets.pickles import read_plain_pickle
+from vtr.datasets.documents import read_plain_pickle
 from vtr.errors import CheckpointError, DatasetError
 from vtr.pickled import require_light_keys
 

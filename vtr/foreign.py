@@ -66,13 +66,13 @@ def first_few(names: Iterable[str], most: int) -> str:
     return f"{shown} and {len(listed) - most:,} more" if len(listed) > most else shown
 
 
-def printable(text: str) -> str:
-    r"""Returns `text` safe for one line of a terminal: what is no letter is escaped.
+def printable(text: object) -> str:
+    r"""Returns a text or a path safe for one line of a terminal: what is no letter is escaped.
 
     >>> print(printable("two\nlines \x1b[31m"))
     two\nlines \x1b[31m
     """
-    safe = escape_undecodable(text)
+    safe = escape_undecodable(str(text))
     return safe if safe.isprintable() else "".join(map(_letter, safe))
 
 

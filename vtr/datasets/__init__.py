@@ -6,11 +6,11 @@ docstring whose first line describes the dataset. The file name is the name user
 """
 
 HELPERS = (
+    "annotations",
     "base",
     "captions",
     "documents",
     "files",
-    "pickles",
     "published",
     "records",
     "registry",

@@ -7,19 +7,13 @@ either name.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from vtr.datasets.base import Caption, Dataset, DatasetInfo
-from vtr.datasets.captions import CaptionList, check_overlap, paragraph
-from vtr.datasets.documents import (
-    find_documents,
-    identity,
-    open_folder,
-    read_json,
-    require_mapping,
-    unique,
-)
-from vtr.datasets.splits import SplitList, settle_splits
+from vtr.datasets.annotations import Annotations, CaptionList
+from vtr.datasets.base import Dataset, DatasetInfo
+from vtr.datasets.captions import paragraph
+from vtr.datasets.documents import identity, read_json, require_mapping, unique
 from vtr.errors import DatasetError
 
 FILES = {
@@ -50,39 +44,25 @@ def load(annotations: Path | None, videos: Path) -> Dataset:
         which `queries` gives each split its own.
     """
     patterns = tuple(name for names in FILES.values() for name in names)
-    folder, _ = open_folder(
-        annotations, videos, patterns, dataset="activitynet", what="caption file"
-    )
-    captions = CaptionList()
-    lists: dict[str, list[SplitList]] = {}
-    files: list[Path] = []
+    source = Annotations("activitynet", annotations, videos, patterns, what="caption file")
     for split, names in FILES.items():
-        for path in find_documents(folder, names)[:1]:
-            lists[split] = [SplitList(path, _read(path, split, captions))]
-            files.append(path)
-    known = tuple(dict.fromkeys(i for listed in lists.values() for i in listed[0].ids))
+        for path in source.find(*names)[:1]:
+            ids = _read(path, split, source.captions)
+            source.add_list(split, path, ids)
+            source.videos |= dict.fromkeys(ids)
     for split, name in ID_LISTS.items():
-        for path in find_documents(folder, (name,))[:1]:
-            if split in lists:
-                lists[split].append(SplitList(path, _read_ids(path)))
-                files.append(path)
-    splits, notes = settle_splits("activitynet", known, lists)
-    dataset = Dataset(
-        name="activitynet",
-        video_ids=known,
-        captions=tuple(captions.items),
-        splits=splits,
-        annotation_files=tuple(files),
-        queries={
-            split: _of_split(captions.items, split, splits[split])
-            for split in ("val_1", "val_2")
-            if split in splits
-        },
-        file_stems={name: name.removeprefix(PREFIX) for name in known if name.startswith(PREFIX)},
-        notes=(*notes, *captions.notes(known)),
-    )
-    check_overlap(dataset, (("train", "val_1"), ("train", "val_2")))
-    return dataset
+        for path in source.find(name)[:1]:
+            if split in source.lists:
+                source.add_list(split, path, _read_ids(path))
+    dataset = source.dataset(apart=(("train", "val_1"), ("train", "val_2")))
+    by_id = {caption.id: caption for caption in dataset.captions}
+    queries = {
+        split: tuple(by_id[i] for name in members if (i := f"{name}#{split}") in by_id)
+        for split, members in dataset.splits.items()
+        if split in ("val_1", "val_2")
+    }
+    stems = {name: name.removeprefix(PREFIX) for name in source.videos if name.startswith(PREFIX)}
+    return replace(dataset, queries=queries, file_stems=stems)
 
 
 def _read(path: Path, split: str, captions: CaptionList) -> tuple[str, ...]:
@@ -106,9 +86,3 @@ def _read_ids(path: Path) -> tuple[str, ...]:
     if not isinstance(document, list):
         raise DatasetError(f"{path} must hold a list of ids, is {document!r:.80}")
     return unique(path, (identity(value, place=str(path)) for value in document))
-
-
-def _of_split(captions: list[Caption], split: str, members: tuple[str, ...]) -> tuple[Caption, ...]:
-    by_id = {caption.id: caption for caption in captions}
-    wanted = (f"{identity}#{split}" for identity in members)
-    return tuple(by_id[name] for name in wanted if name in by_id)

@@ -1,18 +1,15 @@
-"""Captions as annotation files spell them, gathered with a count of what had to be left out."""
+"""Captions as annotation files spell them: a text, several, words, or a list spelt as text."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from typing import Any
 
-from vtr.counts import counted
-from vtr.datasets.base import Caption, Dataset
 from vtr.datasets.documents import is_missing
 from vtr.errors import DatasetError
-from vtr.foreign import escape_undecodable, printable
+from vtr.foreign import printable
 
 _TOKEN = re.compile(
     r"""\s*(?:[uU]?(?P<text>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|(?P<none>None|nan|null|NaN)\b"""
@@ -147,92 +144,3 @@ def _unquoted(literal: str) -> str:
         return _ESCAPED.get(code, match[0])
 
     return _ESCAPE.sub(letter, literal[1:-1])
-
-
-@dataclass
-class CaptionList:
-    """Captions in the files' order; those without a word are dropped and counted."""
-
-    items: list[Caption] = field(default_factory=list)  # What was kept
-    _ids: set[str] = field(default_factory=set)
-    _empty: list[str] = field(default_factory=list)
-    _foreign: list[str] = field(default_factory=list)
-
-    def add(self, caption_id: str, video_id: str, text: object, *, place: str) -> None:
-        """Keeps one caption as it stands, however long and however often the text occurs.
-
-        Args:
-            caption_id: Unique in the dataset.
-            video_id: In NFC.
-            text: The caption; empty, blank, None and NaN are dropped.
-            place: Where it stands, for errors.
-
-        Raises:
-            DatasetError: `text` is no text, or the id is taken.
-        """
-        if caption_id in self._ids:
-            raise DatasetError(f"{place}: the caption id {printable(caption_id)!r} occurs twice")
-        self._ids.add(caption_id)
-        if is_missing(text) or (isinstance(text, str) and not text.strip()):
-            self._empty.append(caption_id)
-            return
-        if not isinstance(text, str):
-            raise DatasetError(f"{place}: a caption must be a text, is {text!r:.80}")
-        if listed_captions(text, place=place) is not text:
-            raise DatasetError(
-                f"{place}: {text!r:.80} spells a list of captions where one is expected. Write one "
-                "caption a row"
-            )
-        self.items.append(Caption(caption_id, video_id, escape_undecodable(text)))
-
-    def add_all(self, video_id: str, texts: Sequence[object], *, place: str) -> None:
-        """Keeps the captions of one video; their ids are the video's with their place, from 0."""
-        for number, text in enumerate(texts):
-            self.add(f"{video_id}#{number}", video_id, text, place=place)
-
-    def restrict(self, video_ids: Collection[str]) -> None:
-        """Drops and counts the captions of videos that are not among `video_ids`."""
-        known = set(video_ids)
-        self._foreign += [item.video_id for item in self.items if item.video_id not in known]
-        self.items = [item for item in self.items if item.video_id in known]
-
-    def notes(self, video_ids: Iterable[str] = ()) -> Iterator[str]:
-        """Yields what people should know: dropped captions, and `video_ids` without a caption."""
-        if self._empty:
-            yield (
-                f"{counted(len(self._empty), 'caption is', 'captions are')} empty, dropped (first: "
-                f"{printable(self._empty[0])})"
-            )
-        if self._foreign:
-            yield (
-                f"{counted(len(self._foreign), 'caption is', 'captions are')} of videos that are "
-                "not listed, "
-                "dropped "
-                f"(first: {printable(self._foreign[0])})"
-            )
-        captioned = {item.video_id for item in self.items}
-        bare = [identity for identity in video_ids if identity not in captioned]
-        if bare:
-            silent = counted(len(bare), "video has", "videos have")
-            yield f"{silent} no caption (first: {printable(bare[0])})"
-
-
-def check_overlap(dataset: Dataset, apart: Iterable[tuple[str, str]]) -> None:
-    """Checks that splits which claim to be apart share no video.
-
-    Args:
-        dataset: As read.
-        apart: Pairs of split names; those the dataset lacks are skipped.
-
-    Raises:
-        DatasetError: Two share a video.
-    """
-    splits: Mapping[str, tuple[str, ...]] = dataset.splits
-    for one, other in apart:
-        shared = sorted(set(splits.get(one, ())) & set(splits.get(other, ())))
-        if shared:
-            raise DatasetError(
-                f"{dataset.name}: {counted(len(shared), 'video is', 'videos are')} in {one!r} "
-                f"and in {other!r} "
-                f"(first: {', '.join(map(printable, shared[:3]))}); a video must be in one of them"
-            )

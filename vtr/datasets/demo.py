@@ -7,12 +7,13 @@ a list of captions, five for each video.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vtr.counts import counted
 from vtr.datasets.base import Caption, Dataset, DatasetInfo
+from vtr.datasets.documents import records
 from vtr.errors import DatasetError
 from vtr.json_files import read_json
 
@@ -43,26 +44,32 @@ def load(annotations: Path | None, videos: Path) -> Dataset:
         DatasetError: The file is missing, damaged, or does not agree with itself.
     """
     path = _locate(annotations, videos)
-    document = _read(path)
-    entries = _records(document, "videos", {"id", "split", "group", "category"}, path)
-    ids = tuple(str(entry["id"]) for entry in entries)
-    captions = tuple(
-        Caption(str(entry["id"]), str(entry["video_id"]), str(entry["text"]))
-        for entry in _records(document, "captions", {"id", "video_id", "text"}, path)
+    needed = "videos and captions; `vtr demo` renders the world again"
+    document = read_json(path, needed=needed, error=DatasetError)
+    entries, sentences = (
+        [record for _, record in records(document, path, key=key, keys=keys, expected=needed)]
+        for key, keys in (
+            ("videos", ("id", "split", "group", "category")),
+            ("captions", ("id", "video_id", "text")),
+        )
     )
-    _check(path, entries, ids, captions)
+    captions = tuple(
+        Caption(str(entry["id"]), str(entry["video_id"]), str(entry["text"])) for entry in sentences
+    )
+    by_id = {str(entry["id"]): entry for entry in entries}
+    _check(path, entries, by_id, captions)
     splits = {
-        split: tuple(str(entry["id"]) for entry in entries if entry["split"] == split)
+        split: tuple(name for name, entry in by_id.items() if entry["split"] == split)
         for split in _SPLITS
     }
     return Dataset(
         name="demo",
-        video_ids=ids,
+        video_ids=tuple(by_id),
         captions=captions,
         splits={split: members for split, members in splits.items() if members},
-        categories={str(entry["id"]): str(entry["category"]) for entry in entries},
-        groups={str(entry["id"]): str(entry["group"]) for entry in entries},
-        rivals={str(entry["id"]): str(entry["twin"]) for entry in entries if entry.get("twin")},
+        categories={name: str(entry["category"]) for name, entry in by_id.items()},
+        groups={name: str(entry["group"]) for name, entry in by_id.items()},
+        rivals={name: str(entry["twin"]) for name, entry in by_id.items() if entry.get("twin")},
         annotation_files=(path,),
     )
 
@@ -79,30 +86,10 @@ def _locate(annotations: Path | None, videos: Path) -> Path:
     return path
 
 
-def _read(path: Path) -> Mapping[str, Any]:
-    needed = "videos and captions; `vtr demo` renders the world again"
-    return read_json(path, needed=needed, error=DatasetError)
-
-
-def _records(
-    document: Mapping[str, Any], name: str, keys: set[str], path: Path
-) -> Sequence[Mapping[str, Any]]:
-    records = document.get(name)
-    if not isinstance(records, list):
-        raise DatasetError(f"{path} has no list {name!r}; is it the demo world's {_FILE_NAME}?")
-    for number, record in enumerate(records):
-        if not isinstance(record, dict) or keys - record.keys():
-            raise DatasetError(
-                f"{path}: entry {number} of {name!r} must have {', '.join(sorted(keys))}, "
-                f"is {record!r:.120}"
-            )
-    return records
-
-
 def _check(
     path: Path,
     entries: Sequence[Mapping[str, Any]],
-    ids: Sequence[str],
+    known: Collection[str],
     captions: Sequence[Caption],
 ) -> None:
     for key, allowed in (("split", _SPLITS), ("group", _GROUPS)):
@@ -112,11 +99,11 @@ def _check(
                     f"{path}: video {entry['id']!r} has {key} {entry[key]!r}; "
                     f"allowed: {', '.join(allowed)}"
                 )
-    for what, names in (("video", ids), ("caption", [caption.id for caption in captions])):
+    videos = [str(entry["id"]) for entry in entries]
+    for what, names in (("video", videos), ("caption", [caption.id for caption in captions])):
         name, count = Counter(names).most_common(1)[0] if names else ("", 0)
         if count > 1:
             raise DatasetError(f"{path}: {what} {name!r} is listed {counted(count, 'time')}")
-    known = set(ids)
     for caption in captions:
         if caption.video_id not in known:
             raise DatasetError(

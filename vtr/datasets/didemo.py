@@ -7,23 +7,14 @@ or a dot at their end; whatever container is on disk is found.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 
 from vtr.counts import counted
+from vtr.datasets.annotations import Annotations
 from vtr.datasets.base import Dataset, DatasetInfo
-from vtr.datasets.captions import CaptionList, check_overlap, paragraph
-from vtr.datasets.documents import (
-    find_documents,
-    identity,
-    open_folder,
-    read_json,
-    read_list,
-    read_table,
-    unique,
-)
-from vtr.datasets.splits import SplitList, settle_splits
+from vtr.datasets.captions import paragraph
+from vtr.datasets.documents import identity, read_json, read_list, read_table, records, unique
 from vtr.errors import DatasetError
 from vtr.foreign import printable
 
@@ -53,77 +44,51 @@ def load(annotations: Path | None, videos: Path) -> Dataset:
         first 30 seconds.
     """
     patterns = (*(f"{split}_data.json" for split in SPLITS), "didemo_*_label.csv")
-    folder, _ = open_folder(annotations, videos, patterns, dataset="didemo", what="annotation file")
-    found = _Found()
+    source = Annotations("didemo", annotations, videos, patterns, what="annotation file")
     for split in SPLITS:
-        found.read(folder, split)
-    known = tuple(found.paragraphs)
-    splits, notes = settle_splits("didemo", known, found.lists)
-    captions = CaptionList()
-    for video_id, (text, place) in found.paragraphs.items():
-        captions.add(f"{video_id}#paragraph", video_id, text, place=place)
-    dataset = Dataset(
-        name="didemo",
-        video_ids=known,
-        captions=tuple(captions.items),
-        splits=splits,
-        windows=dict.fromkeys(known, (None, SECONDS)),
-        annotation_files=tuple(found.files),
-        notes=(*notes, *found.notes, *captions.notes(known)),
+        for video_id, (text, place) in _read_split(source, split).items():
+            if video_id in source.videos:
+                raise DatasetError(f"{place}: the video {printable(video_id)!r} is in two splits")
+            source.videos[video_id] = None
+            source.captions.add(f"{video_id}#paragraph", video_id, text, place=place)
+    return replace(source.dataset(), windows=dict.fromkeys(source.videos, (None, SECONDS)))
+
+
+Paragraphs = dict[str, tuple[str, str]]
+"""Video id to its text and where that stands."""
+
+
+def _read_split(source: Annotations, split: str) -> Paragraphs:
+    """Returns the paragraphs of one split; a csv's counts before the json's."""
+    listing, csv, data = (
+        source.find(name)[:1]
+        for name in (f"{split}_list.txt", f"didemo_{split}_label.csv", f"{split}_data.json")
     )
-    check_overlap(dataset, (("train", "val"), ("train", "test"), ("val", "test")))
-    return dataset
+    texts = _read_csv(csv[0]) if csv else {}
+    moments = _read_moments(data[0]) if data else {}
+    other = [
+        name for name in texts
+        if name in moments and texts[name][0].split() != moments[name][0].split()
+    ]  # fmt: skip
+    if other:
+        source.notes.append(
+            f"{data[0].name} has other words for {counted(len(other), 'video')} than the csv, "
+            f"which counts (first: {printable(other[0])})"
+        )
+    loose = split in LOOSE
+    if not listing and not csv:
+        for path in data:  # more videos than the protocol's
+            source.add_list(split, path, tuple(moments), loose=True)
+    elif texts or moments:
+        source.files += data
+        for path in listing:
+            source.add_list(split, path, read_list(path), loose=loose)
+        for path in csv:
+            source.add_list(split, path, tuple(texts), loose=loose)
+    return texts | moments | texts  # in the csv's order
 
 
-@dataclass
-class _Found:
-    """What the files of all splits say."""
-
-    paragraphs: dict[str, tuple[str, str]] = field(default_factory=dict)  # id -> text, place
-    lists: dict[str, list[SplitList]] = field(default_factory=dict)
-    files: list[Path] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def read(self, folder: Path, split: str) -> None:
-        """Reads one split; a csv's paragraph counts before the json's."""
-        loose = split in LOOSE
-        given: list[SplitList] = []
-        texts: dict[str, tuple[str, str]] = {}
-        for path in find_documents(folder, (f"{split}_list.txt",))[:1]:
-            given.append(SplitList(path, read_list(path), loose))
-        for path in find_documents(folder, (f"didemo_{split}_label.csv",))[:1]:
-            texts = _read_csv(path)
-            given.append(SplitList(path, tuple(texts), loose))
-        for path in find_documents(folder, (f"{split}_data.json",))[:1]:
-            moments = _read_moments(path)
-            other = [name for name in texts if name in moments and not _same(texts, moments, name)]
-            if other:
-                self.notes.append(
-                    f"{path.name} has other words for {counted(len(other), 'video')} than the "
-                    "csv, which "
-                    f"counts (first: {printable(other[0])})"
-                )
-            texts = texts | {name: moments[name] for name in moments if name not in texts}
-            if given:
-                self.files.append(path)
-            else:  # more videos than the protocol's
-                given.append(SplitList(path, tuple(moments), loose=True))
-        if texts:
-            self.lists[split] = given
-            self.files += [listed.path for listed in given]
-        for name, text in texts.items():
-            if name in self.paragraphs:
-                raise DatasetError(f"{text[1]}: the video {printable(name)!r} is in two splits")
-            self.paragraphs[name] = text
-
-
-def _same(
-    one: Mapping[str, tuple[str, str]], other: Mapping[str, tuple[str, str]], name: str
-) -> bool:
-    return one[name][0].split() == other[name][0].split()
-
-
-def _read_csv(path: Path) -> dict[str, tuple[str, str]]:
+def _read_csv(path: Path) -> Paragraphs:
     rows = [
         (
             identity(row["video_path"].replace("\\", "/").rpartition("/")[2], place=f"{path}"),
@@ -135,18 +100,9 @@ def _read_csv(path: Path) -> dict[str, tuple[str, str]]:
     return dict(rows)
 
 
-def _read_moments(path: Path) -> dict[str, tuple[str, str]]:
-    document = read_json(path)
-    if not isinstance(document, list):
-        raise DatasetError(
-            f"{printable(str(path))} must hold a list of {{video, description}} moments"
-        )
+def _read_moments(path: Path) -> Paragraphs:
     parts: dict[str, list[object]] = {}
-    for number, record in enumerate(document):
-        place = f"{path}: entry {number}"
-        if not isinstance(record, dict) or not {"video", "description"} <= record.keys():
-            raise DatasetError(
-                f"{place} must be an object with video and description, is {record!r:.80}"
-            )
+    expected, keys = "a list of {video, description} moments", ("video", "description")
+    for place, record in records(read_json(path), path, keys=keys, expected=expected):
         parts.setdefault(identity(record["video"], place=place), []).append(record["description"])
     return {name: (paragraph(texts, place=str(path)), str(path)) for name, texts in parts.items()}

@@ -1,4 +1,4 @@
-"""Annotation files: found by name, read as text, JSON, CSV or lists, with errors that help.
+"""Annotation files: found by name, read as text, JSON, CSV, lists or pickles, with helpful errors.
 
 Real files carry a byte order mark, CRLF, or end in the middle; every reader of a dataset goes
 through here, so that each of these is met once.
@@ -12,16 +12,18 @@ import io
 import json
 import math
 import os
+import pickle
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from vtr.counts import counted
 from vtr.errors import DatasetError
 from vtr.foreign import first_few, printable
+from vtr.pickled import require_light_keys
 
 MAX_DEPTH = 3
 """How many folders below the given one are searched: archives unpack into folders of their own."""
@@ -33,6 +35,15 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
 }  # fmt: skip
 _LONGEST_FIELD = 1 << 24  # csv's own limit of 131,072 would refuse a caption of 10,000 words
+_MOST_PICKLE_BYTES = 1 << 30  # MSVD's, the largest that is published, has 5 MB
+# What a damaged or hostile stream makes the interpreter of opcodes raise.
+_BROKEN_PICKLE = (
+    pickle.UnpicklingError, ArithmeticError, AttributeError, EOFError, ImportError, LookupError,
+    MemoryError, TypeError, ValueError,
+)  # fmt: skip
+
+
+# ---- finding
 
 
 def open_folder(
@@ -56,7 +67,7 @@ def open_folder(
         folder = folder.parent
     if not folder.is_dir():
         raise DatasetError(
-            f"there is no folder {printable(str(folder))} with annotation files. Name it with "
+            f"there is no folder {printable(folder)} with annotation files. Name it with "
             f"--annotations; looked for: {', '.join(patterns)}"
         )
     return folder, require_documents(folder, patterns, dataset=dataset, what=what)
@@ -68,13 +79,13 @@ def require_documents(
     """Returns the files of `find_documents`, at least one.
 
     Raises:
-        DatasetError: None was found; the message names the files and what the folder holds.
+        DatasetError: There is none; the message names the files and what the folder holds.
     """
-    if found := find_documents(folder, patterns):
-        return found
+    if files := find_documents(folder, patterns):
+        return files
     there = first_few((path.name for path in _walk(folder)), 8)
     raise DatasetError(
-        f"{dataset}: no {what} in {printable(str(folder))}. Looked for {' or '.join(patterns)}, "
+        f"{dataset}: no {what} in {printable(folder)}. Looked for {' or '.join(patterns)}, "
         f"there and in folders below it; found {there or 'no files at all'}. "
         "Name the right folder with --annotations"
     )
@@ -91,13 +102,13 @@ def find_documents(folder: Path, patterns: Iterable[str]) -> list[Path]:
         In the order of the patterns, then the shallowest first, then by name. A name that occurs
         in several folders is given once.
     """
-    names = list(_walk(folder))
-    found: dict[str, Path] = {}
+    paths = list(_walk(folder))
+    fitting: dict[str, Path] = {}
     for pattern in patterns:
-        for path in names:
+        for path in paths:
             if fnmatchcase(path.name.lower(), pattern.lower()):
-                found.setdefault(path.name, path)
-    return list(found.values())
+                fitting.setdefault(path.name, path)
+    return list(fitting.values())
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -110,11 +121,14 @@ def _walk(folder: Path) -> Iterator[Path]:
                 entries = sorted(os.scandir(place), key=lambda entry: entry.name)
             except OSError:
                 continue
-            shown = [entry for entry in entries if not entry.name.startswith(".")]
-            files += [Path(entry.path) for entry in shown if entry.is_file()]
-            below += [Path(entry.path) for entry in shown if entry.is_dir()]
+            visible = [entry for entry in entries if not entry.name.startswith(".")]
+            files += [Path(entry.path) for entry in visible if entry.is_file()]
+            below += [Path(entry.path) for entry in visible if entry.is_dir()]
         yield from files
         level = below
+
+
+# ---- text, JSON, lists
 
 
 def read_text(path: Path) -> str:
@@ -127,21 +141,20 @@ def read_text(path: Path) -> str:
     """
     try:
         content = path.read_bytes()
-        marked = (name for mark, name in _MARKS.items() if content.startswith(mark))
-        text = content.decode(next(marked, "utf-8-sig"))
+        text = content.decode(
+            next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8-sig")
+        )
     except OSError as error:
-        raise DatasetError(
-            f"cannot read {printable(str(path))}: {error.strerror or error}"
-        ) from None
+        raise DatasetError(f"cannot read {printable(path)}: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
         raise DatasetError(
-            f"{printable(str(path))} is not UTF-8 text: {error.reason} at byte {error.start:,}. "
+            f"{printable(path)} is not UTF-8 text: {error.reason} at byte {error.start:,}. "
             'Save it as UTF-8 (Excel: as "CSV UTF-8"; a shell: iconv -f cp1252 -t utf-8, or '
             "whatever it was written in)"
         ) from None
     if "\0" in text:
         raise DatasetError(
-            f"{printable(str(path))} is not UTF-8 text: it holds NUL, as UTF-16 without a byte "
+            f"{printable(path)} is not UTF-8 text: it holds NUL, as UTF-16 without a byte "
             "order mark does. Save it as UTF-8"
         )
     return text
@@ -163,13 +176,13 @@ def read_json(path: Path) -> Any:
         return json.loads(text, object_pairs_hook=_object)
     except _KeyTwiceError as error:
         raise DatasetError(
-            f"{printable(str(path))} has the key {printable(str(error))!r:.80} twice in one "
+            f"{printable(path)} has the key {printable(error)!r:.80} twice in one "
             "object; one of the two values would be lost. Give every key once, several captions "
             "as a list"
         ) from None
     except (ValueError, RecursionError) as error:
         raise DatasetError(
-            f"{printable(str(path))} is not whole JSON ({error}; the file has {len(text):,} "
+            f"{printable(path)} is not whole JSON ({error}; the file has {len(text):,} "
             "characters). A download that was cut short looks like this: fetch it again"
         ) from None
 
@@ -186,15 +199,13 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
         try:
             document = json.loads(line, object_pairs_hook=_object)
         except _KeyTwiceError as error:
-            raise DatasetError(
-                f"{printable(str(path))}, line {number}: the key {printable(str(error))!r:.80} "
-                "occurs twice in one object"
-            ) from None
+            fault = f"the key {printable(error)!r:.80} occurs twice in one object"
         except (ValueError, RecursionError) as error:
-            raise DatasetError(
-                f"{printable(str(path))}, line {number}: not one JSON document ({error})"
-            ) from None
-        yield number, document
+            fault = f"not one JSON document ({error})"
+        else:
+            yield number, document
+            continue
+        raise DatasetError(f"{printable(path)}, line {number}: {fault}")
 
 
 class _KeyTwiceError(Exception):
@@ -202,10 +213,51 @@ class _KeyTwiceError(Exception):
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    document = dict(pairs)
+    if len(document) < len(pairs):
         raise _KeyTwiceError(Counter(key for key, _ in pairs).most_common(1)[0][0])
-    return found
+    return document
+
+
+def require_mapping(document: object, path: Path, *, expected: str) -> Mapping[str, Any]:
+    """Returns `document` where it is a JSON object.
+
+    Raises:
+        DatasetError: It is not; the message says what was `expected`.
+    """
+    if isinstance(document, Mapping):
+        return document
+    kind = {list: "list", str: "text", type(None): "null"}.get(type(document), "number")
+    raise DatasetError(f"{printable(path)} holds a {kind}; expected an object {expected}")
+
+
+def records(
+    document: Any, path: Path, *, expected: str, key: str = "", keys: Sequence[str] = ()
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields (place, record) of a list of JSON objects.
+
+    Args:
+        document: The list, or where `key` is given the object that holds it under that name.
+        path: The file, for errors.
+        expected: The layout, for errors.
+        key: Name of the list.
+        keys: What every record must have.
+
+    Raises:
+        DatasetError: There is no list, or one of them is no such object.
+    """
+    entries = document.get(key) if key else document
+    if not isinstance(entries, list):
+        fault = f"has no list {key!r}; expected" if key else "must hold"
+        raise DatasetError(f"{printable(path)} {fault} {expected}")
+    start, end = f"{path}: entry", f" of {key!r}" if key else ""
+    needed = f" with {' and '.join(keys)}" if keys else ""
+    required = set(keys)
+    for number, record in enumerate(entries):
+        place = f"{start} {number}{end}"
+        if not isinstance(record, dict) or not required <= record.keys():
+            raise DatasetError(f"{place} must be an object{needed}, is {record!r:.120}")
+        yield place, record
 
 
 def read_list(path: Path) -> tuple[str, ...]:
@@ -218,11 +270,12 @@ def read_list(path: Path) -> tuple[str, ...]:
     return unique(path, (identity(line, place=str(path)) for line in lines if line))
 
 
-def read_table(
-    path: Path, *, columns: Iterable[str], delimiter: str = ","
-) -> list[tuple[int, dict[str, str]]]:
-    """Like `parse_table`, of a file."""
-    return parse_table(read_text(path), path, columns=columns, delimiter=delimiter)
+# ---- tables
+
+
+def read_table(path: Path, *, columns: Iterable[str]) -> list[tuple[int, dict[str, str]]]:
+    """Like `parse_table`, of a file whose fields are parted by commas."""
+    return parse_table(read_text(path), path, columns=columns, delimiter=",")
 
 
 def parse_table(
@@ -240,31 +293,26 @@ def parse_table(
         DatasetError: A column is missing or named twice, or a row has another number of fields
             than the header.
     """
-    rows = _plain_rows(text) if delimiter == "\t" else None
-    rows = rows or list(_rows(text, path, delimiter))
+    rows = (_plain_rows(text) if delimiter == "\t" else None) or [*_rows(text, path, delimiter)]
     header = [name.strip() for name in rows[0][1]] if rows else []
     twice = next((name for name, count in Counter(header).items() if name and count > 1), None)
     if twice is not None:
         raise DatasetError(
-            f"{printable(str(path))}: the header names the column {printable(twice)!r} twice; "
+            f"{printable(path)}: the header names the column {printable(twice)!r} twice; "
             "rename one of the two"
         )
-    missing = [name for name in columns if name not in header]
-    if missing:
+    if not set(columns) <= set(header):
         raise DatasetError(
-            f"{printable(str(path))}: expected the columns {', '.join(columns)}; "
+            f"{printable(path)}: expected the columns {', '.join(columns)}; "
             f"found {', '.join(map(printable, header)) or 'nothing'}"
         )
-    table: list[tuple[int, dict[str, str]]] = []
     for number, row in rows[1:]:
         if len(row) != len(header):
             raise DatasetError(
-                f"{printable(str(path))}, line {number}: {counted(len(row), 'field')}, but the "
-                "header names "
-                f"{len(header)} ({', '.join(header)}). A text with a comma must be in quotes"
+                f"{printable(path)}, line {number}: {counted(len(row), 'field')}, but the header "
+                f"names {len(header)} ({', '.join(header)}). A text with a comma must be in quotes"
             )
-        table.append((number, dict(zip(header, row, strict=True))))
-    return table
+    return [(number, dict(zip(header, row, strict=True))) for number, row in rows[1:]]
 
 
 def _plain_rows(text: str) -> list[tuple[int, list[str]]] | None:
@@ -276,10 +324,10 @@ def _plain_rows(text: str) -> list[tuple[int, list[str]]] | None:
     lines = [(number, line) for number, line in enumerate(text_lines(text), 1) if line.strip()]
     if len({line.count("\t") for _, line in lines}) != 1:
         return None
-    return [(number, [_whole(field) for field in line.split("\t")]) for number, line in lines]
+    return [(number, [_unquoted(field) for field in line.split("\t")]) for number, line in lines]
 
 
-def _whole(field: str) -> str:
+def _unquoted(field: str) -> str:
     """Returns a field without the quotes around it, where they are CSV's."""
     inner = field[1:-1]
     quoted = len(field) > 1 and field[0] == field[-1] == '"'
@@ -294,7 +342,7 @@ def _rows(text: str, path: Path, delimiter: str) -> Iterator[tuple[int, list[str
                 yield reader.line_num, row
     except csv.Error as error:
         raise DatasetError(
-            f"{printable(str(path))}, line {reader.line_num}: not CSV ({error}). "
+            f"{printable(path)}, line {reader.line_num}: not CSV ({error}). "
             "A text with quotes stands in quotes, each of its own written twice"
         ) from None
 
@@ -316,12 +364,59 @@ def long_rows(reader: Iterator[Row]) -> Iterator[Row]:
         yield row
 
 
-def identity(value: object, *, place: str) -> str:
-    """Returns an id as text in NFC.
+# ---- pickles: a pickle is a program; what asks for more than plain data ends the reading
+
+
+class _ForbiddenError(Exception):
+    """The stream asks for something that is not plain data."""
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Refuses the two doors through which a pickle reaches code."""
+
+    def find_class(self, module: str, name: str) -> NoReturn:
+        raise _ForbiddenError(f"{module}.{name}")
+
+    def persistent_load(self, pid: Any) -> NoReturn:
+        raise _ForbiddenError(f"the outside object {pid!r:.60}")
+
+
+def read_plain_pickle(path: Path) -> Any:
+    """Returns the numbers, texts, lists, tuples and dictionaries in a pickle.
 
     Args:
-        value: A text or a whole number.
-        place: Where it stands, for the error.
+        path: The file; texts of Python 2 must be UTF-8.
+
+    Raises:
+        DatasetError: It asks for anything but plain data (nothing of it is run), or is damaged.
+    """
+    try:
+        size = path.stat().st_size
+        if size > _MOST_PICKLE_BYTES:
+            raise DatasetError(f"{printable(path)} has {size:,} bytes: too many for captions")
+        content = path.read_bytes()
+    except OSError as error:
+        raise DatasetError(f"cannot read {printable(path)}: {error.strerror or error}") from None
+    try:
+        require_light_keys(content)
+        return _PlainUnpickler(io.BytesIO(content), encoding="utf-8").load()
+    except _ForbiddenError as error:
+        raise DatasetError(
+            f"{printable(path)} wants to build {printable(error)}, which captions do "
+            "not need; nothing of it was run. Only pickles of dictionaries, lists, tuples, texts "
+            "and numbers are read: convert it to JSON, or distrust it"
+        ) from None
+    except _BROKEN_PICKLE as error:
+        raise DatasetError(
+            f"{printable(path)} is no whole pickle ({type(error).__name__}: {error})"
+        ) from None
+
+
+# ---- values
+
+
+def identity(value: object, *, place: str) -> str:
+    """Returns an id, a text or a whole number, as text in NFC.
 
     Raises:
         DatasetError: Anything else, or an empty text.
@@ -343,27 +438,10 @@ def unique(path: Path, ids: Iterable[str]) -> tuple[str, ...]:
     name, count = Counter(result).most_common(1)[0] if result else ("", 0)
     if count > 1:
         raise DatasetError(
-            f"{printable(str(path))} lists {printable(name)!r} {counted(count, 'time')}; "
+            f"{printable(path)} lists {printable(name)!r} {counted(count, 'time')}; "
             "a video may be in a split once"
         )
     return result
-
-
-def require_mapping(document: object, path: Path, *, expected: str) -> Mapping[str, Any]:
-    """Returns `document` where it is a JSON object.
-
-    Raises:
-        DatasetError: It is not; the message says what was `expected`.
-    """
-    if isinstance(document, Mapping):
-        return document
-    raise DatasetError(
-        f"{printable(str(path))} holds a {_kind(document)}; expected an object {expected}"
-    )
-
-
-def _kind(document: object) -> str:
-    return {list: "list", str: "text", type(None): "null"}.get(type(document), "number")
 
 
 def is_missing(value: object) -> bool:

@@ -17,8 +17,9 @@ from itertools import islice
 from pathlib import Path
 
 from vtr.counts import counted
+from vtr.datasets.annotations import CaptionList
 from vtr.datasets.base import Dataset, DatasetInfo
-from vtr.datasets.captions import CaptionList, sentences
+from vtr.datasets.captions import sentences
 from vtr.datasets.documents import is_missing, require_documents
 from vtr.datasets.files import VideoListing, find_videos, match_videos, video_id
 from vtr.datasets.records import Record, read_records

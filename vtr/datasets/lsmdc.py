@@ -11,14 +11,9 @@ from collections import Counter
 from pathlib import Path
 
 from vtr.counts import counted
+from vtr.datasets.annotations import Annotations
 from vtr.datasets.base import Dataset, DatasetInfo
-from vtr.datasets.captions import CaptionList, check_overlap
-from vtr.datasets.documents import (
-    find_documents,
-    identity,
-    open_folder,
-    read_text,
-)
+from vtr.datasets.documents import identity, read_text
 from vtr.errors import DatasetError
 
 FILES = {
@@ -52,36 +47,20 @@ def load(annotations: Path | None, videos: Path) -> Dataset:
         Captions have the id of the clip and their place among its lines.
     """
     patterns = tuple(name for names in FILES.values() for name in names)
-    folder, _ = open_folder(annotations, videos, patterns, dataset="lsmdc", what="annotation file")
-    captions = CaptionList()
+    source = Annotations("lsmdc", annotations, videos, patterns, what="annotation file")
     lines: Counter[str] = Counter()
-    splits: dict[str, tuple[str, ...]] = {}
-    files: list[Path] = []
-    aside: list[Path] = []
     for split, names in FILES.items():
-        found = find_documents(folder, names)
-        aside += found[1:]
-        for path in found[:1]:
-            files.append(path)
-            splits[split] = _read(path, captions, lines)
-    missing = [names[0] for split, names in FILES.items() if split not in splits]
-    dataset = Dataset(
-        name="lsmdc",
-        video_ids=tuple(lines),
-        captions=tuple(captions.items),
-        splits=splits,
-        annotation_files=tuple(files),
-        notes=(
-            *(f"{name} was not found; its split is left out" for name in missing),
-            *(f"{path.name} was found as well and not read" for path in aside),
-            *captions.notes(lines),
-        ),
-    )
-    check_overlap(dataset, (("train", "val"), ("train", "test"), ("val", "test")))
-    return dataset
+        paths = source.find(*names)
+        source.aside += paths[1:]
+        for path in paths[:1]:
+            source.add_list(split, path, _read(path, source, lines))
+        if not paths:
+            source.notes.append(f"{names[0]} was not found; its split is left out")
+    return source.dataset()
 
 
-def _read(path: Path, captions: CaptionList, lines: Counter[str]) -> tuple[str, ...]:
+def _read(path: Path, source: Annotations, lines: Counter[str]) -> tuple[str, ...]:
+    """Reads one file, and counts the lines of each clip; returns the clips."""
     members: dict[str, None] = {}
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
@@ -92,12 +71,11 @@ def _read(path: Path, captions: CaptionList, lines: Counter[str]) -> tuple[str, 
         if len(columns) not in (NUM_COLUMNS, NUM_COLUMNS - 1):
             raise DatasetError(
                 f"{place}: {counted(len(columns), 'column')} separated by tabs; expected "
-                f"{NUM_COLUMNS}: "
-                "clip, start, end, start, end, sentence"
+                f"{NUM_COLUMNS}: clip, start, end, start, end, sentence"
             )
         clip = identity(columns[0], place=place)
         text = columns[5].strip() if len(columns) == NUM_COLUMNS else ""
-        captions.add(f"{clip}#{lines[clip]}", clip, text, place=place)
+        source.captions.add(f"{clip}#{lines[clip]}", clip, text, place=place)
         lines[clip] += 1
-        members[clip] = None
+        members[clip] = source.videos[clip] = None
     return tuple(members)

@@ -7,25 +7,22 @@ being texts, lists of texts or lists of words.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from vtr.datasets.annotations import Annotations
 from vtr.datasets.base import Dataset, DatasetInfo
-from vtr.datasets.captions import CaptionList, check_overlap, sentences
+from vtr.datasets.captions import sentences
 from vtr.datasets.documents import (
-    find_documents,
     identity,
-    open_folder,
     read_json,
-    read_list,
+    read_plain_pickle,
     read_table,
     read_text,
     require_mapping,
     text_lines,
 )
-from vtr.datasets.pickles import read_plain_pickle
-from vtr.datasets.splits import SplitList, settle_splits
 from vtr.errors import DatasetError
 from vtr.names import VIDEO_EXTENSIONS
 
@@ -61,54 +58,38 @@ def load(annotations: Path | None, videos: Path) -> Dataset:
     Returns:
         Captions have the id of the video and their place in its list.
     """
-    folder, (path, *aside) = open_folder(
-        annotations, videos, CAPTION_FILES, dataset="msvd", what="caption file"
-    )
-    content = _content(path)
-    files = {split: found for split, name in LISTS.items() if (found := _one(folder, name))}
-    listed = {split: read_list(found) for split, found in files.items()}
-    bare = {identity for ids in listed.values() for identity in ids}
-    captions = CaptionList()
-    names: dict[str, None] = {}
-    for key, value in content.items():
+    source = Annotations("msvd", annotations, videos, CAPTION_FILES, what="caption file")
+    path, *source.aside = source.recognised
+    source.files.append(path)
+    source.read_lists(LISTS)
+    listed = {name for lists in source.lists.values() for name in lists[0].ids}
+    for key, value in _content(path).items():
         place = f"{path}: {key!r:.80}"
-        video_id = _bare_name(identity(key, place=place), bare)
-        names[video_id] = None
-        captions.add_all(video_id, sentences(value, place=place), place=place)
-    lists = {split: [SplitList(files[split], ids)] for split, ids in listed.items()}
-    splits, notes = settle_splits("msvd", tuple(names), lists)
-    dataset = Dataset(
-        name="msvd",
-        video_ids=tuple(names),
-        captions=tuple(captions.items),
-        splits=splits,
-        annotation_files=(path, *files.values()),
-        notes=(
-            *notes,
-            *(f"{other.name} was found as well and not read" for other in aside),
-            *captions.notes(names),
-        ),
-    )
-    check_overlap(dataset, (("train", "val"), ("train", "test"), ("val", "test")))
-    return dataset
+        video_id = _bare_name(identity(key, place=place), listed)
+        source.videos[video_id] = None
+        source.captions.add_all(video_id, sentences(value, place=place), place=place)
+    return source.dataset()
 
 
 def _content(path: Path) -> Mapping[str, Any]:
     """Returns video to captions, whatever the file's kind."""
     kind = path.suffix.lower()
+    pairs: Iterable[tuple[str, str]]
     if kind == ".txt":
-        return _gathered(_spoken(path))
-    if kind == ".csv":
-        return _gathered(
-            (
-                "_".join(row[name].strip() for name in ("VideoID", "Start", "End")),
-                row["Description"],
-            )
+        pairs = _spoken(path)
+    elif kind == ".csv":
+        pairs = (
+            ("_".join(row[name].strip() for name in CORPUS_COLUMNS[:3]), row["Description"])
             for _, row in read_table(path, columns=CORPUS_COLUMNS)
             if row["Language"].strip().lower() == "english"
         )
-    document = read_plain_pickle(path) if kind == ".pkl" else read_json(path)
-    return require_mapping(document, path, expected="{video: [captions]}")
+    else:
+        document = read_plain_pickle(path) if kind == ".pkl" else read_json(path)
+        return require_mapping(document, path, expected="{video: [captions]}")
+    captions: dict[str, list[str]] = {}
+    for name, text in pairs:
+        captions.setdefault(name, []).append(text)
+    return captions
 
 
 def _spoken(path: Path) -> Iterator[tuple[str, str]]:
@@ -121,18 +102,7 @@ def _spoken(path: Path) -> Iterator[tuple[str, str]]:
         yield name, text.strip()
 
 
-def _gathered(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    captions: dict[str, list[str]] = {}
-    for name, text in pairs:
-        captions.setdefault(name, []).append(text)
-    return captions
-
-
-def _one(folder: Path, name: str) -> Path | None:
-    return next(iter(find_documents(folder, (name,))), None)
-
-
-def _bare_name(name: str, listed: Iterable[str]) -> str:
+def _bare_name(name: str, listed: Container[str]) -> str:
     """Returns a caption file's id without the extension, where the lists write it without."""
     path = Path(name)
     if name not in listed and path.suffix.lower() in VIDEO_EXTENSIONS and path.stem in listed:

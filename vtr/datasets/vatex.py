@@ -9,21 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from vtr.datasets.annotations import APART, Annotations
 from vtr.datasets.base import Dataset, DatasetInfo
-from vtr.datasets.captions import CaptionList, check_overlap, sentences
-from vtr.datasets.documents import (
-    find_documents,
-    identity,
-    open_folder,
-    read_json,
-    read_list,
-)
-from vtr.datasets.splits import SplitList, settle_splits
+from vtr.datasets.captions import sentences
+from vtr.datasets.documents import identity, read_json, records
 from vtr.errors import DatasetError
-from vtr.foreign import printable
 
 CAPTION_FILES = (
     "vatex_data*.json",
@@ -59,68 +53,33 @@ def load(annotations: Path | None, videos: Path) -> Dataset:
         `val` and `test` are the halves of the official validation set (HGR's split), `test-1k5` is
         the other published 1,500 of the two together.
     """
-    folder, found = open_folder(
-        annotations, videos, CAPTION_FILES, dataset="vatex", what="caption file"
+    source = Annotations("vatex", annotations, videos, CAPTION_FILES, what="caption file")
+    found = source.recognised
+    source.files = [p for p in found if p.name.lower().startswith("vatex_data")][:1] or found[:]
+    source.aside = [path for path in found if path not in source.files]
+    for path in source.files:
+        split = "public-test" if "public_test" in path.name.lower() else None
+        for place, video_id, captions in _entries(path):
+            source.add_video(video_id, place=place, split=split)
+            source.captions.add_all(video_id, sentences(captions, place=place), place=place)
+    source.read_lists(LISTS)
+    stems = {name: _SECONDS.sub("", name) for name in source.videos}
+    return replace(
+        source.dataset(apart=(*APART, ("train", "test-1k5"))),
+        file_stems={name: stem for name, stem in stems.items() if stem != name},
     )
-    joined = [path for path in found if path.name.lower().startswith("vatex_data")][:1]
-    captions = CaptionList()
-    names: dict[str, None] = {}
-    marked: dict[str, tuple[str, ...]] = {}
-    files = joined or found
-    for path in files:
-        before = len(names)
-        for place, video_id, value in _entries(path):
-            if video_id in names:
-                raise DatasetError(f"{place}: the video {printable(video_id)!r} is listed twice")
-            names[video_id] = None
-            captions.add_all(video_id, sentences(value, place=place), place=place)
-        if "public_test" in path.name.lower():
-            marked["public-test"] = tuple(names)[before:]
-    lists: dict[str, list[SplitList]] = {}
-    for split, name in LISTS.items():
-        for path in find_documents(folder, (name,)):
-            lists[split] = [SplitList(path, read_list(path))]
-    splits, notes = settle_splits("vatex", tuple(names), lists, marked)
-    dataset = Dataset(
-        name="vatex",
-        video_ids=tuple(names),
-        captions=tuple(captions.items),
-        splits=splits,
-        annotation_files=(*files, *(listed[0].path for listed in lists.values())),
-        file_stems={name: stem for name in names if (stem := _SECONDS.sub("", name)) != name},
-        notes=(
-            *notes,
-            *(f"{path.name} was found as well and not read" for path in found if path not in files),
-            *captions.notes(names),
-        ),
-    )
-    check_overlap(
-        dataset, (("train", "val"), ("train", "test"), ("val", "test"), ("train", "test-1k5"))
-    )
-    return dataset
 
 
 def _entries(path: Path) -> Iterator[tuple[str, str, Any]]:
     """Yields (place, video id, English captions) of either layout."""
     document = read_json(path)
-    if isinstance(document, dict):
-        records = [(key, value, f"{path}: {key!r:.80}") for key, value in document.items()]
-    elif isinstance(document, list):
-        records = [
-            (
-                record.get("videoID") if isinstance(record, dict) else None,
-                record,
-                f"{path}: {place}",
-            )
-            for place, record in ((f"entry {number}", item) for number, item in enumerate(document))
-        ]
-    else:
-        raise DatasetError(
-            f"{printable(str(path))} must hold [{{videoID, enCap}}] or {{video: {{enCap}}}}"
-        )
-    for key, record, place in records:
+    if not isinstance(document, dict):
+        expected = "[{videoID, enCap}] or {video: {enCap}}"
+        for place, record in records(document, path, keys=("enCap",), expected=expected):
+            yield place, identity(record.get("videoID"), place=place), record["enCap"]
+        return
+    for key, record in document.items():
+        place = f"{path}: {key!r:.80}"
         if not isinstance(record, dict) or "enCap" not in record:
-            raise DatasetError(
-                f"{place} must be an object with enCap (and videoID in a list), is {record!r:.80}"
-            )
+            raise DatasetError(f"{place} must be an object with enCap, is {record!r:.80}")
         yield place, identity(key, place=place), record["enCap"]

@@ -1,0 +1,190 @@
+"""A dataset while its files are read: what the readers have in common, from the folder to notes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+
+from vtr.counts import counted
+from vtr.datasets.base import Caption, Dataset
+from vtr.datasets.captions import listed_captions
+from vtr.datasets.documents import find_documents, is_missing, open_folder, read_list
+from vtr.datasets.splits import SplitList, settle_splits
+from vtr.errors import DatasetError
+from vtr.foreign import escape_undecodable, printable
+
+APART = tuple(combinations(("train", "val", "test"), 2))
+"""Splits that share no video."""
+
+
+@dataclass
+class CaptionList:
+    """Captions in the files' order; those without a word are dropped and counted."""
+
+    items: list[Caption] = field(default_factory=list)  # What was kept
+    _ids: set[str] = field(default_factory=set)
+    _empty: list[str] = field(default_factory=list)
+    _unlisted: list[str] = field(default_factory=list)  # Videos of captions that were dropped
+
+    def add(self, caption_id: str, video_id: str, text: object, *, place: str) -> None:
+        """Keeps one caption as it stands, however long and however often the text occurs.
+
+        Args:
+            caption_id: Unique in the dataset.
+            video_id: In NFC.
+            text: The caption; empty, blank, None and NaN are dropped.
+            place: Where it stands, for errors.
+
+        Raises:
+            DatasetError: `text` is no text, or the id is taken.
+        """
+        if caption_id in self._ids:
+            raise DatasetError(f"{place}: the caption id {printable(caption_id)!r} occurs twice")
+        self._ids.add(caption_id)
+        if is_missing(text) or (isinstance(text, str) and not text.strip()):
+            self._empty.append(caption_id)
+            return
+        if not isinstance(text, str):
+            raise DatasetError(f"{place}: a caption must be a text, is {text!r:.80}")
+        if listed_captions(text, place=place) is not text:
+            raise DatasetError(
+                f"{place}: {text!r:.80} spells a list of captions where one is expected. Write one "
+                "caption a row"
+            )
+        self.items.append(Caption(caption_id, video_id, escape_undecodable(text)))
+
+    def add_all(self, video_id: str, texts: Sequence[object], *, place: str) -> None:
+        """Keeps the captions of one video; their ids are the video's with their place, from 0."""
+        for number, text in enumerate(texts):
+            self.add(f"{video_id}#{number}", video_id, text, place=place)
+
+    def restrict(self, video_ids: Collection[str]) -> None:
+        """Drops and counts the captions of videos that are not among `video_ids`."""
+        self._unlisted += [item.video_id for item in self.items if item.video_id not in video_ids]
+        self.items = [item for item in self.items if item.video_id in video_ids]
+
+    def notes(self, video_ids: Iterable[str] = ()) -> Iterator[str]:
+        """Yields what people should know: dropped captions, and `video_ids` without a caption."""
+        captioned = {item.video_id for item in self.items}
+        bare = [identity for identity in video_ids if identity not in captioned]
+        for ids, noun, several, what in (
+            (self._empty, "caption is", "captions are", " empty, dropped"),
+            (
+                self._unlisted,
+                "caption is",
+                "captions are",
+                " of videos that are not listed, dropped",
+            ),
+            (bare, "video has", "videos have", " no caption"),
+        ):
+            if ids:
+                yield f"{counted(len(ids), noun, several)}{what} (first: {printable(ids[0])})"
+
+
+class Annotations:
+    """The files, videos, captions and lists of one dataset, as its reader meets them.
+
+    Args:
+        name: Of the dataset.
+        annotations: The folder, or a file in it; None is `annotations` beside `videos`.
+        videos: The folder of the videos.
+        patterns: See `open_folder`; at least one file must fit.
+        what: What these files are, for the error.
+
+    Raises:
+        DatasetError: There is no such folder, or no such file in it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        annotations: Path | None,
+        videos: Path,
+        patterns: Sequence[str],
+        *,
+        what: str,
+    ) -> None:
+        self.name = name
+        self.folder, self.recognised = open_folder(
+            annotations, videos, patterns, dataset=name, what=what
+        )
+        self.captions = CaptionList()
+        self.videos: dict[str, str | None] = {}  # id -> the split that its own record names
+        self.lists: dict[str, list[SplitList]] = {}
+        self.files: list[Path] = []
+        self.aside: list[Path] = []  # Files that repeat others
+        self.notes: list[str] = []
+
+    def find(self, *patterns: str) -> list[Path]:
+        """Returns the files that fit, the best first; see `find_documents`."""
+        return find_documents(self.folder, patterns)
+
+    def add_video(self, video_id: str, *, place: str, split: str | None = None) -> None:
+        """Adds a video that only one record may describe.
+
+        Raises:
+            DatasetError: Another did.
+        """
+        if video_id in self.videos:
+            raise DatasetError(f"{place}: the video {printable(video_id)!r} is listed twice")
+        self.videos[video_id] = split
+
+    def add_list(
+        self, split: str, path: Path, ids: tuple[str, ...], *, loose: bool = False
+    ) -> None:
+        """Adds a file that lists the videos of a split; `loose` as in `SplitList`."""
+        self.lists.setdefault(split, []).append(SplitList(path, ids, loose))
+        self.files.append(path)
+
+    def read_lists(self, names: Mapping[str, str]) -> None:
+        """Reads the files, by split, that list one id a line; those that are not there are left."""
+        for split, name in names.items():
+            for path in self.find(name)[:1]:
+                self.add_list(split, path, read_list(path))
+
+    def dataset(self, *, apart: Iterable[tuple[str, str]] = APART) -> Dataset:
+        """Returns the dataset, its splits settled.
+
+        Args:
+            apart: Pairs of splits that must share no video.
+
+        Raises:
+            DatasetError: They do, or a list and the published split differ.
+        """
+        known = tuple(self.videos)
+        marked: dict[str, list[str]] = {}
+        for video_id, split in self.videos.items():
+            if split is not None:
+                marked.setdefault(split, []).append(video_id)
+        splits, notes = settle_splits(
+            self.name, known, self.lists, {split: tuple(ids) for split, ids in marked.items()}
+        )
+        aside = [f"{path.name} was found as well and not read" for path in self.aside]
+        dataset = Dataset(
+            name=self.name,
+            video_ids=known,
+            captions=tuple(self.captions.items),
+            splits=splits,
+            annotation_files=tuple(self.files),
+            notes=(*notes, *self.notes, *aside, *self.captions.notes(known)),
+        )
+        check_overlap(dataset, apart)
+        return dataset
+
+
+def check_overlap(dataset: Dataset, apart: Iterable[tuple[str, str]]) -> None:
+    """Checks that pairs of splits share no video; those that the dataset lacks are skipped.
+
+    Raises:
+        DatasetError: Two share a video.
+    """
+    for one, other in apart:
+        shared = sorted({*dataset.splits.get(one, ())} & {*dataset.splits.get(other, ())})
+        if shared:
+            raise DatasetError(
+                f"{dataset.name}: {counted(len(shared), 'video is', 'videos are')} in {one!r} "
+                f"and in {other!r} (first: {', '.join(map(printable, shared[:3]))}); a video must "
+                "be in one of them"
+            )
