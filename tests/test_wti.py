@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vtr.errors import ConfigError
 from vtr.train.headlist import build_head, parse_head
-from vtr.train.heads import _chunks, seqTransf
+from vtr.train.heads import base, seqTransf
 from vtr.train.heads.base import Head, TextBatch, VideoBatch, select_code
 from vtr.train.heads.wti import Options, build
 
@@ -158,7 +158,7 @@ def test_chunks_change_nothing(
         rows = torch.tensor([3, 1, 0, 2, 2, 1])
         code = select_code(texts_code, rows)
         expected = head.score(code, videos_code)
-        monkeypatch.setattr(_chunks, "_ELEMENTS_AT_ONCE", elements)
+        monkeypatch.setattr(base, "_ELEMENTS_AT_ONCE", elements)
         close(head.score(code, videos_code), expected)
         close(head.score(texts_code, videos_code)[rows], expected)
 
@@ -167,7 +167,7 @@ def test_chunked_scores_have_the_same_gradients(monkeypatch: pytest.MonkeyPatch)
     head, (texts, videos) = trained(), batches()
     found = []
     for elements in (1 << 23, 60):
-        monkeypatch.setattr(_chunks, "_ELEMENTS_AT_ONCE", elements)
+        monkeypatch.setattr(base, "_ELEMENTS_AT_ONCE", elements)
         head.zero_grad()
         head.similarity(texts, videos).square().sum().backward()
         found.append([p.grad.clone() for p in head.parameters() if p.grad is not None])

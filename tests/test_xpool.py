@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vtr.errors import ConfigError
 from vtr.train.headlist import build_head, parse_head
-from vtr.train.heads import _chunks, meanP
+from vtr.train.heads import base, meanP
 from vtr.train.heads.base import TextBatch, VideoBatch
 from vtr.train.heads.xpool import Options, XPool, build
 
@@ -120,7 +120,7 @@ def test_chunks_change_nothing(elements: int, monkeypatch: pytest.MonkeyPatch) -
         blocks.append(len(texts[0]) * len(videos[0]))
         return score(texts, videos)
 
-    monkeypatch.setattr(_chunks, "_ELEMENTS_AT_ONCE", elements)
+    monkeypatch.setattr(base, "_ELEMENTS_AT_ONCE", elements)
     monkeypatch.setattr(head, "_score_chunk", watched)
     with torch.no_grad():
         close(head.similarity(texts, videos), plain_scores(head, texts, videos))

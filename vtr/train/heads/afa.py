@@ -20,9 +20,15 @@ import torch
 from torch import Tensor
 
 from vtr.train.clip_text import ClipText
-from vtr.train.heads._sequence import SequenceHead, share_mlp, start_uniform
 from vtr.train.heads.base import Code, Head, HeadInfo, VideoBatch, check_option, normalise
-from vtr.train.heads.blocks import NUM_POSITIONS, check_layers, initialise_weights
+from vtr.train.heads.blocks import (
+    NUM_POSITIONS,
+    SequenceHead,
+    check_layers,
+    initialise_weights,
+    share_mlp,
+    start_uniform,
+)
 
 
 @dataclass(frozen=True)
@@ -65,12 +71,7 @@ class AttentiveAggregation(SequenceHead):
         return self.encode_with_weights(videos)[0]
 
     def encode_with_weights(self, videos: VideoBatch) -> tuple[Code, Tensor]:
-        """Returns the code and what its weights come from, for distillation.
-
-        Returns:
-            The code as `encode_videos` gives it, and (V, K) logits of the frames before the
-            temperature, -inf in padded places.
-        """
+        """Returns the code and (V, K) logits of its frames, not yet divided by the temperature."""
         frames = self.contextual_frames(videos)
         logits = self.frame_weight_fc(frames)[..., 0].masked_fill(~videos.mask, -torch.inf)
         weights = (logits / self.temperature).softmax(dim=1)
@@ -79,14 +80,11 @@ class AttentiveAggregation(SequenceHead):
 
 def build(dim: int, options: Options) -> Head:
     """Returns the untrained head for features of size `dim`."""
-    head = AttentiveAggregation(dim, options)
-    head.apply(initialise_weights)
+    head = AttentiveAggregation(dim, options).apply(initialise_weights)
     start_uniform(head.frame_weight_fc)
     return head
 
 
-def initialise(head: Head, clip: ClipText) -> str:
+def initialise(head: AttentiveAggregation, clip: ClipText) -> str:
     """Copies CLIP's text layers where there are layers; returns what was done."""
-    assert isinstance(head, AttentiveAggregation)
-    copied = head.start_from(clip)
-    return f"{copied}, uniform weights" if copied else "uniform weights"
+    return ", ".join(filter(None, [head.start_from(clip), "uniform weights"]))

@@ -15,7 +15,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vtr.train.heads.base import Code, Head, HeadInfo, VideoBatch, check_option, masked_frames
+from vtr.train.heads.base import (
+    Code,
+    Head,
+    HeadInfo,
+    VideoBatch,
+    check_option,
+    masked_frames,
+    split_pairs,
+)
 
 INFO = HeadInfo(
     indexable=False,
@@ -63,11 +71,7 @@ class AttentionPooling(Head):
         """Returns (P,) cosines of chosen pairs, see `Head.score_pairs`."""
         frames, gram, mask = videos
         scores = [texts[0].new_zeros(0)]
-        for rows, columns in zip(
-            torch.split(text_index, _PAIRS_AT_ONCE),
-            torch.split(video_index, _PAIRS_AT_ONCE),
-            strict=True,
-        ):
+        for rows, columns in split_pairs(text_index, video_index, _PAIRS_AT_ONCE):
             products = torch.einsum("pd,pkd->pk", texts[0][rows], frames[columns])
             scores.append(self._pool(products, gram[columns], mask[columns]))
         return torch.cat(scores)

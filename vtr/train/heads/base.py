@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -18,6 +18,8 @@ Code = tuple[Tensor, ...]
 Made = TypeVar("Made")
 
 _PAIRS_AT_ONCE = 1 << 16
+_ELEMENTS_AT_ONCE = 1 << 23
+"""Numbers in a block of scores: 32 MiB of float32, a few times over while it is computed."""
 
 
 @dataclass(frozen=True)
@@ -192,22 +194,11 @@ class Head(nn.Module):
             video_index: (P,) int64, which video.
         """
         if self.info.indexable:
+            pairs = split_pairs(text_index, video_index, _PAIRS_AT_ONCE)
             return torch.cat(
-                [
-                    (texts[0][rows] * videos[0][columns]).sum(dim=-1)
-                    for rows, columns in zip(
-                        torch.split(text_index, _PAIRS_AT_ONCE),
-                        torch.split(video_index, _PAIRS_AT_ONCE),
-                        strict=True,
-                    )
-                ]
+                [(texts[0][rows] * videos[0][columns]).sum(dim=-1) for rows, columns in pairs]
             )
-        return self._score_pairs_by_text(texts, videos, text_index, video_index)
-
-    def _score_pairs_by_text(
-        self, texts: Code, videos: Code, text_index: Tensor, video_index: Tensor
-    ) -> Tensor:
-        """One row of scores per distinct text: no pair is computed that was not asked for."""
+        # One row of scores per distinct text: no pair is computed that was not asked for.
         order = text_index.argsort(stable=True)
         distinct, counts = torch.unique_consecutive(text_index[order], return_counts=True)
         rows = [
@@ -258,6 +249,37 @@ def masked_mean(frames: Tensor, mask: Tensor) -> Tensor:
         total = _zero_padding(frames, mask).sum(1, dtype=torch.float64)
         return (total / count).to(frames.dtype)
     return torch.einsum("vkd,vk->vd", frames, mask.to(frames.dtype)) / count
+
+
+def split_pairs(
+    text_index: Tensor, video_index: Tensor, size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields chosen pairs, `size` of them at a time; one empty part where there are none."""
+    return zip(torch.split(text_index, size), torch.split(video_index, size), strict=True)
+
+
+def score_in_chunks(
+    score: Callable[[Code, Code], Tensor], texts: Code, videos: Code, *, elements_per_pair: int
+) -> Tensor:
+    """Returns (N, V) scores, computed in blocks of texts x videos so that memory stays bounded.
+
+    `elements_per_pair` is how many numbers `score` holds for one text and one video.
+    """
+    num_texts, num_videos = len(texts[0]), len(videos[0])
+    if not num_texts or not num_videos:
+        return texts[0].new_zeros(num_texts, num_videos)
+    pairs = max(_ELEMENTS_AT_ONCE // elements_per_pair, 1)
+    if num_texts * num_videos <= pairs:
+        return score(texts, videos)
+    # Wide blocks: what is prepared per text or per video is then prepared seldom.
+    columns = min(num_videos, max(round(pairs**0.5), pairs // num_texts))
+    rows, blocks = max(pairs // columns, 1), list(_blocks(videos, columns))
+    parts = (torch.cat([score(r, c) for c in blocks], dim=1) for r in _blocks(texts, rows))
+    return torch.cat(list(parts))
+
+
+def _blocks(code: Code, size: int) -> Iterator[Code]:
+    return zip(*(torch.split(part, size) for part in code), strict=True)
 
 
 def select_code(code: Code, index: Tensor) -> Code:

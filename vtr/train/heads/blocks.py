@@ -1,4 +1,4 @@
-"""The pre-norm transformer block that the temporal heads share.
+"""What the temporal heads share: pre-norm blocks behind a table of positions, shares of tokens.
 
     x <- x + MHA(LN(x))
     x <- x + c_proj(quickgelu(c_fc(LN(x))))        quickgelu(z) = z * sigmoid(1.702 z)
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from vtr.clip.towers import Block
 from vtr.errors import ConfigError
 from vtr.train.clip_text import ClipText
-from vtr.train.heads.base import check_option
+from vtr.train.heads.base import Head, VideoBatch, check_option, masked_frames
 
 LAYER_NORM_EPSILON = 1e-12
 NUM_POSITIONS = 77
@@ -48,10 +48,9 @@ class Transformer(nn.Module):
     ) -> Tensor:
         """Returns (B, num_outputs or K, D).
 
-        Args:
-            tokens: (B, K, D), finite everywhere: a masked NaN would still spread.
-            mask: (B, K) bool, True where a token may be attended to; None means everywhere.
-            num_outputs: How many leading tokens are wanted; the last layer skips the others.
+        The tokens (B, K, D) must be finite everywhere: a masked NaN would still spread. `mask`
+        (B, K) bool is True where a token may be attended to. The last layer computes the leading
+        `num_outputs` tokens alone.
         """
         bias = None if mask is None else key_bias(mask, dtype=tokens.dtype)
         *others, last = self.resblocks
@@ -101,15 +100,11 @@ def initialise_weights(module: nn.Module) -> None:
 
 
 def copy_blocks(target: Transformer, blocks: Sequence[Mapping[str, Tensor]]) -> int:
-    """Copies CLIP's first text layers into a stack and returns how many there were to copy.
-
-    Returns:
-        The number of layers copied; 0, and nothing changes, where the shapes differ.
-    """
+    """Copies CLIP's first text layers into a stack; returns how many, 0 where shapes differ."""
     pairs = list(zip(target.resblocks, blocks, strict=False))
-    for block, weights in pairs:
-        if any(weights[name].shape != own.shape for name, own in block.state_dict().items()):
-            return 0
+    states = [(block.state_dict(), weights) for block, weights in pairs]
+    if any(w[name].shape != value.shape for own, w in states for name, value in own.items()):
+        return 0
     for block, weights in pairs:
         block.load_state_dict(dict(weights))
     return len(pairs)
@@ -145,6 +140,12 @@ def check_layers(options: Any, *, fewest: int = 1, fewest_positions: int = 1) ->
     check_option(0 <= dropout < 1, "dropout", dropout, "0 to below 1")
 
 
+def add_positions(tokens: Tensor, positions: nn.Embedding) -> Tensor:
+    """Returns tokens (B, K, D) with the first K rows of a table added."""
+    check_positions(tokens.shape[1], len(positions.weight))
+    return tokens + positions.weight[: tokens.shape[1]]
+
+
 def check_positions(num_frames: int, allowed: int) -> None:
     """Refuses more frames than the table of positions has rows."""
     if num_frames > allowed:
@@ -152,3 +153,52 @@ def check_positions(num_frames: int, allowed: int) -> None:
             f"{num_frames} frames per video, but this head has positions for {allowed}; "
             f"use fewer frames, or give the head more with positions=N"
         )
+
+
+class SequenceHead(Head):
+    """A head whose frames may pass the layers of `seqTransf` first, under the same names.
+
+    y = x + blocks(x + positions); without layers y = x, and there are no parameters.
+    """
+
+    def __init__(self, dim: int, options: Any) -> None:
+        super().__init__()
+        self.num_layers = options.layers
+        if self.num_layers:
+            self.frame_position_embeddings = nn.Embedding(options.positions, dim)
+            # CLIP4Clip's name for it, which its checkpoints carry.
+            self.transformerClip = Transformer(
+                dim,
+                num_layers=options.layers,
+                num_heads=choose_num_heads(dim, options.heads),
+                mlp_ratio=getattr(options, "mlp_ratio", 4),
+            )
+        self.placed_dropout = nn.Dropout(getattr(options, "dropout", 0.0))
+
+    def contextual_frames(self, videos: VideoBatch) -> Tensor:
+        """Returns y (V, K, D), zero in padded places."""
+        frames = masked_frames(videos)
+        if not self.num_layers:
+            return frames
+        placed = self.placed_dropout(add_positions(frames, self.frame_position_embeddings))
+        mixed = frames + self.transformerClip(placed, videos.mask)
+        return torch.where(videos.mask[..., None], mixed, 0.0)
+
+    def start_from(self, clip: ClipText) -> str:
+        """Copies CLIP's text layers and positions where there are layers; returns what was."""
+        if not self.num_layers:
+            return ""
+        return copy_text_layers(self.frame_position_embeddings, self.transformerClip, clip)
+
+
+def share_mlp(dim: int) -> nn.Sequential:
+    """Returns D -> D -> ReLU -> 1: the logits of shares among tokens."""
+    return nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, 1))
+
+
+def start_uniform(mlp: nn.Sequential) -> None:
+    """Sets the last layer to zero: all tokens then have the same share."""
+    last = mlp[-1]
+    assert isinstance(last, nn.Linear)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)

@@ -58,6 +58,7 @@ from vtr.train.heads.base import (
 from vtr.train.heads.blocks import (
     NUM_POSITIONS,
     Transformer,
+    add_positions,
     check_layers,
     check_positions,
     choose_num_heads,
@@ -69,10 +70,12 @@ from vtr.train.heads.blocks import (
 
 _CENTRE_STD = 0.125
 _FRAME_TYPE, _DIFFERENCE_TYPE = 1, 0
-_SIMS = ("meanP", "seqTransf")
-_TEMPORALS = ("off", "tdb")
-_PROJECTIONS = ("none", "mlp", "attention")
-_ALIGNMENTS = ("off", "plain", "tab", "tab-tdb")
+_ALLOWED = {
+    "sim": ("meanP", "seqTransf"),
+    "temporal": ("off", "tdb"),
+    "projection": ("none", "mlp", "attention"),
+    "alignment": ("off", "plain", "tab", "tab-tdb"),
+}
 
 
 @dataclass(frozen=True)
@@ -94,12 +97,7 @@ class Options:
     pad_to: int = 0  # The reference's --max_frames, for its treatment of shorter videos; 0 for none
 
     def __post_init__(self) -> None:
-        for name, allowed in (
-            ("sim", _SIMS),
-            ("temporal", _TEMPORALS),
-            ("projection", _PROJECTIONS),
-            ("alignment", _ALIGNMENTS),
-        ):
+        for name, allowed in _ALLOWED.items():
             value = getattr(self, name)
             check_option(value in allowed, name, value, ", ".join(allowed))
         check_option(self.centres >= 1, "centres", self.centres, "1 or more")
@@ -128,6 +126,11 @@ class Options:
     def differs(self) -> bool:
         """Whether differences are used at all."""
         return (self.sequenced and self.temporal == "tdb") or self.alignment == "tab-tdb"
+
+    @property
+    def parts(self) -> tuple[float, float]:
+        """What the global branch and the alignment have in the score."""
+        return self.weight, 1 - self.weight
 
     @property
     def info(self) -> HeadInfo:
@@ -193,11 +196,10 @@ class Clip2Video(Head):
             ConfigError: More frames than `pad_to`, or than there are positions.
         """
         frames, mask = self._fill(videos)
-        bounded = self.info.needs_pad
-        pooled = self._pool(frames, mask, bounded=bounded)
+        pooled = self._pool(frames, mask)
         if not self.options.aligned:
             return (pooled,)
-        tokens, token_mask = self.alignment_tokens(frames, mask, bounded=bounded)
+        tokens, token_mask = self.alignment_tokens(frames, mask)
         return (self._join(pooled, self.aggregate(tokens, token_mask)),)
 
     def training_terms(self, texts: Code, videos: Code) -> Sequence[tuple[float, Tensor]]:
@@ -208,57 +210,35 @@ class Clip2Video(Head):
         halves = zip(text.chunk(2, dim=-1), video.chunk(2, dim=-1), strict=True)
         return [
             (part, rows @ columns.T / part)
-            for part, (rows, columns) in zip(self._parts(), halves, strict=True)
+            for part, (rows, columns) in zip(self.options.parts, halves, strict=True)
             if part > 0
         ]
 
-    def alignment_tokens(
-        self, frames: Tensor, mask: Tensor, *, bounded: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Returns what the centres gather of a video: tokens (V, T, D), their mask (V, T).
-
-        Args:
-            frames: (V, K, D), finite everywhere.
-            mask: (V, K) bool.
-            bounded: Whether padding is real, see `difference_tokens`.
-        """
+    def alignment_tokens(self, frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns what the centres gather of a video: tokens (V, T, D), their mask (V, T)."""
         if not self.options.attends:
             return frames, mask
         half, half_mask = frames[:, ::2], mask[:, ::2]
         count = half.shape[1]
         if self.options.alignment == "tab":
-            positions = self.frame_position_embeddings.weight[:count]
-            seen = self.actionClip(half + positions, half_mask)
+            seen = self.actionClip(add_positions(half, self.frame_position_embeddings), half_mask)
         else:
-            tokens, token_mask = self.difference_tokens(half, half_mask, bounded=bounded)
+            tokens, token_mask = self.difference_tokens(half, half_mask)
             seen = self.actionClip(tokens, token_mask, num_outputs=count)
         return torch.cat([frames, seen + half], dim=1), torch.cat([mask, half_mask], dim=1)
 
     def aggregate(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Returns one aligned unit vector (B, D) for each sequence of words or of frames.
-
-        Args:
-            tokens: (B, T, D), finite everywhere.
-            mask: (B, T) bool, True for tokens that count.
-        """
+        """Returns one aligned unit vector (B, D) per sequence of tokens (B, T, D)."""
         shares = (tokens @ self.weight_center.T).softmax(dim=-1) * mask[..., None]
         gathered = torch.einsum("btk,btd->bkd", shares, tokens)
         residuals = gathered - shares.sum(dim=1)[..., None] * self.emb_center
         return normalise(normalise(residuals).mean(dim=1))
 
-    def difference_tokens(
-        self, frames: Tensor, mask: Tensor, *, bounded: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Returns all frames, then all differences, with position and type added, and their mask.
+    def difference_tokens(self, frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns all L frames, then all differences, with position and type added, and their mask.
 
-        Args:
-            frames: (V, L, D), finite everywhere.
-            mask: (V, L) bool.
-            bounded: Whether padded frames hold the tower's output for padding, up to the budget:
-                then the difference between the last frame and padding counts as well.
-
-        Returns:
-            (V, 2L - 1, D) and (V, 2L - 1) bool.
+        That is (V, 2L - 1, D) and (V, 2L - 1) bool. With `pad_to` padded frames hold the tower's
+        output for padding: then the difference between the last frame and padding counts as well.
         """
         count = frames.shape[1]
         positions = self.frame_position_embeddings.weight[:count]
@@ -268,7 +248,7 @@ class Clip2Video(Head):
             return tokens, mask
         differences = self._project(frames[:, 1:] - frames[:, :-1], mask[:, 1:])
         differences = differences + positions[:-1] + types[_DIFFERENCE_TYPE]
-        difference_mask = mask[:, :-1] if bounded else mask[:, 1:]
+        difference_mask = mask[:, :-1] if self.info.needs_pad else mask[:, 1:]
         # Positions are added already, so their order does not matter to attention; frames first
         # lets the last layer skip the differences.
         return torch.cat([tokens, differences], 1), torch.cat([mask, difference_mask], 1)
@@ -283,14 +263,14 @@ class Clip2Video(Head):
             mixed = self.frame2t_attention(differences + positions, right_mask)
         return torch.tanh(self.trans_layernorm(mixed) / 2)  # = 2 sigmoid(z) - 1
 
-    def _pool(self, frames: Tensor, mask: Tensor, *, bounded: bool) -> Tensor:
+    def _pool(self, frames: Tensor, mask: Tensor) -> Tensor:
         mixed = frames
         if self.options.sequenced and self.options.temporal == "tdb":
-            tokens, token_mask = self.difference_tokens(frames, mask, bounded=bounded)
+            tokens, token_mask = self.difference_tokens(frames, mask)
             mixed = frames + self.transformerClip(tokens, token_mask, num_outputs=frames.shape[1])
         elif self.options.sequenced:
-            positions = self.frame_position_embeddings.weight[: frames.shape[1]]
-            mixed = frames + self.transformerClip(frames + positions, mask)
+            placed = add_positions(frames, self.frame_position_embeddings)
+            mixed = frames + self.transformerClip(placed, mask)
         return normalise(masked_mean(normalise(mixed), mask))
 
     def _fill(self, videos: VideoBatch) -> tuple[Tensor, Tensor]:
@@ -317,28 +297,19 @@ class Clip2Video(Head):
         frames = functional.pad(videos.frames[:, :budget], (0, 0, 0, missing))
         return torch.where(mask[..., None], frames, videos.pad), mask
 
-    def _parts(self) -> tuple[float, float]:
-        return self.options.weight, 1 - self.options.weight
-
     def _join(self, pooled: Tensor, aligned: Tensor) -> Tensor:
         """Both branches as one unit vector, whose inner products are the mixed similarities."""
-        of_global, of_aligned = map(math.sqrt, self._parts())
+        of_global, of_aligned = map(math.sqrt, self.options.parts)
         return torch.cat([of_global * pooled, of_aligned * aligned], dim=-1)
 
 
 def build(dim: int, options: Options) -> Head:
     """Returns the untrained head for features of size `dim`."""
-    head = Clip2Video(dim, options)
-    head.apply(initialise_weights)
-    return head
+    return Clip2Video(dim, options).apply(initialise_weights)
 
 
-def initialise(head: Head, clip: ClipText) -> str:
-    """Copies what the reference copies from CLIP; returns what was copied.
-
-    That is nothing but for sim=seqTransf.
-    """
-    assert isinstance(head, Clip2Video)
+def initialise(head: Clip2Video, clip: ClipText) -> str:
+    """Copies what the reference copies from CLIP; returns what was copied."""
     options = head.options
     if not options.sequenced:
         return "random weights: the reference takes CLIP's text layers for sim=seqTransf alone"
@@ -348,14 +319,10 @@ def initialise(head: Head, clip: ClipText) -> str:
     if options.differs and options.projection == "attention":
         copy_blocks(head.frame2t_attention, clip.blocks)
     if options.differs and options.projection == "mlp":
-        _copy_projection(head.frame2t_projection, clip.visual_projection)
+        # The leading D rows of the tower's projection, where there are as many.
+        rows = clip.visual_projection[: len(head.frame2t_projection)]
+        if rows.shape == head.frame2t_projection.shape:
+            head.frame2t_projection.data.copy_(rows)
     if options.attends:
         copy_blocks(head.actionClip, clip.blocks)
     return copied
-
-
-def _copy_projection(target: nn.Parameter, projection: Tensor) -> None:
-    """Copies the leading D rows of the tower's projection where there are as many."""
-    if projection[: len(target)].shape == target.shape:
-        with torch.no_grad():
-            target.copy_(projection[: len(target)])

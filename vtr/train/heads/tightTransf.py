@@ -11,7 +11,10 @@ layer for all tokens, of which only the first is read: 0.33 GFLOP.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -27,11 +30,13 @@ from vtr.train.heads.base import (
     VideoBatch,
     check_option,
     masked_frames,
+    split_pairs,
 )
 from vtr.train.heads.blocks import (
     LAYER_NORM_EPSILON,
     NUM_POSITIONS,
     Transformer,
+    add_positions,
     check_layers,
     check_positions,
     choose_num_heads,
@@ -86,51 +91,35 @@ def estimate_flops_per_pair(dim: int, num_frames: int, options: Options) -> int:
     return (options.layers - 1) * layer(tokens) + layer(1) + 2 * dim**2 + 2 * dim
 
 
-class Embeddings(nn.Module):
-    """The table of positions, under the reference's name."""
-
-    def __init__(self, positions: int, dim: int) -> None:
-        super().__init__()
-        self.position_embeddings = nn.Embedding(positions, dim)
-
-
-class Pooler(nn.Module):
-    """Norm and dense layer of the first token."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.ln_pool = nn.LayerNorm(dim, eps=LAYER_NORM_EPSILON)
-        self.dense = nn.Linear(dim, dim)
-
-    def forward(self, token: Tensor) -> Tensor:
-        """Returns (P, D) from (P, D)."""
-        return quick_gelu(self.dense(self.ln_pool(token)))
-
-
 class CrossEncoder(nn.Module):
     """Positions, blocks and pooler: what the reference calls `cross`."""
 
     def __init__(self, dim: int, options: Options) -> None:
         super().__init__()
-        self.embeddings = Embeddings(options.positions, dim)
+        table = nn.Embedding(options.positions, dim)
+        self.embeddings = nn.ModuleDict({"position_embeddings": table})
         self.transformer = Transformer(
             dim,
             num_layers=options.layers,
             num_heads=choose_num_heads(dim, options.heads),
             mlp_ratio=options.mlp_ratio,
         )
-        self.pooler = Pooler(dim)
+        norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPSILON)
+        self.pooler = nn.ModuleDict({"ln_pool": norm, "dense": nn.Linear(dim, dim)})
         self.dropout = nn.Dropout(options.dropout)
+
+    @property
+    def positions(self) -> nn.Embedding:
+        """One row for the text and each frame."""
+        return cast(nn.Embedding, self.embeddings["position_embeddings"])
 
     def forward(self, text: Tensor, frames: Tensor, mask: Tensor) -> Tensor:
         """Returns (P, D) from texts (P, D), frames (P, K, D) and their mask (P, K)."""
         tokens = torch.cat([text[:, None], frames], dim=1)
         valid = torch.cat([mask.new_ones(len(mask), 1), mask], dim=1)
-        table = self.embeddings.position_embeddings.weight
-        placed = self.dropout(tokens + table[: tokens.shape[1]])
+        placed = self.dropout(add_positions(tokens, self.positions))
         first = self.transformer(placed, valid, num_outputs=1)[:, 0]
-        pooled: Tensor = self.pooler(first)
-        return pooled
+        return quick_gelu(self.pooler["dense"](self.pooler["ln_pool"](first)))
 
 
 class TightTransformer(Head):
@@ -150,8 +139,7 @@ class TightTransformer(Head):
 
     def encode_videos(self, videos: VideoBatch) -> Code:
         """Returns the frames (V, K, D) with zeros for padding, and their mask (V, K) bool."""
-        num_positions = len(self.cross.embeddings.position_embeddings.weight)
-        check_positions(videos.frames.shape[1], num_positions - 1)
+        check_positions(videos.frames.shape[1], len(self.cross.positions.weight) - 1)
         return masked_frames(videos), videos.mask
 
     def score(self, texts: Code, videos: Code) -> Tensor:
@@ -165,25 +153,13 @@ class TightTransformer(Head):
         self, texts: Code, videos: Code, text_index: Tensor, video_index: Tensor
     ) -> Tensor:
         """Returns (P,) logits of chosen pairs, `pairs` of them at a time."""
-        chunks = list(
-            zip(
-                torch.split(text_index, self.pairs_at_once),
-                torch.split(video_index, self.pairs_at_once),
-                strict=True,
-            )
-        )
-        # With gradients the activations of all chunks would pile up: each is computed again on
-        # the way back instead.
-        again = len(chunks) > 1 and torch.is_grad_enabled()
-        scores = [texts[0].new_zeros(0)]
-        for rows, columns in chunks:
-            if again:
-                scores.append(
-                    checkpoint(self._score, texts, videos, rows, columns, use_reentrant=False)
-                )
-            else:
-                scores.append(self._score(texts, videos, rows, columns))
-        return torch.cat(scores)
+        chunks = list(split_pairs(text_index, video_index, self.pairs_at_once))
+        score: Callable[..., Tensor] = self._score
+        if len(chunks) > 1 and torch.is_grad_enabled():
+            # The activations of all chunks would pile up: each is computed again on the way back.
+            score = partial(checkpoint, self._score, use_reentrant=False)
+        scores = [score(texts, videos, rows, columns) for rows, columns in chunks]
+        return torch.cat([texts[0].new_zeros(0), *scores])
 
     def _score(self, texts: Code, videos: Code, rows: Tensor, columns: Tensor) -> Tensor:
         pooled = self.cross(texts[0][rows], videos[0][columns], videos[1][columns])
@@ -198,5 +174,4 @@ def build(dim: int, options: Options) -> Head:
 
 def initialise(head: TightTransformer, clip: ClipText) -> str:
     """Copies CLIP's first text layers and its positions; returns what was copied."""
-    table = head.cross.embeddings.position_embeddings
-    return copy_text_layers(table, head.cross.transformer, clip)
+    return copy_text_layers(head.cross.positions, head.cross.transformer, clip)

@@ -30,8 +30,6 @@ import torch
 from torch import Tensor, nn
 
 from vtr.train.clip_text import ClipText
-from vtr.train.heads._chunks import score_in_chunks
-from vtr.train.heads._sequence import SequenceHead, share_mlp, start_uniform
 from vtr.train.heads.base import (
     Code,
     Head,
@@ -40,10 +38,18 @@ from vtr.train.heads.base import (
     VideoBatch,
     check_option,
     normalise,
+    score_in_chunks,
     select_code,
     valid_tokens,
 )
-from vtr.train.heads.blocks import NUM_POSITIONS, check_layers, initialise_weights
+from vtr.train.heads.blocks import (
+    NUM_POSITIONS,
+    SequenceHead,
+    check_layers,
+    initialise_weights,
+    share_mlp,
+    start_uniform,
+)
 
 _SMALLEST_VARIANCE = 1e-8
 _MASKINGS = ("inf", "zero")
@@ -137,19 +143,16 @@ class WeightedTokenInteraction(SequenceHead):
 
 
 def build(dim: int, options: Options) -> Head:
-    """Returns the untrained head for frames of size `dim`."""
-    head = WeightedTokenInteraction(dim, options)
-    head.apply(initialise_weights)
+    """Returns the untrained head for features of size `dim`."""
+    head = WeightedTokenInteraction(dim, options).apply(initialise_weights)
     start_uniform(head.text_weight_fc)
     start_uniform(head.video_weight_fc)
     return head
 
 
-def initialise(head: Head, clip: ClipText) -> str:
+def initialise(head: WeightedTokenInteraction, clip: ClipText) -> str:
     """Copies CLIP's text layers where there are layers; returns what was done."""
-    assert isinstance(head, WeightedTokenInteraction)
-    copied = head.start_from(clip)
-    return f"{copied}, uniform weights" if copied else "uniform weights"
+    return ", ".join(filter(None, [head.start_from(clip), "uniform weights"]))
 
 
 def _shares(mlp: nn.Sequential, vectors: Tensor, mask: Tensor) -> Tensor:

@@ -24,7 +24,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vtr.train.heads._chunks import score_in_chunks
 from vtr.train.heads.base import (
     Code,
     Head,
@@ -34,6 +33,7 @@ from vtr.train.heads.base import (
     check_option,
     masked_frames,
     normalise,
+    score_in_chunks,
 )
 
 INFO = HeadInfo(
@@ -54,17 +54,6 @@ class Options:
         check_option(0 <= self.dropout < 1, "dropout", self.dropout, "0 to below 1")
 
 
-class CrossAttention(nn.Module):
-    """The four projections, which start as the identity."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.q_proj = _identity(dim)
-        self.k_proj = _identity(dim)
-        self.v_proj = _identity(dim)
-        self.out_proj = _identity(dim)
-
-
 class XPool(Head):
     """See the module.
 
@@ -76,7 +65,8 @@ class XPool(Head):
 
     def __init__(self, dim: int, *, dropout: float) -> None:
         super().__init__()
-        self.cross_attn = CrossAttention(dim)
+        names = ("q_proj", "k_proj", "v_proj", "out_proj")
+        self.cross_attn = nn.ModuleDict({name: _identity(dim) for name in names})
         self.layer_norm1 = nn.LayerNorm(dim)
         self.layer_norm2 = nn.LayerNorm(dim)
         self.layer_norm3 = nn.LayerNorm(dim)
@@ -85,17 +75,17 @@ class XPool(Head):
 
     def encode_texts(self, texts: TextBatch) -> Code:
         """Returns queries and unit texts, (N, D) each."""
-        query = self.cross_attn.q_proj(self.layer_norm1(texts.pooled))
+        query = self.cross_attn["q_proj"](self.layer_norm1(texts.pooled))
         return query / math.sqrt(query.shape[-1]), normalise(texts.pooled)
 
     def encode_videos(self, videos: VideoBatch) -> Code:
         """Returns keys, values, mixed values (V, K, D) each, and the mask (V, K)."""
         frames = self.layer_norm1(masked_frames(videos))
-        values = _centred(self.cross_attn.out_proj(self.cross_attn.v_proj(frames)))
+        values = _centred(self.cross_attn["out_proj"](self.cross_attn["v_proj"](frames)))
         scaled = values * self.layer_norm2.weight
         mixed = _centred(scaled + functional.linear(scaled, self.linear_proj.weight))
         keep = videos.mask[..., None]
-        keys = self.cross_attn.k_proj(frames)
+        keys = self.cross_attn["k_proj"](frames)
         return *(torch.where(keep, part, 0.0) for part in (keys, values, mixed)), videos.mask
 
     def score(self, texts: Code, videos: Code) -> Tensor:
