@@ -45,9 +45,11 @@ class Dataset:
     # Video id to the one video that only the order of its frames tells from it.
     rivals: Mapping[str, str] = field(default_factory=dict)
     annotation_files: tuple[Path, ...] = ()  # The files that were recognised and read
+    # Split name to its captions, where these are not all captions of its videos.
     queries: Mapping[str, tuple[Caption, ...]] = field(default_factory=dict)
+    # Video id to another name, without extension, that its file may have.
     file_stems: Mapping[str, str] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # What people should know
 
 
 @dataclass(frozen=True)
@@ -65,15 +67,10 @@ class DatasetInfo:
 def split_queries(dataset: Dataset, split: str) -> tuple[Caption, ...]:
     """Returns the query captions of a split: `queries` where it has the split, else all captions.
 
-    Args:
-        dataset: From `load_dataset`.
-        split: One of `dataset.splits`.
-
     Raises:
         KeyError: The dataset has no such split.
     """
     members = set(dataset.splits[split])
-    own = dataset.queries.get(split)
-    if own is not None:
-        return own
+    if split in dataset.queries:
+        return dataset.queries[split]
     return tuple(caption for caption in dataset.captions if caption.video_id in members)

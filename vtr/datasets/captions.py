@@ -32,10 +32,6 @@ def sentences(value: object, *, place: str) -> list[object]:
     A text is one caption; a list of texts is several; in a list of lists each inner list is the
     words of one caption. A text is never taken apart into its letters.
 
-    Args:
-        value: What the file holds.
-        place: Where, for the error.
-
     Returns:
         Texts, and what stands for a missing one (None, NaN), for `CaptionList.add` to judge.
 
@@ -68,12 +64,11 @@ def paragraph(parts: Iterable[object], *, place: str) -> str:
     """
     texts = []
     for part in parts:
-        if is_missing(part):
-            continue
-        if not isinstance(part, str):
+        if isinstance(part, str):
+            texts.append(part.strip())
+        elif not is_missing(part):
             raise DatasetError(f"{place}: a sentence must be a text, not {part!r:.80}")
-        texts.append(part.strip())
-    return " ".join(text for text in texts if text)
+    return " ".join(filter(None, texts))
 
 
 def listed_captions(text: str, *, place: str) -> object:
@@ -95,13 +90,13 @@ def listed_captions(text: str, *, place: str) -> object:
     if not _LIST.match(bare):
         return text
     try:
-        found = json.loads(bare) if bare[0] == "[" else None
+        captions = json.loads(bare) if bare[0] == "[" else None
     except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, list):
-        found = _python_list(bare)
-    if found is not None:
-        return found
+        captions = None
+    if not isinstance(captions, list):
+        captions = _python_list(bare)
+    if captions is not None:
+        return captions
     if (bare[0] == "(" or bare[-1] not in "])}") and not _CUT_LIST.match(bare):
         return text
     raise DatasetError(
@@ -139,8 +134,6 @@ def _python_list(text: str) -> list[Any] | None:
 def _unquoted(literal: str) -> str:
     def letter(match: re.Match[str]) -> str:
         code = match[1]
-        if len(code) > 1:
-            return chr(int(code[1:], 16))
-        return _ESCAPED.get(code, match[0])
+        return chr(int(code[1:], 16)) if len(code) > 1 else _ESCAPED.get(code, match[0])
 
     return _ESCAPE.sub(letter, literal[1:-1])

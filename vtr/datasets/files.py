@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vtr.counts import counted
 from vtr.errors import ConfigError
 from vtr.foreign import escape_undecodable, printable
 from vtr.names import VIDEO_EXTENSIONS, match_names
@@ -49,14 +50,9 @@ class VideoListing:
     # Paths relative to it with `/`, as the disk has them (undecodable bytes are lone surrogates),
     # sorted by their raw bytes.
     names: tuple[str, ...]
-    # Entries skipped because their name starts with a dot, or is one that systems give to folders
-    # and files of their own (`SYSTEM_NAMES`).
-    num_hidden: int = 0
-    # Extension, in lower case, to how many files were skipped that have it and no video's; "" is
-    # none.
-    others: Mapping[str, int] = field(default_factory=dict)
-    # Folders below the root that could not be listed, each with the reason.
-    unreadable: tuple[tuple[str, str], ...] = ()
+    num_hidden: int = 0  # Entries skipped for a leading dot, or as one of `SYSTEM_NAMES`
+    others: Mapping[str, int] = field(default_factory=dict)  # Extension ("": none) -> other files
+    unreadable: tuple[tuple[str, str], ...] = ()  # (folder below the root, why it was not listed)
 
     @property
     def skipped(self) -> str:
@@ -67,16 +63,11 @@ class VideoListing:
         """
         counts = sorted(self.others.items(), key=lambda item: (-item[1], item[0]))
         kinds = [f"{count:,} {kind or 'without extension'}" for kind, count in counts[:_MOST_KINDS]]
-        rest = sum(count for _, count in counts[_MOST_KINDS:])
-        if rest:
+        if rest := sum(count for _, count in counts[_MOST_KINDS:]):
             kinds.append(f"{rest:,} of other kinds")
-        others, hidden = sum(self.others.values()), self.num_hidden
-        words = (
-            [f"{others:,} other file{'s'[: others != 1]} ({', '.join(kinds)})"] if others else []
-        )
-        if hidden:
-            words.append(f"{hidden:,} hidden or system entr{'y' if hidden == 1 else 'ies'}")
-        return ", ".join(words)
+        others = f"{counted(sum(self.others.values()), 'other file')} ({', '.join(kinds)})"
+        hidden = counted(self.num_hidden, "hidden or system entry")
+        return ", ".join([others] * bool(counts) + [hidden] * bool(self.num_hidden))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -90,29 +81,19 @@ class VideoListing:
 class VideoMatch:
     """Which files belong to which expected ids."""
 
-    paths: Mapping[str, Path]
-    """Id to its file; ids without a file are absent."""
-    duplicates: Mapping[str, tuple[Path, ...]]
-    """Id to the further files that fit it as well, in the listing's order."""
-    unexpected: tuple[Path, ...]
-    """Files that belong to no id."""
-    spellings: Mapping[str, Path]
-    """Id that is another spelling of one in `paths`, to that file."""
-    contested: Mapping[str, Path]
-    """Id to a file that ids which contradict each other fit equally well; none has it."""
-    recased: tuple[str, ...]
-    """The ids in `paths` that differ from their file in upper and lower case."""
+    paths: Mapping[str, Path]  # Id to its file; ids without a file are absent
+    duplicates: Mapping[str, tuple[Path, ...]]  # Id to the further files that fit it as well
+    unexpected: tuple[Path, ...]  # Files that belong to no id
+    spellings: Mapping[str, Path]  # Another spelling of an id in `paths`, to that file
+    contested: Mapping[str, Path]  # Ids that contradict each other, to the file that all fit
+    recased: tuple[str, ...]  # Ids in `paths` whose file differs in upper and lower case
 
 
 def require_folder(path: Path, *, what: str) -> Path:
     """Returns `path` where it is a folder that can be listed.
 
-    Args:
-        path: The folder.
-        what: What to call it in an error ("--videos").
-
     Raises:
-        ConfigError: It is missing, a file, or may not be read.
+        ConfigError: It is missing, a file, or may not be read; `what` says whose ("--videos").
     """
     try:
         with os.scandir(path):
@@ -123,7 +104,7 @@ def require_folder(path: Path, *, what: str) -> Path:
         reason = "that is a file; name the folder that holds it"
     except OSError as error:
         reason = f"it cannot be listed ({error.strerror or error})"
-    raise ConfigError(f"{what} is {printable(str(path))}, but {reason}.")
+    raise ConfigError(f"{what} is {printable(path)}, but {reason}.")
 
 
 def find_videos(folder: Path) -> VideoListing:
@@ -134,21 +115,14 @@ def find_videos(folder: Path) -> VideoListing:
     new link never renames old videos. A folder with a video's name is listed only where it holds no
     videos (else it is just a folder).
 
-    Args:
-        folder: Where to look.
-
     Raises:
         ConfigError: `folder` is missing or no folder.
     """
     walk = _Walk(require_folder(folder, what="the folder of videos"))
     walk.run()
-    return VideoListing(
-        root=folder,
-        names=tuple(sorted(walk.names, key=os.fsencode)),
-        num_hidden=walk.num_hidden,
-        others=dict(walk.others),
-        unreadable=tuple(sorted(walk.unreadable, key=lambda item: os.fsencode(item[0]))),
-    )
+    names = tuple(sorted(walk.names, key=os.fsencode))
+    unreadable = tuple(sorted(walk.unreadable, key=lambda item: os.fsencode(item[0])))
+    return VideoListing(folder, names, walk.num_hidden, dict(walk.others), unreadable)
 
 
 def match_videos(
@@ -174,20 +148,19 @@ def match_videos(
     for name in listing.names:
         files.setdefault(escape_undecodable(name), []).append(name)
     match = match_names(ids, files, any_case=any_case)
-    found, free = dict(match.files), match.free
-    shared = Counter((stems or {}).values())
-    others = {
-        i: stem for i, stem in (stems or {}).items() if i not in match.closed and shared[stem] == 1
-    }
+    given, free = dict(match.files), match.free
+    stems = stems or {}
+    shared = Counter(stems.values())
+    others = {i: s for i, s in stems.items() if i not in match.closed and shared[s] == 1}
     if others:
         again = match_names(others.values(), free)
-        found |= {i: again.files[stem] for i, stem in others.items() if stem in again.files}
+        given |= {i: again.files[stem] for i, stem in others.items() if stem in again.files}
         free = again.free
 
     def paths(fit: Iterable[str]) -> list[Path]:
         return [listing.path(name) for file in fit for name in files[file]]
 
-    ordered = {identity: _regular_first(paths(fit)) for identity, fit in found.items()}
+    ordered = {identity: _regular_first(paths(fit)) for identity, fit in given.items()}
     return VideoMatch(
         {identity: fit[0] for identity, fit in ordered.items()},
         {identity: tuple(fit[1:]) for identity, fit in ordered.items() if fit[1:]},
@@ -199,7 +172,7 @@ def match_videos(
 
 
 def video_id(name: str) -> str:
-    r"""Returns the id of a file: its relative path in NFC; what UTF-8 cannot say is escaped.
+    r"""Returns a file's path, or an id, as a store holds it: in NFC, undecodable bytes escaped.
 
     >>> video_id("trips/caf\u0065\u0301.mp4") == "trips/caf\u00e9.mp4"
     True
@@ -228,8 +201,10 @@ class _Walk:
             links, self._links = sorted(self._links, key=os.fsencode), []
             for link in links:
                 self._enter_tree(link)
-        holding = {parent for name in self.names for parent in _parents(name)}
-        self.names += [name for name in self._folders_with_video_names if name not in holding]
+        if self._folders_with_video_names:
+            letters = ((name, *letter) for name in self.names for letter in enumerate(name))
+            holding = {name[:at] for name, at, letter in letters if letter == "/"}
+            self.names += [name for name in self._folders_with_video_names if name not in holding]
 
     def _enter_tree(self, start: str) -> None:
         """Lists `start` and the real folders below it; links to folders are kept for later."""
@@ -239,8 +214,8 @@ class _Walk:
             try:
                 if self._is_new(folder):
                     with os.scandir(self.root / folder) as entries:
-                        found = sorted(entries, key=lambda entry: os.fsencode(entry.name))
-                    stack += list(self._sort_out(folder, found))
+                        by_name = sorted(entries, key=lambda entry: os.fsencode(entry.name))
+                    stack += list(self._sort_out(folder, by_name))
             except OSError as error:
                 self.unreadable.append((folder, error.strerror or str(error)))
 
@@ -250,7 +225,7 @@ class _Walk:
         if key in self._seen:
             return False
         self._seen.add(key)
-        if folder and _has_video_name(folder):
+        if folder and _extension(folder) in VIDEO_EXTENSIONS:
             self._folders_with_video_names.append(folder)
         return True
 
@@ -278,10 +253,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _has_video_name(name: str) -> bool:
-    return _extension(name) in VIDEO_EXTENSIONS
-
-
 def _extension(name: str) -> str:
     return os.path.splitext(name)[1].lower()  # noqa: PTH122 - per file, hot
 
@@ -290,7 +261,8 @@ def _is_video(entry: os.DirEntry[str]) -> bool:
     """Returns whether a file is taken for a video; looks into it where its name does not tell."""
     extension = _extension(entry.name)
     if extension in TEXT_EXTENSIONS:
-        return not _is_text(_beginning(entry))
+        content = _beginning(entry)
+        return not content or bool(content.translate(None, _TEXT_BYTES))
     return extension in VIDEO_EXTENSIONS or (
         extension in ("", ".") and _BEGINNINGS.match(_beginning(entry)) is not None
     )
@@ -307,17 +279,5 @@ def _beginning(entry: os.DirEntry[str]) -> bytes:
     return b""
 
 
-def _is_text(content: bytes) -> bool:
-    return bool(content) and not content.translate(None, _TEXT_BYTES)
-
-
-def _parents(name: str) -> Iterator[str]:
-    while "/" in name:
-        name = name.rpartition("/")[0]
-        yield name
-
-
 def _regular_first(paths: list[Path]) -> list[Path]:
-    if len(paths) == 1:
-        return paths
-    return sorted(paths, key=lambda path: not path.is_file())
+    return paths if len(paths) == 1 else sorted(paths, key=lambda path: not path.is_file())

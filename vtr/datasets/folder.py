@@ -11,7 +11,7 @@ means.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -69,11 +69,11 @@ def load(annotations: Path | None, videos: Path) -> Dataset:
     path, aside = _caption_file(annotations)
     records = list(read_records(path))
     names, remarks = _identities(listing, records, path)
-    content = _Content(names)
+    content = _Content()
     for record in records:
-        content.add(record)
+        content.add(names[record.name], record)
     present = set(ids)
-    absent = tuple(name for name in content.order if name not in present)
+    absent = tuple(name for name in content.numbers if name not in present)
     notes = [f"{other.name} was found as well and not read" for other in aside]
     notes += [*remarks, *content.notes(ids, absent, path)]
     splits: dict[str, list[str]] = {}
@@ -94,28 +94,25 @@ def load(annotations: Path | None, videos: Path) -> Dataset:
 class _Content:
     """What the records add up to."""
 
-    names: Mapping[str, str]  # a video as the caption file calls it -> its id
     captions: CaptionList = field(default_factory=CaptionList)
-    order: dict[str, int] = field(default_factory=dict)  # id -> captions so far
+    numbers: dict[str, int] = field(default_factory=dict)  # id -> captions so far
     splits: dict[str, str] = field(default_factory=dict)
     categories: dict[str, str] = field(default_factory=dict)
     starts: dict[str, object] = field(default_factory=dict)  # id -> where its captions begin
 
-    def add(self, record: Record) -> None:
-        name = self.names[record.name]
-        if not is_missing(record.start) and self.starts.setdefault(name, record.start) != (
-            record.start
-        ):
+    def add(self, name: str, record: Record) -> None:
+        """Adds what a record says of the video with the id `name`."""
+        start = record.start
+        if not is_missing(start) and self.starts.setdefault(name, start) != start:
             raise DatasetError(
-                f"{record.place}: a caption of {printable(name)!r} starts at {record.start!r:.40}, "
+                f"{record.place}: a caption of {printable(name)!r} starts at {start!r:.40}, "
                 f"another at {self.starts[name]!r:.40}: they describe parts of it. Cut these into "
                 "files of their own and name them, or leave out the column"
             )
+        self.numbers.setdefault(name, 0)
         for text in sentences(record.captions, place=record.place):
-            number = self.order.setdefault(name, 0)
-            self.captions.add(f"{name}#{number}", name, text, place=record.place)
-            self.order[name] += 1
-        self.order.setdefault(name, 0)
+            self.captions.add(f"{name}#{self.numbers[name]}", name, text, place=record.place)
+            self.numbers[name] += 1
         for what, value, known in (
             ("split", record.split, self.splits),
             ("category", record.category, self.categories),
@@ -148,7 +145,7 @@ def _caption_file(annotations: Path) -> tuple[Path, list[Path]]:
         return annotations, []
     if not annotations.is_dir():
         raise DatasetError(
-            f"there is no file or folder {printable(str(annotations))}; --annotations names a "
+            f"there is no file or folder {printable(annotations)}; --annotations names a "
             f"caption file or a folder with {' or '.join(CAPTION_FILES)}"
         )
     first, *aside = require_documents(
@@ -176,12 +173,12 @@ def _identities(
         here, other = (printable(video(file)) for file in (match.paths[name], files[0]))
         if here != other:  # names that differ only in their Unicode composition
             raise DatasetError(
-                f"{printable(str(path))}: {printable(name)!r} may be {here} or {other}; {advice}"
+                f"{printable(path)}: {printable(name)!r} may be {here} or {other}; {advice}"
             )
     for file in match.contested.values():
         others = (printable(other) for other, theirs in match.contested.items() if theirs == file)
         raise DatasetError(
-            f"{printable(str(path))}: {' and '.join(islice(others, 2))} may both be "
+            f"{printable(path)}: {' and '.join(islice(others, 2))} may both be "
             f"{printable(video(file))}; {advice}"
         )
     notes = []
@@ -189,14 +186,10 @@ def _identities(
         name = match.recased[0]
         notes.append(
             f"{len(match.recased):,} of {counted(len(names), 'name')} in {path.name} differ from "
-            "the file "
-            f"in upper and lower case (first: {printable(name)} is taken for "
+            f"the file in upper and lower case (first: {printable(name)} is taken for "
             f"{printable(video(match.paths[name]))})"
         )
     ids = {name: video(file) for name, file in {**match.paths, **match.spellings}.items()}
-    return {name: ids.get(name) or _absent_id(name) for name in names}, notes
-
-
-def _absent_id(name: str) -> str:
-    """Returns the id of a video that is not in the folder: one for all spellings of a path."""
-    return normal_path(name) if "\\" in name or "/" in name else name
+    for name in names:  # what is not in the folder gets one id for all spellings of a path
+        ids.setdefault(name, normal_path(name) if "\\" in name or "/" in name else name)
+    return ids, notes

@@ -49,17 +49,12 @@ def split_facts(dataset: str) -> Mapping[str, SplitFacts]:
 
 @cache
 def published_splits(dataset: str) -> Mapping[str, tuple[str, ...]]:
-    """Returns the ids of a dataset's published splits, in the published order.
-
-    Args:
-        dataset: Name of the reader; one without shipped splits has none.
+    """Returns the ids of a dataset's published splits, in the published order; empty without any.
 
     Raises:
         DatasetError: The shipped list is not what the index says: the installation is damaged.
     """
-    splits = {
-        split: tuple(identity for identity, _ in rows) for split, rows in _rows(dataset).items()
-    }
+    splits = {split: tuple(row[0] for row in rows) for split, rows in _rows(dataset).items()}
     for split, facts in split_facts(dataset).items():
         ids = splits.get(split, ())
         if facts != SplitFacts(len(ids), ids_sha256(ids)):
@@ -72,13 +67,8 @@ def published_splits(dataset: str) -> Mapping[str, tuple[str, ...]]:
 
 @cache
 def published_pairs(dataset: str, split: str) -> tuple[tuple[str, str], ...]:
-    """Returns the (video id, caption id) pairs of a split that fixes one caption per video.
-
-    Returns:
-        In the published order; empty where the split fixes none.
-    """
-    rows = _rows(dataset).get(split, ())
-    return tuple((identity, caption) for identity, caption in rows if caption)
+    """Returns the (video id, caption id) pairs of a split that fixes a caption per video, or ()."""
+    return tuple(row for row in _rows(dataset).get(split, ()) if row[1])
 
 
 def unpack_splits(payload: bytes) -> dict[str, list[tuple[str, str]]]:

@@ -10,17 +10,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from vtr.datasets.captions import listed_captions, paragraph
-from vtr.datasets.documents import (
-    identity,
-    parse_table,
-    read_json,
-    read_json_lines,
-    read_text,
-)
+from vtr.datasets.documents import identity, parse_table, read_json, read_json_lines, read_text
 from vtr.datasets.splits import SPLIT_NAMES
 from vtr.errors import DatasetError
 from vtr.foreign import printable
@@ -43,15 +38,12 @@ _NO_HEADER = ". The first line must name the columns: add the line video,caption
 class Record:
     """What one record of a caption file says of one video."""
 
-    name: str
-    """The video, as the file spells it."""
+    name: str  # The video, as the file spells it
     captions: object
     category: object
     split: object
-    place: str
-    """Where it stands, for errors."""
-    start: object = None
-    """Where the described part of the video begins, as the file spells it."""
+    place: str  # Where it stands, for errors
+    start: object = None  # Where the described part of the video begins, as the file spells it
 
 
 def read_records(path: Path) -> Iterator[Record]:
@@ -69,7 +61,7 @@ def read_records(path: Path) -> Iterator[Record]:
         yield from _document(read_json(path), path)
     else:
         raise DatasetError(
-            f"{printable(str(path))} is no caption file; its name must end in .csv, .tsv, .jsonl "
+            f"{printable(path)} is no caption file; its name must end in .csv, .tsv, .jsonl "
             "or .json (save a spreadsheet as CSV)"
         )
 
@@ -80,36 +72,32 @@ def read_records(path: Path) -> Iterator[Record]:
 def _table(path: Path) -> Iterator[Record]:
     text = read_text(path)
     first, _, rest = text.partition("\n")
-    declared = re.fullmatch(r'"?sep=(.)"?\r?', first)
-    if declared:
+    if declared := re.fullmatch(r'"?sep=(.)"?\r?', first):
         text, delimiter = "\n" + rest, declared[1]  # the empty line keeps the count of lines
     else:
         delimiter = _delimiter(text, "\t" if path.suffix.lower() == ".tsv" else ",")
     rows = parse_table(text, path, columns=(), delimiter=delimiter)
+    # The only line there is may be a row without a header.
+    if header := rows[0][1] if rows else dict.fromkeys(_header(text, delimiter), ""):
+        _columns(header, f"{path}, line 1", remedy=_NO_HEADER)
     if not rows:
-        _require_columns(text, path, delimiter)
         raise DatasetError(
-            f"{printable(str(path))} has no rows; expected a header with "
+            f"{printable(path)} has no rows; expected a header with "
             f"{VIDEO_COLUMNS[0]} and {CAPTION_COLUMNS[0]}, then one row a caption"
         )
-    _columns(rows[0][1], f"{path}, line 1", remedy=_NO_HEADER)
     for number, row in rows:
         yield _record(row, f"{path}, line {number}")
 
 
-def _require_columns(text: str, path: Path, delimiter: str) -> None:
-    """Raises DatasetError where the only line there is is no header: it is a row without one."""
-    header = next((line for line in text.splitlines() if line.strip()), "")
-    if header:
-        names = [name.strip().strip('"') for name in header.split(delimiter)]
-        _columns(dict.fromkeys(names), f"{path}, line 1", remedy=_NO_HEADER)
+def _header(text: str, delimiter: str) -> list[str]:
+    lines = (line for line in text.splitlines() if line.strip())
+    return [name.strip().strip('"') for line in islice(lines, 1) for name in line.split(delimiter)]
 
 
 def _delimiter(text: str, usual: str) -> str:
     """Returns what parts the header's columns: spreadsheets of many countries write `;`."""
-    header = next((line for line in text.splitlines() if line.strip()), "")
     for delimiter in (usual, *_DELIMITERS):
-        names = {_plain(name.strip().strip('"')) for name in header.split(delimiter)}
+        names = {_plain(name) for name in _header(text, delimiter)}
         if names & _VIDEO.keys() and names & _CAPTION.keys():
             return delimiter
     return usual
@@ -141,7 +129,7 @@ def _document(document: object, path: Path) -> Iterator[Record]:
         return
     if not isinstance(document, dict):
         raise DatasetError(
-            f"{printable(str(path))} must hold a list of {{video, caption}} or one object "
+            f"{printable(path)} must hold a list of {{video, caption}} or one object "
             "{video: caption or captions}"
         )
     joined = [pair for pair in _LAYOUTS if all(_is_records(document.get(key)) for key in pair)]
@@ -150,7 +138,8 @@ def _document(document: object, path: Path) -> Iterator[Record]:
         yield from _joined(document[items], document[notes], path, notes)
     elif document and all(_is_split(key, value) for key, value in document.items()):
         for split, value in document.items():
-            yield from (_in_split(record, split) for record in _document(value, path))
+            for record in _document(value, path):
+                yield record if record.split is not None else replace(record, split=split)
     else:
         # Records may stand beside what describes the file, or be written by columns.
         inner = [value for value in document.values() if _is_records(value) and _pair(value[0])]
@@ -205,17 +194,11 @@ def _is_split(key: str, value: object) -> bool:
     return _is_records(value) or (isinstance(value, dict) and _named(value, _CAPTION) is None)
 
 
-def _in_split(record: Record, split: str) -> Record:
-    return record if record.split is not None else replace(record, split=split)
-
-
 def _transposed(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Returns the rows of a table that pandas wrote by columns; empty where it is none."""
     if not _pair(document):
         return []
-    columns = [
-        list(value.values()) if isinstance(value, dict) else value for value in document.values()
-    ]
+    columns = [list(c.values()) if isinstance(c, dict) else c for c in document.values()]
     if not all(isinstance(c, list) and len(c) == len(columns[0]) for c in columns):
         return []
     return [dict(zip(document, row, strict=True)) for row in zip(*columns, strict=True)]
@@ -274,16 +257,11 @@ def _record(document: Any, place: str) -> Record:
 
 
 def _columns(document: Mapping[str, Any], place: str, *, remedy: str = "") -> tuple[str, str]:
-    """Likewise.
-
-    Raises:
-        DatasetError: One of the two is absent.
-    """
-    pair = _pair(document)
-    if pair is None:
-        found = ", ".join(printable(str(key)) for key in document)
-        raise DatasetError(
-            f"{place}: expected a video ({', '.join(VIDEO_COLUMNS)}) and a caption "
-            f"({', '.join(CAPTION_COLUMNS)}); found {found or 'nothing'}{remedy}"
-        )
-    return pair
+    """Like `_pair`; raises DatasetError where one of the two is absent."""
+    if pair := _pair(document):
+        return pair
+    raise DatasetError(
+        f"{place}: expected a video ({', '.join(VIDEO_COLUMNS)}) and a caption "
+        f"({', '.join(CAPTION_COLUMNS)}); found {', '.join(map(printable, document)) or 'nothing'}"
+        f"{remedy}"
+    )

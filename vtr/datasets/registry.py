@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -10,8 +9,8 @@ from pathlib import Path
 
 from vtr import datasets
 from vtr.datasets.base import Dataset, DatasetInfo, Video
-from vtr.datasets.files import VideoListing, find_videos, match_videos
-from vtr.foreign import escape_undecodable, is_undecodable
+from vtr.datasets.files import VideoListing, find_videos, match_videos, video_id
+from vtr.foreign import is_undecodable
 from vtr.options import load_plugin, plugin_names
 
 DUPLICATE_ID = "duplicate-id"
@@ -22,14 +21,12 @@ BAD_NAME = "bad-name"
 class VideoSurvey:
     """What the disk has of a dataset."""
 
-    # One per expected id, in the dataset's order; `path` is None where no file was found.
-    videos: tuple[Video, ...]
-    # Id to the further files that fit it and are left aside.
-    duplicates: Mapping[str, tuple[Path, ...]]
+    videos: tuple[Video, ...]  # One per expected id, in the dataset's order
+    duplicates: Mapping[str, tuple[Path, ...]]  # Id to further files that fit it
     unexpected: tuple[Path, ...]  # Video files that belong to no id
-    listing: VideoListing  # All that was found
+    listing: VideoListing
+    # Ids that contradict each other, to the file that all fit: they are missing.
     contested: Mapping[str, Path] = field(default_factory=dict)
-    """Id to a file that ids which contradict each other fit equally well: they are missing."""
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -58,16 +55,13 @@ def load_dataset(
         DatasetError: The annotation files cannot be read or do not agree.
     """
     reader = load_plugin(datasets, name, kind="dataset")
-    place = None if annotations is None else Path(annotations)
-    dataset: Dataset = reader.load(place, Path(videos))
+    folder = None if annotations is None else Path(annotations)
+    dataset: Dataset = reader.load(folder, Path(videos))
     return dataset
 
 
 def dataset_info(name: str) -> tuple[str, DatasetInfo]:
     """Returns one line about a dataset, and what its reader says before any file is read.
-
-    Args:
-        name: One of `dataset_names()`.
 
     Raises:
         UnknownNameError: No such dataset.
@@ -78,20 +72,12 @@ def dataset_info(name: str) -> tuple[str, DatasetInfo]:
 
 
 def resolve_videos(dataset: Dataset, videos: str | Path) -> tuple[Video, ...]:
-    """Returns every video that `dataset` expects, in its order, with its file where there is one.
-
-    Args:
-        dataset: From `load_dataset`.
-        videos: The folder to search.
-
-    Raises:
-        ConfigError: `videos` is missing or no folder.
-    """
+    """Returns every video that `dataset` expects, in its order; see `survey_videos`."""
     return survey_videos(dataset, videos).videos
 
 
 def survey_videos(dataset: Dataset, videos: str | Path) -> VideoSurvey:
-    """Like `resolve_videos`, with the duplicates and the files that nobody expects.
+    """Finds the files of a dataset's videos in a folder, their duplicates and what is no video's.
 
     An id that the dataset holds several times (twins in different Unicode composition) gets one
     file after the other.
@@ -101,21 +87,14 @@ def survey_videos(dataset: Dataset, videos: str | Path) -> VideoSurvey:
     """
     listing = find_videos(Path(videos))
     match = match_videos(listing, dataset.video_ids, stems=dataset.file_stems)
-    found: list[Video] = []
-    used: Counter[str] = Counter()
+    files = {i: [path, *match.duplicates.get(i, ())] for i, path in match.paths.items()}
+    expected: list[Video] = []
     for identity in dataset.video_ids:
-        first = match.paths.get(identity)
-        files = () if first is None else (first, *match.duplicates.get(identity, ()))
-        path = files[used[identity]] if used[identity] < len(files) else None
-        used[identity] += 1
-        start, end = dataset.windows.get(identity, (None, None))
-        found.append(Video(identity, path, start, end))
-    duplicates = {
-        identity: rest[used[identity] - 1 :]
-        for identity, rest in match.duplicates.items()
-        if rest[used[identity] - 1 :]
-    }
-    return VideoSurvey(tuple(found), duplicates, match.unexpected, listing, match.contested)
+        left = files.get(identity)
+        window = dataset.windows.get(identity, (None, None))
+        expected.append(Video(identity, left.pop(0) if left else None, *window))
+    duplicates = {i: tuple(left) for i, left in files.items() if left}
+    return VideoSurvey(tuple(expected), duplicates, match.unexpected, listing, match.contested)
 
 
 def unique_videos(videos: Iterable[Video]) -> tuple[tuple[Video, str | None], ...]:
@@ -124,15 +103,12 @@ def unique_videos(videos: Iterable[Video]) -> tuple[tuple[Video, str | None], ..
     The first video of an id keeps it; the next one is called `id#duplicate-2` and so on. Ids are
     put into NFC first, and what UTF-8 cannot say is escaped with backslashes.
 
-    Args:
-        videos: In the order that decides who is first.
-
     Returns:
         Each video in its place, with None or the class of its problem: "duplicate-id", or
         "bad-name" where the id or the file name is not valid Unicode.
     """
     given = list(videos)
-    ids = [_stored_id(video.id) for video in given]
+    ids = [video_id(video.id) for video in given]
     taken = set(ids)
     copies: Counter[str] = Counter()
     result: list[tuple[Video, str | None]] = []
@@ -148,7 +124,3 @@ def unique_videos(videos: Iterable[Video]) -> tuple[tuple[Video, str | None], ..
         problem = BAD_NAME if bad else DUPLICATE_ID if repeated else None
         result.append((replace(video, id=own), problem))
     return tuple(result)
-
-
-def _stored_id(identity: str) -> str:
-    return unicodedata.normalize("NFC", escape_undecodable(identity))

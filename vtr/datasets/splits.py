@@ -13,15 +13,10 @@ from vtr.foreign import printable
 from vtr.names import match_names
 
 SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "validate": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
-}
+    "train": "train", "training": "train",
+    "val": "val", "validate": "val", "validation": "val", "dev": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
 """Spellings of split names, in lower case, and ours."""
 
 
@@ -29,10 +24,9 @@ SPLIT_NAMES = {
 class SplitList:
     """One file that lists a split."""
 
-    path: Path  # The file
+    path: Path
     ids: tuple[str, ...]  # The videos it lists
-    # Published in several versions, so that it may list more than the shipped one.
-    loose: bool = False
+    loose: bool = False  # Published in several versions: may list more than the shipped one
 
 
 Lists = Mapping[str, Sequence[SplitList]]
@@ -51,7 +45,7 @@ def split_name(value: str) -> str:
 
 
 def settle_splits(
-    dataset: str, known: Sequence[str], lists: Lists, marked: Splits | None = None
+    dataset: str, known: Sequence[str], lists: Lists, marked: Splits
 ) -> tuple[dict[str, tuple[str, ...]], list[str]]:
     """Decides the members of every split.
 
@@ -72,8 +66,11 @@ def settle_splits(
     Raises:
         DatasetError: A list and the published split, or two lists of a split, differ.
     """
-    annotated, marked = set(known), marked or {}
-    lists = _respelt(lists, known, annotated)
+    annotated = set(known)
+    lists = {
+        split: [_respelt(listed, known, annotated) for listed in given]
+        for split, given in lists.items()
+    }
     published = published_splits(dataset)
     splits: dict[str, tuple[str, ...]] = {}
     for split, ids in published.items():
@@ -85,42 +82,35 @@ def settle_splits(
                 _require_same(dataset, split, listed, ids)
             splits[split] = ids
     own = dict.fromkeys(split for split in (*lists, *marked) if split not in splits)
-    notes = _partial_note(published, splits, own, annotated)
+    notes = _partial_notes(published, splits, own, annotated)
     for split in own:
         splits[split] = marked.get(split, ())
         if lists.get(split):
             splits[split], remarks = _listed_split(split, lists[split], annotated)
             notes += remarks
-    if not own:
-        for split, ids in published.items():
-            part = tuple(identity for identity in ids if identity in annotated)
-            if split not in splits and part:
-                splits[split] = part
-                videos = counted(len(ids), "video")
-                notes.append(f"{split}: {len(part):,} of the published {videos}")
+    for split, ids in published.items() if not own else ():
+        part = tuple(identity for identity in ids if identity in annotated)
+        if split not in splits and part:
+            splits[split] = part
+            notes.append(f"{split}: {len(part):,} of the published {counted(len(ids), 'video')}")
     return {split: ids for split, ids in splits.items() if ids}, notes
 
 
-def _respelt(lists: Lists, known: Sequence[str], annotated: Collection[str]) -> Lists:
-    """Returns the lists with their ids as the annotations spell them."""
-
-    def respelt(listed: SplitList) -> SplitList:
-        members = set(listed.ids)
-        strange = [identity for identity in listed.ids if identity not in annotated]
-        if not strange:
-            return listed
-        match = match_names(strange, [i for i in known if i not in members])
-        own = {name: fit[0] for name, fit in match.files.items() if len(fit) == 1}
-        return replace(listed, ids=tuple(own.get(identity, identity) for identity in listed.ids))
-
-    return {split: tuple(map(respelt, listed)) for split, listed in lists.items()}
+def _respelt(listed: SplitList, known: Sequence[str], annotated: Collection[str]) -> SplitList:
+    """Returns a list with its ids as the annotations spell them."""
+    strange = _without(listed.ids, annotated)
+    if not strange:
+        return listed
+    match = match_names(strange, _without(known, listed.ids))
+    own = {name: fit[0] for name, fit in match.files.items() if len(fit) == 1}
+    return replace(listed, ids=tuple(own.get(identity, identity) for identity in listed.ids))
 
 
 def _require_same(dataset: str, split: str, listed: SplitList, published: Sequence[str]) -> None:
     extra, lacking = _without(listed.ids, published), _without(published, listed.ids)
     if (extra and not listed.loose) or lacking:
         raise DatasetError(
-            f"{printable(str(listed.path))} and the published split {split!r} of "
+            f"{printable(listed.path)} and the published split {split!r} of "
             f"{dataset} differ: {counted(len(listed.ids), 'video')} in the file, "
             f"{len(published):,} published, {len(extra) + len(lacking):,} in only one of them"
             f"{_first('only in the file', extra)}{_first('only in the published list', lacking)}. "
@@ -135,8 +125,8 @@ def _listed_split(
     for other in lists[1:]:
         if set(other.ids) != set(first.ids):
             raise DatasetError(
-                f"{printable(str(first.path))} and {printable(str(other.path))} list different "
-                f"videos for {split!r}; keep one of them"
+                f"{printable(first.path)} and {printable(other.path)} list different videos for "
+                f"{split!r}; keep one of them"
             )
     members = tuple(identity for identity in first.ids if identity in annotated)
     absent = len(first.ids) - len(members)
@@ -145,28 +135,25 @@ def _listed_split(
     return members, [note] if absent else []
 
 
-def _partial_note(
+def _partial_notes(
     published: Splits, splits: Splits, own: Iterable[str], annotated: Collection[str]
 ) -> list[str]:
     if len(splits) == len(published):
         return []
     everything = {identity for ids in published.values() for identity in ids}
     whole = f"; complete are {', '.join(splits)}" if splits else ""
-    named = ", ".join(own)
-    source = f"; {named} come from the files themselves" if named else ""
+    source = f"; {named} come from the files themselves" if (named := ", ".join(own)) else ""
     return [
         f"the annotations hold {counted(len(annotated), 'video')}, "
         f"{len(everything & set(annotated)):,} of the published {len(everything):,}{whole}{source}"
     ]
 
 
-def _without(ids: Iterable[str], others: Iterable[str]) -> list[str]:
-    excluded = set(others)
+def _without(ids: Iterable[str], others: Collection[str]) -> list[str]:
+    excluded = others if isinstance(others, set) else set(others)
     return [identity for identity in ids if identity not in excluded]
 
 
 def _first(what: str, ids: Sequence[str]) -> str:
-    if not ids:
-        return ""
-    shown = ", ".join(printable(identity) for identity in ids[:3])
-    return f"; {what}: {shown}" + (", ..." if len(ids) > 3 else "")
+    shown = ", ".join(map(printable, ids[:3])) + ", ..." * (len(ids) > 3)
+    return f"; {what}: {shown}" if ids else ""
