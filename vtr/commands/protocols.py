@@ -37,5 +37,5 @@ def protocols(
             f"trains on {fact['train_split']}, best epoch on {kept}",
             f"{fact['source']}\n",
         )
-        echo_wrapped(fact["name"], "\n".join(lines), width=15)
+        echo_wrapped(fact["name"], "\n".join(lines), width=17)
     return None

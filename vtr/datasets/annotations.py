@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 from vtr.counts import counted
 from vtr.datasets.base import Caption, Dataset
@@ -28,7 +29,9 @@ class CaptionList:
     _empty: list[str] = field(default_factory=list)
     _unlisted: list[str] = field(default_factory=list)  # Videos of captions that were dropped
 
-    def add(self, caption_id: str, video_id: str, text: object, *, place: str) -> None:
+    def add(
+        self, caption_id: str, video_id: str, text: object, *, place: str, **moments: Any
+    ) -> None:
         """Keeps one caption as it stands, however long and however often the text occurs.
 
         Args:
@@ -36,6 +39,7 @@ class CaptionList:
             video_id: In NFC.
             text: The caption; empty, blank, None and NaN are dropped.
             place: Where it stands, for errors.
+            moments: `windows` and `ratings` of the `Caption`.
 
         Raises:
             DatasetError: `text` is no text, or the id is taken.
@@ -53,7 +57,7 @@ class CaptionList:
                 f"{place}: {text!r:.80} spells a list of captions where one is expected. Write one "
                 "caption a row"
             )
-        self.items.append(Caption(caption_id, video_id, escape_undecodable(text)))
+        self.items.append(Caption(caption_id, video_id, escape_undecodable(text), **moments))
 
     def add_all(self, video_id: str, texts: Sequence[object], *, place: str) -> None:
         """Keeps the captions of one video; their ids are the video's with their place, from 0."""

@@ -25,6 +25,10 @@ class Caption:
     id: str
     video_id: str
     text: str
+    # (start, end) in seconds of the parts that it describes, where the dataset says so.
+    windows: tuple[tuple[float, float], ...] = ()
+    # (two-second clip, how well it shows the text by each annotator, 0 to 4) of QVHighlights.
+    ratings: tuple[tuple[int, tuple[int, ...]], ...] = ()
 
 
 @dataclass(frozen=True)

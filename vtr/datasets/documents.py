@@ -447,3 +447,24 @@ def unique(path: Path, ids: Iterable[str]) -> tuple[str, ...]:
 def is_missing(value: object) -> bool:
     """Returns whether a value stands for nothing: null, or the NaN that pandas writes for it."""
     return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def moment_windows(pairs: Any, *, place: str) -> tuple[tuple[float, float], ...]:
+    """Returns (start, end) in seconds of the parts of a video; those without length are left out.
+
+    Args:
+        pairs: A list of pairs of numbers, or of texts that spell them.
+        place: Where they stand, for the error.
+
+    Raises:
+        DatasetError: Something else, or a time that is negative or not finite.
+    """
+    try:
+        windows = tuple((float(start), float(end)) for start, end in pairs)
+        if not all(0 <= time < math.inf for window in windows for time in window):
+            raise ValueError
+    except (TypeError, ValueError):
+        raise DatasetError(
+            f"{printable(place)}: expected starts and ends in seconds, found {pairs!r:.80}"
+        ) from None
+    return tuple((start, end) for start, end in windows if start < end)
