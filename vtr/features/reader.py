@@ -56,7 +56,7 @@ class Shard:
             column = self.columns[name]
             values = decode_texts(column) if column.dtype.kind == "S" else column.tolist()
             columns[name.removeprefix("video/")] = values
-        status = [_STATUS[code] for code in self.columns["video/status"].tolist()]
+        status = [STATUS_OF[code] for code in self.columns["video/status"].tolist()]
         errors = decode_texts(self.columns["video/error"])
         return [
             LedgerRow(
@@ -69,8 +69,8 @@ class Shard:
         ]
 
 
-_STATUS: dict[int, Status] = {0: "ok", 1: "partial", 2: "failed"}
-assert tuple(_STATUS.values()) == STATUSES
+STATUS_OF: dict[int, Status] = {0: "ok", 1: "partial", 2: "failed"}
+assert tuple(STATUS_OF.values()) == STATUSES
 
 
 def open_shard(path: Path, name: ShardName) -> Shard:

@@ -1,0 +1,61 @@
+"""Where a folder's features are kept: hidden beside the videos, else in the user's cache."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from vtr.errors import StoreWriteError
+
+HIDDEN = ".vtr"
+NAME = "search"
+
+
+def find_home(folder: Path) -> Path:
+    """Returns the folder of features of a folder of videos; the one that exists, else to be made.
+
+    Raises:
+        StoreWriteError: Neither place can be written.
+    """
+    beside, cached = folder / HIDDEN / NAME, cache_folder(folder)
+    for place in (beside, cached):
+        if place is not None and any(place.glob("shard-*.h5")):
+            return place
+    if _can_make(beside):
+        return beside
+    if cached is not None and _can_make(cached):
+        return cached
+    raise StoreWriteError(
+        f"neither {beside} nor {cached} can be written. Name a folder that can with --index DIR"
+    )
+
+
+def find_index(store: Path) -> Path:
+    """Returns where the index of a store lies or is to be made."""
+    beside, cached = store / "index", cache_folder(store)
+    if (beside / "index.npz").exists() or cached is None or _can_make(beside):
+        return beside
+    return cached / "index"
+
+
+def cache_folder(folder: Path) -> Path | None:
+    """Returns a folder's place in the user's cache; None where the user has no home."""
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        key = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
+    except (OSError, RuntimeError):
+        return None
+    return cache / "vtr" / NAME / f"{folder.resolve().name[:40]}-{key}"
+
+
+def _can_make(place: Path) -> bool:
+    """Makes a folder and tries whether files can be written there."""
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        trial = place / f".tmp-{os.getpid()}-trial"
+        trial.touch()
+        trial.unlink()
+    except OSError:
+        return False
+    return True

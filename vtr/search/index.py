@@ -1,0 +1,270 @@
+"""The derived index: unit frames in float16, mapped, with times, pieces and the bank's scores.
+
+It lies in a folder of its own beside the store. `frames-*.f16` holds rows that are only ever
+appended; `index.npz` says which of them count and replaces its predecessor in one step, so that a
+reader sees either. What it was made from is in it: the store's fingerprint and the names of its
+shards, which carry the digest of their bytes. Rows of shards that are gone stay until they are
+half of all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import uuid
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vtr.errors import StoreError, StoreWriteError
+from vtr.features.rows import STATUSES
+from vtr.features.shard import list_shards
+from vtr.features.store import FeatureStore
+from vtr.files import make_folder, publish
+from vtr.progress import progress
+from vtr.search.cuts import find_cuts
+
+Array = NDArray[Any]
+VERSION = 1
+FOLDER = "index"
+_FILE = "index.npz"
+_TEXTS = ("id", "error")
+_VIDEO = ("shard", "status", "bytes", "mtime_ns", "duration", "start", "first", "stop")
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Unrelated sentences in the model's space: what a score has to be better than."""
+
+    version: str
+    """Names the list and the model."""
+    vectors: NDArray[np.float32] = field(repr=False)
+    """(B, D) unit vectors."""
+
+
+@dataclass(frozen=True)
+class Index:
+    """What a store's search needs; arrays run over V inputs, R rows, P pieces."""
+
+    facts: Mapping[str, Any]
+    """Fingerprint, bank version, shard names, name of the file of frames, backbone."""
+    video: Mapping[str, Array]
+    """`id`, `error`, `shard`, `status`, `bytes`, `mtime_ns`, `duration`, `start`, `first`, `stop`
+    of each input; its rows are first to before stop."""
+    pts_seconds: NDArray[np.float64]
+    """(R,) from the first frame of the file on."""
+    bank_mean: NDArray[np.float32]
+    """(R,) mean score of each row over the bank."""
+    bank_sd: NDArray[np.float32]
+    """(R,) its standard deviation."""
+    piece_row: NDArray[np.int64]
+    """(P,) where each piece begins, ascending."""
+    frames: NDArray[np.float16] = field(repr=False)
+    """(R, D) unit vectors, mapped."""
+    bank: NDArray[np.float32] = field(repr=False)
+    """(B, D) unit vectors of the bank."""
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of all inputs."""
+        return [text.decode() for text in self.video["id"].tolist()]
+
+    def pieces(self, video: int) -> NDArray[np.int64]:
+        """Returns where the pieces of a video begin, counted from its first row, and its end."""
+        first, stop = (int(self.video[name][video]) for name in ("first", "stop"))
+        low, high = np.searchsorted(self.piece_row, [first, stop])
+        return np.append(self.piece_row[low:high], stop) - first
+
+
+def read_index(folder: Path) -> Index | None:
+    """Returns the index in a folder; None where there is none, or one that cannot be used."""
+    try:
+        with np.load(folder / _FILE, allow_pickle=False) as file:
+            columns = {name: file[name] for name in file.files}
+        facts = json.loads(bytes(columns.pop("facts")))
+        if facts["version"] != VERSION:
+            return None
+        shape = (len(columns["pts_seconds"]), int(facts["dim"]))
+        frames: NDArray[np.float16] = np.zeros(shape, np.float16)
+        if shape[0]:
+            # Copy on write: torch takes no arrays that cannot be written.
+            frames = np.memmap(folder / facts["frames"], np.float16, "c", shape=shape)
+        video = {name: columns.pop(f"video_{name}") for name in (*_TEXTS, *_VIDEO)}
+        return Index(facts, video, frames=frames, **columns)
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        return None
+
+
+def shard_names(store: Path) -> list[str]:
+    """Returns the names of a store's shards, which carry the digests of their bytes."""
+    return [path.name for _, path in list_shards(store)[0]]
+
+
+def update_index(folder: Path, store: FeatureStore, bank: Bank) -> Index:
+    """Makes the index of a store, or adds what is new to it.
+
+    Args:
+        folder: Of the index.
+        store: Whose frames to index.
+        bank: Of the store's model.
+
+    Raises:
+        StoreWriteError: The disk refused.
+        StoreError: Frames without times.
+    """
+    make_folder(folder, option="--index")
+    names = [shard.path.name for shard in store.shards]
+    old = read_index(folder)
+    if old is not None and not _fits(old, store, bank, names):
+        old = None
+    build = _Build(folder, store, bank, old)
+    fresh = [s for s, name in enumerate(names) if name not in build.shards]
+    with progress("indexing frames") as update:
+        for done, s in enumerate(fresh):
+            build.add(s)
+            update(done + 1, len(fresh), "shards")
+    build.publish()
+    made = read_index(folder)
+    if made is None:
+        raise StoreError(f"{folder} cannot be read back. Delete it and search again")
+    return made
+
+
+def _fits(old: Index, store: FeatureStore, bank: Bank, names: Sequence[str]) -> bool:
+    facts = old.facts
+    same = facts["fingerprint"] == store.fingerprint and facts["bank"] == bank.version
+    kept = [facts["shards"][s] in names for s in old.video["shard"].tolist()]
+    sizes = (old.video["stop"] - old.video["first"])[np.array(kept, bool)]
+    return same and 2 * int(sizes.sum()) >= len(old.pts_seconds)
+
+
+class _Build:
+    """An index that grows shard by shard."""
+
+    def __init__(self, folder: Path, store: FeatureStore, bank: Bank, old: Index | None) -> None:
+        self.folder, self.store, self.bank = folder, store, bank
+        self.dim = store.spec.embedding_dim
+        self.video: dict[str, list[Any]] = {name: [] for name in (*_TEXTS, *_VIDEO)}
+        self.shards: list[str] = []
+        self.rows: list[dict[str, Array]] = []
+        self.name, self.count = f"frames-{uuid.uuid4().hex}.f16", 0
+        if old is not None:
+            self._keep(old)
+        self._seen = {text.decode() for text in self.video["id"]}
+        self._ledger = {row.id: row for row in store.ledger}
+
+    def _keep(self, old: Index) -> None:
+        names = {shard.path.name for shard in self.store.shards}
+        self.shards = [name for name in old.facts["shards"] if name in names]
+        place = {name: number for number, name in enumerate(self.shards)}
+        listed = [place.get(name) for name in old.facts["shards"]]
+        kept = np.array([listed[s] is not None for s in old.video["shard"].tolist()], bool)
+        for name, values in self.video.items():
+            values += old.video[name][kept].tolist()
+        self.video["shard"] = [listed[s] for s in self.video["shard"]]
+        self.rows.append({name: getattr(old, name) for name in _ROWS})
+        self.name, self.count = old.facts["frames"], len(old.pts_seconds)
+
+    def add(self, s: int) -> None:
+        """Adds the videos of one shard."""
+        shard = self.store.shards[s]
+        ids = [i for i in shard.ids if i not in self._seen and i in self._ledger]
+        self._seen.update(ids)
+        held = [i for i in ids if i in self.store]
+        packed = self.store.packed(held, dtype="float32")
+        if not np.isfinite(packed.pts_seconds).all():
+            raise StoreError(f"{self.store.folder} has frames without times; extract it again")
+        frames = packed.frames / np.maximum(
+            np.linalg.norm(packed.frames, axis=1, keepdims=True), 1e-12
+        )
+        spans = dict(zip(held, pairwise(packed.offsets.tolist()), strict=True))
+        pts, cuts = packed.pts_seconds.copy(), [np.zeros(0, np.int64)]
+        for video_id in ids:
+            first, stop = map(int, spans.get(video_id, (0, 0)))
+            row = self._ledger[video_id]
+            pts[first:stop] -= row.start_seconds
+            cuts.append(find_cuts(frames[first:stop]) + first + self.count)
+            facts = (
+                len(self.shards), STATUSES.index(row.status), row.file_bytes, row.file_mtime_ns,
+                row.duration_seconds, row.start_seconds, first + self.count, stop + self.count,
+            )  # fmt: skip
+            for name, value in zip(_VIDEO, facts, strict=True):
+                self.video[name].append(value)
+            self.video["id"].append(video_id.encode())
+            self.video["error"].append(row.error.encode())
+        mean, sd = _bank_scores(frames, self.bank.vectors)
+        self._append(frames.astype(np.float16))
+        columns = (pts, mean, sd, np.concatenate(cuts))
+        self.rows.append(dict(zip(_ROWS, columns, strict=True)))
+        self.shards.append(shard.path.name)
+
+    def _append(self, frames: NDArray[np.float16]) -> None:
+        path = self.folder / self.name
+        try:
+            with path.open("r+b" if self.count else "w+b") as file:
+                file.truncate(self.count * self.dim * 2)
+                file.seek(0, os.SEEK_END)
+                file.write(frames.data.cast("B") if frames.size else b"")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise StoreWriteError(
+                f"cannot write {path}: {error.strerror or error}. What was indexed before is "
+                "intact; free some space, then search again"
+            ) from None
+        self.count += len(frames)
+
+    def publish(self) -> None:
+        """Replaces the index by what was built, and deletes what no index names any more."""
+        columns: dict[str, Array] = {
+            name: np.concatenate([_ROWS[name], *(part[name] for part in self.rows)])
+            for name in _ROWS
+        }
+        for name in _TEXTS:
+            columns[f"video_{name}"] = np.array(self.video[name] or [b""], np.bytes_)[
+                : len(self.video[name])
+            ]
+        for name in _VIDEO:
+            kind = np.float64 if name in ("duration", "start") else np.int64
+            columns[f"video_{name}"] = np.array(self.video[name], kind)
+        facts = {
+            "version": VERSION, "fingerprint": self.store.fingerprint, "bank": self.bank.version,
+            "shards": self.shards, "frames": self.name, "dim": self.dim,
+            "weights_sha256": self.store.spec.weights_sha256,
+            "backbone": self.store.spec.backbone, "fps": self.store.spec.candidate_fps,
+        }  # fmt: skip
+        columns["facts"] = np.frombuffer(json.dumps(facts).encode(), np.uint8)
+        columns["bank"] = self.bank.vectors
+        buffer = io.BytesIO()
+        np.savez(buffer, **columns)  # type: ignore[arg-type]
+        publish(self.folder / _FILE, buffer.getbuffer())
+        for path in self.folder.glob("frames-*.f16"):
+            if path.name != self.name:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+
+_ROWS: Mapping[str, Array] = {
+    "pts_seconds": np.zeros(0),
+    "bank_mean": np.zeros(0, np.float32),
+    "bank_sd": np.zeros(0, np.float32),
+    "piece_row": np.zeros(0, np.int64),
+}
+
+
+def _bank_scores(frames: Array, bank: Array, *, block: int = 8192) -> tuple[Array, Array]:
+    """Returns (R,) mean and standard deviation of each row's scores over the bank."""
+    mean, sd = np.zeros(len(frames), np.float32), np.ones(len(frames), np.float32)
+    for start in range(0, len(frames), block):
+        scores = frames[start : start + block] @ bank.T
+        mean[start : start + block] = scores.mean(axis=1)
+        sd[start : start + block] = np.maximum(scores.std(axis=1), 1e-6)
+    return mean, sd
