@@ -23,7 +23,6 @@ from safetensors.torch import load_file, save_file
 from vtr.errors import CheckpointError, ConfigError, ModelError, StoreWriteError
 from vtr.features.store import PackedFrames
 from vtr.json_files import as_fields
-from vtr.train.curve import draw_curve
 from vtr.train.data import PairedData
 from vtr.train.distributed import World
 from vtr.train.heads.base import Code, VideoBatch
@@ -41,11 +40,10 @@ from vtr.train.run import (
     start_run,
     write_run,
 )
-from vtr.train.scoring import Scorer
+from vtr.train.scoring import Scorer, Validation, selection_value
 from vtr.train.text_tower import TextSpec
 from vtr.train.texts import TextFeatures
-from vtr.train.tracking import tensorboard
-from vtr.train.validation import Validation, selection_value
+from vtr.train.tracking import draw_curve, tensorboard
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

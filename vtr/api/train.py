@@ -30,7 +30,6 @@ from vtr.files import begin_beside, take_place
 from vtr.progress import embedding, note
 from vtr.settings import Source, merge
 from vtr.train.batches import BatchPlan
-from vtr.train.curve import draw_curve
 from vtr.train.data import PairedData
 from vtr.train.distributed import World, joined_processes
 from vtr.train.headlist import build_head, parse_head
@@ -67,12 +66,11 @@ from vtr.train.run_folders import (
     targets_of,
     workplace,
 )
-from vtr.train.scoring import Scorer
+from vtr.train.scoring import Scorer, Validation
 from vtr.train.teacher import Teacher, describe_teacher, load_teacher
 from vtr.train.text_tower import text_spec
 from vtr.train.texts import TextFeatures
-from vtr.train.tracking import require_tensorboard, tensorboard
-from vtr.train.validation import Validation
+from vtr.train.tracking import draw_curve, require_tensorboard, tensorboard
 from vtr.verbs.train import Options, Recipe
 from vtr.workspace import Workspace
 

@@ -25,7 +25,7 @@ from vtr.evaluate.protocol import (
 from vtr.features import FeatureStore, PackedFrames
 from vtr.progress import note
 from vtr.train.model import ModelSpec
-from vtr.train.validation import SELECTION
+from vtr.train.scoring import SELECTION
 from vtr.verbs.train import Recipe
 from vtr.workspace import Workspace
 

@@ -38,8 +38,8 @@ from vtr.train.run import (
     save_model,
     write_json,
 )
+from vtr.train.scoring import SELECTION, Validation, selection_value
 from vtr.train.teacher import Teacher
-from vtr.train.validation import SELECTION, Validation, selection_value
 
 FAILURE = "failure.json"
 NOTHING_TO_TRAIN = (

@@ -16,6 +16,7 @@ from vtr.train.batches import BatchPlan
 from vtr.train.data import Index, Resident
 from vtr.train.heads.base import masked_frames, masked_mean, normalise
 from vtr.train.model import RetrievalModel
+from vtr.train.scoring import evaluating
 
 NEIGHBOURS = 3
 """Neighbours that follow each video drawn at random: a quarter of a batch stays random."""
@@ -62,7 +63,6 @@ def _chain(videos: Index, near: Index) -> Index:
     return np.array(order, dtype=np.int64)
 
 
-@torch.no_grad()
 def nearest_wrong_videos(
     model: RetrievalModel, data: Resident, count: int, *, captions: Index | None = None
 ) -> Index:
@@ -72,9 +72,7 @@ def nearest_wrong_videos(
     product would cost a pass over all pairs: for those the mean of the normalised frames stands in.
     -1 fills rows of videos that have fewer.
     """
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         videos = _video_vectors(model, data)
         asked = np.arange(len(data.data.text_video)) if captions is None else captions
         owners = data.data.text_video[asked]
@@ -88,8 +86,6 @@ def nearest_wrong_videos(
             best = block.topk(wanted, dim=1)
             places.append(best.indices.cpu().numpy())
             scores.append(best.values.float().cpu().numpy())
-    finally:
-        model.train(was_training)
     near = np.concatenate(places), np.concatenate(scores)
     return _best_per_video(owners, *near, len(videos), count)
 

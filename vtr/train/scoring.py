@@ -1,9 +1,11 @@
-"""Scores of texts against videos, block by block, in bounded memory."""
+"""Scores of texts against videos, block by block, in bounded memory; the best epoch by them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -102,12 +104,12 @@ class Scorer:
         index = np.arange(len(self._videos))
         step = min(self.batch_size, self._videos.at_once)
         parts = [index[i : i + step] for i in range(0, len(index), step)]
-        with _Evaluating(self.model):
+        with evaluating(self.model):
             return pad_codes([self.model.encode_videos(self._videos.batch(part)) for part in parts])
 
     def encode_texts(self, index: Index) -> Code:
         """Returns the codes of some texts, in the order of `index` (B,)."""
-        with _Evaluating(self.model):
+        with evaluating(self.model):
             return self.model.encode_texts(self._texts.batch(index))
 
     def blocks(self) -> Iterator[tuple[int, Scores]]:
@@ -134,7 +136,7 @@ class Scorer:
                 scores = self.score(code)
             else:
                 out = shared[: len(code[0])]
-                with _Evaluating(self.model):
+                with evaluating(self.model):
                     scores = _numpy(torch.mm(code[0], self.video_codes[0].T, out=out))
             yield start, self._checked(start, scores)
 
@@ -170,7 +172,7 @@ class Scorer:
     def score(self, texts: Code) -> Scores:
         """Returns (b, V) scores of encoded texts against all videos."""
         videos = self.video_codes
-        with _Evaluating(self.model):
+        with evaluating(self.model):
             if self.model.head.info.indexable:
                 return _numpy(self.model.head.score(texts, videos))
             width = max(1, _PAIRS // len(texts[0]))
@@ -190,7 +192,7 @@ class Scorer:
             if first == last:
                 continue
             pairs, code = order[first:last], self._text_codes(start)
-            with _Evaluating(self.model):
+            with evaluating(self.model):
                 found = self.model.head.score_pairs(
                     code,
                     self.video_codes,
@@ -216,9 +218,8 @@ class Scorer:
 
     def _checked(self, start: int, scores: Scores) -> Scores:
         with np.errstate(over="ignore", invalid="ignore"):
-            is_sound = bool(
-                np.isfinite(scores.sum())
-            )  # one quick pass; what it doubts is read again
+            # One quick pass; what it doubts is read again.
+            is_sound = bool(np.isfinite(scores.sum()))
         if not is_sound and not np.isfinite(scores).all():
             row, column = (int(found[0]) for found in np.nonzero(~np.isfinite(scores)))
             raise self._not_finite(start + row, column, scores[row, column])
@@ -231,23 +232,55 @@ class Scorer:
         )
 
 
-class _Evaluating:
-    """Evaluation mode without gradients, put back afterwards."""
-
-    def __init__(self, model: RetrievalModel) -> None:
-        self._model = model
-        self._no_grad = torch.no_grad()
-
-    def __enter__(self) -> None:
-        self._was_training = self._model.training
-        self._model.eval()
-        self._no_grad.__enter__()
-
-    def __exit__(self, *error: object) -> None:
-        self._no_grad.__exit__(None, None, None)
-        self._model.train(self._was_training)
+@contextmanager
+def evaluating(model: RetrievalModel) -> Iterator[None]:
+    """Puts a model into evaluation mode without gradients, and back afterwards."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
 
 
 def _numpy(scores: Tensor) -> Scores:
     array: Scores = scores.float().cpu().numpy()
     return array
+
+
+Measure = Callable[[Scorer], Mapping[str, float]]
+
+SELECTION = "mean of R@1, R@5 and R@10 in both directions"
+_RECALLS = tuple(f"{way}/R@{k}" for way in ("t2v", "v2t") for k in (1, 5, 10))
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What an epoch is judged on."""
+
+    texts: TextFeatures  # As the model reads them
+    videos: PackedFrames | PictureRows  # The gallery
+    measure: Measure  # Returns metrics under the keys of `evaluate` ("t2v/R@1", ...), in percent
+    pad: NDArray[np.float32] | None = None  # (D,) what the vision tower makes of padding
+
+    def __call__(self, model: RetrievalModel) -> dict[str, float]:
+        """Returns the metrics of a model, which stays in the mode it was in."""
+        scorer = Scorer(model, self.texts, self.videos, pad=self.pad)
+        return {name: float(value) for name, value in self.measure(scorer).items()}
+
+
+def selection_value(metrics: Mapping[str, float]) -> float:
+    """Returns what the best epoch has most of: the mean of all recalls (`SELECTION`).
+
+    R@1 alone moves in steps of one query, which on a small validation set is mostly chance.
+
+    >>> round(selection_value({"t2v/R@1": 40.0, "t2v/R@5": 60.0}), 1)
+    50.0
+    """
+    found = [metrics[name] for name in _RECALLS if name in metrics]
+    if not found:
+        raise ConfigError(
+            f"validation gave none of {', '.join(_RECALLS)}; got {', '.join(metrics) or 'nothing'}"
+        )
+    return float(np.mean(found))

@@ -1,13 +1,26 @@
-"""TensorBoard, one call per epoch. metrics.jsonl is written whatever is chosen."""
+"""What shows how a training went: curve.png, and TensorBoard where asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from vtr.charts.drawing import Drawing
+from vtr.charts.files import MARGIN, draw_legend, draw_plane
+from vtr.charts.kinds import Head, LineChart
 from vtr.errors import ConfigError
+from vtr.files import publish
+from vtr.train.loop import read_metrics
+from vtr.train.run import CURVE
+
+_WIDTH, _TOP, _LEGEND = 1000.0, 52.0, 30.0
+_PANELS = (
+    ("Training", "loss", (("loss", "loss"),)),
+    ("Validation", "R@1 (%)", (("t2v/R@1", "text to video"), ("v2t/R@1", "video to text"))),
+)
 
 
 def require_tensorboard() -> type:
@@ -37,3 +50,38 @@ def tensorboard(folder: Path) -> Iterator[Callable[[Mapping[str, Any]], None]]:
         yield record
     finally:
         writer.close()
+
+
+def draw_curve(folder: Path) -> None:
+    """Writes curve.png from metrics.jsonl: the loss on the left, recall on the right."""
+    rows = read_metrics(folder)
+    drawing = Drawing(_WIDTH)
+    panel = (_WIDTH - MARGIN) / 2
+    for number, (title, unit, names) in enumerate(_PANELS):
+        left = MARGIN + number * panel
+        drawing.text(left, 36, title, size=15, kind="ink bold")
+        chart = _chart(rows, Head("curve", title, "", "epoch", unit), names)
+        if not chart.series:
+            drawing.text(left, _TOP + _LEGEND, "no figures yet")
+            continue
+        if len(names) > 1:
+            draw_legend(drawing, [name for name, _ in chart.series], _TOP, left=left)
+        bottom = draw_plane(drawing, chart, (left, left + panel - MARGIN), _TOP + _LEGEND)
+        drawing.height = bottom + MARGIN
+    publish(folder / CURVE, drawing.png())
+
+
+def _chart(
+    rows: Sequence[Mapping[str, Any]], head: Head, names: Sequence[tuple[str, str]]
+) -> LineChart:
+    """The series that have figures; an epoch without one is left out."""
+    series = {
+        name: tuple((row["epoch"], row[key], None, None) for row in rows if _is_known(row.get(key)))
+        for key, name in names
+    }
+    kept = tuple((name, places) for name, places in series.items() if places)
+    return LineChart(head, kept, is_even=False, from_zero=False)
+
+
+def _is_known(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
