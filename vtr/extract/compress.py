@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, Self, TypeVar
 
@@ -50,19 +51,16 @@ from vtr.extract.readers import (
     output_order_wins,
     shortfall,
 )
+from vtr.extract.timeline import SLACK_SECONDS
 from vtr.files import TEMPORARY_PREFIX, open_shared, sync_folder
 from vtr.foreign import shown
 
 T = TypeVar("T")
 
-# Times of two clocks that are compared are equal within this.
-SLACK_SECONDS = 1e-6
 # Decoded frames held back to put their times in order; no codec reorders by more than 16.
 LOOKAHEAD_FRAMES = 16
-# Seconds between key frames: a seek decodes 30 small pictures at most.
-KEY_FRAME_SECONDS = 10
-# The output's clock ticks at least so often in a second.
-_LEAST_TICKS = 12_000
+KEY_FRAME_SECONDS = 10  # A seek decodes 30 small pictures at most
+_LEAST_TICKS = 12_000  # Of the output's clock, a second
 
 
 @dataclass(frozen=True)
@@ -80,13 +78,12 @@ class CompressSettings:
 class CompressedVideo:
     """What a copy holds."""
 
-    # "class: detail" where the video is damaged and the copy holds what could be decoded.
-    error: str
-    num_frames: int  # Frames written
+    error: str  # "class: detail" where the copy holds what could be decoded of a damaged video
+    num_frames: int
     duration_seconds: float  # How long the copy plays
     width: int  # Pixels
-    height: int  # Pixels
-    num_bytes: int  # Size of the file
+    height: int
+    num_bytes: int
 
 
 def compress_video(
@@ -158,20 +155,20 @@ def place_frames(
     free = 0
     before = math.inf
     held: tuple[float, float, T] | None = None
-    for upcoming in frames:
+    for upcoming in chain(frames, (None,)):
         if held is not None:
-            middle = (held[0] + upcoming[0]) / 2
-            last = math.floor((middle + SLACK_SECONDS) * fps)
+            seconds, duration, frame = held
+            if upcoming is not None:
+                end = (seconds + upcoming[0]) / 2
+                before = upcoming[0] - seconds
+            else:
+                end = seconds + min(duration, before) / 2
+            last = math.floor((end + SLACK_SECONDS) * fps)
             if last >= free:
-                yield _nearest_instant(held[0], fps, free, last), held[2]
+                nearest = math.ceil((seconds - SLACK_SECONDS) * fps - 0.5)
+                yield min(max(nearest, free), last), frame
             free = max(free, last + 1)
-            before = upcoming[0] - held[0]
         held = upcoming
-    if held is not None:
-        half = min(held[1], before) / 2
-        last = math.floor((held[0] + half + SLACK_SECONDS) * fps)
-        if last >= free:
-            yield _nearest_instant(held[0], fps, free, last), held[2]
 
 
 def put_in_order(
@@ -199,10 +196,6 @@ def put_in_order(
             yield leave()
     while times:
         yield leave()
-
-
-def _nearest_instant(seconds: float, fps: Fraction, first: int, last: int) -> int:
-    return min(max(math.ceil((seconds - SLACK_SECONDS) * fps - 0.5), first), last)
 
 
 def _write_copy(source: Path, file: BinaryIO, settings: CompressSettings) -> CompressedVideo:
@@ -236,6 +229,7 @@ class _Reader:
         self._video = video
         self.table = read_packets(video)
         self._tick = time_base(video.stream)
+        self._usual = 1 / (header_rate(video.stream) or 25.0)  # seconds from frame to frame
         self._latest_seconds = -math.inf
         self.damage = ""
         self.end_seconds = 0.0
@@ -249,8 +243,7 @@ class _Reader:
     def frames(self) -> Iterator[tuple[float, float, VideoFrame]]:
         """Yields (seconds since the first frame, duration in seconds, frame)."""
         origin: float | None = None
-        latest = 0.0
-        interval = 1 / (header_rate(self._video.stream) or 25.0)
+        latest, interval = 0.0, self._usual
         for seconds, frame in put_in_order(self._timed(), relabel=output_order_wins(self._video)):
             origin = seconds if origin is None else origin
             now = max(latest, seconds - origin)
@@ -262,23 +255,19 @@ class _Reader:
 
     def _timed(self) -> Iterator[tuple[float, VideoFrame]]:
         """Yields (seconds, frame) as decoded; a frame without a time follows the one before it."""
-        now, usual = 0.0, 1 / (header_rate(self._video.stream) or 25.0)
-        for number, frame in enumerate(self._decoded()):
-            if number >= self._video.limits.max_frames:
-                raise DecodeError("too-long", f"more than {self._video.limits.max_frames:,} frames")
-            ticks = frame.pts if frame.pts is not None else frame.dts
-            if ticks is not None:
-                now = float(ticks * self._tick)
-            elif number:
-                now += usual
-            self._latest_seconds = max(self._latest_seconds, now)
-            yield now, frame
-
-    def _decoded(self) -> Iterator[VideoFrame]:
-        """Yields frames as decoded; a packet that cannot be decoded costs only its own."""
+        now, limit = 0.0, self._video.limits.max_frames
         with decoding_pass(self._video, self.table, reuse=True) as (video, packets):
             decoding = Decoding(video, packets, self.table)
-            yield from decoding
+            for number, frame in enumerate(decoding):
+                if number >= limit:
+                    raise DecodeError("too-long", f"more than {limit:,} frames")
+                ticks = frame.pts if frame.pts is not None else frame.dts
+                if ticks is not None:
+                    now = float(ticks * self._tick)
+                elif number:
+                    now += self._usual
+                self._latest_seconds = max(self._latest_seconds, now)
+                yield now, frame
             self.damage = decoding.damage
 
 
@@ -331,7 +320,7 @@ class _Writer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # After an error the file is thrown away; closing must not hide what happened.
+        # After an error the file is thrown away; closing must not hide the error.
         with suppress(*(FFMPEG_ERRORS if kind else ())):
             self._container.close()
 
@@ -351,8 +340,7 @@ class _Writer:
         self._encode(None)
         assert self._held is not None
         assert self._held.pts is not None
-        remaining = round(end_seconds / self._clock) - self._held.pts
-        self._held.duration = max(1, remaining)
+        self._held.duration = max(1, round(end_seconds / self._clock) - self._held.pts)
         self.duration_seconds = float((self._held.pts + self._held.duration) * self._clock)
         self._container.mux(self._held)
 
@@ -364,12 +352,7 @@ class _Writer:
         try:
             # Left to itself, swscale keeps the numbers of a full-range picture, not their meaning.
             small = as_seen(frame).reformat(
-                width,
-                height,
-                format="yuv420p",
-                interpolation="BICUBIC",
-                dst_color_range="MPEG",
-                threads=1,
+                width, height, "yuv420p", interpolation="BICUBIC", dst_color_range="MPEG", threads=1
             )
         except FFMPEG_ERRORS as error:
             raise failure(error, self._log) from None

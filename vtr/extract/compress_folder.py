@@ -12,17 +12,18 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from vtr.counts import counted
-from vtr.datasets.files import VideoListing, find_videos
+from vtr.datasets.files import find_videos
 from vtr.errors import ConfigError, StoreError, StoreLockedError, StoreWriteError
 from vtr.extract.compress import CompressSettings, compress_video
 from vtr.extract.pool import Outcome, PoolSettings, WorkerPool
+from vtr.extract.resume import file_facts
 from vtr.extract.worker import Answer
 from vtr.features.lock import write_lock
 from vtr.files import open_shared, publish, read_regular, remove_leftovers
@@ -49,7 +50,7 @@ class CompressRow:
     num_frames: int = 0  # Frames in the copy
     duration_seconds: float = 0.0  # How long the copy plays
     width: int = 0  # Pixels
-    height: int = 0  # Pixels
+    height: int = 0
     target_bytes: int = 0  # Size of the copy
     source_mtime_ns: int = -1  # When the original was last written; -1 in older ledgers
 
@@ -57,6 +58,15 @@ class CompressRow:
     def reason(self) -> str:
         """The failure class: what stands before the first colon of `error`."""
         return self.error.partition(":")[0]
+
+    def is_of(self, planned: CompressRow) -> bool:
+        """Returns whether it is of the original that is there now."""
+        same_time = self.source_mtime_ns in (-1, planned.source_mtime_ns)
+        return same_time and self.source_bytes == planned.source_bytes
+
+    def is_whole(self, target: Path) -> bool:
+        """Returns whether the copy is there as it was written."""
+        return _size(target / self.target) == self.target_bytes
 
 
 @dataclass(frozen=True)
@@ -124,17 +134,20 @@ def compress_folder(
     _require_apart(source, target)
     listing = find_videos(source)
     if not len(listing):
-        raise ConfigError(f"no videos in {printable(str(source))} or in a folder below it")
+        raise ConfigError(f"no videos in {printable(source)} or in a folder below it")
     with ExitStack() as stack:
         _lock(stack, target)
-        _tidy(target)
-        stack.callback(_tidy, target)  # after the pool is gone: killed workers leave files
         ledger = stack.enter_context(_Ledger(target / LEDGER_NAME))
-        todo = _plan(listing, target, ledger, settings=settings, mode=mode)
+        planned = _plan(source, listing.names, ledger.rows, settings)
+        todo = [row for row in planned if _is_due(row, ledger.rows.get(row.name), target, mode)]
+        _require_ours([row for row in todo if row.name not in ledger.rows], target, mode)
         ledger.begin(todo)
         failed: dict[str, CompressRow] = {}
         done: list[CompressRow] = []
-        pool = stack.enter_context(WorkerPool(_pool_settings(target, settings, mode, len(todo))))
+        workers = min(mode.workers, max(1, len(todo)))
+        pool = stack.enter_context(WorkerPool(PoolSettings(
+            HANDLER, (settings, str(target)), workers, timeout_seconds=mode.timeout_seconds
+        )))  # fmt: skip
         jobs = [(str(listing.path(row.name)), str(target / row.target)) for row in todo]
         for row, outcome in zip(todo, pool.run(jobs), strict=True):
             finished = _finished(row, outcome)
@@ -171,7 +184,10 @@ def assign_targets(names: Iterable[str], *, held: Mapping[str, str]) -> dict[str
     every = list(names)
     targets = {name: held[name] for name in every if name in held}
     # Folders keep their names, so no file may take one of those.
-    taken = {*held.values(), *(folder for name in every for folder in _folders(name))}
+    taken = {
+        *held.values(),
+        *(str(folder) for name in every for folder in PurePosixPath(name).parents),
+    }
     for name in sorted(
         set(every) - set(targets), key=lambda n: (not n.endswith(".mp4"), os.fsencode(n))
     ):
@@ -255,8 +271,8 @@ def _read_ledger(path: Path) -> dict[str, CompressRow]:
     # What follows the last line feed is empty, or a row that a crash cut off.
     for number, line in enumerate(lines[:-1], start=1):
         try:
-            found = parse_json(line, source=path, needed="a ledger", error=StoreError)
-            row = as_fields(CompressRow, found, source=path, error=StoreError)
+            fields = parse_json(line, source=path, needed="a ledger", error=StoreError)
+            row = as_fields(CompressRow, fields, source=path, error=StoreError)
         except StoreError:
             raise StoreError(
                 f"{path} is damaged in line {number}. Delete it, and run again with --overwrite"
@@ -266,53 +282,53 @@ def _read_ledger(path: Path) -> dict[str, CompressRow]:
 
 
 def _plan(
-    listing: VideoListing,
-    target: Path,
-    ledger: _Ledger,
-    *,
-    settings: CompressSettings,
-    mode: CompressMode,
+    source: Path, names: Sequence[str], rows: Mapping[str, CompressRow], settings: CompressSettings
 ) -> list[CompressRow]:
-    """Returns a planned row for every video that is to be worked on."""
-    held = {row.name: row.target for row in ledger.rows.values()}
-    targets = assign_targets(listing.names, held=held)
+    targets = assign_targets(names, held={row.name: row.target for row in rows.values()})
     asked = {name: getattr(settings, name) for name in ("fps", "size", "crf", "upscale")}
-    todo = []
-    for name in listing.names:
-        planned = CompressRow(
+    facts = {name: file_facts(source / name) for name in names}
+    return [
+        CompressRow(
             name,
             targets[name],
-            source_bytes=_size(listing.path(name)),
+            source_bytes=facts[name].get("file_bytes", -1),
+            source_mtime_ns=facts[name].get("file_mtime_ns", -1),
             settings=asked,
-            source_mtime_ns=_mtime_ns(listing.path(name)),
         )
-        if mode.overwrite or not _is_done(ledger.rows.get(name), planned, target, mode.retry):
-            todo.append(planned)
-    _require_ours([row for row in todo if row.name not in held], target, overwrite=mode.overwrite)
-    return todo
+        for name in names
+    ]
 
 
-def _is_done(
-    row: CompressRow | None, planned: CompressRow, target: Path, retry: frozenset[str]
+def _is_due(
+    planned: CompressRow, row: CompressRow | None, target: Path, mode: CompressMode
 ) -> bool:
-    if row is None or row.status == "planned" or row.status in retry:
-        return False
-    if row.source_mtime_ns not in (-1, planned.source_mtime_ns):
-        return False
-    if row.source_bytes != planned.source_bytes or row.settings != planned.settings:
-        return False
-    return row.status == "failed" or _size(target / row.target) == row.target_bytes
+    """Returns whether a video is worked on: what its row says of it holds no more, or never did."""
+    if mode.overwrite or row is None or row.status in ("planned", *mode.retry):
+        return True
+    if not row.is_of(planned) or row.settings != planned.settings:
+        return True
+    return row.status != "failed" and not row.is_whole(target)
 
 
-def _require_ours(new: list[CompressRow], target: Path, *, overwrite: bool) -> None:
+def _stays(old: CompressRow, planned: CompressRow, target: Path) -> bool:
+    """Returns whether there is a copy of what the video still is; removes one of another."""
+    if old.status not in ("ok", "partial"):
+        return False
+    if not old.is_of(planned):
+        with suppress(OSError):
+            (target / old.target).unlink()
+        return False
+    return old.is_whole(target)
+
+
+def _require_ours(new: Sequence[CompressRow], target: Path, mode: CompressMode) -> None:
     """Raises ConfigError where a new copy would replace a file that vtr did not make."""
     foreign = [row.target for row in new if os.path.lexists(target / row.target)]
-    if foreign and not overwrite:
+    if foreign and not mode.overwrite:
         raise ConfigError(
-            f"{printable(str(target))} already holds {counted(len(foreign), 'file')} that vtr "
-            "compress did "
-            f"not make, such as {printable(foreign[0])}. Choose an empty folder, or replace them "
-            "with --overwrite"
+            f"{printable(target)} already holds {counted(len(foreign), 'file')} that vtr compress "
+            f"did not make, such as {printable(foreign[0])}. Choose an empty folder, or replace "
+            "them with --overwrite"
         )
 
 
@@ -320,35 +336,27 @@ def _require_apart(source: Path, target: Path) -> None:
     inner, outer = target.resolve(), source.resolve()
     if inner.is_relative_to(outer) or outer.is_relative_to(inner):
         raise ConfigError(
-            f"the copies would go to {printable(str(target))} and the originals are in "
-            f"{printable(str(source))}: neither may lie in the other. Choose a folder beside it"
+            f"the copies would go to {printable(target)} and the originals are in "
+            f"{printable(source)}: neither may lie in the other. Choose a folder beside it"
         )
 
 
 def _lock(stack: ExitStack, target: Path) -> None:
+    """Keeps others out of the target, and leaves no temporary files there, now and at the end."""
+
+    def tidy() -> None:
+        with suppress(OSError):
+            remove_leftovers(target)
+
     try:
         stack.enter_context(write_lock(target))
     except StoreLockedError:
         raise StoreLockedError(
-            f"another run is writing to {printable(str(target))}. Wait for it to end, or choose "
+            f"another run is writing to {printable(target)}. Wait for it to end, or choose "
             "another folder"
         ) from None
-
-
-def _tidy(target: Path) -> None:
-    with suppress(OSError):
-        remove_leftovers(target)
-
-
-def _pool_settings(
-    target: Path, settings: CompressSettings, mode: CompressMode, num_jobs: int
-) -> PoolSettings:
-    return PoolSettings(
-        handler=HANDLER,
-        config=(settings, str(target)),
-        workers=min(mode.workers, max(1, num_jobs)),
-        timeout_seconds=mode.timeout_seconds,
-    )
+    tidy()
+    stack.callback(tidy)  # after the pool is gone: killed workers leave files
 
 
 def _finished(row: CompressRow, outcome: Outcome) -> CompressRow:
@@ -368,35 +376,5 @@ def _finished(row: CompressRow, outcome: Outcome) -> CompressRow:
     return replace(row, status="partial" if error else "ok", error=error, **facts)
 
 
-def _stays(old: CompressRow, planned: CompressRow, target: Path) -> bool:
-    """Returns whether there is a copy of what the video still is; removes one of another."""
-    if old.status not in ("ok", "partial"):
-        return False
-    same = old.source_bytes == planned.source_bytes and old.source_mtime_ns in (
-        -1,
-        planned.source_mtime_ns,
-    )
-    if not same:
-        with suppress(OSError):
-            (target / old.target).unlink()
-    return same and _size(target / old.target) == old.target_bytes
-
-
 def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
-
-
-def _mtime_ns(path: Path) -> int:
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return -1
-
-
-def _folders(name: str) -> Iterable[str]:
-    while "/" in name:
-        name = name.rpartition("/")[0]
-        yield name
+    return int(file_facts(path).get("file_bytes", -1))
