@@ -22,7 +22,7 @@ def environment() -> Environment:
 
     made = Environment(
         loader=PackageLoader("vtr.pages"),
-        autoescape=True,
+        autoescape=lambda name: not str(name).endswith(".md"),
         undefined=StrictUndefined,
         finalize=lambda value: value if hasattr(value, "__html__") else shown(value),
         trim_blocks=True,
@@ -32,7 +32,7 @@ def environment() -> Environment:
     return made
 
 
-def render(name: str, **values: object) -> bytes:
+def render(name: str, /, **values: object) -> bytes:
     """Returns a whole document.
 
     Args:

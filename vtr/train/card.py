@@ -8,6 +8,7 @@ from typing import Any
 
 from vtr.counts import counted
 from vtr.foreign import printable
+from vtr.pages import render
 from vtr.train.model import count_parameters
 from vtr.train.run import Run
 
@@ -16,35 +17,24 @@ _SHOWN = ("R@1", "R@5", "R@10", "MedR", "MeanR")
 
 def model_card(run: Run, results: Sequence[Mapping[str, Any]], left_out: Sequence[str] = ()) -> str:
     """Returns the card in Markdown, as the Hugging Face hub reads model cards."""
-    total, trained = count_parameters(run.model)
-    lines = [
-        "---",
-        *_front_matter(run, results).splitlines(),
-        "---",
-        "",
-        f"# {run.name}",
-        "",
-        "Video-text retrieval on cached features, made with vtr. This folder is a run: "
-        "`vtr eval --run FOLDER`.",
-        "",
-        *_table(("", ""), _facts(run, total, trained)),
-        "",
-        "## Use",
-        "",
-        "```python",
-        *_snippet(run),
-        "```",
-        "",
-        "## Results",
-        "",
-    ]
-    if not results and not left_out:
-        lines.append("None: this run was never evaluated with `vtr eval` before it was exported.")
-    for name in left_out:
-        lines += [f"Left out: {name} was measured on other weights than these. Evaluate again.", ""]
-    for document in results:
-        lines += [*_result(document), ""]
-    return "\n".join(map(printable, lines)).rstrip() + "\n"
+    text = run.config.get("text_model") or {}
+    model = Path(str(text.get("id", "MODEL"))).name if _is_local(text) else text.get("id", "MODEL")
+    card = render(
+        "card.md",
+        front_matter="\n".join(map(printable, _front_matter(run, results).splitlines())),
+        name=run.name,
+        facts=_facts(run),
+        model=repr(model),
+        sampler=f", sampler={run.sampler!r}" if run.sampler else "",
+        pad=", pad=store.pad_embedding" if run.spec.choice.info.needs_pad else "",
+        left_out=left_out,
+        metrics=_SHOWN,
+        results=[
+            {"name": r["protocol"]["name"], "remarks": _remarks(r), "rows": _rows(r)}
+            for r in results
+        ],
+    )
+    return card.decode().rstrip() + "\n"
 
 
 def _front_matter(run: Run, results: Sequence[Mapping[str, Any]]) -> str:
@@ -78,27 +68,8 @@ def _front_matter(run: Run, results: Sequence[Mapping[str, Any]]) -> str:
     ).to_yaml()
 
 
-def _snippet(run: Run) -> list[str]:
-    """Returns lines of Python that search a store with the run."""
-    text = run.config.get("text_model") or {}
-    model = Path(str(text.get("id", "MODEL"))).name if _is_local(text) else text.get("id", "MODEL")
-    sampler = f", sampler={run.sampler!r}" if run.sampler else ""
-    pad = ", pad=store.pad_embedding" if run.spec.choice.info.needs_pad else ""
-    return [
-        "import vtr",
-        "",
-        'run = vtr.load_run(".")  # this folder',
-        f"backbone = vtr.load_backbone({model!r})",
-        f'store = vtr.FeatureStore("features"{sampler})  # of your videos: vtr extract',
-        'texts = vtr.embed_for(run.spec, backbone, ["a man is cooking"])',
-        "packed = store.packed()",
-        f"scores = vtr.Scorer(run.model, texts, packed{pad}).matrix()  # (texts, videos)",
-        "print(packed.ids[scores[0].argmax()])",
-    ]
-
-
-def _facts(run: Run, total: int, trained: int) -> list[tuple[str, str]]:
-    config = run.config
+def _facts(run: Run) -> list[tuple[str, str]]:
+    config, (total, trained) = run.config, count_parameters(run.model)
     features, data = config.get("features") or {}, config.get("data") or {}
     imported, text = config.get("imported") or {}, config.get("text_model") or {}
     known = "unknown" if run.train_ids is None else f"{len(run.train_ids):,} (train_ids.txt)"
@@ -134,7 +105,7 @@ def _frames(features: Mapping[str, Any]) -> str:
     return f"({counted(features['frames'], 'frame')})" if features.get("frames") else ""
 
 
-def _result(document: Mapping[str, Any]) -> list[str]:
+def _remarks(document: Mapping[str, Any]) -> list[str]:
     protocol, coverage, setup = document["protocol"], document["coverage"], document["setup"]
     leaked = setup["trained_on_test"]
     warning = "" if leaked == 0 else f"**trained on {leaked:,} of these videos**" if leaked else ""
@@ -151,17 +122,14 @@ def _result(document: Mapping[str, Any]) -> list[str]:
         f"re-ranked the first {setup['rerank']} of mean pooling" if setup["rerank"] else "",
         warning,
     ]
-    directions = list(dict.fromkeys(key.partition("/")[0] for key in document["metrics"]))
-    rows = [
-        (way, f"{document['metrics'][f'{way}/{_SHOWN[0]}']['n']:,}", *_cells(document, way))
-        for way in directions
-    ]
+    return [remark for remark in remarks if remark]
+
+
+def _rows(document: Mapping[str, Any]) -> list[list[str]]:
+    ways = dict.fromkeys(key.partition("/")[0] for key in document["metrics"])
     return [
-        f"### {protocol['name']}",
-        "",
-        "; ".join(remark for remark in remarks if remark) + ". 95 % intervals in brackets.",
-        "",
-        *_table(("", "N", *_SHOWN), rows),
+        [way, f"{document['metrics'][f'{way}/{_SHOWN[0]}']['n']:,}", *_cells(document, way)]
+        for way in ways
     ]
 
 
@@ -170,12 +138,4 @@ def _cells(document: Mapping[str, Any], way: str) -> list[str]:
     return [
         f"{cell['value']:.1f} [{cell['low']:.1f}, {cell['high']:.1f}]" if cell else ""
         for cell in cells
-    ]
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [
-        f"| {' | '.join(head)} |",
-        f"|{'---|' * len(head)}",
-        *(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows),
     ]
