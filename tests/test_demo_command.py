@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 from builders import write_store
 
-from vtr.demo.events import read_events
-from vtr.demo.summary import events_shown, known_uniform_share
+from vtr.demo.events import events_shown, known_uniform_share, read_events
 from vtr.evaluate.intervals import wilson_interval
 from vtr.extract.samplers.base import sampler_names
 from vtr.features import FeatureSpec, LedgerRow, VideoRow

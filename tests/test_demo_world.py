@@ -14,8 +14,8 @@ import pytest
 from tools.demo_clip.grammar import FRAME_TEMPLATES, ORDER_WORDS, vocabulary
 from vtr.datasets.demo import load
 from vtr.demo import DEMO_FRAMES
-from vtr.demo.backgrounds import HEIGHT, WIDTH
 from vtr.demo.captions import CAPTIONS_PER_CLIP, clip_captions
+from vtr.demo.drawing import HEIGHT, WIDTH
 from vtr.demo.events import BriefEvent, expected_uniform_miss, read_events
 from vtr.demo.render import clip_frames, encode_clip
 from vtr.demo.scenes import (

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from vtr.api.demo import demo_workspace
 from vtr.api.extract import extract_features
 from vtr.commands import samplers
-from vtr.demo.summary import known_uniform_share
+from vtr.demo.events import known_uniform_share
 from vtr.workspace import Workspace
 
 

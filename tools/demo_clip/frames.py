@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 
 from tools.demo_clip.grammar import ANY_SHAPE, EMPTY_TEMPLATES, FRAME_TEMPLATES
 from vtr.clip.preprocess import Preprocessing, resize_crop
-from vtr.demo.backgrounds import paint
 from vtr.demo.captions import background_phrase, say
+from vtr.demo.drawing import Pose, draw, paint
 from vtr.demo.render import STILL_OPTIONS, Frame, acting, encode, to_pixels
 from vtr.demo.scenes import stream
-from vtr.demo.sprites import Pose, draw
 from vtr.demo.words import ACTIONS, BACKGROUNDS, COLOURS, SHAPES, SIZES, TONES, Look, Part, looks_of
 
 _SHARE_BY_SPRITES = (0.06, 0.52, 0.42)

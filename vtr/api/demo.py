@@ -14,8 +14,8 @@ from typing import Any
 
 import vtr
 from vtr.demo import DEMO_FPS, DEMO_FRAMES, DEMO_SAMPLER, demo_model_folder
+from vtr.demo.events import events_shown, known_uniform_share
 from vtr.demo.scenes import CLIPS_PER_GROUP
-from vtr.demo.summary import events_shown, known_uniform_share
 from vtr.demo.words import Part
 from vtr.demo.world import WorldSummary, render_world
 from vtr.progress import progress

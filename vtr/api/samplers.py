@@ -17,7 +17,7 @@ from vtr.api.stores import check_same_model, read_dataset, store_folder
 from vtr.clip.backbone import load_backbone
 from vtr.clip.preprocess import Preprocessing, resize_crop
 from vtr.counts import counted
-from vtr.demo.summary import brief_test_events, count_shown
+from vtr.demo.events import brief_test_events, count_shown
 from vtr.errors import ConfigError, DecodeError, VtrError
 from vtr.evaluate.coverage import cover
 from vtr.evaluate.evaluator import Task, evaluate, plan

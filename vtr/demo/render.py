@@ -15,9 +15,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from vtr.demo.backgrounds import HEIGHT, WIDTH, paint
+from vtr.demo.drawing import HEIGHT, WIDTH, Pose, draw, paint
 from vtr.demo.scenes import FRAMES_PER_SECOND, Clip, stream
-from vtr.demo.sprites import Pose, draw
 from vtr.demo.words import SIZES
 
 Frame = NDArray[np.uint8]

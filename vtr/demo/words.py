@@ -29,16 +29,8 @@ TONES = ("dark", "pale")
 SIZES: dict[str, float] = {"small": 13.0, "large": 23.0}
 """Radius of a sprite in pixels of the 128 x 96 frame."""
 ACTIONS = (
-    "moves left",
-    "moves right",
-    "moves up",
-    "moves down",
-    "grows",
-    "shrinks",
-    "spins",
-    "blinks",
-    "bounces",
-    "shakes",
+    *("moves left", "moves right", "moves up", "moves down", "grows", "shrinks"),
+    *("spins", "blinks", "bounces", "shakes"),
 )
 ROUND = frozenset({"circle", "ring"})
 """Shapes whose spinning cannot be seen."""
@@ -57,17 +49,6 @@ class Look:
 
 LOOKS = tuple(Look(shape, colour) for shape, colour in product(SHAPES, COLOURS))
 
-_PART_OF_RESIDUE: tuple[Part, ...] = (
-    "test",
-    "test",
-    "val",
-    "train",
-    "train",
-    "train",
-    "train",
-    "train",
-)
-
 
 def part_of(look: Look, background: str) -> Part:
     """Returns which split may show `look` on a background of this kind.
@@ -81,7 +62,8 @@ def part_of(look: Look, background: str) -> Part:
     """
     colour = tuple(COLOURS).index(look.colour)
     residue = SHAPES.index(look.shape) + 3 * colour + 5 * BACKGROUNDS.index(background)
-    return _PART_OF_RESIDUE[residue % 8]
+    residue %= 8
+    return "test" if residue < 2 else "val" if residue == 2 else "train"
 
 
 def looks_of(part: Part, background: str) -> tuple[Look, ...]:
