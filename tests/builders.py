@@ -9,10 +9,13 @@ from __future__ import annotations
 import functools
 import json
 import os
+import resource
+import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import chdir
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import chdir, contextmanager
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,26 +56,100 @@ def patchwork(num_frames: int, *, seed: int = 0, size: tuple[int, int] = (48, 32
     return [np.kron(picture, np.ones((8, 8, 1), np.uint8)) for picture in squares]
 
 
+def numbered(index: int, size: tuple[int, int] = (96, 64)) -> Picture:
+    """A picture that tells its number: 8 bars, most significant left, over a moving texture."""
+    width, height = size
+    image = np.full((height, width, 3), 90, np.uint8)
+    across = (np.arange(width) * 5 + index * 7) % 160
+    image[height // 2 :, :, 0] = across
+    image[height // 2 :, :, 1] = across[::-1] // 2 + index % 50
+    for bit in range(8):
+        left, right = bit * width // 8, (bit + 1) * width // 8
+        image[: height // 2, left:right] = 235 if index >> (7 - bit) & 1 else 20
+    return image
+
+
+def number_of(image: Picture) -> int:
+    """Reads the number of a `numbered` picture back."""
+    top = image[: image.shape[0] // 2].astype(float).mean((0, 2))
+    bars = enumerate(np.array_split(top, 8))
+    return sum(int(bar.mean() > 128) << (7 - bit) for bit, bar in bars)
+
+
 def write_clip(
     path: Path,
-    pictures: Sequence[Picture],
+    pictures: Iterable[Picture],
     *,
-    fps: int = 4,
+    fps: int | Fraction = 4,
     codec: str = "libx264",
     pix_fmt: str = "yuv420p",
     options: Mapping[str, str] | None = None,
+    pts: Sequence[int] | None = None,
+    time_base: Fraction | None = None,
+    sound: bool = False,
+    prepare: Callable[[Any], object] = lambda _stream: None,
+    **container: Any,
 ) -> Path:
-    """Encodes RGB pictures (H, W, 3), one after the other, in a container named by the suffix."""
+    """Encodes pictures, RGB or RGBA (H, W, C), in a container named by the suffix.
+
+    Args:
+        path: The file.
+        pictures: Of one size.
+        fps: Of the stream.
+        codec: One of FFmpeg's encoders.
+        pix_fmt: As stored.
+        options: Of the encoder.
+        pts: Of each picture, in ticks of `time_base`; one after the other by default.
+        time_base: Seconds of a tick; that of the encoder (1 / fps) by default.
+        sound: Add a second of silence.
+        prepare: Called with the stream before the first picture.
+        container: For `av.open`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream(codec, rate=fps)
-        stream.height, stream.width = pictures[0].shape[:2]
+    with av.open(str(path), "w", **container) as out:
+        stream: Any = out.add_stream(codec, rate=fps)
+        stream.options = dict(
+            ({"crf": "8", "threads": "1"} if "264" in codec else {}) if options is None else options
+        )
         stream.pix_fmt = pix_fmt
-        stream.options = dict(options or ({"crf": "8", "threads": "1"} if "264" in codec else {}))
-        for picture in pictures:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode(None))
+        track: Any = out.add_stream("aac", rate=8000) if sound else None
+        for number, picture in enumerate(pictures):
+            if not number:
+                stream.height, stream.width = picture.shape[:2]
+                prepare(stream)
+            frame = av.VideoFrame.from_ndarray(
+                picture, "rgba" if picture.shape[2] == 4 else "rgb24"
+            )
+            if pts is not None:
+                frame.pts = pts[number]
+            if time_base is not None:
+                stream.codec_context.time_base = frame.time_base = time_base
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+        if track:
+            write_silence(out, track)
     return path
+
+
+def write_silence(out: Any, track: Any) -> None:
+    """Adds a second of silence."""
+    wave = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.float32), "fltp", "mono")
+    wave.rate, wave.pts = 8000, 0
+    out.mux(track.encode(wave))
+    out.mux(track.encode(None))
+
+
+@contextmanager
+def full_disk(num_bytes: int) -> Iterator[None]:
+    """No file grows beyond so many bytes, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 # ---- captions and workspaces

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import resource
-import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,24 +48,6 @@ def terminal() -> Iterator[None]:
     """Prints remarks and progress to stderr, as under `vtr`: many tests call commands directly."""
     with listening(Terminal()):
         yield
-
-
-@pytest.fixture
-def full_disk() -> Callable[[int], AbstractContextManager[None]]:
-    """Returns a context in which no file grows beyond so many bytes, as on a disk that is full."""
-
-    @contextmanager
-    def limit(num_bytes: int) -> Iterator[None]:
-        before = resource.getrlimit(resource.RLIMIT_FSIZE)
-        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        try:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, before)
-            signal.signal(signal.SIGXFSZ, handler)
-
-    return limit
 
 
 @pytest.fixture

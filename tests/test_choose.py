@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
+from builders import write_clip
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -76,26 +76,28 @@ class Corners:
         return np.ones(12, np.float32)
 
 
-def write_clip(path: Path, num_frames: int, seed: int) -> Video:
-    """Squares that jump about, so that every sampler has something to see."""
+def jumping_squares(num_frames: int, seed: int) -> Iterator[np.ndarray]:
+    """Pictures that change now and then, so that every sampler has something to see."""
     rng = np.random.default_rng(seed)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=10, options={"threads": "1"})
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        picture = rng.integers(0, 255, (48, 64, 3), dtype=np.uint8)
-        for _ in range(num_frames):
-            if rng.random() < 0.3:
-                top, left = rng.integers(0, 32), rng.integers(0, 48)
-                picture[top : top + 16, left : left + 16] = rng.integers(0, 255, 3)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
-        container.mux(stream.encode())
+    picture = rng.integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    for _ in range(num_frames):
+        if rng.random() < 0.3:
+            top, left = rng.integers(0, 32), rng.integers(0, 48)
+            picture[top : top + 16, left : left + 16] = rng.integers(0, 255, 3)
+        yield picture
+
+
+def write_squares(path: Path, num_frames: int, seed: int) -> Video:
+    write_clip(path, jumping_squares(num_frames, seed), fps=10, options={"threads": "1"})
     return Video(path.name, path)
 
 
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("choose")
-    videos = [write_clip(folder / f"{n}.mp4", count, n) for n, count in enumerate([40, 3, 1, 75])]
+    videos = [
+        write_squares(folder / f"{n}.mp4", count, n) for n, count in enumerate([40, 3, 1, 75])
+    ]
     made = {}
     for name, samplers, more in (
         ("dense", "dense", {}),
@@ -208,7 +210,7 @@ def test_study_figures(stores: dict[str, Path]) -> None:
 
 
 def test_costs_count_what_is_decoded_and_embedded(tmp_path: Path) -> None:
-    video = write_clip(tmp_path / "v.mp4", 30, 1)
+    video = write_squares(tmp_path / "v.mp4", 30, 1)
     request = FrameRequest(tmp_path / "v.mp4", video.id, parse_samplers("head"), 6, None)
     seen: list[int] = []
     choices = parse_samplers("uniform,motion,embedding-diversity", embedded=True)

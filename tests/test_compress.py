@@ -5,23 +5,23 @@ from __future__ import annotations
 import json
 import os
 import re
-import resource
 import shutil
 import signal
 import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
+import builders
 import numpy as np
 import pytest
 import typer
+from builders import full_disk, grey, write_clip
 from click.testing import Result
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,47 +61,16 @@ MATRICES = {
 }
 
 
-def grey(level: int, width: int, height: int) -> NDArray[np.uint8]:
-    return np.full((height, width, 3), level, np.uint8)
-
-
-def ramp(count: int, width: int = 64, height: int = 48) -> list[NDArray[np.uint8]]:
+def ramp(count: int) -> list[NDArray[np.uint8]]:
     """Frames whose brightness tells their number: frame i is 20 + 3 i."""
-    return [grey(20 + 3 * number, width, height) for number in range(count)]
+    return builders.ramp(count, step=3)
 
 
-def write_video(
-    path: Path,
-    pictures: Pictures,
-    *,
-    ticks: Sequence[int] | None = None,
-    rate: int = 25,
-    codec: str = "libx264",
-    pix_fmt: str = "yuv420p",
-    options: dict[str, str] | None = None,
-    audio: bool = False,
-) -> Path:
-    """Writes pictures at `ticks` / rate seconds (default one after the other)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=rate)
-        assert isinstance(stream, av.VideoStream)
-        stream.height, stream.width = pictures[0].shape[:2]
-        stream.pix_fmt = pix_fmt
-        stream.options = options or ({"crf": "1"} if codec == "libx264" else {"qscale": "1"})
-        sound = container.add_stream("aac", rate=8000) if audio else None
-        for number, picture in enumerate(pictures):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts = number if ticks is None else ticks[number]
-            frame.time_base = Fraction(1, rate)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-        if sound is not None:
-            silence = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.float32), "fltp", "mono")
-            silence.sample_rate = 8000
-            container.mux(sound.encode(silence))
-            container.mux(sound.encode(None))
-    return path
+def write_video(path: Path, pictures: Pictures, **coding: Any) -> Path:
+    lossless = {"crf": "1"} if coding.get("codec", "libx264") == "libx264" else {"qscale": "1"}
+    rate = coding.get("fps", 25)
+    defaults = {"fps": rate, "time_base": Fraction(1, rate), "options": lossless}
+    return write_clip(path, pictures, **{"pts": range(len(pictures)), **defaults, **coding})
 
 
 def turn_by_metadata(path: Path, clockwise: int) -> Path:
@@ -200,7 +169,7 @@ def test_order_is_kept_up_within_the_lookahead() -> None:
 
 
 def test_frames_stand_where_they_are_shown(tmp_path: Path) -> None:
-    source = write_video(tmp_path / "a.mp4", ramp(50), audio=True)
+    source = write_video(tmp_path / "a.mp4", ramp(50), sound=True)
     copy, target = shrink(source)
     times, pictures = read_video(target)
     assert numbers(pictures) == [0, 8, 17, 25, 33, 42]
@@ -214,7 +183,7 @@ def test_frames_stand_where_they_are_shown(tmp_path: Path) -> None:
 
 
 def test_a_slow_video_keeps_its_frames_times_and_length(tmp_path: Path) -> None:
-    source = write_video(tmp_path / "a.mp4", ramp(4), rate=1)
+    source = write_video(tmp_path / "a.mp4", ramp(4), fps=1)
     _, target = shrink(source)
     times, pictures = read_video(target)
     assert numbers(pictures) == [0, 1, 2, 3]
@@ -226,7 +195,7 @@ def test_a_slow_video_keeps_its_frames_times_and_length(tmp_path: Path) -> None:
 def test_a_variable_rate_and_a_late_start(tmp_path: Path) -> None:
     # 25 per second, then a held picture of two seconds, then 25 per second; starts at 4 s.
     ticks = [100 + n for n in range(10)] + [160 + n for n in range(10)]
-    source = write_video(tmp_path / "a.mkv", ramp(20), ticks=ticks)
+    source = write_video(tmp_path / "a.mkv", ramp(20), pts=ticks)
     _, target = shrink(source)
     times, pictures = read_video(target)
     # Frame 9 stands for 0.36 s to 2.4 s and is written once, at 1/3 s; 10 begins at 2.4 s.
@@ -369,8 +338,8 @@ def test_small_videos_grow_only_on_request(tmp_path: Path) -> None:
 
 
 def test_a_gif(tmp_path: Path) -> None:
-    levels = [grey(level, 64, 48) for level in (0, 85, 170, 255)]
-    source = write_video(tmp_path / "a.gif", levels, codec="gif", rate=2, pix_fmt="gray")
+    levels = [grey(level) for level in (0, 85, 170, 255)]
+    source = write_video(tmp_path / "a.gif", levels, codec="gif", fps=2, pix_fmt="gray")
     copy, target = shrink(source)
     times, pictures = read_video(target)
     assert [round(float(picture.mean()) / 85) for picture in pictures] == [0, 1, 2, 3]
@@ -455,25 +424,14 @@ def test_damage_is_counted_as_extraction_counts_it(tmp_path: Path) -> None:
     assert sum(bool(ours) for _, ours in told) >= 3
 
 
-@contextmanager
-def largest_file(num_bytes: int) -> Iterator[None]:
-    """As on a full disk: writes beyond this size fail."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.98])
 def test_a_full_disk_is_one_clear_error(tmp_path: Path, share: float) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (24, 96, 96, 3), np.uint8)
-    source = write_video(tmp_path / "a.mp4", list(noise), rate=3, options={"preset": "ultrafast"})
+    source = write_video(tmp_path / "a.mp4", list(noise), fps=3, options={"preset": "ultrafast"})
     copy, target = shrink(source)
     target.unlink()
     with (
-        largest_file(int(copy.num_bytes * share)),
+        full_disk(int(copy.num_bytes * share)),
         pytest.raises(StoreWriteError, match=r"cannot write .*a\.mp4: File too large\. What is"),
     ):
         shrink(source)
@@ -710,8 +668,8 @@ def test_a_full_disk_stops_the_run_and_it_resumes(tmp_path: Path) -> None:
     films = tmp_path / "films"
     write_video(films / "a.mkv", ramp(3))
     noise = np.random.default_rng(0).integers(0, 255, (24, 96, 96, 3), np.uint8)
-    write_video(films / "b.mkv", list(noise), rate=3, options={"preset": "ultrafast"})
-    with largest_file(50_000), pytest.raises(StoreWriteError, match=r"cannot write .*b\.mp4"):
+    write_video(films / "b.mkv", list(noise), fps=3, options={"preset": "ultrafast"})
+    with full_disk(50_000), pytest.raises(StoreWriteError, match=r"cannot write .*b\.mp4"):
         run_folder(tmp_path)
     assert {name: row.status for name, row in rows(tmp_path / "small").items()} == {
         "a.mkv": "ok",

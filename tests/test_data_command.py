@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from fractions import Fraction
 from pathlib import Path
 
-import av
-import numpy as np
 import pytest
 import typer
+from builders import grey, write_clip
 from click.testing import Result
 from typer.testing import CliRunner
 
@@ -52,13 +50,7 @@ def msrvtt(here: Path) -> Path:
 
 
 def encode(path: Path) -> None:
-    with av.open(path, "w") as container:
-        stream = container.add_stream("mpeg4", rate=Fraction(5))
-        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
-        for number in range(4):
-            picture = np.full((32, 32, 3), 40 * number, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
-        container.mux(stream.encode(None))
+    write_clip(path, [grey(40 * number, (32, 32)) for number in range(4)], codec="mpeg4", fps=5)
 
 
 def run(*arguments: str) -> Result:

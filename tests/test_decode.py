@@ -12,6 +12,7 @@ import av
 import av.logging
 import numpy as np
 import pytest
+from builders import number_of, numbered, write_clip
 
 from vtr.datasets.files import find_videos
 from vtr.errors import ConfigError, DecodeError
@@ -32,24 +33,6 @@ needs_x265 = pytest.mark.skipif(
 WIDTH, HEIGHT = 96, 64
 
 
-def picture(index, width=WIDTH, height=HEIGHT):
-    """A picture that tells its number: 8 bars, most significant left, over a moving texture."""
-    image = np.full((height, width, 3), 90, np.uint8)
-    across = (np.arange(width) * 5 + index * 7) % 160
-    image[height // 2 :, :, 0] = across
-    image[height // 2 :, :, 1] = across[::-1] // 2 + index % 50
-    for bit in range(8):
-        left, right = bit * width // 8, (bit + 1) * width // 8
-        image[: height // 2, left:right] = 235 if index >> (7 - bit) & 1 else 20
-    return image
-
-
-def number(image):
-    """Reads the number back."""
-    top = image[: image.shape[0] // 2].astype(float).mean((0, 2))
-    return sum((bars.mean() > 128) << (7 - bit) for bit, bars in enumerate(np.array_split(top, 8)))
-
-
 @dataclass(frozen=True)
 class Clip:
     """What to write."""
@@ -65,38 +48,27 @@ class Clip:
     pix_fmt: str = "yuv420p"
     rotation: tuple[float, bool, bool] = (0, False, False)
     bframes: int | None = None
-    audio: bool = False
-    container: str | None = None
 
 
 def write(path, clip):
-    with av.open(str(path), "w", format=clip.container) as out:
-        stream = out.add_stream(clip.codec, rate=clip.rate)
-        stream.width, stream.height = clip.size
-        stream.pix_fmt = clip.pix_fmt
-        stream.options = dict(clip.options)
+    def prepare(stream):
         stream.codec_context.thread_count = 1
         if clip.bframes is not None:
             stream.codec_context.max_b_frames = clip.bframes
-        if clip.time_base:
-            stream.codec_context.time_base = clip.time_base
         if clip.rotation != (0, False, False):
             stream.set_display_rotation(*clip.rotation)
-        sound = out.add_stream("aac", rate=8000) if clip.audio else None
-        for index in range(clip.num_frames):
-            image = picture(index, *clip.size)
-            frame = av.VideoFrame.from_ndarray(image, "rgb24")
-            frame.pts = clip.pts[index] if clip.pts else index
-            if clip.time_base:
-                frame.time_base = clip.time_base
-            out.mux(stream.encode(frame))
-        out.mux(stream.encode(None))
-        if sound:
-            silence = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.float32), "fltp", "mono")
-            silence.rate, silence.pts = 8000, 0
-            out.mux(sound.encode(silence))
-            out.mux(sound.encode(None))
-    return path
+
+    return write_clip(
+        path,
+        (numbered(index, clip.size) for index in range(clip.num_frames)),
+        fps=clip.rate,
+        codec=clip.codec,
+        pix_fmt=clip.pix_fmt,
+        options=clip.options,
+        pts=clip.pts or range(clip.num_frames),
+        time_base=clip.time_base,
+        prepare=prepare,
+    )
 
 
 @pytest.fixture(scope="session")
@@ -230,7 +202,7 @@ def test_sparse_fetch_is_the_full_decode_bit_for_bit(make, name, packet_bytes):
             assert sorted(got) == targets.tolist()
             for index, image in got.items():
                 np.testing.assert_array_equal(image, expected[index])
-                assert number(image) == index % 256
+                assert number_of(image) == index % 256
 
 
 @pytest.mark.parametrize("name", SPARSE)
@@ -251,7 +223,7 @@ def test_everything_else_is_decoded_in_full(make, name, why):
     assert sampled.num_candidates == len(expected) == CLIPS[name].num_frames
     if name != "h264-interlaced":  # of which one field is shown
         np.testing.assert_array_equal(sampled.crops, expected)
-    assert [number(image) for image in sampled.crops] == list(range(len(expected)))
+    assert [number_of(image) for image in sampled.crops] == list(range(len(expected)))
 
 
 @needs_x265
@@ -262,7 +234,7 @@ def test_everything_else_is_decoded_in_full(make, name, why):
 def test_hevc_with_layers_or_leading_pictures(make, name, why):
     sampled = sample_video(request(make(name), num_frames=60), lambda image: image)
     assert sampled.decode_route == (f"full: {why}" if why else "sparse")
-    assert [number(image) for image in sampled.crops] == list(range(60))
+    assert [number_of(image) for image in sampled.crops] == list(range(60))
 
 
 def test_sparse_leaves_packets_out(make):
@@ -352,7 +324,7 @@ def test_avi_frames_are_in_the_order_they_are_shown(make):
         raw = [frame.pts for frame in container.decode(video=0)]
     assert raw != sorted(raw)
     sampled = sample_video(request(make("h264-avi"), num_frames=60), lambda image: image)
-    assert [number(image) for image in sampled.crops] == list(range(60))
+    assert [number_of(image) for image in sampled.crops] == list(range(60))
     np.testing.assert_allclose(np.diff(sampled.pts_seconds), 1 / 25)
 
 
@@ -420,7 +392,7 @@ def test_candidates_go_by_time(make):
     sampled = sample_video(
         request(make("h264-2997"), candidate_fps=1, num_frames=99), lambda image: image
     )
-    assert [number(image) for image in sampled.crops] == [0, 30, 60, 90]
+    assert [number_of(image) for image in sampled.crops] == [0, 30, 60, 90]
     assert sampled.num_candidates == 4
     np.testing.assert_allclose(sampled.pts_seconds, np.arange(4) * 1.001)
 
@@ -431,7 +403,7 @@ def test_window(make):
             request(make(name), start_seconds=0.4, end_seconds=0.8, num_frames=99),
             lambda image: image,
         )
-        assert [number(image) for image in sampled.crops] == list(range(10, 20))
+        assert [number_of(image) for image in sampled.crops] == list(range(10, 20))
         assert sampled.duration_seconds == pytest.approx(2.4, abs=0.01)
         assert sampled.start_seconds == 0
 
@@ -447,7 +419,7 @@ def test_one_pass_for_all_samplers(make, name):
     calls = []
     sampled = sample_video(
         request(make(name), "uniform,head,tail", num_frames=5),
-        lambda image: calls.append(number(image)) or np.full((2, 2), number(image)),
+        lambda image: calls.append(number_of(image)) or np.full((2, 2), number_of(image)),
     )
     union = sorted({*range(5), *range(55, 60), 15, 30, 44} | {0, 59})
     told = {label: sampled.crops[rows, 0, 0].tolist() for label, rows in sampled.selections.items()}
@@ -491,10 +463,10 @@ def test_samplers_that_look(make, name, frame_bytes):
     sampled = sample_video(asked, lambda image: image)
     # Below 60 the most bits are set in 31 and 47, 55, 59.
     rows = sampled.selections["brightest"]
-    assert [number(image) for image in sampled.crops[rows]] == [31, 47, 55, 59]
+    assert [number_of(image) for image in sampled.crops[rows]] == [31, 47, 55, 59]
     expected = every(make(name))
     for image in sampled.crops:
-        np.testing.assert_array_equal(image, expected[number(image)])
+        np.testing.assert_array_equal(image, expected[number_of(image)])
 
 
 @pytest.mark.parametrize("name", ["h264", "vp9", "mpeg4-mp4", "mpeg2-ps", "gif"])
@@ -728,5 +700,5 @@ def test_what_is_listed_is_opened_with_its_extension_or_without(tmp_path, suffix
         choices = (SamplerChoice("dense"),)
         request = FrameRequest(path, "clip", choices, num_frames=1, candidate_fps=None)
         sampled = sample_video(request, lambda image: image)
-        assert [number(image) for image in sampled.crops] == [0, 1, 2, 3]
+        assert [number_of(image) for image in sampled.crops] == [0, 1, 2, 3]
         assert sampled.status == "ok"

@@ -19,6 +19,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from builders import write_clip, write_silence
 
 from vtr.errors import DecodeError
 from vtr.extract.container import (
@@ -36,37 +37,19 @@ from vtr.extract.samplers.base import SamplerChoice, parse_samplers
 NUM_FRAMES = 60
 
 
-def encode(
-    path, *, codec="libx264", rate=25, size=(96, 64), sound=False, num_frames=NUM_FRAMES, **options
-):
-    with av.open(str(path), "w", **options) as out:
-        stream = out.add_stream(codec, rate=rate)
-        stream.width, stream.height = size
-        stream.pix_fmt = "yuv420p"
-        if codec == "libx264":
-            stream.options = {"preset": "ultrafast", "crf": "20", "g": "12"}
-        track = out.add_stream("aac", rate=8000) if sound else None
-        for index in range(num_frames):
-            noise = np.random.default_rng(index).integers(0, 99, (*size[::-1], 3), np.uint8)
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(noise, "rgb24")))
-        out.mux(stream.encode(None))
-        if track:
-            add_sound(out, track)
-    return path
-
-
-def add_sound(out, track):
-    wave = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.float32), "fltp", "mono")
-    wave.rate, wave.pts = 8000, 0
-    out.mux(track.encode(wave))
-    out.mux(track.encode(None))
+def encode(path, *, codec="libx264", size=(96, 64), num_frames=NUM_FRAMES, **more):
+    noise = (np.random.default_rng(index).integers(0, 99, (*size[::-1], 3), np.uint8)
+             for index in range(num_frames))  # fmt: skip
+    h264 = {"preset": "ultrafast", "crf": "20", "g": "12"}
+    coding = {"codec": codec, "options": h264 if codec == "libx264" else {}}
+    return write_clip(path, noise, **{"fps": 25, **coding, **more})
 
 
 @pytest.fixture(scope="module")
 def mp4(tmp_path_factory):
     """The bytes of a sound clip whose index comes first."""
     path = tmp_path_factory.mktemp("sound") / "clip.mp4"
-    return encode(path, options={"movflags": "faststart"}).read_bytes()
+    return encode(path, container_options={"movflags": "faststart"}).read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +230,7 @@ def test_pictures(tmp_path, codec, name, suffix):
 
 def test_sound_only(tmp_path):
     with av.open(str(tmp_path / "x.mp4"), "w") as out:
-        add_sound(out, out.add_stream("aac", rate=8000))
+        write_silence(out, out.add_stream("aac", rate=8000))
     error = refusal(tmp_path / "x.mp4")
     assert (error.kind, error.detail) == ("no-video-stream", "the file holds only: audio")
 
@@ -262,7 +245,7 @@ def test_cover_art_is_no_video(tmp_path):
         art.disposition = av.stream.Disposition.attached_pic
         out.mux(art.encode(av.VideoFrame(32, 32, "yuvj420p")))
         out.mux(art.encode(None))
-        add_sound(out, track)
+        write_silence(out, track)
     with av.open(str(path)) as container:
         assert container.streams.video[0].disposition & av.stream.Disposition.attached_pic
     assert refusal(path).kind == "no-video-stream"
@@ -332,7 +315,7 @@ def test_common_encryption(tmp_path):
     """FFmpeg decodes what it cannot decrypt: green pictures under a good name."""
     key = {"encryption_key": "00" * 16, "encryption_kid": "11" * 16}
     protect = {"encryption_scheme": "cenc-aes-ctr", **key}
-    path = encode(tmp_path / "x.mp4", options=protect)
+    path = encode(tmp_path / "x.mp4", container_options=protect)
     with av.open(str(path)) as container:
         assert next(container.demux(video=0)).has_sidedata("encryption_info")
     assert refusal(path).detail == "packet 0 carries encryption information"
@@ -537,7 +520,7 @@ def test_sound_that_ends_early_or_late_is_no_damage(tmp_path):
     for suffix in (".mp4", ".mkv"):
         path = encode(tmp_path / f"x{suffix}", sound=True)
         assert run(path).status == "ok"
-        slow = encode(tmp_path / f"short{suffix}", sound=True, rate=120)
+        slow = encode(tmp_path / f"short{suffix}", sound=True, fps=120)
         assert run(slow).status == "ok"
 
 

@@ -9,6 +9,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from builders import number_of, numbered, write_clip
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,34 +36,22 @@ class Clip:
     container: str | None = None
 
 
-def picture(index):
-    """A picture that tells its number: 8 bars over a moving texture."""
-    image = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
-    image[HEIGHT // 2 :] = ((np.arange(WIDTH) * 5 + index * 7) % 160)[:, None]
-    for bit in range(8):
-        left, right = bit * WIDTH // 8, (bit + 1) * WIDTH // 8
-        image[: HEIGHT // 2, left:right] = 235 if index >> (7 - bit) & 1 else 20
-    return image
-
-
-def number(image):
-    bars = np.array_split(image[: HEIGHT // 2].astype(float).mean((0, 2)), 8)
-    return int(sum((bar.mean() > 128) << (7 - bit) for bit, bar in enumerate(bars)))
-
-
 def write(path, clip):
-    with av.open(str(path), "w", format=clip.container) as out:
-        stream = out.add_stream(clip.codec, rate=clip.rate, options=dict(clip.options))
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+    def prepare(stream):
         stream.codec_context.thread_count = 1
         if clip.bframes is not None:
             stream.codec_context.max_b_frames = clip.bframes
-        for index in range(clip.num_frames):
-            frame = av.VideoFrame.from_ndarray(picture(index), "rgb24")
-            frame.pts = clip.pts[index] if clip.pts else index
-            out.mux(stream.encode(frame))
-        out.mux(stream.encode(None))
-    return path
+
+    return write_clip(
+        path,
+        map(numbered, range(clip.num_frames)),
+        fps=clip.rate,
+        codec=clip.codec,
+        options=clip.options,
+        pts=clip.pts or range(clip.num_frames),
+        prepare=prepare,
+        format=clip.container,
+    )
 
 
 def x265(parameters):
@@ -93,7 +82,7 @@ WRAP = 2**33
 
 
 def numbers(sampled):
-    return [number(image) for image in sampled.crops]
+    return [number_of(image) for image in sampled.crops]
 
 
 def shifted(clip, ticks):
@@ -137,7 +126,7 @@ def test_every_way_through_a_joined_file_sees_the_same(tmp_path, first_later):
     window = request(path, "dense", start_seconds=1.6, end_seconds=2.4)
     assert numbers(sample_video(window, lambda image: image)) == [*range(40, 50), *range(10)]
     compress_video(path, tmp_path / "copy.mp4", CompressSettings(fps=25, crf=1, size=64))
-    assert [number(image) for image in every(tmp_path / "copy.mp4")] == [*range(50)] * 2
+    assert [number_of(image) for image in every(tmp_path / "copy.mp4")] == [*range(50)] * 2
 
 
 @pytest.mark.parametrize("packet_bytes", [1 << 20, 0], ids=["in memory", "read twice"])

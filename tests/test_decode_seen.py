@@ -8,6 +8,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from builders import write_clip
 
 from vtr.extract.compress import CompressSettings, compress_video
 from vtr.extract.container import Limits, open_video
@@ -28,19 +29,14 @@ def bars(width=WIDTH, height=HEIGHT):
 
 
 def write(path, pictures, *, codec="ffv1", pix_fmt="yuv444p", shape=None, turn=0, **options):
-    with av.open(str(path), "w") as out:
-        stream = out.add_stream(codec, rate=10, options=options)
-        stream.height, stream.width = pictures[0].shape[:2]
-        stream.pix_fmt = pix_fmt
+    def prepare(stream):
         if shape:
             stream.codec_context.sample_aspect_ratio = shape
         if turn:
             stream.set_display_rotation(turn, False, False)
-        for picture in pictures:
-            layout = "rgba" if picture.shape[2] == 4 else "rgb24"
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, layout)))
-        out.mux(stream.encode(None))
-    return path
+
+    coding = {"codec": codec, "pix_fmt": pix_fmt, "options": options}
+    return write_clip(path, pictures, fps=10, **coding, prepare=prepare)
 
 
 def look(path, samplers="dense", **settings):

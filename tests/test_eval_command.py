@@ -7,14 +7,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from builders import make_folder_workspace, make_run, run_app, write_captions
+from builders import full_disk, make_folder_workspace, make_run, run_app, write_captions
 
 import vtr as package
 from vtr.errors import ConfigError, StoreWriteError, VtrError
@@ -225,9 +223,7 @@ def test_features_extracted_anew_are_told_from_those_measured(workspace: Path) -
     assert "measured on other features than" in (workspace / "r" / "report.html").read_text()
 
 
-def test_a_result_that_cannot_be_written_leaves_the_earlier_one(
-    workspace: Path, full_disk: Callable[[int], AbstractContextManager[None]]
-) -> None:
+def test_a_result_that_cannot_be_written_leaves_the_earlier_one(workspace: Path) -> None:
     assert vtr(workspace, "eval", "--zero-shot", "--out", "o").exit_code == 0
     before = {path.name: path.read_bytes() for path in (workspace / "o").iterdir()}
     for out, words, what in (

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
+from builders import patchwork, write_clip
 
 from vtr.clip.backbone import Backbone, load_backbone
 from vtr.clip.folder import write_clip_folder
@@ -44,16 +44,8 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Video, None]]:
     folder = tmp_path_factory.mktemp("videos")
-    rng = np.random.default_rng(0)
-    for name, num_frames in LENGTHS.items():
-        with av.open(str(folder / f"{name}.mp4"), "w") as container:
-            stream = container.add_stream("libx264", rate=1, options={"threads": "1"})
-            stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
-            for _ in range(num_frames):
-                picture = np.kron(rng.integers(0, 256, (4, 6, 3)), np.ones((8, 8, 1)))
-                frame = av.VideoFrame.from_ndarray(picture.astype(np.uint8))
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode())
+    for seed, (name, num_frames) in enumerate(LENGTHS.items()):
+        write_clip(folder / f"{name}.mp4", patchwork(num_frames, seed=seed), fps=1)
     return [(Video(name, folder / f"{name}.mp4"), None) for name in LENGTHS]
 
 

@@ -10,12 +10,12 @@ import pickle
 import zipfile
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from builders import full_disk
 from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
@@ -343,9 +343,7 @@ def test_what_lies_in_the_folder_is_not_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "store" / "mine.txt").read_text() == "mine"
 
 
-def test_a_full_disk_leaves_no_store(
-    tmp_path: Path, full_disk: Callable[[int], AbstractContextManager[None]]
-) -> None:
+def test_a_full_disk_leaves_no_store(tmp_path: Path) -> None:
     source = write(tmp_path / "it", lambda rows: rows)
     with (
         full_disk(1000),

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import resource
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import full_disk
 
 from vtr import files
 from vtr.errors import StoreWriteError
@@ -86,21 +83,8 @@ def test_a_link_to_a_folder_stays_a_link(tmp_path: Path) -> None:
     assert _read(tmp_path / "disk/run") == {"a": "new", "b": "new"}
 
 
-@contextmanager
-def full_after(num_bytes: int) -> Iterator[None]:
-    """A disk that takes no file larger than this."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, ignored)
-
-
 def _write_much(folder: Path) -> None:
-    with full_after(10_000), replacing(folder, option="--out") as new:
+    with full_disk(10_000), replacing(folder, option="--out") as new:
         publish(new / "a", bytes(20_000))
 
 
@@ -118,7 +102,7 @@ def test_features_that_did_not_fit_on_the_disk_leave_no_half_store(tmp_path: Pat
     for number in range(SHARD_VIDEOS + 1):
         frames = np.ones((1 if number < SHARD_VIDEOS else 4000, 8), np.float32)
         np.save(tmp_path / "arrays" / f"{number:03}.npy", frames)
-    with full_after(60_000), pytest.raises(StoreWriteError, match="cannot write"):
+    with full_disk(60_000), pytest.raises(StoreWriteError, match="cannot write"):
         import_arrays(tmp_path / "arrays", tmp_path / "store")
     assert [path.name for path in tmp_path.iterdir()] == ["arrays"]
     assert import_arrays(tmp_path / "arrays", tmp_path / "store").ok == SHARD_VIDEOS + 1

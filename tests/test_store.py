@@ -8,13 +8,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from builders import full_disk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -484,9 +484,7 @@ def test_what_lies_under_the_lock_s_name_is_neither_followed_nor_written(
     assert not (tmp_path / "absent").exists()
 
 
-def test_a_full_disk_under_the_lock_is_said(
-    tmp_path: Path, full_disk: Callable[[int], AbstractContextManager[None]]
-) -> None:
+def test_a_full_disk_under_the_lock_is_said(tmp_path: Path) -> None:
     with (
         full_disk(0),
         pytest.raises(StoreWriteError, match=r"cannot write .*\.lock: File too large"),

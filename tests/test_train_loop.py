@@ -8,7 +8,6 @@ import os
 import socket
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from builders import full_disk
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -331,9 +331,7 @@ def test_a_folder_that_refuses_is_said(tmp_path: Path, name: str, what: str) -> 
         trainer(tmp_path / "run", SETTINGS).run()
 
 
-def test_a_full_disk_for_the_metrics_is_said(
-    tmp_path: Path, full_disk: Callable[[int], AbstractContextManager[None]]
-) -> None:
+def test_a_full_disk_for_the_metrics_is_said(tmp_path: Path) -> None:
     with (
         full_disk(0),
         pytest.raises(StoreWriteError, match=r"cannot write .*metrics\.jsonl: File too large"),
