@@ -52,10 +52,12 @@ def evaluate(
     """
     if simulate is not None:
         run_simulation(workspace, _simulation(options), simulate, as_json=as_json)
-        return
+        return None
     prepare_arithmetic()
     workspace.require_videos()
     note("evaluating: reading the captions and the features, then loading the model")
+    if options.moments:
+        return _moments(workspace, options, as_json=as_json)
     from vtr.api import evaluate as api
     from vtr.commands.tables import print_result
 
@@ -69,6 +71,18 @@ def evaluate(
         print_result(document)
         note()
         note(f"written: {near(path)}")
+    return None
+
+
+def _moments(workspace: Workspace, options: Options, *, as_json: bool) -> None:
+    from vtr.api.moments import evaluate_moments
+    from vtr.commands.tables import print_moments
+
+    document, path = evaluate_moments(workspace, options)
+    if as_json:
+        return print_json(document)
+    print_moments(document)
+    return note(f"written: {near(path)}")
 
 
 def _simulation(options: Options) -> simulation.Options:

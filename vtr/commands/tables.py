@@ -186,6 +186,29 @@ def _published(document: Mapping[str, Any]) -> Any | None:
     return table
 
 
+def print_moments(document: Mapping[str, Any]) -> None:
+    """Prints the numbers of moments, with what they must never be quoted without."""
+    from vtr.counts import counted
+
+    protocol, coverage, setup = document["protocol"], document["coverage"], document["setup"]
+    queries, videos = (
+        counted(protocol[name], noun)
+        for name, noun in (("num_queries", "query"), ("num_videos", "video"))
+    )
+    line = (
+        f"{protocol['name']}: {queries} over {videos}, {coverage['missing_videos']:,} without "
+        f"features ({coverage['policy']}) · sampler "
+        f"{setup['sampler']}, a frame every {setup['median_gap_seconds']:.2g} s · zero-shot · "
+        f"{setup['backbone']}"
+    )
+    echo_wrapped("", line, width=0)
+    table = new_table("moments, in percent with 95 % intervals", ("measure", "N", "value", "95 %"))
+    for name, cell in document["metrics"].items():
+        interval = f"{cell['low']:.1f}-{cell['high']:.1f}"
+        table.add_row(name, f"{cell['n']:,}", f"{cell['value']:.1f}", interval)
+    print_table(table)
+
+
 def print_simulation(document: Mapping[str, Any]) -> None:
     """Prints t2v R@1 of every rule at every number of frames."""
     rows: Sequence[Mapping[str, Any]] = document["rows"]

@@ -9,6 +9,7 @@ joined clips: `shared/specs/search_scale.md` 5.2.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -67,7 +68,29 @@ def best_run(means: Floats, weights: Floats, threshold: float) -> Run:
         weights: (P,) how much each counts: its frames.
         threshold: What a piece must reach to add anything.
     """
-    gains = (np.asarray(means, np.float64) - threshold) * weights
+    return _best((np.asarray(means, np.float64) - threshold) * weights)
+
+
+def ranked_runs(means: Floats, weights: Floats) -> Iterator[Run]:
+    """Yields runs that share no piece, the best first, until every piece is in one.
+
+    The threshold is half-way between mean and maximum of the pieces that are left.
+
+    Args:
+        means: (P,) mean score of each piece.
+        weights: (P,) how much each counts: its frames.
+    """
+    free = np.ones(len(means), bool)
+    while free.any():
+        left = np.asarray(means, np.float64)[free]
+        gains = (means - (left.mean() + left.max()) / 2) * weights
+        gains[~free] = -np.abs(gains).sum() - 1  # more than any run can gain
+        run = _best(gains)
+        free[run.first : run.stop] = False
+        yield run
+
+
+def _best(gains: NDArray[np.float64]) -> Run:
     sums = np.concatenate([[0.0], np.cumsum(gains)])
     lowest = np.minimum.accumulate(sums[:-1])
     stop = int(np.argmax(sums[1:] - lowest)) + 1

@@ -8,7 +8,7 @@ import pydantic
 
 from vtr.clip.device import check_device_name
 from vtr.errors import ConfigError
-from vtr.settings import option
+from vtr.settings import flag_of, option
 from vtr.verbs.simulate import Asked
 
 _MOST_DIGITS = 9  # more items than any gallery has
@@ -61,6 +61,10 @@ class Options(Asked):
         None, "Score by mean pooling first; the head re-ranks the first N both ways.",
         group="Scoring", metavar="N", unset="the head scores every pair", bounds={"ge": 1},
     )  # fmt: skip
+    moments: bool = option(
+        False, "Where in its video a sentence is: R1@IoU, mIoU, mAP; no training, frame by frame.",
+        group="Scoring", file_key="-",
+    )  # fmt: skip
     save_similarity: bool = option(False, "Also write similarity.npz.", group="Output")
     force: bool = option(
         False, "Evaluate a run that was trained on test videos.", group="Model", file_key="-"
@@ -79,6 +83,8 @@ class Options(Asked):
                 "--rerank lets the head of a run reorder what mean pooling found; --zero-shot is "
                 "mean pooling itself. Leave out one of them"
             )
+        if self.moments:
+            self._check_moments()
         if self.seeds and self.run is None:
             raise ConfigError(
                 "--seeds needs --run NAME, the name that vtr train --seeds N --name had"
@@ -89,3 +95,14 @@ class Options(Asked):
                 "they go below the runs"
             )
         return self
+
+    def _check_moments(self) -> None:
+        """Refuses what has no meaning for moments."""
+        whole = ("run", "seeds", "k", "dual_softmax", "qb_norm", "rerank", "save_similarity")
+        for name in whole:
+            field = type(self).model_fields[name]
+            if getattr(self, name) != field.default:
+                raise ConfigError(
+                    f"--moments asks each sentence of the frames of its own video; "
+                    f"{flag_of(name, field)} is about whole videos. Leave out one of them"
+                )

@@ -1,0 +1,199 @@
+"""`vtr eval --moments`: where in its own video is what a sentence describes."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vtr.api.stores import check_same_model, meet, open_store, read_dataset
+from vtr.clip.backbone import load_backbone
+from vtr.counts import counted
+from vtr.datasets.base import Caption, split_queries
+from vtr.errors import ConfigError, DatasetError
+from vtr.evaluate.moments import (
+    MOST_PREDICTIONS,
+    MomentPrediction,
+    MomentQuery,
+    moment_metrics,
+    query_values,
+)
+from vtr.evaluate.protocol import Protocol, default_protocol, load_protocol
+from vtr.extract.choose import DENSE
+from vtr.features import FeatureStore
+from vtr.features.rows import VideoFeatures
+from vtr.files import make_folder, publish_all
+from vtr.progress import embedding, note, progress
+from vtr.search.cuts import edges, find_cuts, ranked_runs
+from vtr.train.texts import embed_texts
+from vtr.verbs.eval import Options
+from vtr.workspace import Workspace
+
+RESULT = "moments.json"
+PREDICTIONS = "predictions.jsonl"
+_WIDEST_GAP_SECONDS = 1.0  # frames farther apart cannot tell ends of moments
+
+Vectors = NDArray[np.float32]
+
+
+def evaluate_moments(workspace: Workspace, options: Options) -> tuple[dict[str, Any], Path]:
+    """Predicts up to ten moments per query from the frames' scores, and counts them.
+
+    Every query is asked of its own video; one without features is a miss, or with
+    `missing="restrict"` left out. The predictions are written in the layout that QVHighlights
+    takes.
+
+    Returns:
+        The document and the path of `moments.json`.
+
+    Raises:
+        DatasetError: No caption of the protocol says which part it describes.
+        StoreError: There are no features, or none of these videos.
+        ModelError: Text and frames of different models.
+    """
+    dataset = read_dataset(workspace)
+    protocol = load_protocol(options.protocol or default_protocol(dataset.name).name)
+    queries = _queries(protocol, dataset)
+    every = DENSE if DENSE in FeatureStore(workspace.features).spec.samplers else None
+    store = meet(open_store(workspace, options.sampler or every), dataset.video_ids)
+    absent = {query.video_id for query in queries} - set(store)
+    if options.missing == "restrict":
+        queries = [query for query in queries if query.video_id not in absent]
+        if not queries:
+            raise ConfigError("no query is left: none of their videos has features")
+    backbone = load_backbone(workspace.model, device=options.device)
+    check_same_model(backbone, store)
+    with embedding(len(queries)) as tell:
+        texts = embed_texts(backbone, [q.text for q in queries], cache=store.folder, tell=tell)
+    asked = [MomentQuery(q.id, q.video_id, np.array(q.windows), dict(q.ratings)) for q in queries]
+    predictions, gap = predict(store, queries, texts.pooled)
+    if gap > _WIDEST_GAP_SECONDS:
+        note(
+            f"the frames of a video lie {gap:.1f} s apart in the median: ends of moments cannot be "
+            "more exact. For these figures extract with --sampler dense --fps 2"
+        )
+    numbers = moment_metrics(asked, predictions, seed=workspace.seed)
+    document = {
+        "schema": 1,
+        "protocol": {
+            "name": protocol.name,
+            "num_queries": len(queries),
+            "num_videos": len({query.video_id for query in queries}),
+            "published": len(queries) == protocol.num_queries,
+        },
+        "coverage": {"missing_videos": len(absent), "policy": options.missing},
+        "setup": {
+            "backbone": backbone.model_id,
+            "weights_sha256": backbone.weights_sha256,
+            "fingerprint": store.fingerprint,
+            "sampler": store.sampler,
+            "median_gap_seconds": gap,
+            "seed": workspace.seed,
+        },
+        "metrics": {
+            name: {
+                "value": value,
+                "low": numbers.intervals[name][0],
+                "high": numbers.intervals[name][1],
+                "n": numbers.num_queries[name],
+            }
+            for name, value in numbers.values.items()
+        },
+        "files": {"predictions": PREDICTIONS},
+    }
+    folder = options.out or workspace.features / "zero-shot" / f"{protocol.name}-moments"
+    make_folder(folder, option="--out")
+    rows = query_values(asked, predictions)
+    lines = (_line(*row) for row in zip(queries, predictions, rows["mIoU"].tolist(), strict=True))
+    files = {PREDICTIONS: "".join(lines), RESULT: json.dumps(document, indent=1) + "\n"}
+    publish_all({folder / name: text.encode() for name, text in files.items()})
+    return document, folder / RESULT
+
+
+def _queries(protocol: Protocol, dataset: Any) -> list[Caption]:
+    if protocol.dataset != dataset.name:
+        raise ConfigError(
+            f"protocol {protocol.name!r} is defined on dataset {protocol.dataset!r}; this "
+            f"workspace holds {dataset.name!r}"
+        )
+    if protocol.test_split not in dataset.splits:
+        raise DatasetError(
+            f"protocol {protocol.name!r} needs the split {protocol.test_split!r} of "
+            f"{dataset.name!r}, which the annotation files do not give"
+        )
+    queries = split_queries(dataset, protocol.test_split)
+    described = [caption for caption in queries if caption.windows]
+    if not described:
+        raise DatasetError(
+            f"no caption of {protocol.name!r} says which part of its video it describes, so there "
+            "are no moments to count. Datasets that do: charades-sta, qvhighlights"
+        )
+    if len(described) < len(queries):
+        left_out = counted(len(queries) - len(described), "caption")
+        note(f"{left_out} without a start and an end left out")
+    return described
+
+
+def predict(
+    store: FeatureStore, queries: Sequence[Caption], vectors: Vectors
+) -> tuple[list[MomentPrediction], float]:
+    """Returns up to ten moments for each query, the surest first; none where a video is absent.
+
+    Args:
+        store: Frames with their times.
+        queries: Q captions; their videos are searched.
+        vectors: (Q, D) their embeddings.
+
+    Returns:
+        Q predictions, and the median time between neighbouring frames in seconds.
+    """
+    lasts = {row.id: row.duration_seconds for row in store.ledger}
+    of_video: Mapping[str, list[int]] = defaultdict(list)
+    for number, query in enumerate(queries):
+        of_video[query.video_id].append(number)
+    predictions = [MomentPrediction(np.zeros((0, 2)))] * len(queries)
+    gaps: list[float] = []
+    with progress("finding moments") as update:
+        for done, (video_id, numbers) in enumerate(of_video.items(), start=1):
+            if video_id in store:
+                video = store[video_id]
+                gaps += np.diff(video.pts_seconds).tolist()
+                found = _in_video(video, vectors[numbers], lasts.get(video_id, 0.0))
+                for number, prediction in zip(numbers, found, strict=True):
+                    predictions[number] = prediction
+            update(done, len(of_video), "videos")
+    return predictions, float(np.median(gaps)) if gaps else float("inf")
+
+
+def _in_video(
+    video: VideoFeatures, vectors: Vectors, duration_seconds: float
+) -> list[MomentPrediction]:
+    frames = np.asarray(video.frames, np.float32)
+    frames = frames / np.maximum(np.linalg.norm(frames, axis=1, keepdims=True), 1e-12)
+    times = edges(video.pts_seconds, duration_seconds)
+    pieces = np.append(find_cuts(frames), len(frames))
+    weights = np.diff(pieces).astype(np.float64)
+    found = []
+    for scores in vectors @ frames.T:
+        means = np.add.reduceat(scores.astype(np.float64), pieces[:-1]) / weights
+        runs = islice(ranked_runs(means, weights), MOST_PREDICTIONS)
+        windows = [(times[pieces[run.first]], times[pieces[run.stop]]) for run in runs]
+        best = float(video.pts_seconds[int(np.argmax(scores))])
+        found.append(MomentPrediction(np.array(windows), best))
+    return found
+
+
+def _line(query: Caption, said: MomentPrediction, iou: float) -> str:
+    """Returns one line as QVHighlights' own evaluation reads it, with our IoU beside."""
+    windows = [
+        [round(float(start), 3), round(float(end), 3), -rank]
+        for rank, (start, end) in enumerate(said.windows)
+    ]
+    row = {"qid": query.id, "query": query.text, "vid": query.video_id}
+    return json.dumps(row | {"pred_relevant_windows": windows, "iou": round(iou, 4)}) + "\n"
