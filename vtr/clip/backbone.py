@@ -270,17 +270,8 @@ def run_in_batches(
 ) -> tuple[list[_T], int]:
     """Runs `run(start, stop)` over all items, with smaller batches after running out of memory.
 
-    Args:
-        run: Computes one batch.
-        num_items: How many there are in all.
-        batch_size: The first try, at least 1.
-        is_out_of_memory: Which exceptions mean that a smaller batch may do.
-
     Returns:
         The results in order, and the batch size that worked (for the next call).
-
-    Raises:
-        ModelError: A single item does not fit.
     """
     results: list[_T] = []
     start = 0

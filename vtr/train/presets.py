@@ -179,11 +179,7 @@ PRESETS: Mapping[str, Preset] = {
 
 
 def find_preset(name: str) -> Preset:
-    """Returns a preset.
-
-    Raises:
-        UnknownNameError: No such preset; the nearest is suggested.
-    """
+    """Returns a preset."""
     if name not in PRESETS:
         raise UnknownNameError("preset", name, PRESETS)
     return PRESETS[name]

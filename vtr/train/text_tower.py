@@ -96,11 +96,7 @@ class FrozenText(TextTower):
 
 
 class ProjectedText(TextTower):
-    """An MLP behind the frozen embedding; see the module.
-
-    Args:
-        spec: Its sizes.
-    """
+    """An MLP behind the frozen embedding; see the module."""
 
     def __init__(self, spec: TextSpec) -> None:
         super().__init__()
@@ -128,11 +124,7 @@ class ProjectedText(TextTower):
 
 
 class TunedText(TextTower):
-    """The last layers of a CLIP text tower; see the module.
-
-    Args:
-        spec: Its sizes.
-    """
+    """The last layers of a CLIP text tower; see the module."""
 
     pretrained = True
 
@@ -199,15 +191,6 @@ def text_spec(
     dropout: float = 0.0,
 ) -> TextSpec:
     """Returns the tower's sizes on a backbone.
-
-    Args:
-        backbone: Whose text tower it is.
-        mode: What training may change.
-        video_dim: Size of the frames' features.
-        layers: `tune`: how many of the last layers; 0 is all of them.
-        frozen: `tune`: how many of the first layers are not trained, all of them if there are
-            fewer; -1 trains the embedding too. Needs `layers` 0.
-        dropout: `projection`: of its hidden layer.
 
     Raises:
         ConfigError: Sizes that do not fit, more layers than there are, or `tune` on a text tower
