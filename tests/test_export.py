@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +14,7 @@ import typer
 from huggingface_hub.repocard import metadata_load
 from typer.testing import CliRunner
 
+from tests import test_import_command as imports
 from vtr.clip.backbone import load_backbone
 from vtr.clip.folder import write_clip_folder
 from vtr.commands import evaluate, export, extract, import_
@@ -29,14 +29,6 @@ from vtr.train.model import ModelSpec, RetrievalModel, build_model
 from vtr.train.onnx import tuned_text
 from vtr.train.run import load_run, write_run
 from vtr.train.text_tower import FrozenText, TextSpec, TunedText, text_spec
-
-_spec = importlib.util.spec_from_file_location(
-    "import_tests", Path(__file__).parent / "test_import_command.py"
-)
-assert _spec is not None
-assert _spec.loader is not None
-imports: Any = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(imports)
 
 METRIC = {"value": 40.0, "low": 31.25, "high": 48.5, "n": 1000}
 

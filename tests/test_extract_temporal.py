@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 from builders import patchwork, write_clip
 
+from tests import test_import_clip_folder as tiny
 from vtr.clip.backbone import Backbone, load_backbone
 from vtr.clip.folder import write_clip_folder
 from vtr.datasets.base import Video
@@ -22,13 +22,6 @@ from vtr.features import FeatureStore
 from vtr.features.spec import FeatureSpec
 
 # The test module beside this one that knows the reference's tiny CLIP.
-_spec = importlib.util.spec_from_file_location(
-    "clip_folder_tests", Path(__file__).parent / "test_import_clip_folder.py"
-)
-assert _spec is not None
-assert _spec.loader is not None
-tiny: Any = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tiny)
 
 LENGTHS = {"a": 5, "b": 1, "c": 9, "d": 3}
 

@@ -5,7 +5,6 @@ Numbers: outputs of CLIP4Clip@508ffa3 and CLIP2Video@e941318 in float32 (tests/g
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ import typer
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
+from tests import test_import_clip_folder as tiny
 from vtr.clip.backbone import load_backbone
 from vtr.clip.checkpoint_files import read_tensors
 from vtr.commands import import_
@@ -30,14 +30,6 @@ GOLDEN = Path(__file__).parent / "golden"
 HEADS = ["meanP", "maxP", "seqLSTM", "seqTransf", "tightTransf"]
 CLIP2VIDEO = ["meanP", "seqTransf", "tab_action", "tab_plain", "tdb_mlp", "tdb_selfA", "tdb_sub"]
 State = dict[str, Tensor]
-
-_spec = importlib.util.spec_from_file_location(
-    "clip_folder_tests", Path(__file__).parent / "test_import_clip_folder.py"
-)
-assert _spec is not None
-assert _spec.loader is not None
-tiny: Any = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tiny)
 
 
 def app() -> typer.Typer:
@@ -54,6 +46,13 @@ def vtr(*words: str | Path) -> dict[str, Any]:
     assert result.exit_code == 0, result.output
     document: dict[str, Any] = json.loads(result.stdout)
     return document | {"stderr": result.stderr}
+
+
+def imported(folder: Path, state: Any, *more: str | Path, head: str = "meanP") -> dict[str, Any]:
+    """Imports a state dict of CLIP4Clip, or of CLIP2Video by its head, from `m.bin` to `out`."""
+    torch.save(state, folder / "m.bin")
+    system = "clip2video" if head.startswith("clip2video") else "clip4clip"
+    return vtr(system, folder / "m.bin", "--head", head, "--out", folder / "out", *more)
 
 
 def golden(name: str) -> dict[str, np.ndarray]:
@@ -109,13 +108,9 @@ def test_clip4clip_logits_equal_the_reference(name: str) -> None:
 
 
 def test_pixels_and_words_to_logits(tmp_path: Path, words: Path) -> None:
-    """The whole way on the imported folders: the reference's features in, its logits out."""
+    """The whole way on the imported folders: the reference's features, and the head on them."""
     arrays, state = tiny.golden(), published("seqTransf")
-    torch.save(state, tmp_path / "m.bin")
-    facts = vtr(
-        "clip4clip", tmp_path / "m.bin", "--head", "seqTransf", "--clip", words,
-        "--out", tmp_path / "out",
-    )  # fmt: skip
+    facts = imported(tmp_path, state, "--clip", words, head="seqTransf")
     run = load_run(facts["run"])
     assert run.train_ids is None
     assert run.epoch == 0
@@ -129,49 +124,16 @@ def test_pixels_and_words_to_logits(tmp_path: Path, words: Path) -> None:
     frames = tiny.image_features(backbone, arrays["frames"], [0, 4, 8]).reshape(2, 4, -1)
     np.testing.assert_allclose(texts, arrays["text_features"], atol=1e-5)
     np.testing.assert_allclose(frames.reshape(8, -1), arrays["frame_features_2d"], atol=1e-5)
-    expected = plain_seq_transf(
-        arrays["frame_features_2d"].reshape(2, 4, -1), arrays["text_features"], state
-    )
-    videos = VideoBatch(torch.from_numpy(frames), torch.ones(2, 4, dtype=torch.bool))
+    clip, head_state, _ = split_state(state, what="file")
+    alone, _ = load_head(complete_head("seqTransf", head_state), 128, head_state)
+    mask = torch.ones(2, 4, dtype=torch.bool)
+    theirs = torch.from_numpy(arrays["frame_features_2d"]).reshape(2, 4, -1)
+    given = TextBatch(torch.from_numpy(arrays["text_features"])), VideoBatch(theirs, mask)
+    videos = VideoBatch(torch.from_numpy(frames), mask)
     with torch.inference_mode():
+        expected = alone.similarity(*given) * clip["logit_scale"].exp()
         scores = run.model.head.similarity(TextBatch(torch.from_numpy(texts)), videos)
         np.testing.assert_allclose(scores * run.model.scale(), expected, atol=2e-5)
-
-
-def plain_seq_transf(frames: np.ndarray, texts: np.ndarray, state: State) -> np.ndarray:
-    """The head on torch's own attention in float64, from the published parameters by name."""
-    video = torch.from_numpy(frames).double()
-    placed = video + state["frame_position_embeddings.weight"][: video.shape[1]].double()
-    for layer in range(2):
-        part = {
-            name.removeprefix(f"transformerClip.resblocks.{layer}."): tensor.double()
-            for name, tensor in state.items()
-            if name.startswith(f"transformerClip.resblocks.{layer}.")
-        }
-        attention = nn.MultiheadAttention(128, 2, batch_first=True, dtype=torch.float64)
-        attention.load_state_dict(
-            {n.removeprefix("attn."): t for n, t in part.items() if n.startswith("attn.")}
-        )
-        normed = norm(placed, part, "ln_1")
-        placed = placed + attention(normed, normed, normed)[0]
-        hidden = norm(placed, part, "ln_2") @ part["mlp.c_fc.weight"].T + part["mlp.c_fc.bias"]
-        hidden = hidden * torch.sigmoid(1.702 * hidden)
-        placed = placed + hidden @ part["mlp.c_proj.weight"].T + part["mlp.c_proj.bias"]
-    video = video + placed
-    pooled = (video / video.norm(dim=-1, keepdim=True)).mean(1)
-    text = torch.from_numpy(texts).double()
-    unit = pooled / pooled.norm(dim=-1, keepdim=True)
-    scale = state["clip.logit_scale"].double().exp()
-    result: np.ndarray = (
-        (scale * (text / text.norm(dim=-1, keepdim=True)) @ unit.T).detach().numpy()
-    )
-    return result
-
-
-def norm(values: Tensor, part: State, name: str) -> Tensor:
-    mean, variance = values.mean(-1, keepdim=True), values.var(-1, keepdim=True, correction=0)
-    scaled = (values - mean) / torch.sqrt(variance + 1e-12)
-    return scaled * part[f"{name}.weight"] + part[f"{name}.bias"]
 
 
 def test_temporal_checkpoints_come_out_temporal(tmp_path: Path, words: Path) -> None:
@@ -179,11 +141,7 @@ def test_temporal_checkpoints_come_out_temporal(tmp_path: Path, words: Path) -> 
     state = published("meanP") | {
         f"clip.{name}": tensor for name, tensor in tiny.temporal_state(arrays).items()
     }
-    torch.save(state, tmp_path / "m.bin")
-    facts = vtr(
-        "clip4clip", tmp_path / "m.bin", "--head", "meanP", "--clip", words, "--out",
-        tmp_path / "out",
-    )  # fmt: skip
+    facts = imported(tmp_path, state, "--clip", words)
     assert facts["linear_patch"] == "3d"
     backbone = load_backbone(facts["clip"], device="cpu")
     features = tiny.image_features(backbone, arrays["frames"], [0, 4, 8])
@@ -238,11 +196,8 @@ def test_clip2video_logits_equal_the_reference(config: str) -> None:
 
 def test_clip2video_files_make_runs(tmp_path: Path, words: Path) -> None:
     arrays = golden("clip2video_tdb_selfA")
-    torch.save(random_clip(64) | tensors(arrays), tmp_path / "pytorch_model.bin.2")
-    facts = vtr(
-        "clip2video", tmp_path / "pytorch_model.bin.2", "--clip", words, "--out", tmp_path / "out",
-        "--head", "clip2video:pad_to=12:heads=4",
-    )  # fmt: skip
+    state = random_clip(64) | tensors(arrays)
+    facts = imported(tmp_path, state, "--clip", words, head="clip2video:pad_to=12:heads=4")
     run = load_run(facts["run"])
     assert run.spec.head == "clip2video:alignment=off:heads=4:layers=2:pad_to=12"
     assert load_backbone(run.text_model, device="cpu").embedding_dim == run.spec.dim == 64
@@ -262,11 +217,13 @@ def test_clip2video_towers_equal_the_reference(real_data: Path, tmp_path: Path) 
         f"trans_layernorm.{kind}": torch.ones(48) for kind in ("weight", "bias")
     }
     clip = {f"clip.{name}": tensor for name, tensor in tensors(arrays).items()}
-    torch.save(head | clip, tmp_path / "m.bin")
-    facts = vtr(
-        "clip2video", tmp_path / "m.bin", "--clip", words, "--out", tmp_path / "out",
-        "--text-heads", str(arrays["heads_text"]), "--vision-heads", str(arrays["heads_vision"]),
-    )  # fmt: skip
+    heads = (
+        "--text-heads",
+        str(arrays["heads_text"]),
+        "--vision-heads",
+        str(arrays["heads_vision"]),
+    )
+    facts = imported(tmp_path, head | clip, "--clip", words, *heads, head="clip2video")
     backbone = load_backbone(facts["clip"], device="cpu")
     images = tiny.image_features(backbone, arrays["in/image"], [0, 3])
     np.testing.assert_allclose(images, arrays["out/image"], atol=1e-5)
@@ -374,36 +331,24 @@ def test_what_does_not_fit_is_listed_and_nothing_written(
 ) -> None:
     state = published("seqTransf")
     edit(state)
-    torch.save(state, tmp_path / "m.bin")
     with pytest.raises(CheckpointError, match=message):
-        vtr(
-            "clip4clip", tmp_path / "m.bin", "--head", head, "--clip", words, "--out",
-            tmp_path / "out",
-        )  # fmt: skip
+        imported(tmp_path, state, "--clip", words, head=head)
     assert not (tmp_path / "out").exists()
 
 
 def test_settings_that_cannot_be(
     tmp_path: Path, words: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    torch.save(published("meanP"), tmp_path / "m.bin")
-    arguments: list[str | Path] = [
-        "clip4clip",
-        tmp_path / "m.bin",
-        "--clip",
-        words,
-        "--out",
-        tmp_path / "out",
-    ]
+    state = published("meanP")
     with pytest.raises(ConfigError, match="clip4clip has no head 'xpool'; its heads are meanP"):
-        vtr(*arguments, "--head", "xpool")
+        imported(tmp_path, state, "--clip", words, head="xpool")
     with pytest.raises(ConfigError, match="say nothing without --train-split"):
-        vtr(*arguments, "--head", "meanP", "--dataset", "msrvtt")
+        imported(tmp_path, state, "--clip", words, "--dataset", "msrvtt")
     with pytest.raises(ConfigError, match=r"--out .* is in use"):
-        vtr(*arguments[:-1], tmp_path, "--head", "meanP")
+        imported(tmp_path, state, "--clip", words, "--out", tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(HubOfflineError, match="nobody/nothing is not in the local cache"):
-        vtr(*arguments, "--head", "meanP", "--clip", "nobody/nothing")
+        imported(tmp_path, state, "--clip", "nobody/nothing")
 
 
 def test_the_ids_of_a_split_are_kept(tmp_path: Path, words: Path) -> None:
@@ -415,18 +360,15 @@ def test_the_ids_of_a_split_are_kept(tmp_path: Path, words: Path) -> None:
             for letter in letters
         }
         (tmp_path / "notes" / f"{name}.json").write_text(json.dumps(document))
-    torch.save(published("meanP"), tmp_path / "m.bin")
-    arguments: list[str | Path] = [
-        "clip4clip", tmp_path / "m.bin", "--head", "meanP", "--clip", words,
-        "--dataset", "activitynet", "--annotations", tmp_path / "notes",
-    ]  # fmt: skip
-    facts = vtr(*arguments, "--out", tmp_path / "out", "--train-split", "train")
+    state = published("meanP")
+    notes = ("--clip", words, "--dataset", "activitynet", "--annotations", tmp_path / "notes")
+    facts = imported(tmp_path, state, *notes, "--train-split", "train")
     run = load_run(facts["run"])
     assert run.train_ids is not None
     assert len(run.train_ids) == 3
     assert "is unknown" not in facts["stderr"]
     with pytest.raises(ConfigError, match="no split of dataset 'activitynet' named 'trian'"):
-        vtr(*arguments, "--out", tmp_path / "other", "--train-split", "trian")
+        imported(tmp_path, state, *notes, "--out", tmp_path / "b", "--train-split", "trian")
 
 
 def test_annotations_alone_say_what_a_checkpoint_was_trained_on(
@@ -575,10 +517,6 @@ def test_unsound_weights_are_not_imported(
 ) -> None:
     state = published("seqTransf")
     state[name] = change(state[name])
-    torch.save(state, tmp_path / "m.bin")
     with pytest.raises(CheckpointError, match=message):
-        vtr(
-            "clip4clip", tmp_path / "m.bin", "--head", "seqTransf", "--clip", words,
-            "--out", tmp_path / "out",
-        )  # fmt: skip
+        imported(tmp_path, state, "--clip", words, head="seqTransf")
     assert [path.name for path in tmp_path.iterdir()] == ["m.bin"]
