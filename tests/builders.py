@@ -29,8 +29,11 @@ from vtr.features.shard import write_shard
 
 if TYPE_CHECKING:
     from click.testing import Result
+    from torch import Tensor
 
     from vtr.clip.backbone import Backbone
+    from vtr.train.clip_text import ClipText
+    from vtr.train.heads.base import Head, TextBatch, VideoBatch
 
 Picture = NDArray[np.uint8]
 NO_VIDEO = "not-a-video: moov atom not found"
@@ -322,6 +325,70 @@ def make_run(
         train_ids=list(train_ids),
     )
     return folder
+
+
+# ---- heads
+
+
+def head_batches(
+    dim: int,
+    *,
+    lengths: Sequence[int] = (5, 1, 3, 4),
+    words: Sequence[int] = (3, 6, 2, 4),
+    shift: float = 0.0,
+    extra: int = 0,
+) -> tuple[TextBatch, VideoBatch]:
+    """Ragged texts and videos, NaN in padding; `shift` moves them apart: their cosines fall."""
+    import torch
+
+    from vtr.train.heads.base import TextBatch, VideoBatch
+
+    def ragged(counts: Sequence[int], seed: int, more: int) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        vectors = torch.randn(len(counts), max(counts), dim, generator=generator)
+        vectors = torch.cat([vectors, torch.zeros(len(counts), more, dim)], dim=1)
+        mask = torch.arange(max(counts) + more) < torch.tensor(counts)[:, None]
+        return vectors + (shift if seed == 2 else -shift), mask
+
+    (frames, mask), (tokens, word_mask) = ragged(lengths, 1, extra), ragged(words, 2, 0)
+    pad = torch.randn(dim, generator=torch.Generator().manual_seed(3))
+    pooled = tokens[torch.arange(len(words)), torch.tensor(words) - 1]
+    tokens = tokens.masked_fill(~word_mask[..., None], torch.nan)
+    frames = frames.masked_fill(~mask[..., None], torch.nan)
+    return TextBatch(pooled, tokens, word_mask), VideoBatch(frames, mask, pad)
+
+
+def perturbed(head: Head, amount: float = 0.1) -> Head:
+    """Moves every parameter away from zeros, ones and identities, which would hide defects."""
+    import torch
+
+    generator = torch.Generator().manual_seed(13)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter += amount * torch.randn(parameter.shape, generator=generator)
+    return head
+
+
+def random_clip_text(dim: int, *, num_layers: int = 3) -> ClipText:
+    """Noise of the shapes of CLIP's text layers, for heads that start from them."""
+    import torch
+
+    from vtr.clip.towers import Block
+    from vtr.train.clip_text import ClipText
+
+    generator = torch.Generator().manual_seed(8)
+
+    def draw(*shape: int) -> Tensor:
+        return 0.3 * torch.randn(*shape, generator=generator)
+
+    own = Block(dim, 2, 4 * dim).state_dict().items()
+    blocks = [{name: draw(*value.shape) for name, value in own} for _ in range(num_layers)]
+    return ClipText(draw(77, dim), blocks, draw(dim + 8, dim), 4.6)
+
+
+def close(got: Tensor, expected: Any, *, atol: float = 1e-5) -> None:
+    """Asserts that numbers agree, whatever their size."""
+    np.testing.assert_allclose(got.detach().numpy(), expected, rtol=0, atol=atol)
 
 
 # ---- the command line

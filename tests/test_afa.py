@@ -7,11 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from builders import close, head_batches, perturbed, random_clip_text
 
-from vtr.clip.towers import Block
-from vtr.errors import ConfigError
-from vtr.train.clip_text import ClipText
 from vtr.train.headlist import build_head, parse_head
 from vtr.train.heads import meanP, seqTransf
 from vtr.train.heads.afa import AttentiveAggregation, Options, build
@@ -22,25 +19,13 @@ LENGTHS = (5, 1, 3, 4)
 
 
 def batches() -> tuple[TextBatch, VideoBatch]:
-    generator = torch.Generator().manual_seed(1)
-    frames = torch.randn(4, 5, DIM, generator=generator)
-    mask = torch.arange(5) < torch.tensor(LENGTHS)[:, None]
-    texts = TextBatch(torch.randn(3, DIM, generator=generator))
-    return texts, VideoBatch(frames.masked_fill(~mask[..., None], torch.nan), mask)
+    return head_batches(DIM, lengths=LENGTHS, words=(2, 3, 4))
 
 
 def trained(text: str) -> AttentiveAggregation:
-    head = build_head(parse_head(text), dim=DIM, clip=None, seed=0)
-    generator = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        for parameter in head.parameters():
-            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    head = perturbed(build_head(parse_head(text), dim=DIM, clip=None, seed=0))
     assert isinstance(head, AttentiveAggregation)
     return head
-
-
-def close(got: Tensor, expected: Any, *, atol: float = 1e-5) -> None:
-    np.testing.assert_allclose(got.detach().numpy(), expected, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("temperature", [0.1, 2.0])
@@ -74,20 +59,9 @@ def test_untrained_is_the_mean() -> None:
     close(build(DIM, Options()).similarity(texts, videos), meanP_scores(), atol=1e-6)
 
 
-def random_clip() -> ClipText:
-    generator = torch.Generator().manual_seed(8)
-
-    def draw(*shape: int) -> Tensor:
-        return 0.3 * torch.randn(*shape, generator=generator)
-
-    names = Block(DIM, 2, 4 * DIM).state_dict().items()
-    blocks = [{name: draw(*value.shape) for name, value in names} for _ in range(2)]
-    return ClipText(draw(77, DIM), blocks, draw(DIM, DIM), 4.6)
-
-
 def test_untrained_with_layers_is_seqtransf() -> None:
     texts, videos = batches()
-    clip = random_clip()
+    clip = random_clip_text(DIM)
     heads: list[Head] = [
         build_head(parse_head(f"{name}:layers=2:heads=2"), dim=DIM, clip=clip, seed=seed)
         for seed, name in enumerate(("afa", "seqTransf"))
@@ -108,26 +82,3 @@ def test_weights_for_distillation_are_those_of_the_code() -> None:
     units = torch.nn.functional.normalize(frames, dim=-1)
     pooled = torch.nn.functional.normalize((shares[..., None] * units).sum(1), dim=-1)
     close(code[0], pooled.detach())
-
-
-def test_parameter_counts() -> None:
-    with torch.device("meta"):
-        counts = [
-            sum(p.numel() for p in build(512, parse_head(text).resolve()).parameters())
-            for text in ("afa", "afa:preset=teachclip")
-        ]
-    assert counts == [263_169, 263_169 + 12_648_960]
-
-
-@pytest.mark.parametrize(
-    ("option", "allowed"),
-    [
-        ("layers=-1", r"0 \(none\) to 48"),
-        ("heads=-1", "a divisor of D"),
-        ("positions=0", "1 to 4096"),
-        ("temperature=0.0", "above 0"),
-    ],
-)
-def test_options_out_of_range(option: str, allowed: str) -> None:
-    with pytest.raises(ConfigError, match=rf"{option} is out of range; allowed: {allowed}"):
-        parse_head(f"afa:{option}")

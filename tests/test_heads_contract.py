@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from builders import perturbed
 from torch import Tensor
 
 from vtr.clip.towers import Attention
@@ -361,15 +362,6 @@ def half_precision_gives_nearly_the_same_numbers(head: Head) -> None:
         found = score(copy.deepcopy(head).to(kind), texts.to(kind), videos.to(kind)).float()
         scale = max(1.0, float(expected.abs().max()))
         torch.testing.assert_close(found, expected, rtol=0, atol=bound * scale)
-
-
-def perturbed(head: Head) -> Head:
-    """Moves every parameter away from zeros, ones and identities, which would hide defects."""
-    generator = torch.Generator().manual_seed(13)
-    with torch.no_grad():
-        for parameter in head.parameters():
-            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
-    return head
 
 
 def make_head(name: str, *, seed: int = 0) -> Head:

@@ -16,6 +16,8 @@ from vtr.clip.backbone import load_backbone
 from vtr.clip.towers import Block, huggingface_state, quick_gelu
 from vtr.demo import demo_model_folder
 from vtr.errors import ConfigError, UnknownNameError
+from vtr.options import load_plugin
+from vtr.train import heads
 from vtr.train.clip_text import ClipText, clip_text
 from vtr.train.headlist import (
     HeadChoice,
@@ -105,11 +107,40 @@ def test_options_override_a_preset() -> None:
         ("attentionP:tau=0", ConfigError, "head 'attentionP': tau=0.0 is out of range"),
         ("meanP:preset=big", UnknownNameError, "no option of head 'meanP' named 'preset'"),
         ("meanP:tau=1", UnknownNameError, "no option of head 'meanP' named 'tau'.* Known: none"),
+        ("clip2video:centers=5", UnknownNameError, "Did you mean 'centres'"),
+        ("clip2video:preset=msrvtt9k", UnknownNameError, "Did you mean 'msrvtt-9k'"),
     ],
 )
 def test_mistakes_are_explained(text: str, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         parse_head(text)
+
+
+@pytest.mark.parametrize(
+    ("head", "option", "allowed"),
+    [
+        ("clip2video", "sim=maxP", "meanP, seqTransf"),
+        ("clip2video", "temporal=yes", "off, tdb"),
+        ("clip2video", "projection=selfA", "none, mlp, attention"),
+        ("clip2video", "alignment=TAB", "off, plain, tab, tab-tdb"),
+        ("clip2video", "centres=0", "1 or more"),
+        ("clip2video", "weight=1.5", "0 to 1"),
+        ("clip2video", "layers=0", "1 to 48"),
+        ("clip2video", "pad_to=78", "0 to 77"),
+        *((head, "heads=-1", "a divisor of D") for head in ("clip2video", "wti", "afa")),
+        *((head, "positions=0", "1 to 4096") for head in ("clip2video", "wti", "afa")),
+        *((head, "layers=-1", r"0 \(none\) to 48") for head in ("wti", "afa")),
+        ("wti", "masking=none", "inf, zero"),
+        ("wti", "cdcr=-1.0", r"0 \(off\) or more"),
+        ("wti", "cdcr_alpha=-1.0", r"0 \(off\) or more"),
+        ("afa", "temperature=0.0", "above 0"),
+        ("xpool", "dropout=1.0", "0 to below 1"),
+        ("xpool", "dropout=-0.1", "0 to below 1"),
+    ],
+)
+def test_options_out_of_range(head: str, option: str, allowed: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{option} is out of range; allowed: {allowed}"):
+        parse_head(f"{head}:{option}")
 
 
 def test_options_that_do_not_fit_the_dimension_are_refused() -> None:
@@ -124,13 +155,39 @@ def test_one_attention_head_per_64_dimensions(dim: int, num_heads: int) -> None:
     assert choose_num_heads(dim, 0) == num_heads
 
 
-def test_parameters_at_512_as_published() -> None:
+LAYERS = 12_648_960
+"""Parameters of four layers and their table of positions."""
+
+
+@pytest.mark.parametrize(
+    ("label", "count"),
+    [
+        *((name, 0) for name in ("meanP", "maxP", "attentionP")),
+        ("seqLSTM", 8 * 512**2 + 8 * 512),
+        ("seqTransf", LAYERS),
+        ("tightTransf", LAYERS + 2 * 512 + 512**2 + 512 + 512 + 1),
+        ("wti", 526_338),
+        ("wti:preset=drl", 526_338 + LAYERS),
+        ("afa", 263_169),
+        ("afa:preset=teachclip", 263_169 + LAYERS),
+        ("xpool", 1_316_352),
+        ("clip2video", 18_960_896),
+        ("clip2video:preset=vatex", 18_960_896 + 2 * 2 * 512),
+        ("clip2video:alignment=off", LAYERS + 3_154_432),
+        ("clip2video:alignment=off:temporal=off", LAYERS + 1024),
+        ("clip2video:sim=meanP:alignment=off", 1024),
+    ],
+)
+def test_parameters_at_512_as_published(label: str, count: int) -> None:
+    choice = parse_head(label)
+    with torch.device("meta"):
+        head = load_plugin(heads, choice.name, kind="head").build(512, choice.resolve())
+    assert sum(parameter.numel() for parameter in head.parameters()) == count
+
+
+def test_facts_count_parameters() -> None:
     counts = {fact.name: fact.num_parameters for fact in describe_heads()}
-    assert counts["meanP"] == counts["maxP"] == counts["attentionP"] == 0
-    assert counts["seqLSTM"] == 8 * 512**2 + 8 * 512
-    assert counts["seqTransf"] == 12_648_960
-    cross = 12_648_960 + 2 * 512 + 512**2 + 512 + 512 + 1
-    assert counts["tightTransf"] == cross
+    assert (counts["meanP"], counts["seqTransf"], counts["xpool"]) == (0, LAYERS, 1_316_352)
 
 
 @pytest.mark.parametrize(

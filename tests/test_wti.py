@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from builders import close, head_batches, perturbed
 from numpy.typing import NDArray
-from torch import Tensor
 
-from vtr.errors import ConfigError
 from vtr.train.headlist import build_head, parse_head
 from vtr.train.heads import base, seqTransf
 from vtr.train.heads.base import Head, TextBatch, VideoBatch, select_code
@@ -23,28 +22,12 @@ WORDS = (3, 6, 2, 4)
 Floats = NDArray[np.float64]
 
 
-def batches(*, shift: float = 0.0, extra: int = 0) -> tuple[TextBatch, VideoBatch]:
-    """Four texts and videos; `shift` moves them to opposite sides, so that cosines are negative."""
-    generator = torch.Generator().manual_seed(1)
-    frames = torch.randn(4, max(LENGTHS) + extra, DIM, generator=generator) - shift
-    mask = torch.arange(max(LENGTHS) + extra) < torch.tensor(LENGTHS)[:, None]
-    generator = torch.Generator().manual_seed(2)
-    tokens = torch.randn(4, max(WORDS), DIM, generator=generator) + shift
-    words = torch.arange(max(WORDS)) < torch.tensor(WORDS)[:, None]
-    pooled = tokens[torch.arange(4), torch.tensor(WORDS) - 1]
-    return (
-        TextBatch(pooled, tokens.masked_fill(~words[..., None], torch.nan), words),
-        VideoBatch(frames.masked_fill(~mask[..., None], torch.nan), mask),
-    )
+def batches(**changes: Any) -> tuple[TextBatch, VideoBatch]:
+    return head_batches(DIM, lengths=LENGTHS, words=WORDS, **changes)
 
 
 def trained(text: str = "wti") -> Head:
-    head = build_head(parse_head(text), dim=DIM, clip=None, seed=0)
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for parameter in head.parameters():
-            parameter += 0.5 * torch.randn(parameter.shape, generator=generator)
-    return head
+    return perturbed(build_head(parse_head(text), dim=DIM, clip=None, seed=0), 0.5)
 
 
 def unpacked(texts: TextBatch, videos: VideoBatch) -> tuple[list[Floats], list[Floats]]:
@@ -83,10 +66,6 @@ def plain_scores(head: Head | None, texts: TextBatch, videos: VideoBatch) -> Flo
             of_frames = sum(q[f] * max(cosines[:, f]) for f in range(len(x)))
             scores[n, v] = (of_words + of_frames) / 2
     return scores
-
-
-def close(got: Tensor, expected: Any, *, atol: float = 1e-5) -> None:
-    np.testing.assert_allclose(got.detach().numpy(), expected, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("shift", [0.0, 3.0])
@@ -244,28 +223,3 @@ def test_matching_tokens_that_agree_have_no_decorrelation_term() -> None:
 def test_the_decorrelation_term_can_be_left_out(option: str) -> None:
     head, (texts, videos) = trained(f"wti:{option}"), batches()
     assert head.regulariser(head.encode_texts(texts), head.encode_videos(videos)) is None
-
-
-def test_parameter_counts() -> None:
-    with torch.device("meta"):
-        counts = [
-            sum(p.numel() for p in build(512, parse_head(text).resolve()).parameters())
-            for text in ("wti", "wti:preset=drl")
-        ]
-    assert counts == [526_338, 526_338 + 12_648_960]
-
-
-@pytest.mark.parametrize(
-    ("option", "allowed"),
-    [
-        ("masking=none", "inf, zero"),
-        ("layers=-1", r"0 \(none\) to 48"),
-        ("heads=-1", "a divisor of D"),
-        ("positions=0", "1 to 4096"),
-        ("cdcr=-1", r"0 \(off\) or more"),
-        ("cdcr_alpha=-1", r"0 \(off\) or more"),
-    ],
-)
-def test_options_out_of_range(option: str, allowed: str) -> None:
-    with pytest.raises(ConfigError, match=rf"{option}(\.0)? is out of range; allowed: {allowed}"):
-        parse_head(f"wti:{option}")
