@@ -48,6 +48,7 @@ from vtr.extract.readers import (
     decoding_pass,
     emptiness,
     expected_ticks,
+    frame_ticks,
     output_order_wins,
     shortfall,
 )
@@ -255,13 +256,11 @@ class _Reader:
 
     def _timed(self) -> Iterator[tuple[float, VideoFrame]]:
         """Yields (seconds, frame) as decoded; a frame without a time follows the one before it."""
-        now, limit = 0.0, self._video.limits.max_frames
+        now = 0.0
         with decoding_pass(self._video, self.table, reuse=True) as (video, packets):
             decoding = Decoding(video, packets, self.table)
             for number, frame in enumerate(decoding):
-                if number >= limit:
-                    raise DecodeError("too-long", f"more than {limit:,} frames")
-                ticks = frame.pts if frame.pts is not None else frame.dts
+                ticks = frame_ticks(frame, number, video)
                 if ticks is not None:
                     now = float(ticks * self._tick)
                 elif number:

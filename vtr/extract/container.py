@@ -67,9 +67,20 @@ _PROTOCOL = re.compile(
 )
 _TOO_LARGE = re.compile(r"Picture size (\d+x\d+) exceeds specified max pixel")
 _KEPT_LOG_LINES = 20
-
 # FFmpeg applies its cap to rows rounded up to 64 pixels, of at most 16384 rows.
 _ALIGNMENT_PIXELS = 64 * 16384
+# Formats that FFmpeg marks so (AVFMT_TS_DISCONT).
+_CLOCKS_JUMP = frozenset({"mpegts", "mpeg", "ogg", "wtv"})
+# What FFmpeg tells of protection where it passes the packets on as they are: Windows Media DRM
+# and WebM's ContentEncKeyID.
+_PROTECTION_TAGS = {
+    "asf": ("ASF_Protection_Type", "encryption"),
+    "matroska,webm": ("enc_key_id",),
+}
+_FILE_TYPES = (
+    (stat.S_ISDIR, "directory"), (stat.S_ISFIFO, "named pipe (FIFO)"), (stat.S_ISSOCK, "socket"),
+    (stat.S_ISCHR, "character device"), (stat.S_ISBLK, "block device"),
+)  # fmt: skip
 
 # Of a file PyAV may raise anything: FFmpegError, ValueError for a number that its tables do not
 # know, IndexError. So these are caught around calls into PyAV only, where nothing of ours runs, and
@@ -83,21 +94,15 @@ class Limits:
 
     max_pixels: int = 8192 * 4320  # Largest picture, width x height; the default admits 8K
     max_frames: int = 2_000_000  # Most frames of one file; the default is 18 hours at 30 per second
-    # Compressed data held in memory; longer files are read twice instead.
-    max_packet_bytes: int = 64 << 20
-    # Decoded frames held in memory; what exceeds it is decoded twice instead.
-    max_frame_bytes: int = 256 << 20
+    max_packet_bytes: int = 64 << 20  # Of packets held in memory; longer files are read twice
+    max_frame_bytes: int = 256 << 20  # Of frames held in memory; more are decoded twice
 
 
 class DecoderLog:
-    """The last error lines that FFmpeg logged for one open file.
-
-    Args:
-        lines: The list PyAV appends to: (level, part of FFmpeg, text).
-    """
+    """The last error lines that FFmpeg logged for one open file."""
 
     def __init__(self, lines: list[tuple[int, str, str]]) -> None:
-        self._lines = lines
+        self._lines = lines  # PyAV appends to it: (level, part of FFmpeg, text)
         self._num_forgotten = 0
 
     @property
@@ -173,8 +178,8 @@ class VideoSource:
             try:
                 packet = next(packets, None)
             except IndexError:
-                # Raised after the last packet where a stream turned up late: PyAV counts the
-                # streams anew for its flush packets, but knows only those of the beginning.
+                # After the last packet, where a stream turned up late: PyAV counts the streams
+                # anew for its flush packets, but knows only those of the beginning.
                 return
             except FFMPEG_ERRORS as error:
                 raise failure(error, self.log) from None
@@ -207,10 +212,6 @@ class VideoSource:
         for frame in frames:
             check_size(frame.width, frame.height, self.limits)
         return frames
-
-
-# Formats that FFmpeg marks so (AVFMT_TS_DISCONT).
-_CLOCKS_JUMP = frozenset({"mpegts", "mpeg", "ogg", "wtv"})
 
 
 def _continue_clock(packet: Packet[VideoStream], clock: Clock) -> None:
@@ -260,13 +261,12 @@ def failure(error: Exception, log: DecoderLog, *, opening: bool = False) -> Deco
 
     Its detail is one line: the error, then the decoder's own last line.
     """
-    refused = _unlisted_format(log) if opening else None
-    if refused:
+    if refused := _unlisted_format(log) if opening else None:
         kind = "refused" if refused in _PLAYLISTS else "not-a-video"
         return DecodeError(kind, f"FFmpeg takes the content for {refused!r}, which vtr never opens")
-    size = next((found for _, text in log.entries if (found := _TOO_LARGE.search(text))), None)
-    if size:
-        return DecodeError("too-large", f"a picture of {size[1]} pixels exceeds the cap")
+    for _, text in log.entries:
+        if size := _TOO_LARGE.search(text):
+            return DecodeError("too-large", f"a picture of {size[1]} pixels exceeds the cap")
     words = getattr(error, "strerror", None) or str(error) or type(error).__name__
     detail = f"{words}; {log.last_line}" if log.last_line else words
     return DecodeError(_classify(error, opening=opening), shown(detail))
@@ -319,15 +319,6 @@ def _check_regular(path: Path) -> None:
         raise DecodeError("empty-file", "the file has 0 bytes")
 
 
-_FILE_TYPES = (
-    (stat.S_ISDIR, "directory"),
-    (stat.S_ISFIFO, "named pipe (FIFO)"),
-    (stat.S_ISSOCK, "socket"),
-    (stat.S_ISCHR, "character device"),
-    (stat.S_ISBLK, "block device"),
-)
-
-
 def _missing_kind(path: Path, error: Exception) -> str:
     if isinstance(error, ValueError) or getattr(error, "errno", None) == errno.ENAMETOOLONG:
         return "bad-name"
@@ -338,10 +329,9 @@ def _missing_kind(path: Path, error: Exception) -> str:
 
 
 def _video_stream(container: InputContainer) -> VideoStream:
-    best = container.streams.best("video")
-    if best is not None and best.disposition & av.stream.Disposition.attached_pic:
-        pictures = av.stream.Disposition.attached_pic
-        best = next((s for s in container.streams.video if not s.disposition & pictures), None)
+    best, cover = container.streams.best("video"), av.stream.Disposition.attached_pic
+    if best is not None and best.disposition & cover:
+        best = next((s for s in container.streams.video if not s.disposition & cover), None)
     if best is None:
         kinds = ", ".join(sorted({stream.type for stream in container.streams}))
         raise DecodeError("no-video-stream", f"the file holds only: {kinds or 'nothing'}")
@@ -350,21 +340,12 @@ def _video_stream(container: InputContainer) -> VideoStream:
     return best
 
 
-# What FFmpeg tells of protection where it passes the packets on as they are: Windows Media DRM
-# and WebM's ContentEncKeyID.
-_PROTECTION_TAGS = {
-    "asf": ("ASF_Protection_Type", "encryption"),
-    "matroska,webm": ("enc_key_id",),
-}
-
-
 def _refuse_protected(container: InputContainer, stream: VideoStream) -> None:
     """Raises DecodeError where the header says that the pictures are encrypted."""
     tags = {**container.metadata, **stream.metadata}
-    told = _PROTECTION_TAGS.get(container.format.name, ())
-    found = next((f"{tag} = {tags[tag]}" for tag in told if tag in tags), "")
-    if found:
-        raise DecodeError("encrypted", shown(f"the header says so: {found}"))
+    for tag in _PROTECTION_TAGS.get(container.format.name, ()):
+        if tag in tags:
+            raise DecodeError("encrypted", shown(f"the header says so: {tag} = {tags[tag]}"))
 
 
 def _configure(stream: VideoStream, limits: Limits) -> None:
@@ -388,9 +369,7 @@ def _classify(error: Exception, *, opening: bool) -> str:
         return "encrypted"
     if not opening:
         return "decode-error"
-    if isinstance(error, FileNotFoundError):
-        return "not-found"
-    return "not-a-video"
+    return "not-found" if isinstance(error, FileNotFoundError) else "not-a-video"
 
 
 _log_lock = threading.Lock()
@@ -405,15 +384,6 @@ def _captured_log() -> Iterator[list[tuple[int, str, str]]]:
     PyAV's log level is one global setting. It is raised while any file is open and put back when
     the last one closes, so that nothing of it is left behind.
     """
-    _raise_log_level()
-    try:
-        with av.logging.Capture(local=True) as lines:
-            yield lines
-    finally:
-        _restore_log_level()
-
-
-def _raise_log_level() -> None:
     global _log_users, _log_before
     with _log_lock:
         if not _log_users:
@@ -422,13 +392,12 @@ def _raise_log_level() -> None:
             # Else the second of two files with the same trouble would log nothing.
             av.logging.set_skip_repeated(False)
         _log_users += 1
-
-
-def _restore_log_level() -> None:
-    global _log_users
-    with _log_lock:
-        _log_users -= 1
-        if not _log_users:
-            level, skip_repeated = _log_before
-            av.logging.set_level(level)
-            av.logging.set_skip_repeated(skip_repeated)
+    try:
+        with av.logging.Capture(local=True) as lines:
+            yield lines
+    finally:
+        with _log_lock:
+            _log_users -= 1
+            if not _log_users:
+                av.logging.set_level(_log_before[0])
+                av.logging.set_skip_repeated(_log_before[1])

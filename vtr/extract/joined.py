@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +51,7 @@ class Clock:
         Args:
             decode: Its decoding time in ticks, which never goes back as long as a clock runs.
             show: Its presentation time.
-            duration: How long it is shown; None or 0 where that is not known.
+            duration: How long it is shown, if that is known.
         """
         if decode is None:
             return self.shift
@@ -78,13 +77,10 @@ def second_flv(path: Path) -> int | None:
     """
     with path.open("rb") as file:
         position = int.from_bytes(file.read(9)[5:]) + 4
-        while tag := _at(file, position, 11):
+        file.seek(position)
+        while tag := file.read(11):
             if tag[0] not in _FLV_TAGS:
                 return position if tag.startswith(_FLV_START) else None
             position += 11 + int.from_bytes(tag[1:4]) + 4
+            file.seek(position)
     return None
-
-
-def _at(file: BinaryIO, position: int, count: int) -> bytes:
-    file.seek(position)
-    return file.read(count)

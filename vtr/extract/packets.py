@@ -21,6 +21,7 @@ from __future__ import annotations
 import bisect
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -33,12 +34,20 @@ from vtr.errors import DecodeError
 from vtr.extract.bitstream import UnprovenError, read_header
 from vtr.extract.container import VideoSource
 from vtr.extract.joined import Mark, second_flv
-from vtr.extract.scrambled import is_scrambled
 from vtr.extract.timeline import frame_seconds
 
 Ticks = NDArray[np.int64]
 
 NO_TIME = np.iinfo(np.int64).min
+# Demuxers that estimate the duration from the data itself: it does not show what is missing.
+_ESTIMATED = frozenset({"mpeg", "mpegts", "mpegvideo", "h264", "hevc", "m4v"})
+# Of transport streams: bytes from a packet to the next, and before its own: plain, with time
+# stamps (M2TS), with parity.
+_LAYOUTS = ((188, 0), (192, 4), (204, 0))
+_SYNC, _PAYLOAD, _SCRAMBLED = 0x47, 0x10, 0xC0
+_PACKETS_AT_ONCE = 1 << 14
+# A few packets may say so because they are damaged.
+_LEAST_SHARE = 0.05
 
 
 @dataclass(frozen=True)
@@ -46,19 +55,14 @@ class PacketTable:
     """The packets of a video stream in decoding order, as the container tells them."""
 
     pts: Ticks  # (P,) int64 ticks, `NO_TIME` where the packet has none
-    # (P,) bool, packets that decode to nothing (an edit list cuts them off).
-    discarded: NDArray[np.bool_]
-    # (P,) bool, where decoding can start; what follows an `unproven` packet is False.
-    is_entry: NDArray[np.bool_]
-    # Positions of the packets before which the clock starts anew (files that are joined).
-    starts: tuple[int, ...]
-    corrupt: tuple[int, ...]  # Positions of packets that the container calls damaged
+    discarded: NDArray[np.bool_]  # (P,) decode to nothing: an edit list cuts them off
+    is_entry: NDArray[np.bool_]  # (P,) decoding can start there; False after an `unproven` packet
+    starts: tuple[int, ...]  # Packets before which the clock starts anew (files that are joined)
+    corrupt: tuple[int, ...]  # Packets that the container calls damaged
     unproven: str  # Why packets must not be left out as far as single packets tell; "" if nothing
-    # The packets themselves, or None where they exceed the memory budget.
-    packets: list[Packet[VideoStream]] | None
+    packets: list[Packet[VideoStream]] | None  # None where they exceed the memory budget
     error: DecodeError | None  # Where the container breaks off with an error
-    # Latest end of a packet of any stream that was read, None if none tells.
-    end_seconds: float | None
+    end_seconds: float | None  # Latest end of a packet of any stream that was read, if any tells
 
     def __len__(self) -> int:
         return len(self.pts)
@@ -72,7 +76,7 @@ class _TableBuilder:
         self.is_entry: list[bool] = []
         self.kept: list[Packet[VideoStream]] | None = []
         self.kept_bytes = 0
-        self.end_ticks: dict[int, int] = {}
+        self.end_ticks: dict[int, int] = {}  # stream -> its latest end
         self.starts: list[int] = []
         self.corrupt: list[int] = []
         self.unproven = ""
@@ -82,21 +86,20 @@ class _TableBuilder:
         except UnprovenError as reason:
             self.unproven = str(reason)
 
-    def see(self, packet: Packet[VideoStream]) -> None:
-        """Takes in one packet of any stream."""
+    def add(self, packet: Packet[VideoStream]) -> None:
+        """Adds one packet of any stream."""
         if packet.pts is not None:
             end = packet.pts + (packet.duration or 0)
             index = packet.stream_index
             self.end_ticks[index] = max(end, self.end_ticks.get(index, end))
         if packet.stream_index == self._source.stream.index:
-            self._add(packet)
+            self._add_video(packet)
 
-    def _add(self, packet: Packet[VideoStream]) -> None:
+    def _add_video(self, packet: Packet[VideoStream]) -> None:
         limits = self._source.limits
         if len(self.pts) >= limits.max_frames:
-            raise DecodeError(
-                "too-long", f"more than {limits.max_frames:,} frames, which is the cap"
-            )
+            cap = f"more than {limits.max_frames:,} frames, which is the cap"
+            raise DecodeError("too-long", cap)
         if packet.has_sidedata("encryption_info"):
             raise DecodeError("encrypted", f"packet {len(self.pts)} carries encryption information")
         if isinstance(packet.opaque, Mark) and packet.opaque.number > len(self.starts):
@@ -105,7 +108,7 @@ class _TableBuilder:
             self.corrupt.append(len(self.pts))
         self.pts.append(NO_TIME if packet.pts is None else packet.pts)
         self.discarded.append(packet.is_discard)
-        self.is_entry.append(self._look(packet))
+        self.is_entry.append(self._may_start(packet))
         if self.kept is not None:
             self.kept_bytes += packet.size
             self.kept.append(packet)
@@ -127,7 +130,7 @@ class _TableBuilder:
         ends = (end * time_base(streams[index]) for index, end in self.end_ticks.items())
         return max(map(float, ends), default=None)
 
-    def _look(self, packet: Packet[VideoStream]) -> bool:
+    def _may_start(self, packet: Packet[VideoStream]) -> bool:
         if self.unproven:
             return False
         try:
@@ -156,12 +159,12 @@ def read_packets(source: VideoSource) -> PacketTable:
     error = None
     try:
         for packet in source.demux(all_streams=_claims_whole_file_only(source)):
-            builder.see(packet)
+            builder.add(packet)
     except DecodeError as broken:
         if broken.kind in ("too-long", "encrypted"):
             raise
         error = broken
-    if source.container.format.name == "mpegts" and is_scrambled(source.path, source.stream.id):
+    if source.container.format.name == "mpegts" and _is_scrambled(source.path, source.stream.id):
         raise DecodeError("encrypted", "packets of the transport stream are scrambled")
     return PacketTable(
         pts=np.array(builder.pts, np.int64),
@@ -178,16 +181,33 @@ def read_packets(source: VideoSource) -> PacketTable:
 
 def _unread(source: VideoSource) -> DecodeError | None:
     """Returns what FFmpeg passes over in a file without a word."""
-    if source.container.format.name != "flv":
-        return None
-    start = second_flv(source.path)
-    told = f"another FLV file begins at byte {start}, which FFmpeg does not read"
-    return None if start is None else DecodeError("decode-error", told)
+    start = second_flv(source.path) if source.container.format.name == "flv" else None
+    reason = f"another FLV file begins at byte {start}, which FFmpeg does not read"
+    return None if start is None else DecodeError("decode-error", reason)
 
 
-# Demuxers that estimate the duration from the data itself, so that it says nothing of what is
-# missing.
-_ESTIMATED = frozenset({"mpeg", "mpegts", "mpegvideo", "h264", "hevc", "m4v"})
+def _is_scrambled(path: Path, pid: int) -> bool:
+    """Whether the packets of one stream of a transport stream say that they are scrambled.
+
+    FFmpeg drops such packets, or reads them as if they were clear. `pid` is the stream's packet
+    identifier. Source: ISO/IEC 13818-1 §2.4.3.2, transport_scrambling_control.
+    """
+    num_packets = num_scrambled = 0
+    with path.open("rb") as file:
+        start = file.read(512)
+        size, before = next((layout for layout in _LAYOUTS if _fits(start, *layout)), (0, 0))
+        file.seek(0)
+        while size and len(block := file.read(size * _PACKETS_AT_ONCE)) >= size:
+            rows = np.frombuffer(block, np.uint8, len(block) // size * size).reshape(-1, size)
+            sync, high, low, control = rows[:, before : before + 4].T.astype(int)
+            ours = (sync == _SYNC) & ((high & 31) << 8 | low == pid) & (control & _PAYLOAD > 0)
+            num_packets += int(ours.sum())
+            num_scrambled += int((ours & (control & _SCRAMBLED > 0)).sum())
+    return num_scrambled > _LEAST_SHARE * num_packets
+
+
+def _fits(start: bytes, size: int, before: int) -> bool:
+    return all(start[at : at + 1] in (b"", bytes([_SYNC])) for at in (before, before + size))
 
 
 def missing_seconds(source: VideoSource, table: PacketTable) -> float:
@@ -256,10 +276,8 @@ def prove_sparse(source: VideoSource, table: PacketTable) -> NDArray[np.int64]:
 def reorder_depth(pts: Ticks) -> int:
     """Returns the most pictures that come before another in the file and after it on screen.
 
-    >>> reorder_depth(np.array([0, 3, 1, 2, 6, 4, 5]))
-    1
-    >>> reorder_depth(np.array([0, 4, 2, 1, 3]))
-    2
+    >>> reorder_depth(np.array([0, 3, 1, 2, 6, 4, 5])), reorder_depth(np.array([0, 4, 2, 1, 3]))
+    (1, 2)
     """
     seen: list[int] = []
     depth = 0
@@ -291,8 +309,8 @@ def plan_segments(
         targets: (T,) positions of the wanted packets, T >= 1.
 
     Returns:
-        Disjoint segments in ascending order, each beginning at an entry. The first packet of the
-        file is always decoded: the encoder's name in it switches work-arounds of the decoder.
+        Disjoint segments, ascending, each from an entry on. The first packet of the file is always
+        decoded: the encoder's name in it switches work-arounds of the decoder.
     """
     targets = np.sort(targets)
     in_file = np.searchsorted(entries, targets, side="right")

@@ -18,7 +18,6 @@ import numpy as np
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
-from numpy.typing import NDArray
 
 from vtr.counts import counted
 from vtr.errors import DecodeError
@@ -34,10 +33,9 @@ from vtr.extract.packets import (
     prove_sparse,
     time_base,
 )
+from vtr.extract.timeline import Indices, Seconds
 from vtr.foreign import shown
 
-Seconds = NDArray[np.float64]
-Indices = NDArray[np.int64]
 Visit = Callable[[int, VideoFrame], None]
 
 # PySceneDetect's number: after so many undecodable packets in a row nothing good follows.
@@ -47,20 +45,12 @@ MAX_REORDERED_FRAMES = 16
 
 
 class FrameReader(Protocol):
-    """What `sample` needs of either way.
+    """What `sample` needs of either way."""
 
-    Attributes:
-        route: "sparse", or "full: " and why.
-        pts_seconds: (F,) presentation times, ascending: expected before the first pass, true
-            after it.
-        damage: What did not decode, "" if all did.
-        cut: Why frames are missing at the end, "" if none are known to be.
-    """
-
-    route: str
-    pts_seconds: Seconds
-    damage: str
-    cut: str
+    route: str  # "sparse", or "full: " and why
+    pts_seconds: Seconds  # (F,) ascending: expected before the first pass, true after it
+    damage: str  # What did not decode, "" if all did
+    cut: str  # Why frames are missing at the end, "" if none are known to be
 
     def read(self, indices: Indices, visit: Visit) -> None:
         """Decodes once and visits the frames of these indices into `pts_seconds`."""
@@ -84,8 +74,7 @@ class SparseReader:
         self.route = "sparse"
         self.damage = self.cut = ""
         self._entries = prove_sparse(source, table)
-        self._source = source
-        self._table = table
+        self._source, self._table = source, table
         self._positions = np.argsort(table.pts, kind="stable")
         self.pts_seconds = seconds(table.pts[self._positions], source)
 
@@ -118,8 +107,7 @@ class SparseReader:
     def _decoded(
         self, source: VideoSource, packets: Iterator[Packet[VideoStream]], targets: Indices
     ) -> Iterator[VideoFrame]:
-        context = source.stream.codec_context
-        is_target = set(targets.tolist())
+        context, is_target = source.stream.codec_context, set(targets.tolist())
         segments = iter(plan_segments(self._table.pts, self._entries, targets))
         segment = next(segments)
         try:
@@ -156,11 +144,8 @@ class FullReader:
     ) -> None:
         self.route = f"full: {why}" if why else "full"
         self.damage = self.cut = ""
-        self._source = source
-        self._table = table
-        self._fresh = fresh
-        self._order: Indices | None = None
-        self._unseen_seconds = 0.0
+        self._source, self._table, self._fresh = source, table, fresh
+        self._order: Indices | None = None  # By index, the number of the decoder's frame
         ticks = table.pts[~table.discarded]
         # Where packets carry no usable pts, the n-th frame out is still the n-th on screen.
         has_times = len(np.unique(ticks)) == len(ticks) and not (ticks == NO_TIME).any()
@@ -195,27 +180,20 @@ class FullReader:
         with decoding_pass(self._source, self._table, reuse=self._fresh) as (source, packets):
             frames = Decoding(source, packets, self._table)
             for key, frame in enumerate(frames):
-                if key >= source.limits.max_frames:
-                    raise DecodeError("too-long", f"more than {source.limits.max_frames:,} frames")
-                ticks = frame.pts if frame.pts is not None else frame.dts
+                ticks = frame_ticks(frame, key, source)
                 out.append(NO_TIME if ticks is None else ticks)
                 if key in wanted_keys or ticks in wanted_ticks:
                     visit(key, frame)
-        self._set_order(out)
         self.damage = frames.damage
-        self.cut = shortfall(self._source, self._table, unseen_seconds=self._unseen_seconds)
+        expected_end = self.pts_seconds[-1] if len(self.pts_seconds) else 0.0
+        times = _fill_times(out, self._source)
+        as_given = output_order_wins(self._source)
+        self._order = np.arange(len(times)) if as_given else np.argsort(times, kind="stable")
+        self.pts_seconds = seconds(np.sort(times), self._source)
+        unseen = expected_end - self.pts_seconds[-1] if out else expected_end
+        self.cut = shortfall(self._source, self._table, unseen_seconds=unseen)
         if not out:
             raise emptiness(self._source, self._table, damage=self.damage)
-
-    def _set_order(self, out: list[int]) -> None:
-        expected_end = self.pts_seconds[-1] if len(self.pts_seconds) else 0.0
-        ticks = _fill_times(out, self._source)
-        if output_order_wins(self._source):
-            self._order = np.arange(len(ticks))
-        else:
-            self._order = np.argsort(ticks, kind="stable")
-        self.pts_seconds = seconds(np.sort(ticks), self._source)
-        self._unseen_seconds = expected_end - self.pts_seconds[-1] if len(out) else expected_end
 
 
 class Decoding:
@@ -235,14 +213,10 @@ class Decoding:
     def __init__(
         self, source: VideoSource, packets: Iterator[Packet[VideoStream]], table: PacketTable
     ) -> None:
-        self._source = source
-        self._packets = packets
+        self._source, self._packets = source, packets
         self._position = 0
-        self._failures = 0
-        self._in_a_row = 0
-        self._complaints = 0
-        self._left_out = 0
-        self._told = "packets that the container calls damaged" if table.corrupt else ""
+        self._failures = self._in_a_row = self._complaints = self._left_out = 0
+        self._reason = "packets that the container calls damaged" if table.corrupt else ""
         # (from this packet on, frames must go back to a key frame at this packet or later)
         self._bounds: list[tuple[int, float]] = sorted(
             [(position, position + 1) for position in table.corrupt]
@@ -258,9 +232,9 @@ class Decoding:
     def damage(self) -> str:
         """What did not decode, and how many frames were left out for it; "" if all did."""
         if not self._left_out:
-            return self._told
-        told = self._told or "a part of the file that no key frame begins"
-        return f"{counted(self._left_out, 'frame')} left out that may not be sound: {told}"
+            return self._reason
+        reason = self._reason or "a part of the file that no key frame begins"
+        return f"{counted(self._left_out, 'frame')} left out that may not be sound: {reason}"
 
     def __iter__(self) -> Iterator[VideoFrame]:
         for position, packet in enumerate(self._packets):
@@ -276,7 +250,7 @@ class Decoding:
         for frame in frames:
             position = frame.opaque.number if isinstance(frame.opaque, Mark) else self._position
             if frame.is_corrupt:
-                self._told = self._told or "frames that the decoder calls corrupt"
+                self._reason = self._reason or "frames that the decoder calls corrupt"
                 self._taint(position)
             self._waiting.append((position, frame))
             self._seen.add(position)
@@ -323,15 +297,15 @@ class Decoding:
             self._in_a_row += 1
             self._taint(self._position)
             self._seen.add(self._position)
-            self._told = f"packets that do not decode: {self._failures}; {error.detail}"
+            self._reason = f"packets that do not decode: {self._failures}; {error.detail}"
             return []
         self._in_a_row = 0
         if log.num_lines > lines_before:
             self._complaints += log.num_lines - lines_before
             self._taint(self._position)
             if not self._failures:
-                told = f"errors the decoder tells of: {self._complaints}; {log.last_line}"
-                self._told = shown(told)
+                complaints = f"errors the decoder tells of: {self._complaints}; {log.last_line}"
+                self._reason = shown(complaints)
         return frames
 
 
@@ -352,9 +326,20 @@ def decoding_pass(
 
 
 def _until_error(source: VideoSource) -> Iterator[Packet[VideoStream]]:
-    # Where reading breaks off is known from the first time and told by the table.
+    # Where reading breaks off is known from the first time: the table has it.
     with suppress(DecodeError):
         yield from source.demux()
+
+
+def frame_ticks(frame: VideoFrame, number: int, source: VideoSource) -> int | None:
+    """Returns when the n-th decoded frame is shown, None where it does not say.
+
+    Raises:
+        DecodeError: It is one more than the cap allows.
+    """
+    if number >= source.limits.max_frames:
+        raise DecodeError("too-long", f"more than {source.limits.max_frames:,} frames")
+    return frame.pts if frame.pts is not None else frame.dts
 
 
 def expected_ticks(source: VideoSource, table: PacketTable) -> Ticks:
@@ -373,8 +358,7 @@ def shortfall(source: VideoSource, table: PacketTable, *, unseen_seconds: float)
     read = table.end_seconds or 0.0
     if table.error:
         return f"reading breaks off after {read:.2f} s: {table.error.detail}"
-    missing = missing_seconds(source, table)
-    if missing:
+    if missing := missing_seconds(source, table):
         return f"the file ends after {read:.2f} s, {missing:.2f} s before its header says"
     if unseen_seconds > max(0.5, 0.01 * read):
         return f"no frame comes out of the last {unseen_seconds:.2f} s of packets"
@@ -383,13 +367,11 @@ def shortfall(source: VideoSource, table: PacketTable, *, unseen_seconds: float)
 
 def emptiness(source: VideoSource, table: PacketTable, *, damage: str) -> DecodeError:
     """Returns why there is not a single frame."""
-    told = (
-        f"the header claims {source.stream.frames} frames, {counted(len(table), 'packet')} "
-        "are there"
-    )
+    claim = f"the header claims {source.stream.frames} frames"
+    facts = f"{claim}, {counted(len(table), 'packet')} are there, none decodes"
     if damage:
-        return DecodeError("decode-error", shown(f"{told}, none decodes: {damage}"))
-    return DecodeError("no-frames", f"{told}, none decodes")
+        return DecodeError("decode-error", shown(f"{facts}: {damage}"))
+    return DecodeError("no-frames", facts)
 
 
 def seconds(ticks: Ticks, source: VideoSource) -> Seconds:
@@ -406,9 +388,7 @@ def output_order_wins(source: VideoSource) -> bool:
     motion jump). Else only H.264 and HEVC decoders may give frames in a wrong order, and then the
     pts are right.
     """
-    if _times_are_made_up(source):
-        return True
-    return source.stream.codec_context.name not in ("h264", "hevc")
+    return _times_are_made_up(source) or source.stream.codec_context.name not in ("h264", "hevc")
 
 
 def _times_are_made_up(source: VideoSource) -> bool:

@@ -31,11 +31,18 @@ from vtr.extract.container import (
 from vtr.extract.frames import Picture, Upright, frame_bytes, to_luma, to_rgb, upright
 from vtr.extract.packets import read_packets
 from vtr.extract.pool import Outcome
-from vtr.extract.readers import FrameReader, FullReader, Indices, Seconds, SparseReader
+from vtr.extract.readers import FrameReader, FullReader, SparseReader
 from vtr.extract.resume import file_facts
 from vtr.extract.samplers.base import SamplerChoice, Signals
 from vtr.extract.settings import ExtractSettings
-from vtr.extract.timeline import candidate_indices, check_rate, check_window, duration_seconds
+from vtr.extract.timeline import (
+    Indices,
+    Seconds,
+    candidate_indices,
+    check_rate,
+    check_window,
+    duration_seconds,
+)
 from vtr.extract.worker import Answer
 from vtr.features.rows import LedgerRow, VideoRow
 from vtr.foreign import shown
