@@ -112,14 +112,10 @@ class Backbone:
             return self._gather(chunks)
 
     def encode_clip(self, crops: np.ndarray) -> np.ndarray:
-        """Returns (T, D): the embeddings of one video's chosen frames, in order.
+        """Returns (T, D): the embeddings of one video's chosen frames (T, h, w, 3) uint8, in order.
 
-        A `temporal` backbone sees nothing before the first and after the last frame. The reference
-        pads short clips with frames of zeros, which add exactly nothing to their neighbours: the
-        numbers are the same.
-
-        Args:
-            crops: (T, h, w, 3) uint8.
+        A `temporal` backbone sees nothing before the first and after the last frame: the reference
+        pads short clips with frames of zeros, which add exactly nothing to their neighbours.
         """
         return self.encode_frames(crops, offsets=[0, len(crops)])
 
@@ -268,10 +264,9 @@ def run_in_batches(
     *,
     is_out_of_memory: Callable[[BaseException], bool],
 ) -> tuple[list[_T], int]:
-    """Runs `run(start, stop)` over all items, with smaller batches after running out of memory.
+    """Runs `run(start, stop)` over all items; returns the results and the batch size that worked.
 
-    Returns:
-        The results in order, and the batch size that worked (for the next call).
+    After running out of memory it goes on with smaller batches.
     """
     results: list[_T] = []
     start = 0

@@ -51,6 +51,9 @@ _STORAGES = {
 def read_tensors(path: Path, *, lone: str | None = None) -> dict[str, Tensor]:
     """Returns the tensors of a checkpoint by name, on the CPU, in their stored dtypes.
 
+    A state dict saved by torch, also within what a training loop saves (`WRAPPERS`), safetensors,
+    or the parameters and buffers of a TorchScript archive. A tensor saved alone is called `lone`.
+
     Raises:
         CheckpointError: Not such a file, damaged, or it holds anything but tensors.
     """
@@ -74,10 +77,7 @@ def require_file(path: Path) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of what went wrong and what to do, in our words where torch's would mislead.
-
-    torch recommends `weights_only=False`, which would execute the file.
-    """
+    """What went wrong and what to do; torch advises `weights_only=False`, which runs the file."""
     text = str(error).strip()
     if isinstance(error, AssertionError | struct.error | zlib.error | EOFError):
         return (

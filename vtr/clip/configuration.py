@@ -57,12 +57,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_architecture(found: ModelFolder, record: Mapping[str, Any]) -> Architecture:
-    """Returns the sizes in a config.json of CLIP or SigLIP.
-
-    Raises:
-        CheckpointError: A size that is no whole number of at least 1, heads that do not divide a
-            width, an unknown activation or one that contradicts the others or the weights' origin.
-    """
+    """Returns the sizes in a config.json of CLIP or SigLIP; refuses those that cannot be."""
     family = record["model_type"]
     vision, text = (_Section(found, record, name) for name in ("vision", "text"))
     image_size, patch = vision.number("image_size", most=_MOST_PIXELS), vision.number("patch_size")

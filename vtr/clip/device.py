@@ -29,12 +29,7 @@ def check_device_name(name: str) -> None:
 
 
 def find_device(name: str) -> torch.device:
-    """Returns a device of this machine; "auto" is a GPU if there is one.
-
-    Raises:
-        UnknownNameError: No such device.
-        ConfigError: This machine has none, or vtr does not run on it.
-    """
+    """Returns a device of this machine; "auto" is a GPU if there is one."""
     import torch
 
     check_device_name(name)

@@ -32,24 +32,14 @@ def write_clip_folder(
 ) -> Architecture:
     """Writes config.json, model.safetensors, preprocessor_config.json and the tokeniser's files.
 
-    Weights keep the dtypes they have: CLIP4Clip's and OpenAI's are float16 for the most part.
-
-    Args:
-        folder: Made if need be; files of these names are replaced.
-        openai_state: CLIP's parameters under OpenAI's names, no prefix.
-        tokeniser: Hub id or folder to copy the tokeniser's files from: a checkpoint holds no
-            vocabulary. Sought last, when the parameters are known to be whole.
-        vision_heads: Attention heads of the vision tower; by default its width // 64.
-        text_heads: The same for the text tower.
-
-    Returns:
-        The sizes of the CLIP.
+    Parameters come under OpenAI's names and keep their dtypes: CLIP4Clip's and OpenAI's are float16
+    for the most part. The vocabulary, which no checkpoint holds, is sought last. A tower has one
+    attention head per 64 dimensions by default.
 
     Raises:
         CheckpointError: Parameters are missing, unexpected or misshapen, or the vocabulary is not
             this CLIP's.
         ModelError: No vocabulary to be had.
-        StoreWriteError: The disk refused.
     """
     shape = read_shape(openai_state)
     weights = to_huggingface(openai_state)

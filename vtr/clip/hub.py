@@ -69,17 +69,7 @@ def find_model(model: str) -> ModelFolder:
 
 
 def find_tokeniser(model: str) -> Path:
-    """Returns a folder with a model's tokeniser files; of a hub repository nothing else is fetched.
-
-    Args:
-        model: A local folder (weights are not needed there), or a hub id.
-
-    Raises:
-        ModelNotFoundError: Neither a folder nor a repository.
-        HubOfflineError: Not in the cache, and the hub cannot be reached.
-        CheckpointError: No vocabulary in it.
-        ModelError: The repository is gated.
-    """
+    """Returns a folder with a model's tokeniser files; of a hub repository it fetches no others."""
     folder = Path(model).expanduser()
     if not (model and folder.is_dir()):
         folder = _find_on_hub(model, tokeniser_only=True)
@@ -112,11 +102,7 @@ def require_model(model: str) -> None:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Returns a folder's weight files: one or what an index names, safetensors before `.bin`.
-
-    Raises:
-        CheckpointError: An index that is damaged, or names files that are not there.
-    """
+    """Returns a folder's weight files: one or what an index names, safetensors before `.bin`."""
     for whole, _, index in (_SAFETENSORS, _PICKLES):
         if (folder / whole).is_file():
             return [folder / whole]

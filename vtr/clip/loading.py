@@ -28,12 +28,10 @@ def load_model(found: ModelFolder) -> tuple[DualEncoder, Architecture, str]:
     """Loads a dual encoder in float32 on the CPU and proves that it is whole.
 
     Returns:
-        The model in evaluation mode, its sizes, and its family (a key of
-        `vtr.clip.text.TEXT_RULES`).
+        The model in evaluation mode, its sizes, and its family (a key of `TEXT_RULES`).
 
     Raises:
-        CheckpointError: A key is missing, unexpected or of another shape; a file is damaged; an
-            activation contradicts the others or the weights' origin.
+        CheckpointError: Weights or configuration that contradict each other; all keys are listed.
         ModelError: A family that is not known.
     """
     record = read_config(found.path)

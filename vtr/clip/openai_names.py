@@ -79,10 +79,6 @@ def read_shape(openai_state: Mapping[str, Tensor]) -> Architecture:
     """Returns what the shapes of a CLIP's parameters, under OpenAI's names, say of its sizes.
 
     They do not say the number of heads: one per 64 dimensions, as in every released CLIP.
-
-    Raises:
-        CheckpointError: A parameter that tells a size is missing or has another number of axes,
-            or the vision tower is a ResNet.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in openai_state.items()}
     if any(name.startswith("visual.layer1.") for name in shapes):
@@ -162,12 +158,7 @@ def require_keys(
     what: str,
     benign: Iterable[str] = (),
 ) -> None:
-    """Compares loaded weights with what they must be: each there, of its shape, finite.
-
-    Raises:
-        CheckpointError: Lists every key that is missing, unexpected, of another shape, no
-            floating-point numbers, or NaN or infinite.
-    """
+    """Refuses weights that are missing, unexpected, misshapen, whole numbers or not finite."""
     problems = find_problems(state, wanted, benign=benign)
     if problems:
         told = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in problems.items())

@@ -58,11 +58,7 @@ _PILLOW_FILTER_NAMES: dict[int, Literal["bicubic", "bilinear"]] = {2: "bilinear"
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a picture becomes the model's input; part of the store's fingerprint.
-
-    Raises:
-        ModelError: The numbers do not fit together.
-    """
+    """How a picture becomes the model's input; part of the store's fingerprint."""
 
     route: Route  # `exact` (Pillow) or `fast` (torch, within two grey levels of it)
     size: tuple[int, int]  # (height, width) in pixels of what the model sees
@@ -144,18 +140,10 @@ def resize_crop(picture: np.ndarray, preprocessing: Preprocessing) -> np.ndarray
 def normalise(
     crops: torch.Tensor, preprocessing: Preprocessing, *, dtype: torch.dtype
 ) -> torch.Tensor:
-    """Returns the crops scaled to 0..1, minus the mean, over the standard deviation.
+    """Returns crops (B, h, w, 3) uint8 as (B, 3, h, w): scaled to 0..1, minus mean, over std.
 
     The arithmetic is float32 in the order of torchvision's ToTensor and Normalize, and equal to
     them bit for bit; only the result is cast to `dtype`.
-
-    Args:
-        crops: (B, h, w, 3) uint8, on any device.
-        preprocessing: Whose mean and std to use.
-        dtype: Of the result.
-
-    Returns:
-        (B, 3, h, w) contiguous, on the device of `crops`.
     """
     import torch
 
@@ -167,14 +155,10 @@ def normalise(
 
 
 def preprocessing_from_config(folder: Path, *, route: Route = "fast") -> Preprocessing:
-    """Reads a Hugging Face folder's `preprocessor_config.json`.
+    """Reads a folder's `preprocessor_config.json` (transformers 5: `processor_config.json`).
 
-    Old spellings are understood (`size: 224`); a key that could change pixels and is not
-    understood is refused, never ignored.
-
-    Args:
-        folder: A model folder; also takes transformers 5's `processor_config.json`.
-        route: Which implementation to use.
+    Old spellings are understood (`size: 224`); a key that could change pixels and is not understood
+    is refused, never ignored.
 
     Raises:
         CheckpointError: The file is missing or not JSON.

@@ -29,12 +29,10 @@ class TemporalPatches(nn.Module):
         self.temporal_weight = nn.Parameter(torch.empty(width, 3, 3, patch, patch))
 
     def forward(self, pixels: Tensor, follows: Tensor | None = None) -> Tensor:
-        """Returns (B, width, grid, grid).
+        """Returns (B, width, grid, grid) of frames (B, 3, H, W).
 
-        Args:
-            pixels: (B, 3, H, W) frames.
-            follows: (B,) bool: whether frame i comes right after frame i-1 in one clip. Without it
-                every frame is a clip of its own.
+        `follows` (B,) bool says whether frame i comes right after frame i-1 in one clip; without it
+        every frame is a clip of its own.
         """
         patch = self.weight.shape[-1]
         # The three instants as one convolution: (3 * width, 3, P, P).
@@ -50,11 +48,7 @@ class TemporalPatches(nn.Module):
 
 
 def follows_in_clip(offsets: Sequence[int], num_frames: int) -> Tensor:
-    """Returns (B,) bool: whether a frame comes right after the one before it in the same clip.
-
-    Raises:
-        ValueError: The offsets do not rise from 0 to B.
-    """
+    """Returns (B,) bool: whether a frame comes right after the one before it in the same clip."""
     rising = all(start <= stop for start, stop in pairwise(offsets))
     if not rising or len(offsets) < 1 or offsets[0] != 0 or offsets[-1] != num_frames:
         raise ValueError(f"offsets must rise from 0 to {num_frames}, got {list(offsets)[:10]}")

@@ -121,11 +121,7 @@ class Tokeniser:
         return Tokens(ids, sum(len(encoding.ids) > room for encoding in encodings))
 
     def pad(self, ids: Sequence[Sequence[int]]) -> np.ndarray:
-        """Returns the ids as one array, padded on the right.
-
-        Returns:
-            (B, L) int64; L is the longest list, or `max_length` where the family needs it.
-        """
+        """Returns ids padded on the right: (B, L) int64, L the longest or what the family needs."""
         length = max(len(row) for row in ids)
         if self.rules.pads_to_full_length:
             length = self.max_length
@@ -139,9 +135,6 @@ def text_family(folder: Path, model_type: str) -> str:
     """Returns which text rules apply: a key of `TEXT_RULES`.
 
     SigLIP 2 at a fixed size says `siglip` in config.json; only its tokeniser tells it apart.
-
-    Raises:
-        ModelError: A kind of model whose text rules are not known here.
     """
     if model_type == "clip":
         return "clip"
@@ -169,17 +162,7 @@ def text_family(folder: Path, model_type: str) -> str:
 
 
 def load_tokeniser(folder: Path, *, family: str, max_length: int, vocab_size: int) -> Tokeniser:
-    """Reads a folder's vocabulary and applies the family's rules to it.
-
-    Args:
-        folder: With tokenizer.json, or for CLIP vocab.json and merges.txt.
-        family: A key of `TEXT_RULES`.
-        max_length: The text tower's number of positions.
-        vocab_size: Rows of the text tower's embedding table.
-
-    Raises:
-        CheckpointError: The files are missing, damaged, or do not fit the model.
-    """
+    """Reads tokenizer.json, or CLIP's vocab.json and merges.txt, under the family's rules."""
     rules = TEXT_RULES[family]
     backend = _load_backend(folder, family)
     backend.no_padding()

@@ -107,16 +107,10 @@ class Attention(nn.Module):
         bias: Tensor | None = None,
         causal: bool = False,
     ) -> Tensor:
-        """Returns (B, Q, D): for each query a mix of the K tokens.
+        """Returns (B, Q, D): for each query (B, Q, D), by default each token, a mix of tokens.
 
-        The product with a bias of another type than the query's is silently wrong (seen with
-        torch 2.13 in float64), so that it gets the query's, whatever it comes in.
-
-        Args:
-            tokens: (B, K, D).
-            queries: (B, Q, D); by default the tokens themselves.
-            bias: Added to the scores, broadcast against (B, heads, Q, K).
-            causal: Whether a token sees only those before it and itself.
+        A bias is added to the scores, broadcast against (B, heads, Q, K). It gets the query's type:
+        the product with another is silently wrong (seen with torch 2.13 in float64).
         """
         query, key, value = self._project(tokens, queries)
         mixed = functional.scaled_dot_product_attention(
@@ -201,14 +195,7 @@ class Block(nn.Module):
         causal: bool = False,
         num_outputs: int | None = None,
     ) -> Tensor:
-        """Returns (B, num_outputs or K, D).
-
-        Args:
-            tokens: (B, K, D).
-            bias: As in `Attention`.
-            causal: As in `Attention`.
-            num_outputs: Compute only the first so many tokens; all K remain keys.
-        """
+        """Returns (B, num_outputs or K, D): the leading tokens alone; all K remain keys."""
         normed = self.ln_1(tokens)
         queries = None if num_outputs is None else normed[:, :num_outputs]
         kept = tokens if num_outputs is None else tokens[:, :num_outputs]
@@ -247,13 +234,10 @@ class Tower(nn.Module):
         stop: int | None = None,
         num_outputs: int | None = None,
     ) -> Tensor:
-        """Returns (B, K, width): what the blocks from `start` to before `stop` make of tokens.
+        """Returns (B, K, width): what blocks `start` to before `stop` make of tokens.
 
-        Args:
-            tokens: (B, K, width): what block `start` receives; `embed` gives what block 0 does.
-            start: First block, counted as in a slice.
-            stop: Where to end, as in a slice; None is after the last block.
-            num_outputs: How many leading tokens are wanted; the tower's last block skips the rest.
+        `embed` gives what block 0 receives. Where only `num_outputs` leading tokens are wanted, the
+        tower's last block skips the rest.
         """
         for block in list(self.blocks)[start:stop]:
             wanted = num_outputs if block is self.blocks[-1] else None
@@ -373,10 +357,7 @@ class TextTower(Tower):
 
 
 class DualEncoder(nn.Module):
-    """Two towers into one space, and the scale of their cosines.
-
-    Args: as of `VisionTower`.
-    """
+    """Two towers into one space, and the scale of their cosines."""
 
     def __init__(self, architecture: Architecture, *, temporal: bool = False) -> None:
         super().__init__()

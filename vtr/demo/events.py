@@ -67,12 +67,8 @@ def read_events(annotations: Path) -> dict[str, BriefEvent]:
 def expected_uniform_miss(events: Iterable[BriefEvent], *, num_frames: int) -> float:
     """Returns the share of events, 0 to 1, that `uniform` at the native rate does not see.
 
-    From the recorded times alone: `uniform` takes frames `trunc(i (N - 1) / (K - 1))`, i = 0 to
-    K - 1 (the first frame for K = 1, all of them for K >= N).
-
-    Args:
-        events: At least one.
-        num_frames: The budget K, at least 1.
+    From the recorded times alone: `uniform` takes frames `trunc(i (N - 1) / (K - 1))`, i = 0 to K -
+    1 (the first frame for K = 1, all of them for K >= N).
     """
     missed = []
     for event in events:
@@ -127,13 +123,7 @@ def events_shown(
 def count_shown(
     label: str, events: Sequence[BriefEvent], chosen_pts_seconds: Mapping[str, ArrayLike]
 ) -> EventsShown:
-    """Returns how many events the chosen frames show.
-
-    Args:
-        label: The sampler.
-        events: At least one.
-        chosen_pts_seconds: Video id to the presentation times of its chosen frames, (K,).
-    """
+    """Returns how many events the chosen frames show, by their presentation times (K,)."""
     seen = sum(event.is_caught(chosen_pts_seconds[event.video_id]) for event in events)
     return EventsShown(label, seen, len(events), *wilson_interval(seen, len(events)))
 

@@ -99,11 +99,7 @@ def stream(seed: int, *names: str) -> np.random.Generator:
 def plan_world(
     seed: int, *, clips_per_group: Mapping[Part, int] = CLIPS_PER_GROUP
 ) -> tuple[Clip, ...]:
-    """Returns every clip of the world.
-
-    Raises:
-        ValueError: An odd number, or more clips than there are different ones.
-    """
+    """Returns every clip of the world; ValueError for an odd number or more than there are."""
     clips: list[Clip] = []
     for part in PARTS:
         count = clips_per_group.get(part, 0)

@@ -79,16 +79,10 @@ def render_world(
 ) -> WorldSummary:
     """Makes the demo world in `folder`, or finds it there.
 
-    A whole world with the same seed and size is left alone; files of it that are missing or
-    changed are made again; of a half-made one everything is. Other files are not touched.
-
-    Args:
-        folder: Is created where it does not exist.
-        seed: Of all that is random.
-        workers: Processes that draw and encode; None is one per core, 1 uses this process.
-        clips_per_group: Split to the clips of each group, even numbers; the default is the full
-            world of 680 clips.
-        progress: Called with (clips done, clips to do) now and then.
+    A whole world with the same seed and size is left alone; files of it that are missing or changed
+    are made again; of a half-made one everything is. Other files are not touched. Without `workers`
+    there is one process per core; `clips_per_group` are even numbers; `progress` is called with
+    (clips done, clips to do).
 
     Raises:
         ConfigError: `workers` is below 1, or `folder` cannot be one.

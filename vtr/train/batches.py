@@ -27,13 +27,7 @@ class Step:
 
 
 class BatchPlan:
-    """Cuts epochs into steps, the same for the same seed and epoch on every machine.
-
-    Args:
-        text_video: (N,) which video each caption describes.
-        options: How to cut.
-        seed: Of the shuffling.
-    """
+    """Cuts epochs into steps, the same for the same seed and epoch on every machine."""
 
     def __init__(self, text_video: Index, options: BatchOptions, *, seed: int = 0) -> None:
         self._owner = text_video
@@ -76,11 +70,7 @@ class BatchPlan:
         return int(np.minimum(counts, limit)[: self.size - 1].sum())
 
     def check_share(self, processes: int) -> None:
-        """Refuses a batch that leaves one of several processes without a contrast.
-
-        Raises:
-            ConfigError: Fewer than 2 for each.
-        """
+        """Refuses a batch that leaves one of several processes without a contrast."""
         if self.size < 2 * processes:
             raise ConfigError(
                 f"a batch of {self.size} cannot be shared by {processes} processes; each needs at "
@@ -92,12 +82,9 @@ class BatchPlan:
         return len(self._described) if self.options.mode == "videos" else self.num_pairs
 
     def epoch(self, epoch: int, *, groups: list[Index] | None = None) -> list[Step]:
-        """Returns the steps of one epoch.
+        """Returns the steps of one epoch, which with the seed decides everything.
 
-        Args:
-            epoch: Its number, from 1; with the seed it decides everything.
-            groups: `videos` only: which videos to put together, one array per step; drawn at random
-                by default.
+        `groups` are the videos of each step of `videos` batches; by default they are drawn.
         """
         rng = np.random.default_rng([self.seed, epoch])
         texts = self._draw(rng)

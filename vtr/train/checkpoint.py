@@ -55,11 +55,7 @@ def save_checkpoint(
 def load_checkpoint(
     path: Path, model: RetrievalModel, optimiser: torch.optim.Optimizer
 ) -> Progress:
-    """Puts a checkpoint into a model and its optimiser; returns the progress.
-
-    Raises:
-        CheckpointError: Missing, damaged, or of another model.
-    """
+    """Puts a checkpoint into a model and its optimiser; returns the progress."""
     tensors, metadata = read_tensors(path)
     load_weights(model, tensors, what=str(path))
     state: dict[int, dict[str, Tensor]] = {}

@@ -30,10 +30,7 @@ class ClipText:
 
 
 def clip_text(backbone: Backbone) -> ClipText | None:
-    """Returns the weights that heads start from, or None where the text tower is not CLIP's.
-
-    SigLIP's text tower has other parts: heads for it start from random weights.
-    """
+    """Returns what heads start from, or None where the text tower is not CLIP's."""
     if backbone.family != "clip":
         return None
     model = backbone.model

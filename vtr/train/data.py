@@ -71,13 +71,7 @@ class PairedData:
 
 
 class Packed:
-    """Rows of several items in one tensor, item after item.
-
-    Args:
-        rows: (R, D) of any floating dtype.
-        offsets: (M+1,) item m has rows offsets[m] to offsets[m + 1].
-        device: Where the rows shall live.
-    """
+    """Rows (R, D) of several items in one tensor: item m has rows offsets[m] to offsets[m + 1]."""
 
     def __init__(self, rows: NDArray[Any], offsets: Index, device: torch.device) -> None:
         # torch refuses read-only arrays; the copy is made for those alone.
@@ -109,12 +103,7 @@ class Packed:
 
 
 class ResidentTexts:
-    """Captions on a device.
-
-    Args:
-        texts: N captions.
-        device: Where to.
-    """
+    """Captions on a device."""
 
     def __init__(self, texts: TextFeatures, device: torch.device) -> None:
         self.ids = texts.ids
@@ -141,13 +130,7 @@ class ResidentTexts:
 
 
 class ResidentVideos:
-    """Videos on a device.
-
-    Args:
-        videos: V videos.
-        device: Where to.
-        pad: (D,) what the vision tower makes of padding.
-    """
+    """Videos on a device; `pad` (D,) is what the vision tower makes of padding."""
 
     def __init__(
         self, videos: PackedFrames, device: torch.device, pad: NDArray[np.float32] | None = None
@@ -180,12 +163,7 @@ class ResidentVideos:
 
 
 class ResidentPictures:
-    """Pictures, or what frozen blocks made of them, of which each batch is sent to a device.
-
-    Args:
-        videos: V videos.
-        device: Where batches shall be.
-    """
+    """Pictures, or what frozen blocks made of them, of which each batch is sent to a device."""
 
     def __init__(self, videos: PictureRows, device: torch.device) -> None:
         self.ids = videos.ids
@@ -223,12 +201,7 @@ class ResidentPictures:
 
 
 class Resident:
-    """Training data on a device.
-
-    Args:
-        data: What to hold.
-        device: Where to.
-    """
+    """Training data on a device."""
 
     def __init__(self, data: PairedData, device: torch.device) -> None:
         self.data = data

@@ -46,12 +46,7 @@ def distillation_loss(
 
 
 def relation_term(student: Tensor, teacher: Tensor) -> Tensor:
-    """Returns how unlike two heads rank a batch, a scalar from 0 (alike) to 2.
-
-    Args:
-        student: (N, V) logits.
-        teacher: (N, V) logits of the same texts and videos.
-    """
+    """Returns how unlike two heads' (N, V) logits rank a batch, a scalar from 0 (alike) to 2."""
     teacher = teacher.detach()
     by_text = _correlation(student.softmax(dim=1), teacher.softmax(dim=1))
     by_video = _correlation(student.T.softmax(dim=1), teacher.T.softmax(dim=1))
@@ -59,15 +54,10 @@ def relation_term(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def frame_term(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
-    """Returns how unlike two heads weigh the frames of each video, a scalar, 0 or more.
+    """Returns how unlike two heads' (V, K) logits weigh the frames of each video, a scalar.
 
-    It is the cross-entropy, so its least value is the teacher's entropy and not 0.
-
-    Args:
-        student: (V, K) logits of the frame weights, before any temperature
-            (`AttentiveAggregation.encode_with_weights`); padded places may hold anything but NaN.
-        teacher: (V, K) logits of the frames for each video's own text; padding as above.
-        mask: (V, K) bool, at least one True in each row.
+    It is the cross-entropy, so its least value is the teacher's entropy and not 0. The student's
+    logits come before any temperature; padded places may hold anything but NaN.
     """
     wanted = teacher.detach().masked_fill(~mask, -torch.inf).softmax(dim=1)
     given = student.masked_fill(~mask, -torch.inf).log_softmax(dim=1)
@@ -76,12 +66,10 @@ def frame_term(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
 
 
 def matching_frame_scores(head: Head, texts: TextBatch, videos: VideoBatch) -> Tensor:
-    """Returns what a head makes of each frame alone for its video's own text.
+    """Returns (N, K) what a head makes of each frame alone for its video's own text.
 
-    Each frame is scored as a video of one frame, which any head can do.
-
-    Returns:
-        (N, K) scores without logit scale and without gradients, 0 in padded places.
+    Each frame is scored as a video of one frame, which any head can do: without logit scale and
+    without gradients, 0 in padded places.
     """
     mask = videos.mask
     rows = mask.nonzero()[:, 0]

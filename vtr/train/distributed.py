@@ -89,11 +89,7 @@ ALONE = World()
 
 @contextmanager
 def joined_processes(device: torch.device) -> Iterator[World]:
-    """Joins the processes that torchrun started, within the block; alone where it did not.
-
-    Raises:
-        ConfigError: torchrun's environment is incomplete.
-    """
+    """Joins the processes that torchrun started, within the block; alone where it did not."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield ALONE

@@ -50,13 +50,7 @@ class BatchGradient:
         return self._in_parts(step)
 
     def loss(self, texts: Code, videos: Code, step: Step) -> Loss:
-        """Returns the loss of encoded texts and videos.
-
-        Args:
-            texts: Codes of the step's texts.
-            videos: Codes of its videos; with a teacher those of `encode_student`.
-            step: The batch.
-        """
+        """Returns the loss of codes; with a teacher the videos' are those of `encode_student`."""
         head = self.model.head
         weighed: Code = ()
         if self.teacher is not None:

@@ -35,10 +35,7 @@ class HeadChoice(NamedChoice):
 
     @property
     def info(self) -> HeadInfo:
-        """What this head needs and offers with these options.
-
-        Where they change it, the head's `Options` have an attribute `info`.
-        """
+        """What this head needs and offers with these options."""
         info: HeadInfo = getattr(self.resolve(), "info", _module(self.name).INFO)
         return info
 
@@ -102,11 +99,7 @@ def build_head(choice: HeadChoice, *, dim: int, clip: ClipText | None, seed: int
     """Returns the untrained head, in evaluation mode on the CPU.
 
     The global random state stays as it was. `Head.origin` says what the weights were drawn or
-    copied from.
-
-    Raises:
-        UnknownNameError: No such head.
-        ConfigError: An option out of range, or one that does not fit D.
+    copied from. ConfigError for an option that does not fit D.
     """
     module, options = _module(choice.name), choice.resolve()
     with torch.random.fork_rng(devices=[]):

@@ -114,11 +114,7 @@ def complete_head(text: str, head_state: Mapping[str, Tensor]) -> HeadChoice:
 def load_head(
     choice: HeadChoice, dim: int, head_state: Mapping[str, Tensor]
 ) -> tuple[Head, tuple[str, ...]]:
-    """Returns a head with the weights of a checkpoint (float32), and notes on what was dropped.
-
-    Raises:
-        CheckpointError: Lists every key that is missing, unexpected or of another shape.
-    """
+    """Returns a head with the weights of a checkpoint (float32), and notes on what was dropped."""
     head = build_head(choice, dim=dim, clip=None, seed=0)
     wanted = {name: tuple(tensor.shape) for name, tensor in head.state_dict().items()}
     unused = _UNUSED.get(choice.name, frozenset()) - set(wanted)
@@ -132,11 +128,7 @@ def load_head(
 def load_fitting_head(
     system: System, choice: HeadChoice, dim: int, head_state: Mapping[str, Tensor], *, what: Path
 ) -> tuple[Head, tuple[str, ...]]:
-    """Returns what `load_head` does; parameters of another head are said to be those.
-
-    Raises:
-        CheckpointError: Names the head that fits, or every key that does not.
-    """
+    """Returns what `load_head` does; parameters of another head are said to be those."""
     try:
         return load_head(choice, dim, head_state)
     except CheckpointError:

@@ -96,17 +96,8 @@ class _EpochSums:
 class Trainer:
     """Trains one model on one device, or its share of it among several processes.
 
-    Args:
-        model: Trained in place; moved to `device`.
-        data: Training pairs.
-        settings: How.
-        folder: The run folder, made by `start_run`.
-        validation: What the best epoch is chosen on; None takes the last epoch.
-        device: Where.
-        world: The processes that share each batch.
-        teacher: Whose ranking of each batch is learned as well; None for none.
-        on_epoch: Called after each epoch with its line of metrics.jsonl.
-        quiet: Show no progress.
+    The model is trained in place, into a run folder made by `start_run`. Without validation the
+    last epoch is the best; `on_epoch` is called after each with its line of metrics.jsonl.
 
     Raises:
         ConfigError: Nothing to train, or fewer than two videos.

@@ -36,12 +36,9 @@ class Loss:
 
 
 def right_pairs(text_owner: Tensor, video_owner: Tensor, *, reference: bool = False) -> Tensor:
-    """Returns (N, V) bool, True where the text describes the video.
+    """Returns (N, V) bool, True where the text describes the video; for `reference` the diagonal.
 
-    Args:
-        text_owner: (N,) which video each text describes, in any numbering.
-        video_owner: (V,) which video each column is.
-        reference: Only the diagonal.
+    `text_owner` (N,) and `video_owner` (V,) number the videos in any way.
     """
     if reference:
         return torch.eye(
@@ -51,12 +48,9 @@ def right_pairs(text_owner: Tensor, video_owner: Tensor, *, reference: bool = Fa
 
 
 def contrastive_loss(logits: Tensor, right: Tensor, *, hard_negatives: int = 0) -> Loss:
-    """Returns the symmetric loss of one matrix; see the module.
+    """Returns the symmetric loss of one matrix of logits (N, V), in float32; see the module.
 
-    Args:
-        logits: (N, V) scores times the scale; computed with in float32.
-        right: (N, V) bool; at least one True in each row and each column.
-        hard_negatives: 0 counts all wrong answers.
+    Each row and column of `right` (N, V) has a True; 0 hard negatives count all wrong answers.
     """
     scores = logits.float()
     texts, videos = right.nonzero(as_tuple=True)
@@ -81,14 +75,7 @@ def weighted_loss(
 
 
 def _one_way(own: Tensor, rows: Tensor, wrong: Tensor, hard_negatives: int) -> Tensor:
-    """Returns the mean over rows of the mean over each row's right answers.
-
-    Args:
-        own: (P,) scores of the right answers.
-        rows: (P,) whose they are.
-        wrong: (N, V) scores with the right answers taken out.
-        hard_negatives: As for `contrastive_loss`.
-    """
+    """Returns the mean over rows of the mean over each row's right answers `own` (P,)."""
     if 0 < hard_negatives < wrong.shape[1]:
         wrong = wrong.topk(hard_negatives, dim=1, sorted=False).values
     # log(1 + e^(c - s)) for every right answer s, c being all that speaks against it.

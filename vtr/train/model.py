@@ -62,15 +62,7 @@ class ModelSpec:
 
 
 class RetrievalModel(nn.Module):
-    """Scores texts against videos.
-
-    Args:
-        text_tower: Maps texts into the dimension of the frames.
-        head: Scores them.
-        logit_scale: Natural logarithm of the factor on the scores (CLIP: ln 100).
-        learn_scale: Whether training changes it.
-        vision: Turns pictures into what the head reads; None where that is stored.
-    """
+    """Scores texts against videos; `logit_scale` is the logarithm of a factor (CLIP: ln 100)."""
 
     def __init__(
         self,
@@ -138,14 +130,8 @@ def build_model(
 ) -> RetrievalModel:
     """Returns the untrained model, in evaluation mode on the CPU.
 
-    Args:
-        spec: What to build.
-        backbone: Whose weights to start from. None where a checkpoint is loaded next: a tuned text
-            tower and heads that copy CLIP's layers then hold random values.
-        seed: Fixes the random weights.
-
-    Raises:
-        ConfigError: An option that does not fit the dimensions.
+    Without the backbone whose weights it starts from, a tuned text tower and heads that copy CLIP's
+    layers hold random values: a checkpoint is loaded next.
     """
     clip = None if backbone is None else clip_text(backbone)
     head = build_head(spec.choice, dim=spec.dim, clip=clip, seed=seed)

@@ -80,11 +80,7 @@ class Run:
 
     @property
     def text_model(self) -> str:
-        """Hub id or folder of the backbone whose text tower it needs.
-
-        Raises:
-            ConfigError: config.json does not say.
-        """
+        """Hub id or folder of the backbone whose text tower it needs."""
         try:
             return str(self.config["text_model"]["id"])
         except (KeyError, TypeError):
@@ -107,11 +103,7 @@ class Run:
         return found
 
     def check_store(self, store: FeatureStore) -> None:
-        """Refuses features that this model was not trained on the like of.
-
-        Raises:
-            ModelError: Another size, or another vision tower; names both.
-        """
+        """Refuses features that this model was not trained on the like of (ModelError)."""
         spec = store.spec
         if spec.embedding_dim != self.spec.dim:
             raise ModelError(
@@ -133,11 +125,7 @@ class Run:
         )
 
     def check_text_model(self, backbone: Backbone) -> None:
-        """Refuses texts that this model was not trained with the like of.
-
-        Raises:
-            ModelError: Other weights, or the same run otherwise; names both.
-        """
+        """Refuses texts that this model was not trained with the like of (ModelError)."""
         text: Mapping[str, Any] = self.config.get("text_model") or {}
         wanted = text.get("weights_sha256")
         if wanted not in (None, backbone.weights_sha256):
@@ -156,17 +144,7 @@ class Run:
 def require_same_settings(
     before: Mapping[str, Any], now: Mapping[str, Any], *, what: str, other: str
 ) -> None:
-    """Refuses one set of weights run in two ways, such as with two activations.
-
-    Args:
-        before: Settings of a tower by name, as they were recorded; empty where they were not.
-        now: As they are.
-        what: "X was made with", for the message.
-        other: "Y is run with".
-
-    Raises:
-        ModelError: Names what differs.
-    """
+    """Refuses one set of weights run in two ways, such as with two activations."""
     for name in sorted(before.keys() & now.keys()):
         if before[name] != now[name]:
             raise ModelError(
@@ -268,11 +246,7 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Adds a line to a text file.
-
-    Raises:
-        StoreWriteError: The file system refused.
-    """
+    """Adds a line to a text file."""
     try:
         with open_shared(path, append=True) as file:
             file.write(f"{line}\n".encode())
@@ -281,11 +255,7 @@ def append_line(path: Path, line: str) -> None:
 
 
 def remove_files(folder: Path, *names: str) -> None:
-    """Removes files of a run, where they are there.
-
-    Raises:
-        StoreWriteError: The file system refused.
-    """
+    """Removes files of a run, where they are there."""
     for name in names:
         try:
             (folder / name).unlink(missing_ok=True)
@@ -317,11 +287,7 @@ _SECTIONS = ("data", "features", "imported", "request", "settings", "teacher", "
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Returns `config.json` of a run.
-
-    Raises:
-        ConfigError: No run there, or another schema.
-    """
+    """Returns `config.json` of a run."""
     path = folder / CONFIG
     if not path.exists():
         raise ConfigError(_no_run(folder))
@@ -385,11 +351,7 @@ def _read_ids(path: Path) -> frozenset[str] | None:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Returns the tensors and the metadata of a safetensors file.
-
-    Raises:
-        CheckpointError: Missing or damaged.
-    """
+    """Returns the tensors and the metadata of a safetensors file."""
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -407,11 +369,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def load_weights(model: RetrievalModel, tensors: Mapping[str, Tensor], *, what: str) -> None:
-    """Puts the "model." tensors of a checkpoint into a model, all of them.
-
-    Raises:
-        CheckpointError: Lists what is missing, too many, of another shape or no finite number.
-    """
+    """Puts the "model." tensors of a checkpoint into a model, all of them and no others."""
     given = {
         name.removeprefix(MODEL_PREFIX): value
         for name, value in tensors.items()

@@ -105,12 +105,7 @@ def advising(folder: Path, command: str) -> Iterator[None]:
 
 @contextmanager
 def holding(folder: Path) -> Iterator[None]:
-    """Holds a run's folder, made if absent, for one training; the kernel lets go when it ends.
-
-    Raises:
-        ConfigError: Another training holds it: two would mix their epochs.
-        StoreWriteError: The folder cannot be made.
-    """
+    """Holds a run's folder, made if absent, for one training; the kernel lets go when it ends."""
     make_folder(folder, option="--runs")
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -177,11 +172,7 @@ _DECISIVE = (
 
 
 def check_resumable(folder: Path, config: Mapping[str, Any]) -> None:
-    """Refuses to go on with other data than a run began with.
-
-    Raises:
-        ConfigError: The features, the training data or the model changed since.
-    """
+    """Refuses to go on with other features, training data or model than a run began with."""
     before, now = read_config(folder), json.loads(json.dumps(dict(config)))
     for path in _DECISIVE:
         ours: Any = before

@@ -113,11 +113,7 @@ class Scorer:
             return self.model.encode_texts(self._texts.batch(index))
 
     def blocks(self) -> Iterator[tuple[int, Scores]]:
-        """Yields (first row, (b, V) float32) until all N rows are done; may be called again.
-
-        Raises:
-            ModelError: A score that is not finite; names the text and the video.
-        """
+        """Yields (first row, (b, V) float32) until all N rows are done; may be called again."""
         for start, scores in self.stream():
             yield start, scores.copy()
 

@@ -60,15 +60,8 @@ class Teacher:
     """A trained model that is asked about every batch of a training.
 
     It stays in evaluation mode and draws no random numbers: a training with a teacher resumes as
-    exactly as one without.
-
-    Args:
-        model: Of the teacher; put on `device`, its weights are not trained any more.
-        texts: The training captions in their order, as this model reads them (`embed_for`).
-        pad: (D,) what the vision tower makes of padding, where the teacher's head reads it.
-        weights: Of the terms.
-        chunk: Texts encoded at once; 0 is all of a batch.
-        device: Where.
+    exactly as one without. Its texts are the training captions in their order, as this model reads
+    them; `pad` (D,) is what the vision tower makes of padding.
     """
 
     def __init__(
@@ -93,13 +86,7 @@ class Teacher:
 
     @torch.no_grad()
     def score_batch(self, step: Step, data: Resident, *, frames: bool = False) -> TeacherScores:
-        """Returns its scores of a batch.
-
-        Args:
-            step: The batch.
-            data: The training data; its captions are those of this teacher.
-            frames: Also those of single frames.
-        """
+        """Returns its scores of a batch, with `frames` also those of single frames."""
         head, scale = self.model.head, self.model.scale()
         stored = data.videos.batch(step.videos)
         assert isinstance(stored, VideoBatch)  # `vtr train` refuses a teacher of a trained tower
@@ -154,14 +141,9 @@ def split_student(head: Head, code: Code) -> tuple[Code, Code]:
 
 
 def load_teacher(folder: Path, store: FeatureStore, backbone: Backbone) -> Run:
-    """Loads a run that shall teach.
+    """Loads a run that shall teach, of the student's store, sampler and text model.
 
     What an imported run does not say is not checked, but for the model's weights and sizes.
-
-    Raises:
-        ConfigError: No run there, or one of another store, sampler or text model; names both.
-        CheckpointError: Its weights are missing or damaged.
-        ModelError: Features of another size or another vision tower.
     """
     try:
         run = load_run(folder)

@@ -190,12 +190,7 @@ def text_spec(
     frozen: int | None = None,
     dropout: float = 0.0,
 ) -> TextSpec:
-    """Returns the tower's sizes on a backbone.
-
-    Raises:
-        ConfigError: Sizes that do not fit, more layers than there are, or `tune` on a text tower
-            that is not CLIP's.
-    """
+    """Returns the tower's sizes on a backbone."""
     text_dim = backbone.embedding_dim
     if mode != "tune":
         return TextSpec(mode, text_dim, video_dim, dropout=dropout)

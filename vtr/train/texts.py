@@ -130,15 +130,7 @@ def fill_rows(
     *,
     tell: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Fills rows with something of every token, texts of one length together.
-
-    Args:
-        backbone: Whose text tower it is.
-        ids: Of N texts, as its tokeniser gives them.
-        rows: (R, W) for the tokens of all texts, one text after the other.
-        encode: From (B, L) padded ids to (B, L, W).
-        tell: Called with (done, N) after each batch.
-    """
+    """Fills rows (R, W) of all texts with what `encode` makes of (B, L) ids of like length."""
     offsets = token_offsets(ids)
     lengths = np.diff(offsets)
     order = np.argsort(lengths, kind="stable")

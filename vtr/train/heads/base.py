@@ -40,12 +40,7 @@ class HeadInfo:
 
 @dataclass(frozen=True)
 class TextBatch:
-    """N texts in the dimension of the frames.
-
-    Raises:
-        ConfigError: A mask of another type or shape, or, on the CPU, a text without tokens or
-            with a hole between.
-    """
+    """N texts in the dimension of the frames; ConfigError for masks that cannot be."""
 
     pooled: Tensor  # (N, D) floating point, not normalised; a head computes in its own type
     # (N, W, D) embeddings from the start token to the end token, left aligned, not normalised; what
@@ -75,12 +70,7 @@ class TextBatch:
 
 @dataclass(frozen=True)
 class VideoBatch:
-    """V videos.
-
-    Raises:
-        ConfigError: A video without frames, or frames with a hole between; the message names its
-            row. A mask of another type or shape.
-    """
+    """V videos; ConfigError, with the row, for a video without frames or with a hole between."""
 
     # (V, K, D) floating point, not normalised, left aligned, in presentation order; padded places
     # may hold anything, NaN included. A head computes in its own type.
@@ -185,14 +175,7 @@ class Head(nn.Module):
     def score_pairs(
         self, texts: Code, videos: Code, text_index: Tensor, video_index: Tensor
     ) -> Tensor:
-        """Returns (P,) scores of chosen pairs, without computing those of the others.
-
-        Args:
-            texts: Codes of N texts.
-            videos: Codes of V videos.
-            text_index: (P,) int64, which text.
-            video_index: (P,) int64, which video.
-        """
+        """Returns (P,) scores of chosen pairs: of places (P,) int64 in N texts and V videos."""
         if self.info.indexable:
             pairs = split_pairs(text_index, video_index, _PAIRS_AT_ONCE)
             return torch.cat(
@@ -288,11 +271,7 @@ def select_code(code: Code, index: Tensor) -> Code:
 
 
 def pad_codes(codes: Sequence[Code]) -> Code:
-    """Joins codes along the first axis; shorter ones are filled with zeros (masks with False).
-
-    Args:
-        codes: At least one; part i of each has the same number of axes.
-    """
+    """Joins codes along the first axis; shorter ones are filled with zeros (masks with False)."""
     return tuple(_pad_parts(parts) for parts in zip(*codes, strict=True))
 
 
@@ -308,11 +287,7 @@ def _pad_parts(parts: Sequence[Tensor]) -> Tensor:
 
 
 def check_videos(mask: Tensor) -> None:
-    """Refuses videos without frames.
-
-    Args:
-        mask: (V, K) bool.
-    """
+    """Refuses videos without frames in a mask (V, K) bool."""
     rows = empty_rows(mask)
     if rows:
         raise ConfigError(
@@ -328,11 +303,7 @@ def empty_rows(mask: Tensor) -> list[int]:
 
 
 def valid_tokens(texts: TextBatch) -> tuple[Tensor, Tensor]:
-    """Returns tokens (N, W, D) with zeros behind the end token, and their mask (N, W) bool.
-
-    Raises:
-        ConfigError: The batch has no tokens.
-    """
+    """Returns tokens (N, W, D) with zeros behind the end token, and their mask (N, W) bool."""
     if texts.tokens is None or texts.token_mask is None:
         raise ConfigError(
             "this head reads text tokens, but the texts come as one vector each. Embed them with "

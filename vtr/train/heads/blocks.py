@@ -72,11 +72,7 @@ def key_bias(mask: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def choose_num_heads(dim: int, heads: int) -> int:
-    """Returns the number of attention heads.
-
-    Raises:
-        ConfigError: It does not divide D.
-    """
+    """Returns the number of attention heads, one per 64 dimensions for 0; it must divide D."""
     if heads == 0:
         return next(n for n in range(max(dim // _HEAD_WIDTH, 1), 0, -1) if dim % n == 0)
     if dim % heads:

@@ -190,11 +190,7 @@ class Clip2Video(Head):
         return (self._join(pooled, self.aggregate(tokens, words)),)
 
     def encode_videos(self, videos: VideoBatch) -> Code:
-        """Returns one unit vector per video: (V, 2 D) with alignment, (V, D) without.
-
-        Raises:
-            ConfigError: More frames than `pad_to`, or than there are positions.
-        """
+        """Returns one unit vector per video: (V, 2 D) with alignment, (V, D) without."""
         frames, mask = self._fill(videos)
         pooled = self._pool(frames, mask)
         if not self.options.aligned:
