@@ -136,7 +136,7 @@ def _runs() -> list[str]:
 
 
 def _models() -> list[str]:
-    from vtr.clip.known_names import HUB_NAMES
+    from vtr.clip.hub import HUB_NAMES
 
     return list(HUB_NAMES)
 

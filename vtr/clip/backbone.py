@@ -228,7 +228,10 @@ def load_backbone(
         ModelError: A family or a preprocessing setting that is not supported.
         ConfigError: No such device or dtype.
     """
-    target, compute_dtype = find_device(device), _dtype(dtype)
+    target = find_device(device)
+    if dtype not in _DTYPES:
+        raise ConfigError(f"no dtype {dtype!r}; allowed: {', '.join(_DTYPES)}")
+    compute_dtype = _DTYPES[dtype]
     found = find_model(model)
     network, architecture, family = load_model(found)
     preprocessing = preprocessing_from_config(found.path, route=route)
@@ -284,7 +287,7 @@ def run_in_batches(
             start = stop
         elif stop - start > 1:
             batch_size = (stop - start) // 2
-            _free_memory()
+            torch.cuda.empty_cache()  # nothing where there is no GPU
         else:
             raise ModelError(
                 "the GPU's memory does not hold a single item: close what else uses it, use "
@@ -295,17 +298,6 @@ def run_in_batches(
 
 def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError)
-
-
-def _free_memory() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def _dtype(name: str) -> torch.dtype:
-    if name not in _DTYPES:
-        raise ConfigError(f"no dtype {name!r}; allowed: {', '.join(_DTYPES)}")
-    return _DTYPES[name]
 
 
 def _shapeless(sizes: Sizes) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def _reason(error: Exception) -> str:
             f"it is damaged, cut off or no checkpoint ({text or type(error).__name__}). Copy or "
             "download it again"
         )
-    what = text.splitlines()[0] if text else type(error).__name__
+    what = (text or type(error).__name__).splitlines()[0]
     if "weights_only" in text:
         found = re.search(r"Unsupported (?:global|class)[^\n]*?(?=\. |\s+was not|\n|$)", text)
         what = found[0] if found else "not a file of torch.save, or one of other objects"

@@ -122,13 +122,17 @@ def resize_crop(picture: np.ndarray, preprocessing: Preprocessing) -> np.ndarray
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
         raise ValueError(f"need a uint8 picture (H, W, 3), got {picture.dtype} {picture.shape}")
     height, width = picture.shape[:2]
-    if isinstance(preprocessing.resize_to, tuple):
-        resized = preprocessing.resize_to
+    target = preprocessing.resize_to
+    if isinstance(target, tuple):
+        resized = target
+    elif width <= height:
+        resized = int(target * height / width), target
     else:
-        resized = _shortest_edge(height, width, preprocessing.resize_to)
-    window = _centre(resized, preprocessing.size)
+        resized = target, int(target * width / height)
+    rows, columns = preprocessing.size
+    top, left = round((resized[0] - rows) / 2), round((resized[1] - columns) / 2)
+    window = top, left, rows, columns
     if resized == (height, width):
-        top, left, rows, columns = window
         return np.ascontiguousarray(picture[top : top + rows, left : left + columns])
     # `fast` computes the whole resized picture; far from square that is slower than `exact`.
     slender = max(height, width) > _SLENDER * min(height, width)
@@ -194,20 +198,6 @@ def _require(condition: bool, message: str) -> None:
         raise ModelError(message)
 
 
-def _shortest_edge(height: int, width: int, target: int) -> tuple[int, int]:
-    """(height, width) after the shorter side became `target`; the longer one is truncated."""
-    if width <= height:
-        return int(target * height / width), target
-    return target, int(target * width / height)
-
-
-def _centre(resized: tuple[int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of the centre crop; `round` is half to even, as torchvision's."""
-    top = round((resized[0] - size[0]) / 2)
-    left = round((resized[1] - size[1]) / 2)
-    return top, left, size[0], size[1]
-
-
 def _resize_fast(
     picture: np.ndarray,
     resized: tuple[int, int],
@@ -271,8 +261,7 @@ def _vertical_pass(
 
 def _cubic(distances: np.ndarray) -> np.ndarray:
     """Keys' cubic kernel with a = -1/2 at `distances` >= 0."""
-    a = -0.5
-    x = distances
+    a, x = -0.5, distances
     near = ((a + 2.0) * x - (a + 3.0)) * x * x + 1
     far = (((x - 5) * x + 8) * x - 4) * a
     return np.where(x < 1, near, np.where(x < 2, far, 0.0))

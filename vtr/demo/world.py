@@ -92,23 +92,21 @@ def render_world(
         raise ConfigError(f"workers is {workers}; rendering needs at least 1 process")
     clips = plan_world(seed, clips_per_group=clips_per_group)
     document = describe(clips, seed=seed)
-    payloads = {"annotations/demo.json": _json(document)}
-    recipe = hashlib.sha256(b"%d\0" % WORLD_VERSION + payloads["annotations/demo.json"]).hexdigest()
+    notes, payload = "annotations/demo.json", _json(document)
+    recipe = hashlib.sha256(b"%d\0" % WORLD_VERSION + payload).hexdigest()
     known = _whole_files(folder, recipe)
     todo = [clip for clip in clips if _clip_name(clip) not in known]
-    if todo or payloads.keys() - known.keys():
+    if todo or notes not in known:
         _make_folders(folder)
         (folder / _DIGEST_FILE).unlink(missing_ok=True)
-        for name, payload in payloads.items():
-            publish(folder / name, payload)
-            known[name] = hashlib.sha256(payload).hexdigest()
+        publish(folder / notes, payload)
+        known[notes] = hashlib.sha256(payload).hexdigest()
         for done, (name, digest) in enumerate(_rendered(todo, folder, seed, workers), start=1):
             known[name] = digest
             if progress is not None:
                 progress(done, len(todo))
-        publish(
-            folder / _DIGEST_FILE, _json({"recipe": recipe, "sha256": dict(sorted(known.items()))})
-        )
+        record = {"recipe": recipe, "sha256": dict(sorted(known.items()))}
+        publish(folder / _DIGEST_FILE, _json(record))
     return _summary(folder, clips, num_captions=len(document["captions"]), num_rendered=len(todo))
 
 

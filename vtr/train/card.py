@@ -73,6 +73,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     features, data = config.get("features") or {}, config.get("data") or {}
     imported, text = config.get("imported") or {}, config.get("text_model") or {}
     known = "unknown" if run.train_ids is None else f"{len(run.train_ids):,} (train_ids.txt)"
+    frames = f"({counted(features['frames'], 'frame')})" if features.get("frames") else ""
     source = f"{imported.get('system')}, file {imported.get('file')}" if imported else ""
     facts = {
         "head": f"`{run.spec.head}`",
@@ -87,7 +88,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         "features of": features.get("backbone", ""),
         "sha256 of the vision weights": features.get("weights_sha256", ""),
         "fingerprint of the features": features.get("fingerprint", ""),
-        "sampler": f"{run.sampler or ''} {_frames(features)}".strip(),
+        "sampler": f"{run.sampler or ''} {frames}".strip(),
         "dataset": data.get("dataset", ""),
         "training split": data.get("train_split", ""),
         "videos trained on": known,
@@ -99,10 +100,6 @@ def _facts(run: Run) -> list[tuple[str, str]]:
 
 def _is_local(text: Mapping[str, Any]) -> bool:
     return Path(str(text.get("id", ""))).is_absolute()
-
-
-def _frames(features: Mapping[str, Any]) -> str:
-    return f"({counted(features['frames'], 'frame')})" if features.get("frames") else ""
 
 
 def _remarks(document: Mapping[str, Any]) -> list[str]:

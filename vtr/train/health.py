@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vtr.train.batches import Step
 from vtr.train.data import Resident
@@ -53,7 +53,9 @@ def _inputs(data: Resident, step: Step) -> Iterator[tuple[str, Tensor]]:
 def _first_activation(model: RetrievalModel, data: Resident, step: Step) -> str | None:
     found: list[str] = []
     hooks = [
-        module.register_forward_hook(_watch(f"output of {name}", found))
+        module.register_forward_hook(
+            lambda *call, name=name: _note(f"output of {name}", call[-1], found)
+        )
         for name, module in model.named_modules()
         if name and not any(True for _ in module.children())
     ]
@@ -68,13 +70,6 @@ def _first_activation(model: RetrievalModel, data: Resident, step: Step) -> str 
         for hook in hooks:
             hook.remove()
     return found[0] if found else None
-
-
-def _watch(name: str, found: list[str]) -> Any:
-    def look(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        _note(name, output, found)
-
-    return look
 
 
 def _note(name: str, output: Any, found: list[str]) -> None:

@@ -17,7 +17,7 @@ from vtr.errors import ConfigError
 from vtr.features.store import FeatureStore
 from vtr.files import file_sha256
 from vtr.train.batches import Step
-from vtr.train.data import Index, Resident, ResidentTexts
+from vtr.train.data import Resident, ResidentTexts
 from vtr.train.distill import (
     DistillWeights,
     distillation_loss,
@@ -93,7 +93,9 @@ class Teacher:
         videos = replace(stored, pad=self._pad)
         columns = torch.from_numpy(step.columns).to(videos.frames.device)
         codes, liked = [], []
-        for rows in self._parts(step.texts):
+        size = self.chunk or len(step.texts)
+        for start in range(0, len(step.texts), size):
+            rows = slice(start, start + size)
             texts = self.model.text_tower(self._texts.batch(step.texts[rows]))
             codes.append(head.encode_texts(texts))
             if frames:
@@ -102,10 +104,6 @@ class Teacher:
                 liked.append(scale * matching_frame_scores(head, texts, shown))
         scores = scale * head.score(pad_codes(codes), head.encode_videos(videos)).float()
         return TeacherScores(scores, torch.cat(liked) if liked else None)
-
-    def _parts(self, texts: Index) -> list[slice]:
-        size = self.chunk or len(texts)
-        return [slice(start, start + size) for start in range(0, len(texts), size)]
 
     def loss(
         self, contrastive: Tensor, scores: Tensor, weighed: Code, step: Step, data: Resident

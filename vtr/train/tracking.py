@@ -76,12 +76,12 @@ def _chart(
 ) -> LineChart:
     """The series that have figures; an epoch without one is left out."""
     series = {
-        name: tuple((row["epoch"], row[key], None, None) for row in rows if _is_known(row.get(key)))
+        name: tuple(
+            (row["epoch"], row[key], None, None)
+            for row in rows
+            if isinstance(row.get(key), int | float) and math.isfinite(row[key])
+        )
         for key, name in names
     }
     kept = tuple((name, places) for name, places in series.items() if places)
     return LineChart(head, kept, is_even=False, from_zero=False)
-
-
-def _is_known(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)

@@ -121,11 +121,15 @@ class WeightedTokenInteraction(SequenceHead):
         texts, videos = _without_gaps(texts), _without_gaps(videos)
         if torch.is_grad_enabled():
             return score_in_chunks(_score, texts, videos, elements_per_pair=cosines)
+
+        def trimmed(texts: Code, videos: Code) -> Tensor:
+            width = int(texts[2].sum(dim=1).max())
+            return _score(tuple(part[:, :width] for part in texts), videos)
+
         # Texts of like length share a chunk, which then needs no more columns than the longest.
         order = texts[2].sum(dim=1).argsort()
-        scores = score_in_chunks(
-            _score_trimmed, select_code(texts, order), videos, elements_per_pair=cosines
-        )
+        sorted_texts = select_code(texts, order)
+        scores = score_in_chunks(trimmed, sorted_texts, videos, elements_per_pair=cosines)
         return scores[order.argsort()]
 
     def regulariser(self, texts: Code, videos: Code) -> Tensor | None:
@@ -175,12 +179,6 @@ def _score(texts: Code, videos: Code) -> Tensor:
     of_words = torch.einsum("nwv,nw->nv", cosines.amax(dim=3), word_shares)
     of_frames = torch.einsum("nvk,vk->nv", cosines.amax(dim=1), frame_shares)
     return (of_words + of_frames) / 2
-
-
-def _score_trimmed(texts: Code, videos: Code) -> Tensor:
-    """The same without the columns that are padding in every text of the chunk."""
-    width = int(texts[2].sum(dim=1).max())
-    return _score(tuple(part[:, :width] for part in texts), videos)
 
 
 def _pick(vectors: Tensor, index: Tensor) -> Tensor:
