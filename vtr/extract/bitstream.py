@@ -21,8 +21,7 @@ class StreamHeader:
 
     codec: str  # "h264" or "hevc"
     length_bytes: int  # Size of the length before every unit
-    # The parameter sets as stored; one repeated in a packet must be among them.
-    parameter_sets: frozenset[bytes]
+    parameter_sets: frozenset[bytes]  # As stored; one repeated in a packet must be among them
 
     def is_entry(self, packet: memoryview) -> bool:
         """Checks one packet; returns whether decoding can start at it.
@@ -122,9 +121,8 @@ def _read_avcc(record: bytes) -> StreamHeader:
     sets: list[bytes] = []
     position = 5
     for mask in (31, 255):
-        count, position = record[position] & mask, position + 1
-        found, position = _read_sets(record, position, count)
-        sets += found
+        more, position = _read_sets(record, position + 1, record[position] & mask)
+        sets += more
     sequence = [unit for unit in sets if unit[0] & 31 == 7]
     if not sequence or not all(map(_frame_mbs_only, sequence)):
         raise UnprovenError("H.264 with field coding")
@@ -138,8 +136,8 @@ def _read_hvcc(record: bytes) -> StreamHeader:
     position = 23
     for _ in range(record[22]):
         count = int.from_bytes(record[position + 1 : position + 3], "big")
-        found, position = _read_sets(record, position + 3, count)
-        sets += found
+        more, position = _read_sets(record, position + 3, count)
+        sets += more
     sequence = [_unescape(unit) for unit in sets if unit[0] >> 1 & 63 == 33]
     if not sequence:
         raise UnprovenError("HEVC with parameter sets in the packets only")

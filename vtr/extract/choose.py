@@ -78,12 +78,6 @@ def choose(
     seed of the extraction. Otherwise the sampler sees what it saw had it been asked while decoding:
     time stamps, thumbnails and, only here, embeddings of all candidates.
 
-    Args:
-        store: Any store that has the selection, or one made with `--sampler dense`.
-        choice: The sampler.
-        num_frames: The budget K.
-        seed: Run seed of the random samplers.
-
     Raises:
         ConfigError: The store lacks candidates or what the sampler looks at; says how to get them.
     """
@@ -113,21 +107,12 @@ def picks(
     seed: int = 0,
     ids: Iterable[str] | None = None,
 ) -> Mapping[str, Indices]:
-    """Returns what a sampler chooses, as indices into the candidates of each video.
+    """Returns what a sampler chooses, as indices into the candidates of each video (all, or `ids`).
 
-    Args:
-        dense: A store that holds every candidate, seen through `dense`.
-        choice: The sampler.
-        num_frames: The budget K.
-        seed: Run seed of the random samplers.
-        ids: Which videos; all by default.
+    `dense` is a store that holds every candidate, seen through `dense`.
     """
-    return {
-        video_id: choice.select(
-            stored_signals(dense, video_id, choice), num_frames, seed=seed, video_id=video_id
-        )
-        for video_id in (dense if ids is None else ids)
-    }
+    signals = ((i, stored_signals(dense, i, choice)) for i in (dense if ids is None else ids))
+    return {i: choice.select(seen, num_frames, seed=seed, video_id=i) for i, seen in signals}
 
 
 def stored_signals(dense: StoredFeatures, video_id: str, choice: SamplerChoice) -> Signals:
@@ -144,7 +129,7 @@ def stored_signals(dense: StoredFeatures, video_id: str, choice: SamplerChoice) 
         )
     features = dense[video_id]
     luma = dense.thumbnails(video_id) if "luma" in choice.needs else None
-    embeddings = None
-    if "embeddings" in choice.needs:
-        embeddings = features.frames.astype(np.float32)
-    return Signals(features.pts_seconds, luma, embeddings)
+    embedded = "embeddings" in choice.needs
+    return Signals(
+        features.pts_seconds, luma, features.frames.astype(np.float32) if embedded else None
+    )

@@ -29,8 +29,8 @@ class Upright:
     """How a stored picture is turned and mirrored to stand upright."""
 
     transposed: bool = False  # Rows and columns change places, before the mirroring
-    rows_flipped: bool = False  # The last row comes first
-    columns_flipped: bool = False  # The last column comes first
+    rows_flipped: bool = False
+    columns_flipped: bool = False
     pixel_shape: Fraction = Fraction(1)  # Width of a stored pixel over its height
 
     def __call__(self, picture: Picture) -> Picture:
@@ -59,11 +59,7 @@ class Upright:
 
 
 def upright(frame: VideoFrame, pixel_shape: Fraction = Fraction(1)) -> Upright:
-    """Reads from a frame's display matrix how to turn it.
-
-    Args:
-        frame: Its matrix counts.
-        pixel_shape: As the stream tells it; frames do not.
+    """Reads from a frame's display matrix how to turn it; `pixel_shape` is told by the stream.
 
     The matrix maps the stored (x, y) to (a x + c y, b x + d y), y pointing down. What is not a
     multiple of 90 degrees, and the nonsense some files carry, is ignored.
@@ -120,15 +116,11 @@ def to_rgb(frame: VideoFrame, turn: Upright) -> Picture:
 
 def to_luma(frame: VideoFrame, turn: Upright) -> Picture:
     """Returns the frame's brightness as (32, 32) uint8, area-averaged, upright."""
-    small = _scalers.luma.reformat(
-        as_seen(frame),
-        width=THUMBNAIL_SIZE,
-        height=THUMBNAIL_SIZE,
-        format="gray",
-        interpolation=Interpolation.AREA,
-        threads=1,
+    side, area = THUMBNAIL_SIZE, Interpolation.AREA
+    seen = as_seen(frame)
+    return turn(
+        _array(_scalers.luma.reformat(seen, side, side, "gray", interpolation=area, threads=1))
     )
-    return turn(_array(small))
 
 
 def frame_bytes(frame: VideoFrame) -> int:

@@ -51,7 +51,7 @@ class TemporalEncoder(Encoder, Protocol):
 class ExtractSettings:
     """How frames are chosen and work is cut."""
 
-    # Which samplers choose frames; all from one decode.
+    # All choose from one decode.
     samplers: tuple[SamplerChoice, ...] = field(default_factory=lambda: parse_samplers("uniform"))
     num_frames: int = 12  # Budget K per video and sampler
     candidate_fps: float | None = 1.0  # Candidates per second; None is every frame

@@ -25,8 +25,7 @@ class SamplerStudy:
     sampler: str  # Its label
     frames_per_video: float  # Chosen frames
     largest_gap: float  # Longest stretch without a chosen frame, as a share of the video, 0 to 1
-    # Standard deviation of the gaps between picks over their mean; 0 is even.
-    spacing_variation: float
+    spacing_variation: float  # Standard deviation of the gaps between picks over their mean
     content_coverage: float  # Cosine of a candidate to the nearest chosen frame, averaged
     repetition: float  # Cosine between pairs of chosen frames, averaged; high means duplicates
     select_ms_per_1000: float  # Time to choose, per 1,000 candidates, decoding not counted
@@ -75,13 +74,9 @@ def _figures(
         unit /= np.linalg.norm(unit, axis=1, keepdims=True)
         rows.append(_of_video(features.pts_seconds, unit, picks[video_id]))
     # Videos of one frame have no gaps and no pairs: they count where they can.
-    frames, gap, variation, coverage, pairs = (_mean(column) for column in np.array(rows).T)
+    table = np.ma.masked_invalid(np.array(rows))
+    frames, gap, variation, coverage, pairs = table.mean(axis=0).filled(np.nan).tolist()
     return SamplerStudy(label, frames, gap, variation, coverage, pairs, select_ms_per_1000)
-
-
-def _mean(values: NDArray[np.float64]) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float("nan")
 
 
 def _of_video(
@@ -139,19 +134,14 @@ def open_dense(store: FeatureStore) -> FeatureStore:
     return FeatureStore(store.folder, sampler=DENSE)
 
 
-_DENSE_CHOICE = SamplerChoice("dense")
-
-
 @dataclass(frozen=True)
 class SamplerCost:
     """Means over the measured videos, each decoded for this sampler alone."""
 
     sampler: str  # Its label
-    # Processor time of decoding, thumbnails, choosing and resizing, one thread.
-    decode_cpu_ms: float
+    decode_cpu_ms: float  # Of decoding, thumbnails, choosing and resizing, one thread
     frames: float  # Frames to embed
-    # Time the encoder takes for them; its time per frame is measured once for all samplers.
-    embed_ms: float
+    embed_ms: float  # Of the encoder, whose time per frame is measured once for all samplers
     videos: int  # How many videos were measured
 
 
@@ -177,19 +167,15 @@ def measure_costs(
     # What is loaded at the first call of either is no sampler's cost.
     first = sample_video(replace(requests[0], choices=(SamplerChoice("uniform"),)), transform).crops
     encode(first)
-    embed_ms = 1e3 * _seconds(lambda: encode(first), time.perf_counter) / len(first)
+    start = time.perf_counter()
+    encode(first)
+    embed_ms = 1e3 * (time.perf_counter() - start) / len(first)
     costs = []
     for choice in choices:
-        decoded = _DENSE_CHOICE if "embeddings" in choice.needs else choice
+        decoded = SamplerChoice(DENSE) if "embeddings" in choice.needs else choice
         own = [replace(request, choices=(decoded,)) for request in requests]
         start = time.process_time()
         frames = sum(len(sample_video(request, transform).crops) for request in own) / len(own)
         spent = 1e3 * (time.process_time() - start) / len(own)
         costs.append(SamplerCost(choice.label, spent, frames, frames * embed_ms, len(own)))
     return costs
-
-
-def _seconds(action: Callable[[], object], clock: Callable[[], float]) -> float:
-    start = clock()
-    action()
-    return clock() - start

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from vtr.charts.drawing import Drawing, cut, width_of
 from vtr.charts.marks import line
@@ -33,7 +34,7 @@ class Column:
     def span(self) -> tuple[float, float]:
         """Ends of the axis; never empty."""
         ends = [end for pair in self.intervals or () for end in pair]
-        every = [value for value in self.values if value is not None and is_known(value)] + ends
+        every = [*filter(is_known, self.values), *ends]
         low, high = min(every, default=0.0), max(every, default=1.0)
         low = min(0.0, low) if self.from_zero else low
         return low, max(high, low + 1e-9)
@@ -44,7 +45,7 @@ class Column:
         return 100 * (value - low) / (high - low)
 
 
-def is_known(value: float | None) -> bool:
+def is_known(value: float | None) -> TypeGuard[float]:
     """Returns whether there is a figure to show."""
     return value is not None and not math.isnan(value)
 
@@ -72,9 +73,8 @@ def draw_study(picture: StudyPicture) -> bytes:
     step = AXIS + VALUE + GAP
     drawing = Drawing(2 * MARGIN + LABEL + len(picture.columns) * step - GAP)
     room = drawing.width - 2 * MARGIN
-    drawing.text(
-        MARGIN, 36, cut(shown(picture.title), room, 19, bold=True), size=19, kind="ink bold"
-    )
+    title = cut(shown(picture.title), room, 19, bold=True)
+    drawing.text(MARGIN, 36, title, size=19, kind="ink bold")
     drawing.text(MARGIN, 58, cut(shown(picture.subtitle), room, 13), size=13)
     for number, label in enumerate(picture.samplers):
         top = HEAD + ROW * number
@@ -97,7 +97,7 @@ def _draw_column(drawing: Drawing, picture: StudyPicture, column: Column, left: 
     for tick, x, anchor in zip(column.span, (left, left + AXIS), ("start", "end"), strict=True):
         drawing.text(x, bottom + 15, column.show(tick), size=11, anchor=anchor)
     for number, value in enumerate(column.values):
-        words = column.show(value) if value is not None and is_known(value) else "-"
+        words = column.show(value) if is_known(value) else "-"
         y = HEAD + ROW * number + 17
         drawing.text(left + AXIS + VALUE, y, words, size=11.5, kind="ink", anchor="end")
 
@@ -109,7 +109,7 @@ def _marks(picture: StudyPicture, column: Column, base: float | None) -> Iterato
     if base is not None:
         yield line("base", (column.place(base),) * 2, (0, 100))
     for number, value in enumerate(column.values):
-        if value is None or not is_known(value):
+        if not is_known(value):
             continue
         x, y = column.place(value), 100 * (number + 0.5) / len(picture.samplers)
         interval = None if column.intervals is None else column.intervals[number]
@@ -125,13 +125,9 @@ def _marks(picture: StudyPicture, column: Column, base: float | None) -> Iterato
 def verdict(
     value: float, base: float | None, better: str, *, interval: tuple[float, float] | None = None
 ) -> str:
-    """Returns the colour of better, worse or neither than the reference.
+    """Returns the colour of a value that is better, worse or neither than the reference's.
 
-    Args:
-        value: The sampler's.
-        base: The reference's, or None.
-        better: "high", "low" or "".
-        interval: Of the value; a reference within it cannot be told from it.
+    A reference within the value's interval cannot be told from it.
     """
     if base is None or not better or value == base:
         return NEITHER

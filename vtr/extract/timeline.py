@@ -71,22 +71,16 @@ def frame_seconds(pts_seconds: Seconds) -> float:
     >>> frame_seconds(np.array([0.0, 0.04, 0.08, 5.0]))
     0.04
     """
-    if len(pts_seconds) < 2:
-        return 0.0
-    return float(np.median(np.diff(pts_seconds)))
+    return float(np.median(np.diff(pts_seconds))) if len(pts_seconds) > 1 else 0.0
 
 
 def duration_seconds(pts_seconds: Seconds, *, rate: float | None = None) -> float:
     """Returns the time from the start of the first frame to the end of the last one.
 
-    Args:
-        pts_seconds: (F,) float64, ascending.
-        rate: Frames per second by the header; only a single frame's length is taken from it.
+    The length of a single frame is taken from the header's `rate`, in frames per second.
 
-    >>> duration_seconds(np.array([2.0, 2.5, 3.0]))
-    1.5
-    >>> duration_seconds(np.array([2.0]), rate=25)
-    0.04
+    >>> duration_seconds(np.array([2.0, 2.5, 3.0])), duration_seconds(np.array([2.0]), rate=25)
+    (1.5, 0.04)
     """
     if not len(pts_seconds):
         return 0.0
@@ -107,7 +101,7 @@ def check_window(start_seconds: float | None, end_seconds: float | None) -> tupl
     """Returns the window as numbers (0 and infinity where open).
 
     Raises:
-        ConfigError: A start below 0 or not finite, or an end that is not after the start.
+        ConfigError: It is no window.
     """
     start = 0.0 if start_seconds is None else float(start_seconds)
     end = math.inf if end_seconds is None else float(end_seconds)

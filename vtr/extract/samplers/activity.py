@@ -54,14 +54,7 @@ def select(
 
 
 def pick(steps: Floats, num_frames: int, *, sparse_share: float, num_peaks: int = 3) -> Indices:
-    """Returns the indices.
-
-    Args:
-        steps: (N - 1,) mean absolute change from frame k to frame k + 1.
-        num_frames: K.
-        sparse_share: Share of the evenly spread frames, at least one frame.
-        num_peaks: How many peaks to look at.
-    """
+    """Returns the indices; `steps` is (N - 1,) mean absolute change from frame k to k + 1."""
     count = len(steps) + 1
     if num_frames >= count:
         return np.arange(count)
@@ -83,11 +76,11 @@ def _around_peaks(steps: Floats, num_dense: int, num_peaks: int) -> Indices:
     highest = peaks[np.argsort(-steps[peaks], kind="stable")[:num_peaks]]
     width = max(2, count // 20)
     each = num_dense // len(highest)
-    found: list[int] = []
+    around: list[int] = []
     for peak in highest.tolist():
         first, last = max(0, peak - width), min(count - 1, peak + width)
-        found += spaced(first, last, each if last - first > each else last - first + 1).tolist()
-    return np.sort(np.array(list(dict.fromkeys(found))[:num_dense], np.int64))
+        around += spaced(first, last, each if last - first > each else last - first + 1).tolist()
+    return np.sort(np.array(list(dict.fromkeys(around))[:num_dense], np.int64))
 
 
 def _add_changes(chosen: Indices, steps: Floats, target: int) -> Indices:

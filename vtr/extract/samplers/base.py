@@ -32,22 +32,18 @@ class Signals:
     """What samplers may look at, one entry per candidate frame."""
 
     pts_seconds: NDArray[np.float64]  # (N,) float64, presentation times, ascending, N >= 1
-    # (N, h, w) uint8 thumbnails of the brightness, or None where no sampler asked.
-    luma: Luma | None = None
-    # (N, D) finite, as cached in a dense store (not normalised); None before that.
-    embeddings: Floats | None = None
+    luma: Luma | None = None  # (N, h, w) uint8 brightness thumbnails, where a sampler asked
+    embeddings: Floats | None = None  # (N, D) finite, as a dense store has them, not normalised
 
     def __post_init__(self) -> None:
-        if self.pts_seconds.ndim != 1 or not len(self.pts_seconds):
+        count = len(self.pts_seconds)
+        if self.pts_seconds.ndim != 1 or not count:
             raise ValueError(f"pts_seconds must be (N,) with N >= 1, is {self.pts_seconds.shape}")
-        if self.luma is not None and len(self.luma) != len(self.pts_seconds):
-            raise ValueError(f"{len(self.luma)} thumbnails for {len(self.pts_seconds)} candidates")
-        if self.embeddings is not None and (
-            self.embeddings.ndim != 2 or len(self.embeddings) != len(self.pts_seconds)
-        ):
-            raise ValueError(
-                f"embeddings must be ({len(self.pts_seconds)}, D), are {self.embeddings.shape}"
-            )
+        if self.luma is not None and len(self.luma) != count:
+            raise ValueError(f"{len(self.luma)} thumbnails for {count} candidates")
+        shape = (count, 0) if self.embeddings is None else self.embeddings.shape
+        if len(shape) != 2 or shape[0] != count:
+            raise ValueError(f"embeddings must be ({count}, D), are {shape}")
 
     def __len__(self) -> int:
         return len(self.pts_seconds)
@@ -89,7 +85,7 @@ class SamplerChoice(NamedChoice):
         Args:
             signals: The candidates.
             num_frames: The budget K, at least 1.
-            seed: Run seed; with the video id it fixes random choices.
+            seed: Of the run; with the video's id it fixes random choices.
             video_id: Which video this is.
 
         Raises:
@@ -187,30 +183,19 @@ def _parse_choice(word: str) -> SamplerChoice:
     defaults = sampler_options(name)
     options = dict(read_options(pairs, types_of(defaults), owner=("sampler", name)))
     changed = {key: value for key, value in options.items() if value != defaults[key]}
-    _try_options(name, changed)
+    if changed:  # the sampler refuses its option values now, not at the first of many videos
+        signals = Signals(np.arange(3.0), np.zeros((3, 2, 2), np.uint8), np.ones((3, 2)))
+        _module(name).select(signals, 2, np.random.default_rng(0), **changed)
     return SamplerChoice(name, changed)
 
 
-def _try_options(name: str, options: Mapping[str, OptionValue]) -> None:
-    """Lets the sampler refuse its option values now, not at the first of many videos."""
-    if options:
-        signals = Signals(np.arange(3.0), np.zeros((3, 2, 2), np.uint8), np.ones((3, 2)))
-        _module(name).select(signals, 2, np.random.default_rng(0), **options)
-
-
 def sampler_options(name: str) -> dict[str, OptionValue]:
-    """Returns the options of a sampler with their defaults.
-
-    Raises:
-        UnknownNameError: No such sampler.
-    """
+    """Returns the options of a sampler with their defaults."""
     parameters = inspect.signature(_module(name).select).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
-@lru_cache(
-    maxsize=64
-)  # asked for every video; listing the folder each time costs half a millisecond
+@lru_cache(maxsize=64)  # for every video; listing the folder costs half a millisecond
 def _module(name: str) -> ModuleType:
     return load_plugin(samplers, name, kind="sampler")
 

@@ -24,13 +24,9 @@ CHUNK_FRAMES = 512
 
 
 def absolute_change(luma: Luma) -> NDArray[np.float64]:
-    """Returns the mean absolute change of each frame from the one before.
+    """Returns (N,) mean absolute changes of (N, h, w) thumbnails from the frame before.
 
-    Args:
-        luma: (N, h, w) uint8.
-
-    Returns:
-        (N,) float64 in grey levels, 0 to 255; entry 0 is 0.
+    In grey levels, 0 to 255; entry 0 is 0.
     """
 
     def sums(frames: Luma) -> NDArray[np.int64]:
@@ -42,14 +38,7 @@ def absolute_change(luma: Luma) -> NDArray[np.float64]:
 
 
 def squared_change(luma: Luma) -> NDArray[np.float64]:
-    """Returns the mean squared change of each frame from the one before.
-
-    Args:
-        luma: (N, h, w) uint8.
-
-    Returns:
-        (N,) float64 in squared grey levels, 0 to 65025; entry 0 is 0.
-    """
+    """Likewise of squares, in squared grey levels, 0 to 65025."""
 
     def sums(frames: Luma) -> NDArray[np.int64]:
         wide = frames.astype(np.int16)
@@ -74,24 +63,15 @@ def _row_energies(rows: NDArray[np.int16]) -> NDArray[np.int64]:
 
 
 def squared_distances(luma: Luma, picture: NDArray[np.int16]) -> NDArray[np.float64]:
-    """Returns the summed squared difference of every frame to one picture: whole numbers, exact.
-
-    Args:
-        luma: (N, h, w) uint8.
-        picture: (h, w) int16, 0 to 255.
-    """
-    pixels = luma.reshape(len(luma), -1)
-    flat = picture.reshape(-1)
-    distances = np.empty(len(luma))
-    for start, frames in chunks(pixels):
-        distances[start : start + len(frames)] = _row_energies(frames - flat)
-    return distances
+    """Returns the exact summed squares of (N, h, w) thumbnails less one (h, w) picture."""
+    rows = (_row_energies(frames - picture.reshape(-1)) for frames in chunks(luma))
+    return np.concatenate([*rows]).astype(np.float64)
 
 
-def chunks(pixels: Luma) -> Iterator[tuple[int, Luma]]:
-    """Yields (first index, rows) over the frames, a bounded number at a time."""
-    for start in range(0, len(pixels), CHUNK_FRAMES):
-        yield start, pixels[start : start + CHUNK_FRAMES]
+def chunks(luma: Luma) -> Iterator[Luma]:
+    """Yields the rows of pixels of (N, h, w) thumbnails, a bounded number of frames at a time."""
+    for start in range(0, len(luma), CHUNK_FRAMES):
+        yield luma[start : start + CHUNK_FRAMES].reshape(-1, luma[0].size)
 
 
 def spaced(first: int, last: int, count: int) -> Indices:
@@ -131,12 +111,8 @@ def merge(*parts: NDArray[np.integer]) -> Indices:
 def fill_gaps(chosen: Indices, num_candidates: int, budget: int) -> Indices:
     """Adds frames until there are `budget`: each in the middle of the longest run without one.
 
-    Equal runs: the earliest. An even run: the earlier of its two middles.
-
-    Args:
-        chosen: Sorted unique indices, at most `budget` of them.
-        num_candidates: N.
-        budget: How many to return, at most N.
+    Equal runs: the earliest. An even run: the earlier of its two middles. `chosen` are sorted
+    unique indices below `num_candidates`.
 
     >>> fill_gaps(np.array([0, 1, 9]), 10, 5).tolist()
     [0, 1, 3, 5, 9]
@@ -167,7 +143,7 @@ def draw(rng: Draws, candidates: Indices, size: int, weights: Floats) -> Indices
     Args:
         rng: NumPy's generator, or its legacy one (to repeat the reference's draws).
         candidates: (n,) indices, n >= size.
-        size: How many.
+        size: How many to draw.
         weights: (n,) not negative, finite.
     """
     if size == 0:

@@ -37,12 +37,7 @@ def select(
 
 
 def pick(embeddings: Floats, num_frames: int, *, same: float = 1e-4) -> Indices:
-    """Returns the indices.
-
-    Args:
-        embeddings: (N, D) finite; a row of zeros is at distance 1 from all others.
-        num_frames: K.
-        same: Cosine distance up to which a frame shows nothing new.
+    """Returns the indices; of (N, D) a row of zeros is at distance 1 from all others.
 
     Raises:
         ValueError: An embedding holds NaN or infinity.

@@ -60,14 +60,8 @@ def select(
     check_range("hybrid", "sparse_share", sparse_share)
     check_range("hybrid", "uniform_share", uniform_share)
     check_range("hybrid", "focus", focus, high=100)
-    return pick(
-        signals.absolute_change,
-        num_frames,
-        rng,
-        sparse_share=sparse_share,
-        uniform_share=uniform_share,
-        focus=focus,
-    )
+    shares = {"sparse_share": sparse_share, "uniform_share": uniform_share}
+    return pick(signals.absolute_change, num_frames, rng, **shares, focus=focus)
 
 
 def pick(
@@ -79,15 +73,9 @@ def pick(
     uniform_share: float = 0.7,
     focus: float = 5.0,
 ) -> Indices:
-    """Returns the indices.
+    """Returns the indices, drawn by `rng` for step 2 and then for step 3.
 
-    Args:
-        change: (N,) mean absolute change from the frame before; entry 0 is not read.
-        num_frames: K.
-        rng: Where the draws come from, those of step 2 first.
-        sparse_share: Share of K for steps 1 and 2.
-        uniform_share: Share of those for step 1.
-        focus: How sharply the draw of step 3 prefers the centre.
+    `change` is (N,) mean absolute change from the frame before; entry 0 is not read.
     """
     count = len(change)
     if num_frames >= count:

@@ -64,13 +64,7 @@ def pick(
 ) -> Indices:
     """Returns the indices, by the reference's chances unless `floor` is another.
 
-    Args:
-        energy: (N,) mean squared change from the frame before, the pictures normalised; entry 0
-            is not read.
-        num_frames: K.
-        rng: Where the draws come from.
-        global_share: Share of evenly spread frames, at least one frame.
-        floor: Added to every relative energy.
+    `energy` is (N,) mean squared change of normalised pictures; entry 0 is not read.
     """
     count = len(energy)
     if num_frames >= count:

@@ -34,13 +34,7 @@ def select(
 
 
 def pick(change: Floats, num_frames: int, *, threshold: float = 1.5) -> Indices:
-    """Returns the indices.
-
-    Args:
-        change: (N,) mean absolute change from the frame before; entry 0 is not read.
-        num_frames: K.
-        threshold: Standard deviations above the mean that make a change a cut.
-    """
+    """Returns the indices; of the (N,) mean absolute changes entry 0 is not read."""
     count = len(change)
     if num_frames >= count:
         return np.arange(count)

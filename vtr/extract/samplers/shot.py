@@ -20,7 +20,6 @@ rate, 0.98 at 2 and 0.97 at 1 candidate per second; on 60 of them PySceneDetect 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vtr.extract.samplers.base import Indices, Signals
 from vtr.extract.samplers.common import Floats, Luma, check_range, chunks, squared_distances
@@ -56,12 +55,9 @@ def select(
 
 
 def find_cuts(change: Floats, *, min_change: float = 10.0, ratio: float = 2.5) -> Indices:
-    """Returns the first frame of every shot but the first.
+    """Returns the first frame of every shot but the first, by the rule of step 1.
 
-    Args:
-        change: (N,) mean absolute change from the frame before, grey levels; entry 0 is not read.
-        min_change: Smallest change of a cut, grey levels.
-        ratio: Smallest change of a cut, in means of the changes around it.
+    `change` is (N,) mean absolute change from the frame before; entry 0 is not read.
     """
     steps = np.asarray(change[1:], np.float64)
     # Shifted by -2, -1, 1, 2; what lies outside the video counts neither in the sum nor in n.
@@ -78,11 +74,7 @@ def find_cuts(change: Floats, *, min_change: float = 10.0, ratio: float = 2.5) -
 
 
 def share_out(lengths: Indices, budget: int) -> Indices:
-    """Returns how many frames each shot gives: `budget` in all, none more than it has.
-
-    Args:
-        lengths: (S,) frames of each shot, at least 1.
-        budget: At most the sum of the lengths.
+    """Returns how many of its frames each shot gives, `budget` in all: step 2.
 
     >>> share_out(np.array([50, 3, 47]), 8).tolist(), share_out(np.array([5, 1, 9]), 2).tolist()
     ([4, 1, 3], [1, 0, 1])
@@ -103,9 +95,7 @@ def share_out(lengths: Indices, budget: int) -> Indices:
 def central_frame(luma: Luma) -> int:
     """Returns the index of the frame nearest to the mean picture of (n, h, w) thumbnails."""
     count = len(luma)
-    total: NDArray[np.int64] = np.zeros(luma.shape[1:], np.int64)
-    for _, frames in chunks(luma):
-        total += frames.sum(axis=0, dtype=np.int64)
+    total = sum(frames.sum(axis=0, dtype=np.int64) for frames in chunks(luma))
     mean = ((2 * total + count) // (2 * count)).astype(np.int16)  # rounded
     nearest = np.flatnonzero((distances := squared_distances(luma, mean)) == distances.min())
     return int(nearest[np.argmin(np.abs(2 * nearest - (count - 1)))])
