@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from vtr.clip.device import find_device
-from vtr.clip.hub import find_model
-from vtr.clip.loading import load_model, weights_digest
+from vtr.clip.hub import ModelFolder, find_model
+from vtr.clip.loading import load_model, load_text_tower, weights_digest
 from vtr.clip.preprocess import Preprocessing, Route, normalise, preprocessing_from_config
 from vtr.clip.temporal import follows_in_clip
 from vtr.clip.text import Tokeniser, load_tokeniser
-from vtr.clip.towers import Architecture, DualEncoder, Sizes, huggingface_state
+from vtr.clip.towers import Architecture, DualEncoder, Sizes, TextTower, huggingface_state
 from vtr.errors import CheckpointError, ConfigError, ModelError
 
 DTypeName = Literal["float32", "float16", "bfloat16"]
@@ -36,6 +36,47 @@ class TextEmbeddings:
     embeddings: np.ndarray  # (N, D) float32, not normalised
     num_tokens: np.ndarray  # (N,) int64, begin and end tokens included, after truncation
     num_truncated: int  # How many of the N texts lost their tail
+
+
+@dataclass(eq=False)
+class TextEncoder:
+    """The text side of a dual encoder, alone: what a search needs of it."""
+
+    embedding_dim: int  # D
+    device: torch.device  # Where it runs
+    tower: TextTower
+    tokeniser: Tokeniser
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        *,
+        batch_size: int | None = None,
+        tell: Callable[[int, int], None] | None = None,
+    ) -> TextEmbeddings:
+        """Returns the embeddings of texts; see `Backbone.encode_texts`."""
+        tell = tell or (lambda _done, _total: None)
+        tell(0, len(texts))
+        tokens = self.tokeniser.encode(texts)
+        lengths = np.array([len(row) for row in tokens.ids], dtype=np.int64)
+        # Texts of one length together: padding to the longest of a mixed batch costs up to 2.6x.
+        order = np.argsort(lengths, kind="stable")
+
+        def encode(start: int, stop: int) -> torch.Tensor:
+            ids = self.tokeniser.pad([tokens.ids[row] for row in order[start:stop]])
+            embeddings: torch.Tensor = self.tower(torch.from_numpy(ids).to(self.device))
+            tell(stop, len(texts))
+            return embeddings
+
+        default = _GPU_BATCH if self.device.type == "cuda" else 2 * _CPU_BATCH
+        with torch.inference_mode():
+            chunks, _ = run_in_batches(
+                encode, len(texts), batch_size or default, is_out_of_memory=_is_out_of_memory
+            )
+            embeddings = np.empty((len(texts), self.embedding_dim), dtype=np.float32)
+            if chunks:
+                embeddings[order] = torch.cat(chunks).to(torch.float32).cpu().numpy()
+        return TextEmbeddings(embeddings, lengths, tokens.num_truncated)
 
 
 @dataclass(eq=False)
@@ -148,27 +189,8 @@ class Backbone:
         Raises:
             ModelError: The GPU's memory does not hold a single text.
         """
-        tell = tell or (lambda _done, _total: None)
-        tell(0, len(texts))
-        tokens = self.tokeniser.encode(texts)
-        lengths = np.array([len(row) for row in tokens.ids], dtype=np.int64)
-        # Texts of one length together: padding to the longest of a mixed batch costs up to 2.6x.
-        order = np.argsort(lengths, kind="stable")
-
-        def encode(start: int, stop: int) -> torch.Tensor:
-            ids = self.tokeniser.pad([tokens.ids[row] for row in order[start:stop]])
-            embeddings: torch.Tensor = self.model.text(torch.from_numpy(ids).to(self.device))
-            tell(stop, len(texts))
-            return embeddings
-
-        default = _GPU_BATCH if self.device.type == "cuda" else 2 * _CPU_BATCH
-        with torch.inference_mode():
-            chunks, _ = run_in_batches(
-                encode, len(texts), batch_size or default, is_out_of_memory=_is_out_of_memory
-            )
-            embeddings = np.empty((len(texts), self.embedding_dim), dtype=np.float32)
-            embeddings[order] = self._gather(chunks)
-        return TextEmbeddings(embeddings, lengths, tokens.num_truncated)
+        encoder = TextEncoder(self.embedding_dim, self.device, self.model.text, self.tokeniser)
+        return encoder.encode(texts, batch_size=batch_size, tell=tell)
 
     def describe(self) -> dict[str, Any]:
         """Returns the fields of a store's fingerprint that the backbone decides, in JSON types."""
@@ -236,14 +258,7 @@ def load_backbone(
     network, architecture, family = load_model(found)
     preprocessing = preprocessing_from_config(found.path, route=route)
     _check_picture_size(found.model_id, preprocessing, architecture.image_size)
-    tokeniser = load_tokeniser(
-        found.path,
-        family=family,
-        max_length=architecture.context,
-        vocab_size=architecture.vocabulary,
-    )
-    if family == "clip":
-        _check_end_of_text(found.model_id, tokeniser, architecture.end_id)
+    tokeniser = _tokeniser(found, architecture, family)
     return Backbone(
         model_id=found.model_id,
         revision=found.revision,
@@ -258,6 +273,35 @@ def load_backbone(
         model=network.to(device=target, dtype=compute_dtype),
         tokeniser=tokeniser,
     )
+
+
+def load_text_encoder(found: ModelFolder, *, device: str = "auto") -> TextEncoder:
+    """Loads the text side alone, in float32: a fraction of the weights is read.
+
+    Args:
+        found: A model on this disk.
+        device: As for `load_backbone`.
+
+    Raises:
+        CheckpointError: Weights, configuration or vocabulary do not fit together.
+        ModelError: A family that is not supported.
+    """
+    target = find_device(device)
+    tower, architecture, family = load_text_tower(found)
+    tokeniser = _tokeniser(found, architecture, family)
+    return TextEncoder(architecture.dim, target, tower.to(target), tokeniser)
+
+
+def _tokeniser(found: ModelFolder, architecture: Architecture, family: str) -> Tokeniser:
+    tokeniser = load_tokeniser(
+        found.path,
+        family=family,
+        max_length=architecture.context,
+        vocab_size=architecture.vocabulary,
+    )
+    if family == "clip":
+        _check_end_of_text(found.model_id, tokeniser, architecture.end_id)
+    return tokeniser
 
 
 def run_in_batches(

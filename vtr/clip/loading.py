@@ -20,8 +20,16 @@ from vtr.clip.configuration import read_architecture, read_config
 from vtr.clip.hub import ModelFolder, weight_files
 from vtr.clip.openai_names import BENIGN_HUGGINGFACE, TEMPORAL_WEIGHT, find_problems
 from vtr.clip.text import text_family
-from vtr.clip.towers import Architecture, DualEncoder, blank_encoder, huggingface_state
+from vtr.clip.towers import (
+    Architecture,
+    DualEncoder,
+    TextTower,
+    blank_encoder,
+    huggingface_state,
+)
 from vtr.errors import CheckpointError
+
+_TEXT = "text_"  # what a Hugging Face folder calls the weights of the text tower begins so
 
 
 def load_model(found: ModelFolder) -> tuple[DualEncoder, Architecture, str]:
@@ -34,9 +42,7 @@ def load_model(found: ModelFolder) -> tuple[DualEncoder, Architecture, str]:
         CheckpointError: Weights or configuration that contradict each other; all keys are listed.
         ModelError: A family that is not known.
     """
-    record = read_config(found.path)
-    family = text_family(found.path, record["model_type"])
-    architecture = read_architecture(found, record)
+    architecture, family = _read_sizes(found)
     weights = _read_weights(found)
     # Without memory until the sizes are known to be those of the files.
     model = blank_encoder(architecture, temporal=TEMPORAL_WEIGHT in weights)
@@ -46,6 +52,31 @@ def load_model(found: ModelFolder) -> tuple[DualEncoder, Architecture, str]:
     for name, target in huggingface_state(model).items():
         target.copy_(weights.pop(name))
     return model.eval().requires_grad_(False), architecture, family
+
+
+def load_text_tower(found: ModelFolder) -> tuple[TextTower, Architecture, str]:
+    """As `load_model` for the text tower alone: of safetensors nothing else is read.
+
+    That the rest of the folder is whole too is not looked at.
+    """
+    architecture, family = _read_sizes(found)
+    model = blank_encoder(architecture, temporal=False)
+    weights = _read_weights(found, prefix=_TEXT)
+    names = {name: v for name, v in huggingface_state(model).items() if name.startswith(_TEXT)}
+    _check_keys(found, weights, names)
+    tower = model.text
+    memory = {name: torch.empty(value.shape) for name, value in tower.state_dict().items()}
+    tower.load_state_dict(memory, assign=True)
+    state = huggingface_state(model)
+    for name in names:
+        state[name].copy_(weights.pop(name))
+    return tower.eval().requires_grad_(False), architecture, family
+
+
+def _read_sizes(found: ModelFolder) -> tuple[Architecture, str]:
+    record = read_config(found.path)
+    family = text_family(found.path, record["model_type"])
+    return read_architecture(found, record), family
 
 
 def weights_digest(weights: Mapping[str, Tensor]) -> str:
@@ -65,12 +96,15 @@ def weights_digest(weights: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _read_weights(found: ModelFolder) -> dict[str, Tensor]:
-    """Returns all weights of a folder, as stored; those of safetensors stay in the file."""
+def _read_weights(found: ModelFolder, *, prefix: str = "") -> dict[str, Tensor]:
+    """Returns the weights of a folder, as stored, whose names begin so."""
     weights: dict[str, Tensor] = {}
     for path in weight_files(found.path):
         try:
-            part = _read_safetensors(path) if path.suffix == ".safetensors" else read_tensors(path)
+            if path.suffix == ".safetensors":
+                part = _read_safetensors(path, prefix)
+            else:
+                part = {k: v for k, v in read_tensors(path).items() if k.startswith(prefix)}
         except (CheckpointError, SafetensorError, OSError) as error:
             first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise CheckpointError(
@@ -86,9 +120,10 @@ def _read_weights(found: ModelFolder) -> dict[str, Tensor]:
     return weights
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def _read_safetensors(path: Path, prefix: str) -> dict[str, Tensor]:
     with safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
+        names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118  (no mapping)
+        return {name: file.get_tensor(name) for name in names}
 
 
 def _check_keys(
