@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from vtr.arithmetic import prepare_arithmetic
-from vtr.counts import counted
-from vtr.datasets import folder as plain_folder
-from vtr.datasets.registry import VideoSurvey, survey_videos, unique_videos
-from vtr.errors import ConfigError, ModelError, StoreLockedError
-from vtr.extract import pipeline
-from vtr.extract.resume import ExtractMode, has_changed
-from vtr.extract.samplers.base import parse_samplers
-from vtr.extract.settings import ExtractSettings, usable_cores
+from vtr.counts import counted, human_seconds
+from vtr.datasets.base import Video
+from vtr.datasets.files import VideoListing, find_videos, video_id
+from vtr.datasets.registry import unique_videos
+from vtr.errors import ConfigError, ModelError, StoreError, StoreLockedError
 from vtr.features.lock import write_lock
-from vtr.features.reader import STATUS_OF
-from vtr.features.rows import LedgerRow
+from vtr.features.shard import list_shards
 from vtr.features.store import FeatureStore
-from vtr.files import make_folder, publish
-from vtr.json_files import read_json
+from vtr.files import make_folder
+from vtr.foreign import printable
 from vtr.progress import note, progress, warn_of_unreadable
 from vtr.search.encoder import QueryEncoder
 from vtr.search.home import find_home, find_index
-from vtr.search.index import Index, read_index, shard_names, update_index
+from vtr.search.index import Index, read_index, update_index
 
 DEFAULT_MODEL = "openai/clip-vit-base-patch32"
 FPS = 2.0  # at 1 the ends of moments are half a second off, mean IoU at most 84 (measured)
 _SHARD_VIDEOS = 64  # what a kill loses at most
-_WAIT_SECONDS = 0.5
-_SETTINGS = "search.json"
+_WAIT_SECONDS = 0.3
 
 
 @dataclass(frozen=True)
@@ -61,53 +56,70 @@ class Source(Protocol):
 
 
 class FolderSource:
-    """A plain folder of videos; its features are made by this."""
+    """A plain folder of videos; its features are made here.
+
+    Args:
+        folder: Of the videos.
+        home: Of the features; None is hidden beside the videos, or in the user's cache.
+        model: As for `QueryEncoder`.
+        device: Where it runs.
+        workers: Decoding processes; None is one per core.
+    """
 
     def __init__(
-        self, folder: Path, home: Path | None, model: str | None, device: str, workers: int | None
+        self,
+        folder: Path,
+        *,
+        home: Path | None = None,
+        model: str | None = None,
+        device: str = "auto",
+        workers: int | None = None,
     ) -> None:
-        self.folder, self.model, self.device, self.workers = folder, model, device, workers
-        self._survey()
+        self.folder, self.device, self.workers = folder, device, workers
+        self._asked = model
+        self._look()
         self.home = home or find_home(folder)
-        self.encoder = QueryEncoder(model or read_model(self.home) or DEFAULT_MODEL, device=device)
+        self.encoder = QueryEncoder(model, self.home, default=DEFAULT_MODEL, device=device)
 
     def paths(self, ids: Sequence[str]) -> Mapping[str, Path | None]:
-        """Returns the videos of the last survey."""
+        """Returns the videos that were found last."""
         return {video.id: video.path for video, _ in self._inputs}
 
     def refresh(self, *, rebuild: bool = False) -> tuple[Index, Changes]:
         """Embeds what is new and changed.
 
         Raises:
-            ModelError: The store is of another model than the one that was asked for.
+            ModelError: The features are of another model than the one that was asked for.
         """
-        self._survey()
+        self._look()
         place = find_index(self.home)
-        index = read_index(place)
-        changes = self._changes(index)
-        names = shard_names(self.home)
-        stale = index is None or index.facts["shards"] != names
-        if rebuild or changes.new or changes.changed or stale:
-            self._extract(index, rebuild=rebuild)
-            store = FeatureStore(self.home)
-            index = update_index(place, store, self.encoder.bank())
-        elif self.model is not None:
+        index = None if rebuild else read_index(place)
+        if index is not None:
             self._require_model(index)
-        assert index is not None
-        return index, changes
+        changes = self._changes(index)
+        if rebuild or index is None or changes.new or changes.changed:
+            try:
+                self._extract(rebuild=rebuild)
+            except StoreLockedError as error:
+                if index is None:
+                    raise
+                note(f"{error}. Until then the answer comes from what was indexed before")
+                return index, changes
+        return bring_up_to_date(place, self.home, self.encoder), changes
 
-    def _survey(self) -> None:
-        dataset = plain_folder.load(None, self.folder)
-        survey = survey_videos(dataset, self.folder)
-        warn_of_unreadable(survey.listing.unreadable)
-        self._inputs = unique_videos(video for video in survey.videos if video.path is not None)
+    def _look(self) -> None:
+        listing = find_videos(self.folder)
+        warn_of_unreadable(listing.unreadable)
+        self._inputs = unique_videos(
+            Video(video_id(name), listing.path(name)) for name in listing.names
+        )
         if not self._inputs:
-            raise ConfigError(_no_videos(self.folder, survey))
+            raise ConfigError(_no_videos(listing))
 
     def _changes(self, index: Index | None) -> Changes:
-        if index is None:
-            return Changes(new=tuple(video.id for video, _ in self._inputs))
-        held = {row.id: row for row in ledger_rows(index)}
+        from vtr.extract.resume import has_changed
+
+        held = {} if index is None else {row.id: row for row in index.ledger()}
         there = {video.id: video for video, _ in self._inputs}
         return Changes(
             tuple(i for i in there if i not in held),
@@ -115,16 +127,22 @@ class FolderSource:
             tuple(i for i in held if i not in there),
         )
 
-    def _extract(self, index: Index | None, *, rebuild: bool) -> None:
-        if not rebuild:
-            self._require_model(index)
-        note(f"indexing {counted(len(self._inputs), 'video')} of {self.folder} into {self.home}")
+    def _extract(self, *, rebuild: bool) -> None:
+        """Embeds what the store lacks; waits for another process that does so already.
+
+        Raises:
+            StoreLockedError: Another process is at it, and there is something to search meanwhile.
+        """
+        from vtr.extract import pipeline
+        from vtr.extract.resume import ExtractMode
+        from vtr.extract.samplers.base import parse_samplers
+        from vtr.extract.settings import ExtractSettings, usable_cores
+
+        make_folder(self.home, option="--index")
+        note(f"loading {self.encoder.model}")
         prepare_arithmetic()
         backbone = self.encoder.backbone
-        chosen = Path(self.encoder.model).expanduser()
-        model = str(chosen.resolve()) if chosen.is_dir() else self.encoder.model
-        make_folder(self.home, option="--index")
-        publish(self.home / _SETTINGS, json.dumps({"model": model}).encode())
+        self._require_same(rebuild)
         settings = ExtractSettings(
             samplers=parse_samplers("dense"),
             candidate_fps=FPS,
@@ -133,35 +151,33 @@ class FolderSource:
             workers=self.workers or min(usable_cores(), len(self._inputs)),
         )
         mode = ExtractMode(retry=frozenset({"changed", "damaged"}), overwrite=rebuild)
+        note(f"indexing {self.folder} ({counted(len(self._inputs), 'video')}) into {self.home}")
         with progress("indexing") as update:
-            update(0, len(self._inputs), "starting")
 
             def show(now: pipeline.Progress) -> None:
                 rate = f"{now.frames / now.seconds:.0f} frames/s" if now.seconds > 0 else ""
-                update(now.done, now.total, rate)
+                failed = f", {now.failed} failed" if now.failed else ""
+                update(now.done, now.total, f"{rate}{failed}")
 
-            while True:
-                try:
-                    report = pipeline.extract(
-                        self._inputs, self.home, backbone, settings, mode=mode, progress=show
-                    )
-                    break
-                except StoreLockedError as error:
-                    note(f"waiting: {error}")
-                    _wait_for(self.home)
-        if report.failed or report.partial:
-            note(f"{report.failed} failed, {report.partial} partial of {report.inputs} videos")
-
-    def _require_model(self, index: Index | None) -> None:
-        if index is None or self.model is None:
-            return
-        made = self.encoder.backbone.weights_sha256
-        if made != index.facts["weights_sha256"]:
-            raise ModelError(
-                f"{self.home} was made with {index.facts['backbone']} (weights "
-                f"{index.facts['weights_sha256'][:12]}), not with {self.model} (weights "
-                f"{made[:12]}). Leave out --model, or make everything anew with --rebuild"
+            report = pipeline.extract(
+                self._inputs, self.home, backbone, settings, mode=mode, progress=show
             )
+        self.encoder.remember()
+        seconds = human_seconds(report.seconds)
+        note(f"indexed {counted(report.done_now, 'video')}, {report.frames_now} frames, {seconds}")
+
+    def _require_same(self, rebuild: bool) -> None:
+        """Refuses another model than that of the features that are there already."""
+        if rebuild or not list_shards(self.home)[0]:
+            return
+        spec = FeatureStore(self.home, skip_damaged=True).spec
+        if spec.weights_sha256 != self.encoder.weights_sha256:
+            raise ModelError(_other_model(self.home, spec.backbone, self.encoder.model))
+
+    def _require_model(self, index: Index) -> None:
+        made, backbone = index.facts["weights_sha256"], index.facts["backbone"]
+        if made != self.encoder.weights_sha256:
+            raise ModelError(_other_model(self.home, backbone, self.encoder.model))
 
 
 class StoreSource:
@@ -169,64 +185,87 @@ class StoreSource:
 
     Args:
         store: Its folder.
-        files: Video id to its file.
+        files: Video id to its file; what is not named has none.
         model: Of the store.
+        device: Where it runs.
     """
 
     def __init__(
         self, store: Path, files: Mapping[str, Path | None], *, model: str, device: str = "auto"
     ) -> None:
         self.store, self.files = store, files
-        self.encoder = QueryEncoder(model, device=device)
+        if not list_shards(store)[0]:
+            FeatureStore(store)  # says what is wrong
+        self.place = find_index(store)
+        self.encoder = QueryEncoder(model, self.place, default=model, device=device)
 
     def paths(self, ids: Sequence[str]) -> Mapping[str, Path | None]:
         """Returns all videos of the store, with the files that are there."""
         return {i: self.files.get(i) for i in ids}
 
     def refresh(self, *, rebuild: bool = False) -> tuple[Index, Changes]:
-        """Indexes shards that are new in the store."""
-        place = find_index(self.store)
-        index = None if rebuild else read_index(place)
-        if index is None or index.facts["shards"] != shard_names(self.store):
-            store = FeatureStore(self.store)
-            if store.spec.weights_sha256 != self.encoder.backbone.weights_sha256:
-                raise ModelError(
-                    f"{self.store} was made with {store.spec.backbone}, and {self.encoder.model} "
-                    "is another model. Name the store's own with --model"
-                )
-            index = update_index(place, store, self.encoder.bank())
-        return index, Changes()
+        """Indexes shards that are new in the store.
+
+        Raises:
+            ModelError: The store is of another model.
+        """
+        index = read_index(self.place)
+        spec = None if index is not None else FeatureStore(self.store).spec
+        made = spec.weights_sha256 if spec else index.facts["weights_sha256"]  # type: ignore[union-attr]
+        if made != self.encoder.weights_sha256:
+            name = spec.backbone if spec else index.facts["backbone"]  # type: ignore[union-attr]
+            raise ModelError(
+                f"{self.store} was made with {name}, and {self.encoder.model} is another model: "
+                "their spaces have nothing in common. Name the store's own with --model"
+            )
+        held = set(index.ids) if index is not None else set()
+        index = bring_up_to_date(self.place, self.store, self.encoder, rebuild=rebuild)
+        self.encoder.remember()
+        return index, Changes(new=tuple(i for i in index.ids if i not in held))
 
 
-def ledger_rows(index: Index) -> list[LedgerRow]:
-    """Returns what the index knows of every input."""
-    video = index.video
-    return [
-        LedgerRow(i, STATUS_OF[status], error.decode(), num_bytes, file_mtime_ns=mtime)
-        for i, status, error, num_bytes, mtime in zip(
-            index.ids,
-            *(video[name].tolist() for name in ("status", "error", "bytes", "mtime_ns")),
-            strict=True,
-        )
-    ]
+def bring_up_to_date(
+    place: Path, store: Path, encoder: QueryEncoder, *, rebuild: bool = False
+) -> Index:
+    """Returns the index of a store; makes it where shards are new, or a file is gone."""
+    index = None if rebuild else read_index(place)
+    names = [path.name for _, path in list_shards(store)[0]]
+    if index is not None and index.facts["shards"] == names:
+        return index
+    with _waiting_lock(place):
+        return update_index(place, FeatureStore(store, skip_damaged=True), encoder.bank())
 
 
-def read_model(home: Path) -> str | None:
-    """Returns the model that a folder's features are made with; None where none was chosen yet."""
-    path = home / _SETTINGS
-    return str(read_json(path, needed="the model")["model"]) if path.is_file() else None
-
-
-def _no_videos(folder: Path, survey: VideoSurvey) -> str:
-    skipped = survey.listing.skipped
-    aside = f"; it has {skipped}" if skipped else ": it is empty"
-    return f"no videos in {folder} or below it{aside}. Name the folder that holds them"
-
-
-def _wait_for(home: Path) -> None:
+@contextmanager
+def _waiting_lock(folder: Path) -> Iterator[None]:
+    """Holds a folder for writing; waits for another process that does."""
+    told = False
     while True:
         try:
-            with write_lock(home):
-                return
-        except StoreLockedError:
+            with write_lock(folder):
+                yield
+            return
+        except StoreLockedError as error:
+            if not told:
+                note(f"waiting: {error}")
+            told = True
             time.sleep(_WAIT_SECONDS)
+
+
+def _other_model(home: Path, made_with: str, asked: str) -> str:
+    return (
+        f"the features in {home} were made with {made_with}, and {asked} is another model: their "
+        "spaces have nothing in common. Leave out --model, or make everything anew with --rebuild"
+    )
+
+
+def _no_videos(listing: VideoListing) -> str:
+    skipped = listing.skipped
+    aside = f"only {skipped}" if skipped else "nothing at all"
+    return (
+        f"no videos in {printable(str(listing.root))} or in the folders below it, {aside}. Name "
+        "the folder that holds them"
+    )
+
+
+__all__ = ["Changes", "FolderSource", "Source", "StoreError", "StoreSource"]

@@ -1,13 +1,8 @@
-"""A folder of videos, or a store, that answers queries with moments.
-
->>> from vtr.search.library import Query
->>> Query.of("a dog jumps into water", without="snow").texts
-('a dog jumps into water',)
-"""
+"""A folder of videos, or a store, that answers queries with moments."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -17,16 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtr.errors import ConfigError, UnknownNameError
-from vtr.features.rows import Status
-from vtr.search.cuts import best_run, edges
-from vtr.search.encoder import QueryEncoder, unit
-from vtr.search.folder import Changes, FolderSource, Source, ledger_rows
-from vtr.search.index import Index
+from vtr.features.rows import LedgerRow, Status
+from vtr.search.encoder import Vectors, unit
+from vtr.search.folder import Changes, FolderSource, Source
+from vtr.search.index import Index, sampled_rows, stand_out
+from vtr.search.moments import find_runs, frame_edges, piece_means, with_surroundings
+from vtr.search.query import Query
+from vtr.search.scan import Scanner
 
 Floats = NDArray[np.floating[Any]]
-MATCH_LEVEL = 0.95
-_MOST_CHARACTERS = 100_000
-_SAMPLE_ROWS = 1 << 16
+MATCH_LEVEL = 0.98
+"""Below this share of unrelated sentences that a query beats, nothing like it is there."""
+_SAME_DIRECTION = 0.999
 
 
 @dataclass(frozen=True)
@@ -41,64 +38,28 @@ class VideoEntry:
 
 
 @dataclass(frozen=True)
-class Query:
-    """What is looked for: unit vectors of all parts are averaged, those of `without` subtracted."""
-
-    texts: tuple[str, ...] = ()
-    images: tuple[Path | bytes, ...] = ()
-    clips: tuple[tuple[Path | bytes, float | None], ...] = ()  # each with the second to look at
-    like: tuple[tuple[str, float], ...] = ()  # (video id, seconds) of the library itself
-    without: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, *texts: str, without: str | Sequence[str] = (), **parts: Any) -> Self:
-        """Returns a query of sentences; a convenience."""
-        return cls(
-            texts, without=(without,) if isinstance(without, str) else tuple(without), **parts
-        )
-
-    def __post_init__(self) -> None:
-        if not (self.texts or self.images or self.clips or self.like):
-            raise ConfigError("nothing to search for: give a sentence, --image, --video or --like")
-        for text in (*self.texts, *self.without):
-            if not text.strip() or "\0" in text or len(text) > _MOST_CHARACTERS:
-                what = (
-                    "empty"
-                    if not text.strip()
-                    else ("with a NUL in it" if "\0" in text else f"{len(text):,} characters long")
-                )
-                raise ConfigError(f"a sentence is {what}; write what is to be seen, in some words")
-
-
-@dataclass(frozen=True)
 class Hit:
     """A moment that shows what was asked for; times are seconds from the file's first frame."""
 
     video_id: str
-    path: Path | None
+    path: Path | None  # None where the file is not at hand
     start_seconds: float
     end_seconds: float
-    best_seconds: float  # Of the frame with the best score
-    score: float  # Its cosine with the query
-    level: float  # Share of the folder's unrelated sentences that it is better than, 0 to 1
+    best_seconds: float  # Of the frame that fits best
+    score: float  # Cosine of that frame and what is around it with the query; the order of hits
+    level: float  # Share of the unrelated sentences whose best frame stands out less, 0 to 1
 
 
 @dataclass(frozen=True)
 class Answer:
     """What a search found."""
 
-    hits: tuple[Hit, ...]
-    """The moments, best first; empty where nothing matches."""
-    match: bool
-    """Whether the best is better than nearly all unrelated sentences are here."""
-    level: float
-    """Share of the unrelated sentences whose answer stands out less than this query's, 0 to 1."""
-    nearest: tuple[Hit, ...]
-    """Where nothing matches, what is nearest all the same."""
-    num_truncated: int
-    """How many sentences were longer than the model reads."""
-    weights: tuple[tuple[str, float], ...]
-    """What each part of the query weighs."""
+    hits: tuple[Hit, ...]  # Best first; empty where nothing matches
+    match: bool  # Whether the best stands out as unrelated sentences do not (`MATCH_LEVEL`)
+    level: float  # Of the best; always 1 where the query has pictures
+    nearest: tuple[Hit, ...]  # Where nothing matches: what is nearest all the same
+    num_truncated: int  # How many sentences were longer than the model reads
+    weights: tuple[tuple[str, float], ...]  # What each part of the query weighs
 
 
 @dataclass(frozen=True)
@@ -110,11 +71,25 @@ class Curve:
     pieces: tuple[tuple[float, float, float], ...]  # (start, end, mean score) of each piece
 
 
-class Library:
-    """Videos that can be searched; made by `open`. Not for several threads at once."""
+@dataclass(frozen=True)
+class _Asked:
+    """A query in the space of the frames."""
 
-    def __init__(self, source: Source, encoder: QueryEncoder, index: Index) -> None:
-        self.source, self.encoder = source, encoder
+    vector: Vectors
+    weights: tuple[tuple[str, float], ...]
+    num_truncated: int
+
+
+class Library:
+    """Videos that can be searched; made by `open`. Not for several threads at once.
+
+    Args:
+        source: Where videos and features come from.
+    """
+
+    def __init__(self, source: Source, *, rebuild: bool = False) -> None:
+        self.source = source
+        index, self.changes = source.refresh(rebuild=rebuild)
         self._take(index)
 
     @classmethod
@@ -132,7 +107,7 @@ class Library:
 
         Args:
             folder: Of the videos.
-            model: Hub id or folder of the backbone; by default the one that the index was made
+            model: Hub id or folder of the backbone; by default the one that the features were made
                 with, at first CLIP ViT-B/32.
             device: Where it runs.
             index: Where the features lie; by default hidden beside the videos, or in the user's
@@ -142,13 +117,12 @@ class Library:
 
         Raises:
             ConfigError: No such folder, or no videos in it.
-            ModelError: The model cannot be had, or is another than the index was made with.
-            StoreError: The index cannot be written or read.
+            ModelError: The model cannot be had, or is another than the features were made with.
+            StoreError: The features cannot be written or read.
         """
-        source = FolderSource(
-            Path(folder), None if index is None else Path(index), model, device, workers
-        )
-        return cls(source, source.encoder, source.refresh(rebuild=rebuild)[0])
+        home = None if index is None else Path(index)
+        source = FolderSource(Path(folder), home=home, model=model, device=device, workers=workers)
+        return cls(source, rebuild=rebuild)
 
     def refresh(self) -> Changes:
         """Embeds new and changed videos, and forgets deleted ones."""
@@ -158,90 +132,20 @@ class Library:
 
     def _take(self, index: Index) -> None:
         self.index = index
-        self._ids = index.ids
-        self._paths: Mapping[str, Path | None] = self.source.paths(self._ids)
-        lengths = index.video["duration"].tolist()
-        self.videos = tuple(
-            VideoEntry(row.id, self._paths[row.id], length, row.status, row.error)
-            for row, length in zip(ledger_rows(index), lengths, strict=True)
-            if row.id in self._paths
-        )
+        ledger = index.ledger()
+        paths = self.source.paths([row.id for row in ledger])
+        self.videos = tuple(_entry(row, paths) for row in ledger if row.id in paths)
+        self._paths: Mapping[str, Path | None] = paths
+        self._place = {row.id: v for v, row in enumerate(ledger)}
         sizes = index.video["stop"] - index.video["first"]
-        there = np.array([i in self._paths for i in self._ids], bool) & (sizes > 0)
-        self._live = np.flatnonzero(there)
-        order = np.argsort(index.video["first"][self._live], kind="stable")
-        self._live = self._live[order]  # (L,) videos in the order of their rows
-        self._starts, self._stops = (
-            index.video["first"][self._live],
-            index.video["stop"][self._live],
+        there = np.array([row.id in paths for row in ledger], bool) & (sizes > 0)
+        live = np.flatnonzero(there)
+        self._live = live[np.argsort(index.video["first"][live], kind="stable")]  # (L,) videos
+        self._ids = [ledger[v].id for v in self._live]
+        self.scanner = Scanner(
+            index.frames, index.video["first"][self._live], index.video["stop"][self._live]
         )
-        self._alive = np.zeros(len(index.pts_seconds), bool)
-        for start, stop in zip(self._starts.tolist(), self._stops.tolist(), strict=True):
-            self._alive[start:stop] = True
-        self._bank_levels = self._calibrate()
-
-    # ---- scores
-
-    def _scores(self, vector: Floats) -> NDArray[np.float32]:
-        """Returns (R,) the cosine of every row."""
-        import torch
-
-        frames = torch.from_numpy(np.asarray(self.index.frames))
-        query = torch.from_numpy(np.asarray(vector, np.float16))
-        with torch.inference_mode():
-            return torch.mv(frames, query).float().numpy()
-
-    def _sample(self) -> NDArray[np.int64]:
-        rows = np.flatnonzero(self._alive)
-        return rows[:: max(1, len(rows) // _SAMPLE_ROWS)]
-
-    def _calibrate(self) -> NDArray[np.float64]:
-        """Returns (B,) ascending: how far the folder stands out for each unrelated sentence."""
-        rows, index = self._sample(), self.index
-        if not len(rows):
-            return np.zeros(0)
-        frames = np.asarray(index.frames[rows], np.float32)
-        scores = (frames @ index.bank.T - index.bank_mean[rows, None]) / index.bank_sd[rows, None]
-        return np.sort(np.percentile(scores, 99.5, axis=0) - np.median(scores, axis=0))
-
-    def _level(self, excess: float) -> float:
-        return float(np.searchsorted(self._bank_levels, excess) / max(len(self._bank_levels), 1))
-
-    def vector(self, query: Query) -> tuple[NDArray[np.float32], list[tuple[str, float]], int]:
-        """Returns the unit vector (D,) of a query, what its parts weigh, and truncated texts."""
-        parts: list[tuple[str, Floats]] = []
-        vectors, truncated = self.encoder.texts([*query.texts, *query.without])
-        parts += zip(query.texts, vectors, strict=False)
-        parts += [(_name(image), self.encoder.picture(image)) for image in query.images]
-        parts += [(_name(clip), self.encoder.clip(clip, at_seconds=at)) for clip, at in query.clips]
-        parts += [(f"{i}@{at:g}", self._frame_at(i, at)) for i, at in query.like]
-        wanted = unit(np.mean([vector for _, vector in parts], axis=0))
-        weights = [(name, 1 / len(parts)) for name, _ in parts]
-        if query.without:
-            avoided = unit(vectors[len(query.texts) :].mean(axis=0))
-            if float(wanted @ avoided) > 0.999:
-                raise ConfigError(
-                    "--not says the same as the query: nothing is left. Leave one of them out"
-                )
-            wanted = unit(wanted - avoided / 2)
-            weights += [(text, -0.5 / len(query.without)) for text in query.without]
-        return wanted, weights, truncated
-
-    def _place(self, video_id: str) -> int:
-        if video_id not in self._paths:
-            raise UnknownNameError("video", video_id, sorted(self._paths)[:20])
-        return self._ids.index(video_id)
-
-    def _frame_at(self, video_id: str, seconds: float) -> Floats:
-        v = self._place(video_id)
-        first, stop = (int(self.index.video[name][v]) for name in ("first", "stop"))
-        if first == stop:
-            raise ConfigError(f"video {video_id!r} has no frames: {self.videos[v].error}")
-        length = float(self.index.video["duration"][v])
-        if not 0 <= seconds <= length:
-            raise ConfigError(f"{video_id}@{seconds:g}: the video lasts {length:.2f} s")
-        row = first + int(np.argmin(np.abs(self.index.pts_seconds[first:stop] - seconds)))
-        return unit(self.index.frames[row])
+        self._sample = sampled_rows(self.scanner.alive)
 
     # ---- answers
 
@@ -260,35 +164,146 @@ class Library:
         Args:
             query: What to look for.
             top: How many moments.
-            inside: Only videos in this sub-folder, or whose id fits this pattern (`*`, `?`).
+            inside: Only videos in this sub-folder, or whose id or file name fits this pattern
+                (`*`, `?`).
             min_length: Only videos of at least so many seconds.
             max_length: Only videos of at most so many seconds.
             all_moments: Several moments of a video, where it has them.
 
         Raises:
-            ConfigError: A query that cannot be read.
+            ConfigError: A part of the query that cannot be read.
+            DecodeError: A clip of the query that cannot be read.
             UnknownNameError: `like` names no video here.
         """
-        vector, weights, truncated = self.vector(query)
-        scores = self._scores(vector)
-        rows = self._sample()
-        if not len(rows):
-            return Answer((), False, 0.0, (), truncated, tuple(weights))
-        standard = (scores[rows] - self.index.bank_mean[rows]) / self.index.bank_sd[rows]
-        median = float(np.median(standard))
-        level = self._level(float(np.percentile(standard, 99.5)) - median)
-        best = np.maximum.reduceat(np.where(self._alive, scores, -np.inf), self._starts)
+        asked = self._ask(query)
         allowed = self._allowed(inside, min_length, max_length)
-        order = [n for n in np.argsort(-best, kind="stable").tolist() if allowed[n]]
-        hits: list[Hit] = []
-        for n in order[:top]:
-            hits += self._moments(n, vector, median, all_moments=all_moments)
-        hits = sorted(hits, key=lambda hit: (-hit.score, hit.video_id, hit.start_seconds))[:top]
+        if not allowed.any():
+            return Answer((), False, 0.0, (), asked.num_truncated, asked.weights)
+        scores = self.scanner.scores(asked.vector)
+        hits: list[tuple[float, Hit]] = []
+        for n in self._candidates(scores, allowed, top):
+            hits += self._hits(n, asked.vector, scores, several=all_moments)
+        hits.sort(key=lambda hit: (-hit[1].score, hit[1].video_id, hit[1].start_seconds))
+        best, usual = max(score for score, _ in hits), scores[self._sample]
+        level = 1.0 if query.has_pictures else self._level(best, usual)
+        found = tuple(hit for _, hit in hits[:top])
         match = level >= MATCH_LEVEL
-        found = tuple(hits)
         return Answer(
-            found if match else (), match, level, () if match else found, truncated, tuple(weights)
+            found if match else (),
+            match,
+            level,
+            () if match else found,
+            asked.num_truncated,
+            asked.weights,
         )
+
+    def curve(self, query: Query, video_id: str) -> Curve:
+        """Returns the scores of one video's frames and pieces.
+
+        Raises:
+            UnknownNameError: No such video.
+            ConfigError: It has no frames.
+        """
+        first, stop = self._rows(video_id)
+        v = self._place[video_id]
+        pts, pieces = self.index.pts_seconds[first:stop], self.index.pieces(v)
+        scores = self.scanner.exact(first, stop, self._ask(query).vector)
+        edges = frame_edges(pts, float(self.index.video["duration"][v]))[pieces]
+        means = piece_means(scores, pieces)
+        spans = zip(edges[:-1].tolist(), edges[1:].tolist(), means.tolist(), strict=True)
+        return Curve(pts, scores, tuple(spans))
+
+    # ---- parts of it
+
+    def _candidates(self, scores: Floats, allowed: NDArray[np.bool_], top: int) -> list[int]:
+        """Returns the videos that may be among the best, by all frames, then by what is around."""
+        best = np.where(allowed, self.scanner.best(scores), -np.inf)
+        first = np.argsort(-best, kind="stable")[: 4 * top + 100]
+        ranks = []
+        for n in first[np.isfinite(best[first])].tolist():
+            rows = self.scanner.rows(n)
+            ranks.append((-with_surroundings(scores[rows], self.index.pts_seconds[rows]).max(), n))
+        return [n for _, n in sorted(ranks)[: top + 10]]
+
+    def _hits(
+        self, n: int, vector: Vectors, scores: Floats, *, several: bool
+    ) -> list[tuple[float, Hit]]:
+        """Returns (score of the best frame, hit) for the moments of a video, in float32."""
+        rows, v = self.scanner.rows(n), int(self._live[n])
+        usual = scores[self._sample]
+        exact = self.scanner.exact(rows.start, rows.stop, vector)
+        pts, pieces = self.index.pts_seconds[rows], self.index.pieces(v)
+        edges = frame_edges(pts, float(self.index.video["duration"][v]))
+        mixed, background = with_surroundings(exact, pts), float(np.median(usual))
+        video_id = self._ids[n]
+        return [
+            (
+                float(exact[best]),
+                Hit(
+                    video_id,
+                    self._paths[video_id],
+                    float(edges[first]),
+                    float(edges[stop]),
+                    float(pts[best]),
+                    float(mixed[first:stop].max()),
+                    self._level(float(exact[best]), usual),
+                ),
+            )
+            for first, stop, best in find_runs(
+                exact, pieces, background=background, several=several
+            )
+        ]
+
+    def _level(self, best: float, usual: Floats) -> float:
+        levels = self.index.bank_levels
+        excess = float(stand_out(np.array(best), usual))
+        return float(np.searchsorted(levels, excess) / max(len(levels), 1))
+
+    def _ask(self, query: Query) -> _Asked:
+        encoder, sentences = self.source.encoder, [*query.texts, *query.without]
+        parts: list[tuple[str, Vectors]] = []
+        avoided: list[Vectors] = []
+        truncated = 0
+        if sentences:
+            vectors, truncated = encoder.texts(sentences)
+            parts += zip(query.texts, vectors, strict=False)
+            avoided = list(vectors[len(query.texts) :])
+        parts += [(_label(image), encoder.picture(image)) for image in query.images]
+        parts += [(_label(clip), encoder.clip(clip, at_seconds=at)) for clip, at in query.clips]
+        parts += [(f"{i}@{at:g}", self._frame_at(i, at)) for i, at in query.like]
+        vector = unit(np.mean([vector for _, vector in parts], axis=0))
+        weights = [(label, 1 / len(parts)) for label, _ in parts]
+        if avoided:
+            against = unit(np.mean(avoided, axis=0))
+            if float(vector @ against) > _SAME_DIRECTION:
+                raise ConfigError(
+                    "what is looked for and what --not excludes are the same: nothing is left. "
+                    "Leave one of them out"
+                )
+            vector = unit(vector - against / 2)
+            weights += [(f"not {text}", -0.5 / len(avoided)) for text in query.without]
+        return _Asked(vector, tuple(weights), truncated)
+
+    def _rows(self, video_id: str) -> tuple[int, int]:
+        if video_id not in self._paths or video_id not in self._place:
+            raise UnknownNameError("video", video_id, sorted(self._paths)[:20])
+        v = self._place[video_id]
+        first, stop = (int(self.index.video[name][v]) for name in ("first", "stop"))
+        if first == stop:
+            raise ConfigError(
+                f"video {video_id!r} has no frames: {self.index.ledger()[v].error or 'none came'}"
+            )
+        return first, stop
+
+    def _frame_at(self, video_id: str, seconds: float) -> Vectors:
+        first, stop = self._rows(video_id)
+        length = float(self.index.video["duration"][self._place[video_id]])
+        if seconds > length:
+            raise ConfigError(
+                f"there is no second {seconds:g} of {video_id!r}: it lasts {length:.2f} s"
+            )
+        row = first + int(np.argmin(np.abs(self.index.pts_seconds[first:stop] - seconds)))
+        return unit(self.index.frames[row])
 
     def _allowed(
         self, inside: str | None, min_length: float | None, max_length: float | None
@@ -300,74 +315,24 @@ class Library:
         if max_length is not None:
             allowed &= length <= max_length
         if inside is not None:
-            allowed &= np.array([is_inside(self._ids[v], inside) for v in self._live], bool)
+            allowed &= np.array([is_inside(i, inside) for i in self._ids], bool)
         return allowed
-
-    def _exact(self, n: int, vector: Floats) -> tuple[Floats, Floats, NDArray[np.int64]]:
-        """Returns a video's scores in float32, the edges of its frames, and of its pieces."""
-        start, stop = int(self._starts[n]), int(self._stops[n])
-        scores = np.asarray(self.index.frames[start:stop], np.float32) @ vector
-        v = int(self._live[n])
-        times = edges(self.index.pts_seconds[start:stop], float(self.index.video["duration"][v]))
-        return scores, times, self.index.pieces(v)
-
-    def _moments(self, n: int, vector: Floats, median: float, *, all_moments: bool) -> list[Hit]:
-        scores, times, pieces = self._exact(n, vector)
-        start, video_id = int(self._starts[n]), self._ids[int(self._live[n])]
-        means = np.add.reduceat(scores, pieces[:-1]) / np.diff(pieces)
-        threshold, found = (float(means.mean()) + float(means.max())) / 2, []
-        weights = np.diff(pieces).astype(np.float64)
-        while True:
-            run = best_run(means, weights, threshold)
-            low, high = int(pieces[run.first]), int(pieces[run.stop])
-            best = low + int(np.argmax(scores[low:high]))
-            row = start + best
-            z = (scores[best] - self.index.bank_mean[row]) / self.index.bank_sd[row]
-            found.append(
-                Hit(
-                    video_id, self._paths[video_id], float(times[low]), float(times[high]),
-                    float(self.index.pts_seconds[row]), float(scores[best]),
-                    self._level(float(z) - median),
-                )
-            )  # fmt: skip
-            means[run.first : run.stop] = -np.inf
-            if not all_moments or not (means > threshold).any():
-                return found
-
-    def curve(self, query: Query, video_id: str) -> Curve:
-        """Returns the scores of one video's frames and pieces.
-
-        Raises:
-            UnknownNameError: No such video.
-            ConfigError: It has no frames.
-        """
-        v = self._place(video_id)
-        n = np.flatnonzero(self._live == v)
-        if not len(n):
-            raise ConfigError(f"video {video_id!r} has no frames")
-        scores, times, pieces = self._exact(int(n[0]), self.vector(query)[0])
-        means = np.add.reduceat(scores, pieces[:-1]) / np.diff(pieces)
-        first, stop = int(self._starts[n[0]]), int(self._stops[n[0]])
-        spans = zip(pieces[:-1].tolist(), pieces[1:].tolist(), means.tolist(), strict=True)
-        return Curve(
-            self.index.pts_seconds[first:stop],
-            scores,
-            tuple((float(times[a]), float(times[b]), mean) for a, b, mean in spans),
-        )
 
 
 def is_inside(video_id: str, pattern: str) -> bool:
-    """Returns whether a video lies in a sub-folder or fits a pattern.
+    """Returns whether a video lies in a sub-folder, or its id or file name fits a pattern.
 
-    >>> is_inside("cats/one.mp4", "cats"), is_inside("cats/one.mp4", "*one*")
+    >>> is_inside("cats/one.mp4", "cats/"), is_inside("cats/one.mp4", "*one*")
     (True, True)
     """
-    return (
-        video_id.startswith(pattern.rstrip("/") + "/")
-        or fnmatch(video_id, pattern)
-        or fnmatch(video_id.rpartition("/")[2], pattern)
-    )
+    names = (video_id, video_id.rpartition("/")[2])
+    below = video_id.startswith(pattern.rstrip("/") + "/")
+    return below or any(fnmatch(name, pattern) for name in names)
 
 
-def _name(part: Path | bytes) -> str:
-    return "a file" if isinstance(part, bytes) else str(part)
+def _entry(row: LedgerRow, paths: Mapping[str, Path | None]) -> VideoEntry:
+    return VideoEntry(row.id, paths[row.id], row.duration_seconds, row.status, row.error)
+
+
+def _label(part: Path | bytes) -> str:
+    return "a file" if isinstance(part, bytes) else part.name
