@@ -30,7 +30,7 @@ from vtr.features import FeatureStore
 from vtr.features.rows import VideoFeatures
 from vtr.files import make_folder, publish_all
 from vtr.progress import embedding, note, progress
-from vtr.search.cuts import edges, find_cuts, ranked_runs
+from vtr.search.moments import find_cuts, frame_edges, piece_means, ranked_runs
 from vtr.train.texts import embed_texts
 from vtr.verbs.eval import Options
 from vtr.workspace import Workspace
@@ -176,13 +176,12 @@ def _in_video(
 ) -> list[MomentPrediction]:
     frames = np.asarray(video.frames, np.float32)
     frames = frames / np.maximum(np.linalg.norm(frames, axis=1, keepdims=True), 1e-12)
-    times = edges(video.pts_seconds, duration_seconds)
+    times = frame_edges(video.pts_seconds, duration_seconds)
     pieces = np.append(find_cuts(frames), len(frames))
     weights = np.diff(pieces).astype(np.float64)
     found = []
     for scores in vectors @ frames.T:
-        means = np.add.reduceat(scores.astype(np.float64), pieces[:-1]) / weights
-        runs = islice(ranked_runs(means, weights), MOST_PREDICTIONS)
+        runs = islice(ranked_runs(piece_means(scores, pieces), weights), MOST_PREDICTIONS)
         windows = [(times[pieces[run.first]], times[pieces[run.stop]]) for run in runs]
         best = float(video.pts_seconds[int(np.argmax(scores))])
         found.append(MomentPrediction(np.array(windows), best))

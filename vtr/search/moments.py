@@ -8,6 +8,7 @@ threshold add up to most (after TAG, BMVC 2025).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -81,6 +82,23 @@ def run_around(means: Floats, weights: Floats, threshold: float, piece: int) -> 
     return Run(piece - int(np.argmax(before)), piece + 1 + int(np.argmax(behind)))
 
 
+def ranked_runs(means: Floats, weights: Floats) -> Iterator[Run]:
+    """Yields runs that share no piece, the best first, until every piece is in one.
+
+    The threshold is half-way between mean and maximum of the pieces that are left.
+
+    Args:
+        means: (P,) mean score of each piece.
+        weights: (P,) how much each counts: its frames.
+    """
+    left = np.array(means, np.float64)
+    while (free := np.isfinite(left)).any():
+        threshold = (float(left[free].mean()) + float(left.max())) / 2
+        run = run_around(left, weights, threshold, int(np.argmax(left)))
+        left[run.first : run.stop] = -np.inf  # nothing is joined across what was taken
+        yield run
+
+
 def piece_means(scores: Floats, pieces: Indices) -> Floats:
     """Returns (P,) the mean score of each piece.
 
@@ -115,7 +133,7 @@ def find_runs(
         first, stop = int(pieces[run.first]), int(pieces[run.stop])
         runs.append((first, stop, best))
         left[first:stop] = -np.inf
-        gaps[run.first : run.stop] = -1e9  # nothing is joined across what was taken
+        gaps[run.first : run.stop] = -np.inf  # nothing is joined across what was taken
         if not several or not (gaps > threshold).any():
             return runs
 
