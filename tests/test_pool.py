@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from vtr.errors import VtrError, WorkersLostError
-from vtr.extract.pool import Outcome, PoolSettings, WorkerPool
+from vtr.extract.pool import Outcome, PoolSettings, StandingWorker, WorkerPool
 
 HANDLERS = """
 import contextlib, os, signal, sys, time
@@ -111,6 +111,27 @@ def test_a_bad_job_costs_only_itself(run: Run, job: Any, failure: tuple[str, str
     outcomes = run(jobs, timeout_seconds=1.0, memory_bytes=1 << 30)
     assert outcomes[1].failure == failure
     assert [outcomes[i].header["value"] for i in (0, 2, 3)] == [0, 0.01, 0.02]
+
+
+def test_a_standing_worker_outlives_every_bad_job(run: Run) -> None:
+    settings = PoolSettings(
+        "pool_handlers:make", 5, 1, timeout_seconds=1.0, memory_bytes=1 << 30, recycle_after=3
+    )
+    worker = StandingWorker(settings)
+    jobs = [("sleep", 0), ("bad", 0), ("segfault", 0), ("sleep", 60), ("halt", 0), ("orphan", 0)]
+    failed = [("bad", 0), ("segfault", 0), ("sleep", 60), ("halt", 0), ("orphan", 0)]
+    for job in [*jobs, ("sleep", 0), ("bytes", 300_000), ("sleep", 0), ("sleep", 0)]:
+        outcome = worker.do(job)
+        assert (outcome.failure is not None) == (job in failed), (job, outcome)
+    worker.close()
+
+
+def test_a_standing_worker_is_left_at_once(run: Run) -> None:
+    worker = StandingWorker(PoolSettings("pool_handlers:make", 5, 1))
+    assert worker.do(("sleep", 0)).failure is None
+    threading.Timer(0.2, worker.leave).start()
+    assert worker.do(("sleep", 600)).failure is not None
+    worker.close()
 
 
 def test_a_worker_that_stops_while_it_answers_costs_only_its_job(run: Run) -> None:

@@ -3,278 +3,22 @@
 A decoder can hang, crash or eat the memory on a bad file, and no exception handler helps then.
 So every job runs in a worker process that can be killed: one that dies or outlives the wall-clock
 limit costs one answer, and a fresh process takes its place (see `vtr.extract.worker`).
-
-Any process may also stand still at any moment (stopped, swapped out, waiting for a dead disk), so
-nothing here waits without a deadline: an answer is taken in as it comes, within its job's limit.
-
-The server of the workers is started as a plain `python -m` child instead of through
-`multiprocessing.Process`: nothing of the caller's main module is imported again, so scripts need
-no `__main__` guard and notebooks work.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import pickle
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import wait
-from typing import IO, Any
+from typing import Any
 
 from vtr.errors import WorkersLostError
-from vtr.extract.worker import FORK, REPLY, REQUEST, SIZES, WAIT
+from vtr.extract.processes import LOOK_SECONDS, NO_ANSWER, Outcome, PoolSettings, Server, Worker
 
-START_SECONDS = 180.0
-# A worker that waits for a job takes it in at once.
-SEND_SECONDS = 10.0
-# What ending all workers may take.
-CLOSE_SECONDS = 5.0
-# How soon a wait sees that the run is being left.
-_LOOK_SECONDS = 0.1
-_MOST_BYTES_AT_ONCE = 1 << 20
-
-# The libraries' own thread pools: parallelism is across videos, and a process without threads
-# can be forked.
-_ONE_THREAD = {
-    f"{name}{ending}": "1"
-    for name, ending in (
-        ("OMP", "_NUM_THREADS"),
-        ("OPENBLAS", "_NUM_THREADS"),
-        ("MKL", "_NUM_THREADS"),
-        ("NUMEXPR", "_NUM_THREADS"),
-        ("VECLIB", "_MAXIMUM_THREADS"),  # macOS
-    )
-}
-
-# Else macOS ends a process that forks after its libraries have been used.
-_MAY_FORK = {"OBJC_DISABLE_INITIALIZE_FORK_SAFETY": "YES"}
-
-
-@dataclass(frozen=True)
-class PoolSettings:
-    """How jobs are run."""
-
-    handler: str  # "module:function"; the function takes `config` and returns the job handler
-    config: Any  # Anything picklable, the same for every worker
-    workers: int  # Number of processes
-    timeout_seconds: float = 300.0  # Wall-clock limit per job, its answer included
-    memory_bytes: int = 4 << 30  # Address space a worker may add after its start; 0 is no limit
-    max_buffered_bytes: int = 256 << 20  # Answers that wait for their turn may hold this much
-    recycle_after: int = 1000  # Jobs after which a worker is replaced (decoders leak a little)
-    server_seconds: float = 60.0  # How long starting or ending one worker may take
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The answer to one job."""
-
-    header: dict[str, Any]  # What the handler said; empty where it failed
-    payload: bytes | bytearray = field(default=b"", repr=False)  # Raw bytes that came with it
-    failure: tuple[str, str] | None = None  # (class, detail) where the job failed, else None
-    cpu_seconds: float = 0.0  # CPU time of the job; 0 where the worker died
-
-
-class _Server:
-    """The process that forks workers."""
-
-    def __init__(self, settings: PoolSettings, is_left: Callable[[], bool]) -> None:
-        self._control, theirs = socket.socketpair()
-        self._control.settimeout(_LOOK_SECONDS)
-        self._seconds, self._is_left = settings.server_seconds, is_left
-        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed in stop)
-        paths = os.pathsep.join(path for path in sys.path if path)
-        module, function = settings.handler.split(":")
-        with tempfile.TemporaryFile() as recipe:
-            pickle.dump((module, function, settings.config, settings.memory_bytes), recipe)
-            recipe.seek(0)
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "vtr.extract.worker", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=recipe,
-                stdout=subprocess.DEVNULL,
-                stderr=self._errors,
-                env={**os.environ, "PYTHONPATH": paths, **_ONE_THREAD, **_MAY_FORK},
-                process_group=0,  # Ctrl-C goes to the parent alone
-            )
-        theirs.close()
-        self._started = self._silent = False
-        try:
-            self._reply(START_SECONDS)
-        except WorkersLostError:
-            self.stop()
-            raise
-        self._started = True
-
-    def fork(self, jobs: socket.socket, errors: IO[bytes]) -> int:
-        """Starts a worker that reads `jobs`; returns its process id."""
-        descriptors = [jobs.fileno(), errors.fileno()]
-        with contextlib.suppress(BrokenPipeError):  # then the reply says so
-            socket.send_fds(self._control, [REQUEST.pack(FORK, 0)], descriptors)
-        return self._reply(self._seconds)[0]
-
-    def kill(self, pid: int) -> str:
-        """Ends a worker; returns how it ended (what it died of, if it was dead already)."""
-        if self._process.poll() is None:  # else its workers died with it
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)  # until it is waited for, no other has this id
-        if self._silent:
-            raise WorkersLostError("how a worker ended is unknown")
-        with contextlib.suppress(BrokenPipeError):  # then the reply says so
-            self._control.sendall(REQUEST.pack(WAIT, pid))
-        ended, status = self._reply(CLOSE_SECONDS if self._is_left() else self._seconds)
-        return exit_words(os.waitstatus_to_exitcode(status)) if ended else "it cannot be ended"
-
-    def stop(self) -> None:
-        self._control.close()
-        self._process.kill()
-        self._wait()
-        self._errors.close()
-
-    def _wait(self) -> int | None:
-        """Returns the exit code of the process; None where the system cannot end it."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return self._process.wait(CLOSE_SECONDS)
-        return None
-
-    def _reply(self, seconds: float) -> tuple[int, int]:
-        """Waits for an answer; while workers start, only until the run is left."""
-        deadline = time.monotonic() + seconds
-        starting = not self._is_left()
-        while True:
-            try:
-                reply = self._control.recv(REPLY.size, socket.MSG_WAITALL)
-            except TimeoutError:
-                if time.monotonic() < deadline and not (starting and self._is_left()):
-                    continue
-                self._silent = True
-                what = "answer" if self._started else "start"
-                safe = "; what was published is safe, run it again to go on" * self._started
-                raise WorkersLostError(
-                    f"the worker processes did not {what} within {seconds:g} s{safe}"
-                ) from None
-            except ConnectionResetError:
-                reply = b""
-            if len(reply) < REPLY.size:
-                raise self._death()
-            pid, status = REPLY.unpack(reply)
-            return pid, status
-
-    def _death(self) -> WorkersLostError:
-        code = self._wait()
-        how = "it does not end" if code is None else exit_words(code)
-        words = last_line(self._errors) or "no message"
-        what = "died; what was published is safe, run it again to go on"
-        what = what if self._started else "cannot start"
-        return WorkersLostError(f"the worker processes {what} ({how}): {words}")
-
-
-class _Answer:
-    """One answer on its way: its sizes, the header, the payload. It takes in what is there."""
-
-    def __init__(self) -> None:
-        self._parts = [bytearray()]
-        self._missing = SIZES.size
-
-    def grow(self, source: socket.socket) -> bool:
-        """Reads once from a socket that is ready; returns whether the answer is whole.
-
-        Raises:
-            EOFError, OSError: The worker is gone.
-        """
-        came = source.recv(min(self._missing, _MOST_BYTES_AT_ONCE))
-        if not came:
-            raise EOFError
-        self._parts[-1] += came  # not made for a size that is only announced
-        self._missing -= len(came)
-        while not self._missing:
-            if len(self._parts) == 1 + len(SIZES.unpack(self._parts[0])):
-                return True
-            self._missing = SIZES.unpack(self._parts[0])[len(self._parts) - 1]
-            self._parts.append(bytearray())
-        return False
-
-    def outcome(self) -> Outcome:
-        """Returns the whole answer.
-
-        Raises:
-            ValueError, KeyError: Nothing that a sound worker sends.
-        """
-        header = json.loads(self._parts[1])
-        if not isinstance(header, dict):
-            raise ValueError("a header that is no object")
-        cpu_seconds = header.pop("cpu_seconds", 0.0)
-        failure = (header["kind"], header["detail"]) if "kind" in header else None
-        return Outcome(header, self._parts[2], failure, cpu_seconds)
-
-
-# What taking in an answer raises where the worker died, or is no longer itself.
-_NO_ANSWER = (EOFError, OSError, MemoryError, ValueError, KeyError)
-
-
-class _Worker:
-    """One worker process and what it is doing."""
-
-    def __init__(self, server: _Server) -> None:
-        self.socket, theirs = socket.socketpair()
-        self.socket.settimeout(SEND_SECONDS)
-        self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed in stop)
-        self._server = server
-        try:
-            self._pid = server.fork(theirs, self.errors)
-        except WorkersLostError:
-            self._close()
-            raise
-        finally:
-            theirs.close()
-        self.job: int | None = None
-        self.num_jobs = 0
-        self.deadline = float("inf")
-        self.answer = _Answer()
-
-    def give(self, index: int, job: bytes, timeout_seconds: float) -> None:
-        self.job = index
-        self.num_jobs += 1
-        self.deadline = time.monotonic() + timeout_seconds
-        self.answer = _Answer()
-        self.socket.sendall(job)
-
-    def stop(self) -> str:
-        """Ends the process; returns what it died of, with its last words."""
-        try:
-            how = self._server.kill(self._pid)
-            words = last_line(self.errors)
-        finally:
-            self._close()
-        return f"{how}): {words}" if words else f"{how})"
-
-    def _close(self) -> None:
-        self.socket.close()
-        self.errors.close()
-
-
-def exit_words(status: int) -> str:
-    """Returns how a process ended.
-
-    >>> exit_words(7), exit_words(-9)
-    ('exit code 7', 'signal SIGKILL')
-    """
-    return f"signal {signal.Signals(-status).name}" if status < 0 else f"exit code {status}"
-
-
-def last_line(errors: IO[bytes]) -> str:
-    """Returns the last line in a process's error output that is not empty."""
-    errors.seek(max(0, errors.seek(0, os.SEEK_END) - 4096))
-    lines = errors.read().decode(errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+__all__ = ["Outcome", "PoolSettings", "StandingWorker", "WorkerPool"]
 
 
 class WorkerPool:
@@ -285,7 +29,7 @@ class WorkerPool:
 
     def __init__(self, settings: PoolSettings) -> None:
         self.settings = settings
-        self._workers: list[_Worker] = []
+        self._workers: list[Worker] = []
         self._done: dict[int, Outcome] = {}
         self._buffered = 0
         self._next = 0
@@ -335,7 +79,7 @@ class WorkerPool:
         """Runs in a thread: hands out jobs and collects answers until all are done."""
         server = None
         try:
-            server = _Server(self.settings, lambda: self._stopping)
+            server = Server(self.settings, lambda: self._stopping)
             self._work_through(jobs, server)
         except BaseException as error:  # noqa: BLE001  (handed to the consumer's thread)
             with self._changed:
@@ -350,7 +94,7 @@ class WorkerPool:
             if server is not None:
                 server.stop()
 
-    def _work_through(self, jobs: Sequence[Any], server: _Server) -> None:
+    def _work_through(self, jobs: Sequence[Any], server: Server) -> None:
         waiting = iter(range(len(jobs)))
         upcoming = next(waiting, None)
         finished = 0
@@ -363,19 +107,19 @@ class WorkerPool:
                     upcoming = next(waiting, None)
             finished += self._collect()
 
-    def _keep_staffed(self, remaining: int, server: _Server) -> None:
+    def _keep_staffed(self, remaining: int, server: Server) -> None:
         for worker in [w for w in self._workers if w.job is None]:
             if worker.num_jobs >= self.settings.recycle_after:
                 self._dismiss(worker)
         while len(self._workers) < min(self.settings.workers, remaining):
-            self._workers.append(_Worker(server))
+            self._workers.append(Worker(server))
 
     def _may_start(self, index: int) -> bool:
         # The job the consumer waits for may always start, else a full buffer would never drain.
         with self._changed:
             return self._buffered < self.settings.max_buffered_bytes or index == self._next
 
-    def _give(self, worker: _Worker, index: int, job: Any) -> bool:
+    def _give(self, worker: Worker, index: int, job: Any) -> bool:
         try:
             worker.give(index, pickle.dumps(job), self.settings.timeout_seconds)
         except (BrokenPipeError, ConnectionResetError, TimeoutError):
@@ -385,7 +129,7 @@ class WorkerPool:
 
     def _collect(self) -> int:
         """Waits a moment for answers, deaths and deadlines; returns how many jobs ended."""
-        by_socket: dict[Any, _Worker] = {w.socket: w for w in self._workers}
+        by_socket: dict[Any, Worker] = {w.socket: w for w in self._workers}
         now = time.monotonic()
         patience = min([0.05, *(max(0.0, w.deadline - now) for w in self._workers)])
         finished = 0
@@ -396,19 +140,19 @@ class WorkerPool:
                 finished += self._expire(worker)
         return finished
 
-    def _hear(self, worker: _Worker) -> int:
+    def _hear(self, worker: Worker) -> int:
         try:
             if not worker.answer.grow(worker.socket):
                 return 0
             outcome = worker.answer.outcome()
-        except _NO_ANSWER:
+        except NO_ANSWER:
             return self._bury(worker)
         index, worker.job, worker.deadline = worker.job, None, float("inf")
         assert index is not None
         self._finish(index, outcome)
         return 1
 
-    def _expire(self, worker: _Worker) -> int:
+    def _expire(self, worker: Worker) -> int:
         index = worker.job
         assert index is not None
         self._dismiss(worker)
@@ -417,7 +161,7 @@ class WorkerPool:
         self._finish(index, Outcome({}, failure=("timeout", detail)))
         return 1
 
-    def _bury(self, worker: _Worker) -> int:
+    def _bury(self, worker: Worker) -> int:
         """A worker died: its job, if it had one, failed."""
         index = worker.job
         how = self._dismiss(worker)
@@ -426,7 +170,7 @@ class WorkerPool:
         self._finish(index, Outcome({}, failure=("crashed", f"the worker process died ({how}")))
         return 1
 
-    def _dismiss(self, worker: _Worker) -> str:
+    def _dismiss(self, worker: Worker) -> str:
         self._workers.remove(worker)
         return worker.stop()
 
@@ -435,3 +179,77 @@ class WorkerPool:
             self._done[index] = outcome
             self._buffered += len(outcome.payload)
             self._changed.notify_all()
+
+
+class StandingWorker:
+    """One worker process that takes job after job for as long as its owner lives.
+
+    Like the pool's: a job that hangs or dies costs its answer, and the next one gets a fresh
+    process. For one thread, which must live as long: the processes end with it.
+    """
+
+    def __init__(self, settings: PoolSettings) -> None:
+        self.settings = settings
+        self._stopping = False
+        self._server: Server | None = None
+        self._worker: Worker | None = None
+
+    def do(self, job: Any) -> Outcome:
+        """Returns the answer to a job.
+
+        Raises:
+            WorkersLostError: No worker can be started; the next job tries it anew.
+        """
+        try:
+            worker = self._ready()
+            worker.give(0, pickle.dumps(job), self.settings.timeout_seconds)
+        except WorkersLostError:
+            self._lose()
+            raise
+        except OSError:  # it died idle, or stands still
+            self._lose()
+            return Outcome({}, failure=("crashed", "the worker process died before its job"))
+        while (left := worker.deadline - time.monotonic()) > 0 and not self._stopping:
+            if not wait([worker.socket], timeout=min(left, LOOK_SECONDS)):
+                continue
+            try:
+                if worker.answer.grow(worker.socket):
+                    return worker.answer.outcome()
+            except NO_ANSWER:
+                return Outcome({}, failure=("crashed", f"the worker process died ({self._end()}"))
+        self._end()
+        limit = f"not done within {self.settings.timeout_seconds:g} s; the worker was killed"
+        return Outcome({}, failure=("timeout", limit))
+
+    def leave(self) -> None:
+        """Lets the job of another thread end at once, without an answer."""
+        self._stopping = True
+
+    def close(self) -> None:
+        """Ends the processes."""
+        self._lose()
+
+    def _ready(self) -> Worker:
+        self._server = self._server or Server(self.settings, lambda: self._stopping)
+        if self._worker and self._worker.num_jobs >= self.settings.recycle_after:
+            self._end()
+        self._worker = self._worker or Worker(self._server)
+        return self._worker
+
+    def _end(self) -> str:
+        """Ends the worker, and with it a server that cannot; returns what it died of."""
+        worker, self._worker = self._worker, None
+        try:
+            return worker.stop() if worker else ""
+        except WorkersLostError as error:
+            self._lose()
+            return f"{error})"
+
+    def _lose(self) -> None:
+        worker, server = self._worker, self._server
+        self._worker = self._server = None
+        with contextlib.suppress(WorkersLostError):  # it died with its server
+            if worker:
+                worker.stop()
+        if server:
+            server.stop()

@@ -1,9 +1,9 @@
 """Worker processes: a server that imports everything once and forks a worker on demand.
 
-`vtr.extract.pool` starts `python -m vtr.extract.worker FD` once. That server imports the decoder
-and the resizing library (seconds), builds the job handler, and then forks workers (milliseconds),
-so that replacing one that crashed or was killed is cheap. It runs no threads, which makes forking
-safe; nothing of the caller's own process is forked.
+`vtr.extract.processes` starts `python -m vtr.extract.worker FD` once. That server imports the
+decoder and the resizing library (seconds), builds the job handler, and then forks workers
+(milliseconds), so that replacing one that crashed or was killed is cheap. It runs no threads, which
+makes forking safe; nothing of the caller's own process is forked.
 
 A worker takes pickled jobs from the parent (which trusts itself) and answers with JSON and raw
 bytes, so that a worker taken over by a hostile video cannot hand the parent a pickle.
