@@ -327,6 +327,44 @@ def make_run(
     return folder
 
 
+# ---- folders of models
+
+
+def save_quietly(model: Any, folder: Path, **options: Any) -> Path:
+    """`save_pretrained` of transformers without its progress bars."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    model.save_pretrained(folder, **options)
+    logging.enable_progress_bar()
+    return folder
+
+
+def write_words(
+    folder: Path, words: Sequence[str], *, unknown: str = "<unk>", kind: str = "", **settings: Any
+) -> Path:
+    """A tokeniser of whole words, each with its place as its id; `kind` is its class, if any."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    vocabulary = {word: number for number, word in enumerate(words)}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token=unknown))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    folder.mkdir(exist_ok=True)
+    backend.save(str(folder / "tokenizer.json"))
+    if kind:
+        record = {"tokenizer_class": kind, **settings}
+        (folder / "tokenizer_config.json").write_text(json.dumps(record))
+    return folder
+
+
+def write_processor(folder: Path, size: Any, **more: Any) -> None:
+    """The settings of an image processor, as its model folder holds them."""
+    third = {"image_mean": [0.48, 0.46, 0.41], "image_std": [0.27, 0.26, 0.28]}
+    steps = dict.fromkeys(("do_resize", "do_rescale", "do_normalize"), True)
+    record = {**steps, **third, "rescale_factor": 1 / 255, "resample": 3, "size": size, **more}
+    (folder / "preprocessor_config.json").write_text(json.dumps(record))
+
+
 # ---- heads
 
 

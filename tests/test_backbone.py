@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from builders import save_quietly, write_processor, write_words
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer as BackendTokenizer
-from tokenizers import models, pre_tokenizers
 from transformers import (
     CLIPConfig,
     CLIPModel,
@@ -43,27 +42,6 @@ TEXTS = ["a man", "", "a man runs", "a man runs and a man runs and a man runs", 
 Edit = Callable[[Path], None]
 
 
-def save(model: torch.nn.Module, folder: Path) -> None:
-    """save_pretrained draws progress bars and so does loading; both go to nobody here."""
-    transformers_logging.disable_progress_bar()
-    model.save_pretrained(folder)  # type: ignore[operator]
-    transformers_logging.enable_progress_bar()
-
-
-def write_processor(folder: Path, size: Any, **more: Any) -> None:
-    record = {
-        "do_resize": True,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": [0.48, 0.46, 0.41],
-        "image_std": [0.27, 0.26, 0.28],
-        "resample": 3,
-        "size": size,
-    } | more
-    (folder / "preprocessor_config.json").write_text(json.dumps(record))
-
-
 def make_clip(folder: Path, **text: Any) -> CLIPModel:
     letters = [chr(code) for code in range(97, 123)]
     tokens = [*letters, *(letter + "</w>" for letter in letters), "an</w>", "man</w>"]
@@ -84,7 +62,7 @@ def make_clip(folder: Path, **text: Any) -> CLIPModel:
     )
     torch.manual_seed(3)
     model = CLIPModel(config).eval()
-    save(model, folder)
+    save_quietly(model, folder)
     merges = [("a", "n</w>"), ("m", "an</w>")]
     CLIPTokenizer(vocab=vocabulary, merges=merges).save_pretrained(folder)
     write_processor(folder, 24, do_center_crop=True, crop_size=24)
@@ -94,19 +72,15 @@ def make_clip(folder: Path, **text: Any) -> CLIPModel:
 def make_siglip(folder: Path, tokeniser_class: str) -> SiglipModel:
     gemma = "Gemma" in tokeniser_class
     special = ["<pad>", "<eos>", "<bos>", "<unk>"] if gemma else ["<unk>", "</s>"]
-    vocabulary = {token: k for k, token in enumerate([*special, "a", "man", "runs", "and"])}
+    words = [*special, "a", "man", "runs", "and"]
     config = SiglipConfig(
-        text_config=SMALL | {"vocab_size": len(vocabulary), "max_position_embeddings": 9},
+        text_config=SMALL | {"vocab_size": len(words), "max_position_embeddings": 9},
         vision_config=SMALL | {"image_size": 16, "patch_size": 8},
     )
     torch.manual_seed(4)
     model = SiglipModel(config).eval()
-    save(model, folder)
-    backend = BackendTokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    backend.save(str(folder / "tokenizer.json"))
-    settings = {"tokenizer_class": tokeniser_class}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    save_quietly(model, folder)
+    write_words(folder, words, kind=tokeniser_class)
     write_processor(folder, {"height": 16, "width": 16}, resample=2)
     return model
 

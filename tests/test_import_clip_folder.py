@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from builders import write_words
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer as BackendTokenizer
-from tokenizers import models, pre_tokenizers
 from torch import Tensor
 from torch.nn import functional
 
@@ -34,12 +33,7 @@ State = dict[str, Tensor]
 def write_tokeniser(folder: Path, size: int) -> Path:
     """A vocabulary of words w0, w1, ... whose ids are their numbers; the last two are special."""
     words = [f"w{number}" for number in range(size - 2)] + ["<|startoftext|>", "<|endoftext|>"]
-    vocabulary = {word: number for number, word in enumerate(words)}
-    folder.mkdir(exist_ok=True)
-    backend = BackendTokenizer(models.WordLevel(vocabulary, unk_token="w0"))
-    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    backend.save(str(folder / "tokenizer.json"))
-    return folder
+    return write_words(folder, words, unknown="w0")
 
 
 def spell(ids: np.ndarray) -> list[str]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from builders import write_words
 from tokenizers import Tokenizer as BackendTokenizer
-from tokenizers import models, normalizers, pre_tokenizers
+from tokenizers import normalizers
 
 from vtr.clip.text import Tokeniser, clean_clip, load_tokeniser, text_family
 from vtr.errors import CheckpointError, ModelError
@@ -48,18 +50,15 @@ def siglip_folder(folder: Path, tokeniser_class: str) -> Path:
         ["<pad>", "<eos>", "<bos>", "<unk>"] if "Gemma" in tokeniser_class else ["<unk>", "</s>"]
     )
     words = ["a", "man", "runs", "it", "s", "Man", "runs!", "runs,"]
-    vocabulary = {token: k for k, token in enumerate(special + words)}
-    backend = BackendTokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    settings: dict[str, Any] = {"padding_side": "left"}
+    if "Gemma" not in tokeniser_class:
+        settings |= {"pad_token": {"content": "</s>"}, "eos_token": "</s>"}
+    write_words(folder, special + words, kind=tokeniser_class, **settings)
+    backend = BackendTokenizer.from_file(str(folder / "tokenizer.json"))
     backend.normalizer = normalizers.NFC()
     backend.enable_padding(length=3)  # what a folder says about padding must not count
     backend.enable_truncation(2)
-    folder.mkdir(exist_ok=True)
     backend.save(str(folder / "tokenizer.json"))
-    settings = {"tokenizer_class": tokeniser_class, "padding_side": "left"}
-    if "Gemma" not in tokeniser_class:
-        settings |= {"pad_token": {"content": "</s>"}, "eos_token": "</s>"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     return folder
 
 

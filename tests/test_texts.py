@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from builders import save_quietly, write_processor, write_words
 from safetensors.numpy import load_file, save_file
-from tokenizers import Tokenizer as BackendTokenizer
-from tokenizers import models, pre_tokenizers
 from transformers import SiglipConfig, SiglipModel
-from transformers.utils import logging as transformers_logging
 
+from tests import test_import_clip_folder as tiny
 from vtr.clip.backbone import Backbone, load_backbone
 from vtr.clip.folder import write_clip_folder
 from vtr.errors import ModelError
@@ -39,25 +36,10 @@ FP16 = 2.0**-10
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
     """The tiny CLIP that ArrowLuo/CLIP4Clip@508ffa3 was run with, as a folder."""
-    with np.load(GOLDEN / "clip_tiny.npz") as arrays:
-        state = {
-            name.removeprefix("clip/"): torch.from_numpy(array)
-            for name, array in arrays.items()
-            if name.startswith("clip/")
-        }
     folder = tmp_path_factory.mktemp("reference")
-    words = [f"w{n}" for n in range(298)] + ["<|startoftext|>", "<|endoftext|>"]
-    write_tokeniser(folder, words, unknown="w0")
-    write_clip_folder(folder / "clip", state, tokeniser=folder)
+    words = tiny.write_tokeniser(folder / "words", 300)
+    write_clip_folder(folder / "clip", tiny.openai_state(tiny.golden()), tokeniser=words)
     return load_backbone(str(folder / "clip"), device="cpu")
-
-
-def write_tokeniser(folder: Path, words: list[str], *, unknown: str) -> None:
-    """Each word has its place as its number."""
-    vocabulary = {word: number for number, word in enumerate(words)}
-    backend = BackendTokenizer(models.WordLevel(vocabulary, unk_token=unknown))
-    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    backend.save(str(folder / "tokenizer.json"))
 
 
 def kept(folder: Path) -> list[Path]:
@@ -246,8 +228,7 @@ def test_tokens_are_those_of_the_reference(reference: Backbone) -> None:
         ids, pooled = arrays["ids"], arrays["text_features"]
     with np.load(GOLDEN / "clip_tiny_tokens.npz") as arrays:
         hidden = arrays["text_hidden"]
-    texts = [" ".join(f"w{number}" for number in row[1 : row.argmax()]) for row in ids]
-    found = embed_texts(reference, texts, tokens=True)
+    found = embed_texts(reference, tiny.spell(ids), tokens=True)
     assert found.tokens is not None
     assert found.token_offsets is not None
     assert np.allclose(found.pooled, pooled, atol=1e-5)
@@ -261,36 +242,16 @@ def test_tokens_are_those_of_the_reference(reference: Backbone) -> None:
 
 
 def test_tokens_of_siglip_are_refused_and_its_pooled_texts_are_not(tmp_path: Path) -> None:
-    folder = tmp_path / "siglip"
-    small = {
-        "hidden_size": 16,
-        "intermediate_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-    }
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    small |= {"num_attention_heads": 2}
     words = ["<unk>", "</s>", "a", "man", "runs"]
     config = SiglipConfig(
         text_config=small | {"vocab_size": len(words), "max_position_embeddings": 9},
         vision_config=small | {"image_size": 16, "patch_size": 8},
     )
-    torch.manual_seed(0)
-    transformers_logging.disable_progress_bar()
-    SiglipModel(config).save_pretrained(folder)
-    transformers_logging.enable_progress_bar()
-    write_tokeniser(folder, words, unknown="<unk>")
-    settings = {"tokenizer_class": "SiglipTokenizer"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    processor = {
-        "do_resize": True,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": [0.5, 0.5, 0.5],
-        "image_std": [0.5, 0.5, 0.5],
-        "resample": 2,
-        "size": {"height": 16, "width": 16},
-    }
-    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    folder = save_quietly(SiglipModel(config), tmp_path / "siglip")
+    write_words(folder, words, kind="SiglipTokenizer")
+    write_processor(folder, {"height": 16, "width": 16}, resample=2)
     siglip = load_backbone(str(folder), device="cpu")
     assert embed_texts(siglip, ["a man runs"]).pooled.shape == (1, 16)
     with pytest.raises(ModelError, match=r"siglip model: its tokens .* need a CLIP text tower"):

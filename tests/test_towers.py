@@ -12,16 +12,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from builders import (
+    grey,
+    save_quietly,
+    write_captions,
+    write_clip,
+    write_processor,
+    write_words,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, models
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, SiglipConfig, SiglipModel
-from transformers.utils import logging as transformers_logging
 
 from vtr.clip.backbone import load_backbone
 from vtr.clip.configuration import read_architecture, read_config
@@ -51,6 +56,7 @@ def tiny(family: str, **changes: Any) -> CLIPModel | SiglipModel:
         "patch_size": changes.pop("patch", 8),
     }
     both = {"num_hidden_layers": 2} | changes
+    torch.manual_seed(5)  # of transformers' own draws
     if family == "clip":
         config = CLIPConfig(text_config=text | both, vision_config=vision | both, projection_dim=20)
         model: Any = CLIPModel(config)
@@ -67,9 +73,7 @@ def tiny(family: str, **changes: Any) -> CLIPModel | SiglipModel:
 
 
 def save(model: Any, folder: Path, **options: Any) -> Path:
-    transformers_logging.disable_progress_bar()
-    model.save_pretrained(folder, **options)
-    transformers_logging.enable_progress_bar()
+    save_quietly(model, folder, **options)
     if model.config.model_type == "siglip":
         settings = {"tokenizer_class": "SiglipTokenizer"}
         (folder / "tokenizer_config.json").write_text(json.dumps(settings))
@@ -408,15 +412,8 @@ def test_the_older_pair_splits_as_transformers_does(
 @pytest.fixture(scope="module")
 def siglip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = save(tiny("siglip"), tmp_path_factory.mktemp("models") / "siglip")
-    words = {word: n for n, word in enumerate(["<unk>", "</s>", "a", "clip", "of", "one"])}
-    Tokenizer(models.WordLevel(words, unk_token="<unk>")).save(str(folder / "tokenizer.json"))
-    processor = {
-        "size": {"height": 24, "width": 24},
-        "resample": 2,
-        "image_mean": [0.5] * 3,
-        "image_std": [0.5] * 3,
-    }
-    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    write_words(folder, ["<unk>", "</s>", "a", "clip", "of", "one"])
+    write_processor(folder, {"height": 24, "width": 24}, resample=2)
     return folder
 
 
@@ -439,24 +436,12 @@ for model in ("clip", "siglip"):
 
 def test_no_command_loads_the_models_of_transformers(siglip_folder: Path, tmp_path: Path) -> None:
     """A real process and its workers: every module that is imported is listed."""
-    import av
-
-    (tmp_path / "videos").mkdir()
-    captions = []
-    for number in range(6):
-        name = f"v{number}.mp4"
-        with av.open(str(tmp_path / "videos" / name), "w") as container:
-            stream = container.add_stream("mpeg4", rate=4)
-            stream.width = stream.height = 32
-            for level in range(4):
-                picture = np.full((32, 32, 3), 40 * number + level, np.uint8)
-                for packet in stream.encode(av.VideoFrame.from_ndarray(picture)):
-                    container.mux(packet)
-            for packet in stream.encode():
-                container.mux(packet)
-        split = ("train", "train", "train", "val", "test", "test")[number]
-        captions.append({"video": name, "caption": f"a clip of {number}", "split": split})
-    (tmp_path / "captions.json").write_text(json.dumps(captions))
+    splits = ("train", "train", "train", "val", "test", "test")
+    for n in range(len(splits)):
+        pictures = [grey(40 * n + level, (32, 32)) for level in range(4)]
+        write_clip(tmp_path / "videos" / f"v{n}.mp4", pictures, codec="mpeg4")
+    rows = [(f"v{n}.mp4", f"a clip of {n}", split) for n, split in enumerate(splits)]
+    write_captions(tmp_path / "captions.json", rows)
     shutil.copytree(demo_model_folder(), tmp_path / "models" / "clip")
     shutil.copytree(siglip_folder, tmp_path / "models" / "siglip")
     done = subprocess.run(
