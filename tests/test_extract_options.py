@@ -19,6 +19,8 @@ from vtr.verbs.extract import Options
 FILE = {
     "device": "cpu", "dtype": "bfloat16", "memory": 2.5, "max_pixels": 90_000,
     "thumbnails": False, "hash": True,
+    "crops": "raw",
+    "crops_budget": 1.5,
 }  # fmt: skip
 
 

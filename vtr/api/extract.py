@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from vtr.api import _changed
 from vtr.arithmetic import prepare_arithmetic
@@ -14,19 +17,23 @@ from vtr.clip.hub import require_model
 from vtr.counts import counted
 from vtr.datasets.files import require_folder
 from vtr.datasets.registry import VideoSurvey, load_dataset, survey_videos, unique_videos
-from vtr.errors import DatasetError, UnknownNameError
+from vtr.errors import ConfigError, DatasetError, StoreError, UnknownNameError
 from vtr.extract import pipeline
 from vtr.extract.container import Limits
-from vtr.extract.pipeline import ExtractReport, Progress
+from vtr.extract.pipeline import ExtractReport, Progress, reembed
 from vtr.extract.resume import ExtractMode, Input, has_changed, wants_again
 from vtr.extract.samplers.base import parse_samplers
 from vtr.extract.settings import ExtractSettings, chosen_fields, usable_cores
+from vtr.features.pictures import WEBP_SHARE, PictureFormat
 from vtr.features.shard import list_shards
 from vtr.features.store import FeatureStore, require_same
-from vtr.files import publish
+from vtr.files import make_folder, publish
 from vtr.progress import note, progress, warn_of_unreadable
 from vtr.verbs.extract import Options, statuses
 from vtr.workspace import Workspace
+
+if TYPE_CHECKING:
+    from vtr.clip.backbone import Backbone
 
 CONFIG_FILE = "extract.json"
 
@@ -62,6 +69,8 @@ def extract_features(workspace: Workspace, *, quiet: bool = True, **options: Any
 
 def extract(workspace: Workspace, options: Options, *, quiet: bool = False) -> ExtractReport:
     """As `extract_features`, with checked options."""
+    if options.from_crops is not None:
+        return embed_pictures(workspace, options, quiet=quiet)
     survey = _survey(workspace, quiet=quiet)
     if not quiet:
         note(f"loading {workspace.model}")
@@ -73,11 +82,10 @@ def run(
 ) -> ExtractReport:
     """Extracts what `find_inputs` found, and writes the resolved options beside the shards."""
     prepare_arithmetic()
-    from vtr.clip.backbone import load_backbone  # torch: not before the line above
-
-    device, dtype = options.device, options.dtype
-    backbone = load_backbone(workspace.model, device=device, dtype=dtype, route=workspace.route)
+    backbone = load_backbone_of(workspace, options)
     settings = _settings(workspace, survey, options)
+    if settings.pictures:
+        _check_room(workspace, settings, options, backbone.preprocessing.size, len(survey.videos))
     with progress("extracting", quiet=quiet) as update:
         some = "es" * (settings.workers != 1)
         inputs = _present(survey)
@@ -94,6 +102,14 @@ def run(
     record = {**workspace.as_dict(), **options.as_dict(), **used}
     publish(store / CONFIG_FILE, json.dumps(record, indent=2).encode())
     return report
+
+
+def load_backbone_of(workspace: Workspace, options: Options) -> Backbone:
+    """Returns the model on its device."""
+    from vtr.clip.backbone import load_backbone  # torch: not before `prepare_arithmetic`
+
+    device, dtype = options.device, options.dtype
+    return load_backbone(workspace.model, device=device, dtype=dtype, route=workspace.route)
 
 
 def plan(workspace: Workspace, options: Options, *, quiet: bool = False) -> dict[str, Any]:
@@ -187,4 +203,77 @@ def _settings(workspace: Workspace, survey: VideoSurvey, options: Options) -> Ex
         limits=limits,
         thumbnails=options.thumbnails,
         hash_files=options.hash,
+        pictures=_kept_pictures(workspace.features, options),
     )
+
+
+def _kept_pictures(folder: Path, options: Options) -> PictureFormat | None:
+    """Returns how pictures are kept: as asked, else as the store that is there does."""
+    if options.crops is not None:
+        return None if options.crops == "none" else options.crops
+    with contextlib.suppress(StoreError):
+        return None if options.overwrite else FeatureStore(folder, skip_damaged=True).picture_format
+    return None
+
+
+def _check_room(
+    workspace: Workspace,
+    settings: ExtractSettings,
+    options: Options,
+    size: tuple[int, int],
+    num_videos: int,
+) -> None:
+    """Says what the pictures will take, and refuses what there is no room for.
+
+    Raises:
+        ConfigError: More than the budget, or than the disk has free.
+    """
+    one = size[0] * size[1] * 3 * (WEBP_SHARE if settings.pictures == "webp" else 1.0)
+    make_folder(workspace.features, option="--features")
+    free = shutil.disk_usage(workspace.features).free
+    frames = settings.num_frames * len(settings.samplers)
+    dense = any(choice.name == "dense" for choice in settings.samplers)
+    total = num_videos * frames * one
+    amount = f"{one / 1e3:.3g} kB a frame"
+    if dense:
+        amount += ", for every candidate: how many is known when a video is decoded"
+    else:
+        at_most = f"at most {counted(num_videos * frames, 'frame')}"
+        amount += f", {at_most}: about {total / 1e9:.3g} GB"
+    note(f"pictures: {settings.pictures}, {amount} ({free / 1e9:.3g} GB are free)")
+    limit = free if options.crops_budget is None else min(free, options.crops_budget * 1e9)
+    if not dense and total > limit:
+        what = "the disk has" if limit == free else "--crops-budget allows"
+        raise ConfigError(
+            f"the pictures take about {total / 1e9:.3g} GB, and {what} {limit / 1e9:.3g}. Use "
+            "--crops webp (a third of raw), fewer --frames, or another disk (--features DIR)"
+        )
+
+
+def embed_pictures(workspace: Workspace, options: Options, *, quiet: bool = False) -> ExtractReport:
+    """Embeds the pictures that a store keeps with the workspace's model, into its own store.
+
+    Raises:
+        StoreError: That store keeps no pictures, or is the one to be written.
+        ModelError: The model sees pictures of another size, or made otherwise.
+    """
+    assert options.from_crops is not None
+    source = FeatureStore(options.from_crops)
+    source.require_pictures()
+    if workspace.features.resolve() == source.folder.resolve():
+        raise StoreError(
+            f"{source.folder} holds the pictures; name another folder for the new embeddings with "
+            "--features DIR"
+        )
+    prepare_arithmetic()
+    if not quiet:
+        note(f"loading {workspace.model}")
+    backbone = load_backbone_of(workspace, options)
+    with progress("embedding", quiet=quiet) as update:
+        return reembed(
+            source,
+            workspace.features,
+            backbone,
+            batch_size=workspace.batch_size,
+            progress=lambda now: update(now.done, now.total, ""),
+        )

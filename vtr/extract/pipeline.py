@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vtr.counts import counted
-from vtr.errors import StoreError, WorkersLostError
+from vtr.datasets.base import Video
+from vtr.errors import ModelError, StoreError, WorkersLostError
 from vtr.extract.container import FAILURES
 from vtr.extract.pool import Outcome, PoolSettings, WorkerPool
 from vtr.extract.resume import (
@@ -28,8 +30,16 @@ from vtr.extract.resume import (
     to_retry,
 )
 from vtr.extract.sample import HANDLER, Crops, read_answer
-from vtr.extract.settings import Encoder, ExtractSettings, TemporalEncoder, feature_spec
+from vtr.extract.settings import (
+    Encoder,
+    ExtractSettings,
+    TemporalEncoder,
+    check_selections,
+    feature_spec,
+    library_versions,
+)
 from vtr.features.lock import write_lock
+from vtr.features.pictures import stored_bytes
 from vtr.features.reader import Shard
 from vtr.features.rows import VideoRow
 from vtr.features.shard import list_shards, write_shard
@@ -104,8 +114,9 @@ def extract(
     mine = list(inputs)[mode.part[0] - 1 :: mode.part[1]]
     with write_lock(folder, part=mode.part):
         replaces = mode.overwrite and bool(list_shards(folder)[0])
-        work = begin_anew(folder, spec) if replaces else folder
-        store = open_for_writing(work, spec, mode)
+        kept = settings.pictures
+        work = begin_anew(folder, spec, kept) if replaces else folder
+        store = open_for_writing(work, spec, mode, kept)
         again = to_retry(store, inputs, mode, hashed=hashed)
         held = set(store.input_ids) if store else set()
         new = [item for item in mine if item[0].id not in held]
@@ -151,7 +162,7 @@ class _Run:
         try:
             with closing(self._rows(inputs)) as rows:
                 for row, crops in rows:
-                    if shard.is_full(len(crops)):
+                    if shard.is_full(row):
                         self._write(shard.finish(), slot, 0)
                         slot, shard = (*slot[:2], slot[2] + 1), _ShardRows(self)
                     shard.add(row, crops)
@@ -177,6 +188,20 @@ class _Run:
                 merged = [fresh.get(row.ledger.id, row) for row in stored_rows(old)]
                 self._write(merged, old.name.slot, old.name.revision + 1)
                 old.path.unlink(missing_ok=True)
+
+    def embed(self, old: Shard) -> None:
+        """Embeds the pictures of a shard and publishes them in the same slot."""
+        shard, side = _ShardRows(self), old.spec.preprocessing["size"]
+        ends = old.frame_offset.tolist()
+        for row, (start, end) in zip(stored_rows(old), pairwise(ends), strict=True):
+            pixels = np.empty((end - start, *side, 3), np.uint8)
+            old.pictures(slice(start, end), pixels)
+            shard.add(replace(row, pictures=None), pixels)
+            self.now.done += 1
+            self.now.failed += row.ledger.status == "failed"
+            self.now.frames += end - start
+            self._progress(self.now)
+        self._write(shard.finish(), old.name.slot, 0)
 
     def _write(self, rows: Sequence[VideoRow], slot: Slot, revision: int) -> None:
         pad, where = self.pad_embedding, self.folder
@@ -204,12 +229,76 @@ class _Run:
                 else:
                     outcome = Outcome({}, failure=(problem, FAILURES[problem]))
                 row, crops = read_answer(video, outcome, self.spec.embedding_dim)
+                if self.settings.pictures == "raw":
+                    row = replace(row, pictures=crops)
                 now.done += 1
                 now.failed += row.ledger.status == "failed"
                 now.frames += len(crops)
                 now.decode_cpu_seconds += outcome.cpu_seconds
                 now.seconds = time.perf_counter() - self._start
                 yield row, crops
+
+
+def reembed(
+    source: FeatureStore,
+    folder: Path,
+    encoder: Encoder,
+    *,
+    batch_size: int | None = None,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> ExtractReport:
+    """Embeds the pictures that a store keeps, without the videos: same rows, other numbers.
+
+    The new store has the shards of the old one, each published whole; run again after an
+    interruption, it goes on.
+
+    Args:
+        source: Keeps pictures.
+        folder: The new store.
+        encoder: The vision tower; it must see pictures of that size, made in that way.
+        batch_size: Frames per call of the encoder.
+        progress: Called after every video.
+
+    Raises:
+        ModelError: The tower sees other pictures.
+        FingerprintError: `folder` holds a store of other settings.
+    """
+    described = encoder.describe()
+    _check_same_pictures(source, described)
+    check_selections(described, source.spec.samplers)
+    versions = {**source.spec.versions, **library_versions("torch", "transformers")}
+    spec = replace(
+        source.spec, **{"linear_patch": "2d", "vision": {}, **described}, versions=versions
+    )
+    settings = ExtractSettings(storage_dtype=spec.storage_dtype, batch_size=batch_size)
+    now = Progress(len(source.input_ids))
+    with write_lock(folder, part=(1, 1)):
+        store = open_for_writing(folder, spec, ExtractMode(), None)
+        held = {shard.name.slot for shard in store.shards} if store else set()
+        run = _Run(folder, encoder, settings, spec, now, progress)
+        for shard in source.shards:
+            if shard.name.slot not in held:
+                run.embed(shard)
+            else:
+                now.done += len(shard.ids)
+    inputs: list[Input] = [(Video(video_id, None), None) for video_id in source.input_ids]
+    return _report(folder, inputs, now, hashed=set())
+
+
+def _check_same_pictures(source: FeatureStore, described: Mapping[str, Any]) -> None:
+    """Refuses a tower for which the pictures would have been made in another way."""
+    ours, theirs = source.spec.preprocessing, described["preprocessing"]
+    differing = [
+        f"{name} {ours.get(name)} against {theirs[name]}"
+        for name in ("size", "resize", "resize_to", "resample")
+        if ours.get(name) != theirs[name]
+    ]
+    if differing:
+        raise ModelError(
+            f"the pictures in {source.folder} were made for {source.spec.backbone}, and "
+            f"{described['backbone']} sees others: {', '.join(differing)}. Extract from the videos "
+            "with this model"
+        )
 
 
 class _ShardRows:
@@ -227,11 +316,14 @@ class _ShardRows:
         self._waiting: list[Crops] = []
         self._embeddings: list[NDArray[np.float32]] = []
 
-    def is_full(self, more: int) -> bool:
-        """Returns whether so many more frames belong into the next shard."""
+    def is_full(self, row: VideoRow) -> bool:
+        """Returns whether one more video belongs into the next shard."""
         settings, spec = self._run.settings, self._spec
-        frames = sum(len(row.pts_seconds) for row in self.rows) + more
-        num_bytes = frames * spec.embedding_dim * np.dtype(spec.storage_dtype).itemsize
+        frame_bytes = spec.embedding_dim * np.dtype(spec.storage_dtype).itemsize
+        num_bytes = 0
+        for one in (*self.rows, row):
+            num_bytes += len(one.pts_seconds) * frame_bytes
+            num_bytes += 0 if one.pictures is None else stored_bytes(one.pictures)
         too_large = bool(self.rows) and num_bytes > settings.shard_bytes
         return len(self.rows) >= settings.shard_videos or too_large
 

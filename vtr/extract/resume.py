@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from vtr.datasets.base import Video
-from vtr.errors import StoreError, StoreWriteError
+from vtr.errors import FingerprintError, StoreError, StoreWriteError
+from vtr.features.pictures import PictureFormat
 from vtr.features.reader import Shard
 from vtr.features.rows import LedgerRow, VideoRow
 from vtr.features.shard import ShardName, list_shards
@@ -44,7 +45,9 @@ class ExtractMode:
         return name.part == part if name.parts == parts else name.sequence % parts + 1 == part
 
 
-def open_for_writing(folder: Path, spec: FeatureSpec, mode: ExtractMode) -> FeatureStore | None:
+def open_for_writing(
+    folder: Path, spec: FeatureSpec, mode: ExtractMode, pictures: PictureFormat | None
+) -> FeatureStore | None:
     """Returns the store to go on with; refuses one made with other settings."""
     part, parts = mode.part
     # What other parts are writing right now is no leftover.
@@ -58,14 +61,25 @@ def open_for_writing(folder: Path, spec: FeatureSpec, mode: ExtractMode) -> Feat
         return None
     store = FeatureStore(folder)
     require_same(store.spec, spec, what=str(folder))
+    if len(store) and store.picture_format != pictures:
+        raise FingerprintError(
+            f"{folder} keeps {_kept(store.picture_format)} beside its embeddings, asked: "
+            f"{_kept(pictures)}. Leave --crops out to go on as it is, use another folder "
+            "(--features DIR), or --overwrite to start it anew"
+        )
     return store
 
 
-def begin_anew(folder: Path, spec: FeatureSpec) -> Path:
+def _kept(pictures: PictureFormat | None) -> str:
+    return "no pictures" if pictures is None else f"{pictures} pictures"
+
+
+def begin_anew(folder: Path, spec: FeatureSpec, pictures: PictureFormat | None) -> Path:
     """Returns where the next store is built; what is there already stays if it is of this kind."""
     if is_begun(folder):
         try:
-            if not FeatureStore(beside(folder)).spec.differences(spec):
+            begun = FeatureStore(beside(folder))
+            if not begun.spec.differences(spec) and begun.picture_format == pictures:
                 return beside(folder)
         except StoreError:
             pass  # nothing in it yet, or damaged
@@ -170,6 +184,9 @@ def stored_rows(shard: Shard) -> list[VideoRow]:
             chosen, offset = shard.selection(label)
             selections[label] = chosen[offset[v] : offset[v + 1]] - offsets[v]
         pts_seconds = shard.columns["frame/pts_seconds"][place]
-        pictures = None if luma is None else luma[place]
-        rows.append(VideoRow(ledger, shard.frames[place], pts_seconds, selections, pictures))
+        thumbnails = None if luma is None else luma[place]
+        kept = shard.kept_pictures(place)
+        rows.append(
+            VideoRow(ledger, shard.frames[place], pts_seconds, selections, thumbnails, kept)
+        )
     return rows

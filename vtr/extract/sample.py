@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ from vtr.extract.timeline import (
     duration_seconds,
 )
 from vtr.extract.worker import Answer
+from vtr.features.pictures import to_webp
 from vtr.features.rows import LedgerRow, VideoRow
 from vtr.foreign import shown
 
@@ -307,7 +309,7 @@ def make_handler(config: tuple[ExtractSettings, Mapping[str, Any]]) -> Callable[
         # The facts first: the file may be replaced meanwhile.
         facts = file_facts(video.path, hashed=settings.hash_files)
         sampled = sample_video(_request(video, settings), lambda p: resize_crop(p, preprocessing))
-        return _answer(sampled, facts, keep_luma=settings.keeps_thumbnails)
+        return _answer(sampled, facts, settings)
 
     return handle
 
@@ -328,8 +330,8 @@ def _request(video: Video, settings: ExtractSettings) -> FrameRequest:
     )
 
 
-def _answer(sampled: SampledVideo, facts: Mapping[str, Any], *, keep_luma: bool) -> Answer:
-    """Returns a header as JSON values and the bytes of the crops, and of the thumbnails if kept."""
+def _answer(sampled: SampledVideo, facts: Mapping[str, Any], settings: ExtractSettings) -> Answer:
+    """Returns a header as JSON values and the bytes of crops, and of what else is to be kept."""
     header: dict[str, Any] = {
         "shape": sampled.crops.shape,
         "pts_seconds": sampled.pts_seconds.tolist(),
@@ -346,13 +348,17 @@ def _answer(sampled: SampledVideo, facts: Mapping[str, Any], *, keep_luma: bool)
         },
     }
     payload = np.ascontiguousarray(sampled.crops).data.cast("B")
-    if not keep_luma:
-        return header, payload
+    more: list[bytes] = []
+    if settings.pictures == "webp":  # here, on all cores
+        more = to_webp(sampled.crops)
+        header["webp_bytes"] = [len(file) for file in more]
+    if not settings.keeps_thumbnails:
+        return header, b"".join([payload, *more]) if more else payload
     # Thumbnails are kept on stores that hold every candidate: then they are the rows'.
     assert sampled.signals.luma is not None
     assert len(sampled.signals.luma) == len(sampled.crops)
     header["luma_shape"] = sampled.signals.luma.shape
-    return header, bytes(payload) + sampled.signals.luma.tobytes()
+    return header, b"".join([payload, *more, sampled.signals.luma.tobytes()])
 
 
 def read_answer(video: Video, outcome: Outcome, embedding_dim: int) -> tuple[VideoRow, Crops]:
@@ -367,12 +373,14 @@ def read_answer(video: Video, outcome: Outcome, embedding_dim: int) -> tuple[Vid
     header = outcome.header
     payload = np.frombuffer(outcome.payload, np.uint8)
     num_crop_bytes = math.prod(header["shape"])
+    ends = num_crop_bytes + np.cumsum([0, *header.get("webp_bytes", ())])
     luma = header.get("luma_shape")
     row = VideoRow(
         LedgerRow(video.id, **header["facts"]),
         np.zeros((0, embedding_dim), np.float32),
         np.array(header["pts_seconds"], np.float64),
         {label: np.array(rows, np.int64) for label, rows in header["selections"].items()},
-        None if luma is None else payload[num_crop_bytes:].reshape(luma).copy(),
+        None if luma is None else payload[ends[-1] :].reshape(luma).copy(),
+        [payload[start:end].tobytes() for start, end in pairwise(ends.tolist())] or None,
     )
     return row, payload[:num_crop_bytes].reshape(header["shape"])

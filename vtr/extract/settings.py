@@ -15,6 +15,7 @@ from vtr.errors import ConfigError
 from vtr.extract.container import Limits
 from vtr.extract.frames import DECODING, THUMBNAIL_SIZE
 from vtr.extract.samplers.base import SamplerChoice, parse_samplers
+from vtr.features.pictures import PictureFormat
 from vtr.features.spec import FeatureSpec
 
 
@@ -60,8 +61,11 @@ class ExtractSettings:
     # Keep brightness thumbnails beside a dense store's embeddings, so that samplers that compare
     # pictures can be applied later; ignored without the `dense` sampler.
     thumbnails: bool = True
+    # Keep the pictures that the tower saw beside their embeddings; None keeps none.
+    pictures: PictureFormat | None = None
     shard_videos: int = 256  # Inputs per shard, at most
-    shard_bytes: int = 256 << 20  # Embedding bytes per shard, at most (one video may exceed it)
+    # Bytes of embeddings and pictures per shard, at most (one video may exceed it).
+    shard_bytes: int = 256 << 20
     workers: int = field(default_factory=lambda: usable_cores())  # Decoding processes
     hash_files: bool = False  # Keep a digest of every file's content, and tell changed files by it
     timeout_seconds: float = 300.0  # Wall-clock limit per video
@@ -89,14 +93,22 @@ def feature_spec(encoder: Encoder, settings: ExtractSettings) -> FeatureSpec:
         ConfigError: Several samplers, or `dense`, with a backbone that sees neighbouring frames.
     """
     described: Mapping[str, Any] = encoder.describe()
-    labels = tuple(sorted(choice.label for choice in settings.samplers))
+    check_selections(described, [choice.label for choice in settings.samplers])
+    return FeatureSpec(**described, **chosen_fields(settings))
+
+
+def check_selections(described: Mapping[str, Any], labels: Sequence[str]) -> None:
+    """Refuses several samplers, or `dense`, with a backbone that sees neighbouring frames.
+
+    Raises:
+        ConfigError: Naming them.
+    """
     if described.get("linear_patch") == "3d" and (len(labels) > 1 or "dense" in labels):
         raise ConfigError(
             f"{described['backbone']} (linear_patch 3d) sees each frame together with its "
             "neighbours in the selection, so that its features fit one selection only; the "
-            f"samplers are {', '.join(labels)}. Name one other than dense, a store for each"
+            f"samplers are {', '.join(sorted(labels))}. Name one other than dense, a store for each"
         )
-    return FeatureSpec(**described, **chosen_fields(settings))
 
 
 def chosen_fields(settings: ExtractSettings) -> dict[str, Any]:
@@ -110,11 +122,10 @@ def chosen_fields(settings: ExtractSettings) -> dict[str, Any]:
         "seed": settings.seed,
         "decoding": DECODING,
         "thumbnail_side": THUMBNAIL_SIZE if settings.keeps_thumbnails else None,
-        "versions": {
-            name: _minor(version(name)) for name in ("av", "pillow", "torch", "transformers")
-        },
+        "versions": library_versions("av", "pillow", "torch", "transformers"),
     }
 
 
-def _minor(text: str) -> str:
-    return ".".join(text.split("+")[0].split(".")[:2])
+def library_versions(*names: str) -> dict[str, str]:
+    """Returns the versions of libraries, to the minor number."""
+    return {name: ".".join(version(name).split("+")[0].split(".")[:2]) for name in names}

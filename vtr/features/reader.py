@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from vtr.errors import ShardError
 from vtr.features.digests import mend
+from vtr.features.pictures import Kept, PictureFormat, Pixels, from_webp
 from vtr.features.rows import STATUSES, LedgerRow, Status
 from vtr.features.shard import LEDGER_NUMBERS, OPTIONAL, ShardName
 from vtr.features.spec import FeatureSpec
@@ -44,6 +45,42 @@ class Shard:
     def frame_offset(self) -> NDArray[np.int64]:
         """(V+1,) where each video's frames begin."""
         return self.columns["video/frame_offset"]
+
+    @property
+    def picture_format(self) -> PictureFormat | None:
+        """How pictures are kept; None where they are not."""
+        if "frame/picture" in self.columns:
+            return "raw"
+        return "webp" if "frame/picture_webp" in self.columns else None
+
+    def pictures(self, rows: slice | NDArray[np.int64], out: Pixels) -> None:
+        """Reads the kept pictures of some rows.
+
+        Args:
+            rows: Which of the shard's frames.
+            out: (rows, H, W, 3), written.
+
+        Raises:
+            ShardError: One cannot be read.
+        """
+        if self.picture_format == "raw":
+            kept = self.columns["frame/picture"]
+            if isinstance(rows, slice):
+                out[:] = kept[rows]
+            else:
+                np.take(kept, rows, axis=0, out=out, mode="clip")  # in range: checked when opened
+            return
+        data, offset = self.columns["frame/picture_webp"], self.columns["frame/picture_offset"]
+        asked = np.arange(len(offset) - 1)[rows].tolist()
+        from_webp((data[offset[r] : offset[r + 1]].data for r in asked), out)
+
+    def kept_pictures(self, rows: slice) -> Kept | None:
+        """Returns pictures as they are stored, to be written again."""
+        if self.picture_format != "webp":
+            kept = self.columns.get("frame/picture")
+            return None if kept is None else kept[rows]
+        data, offset = self.columns["frame/picture_webp"], self.columns["frame/picture_offset"]
+        return [data[offset[r] : offset[r + 1]].tobytes() for r in range(rows.start, rows.stop)]
 
     def selection(self, label: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Returns (rows, (V+1,) offsets) of one sampler."""
@@ -89,6 +126,7 @@ def open_shard(path: Path, name: ShardName) -> Shard:
             if file.attrs.get("fingerprint") != spec.fingerprint:
                 raise ShardError("its fingerprint does not fit its spec")
             asked = [i for i in _layout(spec, 0, 0, {}) if i not in OPTIONAL or i in file]
+            asked += [item for item in PICTURES if item in file]
             places = {item: _place(file, item) for item in asked}
         columns = _map(path, places)
         _check(spec, columns)
@@ -107,6 +145,7 @@ def decode_texts(column: NDArray[np.bytes_]) -> list[str]:
     return [text.decode() for text in column.tolist()]
 
 
+PICTURES = ("frame/picture", "frame/picture_webp", "frame/picture_offset")
 Layout = dict[str, tuple[type[np.generic], tuple[int, ...]]]
 
 
@@ -175,8 +214,11 @@ def _check(spec: FeatureSpec, columns: Mapping[str, NDArray[Any]]) -> None:
     wrong = [
         name
         for name, column in columns.items()
-        if column.dtype.type is not wanted[name][0] or column.shape != wanted[name][1]
+        if name not in PICTURES
+        and (column.dtype.type is not wanted[name][0] or column.shape != wanted[name][1])
     ]
+    if not _holds_pictures(spec, columns, num_frames):
+        wrong.append("frame/picture")
     if not wrong:
         statuses, offset = columns["video/status"], columns["video/frame_offset"]
         if statuses.size and statuses.max() >= len(STATUSES):
@@ -190,6 +232,20 @@ def _check(spec: FeatureSpec, columns: Mapping[str, NDArray[Any]]) -> None:
                 wrong.append(f"selection/{label}")
     if wrong:
         raise ShardError(f"inconsistent {', '.join(wrong)}")
+
+
+def _holds_pictures(
+    spec: FeatureSpec, columns: Mapping[str, NDArray[Any]], num_frames: int
+) -> bool:
+    """Whether there are no pictures, or one for every frame."""
+    raw, files, offset = (columns.get(name) for name in PICTURES)
+    if raw is not None:
+        shape = (num_frames, *spec.preprocessing.get("size", ()), 3)
+        return files is None and raw.dtype == np.uint8 and raw.shape == shape
+    if files is None or offset is None:
+        return files is offset
+    plain = files.dtype == np.uint8 and files.ndim == 1 and offset.dtype == np.int64
+    return plain and offset.shape == (num_frames + 1,) and _covers(offset, len(files))
 
 
 def _covers(offset: NDArray[np.int64], total: int) -> bool:

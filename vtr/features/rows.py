@@ -9,6 +9,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from vtr.features.pictures import Kept
+
 Status = Literal["ok", "partial", "failed"]
 STATUSES: tuple[str, ...] = get_args(Status)
 MAX_ERROR_BYTES = 500
@@ -65,6 +67,7 @@ class VideoRow:
     # Sampler label to (k,) indices into the R frames.
     selections: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     luma: NDArray[np.uint8] | None = None  # (R, s, s) uint8 thumbnails, in stores that keep them
+    pictures: Kept | None = None  # R pictures that the tower saw, in stores that keep them
 
     @classmethod
     def failed(cls, ledger: LedgerRow, embedding_dim: int) -> VideoRow:

@@ -10,6 +10,9 @@ Layout (schema 1), all datasets contiguous and unfiltered, V videos, R frames, D
     video/file_mtime_ns   (V,) int64, video/file_sha256 (V,) fixed-length text: in newer shards
     frame/embedding       (R, D) float16 or float32         frame/pts_seconds  (R,) float64
     frame/luma            (R, s, s) uint8, where the spec has a thumbnail_side s
+    frame/picture         (R, H, W, 3) uint8 RGB of the spec's picture size, where pictures are kept
+    frame/picture_webp    (B,) uint8, files of WebP one after the other, and
+    frame/picture_offset  (R+1,) int64 where each begins: instead, where they are kept so
     selection/NAME/row    int64 rows of this shard          selection/NAME/offset  (V+1,) int64
     pad_embedding         (D,) float32
 
@@ -97,7 +100,8 @@ def write_shard(
 
     Args:
         folder: The store.
-        rows: All inputs of the shard, failed ones too, in plan order.
+        rows: All inputs of the shard, failed ones too, in plan order; where one has pictures, all
+            with frames have them, kept in one way.
         spec: What the numbers depend on.
         slot: (parts, part, sequence).
         revision: 0, or one more than the shard it replaces.
@@ -115,7 +119,7 @@ def write_shard(
         "revision": revision,
     }
     pad = np.asarray(pad_embedding, np.float32)
-    payload = _build(attributes, {**_columns(rows, spec), "pad_embedding": pad})
+    payload = _build(attributes, {**_columns(rows, spec), **_pictures(rows), "pad_embedding": pad})
     name = ShardName(*slot, revision, hashlib.sha256(payload).hexdigest())
     path = folder / str(name)
     publish(path, payload)
@@ -165,6 +169,19 @@ def _columns(rows: Sequence[VideoRow], spec: FeatureSpec) -> dict[str, NDArray[A
         )
         columns[f"selection/{label}/offset"] = _offsets([len(rows) for rows in chosen])
     return columns
+
+
+def _pictures(rows: Sequence[VideoRow]) -> dict[str, NDArray[Any]]:
+    kept = [row.pictures for row in rows if row.pictures is not None and len(row.frames)]
+    if not kept:
+        return {}
+    if isinstance(kept[0], np.ndarray):
+        return {"frame/picture": np.concatenate([np.asarray(pixels) for pixels in kept])}
+    files = [bytes(file) for of_video in kept for file in of_video]
+    return {
+        "frame/picture_webp": np.frombuffer(b"".join(files), np.uint8),
+        "frame/picture_offset": _offsets([len(file) for file in files]),
+    }
 
 
 # What shards have had from one version on; the others lack it.

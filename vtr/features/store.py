@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from vtr.counts import counted
 from vtr.errors import FingerprintError, ShardError, StoreError, UnknownNameError
 from vtr.features.digests import WholeShards, is_whole
+from vtr.features.pictures import PackedPictures, PictureFormat
 from vtr.features.reader import Shard, open_shard
 from vtr.features.rows import LedgerRow, VideoFeatures
 from vtr.features.shard import ShardName, list_shards
@@ -165,6 +166,61 @@ class FeatureStore(Mapping[str, VideoFeatures]):
         shard = self.shards[int(self._shard_of[which[0]])]
         luma: NDArray[np.uint8] = shard.columns["frame/luma"]
         return luma[self._shard_rows(int(self._shard_of[which[0]]), which)]
+
+    @cached_property
+    def picture_format(self) -> PictureFormat | None:
+        """How pictures are kept beside the embeddings; None where (some) shards keep none."""
+        formats = {shard.picture_format for shard in self.shards if len(shard.frames)}
+        return formats.pop() if len(formats) == 1 else None
+
+    @property
+    def picture_shape(self) -> tuple[int, int] | None:
+        """(height, width) of the kept pictures in pixels; None where none are kept."""
+        if self.picture_format is None:
+            return None
+        height, width = self.spec.preprocessing["size"]
+        return height, width
+
+    def require_pictures(self) -> None:
+        """Refuses a store that keeps no pictures.
+
+        Raises:
+            StoreError: Saying how to make them, and how large they are.
+        """
+        if self.picture_format is not None:
+            return
+        size = self.spec.preprocessing.get("size")
+        if not size:
+            raise StoreError(
+                f"{self.folder} keeps no pictures and cannot: its features were imported. Make a "
+                "store with vtr extract --crops raw"
+            )
+        num_frames = sum(len(shard.frames) for shard in self.shards)
+        raw = num_frames * size[0] * size[1] * 3 / 1e9
+        raise StoreError(
+            f"{self.folder} keeps no pictures. Extract them with `vtr extract --crops raw "
+            f"--overwrite`, or into another folder with --features: about {raw:.3g} GB for its "
+            f"{counted(num_frames, 'frame')}, a third of that with --crops webp"
+        )
+
+    def pictures(self, ids: Sequence[str] | None = None) -> PackedPictures:
+        """Returns the kept pictures of several videos in one array, in the order of `packed`.
+
+        Args:
+            ids: Which videos, in this order; repeats allowed. All by default.
+
+        Raises:
+            StoreError: The store keeps none, or an id has no features.
+        """
+        self.require_pictures()
+        which = self._positions(ids)
+        offsets = np.concatenate([[0], np.cumsum(self._rows.count[which])]).astype(np.int64)
+        height, width = self.spec.preprocessing["size"]
+        pixels = np.empty((int(offsets[-1]), height, width, 3), np.uint8)
+        for s, videos in self._runs(which):
+            place = slice(int(offsets[videos.start]), int(offsets[videos.stop]))
+            self.shards[s].pictures(self._shard_rows(s, which[videos]), pixels[place])
+        return PackedPictures(self.ids if ids is None else tuple(ids), pixels, offsets)
 
     def with_selection(self, label: str, picks: Mapping[str, Index]) -> Self:
         """Returns this store with other frames selected.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import pydantic
 
 from vtr.clip.device import check_device_name
 from vtr.errors import ConfigError, UnknownNameError
-from vtr.settings import Settings, option
+from vtr.settings import Settings, flag_of, option
 
 RETRIES = ("failed", "partial", "changed", "damaged")
 
@@ -62,6 +63,19 @@ class Options(Settings):
         True, "With the dense sampler, keep small pictures for choosing frames later.",
         group="Frames",
     )  # fmt: skip
+    crops: Literal["raw", "webp", "none"] | None = option(
+        None, "Keep the pictures that the model saw, to fine-tune it or to embed them anew: raw "
+        "(fast to read) or webp (a third of the size).",
+        group="Frames", unset="as the store has them, at first none",
+    )  # fmt: skip
+    crops_budget: float | None = option(
+        None, "Most GB that the pictures of this run may take.",
+        group="Speed and limits", metavar="GB", unset="the room on the disk", bounds={"gt": 0},
+    )  # fmt: skip
+    from_crops: Path | None = option(
+        None, "Embed the pictures of this store anew with --model, without the videos.",
+        group="Which videos", metavar="DIR", file_key="-", unset="the videos are decoded",
+    )  # fmt: skip
     hash: bool = option(
         False, "Tell changed files by their content too; every file is read once more.",
         group="Which videos",
@@ -94,4 +108,12 @@ class Options(Settings):
                 f"--overwrite with --shard {self.shard} would delete what the other parts have "
                 "made. Delete the store first, then start the parts without it"
             )
+        if self.from_crops is not None:
+            for name in ("shard", "retry", "overwrite", "hash", "crops", "crops_budget"):
+                field = type(self).model_fields[name]
+                if getattr(self, name) != field.default:
+                    raise ConfigError(
+                        f"--from-crops embeds every picture that {self.from_crops} keeps, into a "
+                        f"new store; {flag_of(name, field)} has no meaning there. Leave it out"
+                    )
         return self

@@ -1,0 +1,273 @@
+"""The pictures that a store keeps: what the tower saw, bit for bit, through every way."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from builders import ramp, run_app, write_clip, write_config
+from PIL import Image
+
+import vtr
+from vtr.datasets.base import Video
+from vtr.errors import ConfigError, FingerprintError, ModelError, ShardError, StoreError
+from vtr.extract.pipeline import extract, reembed
+from vtr.extract.resume import ExtractMode
+from vtr.extract.samplers.base import parse_samplers
+from vtr.extract.settings import ExtractSettings
+from vtr.features import FeatureStore
+from vtr.features.pictures import from_webp, to_webp
+
+SIDE = 8
+
+
+class Corners:
+    """A real encoder, only a simple one: two corner pixels, scaled. Remembers what it saw."""
+
+    device = "cpu"
+
+    def __init__(self, factor: float = 1.0, **preprocessing: Any) -> None:
+        self.factor, self.seen = factor, []
+        self.preprocessing = {
+            "route": "exact", "size": [SIDE, SIDE], "resize": "shortest-edge", "resize_to": SIDE,
+            "resample": "bicubic", "mean": [0.5] * 3, "std": [0.5] * 3, **preprocessing,
+        }  # fmt: skip
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "backbone": f"corners-{self.factor:g}", "revision": "local",
+            "weights_sha256": f"{self.factor:064.3f}", "embedding_dim": 6,
+            "compute_dtype": "float32", "preprocessing": self.preprocessing,
+        }  # fmt: skip
+
+    def encode_frames(self, crops: np.ndarray) -> np.ndarray:
+        self.seen.append(crops.copy())
+        corners = np.concatenate([crops[:, 0, 0], crops[:, -1, -1]], axis=1)
+        return (corners.astype(np.float32) + 1) * self.factor
+
+    def pad_embedding(self) -> np.ndarray:
+        return np.ones(6, np.float32)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Video, str | None]]:
+    """Six clips and two that fail, in the middle."""
+    folder = tmp_path_factory.mktemp("clips")
+    videos = [write_clip(folder / f"c{n}.mp4", ramp(4 + n, (40, 32))) for n in range(6)]
+    (folder / "bad.mp4").write_bytes(b"no video")
+    videos.insert(2, folder / "bad.mp4")
+    return [(Video(path.name, path), None) for path in videos] + [
+        (Video("gone", None), "duplicate-id")
+    ]
+
+
+def settings(**changes: Any) -> ExtractSettings:
+    basis = ExtractSettings(
+        samplers=parse_samplers("uniform,head"), num_frames=3, candidate_fps=None,
+        storage_dtype="float32", shard_videos=4, workers=2, batch_size=5, pictures="raw",
+    )  # fmt: skip
+    return replace(basis, **changes)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("shard-*.h5"))
+
+
+@pytest.mark.parametrize("kind", ["raw", "webp"])
+def test_what_the_tower_saw_is_kept(inputs: Any, tmp_path: Path, kind: Any) -> None:
+    encoder = Corners()
+    report = extract(inputs, tmp_path, encoder, settings(pictures=kind))
+    assert (report.ok, report.failed) == (6, 2)
+    store = FeatureStore(tmp_path)
+    assert (store.picture_format, store.picture_shape) == (kind, (SIDE, SIDE))
+    packed = store.pictures()
+    np.testing.assert_array_equal(packed.pixels, np.concatenate(encoder.seen))
+    np.testing.assert_array_equal(packed.offsets, store.packed().offsets)
+    uniform = FeatureStore(tmp_path, sampler="uniform")
+    ids = ["c5.mp4", "c0.mp4", "c5.mp4"]  # any order, through a selection
+    features, pictures = uniform.packed(ids), uniform.pictures(ids)
+    assert pictures.ids == features.ids
+    np.testing.assert_array_equal(pictures.offsets, features.offsets)
+    np.testing.assert_array_equal(Corners().encode_frames(pictures.pixels), features.frames)
+    assert store.verify() == []
+    plain = tmp_path / "plain"
+    extract(inputs, plain, Corners(), settings(pictures=None))
+    assert FeatureStore(plain).fingerprint == store.fingerprint  # they change no number
+    np.testing.assert_array_equal(FeatureStore(plain).packed().frames, store.packed().frames)
+
+
+@pytest.mark.parametrize("kind", ["raw", "webp"])
+def test_going_on_gives_the_same_bytes_and_a_retry_keeps_the_others(
+    inputs: Any, tmp_path: Path, kind: Any
+) -> None:
+    how = settings(pictures=kind)
+    extract(inputs, tmp_path / "once", Corners(), how)
+    extract(inputs[:4], tmp_path / "twice", Corners(), how)
+    extract(inputs, tmp_path / "twice", Corners(), how)
+    assert names(tmp_path / "once") == names(tmp_path / "twice")
+    before = FeatureStore(tmp_path / "once").pictures().pixels
+    again = ExtractMode(retry=frozenset({"failed"}))
+    extract(inputs, tmp_path / "once", Corners(), how, mode=again)
+    np.testing.assert_array_equal(FeatureStore(tmp_path / "once").pictures().pixels, before)
+
+
+def test_shards_close_by_their_pictures_too(inputs: Any, tmp_path: Path) -> None:
+    extract(inputs, tmp_path, Corners(), settings(shard_bytes=9 * SIDE * SIDE * 3))
+    assert len(names(tmp_path)) > 3
+
+
+def test_a_store_is_of_one_kind(inputs: Any, tmp_path: Path) -> None:
+    extract(inputs[:2], tmp_path, Corners(), settings(pictures=None))
+    with pytest.raises(FingerprintError, match=r"keeps no pictures .* asked: raw pictures"):
+        extract(inputs, tmp_path, Corners(), settings())
+    extract(inputs[:2], tmp_path, Corners(), settings(), mode=ExtractMode(overwrite=True))
+    assert FeatureStore(tmp_path).picture_format == "raw"
+
+
+def test_a_store_without_pictures_says_how_to_make_them(inputs: Any, tmp_path: Path) -> None:
+    extract(inputs[:2], tmp_path, Corners(), settings(pictures=None))
+    for ask in (FeatureStore(tmp_path).pictures, FeatureStore(tmp_path).require_pictures):
+        with pytest.raises(StoreError, match=r"vtr extract --crops raw .* about .* GB for its"):
+            ask()
+
+
+def test_another_model_embeds_the_pictures(inputs: Any, tmp_path: Path) -> None:
+    extract(inputs, tmp_path / "a", Corners(), settings())
+    source = FeatureStore(tmp_path / "a")
+    report = reembed(source, tmp_path / "b", Corners(2.0, mean=[0.1] * 3))
+    assert (report.inputs, report.ok, report.failed) == (8, 6, 2)
+    extract(inputs, tmp_path / "direct", Corners(2.0, mean=[0.1] * 3), settings(pictures=None))
+    one, other = FeatureStore(tmp_path / "b"), FeatureStore(tmp_path / "direct")
+    assert one.fingerprint == other.fingerprint
+    assert one.ledger == other.ledger
+    np.testing.assert_array_equal(one.packed().frames, other.packed().frames)
+    assert names(tmp_path / "b") == names(tmp_path / "direct")
+    assert reembed(source, tmp_path / "b", Corners(2.0, mean=[0.1] * 3)).frames_now == 0
+
+
+def test_a_model_that_sees_other_pictures_is_refused(inputs: Any, tmp_path: Path) -> None:
+    extract(inputs[:2], tmp_path / "a", Corners(), settings())
+    source = FeatureStore(tmp_path / "a")
+    for change in ({"size": [16, 16], "resize_to": 16}, {"resample": "bilinear"}):
+        with pytest.raises(ModelError, match=f"{next(iter(change))} .* against"):
+            reembed(source, tmp_path / "b", Corners(2.0, **change))
+    assert not (tmp_path / "b").exists()
+
+
+def rewrite(path: Path, name: str, value: np.ndarray) -> None:
+    with h5py.File(path, "a") as file:
+        del file[name]
+        file[name] = value
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("frame/picture_offset", lambda a: a[:-1]),
+        ("frame/picture_offset", lambda a: a + 1),
+        ("frame/picture_webp", lambda a: a[:-3]),
+        ("frame/picture_webp", lambda a: a.astype(np.int16)),
+    ],
+)
+def test_pictures_that_do_not_fit_are_refused(
+    inputs: Any, tmp_path: Path, name: str, change: Any
+) -> None:
+    from vtr.features.reader import open_shard
+    from vtr.features.shard import list_shards
+
+    extract(inputs[:2], tmp_path, Corners(), settings(pictures="webp"))
+    ((shard, path),) = list_shards(tmp_path)[0]
+    with h5py.File(path) as file:
+        value = change(file[name][:])
+    rewrite(path, name, value)
+    with pytest.raises(ShardError, match="inconsistent frame/picture"):
+        open_shard(path, shard)
+
+
+def test_webp_is_exact_and_a_foreign_picture_is_refused() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 9, 7, 3), dtype=np.uint8)
+    out = np.empty_like(pixels)
+    from_webp(to_webp(pixels), out)
+    np.testing.assert_array_equal(out, pixels)
+    large = io.BytesIO()
+    Image.new("RGB", (4000, 4000)).save(large, "WEBP", lossless=True)
+    png = io.BytesIO()
+    Image.new("RGB", (7, 9)).save(png, "PNG")
+    for file, message in ((large, "of \\(4000, 4000\\)"), (png, "cannot be read")):
+        with pytest.raises(ShardError, match=message):
+            from_webp([file.getvalue()], out[:1])
+
+
+# ---- the command
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    for n in range(3):
+        write_clip(tmp_path / "videos" / f"v{n}.mp4", ramp(6, (64, 48)))
+    write_config(tmp_path, data={"dataset": "folder", "videos": "videos"})
+    return tmp_path
+
+
+def extract_app(workspace: Path, *words: str) -> Any:
+    done = run_app("extract", "--frames", "2", "--fps", "native", *words, cwd=workspace)
+    assert done.exit_code == 0, done.stderr
+    return done
+
+
+def test_the_command_says_what_pictures_take_and_goes_on_as_the_store_has_them(
+    workspace: Path,
+) -> None:
+    done = extract_app(workspace, "--crops", "webp")
+    assert "pictures: webp" in done.stderr
+    assert "at most 6 frames" in done.stderr
+    write_clip(workspace / "videos" / "v3.mp4", ramp(6, (64, 48)))
+    extract_app(workspace)
+    store = FeatureStore(workspace / "features")
+    assert (len(store), store.picture_format) == (4, "webp")
+    inspected = run_app("inspect", "features", cwd=workspace)
+    assert "kept as webp" in inspected.stdout
+    facts = json.loads(run_app("inspect", "features", "--json", cwd=workspace).stdout)
+    assert facts["pictures"] == "webp"
+
+
+def test_too_large_a_budget_is_refused_before_the_work(workspace: Path) -> None:
+    with pytest.raises(ConfigError, match=r"about 0\.000249 GB, and --crops-budget allows 1e-05"):
+        run_app("extract", "--crops", "raw", "--crops-budget", "0.00001", cwd=workspace)
+    assert not names(workspace / "features")
+
+
+def test_pictures_are_embedded_anew_without_the_videos(workspace: Path) -> None:
+    extract_app(workspace, "--crops", "raw")
+    old = FeatureStore(workspace / "features")
+    for video in (workspace / "videos").iterdir():
+        video.unlink()
+    done = run_app("extract", "--from-crops", "features", "--features", "new", cwd=workspace)
+    assert done.exit_code == 0, done.stderr
+    np.testing.assert_array_equal(
+        FeatureStore(workspace / "new").packed().frames, old.packed().frames
+    )
+
+
+REFUSED: Sequence[tuple[Sequence[str], type[vtr.VtrError], str]] = [
+    (["--from-crops", "features"], StoreError, "name another folder .* --features DIR"),
+    (["--from-crops", "nowhere", "--features", "new"], StoreError, "nowhere does not exist"),
+    (["--from-crops", "features", "--overwrite"], ConfigError, "--overwrite has no meaning"),
+    (["--from-crops", "features", "--crops", "raw"], ConfigError, "--crops has no meaning"),
+]
+
+
+@pytest.mark.parametrize(("words", "error", "message"), REFUSED)
+def test_requests_without_sense_are_refused(
+    workspace: Path, words: Sequence[str], error: type[Exception], message: str
+) -> None:
+    extract_app(workspace, "--crops", "raw")
+    with pytest.raises(error, match=message):
+        run_app("extract", *words, cwd=workspace)
