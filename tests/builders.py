@@ -11,6 +11,7 @@ import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -248,9 +249,11 @@ def random_rows(
     num_frames: int = 3,
     failed: Sequence[str] = (),
     seed: int = 0,
+    pictures: bool = False,
 ) -> list[VideoRow]:
     """Rows of normal noise at 1 frame/s; `head` takes the first two frames, the others all."""
     rng = np.random.default_rng(seed)
+    shape = (num_frames, *spec.preprocessing.get("size", ()), 3)
     rows = []
     for video_id in ids:
         if video_id in failed:
@@ -262,9 +265,9 @@ def random_rows(
             name: np.arange(min(2, num_frames) if name == "head" else num_frames)
             for name in spec.samplers
         }
-        rows.append(
-            VideoRow(LedgerRow(video_id, "ok"), frames, np.arange(num_frames) * 1.0, chosen)
-        )
+        kept = rng.integers(0, 256, shape, np.uint8) if pictures else None
+        times = np.arange(num_frames) * 1.0
+        rows.append(VideoRow(LedgerRow(video_id, "ok"), frames, times, chosen, pictures=kept))
     return rows
 
 
@@ -275,6 +278,7 @@ def random_store(
     tower: Backbone | None = None,
     num_frames: int = 3,
     failed: Sequence[str] = (),
+    pictures: bool = False,
     **changes: Any,
 ) -> Path:
     """A store of noise that a tower (default: the one that ships) might have written."""
@@ -288,7 +292,8 @@ def random_store(
         **changes,
     }
     spec = FeatureSpec(**facts)
-    return write_store(folder, random_rows(ids, spec, num_frames=num_frames, failed=failed), spec)
+    rows = random_rows(ids, spec, num_frames=num_frames, failed=failed, pictures=pictures)
+    return write_store(folder, rows, spec)
 
 
 # ---- models and runs
@@ -427,6 +432,13 @@ def random_clip_text(dim: int, *, num_layers: int = 3) -> ClipText:
 def close(got: Tensor, expected: Any, *, atol: float = 1e-5) -> None:
     """Asserts that numbers agree, whatever their size."""
     np.testing.assert_allclose(got.detach().numpy(), expected, rtol=0, atol=atol)
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 # ---- the command line

@@ -465,8 +465,8 @@ def test_a_run_that_exists_is_told_before_anything_is_embedded(
     def embed(*_arguments: Any) -> None:
         raise AssertionError("embedded first")
 
-    monkeypatch.setattr("vtr.api.train.embed_for", embed)
-    monkeypatch.setattr("vtr.api.train.load_backbone", embed)
+    monkeypatch.setattr("vtr.api.train_inputs.embed_for", embed)
+    monkeypatch.setattr("vtr.api.train_model.load_backbone", embed)
     for name, flags in (
         ("one", ()),
         ("one", ("--dry-run",)),
@@ -483,7 +483,7 @@ def test_a_changed_run_is_told_before_anything_is_embedded(
     folder = Path(trained("--head", "seqLSTM", "--name", "one")["run"])
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "settings": None}))
-    monkeypatch.setattr("vtr.api.train.embed_for", lambda *_: pytest.fail("embedded first"))
+    monkeypatch.setattr("vtr.api.train_inputs.embed_for", lambda *_: pytest.fail("embedded first"))
     with pytest.raises(ConfigError, match="cannot go on: settings is not what it was"):
         invoke("train", "--resume", "--name", "one")
 

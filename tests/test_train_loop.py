@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import socket
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import full_disk
+from builders import free_port, full_disk
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -457,12 +456,6 @@ def test_tensorboard_is_handed_every_number(
 # ---- several processes
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _work(rank: int, port: int, folder: Path, settings: TrainSettings, head: str) -> None:
     torch.set_num_threads(1)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
@@ -483,7 +476,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path, head: str, mode: st
     spec = spec_of(head)
     trainer(tmp_path / "one", settings, spec=spec).run()
     start_run(tmp_path / "two", config={"model": spec.as_dict()}, train_ids=[])
-    context, port = multiprocessing.get_context("spawn"), _free_port()
+    context, port = multiprocessing.get_context("spawn"), free_port()
     workers = [
         context.Process(target=_work, args=(rank, port, tmp_path / "two", settings, head))
         for rank in range(2)

@@ -62,8 +62,10 @@ def progress(what: str, *, quiet: bool = False) -> AbstractContextManager[Update
 
 
 @contextmanager
-def embedding(num_texts: int, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """Shows how far the text tower is with many captions; a few are done before anyone wonders.
+def embedding(
+    count: int, *, what: str = "captions", quiet: bool = False
+) -> Iterator[Callable[[int, int], None]]:
+    """Shows how far a tower is with many captions; a few are done before anyone wonders.
 
     Yields:
         `update(done, total)`, as `vtr.train.texts.embed_texts` calls it.
@@ -73,8 +75,8 @@ def embedding(num_texts: int, *, quiet: bool = False) -> Iterator[Callable[[int,
 
         def update(done: int, total: int) -> None:
             if not shown:
-                silent = quiet or num_texts < MANY_TEXTS
-                shown.append(stack.enter_context(progress("embedding captions", quiet=silent)))
+                silent = quiet or count < MANY_TEXTS
+                shown.append(stack.enter_context(progress(f"embedding {what}", quiet=silent)))
             shown[0](done, total, "")
 
         yield update

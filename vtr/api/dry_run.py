@@ -7,41 +7,49 @@ import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from vtr.api.train_data import TrainingData
+from vtr.api.train_inputs import Reader
 from vtr.clip.backbone import Backbone
 from vtr.counts import human_bytes, human_seconds
 from vtr.train.batches import BatchPlan
-from vtr.train.data import PairedData, Resident
+from vtr.train.data import PairedData, PictureRows, Resident
 from vtr.train.gradients import BatchGradient
+from vtr.train.memory import SHARE, free_bytes, saved_bytes
 from vtr.train.model import ModelSpec, RetrievalModel, build_model, count_parameters
 from vtr.train.optim import make_optimiser
 from vtr.train.presets import LAST_BATCH, TrainSettings
 from vtr.train.scoring import Scorer
 from vtr.train.texts import TextFeatures
+from vtr.train.vision_tower import PictureBatch
 
 _TIMED_STEPS = 5
 _TIMED_CAPTIONS = 32
+_TIMED_VIDEOS = (4, 32)
+"""With a trained vision tower, on a CPU and on a GPU."""
 
 
-def estimate(
-    data: TrainingData, backbone: Backbone, spec: ModelSpec, settings: TrainSettings
-) -> dict[str, Any]:
+def estimate(reader: Reader, settings: TrainSettings) -> dict[str, Any]:
     """Returns parameters, memory, steps and time of one training.
 
     The time is that of a few real steps on this machine, with random captions of the real sizes,
     times their number; embedding the captions is estimated from a few real ones, and so is a
-    validation with a costly head.
+    validation with a costly head. Where the vision tower is trained, a few videos stand for all.
     """
+    data, spec, backbone = reader.data, reader.spec, reader.backbone
     device = backbone.device
     model = build_model(spec, backbone=backbone, seed=settings.seed).to(device)
+    model.compute(short=settings.short, checkpointing=settings.checkpointing)
     texts = _made_up(data.train.texts, spec, backbone)
+    plan = BatchPlan(data.train.query_video, settings.batch, seed=settings.seed)
+    if spec.vision is not None:
+        return _with_tower(reader, model, settings, texts, plan)
     pairs = PairedData(texts, data.frames, data.train.query_video, data.pad(spec))
-    plan = BatchPlan(pairs.text_video, settings.batch, seed=settings.seed)
     step = _step_seconds(model, Resident(pairs, device), settings, plan)
     validation = 0.0  # but for a head whose pairs cost more than an inner product
     if data.task is not None and data.val_frames is not None:
@@ -60,6 +68,55 @@ def estimate(
         "seconds_per_epoch": step * plan.num_steps + validation,
         "seconds_to_validate": validation,
         "seconds_to_embed": _embedding_seconds(backbone, data.train.texts),
+    }
+
+
+def _with_tower(
+    reader: Reader,
+    model: RetrievalModel,
+    settings: TrainSettings,
+    texts: TextFeatures,
+    plan: BatchPlan,
+) -> dict[str, Any]:
+    """The same where the vision tower is trained: a step of a few videos, and what it keeps."""
+    data, spec, device = reader.data, reader.spec, reader.backbone.device
+    owner = data.train.query_video
+    few = np.unique(owner)[: _TIMED_VIDEOS[device.type == "cuda"]]
+    start = time.perf_counter()
+    rows = reader.videos([data.train.video_ids[v] for v in few], data.frames)
+    reading = (time.perf_counter() - start) / len(few)
+    chosen = np.isin(owner, few)
+    place = np.searchsorted(few, owner[chosen])
+    pairs = PairedData(_some(texts, chosen), rows, place, data.pad(spec))
+    resident = Resident(pairs, device)
+    small = BatchPlan(place, replace(settings.batch, size=len(few), drop_last=False))
+    share = plan.size / len(small.epoch(1)[0].videos)
+    step = _step_seconds(model, resident, settings, small) * share
+    batch = resident.videos.batch(np.arange(len(few)))
+    assert isinstance(batch, PictureBatch)
+    assert isinstance(rows, PictureRows)
+    each = saved_bytes(model.train(), batch) / len(few)
+    room = max(1, int(SHARE * free_bytes(device) / max(each, 1)))
+    asked = settings.vision_chunk
+    chunk = min(plan.size, room if asked is None else asked or plan.size)
+    total, trained = count_parameters(model)
+    num_frames = len(data.frames.frames)
+    forward = step / share / len(few) / 3  # of the three passes that a step makes
+    validation = 0.0 if data.val_frames is None else forward * len(data.val_frames.ids)
+    return {
+        "parameters": total,
+        "trained": trained,
+        "steps_per_epoch": plan.num_steps,
+        "batch_size": plan.size,
+        "vision_chunk": chunk,
+        "data_bytes": num_frames * rows.rows[0].nbytes + _num_bytes(texts.pooled, texts.tokens),
+        "model_bytes": _model_bytes(model),
+        "peak_bytes": int(_peak_bytes(device) + each * max(0, chunk - len(few))),
+        "seconds_per_step": step,
+        "seconds_per_epoch": step * plan.num_steps + validation,
+        "seconds_to_validate": validation,
+        "seconds_to_embed": _embedding_seconds(reader.backbone, data.train.texts)
+        + reading * len(data.frames.ids),
     }
 
 
@@ -88,6 +145,7 @@ def described(document: Mapping[str, Any]) -> dict[str, str]:
         "time per epoch": human_seconds(document["seconds_per_epoch"]),
         "time in all, at most": human_seconds(document["seconds_in_all_at_most"]),
         "time to embed captions": human_seconds(document["seconds_to_embed"]),
+        "vision tower": document["vision"],
         "device": document["device"],
         "preset": document["preset"],
     }
@@ -121,12 +179,25 @@ def _made_up(captions: Sequence[str], spec: ModelSpec, backbone: Backbone) -> Te
     ids = tuple(map(str, range(len(captions))))
     pooled = rng.standard_normal((len(captions), spec.text.text_dim), dtype=np.float32)
     width = spec.text.width if spec.text.mode == "tune" else spec.text.text_dim
+    width = 1 if spec.text.vocabulary else width  # ids
     if spec.text.mode != "tune" and not spec.choice.info.needs_tokens:
         return TextFeatures(ids, pooled)
     lengths = [len(row) for row in backbone.tokeniser.encode(captions).ids]
     offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
     tokens = rng.standard_normal((int(offsets[-1]), width), dtype=np.float32).astype(np.float16)
+    tokens = np.zeros_like(tokens) if spec.text.vocabulary else tokens
     return TextFeatures(ids, pooled, 0, tokens, offsets)
+
+
+def _some(texts: TextFeatures, chosen: NDArray[np.bool_]) -> TextFeatures:
+    """Returns the chosen captions."""
+    ids = tuple(np.array(texts.ids)[chosen].tolist())
+    if texts.tokens is None or texts.token_offsets is None:
+        return TextFeatures(ids, texts.pooled[chosen])
+    lengths = np.diff(texts.token_offsets)
+    tokens = texts.tokens[np.repeat(chosen, lengths)]
+    offsets = np.concatenate(([0], lengths[chosen].cumsum())).astype(np.int64)
+    return TextFeatures(ids, texts.pooled[chosen], 0, tokens, offsets)
 
 
 def _embedding_seconds(backbone: Backbone, texts: Sequence[str]) -> float:

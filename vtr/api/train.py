@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy
 import torch
@@ -17,35 +16,34 @@ from vtr import __version__
 from vtr.api.dry_run import estimate
 from vtr.api.next_commands import resume_command
 from vtr.api.stores import check_same_model
+from vtr.api.train_begun import of_begun_run
 from vtr.api.train_data import TrainingData, read_training_data
+from vtr.api.train_inputs import Inputs, Reader
+from vtr.api.train_model import Base, begin_from, load_base, model_spec
 from vtr.arithmetic import prepare_arithmetic
 from vtr.choices import check_names
-from vtr.clip.backbone import Backbone, load_backbone
-from vtr.counts import counted
+from vtr.clip.backbone import Backbone
 from vtr.errors import ConfigError, UnknownNameError
-from vtr.evaluate.evaluator import Task, evaluate
-from vtr.evaluate.metrics import retrieval_metrics
-from vtr.features import FeatureStore
 from vtr.files import begin_beside, take_place
-from vtr.progress import embedding, note
-from vtr.settings import Source, merge
+from vtr.progress import note
 from vtr.train.batches import BatchPlan
-from vtr.train.data import PairedData
 from vtr.train.distributed import World, joined_processes
-from vtr.train.headlist import build_head, parse_head
-from vtr.train.inputs import embed_for
-from vtr.train.loop import NOTHING_TO_TRAIN, Trainer
-from vtr.train.model import ModelSpec, build_model, count_parameters
+from vtr.train.loop import Trainer, TrainResult
+from vtr.train.model import ModelSpec, RetrievalModel, build_model, count_parameters
 from vtr.train.presets import DEFAULT_PRESET, TrainSettings, listed_values
 from vtr.train.run import (
+    BEST,
     CONFIG,
     OUTCOME,
     OUTCOME_ONCE,
+    TOWERS,
     Run,
     load_run,
+    load_weights,
     next_number,
     read_config,
     read_outcome,
+    read_tensors,
     remove_files,
     renumber_run,
     start_run,
@@ -56,23 +54,22 @@ from vtr.train.run_folders import (
     advising,
     check_resumable,
     default_name,
-    find_interrupted,
     free_name,
     holding,
     names_of,
-    require_free,
-    seed_folders,
     summarise,
     targets_of,
-    workplace,
 )
-from vtr.train.scoring import Scorer, Validation
-from vtr.train.teacher import Teacher, describe_teacher, load_teacher
-from vtr.train.text_tower import text_spec
-from vtr.train.texts import TextFeatures
+from vtr.train.teacher import describe_teacher, load_teacher
+from vtr.train.text_tower import TextSpec
+from vtr.train.towers import merged, write_towers
 from vtr.train.tracking import draw_curve, require_tensorboard, tensorboard
-from vtr.verbs.train import Options, Recipe
+from vtr.verbs.train import Options
 from vtr.workspace import Workspace
+
+HEAD_FIRST = "head-first"
+"""Folder in a run and name in its outcome of the training of the head alone that came before."""
+_OF_STAGES = ("run", "best_epoch", "epochs", "metrics", "seconds")
 
 
 def train_head(
@@ -122,14 +119,15 @@ def train(workspace: Workspace, options: Options, *, quiet: bool = False) -> dic
     """
     if options.tensorboard:
         require_tensorboard()
-    options = _of_begun_run(workspace, options)
+    options = of_begun_run(workspace, options)
     data = read_training_data(workspace, options, quiet=quiet)
     data.check_enough()
     device = torch_device(options.device)
     if not quiet:
-        note(f"loading the text tower of {workspace.model}")
-    backbone = load_backbone(workspace.model, device=device)
-    training = Training.prepare(workspace, options, data, backbone)
+        tuned = options.resolve()[0]["vision"] == "tune"
+        which = "towers" if tuned else "text tower"
+        note(f"loading the {which} of {options.start or workspace.model}")
+    training = Training.prepare(workspace, options, data, load_base(workspace, options, device))
     if options.dry_run:
         return training.dry_run()
     if data.skipped_line:
@@ -139,47 +137,6 @@ def train(workspace: Workspace, options: Options, *, quiet: bool = False) -> dic
     return document if world.is_first else None
 
 
-def _of_begun_run(workspace: Workspace, options: Options) -> Options:
-    """Returns the options of the run to resume; refuses a name that is taken."""
-    if options.resume and options.seeds == 1:
-        interrupted = find_interrupted(workspace.runs, options.name)
-        return _resumed(interrupted, options).changed(name=interrupted.name)
-    if options.resume and options.name:
-        begun = seed_folders(workspace.runs, options.name)
-        return _resumed(begun[0], options) if begun else options
-    if options.name and not options.overwrite:
-        first = workspace.seed if options.seed is None else options.seed
-        require_free(workspace.runs, options.name, range(first, first + options.seeds))
-    return options
-
-
-def _resumed(folder: Path, options: Options) -> Options:
-    """Returns the options with which an unfinished run was started.
-
-    Raises:
-        ConfigError: An option given now says something else.
-    """
-    folder = workplace(folder)
-    source = f"{folder / CONFIG}: request"
-    stored = read_config(folder).get("request") or {}
-    try:
-        recipe = merge(Recipe, [Source(stored, lambda name: f"{source}: {name}")])
-    except UnknownNameError as error:
-        raise ConfigError(f"{source}: {error}") from None
-    before = recipe.recipe()
-    changed = [
-        f"--{key.replace('_', '-')} {value} (was {before.get(key, 'not given')})"
-        for key, value in options.recipe().items()
-        if before.get(key) != value
-    ]
-    if changed:
-        raise ConfigError(
-            f"{folder} was started with other settings: {', '.join(changed)}. A resumed run keeps "
-            "its own: leave the flags out, or start a new run with --name"
-        )
-    return options.changed(**recipe.given)
-
-
 @dataclass(frozen=True)
 class Training:
     """One training, or several that differ in their seed alone."""
@@ -187,7 +144,7 @@ class Training:
     workspace: Workspace  # Where everything is
     options: Options  # What was asked for
     data: TrainingData  # Captions and features
-    backbone: Backbone  # Whose text tower
+    base: Base  # Towers, and perhaps a head
     spec: ModelSpec  # What is trained
     values: Mapping[str, Any]  # Every option that presets set, as it came to be
     settings: TrainSettings  # The same for the loop, with the first seed
@@ -195,7 +152,7 @@ class Training:
 
     @classmethod
     def prepare(
-        cls, workspace: Workspace, options: Options, data: TrainingData, backbone: Backbone
+        cls, workspace: Workspace, options: Options, data: TrainingData, base: Base
     ) -> Training:
         """Resolves model and settings.
 
@@ -205,7 +162,11 @@ class Training:
         """
         dim = data.store.spec.embedding_dim
         values, drop_last = options.resolve(dim=dim, num_videos=len(data.train.video_ids))
-        spec = _model_spec(options, values, backbone, data.store)
+        backbone = base.backbone
+        spec = model_spec(options, values, backbone, data.store)
+        if values["precision"] == "auto":
+            on_gpu = backbone.device.type == "cuda"
+            values["precision"] = "bfloat16" if on_gpu else "float32"
         seed = workspace.seed if options.seed is None else options.seed
         settings = TrainSettings.of(values, seed=seed, drop_last=drop_last)
         plan = BatchPlan(data.train.query_video, settings.batch)
@@ -219,7 +180,38 @@ class Training:
         if options.teacher is not None:
             teacher = load_teacher(options.teacher, data.store, backbone)
         values |= {"head": spec.head, "text": spec.text.mode, "tune_layers": spec.text.layers}
-        return cls(workspace, options, data, backbone, spec, values, settings, teacher)
+        if spec.vision is not None:
+            values["freeze_layers"] = spec.vision.frozen
+        return cls(workspace, options, data, base, spec, values, settings, teacher)
+
+    @property
+    def backbone(self) -> Backbone:
+        """Both towers."""
+        return self.base.backbone
+
+    @property
+    def reader(self) -> Reader:
+        """Reads what the loop is given."""
+        kept = self.options.activations or "float16"
+        return Reader(self.data, self.spec, self.backbone, kept)
+
+    def head_first(self) -> Training | None:
+        """Returns the training of the head alone on stored features that comes before.
+
+        None where the towers are not trained, the head has no parameters, or it comes from a run.
+        """
+        vision, epochs = self.spec.vision, self.values["head_epochs"]
+        if vision is None or self.base.start is not None or not epochs:
+            return None
+        text = self.spec.text
+        if text.mode == "tune":
+            text = TextSpec("frozen", text.text_dim, text.video_dim)
+        spec = replace(self.spec, vision=None, text=text)
+        if text.mode == "frozen" and not any(True for _ in build_model(spec).head.parameters()):
+            return None
+        check_same_model(self.backbone, self.data.store)
+        settings = replace(self.settings, epochs=epochs, chunk=self.options.chunk or 0)
+        return replace(self, spec=spec, settings=settings)
 
     def run(self, world: World, *, quiet: bool) -> dict[str, Any]:
         """Trains every seed; what can be refused is refused before anything is embedded."""
@@ -236,7 +228,9 @@ class Training:
         )
         for seed, target in zip(seeds, targets, strict=True):
             self._check_target(target, seed)
-        inputs = self.embed()
+        earlier = self.head_first()
+        before = None if earlier is None else (earlier, earlier.reader.inputs())
+        inputs = self.reader.inputs(self.teacher, chunk=self.settings.chunk)
         with ExitStack() as stack:
             command = resume_command(self.workspace, name, seeds=options.seeds)
             stack.enter_context(advising(targets[0].work, command))
@@ -244,7 +238,7 @@ class Training:
                 if target.replaces:
                     stack.enter_context(holding(target.folder))
             documents = [
-                self._train(target, seed, inputs, world, quiet=quiet)
+                self._train(target, seed, inputs, world, before=before, quiet=quiet)
                 for seed, target in zip(seeds, targets, strict=True)
             ]
             if world.is_first:
@@ -260,50 +254,30 @@ class Training:
         if target.begun:
             check_resumable(target.work, self.config(seed))
 
-    def embed(self) -> Inputs:
-        """Embeds all captions, or reads them from the cache."""
-        data, train = self.data, self.data.train
-        note(f"embedding {counted(len(train.texts), 'training caption')}")
-        texts = self._embed(self.spec, train.texts, train.text_ids)
-        pairs = PairedData(texts, data.frames, train.query_video, data.pad(self.spec))
-        validation = None
-        if data.task is not None and data.val_frames is not None:
-            val_texts = self._embed(self.spec, data.task.texts)
-            measure = partial(_validation_metrics, data.task)
-            validation = Validation(val_texts, data.val_frames, measure, pairs.pad)
-        if self.teacher is None:
-            return Inputs(pairs, validation, None)
-        note(f"embedding {counted(len(train.texts), 'caption')} for the teacher")
-        spec, known = self.teacher.spec, self.teacher.train_ids or frozenset()
-        texts = self._embed(spec, train.texts, train.text_ids)
-        shared = known.intersection(data.task.video_ids if data.task else ())
-        if shared:
-            note(
-                f"the teacher was trained on {len(shared):,} of the validation videos: the best "
-                "epoch is chosen on videos that it has seen"
-            )
-        chunk, device = self.settings.chunk, self.backbone.device
-        pad = data.pad(spec)
-        teacher = Teacher(self.teacher.model, texts, pad=pad, chunk=chunk, device=device)
-        return Inputs(pairs, validation, teacher)
-
-    def _embed(
-        self, spec: ModelSpec, texts: Sequence[str], ids: Sequence[str] | None = None
-    ) -> TextFeatures:
-        with embedding(len(texts)) as update:
-            return embed_for(
-                spec, self.backbone, texts, ids=ids, cache=self.data.store.folder, tell=update
-            )
-
     def _train(
-        self, target: Target, seed: int, inputs: Inputs, world: World, *, quiet: bool
+        self,
+        target: Target,
+        seed: int,
+        inputs: Inputs,
+        world: World,
+        *,
+        before: tuple[Training, Inputs] | None = None,
+        quiet: bool,
     ) -> dict[str, Any]:
-        """Trains one model into its folder; returns what training.json holds."""
+        """Trains one model into its folder; returns what training.json holds.
+
+        Args:
+            target: Its folder.
+            seed: Of this training.
+            inputs: What the loop reads.
+            world: The processes that share the training.
+            before: The training of the head alone that comes first, and what that reads.
+            quiet: No progress.
+        """
         outcome = read_outcome(target.work) if target.begun else None
         if outcome is not None:  # of a seed that had finished
             return {**outcome, "run": str(target.folder)}
         with ExitStack() as stack:
-            on_epoch = None
             if world.is_first:
                 if target.replaces and not target.begun:
                     begin_beside(target.folder, option="--runs")
@@ -321,9 +295,34 @@ class Training:
                 + f", which stays as it is until this is done ({target.work})"
                 * target.replaces
             )
-            if world.is_first and self.options.tensorboard:
-                on_epoch = stack.enter_context(tensorboard(target.work))
-            result = Trainer(
+            first = None
+            if before is not None:
+                first = before[0]._within(target, seed, before[1], world, quiet=quiet)
+            start = self.base.start if first is None else load_run(target.work / HEAD_FIRST)
+            if start is not None:
+                begin_from(model, self.spec, start)
+            result = self._loop(target, seed, model, inputs, world, quiet=quiet)
+            document = {**self._outcome(target, seed), **result.as_dict(), **facts}
+            document["selection"] = self.data.selection
+            if first is not None:
+                document[HEAD_FIRST] = {key: first[key] for key in _OF_STAGES}
+            if world.is_first:
+                self._finish(target, model, document)
+        return document
+
+    def _loop(
+        self,
+        target: Target,
+        seed: int,
+        model: RetrievalModel,
+        inputs: Inputs,
+        world: World,
+        *,
+        quiet: bool,
+    ) -> TrainResult:
+        shown = world.is_first and self.options.tensorboard
+        with tensorboard(target.work) if shown else nullcontext() as on_epoch:
+            return Trainer(
                 model,
                 inputs.pairs,
                 replace(self.settings, seed=seed),
@@ -335,12 +334,33 @@ class Training:
                 on_epoch=on_epoch,
                 quiet=quiet,
             ).run(resume=target.begun)
-            document = {**self._outcome(target, seed), **result.as_dict(), **facts}
-            document["selection"] = self.data.selection
-            if world.is_first:
-                draw_curve(target.work)
-                write_json(target.work / OUTCOME, document)
-        return document
+
+    def _finish(self, target: Target, model: RetrievalModel, document: dict[str, Any]) -> None:
+        """Writes what a finished training leaves; training.json, which says that it is, last."""
+        if self.spec.vision is not None:
+            document["towers"] = self._write_towers(target, model)
+        draw_curve(target.work)
+        write_json(target.work / OUTCOME, document)
+
+    def _within(
+        self, target: Target, seed: int, inputs: Inputs, world: World, *, quiet: bool
+    ) -> dict[str, Any]:
+        """Trains the head alone in a folder of its own within that of the run."""
+        folder, work = target.folder / HEAD_FIRST, target.work / HEAD_FIRST
+        inner = Target(work, work, begun=(work / CONFIG).is_file())
+        document = self._train(inner, seed, inputs, world, quiet=quiet)
+        world.wait()
+        return {**document, "run": str(folder)}
+
+    def _write_towers(self, target: Target, model: RetrievalModel) -> dict[str, Any]:
+        """Writes the best epoch's towers as a model of their own; config.json gets their digest."""
+        tensors, metadata = read_tensors(target.work / BEST)
+        load_weights(model, tensors, what=str(target.work))
+        towers = merged(model, self.backbone)
+        written = write_towers(target.work / TOWERS, towers, like=self.base.model)
+        record = {"folder": TOWERS, "epoch": int(metadata["epoch"]), **written}
+        write_json(target.work / CONFIG, {**read_config(target.work), "towers": record})
+        return record
 
     def _begin_folder(self, target: Target, config: dict[str, Any]) -> None:
         """Writes config.json; of a run that goes on only that it is the latest at work."""
@@ -349,9 +369,10 @@ class Training:
             renumber_run(target.work, number)
             return
         known: frozenset[str] | None = frozenset(self.data.train.video_ids)
-        if self.teacher is not None:  # what it knows, its student learns; unknown where imported
-            theirs = self.teacher.train_ids
-            known = None if theirs is None else theirs | frozenset(self.data.train.video_ids)
+        for other in (self.teacher, self.base.start):
+            if other is not None:  # what it knows is learned here; unknown where imported
+                theirs = other.train_ids
+                known = None if theirs is None or known is None else theirs | known
         start_run(target.work, config={**config, "number": number}, train_ids=known)
         remove_files(target.work, OUTCOME, OUTCOME_ONCE)
 
@@ -389,7 +410,7 @@ class Training:
         document = {
             "model": self.spec.as_dict(),
             "text_model": {
-                "id": self.workspace.model,
+                "id": self.base.model,
                 "revision": backbone.revision,
                 "weights_sha256": backbone.weights_sha256,
                 "settings": backbone.text_settings,
@@ -404,16 +425,25 @@ class Training:
         }
         if self.teacher is not None:
             document["teacher"] = describe_teacher(self.teacher)
+        if self.base.start is not None:
+            document["start"] = {"run": str(self.base.start.folder)}
         return document
 
     def dry_run(self) -> dict[str, Any]:
         """Returns what the training would take, as plain numbers."""
         data, settings, seeds = self.data, self.settings, self.options.seeds
-        measured = estimate(data, self.backbone, self.spec, settings)
+        measured = estimate(self.reader, settings)
         epoch, validation = measured["seconds_per_epoch"], measured.pop("seconds_to_validate")
+        earlier, before = self.head_first(), 0.0
+        if earlier is not None:
+            first = estimate(earlier.reader, earlier.settings)
+            before = (
+                first["seconds_per_epoch"] * earlier.settings.epochs + first["seconds_to_validate"]
+            )
         return {
             "head": self.spec.head,
             "text": self.spec.text.mode,
+            "vision": self.values["vision"],
             "teacher": None if self.teacher is None else self.teacher.name,
             "train_videos": len(data.train.video_ids),
             "train_captions": len(data.train.texts),
@@ -423,7 +453,8 @@ class Training:
             "epochs_at_most": settings.epochs,
             "seeds": seeds,
             **measured,
-            "seconds_in_all_at_most": seeds * (epoch * settings.epochs + validation),
+            "seconds_head_first_at_most": seeds * before,
+            "seconds_in_all_at_most": seeds * (before + epoch * settings.epochs + validation),
             "device": str(self.backbone.device),
             "preset": self.options.preset or DEFAULT_PRESET,
             "settings": listed_values(
@@ -432,48 +463,6 @@ class Training:
             ),
             "given": sorted(self.options.recipe()),
         }
-
-
-class Inputs(NamedTuple):
-    """What the loop is given, captions embedded."""
-
-    pairs: PairedData
-    validation: Validation | None
-    teacher: Teacher | None
-
-
-def _model_spec(
-    options: Options, values: Mapping[str, Any], backbone: Backbone, store: FeatureStore
-) -> ModelSpec:
-    """Returns what will be trained.
-
-    A head without parameters leaves nothing to train beside frozen text: unless the user asked for
-    just that, it gets a projection.
-    """
-    choice = parse_head(values["head"])
-    dim, mode = store.spec.embedding_dim, values["text"]
-    if mode == "frozen":
-        head = build_head(choice, dim=dim, clip=None, seed=0)
-        bare = not any(True for _ in head.parameters())
-        if bare and options.text is None:
-            note(f"{choice.name} has no parameters: training a text projection (--text projection)")
-            mode = "projection"
-        elif bare and values["temperature"] is not None:
-            raise ConfigError(NOTHING_TO_TRAIN)
-    options.check_text(mode)
-    layers = values["tune_layers"]
-    if options.tune_layers is None and mode == "tune":
-        layers = min(layers, backbone.model.text.sizes.layers)
-    text = text_spec(backbone, mode, video_dim=dim, layers=layers, dropout=options.dropout or 0.0)
-    if mode != "projection":
-        check_same_model(backbone, store)
-    return ModelSpec(choice.label, dim, text, values["temperature"])
-
-
-def _validation_metrics(task: Task, scorer: Scorer) -> dict[str, float]:
-    ranks = evaluate(task, scorer.stream, score_pairs=scorer.score_pairs).ranks
-    expected = retrieval_metrics(ranks).expected
-    return {key: value for key, value in expected.items() if key.startswith(("t2v/", "v2t/"))}
 
 
 def _publish(targets: Sequence[Target], documents: Sequence[Mapping[str, Any]]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +24,7 @@ from vtr.evaluate.protocol import (
 )
 from vtr.features import FeatureStore, PackedFrames
 from vtr.progress import note
+from vtr.train.data import PictureRows
 from vtr.train.model import ModelSpec
 from vtr.train.scoring import SELECTION
 from vtr.verbs.train import Recipe
@@ -51,6 +52,11 @@ class TrainingData:
     def pad(self, spec: ModelSpec) -> NDArray[np.float32] | None:
         """Returns what the vision tower makes of padding, (D,), for models that read it."""
         return self.store.pad_embedding if spec.choice.info.needs_pad else None
+
+    def picture_rows(self, ids: Sequence[str], *, pad: bool) -> PictureRows:
+        """Returns the pictures of some videos; `pad`: whether the head reads padding."""
+        packed = self.store.pictures(ids)
+        return PictureRows(packed.ids, packed.pixels, packed.offsets, pad)
 
     @property
     def selection(self) -> str:
@@ -148,6 +154,8 @@ def read_training_data(
     if not quiet:
         note(f"loading the features in {workspace.features}")
     store = meet(open_store(workspace, recipe.sampler), dataset.video_ids)
+    if recipe.resolve()[0]["vision"] == "tune":
+        store.require_pictures()
     asked = queries(protocol, dataset, "train", hold_out=hold_out)
     train, skipped = _with_features(asked, store)
     frames = store.packed(train.video_ids)

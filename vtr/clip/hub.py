@@ -19,13 +19,8 @@ TOKENISER_FILES = (
     "vocab.json",
     "merges.txt",
 )
-_SMALL_FILES = [
-    "config.json",
-    "open_clip_config.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    *TOKENISER_FILES,
-]
+PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+_SMALL_FILES = ["config.json", "open_clip_config.json", *PROCESSOR_FILES, *TOKENISER_FILES]
 _SAFETENSORS = ["model.safetensors", "model-*.safetensors", "model.safetensors.index.json"]
 _PICKLES = ["pytorch_model.bin", "pytorch_model-*.bin", "pytorch_model.bin.index.json"]
 

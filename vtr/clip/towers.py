@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional, init
 from torch.overrides import TorchFunctionMode
 
+from vtr.clip.recompute import run_block
 from vtr.clip.temporal import TemporalPatches
 
 _QUICK_GELU = 1.702
@@ -197,7 +198,8 @@ class Block(nn.Module):
     ) -> Tensor:
         """Returns (B, num_outputs or K, D): the leading tokens alone; all K remain keys."""
         normed = self.ln_1(tokens)
-        queries = None if num_outputs is None else normed[:, :num_outputs]
+        # Contiguous: how torch multiplies others depends on whether the weights are trained.
+        queries = None if num_outputs is None else normed[:, :num_outputs].contiguous()
         kept = tokens if num_outputs is None else tokens[:, :num_outputs]
         kept = kept + self.attn(normed, queries=queries, bias=bias, causal=causal)
         output: Tensor = kept + self.mlp(self.ln_2(kept))
@@ -224,6 +226,7 @@ class Tower(nn.Module):
     def __init__(self, sizes: Sizes, *, causal: bool) -> None:
         super().__init__()
         self.sizes, self.causal = sizes, causal
+        self.checkpointing = False  # see `run_block`
         self.blocks = make_blocks(sizes)
 
     def run(
@@ -241,7 +244,8 @@ class Tower(nn.Module):
         """
         for block in list(self.blocks)[start:stop]:
             wanted = num_outputs if block is self.blocks[-1] else None
-            tokens = block(tokens, causal=self.causal, num_outputs=wanted)
+            how = {"causal": self.causal, "num_outputs": wanted}
+            tokens = run_block(block, tokens, checkpointing=self.checkpointing, **how)
         return tokens
 
 

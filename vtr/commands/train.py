@@ -82,20 +82,29 @@ def print_result(document: Mapping[str, Any]) -> None:
     best = document["best_epoch"]
     epochs = counted(document["epochs"], "epoch")
     when = (
-        f"no epoch is better than the untrained model, after {epochs}"
+        f"no epoch is better than what it began with, after {epochs}"
+        if best == 0 and "head-first" in document
+        else f"no epoch is better than the untrained model, after {epochs}"
         if best == 0
         else f"best is epoch {best} of {document['epochs']}"
     )
     echo_wrapped("", f"{document['run']}: {when}; chosen by: {document['selection']}", width=0)
+    first = document.get("head-first")
+    if first is not None:
+        say(f"validation of the head alone, trained first: {_numbers(first)}")
+    if document["metrics"]:
+        say(f"validation: {_numbers(document)}")
+    for event in document["events"]:
+        say(f"note: {event_line(event)}")
+
+
+def _numbers(document: Mapping[str, Any]) -> str:
     numbers = [
         f"{key} {document['metrics'][key]:.1f}"
         for key in ("t2v/R@1", "t2v/R@5", "t2v/R@10", "v2t/R@1")
         if key in document["metrics"]
     ]
-    if numbers:
-        say(f"validation: {', '.join(numbers)} ({human_seconds(document['seconds'])})")
-    for event in document["events"]:
-        say(f"note: {event_line(event)}")
+    return f"{', '.join(numbers)} ({human_seconds(document['seconds'])})"
 
 
 def event_line(event: Mapping[str, Any]) -> str:
@@ -113,5 +122,12 @@ def event_line(event: Mapping[str, Any]) -> str:
         return (
             f"memory did not hold the batch in epoch {event['epoch']:,}; from there on it was "
             f"{event['batch_size']:,}"
+        )
+    if event["event"] == "vision chunk":
+        return f"memory holds {counted(event['videos'], 'video')} at once; gradients are the same"
+    if event["event"] == "out of memory: vision chunk halved":
+        return (
+            f"memory did not hold the pictures in epoch {event['epoch']:,}; from there on "
+            f"{counted(event['vision_chunk'], 'video was', 'videos were')} encoded at once"
         )
     return ", ".join(f"{key} {value}" for key, value in event.items())

@@ -36,6 +36,7 @@ class Progress:
     stale: int = 0  # Epochs since
     # Videos or pairs per step, where memory ran out and it was halved; 0: as set.
     batch_size: int = 0
+    vision_chunk: int | None = None  # Videos that the vision tower encodes at once, once chosen
     seconds: float = 0.0  # Spent in training and validation so far
 
 

@@ -186,10 +186,16 @@ class ResidentPictures:
         offsets, longest = self._videos.offsets, self.width(index) if width is None else width
         parts = [self._videos.rows[offsets[v] : offsets[v + 1]] for v in chosen.tolist()]
         lengths = self.lengths[chosen]
+        # Torch's own memory, aligned to 64 bytes: products of the same numbers at another alignment
+        # differ in their last bits.
+        rows = torch.from_numpy(self._videos.rows[:0]).new_empty(
+            (int(lengths.sum()), *self._videos.rows.shape[1:])
+        )
+        np.concatenate(parts, out=rows.numpy())
         follows = np.ones(lengths.sum(), dtype=bool)
         follows[np.concatenate(([0], lengths.cumsum()[:-1]))] = False
         return PictureBatch(
-            self._send(np.concatenate(parts)),
+            rows.to(self._device),
             self._send(np.arange(longest) < lengths[:, None]),
             self._send(place) if repeats else None,
             self._send(follows),

@@ -35,6 +35,7 @@ class BatchGradient:
     data: Resident  # Training data
     options: LossOptions  # Of the loss
     chunk: int = 0  # Texts and videos encoded at once; 0 is all
+    vision_chunk: int = 0  # The same of videos whose vision tower is trained
     world: World = ALONE  # The processes that share each batch
     # Whose ranking the model learns as well; every process asks it about whole batches.
     teacher: Teacher | None = None
@@ -87,7 +88,11 @@ class BatchGradient:
         return encode_student(self.model.head, batch)
 
     def _is_large(self, step: Step) -> bool:
-        return bool(self.chunk) and max(len(step.texts), len(step.videos)) > self.chunk
+        return _exceeds(len(step.texts), self.chunk) or _exceeds(len(step.videos), self._of_videos)
+
+    @property
+    def _of_videos(self) -> int:
+        return self.chunk if self.model.vision is None else self.vision_chunk
 
     def _in_parts(self, step: Step) -> Loss:
         shares = np.array_split(np.arange(len(step.videos)), self.world.size)
@@ -101,11 +106,13 @@ class BatchGradient:
                 lambda index: self.model.encode_texts(self.data.texts.batch(index, width)),
                 step.texts[first:last],
                 np.diff(text_bounds).tolist(),
+                self.chunk,
             ),
             _Side(
                 lambda index: self._encode_videos(index, length),
                 step.videos[mine],
                 [len(share) for share in shares],
+                self._of_videos,
             ),
         )
         encoded = [self._encode(side) for side in sides]
@@ -122,7 +129,7 @@ class BatchGradient:
 
     def _encode(self, side: _Side) -> _Encoded:
         """Encodes this process's share in parts; with the graph where one part is all."""
-        parts = _cut(side.mine, self.chunk)
+        parts = _cut(side.mine, side.chunk)
         if len(parts) == 1:
             return _Encoded(side.encode(side.mine), parts, ())
         states, codes = [], []
@@ -159,6 +166,7 @@ class _Side:
     encode: Encode
     mine: Index
     sizes: list[int]
+    chunk: int
 
 
 @dataclass(frozen=True)
@@ -170,8 +178,12 @@ class _Encoded:
     states: tuple[list[Tensor], ...]
 
 
+def _exceeds(count: int, chunk: int) -> bool:
+    return bool(chunk) and count > chunk
+
+
 def _cut(index: Index, chunk: int) -> list[Index]:
-    if not chunk or len(index) <= chunk:
+    if not _exceeds(len(index), chunk):
         return [index]
     return [index[i : i + chunk] for i in range(0, len(index), chunk)]
 

@@ -24,6 +24,7 @@ from vtr.train.data import PairedData, Resident
 from vtr.train.distributed import ALONE, World
 from vtr.train.gradients import BatchGradient
 from vtr.train.health import first_non_finite, some_ids
+from vtr.train.memory import fitting_videos, is_out_of_memory
 from vtr.train.mining import confusable_groups
 from vtr.train.model import RetrievalModel
 from vtr.train.optim import make_optimiser
@@ -40,6 +41,7 @@ from vtr.train.run import (
 )
 from vtr.train.scoring import SELECTION, Validation, selection_value
 from vtr.train.teacher import Teacher
+from vtr.train.vision_tower import PictureBatch
 
 FAILURE = "failure.json"
 NOTHING_TO_TRAIN = (
@@ -132,9 +134,10 @@ class Trainer:
         self._check_trainable()
         self.optimiser, self.schedule = make_optimiser(self.model, settings)
         self.gradient = BatchGradient(
-            self.model, self.data, settings.loss, settings.chunk, world, teacher
+            self.model, self.data, settings.loss, settings.chunk, world=world, teacher=teacher
         )
-        self.progress = Progress()
+        self.model.compute(short=settings.short, checkpointing=settings.checkpointing)
+        self.progress = Progress(vision_chunk=settings.vision_chunk)
         self._plan = self._make_plan(0)
 
     def run(self, *, resume: bool = False) -> TrainResult:
@@ -151,6 +154,7 @@ class Trainer:
         else:
             self._begin()
         stopped = self._exhausted
+        self._fit_pictures()
         devices = [self.device] if self.device.type == "cuda" else []
         with (
             progress("training", quiet=self.quiet) as self._show,
@@ -213,6 +217,21 @@ class Trainer:
             publish(self.folder / METRICS, text.encode())
         self.world.wait()
 
+    def _fit_pictures(self) -> None:
+        """Sets how many videos the vision tower encodes at once, by the memory that is free."""
+        if self.model.vision is None:
+            return
+        if self.progress.vision_chunk is None:
+            longest = int(np.argmax(self.data.videos.lengths))
+            self.model.train()
+            batch = self.data.videos.batch(np.array([longest]))
+            assert isinstance(batch, PictureBatch)
+            fits = fitting_videos(self.model, batch)
+            self.progress.vision_chunk = 0 if fits >= self._plan.size else fits
+            if fits < self._plan.size:
+                self.events.append({"event": "vision chunk", "videos": fits})
+        self.gradient = replace(self.gradient, vision_chunk=self.progress.vision_chunk)
+
     def _result(self, stopped_early: bool) -> TrainResult:
         best = self.progress.best_epoch
         rows = read_metrics(self.folder) if self.world.is_first else []
@@ -264,7 +283,9 @@ class Trainer:
             step = waiting.popleft()
             losses = self._try_step(step, epoch - 1 + sums.items / total)
             if losses is None:
-                waiting = self._halve([step, *waiting], epoch)
+                waiting.appendleft(step)
+                if not self._halve_chunk(step, epoch):
+                    waiting = self._halve(list(waiting), epoch)
                 continue
             sums.add(step, losses)
             if sums.seconds - shown > _SHOW_SECONDS or not waiting:
@@ -290,11 +311,13 @@ class Trainer:
         """Returns the losses of one step; None where the GPU's memory did not hold it."""
         try:
             return self._step(step, epochs_done)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             if self.world.size > 1:
                 raise ModelError(
-                    "the GPU's memory does not hold the batch: use a smaller --batch-size or "
-                    "--chunk (with several processes it is not halved on the way)"
+                    "memory does not hold the batch: use a smaller --batch-size, --chunk or "
+                    "--vision-chunk (with several processes it is not halved on the way)"
                 ) from None
         # Outside the handler: its traceback keeps the tensors alive until it ends.
         return None
@@ -316,14 +339,25 @@ class Trainer:
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         return torch.nn.utils.clip_grad_norm_(parameters, limit).detach()
 
-    def _halve(self, steps: list[Step], epoch: int) -> deque[Step]:
+    def _halve_chunk(self, step: Step, epoch: int) -> bool:
+        """Encodes fewer pictures at once, which changes no number, where there are several."""
         self.optimiser.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
+        chunk = min(self.gradient.vision_chunk or len(step.videos), len(step.videos))
+        if self.model.vision is None or chunk < 2:
+            return False
+        self.progress.vision_chunk = chunk // 2
+        self._fit_pictures()
+        event = {"event": "out of memory: vision chunk halved", "epoch": epoch}
+        self.events.append({**event, "vision_chunk": chunk // 2})
+        return True
+
+    def _halve(self, steps: list[Step], epoch: int) -> deque[Step]:
         smaller = halve(steps)
         if len(smaller[0].videos) == len(steps[0].videos):
             raise ModelError(
-                "the GPU's memory does not hold a step of two videos: use --captions one, fewer "
-                "frames, or --device cpu"
+                "memory does not hold a step of two videos: use --captions one, fewer frames, "
+                "--checkpointing where towers are trained, or on a GPU --device cpu"
             )
         size = max(2, self._plan.size // 2)
         self.progress.batch_size = size

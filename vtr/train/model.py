@@ -102,6 +102,12 @@ class RetrievalModel(nn.Module):
         embedded: VideoBatch = self.vision(videos)
         return embedded
 
+    def compute(self, *, short: bool, checkpointing: bool) -> None:
+        """Says how trained towers compute in training: see `TextTower`."""
+        self.text_tower.short, self.text_tower.checkpointing = short, checkpointing
+        if self.vision is not None:
+            self.vision.short, self.vision.tower.checkpointing = short, checkpointing
+
     def scale(self) -> Tensor:
         """Returns the factor on the head's scores; 1 for heads whose scores are logits."""
         return self.logit_scale.exp() if self.scaled else torch.ones_like(self.logit_scale)

@@ -22,7 +22,7 @@ from vtr.train.vision_tower import VisionSpec
 Kept = Literal["float16", "float32"]
 
 _FOLDER = "activations"
-_CPU_PICTURES, _GPU_PICTURES = 16, 256
+_CPU_PICTURES, _GPU_PICTURES = 32, 256
 
 
 def read_rows(
@@ -49,12 +49,15 @@ def read_rows(
     """
     if not spec.first:
         return pictures
-    width = spec.architecture.vision.width
-    tokens = len(backbone.model.visual.positions)
-    shape, kind = (len(pictures.rows), tokens, width), np.dtype(kept)
+    sizes, tower = spec.architecture.vision, backbone.model.visual
+    # The last block makes only what is read of it.
+    last = tower.num_outputs if spec.first == sizes.layers else None
+    shape = (len(pictures.rows), last or len(tower.positions), sizes.width)
+    kind = np.dtype(kept)
     pad: Tensor | bool = False
     if pictures.pad is not False:
-        zeros = torch.zeros(1, 3, *spec.preprocessing.size, device=backbone.device)
+        # As many as are run together otherwise: see `_parts`.
+        zeros = torch.zeros(_CPU_PICTURES, 3, *spec.preprocessing.size, device=backbone.device)
         with torch.inference_mode():
             pad = _lower(backbone, zeros, None, spec.first)[0].clone()
     path = None
@@ -96,16 +99,21 @@ def _computed(
 
 def _lower(backbone: Backbone, pixels: Tensor, follows: Tensor | None, first: int) -> Tensor:
     tower = backbone.model.visual
-    return tower.run(tower.embed(pixels, follows), stop=first)
+    return tower.run(tower.embed(pixels, follows), stop=first, num_outputs=tower.num_outputs)
 
 
 def _parts(offsets: NDArray[np.int64], device: torch.device) -> Iterator[tuple[int, int]]:
-    """Yields (first, last) of runs of videos of about as many pictures as suit a device."""
+    """Yields (first, last) of runs of videos of about as many pictures as suit a device.
+
+    No run has fewer where there are as many: products of few rows, such as the last block makes,
+    are rounded in another way.
+    """
     wanted = _GPU_PICTURES if device.type == "cuda" else _CPU_PICTURES
-    first = 0
-    while first < len(offsets) - 1:
-        last = int(np.searchsorted(offsets, offsets[first] + wanted, side="right")) - 1
-        last = max(last, first + 1)
+    first, count = 0, len(offsets) - 1
+    while first < count:
+        last = min(int(np.searchsorted(offsets, offsets[first] + wanted)), count)
+        if offsets[-1] - offsets[last] < wanted:
+            last = count
         yield first, last
         first = last
 

@@ -38,6 +38,11 @@ class TrainSettings:
     # Texts and videos encoded at once; larger batches are encoded in parts, with gradients equal to
     # the whole's. 0 encodes each batch whole.
     chunk: int = 0
+    # Videos that a trained vision tower encodes at once; 0 encodes each batch whole, None chooses
+    # by the memory that is free.
+    vision_chunk: int | None = None
+    short: bool = False  # Whether trained towers compute in bfloat16; their weights stay float32
+    checkpointing: bool = False  # Whether they keep blocks' inputs only, and compute them twice
     seed: int = 0  # Of weights, shuffling and dropout
 
     def __post_init__(self) -> None:
@@ -60,6 +65,10 @@ class TrainSettings:
         same = ("optimiser", "lr", "coef_lr", "weight_decay", "warmup", "clip_norm", "epochs")
         return cls(
             **{name: values[name] for name in (*same, "patience", "mine", "chunk")},
+            coef_lr_vision=values["coef_lr_vision"],
+            vision_chunk=None if values["vision_chunk"] == "auto" else int(values["vision_chunk"]),
+            short=values["precision"] == "bfloat16",
+            checkpointing=values.get("checkpointing", False),
             batch=BatchOptions(
                 values["batches"],
                 values["batch_size"],
@@ -84,6 +93,11 @@ class Preset:
     values: Mapping[str, Any]  # Option of `vtr train` to value, for every option that presets set
     drop_last: bool = False  # Whether the incomplete last batch of an epoch is left out
     adapts: bool = False  # Whether rate and batch follow the data at hand (`fitted`)
+    # What is otherwise where the vision tower is trained.
+    tuned: Mapping[str, Any] = field(default_factory=lambda: {"text": "tune"})
+    # Whether patches over three frames undo all freezing, as in CLIP4Clip, where the truth of what
+    # str.find returns decides (main_task_retrieval.py, --linear_patch 3d).
+    unfreezes: bool = False
 
     def fitted(self, *, dim: int, num_videos: int) -> dict[str, Any]:
         """Returns the values for features of size `dim` and so many training videos.
@@ -123,6 +137,13 @@ _OWN: Mapping[str, Any] = {
     "hard_negatives": 0,
     "mine": "batch",
     "chunk": 0,
+    "vision": "frozen",
+    "freeze_layers": 0,
+    "linear_patch": "2d",
+    "coef_lr_vision": None,  # as coef_lr
+    "precision": "auto",
+    "vision_chunk": "auto",
+    "head_epochs": 20,
 }
 _CLIP4CLIP: Mapping[str, Any] = {
     **_OWN,
@@ -135,6 +156,8 @@ _CLIP4CLIP: Mapping[str, Any] = {
     "epochs": 5,
     "patience": 0,
     "loss": "reference",
+    "precision": "float32",
+    "head_epochs": 0,
 }
 
 PRESETS: Mapping[str, Preset] = {
@@ -143,20 +166,23 @@ PRESETS: Mapping[str, Preset] = {
         "CLIP4Clip's rate at 512 dimensions; other widths measured on the demo world",
         _OWN,
         adapts=True,
+        # A rate of 1e-6 for both towers at 512 dimensions, as X-Pool has it for CLIP.
+        tuned={"text": "tune", "epochs": 5, "coef_lr": 0.01},
     ),
     "clip4clip": Preset(
-        "CLIP4Clip's MSR-VTT script; the vision tower stays frozen here and the text tower is "
-        "float32.",
+        "CLIP4Clip's MSR-VTT script in float32; with --vision tune both towers train, as there.",
         "ArrowLuo/CLIP4Clip@508ffa3, MSR-VTT script of its README",
         _CLIP4CLIP,
         drop_last=True,
+        unfreezes=True,
     ),
     "clip-video": Preset(
         "The CLIP_video fork's notebooks: CLIP4Clip with batches of 64 and the first 6 text layers "
         "frozen.",
         "sijiasiga/CLIP_video@91bcaf6, notebooks",
-        {**_CLIP4CLIP, "batch_size": 64, "tune_layers": 6},
+        {**_CLIP4CLIP, "batch_size": 64, "tune_layers": 6, "freeze_layers": 6},
         drop_last=True,
+        unfreezes=True,
     ),
     "two-tower": Preset(
         "Two-tower retrieval on ViT-H-14 features: a projection behind frozen text, temperature "
@@ -173,7 +199,9 @@ PRESETS: Mapping[str, Preset] = {
             "patience": 0,
             "temperature": 0.07,
             "hard_negatives": 8,
+            "head_epochs": 0,
         },
+        tuned={},
     ),
 }
 
@@ -197,9 +225,11 @@ def with_chunk(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def listed_values(values: Mapping[str, Any], *, drop_last: bool) -> dict[str, Any]:
     """Returns the values as lists show them, with what no option sets."""
+    same_rate = values["coef_lr_vision"] is None
     return {
         **with_chunk(values),
         "temperature": values["temperature"] or "learned",
+        "coef_lr_vision": "as --coef-lr" if same_rate else values["coef_lr_vision"],
         LAST_BATCH: "left out" if drop_last else "kept",
     }
 

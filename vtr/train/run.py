@@ -3,6 +3,8 @@
 config.json         everything resolved: model, text side, features, data, settings, versions
 train_ids.txt       ids of all videos trained on, one a line, sorted
 best.safetensors    weights of the best epoch
+towers/             where the vision tower was trained: both towers of the best epoch, a Hugging
+                    Face folder; config.json has their weights_sha256 under "towers"
 last.safetensors    weights, optimiser and progress after the last whole epoch, to resume from
 metrics.jsonl       one line per epoch
 curve.png           loss and recall over the epochs
@@ -14,7 +16,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from vtr.features.store import FeatureStore
 from vtr.files import UNFINISHED, is_begun, make_folder, open_shared, publish
 from vtr.json_files import as_fields, read_json
 from vtr.train.model import ModelSpec, RetrievalModel, build_model
+from vtr.train.text_tower import TextSpec
 
 SCHEMA = 1
 CONFIG = "config.json"
@@ -38,6 +41,7 @@ BEST = "best.safetensors"
 LAST = "last.safetensors"
 METRICS = "metrics.jsonl"
 CURVE = "curve.png"
+TOWERS = "towers"
 OUTCOME = "training.json"
 OUTCOME_ONCE = "result.json"  # of runs before #13; below eval/ it is another document
 
@@ -55,6 +59,9 @@ class Run:
     # Videos trained on; None where nobody knows (imported weights).
     train_ids: frozenset[str] | None
     epoch: int  # Whose weights these are; 0 is before any training
+    # The model of its own to embed with, where the vision tower was trained: stored features of
+    # other weights are stale.
+    towers: Path | None = None
 
     def __repr__(self) -> str:
         """What and where; not the thousands of videos it was trained on."""
@@ -283,7 +290,16 @@ def model_tensors(model: RetrievalModel) -> dict[str, Tensor]:
     }
 
 
-_SECTIONS = ("data", "features", "imported", "request", "settings", "teacher", "text_model")
+_SECTIONS = (
+    "data",
+    "features",
+    "imported",
+    "request",
+    "settings",
+    "teacher",
+    "text_model",
+    "towers",
+)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -318,7 +334,8 @@ def load_run(folder: str | Path, *, last: bool = False, device: torch.device | s
 
     Args:
         folder: Of the run.
-        last: The weights after the last epoch and not those of the best one.
+        last: The weights after the last epoch and not those of the best one; of a run with towers
+            those of the head beside the best epoch's towers.
         device: Where the model shall be.
 
     Raises:
@@ -329,12 +346,57 @@ def load_run(folder: str | Path, *, last: bool = False, device: torch.device | s
     config = read_config(place)
     spec = as_fields(ModelSpec, config.get("model"), source=f"{place / CONFIG}: model")
     tensors, metadata = read_tensors(place / (LAST if last else BEST))
+    towers = None
+    if spec.vision is not None:
+        towers, config = place / TOWERS, _with_towers(place, config)
+        spec, tensors = _beside_towers(spec, tensors)
     model = build_model(spec)
     load_weights(model, tensors, what=str(place))
     epoch = metadata.get("epoch", "0")
     if not epoch.isdecimal():
         raise CheckpointError(f"{place}: the epoch of the weights is {epoch!r:.80}; train again")
-    return Run(place, config, spec, model.to(device), _read_ids(place / TRAIN_IDS), int(epoch))
+    known = _read_ids(place / TRAIN_IDS)
+    return Run(place, config, spec, model.to(device), known, int(epoch), towers)
+
+
+def _with_towers(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the configuration as of a head trained on features of the run's own towers.
+
+    Raises:
+        ConfigError: They are only written when the training has finished.
+    """
+    digest = (config.get("towers") or {}).get("weights_sha256")
+    if digest is None:
+        raise ConfigError(
+            f"{folder} trains its vision tower and has not finished: its towers are written at the "
+            "end. Go on with vtr train --resume --name " + folder.name
+        )
+    return {
+        **config,
+        "text_model": {
+            **(config.get("text_model") or {}),
+            "id": str(folder / TOWERS),
+            "weights_sha256": digest,
+        },
+        "features": {
+            **(config.get("features") or {}),
+            "backbone": str(folder / TOWERS),
+            "weights_sha256": digest,
+        },
+    }
+
+
+def _beside_towers(
+    spec: ModelSpec, tensors: Mapping[str, Tensor]
+) -> tuple[ModelSpec, dict[str, Tensor]]:
+    """Returns what of a model is not in its towers: the head, the scale, a projection of texts."""
+    gone = [f"{MODEL_PREFIX}vision."]
+    text = spec.text
+    if text.mode == "tune":
+        gone.append(f"{MODEL_PREFIX}text_tower.")
+        text = TextSpec("frozen", text.text_dim, text.video_dim)
+    kept = {n: value for n, value in tensors.items() if not n.startswith(tuple(gone))}
+    return replace(spec, vision=None, text=text), kept
 
 
 def _read_ids(path: Path) -> frozenset[str] | None:

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vtr.clip.backbone import Backbone
+from vtr.clip.recompute import run_block
 from vtr.clip.towers import Sizes, make_blocks
 from vtr.errors import ConfigError
 from vtr.train.heads.base import TextBatch, in_own_type
@@ -78,9 +79,13 @@ class TextTower(nn.Module):
 
     Attributes:
         pretrained: Its weights come from the backbone, so that they learn at their own, lower rate.
+        short: Whether training computes in bfloat16; weights and results keep their own type.
+        checkpointing: Whether training keeps the blocks' inputs only, see `run_block`.
     """
 
     pretrained = False
+    short = False
+    checkpointing = False
 
     def forward(self, texts: TextBatch) -> TextBatch:
         """Returns the texts in the dimension of the frames."""
@@ -147,6 +152,17 @@ class TunedText(TextTower):
             self.token_embedding = nn.Embedding(spec.vocabulary, spec.width)
             self.positions = nn.Parameter(torch.zeros(spec.context, spec.width))
 
+    def whole_state(self, total: int) -> dict[str, Tensor]:
+        """Returns the weights by their names in the whole tower, which has `total` layers."""
+        found = {}
+        for name, value in self.state_dict().items():
+            part, _, rest = name.partition(".")
+            if part == "layers":
+                number, _, tail = rest.partition(".")
+                name = f"blocks.{int(number) + total - len(self.layers)}.{tail}"
+            found[name.replace("text_projection.", "projection.")] = value
+        return found
+
     @in_own_type
     def forward(self, texts: TextBatch) -> TextBatch:
         """Returns pooled texts and tokens, from the activations below the first layer.
@@ -164,9 +180,11 @@ class TunedText(TextTower):
         # What stands behind the end token reaches nothing (each token sees only those before it),
         # but a NaN there would survive the multiplication by zero.
         hidden = torch.where(mask[..., None], hidden, 0.0)
-        for layer in self.layers:
-            hidden = layer(hidden, causal=True)
-        tokens: Tensor = self.text_projection(self.ln_final(hidden))
+        with torch.autocast(mask.device.type, torch.bfloat16, enabled=self.short and self.training):
+            for layer in self.layers:
+                hidden = run_block(layer, hidden, checkpointing=self.checkpointing, causal=True)
+            tokens: Tensor = self.text_projection(self.ln_final(hidden))
+        tokens = tokens.to(self.ln_final.weight.dtype)
         last = mask.sum(1) - 1
         pooled = tokens[torch.arange(len(tokens), device=tokens.device), last]
         return TextBatch(pooled, tokens, mask)

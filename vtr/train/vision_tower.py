@@ -8,6 +8,7 @@ frozen it reads what they made of the pictures instead, which never changes and 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -88,6 +89,10 @@ class TunedVision(nn.Module):
                 not frozen and not (spec.temporal and name == "patches.weight")
             )
 
+    def whole_state(self) -> dict[str, Tensor]:
+        """Returns the weights by their names in the whole tower."""
+        return dict(_shifted(self.tower.state_dict(), self.spec.first))
+
     def forward(self, batch: PictureBatch) -> VideoBatch:
         """Returns the videos' embeddings, (V, T, D) in the type of the weights."""
         device = batch.rows.device
@@ -159,10 +164,14 @@ def load_vision_layers(vision: TunedVision, backbone: Backbone) -> None:
         weight = state["patches.weight"]
         beside = torch.zeros_like(weight)
         state[_TEMPORAL] = torch.stack([beside, weight, beside], dim=2)
-    moved = {}
+    moved = dict(_shifted(state, -first))
+    wanted = vision.tower.state_dict().keys()
+    vision.tower.load_state_dict({name: moved[name] for name in wanted})
+
+
+def _shifted(state: Mapping[str, Tensor], by: int) -> Iterator[tuple[str, Tensor]]:
+    """Yields weights by name with other numbers of blocks."""
     for name, value in state.items():
         part, _, rest = name.partition(".")
         number, _, tail = rest.partition(".")
-        moved[f"{part}.{int(number) - first}.{tail}" if part == "blocks" else name] = value
-    wanted = vision.tower.state_dict().keys()
-    vision.tower.load_state_dict({name: moved[name] for name in wanted})
+        yield f"{part}.{int(number) + by}.{tail}" if part == "blocks" else name, value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -24,14 +25,31 @@ from vtr.train.presets import (
 _LONGEST_NAME = 200  # bytes
 _OF_TEXT = {"dropout": "projection", "tune_layers": "tune", "coef_lr": "tune"}
 """Options that only one kind of text side follows; only a tuned one has pretrained layers."""
+_OF_VISION = (
+    "freeze_layers",
+    "linear_patch",
+    "coef_lr_vision",
+    "precision",
+    "checkpointing",
+    "vision_chunk",
+    "activations",
+    "head_epochs",
+    "start",
+)
+"""Options that only a trained vision tower follows."""
 
 
-def _captions(value: object) -> object:
-    """Takes a number for its text: `captions = 2` in a file, `captions=2` in Python."""
-    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    if isinstance(text, str) and not (text in ("all", "one") or (text.isdecimal() and int(text))):
-        raise ValueError("no count")
-    return text
+def _count_or(*words: str, least: int) -> pydantic.BeforeValidator:
+    """Takes words, and a number for its text: `captions = 2` in a file, `captions=2` in Python."""
+
+    def check(value: object) -> object:
+        text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+        number = isinstance(text, str) and text.isdecimal() and int(text) >= least
+        if isinstance(text, str) and text not in words and not number:
+            raise ValueError("no count")
+        return text
+
+    return pydantic.BeforeValidator(check)
 
 
 def _name(value: str) -> str:
@@ -91,7 +109,7 @@ class Recipe(Settings):
         "batches", "videos: each encoded once a step; pairs: the reference's.",
         group="Data", metavar="videos|pairs",
     )  # fmt: skip
-    captions: Annotated[str, pydantic.BeforeValidator(_captions)] | None = _of_preset(
+    captions: Annotated[str, _count_or("all", "one", least=1)] | None = _of_preset(
         "captions", "Captions of each video and epoch: all, one, or a number.",
         group="Data", metavar="all|one|N", allowed="all, one, or a number from 1",
     )  # fmt: skip
@@ -102,7 +120,7 @@ class Recipe(Settings):
         "lr", "Rate of the head and of new layers.", group="Optimisation", bounds={"gt": 0}
     )
     coef_lr: float | None = _of_preset(
-        "coef_lr", "Factor on it for pretrained text layers.",
+        "coef_lr", "Factor on it for pretrained layers of the towers.",
         group="Optimisation", bounds={"ge": 0},
     )  # fmt: skip
     warmup: float | None = _of_preset(
@@ -136,6 +154,49 @@ class Recipe(Settings):
         "chunk", "Encode large batches in parts of so many; 0: whole.",
         group="Optimisation", bounds={"ge": 0},
     )  # fmt: skip
+    vision: Literal["frozen", "tune"] | None = _of_preset(
+        "vision", "Vision tower: frozen, or tune, from pictures that extract --crops keeps.",
+        group="Vision tower", metavar="frozen|tune",
+    )  # fmt: skip
+    freeze_layers: int | None = _of_preset(
+        "freeze_layers", "First layers of both towers that stay as they are; -1: not even the "
+        "embeddings do.",
+        group="Vision tower", bounds={"ge": -1},
+    )  # fmt: skip
+    linear_patch: Literal["2d", "3d"] | None = _of_preset(
+        "linear_patch", "2d, or 3d: patches look at the frames before and after too.",
+        group="Vision tower", metavar="2d|3d",
+    )  # fmt: skip
+    coef_lr_vision: float | None = _of_preset(
+        "coef_lr_vision", "Factor on the rate for the vision tower.",
+        group="Vision tower", bounds={"ge": 0},
+    )  # fmt: skip
+    precision: Literal["auto", "float32", "bfloat16"] | None = _of_preset(
+        "precision", "What trained towers compute in; auto: bfloat16 on a GPU.",
+        group="Vision tower", metavar="TYPE",
+    )  # fmt: skip
+    checkpointing: bool = option(
+        False, "Keep a twentieth of the activations; a third more time.", group="Vision tower"
+    )
+    vision_chunk: Annotated[str, _count_or("auto", least=0)] | None = _of_preset(
+        "vision_chunk", "Videos that the tower encodes at once: auto by free memory; 0: all.",
+        group="Vision tower", metavar="auto|N", allowed="auto, or a number from 0",
+    )  # fmt: skip
+    activations: Literal["float16", "float32"] | None = option(
+        None, "With --freeze-layers from 1: how what frozen layers make is kept.",
+        group="Vision tower", metavar="TYPE", unset="float16",
+    )  # fmt: skip
+    head_epochs: int | None = _of_preset(
+        "head_epochs", "Epochs that train the head alone first; 0: none.",
+        group="Vision tower", bounds={"ge": 0},
+    )  # fmt: skip
+    start: Path | None = option(
+        None,
+        "Folder of a run whose weights to start from.",
+        group="Vision tower",
+        metavar="DIR",
+        unset="those of the model",
+    )
     teacher: Path | None = option(
         None, "Folder of a run whose ranking is learned too, such as one of xpool.",
         group="Model", metavar="DIR",
@@ -154,15 +215,33 @@ class Recipe(Settings):
         """Refuses what no training can have, before torch is loaded and data are read."""
         values, _ = self.resolve()
         TrainSettings.of(values)
+        self._check_vision(values)
         if self.text is not None:
             self.check_text(self.text)
         return self
+
+    def _check_vision(self, values: Mapping[str, Any]) -> None:
+        """Refuses what a trained vision tower cannot have, and what only such a one follows."""
+        if values["vision"] == "tune":
+            if self.teacher is not None:
+                raise ConfigError(
+                    "--teacher reads stored features, and --vision tune makes others: train the "
+                    "student with one of them"
+                )
+            return
+        for name in _OF_VISION:
+            if getattr(self, name) not in (None, False):
+                raise ConfigError(
+                    f"{flag_of(name, type(self).model_fields[name])} needs --vision tune; the "
+                    "vision tower is frozen here and would not heed it"
+                )
 
     def check_text(self, mode: str) -> None:
         """Refuses an option of another kind of text side: ignored, it would pass for followed."""
         for name, only in _OF_TEXT.items():
             value = getattr(self, name)
-            if value is not None and mode != only:
+            followed = name == "coef_lr" and self.resolve()[0]["vision"] == "tune"
+            if value is not None and mode != only and not followed:
                 raise ConfigError(
                     f"{flag_of(name, type(self).model_fields[name])} {value} needs --text {only}; "
                     f"the text side is {mode} here and would not heed it"
@@ -183,7 +262,12 @@ class Recipe(Settings):
         given = {name: value for name, value in self.given.items() if name in values}
         if given.get("batches") == "videos":
             values["loss"] = "all"  # the reference's needs pairs
-        return with_chunk({**values, **given}), preset.drop_last
+        if given.get("vision", values["vision"]) == "tune":
+            values |= preset.tuned
+        values |= given
+        if preset.unfreezes and values["linear_patch"] == "3d":
+            values["freeze_layers"] = -1
+        return with_chunk({**values, "checkpointing": self.checkpointing}), preset.drop_last
 
     def recipe(self) -> dict[str, Any]:
         """Returns what was given of what is trained and how, for JSON."""

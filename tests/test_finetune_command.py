@@ -1,0 +1,170 @@
+"""`vtr train --vision tune` from a workspace whose store keeps pictures."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from builders import demo_backbone, make_demo_workspace, run_app
+from safetensors.torch import load_file
+
+from vtr.clip.backbone import load_backbone
+from vtr.errors import ConfigError, ModelError, StoreError
+from vtr.features import FeatureStore
+from vtr.train import loop
+from vtr.train.loop import Trainer
+from vtr.train.run import LAST, load_run
+from vtr.verbs.train import Options
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SPLITS = (("train", 8), ("val", 3), ("test", 3))
+IDS = [f"{split}{n:02}" for split, count in SPLITS for n in range(count)]
+BRIEF = ("--vision", "tune", "--vision-chunk", "0", "--batch-size", "4")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    words = ("red", "blue", "green")
+    return make_demo_workspace(tmp_path, IDS, words=words, pictures=True)
+
+
+def trained(*arguments: str) -> dict[str, Any]:
+    brief = () if "--resume" in arguments else BRIEF
+    epochs = () if {"--resume", "--epochs"} & set(arguments) else ("--epochs", "1")
+    result = run_app("train", *brief, *epochs, "--json", *arguments)
+    assert result.exit_code == 0, result.stderr
+    document: dict[str, Any] = json.loads(result.stdout)
+    return document
+
+
+def test_the_head_is_trained_first_then_all_of_it_and_both_are_told(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = itertools.count()  # each epoch is better than the one before
+    monkeypatch.setattr(loop, "selection_value", lambda metrics: next(values))
+    document = trained("--head", "seqTransf:layers=1", "--head-epochs", "2")
+    first = document["head-first"]
+    assert first["epochs"] == 2
+    assert {"t2v/R@1", "v2t/R@1"} <= first["metrics"].keys()
+    assert document["epochs"] == 1
+    folder = Path(document["run"])
+    inner = load_run(folder / "head-first")
+    assert inner.spec.text.mode == "frozen"
+    run = load_run(folder)
+    assert run.towers == folder / "towers"
+    assert document["towers"]["epoch"] == document["best_epoch"] == run.epoch == 1
+    towers = load_backbone(str(run.towers), device="cpu")
+    assert towers.weights_sha256 == document["towers"]["weights_sha256"]
+    run.check_text_model(towers)
+    with pytest.raises(ModelError, match="was trained on features of"):
+        run.check_store(FeatureStore(workspace / "features"))
+    shown = run_app(
+        "train", *BRIEF, "--epochs", "1", "--head", "seqTransf:layers=1", "--head-epochs", "2", "-q"
+    )
+    assert "the head alone, trained first" in " ".join(shown.stdout.split())
+
+
+def test_a_head_without_parameters_begins_with_the_towers(workspace: Path) -> None:
+    document = trained("--head", "meanP")
+    assert "head-first" not in document
+    assert document["text"] == "tune"
+
+
+def test_the_reference_s_recipe(workspace: Path) -> None:
+    document = trained("--preset", "clip4clip", "--linear-patch", "3d", "--freeze-layers", "1")
+    config = json.loads((Path(document["run"]) / "config.json").read_text())
+    assert config["model"]["vision"]["frozen"] == -1, "its patches undo all freezing"
+    assert config["settings"]["coef_lr"] == 1e-3
+    assert not config["settings"]["short"]
+    assert "head-first" not in document
+
+
+@pytest.mark.parametrize("stage", ["head-first", "towers"])
+def test_a_stopped_training_goes_on_bit_for_bit(
+    workspace: Path, stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how = ("--head", "seqTransf:layers=1", "--head-epochs", "2", "--epochs", "2")
+    whole = Path(trained(*how, "--name", "whole")["run"])
+    one_epoch = Trainer._one_epoch
+
+    def stopped(self: Trainer, epoch: int) -> None:
+        if epoch == 2 and (self.model.vision is not None) == (stage == "towers"):
+            raise KeyboardInterrupt
+        one_epoch(self, epoch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_one_epoch", stopped)
+        assert run_app("train", *BRIEF, *how, "--name", "broken").exit_code == 130
+    broken = Path(trained("--resume", "--name", "broken")["run"])
+    one, two = load_file(whole / LAST), load_file(broken / LAST)
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    written = [load_file(folder / "towers" / "model.safetensors") for folder in (whole, broken)]
+    assert all(torch.equal(written[0][key], written[1][key]) for key in written[0])
+
+
+def test_a_run_starts_from_another_one(workspace: Path) -> None:
+    first = trained("--head", "seqTransf:layers=1", "--head-epochs", "1", "--name", "first")
+    document = trained("--head", "seqTransf:layers=1", "--start", "runs/first", "--name", "second")
+    assert "head-first" not in document
+    config = json.loads((Path(document["run"]) / "config.json").read_text())
+    assert config["start"] == {"run": first["run"]}
+    assert config["text_model"]["id"] == str(Path(first["run"]) / "towers")
+    assert config["text_model"]["weights_sha256"] == first["towers"]["weights_sha256"]
+    with pytest.raises(ConfigError, match=r"has head seqTransf:layers=1 .*this training meanP"):
+        trained("--head", "meanP", "--start", "runs/first")
+
+
+def test_frozen_layers_are_run_once(workspace: Path) -> None:
+    trained("--head", "meanP", "--freeze-layers", "2")
+    kept = list((workspace / "features" / "activations").iterdir())
+    assert {path.suffix for path in kept} == {".float16"}
+    assert len(kept) == 2, "of the training and of the validation videos"
+
+
+def test_a_dry_run_tells_memory_and_time(workspace: Path) -> None:
+    document = trained("--dry-run", "--head", "seqTransf:layers=1")
+    assert document["vision"] == "tune"
+    assert document["seconds_in_all_at_most"] > document["seconds_head_first_at_most"] > 0
+    assert document["peak_bytes"] > document["model_bytes"] > 0
+    assert not list((workspace / "runs").glob("*/config.json"))
+
+
+def test_a_store_without_pictures_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_demo_workspace(tmp_path, IDS)
+    with pytest.raises(StoreError, match=r"keeps no pictures.*vtr extract --crops raw.*GB"):
+        trained("--head", "meanP")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"freeze_layers": 2}, "--freeze-layers needs --vision tune"),
+        ({"checkpointing": True}, "--checkpointing needs --vision tune"),
+        ({"start": Path("x")}, "--start needs --vision tune"),
+        ({"vision": "tune", "teacher": Path("x")}, "--teacher reads stored features"),
+    ],
+)
+def test_what_would_not_be_heeded_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Options.of(**options)
+
+
+def test_pictures_of_another_size_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    size = replace(demo_backbone().preprocessing, size=(32, 32), resize_to=32)
+    make_demo_workspace(tmp_path, IDS, pictures=True, preprocessing=size.as_dict())
+    with pytest.raises(ModelError, match=r"pictures of \(32, 32\).*model sees \(48, 48\)"):
+        trained("--head", "meanP")

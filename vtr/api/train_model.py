@@ -1,0 +1,141 @@
+"""What `vtr train` trains: the parts of the model, and the weights that they start from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vtr.api.stores import check_same_model
+from vtr.clip.backbone import Backbone, load_backbone
+from vtr.errors import ConfigError, ModelError
+from vtr.features import FeatureStore
+from vtr.progress import note
+from vtr.train.headlist import build_head, parse_head
+from vtr.train.loop import NOTHING_TO_TRAIN
+from vtr.train.model import ModelSpec, RetrievalModel
+from vtr.train.run import Run, load_run
+from vtr.train.text_tower import text_spec
+from vtr.train.towers import merged
+from vtr.train.vision_tower import VisionSpec, vision_spec
+from vtr.verbs.train import Options
+from vtr.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Base:
+    """What a training begins with."""
+
+    backbone: Backbone  # Both towers
+    model: str  # Hub id or folder that they come from, but for what a run changed of them
+    start: Run | None = None  # Whose head is taken as well
+
+
+def load_base(workspace: Workspace, options: Options, device: str) -> Base:
+    """Loads the towers: those of the workspace's model, or those that a run has made of them.
+
+    Raises:
+        ModelError: The run to start from was trained with the text of another model.
+    """
+    start = None if options.start is None else load_run(_found(options.start, workspace.runs))
+    if start is not None and start.towers is not None:
+        return Base(load_backbone(str(start.towers), device=device), str(start.towers), start)
+    backbone = load_backbone(workspace.model, device=device)
+    if start is not None:
+        start.check_text_model(backbone)
+        backbone = merged(start.model, backbone)
+    return Base(backbone, workspace.model, start)
+
+
+def _found(start: Path, runs: Path) -> Path:
+    """Returns the folder of a run that may be named by its name alone."""
+    return start if start.exists() or not (runs / start.name).is_dir() else runs / start.name
+
+
+def model_spec(
+    options: Options, values: Mapping[str, Any], backbone: Backbone, store: FeatureStore
+) -> ModelSpec:
+    """Returns what will be trained.
+
+    A head without parameters leaves nothing to train beside frozen towers: unless the user asked
+    for just that, it gets a projection of the texts.
+    """
+    choice = parse_head(values["head"])
+    dim, mode = store.spec.embedding_dim, values["text"]
+    vision = _vision(values, backbone, store)
+    if mode == "frozen" and vision is None:
+        head = build_head(choice, dim=dim, clip=None, seed=0)
+        bare = not any(True for _ in head.parameters())
+        if bare and options.text is None:
+            note(f"{choice.name} has no parameters: training a text projection (--text projection)")
+            mode = "projection"
+        elif bare and values["temperature"] is not None:
+            raise ConfigError(NOTHING_TO_TRAIN)
+    options.check_text(mode)
+    layers, frozen = values["tune_layers"], None
+    if options.tune_layers is None and mode == "tune":
+        layers = min(layers, backbone.architecture.text.layers)
+        if vision is not None:
+            layers, frozen = 0, vision.frozen
+    text = text_spec(
+        backbone,
+        mode,
+        video_dim=dim,
+        layers=layers,
+        frozen=frozen,
+        dropout=options.dropout or 0.0,
+    )
+    if mode != "projection" and vision is None:
+        check_same_model(backbone, store)
+    return ModelSpec(choice.label, dim, text, values["temperature"], vision)
+
+
+def _vision(
+    values: Mapping[str, Any], backbone: Backbone, store: FeatureStore
+) -> VisionSpec | None:
+    """Returns the trained vision tower; refuses pictures that are not of its size.
+
+    Raises:
+        ModelError: The store's pictures are of another size, or its features of another D.
+    """
+    if values["vision"] == "frozen":
+        return None
+    store.require_pictures()
+    shape = store.picture_shape
+    if shape != backbone.preprocessing.size:
+        raise ModelError(
+            f"{store.folder} holds pictures of {shape} (height, width), "
+            f"{backbone.model_id} sees {backbone.preprocessing.size}: extract with --crops and "
+            f"--model {backbone.model_id} into another folder"
+        )
+    if store.spec.embedding_dim != backbone.embedding_dim:
+        raise ModelError(
+            f"{store.folder} holds features of {store.spec.embedding_dim} dimensions, "
+            f"{backbone.model_id} makes {backbone.embedding_dim}: make them anew with vtr extract "
+            f"--from-crops --model {backbone.model_id}"
+        )
+    temporal = values["linear_patch"] == "3d"
+    return vision_spec(backbone, frozen=values["freeze_layers"], temporal=temporal)
+
+
+def begin_from(model: RetrievalModel, spec: ModelSpec, run: Run) -> None:
+    """Takes head, scale and projection of a run; its towers are the backbone's already.
+
+    Raises:
+        ConfigError: Another head, or a projection on one side only.
+    """
+    ours, theirs = (spec.head, spec.text.mode), (run.spec.head, run.spec.text.mode)
+    projected = "projection" in (ours[1], theirs[1])
+    if ours[0] != theirs[0] or (projected and ours[1] != theirs[1]):
+        raise ConfigError(
+            f"{run.folder} has head {theirs[0]} and text {theirs[1]}, this training {ours[0]} and "
+            f"{ours[1]}: start with --head {theirs[0]} --text "
+            f"{'projection' if theirs[1] == 'projection' else 'tune'}"
+        )
+    model.head.load_state_dict(run.model.head.state_dict())
+    model.head.origin = f"the run {run.folder}"
+    if projected:
+        model.text_tower.load_state_dict(run.model.text_tower.state_dict())
+    if spec.temperature is None:
+        model.logit_scale.data.copy_(run.model.logit_scale)

@@ -1,0 +1,84 @@
+"""The towers of a training as a model of its own: a Hugging Face folder within the run.
+
+It holds both towers whole, trained or not, so that nothing else is needed to embed with them.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from vtr.clip.backbone import Backbone
+from vtr.clip.configuration import read_config
+from vtr.clip.hub import PROCESSOR_FILES, TOKENISER_FILES, find_model
+from vtr.clip.loading import weights_digest
+from vtr.clip.towers import blank_encoder, huggingface_state
+from vtr.files import make_folder, publish
+from vtr.train.model import RetrievalModel
+from vtr.train.text_tower import TunedText
+
+
+def merged(model: RetrievalModel, backbone: Backbone) -> Backbone:
+    """Returns the backbone with the weights that training changed, its digest theirs."""
+    state = dict(backbone.model.state_dict())
+    temporal = backbone.temporal
+    if model.vision is not None:
+        temporal = model.vision.spec.temporal
+        state |= {f"visual.{name}": value for name, value in model.vision.whole_state().items()}
+    if isinstance(model.text_tower, TunedText):
+        total = backbone.architecture.text.layers
+        state |= {f"text.{n}": v for n, v in model.text_tower.whole_state(total).items()}
+    if model.scaled:
+        state["logit_scale"] = model.logit_scale.detach().view_as(state["logit_scale"])
+    network = blank_encoder(backbone.architecture, temporal=temporal)
+    copies = {name: value.detach().to(backbone.device, copy=True) for name, value in state.items()}
+    network.load_state_dict(copies, assign=True)
+    network.eval().requires_grad_(False)
+    return replace(
+        backbone,
+        model=network,
+        weights_sha256=weights_digest(huggingface_state(network)),
+        logit_scale=float(network.logit_scale),
+    )
+
+
+def write_towers(folder: Path, backbone: Backbone, *, like: str) -> dict[str, Any]:
+    """Writes a backbone as a folder that `load_backbone` and transformers read.
+
+    Args:
+        folder: To be made.
+        backbone: Its weights, float32.
+        like: Hub id or folder of the model that training started from: its tokeniser, settings
+            of pictures and configuration.
+
+    Returns:
+        {"weights_sha256"}: what the folder's backbone will call itself by.
+
+    Raises:
+        StoreWriteError: The disk refused.
+    """
+    source = find_model(like).path
+    make_folder(folder, option="--runs")
+    for name in (*TOKENISER_FILES, *PROCESSOR_FILES):
+        if (source / name).is_file():
+            publish(folder / name, (source / name).read_bytes())
+    weights = {
+        name: value.to("cpu", torch.float32, copy=True).contiguous()
+        for name, value in huggingface_state(backbone.model).items()
+    }
+    publish(folder / "model.safetensors", save(weights, metadata={"format": "pt"}))
+    config = {key: value for key, value in read_config(source).items() if key != "torch_dtype"}
+    config["dtype"] = "float32"
+    # Told elsewhere too, such as by the name on the hub, which this folder has not.
+    for name in ("vision", "text"):
+        sizes = getattr(backbone.architecture, name)
+        section = config.get(f"{name}_config") or {}
+        config[f"{name}_config"] = {**section, "hidden_act": sizes.activation}
+    # Last: without it the folder is no model.
+    publish(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+    return {"weights_sha256": backbone.weights_sha256}
