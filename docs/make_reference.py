@@ -7,7 +7,9 @@ files, so that they cannot go stale. Run it as `python docs/make_reference.py`.
 
 from __future__ import annotations
 
+import inspect
 import re
+import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -225,6 +227,60 @@ def _filled(block: re.Match[str]) -> str:
     return f"<!-- generated: {name} -->\n\n{BLOCKS[name]()}\n<!-- end -->"
 
 
+STUB = FOLDER.parent / "vtr" / "__init__.pyi"
+
+
+def stub() -> str:
+    """Returns `vtr/__init__.pyi`: where each public name comes from, and its keywords."""
+    import vtr
+
+    signatures = {
+        name: inspect.signature(value)
+        for name in vtr._HOMES
+        if hasattr(value := getattr(vtr, name), "__signature__") and inspect.isfunction(value)
+    }
+    homes: dict[str, set[str]] = {
+        "collections.abc": {"Sequence"}, "pathlib": {"Path"}, "typing": {"Literal"},
+    }  # fmt: skip
+    for name, home in vtr._HOMES.items():
+        if name not in signatures:
+            homes.setdefault(home, set()).add(name)
+    for signature in signatures.values():
+        for word in set(re.findall(r"[A-Z]\w+", _declared(signature))) - {
+            *vtr._HOMES, "Sequence", "Path", "Literal", "None", "True", "False"
+        }:  # fmt: skip
+            homes.setdefault(_RETURNED[word], set()).add(word)
+    lines = ["# Made by docs/make_reference.py from the functions and the models of their options."]
+    lines += [
+        f"from {home} import {', '.join(sorted(names))}" for home, names in sorted(homes.items())
+    ]
+    lines += [f"def {name}{_declared(value)}: ..." for name, value in signatures.items()]
+    lines += ["__version__: str", f"__all__ = {sorted(vtr.__all__)!r}"]
+    source = "\n".join(lines)
+    for step in (["check", "--select", "I", "--fix", "--quiet"], ["format"]):
+        source = subprocess.run(
+            ["ruff", *step, "--stdin-filename", str(STUB), "-"],
+            input=source, capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+    return source
+
+
+_RETURNED = {"Comparison": "vtr.evaluate.compare", "ExtractReport": "vtr.extract.pipeline"}
+
+
+def _declared(signature: inspect.Signature) -> str:
+    """Returns a signature as source; annotations are texts, and defaults stay out of a stub."""
+    parts, bare = [], True
+    for p in signature.parameters.values():
+        if p.kind is p.KEYWORD_ONLY and bare:
+            parts.append("*")
+        bare &= p.kind in (p.POSITIONAL_OR_KEYWORD, p.POSITIONAL_ONLY)
+        star = "*" if p.kind is p.VAR_POSITIONAL else ""
+        default = "" if p.default is p.empty else " = ..."
+        parts.append(f"{star}{p.name}: {p.annotation}{default}")
+    return f"({', '.join(parts)}) -> {signature.return_annotation}"
+
+
 if __name__ == "__main__":
-    for page, content in pages().items():
+    for page, content in (pages() | {STUB: stub()}).items():
         page.write_text(content, encoding="utf-8")

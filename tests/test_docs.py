@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import inspect
 import json
 import os
 import re
@@ -26,6 +27,7 @@ from vtr.train.headlist import parse_head
 from vtr.train.heads.base import TextBatch, VideoBatch
 from vtr.train.model import ModelSpec, build_model
 from vtr.train.text_tower import TextSpec
+from vtr.verbs.train import Options as TrainOptions
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -289,22 +291,26 @@ def test_example_protocol_is_one() -> None:
 # ---- the public names
 
 
-def test_names_for_type_checkers_are_the_names_there_are() -> None:
-    stub = ast.parse((ROOT / "vtr" / "__init__.pyi").read_text(encoding="utf-8"))
-    homes = {
-        alias.name: node.module
-        for node in stub.body
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
+def test_what_type_checkers_see_is_what_there_is() -> None:
+    stub = (ROOT / "vtr" / "__init__.pyi").read_text(encoding="utf-8")
+    assert stub == REFERENCE.stub(), "stale: run `python docs/make_reference.py`"
+    tree = ast.parse(stub)
+    declared = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    keywords = {arg.arg for arg in declared["train_head"].args.kwonlyargs}
+    assert keywords >= set(TrainOptions.model_fields) - {"head", "seeds", "dry_run"}
+    assert all(node.args.kwarg is None for node in declared.values())
+    imported = {
+        alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
     }
-    assert homes == vtr._HOMES
-    (listed,) = [
-        ast.literal_eval(node.value)
-        for node in stub.body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
-    ]
-    assert sorted(listed) == sorted(vtr.__all__)
+    assert set(vtr._HOMES) <= imported | declared.keys()
     assert set(vtr.__all__) <= set(dir(vtr))
+
+
+def test_signatures_show_every_keyword_with_its_default() -> None:
+    keywords = inspect.signature(vtr.evaluate_run).parameters
+    assert keywords["k"].default == (1, 5, 10)
+    assert "zero_shot" not in keywords
+    assert all(p.kind is not p.VAR_KEYWORD for p in keywords.values())
 
 
 def test_unknown_names_are_refused_with_a_suggestion(tmp_path: Path) -> None:

@@ -14,13 +14,14 @@ vtr.errors.ConfigError: --cycles is 0; it must be a whole number, 1 or more
 
 from __future__ import annotations
 
+import inspect
 import numbers
 import os
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self, TypedDict, TypeVar, Unpack
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypedDict, TypeVar, Unpack
 
 import pydantic
 from pydantic.fields import FieldInfo
@@ -137,6 +138,54 @@ def option(default: Any, text: str, *, bounds: Bounds | None = None, **facts: Un
     """
     extra: Any = dict(facts)
     return pydantic.Field(default, description=text, json_schema_extra=extra, **(bounds or {}))
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def takes(*models: type[Settings], but: Sequence[str] = ()) -> Callable[[Function], Function]:
+    """Gives a function with `**options` the signature that its models declare.
+
+    What inspect.signature, editors and notebooks show, and what `vtr/__init__.pyi` is made from.
+
+    Args:
+        models: Whose fields the function takes as keywords; the first that has a name counts.
+        but: Fields that it does not take.
+    """
+
+    def signed(function: Function) -> Function:
+        plain = inspect.signature(function)
+        own = [p for p in plain.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        fields = {
+            name: field for model in models[::-1] for name, field in model.model_fields.items()
+        }
+        more = [
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=field.default,
+                annotation=_keyword_type(field.annotation),
+            )
+            for name, field in fields.items()
+            if name not in {*but, *plain.parameters}
+        ]  # fmt: skip
+        function.__signature__ = plain.replace(parameters=[*own, *more])  # type: ignore[attr-defined]
+        return function
+
+    return signed
+
+
+def _keyword_type(declared: Any) -> str:
+    """Returns the type of a keyword as source; a text stands for a path, a list for a tuple."""
+    if declared in (None, types.NoneType):
+        return "None"
+    if isinstance(declared, types.UnionType) or typing.get_origin(declared) is typing.Union:
+        return " | ".join(dict.fromkeys(map(_keyword_type, typing.get_args(declared))))
+    if typing.get_origin(declared) is Annotated:
+        return _keyword_type(typing.get_args(declared)[0])
+    if typing.get_origin(declared) is tuple:
+        return f"Sequence[{_keyword_type(typing.get_args(declared)[0])}]"
+    if typing.get_origin(declared) is Literal:
+        return f"Literal[{', '.join(map(repr, typing.get_args(declared)))}]"
+    return "str | Path" if declared is Path else str(declared.__name__)
 
 
 def fact(field: FieldInfo, name: str) -> str:

@@ -19,11 +19,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vtr.settings import takes
+from vtr.workspace import Workspace
+
 if TYPE_CHECKING:
     from vtr.extract.choose import FeatureStore
-    from vtr.workspace import Workspace
 
 
+@takes(Workspace, but=("root",))
 def open_workspace(folder: str | Path = ".", **settings: object) -> Workspace:
     """Returns the settings of the workspace in or above a folder.
 
@@ -39,7 +42,7 @@ def open_workspace(folder: str | Path = ".", **settings: object) -> Workspace:
         ConfigError: An unknown name, a value that is not allowed, or a folder that does not exist.
     """
     from vtr.errors import ConfigError
-    from vtr.workspace import Workspace, find_workspace
+    from vtr.workspace import find_workspace
 
     place: Path = _typed("folder", folder, Path).expanduser()
     if not place.is_dir() and (place.exists() or settings.get("videos") is None):
@@ -74,7 +77,6 @@ def _changed(workspace: Workspace, settings: Mapping[str, Any]) -> Workspace:
     """
     from vtr.choices import check_names
     from vtr.errors import ConfigError
-    from vtr.workspace import Workspace
     from vtr.workspace import settings as merged
 
     _check_names("setting", settings, Workspace.model_fields)
@@ -95,7 +97,6 @@ def _checked(workspace: object) -> Workspace:
         ConfigError: It is none.
     """
     from vtr.errors import ConfigError
-    from vtr.workspace import Workspace
 
     if not isinstance(workspace, Workspace):
         raise ConfigError(

@@ -14,9 +14,11 @@ from vtr.evaluate.compare import Change, Comparison, compare, sides_of
 from vtr.evaluate.reporting.results import Result, load_result
 from vtr.files import make_folder, publish
 from vtr.foreign import printable
+from vtr.settings import takes
 from vtr.verbs.compare import Options
 
 
+@takes(Options)
 def compare_results(
     first: Result | str | Path, *others: Result | str | Path, **options: Any
 ) -> tuple[Comparison, ...]:

@@ -41,6 +41,7 @@ from vtr.evaluate.trec import qrels_lines, run_lines
 from vtr.features import FeatureStore, PackedFrames
 from vtr.files import Payload, file_sha256, make_folder
 from vtr.progress import MANY_TEXTS, PLAIN_EVERY_SECONDS, embedding, note, progress
+from vtr.settings import takes
 from vtr.train.inputs import embed_for
 from vtr.train.model import RetrievalModel, zero_shot_model
 from vtr.train.run import BEST, Run, load_run, recency, write_json
@@ -54,6 +55,7 @@ from vtr.workspace import Workspace
 _LONG_SECONDS = 60.0
 
 
+@takes(Options, but=("zero_shot", "seeds", "moments"))
 def evaluate_run(
     workspace: Workspace, run: Run | str | Path | None = None, **options: Any
 ) -> Result:

@@ -29,6 +29,7 @@ from vtr.features.shard import list_shards
 from vtr.features.store import FeatureStore, require_same
 from vtr.files import make_folder, publish
 from vtr.progress import note, progress, warn_of_unreadable
+from vtr.settings import takes
 from vtr.verbs.extract import Options, statuses
 from vtr.workspace import Workspace
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 CONFIG_FILE = "extract.json"
 
 
+@takes(Workspace, Options, but=("root",))
 def extract_features(workspace: Workspace, *, quiet: bool = True, **options: Any) -> ExtractReport:
     """Embeds the frames of all videos that the store does not hold yet; `vtr extract`.
 

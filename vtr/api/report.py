@@ -30,6 +30,7 @@ from vtr.files import make_folder, publish_all
 from vtr.foreign import shown
 from vtr.json_files import read_json
 from vtr.progress import note
+from vtr.settings import takes
 from vtr.verbs.report import Options
 from vtr.workspace import find_workspace, settings
 
@@ -42,6 +43,7 @@ MIXED = (
 SMALL_GALLERY = 10  # videos, from which on every R@k that is shown can be missed
 
 
+@takes(Options)
 def make_report(
     results: Sequence[Result | str | Path], out: str | Path = "report", **options: Any
 ) -> Path:

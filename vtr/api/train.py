@@ -26,6 +26,7 @@ from vtr.clip.backbone import Backbone
 from vtr.errors import ConfigError, UnknownNameError
 from vtr.files import begin_beside, take_place
 from vtr.progress import note
+from vtr.settings import takes
 from vtr.train.batches import BatchPlan
 from vtr.train.distributed import World, joined_processes
 from vtr.train.loop import Trainer, TrainResult
@@ -72,6 +73,7 @@ HEAD_FIRST = "head-first"
 _OF_STAGES = ("run", "best_epoch", "epochs", "metrics", "seconds")
 
 
+@takes(Options, but=("seeds", "dry_run"))
 def train_head(
     workspace: Workspace, head: str | None = None, *, quiet: bool = True, **options: Any
 ) -> Run:
