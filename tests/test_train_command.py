@@ -18,14 +18,12 @@ import numpy as np
 import pytest
 import torch
 import typer
-from builders import make_demo_workspace, random_store
+from builders import make_demo_workspace, random_store, run_app
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from vtr import cli
 from vtr.clip.backbone import Backbone, load_backbone
-from vtr.commands import features as features_command
-from vtr.commands import train as train_command
 from vtr.commands.train import print_result
 from vtr.demo import demo_model_folder
 from vtr.errors import ConfigError, ModelError, ShardError, StoreError, StoreWriteError
@@ -43,13 +41,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 SPLITS = (("train", 12), ("val", 4), ("test", 4))
 
 
-def app() -> typer.Typer:
-    made = typer.Typer(pretty_exceptions_enable=False)
-    train_command.register(made)
-    features_command.register(made)
-    return made
-
-
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A demo-shaped workspace whose features are random: one training video failed."""
@@ -59,19 +50,21 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return make_demo_workspace(tmp_path, ids, words=words, failed=["train03"])
 
 
-def invoke(*arguments: str) -> Any:
-    return CliRunner().invoke(app(), list(arguments), catch_exceptions=False)
+def outcome(run: str | Path, name: str = "training.json") -> dict[str, Any]:
+    """What a training wrote into its folder."""
+    document: dict[str, Any] = json.loads((Path(run) / name).read_text())
+    return document
 
 
 def trained(*arguments: str) -> dict[str, Any]:
-    result = invoke("train", "--epochs", "2", "--json", *arguments)
+    result = run_app("train", "--epochs", "2", "--json", *arguments)
     assert result.exit_code == 0, result.stderr
     document: dict[str, Any] = json.loads(result.stdout)
     return document
 
 
 def test_one_line_trains_skips_what_failed_and_keeps_a_run(workspace: Path) -> None:
-    result = invoke("train", "--head", "seqTransf:layers=1", "--epochs", "2", "-q")
+    result = run_app("train", "--head", "seqTransf:layers=1", "--epochs", "2", "-q")
     assert result.exit_code == 0, result.stderr
     assert "skipped 1 training video without" in result.stderr
     assert "train03 (not-a-video: moov atom not found)" in result.stderr
@@ -117,25 +110,25 @@ def test_resumed_seeds_are_of_one_kind(workspace: Path) -> None:
     flags = ("--seeds", "2", "--name", "x", "-q")
     begun = trained("--head", "meanP", "--seed", "3", *flags)
     (workspace / "runs" / "x-seed4" / "training.json").unlink()
-    again = json.loads(invoke("train", "--resume", "--json", *flags).stdout)
+    again = json.loads(run_app("train", "--resume", "--json", *flags).stdout)
     assert again == begun
-    heads = [json.loads((Path(run) / "training.json").read_text())["head"] for run in again["runs"]]
+    heads = [outcome(run)["head"] for run in again["runs"]]
     assert heads == ["meanP", "meanP"]
     for changed, message in ((("--head", "seqLSTM"), "was meanP"), (("--epochs", "7"), "was 2")):
         with pytest.raises(ConfigError, match=message):
-            invoke("train", "--resume", *changed, *flags)
+            run_app("train", "--resume", *changed, *flags)
     config = workspace / "runs" / "x-seed4" / "config.json"
     config.write_text(config.read_text().replace('"head": "meanP"', '"head": "maxP"'))
     with pytest.raises(ConfigError, match="x-seed4 cannot go on: model is not what it was"):
-        invoke("train", "--resume", *flags)
+        run_app("train", "--resume", *flags)
 
 
 def test_one_of_several_seeds_resumes_alone(workspace: Path) -> None:
     begun = trained("--head", "seqLSTM", "--seeds", "2")
     folder = Path(begun["runs"][1])
-    before = json.loads((folder / "training.json").read_text())
+    before = outcome(folder)
     (folder / "training.json").unlink()
-    after = json.loads(invoke("train", "--resume", "--json").stdout)
+    after = json.loads(run_app("train", "--resume", "--json").stdout)
     assert (after["seed"], after["run"]) == (1, str(folder))
     assert after["metrics"] == before["metrics"]
 
@@ -145,26 +138,26 @@ def test_an_interrupted_run_goes_on_with_its_own_settings(workspace: Path) -> No
     folder = Path(document["run"])
     (folder / "training.json").unlink()
     with pytest.raises(ConfigError, match=r"--lr 0\.5 \(was 0\.01\)"):
-        invoke("train", "--resume", "--lr", "0.5")
-    resumed = json.loads(invoke("train", "--resume", "--json").stdout)
+        run_app("train", "--resume", "--lr", "0.5")
+    resumed = json.loads(run_app("train", "--resume", "--json").stdout)
     assert resumed["run"] == document["run"]
     assert resumed["metrics"] == document["metrics"]
     (folder / "training.json").rename(folder / "result.json")  # as runs before #13 have it
     with pytest.raises(ConfigError, match="nothing to resume"):
-        invoke("train", "--resume")
+        run_app("train", "--resume")
 
 
 @pytest.mark.parametrize("preset", ["clip4clip", "clip-video", "two-tower"])
 def test_the_presets_train(workspace: Path, preset: str) -> None:
     document = trained("--preset", preset)
     assert document["head"] == "meanP"
-    config = json.loads((Path(document["run"]) / "config.json").read_text())
+    config = outcome(document["run"], "config.json")
     assert config["preset"] == preset
     assert document["text"] == ("projection" if preset == "two-tower" else "tune")
 
 
 def test_a_dry_run_says_what_it_takes_and_leaves_nothing(workspace: Path) -> None:
-    result = invoke("train", "--head", "seqTransf:layers=1", "--dry-run")
+    result = run_app("train", "--head", "seqTransf:layers=1", "--dry-run")
     assert result.exit_code == 0
     for what in ("parameters", "memory", "steps per epoch", "time in all", "time to embed"):
         assert what in result.stdout
@@ -176,7 +169,7 @@ def test_a_dry_run_says_what_it_takes_and_leaves_nothing(workspace: Path) -> Non
 
 def test_a_dry_run_counts_seeds_and_validations_in_plain_numbers(workspace: Path) -> None:
     flags = ("train", "--head", "tightTransf:layers=2", "--dry-run", "--json", "--epochs", "7")
-    plan = json.loads(invoke(*flags, "--seeds", "3").stdout)
+    plan = json.loads(run_app(*flags, "--seeds", "3").stdout)
     assert (plan["train_videos"], plan["train_captions"], plan["skipped_videos"]) == (11, 55, 1)
     assert (plan["steps_per_epoch"], plan["batch_size"], plan["seeds"]) == (1, 11, 3)
     validation = plan["seconds_per_epoch"] - plan["seconds_per_step"]
@@ -220,7 +213,7 @@ def test_arrays_of_others_need_a_projection_and_train_with_one(workspace: Path) 
     (source / "broken.npy").write_bytes(b"not an array")
     np.save(source / "nan.npy", np.full((2, 24), np.nan))
     np.save(source / "narrow.npy", np.ones((2, 7)))
-    result = invoke("features", "import", str(source), "--out", str(workspace / "h14"), "--json")
+    result = run_app("features", "import", str(source), "--out", str(workspace / "h14"), "--json")
     assert result.exit_code == 3
     report = json.loads(result.stdout)
     assert (report["ok"], report["dim"]) == (20, 24)
@@ -287,9 +280,9 @@ def test_two_trainings_never_share_a_folder(workspace: Path) -> None:
             holding(folder),
             pytest.raises(ConfigError, match=r"another training is writing .*/runs/one: wait"),
         ):
-            invoke("train", "--head", "seqLSTM", "--epochs", "2", "-q", *flags)
+            run_app("train", "--head", "seqLSTM", "--epochs", "2", "-q", *flags)
         assert (folder / "metrics.jsonl").read_bytes() == before
-    assert invoke("train", "--resume", "-q").exit_code == 0, "let go at the end"
+    assert run_app("train", "--resume", "-q").exit_code == 0, "let go at the end"
 
 
 @pytest.mark.parametrize(
@@ -317,7 +310,7 @@ def test_flags_that_cannot_be_followed_are_refused_before_a_run_begins(
     workspace: Path, flags: tuple[str, ...], message: str, dry: tuple[str, ...]
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        invoke("train", "--epochs", "0", *flags, *dry)
+        run_app("train", "--epochs", "0", *flags, *dry)
     assert not (workspace / "runs").exists()
     assert {path.name for path in workspace.iterdir()} == {
         "annotations",
@@ -329,22 +322,22 @@ def test_flags_that_cannot_be_followed_are_refused_before_a_run_begins(
 
 def test_hard_negatives_that_leave_nothing_out_are_told(workspace: Path) -> None:
     flags = ("train", "--head", "seqLSTM", "--dry-run", "--hard-negatives")
-    told = invoke(*flags, "50").stderr  # 11 videos with 5 captions each
+    told = run_app(*flags, "50").stderr  # 11 videos with 5 captions each
     assert "--hard-negatives 50 leaves nothing out: in batches of 11 videos there are at" in told
-    assert "leaves nothing out" not in invoke(*flags, "49").stderr
-    told = invoke(*flags, "7", "--batches", "pairs", "--batch-size", "8").stderr
+    assert "leaves nothing out" not in run_app(*flags, "49").stderr
+    told = run_app(*flags, "7", "--batches", "pairs", "--batch-size", "8").stderr
     assert "in batches of 8 pairs there are at most 7 wrong answers, and all count" in told
-    assert "leaves nothing out" not in invoke("train", "--preset", "two-tower", "--dry-run").stderr
+    assert "leaves nothing out" not in run_app("train", "--preset", "two-tower", "--dry-run").stderr
 
 
 def test_results_are_told_in_sentences(workspace: Path) -> None:
     flags = ("train", "--head", "seqLSTM", "-q", "--batch-size", "500")
-    told = invoke(*flags, "--epochs", "0").stdout
+    told = run_app(*flags, "--epochs", "0").stdout
     words = " ".join(told.split())
     assert "seqLSTM: no epoch is better than the untrained model, after 0 epochs; chosen" in words
     assert "note: a batch of 500 is larger than the data; each step took all 11\n" in told
     document = {
-        **json.loads((workspace / "runs" / "seqLSTM" / "training.json").read_text()),
+        **outcome(workspace / "runs" / "seqLSTM"),
         "best_epoch": 2,
         "epochs": 3,
         "events": [{"event": "out of memory: batch halved", "epoch": 2, "batch_size": 64}],
@@ -361,7 +354,7 @@ def test_a_missing_tensorboard_is_said_before_a_run_begins(
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ConfigError, match="--tensorboard needs the package tensorboard"):
-        invoke("train", "--tensorboard")
+        run_app("train", "--tensorboard")
     assert not (workspace / "runs").exists()
 
 
@@ -378,10 +371,10 @@ def test_a_config_changed_by_hand_is_refused(
     workspace: Path, key: str, value: object, message: str
 ) -> None:
     folder = Path(trained("--head", "seqTransf:layers=1", "--name", "one")["run"])
-    config = json.loads((folder / "config.json").read_text())
+    config = outcome(folder, "config.json")
     (folder / "config.json").write_text(json.dumps({**config, key: value}))
     with pytest.raises(ConfigError, match=message):
-        invoke("train", "--resume", "--name", "one")
+        run_app("train", "--resume", "--name", "one")
     assert load_run(folder).seed == 0
 
 
@@ -409,7 +402,7 @@ def stopped(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> list[str]:
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_one_epoch", stop_in_the_second)
-        result = invoke("train", "--epochs", "2", "-q", *arguments)
+        result = run_app("train", "--epochs", "2", "-q", *arguments)
     assert result.exit_code == 130
     told = result.stderr.partition("to go on with this training: ")[2]
     words = shlex.split(told.splitlines()[0])
@@ -428,11 +421,9 @@ def test_stopped_seeds_all_go_on_by_the_command_that_is_told(
     base = name[1] if name else "seqLSTM-2"
     assert words[:6] == ["train", "--seeds", "2", "--name", base, "--resume"]
     assert not (workspace / "runs" / f"{base}-seed1").exists()
-    assert invoke(*words, "-q").exit_code == 0
+    assert run_app(*words, "-q").exit_code == 0
     for seed in (0, 1):
-        result = json.loads(
-            (workspace / "runs" / f"{base}-seed{seed}" / "training.json").read_text()
-        )
+        result = outcome(workspace / "runs" / f"{base}-seed{seed}")
         assert (result["seed"], result["epochs"]) == (seed, 2)
 
 
@@ -441,16 +432,16 @@ def test_a_stopped_training_goes_on_by_the_command_that_is_told(
 ) -> None:
     words = stopped(monkeypatch, "--head", "seqLSTM", "--runs", "elsewhere")
     assert words[:4] == ["train", "--name", "seqLSTM", "--resume"]
-    assert invoke(*words, "-q").exit_code == 0
+    assert run_app(*words, "-q").exit_code == 0
     assert (workspace / "elsewhere" / "seqLSTM" / "training.json").exists()
 
 
 def test_the_test_that_is_told_names_what_the_training_was_given(workspace: Path) -> None:
     flags = ("train", "--epochs", "1", "-q", "--head", "seqLSTM")
     run = workspace / "runs" / "seqLSTM"
-    assert invoke(*flags).stdout.splitlines()[-1] == f"test: vtr eval --run {run}"
+    assert run_app(*flags).stdout.splitlines()[-1] == f"test: vtr eval --run {run}"
     (workspace / "features").rename(workspace / "h 14")
-    told = invoke(*flags, "--features", "h 14", "--protocol", "demo", "--videos", "videos").stdout
+    told = run_app(*flags, "--features", "h 14", "--protocol", "demo", "--videos", "videos").stdout
     assert told.splitlines()[-1] == (
         f"test: vtr eval --run {run}-2 --protocol demo --features '{workspace / 'h 14'}'"
     )
@@ -474,18 +465,18 @@ def test_a_run_that_exists_is_told_before_anything_is_embedded(
         ("two-seed4", ()),
     ):
         with pytest.raises(ConfigError, match=f"the run .*runs/{name} exists: continue it with"):
-            invoke("train", "--head", "seqLSTM", "--name", name, *flags)
+            run_app("train", "--head", "seqLSTM", "--name", name, *flags)
 
 
 def test_a_changed_run_is_told_before_anything_is_embedded(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = Path(trained("--head", "seqLSTM", "--name", "one")["run"])
-    config = json.loads((folder / "config.json").read_text())
+    config = outcome(folder, "config.json")
     (folder / "config.json").write_text(json.dumps({**config, "settings": None}))
     monkeypatch.setattr("vtr.api.train_inputs.embed_for", lambda *_: pytest.fail("embedded first"))
     with pytest.raises(ConfigError, match="cannot go on: settings is not what it was"):
-        invoke("train", "--resume", "--name", "one")
+        run_app("train", "--resume", "--name", "one")
 
 
 def test_too_few_videos_are_told_before_a_run_begins(workspace: Path) -> None:
@@ -501,7 +492,7 @@ def test_too_few_videos_are_told_before_a_run_begins(workspace: Path) -> None:
             with pytest.raises(
                 ConfigError, match=rf"at least 2 videos; there are captions of 1{reason}\. Caption"
             ):
-                invoke("train", "--epochs", "1", *flags)
+                run_app("train", "--epochs", "1", *flags)
     assert not (workspace / "runs").exists()
 
 
@@ -520,7 +511,7 @@ def test_videos_held_out_are_named_where_too_few_are_left(
     with pytest.raises(
         ConfigError, match=r"captions of 1 \(1 of 2 was held out for validation\)\. Caption and"
     ):
-        invoke("train", "--videos", "videos", "--annotations", "captions.csv")
+        run_app("train", "--videos", "videos", "--annotations", "captions.csv")
     assert not (tmp_path / "runs").exists()
 
 
@@ -530,7 +521,7 @@ def test_damaged_metrics_do_not_stop_a_resume(workspace: Path, garbage: bytes) -
     rows = read_metrics(folder)
     lines = (folder / "metrics.jsonl").read_bytes()
     (folder / "metrics.jsonl").write_bytes(lines + garbage)
-    assert invoke("train", "--resume", "--name", "one", "-q").exit_code == 0
+    assert run_app("train", "--resume", "--name", "one", "-q").exit_code == 0
     assert read_metrics(folder) == rows
 
 
@@ -591,7 +582,7 @@ def test_a_run_killed_twice_ends_as_if_it_never_was(workspace: Path) -> None:
         assert one.keys() == two.keys()
         assert all(torch.equal(one[key], two[key]) for key in one), name
     assert timeless(whole) == timeless(cut)
-    results = [json.loads((folder / "training.json").read_text()) for folder in (whole, cut)]
+    results = [outcome(folder) for folder in (whole, cut)]
     changing = ("run", "seconds")
     one, two = ({k: v for k, v in r.items() if k not in changing} for r in results)
     assert one == two
@@ -603,10 +594,8 @@ def test_evaluating_a_run_of_another_store_names_that_store(workspace: Path) -> 
     (workspace / "features").rename(workspace / "elsewhere")
     trained("--head", "seqLSTM", "--features", "elsewhere", "--name", "away")
     with pytest.raises(StoreError, match=r"does not exist.*away was trained on.*elsewhere: name"):
-        CliRunner().invoke(cli.app, ["eval", "--run", "runs/away"], catch_exceptions=False)
-    done = CliRunner().invoke(
-        cli.app, ["eval", "--run", "runs/away", "--features", "elsewhere"], catch_exceptions=False
-    )
+        run_app("eval", "--run", "runs/away")
+    done = run_app("eval", "--run", "runs/away", "--features", "elsewhere")
     assert done.exit_code == 0, done.stderr
 
 
@@ -627,7 +616,7 @@ def test_a_replaced_run_stays_whole_until_the_new_one_is(
     assert words[:4] == ["train", "--name", "one", "--resume"]
     assert _weights(runs) == old
     assert load_run(folder).config["settings"]["lr"] != 0.01
-    result = json.loads(invoke(*words, "--json").stdout)
+    result = json.loads(run_app(*words, "--json").stdout)
     assert (result["run"], result["epochs"]) == (str(folder), 2)
     assert load_run(folder).config["settings"]["lr"] == 0.01
     assert _weights(runs) != old
@@ -652,10 +641,10 @@ def test_replaced_seeds_take_their_places_together(
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_one_epoch", stop_in_the_second_seed)
-        stopped = invoke("train", "--epochs", "1", "--overwrite", "-q", *flags)
+        stopped = run_app("train", "--epochs", "1", "--overwrite", "-q", *flags)
     assert stopped.exit_code == 130
     assert _weights(runs) == old
-    result = json.loads(invoke("train", "--resume", "--json", *flags).stdout)
+    result = json.loads(run_app("train", "--resume", "--json", *flags).stdout)
     assert [load_run(Path(run)).config["settings"]["epochs"] for run in result["runs"]] == [1, 1, 1]
     assert not (runs / UNFINISHED).exists()
 
@@ -667,7 +656,7 @@ def test_seeds_killed_while_they_take_their_places_all_arrive(workspace: Path) -
     (runs / UNFINISHED).mkdir()
     (runs / "x-seed1").rename(runs / UNFINISHED / "x-seed1")  # seed 0 has arrived
     before = (runs / "x-seed0" / BEST).stat().st_ino
-    assert invoke("train", "--resume", "--json", *flags).exit_code == 0
+    assert run_app("train", "--resume", "--json", *flags).exit_code == 0
     assert (runs / "x-seed0" / BEST).stat().st_ino == before
     assert (runs / "x-seed1" / BEST).exists()
     assert not (runs / UNFINISHED).exists()
@@ -706,8 +695,8 @@ def test_the_latest_run_is_told_by_what_it_recorded(
         os.utime(path, (2e9, 2e9))
     assert max(list_runs(runs), key=recency) == runs / "c"
     assert find_interrupted(runs, None) == runs / "c"
-    assert json.loads(invoke("train", "--resume", "--json").stdout)["run"] == str(runs / "c")
-    assert json.loads(invoke("train", "--resume", "--json").stdout)["run"] == str(runs / "b")
+    assert json.loads(run_app("train", "--resume", "--json").stdout)["run"] == str(runs / "c")
+    assert json.loads(run_app("train", "--resume", "--json").stdout)["run"] == str(runs / "b")
     assert max(list_runs(runs), key=recency) == runs / "b", "the last one at work"
 
 
@@ -734,7 +723,7 @@ def test_the_text_towers_activation_is_the_stores(workspace: Path, tmp_path: Pat
     other = tmp_path / "gelu"
     shutil.copytree(demo_model_folder(), other)
     for side in ("text_config", "vision_config"):
-        config = json.loads((other / "config.json").read_text())
+        config = outcome(other, "config.json")
         config[side]["hidden_act"] = "gelu"
         (other / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match=r"hidden_act 'quick_gelu', gelu is run with 'gelu'"):
@@ -751,16 +740,14 @@ def test_the_text_towers_activation_is_the_stores(workspace: Path, tmp_path: Pat
 
 def test_seeds_end_with_the_command_that_evaluates_them(workspace: Path) -> None:
     flags = ("train", "--head", "seqLSTM", "--seeds", "2", "--epochs", "1", "--name", "my lstm")
-    told = invoke(*flags)
+    told = run_app(*flags)
     assert "mean recall" in told.stderr, "lines of epochs show what the best one is chosen by"
     assert "(the best epoch has most)" in told.stderr
     command = shlex.split(told.stdout.splitlines()[-1])
     runs = workspace / "runs"
     assert command == ["test:", "vtr", "eval", "--run", str(runs / "my lstm"), "--seeds"]
     for run in (command[4], "my lstm"):
-        done = CliRunner().invoke(
-            cli.app, ["eval", "--run", run, "--seeds", "--json"], catch_exceptions=False
-        )
+        done = run_app("eval", "--run", run, "--seeds", "--json")
         summary = json.loads(done.stdout)
         assert summary["seeds"] == [0, 1]
     recall = summary["metrics"]["t2v/R@1"]
@@ -772,9 +759,9 @@ def test_seeds_end_with_the_command_that_evaluates_them(workspace: Path) -> None
     assert recall["mean"] == pytest.approx(sum(values) / 2)
     assert (recall["min"], recall["max"]) == (min(values), max(values))
     assert json.loads((runs / "my lstm-seeds-demo.json").read_text()) == summary
-    printed = CliRunner().invoke(cli.app, ["eval", "--run", "my lstm", "--seeds"]).stdout
+    printed = run_app("eval", "--run", "my lstm", "--seeds").stdout
     assert "2 seeds: mean +- standard deviation" in printed
-    assert invoke(*flags, "--overwrite", "-q").exit_code == 0
+    assert run_app(*flags, "--overwrite", "-q").exit_code == 0
     assert not (runs / "my lstm-seeds-demo.json").exists(), "it spoke of other weights"
     for words, message in (
         (("--seeds",), "--seeds needs --run NAME"),
@@ -782,14 +769,14 @@ def test_seeds_end_with_the_command_that_evaluates_them(workspace: Path) -> None
         (("--run", "my lstm", "--seeds", "--out", "x"), "--out is one folder"),
     ):
         with pytest.raises(ConfigError, match=message):
-            CliRunner().invoke(cli.app, ["eval", *words], catch_exceptions=False)
+            run_app("eval", *words)
 
 
 def test_a_training_tells_at_once_what_it_is_doing(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vtr.progress.MANY_TEXTS", 10)
-    told = invoke("train", "--head", "seqLSTM", "--epochs", "1").stderr.splitlines()
+    told = run_app("train", "--head", "seqLSTM", "--epochs", "1").stderr.splitlines()
     beginnings = [
         "reading the annotations of dataset 'demo'",
         f"loading the features in {workspace / 'features'}",
