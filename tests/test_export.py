@@ -6,20 +6,17 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
-import av
 import numpy as np
 import pytest
 import torch
-import typer
+from builders import patchwork, run_app, write_clip
 from huggingface_hub.repocard import metadata_load
-from typer.testing import CliRunner
 
 from tests import test_import_command as imports
 from vtr.clip.backbone import load_backbone
 from vtr.clip.folder import write_clip_folder
-from vtr.commands import evaluate, export, extract, import_
 from vtr.demo import demo_model_folder
-from vtr.errors import CheckpointError, ConfigError, ModelError, VtrError
+from vtr.errors import CheckpointError, ConfigError, ModelError
 from vtr.features.importing import import_arrays
 from vtr.train.data import ResidentTexts
 from vtr.train.heads.base import TextBatch
@@ -34,27 +31,14 @@ METRIC = {"value": 40.0, "low": 31.25, "high": 48.5, "n": 1000}
 
 
 def vtr(*words: str | Path) -> Any:
-    app = typer.Typer(pretty_exceptions_enable=False)
-    for command in (import_, extract, evaluate, export):
-        command.register(app)
-    result = CliRunner().invoke(app, [*map(str, words), "--json"])
-    if isinstance(result.exception, VtrError):
-        raise result.exception
+    result = run_app(*words, "--json")
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
 
 
 def write_videos(folder: Path, names: list[str]) -> None:
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for name in names:
-        with av.open(str(folder / f"{name}.mp4"), "w") as container:
-            stream = container.add_stream("libx264", rate=1, options={"threads": "1"})
-            stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
-            for _ in range(3):
-                picture = np.kron(rng.integers(0, 256, (4, 6, 3)), np.ones((8, 8, 1)))
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture.astype(np.uint8))))
-            container.mux(stream.encode())
+    for number, name in enumerate(names):
+        write_clip(folder / f"{name}.mp4", patchwork(3, seed=number), fps=1)
 
 
 def tiny_run(folder: Path, **config: Any) -> Path:

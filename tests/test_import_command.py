@@ -13,15 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import typer
+from builders import run_app
 from torch import Tensor, nn
-from typer.testing import CliRunner
 
 from tests import test_import_clip_folder as tiny
 from vtr.clip.backbone import load_backbone
 from vtr.clip.checkpoint_files import read_tensors
-from vtr.commands import import_
-from vtr.errors import CheckpointError, ConfigError, HubOfflineError, VtrError
+from vtr.errors import CheckpointError, ConfigError, HubOfflineError
 from vtr.train.heads.base import Head, TextBatch, VideoBatch
 from vtr.train.importing import bare_names, complete_head, load_head, split_state
 from vtr.train.run import load_run
@@ -32,17 +30,9 @@ CLIP2VIDEO = ["meanP", "seqTransf", "tab_action", "tab_plain", "tdb_mlp", "tdb_s
 State = dict[str, Tensor]
 
 
-def app() -> typer.Typer:
-    made = typer.Typer(pretty_exceptions_enable=False)
-    import_.register(made)
-    return made
-
-
 def vtr(*words: str | Path) -> dict[str, Any]:
     """Runs `vtr import ... --json`; errors come out as they are."""
-    result = CliRunner().invoke(app(), ["import", *map(str, words), "--json"])
-    if isinstance(result.exception, VtrError):
-        raise result.exception
+    result = run_app("import", *words, "--json")
     assert result.exit_code == 0, result.output
     document: dict[str, Any] = json.loads(result.stdout)
     return document | {"stderr": result.stderr}
@@ -466,15 +456,11 @@ def test_the_closing_lines_name_a_store_of_their_own(tmp_path: Path, words: Path
     torch.save(tiny.openai_state(tiny.golden()), tmp_path / "o.bin")
     out, clip = tmp_path / "made here", tmp_path / "clip"
     flags = ("--clip", str(words), "--out")
-    result = CliRunner().invoke(
-        app(), ["import", "clip4clip", str(tmp_path / "m.bin"), "--head", "meanP", *flags, str(out)]
-    )
+    result = run_app("import", "clip4clip", tmp_path / "m.bin", "--head", "meanP", *flags, out)
     extract, evaluate = result.stdout.splitlines()[-2:]
     assert extract == f"use them: vtr extract --model '{out}/clip' --features '{out}/features'"
     assert evaluate.strip() == f"vtr eval --run '{out}/run' --features '{out}/features'"
-    result = CliRunner().invoke(
-        app(), ["import", "openai", str(tmp_path / "o.bin"), *flags, str(clip)]
-    )
+    result = run_app("import", "openai", tmp_path / "o.bin", *flags, clip)
     assert f"vtr extract --model {clip} --features {clip}-features" in result.stdout
 
 

@@ -10,13 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import typer
-from builders import make_demo_workspace, random_store
+from builders import make_demo_workspace, random_store, run_app
 from safetensors.torch import load_file
 from torch import Tensor
-from typer.testing import CliRunner
 
-from vtr.commands import train as train_command
 from vtr.errors import ConfigError, ModelError
 from vtr.features.store import PackedFrames
 from vtr.train.batches import BatchPlan, Step
@@ -296,11 +293,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def vtr_train(*arguments: str) -> dict[str, Any]:
-    app = typer.Typer(pretty_exceptions_enable=False)
-    train_command.register(app)
-    app.command("other")(lambda: None)  # else the one command takes no name
-    words = ["train", "--epochs", "2", "--json", *arguments]
-    result = CliRunner().invoke(app, words, catch_exceptions=False)
+    result = run_app("train", "--epochs", "2", "--json", *arguments)
     assert result.exit_code == 0, result.stderr
     document: dict[str, Any] = json.loads(result.stdout)
     return document
