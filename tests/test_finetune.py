@@ -28,6 +28,7 @@ from vtr.train.inputs import embed_for
 from vtr.train.loop import Trainer
 from vtr.train.memory import fitting_videos, free_bytes, saved_bytes
 from vtr.train.model import ModelSpec, RetrievalModel, build_model
+from vtr.train.optim import make_optimiser
 from vtr.train.options import BatchOptions, LossOptions
 from vtr.train.picture_inputs import read_rows
 from vtr.train.presets import TrainSettings
@@ -331,11 +332,11 @@ def test_memory_that_runs_out_halves_the_chunk_then_the_batch(tmp_path: Path) ->
 # ---- resume, several processes, faults
 
 
-@pytest.mark.parametrize("frozen", [0, 1])
+@pytest.mark.parametrize(("frozen", "lora"), [(0, 0), (1, 0), (0, 2)])
 def test_a_resumed_training_ends_bit_for_bit_as_an_unbroken_one(
-    frozen: int, tmp_path: Path
+    frozen: int, lora: int, tmp_path: Path
 ) -> None:
-    spec = spec_of("seqTransf:layers=1", frozen=frozen)
+    spec = replace(spec_of("seqTransf:layers=1", frozen=frozen), lora=lora)
     whole = replace(SETTINGS, epochs=3)
     trainer(tmp_path / "whole", whole, spec=spec).run()
     broken = trainer(tmp_path / "broken", whole, spec=spec)
@@ -409,16 +410,44 @@ def test_a_loss_that_is_no_number_names_the_batch_and_keeps_the_checkpoint(tmp_p
     assert json.loads((tmp_path / "failure.json").read_text())["videos"]
 
 
+# ---- updates of low rank
+
+
+def test_only_updates_of_query_and_value_are_trained_and_begin_as_nothing() -> None:
+    spec = replace(spec_of("seqTransf:layers=1"), lora=2)
+    model = build_model(spec, backbone=demo_backbone(), seed=1)
+    plain = build_model(replace(spec, lora=0), backbone=demo_backbone(), seed=1)
+    trained = {n for n, p in model.named_parameters() if p.requires_grad}
+    towers = {n for n in trained if n.startswith(("vision.", "text_tower."))}
+    assert len(towers) == (3 + 2) * 2 * 2, "A and B of two matrices of five blocks"
+    assert all(".lora_" in name and ("q_proj" in name or "v_proj" in name) for name in towers)
+    batch = Resident(data_of(spec), torch.device("cpu")).videos.batch(np.arange(VIDEOS))
+    with torch.no_grad():
+        wanted, found = (m.embed_videos(batch).frames for m in (plain, model))
+    assert torch.allclose(found, wanted, atol=1e-5)
+    rates = {g["lr"] for g in make_optimiser(model, SETTINGS)[0].param_groups}
+    assert rates == {SETTINGS.lr}, "updates are new"
+
+
 # ---- what a run leaves behind
 
 
 @pytest.mark.parametrize(
-    ("frozen", "temporal"), [(0, False), (1, False), (EVERYTHING, False), (0, True)]
+    ("frozen", "temporal", "lora"),
+    [
+        (0, False, 0),
+        (1, False, 0),
+        (EVERYTHING, False, 0),
+        (0, True, 0),
+        (0, False, 4),
+        (1, False, 4),
+    ],
 )
 def test_the_towers_of_a_run_are_a_model_that_gives_its_scores(
-    frozen: int, temporal: bool, tmp_path: Path
+    frozen: int, temporal: bool, lora: int, tmp_path: Path
 ) -> None:
     spec = spec_of("seqTransf:layers=1", frozen=frozen, temporal=temporal)
+    spec = replace(spec, lora=lora)
     one = trainer(tmp_path / "run", spec=spec)
     one.run()
     towers = merged(one.model, demo_backbone())

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from builders import demo_backbone, make_demo_workspace, run_app
+from builders import demo_backbone, free_port, make_demo_workspace, run_app
 from safetensors.torch import load_file
 
 from vtr.clip.backbone import load_backbone
@@ -108,6 +112,62 @@ def test_a_stopped_training_goes_on_bit_for_bit(
     assert all(torch.equal(one[key], two[key]) for key in one)
     written = [load_file(folder / "towers" / "model.safetensors") for folder in (whole, broken)]
     assert all(torch.equal(written[0][key], written[1][key]) for key in written[0])
+
+
+@pytest.mark.slow
+def test_a_killed_training_goes_on_bit_for_bit(workspace: Path) -> None:
+    """SIGKILL to a real process once towers have been trained for an epoch, then --resume."""
+    from test_train_command import finish, kill_after, start
+
+    how = ("--head", "seqTransf:layers=1", "--head-epochs", "1", "--patience", "0", "-q", "--name")
+    flags = (*BRIEF, "--epochs", "12", *how)
+    whole, cut = workspace / "runs" / "whole", workspace / "runs" / "cut"
+    finish(start(*flags, "whole"))
+    last = kill_after(start(*flags, "cut"), cut, epoch=1)
+    assert 1 <= last < 12
+    finish(start("--resume", "--name", "cut"))
+    one, two = load_file(whole / LAST), load_file(cut / LAST)
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_towers_of_one(workspace: Path) -> None:
+    flags = (*BRIEF, "--epochs", "1", "--head", "seqTransf:layers=1", "--head-epochs", "1", "-q")
+    alone = Path(trained(*flags[:-1], "--name", "one")["run"])
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
+            *("--master-port", str(free_port()), "-m", "vtr", "train", *flags, "--name", "two"),
+        ],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    one, two = load_file(alone / LAST), load_file(workspace / "runs" / "two" / LAST)
+    for key, value in one.items():
+        if key.startswith("model.") and not key.endswith("in_proj_bias"):
+            assert torch.allclose(value, two[key], atol=5e-5), key
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        ("--mine", "global", "--hard-negatives", "2"),
+        ("--batches", "pairs", "--captions", "1"),
+        ("--lora", "2", "--checkpointing", "--precision", "bfloat16"),
+        ("--text", "projection", "--freeze-layers", "3"),
+        ("--text", "frozen", "--activations", "float32", "--freeze-layers", "1"),
+        ("--freeze-layers", "-1", "--vision-chunk", "1", "--coef-lr-vision", "0.5"),
+        ("--linear-patch", "3d", "--preset", "clip4clip"),
+    ],
+)
+def test_options_go_together(workspace: Path, how: tuple[str, ...]) -> None:
+    document = trained("--head", "meanP", *how)
+    assert np.isfinite(document["metrics"]["t2v/R@1"])
+    assert load_run(document["run"]).towers is not None
 
 
 def test_a_run_starts_from_another_one(workspace: Path) -> None:

@@ -208,7 +208,7 @@ class Training:
         text = self.spec.text
         if text.mode == "tune":
             text = TextSpec("frozen", text.text_dim, text.video_dim)
-        spec = replace(self.spec, vision=None, text=text)
+        spec = replace(self.spec, vision=None, text=text, lora=0)
         if text.mode == "frozen" and not any(True for _ in build_model(spec).head.parameters()):
             return None
         check_same_model(self.backbone, self.data.store)

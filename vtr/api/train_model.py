@@ -14,6 +14,7 @@ from vtr.features import FeatureStore
 from vtr.progress import note
 from vtr.train.headlist import build_head, parse_head
 from vtr.train.loop import NOTHING_TO_TRAIN
+from vtr.train.lora import require_peft
 from vtr.train.model import ModelSpec, RetrievalModel
 from vtr.train.run import Run, load_run
 from vtr.train.text_tower import text_spec
@@ -88,7 +89,9 @@ def model_spec(
     )
     if mode != "projection" and vision is None:
         check_same_model(backbone, store)
-    return ModelSpec(choice.label, dim, text, values["temperature"], vision)
+    if values["lora"]:
+        require_peft()
+    return ModelSpec(choice.label, dim, text, values["temperature"], vision, values["lora"])
 
 
 def _vision(

@@ -16,6 +16,7 @@ from vtr.train.clip_text import clip_text
 from vtr.train.headlist import HeadChoice, build_head, parse_head
 from vtr.train.heads.base import Code, Head, TextBatch, VideoBatch
 from vtr.train.heads.meanP import MeanPooling
+from vtr.train.lora import adapt
 from vtr.train.text_tower import (
     FrozenText,
     TextSpec,
@@ -39,6 +40,7 @@ class ModelSpec:
     text: TextSpec  # The text tower
     temperature: float | None = None  # Fixed temperature of the loss; None learns the scale
     vision: VisionSpec | None = None  # The trained vision tower; None reads stored features
+    lora: int = 0  # Rank of the updates that are trained in the towers' place; 0 trains them
 
     def __post_init__(self) -> None:
         if self.temperature is not None and not 1e-4 <= self.temperature <= 100:
@@ -152,6 +154,9 @@ def build_model(
     vision = None if spec.vision is None else TunedVision(spec.vision)
     if backbone is not None and vision is not None:
         load_vision_layers(vision, backbone)
+    for part in (tower, vision):
+        if spec.lora and isinstance(part, TunedText | TunedVision):
+            adapt(part, spec.lora, seed=seed)
     model = RetrievalModel(tower, head, scale, learn_scale=spec.temperature is None, vision=vision)
     return model.eval()
 

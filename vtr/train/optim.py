@@ -37,6 +37,8 @@ def parameter_groups(
         origin = int(name.startswith("text_tower.") and model.text_tower.pretrained)
         if name.startswith("vision."):
             origin = 2
+        if ".lora_" in name:  # new
+            origin = 0
         decayed = parameter.ndim >= 2
         if reference:
             origin = 1 if name == "logit_scale" else origin

@@ -144,6 +144,7 @@ _OWN: Mapping[str, Any] = {
     "precision": "auto",
     "vision_chunk": "auto",
     "head_epochs": 20,
+    "lora": 0,
 }
 _CLIP4CLIP: Mapping[str, Any] = {
     **_OWN,

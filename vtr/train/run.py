@@ -396,7 +396,7 @@ def _beside_towers(
         gone.append(f"{MODEL_PREFIX}text_tower.")
         text = TextSpec("frozen", text.text_dim, text.video_dim)
     kept = {n: value for n, value in tensors.items() if not n.startswith(tuple(gone))}
-    return replace(spec, vision=None, text=text), kept
+    return replace(spec, vision=None, text=text, lora=0), kept
 
 
 def _read_ids(path: Path) -> frozenset[str] | None:

@@ -32,6 +32,7 @@ from vtr.clip.recompute import run_block
 from vtr.clip.towers import Sizes, make_blocks
 from vtr.errors import ConfigError
 from vtr.train.heads.base import TextBatch, in_own_type
+from vtr.train.lora import merged_state
 from vtr.train.options import TEXT_MODES, TextMode
 
 
@@ -155,7 +156,7 @@ class TunedText(TextTower):
     def whole_state(self, total: int) -> dict[str, Tensor]:
         """Returns the weights by their names in the whole tower, which has `total` layers."""
         found = {}
-        for name, value in self.state_dict().items():
+        for name, value in merged_state(self.state_dict()).items():
             part, _, rest = name.partition(".")
             if part == "layers":
                 number, _, tail = rest.partition(".")

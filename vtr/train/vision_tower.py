@@ -19,6 +19,7 @@ from vtr.clip.preprocess import Preprocessing, normalise
 from vtr.clip.towers import Architecture, VisionTower
 from vtr.errors import ConfigError
 from vtr.train.heads.base import VideoBatch
+from vtr.train.lora import merged_state
 
 EVERYTHING = -1
 _EMBEDDING = ("patches", "positions", "class_embedding", "ln_pre")
@@ -91,7 +92,7 @@ class TunedVision(nn.Module):
 
     def whole_state(self) -> dict[str, Tensor]:
         """Returns the weights by their names in the whole tower."""
-        return dict(_shifted(self.tower.state_dict(), self.spec.first))
+        return dict(_shifted(merged_state(self.tower.state_dict()), self.spec.first))
 
     def forward(self, batch: PictureBatch) -> VideoBatch:
         """Returns the videos' embeddings, (V, T, D) in the type of the weights."""

@@ -34,6 +34,7 @@ _OF_VISION = (
     "vision_chunk",
     "activations",
     "head_epochs",
+    "lora",
     "start",
 )
 """Options that only a trained vision tower follows."""
@@ -189,6 +190,10 @@ class Recipe(Settings):
     head_epochs: int | None = _of_preset(
         "head_epochs", "Epochs that train the head alone first; 0: none.",
         group="Vision tower", bounds={"ge": 0},
+    )  # fmt: skip
+    lora: int | None = _of_preset(
+        "lora", "Train updates of this rank of query and value instead of the towers; 0: not.",
+        group="Vision tower", bounds={"ge": 0, "le": 1024},
     )  # fmt: skip
     start: Path | None = option(
         None,
