@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import grey, write_clip, write_store
+from builders import grey, make_run, write_clip, write_store
 from typer.testing import CliRunner
 
 from vtr.cli import app
@@ -273,6 +273,7 @@ def test_the_second_snippet_of_the_python_page_runs(
         "video7020": "video7",
         'Path("videos")': 'Path("clips")',
         "openai/clip-vit-base-patch32": str(demo_model_folder()),
+        "runs/seqTransf": str(make_run(tmp_path / "run")),
     }
     exec(snippet("store = ", changes), names)
     assert names["scores"].shape == (NUM_TEST, NUM_TRAIN + NUM_TEST)

@@ -5,12 +5,13 @@ from typing import Literal
 
 from vtr.api import open_features
 from vtr.api.demo import demo_workspace
+from vtr.api.metrics import Metric, recall, retrieval_metrics, score_matrix
 from vtr.clip.backbone import Backbone, load_backbone
 from vtr.datasets.base import Caption, Dataset, Video
 from vtr.datasets.registry import dataset_names, load_dataset
 from vtr.errors import VtrError
 from vtr.evaluate.compare import Comparison
-from vtr.evaluate.metrics import RetrievalMetrics, retrieval_metrics
+from vtr.evaluate.metrics import RetrievalMetrics
 from vtr.evaluate.protocol import Protocol, QuerySet, load_protocol, protocol_names, queries
 from vtr.evaluate.ranks import RetrievalRanks, rank_rows, stream_ranks
 from vtr.evaluate.reporting.results import Result, load_result
@@ -169,6 +170,7 @@ __all__ = [
     "FeatureSpec",
     "FeatureStore",
     "LedgerRow",
+    "Metric",
     "PackedFrames",
     "Protocol",
     "QuerySet",
@@ -202,7 +204,9 @@ __all__ = [
     "protocol_names",
     "queries",
     "rank_rows",
+    "recall",
     "retrieval_metrics",
+    "score_matrix",
     "stream_ranks",
     "train_head",
     "zero_shot_model",
