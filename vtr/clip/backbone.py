@@ -254,14 +254,14 @@ def load_backbone(
     if dtype not in _DTYPES:
         raise ConfigError(f"no dtype {dtype!r}; allowed: {', '.join(_DTYPES)}")
     compute_dtype = _DTYPES[dtype]
-    found = find_model(model)
-    network, architecture, family = load_model(found)
-    preprocessing = preprocessing_from_config(found.path, route=route)
-    _check_picture_size(found.model_id, preprocessing, architecture.image_size)
-    tokeniser = _tokeniser(found, architecture, family)
+    folder = find_model(model)
+    network, architecture, family = load_model(folder)
+    preprocessing = preprocessing_from_config(folder.path, route=route)
+    _check_picture_size(folder.model_id, preprocessing, architecture.image_size)
+    tokeniser = _tokeniser(folder, architecture, family)
     return Backbone(
-        model_id=found.model_id,
-        revision=found.revision,
+        model_id=folder.model_id,
+        revision=folder.revision,
         weights_sha256=weights_digest(huggingface_state(network)),
         family=family,
         architecture=architecture,
@@ -275,11 +275,11 @@ def load_backbone(
     )
 
 
-def load_text_encoder(found: ModelFolder, *, device: str = "auto") -> TextEncoder:
+def load_text_encoder(folder: ModelFolder, *, device: str = "auto") -> TextEncoder:
     """Loads the text side alone, in float32: a fraction of the weights is read.
 
     Args:
-        found: A model on this disk.
+        folder: A model on this disk.
         device: As for `load_backbone`.
 
     Raises:
@@ -287,20 +287,20 @@ def load_text_encoder(found: ModelFolder, *, device: str = "auto") -> TextEncode
         ModelError: A family that is not supported.
     """
     target = find_device(device)
-    tower, architecture, family = load_text_tower(found)
-    tokeniser = _tokeniser(found, architecture, family)
+    tower, architecture, family = load_text_tower(folder)
+    tokeniser = _tokeniser(folder, architecture, family)
     return TextEncoder(architecture.dim, target, tower.to(target), tokeniser)
 
 
-def _tokeniser(found: ModelFolder, architecture: Architecture, family: str) -> Tokeniser:
+def _tokeniser(folder: ModelFolder, architecture: Architecture, family: str) -> Tokeniser:
     tokeniser = load_tokeniser(
-        found.path,
+        folder.path,
         family=family,
         max_length=architecture.context,
         vocab_size=architecture.vocabulary,
     )
     if family == "clip":
-        _check_end_of_text(found.model_id, tokeniser, architecture.end_id)
+        _check_end_of_text(folder.model_id, tokeniser, architecture.end_id)
     return tokeniser
 
 

@@ -86,8 +86,8 @@ def _reason(error: Exception) -> str:
         )
     what = (text or type(error).__name__).splitlines()[0]
     if "weights_only" in text:
-        found = re.search(r"Unsupported (?:global|class)[^\n]*?(?=\. |\s+was not|\n|$)", text)
-        what = found[0] if found else "not a file of torch.save, or one of other objects"
+        match = re.search(r"Unsupported (?:global|class)[^\n]*?(?=\. |\s+was not|\n|$)", text)
+        what = match[0] if match else "not a file of torch.save, or one of other objects"
     return (
         f"{what}. vtr runs no code from checkpoints: a file that holds other objects than tensors "
         "must be saved again as a plain state dict"
@@ -260,10 +260,10 @@ def _declared_names(block: str) -> frozenset[str] | None:
     """The parameters and buffers that one class of an archive's code lists."""
     names: list[str] = []
     for kind in ("parameters", "buffers"):
-        found = re.search(rf"^  __{kind}__ = \[(.*?)\]", block, flags=re.MULTILINE)
-        if found is None:
+        match = re.search(rf"^  __{kind}__ = \[(.*?)\]", block, flags=re.MULTILINE)
+        if match is None:
             return None
-        names += re.findall(r'"(\w+)"', found[1])
+        names += re.findall(r'"(\w+)"', match[1])
     return frozenset(names)
 
 

@@ -24,26 +24,17 @@ _MOST_LAYERS = 1_000
 _MOST_PIXELS = 1 << 14
 _MOST = 1 << 20
 
-_TOWER = {"num_hidden_layers": 12}
-_CLIP = _TOWER | {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
-_SIGLIP = _TOWER | {
-    "hidden_act": "gelu_pytorch_tanh",
-    "layer_norm_eps": 1e-6,
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_attention_heads": 12,
-}
 _WIDE = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}
 _NARROW = {"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8}
+_CLIP = {"num_hidden_layers": 12, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
+_SIGLIP = _CLIP | _WIDE | {"hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6}
+_TEXT = {"vocab_size": 49408, "max_position_embeddings": 77, "eos_token_id": 49407}
 # transformers' configuration classes; SigLIP's towers are alike.
 _DEFAULTS: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("clip", "vision"): _CLIP | _WIDE | {"image_size": 224, "patch_size": 32},
-    ("clip", "text"): _CLIP
-    | _NARROW
-    | {"vocab_size": 49408, "max_position_embeddings": 77, "eos_token_id": 49407},
+    ("clip", "text"): _CLIP | _NARROW | _TEXT,
     ("siglip", "vision"): _SIGLIP | {"image_size": 224, "patch_size": 16},
-    ("siglip", "text"): _SIGLIP
-    | {"vocab_size": 32000, "max_position_embeddings": 64, "eos_token_id": 49407},
+    ("siglip", "text"): _SIGLIP | _TEXT | {"vocab_size": 32000, "max_position_embeddings": 64},
 }
 
 
@@ -56,42 +47,42 @@ def read_config(folder: Path) -> dict[str, Any]:
     return record
 
 
-def read_architecture(found: ModelFolder, record: Mapping[str, Any]) -> Architecture:
+def read_architecture(folder: ModelFolder, record: Mapping[str, Any]) -> Architecture:
     """Returns the sizes in a config.json of CLIP or SigLIP; refuses those that cannot be."""
     family = record["model_type"]
-    vision, text = (_Section(found, record, name) for name in ("vision", "text"))
+    vision, text = (_Section(folder, record, name) for name in ("vision", "text"))
     image_size, patch = vision.number("image_size", most=_MOST_PIXELS), vision.number("patch_size")
     if patch > image_size:
         raise CheckpointError(
-            f"{found.model_id}: config.json has patches of {patch} pixels in pictures of "
+            f"{folder.model_id}: config.json has patches of {patch} pixels in pictures of "
             f"{image_size}"
         )
     if vision.values.get("vision_use_head") is False:
         raise CheckpointError(
-            f"{found.model_id}: config.json says vision_use_head false: this vision tower makes no "
-            "embedding of a picture. Use a whole SigLIP"
+            f"{folder.model_id}: config.json says vision_use_head false: this vision tower makes "
+            "no embedding of a picture. Use a whole SigLIP"
         )
     end = text.values["eos_token_id"]
     architecture = Architecture(
         family=family,
         vision=vision.sizes(),
         text=text.sizes(),
-        dim=_dimension(found, record, text, vision),
+        dim=_dimension(folder, record, text, vision),
         image_size=image_size,
         patch=patch,
         vocabulary=text.number("vocab_size"),
         context=text.number("max_position_embeddings"),
         end_id=end if isinstance(end, int) and not isinstance(end, bool) else -1,
     )
-    check_activation(found, architecture, record)
+    check_activation(folder, architecture, record)
     return architecture
 
 
 class _Section:
     """text_config or vision_config, with the defaults of its family."""
 
-    def __init__(self, found: ModelFolder, record: Mapping[str, Any], name: str) -> None:
-        self._model_id, self._name = found.model_id, f"{name}_config"
+    def __init__(self, folder: ModelFolder, record: Mapping[str, Any], name: str) -> None:
+        self._model_id, self._name = folder.model_id, f"{name}_config"
         defaults = _DEFAULTS[record["model_type"], name]
         self.values = {**defaults, **self._object(record, self._name)}
         # Early CLIPs hold it twice; what is given here counts, and what it lacks is the default.
@@ -146,7 +137,7 @@ class _Section:
 
 
 def _dimension(
-    found: ModelFolder, record: Mapping[str, Any], text: _Section, vision: _Section
+    folder: ModelFolder, record: Mapping[str, Any], text: _Section, vision: _Section
 ) -> int:
     """Returns D: CLIP projects both towers, SigLIP maps the text to the width of its vision."""
     if record["model_type"] == "clip":
@@ -157,39 +148,39 @@ def _dimension(
     dim, width = text.number("projection_size"), vision.number("hidden_size")
     if width != dim:
         raise CheckpointError(
-            f"{found.model_id}: vision embeddings have {width} dimensions, text ones {dim}"
+            f"{folder.model_id}: vision embeddings have {width} dimensions, text ones {dim}"
         )
     return dim
 
 
 def check_activation(
-    found: ModelFolder, architecture: Architecture, record: Mapping[str, Any]
+    folder: ModelFolder, architecture: Architecture, record: Mapping[str, Any]
 ) -> None:
     """Compares the activation with everything that is known about it."""
     text, vision = architecture.text.activation, architecture.vision.activation
     if text != vision:
         raise CheckpointError(
-            f"{found.model_id}: config.json says hidden_act {text!r} for text and {vision!r} for "
+            f"{folder.model_id}: config.json says hidden_act {text!r} for text and {vision!r} for "
             "vision; no known model mixes them. Copy config.json from the original repository"
         )
-    for expected, reason in _known_activations(found, record):
+    for expected, reason in _known_activations(folder, record):
         if text != expected:
             raise CheckpointError(
-                f"{found.model_id}: config.json says hidden_act {text!r}, but {reason} was trained "
-                f"with {expected!r}; with the wrong one the numbers are silently worse. Set "
-                "hidden_act in text_config and vision_config"
+                f"{folder.model_id}: config.json says hidden_act {text!r}, but {reason} was "
+                f"trained with {expected!r}; with the wrong one the numbers are silently worse. "
+                "Set hidden_act in text_config and vision_config"
             )
 
 
-def _known_activations(found: ModelFolder, record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    origins = [found.model_id if found.revision != "local" else "", record.get("_name_or_path")]
+def _known_activations(folder: ModelFolder, record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    origins = [folder.model_id if folder.revision != "local" else "", record.get("_name_or_path")]
     for origin in origins:
         owner = str(origin or "").split("/", maxsplit=1)[0].lower()
         if owner in _ACTIVATION_OF_OWNER:
             yield _ACTIVATION_OF_OWNER[owner], str(origin)
     if record["model_type"] == "siglip":
         yield "gelu_pytorch_tanh", "SigLIP"
-    path = found.path / "open_clip_config.json"
+    path = folder.path / "open_clip_config.json"
     if path.is_file():
         needed = "an open_clip configuration"
         model = read_json(path, needed=needed, error=CheckpointError).get("model_cfg", {})

@@ -79,12 +79,12 @@ def find_model(model: str) -> ModelFolder:
     """
     folder = Path(model).expanduser()
     if model and folder.is_dir():
-        found = ModelFolder(folder.resolve().name, folder.resolve(), "local")
+        result = ModelFolder(folder.resolve().name, folder.resolve(), "local")
     else:
         path = _find_on_hub(model)
-        found = ModelFolder(model, path, path.name)
-    _check_contents(found)
-    return found
+        result = ModelFolder(model, path, path.name)
+    _check_contents(result)
+    return result
 
 
 def find_tokeniser(model: str) -> Path:
@@ -145,15 +145,15 @@ def _indexed(index: Path) -> list[Path]:
     return files
 
 
-def _check_contents(found: ModelFolder) -> None:
+def _check_contents(model: ModelFolder) -> None:
     lacking = []
-    if not (found.path / "config.json").is_file():
+    if not (model.path / "config.json").is_file():
         lacking.append("config.json")
-    if not weight_files(found.path):
+    if not weight_files(model.path):
         lacking.append("model.safetensors (or pytorch_model.bin)")
     if lacking:
         raise CheckpointError(
-            f"{found.model_id}: {found.path} has no {' and no '.join(lacking)}. A model folder is "
+            f"{model.model_id}: {model.path} has no {' and no '.join(lacking)}. A model folder is "
             f"what save_pretrained writes, or what `hf download {EXAMPLE}` fetches"
         )
 
@@ -283,10 +283,10 @@ def hub_name(name: str) -> str | None:
     if weights in ("336px", "336"):
         model, weights = f"{model}-336", ""
     model = model.removesuffix("px").replace("-quickgelu", "")
-    found = _SIGLIP.fullmatch(model)
-    if found is not None:
-        side = found["side"] or _SIDES.get(found["size"], "224")
+    match = _SIGLIP.fullmatch(model)
+    if match is not None:
+        side = match["side"] or _SIDES.get(match["size"], "224")
         side = "384" if side == "378" else side  # the hub's name of the same weights
-        return f"google/{found['kind']}-{_SIZES[found['size']]}-patch{found['patch']}-{side}"
+        return f"google/{match['kind']}-{_SIZES[match['size']]}-patch{match['patch']}-{side}"
     known = next((_WEIGHTS[key] for key in _WEIGHTS if key and weights.startswith(key)), None)
     return (_WEIGHTS[""] if not weights else known or {}).get(model)

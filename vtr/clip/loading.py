@@ -28,11 +28,12 @@ from vtr.clip.towers import (
     huggingface_state,
 )
 from vtr.errors import CheckpointError
+from vtr.foreign import first_few
 
 _TEXT = "text_"  # what a Hugging Face folder calls the weights of the text tower begins so
 
 
-def load_model(found: ModelFolder) -> tuple[DualEncoder, Architecture, str]:
+def load_model(folder: ModelFolder) -> tuple[DualEncoder, Architecture, str]:
     """Loads a dual encoder in float32 on the CPU and proves that it is whole.
 
     Returns:
@@ -42,11 +43,11 @@ def load_model(found: ModelFolder) -> tuple[DualEncoder, Architecture, str]:
         CheckpointError: Weights or configuration that contradict each other; all keys are listed.
         ModelError: A family that is not known.
     """
-    architecture, family = _read_sizes(found)
-    weights = _read_weights(found)
+    architecture, family = _read_sizes(folder)
+    weights = _read_weights(folder)
     # Without memory until the sizes are known to be those of the files.
     model = blank_encoder(architecture, temporal=TEMPORAL_WEIGHT in weights)
-    _check_keys(found, weights, huggingface_state(model))
+    _check_keys(folder, weights, huggingface_state(model))
     memory = {name: torch.empty(value.shape) for name, value in model.state_dict().items()}
     model.load_state_dict(memory, assign=True)
     for name, target in huggingface_state(model).items():
@@ -54,16 +55,16 @@ def load_model(found: ModelFolder) -> tuple[DualEncoder, Architecture, str]:
     return model.eval().requires_grad_(False), architecture, family
 
 
-def load_text_tower(found: ModelFolder) -> tuple[TextTower, Architecture, str]:
+def load_text_tower(folder: ModelFolder) -> tuple[TextTower, Architecture, str]:
     """As `load_model` for the text tower alone: of safetensors nothing else is read.
 
     That the rest of the folder is whole too is not looked at.
     """
-    architecture, family = _read_sizes(found)
+    architecture, family = _read_sizes(folder)
     model = blank_encoder(architecture, temporal=False)
-    weights = _read_weights(found, prefix=_TEXT)
+    weights = _read_weights(folder, prefix=_TEXT)
     names = {name: v for name, v in huggingface_state(model).items() if name.startswith(_TEXT)}
-    _check_keys(found, weights, names)
+    _check_keys(folder, weights, names)
     tower = model.text
     memory = {name: torch.empty(value.shape) for name, value in tower.state_dict().items()}
     tower.load_state_dict(memory, assign=True)
@@ -73,10 +74,10 @@ def load_text_tower(found: ModelFolder) -> tuple[TextTower, Architecture, str]:
     return tower.eval().requires_grad_(False), architecture, family
 
 
-def _read_sizes(found: ModelFolder) -> tuple[Architecture, str]:
-    record = read_config(found.path)
-    family = text_family(found.path, record["model_type"])
-    return read_architecture(found, record), family
+def _read_sizes(folder: ModelFolder) -> tuple[Architecture, str]:
+    record = read_config(folder.path)
+    family = text_family(folder.path, record["model_type"])
+    return read_architecture(folder, record), family
 
 
 def weights_digest(weights: Mapping[str, Tensor]) -> str:
@@ -96,10 +97,10 @@ def weights_digest(weights: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _read_weights(found: ModelFolder, *, prefix: str = "") -> dict[str, Tensor]:
+def _read_weights(folder: ModelFolder, *, prefix: str = "") -> dict[str, Tensor]:
     """Returns the weights of a folder, as stored, whose names begin so."""
     weights: dict[str, Tensor] = {}
-    for path in weight_files(found.path):
+    for path in weight_files(folder.path):
         try:
             if path.suffix == ".safetensors":
                 part = _read_safetensors(path, prefix)
@@ -108,13 +109,13 @@ def _read_weights(found: ModelFolder, *, prefix: str = "") -> dict[str, Tensor]:
         except (CheckpointError, SafetensorError, OSError) as error:
             first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise CheckpointError(
-                f"{found.model_id}: cannot load {found.path}: {first_line}"
+                f"{folder.model_id}: cannot load {folder.path}: {first_line}"
             ) from None
         twice = sorted(weights.keys() & part.keys())
         if twice:
             raise CheckpointError(
-                f"{found.model_id}: {_some(twice)} stand in {path.name} and in another file of "
-                f"{found.path}: files of two models. Fetch the folder again"
+                f"{folder.model_id}: {first_few(twice, 5)} stand in {path.name} and in another "
+                f"file of {folder.path}: files of two models. Fetch the folder again"
             )
         weights |= part
     return weights
@@ -127,18 +128,13 @@ def _read_safetensors(path: Path, prefix: str) -> dict[str, Tensor]:
 
 
 def _check_keys(
-    found: ModelFolder, weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
+    folder: ModelFolder, weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
 ) -> None:
     shapes = {name: tuple(value.shape) for name, value in wanted.items()}
     problems = find_problems(weights, shapes, benign=BENIGN_HUGGINGFACE)
     if problems:
-        told = "; ".join(f"{kind}: {_some(names)}" for kind, names in problems.items())
+        told = "; ".join(f"{kind}: {first_few(names, 5)}" for kind, names in problems.items())
         raise CheckpointError(
-            f"{found.model_id}: the weights do not fit the architecture in config.json. {told}. "
+            f"{folder.model_id}: the weights do not fit the architecture in config.json. {told}. "
             "Fetch the folder again, or use the config.json that was saved with these weights"
         )
-
-
-def _some(names: list[str], limit: int = 5) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more

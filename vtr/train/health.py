@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -12,8 +12,6 @@ from vtr.train.batches import Step
 from vtr.train.data import Resident
 from vtr.train.heads.base import VideoBatch
 from vtr.train.model import RetrievalModel
-
-_NAMED_IDS = 5
 
 
 def first_non_finite(model: RetrievalModel, data: Resident, step: Step) -> str:
@@ -28,9 +26,9 @@ def first_non_finite(model: RetrievalModel, data: Resident, step: Step) -> str:
     for name, parameter in model.named_parameters():
         if not _finite(parameter):
             return f"weight {name}"
-    found = _first_activation(model, data, step)
-    if found is not None:
-        return found
+    activation = _first_activation(model, data, step)
+    if activation is not None:
+        return activation
     for name, parameter in model.named_parameters():
         if parameter.grad is not None and not _finite(parameter.grad):
             return f"gradient of {name}"
@@ -51,10 +49,10 @@ def _inputs(data: Resident, step: Step) -> Iterator[tuple[str, Tensor]]:
 
 
 def _first_activation(model: RetrievalModel, data: Resident, step: Step) -> str | None:
-    found: list[str] = []
+    faulty: list[str] = []
     hooks = [
         module.register_forward_hook(
-            lambda *call, name=name: _note(f"output of {name}", call[-1], found)
+            lambda *call, name=name: _note(f"output of {name}", call[-1], faulty)
         )
         for name, module in model.named_modules()
         if name and not any(True for _ in module.children())
@@ -62,33 +60,22 @@ def _first_activation(model: RetrievalModel, data: Resident, step: Step) -> str 
     try:
         with torch.no_grad():
             texts = model.encode_texts(data.texts.batch(step.texts))
-            _note("the texts' codes", texts, found)
+            _note("the texts' codes", texts, faulty)
             videos = model.encode_videos(data.videos.batch(step.videos))
-            _note("the videos' codes", videos, found)
-            _note("the scores", [t for _, t in model.training_logits(texts, videos)], found)
+            _note("the videos' codes", videos, faulty)
+            _note("the scores", [t for _, t in model.training_logits(texts, videos)], faulty)
     finally:
         for hook in hooks:
             hook.remove()
-    return found[0] if found else None
+    return faulty[0] if faulty else None
 
 
-def _note(name: str, output: Any, found: list[str]) -> None:
+def _note(name: str, output: Any, faulty: list[str]) -> None:
     tensors = output if isinstance(output, tuple | list) else [output]
     for tensor in tensors:
-        if isinstance(tensor, Tensor) and not found and not _finite(tensor):
-            found.append(name)
+        if isinstance(tensor, Tensor) and not faulty and not _finite(tensor):
+            faulty.append(name)
 
 
 def _finite(tensor: Tensor) -> bool:
     return not tensor.is_floating_point() or bool(tensor.isfinite().all())
-
-
-def some_ids(ids: Iterable[str]) -> str:
-    """Returns the first few ids for a message, and how many more there are.
-
-    >>> some_ids(["a", "b"])
-    'a, b'
-    """
-    every = list(ids)
-    more = f" and {len(every) - _NAMED_IDS} more" if len(every) > _NAMED_IDS else ""
-    return ", ".join(every[:_NAMED_IDS]) + more

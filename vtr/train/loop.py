@@ -16,6 +16,7 @@ import torch
 from vtr.counts import human_seconds
 from vtr.errors import ConfigError, ModelError
 from vtr.files import publish
+from vtr.foreign import first_few
 from vtr.json_files import parse_json
 from vtr.progress import note, progress
 from vtr.train.batches import BatchPlan, Step, halve
@@ -23,7 +24,7 @@ from vtr.train.checkpoint import Progress, load_checkpoint, save_checkpoint
 from vtr.train.data import PairedData, Resident
 from vtr.train.distributed import ALONE, World
 from vtr.train.gradients import BatchGradient
-from vtr.train.health import first_non_finite, some_ids
+from vtr.train.health import first_non_finite
 from vtr.train.memory import fitting_videos, is_out_of_memory
 from vtr.train.mining import confusable_groups
 from vtr.train.model import RetrievalModel
@@ -379,8 +380,9 @@ class Trainer:
         kept = f"the weights after epoch {epoch - 1} are kept" if epoch > 1 else "nothing is lost"
         raise ModelError(
             f"the {what} became {values[0] if what == 'loss' else values[3]} in epoch {epoch}. "
-            f"First tensor that is not finite: {culprit}. Videos of the batch: {some_ids(videos)} "
-            f"(all in {self.folder / FAILURE}); {kept}. Check these features, or use a smaller --lr"
+            f"First tensor that is not finite: {culprit}. Videos of the batch: "
+            f"{first_few(videos, 5)} (all in {self.folder / FAILURE}); {kept}. Check these "
+            "features, or use a smaller --lr"
         )
 
     # ---- after an epoch

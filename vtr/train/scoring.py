@@ -189,13 +189,13 @@ class Scorer:
                 continue
             pairs, code = order[first:last], self._text_codes(start)
             with evaluating(self.model):
-                found = self.model.head.score_pairs(
+                values = self.model.head.score_pairs(
                     code,
                     self.video_codes,
                     torch.from_numpy(texts[pairs] - start).to(self.device),
                     torch.from_numpy(videos[pairs]).to(self.device),
                 )
-            scores[pairs] = _numpy(found)
+            scores[pairs] = _numpy(values)
         if not np.isfinite(scores).all():
             worst = int(np.argmin(np.isfinite(scores)))
             raise self._not_finite(int(texts[worst]), int(videos[worst]), scores[worst])
@@ -217,7 +217,7 @@ class Scorer:
             # One quick pass; what it doubts is read again.
             is_sound = bool(np.isfinite(scores.sum()))
         if not is_sound and not np.isfinite(scores).all():
-            row, column = (int(found[0]) for found in np.nonzero(~np.isfinite(scores)))
+            row, column = (int(places[0]) for places in np.nonzero(~np.isfinite(scores)))
             raise self._not_finite(start + row, column, scores[row, column])
         return scores
 
@@ -274,9 +274,9 @@ def selection_value(metrics: Mapping[str, float]) -> float:
     >>> round(selection_value({"t2v/R@1": 40.0, "t2v/R@5": 60.0}), 1)
     50.0
     """
-    found = [metrics[name] for name in _RECALLS if name in metrics]
-    if not found:
+    recalls = [metrics[name] for name in _RECALLS if name in metrics]
+    if not recalls:
         raise ConfigError(
             f"validation gave none of {', '.join(_RECALLS)}; got {', '.join(metrics) or 'nothing'}"
         )
-    return float(np.mean(found))
+    return float(np.mean(recalls))

@@ -109,15 +109,15 @@ def _checked(mask: Tensor, vectors: Tensor, whose: str) -> Tensor:
             f"a {whose} batch of shape {tuple(vectors.shape)} with a mask of shape "
             f"{tuple(mask.shape)}; needed: (B, K, D) and (B, K)"
         )
-    found = mask.bool()
-    if found.device.type == "cpu":
-        holes = (found[:, 1:] & ~found[:, :-1]).any(dim=1).nonzero()[:, 0].tolist()
+    flags = mask.bool()
+    if flags.device.type == "cpu":
+        holes = (flags[:, 1:] & ~flags[:, :-1]).any(dim=1).nonzero()[:, 0].tolist()
         if holes:
             raise ConfigError(
                 f"the mask in row {holes[0]} of the {whose} batch has a hole: True behind False "
-                f"({len(holes)} of {len(found)} rows). Move what is valid to the left"
+                f"({len(holes)} of {len(flags)} rows). Move what is valid to the left"
             )
-    return found
+    return flags
 
 
 def in_own_type(encode: Callable[[Any, Any], Made]) -> Callable[[Any, Any], Made]:
