@@ -24,7 +24,7 @@ from vtr.api.stores import meet
 from vtr.cli import app
 from vtr.errors import ConfigError, StoreError, StoreWriteError, VtrError
 from vtr.features import FeatureStore
-from vtr.features.importing import ImportOptions, ImportReport, import_arrays
+from vtr.features.importing import ImportReport, import_arrays
 
 D = 24
 ROWS = [
@@ -43,7 +43,7 @@ def write(folder: Path, change: Callable[[np.ndarray], np.ndarray], name: str = 
 
 def imported(source: Path, **options: object) -> tuple[ImportReport, FeatureStore]:
     store = source.parent / "store"
-    report = import_arrays(source, store, options=ImportOptions(**options), tensors=read_torch)  # type: ignore[arg-type]
+    report = import_arrays(source, store, **options, tensors=read_torch)  # type: ignore[arg-type]
     return report, FeatureStore(store)
 
 
@@ -148,7 +148,7 @@ def test_turned_arrays_are_refused_or_turned_when_told(
     _, store = imported(source, dim=D)
     np.testing.assert_array_equal(store["v0"].frames, ROWS[0].astype(np.float16))
     with pytest.raises(ConfigError, match="--dim is 7, but the arrays are"):
-        import_arrays(source, tmp_path / "other", options=ImportOptions(dim=7))
+        import_arrays(source, tmp_path / "other", dim=7)
 
 
 @pytest.mark.parametrize("factor", [1e5, 1e-9, 1e-6])

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vtr.features.importing import ImportOptions, ImportReport, import_arrays
+from vtr.features.importing import ImportReport, import_arrays
 from vtr.verbs.features import Options
 
 
 def import_features(source: Path, store: Path, options: Options) -> ImportReport:
     """Makes a store of arrays named by video, files of torch too; see `import_arrays`."""
-    meaning = ImportOptions(name=options.name, fps=options.fps, dim=options.dim)
-    return import_arrays(source, store, options=meaning, tensors=read_torch)
+    name, fps, dim = options.name, options.fps, options.dim
+    return import_arrays(source, store, name=name, fps=fps, dim=dim, tensors=read_torch)
 
 
 def read_torch(path: Path) -> dict[str, Any]:

@@ -51,8 +51,7 @@ def read_arrays(path: Path, *, tensors: TensorReader) -> Iterator[tuple[str, Arr
         tensors: For files of torch.
 
     Yields:
-        Name within the file, "" where the file is one array, and the array of real numbers, or
-        why it cannot be used.
+        Name within the file ("": the file is one array), and the array or why it cannot be used.
 
     Raises:
         UnusableError: The file as a whole cannot be used.
@@ -84,10 +83,9 @@ def _read_npy(file: IO[bytes], size: int) -> Array:
     if not start.startswith(np.lib.format.MAGIC_PREFIX):
         what = "a zip archive; name it .npz" if start[:2] == b"PK" else "no .npy file"
         raise UnusableError(f"not-an-array: {what}")
-    read_header = {
-        1: np.lib.format.read_array_header_1_0,
-        2: np.lib.format.read_array_header_2_0,
-    }.get(start[6])
+    formats = np.lib.format
+    readers = {1: formats.read_array_header_1_0, 2: formats.read_array_header_2_0}
+    read_header = readers.get(start[6])
     if read_header is None:
         raise UnusableError(f"not-an-array: .npy of version {start[6]}")
     shape, fortran, dtype = read_header(file)
@@ -173,15 +171,11 @@ class _PickledArray:
         _, shape, kind, fortran, content = state
         self.array = _from_buffer(content, kind, shape, "F" if fortran else "C").array
 
-    @classmethod
-    def of(cls, array: Array) -> _PickledArray:
-        held = cls()
-        held.array = array
-        return held
-
 
 def _from_buffer(content: Any, kind: Any, shape: Any, order: Any) -> _PickledArray:
-    return _PickledArray.of(np.frombuffer(content, kind.dtype).reshape(shape, order=order))
+    held = _PickledArray()
+    held.array = np.frombuffer(content, kind.dtype).reshape(shape, order=order)
+    return held
 
 
 def _latin(text: Any, _: Any = None) -> bytes:
@@ -219,18 +213,18 @@ def _pickle(file: IO[bytes], path: Path, _: TensorReader) -> Iterator[tuple[str,
     _require_size((path.stat().st_size,), np.dtype(np.uint8), MOST_BYTES)
     program = file.read(MOST_BYTES)
     require_light_keys(program)
-    found = _ArrayUnpickler(io.BytesIO(program)).load()
-    if isinstance(found, _PickledArray):
-        found = {"": found}
-    if not isinstance(found, dict):
-        raise UnusableError(f"not-an-array: it holds a {type(found).__name__}")
-    yield from _entries(found, "", _DEEPEST_GROUP)
+    content = _ArrayUnpickler(io.BytesIO(program)).load()
+    if isinstance(content, _PickledArray):
+        content = {"": content}
+    if not isinstance(content, dict):
+        raise UnusableError(f"not-an-array: it holds a {type(content).__name__}")
+    yield from _entries(content, "", _DEEPEST_GROUP)
 
 
 def _entries(
-    found: Mapping[Any, Any], prefix: str, deeper: int
+    content: Mapping[Any, Any], prefix: str, deeper: int
 ) -> Iterator[tuple[str, Array | str]]:
-    for key, value in found.items():
+    for key, value in content.items():
         name = prefix + (key.decode(errors="replace") if isinstance(key, bytes) else str(key))
         if isinstance(value, dict) and value and deeper:
             yield from _entries(value, f"{name}/", deeper - 1)
@@ -245,10 +239,5 @@ def _torch(_: IO[bytes], path: Path, tensors: TensorReader) -> Iterator[tuple[st
 
 
 _READERS = {
-    ".npy": _npy,
-    ".npz": _npz,
-    ".h5": _hdf5,
-    ".hdf5": _hdf5,
-    ".pkl": _pickle,
-    ".pickle": _pickle,
-}
+    ".npy": _npy, ".npz": _npz, ".h5": _hdf5, ".hdf5": _hdf5, ".pkl": _pickle, ".pickle": _pickle
+}  # fmt: skip

@@ -36,39 +36,18 @@ _NAMED = 3
 
 
 @dataclass(frozen=True)
-class ImportOptions:
-    """How features of others are to be understood."""
-
-    name: str | None = None
-    """What to call the backbone; None is the folder's name."""
-    fps: float = 1.0
-    """Rows per second, where no file of times says more: time stamps are then row / fps."""
-    dim: int | None = None
-    """D, where the shapes do not tell it; then an array (D, n) is turned."""
-
-
-@dataclass(frozen=True)
 class ImportReport:
     """What was imported."""
 
-    ok: int
-    """Videos with features."""
-    failed: dict[str, str]
-    """Id to reason of what could not be used."""
-    frames: int
-    """Rows in all."""
-    dim: int
-    """D."""
-    dtype: str = "float16"
-    """As stored; float32 where float16 would change a row by more than a thousandth."""
-    skipped: int = 0
-    """Files with other endings, which were not looked at."""
-    padded: int = 0
-    """Videos that end in rows of zeros or NaN, which were left out."""
-    timed: int = 0
-    """Videos whose times were read."""
-    crops: int = 0
-    """Crops per video, of which the mean was taken; 0 where there are none."""
+    ok: int  # Videos with features
+    failed: dict[str, str]  # Id to reason of what could not be used
+    frames: int  # Rows in all
+    dim: int  # D
+    dtype: str = "float16"  # As stored; float32 where float16 would change a row by a thousandth
+    skipped: int = 0  # Files with other endings, which were not looked at
+    padded: int = 0  # Videos that end in rows of zeros or NaN, which were left out
+    timed: int = 0  # Videos whose times were read
+    crops: int = 0  # Crops per video, of which the mean was taken; 0 where there are none
 
 
 def no_tensors(path: Path) -> dict[str, np.ndarray]:
@@ -80,7 +59,9 @@ def import_arrays(
     source: Path,
     store: Path,
     *,
-    options: ImportOptions | None = None,
+    name: str | None = None,
+    fps: float = 1.0,
+    dim: int | None = None,
     tensors: TensorReader = no_tensors,
 ) -> ImportReport:
     """Makes a store of the arrays below a folder, or in one file.
@@ -88,7 +69,9 @@ def import_arrays(
     Args:
         source: The folder, with its sub-folders, or the file.
         store: To be made; must hold no shards yet.
-        options: How they are to be understood.
+        name: What to call the backbone; the folder's name by default.
+        fps: Rows per second, where no file of times says more: time stamps are then row / fps.
+        dim: D, where the shapes do not tell it; then an array (D, n) is turned.
         tensors: Reads a file of torch.
 
     Raises:
@@ -96,7 +79,6 @@ def import_arrays(
         StoreError: Not one array could be used; no store is made.
         StoreWriteError: The file system refused; no store is made.
     """
-    options = options or ImportOptions()
     files, skipped = find_files(source)
     if not files:
         what = "holds no arrays" if source.exists() else "does not exist"
@@ -109,16 +91,16 @@ def import_arrays(
     if store.is_dir() and any(store.iterdir()):
         raise ConfigError(f"{store} holds other files: import into a new folder")
     sources = find_sources(source, files, tensors=tensors)
-    reader = _Reader(Loader(tensors), options, _dim(sources, options.dim))
+    reader = _Reader(Loader(tensors), fps=fps, dim=_dim(sources, dim), turned=dim is not None)
     spec = FeatureSpec(
-        backbone=BACKBONE_PREFIX + (options.name or source.resolve().name),
+        backbone=BACKBONE_PREFIX + (name or source.resolve().name),
         revision="imported",
         weights_sha256=_digest(source, files),
         embedding_dim=reader.dim,
         compute_dtype="unknown",
         storage_dtype=reader.survey(sources),
         preprocessing={"route": "unknown"},
-        candidate_fps=None if any(one.times for one in sources) else options.fps,
+        candidate_fps=None if any(one.times for one in sources) else fps,
         num_frames=None,
         samplers=(SAMPLER,),
         seed=0,
@@ -144,8 +126,8 @@ def import_arrays(
 class _Reader:
     """Reads the rows of videos."""
 
-    def __init__(self, loader: Loader, options: ImportOptions, dim: int) -> None:
-        self._loader, self._options, self.dim = loader, options, dim
+    def __init__(self, loader: Loader, *, fps: float, dim: int, turned: bool) -> None:
+        self._loader, self._fps, self.dim, self._turned = loader, fps, dim, turned
         self.padded: set[str] = set()
 
     def survey(self, sources: Sequence[Source]) -> str:
@@ -171,12 +153,12 @@ class _Reader:
             with contextlib.suppress(OSError):
                 size = sum(path.stat().st_size for path in source.paths)
             array = self._loader.load(source)
-            frames, padding = read_rows(array, self.dim, told=self._options.dim is not None)
+            frames, padding = read_rows(array, self.dim, turned=self._turned)
+            used, count = len(frames), len(frames) + padding
             seconds = self._loader.times(source)
             if seconds is None:
-                seconds = np.arange(len(frames) + padding) / self._options.fps
-            if len(seconds) != len(frames) + padding:
-                count = len(frames) + padding
+                seconds = np.arange(count) / self._fps
+            if len(seconds) != count:
                 raise UnusableError(
                     f"wrong-times: {counted(len(seconds), 'time')} for {counted(count, 'row')}"
                 )
@@ -184,17 +166,10 @@ class _Reader:
             return VideoRow.failed(LedgerRow(source.id, "failed", str(error), size), self.dim)
         if padding:
             self.padded.add(source.id)
-        used = len(frames)
         last = seconds[used - 1] - seconds[0]
-        step = last / (used - 1) if used > 1 else 1 / self._options.fps
-        ledger = LedgerRow(
-            source.id,
-            "ok",
-            file_bytes=size,
-            num_candidates=used,
-            duration_seconds=float(last + step),
-            start_seconds=float(seconds[0]),
-        )
+        step = last / (used - 1) if used > 1 else 1 / self._fps
+        lasts, starts = float(last + step), float(seconds[0])
+        ledger = LedgerRow(source.id, "ok", "", size, used, lasts, starts)
         return VideoRow(ledger, frames, seconds[:used], {SAMPLER: np.arange(used)})
 
 
@@ -211,7 +186,7 @@ def _cut(rows: Iterable[VideoRow]) -> Iterator[list[VideoRow]]:
     yield part
 
 
-def _dim(sources: Sequence[Source], told: int | None) -> int:
+def _dim(sources: Sequence[Source], named: int | None) -> int:
     shapes, reasons = [], []
     for source in sources:
         try:
@@ -222,7 +197,7 @@ def _dim(sources: Sequence[Source], told: int | None) -> int:
             reasons.append(f"{source.id} ({error})")
     if not shapes:
         raise _nothing(reasons)
-    return common_size(shapes, told)
+    return common_size(shapes, named)
 
 
 def _nothing(reasons: Sequence[str]) -> StoreError:

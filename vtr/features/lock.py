@@ -42,13 +42,14 @@ def write_lock(folder: Path, *, part: tuple[int, int] = (1, 1)) -> Iterator[None
 
 @contextmanager
 def _flock(path: Path, mode: int) -> Iterator[None]:
-    try:
-        descriptor = open_regular(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
-    except OSError as error:
-        raise _refused(path, error) from None
-    try:
+    with ExitStack() as stack:
         try:
+            descriptor = open_regular(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
+            stack.callback(os.close, descriptor)
             fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
+            if mode == fcntl.LOCK_EX:
+                os.truncate(descriptor, 0)
+                os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         except BlockingIOError:
             text = os.read(descriptor, 200).decode(errors="replace").strip()
             holder = printable(text) or "another process"
@@ -57,20 +58,8 @@ def _flock(path: Path, mode: int) -> Iterator[None]:
                 "another folder with --features DIR"
             ) from None
         except OSError as error:
-            raise _refused(path, error) from None
-        if mode == fcntl.LOCK_EX:
-            try:
-                os.truncate(descriptor, 0)
-                os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-            except OSError as error:
-                raise _refused(path, error) from None
+            raise StoreWriteError(
+                f"cannot write {path}: {error.strerror or error}. Free some space, move "
+                "away what lies there, or choose another folder with --features"
+            ) from None
         yield
-    finally:
-        os.close(descriptor)
-
-
-def _refused(path: Path, error: OSError) -> StoreWriteError:
-    return StoreWriteError(
-        f"cannot write {path}: {error.strerror or error}. Free some space, move "
-        "away what lies there, or choose another folder with --features"
-    )

@@ -32,31 +32,27 @@ def plain_shape(shape: Sequence[int]) -> tuple[int, int]:
     Raises:
         UnusableError: It has no such two axes, or one of them is empty.
     """
-    found = tuple(shape) if len(shape) <= 2 else tuple(size for size in shape if size != 1)
-    if len(found) == 1:
-        found = (1, *found)
-    if len(found) != 2 or not all(found):
+    sizes = tuple(shape) if len(shape) <= 2 else tuple(size for size in shape if size != 1)
+    if len(sizes) == 1:
+        sizes = (1, *sizes)
+    if len(sizes) != 2 or not all(sizes):
         raise UnusableError(f"wrong-shape: {tuple(shape)}; expected (n, D) with n >= 1")
-    return found[0], found[1]
+    return sizes[0], sizes[1]
 
 
-def common_size(shapes: Sequence[tuple[int, int]], told: int | None) -> int:
-    """Returns D, which most arrays have as their last axis.
-
-    Args:
-        shapes: From `plain_shape`.
-        told: D as the user named it.
+def common_size(shapes: Sequence[tuple[int, int]], named: int | None) -> int:
+    """Returns D, which most arrays have as their last axis, or as the user named it.
 
     Raises:
-        ConfigError: The arrays look like (D, n), or not one has the size that was told.
+        ConfigError: The arrays look like (D, n), or not one has the named size.
     """
     (first, num_first), (last, num_last) = (
         Counter(shape[axis] for shape in shapes).most_common(1)[0] for axis in (0, 1)
     )
-    if told is not None:
-        if all(told not in shape for shape in shapes):
-            raise ConfigError(f"--dim is {told}, but the arrays are {shapes[0]} and the like")
-        return told
+    if named is not None:
+        if all(named not in shape for shape in shapes):
+            raise ConfigError(f"--dim is {named}, but the arrays are {shapes[0]} and the like")
+        return named
     likely = last in _SIZES and first not in _SIZES
     if num_first >= num_last and first > last and not likely:
         raise ConfigError(
@@ -66,13 +62,13 @@ def common_size(shapes: Sequence[tuple[int, int]], told: int | None) -> int:
     return last
 
 
-def read_rows(array: NDArray[Any], dim: int, *, told: bool) -> tuple[Rows, int]:
+def read_rows(array: NDArray[Any], dim: int, *, turned: bool) -> tuple[Rows, int]:
     """Returns the rows of an array, and how many follow that are padding.
 
     Args:
         array: Real numbers, of any shape that `plain_shape` takes.
         dim: D.
-        told: Whether the user named D: then an array (D, n) is turned.
+        turned: Whether an array (D, n) is turned.
 
     Raises:
         UnusableError: It has another shape or type, or values that nothing can be compared with.
@@ -82,7 +78,7 @@ def read_rows(array: NDArray[Any], dim: int, *, told: bool) -> tuple[Rows, int]:
             f"wrong-type: {array.dtype}; whole numbers are quantised by a scale that is not told"
         )
     rows = array.reshape(plain_shape(array.shape))
-    if told and rows.shape[1] != dim == rows.shape[0]:
+    if turned and rows.shape[1] != dim == rows.shape[0]:
         rows = rows.T
     if rows.shape[1] != dim:
         raise UnusableError(f"wrong-shape: {rows.shape[1]} dimensions, expected {dim}")

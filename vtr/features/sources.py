@@ -26,34 +26,28 @@ _LISTED_VIDEOS = frozenset({"ids", "video_ids", "video_id", "videos", "video_nam
 class Source:
     """Where the features of one video come from."""
 
-    id: str
-    """Path below the source without its ending, or the name within a file of several."""
-    paths: tuple[Path, ...]
-    """One file; several are crops of the same frames."""
-    key: str = ""
-    """Name within the file; empty where the file is one array."""
-    shape: tuple[int, ...] = ()
-    """As stored."""
-    times: Path | None = None
-    """A file of the rows' presentation times in milliseconds."""
-    problem: str = ""
-    """Why it cannot be used, as "class: detail"."""
+    id: str  # Path below the source without its ending, or the name within a file of several
+    paths: tuple[Path, ...]  # One file; several are crops of the same frames
+    key: str = ""  # Name within the file; empty where the file is one array
+    shape: tuple[int, ...] = ()  # As stored
+    times: Path | None = None  # A file of the rows' presentation times in milliseconds
+    problem: str = ""  # Why it cannot be used, as "class: detail"
 
 
 def find_files(source: Path) -> tuple[list[Path], int]:
     """Returns the files that may hold features, folders named like one too, and counts others."""
     if not source.is_dir():
         return ([source] if source.name.lower().endswith(EXTENSIONS) else []), 0
-    found, others = [], 0
+    arrays, others = [], 0
     for folder, names, files in os.walk(source):
         named = [name for name in names if name.lower().endswith(EXTENSIONS)]
         names[:] = [n for n in names if not n.startswith(_HIDDEN) and n not in named]
         for name in (*files, *named):
-            if not name.startswith(_HIDDEN):
-                kept = name.lower().endswith(EXTENSIONS)
-                found += [Path(folder, name)] if kept else []
-                others += not kept
-    return sorted(found), others
+            if name.lower().endswith(EXTENSIONS) and not name.startswith(_HIDDEN):
+                arrays.append(Path(folder, name))
+            else:
+                others += not name.startswith(_HIDDEN)
+    return sorted(arrays), others
 
 
 def find_sources(source: Path, files: Sequence[Path], *, tensors: TensorReader) -> list[Source]:
@@ -80,8 +74,8 @@ def find_sources(source: Path, files: Sequence[Path], *, tensors: TensorReader) 
         if 1 < len(kinds) < len(same):
             what = f"several-arrays: {', '.join(kinds)}; call that of the frames features"
             inside |= {path: [Source(video, (path,), problem=what)] for path, video in same}
-    found = [replace(one, times=times.get(path)) for path in videos for one in inside[path]]
-    return list(_told_apart(_crops(found)))
+    every = [replace(one, times=times.get(path)) for path in videos for one in inside[path]]
+    return list(_told_apart(_crops(every)))
 
 
 def _side_files(names: Mapping[Path, str]) -> tuple[dict[Path, str], dict[Path, Path]]:
@@ -108,48 +102,45 @@ def _side_files(names: Mapping[Path, str]) -> tuple[dict[Path, str], dict[Path, 
 
 def _in_file(path: Path, video: str, tensors: TensorReader) -> list[Source]:
     """Returns the sources in one file: of several arrays each is a video, by its own name."""
-    found = []
+    arrays = []
     try:
         for key, array in read_arrays(path, tensors=tensors):
             name = unicodedata.normalize("NFC", key)
             if isinstance(array, str):
-                found.append(Source(name, (path,), key, problem=array))
+                arrays.append(Source(name, (path,), key, problem=array))
             else:
-                found.append(Source(name, (path,), key, array.shape))
-        if not found:
+                arrays.append(Source(name, (path,), key, array.shape))
+        if not arrays:
             raise UnusableError("not-an-array: it holds none")
     except UnusableError as error:
-        return [*found, Source(video, (path,), problem=str(error))]
-    whole = _whole(found)
-    beside = _LISTED_VIDEOS.intersection(one.key.lower() for one in found)
-    if whole and beside:
-        problem = (
-            f"several-videos: its rows are the videos of {min(beside)!r}; write one array each"
-        )
-        whole = replace(whole, problem=problem)
-    return [replace(whole, id=video)] if whole else _by_group(found)
+        return [*arrays, Source(video, (path,), problem=str(error))]
+    whole = _whole(arrays)
+    listed = _LISTED_VIDEOS.intersection(one.key.lower() for one in arrays)
+    if whole and listed:
+        rows = f"its rows are the videos of {min(listed)!r}; write one array each"
+        whole = replace(whole, problem=f"several-videos: {rows}")
+    return [replace(whole, id=video)] if whole else _by_group(arrays)
 
 
-def _whole(found: Sequence[Source], group: str = "") -> Source | None:
+def _whole(arrays: Sequence[Source], group: str = "") -> Source | None:
     """Returns the one of a group's arrays that is the video's, None where they are of several."""
-    if len(found) == 1:
-        return found[0]
-    own = {one.key.removeprefix(group): one for one in found}
+    if len(arrays) == 1:
+        return arrays[0]
+    own = {one.key.removeprefix(group): one for one in arrays}
     return next((own[word] for word in _WHOLE_VIDEO if word in own), None)
 
 
-def _by_group(found: Sequence[Source]) -> list[Source]:
+def _by_group(arrays: Sequence[Source]) -> list[Source]:
     """Names arrays after their groups where each has one for a video (`video0/features`)."""
     groups: dict[str, list[Source]] = {}
-    for one in found:
+    for one in arrays:
         groups.setdefault(one.key.rpartition("/")[0], []).append(one)
     chosen = {group: _whole(members, f"{group}/") for group, members in groups.items()}
     kinds = {one and one.key.rpartition("/")[2] for one in chosen.values()}
     if len(kinds) > 1 or not kinds or None in kinds or "" in groups:
-        return list(found)
-    return [
-        replace(one, id=unicodedata.normalize("NFC", group)) for group, one in chosen.items() if one
-    ]
+        return list(arrays)
+    names = {group: unicodedata.normalize("NFC", group) for group in chosen}
+    return [replace(one, id=names[group]) for group, one in chosen.items() if one]
 
 
 def _crops(sources: Sequence[Source]) -> list[Source]:
@@ -228,8 +219,8 @@ class Loader:
         for _ in range(2):
             if self._path != path:
                 self._path, self._rest = path, read_arrays(path, tensors=self._tensors)
-            for found, array in self._rest:
-                if found == key:
+            for name, array in self._rest:
+                if name == key:
                     if isinstance(array, str):
                         raise UnusableError(array)
                     return array

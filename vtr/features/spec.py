@@ -30,33 +30,25 @@ class FeatureSpec:
     num_frames: int | None  # Budget K of the samplers; None where only `dense` was asked for
     samplers: tuple[str, ...]  # Labels of the samplers, with their options, sorted
     seed: int  # Seed of the random samplers
-    # Pixels of the square brightness thumbnails kept per frame, for samplers that choose later;
-    # None where none are kept.
+    # Pixels of the square brightness thumbnails, for samplers that choose later, if any are kept.
     thumbnail_side: int | None = None
-    # Versions of the libraries that decode, resize and encode.
-    versions: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)  # Of what decodes, resizes, encodes
     # "3d" where an embedding also depends on the neighbouring frames of its selection (CLIP4Clip's
     # temporal patches), else "2d".
     linear_patch: str = _FLAT
     # What of the tower's configuration decides numbers and does not show in its weights
-    # ("hidden_act", ...); empty in stores that were made before this was written down, and where it
-    # is not known.
+    # ("hidden_act", ...); empty in older stores, and where it is not known.
     vision: Mapping[str, Any] = field(default_factory=dict)
-    # Which rules made pictures of decoded frames (`vtr.extract.frames.DECODING`); 1 in stores that
-    # were made before this was counted, and in imported ones.
+    # Which rules made pictures of decoded frames (`vtr.extract.frames.DECODING`); 1 in older
+    # stores and in imported ones.
     decoding: int = 1
 
     def to_json(self) -> str:
         """Returns the canonical JSON: sorted keys, no spaces; what the fingerprint digests."""
-        values = {"schema": SCHEMA, **asdict(self)}
         # Written only where it says something: the many stores without it keep their fingerprints.
-        if self.linear_patch == _FLAT:
-            del values["linear_patch"]
-        if not self.vision:
-            del values["vision"]
-        if self.decoding == 1:
-            del values["decoding"]
-        return json.dumps(values, sort_keys=True, separators=(",", ":"))
+        silent = {"linear_patch": _FLAT, "vision": {}, "decoding": 1}
+        values = {k: v for k, v in asdict(self).items() if k not in silent or v != silent[k]}
+        return json.dumps({"schema": SCHEMA, **values}, sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> FeatureSpec:
