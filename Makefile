@@ -46,6 +46,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/samplers.py
 	$(BIN)/python benchmarks/evaluate.py
 	$(BIN)/python benchmarks/train.py
+	$(BIN)/python benchmarks/finetune.py
 	$(BIN)/python benchmarks/heads.py
 
 clean:

@@ -151,6 +151,7 @@ def train_head(
     vision_chunk: str | None = ...,
     activations: Literal["float16", "float32"] | None = ...,
     head_epochs: int | None = ...,
+    lora: int | None = ...,
     start: str | Path | None = ...,
     teacher: str | Path | None = ...,
     hold_out: float | None = ...,
