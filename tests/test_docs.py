@@ -444,7 +444,7 @@ def test_text_features_and_runs_are_short_in_print(tmp_path: Path) -> None:
     spec = ModelSpec("meanP", 8, TextSpec("projection", 8, 8))
     ids = frozenset(f"video{n}" for n in range(5000))
     run = vtr.Run(tmp_path, {"x": ["y"] * 5000}, spec, build_model(spec), ids, 3)
-    assert repr(run) == f"<Run meanP, text projection, epoch 3, in {tmp_path}>"
+    assert repr(run) == f"<Run meanP, projection, epoch 3, in {tmp_path}>"
 
 
 # ---- the notebook

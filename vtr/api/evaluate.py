@@ -375,7 +375,7 @@ def _setup(
     return Setup(
         title=title,
         head="meanP" if run is None else run.spec.head,
-        text="frozen" if run is None else run.spec.text.mode,
+        text="frozen" if run is None else run.trained,
         sampler=sampler,
         backbone=store.spec.backbone,
         fingerprint=store.fingerprint,

@@ -55,7 +55,7 @@ class Setup:
 
     title: str  # A short name for tables
     head: str  # Label of the head
-    text: str  # Mode of the text tower
+    text: str  # Mode of the text tower; "towers" where both were trained
     sampler: str  # Label of the frame selection
     backbone: str  # Id of the dual encoder
     fingerprint: str  # Of the feature store

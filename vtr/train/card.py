@@ -77,7 +77,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     source = f"{imported.get('system')}, file {imported.get('file')}" if imported else ""
     facts = {
         "head": f"`{run.spec.head}`",
-        "text side": run.spec.text.mode,
+        "text side": run.trained,
         "dimensions": str(run.spec.dim),
         "parameters": f"{total:,} ({trained:,} trained)",
         "imported from": source,

@@ -65,8 +65,12 @@ class Run:
 
     def __repr__(self) -> str:
         """What and where; not the thousands of videos it was trained on."""
-        text = self.spec.text.mode
-        return f"<Run {self.spec.head}, text {text}, epoch {self.epoch}, in {self.folder}>"
+        return f"<Run {self.spec.head}, {self.trained}, epoch {self.epoch}, in {self.folder}>"
+
+    @property
+    def trained(self) -> str:
+        """What was trained beside the head: the mode of the text side, or "towers"."""
+        return self.spec.text.mode if self.towers is None else TOWERS
 
     @property
     def name(self) -> str:

@@ -17,7 +17,7 @@ from vtr.errors import ConfigError, StoreWriteError
 from vtr.files import beside, is_begun, make_folder
 from vtr.progress import note
 from vtr.train.model import ModelSpec
-from vtr.train.run import CONFIG, list_runs, read_config, read_outcome, recency
+from vtr.train.run import CONFIG, TOWERS, list_runs, read_config, read_outcome, recency
 
 
 class Target(NamedTuple):
@@ -124,8 +124,9 @@ def holding(folder: Path) -> Iterator[None]:
 
 
 def default_name(spec: ModelSpec, preset: str | None) -> str:
-    """Returns a name for the folder: head, text mode where not frozen, preset where named."""
-    parts = [spec.head, *(part for part in (spec.text.mode, preset) if part and part != "frozen")]
+    """Returns a name for the folder: head, what else is trained, preset where named."""
+    trained = TOWERS if spec.vision is not None else spec.text.mode
+    parts = [spec.head, *(part for part in (trained, preset) if part and part != "frozen")]
     return re.sub(r"[^\w.=+-]+", "-", "-".join(parts)).strip("-")
 
 
