@@ -37,8 +37,7 @@ from vtr.train.heads.meanP import MeanPooling
 from vtr.train.memory import saved_bytes
 from vtr.train.model import RetrievalModel
 from vtr.train.optim import make_optimiser
-from vtr.train.options import BatchOptions, LossOptions
-from vtr.train.presets import TrainSettings
+from vtr.train.presets import BatchOptions, LossOptions, TrainSettings
 from vtr.train.text_tower import FrozenText
 from vtr.train.texts import TextFeatures
 from vtr.train.vision_tower import PictureBatch, TunedVision, VisionSpec

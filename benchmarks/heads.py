@@ -31,7 +31,7 @@ from torch import Tensor
 from vtr.train.headlist import build_head, head_names, parse_head
 from vtr.train.heads.base import Code, Head, TextBatch, VideoBatch, pad_codes, select_code
 from vtr.train.losses import weighted_loss
-from vtr.train.options import LossOptions
+from vtr.train.presets import LossOptions
 
 DIM, FRAMES, WORDS = 512, 12, 32
 BATCH = 128

@@ -36,8 +36,7 @@ from vtr.train.data import PairedData, Resident
 from vtr.train.gradients import BatchGradient
 from vtr.train.loop import make_optimiser
 from vtr.train.model import ModelSpec, build_model
-from vtr.train.options import BatchOptions, LossOptions
-from vtr.train.presets import TrainSettings
+from vtr.train.presets import BatchOptions, LossOptions, TrainSettings
 from vtr.train.text_tower import TextSpec
 from vtr.train.texts import TextFeatures
 

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vtr.clip.backbone import Backbone
-    from vtr.train.clip_text import ClipText
     from vtr.train.heads.base import Head, TextBatch, VideoBatch
+    from vtr.train.heads.blocks import ClipText
 
 Picture = NDArray[np.uint8]
 NO_VIDEO = "not-a-video: moov atom not found"
@@ -417,7 +417,7 @@ def random_clip_text(dim: int, *, num_layers: int = 3) -> ClipText:
     import torch
 
     from vtr.clip.towers import Block
-    from vtr.train.clip_text import ClipText
+    from vtr.train.heads.blocks import ClipText
 
     generator = torch.Generator().manual_seed(8)
 

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 from vtr.errors import ConfigError
-from vtr.train.distill import (
+from vtr.train.headlist import build_head, parse_head
+from vtr.train.heads.afa import AttentiveAggregation
+from vtr.train.heads.base import TextBatch, VideoBatch
+from vtr.train.teacher import (
     DistillWeights,
     distillation_loss,
     frame_term,
     matching_frame_scores,
     relation_term,
 )
-from vtr.train.headlist import build_head, parse_head
-from vtr.train.heads.afa import AttentiveAggregation
-from vtr.train.heads.base import TextBatch, VideoBatch
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

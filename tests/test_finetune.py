@@ -29,9 +29,8 @@ from vtr.train.loop import Trainer
 from vtr.train.memory import fitting_videos, free_bytes, saved_bytes
 from vtr.train.model import ModelSpec, RetrievalModel, build_model
 from vtr.train.optim import make_optimiser
-from vtr.train.options import BatchOptions, LossOptions
 from vtr.train.picture_inputs import read_rows
-from vtr.train.presets import TrainSettings
+from vtr.train.presets import BatchOptions, LossOptions, TrainSettings
 from vtr.train.run import LAST, load_run, start_run
 from vtr.train.scoring import Scorer, Validation
 from vtr.train.text_tower import text_spec

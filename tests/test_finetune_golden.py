@@ -28,9 +28,8 @@ from vtr.train.data import PairedData, PictureRows
 from vtr.train.inputs import embed_for
 from vtr.train.loop import Trainer
 from vtr.train.model import ModelSpec, RetrievalModel, build_model
-from vtr.train.options import BatchOptions, LossOptions
 from vtr.train.picture_inputs import read_rows
-from vtr.train.presets import TrainSettings
+from vtr.train.presets import BatchOptions, LossOptions, TrainSettings
 from vtr.train.text_tower import text_spec
 from vtr.train.vision_tower import vision_spec
 

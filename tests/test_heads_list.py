@@ -18,7 +18,6 @@ from vtr.demo import demo_model_folder
 from vtr.errors import ConfigError, UnknownNameError
 from vtr.options import load_plugin
 from vtr.train import heads
-from vtr.train.clip_text import ClipText, clip_text
 from vtr.train.headlist import (
     HeadChoice,
     build_head,
@@ -30,7 +29,7 @@ from vtr.train.headlist import (
 )
 from vtr.train.heads import tightTransf
 from vtr.train.heads.base import Head, TextBatch, VideoBatch, empty_rows, normalise, pad_codes
-from vtr.train.heads.blocks import Transformer, choose_num_heads, key_bias
+from vtr.train.heads.blocks import ClipText, Transformer, choose_num_heads, clip_text, key_bias
 
 
 def build(label: str, *, dim: int = 64, clip: ClipText | None = None, seed: int = 0) -> Head:

@@ -18,16 +18,21 @@ from vtr.errors import ConfigError, ModelError
 from vtr.features.store import PackedFrames
 from vtr.train.batches import BatchPlan, Step
 from vtr.train.data import PairedData, Resident
-from vtr.train.distill import DistillWeights, relation_term
 from vtr.train.gradients import BatchGradient
 from vtr.train.heads.base import TextBatch, VideoBatch
 from vtr.train.loop import Trainer
 from vtr.train.model import ModelSpec, RetrievalModel, build_model
-from vtr.train.options import BatchOptions, LossOptions
-from vtr.train.presets import TrainSettings
+from vtr.train.presets import BatchOptions, LossOptions, TrainSettings
 from vtr.train.run import BEST, LAST, load_run, start_run
 from vtr.train.scoring import Scorer
-from vtr.train.teacher import Teacher, encode_student, split_student, weighs_frames
+from vtr.train.teacher import (
+    DistillWeights,
+    Teacher,
+    encode_student,
+    relation_term,
+    split_student,
+    weighs_frames,
+)
 from vtr.train.text_tower import TextSpec
 from vtr.train.texts import TextFeatures
 

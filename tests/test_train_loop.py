@@ -27,8 +27,7 @@ from vtr.train.distributed import World
 from vtr.train.heads.base import Code, VideoBatch
 from vtr.train.loop import Trainer, TrainResult, read_metrics
 from vtr.train.model import ModelSpec, RetrievalModel, build_model
-from vtr.train.options import BatchOptions, LossOptions
-from vtr.train.presets import PRESETS, TrainSettings, find_preset
+from vtr.train.presets import PRESETS, BatchOptions, LossOptions, TrainSettings, find_preset
 from vtr.train.run import (
     BEST,
     LAST,

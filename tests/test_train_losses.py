@@ -11,9 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vtr.errors import ConfigError
 from vtr.train.losses import contrastive_loss, right_pairs, weighted_loss
-from vtr.train.options import LossOptions
+from vtr.train.presets import LossOptions
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -124,8 +123,3 @@ def test_several_terms_are_added_with_their_weights() -> None:
         0.5 * contrastive_loss(first, right).total + 2 * contrastive_loss(second, right).total
     )
     assert float(both.total) == pytest.approx(float(expected), rel=1e-5)
-
-
-def test_a_negative_number_of_hard_negatives_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"--hard-negatives is -1"):
-        LossOptions(hard_negatives=-1)

@@ -27,8 +27,7 @@ from vtr.train.optim import (
     make_optimiser,
     reference_factor,
 )
-from vtr.train.options import BatchOptions, LossOptions
-from vtr.train.presets import TrainSettings
+from vtr.train.presets import BatchOptions, LossOptions, TrainSettings
 from vtr.train.scoring import Scorer
 from vtr.train.text_tower import TextSpec
 from vtr.train.texts import TextFeatures
@@ -168,19 +167,6 @@ def test_halved_steps_hold_the_same_pairs() -> None:
     assert sorted(np.concatenate([s.texts for s in halves])) == list(range(27))
     tiny = BatchPlan(np.arange(2), BatchOptions(size=2)).epoch(1)
     assert len(halve(tiny)) == 1, "one video alone has nothing to contrast with"
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"mode": "rows"}, "--batches is 'rows'; allowed: videos, pairs"),
-        ({"size": 1}, "--batch-size is 1; a contrast needs at least 2"),
-        ({"captions": -1}, "--captions is -1"),
-    ],
-)
-def test_bad_batch_options_are_refused(options: dict[str, object], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        BatchOptions(**options)  # type: ignore[arg-type]
 
 
 # ---- optimisers

@@ -77,7 +77,7 @@ def _presets() -> list[str]:
 
 
 def _text_modes() -> tuple[str, ...]:
-    from vtr.train.options import TEXT_MODES
+    from vtr.train.presets import TEXT_MODES
 
     return TEXT_MODES
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from vtr.errors import ConfigError
 from vtr.train.data import Index, group_by_owner
-from vtr.train.options import ALL_CAPTIONS, BatchOptions
+from vtr.train.presets import ALL_CAPTIONS, BatchOptions
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from vtr.train.distributed import ALONE, World
 from vtr.train.heads.base import Code, Head, pad_codes, select_code
 from vtr.train.losses import Loss, right_pairs, weighted_loss
 from vtr.train.model import RetrievalModel
-from vtr.train.options import LossOptions
+from vtr.train.presets import LossOptions
 from vtr.train.teacher import Teacher, encode_student, split_student
 
 Encode = Callable[[Index], Code]

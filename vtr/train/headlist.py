@@ -21,8 +21,8 @@ from vtr.options import (
     types_of,
 )
 from vtr.train import heads
-from vtr.train.clip_text import ClipText
 from vtr.train.heads.base import Head, HeadInfo
+from vtr.train.heads.blocks import ClipText
 
 REFERENCE_DIM = 512
 """D at which `describe_heads` counts parameters: that of ViT-B/32."""

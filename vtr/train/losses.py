@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vtr.train.options import LossOptions
+from vtr.train.presets import LossOptions
 
 # Far below every logit (at most a few hundred), and its exponential is 0, but differences of two
 # such numbers are not NaN, as they would be with -inf in a row that has no wrong answer.

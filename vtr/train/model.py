@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from vtr.clip.backbone import Backbone
 from vtr.errors import ConfigError
-from vtr.train.clip_text import clip_text
 from vtr.train.headlist import HeadChoice, build_head, parse_head
 from vtr.train.heads.base import Code, Head, TextBatch, VideoBatch
+from vtr.train.heads.blocks import clip_text
 from vtr.train.heads.meanP import MeanPooling
 from vtr.train.lora import adapt
 from vtr.train.text_tower import (

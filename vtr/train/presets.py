@@ -1,16 +1,44 @@
-"""The settings of a training, and the named sets of them."""
+"""What may be set of a training, and the named sets of it; without torch, for help and names."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from vtr.errors import ConfigError, UnknownNameError
-from vtr.train.options import ALL_CAPTIONS, BatchOptions, LossOptions
 
+TextMode = Literal["frozen", "projection", "tune"]
+TEXT_MODES: tuple[str, ...] = get_args(TextMode)
+BatchMode = Literal["videos", "pairs"]
 Optimiser = Literal["adamw", "bertadam"]
 Mining = Literal["batch", "global"]
+ALL_CAPTIONS = 0
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """How an epoch is cut into steps."""
+
+    mode: BatchMode = "videos"  # "videos" or "pairs"
+    size: int = 128  # B, videos or pairs per step, at least 2
+    captions: int = ALL_CAPTIONS  # Captions drawn of each video and epoch; 0 is all of them
+    # Leave out the incomplete last step, as the reference does; else all steps are made as equal in
+    # size as can be.
+    drop_last: bool = False
+
+
+@dataclass(frozen=True)
+class LossOptions:
+    """How pairs are weighed against each other."""
+
+    # Only the so many most confusing wrong answers of each row count; 0: all.
+    hard_negatives: int = 0
+    # Right is only the diagonal, as in the reference: a caption of the same video elsewhere in the
+    # batch counts as wrong. Needs batches of pairs.
+    reference: bool = False
+
+
 DEFAULT_PRESET = "vtr"
 AUTO_CHUNK = 256
 """Captions encoded at once where the text tower trains: 256 x 32 tokens of ViT-B/32's 12 layers

@@ -33,7 +33,7 @@ from vtr.clip.towers import Sizes, make_blocks
 from vtr.errors import ConfigError
 from vtr.train.heads.base import TextBatch, in_own_type
 from vtr.train.lora import merged_state
-from vtr.train.options import TEXT_MODES, TextMode
+from vtr.train.presets import TEXT_MODES, TextMode
 
 
 @dataclass(frozen=True)

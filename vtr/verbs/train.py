@@ -11,11 +11,12 @@ import pydantic
 
 from vtr.errors import ConfigError
 from vtr.settings import Settings, flag_of, option
-from vtr.train.options import BatchMode, TextMode
 from vtr.train.presets import (
     DEFAULT_PRESET,
+    BatchMode,
     Mining,
     Optimiser,
+    TextMode,
     TrainSettings,
     default_text,
     find_preset,

@@ -5,7 +5,7 @@
 
 y are the frames, after seqTransf's layers with `layers=4`. W2 starts at zero: the weights are then
 uniform, and the untrained head is meanP exactly (seqTransf with layers). An index can serve it; it
-learns most from a stronger head, see `vtr.train.distill`.
+learns most from a stronger head, see `vtr.train.teacher`.
 
 0.26 M parameters at D = 512, 12.91 M with four layers. Padding has no weight here; in the reference
 it has. Source: TeachCLIP's student (ruc-aimc-lab/TeachCLIP), implemented from the formula.
@@ -19,10 +19,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vtr.train.clip_text import ClipText
 from vtr.train.heads.base import Code, Head, HeadInfo, VideoBatch, check_option, normalise
 from vtr.train.heads.blocks import (
     NUM_POSITIONS,
+    ClipText,
     SequenceHead,
     check_layers,
     initialise_weights,

@@ -42,7 +42,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vtr.errors import ConfigError
-from vtr.train.clip_text import ClipText
 from vtr.train.heads.base import (
     Code,
     Head,
@@ -57,6 +56,7 @@ from vtr.train.heads.base import (
 )
 from vtr.train.heads.blocks import (
     NUM_POSITIONS,
+    ClipText,
     Transformer,
     add_positions,
     check_layers,

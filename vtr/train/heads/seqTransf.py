@@ -10,9 +10,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vtr.train.clip_text import ClipText
 from vtr.train.heads.base import Code, Head, HeadInfo, VideoBatch, masked_mean, normalise
-from vtr.train.heads.blocks import NUM_POSITIONS, SequenceHead, check_layers, initialise_weights
+from vtr.train.heads.blocks import (
+    NUM_POSITIONS,
+    ClipText,
+    SequenceHead,
+    check_layers,
+    initialise_weights,
+)
 
 INFO = HeadInfo(
     needs_order=True, source="CLIP4Clip, ArrowLuo/CLIP4Clip@508ffa3, sim_header seqTransf"

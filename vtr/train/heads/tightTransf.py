@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vtr.clip.towers import quick_gelu
-from vtr.train.clip_text import ClipText
 from vtr.train.heads.base import (
     Code,
     Head,
@@ -35,6 +34,7 @@ from vtr.train.heads.base import (
 from vtr.train.heads.blocks import (
     LAYER_NORM_EPSILON,
     NUM_POSITIONS,
+    ClipText,
     Transformer,
     add_positions,
     check_layers,

@@ -29,7 +29,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vtr.train.clip_text import ClipText
 from vtr.train.heads.base import (
     Code,
     Head,
@@ -44,6 +43,7 @@ from vtr.train.heads.base import (
 )
 from vtr.train.heads.blocks import (
     NUM_POSITIONS,
+    ClipText,
     SequenceHead,
     check_layers,
     initialise_weights,
