@@ -1,0 +1,228 @@
+"""A part of a video as a file of its own: copied where a key frame allows it, else encoded anew.
+
+This is also the job of a worker (`make_handler`): a hit of a search becomes a clip.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+from av.container import OutputContainer
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Colorspace
+
+from vtr.errors import DecodeError
+from vtr.extract.container import FFMPEG_ERRORS, VideoSource, failure, header_rate, open_video
+from vtr.extract.frames import to_rgb, upright
+from vtr.extract.worker import Answer
+from vtr.files import TEMPORARY_PREFIX, sync_folder
+
+HANDLER = "vtr.extract.cutting:make_handler"
+_CLOCK = Fraction(1, 90_000)
+_DISK = (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.ENOENT)
+_QUALITY = "18"  # of H.264: no loss that is seen
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What is to be cut out."""
+
+    source: Path
+    folder: Path  # Where the clip goes; it exists
+    stem: str  # The clip's name without its ending
+    start_seconds: float  # From the file's first frame
+    end_seconds: float  # Exclusive
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What was cut out."""
+
+    path: str
+    copied: bool  # Packets as they were; else encoded anew as H.264
+    sound: bool  # Whether it has sound
+    start_seconds: float  # Of its first frame in the source
+    num_bytes: int
+
+
+def make_handler(_config: None) -> Callable[[Cut], Answer]:
+    """Returns the job handler of a worker."""
+    return lambda job: (asdict(cut(job)), b"")
+
+
+def cut(job: Cut) -> Clip:
+    """Writes the part of a video; the file appears whole or not at all.
+
+    Where a key frame stands within half a frame of the start, the packets are copied, video and
+    sound, into MP4 or, where that cannot hold them, Matroska; the last picture may then be shown a
+    little past the end. Elsewhere the pictures are encoded, upright and in square pixels.
+
+    Raises:
+        DecodeError: No frame can be had there.
+        OSError: The disk refused.
+    """
+    with open_video(job.source) as video:
+        half = 0.5 / (header_rate(video.stream) or 25.0)
+        key = _key_frame_near(video, origin_seconds(video) + job.start_seconds, half)
+        for suffix in (".mp4", ".mkv"):
+            temporary = job.folder / f"{TEMPORARY_PREFIX}{os.getpid()}-cut{suffix}"
+            try:
+                sound, first = _write(video, temporary, job, key=key, half=half)
+            except DecodeError:
+                raise
+            except ValueError:  # this container holds no such codec
+                continue
+            except FFMPEG_ERRORS as error:
+                if isinstance(error, OSError) and error.errno in _DISK:
+                    raise OSError(error.errno, os.strerror(error.errno), str(job.folder)) from None
+                raise failure(error, video.log) from None
+            else:
+                target = job.folder / f"{job.stem}{suffix}"
+                num_bytes = temporary.stat().st_size
+                temporary.replace(target)
+                sync_folder(job.folder)
+                return Clip(str(target), key is not None, sound, first, num_bytes)
+            finally:
+                temporary.unlink(missing_ok=True)
+    raise DecodeError("decode-error", "neither MP4 nor Matroska holds its codec")
+
+
+def _write(
+    video: VideoSource, target: Path, job: Cut, *, key: int | None, half: float
+) -> tuple[bool, float]:
+    """Writes the file; returns whether it has sound, and the time of its first frame."""
+    origin = origin_seconds(video)
+    options = {"movflags": "faststart"} if target.suffix == ".mp4" else {}
+    with av.open(str(target), "w", options=options) as out:
+        if key is None:
+            return _encode(video, out, job, origin=origin, half=half)
+        sound = _copy(video, out, key, end_seconds=origin + job.end_seconds)
+        return sound, float(key * _tick(video)) - origin
+
+
+def origin_seconds(video: VideoSource) -> float:
+    """Returns the presentation time of the first frame, as far as the header says."""
+    return float((video.stream.start_time or 0) * _tick(video))
+
+
+def _tick(video: VideoSource) -> Fraction:
+    return video.stream.time_base or _CLOCK
+
+
+def _key_frame_near(video: VideoSource, seconds: float, half: float) -> int | None:
+    """Returns the time, in ticks, of the key frame within half a frame; None where none is."""
+    container, stream, tick = video.container, video.stream, _tick(video)
+    container.seek(int((seconds + half) / tick), stream=stream, backward=True)
+    for packet in container.demux(stream):
+        if packet.pts is None or packet.dts is None:
+            continue
+        if packet.is_keyframe and abs(float(packet.pts * tick) - seconds) <= half:
+            return packet.pts
+        if float(packet.dts * tick) > seconds + half:
+            return None
+    return None
+
+
+def _copy(video: VideoSource, out: OutputContainer, key: int, *, end_seconds: float) -> bool:
+    """Copies packets from a key frame on; returns whether there is sound."""
+    container, stream, tick = video.container, video.stream, _tick(video)
+    targets: dict[int, Any] = {stream.index: out.add_stream_from_template(stream)}
+    sound = next(iter(container.streams.audio), None)
+    if sound is not None:
+        targets[sound.index] = out.add_stream_from_template(sound)
+    begin = float(key * tick)
+    container.seek(key, stream=stream, backward=True)
+    begun, open_streams = False, set(targets)
+    for packet in container.demux([stream, *([sound] if sound else [])]):
+        index = packet.stream.index
+        if packet.pts is None or packet.dts is None or index not in open_streams:
+            continue
+        base = packet.time_base
+        if float(packet.dts * base) >= end_seconds:
+            open_streams.discard(index)
+            if not open_streams:
+                break
+            continue
+        if index == stream.index:
+            begun = begun or (packet.is_keyframe and packet.pts == key)
+            if not begun or packet.pts < key:  # leading pictures refer to what is before
+                continue
+        elif float(packet.pts * base) < begin:
+            continue
+        shift = round(begin / base)
+        packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+        packet.stream = targets[index]
+        out.mux(packet)
+    return sound is not None
+
+
+def _encode(
+    video: VideoSource, out: OutputContainer, job: Cut, *, origin: float, half: float
+) -> tuple[bool, float]:
+    """Encodes the pictures, with the sound as it is; returns whether it has any, and its start."""
+    rate = Fraction(header_rate(video.stream) or 25.0).limit_denominator(1001)
+    target: Any = out.add_stream("libx264", rate=rate, options={"crf": _QUALITY})
+    target.codec_context.time_base = target.time_base = _CLOCK
+    target.pix_fmt, target.codec_context.max_b_frames = "yuv420p", 0
+    sound = next(iter(video.container.streams.audio), None)
+    sound_target = None if sound is None else out.add_stream_from_template(sound)
+    first, turn = None, None
+    for seconds, frame in _frames(video, job, origin=origin, half=half):
+        if turn is None or first is None:
+            turn, first = upright(frame, video.pixel_shape), seconds
+        picture = to_rgb(frame, turn)
+        if not target.width or first == seconds:
+            target.height, target.width = (side // 2 * 2 or 2 for side in picture.shape[:2])
+        made = VideoFrame.from_ndarray(picture, format="rgb24").reformat(
+            target.width, target.height, "yuv420p",
+            dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG,
+        )  # fmt: skip
+        made.pts, made.time_base = round((seconds - first) / _CLOCK), _CLOCK
+        out.mux(target.encode(made))
+    if first is None:
+        raise DecodeError("no-frames", f"no frame from {job.start_seconds:g} s on")
+    out.mux(target.encode(None))
+    if sound is not None and sound_target is not None:
+        begin, end = origin + first, origin + job.end_seconds
+        video.container.seek(int(begin / (sound.time_base or _CLOCK)), stream=sound)
+        for packet in video.container.demux(sound):
+            if packet.pts is None or not begin <= float(packet.pts * packet.time_base) < end:
+                continue
+            shift = round(begin / packet.time_base)
+            packet.pts, packet.dts = packet.pts - shift, (packet.dts or packet.pts) - shift
+            packet.stream = sound_target
+            out.mux(packet)
+    return sound is not None, first
+
+
+def _frames(
+    video: VideoSource, job: Cut, *, origin: float, half: float
+) -> Iterator[tuple[float, VideoFrame]]:
+    """Yields (seconds from the first frame, frame) of the part.
+
+    Where a seek lands behind it, the file is decoded from its beginning.
+    """
+    wanted = int((origin + job.start_seconds) / _tick(video))
+    for place in (wanted, 0):
+        video.container.seek(place, stream=video.stream, backward=True)
+        begun = False
+        for frame in video.container.decode(video.stream):
+            if frame.pts is None:
+                continue
+            seconds = float(frame.pts * (frame.time_base or _tick(video))) - origin
+            if not begun and place and seconds > job.start_seconds + half + 1:
+                break
+            if seconds >= job.end_seconds:
+                return
+            if seconds >= job.start_seconds - half:
+                begun = True
+                yield max(0.0, seconds), frame
+        else:
+            return

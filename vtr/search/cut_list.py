@@ -1,0 +1,174 @@
+"""Hits as a list that an editing program reads: EDL, FCPXML, OTIO, or a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from xml.etree.ElementTree import Element, SubElement, indent, tostring
+
+from vtr.errors import ConfigError
+from vtr.foreign import csv_table, printable
+
+SUFFIXES = (".csv", ".edl", ".fcpxml", ".otio")
+_USUAL_RATE = Fraction(25)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One entry: a part of a file."""
+
+    video_id: str
+    path: Path | None
+    start_seconds: float
+    end_seconds: float
+    best_seconds: float
+    score: float
+    level: float
+    rate: Fraction = _USUAL_RATE  # Frames per second of the file
+
+    @property
+    def uri(self) -> str:
+        """The file's address; empty where it is not known."""
+        return "" if self.path is None else self.path.absolute().as_uri()
+
+    @property
+    def frames(self) -> tuple[int, int]:
+        """First frame and the one after the last; at least one frame long."""
+        first = round(self.start_seconds * self.rate)
+        return first, max(first + 1, round(self.end_seconds * self.rate))
+
+
+def check_suffix(path: Path) -> None:
+    """Refuses a file that is no cut list by its name.
+
+    Raises:
+        ConfigError: Naming the endings.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise ConfigError(
+            f"--cut-list is {path}; its name must end in {', '.join(SUFFIXES[:-1])} or "
+            f"{SUFFIXES[-1]}"
+        )
+
+
+def cut_list(moments: Sequence[Moment], suffix: str, *, title: str) -> bytes:
+    """Returns the list.
+
+    Args:
+        moments: In order.
+        suffix: One of `SUFFIXES`.
+        title: Its name in the editing program.
+
+    Raises:
+        ConfigError: OTIO without its library.
+    """
+    makers = {".csv": _csv, ".edl": _edl, ".fcpxml": _fcpxml, ".otio": _otio}
+    return makers[suffix.lower()](moments, title)
+
+
+_COLUMNS = ("video", "path", "start_seconds", "end_seconds", "best_seconds", "score", "level")
+
+
+def _csv(moments: Sequence[Moment], _title: str) -> bytes:
+    rows = [
+        (
+            m.video_id, str(m.path or ""), round(m.start_seconds, 3), round(m.end_seconds, 3),
+            round(m.best_seconds, 3), round(m.score, 4), round(m.level, 3),
+        )
+        for m in moments
+    ]  # fmt: skip
+    return csv_table(_COLUMNS, rows)
+
+
+def timecode(frame: int, rate: Fraction) -> str:
+    """Returns hours:minutes:seconds:frames, no frame dropped.
+
+    >>> timecode(90_061, Fraction(25))
+    '01:00:02:11'
+    """
+    base = max(1, round(rate))
+    seconds, rest = divmod(frame, base)
+    return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}:{rest:02d}"
+
+
+def _edl(moments: Sequence[Moment], title: str) -> bytes:
+    """CMX 3600; the record side counts frames of each clip at the rate of the first."""
+    rate = moments[0].rate if moments else _USUAL_RATE
+    lines = [f"TITLE: {printable(title)[:70]}", "FCM: NON-DROP FRAME", ""]
+    place = 0
+    for number, moment in enumerate(moments, start=1):
+        first, stop = moment.frames
+        length = max(1, round((stop - first) / moment.rate * rate))
+        codes = [
+            timecode(first, moment.rate), timecode(stop, moment.rate),
+            timecode(place, rate), timecode(place + length, rate),
+        ]  # fmt: skip
+        place += length
+        lines += [
+            f"{number:03d}  AX       V     C        {' '.join(codes)}",
+            f"* FROM CLIP NAME: {printable(moment.video_id)}",
+        ]
+        if moment.path is not None:
+            lines.append(f"* SOURCE FILE: {printable(str(moment.path))}")
+        lines.append("")
+    return "\n".join(lines).encode()
+
+
+def _time(frames: int, rate: Fraction) -> str:
+    return f"{frames * rate.denominator}/{rate.numerator}s"
+
+
+def _fcpxml(moments: Sequence[Moment], title: str) -> bytes:
+    """Version 1.9; every clip has the length of its own frames."""
+    rate = moments[0].rate if moments else _USUAL_RATE
+    root = Element("fcpxml", version="1.9")
+    resources = SubElement(root, "resources")
+    SubElement(resources, "format", id="r1", frameDuration=_time(1, rate))
+    event = SubElement(SubElement(root, "library"), "event", name="vtr")
+    project = SubElement(event, "project", name=printable(title))
+    sequence = SubElement(project, "sequence", format="r1")
+    spine, place = SubElement(sequence, "spine"), Fraction(0)
+    for number, moment in enumerate(moments, start=2):
+        first, stop = moment.frames
+        name, key = printable(moment.video_id), f"r{number}"
+        asset = SubElement(
+            resources, "asset", id=key, name=name, hasVideo="1", start="0s", format="r1",
+            duration=_time(stop, moment.rate),
+        )  # fmt: skip
+        SubElement(asset, "media-rep", kind="original-media", src=moment.uri)
+        SubElement(
+            spine, "asset-clip", ref=key, name=name, offset=_time(round(place * rate), rate),
+            start=_time(first, moment.rate), duration=_time(stop - first, moment.rate),
+        )  # fmt: skip
+        place += Fraction(stop - first) / moment.rate
+    sequence.set("duration", _time(round(place * rate), rate))
+    indent(root)
+    body = tostring(root, encoding="unicode")
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n<!DOCTYPE fcpxml>\n{body}\n'.encode()
+
+
+def _otio(moments: Sequence[Moment], title: str) -> bytes:
+    try:
+        import opentimelineio as otio
+    except ImportError:
+        raise ConfigError(
+            "--cut-list *.otio needs opentimelineio: pip install 'vtr[otio]'. The endings .edl, "
+            ".fcpxml and .csv need nothing"
+        ) from None
+    timeline = otio.schema.Timeline(title)
+    track = otio.schema.Track("moments", kind=otio.schema.TrackKind.Video)
+    timeline.tracks.append(track)
+    for moment in moments:
+        first, stop = moment.frames
+        rate = float(moment.rate)
+        span = otio.opentime.TimeRange(
+            otio.opentime.RationalTime(first, rate), otio.opentime.RationalTime(stop - first, rate)
+        )
+        source = otio.schema.MissingReference()
+        if moment.path is not None:
+            source = otio.schema.ExternalReference(moment.uri)
+        facts = {"vtr": {"score": moment.score, "level": moment.level}}
+        track.append(otio.schema.Clip(moment.video_id, source, source_range=span, metadata=facts))
+    return str(timeline.to_json_string()).encode()
