@@ -9,9 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from vtr.arithmetic import prepare_arithmetic
-from vtr.commands.console import print_json, say
+from vtr.commands.console import near, print_json, say
 from vtr.commands.flags import with_options
 from vtr.commands.tables import new_table, print_table
+from vtr.progress import note
 from vtr.verbs.search import Options
 
 
@@ -26,15 +27,21 @@ def search(
     texts: Annotated[list[str], typer.Argument(help="What is to be seen.")],
     *,
     options: Options,
+    play: Annotated[
+        bool, typer.Option("--open", help="Play the first hit: mpv, VLC or the desktop's opener.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Find the moments of videos that show what a sentence says."""
     prepare_arithmetic()
     from vtr.api import search as api
+    from vtr.api import search_output as output
 
+    output.check_outputs(options)
     query = api.Query(texts=tuple(texts))
     answer = api.answer(api.open_library(folder, options), query, options)
     if as_json:
+        output.write_outputs(" + ".join(texts), answer.hits, options)
         print_json(asdict(answer))
         return
     if not answer.match:
@@ -47,3 +54,8 @@ def search(
             f"{hit.score:.3f}", f"{100 * hit.level:.0f}",
         )  # fmt: skip
     print_table(table)
+    title = " + ".join(texts)
+    for path in output.write_outputs(title, answer.hits, options):
+        note(f"written: {near(path)}")
+    if play:
+        note(output.play_first(answer.hits))

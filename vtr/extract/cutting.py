@@ -53,8 +53,15 @@ class Clip:
 
 
 def make_handler(_config: None) -> Callable[[Cut], Answer]:
-    """Returns the job handler of a worker."""
-    return lambda job: (asdict(cut(job)), b"")
+    """Returns the job handler of a worker; it answers with a `Clip`, or with what was refused."""
+
+    def handle(job: Cut) -> Answer:
+        try:
+            return asdict(cut(job)), b""
+        except OSError as error:  # the disk's, and no fault of the video
+            return {"refused": error.strerror or str(error)}, b""
+
+    return handle
 
 
 def cut(job: Cut) -> Clip:

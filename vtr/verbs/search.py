@@ -35,6 +35,18 @@ class Options(Settings):
     all_moments: bool = option(
         False, "Several moments of a video, where it has them.", group="Answer"
     )
+    export: Path | None = option(
+        None, "Cut the hits out as clips: copied where a key frame allows it, else encoded anew.",
+        group="Output", metavar="DIR", unset="no clips", file_key="-",
+    )  # fmt: skip
+    cut_list: Path | None = option(
+        None, "List of the hits for an editing program: .edl, .fcpxml, .otio or .csv.",
+        group="Output", metavar="FILE", unset="no list", file_key="-",
+    )  # fmt: skip
+    contact_sheet: Path | None = option(
+        None, "One picture with the best frame of every hit.",
+        group="Output", metavar="FILE.png", unset="no picture", file_key="-",
+    )  # fmt: skip
     model: str | None = option(
         None, "The backbone: an image-text model by hub id, or a local folder.",
         group="Index", metavar="ID",

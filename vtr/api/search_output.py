@@ -1,0 +1,158 @@
+"""What `vtr search` makes of its hits: clips, a contact sheet, a cut list."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextlib import closing, suppress
+from fractions import Fraction
+from pathlib import Path
+
+from vtr.charts.drawing import Picture
+from vtr.counts import counted, human_bytes
+from vtr.errors import ConfigError, StoreWriteError, VtrError
+from vtr.evaluate.reporting.strips import read_strip
+from vtr.extract.container import header_rate, open_video
+from vtr.extract.cutting import HANDLER, Cut, origin_seconds
+from vtr.extract.pool import PoolSettings, WorkerPool
+from vtr.files import make_folder, publish
+from vtr.foreign import shown
+from vtr.progress import note, progress
+from vtr.search.cut_list import Moment, check_suffix, cut_list
+from vtr.search.library import Hit
+from vtr.search.player import play
+from vtr.search.sheet import contact_sheet
+from vtr.verbs.search import Options
+
+_SECONDS = 300.0
+_UNSAFE = re.compile(r"[^\w.-]+")
+
+
+def check_outputs(options: Options) -> None:
+    """Refuses what cannot be written, before anything is searched.
+
+    Raises:
+        ConfigError: A name with another ending, or a folder that cannot be made.
+    """
+    if options.cut_list is not None:
+        check_suffix(options.cut_list)
+        make_folder(options.cut_list.parent, option="--cut-list")
+    if options.contact_sheet is not None:
+        if options.contact_sheet.suffix != ".png":
+            raise ConfigError(f"--contact-sheet is {options.contact_sheet}; it must end in .png")
+        make_folder(options.contact_sheet.parent, option="--contact-sheet")
+    if options.export is not None:
+        make_folder(options.export, option="--export")
+
+
+def write_outputs(title: str, hits: Sequence[Hit], options: Options) -> list[Path]:
+    """Writes what the options ask for; returns the files.
+
+    Args:
+        title: What was looked for, in words.
+        hits: In order.
+        options: `cut_list`, `contact_sheet` and `export` are read.
+
+    Raises:
+        StoreWriteError: The disk refused.
+        ConfigError: OTIO without its library.
+    """
+    written: list[Path] = []
+    if options.cut_list is not None:
+        moments = [_moment(hit) for hit in hits]
+        publish(options.cut_list, cut_list(moments, options.cut_list.suffix, title=title))
+        written.append(options.cut_list)
+    if options.contact_sheet is not None:
+        publish(options.contact_sheet, contact_sheet(title, hits, [_picture(hit) for hit in hits]))
+        written.append(options.contact_sheet)
+    if options.export is not None:
+        written += export_clips(hits, options.export)
+    return written
+
+
+def export_clips(hits: Sequence[Hit], folder: Path) -> list[Path]:
+    """Cuts every hit out of its video into a folder; says how each was made.
+
+    A video that cannot be cut costs its own clip alone. Names begin with the hit's number, so that
+    they sort by score.
+
+    Raises:
+        StoreWriteError: The disk refused.
+    """
+    there = [(n, hit) for n, hit in enumerate(hits, start=1) if hit.path is not None]
+    jobs = [
+        Cut(hit.path, folder, clip_name(n, hit), hit.start_seconds, hit.end_seconds)
+        for n, hit in there
+        if hit.path is not None
+    ]
+    if not jobs:
+        return []
+    settings = PoolSettings(HANDLER, None, workers=min(2, len(jobs)), timeout_seconds=_SECONDS)
+    written = []
+    with (
+        progress("cutting") as update,
+        WorkerPool(settings) as pool,
+        closing(pool.run(jobs)) as done,
+    ):
+        for count, ((_, hit), outcome) in enumerate(zip(there, done, strict=True), start=1):
+            update(count, len(jobs), "clips")
+            if outcome.failure is not None:
+                note(f"not cut: {shown(hit.video_id)}: {': '.join(outcome.failure)}")
+                continue
+            clip = outcome.header
+            if refused := clip.get("refused"):
+                raise StoreWriteError(
+                    f"cannot write clips into {folder}: {refused}. Those that are there are whole"
+                )
+            how = "copied" if clip["copied"] else "encoded anew (no key frame at its start)"
+            sound = "" if clip["sound"] else ", without sound"
+            note(f"{shown(clip['path'])}: {how}{sound}, {human_bytes(clip['num_bytes'])}")
+            written.append(Path(clip["path"]))
+    if len(written) < len(hits):
+        note(f"{counted(len(hits) - len(written), 'hit')} could not be cut")
+    return written
+
+
+def play_first(hits: Sequence[Hit]) -> str:
+    """Plays the first hit at its moment; returns what to say about it.
+
+    Raises:
+        ConfigError: There is none that can be played, or no player.
+    """
+    for hit in hits:
+        if hit.path is not None:
+            return play(hit.path, hit.start_seconds)
+    raise ConfigError("--open has nothing to play: no hit whose file is here")
+
+
+def clip_name(number: int, hit: Hit) -> str:
+    """Returns a file name without ending: number, video, start.
+
+    >>> from vtr.search.library import Hit
+    >>> clip_name(3, Hit("a b/c.mp4", None, 1.25, 2.0, 1.5, 0.3, 0.9))
+    '003-a_b_c-1.2s'
+    """
+    stem = _UNSAFE.sub("_", hit.video_id.rpartition(".")[0] or hit.video_id)
+    return f"{number:03d}-{stem[-80:]}-{hit.start_seconds:.1f}s"
+
+
+def _moment(hit: Hit) -> Moment:
+    rate = None
+    if hit.path is not None:
+        with suppress(VtrError), open_video(hit.path) as video:
+            rate = header_rate(video.stream)
+    facts = (
+        hit.video_id, hit.path, hit.start_seconds, hit.end_seconds, hit.best_seconds, hit.score,
+        hit.level,
+    )  # fmt: skip
+    return Moment(*facts, *([Fraction(rate).limit_denominator(1001)] if rate else []))
+
+
+def _picture(hit: Hit) -> Picture | None:
+    if hit.path is None:
+        return None
+    origin = 0.0
+    with suppress(VtrError), open_video(hit.path) as video:
+        origin = origin_seconds(video)
+    frames = read_strip(hit.video_id, hit.path, [hit.best_seconds + origin]).frames
+    return frames[0].picture if frames else None
