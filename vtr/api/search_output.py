@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -89,12 +89,10 @@ def export_clips(hits: Sequence[Hit], folder: Path) -> list[Path]:
         return []
     settings = PoolSettings(HANDLER, None, workers=min(2, len(jobs)), timeout_seconds=_SECONDS)
     written = []
-    with (
-        progress("cutting") as update,
-        WorkerPool(settings) as pool,
-        closing(pool.run(jobs)) as done,
-    ):
-        for count, ((_, hit), outcome) in enumerate(zip(there, done, strict=True), start=1):
+    with progress("cutting") as update, WorkerPool(settings) as pool:
+        for count, ((_, hit), outcome) in enumerate(
+            zip(there, pool.run(jobs), strict=True), start=1
+        ):
             update(count, len(jobs), "clips")
             if outcome.failure is not None:
                 note(f"not cut: {shown(hit.video_id)}: {': '.join(outcome.failure)}")
