@@ -12,13 +12,22 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from builders import ramp, run_app, write_clip, write_config
+from builders import full_disk, ramp, run_app, write_clip, write_config
 from PIL import Image
 
 import vtr
 from vtr.datasets.base import Video
-from vtr.errors import ConfigError, FingerprintError, ModelError, ShardError, StoreError
-from vtr.extract.pipeline import extract, reembed
+from vtr.errors import (
+    ConfigError,
+    FingerprintError,
+    ModelError,
+    ShardError,
+    StoreError,
+    StoreWriteError,
+)
+from vtr.extract.choose import choose
+from vtr.extract.pipeline import extract
+from vtr.extract.reembed import embed_view, reembed
 from vtr.extract.resume import ExtractMode
 from vtr.extract.samplers.base import parse_samplers
 from vtr.extract.settings import ExtractSettings
@@ -152,6 +161,52 @@ def test_another_model_embeds_the_pictures(inputs: Any, tmp_path: Path) -> None:
     assert reembed(source, tmp_path / "b", Corners(2.0, mean=[0.1] * 3)).frames_now == 0
 
 
+def test_what_was_done_again_is_embedded_again(inputs: Any, tmp_path: Path) -> None:
+    """Its slot is filled, but with what the video was before."""
+    late = [inputs[0], (Video("late", tmp_path / "late.mp4"), None)]
+    extract(late, tmp_path / "a", Corners(), settings())
+    reembed(FeatureStore(tmp_path / "a"), tmp_path / "b", Corners(2.0))
+    write_clip(tmp_path / "late.mp4", ramp(5, (40, 32)))
+    again = ExtractMode(retry=frozenset({"failed"}))
+    extract(late, tmp_path / "a", Corners(), settings(), mode=again)
+    report = reembed(FeatureStore(tmp_path / "a"), tmp_path / "b", Corners(2.0))
+    assert (report.ok, report.failed) == (2, 0)
+    assert len(names(tmp_path / "b")) == 1
+    assert FeatureStore(tmp_path / "b").ledger == FeatureStore(tmp_path / "a").ledger
+
+
+def test_a_view_is_embedded_video_by_video_as_it_is_asked_for(inputs: Any, tmp_path: Path) -> None:
+    """A sampler chooses from a dense store with pictures; the cache grows, and heals."""
+    dense = settings(samplers=parse_samplers("dense"), thumbnails=False)
+    extract(inputs, tmp_path / "a", Corners(), dense)
+    store = FeatureStore(tmp_path / "a", sampler="dense")
+    view = choose(store, parse_samplers("head")[0], 2)
+    cache, how = tmp_path / "cache", settings(num_frames=2)
+    expected = view.packed(["c3.mp4", "c0.mp4"]).frames * 2
+    embed_view(view, ["c0.mp4", "bad.mp4"], cache, Corners(2.0), settings=how)
+    encoder = Corners(2.0)
+    embed_view(view, ["c3.mp4", "c0.mp4"], cache, encoder, settings=how)
+    assert sum(map(len, encoder.seen)) == 2, "one video is new"
+    made = FeatureStore(cache)
+    assert (made.sampler, made.spec.num_frames, len(made)) == ("head", 2, 2)
+    assert [row.status for row in made.ledger] == ["ok", "failed", "ok"]
+    np.testing.assert_array_equal(made.packed(["c3.mp4", "c0.mp4"]).frames, expected)
+    shard = cache / names(cache)[0]
+    shard.write_bytes(shard.read_bytes()[:-1])
+    embed_view(view, ["c0.mp4"], cache, Corners(2.0), settings=how)
+    np.testing.assert_array_equal(FeatureStore(cache)["c0.mp4"].frames, expected[2:])
+
+
+def test_a_full_disk_leaves_whole_shards_only(inputs: Any, tmp_path: Path) -> None:
+    how = settings(shard_videos=2)
+    with full_disk(9_000), pytest.raises(StoreWriteError):
+        extract(inputs, tmp_path, Corners(), how)
+    assert not list(tmp_path.glob("*.tmp*"))
+    extract(inputs, tmp_path, Corners(), how)
+    assert FeatureStore(tmp_path).verify() == []
+    assert len(FeatureStore(tmp_path)) == 6
+
+
 def test_a_model_that_sees_other_pictures_is_refused(inputs: Any, tmp_path: Path) -> None:
     extract(inputs[:2], tmp_path / "a", Corners(), settings())
     source = FeatureStore(tmp_path / "a")
@@ -229,7 +284,10 @@ def test_the_command_says_what_pictures_take_and_goes_on_as_the_store_has_them(
     assert "pictures: webp" in done.stderr
     assert "at most 6 frames" in done.stderr
     write_clip(workspace / "videos" / "v3.mp4", ramp(6, (64, 48)))
-    extract_app(workspace)
+    done = extract_app(workspace)
+    again = extract_app(workspace)
+    assert "at most 2 frames" in done.stderr, "of what is new"
+    assert "at most 0 frames" in again.stderr
     store = FeatureStore(workspace / "features")
     assert (len(store), store.picture_format) == (4, "webp")
     inspected = run_app("inspect", "features", cwd=workspace)

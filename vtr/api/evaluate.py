@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from vtr.api import _checked
 from vtr.api.stores import check_same_model, meet, open_store, read_dataset
+from vtr.api.tuned import own_features
 from vtr.choices import check_names
 from vtr.clip.backbone import Backbone, load_backbone
 from vtr.counts import counted, human_seconds
@@ -191,8 +192,20 @@ class Inputs(NamedTuple):
     packed: PackedFrames  # The frames of `task.video_ids`
 
 
-def read_inputs(workspace: Workspace, asked: Asked, *, sampler: str | None = None) -> Inputs:
+def read_inputs(
+    workspace: Workspace,
+    asked: Asked,
+    *,
+    sampler: str | None = None,
+    seen: Callable[[FeatureStore, Sequence[str]], FeatureStore] = lambda store, _: store,
+) -> Inputs:
     """Reads the dataset, the protocol's queries and the features.
+
+    Args:
+        workspace: Where they are.
+        asked: Which.
+        sampler: Whose frames, where `asked` names none.
+        seen: Makes of the store and the gallery's ids the store to read.
 
     Raises:
         VtrError: Whatever is missing or does not fit; see the functions called.
@@ -202,6 +215,7 @@ def read_inputs(workspace: Workspace, asked: Asked, *, sampler: str | None = Non
     protocol = with_gallery(protocol, asked.gallery)
     test = queries(protocol, dataset, "test")
     store = meet(open_store(workspace, asked.sampler or sampler), dataset.video_ids)
+    store = seen(store, test.video_ids)
     task = plan(test, cover(test, store, policy=asked.missing))
     packed = store.packed(task.video_ids, dtype="float32")
     check_features(packed)
@@ -212,13 +226,15 @@ def read_inputs(workspace: Workspace, asked: Asked, *, sampler: str | None = Non
 
 def _read_inputs(workspace: Workspace, options: Options, run: Run | None) -> Inputs:
     """Reads the inputs; where the store does not fit the run, names the run's own."""
+    if run is None:
+        return read_inputs(workspace, options)
+    seen = partial(own_features, workspace, run, device=options.device)
     try:
-        inputs = read_inputs(workspace, options, sampler=None if run is None else run.sampler)
-        if run is not None:
-            run.check_store(inputs.store)
+        inputs = read_inputs(workspace, options, sampler=run.sampler, seen=seen)
+        run.check_store(inputs.store)
     except (ConfigError, ModelError, StoreError) as error:
-        own = None if run is None else run.features_folder
-        if run is None or own is None or isinstance(error, UnknownNameError):
+        own = run.features_folder
+        if own is None or isinstance(error, UnknownNameError):
             raise
         if not own.is_dir() or own == workspace.features.resolve():
             raise

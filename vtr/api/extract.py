@@ -20,7 +20,8 @@ from vtr.datasets.registry import VideoSurvey, load_dataset, survey_videos, uniq
 from vtr.errors import ConfigError, DatasetError, StoreError, UnknownNameError
 from vtr.extract import pipeline
 from vtr.extract.container import Limits
-from vtr.extract.pipeline import ExtractReport, Progress, reembed
+from vtr.extract.pipeline import ExtractReport, Progress
+from vtr.extract.reembed import reembed
 from vtr.extract.resume import ExtractMode, Input, has_changed, wants_again
 from vtr.extract.samplers.base import parse_samplers
 from vtr.extract.settings import ExtractSettings, chosen_fields, usable_cores
@@ -87,7 +88,8 @@ def run(
     backbone = load_backbone_of(workspace, options)
     settings = _settings(workspace, survey, options)
     if settings.pictures:
-        _check_room(workspace, settings, options, backbone.preprocessing.size, len(survey.videos))
+        new = len(_new(workspace, survey, options))
+        _check_room(workspace, settings, options, backbone.preprocessing.size, new)
     with progress("extracting", quiet=quiet) as update:
         some = "es" * (settings.workers != 1)
         inputs = _present(survey)
@@ -216,6 +218,16 @@ def _kept_pictures(folder: Path, options: Options) -> PictureFormat | None:
     with contextlib.suppress(StoreError):
         return None if options.overwrite else FeatureStore(folder, skip_damaged=True).picture_format
     return None
+
+
+def _new(workspace: Workspace, survey: VideoSurvey, options: Options) -> list[str]:
+    """Returns the ids of this run's part that the store does not hold."""
+    part, parts = options.part
+    mine = [video.id for video, _ in _present(survey)][part - 1 :: parts]
+    with contextlib.suppress(StoreError):  # none, or nothing sound in it
+        held = FeatureStore(workspace.features, skip_damaged=True).input_ids
+        return mine if options.overwrite else list(set(mine) - set(held))
+    return mine
 
 
 def _check_room(

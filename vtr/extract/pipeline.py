@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vtr.counts import counted
-from vtr.datasets.base import Video
-from vtr.errors import ModelError, StoreError, WorkersLostError
+from vtr.errors import StoreError, WorkersLostError
 from vtr.extract.container import FAILURES
 from vtr.extract.pool import Outcome, PoolSettings, WorkerPool
 from vtr.extract.resume import (
@@ -34,9 +33,7 @@ from vtr.extract.settings import (
     Encoder,
     ExtractSettings,
     TemporalEncoder,
-    check_selections,
     feature_spec,
-    library_versions,
 )
 from vtr.features.lock import write_lock
 from vtr.features.pictures import stored_bytes
@@ -48,6 +45,7 @@ from vtr.features.store import FeatureStore
 from vtr.files import take_place
 
 Slot = tuple[int, int, int]
+Rows = Generator[tuple[VideoRow, Crops], None, None]
 
 
 @dataclass
@@ -121,24 +119,24 @@ def extract(
         held = set(store.input_ids) if store else set()
         new = [item for item in mine if item[0].id not in held]
         now = Progress(len(new) + sum(len(items) for _, items in again))
-        run = _Run(work, encoder, settings, spec, now, progress)
+        run = StoreRun(work, encoder, settings, spec, now, progress)
         run.redo(again)
-        run.add(new, _first_slot(store, mode.part))
+        run.add(run.decoded(new), first_slot(store, mode.part))
         if replaces:
             keep_others(folder, work)
             take_place(folder)
     redone = {video.id for _, items in again for video, _ in items}
-    return _report(folder, mine, now, hashed=held - redone if hashed else set())
+    return report_of(folder, mine, now, hashed=held - redone if hashed else set())
 
 
-def _first_slot(store: FeatureStore | None, part: tuple[int, int]) -> Slot:
+def first_slot(store: FeatureStore | None, part: tuple[int, int]) -> Slot:
     """Returns the first free slot of this part; shards of other parts do not count."""
     slots = [shard.name.slot for shard in store.shards] if store else []
     taken = [sequence for parts, i, sequence in slots if (i, parts) == part]
     return part[1], part[0], max(taken, default=-1) + 1
 
 
-class _Run:
+class StoreRun:
     """One run on one store: what does not change from shard to shard."""
 
     def __init__(
@@ -156,11 +154,11 @@ class _Run:
         self.batch_size = settings.batch_size or (256 if on_gpu else 32)
         self.pad_embedding = np.asarray(encoder.pad_embedding(), np.float32)
 
-    def add(self, inputs: Sequence[Input], slot: Slot) -> None:
-        """Works through new inputs and publishes a shard whenever one is full."""
+    def add(self, new: Rows, slot: Slot) -> None:
+        """Works through new rows and publishes a shard whenever one is full."""
         shard = _ShardRows(self)
         try:
-            with closing(self._rows(inputs)) as rows:
+            with closing(new) as rows:
                 for row, crops in rows:
                     if shard.is_full(row):
                         self._write(shard.finish(), slot, 0)
@@ -178,7 +176,7 @@ class _Run:
     def redo(self, shards: Sequence[tuple[Shard, list[Input]]]) -> None:
         """Does some rows of published shards anew and replaces those shards."""
         every = [item for _, inputs in shards for item in inputs]
-        with closing(self._rows(every)) as rows:
+        with closing(self.decoded(every)) as rows:
             for old, inputs in shards:
                 shard = _ShardRows(self)
                 for _ in inputs:
@@ -189,7 +187,21 @@ class _Run:
                 self._write(merged, old.name.slot, old.name.revision + 1)
                 old.path.unlink(missing_ok=True)
 
-    def embed(self, old: Shard) -> None:
+    def kept(self, view: FeatureStore, ids: Sequence[str]) -> Rows:
+        """Yields rows and pictures of some videos, of the frames that a store is seen through."""
+        ledger = {row.id: row for row in view.ledger}
+        for video_id in ids:
+            row = VideoRow.failed(ledger[video_id], self.spec.embedding_dim)
+            pixels = np.zeros((0, *self.spec.preprocessing["size"], 3), np.uint8)
+            if video_id in view:
+                pixels = view.pictures([video_id]).pixels
+                times = view.packed([video_id]).pts_seconds
+                chosen = {label: np.arange(len(times)) for label in self.spec.samplers}
+                row = replace(row, pts_seconds=times, selections=chosen)
+            self._count(row, len(pixels))
+            yield row, pixels
+
+    def embed(self, old: Shard, revision: int) -> None:
         """Embeds the pictures of a shard and publishes them in the same slot."""
         shard, side = _ShardRows(self), old.spec.preprocessing["size"]
         ends = old.frame_offset.tolist()
@@ -197,18 +209,16 @@ class _Run:
             pixels = np.empty((end - start, *side, 3), np.uint8)
             old.pictures(slice(start, end), pixels)
             shard.add(replace(row, pictures=None), pixels)
-            self.now.done += 1
-            self.now.failed += row.ledger.status == "failed"
-            self.now.frames += end - start
+            self._count(row, end - start)
             self._progress(self.now)
-        self._write(shard.finish(), old.name.slot, 0)
+        self._write(shard.finish(), old.name.slot, revision)
 
     def _write(self, rows: Sequence[VideoRow], slot: Slot, revision: int) -> None:
         pad, where = self.pad_embedding, self.folder
         write_shard(where, rows, spec=self.spec, slot=slot, revision=revision, pad_embedding=pad)
         self.now.seconds = time.perf_counter() - self._start
 
-    def _rows(self, inputs: Sequence[Input]) -> Generator[tuple[VideoRow, Crops], None, None]:
+    def decoded(self, inputs: Sequence[Input]) -> Rows:
         """Yields a row without embeddings and its crops per input, in order.
 
         Faulty inputs are not decoded.
@@ -231,74 +241,15 @@ class _Run:
                 row, crops = read_answer(video, outcome, self.spec.embedding_dim)
                 if self.settings.pictures == "raw":
                     row = replace(row, pictures=crops)
-                now.done += 1
-                now.failed += row.ledger.status == "failed"
-                now.frames += len(crops)
                 now.decode_cpu_seconds += outcome.cpu_seconds
-                now.seconds = time.perf_counter() - self._start
+                self._count(row, len(crops))
                 yield row, crops
 
-
-def reembed(
-    source: FeatureStore,
-    folder: Path,
-    encoder: Encoder,
-    *,
-    batch_size: int | None = None,
-    progress: Callable[[Progress], None] = lambda _: None,
-) -> ExtractReport:
-    """Embeds the pictures that a store keeps, without the videos: same rows, other numbers.
-
-    The new store has the shards of the old one, each published whole; run again after an
-    interruption, it goes on.
-
-    Args:
-        source: Keeps pictures.
-        folder: The new store.
-        encoder: The vision tower; it must see pictures of that size, made in that way.
-        batch_size: Frames per call of the encoder.
-        progress: Called after every video.
-
-    Raises:
-        ModelError: The tower sees other pictures.
-        FingerprintError: `folder` holds a store of other settings.
-    """
-    described = encoder.describe()
-    _check_same_pictures(source, described)
-    check_selections(described, source.spec.samplers)
-    versions = {**source.spec.versions, **library_versions("torch", "transformers")}
-    spec = replace(
-        source.spec, **{"linear_patch": "2d", "vision": {}, **described}, versions=versions
-    )
-    settings = ExtractSettings(storage_dtype=spec.storage_dtype, batch_size=batch_size)
-    now = Progress(len(source.input_ids))
-    with write_lock(folder, part=(1, 1)):
-        store = open_for_writing(folder, spec, ExtractMode(), None)
-        held = {shard.name.slot for shard in store.shards} if store else set()
-        run = _Run(folder, encoder, settings, spec, now, progress)
-        for shard in source.shards:
-            if shard.name.slot not in held:
-                run.embed(shard)
-            else:
-                now.done += len(shard.ids)
-    inputs: list[Input] = [(Video(video_id, None), None) for video_id in source.input_ids]
-    return _report(folder, inputs, now, hashed=set())
-
-
-def _check_same_pictures(source: FeatureStore, described: Mapping[str, Any]) -> None:
-    """Refuses a tower for which the pictures would have been made in another way."""
-    ours, theirs = source.spec.preprocessing, described["preprocessing"]
-    differing = [
-        f"{name} {ours.get(name)} against {theirs[name]}"
-        for name in ("size", "resize", "resize_to", "resample")
-        if ours.get(name) != theirs[name]
-    ]
-    if differing:
-        raise ModelError(
-            f"the pictures in {source.folder} were made for {source.spec.backbone}, and "
-            f"{described['backbone']} sees others: {', '.join(differing)}. Extract from the videos "
-            "with this model"
-        )
+    def _count(self, row: VideoRow, num_frames: int) -> None:
+        self.now.done += 1
+        self.now.failed += row.ledger.status == "failed"
+        self.now.frames += num_frames
+        self.now.seconds = time.perf_counter() - self._start
 
 
 class _ShardRows:
@@ -310,7 +261,7 @@ class _ShardRows:
     whole videos.
     """
 
-    def __init__(self, run: _Run) -> None:
+    def __init__(self, run: StoreRun) -> None:
         self.rows: list[VideoRow] = []
         self._run, self._spec = run, run.spec
         self._waiting: list[Crops] = []
@@ -391,7 +342,7 @@ class _ShardRows:
         return VideoRow.failed(failed, self._spec.embedding_dim)
 
 
-def _report(
+def report_of(
     folder: Path, inputs: Sequence[Input], now: Progress, *, hashed: set[str]
 ) -> ExtractReport:
     """Counts what the store now holds of these inputs; every one must have its row."""

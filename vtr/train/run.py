@@ -98,6 +98,12 @@ class Run:
             raise ConfigError(f"{self.folder / CONFIG} names no text_model") from None
 
     @property
+    def weights_sha256(self) -> str | None:
+        """Of the vision tower whose features it reads; None where that is not known."""
+        found = self._features.get("weights_sha256")
+        return None if found is None else str(found)
+
+    @property
     def selection(self) -> str:
         """How the best epoch was chosen."""
         return str(self.config.get("selection", "unknown"))
@@ -121,11 +127,11 @@ class Run:
                 f"{self.folder} was trained on features of {self.spec.dim} dimensions, "
                 f"{store.folder} holds {spec.embedding_dim}"
             )
-        trained = self._features.get("weights_sha256")
+        trained = self.weights_sha256
         if trained is not None and trained != spec.weights_sha256:
             raise ModelError(
                 f"{self.folder} was trained on features of {self._features.get('backbone')} "
-                f"(weights {str(trained)[:12]}), {store.folder} holds those of {spec.backbone} "
+                f"(weights {trained[:12]}), {store.folder} holds those of {spec.backbone} "
                 f"(weights {spec.weights_sha256[:12]}): name the right store with --features"
             )
         require_same_settings(

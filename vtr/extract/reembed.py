@@ -1,0 +1,149 @@
+"""The pictures that a store keeps, embedded by another tower without the videos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from vtr.datasets.base import Video
+from vtr.errors import ModelError, StoreError
+from vtr.extract.choose import DENSE
+from vtr.extract.pipeline import ExtractReport, Progress, StoreRun, first_slot, report_of
+from vtr.extract.resume import ExtractMode, Input, open_for_writing
+from vtr.extract.settings import Encoder, ExtractSettings, check_selections, library_versions
+from vtr.features.lock import write_lock
+from vtr.features.rows import LedgerRow
+from vtr.features.shard import list_shards
+from vtr.features.spec import FeatureSpec
+from vtr.features.store import FeatureStore
+
+
+def reembed(
+    source: FeatureStore,
+    folder: Path,
+    encoder: Encoder,
+    *,
+    batch_size: int | None = None,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> ExtractReport:
+    """Embeds the pictures that a store keeps, without the videos: same rows, other numbers.
+
+    The new store has the shards of the old one, each published whole; run again after an
+    interruption, it goes on.
+
+    Args:
+        source: Keeps pictures.
+        folder: The new store.
+        encoder: The vision tower; it must see pictures of that size, made in that way.
+        batch_size: Frames per call of the encoder.
+        progress: Called after every video.
+
+    Raises:
+        ModelError: The tower sees other pictures.
+        FingerprintError: `folder` holds a store of other settings.
+    """
+    spec = _spec_of(source, encoder)
+    settings = ExtractSettings(batch_size=batch_size)
+    check_selections(encoder.describe(), spec.samplers)
+    now = Progress(len(source.input_ids))
+    with write_lock(folder, part=(1, 1)):
+        store = open_for_writing(folder, spec, ExtractMode(), None)
+        held = {shard.name.slot: shard for shard in store.shards} if store else {}
+        run = StoreRun(folder, encoder, settings, spec, now, progress)
+        for shard in source.shards:
+            old = held.get(shard.name.slot)
+            if old is not None and old.ledger() == shard.ledger():
+                now.done += len(shard.ids)
+                continue
+            run.embed(shard, 0 if old is None else old.name.revision + 1)
+            if old is not None:  # its videos were done again since
+                old.path.unlink(missing_ok=True)
+    inputs: list[Input] = [(Video(video_id, None), None) for video_id in source.input_ids]
+    return report_of(folder, inputs, now, hashed=set())
+
+
+def embed_view(
+    view: FeatureStore,
+    ids: Sequence[str],
+    folder: Path,
+    encoder: Encoder,
+    *,
+    settings: ExtractSettings,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> None:
+    """Embeds the frames that a store is seen through, of some videos: their pictures are kept.
+
+    The new store holds that selection alone, and of the videos those that were ever asked for. It
+    is a cache: what is damaged in it, or was done again in the source, is made anew.
+
+    Args:
+        view: Keeps pictures, and is seen through one sampler.
+        ids: Of its inputs, failed ones too.
+        folder: The new store.
+        encoder: The vision tower; it must see pictures of that size, made in that way.
+        settings: The budget of the sampler, and the size of batches and shards.
+        progress: Called after every video.
+
+    Raises:
+        ModelError: The tower sees other pictures.
+        StoreWriteError: The disk refused; what was published before is intact.
+    """
+    spec, label = _spec_of(view, encoder), str(view.sampler)
+    check_selections(encoder.describe(), [label])
+    budget = None if label == DENSE else settings.num_frames
+    spec = replace(spec, samplers=(label,), num_frames=budget, thumbnail_side=None)
+    ledger = {row.id: row for row in view.ledger}
+    with write_lock(folder, part=(1, 1)):
+        for path in stale_shards(folder, ledger):
+            path.unlink(missing_ok=True)
+        store = open_for_writing(folder, spec, ExtractMode(), None)
+        held = set(store.input_ids) if store else set()
+        new = [video_id for video_id in ids if video_id not in held]
+        run = StoreRun(folder, encoder, settings, spec, Progress(len(new)), progress)
+        run.add(run.kept(view, new), first_slot(store, (1, 1)))
+
+
+def stale_shards(folder: Path, ledger: Mapping[str, LedgerRow]) -> list[Path]:
+    """Returns the shards of a cache that are damaged or hold other rows than those of its source.
+
+    Args:
+        folder: The cache; it need not be there.
+        ledger: Of the source, by id.
+    """
+    try:
+        store = FeatureStore(folder, skip_damaged=True)
+    except StoreError:  # none, or nothing sound in it
+        return [path for _, path in list_shards(folder)[0]]
+    stale = [
+        shard.path
+        for shard in store.shards
+        if any(ledger.get(row.id) != row for row in shard.ledger())
+    ]
+    return [*store.damaged, *stale]
+
+
+def _spec_of(source: FeatureStore, encoder: Encoder) -> FeatureSpec:
+    """Returns the spec of a source's pictures as another tower embeds them."""
+    described = encoder.describe()
+    _check_same_pictures(source, described)
+    versions = {**source.spec.versions, **library_versions("torch", "transformers")}
+    decided = {"linear_patch": "2d", "vision": {}, **described, "versions": versions}
+    return replace(source.spec, **decided)
+
+
+def _check_same_pictures(source: FeatureStore, described: Mapping[str, Any]) -> None:
+    """Refuses a tower for which the pictures would have been made in another way."""
+    ours, theirs = source.spec.preprocessing, described["preprocessing"]
+    differing = [
+        f"{name} {ours.get(name)} against {theirs[name]}"
+        for name in ("size", "resize", "resize_to", "resample")
+        if ours.get(name) != theirs[name]
+    ]
+    if differing:
+        raise ModelError(
+            f"the pictures in {source.folder} were made for {source.spec.backbone}, and "
+            f"{described['backbone']} sees others: {', '.join(differing)}. Extract from the videos "
+            "with this model"
+        )
