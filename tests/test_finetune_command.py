@@ -16,6 +16,7 @@ import pytest
 import torch
 from builders import demo_backbone, free_port, make_demo_workspace, run_app
 from safetensors.torch import load_file
+from test_backbone import make_siglip
 
 from vtr.clip.backbone import load_backbone
 from vtr.errors import ConfigError, ModelError, StoreError
@@ -180,6 +181,23 @@ def test_a_run_starts_from_another_one(workspace: Path) -> None:
     assert config["text_model"]["weights_sha256"] == first["towers"]["weights_sha256"]
     with pytest.raises(ConfigError, match=r"has head seqTransf:layers=1 .*this training meanP"):
         trained("--head", "meanP", "--start", "runs/first")
+
+
+def test_a_siglip_trains_its_vision_tower_beside_a_projection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_siglip(tmp_path / "siglip", "T5Tokenizer")
+    tower = load_backbone(str(tmp_path / "siglip"), device="cpu")
+    monkeypatch.chdir(tmp_path)
+    make_demo_workspace(tmp_path, IDS, tower=tower, pictures=True)
+    own = ("--head", "meanP", "--model", str(tmp_path / "siglip"))
+    with pytest.raises(ConfigError, match=r"--text tune knows CLIP's text tower.*siglip"):
+        trained(*own)
+    with pytest.raises(ConfigError, match="--linear-patch 3d is CLIP4Clip's"):
+        trained(*own, "--text", "projection", "--linear-patch", "3d")
+    for more in ((), ("--freeze-layers", "1"), ("--lora", "2")):
+        run = load_run(trained(*own, "--text", "projection", *more)["run"])
+        assert load_backbone(str(run.towers), device="cpu").family == "siglip"
 
 
 def test_frozen_layers_are_run_once(workspace: Path) -> None:

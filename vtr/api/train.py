@@ -23,7 +23,7 @@ from vtr.api.train_model import Base, begin_from, load_base, model_spec
 from vtr.arithmetic import prepare_arithmetic
 from vtr.choices import check_names
 from vtr.clip.backbone import Backbone
-from vtr.errors import ConfigError, UnknownNameError
+from vtr.errors import ConfigError, ModelError, UnknownNameError
 from vtr.files import begin_beside, take_place
 from vtr.progress import note
 from vtr.settings import takes
@@ -211,7 +211,12 @@ class Training:
         spec = replace(self.spec, vision=None, text=text, lora=0)
         if text.mode == "frozen" and not any(True for _ in build_model(spec).head.parameters()):
             return None
-        check_same_model(self.backbone, self.data.store)
+        try:
+            check_same_model(self.backbone, self.data.store)
+        except ModelError as error:
+            raise ModelError(
+                f"{error}. --head-epochs 0 trains no head on them before the towers"
+            ) from None
         settings = replace(self.settings, epochs=epochs, chunk=self.options.chunk or 0)
         return replace(self, spec=spec, settings=settings)
 

@@ -37,16 +37,17 @@ def load_base(workspace: Workspace, options: Options, device: str) -> Base:
     """Loads the towers: those of the workspace's model, or those that a run has made of them.
 
     Raises:
-        ModelError: The run to start from was trained with the text of another model.
+        ModelError: The model of the run to start from is no longer what it was.
     """
     start = None if options.start is None else load_run(_found(options.start, workspace.runs))
     if start is not None and start.towers is not None:
         return Base(load_backbone(str(start.towers), device=device), str(start.towers), start)
-    backbone = load_backbone(workspace.model, device=device)
+    model = workspace.model if start is None else start.text_model
+    backbone = load_backbone(model, device=device)
     if start is not None:
         start.check_text_model(backbone)
         backbone = merged(start.model, backbone)
-    return Base(backbone, workspace.model, start)
+    return Base(backbone, model, start)
 
 
 def _found(start: Path, runs: Path) -> Path:

@@ -14,6 +14,7 @@ from vtr.counts import counted
 from vtr.errors import ConfigError
 from vtr.features.store import PackedFrames
 from vtr.train.heads.base import TextBatch, VideoBatch
+from vtr.train.memory import SHARE, free_bytes
 from vtr.train.texts import TextFeatures
 from vtr.train.vision_tower import PictureBatch
 
@@ -168,7 +169,10 @@ class ResidentPictures:
     def __init__(self, videos: PictureRows, device: torch.device) -> None:
         self.ids = videos.ids
         self.lengths: Index = np.diff(videos.offsets)
-        self._videos, self._device = videos, device
+        self._offsets, self._pad, self._device = videos.offsets, videos.pad, device
+        rows = torch.from_numpy(np.require(videos.rows, requirements=["C", "W"]))
+        fits = device.type != "cpu" and rows.nbytes < SHARE * free_bytes(device)
+        self._rows = rows.to(device) if fits else rows
         self.at_once = max(1, _PICTURES[device.type == "cuda"] // int(self.lengths.max(initial=1)))
 
     def __len__(self) -> int:
@@ -183,23 +187,20 @@ class ResidentPictures:
         distinct, place = np.unique(index, return_inverse=True)
         repeats = len(distinct) < len(index)
         chosen = distinct if repeats else index
-        offsets, longest = self._videos.offsets, self.width(index) if width is None else width
-        parts = [self._videos.rows[offsets[v] : offsets[v + 1]] for v in chosen.tolist()]
-        lengths = self.lengths[chosen]
+        longest, lengths = self.width(index) if width is None else width, self.lengths[chosen]
+        begins = np.concatenate(([0], lengths.cumsum()[:-1]))
+        places = np.arange(lengths.sum()) + np.repeat(self._offsets[chosen] - begins, lengths)
+        follows = np.ones(len(places), dtype=bool)
+        follows[begins] = False
         # Torch's own memory, aligned to 64 bytes: products of the same numbers at another alignment
         # differ in their last bits.
-        rows = torch.from_numpy(self._videos.rows[:0]).new_empty(
-            (int(lengths.sum()), *self._videos.rows.shape[1:])
-        )
-        np.concatenate(parts, out=rows.numpy())
-        follows = np.ones(lengths.sum(), dtype=bool)
-        follows[np.concatenate(([0], lengths.cumsum()[:-1]))] = False
+        rows = self._rows.index_select(0, torch.from_numpy(places).to(self._rows.device))
         return PictureBatch(
             rows.to(self._device),
             self._send(np.arange(longest) < lengths[:, None]),
             self._send(place) if repeats else None,
             self._send(follows),
-            self._videos.pad,
+            self._pad,
         )
 
     def _send(self, array: NDArray[Any]) -> Tensor:
