@@ -1,10 +1,12 @@
-"""What a `result.json` holds, of which types: whoever reads one that others may have edited asks.
+"""What a `result.json` holds, of which types: written and read through this module alone.
 
 Sections may be absent, as in results of earlier versions; what is there must have its type.
 """
 
 from __future__ import annotations
 
+import json
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Self
 
@@ -12,7 +14,11 @@ import pydantic
 from pydantic_core import PydanticCustomError
 
 from vtr.errors import ConfigError
+from vtr.json_files import read_json
 
+RESULT_FILE = "result.json"
+SCHEMA = 1
+KIND = "vtr-result"
 _LARGEST = 1e300
 _CARD = {
     "protocol": ("name", "published", "num_queries", "num_videos"),
@@ -179,6 +185,43 @@ class _Result(_Part):
     examples: dict[str, Annotated[list[_Example], Objects]] = {}
     videos: _Videos = _Videos()
     files: dict[str, Any] = {}
+
+
+def result_bytes(document: Mapping[str, Any]) -> bytes:
+    """Returns a document as the bytes of a `result.json`, checked as a reader will check it."""
+    require_result(document, source=RESULT_FILE)
+    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "backslashreplace")
+
+
+def read_result(file: pathlib.Path) -> dict[str, Any]:
+    """Reads a `result.json`.
+
+    Raises:
+        ConfigError: It is missing, damaged, or no result of this schema.
+    """
+    document = read_json(file, needed="a result; name a folder that `vtr eval` wrote")
+    if document.get("kind") != KIND:
+        raise ConfigError(
+            f"{file} is no result: its kind is {document.get('kind', 'not given')!r}, that of a "
+            f"result {KIND!r}. Name a folder that `vtr eval` wrote"
+        )
+    schema = document.get("schema")
+    if schema != SCHEMA:
+        newer = isinstance(schema, int) and schema > SCHEMA
+        remedy = "A newer vtr wrote it: update this one, or evaluate again" if newer else "Evaluate"
+        raise ConfigError(
+            f"{file} has schema {schema!r}; this vtr reads schema {SCHEMA}. {remedy} with this "
+            "version"
+        )
+    if not isinstance(document.get("metrics"), dict) or not document["metrics"]:
+        raise ConfigError(f"{file} has no metrics; evaluate again")
+    for key, entry in document["metrics"].items():
+        value = entry.get("value") if isinstance(entry, dict) else None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ConfigError(f"{file}: metric {key!r} has no number; evaluate again")
+    require_result(document, source=file)
+    return document
 
 
 def require_result(document: Mapping[str, Any], *, source: object, for_card: bool = False) -> None:

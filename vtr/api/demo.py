@@ -19,6 +19,7 @@ from vtr.demo.scenes import CLIPS_PER_GROUP
 from vtr.demo.words import Part
 from vtr.demo.world import WorldSummary, render_world
 from vtr.progress import progress
+from vtr.result_schema import RESULT_FILE
 from vtr.verbs.demo import Options
 from vtr.workspace import FILE_NAME, Workspace, read_workspace, settings, write_workspace
 
@@ -176,7 +177,7 @@ def measure_heads(
         update(len(trials), len(trials), "heads")
     out, title = workspace.root / "report", "The vtr demo world"
     page = vtr.make_report([r.folder for r in results], out, title=title, pictures=False)
-    return [{**r.document, "path": str(r.folder / "result.json")} for r in results], page
+    return [{**r.document, "path": str(r.folder / RESULT_FILE)} for r in results], page
 
 
 def _measure(workspace: Workspace, trial: Trial) -> vtr.Result:

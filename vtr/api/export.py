@@ -13,14 +13,13 @@ from vtr.clip.backbone import load_backbone
 from vtr.errors import ConfigError
 from vtr.files import file_sha256, publish, replacing, require_empty
 from vtr.json_files import read_json
-from vtr.result_schema import require_result
+from vtr.result_schema import RESULT_FILE, require_result
 from vtr.train.card import model_card
 from vtr.train.onnx import GRAPH, export_text_side, require_onnx
 from vtr.train.run import BEST, CONFIG, TRAIN_IDS, load_run
 from vtr.verbs.export import Options
 
 CARD = "README.md"
-RESULT_NAME = "result.json"
 
 
 def export_run(folder: Path, out: Path, options: Options) -> Path:
@@ -64,7 +63,7 @@ def read_results(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
         ConfigError: A file that is no result.
     """
     weights, found, others = file_sha256(folder / BEST), [], []
-    for path in sorted(folder.glob(f"eval/*/{RESULT_NAME}")):
+    for path in sorted(folder.glob(f"eval/*/{RESULT_FILE}")):
         document = read_json(path, needed="a result of `vtr eval`")
         if document.get("kind") != "vtr-result":
             raise ConfigError(f"{path} is no result of vtr eval; move it away and export again")

@@ -30,6 +30,7 @@ from vtr.files import make_folder, publish_all
 from vtr.foreign import shown
 from vtr.json_files import read_json
 from vtr.progress import note
+from vtr.result_schema import RESULT_FILE
 from vtr.settings import takes
 from vtr.verbs.report import Options
 from vtr.workspace import find_workspace, settings
@@ -76,9 +77,9 @@ def load_results(paths: Sequence[Path] | None) -> list[Result]:
     """
     workspace = settings(find_workspace(Path()))
     here = [
-        *sorted(workspace.features.glob("zero-shot/*/result.json")),
-        *sorted(workspace.runs.glob("*/eval/*/result.json")),
-        *sorted(workspace.root.glob("results/*/result.json")),  # of `vtr demo`
+        *sorted(workspace.features.glob(f"zero-shot/*/{RESULT_FILE}")),
+        *sorted(workspace.runs.glob(f"*/eval/*/{RESULT_FILE}")),
+        *sorted(workspace.root.glob(f"results/*/{RESULT_FILE}")),  # of `vtr demo`
     ]
     if not (paths or here):
         raise ConfigError(

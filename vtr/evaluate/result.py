@@ -6,7 +6,6 @@ there never changes its meaning without another schema number.
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -34,9 +33,8 @@ from vtr.evaluate.ranks import Ranks, RetrievalRanks
 from vtr.features import PackedFrames
 from vtr.files import Payload, make_folder, publish_all
 from vtr.foreign import csv_table
+from vtr.result_schema import KIND, RESULT_FILE, SCHEMA, result_bytes
 
-SCHEMA = 1
-RESULT_FILE = "result.json"
 COMPANIONS = {"run": "run.trec", "qrels": "qrels.trec", "similarity": "similarity.npz"}
 """What `vtr eval` may write beside it, by its key in `files`."""
 WORD_BINS = ((1, 10), (11, 20), (21, None))
@@ -93,7 +91,7 @@ def build_result(
     shown |= {e["video"] for kind in examples.values() for e in kind}
     return {
         "schema": SCHEMA,
-        "kind": "vtr-result",
+        "kind": KIND,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "vtr": _version("vtr"),
         "versions": {
@@ -340,13 +338,12 @@ def write_result(
     """
     make_folder(folder, option="--out")
     path, given = folder / RESULT_FILE, companions or {}
-    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
     publish_all(
         {
             **{folder / COMPANIONS[key]: payload for key, payload in given.items()},
             folder / "per_query.csv": _per_query(evaluation),
             folder / "per_video.csv": _per_video(evaluation),
-            path: text.encode("utf-8", "backslashreplace"),
+            path: result_bytes(document),
         }
     )
     for key, name in COMPANIONS.items():

@@ -19,11 +19,8 @@ from vtr.evaluate.ranks import Ranks
 from vtr.files import file_sha256
 from vtr.foreign import csv_text, printable
 from vtr.json_files import read_json
-from vtr.result_schema import require_result
+from vtr.result_schema import RESULT_FILE, read_result
 
-SCHEMA = 1
-KIND = "vtr-result"
-FILE_NAME = "result.json"
 PER_QUERY = "per_query.csv"
 PER_VIDEO = "per_video.csv"
 RUN_CONFIG = "config.json"
@@ -230,29 +227,8 @@ def load_result(path: Path | str) -> Result:
         ConfigError: It is missing, damaged, or no result of this schema.
     """
     given = Path(path)
-    file = given / FILE_NAME if given.is_dir() else given
-    document = read_json(file, needed="a result; name a folder that `vtr eval` wrote")
-    if document.get("kind") != KIND:
-        raise ConfigError(
-            f"{file} is no result: its kind is {document.get('kind', 'not given')!r}, that of a "
-            f"result {KIND!r}. Name a folder that `vtr eval` wrote"
-        )
-    schema = document.get("schema")
-    if schema != SCHEMA:
-        newer = isinstance(schema, int) and schema > SCHEMA
-        remedy = "A newer vtr wrote it: update this one, or evaluate again" if newer else "Evaluate"
-        raise ConfigError(
-            f"{file} has schema {schema!r}; this vtr reads schema {SCHEMA}. {remedy} with this "
-            "version"
-        )
-    if not isinstance(document.get("metrics"), dict) or not document["metrics"]:
-        raise ConfigError(f"{file} has no metrics; evaluate again")
-    for key, entry in document["metrics"].items():
-        value = entry.get("value") if isinstance(entry, dict) else None
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ConfigError(f"{file}: metric {key!r} has no number; evaluate again")
-    require_result(document, source=file)
-    return Result(file.parent, document)
+    file = given / RESULT_FILE if given.is_dir() else given
+    return Result(file.parent, read_result(file))
 
 
 def read_rows(file: Path, columns: tuple[str, ...]) -> Iterator[Mapping[str, str]]:
@@ -280,7 +256,7 @@ def read_rows(file: Path, columns: tuple[str, ...]) -> Iterator[Mapping[str, str
     except OSError as error:
         raise ConfigError(
             f"cannot read {file}: {error.strerror or error}. It is written by `vtr eval` beside "
-            "result.json"
+            f"{RESULT_FILE}"
         ) from None
     except csv.Error as error:
         raise ConfigError(f"{file} is damaged: {error}; evaluate again") from None
@@ -307,7 +283,7 @@ def check_count(result: Result, direction: str, file: Path, rows: int) -> None:
     count = next((entry.get("n") for entry in entries), None)
     if isinstance(count, int) and rows != count:
         raise ConfigError(
-            f"{file} has {rows:,} rows and {FILE_NAME} counts {count:,} for {direction}; "
+            f"{file} has {rows:,} rows and {RESULT_FILE} counts {count:,} for {direction}; "
             "the table is not whole or not of this result. Evaluate again"
         )
 
