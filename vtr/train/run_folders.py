@@ -10,13 +10,16 @@ import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vtr.errors import ConfigError, StoreWriteError
 from vtr.files import beside, is_begun, make_folder
+from vtr.json_files import as_fields
 from vtr.progress import note
 from vtr.train.model import ModelSpec
+from vtr.train.presets import TrainSettings
 from vtr.train.run import CONFIG, TOWERS, list_runs, read_config, read_outcome, recency
 
 
@@ -181,11 +184,22 @@ def check_resumable(folder: Path, config: Mapping[str, Any]) -> None:
         for key in path:
             ours = ours.get(key) if isinstance(ours, dict) else None
             theirs = theirs.get(key)
-        if ours != theirs:
+        if _completed(path, ours) != theirs:
             raise ConfigError(
                 f"{folder} cannot go on: {'.'.join(path)} is not what it was "
                 f"({ours!s:.80}, now {theirs!s:.80}). Start a new run"
             )
+
+
+_KINDS: Mapping[tuple[str, ...], Any] = {("model",): ModelSpec, ("settings",): TrainSettings}
+
+
+def _completed(path: tuple[str, ...], values: Any) -> Any:
+    """Returns what a run began with, beside it what its version did not know, by its default."""
+    if path not in _KINDS or not isinstance(values, dict):
+        return values
+    made = as_fields(_KINDS[path], values, source="the run", error=ConfigError)
+    return json.loads(json.dumps(asdict(made)))
 
 
 def summarise(rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
