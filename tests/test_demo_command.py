@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from builders import write_store
 
+from vtr.api.demo import demo_workspace, full_trials, measure_heads
 from vtr.demo.events import events_shown, known_uniform_share, read_events
 from vtr.evaluate.intervals import wilson_interval
 from vtr.extract.samplers.base import sampler_names
@@ -111,3 +112,14 @@ def test_demo_runs_offline_and_again(tmp_path: Path) -> None:
     for name in ("motion", "scene", "diversity", "hybrid"):
         assert low[name] > uniform["high"], name
     assert first["sees_brief_events"] == second["sees_brief_events"]
+
+
+@pytest.mark.slow
+def test_the_full_demo_trains_both_towers(tmp_path: Path) -> None:
+    """On a world of a few clips, for one epoch; what it finds on the whole one: docs/speed.md."""
+    world = demo_workspace(tmp_path / "world", clips_per_group={"train": 4, "val": 2, "test": 2})
+    trial = next(one for one in full_trials() if one.options and "vision" in one.options)
+    results, _ = measure_heads(world, [replace(trial, options={**trial.options, "epochs": 1})])
+    assert results[0]["setup"]["text"] == "towers"
+    assert set(results[0]["groups"]) == {"brief", "content", "order"}
+    assert trial.name == "meanP-towers-uniform"

@@ -34,6 +34,12 @@ _FROZEN: Mapping[str, Any] = {
     "text": "projection", "captions": "2", "batch_size": 40, "mine": "global", "patience": 0,
     "epochs": 12,
 }  # fmt: skip
+# Both towers end to end: three seeds of it found the order of events in 45 to 48 % of the queries,
+# the text tower alone in 34 to 35 %.
+_TOWERS: Mapping[str, Any] = {
+    "vision": "tune", "lr": 1e-3, "coef_lr": 0.5, "captions": "2", "batch_size": 40,
+    "mine": "global", "patience": 0, "epochs": 10,
+}  # fmt: skip
 # A transformer over every pair: an epoch takes half a minute even here.
 _SHORTER: Mapping[str, Mapping[str, Any]] = {"tightTransf": {"epochs": 3}}
 
@@ -49,7 +55,7 @@ class Trial:
     @property
     def name(self) -> str:
         """Of the run, and in the report."""
-        text = "zero-shot" if self.options is None else str(self.options["text"])
+        text = "zero-shot" if self.options is None else str(self.options.get("text", "towers"))
         return f"{self.head.partition(':')[0]}-{text}-{self.sampler}"
 
 
@@ -77,7 +83,7 @@ def full_trials() -> list[Trial]:
     ]
     heads = ("maxP", "clip2video", "xpool", "wti")
     tuned = [Trial(head, "uniform", {**_TUNED, "epochs": 40}) for head in heads]
-    return [*short_trials(), *tuned, *every]
+    return [*short_trials(), Trial("meanP", "uniform", _TOWERS), *tuned, *every]
 
 
 def demo_workspace(
@@ -182,6 +188,8 @@ def measure_heads(
 
 def _measure(workspace: Workspace, trial: Trial) -> vtr.Result:
     run = None
+    if trial.options is not None and "vision" in trial.options:
+        workspace = _with_pictures(workspace, trial.sampler)
     if trial.options is not None:
         own = {"name": trial.name, "sampler": trial.sampler, "seed": 0, **trial.options}
         run = vtr.train_head(workspace, trial.head, device="cpu", **own)
@@ -193,3 +201,11 @@ def _measure(workspace: Workspace, trial: Trial) -> vtr.Result:
         out=workspace.root / "results" / trial.name,
         device="cpu",
     )
+
+
+def _with_pictures(workspace: Workspace, sampler: str) -> Workspace:
+    """Returns the workspace with a store of its own that keeps the pictures of one sampler."""
+    kept = settings(workspace, features=workspace.root / "features-pictures", sampler=sampler)
+    with _one_encoder_thread():
+        vtr.extract_features(kept, device="cpu", crops="raw")
+    return kept
