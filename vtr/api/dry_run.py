@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from vtr.api.train_inputs import Reader
 from vtr.clip.backbone import Backbone
-from vtr.counts import human_bytes, human_seconds
+from vtr.counts import counted, human_bytes, human_seconds
 from vtr.train.batches import BatchPlan
 from vtr.train.data import PairedData, PictureRows, Resident
 from vtr.train.gradients import BatchGradient
@@ -224,3 +224,29 @@ def _peak_bytes(device: torch.device) -> int:
         return int(torch.cuda.max_memory_allocated())
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(kilobytes * (1 if sys.platform == "darwin" else 1024))
+
+
+def event_line(event: Mapping[str, Any]) -> str:
+    """Returns what happened on the way as a sentence.
+
+    >>> event_line({"event": "batch larger than the data", "asked": 128, "used": 11})
+    'a batch of 128 is larger than the data; each step took all 11'
+    """
+    if event["event"] == "batch larger than the data":
+        return (
+            f"a batch of {event['asked']:,} is larger than the data; each step took all "
+            f"{event['used']:,}"
+        )
+    if event["event"] == "out of memory: batch halved":
+        return (
+            f"memory did not hold the batch in epoch {event['epoch']:,}; from there on it was "
+            f"{event['batch_size']:,}"
+        )
+    if event["event"] == "vision chunk":
+        return f"memory holds {counted(event['videos'], 'video')} at once; gradients are the same"
+    if event["event"] == "out of memory: vision chunk halved":
+        return (
+            f"memory did not hold the pictures in epoch {event['epoch']:,}; from there on "
+            f"{counted(event['vision_chunk'], 'video was', 'videos were')} encoded at once"
+        )
+    return ", ".join(f"{key} {value}" for key, value in event.items())

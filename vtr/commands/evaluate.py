@@ -64,14 +64,12 @@ def evaluate(
     run = api.evaluate_seeds if options.seeds else api.evaluate
     document, path = run(workspace, options)
     if as_json:
-        print_json(document)
-    elif options.seeds:
-        _print_seeds(document, path)
-    else:
-        print_result(document)
-        note()
-        note(f"written: {near(path)}")
-    return None
+        return print_json(document)
+    if options.seeds:
+        return _print_seeds(document, path)
+    print_result(document)
+    note()
+    return note(f"written: {near(path)}")
 
 
 def _moments(workspace: Workspace, options: Options, *, as_json: bool) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from vtr.commands.console import near, print_json, say
 from vtr.commands.flags import with_options
-from vtr.progress import note
 from vtr.verbs.samplers import Options
 
 group = typer.Typer(invoke_without_command=True, no_args_is_help=False)
@@ -94,42 +93,8 @@ def study(
     if as_json:
         print_json(facts)
         return
-    _print(facts)
+    from vtr.commands.tables import print_study
+
+    print_study(facts)
     if options.plot is not None:
         say(near(options.plot))
-
-
-_COLUMNS_AT_ONCE = 6  # so many fit beside the longest name into 80 characters
-
-
-def _print(facts: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from vtr.api.samplers import columns, ordered
-    from vtr.foreign import printable
-
-    rows = ordered(facts)
-    shown = columns(rows)
-    for start in range(0, len(shown), _COLUMNS_AT_ONCE):
-        part = shown[start : start + _COLUMNS_AT_ONCE]
-        table = Table(box=None, pad_edge=False)
-        table.add_column("sampler", no_wrap=True)
-        for column in part:
-            table.add_column(column.word, justify="right", no_wrap=True)
-        for number, row in enumerate(rows):
-            table.add_row(
-                Text(printable(row["sampler"])), *[_spelled(column, number) for column in part]
-            )
-        Console().print(table)
-        say("")
-    for column in shown:
-        note(f"  {column.word:<11}{column.title}: {column.note}")
-
-
-def _spelled(column: Any, number: int) -> str:
-    from vtr.extract.study_plot import is_known
-
-    value = column.values[number]
-    return "-" if value is None or not is_known(value) else str(column.show(value))

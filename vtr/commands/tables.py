@@ -12,6 +12,7 @@ import typer
 from vtr.commands.console import say
 from vtr.counts import counted
 from vtr.foreign import printable, screen
+from vtr.progress import note
 
 _LEGEND = (
     "R@k and MRR in %, with 95 % intervals. t2v: text to video; v2t: video to text (its first "
@@ -224,3 +225,39 @@ def print_simulation(document: Mapping[str, Any]) -> None:
         cells = {row["frames"]: row["metrics"]["t2v/R@1"] for row in rows if row["rule"] == rule}
         table.add_row(rule, *[interval_text(cells[count]) for count in counts])
     print_table(table)
+
+
+_COLUMNS_AT_ONCE = 6  # so many fit beside the longest name into 80 characters
+
+
+def print_study(facts: dict[str, Any]) -> None:
+    """Prints what a study of samplers measured, some columns at a time."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from vtr.api.samplers import columns, ordered
+
+    rows = ordered(facts)
+    shown = columns(rows)
+    for start in range(0, len(shown), _COLUMNS_AT_ONCE):
+        part = shown[start : start + _COLUMNS_AT_ONCE]
+        table = Table(box=None, pad_edge=False)
+        table.add_column("sampler", no_wrap=True)
+        for column in part:
+            table.add_column(column.word, justify="right", no_wrap=True)
+        for number, row in enumerate(rows):
+            table.add_row(
+                Text(printable(row["sampler"])), *[_spelled(column, number) for column in part]
+            )
+        Console().print(table)
+        say("")
+    for column in shown:
+        note(f"  {column.word:<11}{column.title}: {column.note}")
+
+
+def _spelled(column: Any, number: int) -> str:
+    from vtr.extract.study_plot import is_known
+
+    value = column.values[number]
+    return "-" if value is None or not is_known(value) else str(column.show(value))

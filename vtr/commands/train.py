@@ -94,6 +94,8 @@ def print_result(document: Mapping[str, Any]) -> None:
         say(f"validation of the head alone, trained first: {_numbers(first)}")
     if document["metrics"]:
         say(f"validation: {_numbers(document)}")
+    from vtr.api.dry_run import event_line
+
     for event in document["events"]:
         say(f"note: {event_line(event)}")
 
@@ -105,29 +107,3 @@ def _numbers(document: Mapping[str, Any]) -> str:
         if key in document["metrics"]
     ]
     return f"{', '.join(numbers)} ({human_seconds(document['seconds'])})"
-
-
-def event_line(event: Mapping[str, Any]) -> str:
-    """Returns what happened on the way as a sentence.
-
-    >>> event_line({"event": "batch larger than the data", "asked": 128, "used": 11})
-    'a batch of 128 is larger than the data; each step took all 11'
-    """
-    if event["event"] == "batch larger than the data":
-        return (
-            f"a batch of {event['asked']:,} is larger than the data; each step took all "
-            f"{event['used']:,}"
-        )
-    if event["event"] == "out of memory: batch halved":
-        return (
-            f"memory did not hold the batch in epoch {event['epoch']:,}; from there on it was "
-            f"{event['batch_size']:,}"
-        )
-    if event["event"] == "vision chunk":
-        return f"memory holds {counted(event['videos'], 'video')} at once; gradients are the same"
-    if event["event"] == "out of memory: vision chunk halved":
-        return (
-            f"memory did not hold the pictures in epoch {event['epoch']:,}; from there on "
-            f"{counted(event['vision_chunk'], 'video was', 'videos were')} encoded at once"
-        )
-    return ", ".join(f"{key} {value}" for key, value in event.items())
