@@ -36,7 +36,6 @@ from vtr.extract.compress import (
     compress_video,
     place_frames,
     put_in_order,
-    scaled_size,
 )
 from vtr.extract.compress_folder import (
     LEDGER_NAME,
@@ -46,6 +45,7 @@ from vtr.extract.compress_folder import (
     assign_targets,
     compress_folder,
 )
+from vtr.extract.h264 import scaled_size
 from vtr.extract.sample import FrameRequest, sample_video
 from vtr.extract.samplers.base import SamplerChoice
 from vtr.features.lock import write_lock

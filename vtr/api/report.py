@@ -33,7 +33,7 @@ from vtr.progress import note
 from vtr.result_schema import RESULT_FILE
 from vtr.settings import takes
 from vtr.verbs.report import Options
-from vtr.workspace import find_workspace, settings
+from vtr.workspace import Workspace, find_workspace, settings
 
 SHOWN_METRICS = ("R@1", "R@5", "R@10", "MedR", "MeanR", "MRR")
 PAGE = "report.html"
@@ -75,12 +75,7 @@ def load_results(paths: Sequence[Path] | None) -> list[Result]:
     Raises:
         ConfigError: There is none, or one is damaged.
     """
-    workspace = settings(find_workspace(Path()))
-    here = [
-        *sorted(workspace.features.glob(f"zero-shot/*/{RESULT_FILE}")),
-        *sorted(workspace.runs.glob(f"*/eval/*/{RESULT_FILE}")),
-        *sorted(workspace.root.glob(f"results/*/{RESULT_FILE}")),  # of `vtr demo`
-    ]
+    here = result_files(settings(find_workspace(Path())))
     if not (paths or here):
         raise ConfigError(
             "there is no result to report: name one, or run `vtr eval` in this workspace first"
@@ -92,6 +87,15 @@ def load_results(paths: Sequence[Path] | None) -> list[Result]:
         if result.outdated:
             note(f"{result.folder}: {result.outdated}")
     return results if paths else sorted(results, key=lambda result: not result.is_zero_shot)
+
+
+def result_files(workspace: Workspace) -> list[Path]:
+    """Returns the files of all results in a workspace, zero-shot ones first."""
+    return [
+        *sorted(workspace.features.glob(f"zero-shot/*/{RESULT_FILE}")),
+        *sorted(workspace.runs.glob(f"*/eval/*/{RESULT_FILE}")),
+        *sorted(workspace.root.glob(f"results/*/{RESULT_FILE}")),  # of `vtr demo`
+    ]
 
 
 class Report(NamedTuple):

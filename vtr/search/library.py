@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -24,6 +24,7 @@ Floats = NDArray[np.floating[Any]]
 MATCH_LEVEL = 0.98
 """Below this share of unrelated sentences that a query beats, nothing like it is there."""
 _SAME_DIRECTION = 0.999
+_COMPARED_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -282,7 +283,24 @@ class Library:
                 )
             vector = unit(vector - against / 2)
             weights += [(f"not {text}", -0.5 / len(avoided)) for text in query.without]
+        if query.unlike:
+            vector = self._away(vector, [self._frame_at(i, at) for i, at in query.unlike])
+            weights += [(f"not {i}@{at:g}", -0.5 / len(query.unlike)) for i, at in query.unlike]
         return _Asked(vector, tuple(weights), truncated)
+
+    def _away(self, vector: Vectors, frames: Sequence[Vectors]) -> Vectors:
+        """Returns a vector turned away from frames, in what tells them from the folder's others.
+
+        All pictures are alike to a sentence: half of a frame would outweigh any (cosines of frames
+        spread several times as wide), so that it counts half as much as the vector's own scores do.
+        """
+        some = self._sample[:: max(1, len(self._sample) // _COMPARED_ROWS)]
+        others = np.asarray(self.index.frames[some], np.float32)
+        against = unit(np.mean(frames, axis=0) - others.mean(axis=0))
+        spread = float((others @ against).std())
+        if not spread:
+            return vector
+        return unit(vector - against * (float((others @ vector).std()) / (2 * spread)))
 
     def _rows(self, video_id: str) -> tuple[int, int]:
         if video_id not in self._paths or video_id not in self._place:

@@ -25,6 +25,8 @@ class Query:
     """Each a file or its content, and the second to look at; None is the whole of it."""
     like: tuple[tuple[str, float], ...] = ()  # (id, seconds) of frames of the library itself
     without: tuple[str, ...] = ()  # Sentences; half of their mean is subtracted
+    unlike: tuple[tuple[str, float], ...] = ()
+    """(id, seconds) of frames to turn away from; by half as much as the rest tells frames apart."""
 
     def __post_init__(self) -> None:
         if not (self.texts or self.images or self.clips or self.like):

@@ -1,0 +1,196 @@
+"""`vtr serve`: the page over a folder of videos, or over a workspace with its runs and results."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vtr.errors import ConfigError, VtrError
+from vtr.verbs.serve import Options
+from vtr.workspace import FILE_NAME, Workspace, find_workspace, read_workspace
+
+if TYPE_CHECKING:
+    from vtr.search.library import Library
+
+_NEEDED = ("starlette", "uvicorn")
+
+
+@dataclass(frozen=True)
+class Place:
+    """What is served."""
+
+    videos: Path  # The folder that all videos lie in
+    title: str  # Its name on the page
+    workspace: Workspace | None  # Whose store, runs and results these are; None for a plain folder
+
+
+def serve(
+    folder: str | Path | None = None,
+    options: Options | None = None,
+    *,
+    started: Callable[[str], Any] = lambda address: None,
+) -> None:
+    """Serves the page until it is interrupted.
+
+    Args:
+        folder: Of the videos, or of a workspace; by default the workspace around us.
+        options: See `vtr.verbs.serve.Options`.
+        started: Called with the address of the page when it can be opened.
+
+    Raises:
+        ConfigError: No such folder, no workspace here, an address that cannot be had, or the extra
+            `serve` is missing.
+    """
+    options = options or Options()
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"vtr serve needs {', '.join(missing)}: pip install 'vtr[serve]'")
+    place = find_place(None if folder is None else Path(folder))
+    from vtr.serve.app import create_app
+    from vtr.serve.librarian import Librarian
+    from vtr.serve.security import Doors
+    from vtr.serve.server import bind, run
+
+    bound = bind(options.host, options.port)
+    port = bound.getsockname()[1]
+    doors = Doors.of(options.host, port)
+    librarian = Librarian(
+        partial(open_library, place, options),
+        place.videos,
+        watch=place.workspace is None,
+        follow_links=options.follow_links,
+    )
+    results = None if place.workspace is None else WorkspaceResults(place.workspace)
+    app = create_app(librarian, doors, title=place.title, results=results)
+    with bound:
+        run(app, bound, started=lambda: started(_address(options.host, port, doors.token)))
+
+
+def find_place(folder: Path | None) -> Place:
+    """Returns what a folder is: a workspace, or videos.
+
+    Raises:
+        ConfigError: No such folder, or none was named and there is no workspace.
+    """
+    if folder is None:
+        workspace = find_workspace(Path.cwd())
+        if workspace is None:
+            raise ConfigError(
+                f"no folder named, and there is no {FILE_NAME} in {Path.cwd()} or above it. "
+                "Name the folder of the videos: vtr serve FOLDER"
+            )
+    else:
+        folder = folder.expanduser()
+        if not folder.is_dir():
+            what = "is no folder" if folder.exists() else "does not exist"
+            raise ConfigError(f"{folder} {what}; name the folder of the videos: vtr serve FOLDER")
+        file = folder / FILE_NAME
+        if not file.is_file():
+            return Place(folder.absolute(), folder.resolve().name or str(folder), None)
+        workspace = read_workspace(file)
+    return Place(workspace.require_videos(), workspace.root.resolve().name, workspace)
+
+
+def open_library(place: Place, options: Options) -> Library:
+    """Opens what is served as a library; new videos of a plain folder are embedded first."""
+    from vtr.arithmetic import prepare_arithmetic
+
+    prepare_arithmetic()
+    from vtr.search.folder import StoreSource
+    from vtr.search.library import Library
+
+    if place.workspace is None:
+        return Library.open(
+            place.videos,
+            model=options.model,
+            device=options.device,
+            index=options.index,
+            workers=options.workers,
+        )
+    from vtr.api.extract import find_inputs
+
+    workspace = place.workspace
+    files = {video.id: video.path for video in find_inputs(workspace).videos}
+    model = options.model or workspace.model
+    return Library(StoreSource(workspace.features, files, model=model, device=options.device))
+
+
+class WorkspaceResults:
+    """The runs and results of a workspace for the page; read anew each time they are asked for."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+
+    def documents(self) -> list[dict[str, Any]]:
+        """Returns one JSON document per result, and one per run that has none."""
+        from vtr.train.run import list_runs
+
+        files = self._files()
+        documents = [_document(key, file) for key, file in files.items()]
+        for run in list_runs(self._workspace.runs):
+            if not any(file.is_relative_to(run) for file in files.values()):
+                note = "not evaluated yet: vtr eval --run " + str(run)
+                documents.append({"key": "", "title": run.name, "caveats": [note]})
+        return documents
+
+    def report(self, key: str) -> bytes | None:
+        """Returns the report of one result, or of all; None where there is no such one."""
+        from vtr.api.report import report_html
+        from vtr.evaluate.reporting.results import load_result
+
+        files = self._files()
+        chosen = list(files.values()) if key == "all" else [f for k, f in files.items() if k == key]
+        return report_html([load_result(file) for file in chosen]) if chosen else None
+
+    def _files(self) -> dict[str, Path]:
+        from vtr.api.report import result_files
+        from vtr.serve.catalog import key_of
+
+        return {key_of(str(file)): file for file in result_files(self._workspace)}
+
+
+def _document(key: str, file: Path) -> dict[str, Any]:
+    """Returns what the page shows of a result; of a damaged one why it cannot be read."""
+    from vtr.api.report import caveats
+    from vtr.evaluate.reporting.results import load_result
+
+    try:
+        result = load_result(file)
+        told = list(caveats(result))
+    except VtrError as error:
+        return {"key": "", "title": file.parent.name, "caveats": [str(error)]}
+    return {
+        "key": key,
+        "title": result.title,
+        "protocol": result.protocol,
+        "created": str(result.document.get("created") or "")[:16].replace("T", " "),
+        "metrics": {
+            name: {part: entry.get(part) for part in ("value", "low", "high", "n")}
+            for name, entry in result.metrics.items()
+        },
+        "caveats": told,
+    }
+
+
+def _address(host: str | None, port: int, token: str) -> str:
+    """Returns what to type into a browser."""
+    name = "127.0.0.1" if host is None else host
+    name = {"0.0.0.0": _own_address(), "::": _own_address()}.get(name, name)
+    name = f"[{name}]" if ":" in name else name
+    return f"http://{name}:{port}/" + (f"?token={token}" if token else "")
+
+
+def _own_address() -> str:
+    """Returns the address by which others of the network reach this machine, as far as it knows."""
+    import socket
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as trial:
+        try:
+            trial.connect(("192.0.2.1", 9))  # nothing is sent: it only chooses the way out
+            return str(trial.getsockname()[0])
+        except OSError:
+            return "127.0.0.1"

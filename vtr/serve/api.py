@@ -1,0 +1,255 @@
+"""What the page asks, as JSON: state, searches, scores of a video, examples, results."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import tempfile
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from secrets import token_urlsafe
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from starlette.requests import Request
+from starlette.responses import Response
+
+from vtr.errors import UnknownNameError
+from vtr.foreign import shown
+from vtr.search.library import MATCH_LEVEL, Answer, Curve, Library
+from vtr.search.query import Query
+from vtr.serve import pictures
+from vtr.serve.catalog import Catalog, RefusedError
+from vtr.serve.librarian import Librarian
+from vtr.serve.media import Media
+
+T = TypeVar("T")
+
+_MOST_BODY_BYTES = 1 << 20
+_MOST_EXAMPLE_BYTES = 256 << 20
+_KEPT_EXAMPLES = 32
+_MOST_HITS = 200
+_MOST_PARTS = 20
+_MOST_POINTS = 1000
+
+
+class Results(Protocol):
+    """The runs and results of a workspace, as the page shows them."""
+
+    def documents(self) -> list[dict[str, Any]]:
+        """Returns one JSON document per run."""
+
+    def report(self, key: str) -> bytes | None:
+        """Returns the report of a result, a page of its own; of all for "all"."""
+
+
+class Api:
+    """Answers the page's questions.
+
+    Args:
+        librarian: Has the library.
+        media: Makes pictures of what is dropped.
+        title: What is searched, in a word.
+        results: Of the workspace, if there is one.
+    """
+
+    def __init__(
+        self, librarian: Librarian, media: Media, *, title: str, results: Results | None = None
+    ) -> None:
+        self._librarian, self._media = librarian, media
+        self._title, self._results = title, results
+        self._examples: OrderedDict[str, list[bytes]] = OrderedDict()
+
+    async def state(self, _request: Request) -> dict[str, Any]:
+        """How far the library is."""
+        return {
+            **self._librarian.state(),
+            "title": shown(self._title),
+            "root": shown(self._librarian.root),
+            "results": self._results is not None,
+        }
+
+    async def library(self, _request: Request) -> dict[str, Any]:
+        """What is in it."""
+        return self._librarian.catalog.overview()
+
+    async def search(self, request: Request) -> dict[str, Any]:
+        """The moments that a query finds."""
+        body, catalog = await _body(request), self._librarian.catalog
+        query, options = self._query(body, catalog), _options(body)
+        began = time.perf_counter()
+        answer = await self._ask(lambda library: library.search(query, **options))
+        milliseconds = (time.perf_counter() - began) * 1000
+        return {**_answer(answer, self._librarian.catalog), "milliseconds": round(milliseconds, 1)}
+
+    async def curve(self, request: Request) -> dict[str, Any]:
+        """The scores of one video for a query."""
+        body, catalog = await _body(request), self._librarian.catalog
+        query, video = self._query(body, catalog), catalog.entry(_text(body.get("video")))
+        return _curve(await self._ask(lambda library: library.curve(query, video.id)))
+
+    async def take_example(self, request: Request) -> dict[str, Any]:
+        """Takes a picture or a clip to search by."""
+        with tempfile.NamedTemporaryFile(prefix="vtr-example-") as file:
+            num_bytes = 0
+            async for chunk in request.stream():
+                num_bytes += len(chunk)
+                if num_bytes > _MOST_EXAMPLE_BYTES:
+                    limit = _MOST_EXAMPLE_BYTES >> 20
+                    raise RefusedError(413, f"The file is larger than {limit} MiB.")
+                file.write(chunk)
+            if not num_bytes:
+                raise RefusedError(400, "The file is empty.")
+            file.flush()
+            outcome = await self._media.example(pictures.Example(Path(file.name)))
+        key = token_urlsafe(12)
+        self._examples[key] = pictures.parts(outcome.header, outcome.payload)
+        while len(self._examples) > _KEPT_EXAMPLES:
+            self._examples.popitem(last=False)
+        return {"key": key, "kind": outcome.header["kind"]}
+
+    async def show_example(self, request: Request) -> Response:
+        """The middle picture of an example."""
+        pictures_of_it = self._example(request.path_params["key"])
+        return Response(pictures_of_it[len(pictures_of_it) // 2], media_type="image/png")
+
+    async def results(self, _request: Request) -> dict[str, Any]:
+        """The runs of the workspace, and what was measured of them."""
+        if self._results is None:
+            return {"runs": []}
+        return {"runs": await asyncio.to_thread(self._results.documents)}
+
+    async def report(self, key: str) -> bytes:
+        """The report of a result."""
+        page = None if self._results is None else await asyncio.to_thread(self._results.report, key)
+        if page is None:
+            raise RefusedError(404, "There is no such result any more.")
+        return page
+
+    # ---- what they share
+
+    async def _ask(self, question: Callable[[Library], T]) -> T:
+        try:
+            return await asyncio.wrap_future(self._librarian.ask(question))
+        except UnknownNameError:
+            raise RefusedError(404, "There is no such video here any more.") from None
+
+    def _example(self, key: str) -> list[bytes]:
+        if key not in self._examples:
+            raise RefusedError(404, "The example was dropped long ago; drop it again.")
+        return self._examples[key]
+
+    def _query(self, body: Mapping[str, Any], catalog: Catalog) -> Query:
+        """Reads a query; a page's own words are as foreign as any others.
+
+        Raises:
+            RefusedError: It is none.
+            ConfigError: A sentence that cannot be read.
+        """
+        examples = [self._example(_text(key)) for key in _list(body, "examples")]
+        return Query(
+            texts=tuple(map(_text, _list(body, "texts"))),
+            without=tuple(map(_text, _list(body, "without"))),
+            images=tuple(picture for example in examples for picture in example),
+            like=_moments(body, "like", catalog),
+            unlike=_moments(body, "unlike", catalog),
+        )
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip()
+    if kind != "application/json":
+        raise RefusedError(415, "The question must be JSON.")
+    parts, num_bytes = [], 0
+    async for chunk in request.stream():
+        num_bytes += len(chunk)
+        if num_bytes > _MOST_BODY_BYTES:
+            raise RefusedError(413, f"The question is longer than {_MOST_BODY_BYTES:,} bytes.")
+        parts.append(chunk)
+    try:
+        body = json.loads(b"".join(parts))
+    except (ValueError, RecursionError):
+        raise RefusedError(400, "The question is no JSON.") from None
+    if not isinstance(body, dict):
+        raise RefusedError(400, "The question must be a JSON object.")
+    return body
+
+
+def _list(body: Mapping[str, Any], name: str) -> list[Any]:
+    values = body.get(name, [])
+    if not isinstance(values, list) or len(values) > _MOST_PARTS:
+        raise RefusedError(400, f"{name} must be a list of at most {_MOST_PARTS}.")
+    return values
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise RefusedError(400, "A text is expected where something else was sent.")
+    return value
+
+
+def _moments(body: Mapping[str, Any], name: str, catalog: Catalog) -> tuple[tuple[str, float], ...]:
+    moments = []
+    for one in _list(body, name):
+        if not isinstance(one, list) or len(one) != 2:
+            raise RefusedError(400, f"{name} must be a list of [video, seconds].")
+        video = catalog.entry(_text(one[0]))
+        seconds = _number(one[1], name)
+        moments.append((video.id, min(seconds, video.duration_seconds)))
+    return tuple(moments)
+
+
+def _number(value: object, name: str) -> float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (is_number and math.isfinite(value) and value >= 0):  # type: ignore[arg-type, operator]
+        raise RefusedError(400, f"{name} must be a number from 0 on.")
+    return float(value)  # type: ignore[arg-type]
+
+
+def _options(body: Mapping[str, Any]) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "top": min(max(1, int(_number(body.get("top", 60), "top"))), _MOST_HITS),
+        "all_moments": body.get("all_moments") is True,
+    }
+    for name in ("min_length", "max_length"):
+        if body.get(name) is not None:
+            options[name] = _number(body[name], name)
+    if body.get("inside"):
+        options["inside"] = _text(body["inside"])
+    return options
+
+
+def _answer(answer: Answer, catalog: Catalog) -> dict[str, Any]:
+    known = {video.id for video in catalog.videos}
+    return {
+        "match": answer.match,
+        "level": round(answer.level, 4),
+        "match_level": MATCH_LEVEL,
+        "hits": [catalog.hit(hit) for hit in answer.hits if hit.video_id in known],
+        "nearest": [catalog.hit(hit) for hit in answer.nearest if hit.video_id in known],
+        "num_truncated": answer.num_truncated,
+    }
+
+
+def _curve(curve: Curve) -> dict[str, Any]:
+    seconds, scores = _thinned(curve.seconds, np.asarray(curve.scores, np.float64))
+    return {
+        "seconds": np.round(seconds, 3).tolist(),
+        "scores": np.round(scores, 4).tolist(),
+        "pieces": [[round(number, 4) for number in piece] for piece in curve.pieces],
+    }
+
+
+def _thinned(
+    seconds: NDArray[np.float64], scores: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns at most so many points as a screen has; of each stretch the highest."""
+    if len(seconds) <= _MOST_POINTS:
+        return seconds, scores
+    parts: Sequence[NDArray[np.int64]] = np.array_split(np.arange(len(seconds)), _MOST_POINTS)
+    peaks = np.array([part[int(np.argmax(scores[part]))] for part in parts])
+    return seconds[peaks], scores[peaks]

@@ -1,0 +1,181 @@
+"""Videos under opaque keys: a page names no path, and no path outside of the folder is opened."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vtr.foreign import json_values, shown
+from vtr.names import VIDEO_EXTENSIONS
+from vtr.search.library import Hit, VideoEntry
+
+_MOST_FOLDERS = 500
+
+
+class RefusedError(Exception):
+    """Why a file is not shown, in a sentence.
+
+    Args:
+        status: Of the answer.
+        sentence: What the page shows.
+    """
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status, self.sentence = status, sentence
+
+
+def key_of(video_id: str) -> str:
+    """Returns the key of a video: letters, digits, - and _ only.
+
+    >>> key_of("cats/one.mp4")
+    'xb3mkTtYJvTG'
+    """
+    digest = hashlib.blake2b(video_id.encode("utf-8", "surrogatepass"), digest_size=9).digest()
+    return base64.urlsafe_b64encode(digest).decode()
+
+
+@dataclass(frozen=True)
+class Film:
+    """A file that was found fit to be shown."""
+
+    path: Path  # Where it really lies
+    size: int  # In bytes
+    mtime_ns: int  # When it was changed
+
+    @property
+    def version(self) -> tuple[str, int, int]:
+        """What changes when the file does."""
+        return str(self.path), self.size, self.mtime_ns
+
+
+class Catalog:
+    """The videos of a library at one time.
+
+    Args:
+        videos: All of them, those that cannot be shown too.
+        root: The folder that they lie in.
+        follow_links: Also show files elsewhere that links in the folder point to.
+    """
+
+    def __init__(
+        self, videos: Sequence[VideoEntry], root: Path, *, follow_links: bool = False
+    ) -> None:
+        self.videos = videos
+        self._root, self._follows = root.resolve(), follow_links
+        self._entries = {key_of(video.id): video for video in videos}
+
+    def entry(self, key: str) -> VideoEntry:
+        """Returns a video.
+
+        Raises:
+            RefusedError: There is none of this key.
+        """
+        if key not in self._entries:
+            raise RefusedError(404, "There is no such video here any more.")
+        return self._entries[key]
+
+    def film(self, key: str) -> Film:
+        """Returns the file of a video.
+
+        Raises:
+            RefusedError: It is gone, no regular file, or a link that leads out of the folder.
+        """
+        path = self.entry(key).path
+        if path is None:
+            raise RefusedError(404, "The file is not in the folder any more.")
+        try:
+            real = path.resolve(strict=True)
+            facts = real.stat()
+        except (OSError, RuntimeError) as error:
+            reason = getattr(error, "strerror", None) or "a link that leads to itself"
+            raise RefusedError(404, f"The file cannot be read: {reason}.") from None
+        if not (self._follows or real.is_relative_to(self._root)):
+            raise RefusedError(
+                403,
+                "This file is a link that leads out of the folder. "
+                "`vtr serve --follow-links` shows such files too.",
+            )
+        if not stat.S_ISREG(facts.st_mode):
+            raise RefusedError(404, "This is no regular file any more.")
+        return Film(real, facts.st_size, facts.st_mtime_ns)
+
+    def document(self, video: VideoEntry) -> dict[str, Any]:
+        """Returns what a page knows of a video."""
+        folder, _, name = video.id.rpartition("/")
+        path = "" if video.path is None else str(video.path)
+        return dict(
+            json_values(
+                {
+                    "key": key_of(video.id),
+                    "name": shown(name),
+                    "folder": shown(folder),
+                    "path": path,
+                    "duration": round(video.duration_seconds, 3),
+                    "status": video.status,
+                    "error": shown(video.error),
+                }
+            )
+        )
+
+    def hit(self, hit: Hit) -> dict[str, Any]:
+        """Returns what a page knows of a moment."""
+        times = {
+            "start": hit.start_seconds,
+            "end": hit.end_seconds,
+            "best": hit.best_seconds,
+            "score": hit.score,
+            "level": hit.level,
+        }
+        video = self.entry(key_of(hit.video_id))
+        return {**self.document(video), **{name: round(x, 4) for name, x in times.items()}}
+
+    def overview(self, num_shown: int = 24) -> dict[str, Any]:
+        """Returns counts, the sub-folders, some videos, and those that cannot be searched."""
+        sound = [video for video in self.videos if video.status != "failed"]
+        step = max(1, len(sound) // num_shown)
+        failed = [video for video in self.videos if video.status == "failed"]
+        return {
+            "videos": len(self.videos),
+            "seconds": round(sum(video.duration_seconds for video in self.videos)),
+            "folders": _folders(video.id for video in self.videos),
+            "some": [self.document(video) for video in sound[::step][:num_shown]],
+            "failed": [self.document(video) for video in failed[:200]],
+            "num_failed": len(failed),
+            "num_partial": sum(video.status == "partial" for video in self.videos),
+        }
+
+
+def _folders(ids: Iterable[str]) -> list[str]:
+    names: set[str] = set()
+    for video_id in ids:
+        parts = video_id.split("/")[:-1]
+        names.update("/".join(parts[: n + 1]) for n in range(len(parts)))
+    return [str(json_values(name)) for name in sorted(names)[:_MOST_FOLDERS]]
+
+
+def signature(root: Path) -> str:
+    """Returns what changes when a video file below a folder comes, goes or changes; "" for none."""
+    digest, number = hashlib.blake2b(digest_size=16), 0
+    for path, facts in _video_files(root):
+        number += 1
+        digest.update(os.fsencode(path) + b"%d %d\0" % (facts.st_size, facts.st_mtime_ns))
+    return digest.hexdigest() if number else ""
+
+
+def _video_files(root: Path) -> Iterator[tuple[str, os.stat_result]]:
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if os.path.splitext(name)[1].lower() in VIDEO_EXTENSIONS:  # noqa: PTH122
+                path = f"{folder}/{name}"
+                try:
+                    yield path, os.stat(path)  # noqa: PTH116
+                except OSError:
+                    continue

@@ -1,0 +1,203 @@
+"""Keeps the library: opens it, answers queries one after the other, follows the folder.
+
+Three things happen at once: the page is served (the event loop), queries are answered (a thread of
+this), and new videos are embedded (another). So a query waits for other queries only.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from vtr.errors import VtrError
+from vtr.foreign import printable
+from vtr.progress import Listener, Update, listening, note, progress
+from vtr.search.library import Library
+from vtr.serve.catalog import Catalog, RefusedError, signature
+from vtr.serve.workshop import BusyError
+
+T = TypeVar("T")
+
+_ROOM = 32  # queries that may wait
+_LOOK_SECONDS = 5.0  # between two looks at the folder, while somebody looks at the page
+_WATCHED_SECONDS = 40.0  # after a page asked last, nobody looks any more
+_KEPT_NOTES = 6
+
+
+class _Board(Listener):
+    """Shows what long work tells on the page, and passes it on to the terminal."""
+
+    def __init__(self) -> None:
+        self._terminal = contextvars.copy_context()
+        self.notes: list[str] = []
+        self.work: dict[str, Any] | None = None
+
+    def note(self, line: str) -> None:
+        """Takes a remark of one line."""
+        self.notes = [*self.notes, printable(line)][-_KEPT_NOTES:]
+        self._terminal.copy().run(note, line)
+
+    def progress(self, what: str) -> AbstractContextManager[Update]:
+        """Shows how far `what` is."""
+        return self._progress(what)
+
+    @contextmanager
+    def _progress(self, what: str) -> Iterator[Update]:
+        began = time.monotonic()
+        context = self._terminal.copy()
+        display = context.run(progress, what)
+        update = context.run(display.__enter__)
+
+        def both(done: int, total: int, remark: str) -> None:
+            self.work = {
+                "what": what,
+                "done": done,
+                "total": total,
+                "remark": printable(remark),
+                "seconds": round(time.monotonic() - began, 1),
+            }
+            context.run(update, done, total, remark)
+
+        try:
+            yield both
+        finally:
+            self.work = None
+            context.run(display.__exit__, None, None, None)
+
+
+class Librarian:
+    """The library of a page.
+
+    Args:
+        open_library: Opens it, and embeds what is new; called again when the folder has changed.
+        root: The folder of the videos.
+        watch: Look whether the folder has changed.
+        follow_links: As in `Catalog`.
+    """
+
+    def __init__(
+        self,
+        open_library: Callable[[], Library],
+        root: Path,
+        *,
+        watch: bool = True,
+        follow_links: bool = False,
+    ) -> None:
+        self._open, self.root = open_library, root
+        self._watches, self._follows = watch, follow_links
+        self._board = _Board()
+        self._library: Library | None = None
+        self.catalog = Catalog((), root)
+        self._phase, self._error, self._version = "indexing", "", 0
+        self._seen = time.monotonic()
+        self._stopping = threading.Event()
+        self._queue: queue.Queue[tuple[Callable[[Library], Any], Future[Any]] | None]
+        self._queue = queue.Queue(_ROOM)
+
+    def start(self) -> None:
+        """Begins to open the library, and to answer."""
+        for work in (self._keep_up, self._answer):
+            threading.Thread(target=work, name="vtr-librarian", daemon=True).start()
+
+    def close(self) -> None:
+        """Takes no more queries; what is being embedded goes on until the process ends."""
+        self._stopping.set()
+        while True:
+            try:
+                waiting = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if waiting is not None:
+                waiting[1].cancel()
+        self._queue.put(None)
+
+    def state(self) -> dict[str, Any]:
+        """Returns what the page shows of the library's state; tells that somebody looks."""
+        self._seen = time.monotonic()
+        return {
+            "phase": self._phase,
+            "version": self._version,
+            "error": self._error,
+            "work": self._board.work,
+            "notes": self._board.notes if self._phase != "ready" else [],
+            "videos": len(self.catalog.videos),
+        }
+
+    def ask(self, question: Callable[[Library], T]) -> Future[T]:
+        """Returns the answer to come to a question to the library.
+
+        Raises:
+            BusyError: Too many questions wait.
+            RefusedError: The library is not open yet.
+        """
+        if self._library is None:
+            raise RefusedError(409, self._error or "The videos are still being indexed.")
+        future: Future[T] = Future()
+        try:
+            self._queue.put_nowait((question, future))
+        except queue.Full:
+            raise BusyError from None
+        return future
+
+    # ---- the threads
+
+    def _answer(self) -> None:
+        while (item := self._queue.get()) is not None:
+            question, future = item
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                assert self._library is not None
+                future.set_result(question(self._library))
+            except BaseException as error:  # noqa: BLE001  (handed to who asked)
+                future.set_exception(error)
+
+    def _keep_up(self) -> None:
+        with listening(self._board):
+            held: str | None = None
+            while not self._stopping.is_set():
+                now = signature(self.root) if self._watches else "fixed"
+                if now != held:
+                    held = now
+                    self._renew(is_empty=not now)
+                if not self._watches and self._library is not None:
+                    return
+                self._stopping.wait(_LOOK_SECONDS)
+                while self._is_unwatched() and not self._stopping.is_set():
+                    self._stopping.wait(1.0)
+
+    def _is_unwatched(self) -> bool:
+        return time.monotonic() - self._seen > _WATCHED_SECONDS
+
+    def _renew(self, *, is_empty: bool) -> None:
+        """Opens the library anew; where that fails, the one that is open goes on answering."""
+        if is_empty:
+            self._library, self.catalog = None, Catalog((), self.root)
+            self._phase, self._error = "empty", "There are no videos in this folder yet."
+            self._version += 1
+            return
+        if self._library is None:
+            self._phase, self._error = "indexing", ""
+        try:
+            library = self._open()
+        except VtrError as error:
+            self._error = printable(str(error))
+            self._phase = "failed" if self._library is None else self._phase
+            note(f"error: {error}")
+            return
+        except Exception as error:  # noqa: BLE001  (a bug of ours must not leave the page waiting)
+            self._error = f"internal error: {type(error).__name__}: {printable(str(error))}"
+            self._phase = "failed" if self._library is None else self._phase
+            note(self._error)
+            return
+        self.catalog = Catalog(library.videos, self.root, follow_links=self._follows)
+        self._library = library
+        self._phase, self._error = "ready", ""
+        self._version += 1

@@ -1,0 +1,189 @@
+"""What a page shows of files: the files themselves by range, and what workers make of them."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+from collections.abc import Hashable
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+
+from vtr.extract.container import FAILURES
+from vtr.extract.pool import Outcome
+from vtr.foreign import shown
+from vtr.serve import pictures
+from vtr.serve.catalog import Film, RefusedError
+from vtr.serve.librarian import Librarian
+from vtr.serve.workshop import Shelf, Workshop
+
+WINDOW_SECONDS = 10.0
+"""How much of a video a preview holds: it is made while somebody waits."""
+_OVERLAP_SECONDS = 2.0
+_PREVIEW_SIZE, _CLIP_SIZE = 480, 720
+_LONGEST_CLIP_SECONDS = 300.0
+_SHELF_BYTES = 96 << 20
+_PICTURE_SECONDS, _WINDOW_JOB_SECONDS = 10.0, 120.0
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+# Pictures of one version of a file never change: their address has its version in it.
+_KEEP = {"cache-control": "private, max-age=86400, immutable"}
+
+
+class Media:
+    """Answers requests for pictures and videos.
+
+    Args:
+        librarian: Whose catalog names the files.
+    """
+
+    def __init__(self, librarian: Librarian) -> None:
+        self._librarian = librarian
+        self._quick = Workshop(workers=2, room=128, seconds=_PICTURE_SECONDS)
+        self._slow = Workshop(workers=1, room=8, seconds=_WINDOW_JOB_SECONDS)
+        self._shelf = Shelf(_SHELF_BYTES)
+
+    def close(self) -> None:
+        """Ends the workers."""
+        self._quick.close()
+        self._slow.close()
+
+    async def video(self, request: Request) -> Response:
+        """The file itself, or a range of it."""
+        film = await self._film(request)
+        kind = (await self._facts(film))["type"].partition(";")[0]
+        return FileResponse(film.path, media_type=kind or "application/octet-stream")
+
+    async def facts(self, request: Request) -> dict[str, Any]:
+        """What a browser is asked before it is given the file."""
+        film = await self._film(request)
+        return {**await self._facts(film), "window": WINDOW_SECONDS}
+
+    async def still(self, request: Request) -> Response:
+        """One frame."""
+        film, seconds = await self._film(request), _seconds(request, "at")
+        return _picture(await self._made(pictures.Still(film.path, seconds), film))
+
+    async def film(self, request: Request) -> Response:
+        """Frames of a moment side by side."""
+        film = await self._film(request)
+        start, end, best = (_seconds(request, name) for name in ("start", "end", "best"))
+        return _picture(await self._made(pictures.Film(film.path, start, end, best), film))
+
+    async def window(self, request: Request) -> Response:
+        """A preview of the part of a video around a time, that every browser plays."""
+        film, number = await self._film(request), int(request.path_params["number"])
+        length = self._librarian.catalog.entry(request.path_params["key"]).duration_seconds
+        start, end = window_times(number, length)
+        job = pictures.Window(film.path, start, end, _PREVIEW_SIZE)
+        outcome = await self._made(job, film)
+        return ranged(bytes(outcome.payload), request, "video/mp4")
+
+    async def clip(self, request: Request) -> Response:
+        """A moment as a file of its own."""
+        film = await self._film(request)
+        start, end = _seconds(request, "start"), _seconds(request, "end")
+        if not 0 < end - start <= _LONGEST_CLIP_SECONDS:
+            raise RefusedError(
+                422,
+                f"Here a clip lasts up to {_LONGEST_CLIP_SECONDS:g} s; "
+                "`vtr search --export` cuts longer ones.",
+            )
+        outcome = await self._made(pictures.Window(film.path, start, end, _CLIP_SIZE), film)
+        stem = re.sub(r"[^\w.-]+", "_", film.path.stem, flags=re.ASCII).strip("._")[:80]
+        name = f"{stem or 'clip'}_{start:.1f}-{end:.1f}.mp4"
+        headers = {"content-disposition": f'attachment; filename="{name}"'}
+        return Response(bytes(outcome.payload), media_type="video/mp4", headers=headers)
+
+    async def example(self, job: pictures.Example) -> Outcome:
+        """Returns the pictures of a file that somebody dropped.
+
+        Raises:
+            RefusedError: It holds none.
+        """
+        return _sound(await asyncio.wrap_future(self._quick.submit(job)))
+
+    # ---- what they share
+
+    async def _film(self, request: Request) -> Film:
+        key = request.path_params["key"]
+        return await asyncio.to_thread(self._librarian.catalog.film, key)
+
+    async def _facts(self, film: Film) -> dict[str, Any]:
+        return (await self._made(pictures.Facts(film.path), film)).header
+
+    async def _made(self, job: Any, film: Film) -> Outcome:
+        """Returns what a worker makes of a file; once for every version of it.
+
+        Raises:
+            RefusedError: It cannot be made; says why.
+            BusyError: Too much waits.
+        """
+        key: Hashable = (job, film.version)
+        outcome = self._shelf.get(key)
+        if outcome is None:
+            workshop = self._slow if isinstance(job, pictures.Window) else self._quick
+            future = workshop.submit(job)
+            # Others may wait for it too, so it is not given up with one who leaves.
+            outcome = await asyncio.shield(asyncio.wrap_future(future))
+            self._shelf.put(key, outcome)
+        return _sound(outcome)
+
+
+def window_times(number: int, length: float) -> tuple[float, float]:
+    """Returns start and end of the n-th preview of a video, in seconds.
+
+    Raises:
+        RefusedError: It has no such part.
+
+    >>> window_times(0, 14.0), window_times(0, 100.0), window_times(9, 104.0)
+    ((0.0, 14.0), (0.0, 12.0), (90.0, 104.0))
+    """
+    last = max(0, math.ceil(length / WINDOW_SECONDS - 0.5) - 1)
+    if not 0 <= number <= last:
+        raise RefusedError(404, "The video has no such part.")
+    start = number * WINDOW_SECONDS
+    if number == last:
+        return start, max(length, start + 0.1)
+    return start, start + WINDOW_SECONDS + _OVERLAP_SECONDS
+
+
+def ranged(content: bytes, request: Request, kind: str) -> Response:
+    """Returns the range of some bytes that a request asks for, or all of them."""
+    headers = {"accept-ranges": "bytes", "cache-control": "no-store"}
+    match = _RANGE.fullmatch(request.headers.get("range", "").strip())
+    if match is None or not (match[1] or match[2]):
+        return Response(content, media_type=kind, headers=headers)
+    size = len(content)
+    if match[1]:
+        first, last = int(match[1]), min(int(match[2] or size), size - 1)
+    else:
+        first, last = max(0, size - int(match[2])), size - 1
+    if first > last:
+        return Response(status_code=416, headers={"content-range": f"bytes */{size}"})
+    headers["content-range"] = f"bytes {first}-{last}/{size}"
+    return Response(content[first : last + 1], 206, media_type=kind, headers=headers)
+
+
+def _picture(outcome: Outcome) -> Response:
+    return Response(bytes(outcome.payload), media_type="image/jpeg", headers=_KEEP)
+
+
+def _sound(outcome: Outcome) -> Outcome:
+    """Refuses an answer that is a failure."""
+    if outcome.failure is not None:
+        kind, detail = outcome.failure
+        meaning = FAILURES.get(kind, kind)
+        raise RefusedError(422, shown(f"{meaning[0].upper()}{meaning[1:]} ({detail})."))
+    return outcome
+
+
+def _seconds(request: Request, name: str) -> float:
+    try:
+        seconds = float(request.query_params[name])
+    except (KeyError, ValueError):
+        seconds = math.nan
+    if not 0 <= seconds < 1e7:
+        raise RefusedError(400, f"{name} must be a number of seconds.")
+    return seconds

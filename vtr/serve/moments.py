@@ -1,0 +1,105 @@
+"""Frames of a video from a time on, without decoding what comes long before it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from vtr.errors import DecodeError
+from vtr.extract.compress import put_in_order
+from vtr.extract.container import FFMPEG_ERRORS, VideoSource, header_rate, open_video
+from vtr.extract.packets import time_base
+from vtr.extract.readers import MAX_FAILURES_IN_A_ROW, output_order_wins
+
+Timed = tuple[float, VideoFrame]
+
+# Where an index points behind what was asked for, a second try begins so much earlier.
+_BACK_SECONDS = (0.0, 12.0)
+_SLACK_SECONDS = 0.02
+
+
+def origin_seconds(video: VideoSource) -> float:
+    """Returns the time of the first frame on the file's clock, as far as the header tells."""
+    start = video.stream.start_time
+    return float(start * time_base(video.stream)) if start is not None else 0.0
+
+
+def frames_from(video: VideoSource, seconds: float) -> Iterator[Timed]:
+    """Yields (seconds since the first frame, frame) in order, from one at or before a time on.
+
+    Args:
+        video: The open file; where it cannot seek it is read from its beginning.
+        seconds: The time.
+
+    Raises:
+        DecodeError: No frame comes.
+    """
+    origin = origin_seconds(video)
+    for back in _BACK_SECONDS:
+        frames = _after_seek(video, origin, seconds - back) if seconds > back else None
+        first = next(frames, None) if frames else None
+        if frames and first and first[0] <= seconds + _SLACK_SECONDS:
+            yield from chain([first], frames)
+            return
+    with open_video(video.path, limits=video.limits) as anew:
+        frames = _decoded(anew, origin)
+        first = next(frames, None)
+        if first is None:
+            raise DecodeError("no-frames", "none decodes")
+        yield from chain([first], frames)
+
+
+def frames_at(video: VideoSource, instants: list[float]) -> Iterator[VideoFrame]:
+    """Yields the frame on screen at each of some ascending times; after the end the last one."""
+    frames = frames_from(video, instants[0])
+    held = next(frames)[1]
+    upcoming = next(frames, None)
+    for seconds in instants:
+        while upcoming is not None and upcoming[0] <= seconds + _SLACK_SECONDS:
+            held, upcoming = upcoming[1], next(frames, None)
+        yield held
+
+
+def _after_seek(video: VideoSource, origin: float, seconds: float) -> Iterator[Timed] | None:
+    stream = video.stream
+    try:
+        video.container.seek(int((origin + seconds) / time_base(stream)), stream=stream)
+    except FFMPEG_ERRORS:
+        return None
+    return _decoded(video, origin)
+
+
+def _decoded(video: VideoSource, origin: float) -> Iterator[Timed]:
+    """Yields what decodes, past damage: a picture with a flaw is better than none here."""
+    return put_in_order(_in_file_order(video, origin), relabel=output_order_wins(video))
+
+
+def _in_file_order(video: VideoSource, origin: float) -> Iterator[Timed]:
+    tick = float(time_base(video.stream))
+    step = 1 / (header_rate(video.stream) or 25.0)
+    now, failures = -step, 0
+    packets: Iterator[Packet[VideoStream] | None] = chain(_packets(video), [None])
+    for packet in packets:
+        try:
+            frames = video.decode(packet)
+            failures = 0
+        except DecodeError as error:
+            failures += 1
+            if error.kind != "decode-error" or failures > MAX_FAILURES_IN_A_ROW:
+                raise
+            continue
+        for frame in frames:
+            ticks = frame.pts if frame.pts is not None else frame.dts
+            now = now + step if ticks is None else ticks * tick - origin
+            yield now, frame
+
+
+def _packets(video: VideoSource) -> Iterator[Packet[VideoStream]]:
+    try:
+        yield from video.demux()
+    except DecodeError:
+        return  # what came before the break is shown

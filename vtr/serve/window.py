@@ -1,0 +1,113 @@
+"""A part of a video as an MP4 file that every browser plays: H.264, and AAC where it has sound."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from fractions import Fraction
+from itertools import chain
+
+import av
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
+from av.packet import Packet
+from av.video.frame import VideoFrame
+
+from vtr.errors import DecodeError
+from vtr.extract.compress import place_frames
+from vtr.extract.container import FFMPEG_ERRORS, VideoSource, header_rate, open_video
+from vtr.extract.h264 import H264Writer, Look
+from vtr.extract.worker import Answer
+from vtr.serve.moments import frames_from, origin_seconds
+
+_MOST_FPS = Fraction(30)
+_CRF, _PRESET = 24, "veryfast"
+_SOUND_RATE = 48_000
+
+
+def make_window(video: VideoSource, start: float, end: float, *, size: int) -> Answer:
+    """Returns an MP4 file of what is shown from `start` to `end`, in seconds; 0 is `start`.
+
+    Args:
+        video: The open file.
+        start: After its first frame; what is on screen then is the first picture.
+        end: The same clock.
+        size: Of the shorter side, in pixels, at most.
+
+    Raises:
+        DecodeError: Nothing of it can be shown.
+    """
+    rate = header_rate(video.stream) or 25.0
+    fps = min(_MOST_FPS, Fraction(rate).limit_denominator(1001)) if rate >= 1 else Fraction(1)
+    look = Look(fps, size // 2 * 2, _CRF, preset=_PRESET)
+    file = io.BytesIO()
+    with ExitStack() as stack:
+        placed = place_frames(_shown(video, start, end), fps=fps)
+        first = next(placed, None)
+        if first is None:
+            raise DecodeError("no-frames", f"none from {start:g} s to {end:g} s")
+        writer = stack.enter_context(H264Writer(file, video, first[1], look))
+        sound = list(_sound(video, writer, start, end))
+        for instant, frame in chain([first], placed):
+            writer.add(instant, frame)
+            while sound and float(sound[0].pts or 0) / _SOUND_RATE <= instant / fps:
+                writer.container.mux(sound.pop(0))
+        writer.finish(end - start)
+        writer.container.mux(sound)
+    return {"seconds": writer.duration_seconds}, file.getvalue()
+
+
+def _shown(
+    video: VideoSource, start: float, end: float
+) -> Iterator[tuple[float, float, VideoFrame]]:
+    """Yields (seconds since `start`, duration, frame), the first at 0: on screen when it begins."""
+    held: VideoFrame | None = None
+    for seconds, frame in frames_from(video, start):
+        if seconds <= start:
+            held = frame
+            continue
+        if held is not None:
+            yield 0.0, seconds - start, held
+            held = None
+        if seconds >= end:
+            return
+        yield seconds - start, end - seconds, frame
+    if held is not None:
+        yield 0.0, end - start, held
+
+
+def _sound(
+    video: VideoSource, writer: H264Writer, start: float, end: float
+) -> Iterator[Packet[AudioStream]]:
+    """Yields the encoded sound; none where there is none that decodes: it is the picture's page."""
+    with suppress(*FFMPEG_ERRORS), open_video(video.path, limits=video.limits) as again:
+        track: AudioStream | None = None
+        resampler = AudioResampler("fltp", "stereo", _SOUND_RATE)
+        tick = 0
+        for seconds, frame in _sound_frames(again, origin_seconds(video), start, end):
+            if track is None:
+                track = writer.container.add_stream("aac", rate=_SOUND_RATE, layout="stereo")
+                tick = max(0, round((seconds - start) * _SOUND_RATE))
+            for piece in resampler.resample(frame):
+                piece.pts, piece.time_base = tick, Fraction(1, _SOUND_RATE)
+                tick += piece.samples
+                yield from track.encode(piece)
+        if track is not None:
+            yield from track.encode(None)
+
+
+def _sound_frames(
+    video: VideoSource, origin: float, start: float, end: float
+) -> Iterator[tuple[float, AudioFrame]]:
+    if not video.container.streams.audio:
+        return
+    stream = video.container.streams.audio[0]
+    video.container.seek(max(0, int((origin + start) * av.time_base)))
+    for frame in video.container.decode(stream):
+        seconds = (frame.time or 0.0) - origin
+        if seconds >= end:
+            return
+        if seconds + frame.samples / frame.sample_rate > start:
+            yield seconds, frame

@@ -1,0 +1,124 @@
+"""Jobs on files, in worker processes: few at a time, a bounded queue, no answer twice."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable
+from concurrent.futures import Future
+from typing import Any
+
+from vtr.errors import WorkersLostError
+from vtr.extract.pool import Outcome, PoolSettings, StandingWorker
+from vtr.serve.pictures import HANDLER
+
+_CLOSE_SECONDS = 5.0
+
+
+class BusyError(Exception):
+    """So much is waiting already that nothing more is taken in."""
+
+
+class Workshop:
+    """Threads with a standing worker each, and a queue before them.
+
+    Args:
+        workers: How many jobs are done at once.
+        room: How many may wait.
+        seconds: What one may take.
+    """
+
+    def __init__(self, *, workers: int, room: int, seconds: float) -> None:
+        self._settings = PoolSettings(
+            HANDLER, None, 1, timeout_seconds=seconds, memory_bytes=2 << 30, recycle_after=200
+        )
+        self._queue: queue.Queue[tuple[Any, Future[Outcome]] | None] = queue.Queue(room)
+        self._going: dict[Hashable, Future[Outcome]] = {}
+        self._lock = threading.Lock()
+        self._standing: list[StandingWorker] = []
+        self._threads = [
+            threading.Thread(target=self._work, name="vtr-workshop", daemon=True)
+            for _ in range(workers)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, job: Any) -> Future[Outcome]:
+        """Returns the answer to come; that of an equal job which waits or is being done, if any.
+
+        Raises:
+            BusyError: Too many wait already.
+        """
+        with self._lock:
+            if job in self._going:
+                return self._going[job]
+            future: Future[Outcome] = Future()
+            try:
+                self._queue.put_nowait((job, future))
+            except queue.Full:
+                raise BusyError from None
+            self._going[job] = future
+            return future
+
+    def close(self) -> None:
+        """Ends the workers; what waits is dropped."""
+        for worker in self._standing:
+            worker.leave()
+        while True:
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if item is not None:
+                item[1].cancel()
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join(_CLOSE_SECONDS)
+
+    def _work(self) -> None:
+        """Runs in a thread: the worker process lives as long as this does."""
+        worker = StandingWorker(self._settings)
+        self._standing.append(worker)
+        while (item := self._queue.get()) is not None:
+            job, future = item
+            try:
+                outcome = worker.do(job)
+            except WorkersLostError as error:
+                outcome = Outcome({}, failure=("crashed", str(error)))
+            with self._lock:
+                self._going.pop(job, None)
+            if not future.cancelled():
+                future.set_result(outcome)
+        worker.close()
+
+
+class Shelf:
+    """Answers that were made, as long as there is room; the longest unused go first."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes, self._num_bytes = max_bytes, 0
+        self._held: OrderedDict[Hashable, Outcome] = OrderedDict()
+
+    def get(self, key: Hashable) -> Outcome | None:
+        """Returns an answer, None where it is not there."""
+        if key in self._held:
+            self._held.move_to_end(key)
+        return self._held.get(key)
+
+    def put(self, key: Hashable, outcome: Outcome) -> None:
+        """Keeps an answer, and lets others go."""
+        self._drop(key)
+        self._held[key] = outcome
+        self._num_bytes += _weight(outcome)
+        while self._num_bytes > self._max_bytes and len(self._held) > 1:
+            self._drop(next(iter(self._held)))
+
+    def _drop(self, key: Hashable) -> None:
+        outcome = self._held.pop(key, None)
+        self._num_bytes -= _weight(outcome) if outcome else 0
+
+
+def _weight(outcome: Outcome) -> int:
+    return len(outcome.payload) + 1024  # what the entry itself takes, roughly
