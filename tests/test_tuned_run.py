@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from builders import make_demo_workspace, run_app
 from safetensors.torch import load_file, save_file
 
+from vtr.clip.backbone import load_backbone
+from vtr.clip.preprocess import normalise
+from vtr.demo import demo_model_folder
 from vtr.errors import ModelError
 from vtr.features import FeatureStore
 from vtr.train import loop
+from vtr.train.run import load_run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -93,3 +99,80 @@ def test_towers_that_are_others_than_the_run_s_are_refused(workspace: Path) -> N
     with pytest.raises(ModelError, match=r"was trained with the text of weights .* now has"):
         run_app("eval", "--run", str(run))
     assert not (run / "features").exists()
+
+
+def test_what_is_given_away_is_a_run_and_a_model_that_transformers_loads(workspace: Path) -> None:
+    from transformers import CLIPModel
+
+    run = train("--head", "seqTransf:layers=1")
+    app("export", "--run", str(run), "--out", "given")
+    run.rename("elsewhere")
+    theirs = CLIPModel.from_pretrained("given/towers").eval()
+    ours = load_backbone("given/towers", device="cpu")
+    assert ours.weights_sha256 == load_run("given").weights_sha256
+    crops = np.random.default_rng(0).integers(0, 256, (2, 48, 48, 3), np.uint8)
+    pixels = normalise(torch.from_numpy(crops), ours.preprocessing, dtype=torch.float32)
+    with torch.inference_mode():
+        expected = theirs.get_image_features(pixel_values=pixels)
+    expected = getattr(expected, "pooler_output", expected)
+    np.testing.assert_allclose(ours.encode_frames(crops), expected, atol=1e-5)
+    app("extract", "--from-crops", "features", "--model", "given/towers", "--features", "own")
+    assert evaluated("--run", "given", "--features", "own")["metrics"]
+
+
+def test_the_reference_s_files_hold_the_optimiser_and_training_goes_on_from_them(
+    workspace: Path,
+) -> None:
+    head = "seqTransf:layers=1:positions=12"
+    run = train("--preset", "clip4clip", "--head", head, "--freeze-layers", "1")
+    app("export", "--run", str(run), "--out", "given", "--reference")
+    weights = torch.load("given/pytorch_model.bin.0", weights_only=True)
+    document = torch.load("given/pytorch_opt.bin.0", weights_only=True)
+    assert document["epoch"] == 0
+    groups = [
+        {"params": [torch.nn.Parameter(weights[name].float()) for name in names]}
+        for names in reference_groups(weights)
+    ]
+    optimiser = torch.optim.SGD(groups, lr=1.0)
+    optimiser.load_state_dict(document["optimizer_state_dict"])  # torch compares the groups
+    names = [name for group in reference_groups(weights) for name in group]
+    parameters = [value for group in groups for value in group["params"]]
+    moved = {
+        name: optimiser.state[value]
+        for name, value in zip(names, parameters, strict=True)
+        if value in optimiser.state
+    }
+    assert all(state["next_v"].shape == weights[name].shape for name, state in moved.items())
+    assert len({state["step"] for state in moved.values()}) == 1
+    layer = "clip.visual.transformer.resblocks.{}.attn.in_proj_weight"
+    assert layer.format(0) not in moved, "frozen"
+    assert {layer.format(1), "clip.visual.proj", "clip.logit_scale"} < moved.keys()
+    last = load_file(run / "last.safetensors").items()
+    kept = [value for key, value in last if key.endswith(".next_m")]
+    for name in ("clip.visual.proj", "clip.text_projection"):
+        assert any(torch.equal(moved[name]["next_m"].T, value) for value in kept), name
+    assert any(torch.equal(moved[layer.format(2)]["next_m"], value) for value in kept)
+
+
+def reference_groups(names: Iterable[str]) -> list[list[str]]:
+    """Names of CLIP4Clip's four groups, by its rules (prep_optimizer)."""
+    return [
+        [n for n in names if ("bias" in n) == escapes and ("clip." in n) == clip]
+        for escapes in (False, True)
+        for clip in (True, False)
+    ]
+
+
+def test_training_goes_on_from_an_imported_checkpoint(workspace: Path) -> None:
+    head = "seqTransf:layers=1:positions=12"
+    run = train("--preset", "clip4clip", "--head", head)
+    app("export", "--run", str(run), "--out", "given", "--reference")
+    heads = ("--vision-heads", "3", "--text-heads", "3", "--clip", str(demo_model_folder()))
+    file = "given/pytorch_model.bin.0"
+    app("import", "clip4clip", file, "--head", "seqTransf", "--out", "imported", *heads)
+    further = train(
+        "--head", "seqTransf:layers=1:positions=32", "--start", "imported/run", name="b"
+    )
+    config = json.loads((further / "config.json").read_text())
+    assert config["text_model"]["id"] == str(Path("imported/clip").resolve())
+    assert evaluated("--run", str(further))["metrics"]

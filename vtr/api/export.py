@@ -6,17 +6,29 @@ was measured on: protocol, N, interval, coverage, seed, features.
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
-from vtr.clip.backbone import load_backbone
+import torch
+
+from vtr.clip.backbone import Backbone, load_backbone
 from vtr.errors import ConfigError
-from vtr.files import file_sha256, publish, replacing, require_empty
+from vtr.files import file_sha256, make_folder, publish, replacing, require_empty
 from vtr.json_files import read_json
+from vtr.progress import note
 from vtr.result_schema import RESULT_FILE, require_result
 from vtr.train.card import model_card
 from vtr.train.onnx import GRAPH, export_text_side, require_onnx
-from vtr.train.run import BEST, CONFIG, TRAIN_IDS, load_run
+from vtr.train.reference_files import (
+    MODEL_FILE,
+    OPTIMISER_FILE,
+    check_exportable,
+    differences,
+    last_epoch,
+    reference_state,
+)
+from vtr.train.run import BEST, CONFIG, TOWERS, TRAIN_IDS, Run, load_run
 from vtr.verbs.export import Options
 
 CARD = "README.md"
@@ -25,16 +37,20 @@ CARD = "README.md"
 def export_run(folder: Path, out: Path, options: Options) -> Path:
     """Writes `config.json`, `best.safetensors`, `train_ids.txt` (where known) and a model card.
 
+    A run that has trained its vision tower brings `towers/`, a Hugging Face folder of both towers.
+
     Args:
         folder: The run; results below it (`vtr eval` writes them to RUN/eval) go onto the card.
         out: Folder to make, or an empty one.
-        options: `onnx` also writes the text side as `text.onnx`, see `vtr.train.onnx`.
+        options: `onnx` also writes the text side as `text.onnx`, see `vtr.train.onnx`; `reference`
+            also a checkpoint of CLIP4Clip's layout, see `vtr.train.reference_files`.
 
     Returns:
         The card.
 
     Raises:
-        ConfigError: No run, or `out` is in use; a result that is not valid JSON.
+        ConfigError: No run, or `out` is in use; a result that is not valid JSON; a checkpoint of a
+            model that CLIP4Clip does not have.
         CheckpointError: The run's weights are missing or damaged.
         StoreWriteError: The disk refused.
     """
@@ -42,18 +58,46 @@ def export_run(folder: Path, out: Path, options: Options) -> Path:
     require_empty(out)
     if options.onnx:
         require_onnx()
+    if options.reference:
+        check_exportable(run.spec)
     results, left_out = read_results(folder)
     card = model_card(run, results, left_out)
     with replacing(out, option="--out") as made:
-        if options.onnx:
+        if options.onnx or options.reference:
             backbone = load_backbone(run.text_model, device="cpu")
             run.check_text_model(backbone)
-            export_text_side(backbone, run.model.text_tower, made / GRAPH)
+            if options.onnx:
+                export_text_side(backbone, run.model.text_tower, made / GRAPH)
+            if options.reference:
+                _write_reference(made, run, backbone)
+        if run.towers is not None:
+            make_folder(made / TOWERS, option="--out")
+            for path in sorted(run.towers.iterdir()):
+                publish(made / TOWERS / path.name, path.read_bytes())
         for name in (BEST, TRAIN_IDS, CONFIG):
             if (folder / name).is_file():
                 publish(made / name, (folder / name).read_bytes())
         publish(made / CARD, card.encode())
     return out / CARD
+
+
+def _write_reference(made: Path, run: Run, backbone: Backbone) -> None:
+    """Writes the best epoch as CLIP4Clip's code loads it, and the last one to train on from."""
+    for line in differences(backbone):
+        note(f"warning: CLIP4Clip's own code computes otherwise with these weights: {line}")
+    files: dict[str, Any] = {MODEL_FILE: reference_state(run.model, run.spec, backbone)}
+    last = last_epoch(run.folder, backbone)
+    if last is None:
+        note(f"no {OPTIMISER_FILE}: the run keeps no state of BertAdam (--preset clip4clip has it)")
+    else:
+        files |= {
+            f"{MODEL_FILE}.{last.number}": last.weights,
+            f"{OPTIMISER_FILE}.{last.number}": last.optimiser,
+        }
+    for name, content in files.items():
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        publish(made / name, buffer.getbuffer())
 
 
 def read_results(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:

@@ -34,20 +34,19 @@ class Base:
 
 
 def load_base(workspace: Workspace, options: Options, device: str) -> Base:
-    """Loads the towers: those of the workspace's model, or those that a run has made of them.
+    """Loads the towers: those of the workspace's model, or those of the run to start from.
 
     Raises:
-        ModelError: The model of the run to start from is no longer what it was.
+        ModelError: The model of that run is another one now.
     """
-    start = None if options.start is None else load_run(_found(options.start, workspace.runs))
-    if start is not None and start.towers is not None:
-        return Base(load_backbone(str(start.towers), device=device), str(start.towers), start)
-    model = workspace.model if start is None else start.text_model
-    backbone = load_backbone(model, device=device)
-    if start is not None:
-        start.check_text_model(backbone)
+    if options.start is None:
+        return Base(load_backbone(workspace.model, device=device), workspace.model)
+    start = load_run(_found(options.start, workspace.runs))
+    backbone = load_backbone(start.text_model, device=device)
+    start.check_text_model(backbone)
+    if start.towers is None:
         backbone = merged(start.model, backbone)
-    return Base(backbone, model, start)
+    return Base(backbone, start.text_model, start)
 
 
 def _found(start: Path, runs: Path) -> Path:

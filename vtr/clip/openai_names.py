@@ -44,6 +44,16 @@ _OURS = {
     "text_projection": "text.projection.weight",
 }
 _TRANSPOSED = ("visual.proj", "text_projection")
+# In which order OpenAI's modules, and CLIP4Clip's, register their parameters.
+_ORDER = (
+    "positional_embedding", "text_projection", "logit_scale", "visual.class_embedding",
+    "visual.positional_embedding", "visual.proj", "visual.conv1.", "visual.ln_pre.",
+    "visual.transformer.", "visual.ln_post.", "visual.conv2.", "transformer.", "token_embedding.",
+    "ln_final.",
+)  # fmt: skip
+# What CLIP's `convert_weights` makes float16 outside of the blocks, and leaves within them.
+_HALVED = ("text_projection", "visual.proj", "visual.conv")
+_WHOLE = re.compile(r"resblocks\.\d+\.ln_")
 _HEAD_WIDTH = 64
 
 
@@ -66,6 +76,25 @@ def to_huggingface(openai_state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         name: value.clone(memory_format=torch.contiguous_format)
         for name, value in huggingface_state(network).items()
     }
+
+
+def to_openai(state: Mapping[str, Tensor], *, halved: bool = False) -> dict[str, Tensor]:
+    """Returns weights of a CLIP of ours under OpenAI's names, in the order of its modules.
+
+    Args:
+        state: By the names of `DualEncoder`; not all of them need be there.
+        halved: Round to float16 what CLIP's own code keeps so; else all is as it was.
+    """
+    named: dict[str, Tensor] = {}
+    for ours, value in state.items():
+        name = _openai_name(ours)
+        half = name.startswith(_HALVED) or (".resblocks." in name and not _WHOLE.search(name))
+        turned = value.T if name in _TRANSPOSED else value
+        named[name] = turned.half() if halved and half else turned
+    order = {
+        name: next(i for i, one in enumerate(_ORDER) if name.startswith(one)) for name in named
+    }
+    return dict(sorted(named.items(), key=lambda item: order[item[0]]))
 
 
 def _openai_name(name: str) -> str:

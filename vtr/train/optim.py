@@ -12,7 +12,7 @@ from torch import Tensor
 from vtr.train.model import RetrievalModel
 from vtr.train.presets import TrainSettings
 
-_REFERENCE_UNDECAYED = ("bias", "LayerNorm.bias", "LayerNorm.weight")
+REFERENCE_UNDECAYED = ("bias", "LayerNorm.bias", "LayerNorm.weight")
 
 
 def parameter_groups(
@@ -42,7 +42,7 @@ def parameter_groups(
         decayed = parameter.ndim >= 2
         if reference:
             origin = 1 if name == "logit_scale" else origin
-            decayed = not any(part in name for part in _REFERENCE_UNDECAYED)
+            decayed = not any(part in name for part in REFERENCE_UNDECAYED)
         groups.setdefault((origin, decayed), []).append(parameter)
     return [
         {

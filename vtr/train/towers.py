@@ -12,29 +12,36 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
+from torch import Tensor
 
 from vtr.clip.backbone import Backbone
 from vtr.clip.configuration import read_config
 from vtr.clip.hub import PROCESSOR_FILES, TOKENISER_FILES, find_model
 from vtr.clip.loading import weights_digest
-from vtr.clip.towers import blank_encoder, huggingface_state
+from vtr.clip.towers import Architecture, blank_encoder, huggingface_state
 from vtr.files import make_folder, publish
 from vtr.train.model import RetrievalModel
 from vtr.train.text_tower import TunedText
 
 
-def merged(model: RetrievalModel, backbone: Backbone) -> Backbone:
-    """Returns the backbone with the weights that training changed, its digest theirs."""
-    state = dict(backbone.model.state_dict())
-    temporal = backbone.temporal
+def trained_state(model: RetrievalModel, architecture: Architecture) -> dict[str, Tensor]:
+    """Returns the weights of both towers that a model has of its own, by their names in them."""
+    state: dict[str, Tensor] = {}
     if model.vision is not None:
-        temporal = model.vision.spec.temporal
         state |= {f"visual.{name}": value for name, value in model.vision.whole_state().items()}
     if isinstance(model.text_tower, TunedText):
-        total = backbone.architecture.text.layers
+        total = architecture.text.layers
         state |= {f"text.{n}": v for n, v in model.text_tower.whole_state(total).items()}
     if model.scaled:
-        state["logit_scale"] = model.logit_scale.detach().view_as(state["logit_scale"])
+        state["logit_scale"] = model.logit_scale.detach().reshape(())
+    return state
+
+
+def merged(model: RetrievalModel, backbone: Backbone) -> Backbone:
+    """Returns the backbone with the weights that training changed, its digest theirs."""
+    temporal = backbone.temporal if model.vision is None else model.vision.spec.temporal
+    state = {**backbone.model.state_dict(), **trained_state(model, backbone.architecture)}
+    state["logit_scale"] = state["logit_scale"].view_as(backbone.model.logit_scale)
     network = blank_encoder(backbone.architecture, temporal=temporal)
     copies = {name: value.detach().to(backbone.device, copy=True) for name, value in state.items()}
     network.load_state_dict(copies, assign=True)

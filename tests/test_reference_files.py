@@ -1,0 +1,122 @@
+"""`vtr export --reference`: what CLIP4Clip's own code loads, and what comes back from it.
+
+Names and types: those of CLIP4Clip@508ffa3's own model with its float16 trunk (tests/golden).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from builders import make_run, run_app
+from torch import Tensor
+
+from tests import test_import_command as imports
+from vtr.errors import ConfigError
+from vtr.train.presets import TrainSettings
+from vtr.train.reference_files import MODEL_FILE, _groups
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def golden(name: str) -> dict[str, np.ndarray]:
+    with np.load(GOLDEN / f"{name}.npz") as arrays:
+        return dict(arrays)
+
+
+def app(*words: str | Path) -> None:
+    done = run_app(*words)
+    assert done.exit_code == 0, done.stderr
+
+
+def exported(folder: Path, head: str, words: Path, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Import and export again."""
+    imports.imported(folder, state, "--clip", words, head=head)
+    app("export", "--run", folder / "out" / "run", "--out", folder / "given", "--reference")
+    loaded: dict[str, Tensor] = torch.load(folder / "given" / MODEL_FILE, weights_only=True)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = imports.tiny.write_tokeniser(tmp_path_factory.mktemp("words"), 300)
+    return folder
+
+
+@pytest.mark.parametrize("head", ["meanP", "seqLSTM", "seqTransf", "tightTransf"])
+def test_names_order_shapes_and_numbers_are_the_reference_s(
+    tmp_path: Path, words: Path, head: str
+) -> None:
+    published, listed = imports.published(head), golden("clip4clip_checkpoint")
+    loaded = exported(tmp_path, head, words, published)
+    assert set(loaded) == set(listed[f"{head}/names"])
+    ours = [name for name in loaded if not name.startswith("clip.")]
+    assert ours == [name for name in published if not name.startswith("clip.")]
+    for name, value in loaded.items():
+        assert value.shape == published[name].shape, name
+        if name != "frame_position_embeddings.weight" or head != "seqLSTM":  # read by nothing
+            assert torch.equal(value.float(), published[name].float()), name
+
+
+@pytest.mark.parametrize("head", ["meanP", "seqTransf"])
+def test_types_are_those_of_convert_weights(tmp_path: Path, words: Path, head: str) -> None:
+    listed = golden("clip4clip_checkpoint")
+    wanted = dict(zip(listed[f"{head}/names"], listed[f"{head}/dtype"], strict=True))
+    loaded = exported(tmp_path, head, words, imports.published(head))
+    assert {name: str(value.dtype) for name, value in loaded.items()} == {
+        name: f"torch.{kind}" for name, kind in wanted.items()
+    }
+
+
+def test_fewer_places_than_words_are_filled_as_the_reference_begins(
+    tmp_path: Path, words: Path
+) -> None:
+    published = imports.published("seqTransf")
+    table = "frame_position_embeddings.weight"
+    loaded = exported(tmp_path, "seqTransf", words, {**published, table: published[table][:8]})
+    assert torch.equal(loaded[table][:8], published[table][:8])
+    assert torch.equal(loaded[table][8:], published["clip.positional_embedding"][8:].float())
+
+
+@pytest.mark.parametrize("case", ["meanP_f0", "seqTransf_f0", "tightTransf_f0"])
+def test_groups_are_the_reference_s(case: str) -> None:
+    arrays = golden("finetune")
+    config = json.loads(str(arrays[f"{case}/config"]))
+    settings = TrainSettings(
+        lr=config["lr"], coef_lr=config["coef_lr"], weight_decay=0.2, epochs=config["epochs"]
+    )
+    names = arrays[f"{case}/names"].tolist()
+    found = {
+        name: (group["lr"], group["weight_decay"])
+        for group in _groups(names, settings, total=config["t_total"])
+        for name in group["params"]
+    }
+    rates, decays = arrays[f"{case}/group_lr"], arrays[f"{case}/group_decay"]
+    for name, rate, decay in zip(names, rates, decays, strict=True):
+        assert found[name] == pytest.approx((rate, decay)), name
+
+
+def test_what_the_reference_cannot_hold_is_refused(tmp_path: Path) -> None:
+    from vtr.train.headlist import build_head, parse_head
+    from vtr.train.heads.base import Head
+    from vtr.train.model import ModelSpec, RetrievalModel
+    from vtr.train.run import write_run
+    from vtr.train.text_tower import FrozenText, TextSpec
+
+    choice = parse_head("xpool")
+    head: Head = build_head(choice, dim=64, clip=None, seed=0)
+    spec = ModelSpec(choice.label, 64, TextSpec("frozen", 64, 64))
+    write_run(tmp_path / "run", RetrievalModel(FrozenText(), head), spec, config={})
+    with pytest.raises(ConfigError, match=r"no head 'xpool'; its heads are meanP"):
+        run_app("export", "--run", tmp_path / "run", "--out", tmp_path / "out", "--reference")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_its_code_would_run_otherwise_is_told(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")  # on the shipped model: 3 heads of 32
+    done = run_app("export", "--run", run, "--out", tmp_path / "out", "--reference")
+    assert "computes otherwise with these weights: vision: 3 attention heads" in done.stderr
+    assert "no pytorch_opt.bin" in done.stderr
