@@ -39,11 +39,7 @@ class PictureRows:
 
 @dataclass(frozen=True)
 class PairedData:
-    """Captions and the videos they describe.
-
-    Raises:
-        ConfigError: A video without frames, or a caption of a video that is not there.
-    """
+    """Captions and the videos they describe."""
 
     texts: TextFeatures  # N captions
     # V videos, each with at least one frame; pictures where the vision tower is trained.

@@ -142,10 +142,7 @@ class Trainer:
         self._plan = self._make_plan(0)
 
     def run(self, *, resume: bool = False) -> TrainResult:
-        """Trains until the last epoch or until patience runs out.
-
-        Args:
-            resume: Go on from `last.safetensors` where there is one.
+        """Trains until the last epoch or until patience runs out; `resume` goes on from before.
 
         Raises:
             ModelError: The loss is no longer a finite number, or memory does not hold two videos.

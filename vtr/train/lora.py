@@ -20,11 +20,7 @@ _LETTERS = "qkv"
 
 
 def require_peft() -> Any:
-    """Returns peft; called before a run begins, so that none is left half begun.
-
-    Raises:
-        ConfigError: It is not installed.
-    """
+    """Returns peft; called before a run begins, so that none is left half begun."""
     try:
         import peft
     except ImportError:
@@ -48,11 +44,7 @@ def adapt(tower: nn.Module, rank: int, *, seed: int) -> None:
 
 
 def merged_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Returns the weights of an adapted tower as those of a plain one; a plain one's as they are.
-
-    Args:
-        state: Its state dict.
-    """
+    """Returns the weights of an adapted tower as those of a plain one; a plain one's as they are."""
     merged: dict[str, Tensor] = {}
     for name, value in state.items():
         owner, _, part = name.rpartition(".k_proj.")

@@ -95,12 +95,7 @@ def make_optimiser(
 
 
 class Schedule:
-    """Sets the rates of an optimiser by the progress of the training.
-
-    Args:
-        optimiser: Its rates at construction are the base rates.
-        factor: Maps the progress, 0 to 1, to a share of them.
-    """
+    """Sets the rates of an optimiser: those at construction times a factor of the progress, 0 to 1."""
 
     def __init__(self, optimiser: torch.optim.Optimizer, factor: Callable[[float], float]) -> None:
         self.optimiser = optimiser
@@ -124,14 +119,6 @@ class BertAdam(torch.optim.Optimizer):
         p <- p - rate (m / (sqrt(v) + e) + decay p)
     The schedule is set from outside (`Schedule`). Source: ArrowLuo/CLIP4Clip@508ffa3,
     modules/optimization.py.
-
-    Args:
-        params: Parameters or groups.
-        lr: Rate.
-        betas: (b1, b2).
-        eps: e.
-        weight_decay: Of groups that name none.
-        max_grad_norm: c; 0 or below clips nothing.
     """
 
     def __init__(

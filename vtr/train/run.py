@@ -172,16 +172,7 @@ def require_same_settings(
 
 
 def start_run(folder: Path, *, config: Mapping[str, Any], train_ids: Iterable[str] | None) -> None:
-    """Makes the folder and writes what is known before training.
-
-    Args:
-        folder: To be made.
-        config: JSON values; "model" must be `ModelSpec.as_dict()`.
-        train_ids: Videos that will be trained on; None where nobody knows.
-
-    Raises:
-        StoreWriteError: The file system refused.
-    """
+    """Makes the folder and writes what is known before training; no `train_ids` means unknown."""
     make_folder(folder, option="--runs")
     if train_ids is not None:
         ids = "".join(f"{video_id}\n" for video_id in sorted(set(train_ids)))
@@ -199,14 +190,9 @@ def write_run(
 ) -> None:
     """Writes a run that was trained elsewhere (an importer), so that `load_run` reads it.
 
-    Args:
-        folder: To be made.
-        model: Its weights.
-        spec: What it is.
-        config: What else is known; `spec` is added under "model". `load_run` reads "text_model"
-            ({"id": hub id or folder}), "features" ({"sampler", "backbone", "weights_sha256"}),
-            "settings" ({"seed"}) and "selection", each where it is there.
-        train_ids: Videos trained on, where known.
+    `spec` is added to the config under "model". `load_run` reads "text_model" ({"id": hub id or
+    folder}), "features" ({"sampler", "backbone", "weights_sha256"}), "settings" ({"seed"}) and
+    "selection", each where it is there.
     """
     start_run(folder, config={**config, "model": spec.as_dict()}, train_ids=train_ids)
     save_model(folder / BEST, model, {"epoch": "0"})
@@ -370,11 +356,7 @@ def load_run(folder: str | Path, *, last: bool = False, device: torch.device | s
 
 
 def _with_towers(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the configuration as of a head trained on features of the run's own towers.
-
-    Raises:
-        ConfigError: They are only written when the training has finished.
-    """
+    """Returns the configuration as of a head trained on features of the run's own towers."""
     digest = (config.get("towers") or {}).get("weights_sha256")
     if digest is None:
         raise ConfigError(

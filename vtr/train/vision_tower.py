@@ -65,9 +65,6 @@ class TunedVision(nn.Module):
 
     Attributes:
         short: Whether training computes in bfloat16; weights and results keep their own type.
-
-    Args:
-        spec: Its sizes and what of it is trained.
     """
 
     def __init__(self, spec: VisionSpec) -> None:
@@ -126,17 +123,7 @@ class TunedVision(nn.Module):
 
 
 def vision_spec(backbone: Backbone, *, frozen: int = 0, temporal: bool = False) -> VisionSpec:
-    """Returns the spec of a backbone's tower for training.
-
-    Args:
-        backbone: Whose tower.
-        frozen: As in `VisionSpec`.
-        temporal: Make patches temporal; those of a temporal backbone are so anyway.
-
-    Raises:
-        ConfigError: More frozen blocks than there are, or patches made temporal below frozen
-            blocks.
-    """
+    """Returns the spec of a backbone's tower for training; a temporal one stays so."""
     total = backbone.architecture.vision.layers
     if not EVERYTHING <= frozen <= total:
         raise ConfigError(
