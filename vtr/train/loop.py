@@ -78,18 +78,19 @@ class _EpochSums:
     steps: int = 0
     pairs: int = 0
     items: int = 0
-    loss: float = 0.0
-    t2v: float = 0.0
-    v2t: float = 0.0
+    losses: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    """Of both directions, of texts, of videos."""
     start: float = field(default_factory=time.perf_counter)
 
-    def add(self, step: Step, loss: list[float]) -> None:
+    def add(self, step: Step, losses: list[float]) -> None:
         self.steps += 1
         self.pairs += len(step.texts)
         self.items += len(step.videos)
-        self.loss += loss[0]
-        self.t2v += loss[1]
-        self.v2t += loss[2]
+        self.losses = [one + other for one, other in zip(self.losses, losses, strict=True)]
+
+    @property
+    def mean_losses(self) -> list[float]:
+        return [loss / self.steps for loss in self.losses]
 
     @property
     def seconds(self) -> float:
@@ -132,7 +133,8 @@ class Trainer:
             raise ValueError(f"{len(data.texts)} captions, the teacher has {len(teacher)}")
         self.data = Resident(data, self.device)
         self.events: list[dict[str, Any]] = []
-        self._check_trainable()
+        if not any(p.requires_grad for p in self.model.parameters()):
+            raise ConfigError(NOTHING_TO_TRAIN)
         self.optimiser, self.schedule = make_optimiser(self.model, settings)
         self.gradient = BatchGradient(
             self.model, self.data, settings.loss, settings.chunk, world=world, teacher=teacher
@@ -173,10 +175,6 @@ class Trainer:
     def _exhausted(self) -> bool:
         patience = self.settings.patience
         return bool(patience and self.validation and self.progress.stale >= patience)
-
-    def _check_trainable(self) -> None:
-        if not any(p.requires_grad for p in self.model.parameters()):
-            raise ConfigError(NOTHING_TO_TRAIN)
 
     def _make_plan(self, batch_size: int) -> BatchPlan:
         options = self.settings.batch
@@ -259,9 +257,7 @@ class Trainer:
         self._record(
             {
                 "epoch": epoch,
-                "loss": sums.loss / sums.steps,
-                "loss/t2v": sums.t2v / sums.steps,
-                "loss/v2t": sums.v2t / sums.steps,
+                **dict(zip(("loss", "loss/t2v", "loss/v2t"), sums.mean_losses, strict=True)),
                 **metrics,
                 "scale": float(self.model.scale().detach()),
                 "steps": sums.steps,
@@ -274,7 +270,10 @@ class Trainer:
         self.world.wait()
 
     def _steps(self, epoch: int) -> _EpochSums:
-        waiting = deque(self._plan.epoch(epoch, groups=self._groups(epoch)))
+        groups = None
+        if self.settings.mine == "global":
+            groups = confusable_groups(self.model, self.data, self._plan, epoch)
+        waiting = deque(self._plan.epoch(epoch, groups=groups))
         total = sum(len(step.videos) for step in waiting)
         sums, shown = _EpochSums(), 0.0
         while waiting:
@@ -291,17 +290,12 @@ class Trainer:
                 self._show_progress(epoch, sums, sums.steps + len(waiting))
         return sums
 
-    def _groups(self, epoch: int) -> list[Any] | None:
-        if self.settings.mine != "global":
-            return None
-        return confusable_groups(self.model, self.data, self._plan, epoch)
-
     def _show_progress(self, epoch: int, sums: _EpochSums, steps: int) -> None:
         epochs = self.settings.epochs
         self._show(
             (epoch - 1) * steps + sums.steps,
             epochs * steps,
-            f"epoch {epoch}/{epochs}, loss {sums.loss / sums.steps:.3f}, "
+            f"epoch {epoch}/{epochs}, loss {sums.mean_losses[0]:.3f}, "
             f"{sums.pairs / sums.seconds:,.0f} pairs/s",
         )
 
@@ -398,16 +392,10 @@ class Trainer:
     def _validate(self) -> dict[str, float]:
         if self.validation is None:
             return {}
-        names: list[str] = []
-        values: list[float] = []
-        if self.world.is_first:
-            metrics = self.validation(self.model)
-            names, values = list(metrics), list(metrics.values())
-            value = selection_value(metrics)
-        else:
-            value = 0.0
+        metrics = self.validation(self.model) if self.world.is_first else {}
+        value = selection_value(metrics) if self.world.is_first else 0.0
         self._value = self.world.share([value])[0]
-        return dict(zip(names, values, strict=True))
+        return metrics
 
     def _judge(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Keeps the weights where they are the best so far; an equal later epoch is not better."""
@@ -421,7 +409,8 @@ class Trainer:
             return
         self.progress.best_epoch, self.progress.best_value, self.progress.stale = epoch, value, 0
         if self.world.is_first:
-            save_model(self.folder / BEST, self.model, {"epoch": str(epoch), **_texts(metrics)})
+            texts = {name: f"{value:.4f}" for name, value in metrics.items()}
+            save_model(self.folder / BEST, self.model, {"epoch": str(epoch), **texts})
 
     def _record(self, row: dict[str, Any]) -> None:
         if not self.world.is_first:
@@ -460,10 +449,6 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
             break
         rows.append(row)
     return rows
-
-
-def _texts(metrics: Mapping[str, float]) -> dict[str, str]:
-    return {name: f"{value:.4f}" for name, value in metrics.items()}
 
 
 def _seed_generators(seed: int, epoch: int, rank: int) -> None:

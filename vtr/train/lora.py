@@ -44,7 +44,7 @@ def adapt(tower: nn.Module, rank: int, *, seed: int) -> None:
 
 
 def merged_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Returns the weights of an adapted tower as those of a plain one; a plain one's as they are."""
+    """Returns the weights of an adapted tower as those of a plain one."""
     merged: dict[str, Tensor] = {}
     for name, value in state.items():
         owner, _, part = name.rpartition(".k_proj.")

@@ -95,7 +95,7 @@ def make_optimiser(
 
 
 class Schedule:
-    """Sets the rates of an optimiser: those at construction times a factor of the progress, 0 to 1."""
+    """Sets the rates of an optimiser: the first ones times a factor of the progress, 0 to 1."""
 
     def __init__(self, optimiser: torch.optim.Optimizer, factor: Callable[[float], float]) -> None:
         self.optimiser = optimiser
