@@ -110,7 +110,7 @@ class Api:
         self._examples[key] = pictures.parts(outcome.header, outcome.payload)
         while len(self._examples) > _KEPT_EXAMPLES:
             self._examples.popitem(last=False)
-        return {"key": key, "kind": outcome.header["kind"]}
+        return {"key": key, "kind": outcome.header["what"]}
 
     async def show_example(self, request: Request) -> Response:
         """The middle picture of an example."""

@@ -75,6 +75,8 @@ class Media:
         """A preview of the part of a video around a time, that every browser plays."""
         film, number = await self._film(request), int(request.path_params["number"])
         length = self._librarian.catalog.entry(request.path_params["key"]).duration_seconds
+        # A store of others' features knows no lengths.
+        length = length or float((await self._facts(film))["seconds"])
         start, end = window_times(number, length)
         job = pictures.Window(film.path, start, end, _PREVIEW_SIZE)
         outcome = await self._made(job, film)

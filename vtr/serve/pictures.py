@@ -92,7 +92,8 @@ def _handle(job: Still | Film | Window | Facts | Example) -> Answer:
         return _example(job.path)
     with open_video(job.path) as video:
         if isinstance(job, Facts):
-            return {"type": media_type(video.container, video.stream)}, b""
+            kind = media_type(video.container, video.stream)
+            return {"type": kind, "seconds": _length(video)}, b""
         if isinstance(job, Window):
             return make_window(video, job.start_seconds, job.end_seconds, size=job.size)
         if isinstance(job, Still):
@@ -165,7 +166,7 @@ def _example(path: Path) -> Answer:
             pictures = _pictures(video, times, (_QUERY_SIDE, _QUERY_SIDE))
         kind = "clip"
     parts = [_as_png(one) for one in pictures]
-    return {"kind": kind, "sizes": [len(part) for part in parts]}, b"".join(parts)
+    return {"what": kind, "sizes": [len(part) for part in parts]}, b"".join(parts)
 
 
 def _length(video: VideoSource) -> float:

@@ -42,6 +42,7 @@ export async function open(moment, query, { before, after }) {
   try {
     const facts = await ask(`/api/facts/${hit.key}`);
     if (mine !== opened) return;
+    hit = { ...hit, duration: hit.duration || facts.seconds };
     if (facts.type && video.canPlayType(facts.type)) playFile(facts.window);
     else playPreview(facts.window, hit.start);
   } catch (error) {
