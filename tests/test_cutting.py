@@ -17,7 +17,7 @@ from builders import write_clip
 
 from vtr.errors import ConfigError, DecodeError
 from vtr.extract.cutting import Clip, Cut, cut
-from vtr.search.cut_list import Moment, check_suffix, cut_list, timecode
+from vtr.searching.cut_list import Moment, check_suffix, cut_list, timecode
 
 FPS = 10
 

@@ -13,7 +13,7 @@ from builders import demo_backbone, run_app, write_config, write_store
 from vtr.errors import ConfigError, DatasetError
 from vtr.features.rows import LedgerRow, VideoRow
 from vtr.features.spec import FeatureSpec
-from vtr.search.moments import ranked_runs
+from vtr.searching.moments import ranked_runs
 
 SENTENCES = {"red": "a red square", "blue": "a blue circle"}
 GAP = 0.5  # seconds between frames

@@ -8,8 +8,8 @@ import pytest
 from builders import patchwork, run_app, write_clip
 
 from vtr.demo import demo_model_folder
-from vtr.search.library import Library
-from vtr.search.query import Query
+from vtr.searching.library import Library
+from vtr.searching.query import Query
 
 MODEL = str(demo_model_folder())
 

@@ -22,7 +22,7 @@ from vtr.api.search_output import (
     write_outputs,
 )
 from vtr.errors import ConfigError, StoreWriteError
-from vtr.search.library import Hit
+from vtr.searching.library import Hit
 from vtr.verbs.search import Options
 
 

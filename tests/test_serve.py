@@ -29,8 +29,8 @@ from starlette.testclient import TestClient
 from vtr.api.serve import serve
 from vtr.errors import ConfigError
 from vtr.features.spec import FeatureSpec
-from vtr.search.folder import StoreSource
-from vtr.search.library import Library
+from vtr.searching.folder import StoreSource
+from vtr.searching.library import Library
 from vtr.serve.app import create_app
 from vtr.serve.catalog import RefusedError, key_of, signature
 from vtr.serve.librarian import Librarian

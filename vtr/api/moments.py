@@ -31,7 +31,7 @@ from vtr.features import FeatureStore
 from vtr.features.rows import VideoFeatures
 from vtr.files import make_folder, publish_all
 from vtr.progress import embedding, note, progress
-from vtr.search.moments import find_cuts, frame_edges, piece_means, ranked_runs
+from vtr.searching.moments import find_cuts, frame_edges, piece_means, ranked_runs
 from vtr.train.texts import embed_texts
 from vtr.verbs.eval import Options
 from vtr.workspace import Workspace

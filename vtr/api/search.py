@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vtr.search.library import Answer, Library
-from vtr.search.query import Query
+from vtr.searching.library import Answer, Library
+from vtr.searching.query import Query
 from vtr.verbs.search import Options
 
 __all__ = ["Answer", "Library", "Query", "answer", "open_library", "search"]

@@ -18,10 +18,10 @@ from vtr.extract.pool import PoolSettings, WorkerPool
 from vtr.files import make_folder, publish
 from vtr.foreign import shown
 from vtr.progress import note, progress
-from vtr.search.cut_list import Moment, check_suffix, cut_list
-from vtr.search.library import Hit
-from vtr.search.player import play
-from vtr.search.sheet import contact_sheet
+from vtr.searching.cut_list import Moment, check_suffix, cut_list
+from vtr.searching.library import Hit
+from vtr.searching.player import play
+from vtr.searching.sheet import contact_sheet
 from vtr.verbs.search import Options
 
 _SECONDS = 300.0
@@ -126,7 +126,7 @@ def play_first(hits: Sequence[Hit]) -> str:
 def clip_name(number: int, hit: Hit) -> str:
     """Returns a file name without ending: number, video, start.
 
-    >>> from vtr.search.library import Hit
+    >>> from vtr.searching.library import Hit
     >>> clip_name(3, Hit("a b/c.mp4", None, 1.25, 2.0, 1.5, 0.3, 0.9))
     '003-a_b_c-1.2s'
     """

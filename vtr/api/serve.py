@@ -14,7 +14,7 @@ from vtr.verbs.serve import Options
 from vtr.workspace import FILE_NAME, Workspace, find_workspace, read_workspace
 
 if TYPE_CHECKING:
-    from vtr.search.library import Library
+    from vtr.searching.library import Library
 
 _NEEDED = ("starlette", "uvicorn")
 
@@ -100,8 +100,8 @@ def open_library(place: Place, options: Options) -> Library:
     from vtr.arithmetic import prepare_arithmetic
 
     prepare_arithmetic()
-    from vtr.search.folder import StoreSource
-    from vtr.search.library import Library
+    from vtr.searching.folder import StoreSource
+    from vtr.searching.library import Library
 
     if place.workspace is None:
         return Library.open(

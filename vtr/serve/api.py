@@ -20,8 +20,8 @@ from starlette.responses import Response
 
 from vtr.errors import UnknownNameError
 from vtr.foreign import shown
-from vtr.search.library import MATCH_LEVEL, Answer, Curve, Library
-from vtr.search.query import Query
+from vtr.searching.library import MATCH_LEVEL, Answer, Curve, Library
+from vtr.searching.query import Query
 from vtr.serve import pictures
 from vtr.serve.catalog import Catalog, RefusedError
 from vtr.serve.librarian import Librarian

@@ -13,7 +13,7 @@ from typing import Any
 
 from vtr.foreign import json_values, shown
 from vtr.names import VIDEO_EXTENSIONS
-from vtr.search.library import Hit, VideoEntry
+from vtr.searching.library import Hit, VideoEntry
 
 _MOST_FOLDERS = 500
 

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from vtr.errors import VtrError
 from vtr.foreign import printable
 from vtr.progress import Listener, Update, listening, note, progress
-from vtr.search.library import Library
+from vtr.searching.library import Library
 from vtr.serve.catalog import Catalog, RefusedError, signature
 from vtr.serve.workshop import BusyError
 

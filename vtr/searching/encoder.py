@@ -21,7 +21,7 @@ from vtr.errors import ConfigError, DecodeError, HubOfflineError, VtrError
 from vtr.files import publish
 from vtr.foreign import printable
 from vtr.json_files import read_json
-from vtr.search.index import Bank
+from vtr.searching.index import Bank
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -110,7 +110,7 @@ class QueryEncoder:
 
     def bank(self) -> Bank:
         """Returns the unrelated sentences that ship, as this model sees them."""
-        content = (files("vtr.search") / "unrelated.txt").read_bytes()
+        content = (files("vtr.searching") / "unrelated.txt").read_bytes()
         version = f"{hashlib.sha256(content).hexdigest()[:16]}-{self.weights_sha256[:16]}"
         return Bank(version, self.texts(content.decode().splitlines())[0])
 

@@ -30,7 +30,7 @@ from vtr.features.rows import STATUSES, LedgerRow
 from vtr.features.store import FeatureStore
 from vtr.files import make_folder, publish
 from vtr.progress import progress
-from vtr.search.moments import find_cuts
+from vtr.searching.moments import find_cuts
 
 Array = NDArray[Any]
 VERSION = 1

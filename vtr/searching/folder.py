@@ -21,9 +21,9 @@ from vtr.features.store import FeatureStore
 from vtr.files import make_folder
 from vtr.foreign import printable
 from vtr.progress import note, progress, warn_of_unreadable
-from vtr.search.encoder import QueryEncoder
-from vtr.search.home import find_home, find_index
-from vtr.search.index import Index, read_index, update_index
+from vtr.searching.encoder import QueryEncoder
+from vtr.searching.home import find_home, find_index
+from vtr.searching.index import Index, read_index, update_index
 
 DEFAULT_MODEL = "openai/clip-vit-base-patch32"
 FPS = 2.0  # at 1 the ends of moments are half a second off, mean IoU at most 84 (measured)

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from vtr.errors import ConfigError, UnknownNameError
 from vtr.features.rows import LedgerRow, Status
-from vtr.search.encoder import Vectors, unit
-from vtr.search.folder import Changes, FolderSource, Source
-from vtr.search.index import Index, sampled_rows, stand_out
-from vtr.search.moments import find_runs, frame_edges, piece_means, with_surroundings
-from vtr.search.query import Query
-from vtr.search.scan import Scanner
+from vtr.searching.encoder import Vectors, unit
+from vtr.searching.folder import Changes, FolderSource, Source
+from vtr.searching.index import Index, sampled_rows, stand_out
+from vtr.searching.moments import find_runs, frame_edges, piece_means, with_surroundings
+from vtr.searching.query import Query
+from vtr.searching.scan import Scanner
 
 Floats = NDArray[np.floating[Any]]
 MATCH_LEVEL = 0.98

@@ -8,7 +8,7 @@ import numpy as np
 
 from vtr.charts.drawing import Drawing, Picture, cut
 from vtr.foreign import shown
-from vtr.search.library import Hit
+from vtr.searching.library import Hit
 
 COLUMNS, WIDTH, HEIGHT = 4, 240, 135
 MARGIN, GAP, CAPTION = 24, 14, 44
