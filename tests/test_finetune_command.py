@@ -246,3 +246,52 @@ def test_pictures_of_another_size_are_refused(
     make_demo_workspace(tmp_path, IDS, pictures=True, preprocessing=size.as_dict())
     with pytest.raises(ModelError, match=r"pictures of \(32, 32\).*model sees \(48, 48\)"):
         trained("--head", "meanP")
+
+
+def test_updates_of_layers_that_are_all_frozen_are_refused(workspace: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--lora 2 .*--freeze-layers 3 leaves none.*-1 to 2"):
+        trained("--head", "meanP", "--lora", "2", "--freeze-layers", "3")
+
+
+_LITTLE_MEMORY = """
+import resource, sys
+from pathlib import Path
+from vtr.cli import app
+from vtr.train.loop import Trainer
+run = Trainer.run
+def limited(self, **how):
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + (80 << 20)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, -1))
+    try:
+        return run(self, **how)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
+Trainer.run = limited
+app(sys.argv[1:], standalone_mode=False)
+"""
+
+
+@pytest.mark.slow
+def test_a_machine_of_little_memory_trains_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real process that the system refuses memory."""
+    monkeypatch.chdir(tmp_path)
+    ids = [f"{split}{n:02}" for split in ("train", "val", "test") for n in range(20)]
+    make_demo_workspace(tmp_path, ids, pictures=True, num_frames=8)
+    how = ("train", "--vision", "tune", "--head", "meanP", "--epochs", "1", "--batch-size", "20")
+    done = subprocess.run(
+        [sys.executable, "-c", _LITTLE_MEMORY, *how, "--vision-chunk", "0", "--json"],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    halved = [event["vision_chunk"] for event in document["events"]]
+    assert halved[0] == 10, document["events"]
+    assert halved == [10, 5, 2, 1][: len(halved)]
+    kept = json.loads((Path(document["run"]) / "training.json").read_text())
+    assert kept["events"] == document["events"]

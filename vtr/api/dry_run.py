@@ -145,7 +145,8 @@ def described(document: Mapping[str, Any]) -> dict[str, str]:
         "time per epoch": human_seconds(document["seconds_per_epoch"]),
         "time in all, at most": human_seconds(document["seconds_in_all_at_most"]),
         "time to embed captions": human_seconds(document["seconds_to_embed"]),
-        "vision tower": document["vision"],
+        "vision tower": document["vision"]
+        + (f", {document['vision_chunk']:,} videos at once" if "vision_chunk" in document else ""),
         "device": document["device"],
         "preset": document["preset"],
     }

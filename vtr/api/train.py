@@ -65,7 +65,7 @@ from vtr.train.teacher import describe_teacher, load_teacher
 from vtr.train.text_tower import TextSpec
 from vtr.train.towers import merged, write_towers
 from vtr.train.tracking import draw_curve, require_tensorboard, tensorboard
-from vtr.verbs.train import Options
+from vtr.verbs.train import OF_VISION, Options
 from vtr.workspace import Workspace
 
 HEAD_FIRST = "head-first"
@@ -464,10 +464,14 @@ class Training:
             "seconds_in_all_at_most": seeds * (before + epoch * settings.epochs + validation),
             "device": str(self.backbone.device),
             "preset": self.options.preset or DEFAULT_PRESET,
-            "settings": listed_values(
-                {**self.values, "captions": settings.batch.captions or "all"},
-                drop_last=settings.batch.drop_last,
-            ),
+            "settings": {
+                name: value
+                for name, value in listed_values(
+                    {**self.values, "captions": settings.batch.captions or "all"},
+                    drop_last=settings.batch.drop_last,
+                ).items()
+                if self.spec.vision is not None or name not in OF_VISION
+            },
             "given": sorted(self.options.recipe()),
         }
 

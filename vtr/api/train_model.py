@@ -91,6 +91,11 @@ def model_spec(
         check_same_model(backbone, store)
     if values["lora"]:
         require_peft()
+        if vision is not None and vision.frozen >= backbone.architecture.vision.layers:
+            raise ConfigError(
+                f"--lora {values['lora']} updates layers that are trained, and --freeze-layers "
+                f"{vision.frozen} leaves none: allowed with --lora are -1 to {vision.frozen - 1}"
+            )
     return ModelSpec(choice.label, dim, text, values["temperature"], vision, values["lora"])
 
 

@@ -303,7 +303,7 @@ class Trainer:
         """Returns the losses of one step; None where the GPU's memory did not hold it."""
         try:
             return self._step(step, epochs_done)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             if self.world.size > 1:

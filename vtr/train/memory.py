@@ -32,9 +32,14 @@ def free_bytes(device: torch.device) -> int:
     return max(0, min(found))
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
+_NO_MEMORY = ("can't allocate memory", "could not create a primitive", "could not create a memory")
+"""What torch and oneDNN say where the system refuses memory."""
+
+
+def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
     """Returns whether torch says that memory, of a GPU or of the machine, did not suffice."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    told = any(text in str(error) for text in _NO_MEMORY)
+    return told or isinstance(error, torch.OutOfMemoryError | MemoryError)
 
 
 def _lines(path: Path) -> list[str]:
@@ -63,6 +68,10 @@ def saved_bytes(model: RetrievalModel, batch: PictureBatch) -> int:
 
 
 def fitting_videos(model: RetrievalModel, batch: PictureBatch) -> int:
-    """Returns how many videos of a batch's size, at least 1, fit into the memory that is free."""
+    """Returns how many videos like those of a batch fit into the memory that is free.
+
+    A power of two: the same on another day, though a little more or less is free.
+    """
     each = saved_bytes(model, batch) / len(batch)
-    return max(1, int(SHARE * free_bytes(batch.rows.device) / max(each, 1)))
+    fits = max(1, int(SHARE * free_bytes(batch.rows.device) / max(each, 1)))
+    return 1 << (fits.bit_length() - 1)

@@ -26,7 +26,7 @@ from vtr.train.presets import (
 _LONGEST_NAME = 200  # bytes
 _OF_TEXT = {"dropout": "projection", "tune_layers": "tune", "coef_lr": "tune"}
 """Options that only one kind of text side follows; only a tuned one has pretrained layers."""
-_OF_VISION = (
+OF_VISION = (
     "freeze_layers",
     "linear_patch",
     "coef_lr_vision",
@@ -235,7 +235,7 @@ class Recipe(Settings):
                     "student with one of them"
                 )
             return
-        for name in _OF_VISION:
+        for name in OF_VISION:
             if getattr(self, name) not in (None, False):
                 raise ConfigError(
                     f"{flag_of(name, type(self).model_fields[name])} needs --vision tune; the "
