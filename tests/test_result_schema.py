@@ -58,6 +58,7 @@ def test_a_sound_result_passes() -> None:
             {"examples": {"failure": [{"rank": 2, "own": {"score": []}}]}},
             r"own: score is \[\]; allowed: a number",
         ),
+        ({"coverage": {"policy": []}}, r"coverage: policy is \[\]; allowed: a text or null"),
         ({"setup": {"fingerprint": 7}}, "setup: fingerprint is 7; allowed: a text"),
         ({"setup": {"trained_on_test": "x"}}, "trained_on_test is 'x'; allowed: a number"),
         ({"metrics": None}, "metrics is None; allowed: an object"),

@@ -95,6 +95,7 @@ class _Protocol(_Part):
 class _Coverage(_Part):
     present: Number = 0
     videos: Number = 0
+    policy: MaybeText = None
     absent: Annotated[list[dict[str, Any]], Objects] = []
 
 
