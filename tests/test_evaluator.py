@@ -267,6 +267,24 @@ def test_the_observer_keeps_what_a_plain_loop_keeps(seed: int, step: int) -> Non
     assert kept.other_mean == pytest.approx(float(np.mean(others)))
 
 
+@pytest.mark.parametrize("distinct", [2, 40, 10**6])
+@pytest.mark.parametrize("width", [255, 256, 1301])
+def test_the_best_of_a_wide_gallery_are_those_of_a_sort(width: int, distinct: int) -> None:
+    rng = np.random.default_rng(width)
+    scores = rng.integers(0, distinct, (30, width)).astype(np.float32)
+    scores[:, rng.random(width) < 0.05] = -np.inf
+    scores[3] = -np.inf
+    scores[4, width // 2 :] = -np.inf
+    ties, rows = rng.permutation(width), np.arange(30)
+    observer = Observer(rows, rows, np.full(width, -1), ties=ties, num_listed=20)
+    list(observer.watch(source(scores, 7))())
+    kept = observer.kept()
+    columns = np.arange(width)
+    for row, values in enumerate(scores):
+        assert kept.top[row].tolist() == np.lexsort((columns, -values))[:5].tolist()
+        assert kept.listed[row].tolist() == np.lexsort((ties, -values))[:20].tolist()
+
+
 def test_rivals_nearer_than_rounding_are_ties() -> None:
     scores = np.array([[0.5, 0.5 + 1e-7], [0.2, 0.9]], np.float32)
     task = plan(query_set([0, 1], 2), covering([True, True]))

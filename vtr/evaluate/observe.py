@@ -15,6 +15,7 @@ NUM_TOP = 5
 NUM_BINS = 60
 _SAMPLED_PAIRS = 4_000_000
 _RIVAL_DECIMALS = 5
+_GROUPS = 128  # of columns, whose maxima bound the best scores
 
 
 @dataclass(frozen=True)
@@ -150,11 +151,33 @@ class Observer:
 
 
 def _near_top(scores: Scores, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Returns (rows, columns) of all scores as good as the `count`-th best of their row."""
-    width = scores.shape[1]
-    edge = np.partition(scores, width - count, axis=1)[:, width - count]
-    flat = np.flatnonzero(scores >= edge[:, None])
-    return flat // width, flat % width
+    """Returns (rows, columns) of all scores as good as the `count`-th best of their row.
+
+    The `count`-th best maximum of some groups of columns is no better than that score: what lies
+    below it is never sorted.
+    """
+    height, width = scores.shape
+    depth = width // max(_GROUPS, 4 * count)
+    maxima = scores
+    if depth > 1:
+        maxima = scores[:, : width // depth * depth].reshape(height, depth, -1).max(axis=1)
+    bound = _best(maxima, count)
+    flat = np.flatnonzero(scores >= bound[:, None])
+    if depth <= 1:
+        return flat // width, flat % width
+    rows, columns = np.divmod(flat, width)
+    values, sizes = scores[rows, columns], np.bincount(rows, minlength=height)
+    table = np.full((height, sizes.max()), -np.inf, scores.dtype)
+    table[rows, np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)] = values
+    good = values >= _best(table, count)[rows]
+    return rows[good], columns[good]
+
+
+def _best(scores: Scores, count: int) -> Scores:
+    """(R,) the `count`-th best score of each row."""
+    place = scores.shape[1] - count
+    best: Scores = np.partition(scores, place, axis=1)[:, place]
+    return best
 
 
 def _ordered_rows(values: Scores, num_rows: int) -> NDArray[np.int64] | None:

@@ -27,6 +27,12 @@ Scores = NDArray[np.float32]
 _CELLS = 1 << 24
 """Largest block of scores: 64 MiB of float32."""
 
+_PRODUCT_ROWS = 1024
+"""Texts per block where scores are inner products: fewer make the product slower."""
+
+_SURELY_FINITE = 1e37
+"""Inner products of vectors whose lengths multiply to less do not overflow float32."""
+
 _PAIRS = 1 << 15
 """Pairs scored at once where a pair costs more than an inner product."""
 
@@ -123,23 +129,26 @@ class Scorer:
         Where scores are inner products, all blocks share one piece of memory: with a new one for
         each, what is kept of them lies between, and no memory can be used again.
         """
-        shared = None
-        if self.model.head.info.indexable:
-            shared = torch.empty((self._height, len(self._videos)), device=self.device)
+        if not self.model.head.info.indexable:
+            for start in range(0, self.shape[0], self._height):
+                yield start, self._checked(start, self.score(self._text_codes(start)))
+            return
+        shared = torch.empty((self._height, len(self._videos)), device=self.device)
+        longest = float(self.video_codes[0].norm(dim=1).max())
         for start in range(0, self.shape[0], self._height):
-            code = self._text_codes(start)
-            if shared is None:
-                scores = self.score(code)
-            else:
-                out = shared[: len(code[0])]
-                with evaluating(self.model):
-                    scores = _numpy(torch.mm(code[0], self.video_codes[0].T, out=out))
-            yield start, self._checked(start, scores)
+            code = self._text_codes(start)[0]
+            with torch.no_grad():
+                out = torch.mm(code, self.video_codes[0].T, out=shared[: len(code)])
+                is_bounded = float(code.norm(dim=1).max()) * longest < _SURELY_FINITE
+            yield start, _numpy(out) if is_bounded else self._checked(start, _numpy(out))
 
     @property
     def _height(self) -> int:
         """Texts per block."""
-        return max(1, min(self.batch_size, _CELLS // len(self._videos)))
+        rows = self.batch_size
+        if self.model.head.info.indexable:
+            rows = max(rows, _PRODUCT_ROWS)
+        return max(1, min(rows, _CELLS // len(self._videos)))
 
     def matrix(self) -> Scores:
         """Returns all (N, V) scores."""
@@ -206,7 +215,9 @@ class Scorer:
         if start in self._kept:
             return self._kept[start]
         rows = np.arange(start, min(start + self._height, self.shape[0]))
-        code = self.encode_texts(rows)
+        step = self.batch_size
+        parts = [self.encode_texts(rows[i : i + step]) for i in range(0, len(rows), step)]
+        code = parts[0] if len(parts) == 1 else pad_codes(parts)
         size = sum(part.numel() * part.element_size() for part in code)
         if size * self.shape[0] <= _KEPT_CODE_BYTES * len(rows):
             self._kept[start] = code
