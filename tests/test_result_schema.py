@@ -89,3 +89,11 @@ def test_the_numbers_of_a_card_need_their_intervals() -> None:
 def test_a_card_needs_all_that_it_states() -> None:
     with pytest.raises(ConfigError, match=r"^r: protocol is .*; allowed: an object with name, pub"):
         require_result(result(), source="r", for_card=True)
+
+
+@pytest.mark.parametrize("metrics", [{}, {"t2v/R@5": CELL}, {"t2v/R@1": CELL, "v2t/R@5": CELL}])
+def test_a_card_needs_the_first_recall_of_each_direction(metrics: dict[str, Any]) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^r: metrics is .*; allowed: an object with [tv]2[tv]/R@1"
+    ):
+        require_result(result(metrics=metrics), source="r", for_card=True)

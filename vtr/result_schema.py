@@ -242,9 +242,13 @@ def require_result(document: Mapping[str, Any], *, source: object, for_card: boo
         raise _refusal(source, *_wrong_field(failure)) from None
     if not for_card:
         return
-    for key, cell in document.get("metrics", {}).items():
-        if not {"value", "low", "high"} <= cell.keys():
-            raise _refusal(source, f"metrics: {key}", cell, "an object with value, low, high")
+    metrics = document.get("metrics", {})
+    for way in {key.partition("/")[0] for key in metrics} or {"t2v"}:
+        if f"{way}/R@1" not in metrics:
+            raise _refusal(source, "metrics", list(metrics), f"an object with {way}/R@1")
+    for key, cell in metrics.items():
+        if not {"value", "low", "high", "n"} <= cell.keys():
+            raise _refusal(source, f"metrics: {key}", cell, "an object with value, low, high, n")
     for section, names in _CARD.items():
         held = document.get(section, {})
         for name in names:

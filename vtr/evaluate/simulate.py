@@ -9,7 +9,8 @@ The rules, for unit texts t and unit frames f_1..f_n of a video (x_k before norm
 - attention   normalise(sum_k a_k x_k) . t, a = softmax_k(f_k . t / tau)
               query scoring (Bain et al. 2022, arXiv 2205.08508), tau 0.1
 
-each for 1, 2, 4, ... frames, taken from the middle of equal parts of the cached ones.
+mean, maxP and attention are the heads meanP, maxP and attentionP themselves.
+Each for 1, 2, 4, ... frames, taken from the middle of equal parts of the cached ones.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from vtr.errors import ConfigError, UnknownNameError
@@ -27,6 +29,10 @@ from vtr.evaluate.intervals import retrieval_intervals
 from vtr.evaluate.metrics import retrieval_metrics
 from vtr.evaluate.ranks import Blocks, RetrievalRanks
 from vtr.features import PackedFrames
+from vtr.train.heads.attentionP import AttentionPooling
+from vtr.train.heads.base import Head, VideoBatch
+from vtr.train.heads.maxP import MaxPooling
+from vtr.train.heads.meanP import MeanPooling
 
 Vectors = NDArray[np.float32]
 RULES = ("mean", "maxP", "max-sim", "top-k", "attention")
@@ -58,8 +64,7 @@ class PoolingOptions:
 class Gallery:
     """V videos with up to n frames each, ready for all rules."""
 
-    frames: Vectors  # (V, n, D) float32 unit frames, zeros where `mask` is False
-    norms: Vectors  # (V, n) their lengths before normalising
+    frames: Vectors  # (V, n, D) float32, zeros where `mask` is False
     mask: NDArray[np.bool_]  # (V, n) bool
 
     def __len__(self) -> int:
@@ -101,9 +106,7 @@ def gallery(packed: PackedFrames, num_frames: int) -> Gallery:
         rows = start + thin(int(length), width)
         frames[v, : len(rows)] = packed.frames[rows]
         mask[v, : len(rows)] = True
-    norms = np.linalg.norm(frames, axis=2)
-    frames /= np.where(mask, norms, 1)[:, :, None]
-    return Gallery(frames, norms, mask)
+    return Gallery(frames, mask)
 
 
 def rule_blocks(
@@ -122,14 +125,9 @@ def rule_blocks(
     """
     texts = unit(texts)
     options = options or PoolingOptions()
-    if rule in ("mean", "maxP"):
-        pooled = _pooled(rule, videos)
-        width = len(videos)
-        score: Callable[[Vectors], Scores] = lambda rows: rows @ pooled.T  # noqa: E731
-    else:
-        score = _frame_rule(rule, videos, options)
-        width = videos.mask.size * (4 if rule == "attention" else 2)
-    step = max(1, _BLOCK_BYTES // (4 * max(1, width)))
+    score = _scoring(rule, videos, options)
+    cells = len(videos) if rule in ("mean", "maxP") else 4 * videos.mask.size
+    step = max(1, _BLOCK_BYTES // (4 * max(1, cells)))
 
     def blocks() -> Iterator[tuple[int, Scores]]:
         for start in range(0, len(texts), step):
@@ -145,56 +143,40 @@ def unit(vectors: Vectors) -> Vectors:
     return result
 
 
-def _pooled(rule: str, videos: Gallery) -> Vectors:
-    if rule == "mean":
-        # In double: the same frames in another order must give the same vector.
-        return unit(videos.frames.sum(axis=1, dtype=np.float64).astype(np.float32))
-    lowest = np.where(videos.mask[:, :, None], videos.frames, -np.inf)
-    return unit(lowest.max(axis=1).astype(np.float32))
-
-
-def _frame_rule(rule: str, videos: Gallery, options: PoolingOptions) -> Callable[[Vectors], Scores]:
-    """Returns a function from texts (b, D) to scores (b, V) that looks at every frame."""
-    count, width, size = videos.frames.shape
-    flat = videos.frames.reshape(count * width, size)
-    reduce = _reduction(rule, videos, options)
+def _scoring(rule: str, videos: Gallery, options: PoolingOptions) -> Callable[[Vectors], Scores]:
+    """Returns a function from unit texts (b, D) to scores (b, V)."""
+    if rule in ("max-sim", "top-k"):
+        top = 1 if rule == "max-sim" else options.top
+        flat = unit(videos.frames).reshape(videos.mask.size, -1)
+        return lambda texts: _top_mean(
+            (texts @ flat.T).reshape(-1, *videos.mask.shape), videos, top
+        )
+    heads: dict[str, Callable[[], Head]] = {
+        "mean": MeanPooling,
+        "maxP": MaxPooling,
+        "attention": lambda: AttentionPooling(options.temperature),
+    }
+    if rule not in heads:
+        raise UnknownNameError("pooling rule", rule, RULES)
+    head = heads[rule]()
+    with torch.no_grad():
+        codes = head.encode_videos(
+            VideoBatch(torch.from_numpy(videos.frames), torch.from_numpy(videos.mask))
+        )
 
     def score(texts: Vectors) -> Scores:
-        sims = (texts @ flat.T).reshape(len(texts), count, width)
-        return reduce(sims)
+        with torch.no_grad():
+            scores: Scores = head.score((torch.from_numpy(texts),), codes).numpy()
+        return scores
 
     return score
 
 
-def _reduction(rule: str, videos: Gallery, options: PoolingOptions) -> Callable[[Vectors], Scores]:
-    if rule == "max-sim":
-        return lambda sims: np.where(videos.mask, sims, -np.inf).max(axis=2)
-    if rule == "top-k":
-        return lambda sims: _top_mean(sims, videos.mask, options.top)
-    if rule == "attention":
-        weighted = videos.frames * videos.norms[:, :, None]
-        gram = weighted @ weighted.transpose(0, 2, 1)
-        return lambda sims: _attended(sims, videos, gram, options.temperature)
-    raise UnknownNameError("pooling rule", rule, RULES)
-
-
-def _top_mean(sims: Vectors, mask: NDArray[np.bool_], top: int) -> Scores:
-    best = np.sort(np.where(mask, sims, -np.inf), axis=2)[:, :, ::-1][:, :, :top]
+def _top_mean(sims: Vectors, videos: Gallery, top: int) -> Scores:
+    best = np.sort(np.where(videos.mask, sims, -np.inf), axis=2)[:, :, ::-1][:, :, :top]
     valid = np.isfinite(best)
     total: Scores = np.where(valid, best, 0).sum(axis=2) / valid.sum(axis=2)
     return total.astype(np.float32)
-
-
-def _attended(sims: Vectors, videos: Gallery, gram: Vectors, temperature: float) -> Scores:
-    """The pooled vector is never made: its length follows from the frames' inner products."""
-    logits = np.where(videos.mask, sims / temperature, -np.inf)
-    weights = np.exp(logits - logits.max(axis=2, keepdims=True))
-    weights /= weights.sum(axis=2, keepdims=True)
-    inner = np.einsum("bvk,bvk,vk->bv", weights, sims, videos.norms)
-    by_video = weights.transpose(1, 0, 2)
-    squared = ((by_video @ gram) * by_video).sum(axis=2).T
-    score: Scores = inner / np.sqrt(np.maximum(squared, np.finfo(np.float32).tiny))
-    return score.astype(np.float32)
 
 
 @dataclass(frozen=True)
