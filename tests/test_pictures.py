@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -161,6 +162,12 @@ def test_another_model_embeds_the_pictures(inputs: Any, tmp_path: Path) -> None:
     assert reembed(source, tmp_path / "b", Corners(2.0, mean=[0.1] * 3)).frames_now == 0
 
 
+def test_the_route_by_which_pictures_were_made_stays(inputs: Any, tmp_path: Path) -> None:
+    extract(inputs[:2], tmp_path / "a", Corners(), settings())
+    reembed(FeatureStore(tmp_path / "a"), tmp_path / "b", Corners(2.0, route="fast"))
+    assert FeatureStore(tmp_path / "b").spec.preprocessing["route"] == "exact"
+
+
 def test_what_was_done_again_is_embedded_again(inputs: Any, tmp_path: Path) -> None:
     """Its slot is filled, but with what the video was before."""
     late = [inputs[0], (Video("late", tmp_path / "late.mp4"), None)]
@@ -291,14 +298,16 @@ def test_the_command_says_what_pictures_take_and_goes_on_as_the_store_has_them(
     store = FeatureStore(workspace / "features")
     assert (len(store), store.picture_format) == (4, "webp")
     inspected = run_app("inspect", "features", cwd=workspace)
-    assert "kept as webp" in inspected.stdout
+    assert re.search(r"kept as webp, \d+ ", inspected.stdout)
     facts = json.loads(run_app("inspect", "features", "--json", cwd=workspace).stdout)
     assert facts["pictures"] == "webp"
+    assert 0 < facts["picture_bytes"] < facts["bytes"]
 
 
-def test_too_large_a_budget_is_refused_before_the_work(workspace: Path) -> None:
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_too_large_a_budget_is_refused_before_the_work(workspace: Path, dry: Sequence[str]) -> None:
     with pytest.raises(ConfigError, match=r"about 0\.000249 GB, and --crops-budget allows 1e-05"):
-        run_app("extract", "--crops", "raw", "--crops-budget", "0.00001", cwd=workspace)
+        run_app("extract", "--crops", "raw", "--crops-budget", "0.00001", *dry, cwd=workspace)
     assert not names(workspace / "features")
 
 
@@ -307,7 +316,11 @@ def test_pictures_are_embedded_anew_without_the_videos(workspace: Path) -> None:
     old = FeatureStore(workspace / "features")
     for video in (workspace / "videos").iterdir():
         video.unlink()
-    done = run_app("extract", "--from-crops", "features", "--features", "new", cwd=workspace)
+    way = ("extract", "--from-crops", "features", "--features", "new")
+    dry = run_app(*way, "--dry-run", cwd=workspace)
+    assert "would extract 3 new videos and 0 again" in dry.stdout
+    assert not (workspace / "new").exists()
+    done = run_app(*way, cwd=workspace)
     assert done.exit_code == 0, done.stderr
     np.testing.assert_array_equal(
         FeatureStore(workspace / "new").packed().frames, old.packed().frames

@@ -426,7 +426,8 @@ from vtr.extract.settings import ExtractSettings
 videos, store, per_shard = Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
 dataset = load_dataset("folder", videos=videos)
 settings = ExtractSettings(samplers=parse_samplers("uniform,head"), num_frames=4,
-    candidate_fps=None, storage_dtype="float32", shard_videos=per_shard, workers=2, batch_size=16)
+    candidate_fps=None, storage_dtype="float32", shard_videos=per_shard, workers=2, batch_size=16,
+    pictures="raw")
 inputs = list(unique_videos(resolve_videos(dataset, videos)))
 report = extract(inputs, store, QuarterColours(), settings)
 print(report.ok)

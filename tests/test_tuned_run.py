@@ -106,6 +106,7 @@ def test_what_is_given_away_is_a_run_and_a_model_that_transformers_loads(workspa
 
     run = train("--head", "seqTransf:layers=1")
     app("export", "--run", str(run), "--out", "given")
+    assert "vtr extract --model FOLDER/towers" in Path("given/README.md").read_text()
     run.rename("elsewhere")
     theirs = CLIPModel.from_pretrained("given/towers").eval()
     ours = load_backbone("given/towers", device="cpu")

@@ -14,6 +14,7 @@ from vtr.api import _changed
 from vtr.arithmetic import prepare_arithmetic
 from vtr.choices import check_names
 from vtr.clip.hub import require_model
+from vtr.clip.preprocess import preprocessing_from_config
 from vtr.counts import counted
 from vtr.datasets.files import require_folder
 from vtr.datasets.registry import VideoSurvey, load_dataset, survey_videos, unique_videos
@@ -121,7 +122,10 @@ def plan(workspace: Workspace, options: Options, *, quiet: bool = False) -> dict
 
     Raises:
         FingerprintError: It would be refused: the store was made with other settings.
+        ConfigError: There is no room for the pictures.
     """
+    if options.from_crops is not None:
+        return _plan_of_pictures(workspace, options)
     survey = _survey(workspace, quiet=quiet)
     settings, retry = _settings(workspace, survey, options), statuses(options.retry)
     held = {}
@@ -134,11 +138,30 @@ def plan(workspace: Workspace, options: Options, *, quiet: bool = False) -> dict
     mine = [video for video, _ in _present(survey)][options.part[0] - 1 :: options.part[1]]
     known = [(held[video.id], video) for video in mine if video.id in held]
     again = [row for row, video in known if wants_again(row, video, retry, options.hash)]
+    folder = Path(workspace.model).expanduser()
+    if settings.pictures and folder.is_dir():  # another one might have to be fetched first
+        size = preprocessing_from_config(folder).size
+        _check_room(workspace, settings, options, size, len(mine) - len(known))
     return {
         "inputs": len(mine),
         "new": len(mine) - len(known),
         "again": len(again),
         "changed": [row.id for row, video in known if has_changed(row, video, hashed=options.hash)],
+        "store": str(workspace.features),
+        "settings": {**workspace.as_dict(), **options.as_dict()},
+    }
+
+
+def _plan_of_pictures(workspace: Workspace, options: Options) -> dict[str, Any]:
+    source = _source(workspace, options)
+    held: frozenset[str] = frozenset()
+    with contextlib.suppress(StoreError):
+        held = frozenset(FeatureStore(workspace.features).input_ids)
+    return {
+        "inputs": len(source.input_ids),
+        "new": len(set(source.input_ids) - held),
+        "again": 0,
+        "changed": [],
         "store": str(workspace.features),
         "settings": {**workspace.as_dict(), **options.as_dict()},
     }
@@ -271,17 +294,12 @@ def embed_pictures(workspace: Workspace, options: Options, *, quiet: bool = Fals
         StoreError: That store keeps no pictures, or is the one to be written.
         ModelError: The model sees pictures of another size, or made otherwise.
     """
-    assert options.from_crops is not None
-    source = FeatureStore(options.from_crops)
-    source.require_pictures()
-    if workspace.features.resolve() == source.folder.resolve():
-        raise StoreError(
-            f"{source.folder} holds the pictures; name another folder for the new embeddings with "
-            "--features DIR"
-        )
+    source = _source(workspace, options)
     prepare_arithmetic()
-    if not quiet:
-        note(f"loading {workspace.model}")
+    note(
+        f"{counted(len(source.input_ids), 'video')} of {source.folder}, frames as chosen there "
+        f"({', '.join(source.spec.samplers)}); {workspace.model} -> {workspace.features}"
+    )
     backbone = load_backbone_of(workspace, options)
     with progress("embedding", quiet=quiet) as update:
         return reembed(
@@ -291,3 +309,16 @@ def embed_pictures(workspace: Workspace, options: Options, *, quiet: bool = Fals
             batch_size=workspace.batch_size,
             progress=lambda now: update(now.done, now.total, ""),
         )
+
+
+def _source(workspace: Workspace, options: Options) -> FeatureStore:
+    """Returns the store whose pictures are embedded anew, into another one."""
+    assert options.from_crops is not None
+    source = FeatureStore(options.from_crops)
+    source.require_pictures()
+    if workspace.features.resolve() == source.folder.resolve():
+        raise StoreError(
+            f"{source.folder} holds the pictures; name another folder for the new embeddings with "
+            "--features DIR"
+        )
+    return source

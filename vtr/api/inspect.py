@@ -55,6 +55,7 @@ def describe(store: FeatureStore) -> dict[str, Any]:
         "shards": len(store.shards),
         "bytes": sum(shard.path.stat().st_size for shard in store.shards),
         "pictures": store.picture_format,
+        "picture_bytes": sum(shard.picture_bytes for shard in store.shards),
         "duplicate_ids": store.duplicates,
         "reasons": dict(Counter(row.reason for row in incomplete).most_common()),
         "failures": [

@@ -66,7 +66,11 @@ def _print(facts: dict[str, Any], *, everything: bool) -> None:
         "candidates": "every frame" if fps is None else f"{fps:g} per second",
         "samplers": f"{', '.join(spec['samplers'])}; {kept} per video{_later(spec)}",
         "pictures": f"{size}, {pictures.get('resize')}, {pictures.get('route')} route; "
-        + (f"kept as {facts['pictures']}" if facts["pictures"] else "not kept"),
+        + (
+            f"kept as {facts['pictures']}, {human_bytes(facts['picture_bytes'])}"
+            if facts["pictures"]
+            else "not kept"
+        ),
         "stored as": f"{spec['storage_dtype']}, computed in {spec['compute_dtype']}",
         "versions": ", ".join(f"{name} {text}" for name, text in spec["versions"].items()),
         "fingerprint": facts["fingerprint"],

@@ -130,6 +130,8 @@ def _spec_of(source: FeatureStore, encoder: Encoder) -> FeatureSpec:
     _check_same_pictures(source, described)
     versions = {**source.spec.versions, **library_versions("torch", "transformers")}
     decided = {"linear_patch": "2d", "vision": {}, **described, "versions": versions}
+    route = source.spec.preprocessing["route"]  # by which the pictures were made
+    decided["preprocessing"] = {**described["preprocessing"], "route": route}
     return replace(source.spec, **decided)
 
 

@@ -53,6 +53,11 @@ class Shard:
             return "raw"
         return "webp" if "frame/picture_webp" in self.columns else None
 
+    @property
+    def picture_bytes(self) -> int:
+        """What the kept pictures take."""
+        return sum(self.columns[name].nbytes for name in PICTURES if name in self.columns)
+
     def pictures(self, rows: slice | NDArray[np.int64], out: Pixels) -> None:
         """Reads the kept pictures of some rows.
 

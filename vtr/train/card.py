@@ -25,6 +25,7 @@ def model_card(run: Run, results: Sequence[Mapping[str, Any]], left_out: Sequenc
         name=run.name,
         facts=_facts(run),
         model=repr(model),
+        command="vtr extract" if run.towers is None else "vtr extract --model FOLDER/towers",
         sampler=f", sampler={run.sampler!r}" if run.sampler else "",
         pad=", pad=store.pad_embedding" if run.spec.choice.info.needs_pad else "",
         left_out=left_out,
@@ -48,7 +49,7 @@ def _front_matter(run: Run, results: Sequence[Mapping[str, Any]]) -> str:
         library_name="vtr",
         pipeline_tag="feature-extraction",
         tags=["video-text-retrieval", "video", "clip", head],
-        base_model=None if _is_local(text) else text.get("id"),
+        base_model=_base_model(text),
         metrics=["recall"] if results else None,
         model_name=run.name if results else None,
         eval_results=[
@@ -96,6 +97,12 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         "seed": str(run.seed) if "seed" in (config.get("settings") or {}) else "unknown",
     }
     return [(name, str(value)) for name, value in facts.items() if value]
+
+
+def _base_model(text: Mapping[str, Any]) -> str | None:
+    """Returns the hub id that training began with; None where it was a folder."""
+    base = text.get("base") or text.get("id")
+    return None if _is_local({"id": base}) else base
 
 
 def _is_local(text: Mapping[str, Any]) -> bool:

@@ -363,18 +363,13 @@ def _with_towers(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
             f"{folder} trains its vision tower and has not finished: its towers are written at the "
             "end. Go on with vtr train --resume --name " + folder.name
         )
+    text, own = config.get("text_model") or {}, str((folder / TOWERS).resolve())
+    own_text = {"id": own, "base": text.get("id"), "weights_sha256": digest}
+    own_features = {"backbone": TOWERS, "weights_sha256": digest}
     return {
         **config,
-        "text_model": {
-            **(config.get("text_model") or {}),
-            "id": str(folder / TOWERS),
-            "weights_sha256": digest,
-        },
-        "features": {
-            **(config.get("features") or {}),
-            "backbone": str(folder / TOWERS),
-            "weights_sha256": digest,
-        },
+        "text_model": {**text, **own_text},
+        "features": {**(config.get("features") or {}), **own_features},
     }
 
 
