@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import multiprocessing
 from collections.abc import Callable
@@ -135,6 +136,29 @@ def same(folder: Path, other: Path) -> bool:
 # ---- what is trained
 
 
+def test_each_tower_learns_at_its_own_rate() -> None:
+    model = build_model(spec_of("seqTransf:layers=1"), backbone=demo_backbone())
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for reference, scale in ((False, 1e-3), (True, 2e-4)):
+        settings = replace(
+            SETTINGS,
+            coef_lr=0.2,
+            coef_lr_vision=0.5,
+            optimiser="bertadam" if reference else "adamw",
+        )
+        rates: dict[str, set[float]] = {}
+        for group in make_optimiser(model, settings)[0].param_groups:
+            for parameter in group["params"]:
+                part = names[id(parameter)].split(".")[0]
+                rates.setdefault(part, set()).add(group["lr"])
+        assert rates == {
+            "head": {1e-3},
+            "text_tower": {2e-4},
+            "vision": {5e-4},
+            "logit_scale": {scale},
+        }
+
+
 @pytest.mark.parametrize(
     ("frozen", "temporal", "trained", "still"),
     [
@@ -223,11 +247,20 @@ def test_activations_give_what_pictures_do(frozen: int, head: str, tmp_path: Pat
 
 
 def test_activations_are_kept_by_weights_block_type_and_pictures(tmp_path: Path) -> None:
-    backbone, found = demo_backbone(), pictures()
+    found = pictures()
     told: list[int] = []
 
-    def read(frozen: int = 1, kept: Any = "float16", rows: PictureRows = found) -> NDArray[Any]:
+    def read(
+        frozen: int = 1,
+        kept: Any = "float16",
+        rows: PictureRows = found,
+        changed: int | None = None,
+    ) -> NDArray[Any]:
         told.clear()
+        backbone = demo_backbone()
+        if changed is not None:
+            backbone = replace(backbone, model=copy.deepcopy(backbone.model))
+            backbone.model.visual.blocks[changed].ln_1.bias.data += 1
         spec = vision_spec(backbone, frozen=frozen)
         tell = lambda done, total: told.append(done)  # noqa: E731
         return read_rows(spec, backbone, rows, kept=kept, cache=tmp_path, tell=tell).rows
@@ -236,17 +269,20 @@ def test_activations_are_kept_by_weights_block_type_and_pictures(tmp_path: Path)
     assert told[-1:] == [len(found.rows)]
     assert np.array_equal(read(), first)
     assert not told, "read again"
+    read(changed=1)
+    assert not told, "what lies above does not matter"
     changed = found.rows.copy()
     changed[0, 0, 0, 0] ^= 1
     for other in (
         lambda: read(frozen=2),
+        lambda: read(changed=0),
         lambda: read(kept="float32"),
         lambda: read(rows=replace(found, rows=changed)),
     ):
         other()
         assert told, "computed anew"
     kept = sorted((tmp_path / "activations").iterdir())
-    assert len(kept) == 4
+    assert len(kept) == 5
     kept[0].unlink()  # not cut short: it is mapped
     kept[0].write_bytes(b"half")
     assert np.array_equal(read(), first), "a file of another size is made anew"

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vtr.clip.backbone import Backbone
+from vtr.clip.loading import weights_digest
 from vtr.clip.preprocess import normalise
 from vtr.clip.temporal import follows_in_clip
 from vtr.train.data import PictureRows
-from vtr.train.vision_tower import VisionSpec
+from vtr.train.vision_tower import EMBEDDING, VisionSpec
 
 Kept = Literal["float16", "float32"]
 
@@ -119,7 +120,13 @@ def _parts(offsets: NDArray[np.int64], device: torch.device) -> Iterator[tuple[i
 
 
 def _digest(spec: VisionSpec, backbone: Backbone, pictures: PictureRows) -> str:
-    digest = hashlib.sha256(backbone.weights_sha256.encode())
+    """Names activations by all they come from: what lies above may be trained meanwhile."""
+    lower = {}
+    for name, value in backbone.model.visual.state_dict().items():
+        part, _, rest = name.partition(".")
+        if part in EMBEDDING or (part == "blocks" and int(rest.partition(".")[0]) < spec.first):
+            lower[name] = value
+    digest = hashlib.sha256(f"{weights_digest(lower)} {backbone.dtype}".encode())
     settings = (spec.first, spec.temporal, spec.preprocessing, backbone.describe()["vision"])
     digest.update(repr(settings).encode())
     digest.update(np.ascontiguousarray(pictures.offsets).data)

@@ -22,7 +22,8 @@ from vtr.train.heads.base import VideoBatch
 from vtr.train.lora import merged_state
 
 EVERYTHING = -1
-_EMBEDDING = ("patches", "positions", "class_embedding", "ln_pre")
+EMBEDDING = ("patches", "positions", "class_embedding", "ln_pre")
+"""What of a tower comes before block 0."""
 _TEMPORAL = "patches.temporal_weight"
 
 
@@ -76,9 +77,9 @@ class TunedVision(nn.Module):
         if spec.first:
             tower.blocks = tower.blocks[spec.first :]
         for name, _ in [*tower.named_children(), *tower.named_parameters(recurse=False)]:
-            if name in _EMBEDDING and spec.first:
+            if name in EMBEDDING and spec.first:
                 delattr(tower, name)
-            elif name in _EMBEDDING and spec.frozen != EVERYTHING:
+            elif name in EMBEDDING and spec.frozen != EVERYTHING:
                 kept.add(name)
         for name, parameter in tower.named_parameters():
             frozen = name.partition(".")[0] in kept and name != _TEMPORAL
