@@ -17,7 +17,9 @@ import torch
 from builders import demo_backbone, free_port, make_demo_workspace, run_app
 from safetensors.torch import load_file
 from test_backbone import make_siglip
+from test_import_command import imported, published
 
+from tests.test_import_clip_folder import write_tokeniser
 from vtr.clip.backbone import load_backbone
 from vtr.errors import ConfigError, ModelError, StoreError
 from vtr.features import FeatureStore
@@ -181,6 +183,26 @@ def test_a_run_starts_from_another_one(workspace: Path) -> None:
     assert config["text_model"]["weights_sha256"] == first["towers"]["weights_sha256"]
     with pytest.raises(ConfigError, match=r"has head seqTransf:layers=1 .*this training meanP"):
         trained("--head", "meanP", "--start", "runs/first")
+
+
+def test_a_checkpoint_of_the_reference_goes_on_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = write_tokeniser(tmp_path / "words", 300)
+    done = imported(tmp_path, published("seqTransf"), "--clip", words, head="seqTransf")
+    tower = load_backbone(str(tmp_path / "out" / "clip"), device="cpu")
+    make_demo_workspace(tmp_path, IDS, tower=tower, pictures=True)
+    before = load_run(done["run"])
+    document = trained("--preset", "clip4clip", "--start", done["run"], "--epochs", "0")
+    run = load_run(document["run"])
+    assert run.spec.head == before.spec.head, "that of the run, not the preset's"
+    assert run.train_ids is None, "nobody knows what it has seen"
+    for name, value in before.model.head.state_dict().items():
+        assert torch.equal(run.model.head.state_dict()[name], value), name
+    towers = load_backbone(str(run.towers), device="cpu").model.state_dict()
+    assert all(torch.equal(towers[name], value) for name, value in tower.model.state_dict().items())
+    assert trained("--preset", "clip4clip", "--start", done["run"])["epochs"] == 1
 
 
 def test_a_siglip_trains_its_vision_tower_beside_a_projection(

@@ -164,7 +164,7 @@ class Training:
         """
         dim = data.store.spec.embedding_dim
         values, drop_last = options.resolve(dim=dim, num_videos=len(data.train.video_ids))
-        backbone = base.backbone
+        backbone, values = base.backbone, values | base.kept(options)
         spec = model_spec(options, values, backbone, data.store)
         if values["precision"] == "auto":
             on_gpu = backbone.device.type == "cuda"

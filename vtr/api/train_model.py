@@ -32,6 +32,15 @@ class Base:
     model: str  # Hub id or folder that they come from, but for what a run changed of them
     start: Run | None = None  # Whose head is taken as well
 
+    def kept(self, options: Options) -> dict[str, Any]:
+        """Returns what of a run that is started from stays, unless something else is asked for."""
+        if self.start is None:
+            return {}
+        kept = {} if options.head is not None else {"head": self.start.spec.head}
+        if options.text is None and self.start.spec.text.mode == "projection":
+            kept["text"] = "projection"
+        return kept
+
 
 def load_base(workspace: Workspace, options: Options, device: str) -> Base:
     """Loads the towers: those of the workspace's model, or those of the run to start from.
