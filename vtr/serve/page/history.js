@@ -51,7 +51,7 @@ function take(event, text) {
 export function move(step) {
   if (list.hidden) {
     if (step > 0) open();
-    return !list.hidden;
+    if (list.hidden) return false;
   }
   chosen = (chosen + step + shown.length + 1) % (shown.length + 1);
   [...list.children].forEach((item, number) => item.setAttribute("aria-selected", String(number === chosen)));

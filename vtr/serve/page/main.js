@@ -176,7 +176,7 @@ async function look() {
   try {
     const before = state;
     state = await ask("/api/state");
-    if (state.phase === "indexing" || state.work) pause = OFTEN;
+    if (state.phase !== "ready" || state.work) pause = OFTEN;
     $("#place").textContent = state.work && state.phase === "ready" ? `${state.title} · looking at new videos` : state.title;
     $("#place").title = state.root;
     $("#to-results").hidden = !state.results;
