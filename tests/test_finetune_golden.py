@@ -29,9 +29,10 @@ from vtr.train.inputs import embed_for
 from vtr.train.loop import Trainer
 from vtr.train.model import ModelSpec, RetrievalModel, build_model
 from vtr.train.picture_inputs import read_rows
-from vtr.train.presets import BatchOptions, LossOptions, TrainSettings
+from vtr.train.presets import TrainSettings
 from vtr.train.text_tower import text_spec
 from vtr.train.vision_tower import vision_spec
+from vtr.verbs.train import Options
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -96,6 +97,15 @@ class Case:
         }
         self.config: dict[str, Any] = json.loads(str(self.arrays["config"]))
         self.backbone = clip(self.config.get("logit_scale", 2.659260036932778))
+        options = Options.of(
+            preset="clip4clip",
+            vision="tune",
+            batch_size=PAIRS,
+            linear_patch=self.config.get("linear_patch", "2d"),
+            freeze_layers=self.config["freeze"],
+            **{name: self.config[name] for name in ("lr", "coef_lr", "warmup", "epochs")},
+        )
+        self.values, self.drop_last = options.resolve()
         spec = self._spec(frozen)
         self.model = build_model(spec, backbone=self.backbone)
         if "perturb" in self.config:
@@ -111,11 +121,10 @@ class Case:
         self.trainer.model.train()
 
     def _spec(self, frozen: int | None) -> ModelSpec:
-        temporal = self.config.get("linear_patch") == "3d"
-        if frozen is None:
-            # The reference takes what str.find returns for a truth: with 3d it freezes nothing.
-            frozen = -1 if temporal else self.config["freeze"]
-        text = text_spec(self.backbone, "tune", video_dim=128, frozen=frozen)
+        values = self.values
+        frozen = values["freeze_layers"] if frozen is None else frozen
+        temporal = values["linear_patch"] == "3d"
+        text = text_spec(self.backbone, values["text"], video_dim=128, frozen=frozen)
         vision = vision_spec(self.backbone, frozen=frozen, temporal=temporal)
         return ModelSpec(HEADS[self.config["head"]], 128, text, vision=vision)
 
@@ -130,17 +139,7 @@ class Case:
         return PairedData(texts, rows, np.arange(len(ids)))
 
     def _settings(self, wrong: dict[str, Any]) -> TrainSettings:
-        settings = TrainSettings(
-            optimiser="bertadam",
-            lr=self.config["lr"],
-            coef_lr=self.config["coef_lr"],
-            weight_decay=0.2,
-            warmup=self.config["warmup"],
-            epochs=self.config["epochs"],
-            batch=BatchOptions("pairs", PAIRS, drop_last=True),
-            loss=LossOptions(reference=True),
-        )
-        return replace(settings, **wrong)
+        return replace(TrainSettings.of(self.values, drop_last=self.drop_last), **wrong)
 
     def batch(self, number: int) -> Step:
         places = np.arange(PAIRS) + PAIRS * (number % 3)

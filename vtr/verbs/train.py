@@ -178,7 +178,7 @@ class Recipe(Settings):
         group="Vision tower", metavar="TYPE",
     )  # fmt: skip
     checkpointing: bool = option(
-        False, "Keep a twentieth of the activations; a third more time.", group="Vision tower"
+        False, "Keep a fifteenth of the activations; a third more time.", group="Vision tower"
     )
     vision_chunk: Annotated[str, _count_or("auto", least=0)] | None = _of_preset(
         "vision_chunk", "Videos that the tower encodes at once: auto by free memory; 0: all.",
