@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import vtr.datasets
@@ -235,42 +236,6 @@ def test_msrvtt_whole_from_the_json_alone_and_with_csv(tmp_path: Path) -> None:
         load("msrvtt", tmp_path)
 
 
-def changed(change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
-    document = msrvtt_json(range(10))
-    change(document)
-    return document
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (
-            lambda d: d["videos"][4].update(category=20),
-            r"entry 4 of 'videos': the category of 'video4' is 20; allowed: 0 to 19",
-        ),
-        (lambda d: d["videos"][4].update(category=-1), r"is -1; allowed: 0 to 19"),
-        (lambda d: d["videos"][4].update(category=float("nan")), r"is nan; allowed"),
-        (lambda d: d["videos"][4].update(category=True), r"is True; allowed"),
-        (lambda d: d["videos"].append(msrvtt_video(4)), r"'video4' is listed twice"),
-        (lambda d: d["videos"].append({}), r"entry 10 of 'videos': a video's id must be a text"),
-        (lambda d: d["videos"].append(5), r"entry 10 of 'videos' must be an object, is 5"),
-        (lambda d: d.pop("sentences"), r"has no list 'sentences'; expected"),
-        (
-            lambda d: d["sentences"][3].pop("caption"),
-            r"entry 3 of 'sentences' must be an object with",
-        ),
-        (lambda d: d["sentences"][3].update(sen_id=2), r"the caption id '2' occurs twice"),
-        (lambda d: d["sentences"][3].update(caption=7), r"a caption must be a text, is 7"),
-    ],
-)
-def test_msrvtt_damage_is_named(
-    tmp_path: Path, change: Callable[[dict[str, Any]], object], message: str
-) -> None:
-    write(tmp_path / "MSRVTT_data.json", changed(change))
-    with pytest.raises(DatasetError, match=message):
-        load("msrvtt", tmp_path)
-
-
 def test_msrvtt_oddities_are_kept_or_noted(tmp_path: Path) -> None:
     def change(document: dict[str, Any]) -> None:
         document["videos"][0]["start time"] = float("nan")
@@ -281,7 +246,9 @@ def test_msrvtt_oddities_are_kept_or_noted(tmp_path: Path) -> None:
         document["sentences"][6]["caption"] = "word " * 10_000
         document["sentences"].append({"video_id": "video77", "sen_id": 99, "caption": "lost"})
 
-    write(tmp_path / "MSRVTT_data.json", changed(change))
+    document = msrvtt_json(range(10))
+    change(document)
+    write(tmp_path / "MSRVTT_data.json", document)
     dataset = load("msrvtt", tmp_path)
     assert len(dataset.captions) == 28
     assert len(dataset.captions[4].text.split()) == 10_000
@@ -302,36 +269,6 @@ def test_msrvtt_sentences_alone_and_named_categories(tmp_path: Path) -> None:
     assert load("msrvtt", tmp_path).categories["video1"] == "folk"
     write(tmp_path / "category.txt", "tunes\t0\nfolk\t7\n")
     with pytest.raises(DatasetError, match=r"category\.txt, line 2 is .*expected a name, a tab an"):
-        load("msrvtt", tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("MSRVTT_JSFUSION_test.csv", "id,text\n1,x\n", "expected the columns video_id; found id,"),
-        (
-            "MSRVTT_JSFUSION_test.csv",
-            table("video_id,sentence", ("video8", " ")),
-            "line 2: the sentence of video8 is empty",
-        ),
-        (
-            "MSRVTT_JSFUSION_test.csv",
-            table("video_id,sentence", ("video8", "x"), ("video8", "y")),
-            "lists 'video8' 2 times",
-        ),
-        (
-            "val_list_jsfusion.txt",
-            "video1\n",
-            r"MSRVTT_JSFUSION_test\.csv and .*val_list_jsfusion\.txt list different videos for "
-            "'1kA-test'",
-        ),
-    ],
-)
-def test_msrvtt_wrong_lists(tmp_path: Path, name: str, content: str, message: str) -> None:
-    write(tmp_path / "MSRVTT_data.json", msrvtt_json(range(10)))
-    for each, text in {**CSVS, name: content}.items():
-        write(tmp_path / each, text)
-    with pytest.raises(DatasetError, match=message):
         load("msrvtt", tmp_path)
 
 
@@ -366,20 +303,6 @@ def test_msvd_in_every_layout(tmp_path: Path, name: str, content: dict[str, Any]
     assert texts(dataset, "train") == [("a_1_2", "one"), ("a_1_2", "two")]
     assert texts(dataset, "test") == [("b_1_2", "three")]
     assert [caption.id for caption in dataset.captions] == ["a_1_2#0", "a_1_2#1", "b_1_2#0"]
-
-
-def test_msvd_damage_is_named(tmp_path: Path) -> None:
-    write(tmp_path / "captions_msvd.json", ["a"])
-    with pytest.raises(DatasetError, match=r"holds a list; expected an object \{video: \[captions"):
-        load("msvd", tmp_path)
-    write(tmp_path / "captions_msvd.json", {"a": ["one"], "b": 5})
-    with pytest.raises(DatasetError, match=r"captions_msvd\.json: 'b': captions must be a text, a"):
-        load("msvd", tmp_path)
-    write(tmp_path / "captions_msvd.json", {"a": ["one"], "b": ["two"]})
-    write(tmp_path / "train_list.txt", "a\nb")
-    write(tmp_path / "test_list.txt", "b")
-    with pytest.raises(DatasetError, match=r"1 video is in 'train' and in 'test' \(first: b\)"):
-        load("msvd", tmp_path)
 
 
 def test_ids_are_composed_wherever_they_stand(tmp_path: Path) -> None:
@@ -441,22 +364,6 @@ def test_a_part_of_the_published_videos_keeps_its_part_of_the_splits(tmp_path: P
     assert (len(dataset.splits["test"]), len(dataset.splits["val"])) == (1500, 100)
     assert "val: 100 of the published 1,500 videos" in dataset.notes
     assert "train" not in dataset.splits
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("5", r"must hold \[\{videoID, enCap\}\] or"),
-        ([{"videoID": "a"}], r"entry 0 must be an object with enCap"),
-        ([{"enCap": ["x"]}], r"entry 0: a video's id must be a text, is None"),
-        ({"a": ["x"]}, r"'a' must be an object with enCap"),
-        ([{"videoID": "a", "enCap": []}] * 2, r"entry 1: the video 'a' is listed twice"),
-    ],
-)
-def test_vatex_damage_is_named(tmp_path: Path, content: Any, message: str) -> None:
-    write(tmp_path / "vatex_data.json", content)
-    with pytest.raises(DatasetError, match=message):
-        load("vatex", tmp_path)
 
 
 # ---- LSMDC
@@ -581,26 +488,6 @@ def test_didemo(tmp_path: Path) -> None:
         load("didemo", tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("test_data.json", {}, r"must hold a list of \{video, description\} moments"),
-        ("test_data.json", [{"video": "a"}], r"entry 0 must be an object with video and descri"),
-        ("test_data.json", [{"video": "a", "description": 5}], r"a sentence must be a text, not 5"),
-        (
-            "didemo_val_label.csv",
-            "video,text\na,b\n",
-            r"expected the columns video_path, text; fou",
-        ),
-        ("didemo_val_label.csv", didemo_csv(("a", "x"), ("a", "y")), r"lists 'a' 2 times"),
-    ],
-)
-def test_didemo_damage_is_named(tmp_path: Path, name: str, content: Any, message: str) -> None:
-    write(tmp_path / name, content)
-    with pytest.raises(DatasetError, match=message):
-        load("didemo", tmp_path)
-
-
 def test_a_train_list_of_didemo_may_name_more(tmp_path: Path) -> None:
     ids = published_splits("didemo")["val"]
     write(tmp_path / "val_data.json", [{"video": name, "description": "x"} for name in (*ids, "z")])
@@ -619,3 +506,73 @@ def test_overlap_is_only_looked_for_where_both_splits_are() -> None:
     check_overlap(dataset, [("train", "val")])
     with pytest.raises(DatasetError, match=r"x: 1 video is in 'train' and in 'test' \(first: a"):
         check_overlap(dataset, [("train", "val"), ("train", "test")])
+
+
+# ---- damage
+
+
+def broken(change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+    document = msrvtt_json(range(10))
+    change(document)
+    return {"MSRVTT_data.json": document}
+
+
+def beside_csvs(name: str, content: str) -> dict[str, Any]:
+    return {"MSRVTT_data.json": msrvtt_json(range(10)), **CSVS, name: content}
+
+
+SPLIT_TWICE = {"captions_msvd.json": {"a": "one", "b": "two"}, "train_list.txt": "a\nb",
+               "test_list.txt": "b"}  # fmt: skip
+JSFUSION = "MSRVTT_JSFUSION_test.csv"
+DAMAGED: list[tuple[str, dict[str, Any], str]] = [
+    ("msrvtt", broken(lambda d: d["videos"][4].update(category=20)),
+     r"entry 4 of 'videos': the category of 'video4' is 20; allowed: 0 to 19"),
+    ("msrvtt", broken(lambda d: d["videos"][4].update(category=-1)), r"is -1; allowed: 0 to 19"),
+    ("msrvtt", broken(lambda d: d["videos"][4].update(category=np.nan)), r"is nan; allowed"),
+    ("msrvtt", broken(lambda d: d["videos"][4].update(category=True)), r"is True; allowed"),
+    ("msrvtt", broken(lambda d: d["videos"].append(msrvtt_video(4))), r"'video4' is listed twice"),
+    ("msrvtt", broken(lambda d: d["videos"].append({})),
+     r"entry 10 of 'videos': a video's id must be a text"),
+    ("msrvtt", broken(lambda d: d["videos"].append(5)),
+     r"entry 10 of 'videos' must be an object, is 5"),
+    ("msrvtt", broken(lambda d: d.pop("sentences")), r"has no list 'sentences'; expected"),
+    ("msrvtt", broken(lambda d: d["sentences"][3].pop("caption")),
+     r"entry 3 of 'sentences' must be an object with video_id and caption"),
+    ("msrvtt", broken(lambda d: d["sentences"][3].update(sen_id=2)), r"id '2' occurs twice"),
+    ("msrvtt", broken(lambda d: d["sentences"][3].update(caption=7)), r"must be a text, is 7"),
+    ("msrvtt", beside_csvs(JSFUSION, "id,text\n1,x\n"), "expected the columns video_id; found id,"),
+    ("msrvtt", beside_csvs(JSFUSION, table("video_id,sentence", ("video8", " "))),
+     "line 2: the sentence of video8 is empty"),
+    ("msrvtt", beside_csvs(JSFUSION, table("video_id,sentence", ("video8", "x"), ("video8", "y"))),
+     "lists 'video8' 2 times"),
+    ("msrvtt", beside_csvs("val_list_jsfusion.txt", "video1\n"),
+     r"MSRVTT_JSFUSION_test\.csv and .*val_list_jsfusion\.txt list different videos for '1kA-tes"),
+    ("msvd", {"captions_msvd.json": ["a"]},
+     r"holds a list; expected an object \{video: \[captions"),
+    ("msvd", {"captions_msvd.json": {"a": ["one"], "b": 5}},
+     r"captions_msvd\.json: 'b': captions must be a text, a"),
+    ("msvd", SPLIT_TWICE, r"1 video is in 'train' and in 'test' \(first: b\)"),
+    ("vatex", {"vatex_data.json": "5"}, r"must hold \[\{videoID, enCap\}\] or"),
+    ("vatex", {"vatex_data.json": [{"videoID": "a"}]}, r"entry 0 must be an object with enCap"),
+    ("vatex", {"vatex_data.json": [{"enCap": ["x"]}]},
+     r"entry 0: a video's id must be a text, is None"),
+    ("vatex", {"vatex_data.json": {"a": ["x"]}}, r"'a' must be an object with enCap"),
+    ("vatex", {"vatex_data.json": [{"videoID": "a", "enCap": []}] * 2},
+     r"entry 1: the video 'a' is listed twice"),
+    ("didemo", {"test_data.json": {}}, r"must hold a list of \{video, description\} moments"),
+    ("didemo", {"test_data.json": [{"video": "a"}]},
+     r"entry 0 must be an object with video and description"),
+    ("didemo", {"test_data.json": [{"video": "a", "description": 5}]},
+     r"a sentence must be a text, not 5"),
+    ("didemo", {"didemo_val_label.csv": "video,text\na,b\n"},
+     r"expected the columns video_path, text; found"),
+    ("didemo", {"didemo_val_label.csv": didemo_csv(("a", "x"), ("a", "y"))}, r"lists 'a' 2 times"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "files", "message"), DAMAGED)
+def test_damage_is_named(tmp_path: Path, name: str, files: dict[str, Any], message: str) -> None:
+    for file, content in files.items():
+        write(tmp_path / file, content)
+    with pytest.raises(DatasetError, match=message):
+        load(name, tmp_path)
