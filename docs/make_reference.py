@@ -265,7 +265,11 @@ def stub() -> str:
     return source
 
 
-_RETURNED = {"Comparison": "vtr.evaluate.compare", "ExtractReport": "vtr.extract.pipeline"}
+_RETURNED = {
+    "Answer": "vtr.searching.library",
+    "Comparison": "vtr.evaluate.compare",
+    "ExtractReport": "vtr.extract.pipeline",
+}
 
 
 def _declared(signature: inspect.Signature) -> str:

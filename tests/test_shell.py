@@ -191,9 +191,9 @@ def test_help_says_what_to_write(path: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("word", "advice"),
     [
-        ("find", "examples/quickstart.ipynb"),
-        ("index", "docs/python.md"),
-        ("Search", "examples/quickstart.ipynb"),
+        ("find", "vtr search"),
+        ("index", "vtr serve"),
+        ("Find", "vtr search"),
         ("predict", "vtr eval"),
         ("test", "vtr eval"),
         ("evaluate", "vtr eval"),
@@ -214,6 +214,7 @@ def test_commands_of_other_programs_are_answered_with_ours(word: str, advice: st
 ABSENT = {  # what is not done where the option is absent
     "--annotations", "--dataset", "--simulate", "--rerank", "--teacher", "--probe", "--plot",
     "--out", "--frames", "--videos", "--train-split", "--version", "--config", "--dim",
+    "--image", "--video", "--at", "--like", "--not", "--in", "--min-length", "--max-length",
     "--install-completion", "--show-completion",
 }  # fmt: skip
 

@@ -55,6 +55,7 @@ _HOMES = {
     "recall": "vtr.api.metrics",
     "retrieval_metrics": "vtr.api.metrics",
     "score_matrix": "vtr.api.metrics",
+    "search": "vtr.api.search",
     "stream_ranks": "vtr.evaluate.ranks",
     "train_head": "vtr.api.train",
     "zero_shot_model": "vtr.train.model",

@@ -18,6 +18,7 @@ from vtr.evaluate.reporting.results import Result, load_result
 from vtr.extract.choose import FeatureStore
 from vtr.extract.pipeline import ExtractReport
 from vtr.features import FeatureSpec, LedgerRow, PackedFrames, VideoFeatures
+from vtr.searching.library import Answer
 from vtr.train.inputs import embed_for
 from vtr.train.model import RetrievalModel, zero_shot_model
 from vtr.train.run import Run, load_run
@@ -115,6 +116,30 @@ def open_workspace(
     timeout_seconds: float = ...,
     batch_size: int | None = ...,
 ) -> Workspace: ...
+def search(
+    folder: str | Path | None,
+    *texts: str,
+    image: Sequence[str | Path] = ...,
+    video: Sequence[str | Path] = ...,
+    at: Sequence[float] = ...,
+    like: Sequence[str] = ...,
+    without: Sequence[str] = ...,
+    top: int = ...,
+    inside: str | None = ...,
+    min_length: float | None = ...,
+    max_length: float | None = ...,
+    all_moments: bool = ...,
+    run: str | None = ...,
+    rerank: int = ...,
+    export: str | Path | None = ...,
+    cut_list: str | Path | None = ...,
+    contact_sheet: str | Path | None = ...,
+    model: str | None = ...,
+    index: str | Path | None = ...,
+    rebuild: bool = ...,
+    device: str = ...,
+    workers: int | None = ...,
+) -> Answer: ...
 def train_head(
     workspace: Workspace,
     head: str | None = ...,
@@ -208,6 +233,7 @@ __all__ = [
     "recall",
     "retrieval_metrics",
     "score_matrix",
+    "search",
     "stream_ranks",
     "train_head",
     "zero_shot_model",

@@ -43,7 +43,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "presets",
         "List the presets of `vtr train`: every option each of them sets, and where it comes from.",
     ),
-    "search": ("search", "Find the moments of videos that show what a sentence says."),
+    "search": ("search", "Find the moments that show what a sentence, a picture or a clip says."),
     "serve": ("serve", "Search in the browser: a page that finds moments and plays them."),
     "train": ("train", "Train a head, and the text side if asked, on cached features."),
     "eval": ("evaluate", "Evaluate a run, or CLIP without training, on cached features."),

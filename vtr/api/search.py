@@ -2,51 +2,242 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vtr.searching.library import Answer, Library
-from vtr.searching.query import Query
+import numpy as np
+from numpy.typing import NDArray
+
+from vtr.errors import ConfigError
+from vtr.progress import note
+from vtr.searching.library import Answer, Hit, Library
+from vtr.searching.query import Query, read_like
+from vtr.settings import takes
 from vtr.verbs.search import Options
+from vtr.workspace import FILE_NAME, Workspace, find_workspace, read_workspace
 
-__all__ = ["Answer", "Library", "Query", "answer", "open_library", "search"]
+if TYPE_CHECKING:
+    from vtr.train.run import Run
 
-
-def open_library(folder: Path, options: Options) -> Library:
-    """Opens a folder of videos; see `Library.open`."""
-    return Library.open(
-        folder,
-        model=options.model,
-        device=options.device,
-        index=options.index,
-        workers=options.workers,
-        rebuild=options.rebuild,
-    )
+__all__ = ["Answer", "Library", "Query", "find", "make_query", "open_library", "search", "split"]
 
 
-def answer(library: Library, query: Query, options: Options) -> Answer:
-    """Returns the moments that fit a query; see `Library.search`."""
-    return library.search(
-        query,
-        top=options.top,
-        inside=options.inside,
-        min_length=options.min_length,
-        max_length=options.max_length,
-        all_moments=options.all_moments,
-    )
+@takes(Options)
+def search(folder: str | Path | None, *texts: str, **options: Any) -> Answer:
+    """Returns the moments of videos that show what is asked for; `vtr search`.
 
-
-def search(folder: str | Path, *texts: str, **options: Any) -> Answer:
-    """Returns the moments of a folder's videos that show what sentences say; `vtr search`.
+    >>> import vtr
+    >>> answer = vtr.search("~/clips", "a dog jumps into water", top=3)  # doctest: +SKIP
+    >>> answer.hits[0].video_id, answer.hits[0].start_seconds  # doctest: +SKIP
+    ('holiday/beach.mp4', 12.5)
 
     Args:
-        folder: Of the videos; what is new in it is embedded first.
-        texts: Sentences, averaged.
-        options: Those of `vtr search` with `_` for `-`; parts of the query by the
-            names of `Query`.
+        folder: Of the videos, whose new ones are embedded first; or of a workspace, whose features
+            are searched. None is the workspace around us.
+        texts: Sentences; all parts of the query are averaged.
+        options: Those of `vtr search` with `_` for `-`.
+
+    Returns:
+        `hits`, best first: video, start, end and best second, score, level. Where nothing like it
+        is there they are empty, and `nearest` has what comes nearest.
+
+    Raises:
+        ConfigError: No such folder, no videos in it, or a query that cannot be read.
+        ModelError: The model cannot be had, or is another than the features were made with.
     """
-    names = [name for name in options if name in Query.__dataclass_fields__]
-    parts = {name: options.pop(name) for name in names}
+    if folder is not None and not isinstance(folder, str | Path):
+        raise ConfigError(f"folder is {folder!r:.60}; it must be the folder of the videos")
     asked = Options.of(**options)
-    query = Query(texts=texts, **parts)
-    return answer(open_library(Path(folder), asked), query, asked)
+    query = make_query(texts, asked)
+    place = None if folder is None else Path(folder).expanduser()
+    return find(place, query, asked)[1]
+
+
+def split(words: Sequence[str]) -> tuple[Path | None, tuple[str, ...]]:
+    """Returns the folder that the first word names, if it does, and the sentences.
+
+    Without a folder the workspace around us is searched.
+
+    Raises:
+        ConfigError: There is no workspace, and the first word is no folder.
+    """
+    if words:
+        first = Path(words[0]).expanduser()
+        if first.is_dir():
+            return first, tuple(words[1:])
+        if find_workspace(Path.cwd()) is None or os.sep in words[0]:
+            what = "is no folder" if first.exists() else "does not exist"
+            raise ConfigError(
+                f"{words[0]!r} {what}, and there is no {FILE_NAME} in {Path.cwd()} or above it. "
+                'Name the folder of the videos first: vtr search FOLDER "a sentence"'
+            )
+    elif find_workspace(Path.cwd()) is None:
+        raise ConfigError(
+            f"no folder named, and there is no {FILE_NAME} in {Path.cwd()} or above it. "
+            'Name the folder of the videos first: vtr search FOLDER "a sentence"'
+        )
+    return None, tuple(words)
+
+
+def make_query(texts: Sequence[str], options: Options) -> Query:
+    """Returns the query of sentences and options.
+
+    Raises:
+        ConfigError: Nothing is asked for, or a part cannot be read.
+    """
+    at, clips = options.at, options.video
+    if at and len(at) != len(clips):
+        raise ConfigError(
+            f"--at is given {len(at)} times and --video {len(clips)} times: name a second for each"
+        )
+    for file in (*options.image, *clips):
+        if not file.is_file():
+            what = "is no file" if file.exists() else "does not exist"
+            raise ConfigError(f"{file} {what}; --image and --video take a file each")
+    return Query(
+        texts=tuple(texts),
+        images=options.image,
+        clips=tuple(zip(clips, at or [None] * len(clips), strict=True)),
+        like=tuple(map(read_like, options.like)),
+        without=options.without,
+    )
+
+
+def find(folder: Path | None, query: Query, options: Options) -> tuple[Library, Answer]:
+    """Opens what is to be searched, and searches it; with a run its head decides the order.
+
+    Raises:
+        VtrError: See `search`.
+    """
+    workspace = _workspace_of(folder)
+    run = None
+    if options.run is not None:
+        if workspace is None:
+            raise ConfigError("--run names a run of a workspace; search from within one")
+        run = _load(workspace, options.run)
+    library = open_library(folder, workspace, options)
+    if run is None:
+        return library, _search(library, query, options)
+    return library, _ordered_by_run(workspace, run, library, query, options)
+
+
+def as_document(answer: Answer) -> dict[str, Any]:
+    """Returns an answer as JSON values."""
+
+    def plain(hits: Sequence[Hit]) -> list[dict[str, Any]]:
+        return [{**asdict(h), "path": None if h.path is None else str(h.path)} for h in hits]
+
+    return {**asdict(answer), "hits": plain(answer.hits), "nearest": plain(answer.nearest)}
+
+
+def _workspace_of(folder: Path | None) -> Workspace | None:
+    if folder is None:
+        return find_workspace(Path.cwd())
+    file = folder / FILE_NAME
+    return read_workspace(file) if file.is_file() else None
+
+
+def open_library(folder: Path | None, workspace: Workspace | None, options: Options) -> Library:
+    """Opens a folder of videos, or the store of a workspace."""
+    if workspace is None:
+        assert folder is not None
+        return Library.open(
+            folder,
+            model=options.model,
+            device=options.device,
+            index=options.index,
+            workers=options.workers,
+            rebuild=options.rebuild,
+        )
+    from vtr.api.extract import find_inputs
+    from vtr.searching.folder import StoreSource
+
+    files = {video.id: video.path for video in find_inputs(workspace).videos}
+    model = options.model or workspace.model
+    source = StoreSource(workspace.features, files, model=model, device=options.device)
+    return Library(source, rebuild=options.rebuild)
+
+
+def _search(library: Library, query: Query, options: Options, **more: Any) -> Answer:
+    return library.search(
+        query,
+        min_length=options.min_length,
+        max_length=options.max_length,
+        **{
+            "top": options.top,
+            "inside": options.inside,
+            "all_moments": options.all_moments,
+            **more,
+        },
+    )
+
+
+def _load(workspace: Workspace, name: str) -> Run:
+    from vtr.train.run import load_run
+
+    folder = Path(name)
+    if not folder.exists() and (workspace.runs / folder).is_dir():
+        folder = workspace.runs / folder
+    return load_run(folder)
+
+
+def _ordered_by_run(
+    workspace: Workspace | None, run: Run, library: Library, query: Query, options: Options
+) -> Answer:
+    """Returns the answer in the order of a run's head.
+
+    A head with one vector per video scores all of them; others only the best `rerank` by their
+    frames. Moments within a video are those of the frames, as without a run.
+    """
+    assert workspace is not None
+    if not query.texts or query.has_pictures:
+        raise ConfigError("--run orders by sentences alone: leave out --image, --video and --like")
+    many = len(library.videos) if run.model.head.info.indexable else options.rerank
+    first = _search(library, query, options, top=max(many, options.top), all_moments=False)
+    ids = [hit.video_id for hit in (*first.hits, *first.nearest)]
+    if not ids:
+        return first
+    scores = _head_scores(workspace, run, query, ids, options)
+    order = np.argsort(-scores, kind="stable").tolist()
+    rank = {ids[place]: (n, float(scores[place])) for n, place in enumerate(order)}
+    chosen = set(list(rank)[: options.top])
+    again = _search(library, query, options, inside=chosen)
+    hits = sorted(
+        (replace(hit, score=rank[hit.video_id][1]) for hit in (*again.hits, *again.nearest)),
+        key=lambda hit: rank[hit.video_id][0],
+    )
+    found = tuple(hits[: options.top])
+    return replace(
+        first,
+        hits=found if first.match else (),
+        nearest=() if first.match else found,
+    )
+
+
+def _head_scores(
+    workspace: Workspace, run: Run, query: Query, ids: Sequence[str], options: Options
+) -> NDArray[np.float32]:
+    """(V,) the head's scores of videos: the mean over the sentences, less half of `without`'s."""
+    from vtr.api.stores import open_store
+    from vtr.api.tuned import own_features
+    from vtr.clip.backbone import load_backbone
+    from vtr.train.inputs import embed_for
+    from vtr.train.scoring import Scorer
+
+    stored = open_store(workspace, run.sampler)
+    store = own_features(workspace, run, stored, ids, device=options.device)
+    run.check_store(store)
+    backbone = load_backbone(run.text_model, device=options.device)
+    run.check_text_model(backbone)
+    features = embed_for(run.spec, backbone, [*query.texts, *query.without])
+    packed = store.packed(ids, dtype="float32")
+    pad = store.pad_embedding if run.model.head.info.needs_pad else None
+    matrix = Scorer(run.model, features, packed, pad=pad, device=backbone.device).matrix()
+    scores: NDArray[np.float32] = matrix[: len(query.texts)].mean(axis=0)
+    if query.without:
+        scores = scores - matrix[len(query.texts) :].mean(axis=0) / 2
+    note(f"ordered by {run.folder.name}, {len(ids):,} of the videos")
+    return scores

@@ -92,7 +92,7 @@ def _model(annotation: Any) -> tuple[type[Settings], Only] | None:
 
 
 def _taken(given: Mapping[str, Any], only: Only) -> dict[str, Any]:
-    return {name: given[name] for name in only.names}
+    return {name: None if given[name] == [] else given[name] for name in only.names}
 
 
 def _comes_first(parameter: Parameter) -> bool:
@@ -127,6 +127,8 @@ def resolve(
 def _parameter(name: str, model: type[Settings], only: Only) -> Parameter:
     field = model.model_fields[name]
     kind, flag = _typed(field), flag_of(name, field)
+    if field.default == ():  # a flag that may be given several times
+        kind = list[typing.get_args(field.annotation)[0]]  # type: ignore[misc]
     if kind is bool and fact(field, "file_key") != "-":
         flag = f"{flag}/--no-{flag.removeprefix('--')}"
     info = typer.Option(

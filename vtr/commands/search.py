@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from pathlib import Path
-from typing import Annotated, Any
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vtr.arithmetic import prepare_arithmetic
 from vtr.commands.console import near, print_json, say
 from vtr.commands.flags import with_options
-from vtr.commands.tables import new_table, print_table
+from vtr.commands.tables import print_hits
+from vtr.counts import counted
 from vtr.progress import note
 from vtr.verbs.search import Options
+
+if TYPE_CHECKING:
+    from vtr.searching.library import Answer, Library
+    from vtr.searching.query import Query
 
 
 def register(app: typer.Typer) -> None:
@@ -23,39 +27,64 @@ def register(app: typer.Typer) -> None:
 
 @with_options("search")
 def search(
-    folder: Annotated[Path, typer.Argument(help="The folder of the videos.")],
-    texts: Annotated[list[str], typer.Argument(help="What is to be seen.")],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[FOLDER] [SENTENCE]...",
+            help="The folder of the videos (without: the workspace here), and what is to be seen.",
+            show_default=False,
+        ),
+    ] = None,
     *,
     options: Options,
+    nearest: Annotated[
+        bool, typer.Option("--nearest", help="Where nothing matches, show what comes nearest.")
+    ] = False,
     play: Annotated[
         bool, typer.Option("--open", help="Play the first hit: mpv, VLC or the desktop's opener.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Find the moments of videos that show what a sentence says."""
+    """Find the moments that show what a sentence, a picture or a clip says.
+
+    The first search of a folder embeds its videos, two frames a second; a later one only what is
+    new or changed. Several sentences and examples are averaged.
+    """
     prepare_arithmetic()
     from vtr.api import search as api
     from vtr.api import search_output as output
 
     output.check_outputs(options)
-    query = api.Query(texts=tuple(texts))
-    answer = api.answer(api.open_library(folder, options), query, options)
-    if as_json:
-        output.write_outputs(" + ".join(texts), answer.hits, options)
-        print_json(asdict(answer))
-        return
-    if not answer.match:
-        say("no match")
-        return
-    table: Any = new_table("", ("video", "start", "end", "score", "level"))
-    for hit in answer.hits:
-        table.add_row(
-            hit.video_id, f"{hit.start_seconds:.1f}", f"{hit.end_seconds:.1f}",
-            f"{hit.score:.3f}", f"{100 * hit.level:.0f}",
-        )  # fmt: skip
-    print_table(table)
-    title = " + ".join(texts)
-    for path in output.write_outputs(title, answer.hits, options):
+    folder, texts = api.split(words or [])
+    query = api.make_query(texts, options)
+    library, answer = api.find(folder, query, options)
+    hits = answer.hits or (answer.nearest if nearest else ())
+    if not as_json:
+        _print(query, answer, library, nearest=nearest)
+    for path in output.write_outputs(" + ".join(texts) or "search", hits, options):
         note(f"written: {near(path)}")
+    if as_json:
+        print_json(api.as_document(answer))
     if play:
-        note(output.play_first(answer.hits))
+        note(output.play_first(hits))
+
+
+def _print(query: Query, answer: Answer, library: Library, *, nearest: bool) -> None:
+    if answer.num_truncated:
+        cut = counted(answer.num_truncated, "sentence was", "sentences were")
+        note(f"{cut} longer than the model reads, and cut")
+    if len(answer.weights) > 1:
+        note("looked for: " + ", ".join(f"{share:+.2f} {part}" for part, share in answer.weights))
+    if not answer.match:
+        say(
+            f"no match: {answer.level:.0%} of unrelated sentences stand out less in these videos, "
+            "and 95 % must"
+        )
+        if not nearest and answer.nearest:
+            note(f"--nearest shows the {counted(len(answer.nearest), 'moment')} that come nearest")
+    if shown := answer.hits or (answer.nearest if nearest else ()):
+        print_hits(shown, levels=not query.has_pictures)
+    statuses = Counter(video.status for video in library.videos)
+    if bad := statuses["failed"]:
+        could = counted(bad, "video", "videos")
+        note(f"{could} of {len(library.videos):,} could not be read and are not searched")

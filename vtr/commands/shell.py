@@ -29,10 +29,8 @@ _OF_TYPE = {int: _COUNT, float: _NUMBER, Path: _FOLDER, str: "TEXT"}
 _OUT_IS_A_FILE = ("compare", "show", "study")
 
 ADVICE: Mapping[str, tuple[str, ...]] = {
-    "To type a sentence and get its videos, see the last part of examples/quickstart.ipynb and "
-    "docs/python.md; vtr has no command for it. The numbers of a search: vtr eval": (
-        "find", "search", "query", "index", "retrieve", "serve", "ask",
-    ),
+    "To type a sentence and get its moments: vtr search, and vtr serve in the browser. The numbers "
+    "of a search: vtr eval": ("find", "query", "index", "retrieve", "ask", "web", "ui", "app"),
     "To measure a run, or CLIP without training: vtr eval": (
         "test", "evaluate", "predict", "infer", "validate", "val", "score", "benchmark", "metrics",
     ),

@@ -210,6 +210,29 @@ def print_moments(document: Mapping[str, Any]) -> None:
     print_table(table)
 
 
+def print_hits(hits: Sequence[Any], *, levels: bool) -> None:
+    """Prints moments; in terminals that know links the name opens the file at the moment.
+
+    Args:
+        hits: In order.
+        levels: Whether they are held against unrelated sentences, as pictures cannot be.
+    """
+    from rich.style import Style
+    from rich.text import Text
+
+    from vtr.searching.sheet import clock
+
+    table = new_table("", ("", "video", "start", "end", "best", "score", *["level"] * levels))
+    for number, hit in enumerate(hits, start=1):
+        name: Any = hit.video_id
+        if hit.path is not None:
+            link = f"{hit.path.absolute().as_uri()}#t={hit.start_seconds:.1f}"
+            name = Text(screen(hit.video_id), style=Style(link=link))
+        times = [clock(t) for t in (hit.start_seconds, hit.end_seconds, hit.best_seconds)]
+        table.add_row(f"{number}", name, *times, f"{hit.score:.3f}", *[f"{hit.level:.0%}"] * levels)
+    print_table(table)
+
+
 def print_simulation(document: Mapping[str, Any]) -> None:
     """Prints t2v R@1 of every rule at every number of frames."""
     rows: Sequence[Mapping[str, Any]] = document["rows"]

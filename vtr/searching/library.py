@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -155,7 +155,7 @@ class Library:
         query: Query,
         *,
         top: int = 10,
-        inside: str | None = None,
+        inside: str | Collection[str] | None = None,
         min_length: float | None = None,
         max_length: float | None = None,
         all_moments: bool = False,
@@ -166,7 +166,7 @@ class Library:
             query: What to look for.
             top: How many moments.
             inside: Only videos in this sub-folder, or whose id or file name fits this pattern
-                (`*`, `?`).
+                (`*`, `?`); or the ids themselves, in a set or a list.
             min_length: Only videos of at least so many seconds.
             max_length: Only videos of at most so many seconds.
             all_moments: Several moments of a video, where it has them.
@@ -324,7 +324,10 @@ class Library:
         return unit(self.index.frames[row])
 
     def _allowed(
-        self, inside: str | None, min_length: float | None, max_length: float | None
+        self,
+        inside: str | Collection[str] | None,
+        min_length: float | None,
+        max_length: float | None,
     ) -> NDArray[np.bool_]:
         length = self.index.video["duration"][self._live]
         allowed = np.ones(len(length), bool)
@@ -332,8 +335,10 @@ class Library:
             allowed &= length >= min_length
         if max_length is not None:
             allowed &= length <= max_length
-        if inside is not None:
+        if isinstance(inside, str):
             allowed &= np.array([is_inside(i, inside) for i in self._ids], bool)
+        elif inside is not None:
+            allowed &= np.array([i in inside for i in self._ids], bool)
         return allowed
 
 

@@ -19,9 +19,29 @@ def _device(name: str) -> str:
 class Options(Settings):
     """What is looked for, where, and how."""
 
+    image: tuple[Path, ...] = option(
+        (), "A picture to look for; may be given several times.",
+        group="Query", metavar="FILE", file_key="-",
+    )  # fmt: skip
+    video: tuple[Path, ...] = option(
+        (), "A clip to look for; may be given several times.",
+        group="Query", metavar="FILE", file_key="-",
+    )  # fmt: skip
+    at: tuple[float, ...] = option(
+        (), "Second of --video to look for, one for each.",
+        group="Query", metavar="SECONDS", file_key="-",
+    )  # fmt: skip
+    like: tuple[str, ...] = option(
+        (), "A frame of the searched videos themselves, such as cats/one.mp4@12.5.",
+        group="Query", metavar="ID@SECONDS", file_key="-",
+    )  # fmt: skip
+    without: tuple[str, ...] = option(
+        (), "A sentence to turn away from; may be given several times.",
+        group="Query", flag="--not", metavar="SENTENCE", file_key="-",
+    )  # fmt: skip
     top: int = option(10, "How many moments.", group="Answer", short="-k", bounds={"ge": 1})
     inside: str | None = option(
-        None, "Only videos in this sub-folder, or whose name fits a pattern such as '*beach*'.",
+        None, "Only videos in this sub-folder, or whose name fits a pattern: 'beach-??.mp4'.",
         group="Answer", flag="--in", metavar="PATTERN",
     )  # fmt: skip
     min_length: float | None = option(
@@ -35,6 +55,14 @@ class Options(Settings):
     all_moments: bool = option(
         False, "Several moments of a video, where it has them.", group="Answer"
     )
+    run: str | None = option(
+        None, "In a workspace: a trained run whose head decides the order.",
+        group="Answer", metavar="NAME", unset="the frames decide", file_key="-",
+    )  # fmt: skip
+    rerank: int = option(
+        50, "With --run: how many videos a head without one vector per video looks at.",
+        group="Answer", metavar="N", bounds={"ge": 1},
+    )  # fmt: skip
     export: Path | None = option(
         None, "Cut the hits out as clips: copied where a key frame allows it, else encoded anew.",
         group="Output", metavar="DIR", unset="no clips", file_key="-",

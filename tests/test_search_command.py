@@ -1,0 +1,225 @@
+"""`vtr search` as a user meets it: folders, workspaces, queries, answers, refusals."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from builders import make_run, patchwork, run_app, run_process, write_clip, write_config
+
+import vtr
+from vtr.demo import demo_model_folder
+from vtr.errors import ConfigError, DecodeError, UnknownNameError, VtrError
+
+MODEL = str(demo_model_folder())
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four clips of two scenes each, of three seconds; the first search indexes them."""
+    folder = tmp_path_factory.mktemp("films")
+    for n in range(4):
+        scenes = [picture for s in (2 * n, 2 * n + 1) for picture in patchwork(1, seed=s) * 12]
+        write_clip(folder / ("sub" if n > 1 else "") / f"{n}.mp4", scenes)
+    (folder / "broken.mp4").write_bytes(b"no video")
+    run_app("search", folder, "a red square", "--model", MODEL)
+    return folder
+
+
+def ask(clips: Path, *words: str | Path) -> dict[str, Any]:
+    done = run_app("search", clips, *words, "--json")
+    assert done.exit_code == 0, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def first(answer: dict[str, Any]) -> dict[str, Any]:
+    hit: dict[str, Any] = (answer["hits"] or answer["nearest"])[0]
+    return hit
+
+
+def test_a_frame_a_picture_and_a_clip_find_their_moment(clips: Path, tmp_path: Path) -> None:
+    with av.open(str(clips / "sub" / "2.mp4")) as container:
+        frames = [frame.to_image() for frame in container.decode(video=0)]
+    frames[16].save(tmp_path / "p.png")  # at 4 s
+    clip = write_clip(tmp_path / "c.mp4", patchwork(1, seed=5) * 8)
+    for words in (
+        ("--like", "sub/2.mp4@4"),
+        ("--image", tmp_path / "p.png"),
+        ("--video", clip),
+        ("--video", clip, "--at", "1"),
+    ):
+        hit = first(ask(clips, *words))
+        assert (hit["video_id"], hit["end_seconds"]) == ("sub/2.mp4", 6.0), words
+        assert 2.5 <= hit["start_seconds"] <= 3.3
+
+
+def test_filters_hold(clips: Path) -> None:
+    like = ("--like", "sub/2.mp4@4")
+    assert {h["video_id"] for h in ask(clips, *like, "--in", "sub")["hits"]} == {
+        "sub/2.mp4", "sub/3.mp4"
+    }  # fmt: skip
+    assert [h["video_id"] for h in ask(clips, *like, "--in", "?.mp4", "--top", "1")["hits"]] == [
+        "sub/2.mp4"
+    ]
+    assert ask(clips, *like, "--min-length", "60")["hits"] == []
+    assert len(ask(clips, *like, "--max-length", "60")["hits"]) == 4
+    several = ask(clips, "--like", "0.mp4@1", "--all-moments")["hits"]
+    assert len(several) >= 4
+
+
+def test_parts_are_averaged_and_weights_are_said(clips: Path) -> None:
+    done = run_app("search", clips, "a red square", "a ball", "--not", "blue", "--nearest")
+    assert "+0.50 a red square, +0.50 a ball, -0.50 not blue" in done.stderr
+    turned = ask(clips, "--like", "0.mp4@1", "--not", "a red square")
+    assert turned["weights"][-1] == ["not a red square", -0.5]
+
+
+def test_what_is_no_match_is_said_and_shown_on_request(clips: Path) -> None:
+    sentence = "qwx zzk vvrt"
+    done = run_app("search", clips, sentence)
+    assert done.exit_code == 0
+    assert done.stdout.startswith("no match: ")
+    assert "--nearest shows the 4 moments" in done.stderr
+    assert "1 video of 5 could not be read" in done.stderr
+    shown = run_app("search", clips, sentence, "--nearest", "--top", "2").stdout
+    assert len([line for line in shown.splitlines() if ".mp4" in line]) == 2
+
+
+def test_new_changed_and_deleted_videos_are_seen(clips: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    shutil.copytree(clips, folder)
+    ask(folder, "--like", "0.mp4@1")
+    write_clip(folder / "new.mp4", patchwork(1, seed=40) * 8)
+    (folder / "1.mp4").unlink()
+    shutil.copy(folder / "sub" / "3.mp4", folder / "0.mp4")
+    videos = {h["video_id"] for h in ask(folder, "--like", "new.mp4@1")["hits"]}
+    assert videos == {"new.mp4", "0.mp4", "sub/2.mp4", "sub/3.mp4"}
+    same = ask(folder, "--like", "sub/3.mp4@1")["hits"]
+    assert {same[0]["video_id"], same[1]["video_id"]} == {"sub/3.mp4", "0.mp4"}
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "message"),
+    [
+        ((), ConfigError, "nothing to search for"),
+        ((" ",), ConfigError, "is empty"),
+        (("a\0b",), ConfigError, "has a NUL character"),
+        (("a\ud800b",), ConfigError, "is not valid Unicode"),
+        (("--image", "gone.png"), ConfigError, "gone.png does not exist"),
+        (("--image", "broken.mp4"), ConfigError, r"broken\.mp4"),
+        (("--video", "broken.mp4"), DecodeError, r"not-a-video"),
+        (("--video", "broken.mp4", "--at", "1", "--at", "2"), ConfigError, "--at is given 2 times"),
+        (("--like", "0.mp4"), ConfigError, "a video and a second of it"),
+        (("--like", "0.mp4@99"), ConfigError, "there is no second 99"),
+        (("--like", "zero.mp4@1"), UnknownNameError, "zero.mp4"),
+        (("--like", "broken.mp4@0"), ConfigError, "has no frames"),
+        (("x", "--not", "x"), ConfigError, "nothing is left"),
+        (("x", "--run", "r"), ConfigError, "--run names a run of a workspace"),
+        (("x", "--cut-list", "a.txt"), ConfigError, r"\.csv, \.edl"),
+    ],
+)
+def test_bad_queries_are_refused_in_words(
+    clips: Path, monkeypatch: pytest.MonkeyPatch, words: Any, error: type[VtrError], message: str
+) -> None:
+    monkeypatch.chdir(clips)
+    with pytest.raises(error, match=message):
+        run_app("search", clips, *words)
+
+
+def test_a_long_sentence_is_cut_and_that_is_said(clips: Path) -> None:
+    done = run_app("search", clips, "word " * 10_000)
+    assert done.exit_code == 0
+    assert "1 sentence was longer than the model reads" in done.stderr
+
+
+def test_folders_that_cannot_be_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    for words, message in (
+        (("empty", "x"), "no video"),
+        (("nowhere", "x"), "'nowhere' does not exist, and there is no vtr.toml"),
+        ((), "no folder named"),
+    ):
+        with pytest.raises(VtrError, match=message):
+            run_app("search", *words, "--model", MODEL)
+
+
+def test_a_read_only_folder_is_searched_by_the_users_cache(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = tmp_path / "elsewhere"
+    before = sorted(path.name for path in clips.iterdir())
+    ask(clips, "a red square", "--index", index, "--model", MODEL)
+    assert any(index.iterdir())
+    assert sorted(path.name for path in clips.iterdir()) == before
+
+
+def test_another_model_is_refused(clips: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(MODEL, other)
+    from safetensors.numpy import load_file, save_file
+
+    weights = load_file(other / "model.safetensors")
+    name = next(iter(weights))
+    weights[name] = np.asarray(weights[name] + np.float32(0.01))
+    save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(VtrError, match="--rebuild"):
+        run_app("search", clips, "x", "--model", str(other))
+
+
+@pytest.fixture(scope="module")
+def workspace(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("workspace")
+    write_config(folder, data={"dataset": "folder", "videos": str(clips)})
+    done = run_app("extract", "--sampler", "dense", "--fps", "2", cwd=folder)
+    assert done.exit_code == 3, done.stderr
+    make_run(folder / "runs" / "mine")
+    return folder
+
+
+def test_in_a_workspace_its_store_is_searched(workspace: Path, clips: Path) -> None:
+    done = run_app("search", "--like", "sub/2.mp4@4", "--json", cwd=workspace)
+    hit = json.loads(done.stdout)["hits"][0]
+    assert (hit["video_id"], hit["path"]) == ("sub/2.mp4", str(clips / "sub" / "2.mp4"))
+
+
+def test_the_head_of_a_run_decides_the_order(workspace: Path) -> None:
+    done = run_app("search", "a red square", "--run", "mine", "--json", cwd=workspace)
+    assert done.exit_code == 0, done.stderr
+    answer = json.loads(done.stdout)
+    hits = answer["hits"] or answer["nearest"]
+    store = vtr.FeatureStore(workspace / "features", sampler="uniform")
+    scores = vtr.score_matrix(["a red square"], store, workspace / "runs" / "mine")[0]
+    order = [store.ids[n] for n in np.argsort(-scores)]
+    assert [hit["video_id"] for hit in hits] == order
+    np.testing.assert_allclose([h["score"] for h in hits], np.sort(scores)[::-1], atol=1e-5)
+    with pytest.raises(ConfigError, match="by sentences alone"):
+        run_app("search", "--like", "0.mp4@1", "--run", "mine", cwd=workspace)
+
+
+def test_from_python(clips: Path) -> None:
+    answer = vtr.search(clips, like=["sub/2.mp4@4"], top=1)
+    assert [hit.video_id for hit in answer.hits] == ["sub/2.mp4"]
+    assert "top" in inspect.signature(vtr.search).parameters
+    with pytest.raises(ConfigError, match="nothing to search for"):
+        vtr.search(clips)
+    with pytest.raises(UnknownNameError, match="tops"):
+        vtr.search(clips, "x", tops=3)
+
+
+def test_a_search_takes_the_text_tower_alone(clips: Path) -> None:
+    done = run_process(
+        "search", clips, "a red square",
+        PYTHONPROFILEIMPORTTIME="1", PYTHONPATH=str(Path(vtr.__file__).parent.parent),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "|" in line}
+    assert "torch" in loaded
+    assert not any(name.startswith("transformers") for name in loaded)
