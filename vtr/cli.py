@@ -45,7 +45,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     ),
     "search": ("search", "Find the moments that show what a sentence, a picture or a clip says."),
     "serve": ("serve", "Search in the browser: a page that finds moments and plays them."),
-    "train": ("train", "Train a head, and the text side if asked, on cached features."),
+    "train": ("train", "Train a head on cached features, and the towers if asked."),
     "eval": ("evaluate", "Evaluate a run, or CLIP without training, on cached features."),
     "simulate": (
         "simulate",

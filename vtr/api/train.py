@@ -167,8 +167,8 @@ class Training:
         backbone, values = base.backbone, values | base.kept(options)
         spec = model_spec(options, values, backbone, data.store)
         if values["precision"] == "auto":
-            on_gpu = backbone.device.type == "cuda"
-            values["precision"] = "bfloat16" if on_gpu else "float32"
+            short = spec.vision is not None and backbone.device.type == "cuda"
+            values["precision"] = "bfloat16" if short else "float32"
         seed = workspace.seed if options.seed is None else options.seed
         settings = TrainSettings.of(values, seed=seed, drop_last=drop_last)
         plan = BatchPlan(data.train.query_video, settings.batch)

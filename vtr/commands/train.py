@@ -39,7 +39,7 @@ def train(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Train a head, and the text side if asked, on cached features.
+    """Train a head on cached features, and the towers if asked.
 
     The best epoch is chosen on validation data, never on test. Interrupted, it loses at most the
     current epoch: go on with --resume. Several processes: torchrun --nproc-per-node N -m vtr train.
