@@ -67,9 +67,8 @@ class Reader(NamedTuple):
         vision = self.spec.vision
         if vision is None:
             return stored
+        note(f"reading the pictures of {counted(len(ids), 'video')}")
         pictures = self.data.picture_rows(ids, pad=self.spec.choice.info.needs_pad)
-        if vision.first:
-            note(f"running the frozen layers on {counted(len(pictures.rows), 'picture')}")
         with embedding(len(pictures.rows), what="pictures") as update:
             return read_rows(
                 vision, self.backbone, pictures, kept=self.kept, cache=self._cache, tell=update
