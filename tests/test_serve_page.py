@@ -253,6 +253,7 @@ def test_more_like_this_and_not_like_this(page: Page, world: World) -> None:
     with page.expect_response("**/api/search"):
         page.keyboard.press("n")
     expect(page.locator(".chip.not")).to_have_count(1)
+    expect(page.locator("#grid .card .name").first).not_to_contain_text("0.mp4")
     with page.expect_response("**/api/search"):
         page.locator(".chip.not button").click()
     page.locator("#grid .card", has_text="2.mp4").locator(".open").first.click()

@@ -100,23 +100,11 @@ def open_library(place: Place, options: Options) -> Library:
     from vtr.arithmetic import prepare_arithmetic
 
     prepare_arithmetic()
-    from vtr.searching.folder import StoreSource
-    from vtr.searching.library import Library
+    from vtr.api import search
+    from vtr.verbs.search import Options as SearchOptions
 
-    if place.workspace is None:
-        return Library.open(
-            place.videos,
-            model=options.model,
-            device=options.device,
-            index=options.index,
-            workers=options.workers,
-        )
-    from vtr.api.extract import find_inputs
-
-    workspace = place.workspace
-    files = {video.id: video.path for video in find_inputs(workspace).videos}
-    model = options.model or workspace.model
-    return Library(StoreSource(workspace.features, files, model=model, device=options.device))
+    same = {name: getattr(options, name) for name in ("model", "index", "device", "workers")}
+    return search.open_library(place.videos, place.workspace, SearchOptions.of(**same))
 
 
 class WorkspaceResults:
@@ -129,11 +117,11 @@ class WorkspaceResults:
         """Returns one JSON document per result, and one per run that has none."""
         from vtr.train.run import list_runs
 
-        files = self._files()
-        documents = [_document(key, file) for key, file in files.items()]
+        documents = [_document(key, file) for key, file in self._files().items()]
+        measured = {document.pop("run", "") for document in documents}
         for run in list_runs(self._workspace.runs):
-            if not any(file.is_relative_to(run) for file in files.values()):
-                note = "not evaluated yet: vtr eval --run " + str(run)
+            if run.name not in measured:
+                note = f"not evaluated yet: vtr eval --run {run}"
                 documents.append({"key": "", "title": run.name, "caveats": [note]})
         return documents
 
@@ -165,6 +153,7 @@ def _document(key: str, file: Path) -> dict[str, Any]:
         return {"key": "", "title": file.parent.name, "caveats": [str(error)]}
     return {
         "key": key,
+        "run": Path(str(result.part("setup").get("run") or "")).name,
         "title": result.title,
         "protocol": result.protocol,
         "created": str(result.document.get("created") or "")[:16].replace("T", " "),

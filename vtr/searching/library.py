@@ -285,14 +285,14 @@ class Library:
             weights += [(f"not {text}", -0.5 / len(avoided)) for text in query.without]
         if query.unlike:
             vector = self._away(vector, [self._frame_at(i, at) for i, at in query.unlike])
-            weights += [(f"not {i}@{at:g}", -0.5 / len(query.unlike)) for i, at in query.unlike]
+            weights += [(f"not {i}@{at:g}", -1.0 / len(query.unlike)) for i, at in query.unlike]
         return _Asked(vector, tuple(weights), truncated)
 
     def _away(self, vector: Vectors, frames: Sequence[Vectors]) -> Vectors:
         """Returns a vector turned away from frames, in what tells them from the folder's others.
 
-        All pictures are alike to a sentence: half of a frame would outweigh any (cosines of frames
-        spread several times as wide), so that it counts half as much as the vector's own scores do.
+        All pictures are alike to a sentence, whose cosines with them spread several times less
+        than those of frames do; so both count by what they spread.
         """
         some = self._sample[:: max(1, len(self._sample) // _COMPARED_ROWS)]
         others = np.asarray(self.index.frames[some], np.float32)
@@ -300,7 +300,7 @@ class Library:
         spread = float((others @ against).std())
         if not spread:
             return vector
-        return unit(vector - against * (float((others @ vector).std()) / (2 * spread)))
+        return unit(vector - against * (float((others @ vector).std()) / spread))
 
     def _rows(self, video_id: str) -> tuple[int, int]:
         if video_id not in self._paths or video_id not in self._place:

@@ -6,12 +6,17 @@ import asyncio
 import math
 import re
 from collections.abc import Hashable
+from pathlib import Path
+from secrets import token_hex
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 from vtr.extract.container import FAILURES
+from vtr.extract.cutting import Cut
 from vtr.extract.pool import Outcome
 from vtr.foreign import shown
 from vtr.serve import pictures
@@ -22,7 +27,6 @@ from vtr.serve.workshop import Shelf, Workshop
 WINDOW_SECONDS = 10.0
 """How much of a video a preview holds: it is made while somebody waits."""
 _OVERLAP_SECONDS = 2.0
-_PREVIEW_SIZE, _CLIP_SIZE = 480, 720
 _LONGEST_CLIP_SECONDS = 300.0
 _SHELF_BYTES = 96 << 20
 _PICTURE_SECONDS, _WINDOW_JOB_SECONDS = 10.0, 120.0
@@ -43,11 +47,13 @@ class Media:
         self._quick = Workshop(workers=2, room=128, seconds=_PICTURE_SECONDS)
         self._slow = Workshop(workers=1, room=8, seconds=_WINDOW_JOB_SECONDS)
         self._shelf = Shelf(_SHELF_BYTES)
+        self._scratch = TemporaryDirectory(prefix="vtr-serve-", ignore_cleanup_errors=True)
 
     def close(self) -> None:
         """Ends the workers."""
         self._quick.close()
         self._slow.close()
+        self._scratch.cleanup()
 
     async def video(self, request: Request) -> Response:
         """The file itself, or a range of it."""
@@ -78,8 +84,7 @@ class Media:
         # A store of others' features knows no lengths.
         length = length or float((await self._facts(film))["seconds"])
         start, end = window_times(number, length)
-        job = pictures.Window(film.path, start, end, _PREVIEW_SIZE)
-        outcome = await self._made(job, film)
+        outcome = await self._made(pictures.Window(film.path, start, end), film)
         return ranged(bytes(outcome.payload), request, "video/mp4")
 
     async def clip(self, request: Request) -> Response:
@@ -92,11 +97,18 @@ class Media:
                 f"Here a clip lasts up to {_LONGEST_CLIP_SECONDS:g} s; "
                 "`vtr search --export` cuts longer ones.",
             )
-        outcome = await self._made(pictures.Window(film.path, start, end, _CLIP_SIZE), film)
         stem = re.sub(r"[^\w.-]+", "_", film.path.stem, flags=re.ASCII).strip("._")[:80]
-        name = f"{stem or 'clip'}_{start:.1f}-{end:.1f}.mp4"
-        headers = {"content-disposition": f'attachment; filename="{name}"'}
-        return Response(bytes(outcome.payload), media_type="video/mp4", headers=headers)
+        cut = Cut(film.path, Path(self._scratch.name), token_hex(8), start, end)
+        outcome = _sound(await asyncio.wrap_future(self._slow.submit(cut)))
+        if "refused" in outcome.header:
+            raise RefusedError(507, f"The clip cannot be written: {outcome.header['refused']}.")
+        suffix = ".mkv" if str(outcome.header["path"]).endswith(".mkv") else ".mp4"
+        file = cut.folder / f"{cut.stem}{suffix}"
+        return FileResponse(
+            file,
+            filename=f"{stem or 'clip'}_{start:.1f}-{end:.1f}{suffix}",
+            background=BackgroundTask(file.unlink, missing_ok=True),
+        )
 
     async def example(self, job: pictures.Example) -> Outcome:
         """Returns the pictures of a file that somebody dropped.

@@ -12,6 +12,7 @@ from av.video.stream import VideoStream
 from vtr.errors import DecodeError
 from vtr.extract.compress import put_in_order
 from vtr.extract.container import FFMPEG_ERRORS, VideoSource, header_rate, open_video
+from vtr.extract.cutting import origin_seconds
 from vtr.extract.packets import time_base
 from vtr.extract.readers import MAX_FAILURES_IN_A_ROW, output_order_wins
 
@@ -20,12 +21,6 @@ Timed = tuple[float, VideoFrame]
 # Where an index points behind what was asked for, a second try begins so much earlier.
 _BACK_SECONDS = (0.0, 12.0)
 _SLACK_SECONDS = 0.02
-
-
-def origin_seconds(video: VideoSource) -> float:
-    """Returns the time of the first frame on the file's clock, as far as the header tells."""
-    start = video.stream.start_time
-    return float(start * time_base(video.stream)) if start is not None else 0.0
 
 
 def frames_from(video: VideoSource, seconds: float) -> Iterator[Timed]:

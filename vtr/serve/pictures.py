@@ -18,6 +18,8 @@ from av.video.frame import VideoFrame
 
 from vtr.errors import DecodeError
 from vtr.extract.container import FFMPEG_ERRORS, VideoSource, failure, header_rate, open_video
+from vtr.extract.cutting import Cut
+from vtr.extract.cutting import make_handler as make_cutter
 from vtr.extract.frames import Picture, Upright, as_seen, upright
 from vtr.extract.worker import Answer, Handler
 from vtr.serve.formats import media_type
@@ -61,7 +63,6 @@ class Window:
     path: Path  # The file
     start_seconds: float  # After its first frame
     end_seconds: float  # The same
-    size: int  # Pixels of the shorter side, at most
 
 
 @dataclass(frozen=True)
@@ -87,15 +88,17 @@ def make_handler(_config: None) -> Handler:
     return _handle
 
 
-def _handle(job: Still | Film | Window | Facts | Example) -> Answer:
+def _handle(job: Still | Film | Window | Facts | Example | Cut) -> Answer:
     if isinstance(job, Example):
         return _example(job.path)
+    if isinstance(job, Cut):
+        return make_cutter(None)(job)
     with open_video(job.path) as video:
         if isinstance(job, Facts):
             kind = media_type(video.container, video.stream)
             return {"type": kind, "seconds": _length(video)}, b""
         if isinstance(job, Window):
-            return make_window(video, job.start_seconds, job.end_seconds, size=job.size)
+            return make_window(video, job.start_seconds, job.end_seconds)
         if isinstance(job, Still):
             pictures = _pictures(video, [job.seconds], _STILL_SIZE)
         else:

@@ -18,30 +18,31 @@ from av.video.frame import VideoFrame
 from vtr.errors import DecodeError
 from vtr.extract.compress import place_frames
 from vtr.extract.container import FFMPEG_ERRORS, VideoSource, header_rate, open_video
+from vtr.extract.cutting import origin_seconds
 from vtr.extract.h264 import H264Writer, Look
 from vtr.extract.worker import Answer
-from vtr.serve.moments import frames_from, origin_seconds
+from vtr.serve.moments import frames_from
 
 _MOST_FPS = Fraction(30)
+_SIZE = 480  # pixels of the shorter side
 _CRF, _PRESET = 24, "veryfast"
 _SOUND_RATE = 48_000
 
 
-def make_window(video: VideoSource, start: float, end: float, *, size: int) -> Answer:
+def make_window(video: VideoSource, start: float, end: float) -> Answer:
     """Returns an MP4 file of what is shown from `start` to `end`, in seconds; 0 is `start`.
 
     Args:
         video: The open file.
         start: After its first frame; what is on screen then is the first picture.
         end: The same clock.
-        size: Of the shorter side, in pixels, at most.
 
     Raises:
         DecodeError: Nothing of it can be shown.
     """
     rate = header_rate(video.stream) or 25.0
     fps = min(_MOST_FPS, Fraction(rate).limit_denominator(1001)) if rate >= 1 else Fraction(1)
-    look = Look(fps, size // 2 * 2, _CRF, preset=_PRESET)
+    look = Look(fps, _SIZE, _CRF, preset=_PRESET)
     file = io.BytesIO()
     with ExitStack() as stack:
         placed = place_frames(_shown(video, start, end), fps=fps)
