@@ -222,9 +222,11 @@ class Trainer:
             self.model.train()
             batch = self.data.videos.batch(np.array([longest]))
             assert isinstance(batch, PictureBatch)
-            fits = fitting_videos(self.model, batch)
-            self.progress.vision_chunk = 0 if fits >= self._plan.size else fits
-            if fits < self._plan.size:
+            sharing = self.world.size if self.device.type == "cpu" else 1
+            fits = max(1, fitting_videos(self.model, batch) // sharing)
+            mine = -(-self._plan.size // self.world.size)
+            self.progress.vision_chunk = 0 if fits >= mine else fits
+            if fits < mine:
                 self.events.append({"event": "vision chunk", "videos": fits})
         self.gradient = replace(self.gradient, vision_chunk=self.progress.vision_chunk)
 
