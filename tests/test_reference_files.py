@@ -71,6 +71,16 @@ def test_types_are_those_of_convert_weights(tmp_path: Path, words: Path, head: s
     }
 
 
+def test_temporal_patches_stand_beside_the_flat_ones(tmp_path: Path, words: Path) -> None:
+    temporal = imports.tiny.temporal_state(imports.tiny.golden())
+    state = imports.published("meanP") | {f"clip.{n}": value for n, value in temporal.items()}
+    loaded = exported(tmp_path, "meanP", words, state)
+    assert set(loaded) == set(golden("finetune")["meanP_f0_3d/names"])
+    name = "clip.visual.conv2.weight"
+    assert loaded[name].dtype == torch.float16, "convert_weights takes Conv3d too"
+    assert torch.equal(loaded[name].float(), state[name].float())
+
+
 def test_fewer_places_than_words_are_filled_as_the_reference_begins(
     tmp_path: Path, words: Path
 ) -> None:

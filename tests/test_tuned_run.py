@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import make_demo_workspace, run_app
+from builders import make_demo_workspace, patchwork, random_store, run_app, write_clip
 from safetensors.torch import load_file, save_file
 
 from vtr.clip.backbone import load_backbone
@@ -84,6 +84,21 @@ def test_eval_embeds_the_test_videos_with_the_towers_once(workspace: Path) -> No
     assert one["metrics"] == other["metrics"]
 
 
+def test_temporal_towers_see_the_selection_of_a_dense_store(workspace: Path) -> None:
+    """Which neighbours a frame has is the selection's; all candidates would be other ones."""
+    random_store(workspace / "dense", IDS, samplers=("dense",), num_frames=5, pictures=True)
+    how = ("--features", "dense", "--sampler", "head")
+    run = train("--head", "meanP", "--preset", "clip4clip", "--linear-patch", "3d", *how)
+    assert evaluated("--run", str(run), *how)["setup"]["sampler"] == "head"
+    (cache,) = (run / "features").iterdir()
+    made = FeatureStore(cache)
+    assert (made.spec.linear_patch, made.spec.samplers) == ("3d", ("head",))
+    towers = load_backbone(str(run / "towers"), device="cpu")
+    pictures = FeatureStore(workspace / "dense", sampler="dense").pictures(TEST_IDS[:1]).pixels[:3]
+    expected = towers.encode_frames(pictures, offsets=[0, 3])
+    np.testing.assert_allclose(made[TEST_IDS[0]].frames, expected, atol=2e-3)
+
+
 def test_stale_features_without_pictures_are_refused(workspace: Path) -> None:
     run = train("--head", "meanP")
     make_demo_workspace(workspace / "bare", IDS)
@@ -119,6 +134,10 @@ def test_what_is_given_away_is_a_run_and_a_model_that_transformers_loads(workspa
     np.testing.assert_allclose(ours.encode_frames(crops), expected, atol=1e-5)
     app("extract", "--from-crops", "features", "--model", "given/towers", "--features", "own")
     assert evaluated("--run", "given", "--features", "own")["metrics"]
+    write_clip(workspace / "clips" / "a.mp4", patchwork(8))
+    model = ("--model", "given/towers")
+    found = app("search", "clips", "a red thing", *model, "--index", "index", "--json")
+    assert "a.mp4" in found.stdout
 
 
 def test_the_reference_s_files_hold_the_optimiser_and_training_goes_on_from_them(
