@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from vtr.api import _changed
 from vtr.arithmetic import prepare_arithmetic
 from vtr.choices import check_names
-from vtr.clip.hub import require_model
+from vtr.clip.hub import find_model, require_model
 from vtr.clip.preprocess import preprocessing_from_config
 from vtr.counts import counted
 from vtr.datasets.files import require_folder
@@ -22,6 +22,7 @@ from vtr.errors import ConfigError, DatasetError, StoreError, UnknownNameError
 from vtr.extract import pipeline
 from vtr.extract.container import Limits
 from vtr.extract.pipeline import ExtractReport, Progress
+from vtr.extract.processes import Standby
 from vtr.extract.reembed import reembed
 from vtr.extract.resume import ExtractMode, Input, has_changed, wants_again
 from vtr.extract.samplers.base import parse_samplers
@@ -86,8 +87,30 @@ def run(
 ) -> ExtractReport:
     """Extracts what `find_inputs` found, and writes the resolved options beside the shards."""
     prepare_arithmetic()
-    backbone = load_backbone_of(workspace, options)
     settings = _settings(workspace, survey, options)
+    if not (_new(workspace, survey, options) or options.retry):
+        return _run(workspace, survey, options, settings, None, quiet=quiet)
+    with contextlib.closing(_starting(workspace, settings)) as standby:
+        return _run(workspace, survey, options, settings, standby, quiet=quiet)
+
+
+def _starting(workspace: Workspace, settings: ExtractSettings) -> Standby:
+    """Starts what decodes, which imports for seconds, while the model is loaded."""
+    folder = find_model(workspace.model).path
+    made = preprocessing_from_config(folder, route=workspace.route).as_dict()
+    return Standby(pipeline.pool_settings(settings, made))
+
+
+def _run(
+    workspace: Workspace,
+    survey: VideoSurvey,
+    options: Options,
+    settings: ExtractSettings,
+    standby: Standby | None,
+    *,
+    quiet: bool,
+) -> ExtractReport:
+    backbone = load_backbone_of(workspace, options)
     if settings.pictures:
         new = len(_new(workspace, survey, options))
         _check_room(workspace, settings, options, backbone.preprocessing.size, new)
@@ -101,7 +124,7 @@ def run(
             failed = f", {now.failed} failed" if now.failed else ""
             update(now.done, now.total, f"{rate}{failed}")
 
-        store, mode = workspace.features, _mode(options)
+        store, mode = workspace.features, replace(_mode(options), standby=standby)
         report = pipeline.extract(inputs, store, backbone, settings, mode=mode, progress=show)
     used = {"device": str(backbone.device), "dtype": str(backbone.dtype)}
     record = {**workspace.as_dict(), **options.as_dict(), **used}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from vtr.counts import counted
 from vtr.errors import StoreError, WorkersLostError
 from vtr.extract.container import FAILURES
 from vtr.extract.pool import Outcome, PoolSettings, WorkerPool
+from vtr.extract.processes import Standby
 from vtr.extract.resume import (
     ExtractMode,
     Input,
@@ -120,6 +121,7 @@ def extract(
         new = [item for item in mine if item[0].id not in held]
         now = Progress(len(new) + sum(len(items) for _, items in again))
         run = StoreRun(work, encoder, settings, spec, now, progress)
+        run.standby = mode.standby
         run.redo(again)
         run.add(run.decoded(new), first_slot(store, mode.part))
         if replaces:
@@ -136,8 +138,21 @@ def first_slot(store: FeatureStore | None, part: tuple[int, int]) -> Slot:
     return part[1], part[0], max(taken, default=-1) + 1
 
 
+def pool_settings(settings: ExtractSettings, preprocessing: Mapping[str, Any]) -> PoolSettings:
+    """Returns how the decoding processes of an extraction are run."""
+    return PoolSettings(
+        HANDLER,
+        (settings, dict(preprocessing)),
+        workers=settings.workers,
+        timeout_seconds=settings.timeout_seconds,
+        memory_bytes=settings.memory_bytes,
+    )
+
+
 class StoreRun:
     """One run on one store: what does not change from shard to shard."""
+
+    standby: Standby | None = None  # Decoding processes that are starting already
 
     def __init__(
         self,
@@ -224,14 +239,8 @@ class StoreRun:
         Faulty inputs are not decoded.
         """
         settings, now = self.settings, self.now
-        pool_settings = PoolSettings(
-            HANDLER,
-            (settings, self.spec.preprocessing),
-            workers=settings.workers,
-            timeout_seconds=settings.timeout_seconds,
-            memory_bytes=settings.memory_bytes,
-        )
-        with WorkerPool(pool_settings) as pool:
+        how = pool_settings(settings, self.spec.preprocessing)
+        with WorkerPool(how, self.standby) as pool:
             decoded = pool.run([video for video, problem in inputs if problem is None])
             for video, problem in inputs:
                 if problem is None:

@@ -16,7 +16,15 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from vtr.errors import WorkersLostError
-from vtr.extract.processes import LOOK_SECONDS, NO_ANSWER, Outcome, PoolSettings, Server, Worker
+from vtr.extract.processes import (
+    LOOK_SECONDS,
+    NO_ANSWER,
+    Outcome,
+    PoolSettings,
+    Server,
+    Standby,
+    Worker,
+)
 
 __all__ = ["Outcome", "PoolSettings", "StandingWorker", "WorkerPool"]
 
@@ -24,11 +32,11 @@ __all__ = ["Outcome", "PoolSettings", "StandingWorker", "WorkerPool"]
 class WorkerPool:
     """Runs jobs in worker processes; iterate over `run` for the outcomes, in the jobs' order.
 
-    Use as a context manager: leaving it kills the workers.
+    Use as a context manager: leaving it kills the workers. `standby` may have its server ready.
     """
 
-    def __init__(self, settings: PoolSettings) -> None:
-        self.settings = settings
+    def __init__(self, settings: PoolSettings, standby: Standby | None = None) -> None:
+        self.settings, self._standby = settings, standby
         self._workers: list[Worker] = []
         self._done: dict[int, Outcome] = {}
         self._buffered = 0
@@ -79,7 +87,7 @@ class WorkerPool:
         """Runs in a thread: hands out jobs and collects answers until all are done."""
         server = None
         try:
-            server = Server(self.settings, lambda: self._stopping)
+            server = self._new_server()
             self._work_through(jobs, server)
         except BaseException as error:  # noqa: BLE001  (handed to the consumer's thread)
             with self._changed:
@@ -93,6 +101,10 @@ class WorkerPool:
             self._workers.clear()
             if server is not None:
                 server.stop()
+
+    def _new_server(self) -> Server:
+        waiting = self._standby and self._standby.take(self.settings, lambda: self._stopping)
+        return waiting or Server(self.settings, lambda: self._stopping)
 
     def _work_through(self, jobs: Sequence[Any], server: Server) -> None:
         waiting = iter(range(len(jobs)))

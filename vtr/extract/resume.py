@@ -13,6 +13,7 @@ from typing import Any
 
 from vtr.datasets.base import Video
 from vtr.errors import FingerprintError, StoreError, StoreWriteError
+from vtr.extract.processes import Standby
 from vtr.features.pictures import PictureFormat
 from vtr.features.reader import Shard
 from vtr.features.rows import LedgerRow, VideoRow
@@ -38,6 +39,9 @@ class ExtractMode:
     overwrite: bool = False
     """Make the store anew: beside the old one, which it replaces when it is complete. Run again
     after an interruption, it goes on there."""
+
+    standby: Standby | None = None
+    """Decoding processes that are starting already; the caller closes them."""
 
     def owns(self, name: ShardName) -> bool:
         """Returns whether it is this run, of all parts at work, that may replace a shard."""
