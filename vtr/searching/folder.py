@@ -14,7 +14,7 @@ from vtr.counts import counted, human_seconds
 from vtr.datasets.base import Video
 from vtr.datasets.files import VideoListing, find_videos, video_id
 from vtr.datasets.registry import unique_videos
-from vtr.errors import ConfigError, ModelError, StoreError, StoreLockedError
+from vtr.errors import ConfigError, FingerprintError, ModelError, StoreLockedError
 from vtr.features.lock import write_lock
 from vtr.features.shard import list_shards
 from vtr.features.store import FeatureStore
@@ -93,18 +93,20 @@ class FolderSource:
         """
         self._look()
         place = find_index(self.home)
-        index = None if rebuild else read_index(place)
-        if index is not None:
-            self._require_model(index)
+        index = None
+        if not rebuild and list_shards(self.home)[0]:
+            self._require_same()
+            index = bring_up_to_date(place, self.home, self.encoder)
         changes = self._changes(index)
-        if rebuild or index is None or changes.new or changes.changed:
-            try:
-                self._extract(rebuild=rebuild)
-            except StoreLockedError as error:
-                if index is None:
-                    raise
-                note(f"{error}. Until then the answer comes from what was indexed before")
-                return index, changes
+        if not (rebuild or changes.new or changes.changed) and index is not None:
+            return index, changes
+        try:
+            self._extract(rebuild=rebuild)
+        except StoreLockedError as error:
+            if index is None:
+                raise
+            note(f"{error}. Until then the answer comes from what was indexed before")
+            return index, changes
         return bring_up_to_date(place, self.home, self.encoder), changes
 
     def _look(self) -> None:
@@ -142,7 +144,6 @@ class FolderSource:
         note(f"loading {self.encoder.model}")
         prepare_arithmetic()
         backbone = self.encoder.backbone
-        self._require_same(rebuild)
         settings = ExtractSettings(
             samplers=parse_samplers("dense"),
             candidate_fps=FPS,
@@ -159,25 +160,31 @@ class FolderSource:
                 failed = f", {now.failed} failed" if now.failed else ""
                 update(now.done, now.total, f"{rate}{failed}")
 
-            report = pipeline.extract(
-                self._inputs, self.home, backbone, settings, mode=mode, progress=show
-            )
+            try:
+                report = pipeline.extract(
+                    self._inputs, self.home, backbone, settings, mode=mode, progress=show
+                )
+            except FingerprintError as error:
+                differences = str(error).partition(". Use ")[0]
+                raise FingerprintError(f"{differences}. Make it anew with --rebuild") from None
         self.encoder.remember()
         seconds = human_seconds(report.seconds)
         note(f"indexed {counted(report.done_now, 'video')}, {report.frames_now} frames, {seconds}")
 
-    def _require_same(self, rebuild: bool) -> None:
+    def _require_same(self) -> None:
         """Refuses another model than that of the features that are there already."""
-        if rebuild or not list_shards(self.home)[0]:
-            return
-        spec = FeatureStore(self.home, skip_damaged=True).spec
-        if spec.weights_sha256 != self.encoder.weights_sha256:
-            raise ModelError(_other_model(self.home, spec.backbone, self.encoder.model))
-
-    def _require_model(self, index: Index) -> None:
-        made, backbone = index.facts["weights_sha256"], index.facts["backbone"]
+        index = read_index(find_index(self.home))
+        if index is not None:
+            made, name = index.facts["weights_sha256"], index.facts["backbone"]
+        else:
+            spec = FeatureStore(self.home, skip_damaged=True).spec
+            made, name = spec.weights_sha256, spec.backbone
         if made != self.encoder.weights_sha256:
-            raise ModelError(_other_model(self.home, backbone, self.encoder.model))
+            raise ModelError(
+                f"the features in {self.home} were made with {name}, and {self.encoder.model} is "
+                "another model: their spaces have nothing in common. Leave out --model, or make "
+                "everything anew with --rebuild"
+            )
 
 
 class StoreSource:
@@ -252,13 +259,6 @@ def _waiting_lock(folder: Path) -> Iterator[None]:
             time.sleep(_WAIT_SECONDS)
 
 
-def _other_model(home: Path, made_with: str, asked: str) -> str:
-    return (
-        f"the features in {home} were made with {made_with}, and {asked} is another model: their "
-        "spaces have nothing in common. Leave out --model, or make everything anew with --rebuild"
-    )
-
-
 def _no_videos(listing: VideoListing) -> str:
     skipped = listing.skipped
     aside = f"only {skipped}" if skipped else "nothing at all"
@@ -266,6 +266,3 @@ def _no_videos(listing: VideoListing) -> str:
         f"no videos in {printable(str(listing.root))} or in the folders below it, {aside}. Name "
         "the folder that holds them"
     )
-
-
-__all__ = ["Changes", "FolderSource", "Source", "StoreError", "StoreSource"]

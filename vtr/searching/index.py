@@ -30,11 +30,11 @@ from vtr.features.rows import STATUSES, LedgerRow
 from vtr.features.store import FeatureStore
 from vtr.files import make_folder, publish
 from vtr.progress import progress
+from vtr.searching.calibration import bank_scores, sampled_rows, usual
 from vtr.searching.moments import find_cuts
 
 Array = NDArray[Any]
-VERSION = 1
-SAMPLED_ROWS = 1 << 14
+VERSION = 2
 _FILE = "index.npz"
 _TEXTS = ("id", "error")
 _VIDEO = ("shard", "status", "bytes", "mtime_ns", "duration", "start", "first", "stop")
@@ -65,10 +65,12 @@ class Index:
     """(P,) where each piece begins, ascending."""
     frames: NDArray[np.float16] = field(repr=False)
     """(R, D) unit vectors, mapped."""
+    bank_moments: NDArray[np.float32] = field(repr=False)
+    """(R, 2) mean and deviation of each row's scores over the unrelated sentences."""
     bank_best: NDArray[np.float32] = field(repr=False)
-    """(S, B) what each unrelated sentence scores at best in each shard."""
-    bank_levels: NDArray[np.float32] = field(repr=False)
-    """(B,) ascending: by how much the best frame for each stands out (`stand_out`)."""
+    """(S, 2, B) what each of them scores at best in each shard, raw and standardised."""
+    bank_usual: NDArray[np.float32] = field(repr=False)
+    """(B,) what a frame usually scores."""
 
     @property
     def ids(self) -> list[str]:
@@ -208,8 +210,10 @@ class _Build:
             self.video["id"].append(video_id.encode())
             self.video["error"].append(row.error.encode())
         self._append(frames.astype(np.float16))
-        self.rows.append({"pts_seconds": pts, "piece_row": np.concatenate(cuts)})
-        self.best.append(_best_scores(frames, self.bank.vectors))
+        moments, best = bank_scores(frames, self.bank.vectors)
+        columns = (pts, np.concatenate(cuts), moments)
+        self.rows.append(dict(zip(_ROWS, columns, strict=True)))
+        self.best.append(best)
         self.shards.append(shard.path.name)
 
     def _append(self, frames: NDArray[np.float16]) -> None:
@@ -228,16 +232,16 @@ class _Build:
             ) from None
         self.count += len(frames)
 
-    def _levels(self, columns: Mapping[str, Array]) -> Array:
-        """Returns (B,) ascending: how far each unrelated sentence stands out here."""
+    def _usual(self) -> Array:
+        """Returns (B,) what a frame usually scores with each unrelated sentence."""
         alive = np.zeros(self.count, bool)
         for first, stop in zip(self.video["first"], self.video["stop"], strict=True):
             alive[first:stop] = True
         if not alive.any():
-            return np.zeros(0, np.float32)
+            return np.zeros(len(self.bank.vectors), np.float32)
         frames = np.memmap(self.folder / self.name, np.float16, "r", shape=(self.count, self.dim))
         sampled = np.asarray(frames[sampled_rows(alive)], np.float32) @ self.bank.vectors.T
-        return np.sort(stand_out(columns["bank_best"].max(axis=0), sampled)).astype(np.float32)
+        return usual(sampled).astype(np.float32)
 
     def publish(self) -> None:
         """Replaces the index by what was built, and deletes what no index names any more."""
@@ -259,8 +263,9 @@ class _Build:
             "backbone": self.store.spec.backbone, "fps": self.store.spec.candidate_fps,
         }  # fmt: skip
         columns["facts"] = np.frombuffer(json.dumps(facts).encode(), np.uint8)
-        columns["bank_best"] = np.array(self.best, np.float32).reshape(-1, len(self.bank.vectors))
-        columns["bank_levels"] = self._levels(columns)
+        num_sentences = len(self.bank.vectors)
+        columns["bank_best"] = np.array(self.best, np.float32).reshape(-1, 2, num_sentences)
+        columns["bank_usual"] = self._usual()
         buffer = io.BytesIO()
         np.savez(buffer, **columns)  # type: ignore[arg-type]
         publish(self.folder / _FILE, buffer.getbuffer())
@@ -273,32 +278,5 @@ class _Build:
 _ROWS: Mapping[str, Array] = {
     "pts_seconds": np.zeros(0),
     "piece_row": np.zeros(0, np.int64),
+    "bank_moments": np.zeros((0, 2), np.float32),
 }
-
-
-def _best_scores(frames: Array, bank: Array, *, block: int = 8192) -> Array:
-    """Returns (B,) the best score of each sentence of the bank."""
-    best = np.full(len(bank), -1.0, np.float32)
-    for start in range(0, len(frames), block):
-        np.maximum(best, (frames[start : start + block] @ bank.T).max(axis=0), out=best)
-    return best
-
-
-def sampled_rows(alive: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Returns rows at even steps among those that count, enough to tell what is usual."""
-    rows = np.flatnonzero(alive)
-    return rows[:: max(1, len(rows) // SAMPLED_ROWS)]
-
-
-def stand_out(best: Array, sampled: Array) -> Array:
-    """Returns by how much a best score stands out: above the lowest twentieth of the folder.
-
-    Raw cosines mean nothing across queries: nonsense moves all frames alike, a true sentence
-    lifts some and not others. Of ten statistics tried on the demo world this one told best.
-
-    Args:
-        best: (...,) best score of each query.
-        sampled: (R, ...) what each scores on a sample of frames.
-    """
-    excess: Array = best - np.percentile(sampled, 5, axis=0)
-    return excess

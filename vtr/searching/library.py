@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from vtr.errors import ConfigError, UnknownNameError
 from vtr.features.rows import LedgerRow, Status
+from vtr.searching.calibration import Calibration, sampled_rows, usual
 from vtr.searching.encoder import Vectors, unit
 from vtr.searching.folder import Changes, FolderSource, Source
-from vtr.searching.index import Index, sampled_rows, stand_out
+from vtr.searching.index import Index
 from vtr.searching.moments import find_runs, frame_edges, piece_means, with_surroundings
 from vtr.searching.query import Query
 from vtr.searching.scan import Scanner
@@ -147,6 +148,8 @@ class Library:
             index.frames, index.video["first"][self._live], index.video["stop"][self._live]
         )
         self._sample = sampled_rows(self.scanner.alive)
+        best = index.bank_best.max(axis=0) if len(index.bank_best) else np.zeros((2, 0))
+        self._calibration = Calibration.of(best[0] - index.bank_usual[: best.shape[1]], best[1])
 
     # ---- answers
 
@@ -181,13 +184,14 @@ class Library:
         if not allowed.any():
             return Answer((), False, 0.0, (), asked.num_truncated, asked.weights)
         scores = self.scanner.scores(asked.vector)
-        hits: list[tuple[float, Hit]] = []
+        sampled = scores[self._sample]
+        low, middle = float(usual(sampled)), float(np.median(sampled))
+        hits: list[Hit] = []
         for n in self._candidates(scores, allowed, top):
-            hits += self._hits(n, asked.vector, scores, several=all_moments)
-        hits.sort(key=lambda hit: (-hit[1].score, hit[1].video_id, hit[1].start_seconds))
-        best, usual = max(score for score, _ in hits), scores[self._sample]
-        level = 1.0 if query.has_pictures else self._level(best, usual)
-        found = tuple(hit for _, hit in hits[:top])
+            hits += self._hits(n, asked.vector, low, middle, several=all_moments)
+        hits.sort(key=lambda hit: (-hit.score, hit.video_id, hit.start_seconds))
+        level = 1.0 if query.has_pictures else self._level(scores, allowed, low)
+        found = tuple(hits[:top])
         match = level >= MATCH_LEVEL
         return Answer(
             found if match else (),
@@ -227,38 +231,46 @@ class Library:
         return [n for _, n in sorted(ranks)[: top + 10]]
 
     def _hits(
-        self, n: int, vector: Vectors, scores: Floats, *, several: bool
-    ) -> list[tuple[float, Hit]]:
-        """Returns (score of the best frame, hit) for the moments of a video, in float32."""
-        rows, v = self.scanner.rows(n), int(self._live[n])
-        usual = scores[self._sample]
+        self, n: int, vector: Vectors, low: float, middle: float, *, several: bool
+    ) -> list[Hit]:
+        """Returns the moments of a video, in float32.
+
+        Args:
+            n: Which of the videos that have frames.
+            vector: (D,) of the query.
+            low: What a frame of the folder scores at least, but for some.
+            middle: The median over the folder.
+            several: See `find_runs`.
+        """
+        rows, v, video_id = self.scanner.rows(n), int(self._live[n]), self._ids[n]
         exact = self.scanner.exact(rows.start, rows.stop, vector)
         pts, pieces = self.index.pts_seconds[rows], self.index.pieces(v)
         edges = frame_edges(pts, float(self.index.video["duration"][v]))
-        mixed, background = with_surroundings(exact, pts), float(np.median(usual))
-        video_id = self._ids[n]
+        mixed, outlier = with_surroundings(exact, pts), self._standard(exact, rows)
         return [
-            (
-                float(exact[best]),
-                Hit(
-                    video_id,
-                    self._paths[video_id],
-                    float(edges[first]),
-                    float(edges[stop]),
-                    float(pts[best]),
-                    float(mixed[first:stop].max()),
-                    self._level(float(exact[best]), usual),
-                ),
+            Hit(
+                video_id,
+                self._paths[video_id],
+                float(edges[first]),
+                float(edges[stop]),
+                float(pts[best]),
+                float(mixed[first:stop].max()),
+                self._calibration.level(float(exact[best]) - low, float(outlier[first:stop].max())),
             )
-            for first, stop, best in find_runs(
-                exact, pieces, background=background, several=several
-            )
+            for first, stop, best in find_runs(exact, pieces, background=middle, several=several)
         ]
 
-    def _level(self, best: float, usual: Floats) -> float:
-        levels = self.index.bank_levels
-        excess = float(stand_out(np.array(best), usual))
-        return float(np.searchsorted(levels, excess) / max(len(levels), 1))
+    def _standard(self, scores: Floats, rows: slice) -> Floats:
+        """Returns scores in units of what unrelated sentences get on the same frames."""
+        moments = self.index.bank_moments[rows]
+        standard: Floats = (scores - moments[:, 0]) / moments[:, 1]
+        return standard
+
+    def _level(self, scores: Floats, allowed: NDArray[np.bool_], low: float) -> float:
+        """Returns the level of the best of all frames of the videos that are allowed."""
+        best = self.scanner.best(scores)[allowed].max()
+        outlier = self.scanner.best(self._standard(scores, slice(None)))[allowed].max()
+        return self._calibration.level(float(best) - low, float(outlier))
 
     def _ask(self, query: Query) -> _Asked:
         encoder, sentences = self.source.encoder, [*query.texts, *query.without]
