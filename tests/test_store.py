@@ -249,6 +249,17 @@ def test_a_file_just_written_is_not_yet_remembered(
     assert WholeShards(folder)._before == frozenset()
 
 
+def test_reading_many_bytes_is_told_once(
+    build_store: Build, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = build_store([[3], [3], [3]])
+    FeatureStore(folder)
+    assert not capsys.readouterr().err
+    monkeypatch.setattr("vtr.features.digests._SEVERAL_SECONDS", 0)
+    FeatureStore(folder)
+    assert capsys.readouterr().err.count(f"checking every byte of {folder}, once") == 1
+
+
 @pytest.mark.parametrize("cache", ["/dev/null", "/dev/null/x", ""])
 def test_without_a_cache_the_bytes_are_read_each_time(
     build_store: Build, cache: str, monkeypatch: pytest.MonkeyPatch

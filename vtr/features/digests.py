@@ -18,9 +18,11 @@ from pathlib import Path
 from vtr.errors import ShardError, VtrError
 from vtr.features.shard import ShardName
 from vtr.files import make_folder, open_regular, publish, read_regular
+from vtr.progress import note
 
 # Within the granularity of a file system's clock a second write can leave the times as they are.
 _SETTLED_NS = 2_000_000_000
+_SEVERAL_SECONDS = 1 << 30  # bytes to read, of pictures for the most part
 
 
 class WholeShards:
@@ -30,6 +32,7 @@ class WholeShards:
         self._place = _place(folder)
         self._before: frozenset[str] = frozenset()
         self._now: set[str] = set()
+        self._read = 0  # bytes
         if self._place is not None:
             with contextlib.suppress(VtrError):
                 text = read_regular(self._place, needed="digests").decode("ascii", "replace")
@@ -46,7 +49,7 @@ class WholeShards:
                 status = os.fstat(file.fileno())
                 times = (status.st_mtime_ns, status.st_ctime_ns)
                 mark = " ".join(map(str, (name.sha256, status.st_ino, status.st_size, *times)))
-                if mark not in self._before and _digest(file) != name.sha256:
+                if mark not in self._before and self._digest(path, file) != name.sha256:
                     raise ShardError(
                         f"{path} is damaged: its bytes are not those it was written with. "
                         f"{mend(path.parent)}"
@@ -57,6 +60,12 @@ class WholeShards:
             ) from None
         if mark in self._before or time.time_ns() - max(times) > _SETTLED_NS:
             self._now.add(mark)
+
+    def _digest(self, path: Path, file: BufferedReader) -> str:
+        before, self._read = self._read, self._read + os.fstat(file.fileno()).st_size
+        if before <= _SEVERAL_SECONDS < self._read:
+            note(f"checking every byte of {path.parent}, once: it holds pictures or many features")
+        return _digest(file)
 
     def remember(self) -> None:
         """Keeps what was found for the next time; without a cache that can be written, nothing."""
