@@ -26,7 +26,15 @@ from collections.abc import Iterable
 
 
 class VtrError(Exception):
-    """Base of all errors that are the user's or the input's, never a bug of ours."""
+    """Base of all errors that are the user's or the input's, never a bug of ours.
+
+    >>> import vtr
+    >>> try:
+    ...     vtr.load_protocol("msrvtt-1ka")
+    ... except vtr.VtrError as error:
+    ...     print(str(error).partition(" Known")[0])
+    no protocol named 'msrvtt-1ka'. Did you mean 'msrvtt-1kA'?
+    """
 
 
 class ConfigError(VtrError):

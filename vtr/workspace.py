@@ -61,7 +61,13 @@ def _model(name: str) -> str:
 
 
 class Workspace(Settings):
-    """The settings that the commands of one folder share; made by `at` or `find_workspace`."""
+    """The settings that the commands of one folder share; made by `at` or `find_workspace`.
+
+    >>> import vtr
+    >>> world = vtr.open_workspace("demo-world")
+    >>> world.dataset, world.features.name, world.frames
+    ('demo', 'features', 8)
+    """
 
     root: Path = option(Path(), "Folder of vtr.toml; relative paths start here.", file_key="-")
     dataset: Annotated[str, pydantic.AfterValidator(_dataset)] = option(

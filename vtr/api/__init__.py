@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 def open_workspace(folder: str | Path = ".", **settings: object) -> Workspace:
     """Returns the settings of the workspace in or above a folder.
 
+    >>> import vtr
+    >>> vtr.open_workspace("demo-world", frames=12).frames
+    12
+
     Args:
         folder: Where to look for `vtr.toml`, and where features and runs go; without a file
             everything starts from the defaults. It need not exist where `videos` are named: it is
@@ -55,6 +59,11 @@ def open_workspace(folder: str | Path = ".", **settings: object) -> Workspace:
 
 def open_features(workspace: Workspace, sampler: str | None = None) -> FeatureStore:
     """Returns the workspace's features with the frames of one sampler.
+
+    >>> import vtr
+    >>> store = vtr.open_features(vtr.open_workspace("demo-world"), "uniform")
+    >>> len(store), store["test-order-000a"].frames.shape
+    (26, (8, 96))
 
     Args:
         workspace: Where the store is, and the budget and seed of samplers.

@@ -24,6 +24,13 @@ def compare_results(
 ) -> tuple[Comparison, ...]:
     """Sets every further result against the first, query by query; `vtr compare`.
 
+    >>> import vtr
+    >>> (comparison,) = vtr.compare_results(
+    ...     "demo-world/features/zero-shot/demo", "demo-world/runs/meanP/eval/demo", resamples=100
+    ... )
+    >>> comparison.metrics[0].metric, comparison.metrics[0].n
+    ('t2v/R@1', 30)
+
     Args:
         first: A result, or its folder.
         others: One or more of the same protocol, queries and coverage.

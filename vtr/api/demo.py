@@ -94,6 +94,11 @@ def demo_workspace(
 ) -> Workspace:
     """Renders the demo world, or finds it there, and returns its workspace.
 
+    >>> import vtr
+    >>> world = vtr.demo_workspace("small", clips_per_group={"train": 2, "val": 2, "test": 2})
+    >>> world.dataset, len(list(world.videos.glob("*.mp4")))
+    ('demo', 26)
+
     Args:
         folder: Where it goes.
         clips_per_group: Split ("train", "val", "test") to the clips of each of its groups, even

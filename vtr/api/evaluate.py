@@ -62,6 +62,12 @@ def evaluate_run(
 ) -> Result:
     """Evaluates a run, or CLIP without training, and returns the result; `vtr eval`.
 
+    >>> import vtr
+    >>> world = vtr.open_workspace("demo-world", sampler="uniform")
+    >>> result = vtr.evaluate_run(world, device="cpu")
+    >>> result.metrics["t2v/R@1"]["n"]
+    30
+
     Args:
         workspace: Where everything is.
         run: From `train_head` or `load_run`, or its folder. None is zero-shot: CLIP's text against

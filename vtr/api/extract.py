@@ -46,6 +46,11 @@ CONFIG_FILE = "extract.json"
 def extract_features(workspace: Workspace, *, quiet: bool = True, **options: Any) -> ExtractReport:
     """Embeds the frames of all videos that the store does not hold yet; `vtr extract`.
 
+    >>> import vtr
+    >>> report = vtr.extract_features(vtr.open_workspace("demo-world"), device="cpu")
+    >>> report.ok, report.done_now  # all were there already
+    (26, 0)
+
     Args:
         workspace: Where everything is.
         quiet: No progress on stderr.

@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 
 
 class Metric(NamedTuple):
-    """One number: R@k, MRR, GeoMean and SumR in percent, MedR and MeanR as ranks from 1."""
+    """One number: R@k, MRR, GeoMean and SumR in percent, MedR and MeanR as ranks from 1.
+
+    >>> import vtr
+    >>> number = vtr.retrieval_metrics([[0.9, 0.1], [0.3, 0.2]])["t2v/R@1"]
+    >>> number.value, number.pessimistic, number.n
+    (50.0, 50.0, 2)
+    """
 
     value: float  # Ties by expectation
     low: float  # Lower end of the 95 % interval
@@ -159,9 +165,10 @@ def score_matrix(
     """Returns the score of every text with every video of a store.
 
     >>> import vtr
-    >>> store = vtr.FeatureStore("features")  # doctest: +SKIP
-    >>> vtr.score_matrix(["a dog runs", "a red car"], store).shape  # doctest: +SKIP
-    (2, 1000)
+    >>> world = vtr.open_workspace("demo-world")
+    >>> store = vtr.open_features(world, "uniform")
+    >>> vtr.score_matrix(["a red star", "a blue heart"], store, model=world.model).shape
+    (2, 26)
 
     Args:
         texts: N captions.

@@ -50,6 +50,11 @@ def make_report(
 ) -> Path:
     """Writes one self-contained HTML page about results and returns its path; `vtr report`.
 
+    >>> import vtr
+    >>> page = vtr.make_report(["demo-world/features/zero-shot/demo"], "report", pictures=False)
+    >>> page.name
+    'report.html'
+
     Args:
         results: Results or their folders, at least one.
         out: Folder for `report.html` and the pictures.

@@ -79,6 +79,12 @@ def train_head(
 ) -> Run:
     """Trains a head on the cached features and returns the run with its best epoch; `vtr train`.
 
+    >>> import vtr
+    >>> world = vtr.open_workspace("demo-world")
+    >>> run = vtr.train_head(world, "meanP", epochs=1, sampler="uniform", name="one", device="cpu")
+    >>> run.folder.name, run.spec.head
+    ('one', 'meanP')
+
     Args:
         workspace: Where everything is.
         head: Name and options, such as "seqTransf:layers=2"; by default the preset's.

@@ -83,6 +83,11 @@ class TextEncoder:
 class Backbone:
     """A loaded dual encoder with its own preprocessing and text rules.
 
+    >>> import vtr
+    >>> backbone = vtr.load_backbone(vtr.open_workspace("demo-world").model, device="cpu")
+    >>> backbone.embedding_dim, backbone.family
+    (96, 'clip')
+
     Made by `load_backbone`. Not safe for use from several threads at once.
     """
 
@@ -236,6 +241,11 @@ def load_backbone(
     model: str, *, device: str = "auto", dtype: DTypeName = "float32", route: Route = "fast"
 ) -> Backbone:
     """Loads a dual encoder by hub id or from a local folder.
+
+    >>> import vtr
+    >>> backbone = vtr.load_backbone(vtr.open_workspace("demo-world").model, device="cpu")
+    >>> backbone.embedding_dim
+    96
 
     Args:
         model: Hub id ("openai/clip-vit-base-patch32") or folder.

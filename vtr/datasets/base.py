@@ -9,7 +9,13 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Video:
-    """One clip to be retrieved."""
+    """One clip to be retrieved.
+
+    >>> import vtr
+    >>> from pathlib import Path
+    >>> vtr.Video("clip1", Path("videos/clip1.mp4")).id
+    'clip1'
+    """
 
     id: str  # Unicode NFC; data, never a file name that we write
     path: Path | None  # The file, or None where the dataset expects it and the disk has none
@@ -20,7 +26,12 @@ class Video:
 
 @dataclass(frozen=True)
 class Caption:
-    """One sentence that describes one video."""
+    """One sentence that describes one video.
+
+    >>> import vtr
+    >>> vtr.Caption("video0#1", "video0", "a dog runs on the beach").video_id
+    'video0'
+    """
 
     id: str
     video_id: str
@@ -33,7 +44,13 @@ class Caption:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a dataset's published annotation files say."""
+    """What a dataset's published annotation files say.
+
+    >>> import vtr
+    >>> dataset = vtr.Dataset("mine", ("a", "b"), splits={"test": ("a",)})
+    >>> dataset.splits["test"]
+    ('a',)
+    """
 
     name: str  # Option name of the reader
     video_ids: tuple[str, ...]  # Every video that the annotations expect, in their order

@@ -35,7 +35,12 @@ class VideoSurvey:
 
 
 def dataset_names() -> list[str]:
-    """Returns the names of all datasets that can be read."""
+    """Returns the names of all datasets that can be read.
+
+    >>> import vtr
+    >>> "msrvtt" in vtr.dataset_names()
+    True
+    """
     return plugin_names(datasets)
 
 
@@ -43,6 +48,12 @@ def load_dataset(
     name: str, *, annotations: str | Path | None = None, videos: str | Path
 ) -> Dataset:
     """Reads a dataset's published annotation files.
+
+    >>> import vtr
+    >>> world = vtr.open_workspace("demo-world")
+    >>> dataset = vtr.load_dataset("demo", annotations=world.annotations, videos=world.videos)
+    >>> len(dataset.captions), list(dataset.splits)
+    (130, ['train', 'val', 'test'])
 
     Args:
         name: One of `dataset_names()`.

@@ -25,6 +25,13 @@ Values = NDArray[np.float64]
 class RetrievalMetrics:
     """The numbers of one evaluation, by keys such as "t2v/R@1".
 
+    >>> import vtr
+    >>> import numpy as np
+    >>> scores = np.array([[0.9, 0.1], [0.3, 0.2]])  # (Q, V)
+    >>> ranks = vtr.stream_ranks(lambda: [(0, scores)], np.array([0, 1]), 2)
+    >>> vtr.retrieval_metrics(ranks).expected["t2v/R@1"]
+    50.0
+
     R@k, MRR, GeoMean and SumR in percent (SumR up to 300); MedR and MeanR are ranks from 1.
     """
 

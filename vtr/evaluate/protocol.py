@@ -26,7 +26,13 @@ GALLERIES: Mapping[str, Gallery] = {"folder": "folder", "captioned": "split"}
 
 @dataclass(frozen=True)
 class Protocol:
-    """One way of the field to count, declared with what it must come to."""
+    """One way of the field to count, declared with what it must come to.
+
+    >>> import vtr
+    >>> protocol = vtr.load_protocol("msrvtt-1kA")
+    >>> protocol.test_split, protocol.num_queries
+    ('1kA-test', 1000)
+    """
 
     name: str  # Option name
     dataset: str  # Whose videos and captions
@@ -54,7 +60,15 @@ class Protocol:
 
 @dataclass(frozen=True)
 class QuerySet:
-    """Q queries over V videos, as one part of a protocol has them."""
+    """Q queries over V videos, as one part of a protocol has them.
+
+    >>> import vtr
+    >>> world = vtr.open_workspace("demo-world")
+    >>> dataset = vtr.load_dataset("demo", annotations=world.annotations, videos=world.videos)
+    >>> test = vtr.queries(vtr.load_protocol("demo"), dataset)
+    >>> len(test.texts), len(test.video_ids), test.query_video.shape
+    (30, 6, (30,))
+    """
 
     protocol: str  # Name of the protocol
     part: Part  # "train", "val" or "test"
@@ -89,12 +103,21 @@ class QuerySet:
 
 
 def protocol_names() -> list[str]:
-    """Returns the names of all protocols."""
+    """Returns the names of all protocols.
+
+    >>> import vtr
+    >>> "msrvtt-1kA" in vtr.protocol_names()
+    True
+    """
     return plugin_names(protocols)
 
 
 def load_protocol(name: str) -> Protocol:
     """Returns a protocol by its option name.
+
+    >>> import vtr
+    >>> vtr.load_protocol("msrvtt-1kA").num_videos
+    1000
 
     Raises:
         UnknownNameError: No such protocol.
@@ -148,6 +171,12 @@ def queries(
     protocol: Protocol, dataset: Dataset, part: Part = "test", *, hold_out: float = 0.05
 ) -> QuerySet:
     """Returns the queries and the gallery of one part of a protocol.
+
+    >>> import vtr
+    >>> world = vtr.open_workspace("demo-world")
+    >>> dataset = vtr.load_dataset("demo", annotations=world.annotations, videos=world.videos)
+    >>> vtr.queries(vtr.load_protocol("demo"), dataset, "train").part
+    'train'
 
     Args:
         protocol: From `load_protocol`.

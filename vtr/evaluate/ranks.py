@@ -95,7 +95,14 @@ class Ranks:
 
 @dataclass(frozen=True)
 class RetrievalRanks:
-    """The ranks of one evaluation."""
+    """The ranks of one evaluation.
+
+    >>> import vtr
+    >>> import numpy as np
+    >>> scores = np.array([[0.9, 0.1], [0.3, 0.2]])  # (Q, V)
+    >>> vtr.stream_ranks(lambda: [(0, scores)], np.array([0, 1]), 2).t2v.better.tolist()
+    [0, 1]
+    """
 
     t2v: Ranks  # One row per query: its video among all videos
     # One row per entry of `videos`: the first of its captions among all captions. None where only
@@ -116,6 +123,11 @@ class RetrievalRanks:
 
 def rank_rows(scores: Scores, targets: NDArray[np.integer[Any]]) -> Ranks:
     """Ranks one correct item per row of a whole matrix.
+
+    >>> import vtr
+    >>> import numpy as np
+    >>> vtr.rank_rows(np.array([[0.9, 0.1], [0.3, 0.2]]), np.array([0, 1])).better.tolist()
+    [0, 1]
 
     Args:
         scores: (Q, C) float32 or float64.
@@ -145,6 +157,13 @@ def stream_ranks(
     both: bool = True,
 ) -> RetrievalRanks:
     """Ranks both directions from blocks of scores that are thrown away at once.
+
+    >>> import vtr
+    >>> import numpy as np
+    >>> scores = np.array([[0.9, 0.1], [0.3, 0.2]])  # (Q, V)
+    >>> ranks = vtr.stream_ranks(lambda: [(0, scores)], np.array([0, 1]), num_videos=2)
+    >>> ranks.t2v.better.tolist(), ranks.v2t.better.tolist()
+    ([0, 1], [0, 0])
 
     To count the captions that beat a video's own, its own must be known beforehand. `own_scores`
     says what they will be, to within rounding: scores nearer to the guess than rounding could bring

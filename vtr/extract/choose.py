@@ -18,6 +18,11 @@ DEFAULT_FRAMES = 12
 class FeatureStore(StoredFeatures):
     """A store seen through any sampler: one that is stored, or one applied to every candidate.
 
+    >>> import vtr
+    >>> store = vtr.FeatureStore("demo-world/features", sampler="motion", frames=4)
+    >>> store["test-order-000a"].frames.shape  # (K, D)
+    (4, 96)
+
     Args:
         folder: The store.
         sampler: Whose frames to return, with options; on a store made with `--sampler dense` any,

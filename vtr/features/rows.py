@@ -18,7 +18,14 @@ MAX_ERROR_BYTES = 500
 
 @dataclass(frozen=True)
 class VideoFeatures:
-    """The cached features of one video."""
+    """The cached features of one video.
+
+    >>> import vtr
+    >>> store = vtr.FeatureStore("demo-world/features", sampler="uniform", frames=8)
+    >>> video = store["test-order-000a"]
+    >>> video.frames.shape, video.pts_seconds.shape
+    ((8, 96), (8,))
+    """
 
     id: str  # Video id
     # (K, D) floating point, not normalised, in presentation order.
@@ -35,7 +42,13 @@ class VideoFeatures:
 
 @dataclass(frozen=True)
 class LedgerRow:
-    """What became of one input."""
+    """What became of one input.
+
+    >>> import vtr
+    >>> row = vtr.FeatureStore("demo-world/features", sampler="uniform").ledger[0]
+    >>> row.id, row.status, row.duration_seconds
+    ('train-content-000', 'ok', 6.0)
+    """
 
     id: str  # Video id
     status: Status  # "ok", "partial" (frames before a fault) or "failed" (no frames)

@@ -17,7 +17,13 @@ _FLAT = "2d"
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """What a store's numbers depend on; two stores with equal specs may be mixed."""
+    """What a store's numbers depend on; two stores with equal specs may be mixed.
+
+    >>> import vtr
+    >>> spec = vtr.FeatureStore("demo-world/features", sampler="uniform").spec
+    >>> spec.embedding_dim, spec.storage_dtype
+    (96, 'float16')
+    """
 
     backbone: str  # Hub id or folder name of the dual encoder
     revision: str  # Commit hash on the hub, or "local"

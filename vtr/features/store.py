@@ -27,7 +27,14 @@ Index = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class PackedFrames:
-    """The features of several videos in one array, without padding."""
+    """The features of several videos in one array, without padding.
+
+    >>> import vtr
+    >>> store = vtr.FeatureStore("demo-world/features", sampler="uniform", frames=8)
+    >>> packed = store.packed(["test-order-000a", "test-brief-000"])
+    >>> packed.frames.shape, packed.offsets.tolist()
+    ((16, 96), [0, 8, 16])
+    """
 
     ids: tuple[str, ...]  # V video ids
     frames: NDArray[np.floating[Any]]  # (R, D) all frames, video after video

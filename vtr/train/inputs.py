@@ -37,6 +37,12 @@ def embed_for(
 ) -> TextFeatures:
     """Returns captions as a model's text tower and head want them.
 
+    >>> import vtr
+    >>> run = vtr.load_run("demo-world/runs/meanP")
+    >>> backbone = vtr.load_backbone(run.text_model, device="cpu")
+    >>> vtr.embed_for(run.spec, backbone, ["a red star", "a blue heart"]).pooled.shape
+    (2, 96)
+
     Args:
         spec: Of the model.
         backbone: Whose text tower the model was built on.

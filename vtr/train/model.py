@@ -64,7 +64,13 @@ class ModelSpec:
 
 
 class RetrievalModel(nn.Module):
-    """Scores texts against videos; `logit_scale` is the logarithm of a factor (CLIP: ln 100)."""
+    """Scores texts against videos; `logit_scale` is the logarithm of a factor (CLIP: ln 100).
+
+    >>> import vtr
+    >>> run = vtr.load_run("demo-world/runs/meanP")
+    >>> run.model.head.info.cost
+    'one inner product'
+    """
 
     def __init__(
         self,
@@ -129,7 +135,12 @@ class RetrievalModel(nn.Module):
 
 
 def zero_shot_model(logit_scale: float = CLIP_LOGIT_SCALE) -> RetrievalModel:
-    """Returns the model that has nothing to train: frozen text against the mean of the frames."""
+    """Returns the model that has nothing to train: frozen text against the mean of the frames.
+
+    >>> import vtr
+    >>> vtr.zero_shot_model().head.info.indexable
+    True
+    """
     return RetrievalModel(FrozenText(), MeanPooling(), logit_scale).eval()
 
 

@@ -50,7 +50,13 @@ MODEL_PREFIX = "model."
 
 @dataclass(frozen=True)
 class Run:
-    """A finished or interrupted training."""
+    """A finished or interrupted training.
+
+    >>> import vtr
+    >>> run = vtr.load_run("demo-world/runs/meanP")
+    >>> run.spec.head, run.sampler
+    ('meanP', 'uniform')
+    """
 
     folder: Path  # Where it lies
     config: Mapping[str, Any]  # `config.json`
@@ -327,6 +333,10 @@ def _no_run(folder: Path) -> str:
 
 def load_run(folder: str | Path, *, last: bool = False, device: torch.device | str = "cpu") -> Run:
     """Returns a run with its model.
+
+    >>> import vtr
+    >>> vtr.load_run("demo-world/runs/meanP")
+    <Run meanP, projection, epoch ...>
 
     Args:
         folder: Of the run.

@@ -46,6 +46,13 @@ _KEPT_CODE_BYTES = 1 << 29
 class Scorer:
     """A model, texts and videos: scores on request.
 
+    >>> import vtr
+    >>> backbone = vtr.load_backbone(vtr.open_workspace("demo-world").model, device="cpu")
+    >>> texts = vtr.embed_texts(backbone, ["a red star", "a blue heart"])
+    >>> videos = vtr.FeatureStore("demo-world/features", sampler="uniform").packed(dtype="float32")
+    >>> vtr.Scorer(vtr.zero_shot_model(backbone.logit_scale), texts, videos).matrix().shape
+    (2, 26)
+
     Every video is encoded once. Every text is encoded once per pass, and once in all where its
     codes are small. The scores are the head's own, WITHOUT the logit scale (`scale`), which
     changes no rank. The model is put into evaluation mode while encoding and put back.

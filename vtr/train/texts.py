@@ -29,7 +29,13 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class TextFeatures:
-    """N captions as the text tower sees them."""
+    """N captions as the text tower sees them.
+
+    >>> import vtr
+    >>> backbone = vtr.load_backbone(vtr.open_workspace("demo-world").model, device="cpu")
+    >>> vtr.embed_texts(backbone, ["a red star", "a blue heart"]).pooled.shape  # (N, D)
+    (2, 96)
+    """
 
     ids: tuple[str, ...]  # N caption ids
     pooled: NDArray[np.float32]  # (N, D) float32, not normalised
@@ -65,6 +71,11 @@ def embed_texts(
     tell: Callable[[int, int], None] | None = None,
 ) -> TextFeatures:
     """Returns the features of captions, from the cache where these very captions are in it.
+
+    >>> import vtr
+    >>> backbone = vtr.load_backbone(vtr.open_workspace("demo-world").model, device="cpu")
+    >>> vtr.embed_texts(backbone, ["a red star", "a blue heart"]).pooled.shape
+    (2, 96)
 
     Args:
         backbone: Whose text tower to use.

@@ -30,7 +30,13 @@ _CONFIG_SECTIONS = ("model", "text_model", "features", "data", "settings", "pres
 
 @dataclass(frozen=True)
 class Result:
-    """One evaluation as it was written."""
+    """One evaluation as it was written.
+
+    >>> import vtr
+    >>> result = vtr.load_result("demo-world/features/zero-shot/demo")
+    >>> sorted(result.metrics["t2v/R@1"])
+    ['high', 'low', 'n', 'optimistic', 'pessimistic', 'value']
+    """
 
     folder: Path  # where it lies
     document: Mapping[str, Any] = field(repr=False)  # the whole of `result.json`
@@ -219,6 +225,10 @@ def other_features(a: Result, b: Result) -> str:
 
 def load_result(path: Path | str) -> Result:
     """Reads one result.
+
+    >>> import vtr
+    >>> vtr.load_result("demo-world/features/zero-shot/demo").metrics["t2v/R@1"]["n"]
+    30
 
     Args:
         path: A result folder or its `result.json`.
