@@ -26,6 +26,7 @@ MATCH_LEVEL = 0.98
 """Below this share of unrelated sentences that a query beats, nothing like it is there."""
 _SAME_DIRECTION = 0.999
 _COMPARED_ROWS = 4096
+_AWAY = 1.5
 
 
 @dataclass(frozen=True)
@@ -297,14 +298,15 @@ class Library:
             weights += [(f"not {text}", -0.5 / len(avoided)) for text in query.without]
         if query.unlike:
             vector = self._away(vector, [self._frame_at(i, at) for i, at in query.unlike])
-            weights += [(f"not {i}@{at:g}", -1.0 / len(query.unlike)) for i, at in query.unlike]
+            weights += [(f"not {i}@{at:g}", -_AWAY / len(query.unlike)) for i, at in query.unlike]
         return _Asked(vector, tuple(weights), truncated)
 
     def _away(self, vector: Vectors, frames: Sequence[Vectors]) -> Vectors:
         """Returns a vector turned away from frames, in what tells them from the folder's others.
 
         All pictures are alike to a sentence, whose cosines with them spread several times less
-        than those of frames do; so both count by what they spread.
+        than those of frames do; so both count by what they spread, this one for more: else a
+        folder of few videos keeps the frame itself in front.
         """
         some = self._sample[:: max(1, len(self._sample) // _COMPARED_ROWS)]
         others = np.asarray(self.index.frames[some], np.float32)
@@ -312,7 +314,7 @@ class Library:
         spread = float((others @ against).std())
         if not spread:
             return vector
-        return unit(vector - against * (float((others @ vector).std()) / spread))
+        return unit(vector - against * (_AWAY * float((others @ vector).std()) / spread))
 
     def _rows(self, video_id: str) -> tuple[int, int]:
         if video_id not in self._paths or video_id not in self._place:
