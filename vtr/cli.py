@@ -113,7 +113,7 @@ def main() -> None:
     try:
         app(prog_name="vtr")
     except VtrError as error:
-        Terminal().note(f"error: {printable(str(error))}")
+        Terminal().note(f"error: {printable(error)}")
         sys.exit(1)
     except OSError as error:  # such as a full disk under `vtr inspect > FILE`
         where = "the output" if error.filename is None else str(error.filename)

@@ -69,7 +69,7 @@ def _require_videos(dataset: Dataset, survey: VideoSurvey) -> None:
         return
     listing = survey.listing
     raise ConfigError(
-        f"--videos is {printable(str(listing.root))}, but no video is in it or in a folder below "
+        f"--videos is {printable(listing.root)}, but no video is in it or in a folder below "
         f"it{f' ({listing.skipped})' if listing.skipped else ''}. "
         f"Looked for: {' '.join(sorted(VIDEO_EXTENSIONS))}"
     )

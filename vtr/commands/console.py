@@ -21,7 +21,7 @@ from vtr.progress import PLAIN_EVERY_SECONDS, Listener, Update, note
 
 def say(line: object = "") -> None:
     """Prints one line to stdout, `printable` as a whole: whatever a name in it holds."""
-    typer.echo(printable(str(line)))
+    typer.echo(printable(line))
 
 
 def near(path: Path) -> str:

@@ -171,7 +171,7 @@ def _category_names(folder: Path) -> tuple[Sequence[str], list[Path]]:
         name, _, index = line.rstrip().rpartition("\t")
         if index.strip() != str(number) or not name.strip():
             raise DatasetError(
-                f"{printable(str(found[0]))}, line {number + 1} is {line!r:.60}; expected a name, "
+                f"{printable(found[0])}, line {number + 1} is {line!r:.60}; expected a name, "
                 f"a tab and {number}"
             )
         names.append(name.strip())

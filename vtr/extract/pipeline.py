@@ -30,12 +30,7 @@ from vtr.extract.resume import (
     to_retry,
 )
 from vtr.extract.sample import HANDLER, Crops, read_answer
-from vtr.extract.settings import (
-    Encoder,
-    ExtractSettings,
-    TemporalEncoder,
-    feature_spec,
-)
+from vtr.extract.settings import Encoder, ExtractSettings, TemporalEncoder, feature_spec
 from vtr.features.lock import write_lock
 from vtr.features.pictures import stored_bytes
 from vtr.features.reader import Shard

@@ -29,27 +29,17 @@ from vtr.errors import WorkersLostError
 from vtr.extract.worker import FORK, REPLY, REQUEST, SIZES, WAIT
 
 START_SECONDS = 180.0
-# A worker that waits for a job takes it in at once.
-SEND_SECONDS = 10.0
-# What ending all workers may take.
-CLOSE_SECONDS = 5.0
-# How soon a wait sees that the run is being left.
-LOOK_SECONDS = 0.1
+SEND_SECONDS = 10.0  # A worker that waits for a job takes it in at once
+CLOSE_SECONDS = 5.0  # What ending all workers may take
+LOOK_SECONDS = 0.1  # How soon a wait sees that the run is being left
 _MOST_BYTES_AT_ONCE = 1 << 20
 
 # The libraries' own thread pools: parallelism is across videos, and a process without threads
 # can be forked.
 _ONE_THREAD = {
-    f"{name}{ending}": "1"
-    for name, ending in (
-        ("OMP", "_NUM_THREADS"),
-        ("OPENBLAS", "_NUM_THREADS"),
-        ("MKL", "_NUM_THREADS"),
-        ("NUMEXPR", "_NUM_THREADS"),
-        ("VECLIB", "_MAXIMUM_THREADS"),  # macOS
-    )
+    **{f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")},
+    "VECLIB_MAXIMUM_THREADS": "1",  # macOS
 }
-
 # Else macOS ends a process that forks after its libraries have been used.
 _MAY_FORK = {"OBJC_DISABLE_INITIALIZE_FORK_SAFETY": "YES"}
 

@@ -64,10 +64,8 @@ class FrameRequest:
     choices: tuple[SamplerChoice, ...]  # The samplers, each of which gets its own selection
     num_frames: int  # The budget K of each sampler, at least 1
     candidate_fps: float | None = 1.0  # Candidates per second; None is the native rate, every frame
-    # Start of the window after the first frame; None is the beginning.
-    start_seconds: float | None = None
-    # End of the window after the first frame, exclusive; None is the end.
-    end_seconds: float | None = None
+    start_seconds: float | None = None  # Start of the window after the first frame, if not that
+    end_seconds: float | None = None  # Its end, exclusive, if not that of the video
     seed: int = 0  # Run seed
     limits: Limits = field(default_factory=Limits)  # What the video may cost
     keep_luma: bool = False  # Make thumbnails even where no sampler asks for them
@@ -92,21 +90,13 @@ class FrameRequest:
 
     def candidates(self, pts_seconds: Seconds) -> Indices:
         """Returns the (N,) candidates of a timeline as indices into it."""
-        return candidate_indices(
-            pts_seconds,
-            fps=self.candidate_fps,
-            start_seconds=self.start_seconds,
-            end_seconds=self.end_seconds,
-        )
+        window = {"start_seconds": self.start_seconds, "end_seconds": self.end_seconds}
+        return candidate_indices(pts_seconds, fps=self.candidate_fps, **window)
 
     def select(self, signals: Signals) -> dict[str, Indices]:
         """Returns each sampler's choice among the candidates, by its label."""
-        return {
-            choice.label: choice.select(
-                signals, self.num_frames, seed=self.seed, video_id=self.video_id
-            )
-            for choice in self.choices
-        }
+        drawn: dict[str, Any] = {"seed": self.seed, "video_id": self.video_id}
+        return {one.label: one.select(signals, self.num_frames, **drawn) for one in self.choices}
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ def _edl(moments: Sequence[Moment], title: str) -> bytes:
             f"* FROM CLIP NAME: {printable(moment.video_id)}",
         ]
         if moment.path is not None:
-            lines.append(f"* SOURCE FILE: {printable(str(moment.path))}")
+            lines.append(f"* SOURCE FILE: {printable(moment.path)}")
         lines.append("")
     return "\n".join(lines).encode()
 

@@ -161,7 +161,7 @@ def _decode(clip: Path, at_seconds: float | None, backbone: Backbone) -> NDArray
         outcome = next(iter(workers.run([video])))
     if outcome.failure is not None:
         kind, detail = outcome.failure
-        raise DecodeError(kind, f"{printable(str(clip))}: {detail}")
+        raise DecodeError(kind, f"{printable(clip)}: {detail}")
     return read_answer(video, outcome, backbone.embedding_dim)[1]
 
 
@@ -169,7 +169,7 @@ def _read_picture(picture: Path | bytes) -> NDArray[np.uint8]:
     """Returns (H, W, 3) as a viewer sees it; transparency lies over black."""
     from PIL import Image, ImageOps
 
-    name = "the picture" if isinstance(picture, bytes) else printable(str(picture))
+    name = "the picture" if isinstance(picture, bytes) else printable(picture)
     source = io.BytesIO(picture) if isinstance(picture, bytes) else picture
     try:
         if isinstance(picture, Path) and not picture.is_file():

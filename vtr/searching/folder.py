@@ -263,6 +263,6 @@ def _no_videos(listing: VideoListing) -> str:
     skipped = listing.skipped
     aside = f"only {skipped}" if skipped else "nothing at all"
     return (
-        f"no videos in {printable(str(listing.root))} or in the folders below it, {aside}. Name "
+        f"no videos in {printable(listing.root)} or in the folders below it, {aside}. Name "
         "the folder that holds them"
     )

@@ -188,12 +188,12 @@ class Librarian:
         try:
             library = self._open()
         except VtrError as error:
-            self._error = printable(str(error))
+            self._error = printable(error)
             self._phase = "failed" if self._library is None else self._phase
             note(f"error: {error}")
             return
         except Exception as error:  # noqa: BLE001  (a bug of ours must not leave the page waiting)
-            self._error = f"internal error: {type(error).__name__}: {printable(str(error))}"
+            self._error = f"internal error: {type(error).__name__}: {printable(error)}"
             self._phase = "failed" if self._library is None else self._phase
             note(self._error)
             return
