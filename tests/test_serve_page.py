@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.request import Request, urlopen
 
 import pytest
 from builders import demo_model_folder, write_clip
@@ -62,9 +66,14 @@ class World:
         (folder / "broken.mp4").write_bytes(b"no video" * 100)
 
 
+class Served(NamedTuple):
+    address: str
+    process: int
+
+
 @contextmanager
-def serving(folder: Path, *flags: str, cwd: Path | None = None) -> Iterator[str]:
-    """Runs `vtr serve` in a process of its own; yields the page's address."""
+def serving(folder: Path, *flags: str, cwd: Path | None = None) -> Iterator[Served]:
+    """Runs `vtr serve` in a process of its own; yields the page's address and its id."""
     words = [sys.executable, "-m", "vtr", "serve", str(folder), "--port", "0", *flags]
     env = {**os.environ, "HF_HUB_OFFLINE": "1"}
     process = subprocess.Popen(
@@ -72,7 +81,7 @@ def serving(folder: Path, *flags: str, cwd: Path | None = None) -> Iterator[str]
     )
     assert process.stdout is not None
     try:
-        yield process.stdout.readline().strip()
+        yield Served(process.stdout.readline().strip(), process.pid)
     finally:
         process.terminate()
         process.wait(20)
@@ -86,8 +95,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 @pytest.fixture(scope="module")
 def address(world: World) -> Iterator[str]:
-    with serving(world.folder, "--model", str(demo_model_folder()), "--device", "cpu") as address:
-        yield address
+    with serving(world.folder, "--model", str(demo_model_folder()), "--device", "cpu") as served:
+        yield served.address
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +105,19 @@ def browser() -> Iterator[Browser]:
         browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+def ask(address: str, path: str, body: Any = None) -> bytes:
+    data = None if body is None else json.dumps(body).encode()
+    request = Request(address.rstrip("/") + path, data, {"content-type": "application/json"})
+    with urlopen(request, timeout=60) as answer:
+        content: bytes = answer.read()
+        return content
+
+
+def resident(process: int) -> int:
+    fields = Path(f"/proc/{process}/statm").read_text().split()
+    return int(fields[1]) * resource.getpagesize()
 
 
 def wait(page: Page, expression: str, arg: Any = None, *, seconds: float = 30) -> None:
@@ -407,7 +429,7 @@ def test_indexing_is_shown_and_the_query_waits(
 ) -> None:
     folder = tmp_path / "videos"
     folder.mkdir()
-    with serving(folder, "--model", str(demo_model_folder()), "--device", "cpu") as address:
+    with serving(folder, "--model", str(demo_model_folder()), "--device", "cpu") as (address, _):
         page = browser.new_page()
         page.goto(address)
         expect(page.locator("#panel h2")).to_have_text("No videos yet")
@@ -426,7 +448,7 @@ def test_a_workspace_shows_its_results(browser: Browser, tmp_path: Path) -> None
     for video_id in ids:
         write_clip(tmp_path / "videos" / f"{video_id}.mp4", list(clip_frames(content_clips(1)[0], seed=SEED))[:40])  # fmt: skip  # noqa: E501
     run_app("eval", "--protocol", "demo", "--zero-shot", cwd=tmp_path)
-    with serving(tmp_path) as address:
+    with serving(tmp_path) as (address, _):
         page = browser.new_page()
         page.goto(address)
         page.locator("#to-results").click()
@@ -439,7 +461,7 @@ def test_a_workspace_shows_its_results(browser: Browser, tmp_path: Path) -> None
 
 def test_the_address_with_the_token_opens_the_page(browser: Browser, world: World) -> None:
     flags = ("--host", "127.0.0.1", "--model", str(demo_model_folder()), "--device", "cpu")
-    with serving(world.folder, *flags) as address:
+    with serving(world.folder, *flags) as (address, _):
         assert "?token=" in address
         context = browser.new_context()
         page = context.new_page()
@@ -452,3 +474,25 @@ def test_the_address_with_the_token_opens_the_page(browser: Browser, world: Worl
         page.reload()  # the browser remembers
         expect(page.locator("#some .open").first).to_be_visible()
         context.close()
+
+
+def test_memory_is_flat_over_many_requests(world: World) -> None:
+    flags = ("--model", str(demo_model_folder()), "--device", "cpu")
+    with serving(world.folder, *flags) as (address, own):
+        while json.loads(ask(address, "/api/state"))["phase"] != "ready":
+            time.sleep(0.1)
+        found = json.loads(ask(address, "/api/search", {"texts": world.captions}))
+        hits = found["hits"] or found["nearest"]
+
+        def one(number: int) -> None:
+            key = hits[number % len(hits)]["key"]
+            for path in (f"/still/{key}?at=1", f"/video/{key}", "/api/library"):
+                ask(address, path)
+            ask(address, "/api/search", {"texts": [world.captions[number % 8]]})
+            ask(address, "/api/curve", {"texts": ["a star"], "video": key})
+
+        with ThreadPoolExecutor(20) as pool:
+            list(pool.map(one, range(100)))
+            before = resident(own)
+            list(pool.map(one, range(200)))
+        assert resident(own) - before < 16 << 20

@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from vtr.errors import UnknownNameError
+from vtr.extract.pool import Outcome
 from vtr.foreign import shown
 from vtr.searching.library import MATCH_LEVEL, Answer, Curve, Library
 from vtr.searching.query import Query
@@ -26,12 +27,14 @@ from vtr.serve import pictures
 from vtr.serve.catalog import Catalog, RefusedError
 from vtr.serve.librarian import Librarian
 from vtr.serve.media import Media
+from vtr.serve.workshop import BusyError
 
 T = TypeVar("T")
 
 _MOST_BODY_BYTES = 1 << 20
 _MOST_EXAMPLE_BYTES = 256 << 20
 _KEPT_EXAMPLES = 32
+_MOST_UPLOADS = 3
 _MOST_HITS = 200
 _MOST_PARTS = 20
 _MOST_POINTS = 1000
@@ -63,6 +66,7 @@ class Api:
         self._librarian, self._media = librarian, media
         self._title, self._results = title, results
         self._examples: OrderedDict[str, list[bytes]] = OrderedDict()
+        self._num_uploads = 0
 
     async def state(self, _request: Request) -> dict[str, Any]:
         """How far the library is."""
@@ -94,6 +98,20 @@ class Api:
 
     async def take_example(self, request: Request) -> dict[str, Any]:
         """Takes a picture or a clip to search by."""
+        if self._num_uploads >= _MOST_UPLOADS:
+            raise BusyError
+        self._num_uploads += 1
+        try:
+            outcome = await self._upload(request)
+        finally:
+            self._num_uploads -= 1
+        key = token_urlsafe(12)
+        self._examples[key] = pictures.parts(outcome.header, outcome.payload)
+        while len(self._examples) > _KEPT_EXAMPLES:
+            self._examples.popitem(last=False)
+        return {"key": key, "kind": outcome.header["what"]}
+
+    async def _upload(self, request: Request) -> Outcome:
         with tempfile.NamedTemporaryFile(prefix="vtr-example-") as file:
             num_bytes = 0
             async for chunk in request.stream():
@@ -105,12 +123,7 @@ class Api:
             if not num_bytes:
                 raise RefusedError(400, "The file is empty.")
             file.flush()
-            outcome = await self._media.example(pictures.Example(Path(file.name)))
-        key = token_urlsafe(12)
-        self._examples[key] = pictures.parts(outcome.header, outcome.payload)
-        while len(self._examples) > _KEPT_EXAMPLES:
-            self._examples.popitem(last=False)
-        return {"key": key, "kind": outcome.header["what"]}
+            return await self._media.example(pictures.Example(Path(file.name)))
 
     async def show_example(self, request: Request) -> Response:
         """The middle picture of an example."""

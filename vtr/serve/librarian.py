@@ -27,6 +27,7 @@ T = TypeVar("T")
 
 _ROOM = 32  # queries that may wait
 _LOOK_SECONDS = 5.0  # between two looks at the folder, while somebody looks at the page
+_LOOK_SHARE = 0.05  # of the time may go into looking: large folders are looked at less often
 _WATCHED_SECONDS = 40.0  # after a page asked last, nobody looks any more
 _KEPT_NOTES = 6
 
@@ -163,13 +164,15 @@ class Librarian:
         with listening(self._board):
             held: str | None = None
             while not self._stopping.is_set():
+                began = time.monotonic()
                 now = signature(self.root) if self._watches else "fixed"
+                pause = max(_LOOK_SECONDS, (time.monotonic() - began) / _LOOK_SHARE)
                 if now != held:
                     held = now
                     self._renew(is_empty=not now)
                 if not self._watches and self._library is not None:
                     return
-                self._stopping.wait(_LOOK_SECONDS)
+                self._stopping.wait(pause)
                 while self._is_unwatched() and not self._stopping.is_set():
                     self._stopping.wait(1.0)
 
