@@ -29,6 +29,7 @@ from starlette.testclient import TestClient
 from vtr.api.serve import serve
 from vtr.errors import ConfigError
 from vtr.features.spec import FeatureSpec
+from vtr.progress import progress
 from vtr.searching.folder import StoreSource
 from vtr.searching.library import Library
 from vtr.serve.app import create_app
@@ -409,6 +410,24 @@ def test_the_page_is_there_while_videos_are_indexed_and_queries_wait(
         going.set()
         until(lambda: client.get("/api/state").json()["phase"] == "ready")
         assert client.post("/api/search", json={"texts": ["x"]}).status_code == 200
+
+
+def test_what_is_being_indexed_is_shown_and_left_with_the_server(root: Path) -> None:
+    def slowly() -> Library:
+        with progress("indexing") as update:
+            for done in range(10_000):
+                update(done, 10_000, "7 frames/s")
+                time.sleep(0.01)
+        raise AssertionError
+
+    librarian = Librarian(slowly, root, watch=False)
+    with TestClient(
+        create_app(librarian, Doors.of(None, 8642), title="x"), base_url=HERE
+    ) as client:
+        work = until(lambda: client.get("/api/state").json()["work"])
+        assert (work["what"], work["total"], work["remark"]) == ("indexing", 10_000, "7 frames/s")
+        assert librarian.is_at_work
+    assert not librarian.is_at_work
 
 
 def test_a_library_that_cannot_be_opened_says_why(root: Path) -> None:

@@ -33,13 +33,16 @@ def serve(
     options: Options | None = None,
     *,
     started: Callable[[str], Any] = lambda address: None,
-) -> None:
+) -> bool:
     """Serves the page until it is interrupted.
 
     Args:
         folder: Of the videos, or of a workspace; by default the workspace around us.
         options: See `vtr.verbs.serve.Options`.
         started: Called with the address of the page when it can be opened.
+
+    Returns:
+        Whether everything has ended; a thread that stands still is not waited for.
 
     Raises:
         ConfigError: No such folder, no workspace here, an address that cannot be had, or the extra
@@ -50,12 +53,13 @@ def serve(
     if missing:
         raise ConfigError(f"vtr serve needs {', '.join(missing)}: pip install 'vtr[serve]'")
     place = find_place(None if folder is None else Path(folder))
+    from vtr.serve.server import bind, run
+
+    bound = bind(options.host, options.port)  # first: it may be refused
     from vtr.serve.app import create_app
     from vtr.serve.librarian import Librarian
     from vtr.serve.security import Doors
-    from vtr.serve.server import bind, run
 
-    bound = bind(options.host, options.port)
     port = bound.getsockname()[1]
     doors = Doors.of(options.host, port)
     librarian = Librarian(
@@ -68,6 +72,7 @@ def serve(
     app = create_app(librarian, doors, title=place.title, results=results)
     with bound:
         run(app, bound, started=lambda: started(_address(options.host, port, doors.token)))
+    return not librarian.is_at_work
 
 
 def find_place(folder: Path | None) -> Place:

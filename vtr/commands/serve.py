@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import webbrowser
 from pathlib import Path
 from typing import Annotated
@@ -41,4 +43,6 @@ def serve(
         if options.open_browser:
             webbrowser.open(address)
 
-    run(folder, options, started=started)
+    if not run(folder, options, started=started):
+        sys.stderr.flush()
+        os._exit(0)  # threads of torch that are still at work would abort the process

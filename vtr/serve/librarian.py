@@ -30,12 +30,22 @@ _LOOK_SECONDS = 5.0  # between two looks at the folder, while somebody looks at 
 _LOOK_SHARE = 0.05  # of the time may go into looking: large folders are looked at less often
 _WATCHED_SECONDS = 40.0  # after a page asked last, nobody looks any more
 _KEPT_NOTES = 6
+_CLOSE_SECONDS = 2.0
+
+
+class _LeftError(Exception):
+    """The server ends while something is being indexed; what was published is safe."""
 
 
 class _Board(Listener):
-    """Shows what long work tells on the page, and passes it on to the terminal."""
+    """Shows what long work tells on the page, and passes it on to the terminal.
 
-    def __init__(self) -> None:
+    Args:
+        stopping: Once set, long work is left where it next tells how far it is.
+    """
+
+    def __init__(self, stopping: threading.Event) -> None:
+        self._stopping = stopping
         self._terminal = contextvars.copy_context()
         self.notes: list[str] = []
         self.work: dict[str, Any] | None = None
@@ -57,6 +67,8 @@ class _Board(Listener):
         update = context.run(display.__enter__)
 
         def both(done: int, total: int, remark: str) -> None:
+            if self._stopping.is_set():
+                raise _LeftError
             self.work = {
                 "what": what,
                 "done": done,
@@ -93,22 +105,25 @@ class Librarian:
     ) -> None:
         self._open, self.root = open_library, root
         self._watches, self._follows = watch, follow_links
-        self._board = _Board()
         self._library: Library | None = None
         self.catalog = Catalog((), root)
         self._phase, self._error, self._version = "indexing", "", 0
         self._seen = time.monotonic()
         self._stopping = threading.Event()
+        self._board = _Board(self._stopping)
+        self._threads: list[threading.Thread] = []
         self._queue: queue.Queue[tuple[Callable[[Library], Any], Future[Any]] | None]
         self._queue = queue.Queue(_ROOM)
 
     def start(self) -> None:
         """Begins to open the library, and to answer."""
         for work in (self._keep_up, self._answer):
-            threading.Thread(target=work, name="vtr-librarian", daemon=True).start()
+            thread = threading.Thread(target=work, name="vtr-librarian", daemon=True)
+            self._threads.append(thread)
+            thread.start()
 
     def close(self) -> None:
-        """Takes no more queries; what is being embedded goes on until the process ends."""
+        """Takes no more queries and leaves what is being indexed, the next time goes on there."""
         self._stopping.set()
         while True:
             try:
@@ -118,6 +133,13 @@ class Librarian:
             if waiting is not None:
                 waiting[1].cancel()
         self._queue.put(None)
+        for thread in self._threads:
+            thread.join(_CLOSE_SECONDS)
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether a thread did not end when it was asked to."""
+        return any(thread.is_alive() for thread in self._threads)
 
     def state(self) -> dict[str, Any]:
         """Returns what the page shows of the library's state; tells that somebody looks."""
@@ -194,6 +216,8 @@ class Librarian:
             self._error = printable(error)
             self._phase = "failed" if self._library is None else self._phase
             note(f"error: {error}")
+            return
+        except _LeftError:
             return
         except Exception as error:  # noqa: BLE001  (a bug of ours must not leave the page waiting)
             self._error = f"internal error: {type(error).__name__}: {printable(error)}"
