@@ -58,6 +58,29 @@ def test_the_options_that_name_something_are_all_checked() -> None:
     assert len(NAMED) > 30
 
 
+PYTHON_TYPOS = {
+    "train_head(w, 'seqTrnsf')": "no head named 'seqTrnsf'. Did you mean 'seqTransf'?",
+    "train_head(w, 'seqTransf:layrs=2')": "named 'layrs'. Did you mean 'layers'?",
+    "train_head(w, preset='clip4clp')": "no preset named 'clip4clp'",
+    "train_head(w, epoch=2)": "no option named 'epoch'. Did you mean 'epochs'?",
+    "evaluate_run(w, protocol='msrvtt1kA')": "Did you mean 'msrvtt-1kA'?",
+    "evaluate_run(w, zero_shot=True)": "no option of vtr eval named 'zero_shot'",
+}
+
+
+def test_python_refuses_names_without_torch(tmp_path: Path) -> None:
+    lines = ["import sys; sys.modules['torch'] = None; import vtr; w = vtr.open_workspace()"]
+    for call in PYTHON_TYPOS:
+        lines.append(f"try: vtr.{call}\nexcept vtr.VtrError as error: print(error)")
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], cwd=tmp_path, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert len(done.stdout.splitlines()) == len(PYTHON_TYPOS), done.stderr
+    for message, line in zip(PYTHON_TYPOS.values(), done.stdout.splitlines(), strict=True):
+        assert message in line
+
+
 @pytest.mark.parametrize("arguments", NAMED, ids=" ".join)
 def test_a_typo_in_any_of_them_is_refused_while_flags_are_read(
     arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

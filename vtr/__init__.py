@@ -39,7 +39,7 @@ _HOMES = {
     "demo_workspace": "vtr.api.demo",
     "embed_for": "vtr.train.inputs",
     "embed_texts": "vtr.train.texts",
-    "evaluate_run": "vtr.api.evaluate",
+    "evaluate_run": "vtr.api.runs",
     "extract_features": "vtr.api.extract",
     "load_backbone": "vtr.clip.backbone",
     "load_dataset": "vtr.datasets.registry",
@@ -57,7 +57,7 @@ _HOMES = {
     "score_matrix": "vtr.api.metrics",
     "search": "vtr.api.search",
     "stream_ranks": "vtr.evaluate.ranks",
-    "train_head": "vtr.api.train",
+    "train_head": "vtr.api.runs",
     "zero_shot_model": "vtr.train.model",
 }
 

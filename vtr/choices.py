@@ -91,7 +91,10 @@ def _check_head(value: str) -> None:
 
 
 def head_options(name: str) -> dict[str, str]:
-    """Returns the options of a head and their types, from its source: importing imports torch."""
+    """Returns the options of a head and their types.
+
+    Read from the source: a head is one file, and importing its module imports torch.
+    """
     spec = importlib.util.find_spec(f"vtr.train.heads.{name.replace('-', '_')}")
     assert spec is not None
     assert spec.origin is not None

@@ -12,15 +12,15 @@ work on the same folders.
 
 from __future__ import annotations
 
-import numbers
-import types
-import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vtr.choices import check_names
+from vtr.errors import ConfigError, UnknownNameError
 from vtr.settings import takes
-from vtr.workspace import Workspace
+from vtr.workspace import Workspace, find_workspace
+from vtr.workspace import settings as merged
 
 if TYPE_CHECKING:
     from vtr.extract.choose import FeatureStore
@@ -45,10 +45,9 @@ def open_workspace(folder: str | Path = ".", **settings: object) -> Workspace:
     Raises:
         ConfigError: An unknown name, a value that is not allowed, or a folder that does not exist.
     """
-    from vtr.errors import ConfigError
-    from vtr.workspace import find_workspace
-
-    place: Path = _typed("folder", folder, Path).expanduser()
+    if not isinstance(folder, str | Path):
+        raise ConfigError(f"folder is {_shown(folder)}; it must be a path")
+    place = Path(folder).expanduser()
     if not place.is_dir() and (place.exists() or settings.get("videos") is None):
         raise ConfigError(
             f"no workspace {place}: there is no such folder below {Path.cwd()}. Name one that "
@@ -75,7 +74,9 @@ def open_features(workspace: Workspace, sampler: str | None = None) -> FeatureSt
     """
     from vtr.api.stores import open_store
 
-    return open_store(_checked(workspace), _typed("sampler", sampler, str | None))
+    if not isinstance(sampler, str | None):
+        raise ConfigError(f"sampler is {_shown(sampler)}; it must be a text, or None")
+    return open_store(_checked(workspace), sampler)
 
 
 def _changed(workspace: Workspace, settings: Mapping[str, Any]) -> Workspace:
@@ -84,10 +85,6 @@ def _changed(workspace: Workspace, settings: Mapping[str, Any]) -> Workspace:
     Raises:
         ConfigError: An unknown name, a value that is not allowed, or a path that does not exist.
     """
-    from vtr.choices import check_names
-    from vtr.errors import ConfigError
-    from vtr.workspace import settings as merged
-
     _check_names("setting", settings, Workspace.model_fields)
     check_names({**settings, "model": None})  # a folder may still be made
     changed = merged(_checked(workspace), **settings)
@@ -105,45 +102,12 @@ def _checked(workspace: object) -> Workspace:
     Raises:
         ConfigError: It is none.
     """
-    from vtr.errors import ConfigError
-
     if not isinstance(workspace, Workspace):
         raise ConfigError(
             f"the workspace is {_shown(workspace)}; it must be what vtr.open_workspace(FOLDER) "
             "returns"
         )
     return workspace
-
-
-_KINDS = {str: "a text", int: "a whole number", float: "a number", bool: "True or False"}
-
-
-def _typed(name: str, value: Any, hint: Any) -> Any:
-    """Returns a value of the type that a field is declared with.
-
-    Raises:
-        ConfigError: Says what would be one.
-    """
-    from vtr.errors import ConfigError
-
-    allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if value is None and types.NoneType in allowed:
-        return None
-    (wanted,) = (kind for kind in allowed if kind is not types.NoneType)
-    if wanted is Path and isinstance(value, str | Path):
-        return Path(value)
-    if typing.get_origin(wanted) is tuple and isinstance(value, list | tuple):
-        return tuple(_typed(name, one, typing.get_args(wanted)[0]) for one in value)
-    if wanted in (str, bool) and isinstance(value, wanted):
-        return value
-    kinds = {int: numbers.Integral, float: numbers.Real}
-    number = None if isinstance(value, bool) else kinds.get(wanted)
-    if number is not None and isinstance(value, number):
-        return wanted(value)
-    listed = typing.get_origin(wanted) is tuple
-    must = "a tuple of whole numbers" if listed else _KINDS.get(wanted, "a path")
-    optional = ", or None" if types.NoneType in allowed else ""
-    raise ConfigError(f"{name} is {_shown(value)}; it must be {must}{optional}")
 
 
 def _shown(value: object) -> str:
@@ -153,8 +117,6 @@ def _shown(value: object) -> str:
 
 def _check_names(kind: str, given: Mapping[str, object], allowed: Iterable[str]) -> None:
     """Refuses an unknown name; suggests the nearest."""
-    from vtr.errors import UnknownNameError
-
     known = [name for name in allowed if name != "root"]
     for name in given:
         if name not in known:

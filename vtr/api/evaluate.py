@@ -11,10 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vtr.api import _checked
 from vtr.api.stores import check_same_model, meet, open_store, read_dataset
 from vtr.api.tuned import own_features
-from vtr.choices import check_names
 from vtr.clip.backbone import Backbone, load_backbone
 from vtr.counts import counted, human_seconds
 from vtr.datasets.base import Dataset
@@ -34,7 +32,7 @@ from vtr.evaluate.protocol import (
     with_gallery,
 )
 from vtr.evaluate.ranks import Blocks
-from vtr.evaluate.reporting.results import Result, load_result, marked
+from vtr.evaluate.reporting.results import marked
 from vtr.evaluate.rerank import rerank
 from vtr.evaluate.result import COMPANIONS, Setup, build_result, write_result
 from vtr.evaluate.similarity import SimilarityFile
@@ -42,7 +40,6 @@ from vtr.evaluate.trec import qrels_lines, run_lines
 from vtr.features import FeatureStore, PackedFrames
 from vtr.files import Payload, file_sha256, make_folder
 from vtr.progress import MANY_TEXTS, PLAIN_EVERY_SECONDS, embedding, note, progress
-from vtr.settings import takes
 from vtr.train.inputs import embed_for
 from vtr.train.model import RetrievalModel, zero_shot_model
 from vtr.train.run import BEST, Run, load_run, recency, write_json
@@ -54,47 +51,6 @@ from vtr.verbs.simulate import Asked
 from vtr.workspace import Workspace
 
 _LONG_SECONDS = 60.0
-
-
-@takes(Options, but=("zero_shot", "seeds", "moments"))
-def evaluate_run(
-    workspace: Workspace, run: Run | str | Path | None = None, **options: Any
-) -> Result:
-    """Evaluates a run, or CLIP without training, and returns the result; `vtr eval`.
-
-    >>> import vtr
-    >>> world = vtr.open_workspace("demo-world", sampler="uniform")
-    >>> result = vtr.evaluate_run(world, device="cpu")
-    >>> result.metrics["t2v/R@1"]["n"]
-    30
-
-    Args:
-        workspace: Where everything is.
-        run: From `train_head` or `load_run`, or its folder. None is zero-shot: CLIP's text against
-            the mean of the frames.
-        options: The fields of `vtr.verbs.eval.Options`: `protocol="msvd"`, `sampler="uniform"`,
-            `missing="restrict"`, `k=(1, 5, 10)` (once called `ks`), `dual_softmax=True`,
-            `qb_norm=True`, `rerank=50`, `force=True`, `out="folder"`, `device="cpu"`.
-
-    Raises:
-        ConfigError: An option that is unknown or not allowed; a run that was trained on test
-            videos, without `force`.
-        DatasetError: The dataset lacks the split or its captions.
-        ModelError: Text and frames of different models.
-    """
-    if options.get("k") is not None and "ks" in options:
-        raise ConfigError("k and ks are two names of one setting: give k alone")
-    if "ks" in options:
-        options["k"] = options.pop("ks")
-    if run is not None and not isinstance(run, Run | str | Path):
-        raise ConfigError(f"run is {run!r:.60}; it must be a run, the path of one, or None")
-    check_names(options)
-    folder = str(run.folder if isinstance(run, Run) else run) if run is not None else None
-    for name in options:
-        if name not in Options.model_fields:
-            raise UnknownNameError("option of vtr eval", name, Options.model_fields)
-    asked = Options.of(**options, run=folder, zero_shot=folder is None)
-    return load_result(evaluate(_checked(workspace), asked)[1])
 
 
 def evaluate(workspace: Workspace, options: Options) -> tuple[dict[str, Any], Path]:

@@ -1,4 +1,4 @@
-"""`vtr train` and `vtr.train_head`: from captions and cached features to a trained run."""
+"""`vtr train`: from captions and cached features to a trained run."""
 
 from __future__ import annotations
 
@@ -20,13 +20,10 @@ from vtr.api.train_begun import of_begun_run
 from vtr.api.train_data import TrainingData, read_training_data
 from vtr.api.train_inputs import Inputs, Reader
 from vtr.api.train_model import Base, begin_from, load_base, model_spec
-from vtr.arithmetic import prepare_arithmetic
-from vtr.choices import check_names
 from vtr.clip.backbone import Backbone
-from vtr.errors import ConfigError, ModelError, UnknownNameError
+from vtr.errors import ConfigError, ModelError
 from vtr.files import begin_beside, take_place
 from vtr.progress import note
-from vtr.settings import takes
 from vtr.train.batches import BatchPlan
 from vtr.train.distributed import World, joined_processes
 from vtr.train.loop import Trainer, TrainResult
@@ -71,46 +68,6 @@ from vtr.workspace import Workspace
 HEAD_FIRST = "head-first"
 """Folder in a run and name in its outcome of the training of the head alone that came before."""
 _OF_STAGES = ("run", "best_epoch", "epochs", "metrics", "seconds")
-
-
-@takes(Options, but=("seeds", "dry_run"))
-def train_head(
-    workspace: Workspace, head: str | None = None, *, quiet: bool = True, **options: Any
-) -> Run:
-    """Trains a head on the cached features and returns the run with its best epoch; `vtr train`.
-
-    >>> import vtr
-    >>> world = vtr.open_workspace("demo-world")
-    >>> run = vtr.train_head(world, "meanP", epochs=1, sampler="uniform", name="one", device="cpu")
-    >>> run.folder.name, run.spec.head
-    ('one', 'meanP')
-
-    Args:
-        workspace: Where everything is.
-        head: Name and options, such as "seqTransf:layers=2"; by default the preset's.
-        quiet: No progress.
-        options: The options of `vtr train` with `_` for `-`: `text="projection"`, `epochs=5`,
-            `batch_size=64`, `seed=1`, `device="cpu"`, ... A run of the given `name` is replaced,
-            unless it is to `resume`; without a name one is made that is free.
-
-    Raises:
-        ConfigError: An unknown option, or a value that is not allowed.
-        DatasetError: No training video has features.
-    """
-    prepare_arithmetic()
-    if not isinstance(workspace, Workspace):
-        raise ConfigError(
-            f"the workspace is {workspace!r:.60} ({type(workspace).__name__}); it must be what "
-            "vtr.open_workspace(FOLDER) returns"
-        )
-    for name in {"seeds", "dry_run"} & options.keys():
-        raise UnknownNameError("option", name, Options.model_fields.keys() - {"seeds", "dry_run"})
-    options.setdefault("overwrite", options.get("name") is not None and not options.get("resume"))
-    chosen = Options.of(head=head, **options)
-    check_names(chosen.given)
-    document = train(workspace, chosen, quiet=quiet)
-    assert document is not None  # only other processes of torchrun get nothing
-    return load_run(document["run"])
 
 
 def train(workspace: Workspace, options: Options, *, quiet: bool = False) -> dict[str, Any] | None:
