@@ -39,7 +39,7 @@ def own_features(
     Raises:
         ModelError: The store keeps no pictures, or others than the tower sees.
     """
-    towers = run.towers
+    towers = run.own_towers
     if towers is None or store.spec.weights_sha256 == run.weights_sha256:
         return store
     if store.picture_format is None:
@@ -55,7 +55,7 @@ def own_features(
     known = set(store.input_ids)
     needed = [video_id for video_id in dict.fromkeys(ids) if video_id in known]
     if not _holds(folder, store, needed):
-        backbone = load_backbone(str(towers), device=device)
+        backbone = load_backbone(towers, device=device)
         run.check_text_model(backbone)
         note(
             f"embedding the pictures of {counted(len(needed), 'video')} with the towers of "

@@ -104,6 +104,15 @@ class Run:
             raise ConfigError(f"{self.folder / CONFIG} names no text_model") from None
 
     @property
+    def own_towers(self) -> str | None:
+        """Folder of the towers that its training changed, here or where it was imported from."""
+        if self.towers is not None:
+            return str(self.towers)
+        text: Mapping[str, Any] = self.config.get("text_model") or {}
+        ours = self.config.get("imported") and text.get("weights_sha256") == self.weights_sha256
+        return self.text_model if ours and self.weights_sha256 else None
+
+    @property
     def weights_sha256(self) -> str | None:
         """Of the vision tower whose features it reads; None where that is not known."""
         found = self._features.get("weights_sha256")
