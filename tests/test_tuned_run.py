@@ -190,9 +190,10 @@ def test_training_goes_on_from_an_imported_checkpoint(workspace: Path) -> None:
     heads = ("--vision-heads", "3", "--text-heads", "3", "--clip", str(demo_model_folder()))
     file = "given/pytorch_model.bin.0"
     app("import", "clip4clip", file, "--head", "seqTransf", "--out", "imported", *heads)
-    further = train(
-        "--head", "seqTransf:layers=1:positions=32", "--start", "imported/run", name="b"
-    )
+    done = app("eval", "--run", "imported/run")
+    assert "embedding the pictures of 3 videos with the towers of" in done.stderr
+    head = "seqTransf:layers=1:positions=32"  # as many as CLIP has for words
+    further = train("--head", head, "--start", "imported/run", name="further")
     config = json.loads((further / "config.json").read_text())
     assert config["text_model"]["id"] == str(Path("imported/clip").resolve())
     assert evaluated("--run", str(further))["metrics"]
