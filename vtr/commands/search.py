@@ -70,6 +70,8 @@ def search(
 
 
 def _print(query: Query, answer: Answer, library: Library, *, nearest: bool) -> None:
+    from vtr.searching.library import MATCH_LEVEL
+
     if answer.num_truncated:
         cut = counted(answer.num_truncated, "sentence was", "sentences were")
         note(f"{cut} longer than the model reads, and cut")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -22,6 +22,8 @@ from vtr.searching.query import Query
 from vtr.searching.scan import Scanner
 
 Floats = NDArray[np.floating[Any]]
+Mix = Callable[[Floats, Floats], Floats]
+"""(F,) scores and times of a video's frames to what they are ranked by."""
 MATCH_LEVEL = 0.98
 """Below this share of unrelated sentences that a query beats, nothing like it is there."""
 _SAME_DIRECTION = 0.999
@@ -49,7 +51,7 @@ class Hit:
     start_seconds: float
     end_seconds: float
     best_seconds: float  # Of the frame that fits best
-    score: float  # Cosine of that frame and what is around it with the query; the order of hits
+    score: float  # Cosine of that frame (of sentences: and what is around it); the order of hits
     level: float  # Share of the unrelated sentences whose best frame stands out less, 0 to 1
 
 
@@ -188,8 +190,10 @@ class Library:
         sampled = scores[self._sample]
         low, middle = float(usual(sampled)), float(np.median(sampled))
         hits: list[Hit] = []
-        for n in self._candidates(scores, allowed, top):
-            hits += self._hits(n, asked.vector, low, middle, several=all_moments)
+        # A picture means the very frame; a sentence, what is shown for a while.
+        mix = _as_they_are if query.has_pictures else with_surroundings
+        for n in self._candidates(scores, allowed, top, mix):
+            hits += self._hits(n, asked.vector, low, middle, mix, several=all_moments)
         hits.sort(key=lambda hit: (-hit.score, hit.video_id, hit.start_seconds))
         level = 1.0 if query.has_pictures else self._level(scores, allowed, low)
         found = tuple(hits[:top])
@@ -221,18 +225,20 @@ class Library:
 
     # ---- parts of it
 
-    def _candidates(self, scores: Floats, allowed: NDArray[np.bool_], top: int) -> list[int]:
+    def _candidates(
+        self, scores: Floats, allowed: NDArray[np.bool_], top: int, mix: Mix
+    ) -> list[int]:
         """Returns the videos that may be among the best, by all frames, then by what is around."""
         best = np.where(allowed, self.scanner.best(scores), -np.inf)
         first = np.argsort(-best, kind="stable")[: 4 * top + 100]
         ranks = []
         for n in first[np.isfinite(best[first])].tolist():
             rows = self.scanner.rows(n)
-            ranks.append((-with_surroundings(scores[rows], self.index.pts_seconds[rows]).max(), n))
+            ranks.append((-mix(scores[rows], self.index.pts_seconds[rows]).max(), n))
         return [n for _, n in sorted(ranks)[: top + 10]]
 
     def _hits(
-        self, n: int, vector: Vectors, low: float, middle: float, *, several: bool
+        self, n: int, vector: Vectors, low: float, middle: float, mix: Mix, *, several: bool
     ) -> list[Hit]:
         """Returns the moments of a video, in float32.
 
@@ -241,13 +247,14 @@ class Library:
             vector: (D,) of the query.
             low: What a frame of the folder scores at least, but for some.
             middle: The median over the folder.
+            mix: What the score of a moment is made of.
             several: See `find_runs`.
         """
         rows, v, video_id = self.scanner.rows(n), int(self._live[n]), self._ids[n]
         exact = self.scanner.exact(rows.start, rows.stop, vector)
         pts, pieces = self.index.pts_seconds[rows], self.index.pieces(v)
         edges = frame_edges(pts, float(self.index.video["duration"][v]))
-        mixed, outlier = with_surroundings(exact, pts), self._standard(exact, rows)
+        mixed, outlier = mix(exact, pts), self._standard(exact, rows)
         return [
             Hit(
                 video_id,
@@ -365,6 +372,10 @@ def is_inside(video_id: str, pattern: str) -> bool:
     names = (video_id, video_id.rpartition("/")[2])
     below = video_id.startswith(pattern.rstrip("/") + "/")
     return below or any(fnmatch(name, pattern) for name in names)
+
+
+def _as_they_are(scores: Floats, _: Floats) -> Floats:
+    return scores
 
 
 def _entry(row: LedgerRow, paths: Mapping[str, Path | None]) -> VideoEntry:
