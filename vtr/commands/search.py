@@ -77,8 +77,6 @@ def _print(query: Query, answer: Answer, library: Library, *, nearest: bool) -> 
         note(f"{cut} longer than the model reads, and cut")
     if len(answer.weights) > 1:
         note("looked for: " + ", ".join(f"{share:+.2f} {part}" for part, share in answer.weights))
-    from vtr.searching.library import MATCH_LEVEL
-
     if not answer.match:
         say(
             f"no match: {answer.level:.0%} of unrelated sentences stand out less in these videos, "
