@@ -305,6 +305,14 @@ def test_the_command_says_what_pictures_take_and_goes_on_as_the_store_has_them(
 
 
 @pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_another_kind_is_refused_in_a_dry_run_too(workspace: Path, dry: Sequence[str]) -> None:
+    extract_app(workspace, "--crops", "webp")
+    words = ("--frames", "2", "--fps", "native", "--crops", "none", *dry)
+    with pytest.raises(FingerprintError, match=r"keeps webp pictures .* asked: no pictures"):
+        run_app("extract", *words, cwd=workspace)
+
+
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
 def test_too_large_a_budget_is_refused_before_the_work(workspace: Path, dry: Sequence[str]) -> None:
     with pytest.raises(ConfigError, match=r"about 0\.000249 GB, and --crops-budget allows 1e-05"):
         run_app("extract", "--crops", "raw", "--crops-budget", "0.00001", *dry, cwd=workspace)

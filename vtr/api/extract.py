@@ -24,7 +24,13 @@ from vtr.extract.container import Limits
 from vtr.extract.pipeline import ExtractReport, Progress
 from vtr.extract.processes import Standby
 from vtr.extract.reembed import reembed
-from vtr.extract.resume import ExtractMode, Input, has_changed, wants_again
+from vtr.extract.resume import (
+    ExtractMode,
+    Input,
+    has_changed,
+    require_same_pictures,
+    wants_again,
+)
 from vtr.extract.samplers.base import parse_samplers
 from vtr.extract.settings import ExtractSettings, chosen_fields, usable_cores
 from vtr.features.pictures import WEBP_SHARE, PictureFormat
@@ -162,6 +168,7 @@ def plan(workspace: Workspace, options: Options, *, quiet: bool = False) -> dict
         route = {**store.spec.preprocessing, "route": workspace.route}
         asked = replace(store.spec, preprocessing=route, **chosen_fields(settings))
         require_same(store.spec, asked, what=str(workspace.features))
+        require_same_pictures(store, settings.pictures)
         held = {row.id: row for row in store.ledger}
     mine = [video for video, _ in _present(survey)][options.part[0] - 1 :: options.part[1]]
     known = [(held[video.id], video) for video in mine if video.id in held]

@@ -65,13 +65,18 @@ def open_for_writing(
         return None
     store = FeatureStore(folder)
     require_same(store.spec, spec, what=str(folder))
+    require_same_pictures(store, pictures)
+    return store
+
+
+def require_same_pictures(store: FeatureStore, pictures: PictureFormat | None) -> None:
+    """Refuses to keep pictures in another way than a store does (FingerprintError)."""
     if len(store) and store.picture_format != pictures:
         raise FingerprintError(
-            f"{folder} keeps {_kept(store.picture_format)} beside its embeddings, asked: "
+            f"{store.folder} keeps {_kept(store.picture_format)} beside its embeddings, asked: "
             f"{_kept(pictures)}. Leave --crops out to go on as it is, use another folder "
             "(--features DIR), or --overwrite to start it anew"
         )
-    return store
 
 
 def _kept(pictures: PictureFormat | None) -> str:
