@@ -28,7 +28,8 @@ MATCH_LEVEL = 0.98
 """Below this share of unrelated sentences that a query beats, nothing like it is there."""
 _SAME_DIRECTION = 0.999
 _COMPARED_ROWS = 4096
-_AWAY = 1.5
+_AWAY = 0.5  # at 1 a video that fits goes with one beside it (captions of the demo world)
+_LEAST_SHARE = 0.2
 
 
 @dataclass(frozen=True)
@@ -309,19 +310,24 @@ class Library:
         return _Asked(vector, tuple(weights), truncated)
 
     def _away(self, vector: Vectors, frames: Sequence[Vectors]) -> Vectors:
-        """Returns a vector turned away from frames, in what tells them from the folder's others.
+        """Returns a vector turned away from what frames show that is not asked for.
 
-        All pictures are alike to a sentence, whose cosines with them spread several times less
-        than those of frames do; so both count by what they spread, this one for more: else a
-        folder of few videos keeps the frame itself in front.
+        What tells them from the folder's other frames is taken apart by their scores: the share
+        that goes with the query's own stays, or a blue circle could not be had without blue hearts.
+        The rest counts by what it spreads, since cosines with a sentence spread several times less
+        than those of frames.
         """
         some = self._sample[:: max(1, len(self._sample) // _COMPARED_ROWS)]
         others = np.asarray(self.index.frames[some], np.float32)
-        against = unit(np.mean(frames, axis=0) - others.mean(axis=0))
-        spread = float((others @ against).std())
-        if not spread:
-            return vector
-        return unit(vector - against * (_AWAY * float((others @ vector).std()) / spread))
+        centre = others.mean(axis=0)
+        others -= centre
+        against = unit(np.mean(frames, axis=0) - centre)
+        asked, seen = others @ vector, others @ against
+        rest = against - vector * (float(asked @ seen) / max(float(asked @ asked), 1e-12))
+        spread = float((others @ rest).std())
+        if spread <= _LEAST_SHARE * float(seen.std()):
+            return vector  # all that these frames show is what was asked for
+        return unit(vector - rest * (_AWAY * float(asked.std()) / spread))
 
     def _rows(self, video_id: str) -> tuple[int, int]:
         if video_id not in self._paths or video_id not in self._place:

@@ -26,7 +26,7 @@ class Query:
     like: tuple[tuple[str, float], ...] = ()  # (id, seconds) of frames of the library itself
     without: tuple[str, ...] = ()  # Sentences; half of their mean is subtracted
     unlike: tuple[tuple[str, float], ...] = ()
-    """(id, seconds) of frames to turn away from, by as much as the rest tells frames apart."""
+    """(id, seconds) of frames to turn away from, by half as much as the rest tells frames apart."""
 
     def __post_init__(self) -> None:
         if not (self.texts or self.images or self.clips or self.like):

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from secrets import token_urlsafe
 from typing import Any, Protocol, TypeVar
@@ -21,7 +22,7 @@ from starlette.responses import Response
 from vtr.errors import UnknownNameError
 from vtr.extract.pool import Outcome
 from vtr.foreign import shown
-from vtr.searching.library import MATCH_LEVEL, Answer, Curve, Library
+from vtr.searching.library import MATCH_LEVEL, Answer, Curve, Hit, Library
 from vtr.searching.query import Query
 from vtr.serve import pictures
 from vtr.serve.catalog import Catalog, RefusedError
@@ -88,6 +89,7 @@ class Api:
         began = time.perf_counter()
         answer = await self._ask(lambda library: library.search(query, **options))
         milliseconds = (time.perf_counter() - began) * 1000
+        answer = _without(answer, query.unlike)
         return {**_answer(answer, self._librarian.catalog), "milliseconds": round(milliseconds, 1)}
 
     async def curve(self, request: Request) -> dict[str, Any]:
@@ -246,6 +248,22 @@ def _answer(answer: Answer, catalog: Catalog) -> dict[str, Any]:
         "nearest": [catalog.hit(hit) for hit in answer.nearest if hit.video_id in known],
         "num_truncated": answer.num_truncated,
     }
+
+
+def _without(answer: Answer, unlike: Sequence[tuple[str, float]]) -> Answer:
+    """Leaves out the very moments that somebody does not want to see."""
+
+    def kept(hits: Sequence[Hit]) -> tuple[Hit, ...]:
+        return tuple(
+            hit
+            for hit in hits
+            if not any(
+                hit.video_id == video_id and hit.start_seconds <= at <= hit.end_seconds
+                for video_id, at in unlike
+            )
+        )
+
+    return replace(answer, hits=kept(answer.hits), nearest=kept(answer.nearest))
 
 
 def _curve(curve: Curve) -> dict[str, Any]:
