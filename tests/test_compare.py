@@ -432,6 +432,7 @@ def test_the_command_writes_json(command: Callable[..., Any], tmp_path: Path) ->
     done = command(tmp_path / "a", tmp_path / "b", "--resamples", 50, "--json", "--out", out)
     document = json.loads(done.stdout)
     assert document == json.loads(out.read_text())
+    assert (document["options"]["resamples"], document["options"]["seed"]) == (50, 0)
     comparison = document["comparisons"][0]
     assert comparison["b"]["results"] == [str(tmp_path / "b")]
     assert comparison["gained"][0]["query_id"] == "q1"

@@ -312,6 +312,7 @@ def test_the_command_works_with_annotations_alone(
     assert facts["duplicates"]["test"]["shared_across"] == 1
     assert facts["ceilings"][0]["R@1"] == pytest.approx(100 * 5 / 6)
     assert facts["media"]["status"] == {"missing": 3}
+    assert (facts["options"]["bins"], facts["options"]["dataset"]) == ("1-2,3+", "demo")
     assert "83.33" in done.output
     assert b"<script" not in (annotated / "eda" / "eda.html").read_bytes()
     with pytest.raises(StoreError, match="no features"):

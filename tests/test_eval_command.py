@@ -39,6 +39,7 @@ def test_a_simulation_writes_its_numbers_and_their_plot(workspace: Path) -> None
     document = json.loads((workspace / "s" / "simulation.json").read_text())
     assert [row["frames"] for row in document["rows"] if row["rule"] == "maxP"] == [1, 2, 4]
     assert (workspace / "s" / "recall_by_frames.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((workspace / "s" / "simulate.json").read_text())["top"] == 3
 
 
 def test_a_simulation_counts_absent_videos_as_asked(workspace: Path) -> None:
@@ -130,12 +131,16 @@ def test_another_way_of_asking_does_not_replace_a_result(workspace: Path) -> Non
 
 def test_no_scores_of_an_earlier_result_stay_beside_a_later_one(workspace: Path) -> None:
     out = workspace / "o"
-    tables = {"per_query.csv", "per_video.csv", "run.trec", "qrels.trec"}
+    tables = {"per_query.csv", "per_video.csv", "run.trec", "qrels.trec", "eval.json"}
     for words, more in ((("--save-similarity",), {"similarity.npz"}), ((), set[str]())):
         assert vtr(workspace, "eval", "--zero-shot", "--out", "o", *words).exit_code == 0
         files = json.loads((out / "result.json").read_text())["files"]
         there = {path.name for path in out.iterdir()} - {"result.json"}
         assert set(files.values()) == there == tables | more
+        used = json.loads((out / "eval.json").read_text())
+        assert (used["save_similarity"], used["missing"], used["k"]) == (
+            "similarity.npz" in more, "miss", [1, 5, 10]
+        )  # fmt: skip
     (out / "similarity.npz").mkdir()
     with pytest.raises(
         StoreWriteError, match=r"cannot delete .*o/similarity\.npz.*Delete it yourse"

@@ -70,6 +70,7 @@ def test_moments_are_found_to_half_a_frame(workspace: Path) -> None:
     start, end, score = first["pred_relevant_windows"][0]
     assert (start, end, score) == (pytest.approx(2.75), pytest.approx(5.75), 0)
     assert json.loads((workspace / "m" / "moments.json").read_text()) == document
+    assert json.loads((workspace / "m" / "eval.json").read_text())["moments"] is True
     table = run_app("eval", "--moments", cwd=workspace)
     assert "2 queries over 1 video, 0 without features (miss)" in " ".join(table.stdout.split())
     assert "a frame every 0.5 s" in " ".join(table.stdout.split())

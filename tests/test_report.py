@@ -866,6 +866,8 @@ def test_the_command_prints_the_path_of_the_page(
     assert done.output.strip() == str(out / "report.html")
     assert b"<h1>Ours</h1>" in (out / "report.html").read_bytes()
     assert not list(out.glob("*.png"))
+    used = json.loads((out / "report.json").read_text())
+    assert (used["bins"], used["results"]) == ("1-8,9+", [str(folder) for folder in given])
     (out / "of_another_report.png").touch()
     done = command(*given, "--out", out, "--no-pictures", "--json")
     assert json.loads(done.stdout)["pictures"] == []

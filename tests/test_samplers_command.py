@@ -40,6 +40,7 @@ def test_study_of_the_demo_world(world: Workspace, tmp_path: Path) -> None:
     facts = json.loads(out.read_bytes())
     rows = {row["sampler"]: row for row in facts["samplers"]}
     assert (facts["frames"], facts["videos"], len(rows)) == (8, 12, 14)
+    assert (facts["options"]["costs"], facts["options"]["seed"]) == (1, 0)
     brief = rows["uniform"]["brief"]
     known = known_uniform_share(world.annotations / "demo.json", num_frames=8)
     assert brief["events"] == 4

@@ -15,6 +15,7 @@ vtr.errors.ConfigError: --cycles is 0; it must be a whole number, 1 or more
 from __future__ import annotations
 
 import inspect
+import json
 import numbers
 import os
 import types
@@ -138,6 +139,17 @@ def option(default: Any, text: str, *, bounds: Bounds | None = None, **facts: Un
     """
     extra: Any = dict(facts)
     return pydantic.Field(default, description=text, json_schema_extra=extra, **(bounds or {}))
+
+
+def resolved(*settings: Settings, **used: Any) -> bytes:
+    """Returns all options with their values as JSON, for the file beside what they made.
+
+    Args:
+        settings: The workspace and the verb's options; a later one wins.
+        used: What "auto" came to, such as `device="cpu"`.
+    """
+    values = {name: value for one in settings for name, value in one.as_dict().items()}
+    return json.dumps({**values, **used}, indent=2).encode()
 
 
 Function = TypeVar("Function", bound=Callable[..., Any])

@@ -54,7 +54,7 @@ def compare_sides(
     sides = sides_of([as_result(one) for one in results], by_seed=options.seeds)
     comparisons = compare(sides, k=options.k, seed=options.seed, num_resamples=options.resamples)
     if options.out is not None:
-        text = json.dumps(as_document(comparisons), indent=1, ensure_ascii=False)
+        text = json.dumps(as_document(comparisons, options), indent=1, ensure_ascii=False)
         publish(options.out, text.encode("utf-8", "backslashreplace"))
     return comparisons
 
@@ -69,12 +69,13 @@ def as_result(given: Result | str | Path) -> Result:
     return given if isinstance(given, Result) else load_result(given)
 
 
-def as_document(comparisons: Sequence[Comparison]) -> dict[str, Any]:
+def as_document(comparisons: Sequence[Comparison], options: Options) -> dict[str, Any]:
     """Returns comparisons as JSON values; results by their folders."""
     return {
         "kind": "vtr-comparison",
         "schema": 1,
         "k": comparisons[0].k,
+        "options": options.as_dict(),
         "comparisons": [
             {
                 "a": {"title": c.a.title, "results": [str(r.folder) for r in c.a.results]},

@@ -52,7 +52,8 @@ def explore_dataset(
     """
     prepare_arithmetic()
     make_folder(options.out, option="--out")
-    facts = _explore(workspace, options, needed)
+    used = {**workspace.as_dict(), **options.as_dict()}
+    facts = {**_explore(workspace, options, needed), "options": used}
     write_eda(facts, options.out, pictures=options.pictures)
     return facts, tables(facts)
 

@@ -40,6 +40,7 @@ from vtr.evaluate.trec import qrels_lines, run_lines
 from vtr.features import FeatureStore, PackedFrames
 from vtr.files import Payload, file_sha256, make_folder
 from vtr.progress import MANY_TEXTS, PLAIN_EVERY_SECONDS, embedding, note, progress
+from vtr.settings import resolved
 from vtr.train.inputs import embed_for
 from vtr.train.model import RetrievalModel, zero_shot_model
 from vtr.train.run import BEST, Run, load_run, recency, write_json
@@ -95,6 +96,7 @@ def evaluate(workspace: Workspace, options: Options) -> tuple[dict[str, Any], Pa
             evaluation, inputs.protocol, setup, packed=inputs.packed, paths=paths
         )
         companions = _trec_files(evaluation, tag=setup.title)
+        companions["options"] = resolved(workspace, options, device=setup.device)
         if options.save_similarity:
             companions["similarity"] = similarity.save
         document["files"] |= {key: COMPANIONS[key] for key in companions}

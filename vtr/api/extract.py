@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -38,7 +37,7 @@ from vtr.features.shard import list_shards
 from vtr.features.store import FeatureStore, require_same
 from vtr.files import make_folder, publish
 from vtr.progress import note, progress, warn_of_unreadable
-from vtr.settings import takes
+from vtr.settings import resolved, takes
 from vtr.verbs.extract import Options, statuses
 from vtr.workspace import Workspace
 
@@ -138,8 +137,7 @@ def _run(
         store, mode = workspace.features, replace(_mode(options), standby=standby)
         report = pipeline.extract(inputs, store, backbone, settings, mode=mode, progress=show)
     used = {"device": str(backbone.device), "dtype": str(backbone.dtype)}
-    record = {**workspace.as_dict(), **options.as_dict(), **used}
-    publish(store / CONFIG_FILE, json.dumps(record, indent=2).encode())
+    publish(store / CONFIG_FILE, resolved(workspace, options, **used))
     return report
 
 

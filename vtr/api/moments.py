@@ -26,12 +26,14 @@ from vtr.evaluate.moments import (
     query_values,
 )
 from vtr.evaluate.protocol import Protocol, default_protocol, load_protocol
+from vtr.evaluate.result import COMPANIONS
 from vtr.extract.choose import DENSE
 from vtr.features import FeatureStore
 from vtr.features.rows import VideoFeatures
 from vtr.files import make_folder, publish_all
 from vtr.progress import embedding, note, progress
 from vtr.searching.moments import find_cuts, frame_edges, piece_means, ranked_runs
+from vtr.settings import resolved
 from vtr.train.texts import embed_texts
 from vtr.verbs.eval import Options
 from vtr.workspace import Workspace
@@ -98,7 +100,9 @@ def evaluate_moments(workspace: Workspace, options: Options) -> tuple[dict[str, 
     rows = query_values(asked, predictions)
     lines = (_line(*row) for row in zip(queries, predictions, rows["mIoU"].tolist(), strict=True))
     files = {PREDICTIONS: "".join(lines), RESULT: json.dumps(document, indent=1) + "\n"}
-    publish_all({folder / name: text.encode() for name, text in files.items()})
+    made = {folder / name: text.encode() for name, text in files.items()}
+    used = resolved(workspace, options, device=str(backbone.device))
+    publish_all({**made, folder / COMPANIONS["options"]: used})
     return document, folder / RESULT
 
 

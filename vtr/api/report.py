@@ -31,12 +31,13 @@ from vtr.foreign import shown
 from vtr.json_files import read_json
 from vtr.progress import note
 from vtr.result_schema import RESULT_FILE
-from vtr.settings import takes
+from vtr.settings import resolved, takes
 from vtr.verbs.report import Options
 from vtr.workspace import Workspace, find_workspace, settings
 
 SHOWN_METRICS = ("R@1", "R@5", "R@10", "MedR", "MeanR", "MRR")
 PAGE = "report.html"
+OPTIONS = "report.json"
 MIXED = (
     "The results were not all evaluated on the same queries and videos. Only results under one "
     "heading may be compared."
@@ -123,7 +124,8 @@ def write_report(results: Sequence[Result], options: Options) -> Report:
     make_folder(options.out, option="--out")
     drawn, frames = _draw(results, options), _frames_chart(options)
     pictures = dict(_pictures(drawn, frames)) if options.pictures else {}
-    made = {**pictures, PAGE: _render(drawn, frames, options.title)}
+    used = resolved(options, results=[str(result.folder) for result in results])
+    made = {**pictures, PAGE: _render(drawn, frames, options.title), OPTIONS: used}
     publish_all({options.out / name: payload for name, payload in made.items()})
     return Report(options.out / PAGE, [options.out / name for name in pictures])
 

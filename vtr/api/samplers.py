@@ -75,7 +75,8 @@ def study(store: Path | None, options: Options) -> dict[str, Any]:
     )
     facts = _figures(dense, choices, budget, options=options, workspace=workspace)
     if options.out is not None:
-        publish(options.out, json.dumps(facts, indent=2).encode())
+        record = {**facts, "options": options.as_dict()}
+        publish(options.out, json.dumps(record, indent=2).encode())
     if plot is not None:
         publish(plot, draw(facts))
     return facts

@@ -17,6 +17,7 @@ from vtr.evaluate.simulate import PoolingOptions
 from vtr.evaluate.simulate import simulate as simulate_pooling
 from vtr.files import make_folder, publish
 from vtr.progress import embedding, progress
+from vtr.settings import resolved
 from vtr.train.texts import embed_texts
 from vtr.verbs.simulate import Options
 from vtr.workspace import Workspace
@@ -42,6 +43,7 @@ def simulate(
     document = _simulated(workspace, inputs, rules, quiet=quiet)
     path = folder / "simulation.json"
     publish(path, json.dumps(document, indent=1).encode())
+    publish(folder / "simulate.json", resolved(workspace, options))
     chart = recall_by_frames(document)
     save(chart, folder / f"{chart.head.name}.png")
     return document, path

@@ -44,7 +44,7 @@ def compare(
 
     comparisons = compare_sides(results, options)
     if as_json:
-        print_json(as_document(comparisons))
+        print_json(as_document(comparisons, options))
         return
     for comparison in comparisons:
         _print(comparison, options.show, of=len(comparisons))

@@ -35,7 +35,10 @@ from vtr.files import Payload, make_folder, publish_all
 from vtr.foreign import csv_table
 from vtr.result_schema import KIND, RESULT_FILE, SCHEMA, result_bytes
 
-COMPANIONS = {"run": "run.trec", "qrels": "qrels.trec", "similarity": "similarity.npz"}
+COMPANIONS = {
+    "run": "run.trec", "qrels": "qrels.trec", "similarity": "similarity.npz",
+    "options": "eval.json",
+}  # fmt: skip
 """What `vtr eval` may write beside it, by its key in `files`."""
 WORD_BINS = ((1, 10), (11, 20), (21, None))
 NUM_EXAMPLES = 8
