@@ -103,10 +103,12 @@ class FolderSource:
         try:
             self._extract(rebuild=rebuild)
         except StoreLockedError as error:
-            if index is None:
-                raise
-            note(f"{error}. Until then the answer comes from what was indexed before")
-            return index, changes
+            if index is not None:
+                note(f"{error}. Until then the answer comes from what was indexed before")
+                return index, changes
+            with _waiting_lock(self.home):
+                pass  # another search has made what was to be made here
+            self._extract(rebuild=False)
         return bring_up_to_date(place, self.home, self.encoder), changes
 
     def _look(self) -> None:

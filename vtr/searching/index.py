@@ -107,6 +107,8 @@ def read_index(folder: Path) -> Index | None:
         shape = (len(columns["pts_seconds"]), int(facts["dim"]))
         frames: NDArray[np.float16] = np.zeros(shape, np.float16)
         if shape[0]:
+            if (folder / facts["frames"]).stat().st_size < 2 * shape[0] * shape[1]:
+                return None
             # Copy on write: torch takes no arrays that cannot be written.
             frames = np.memmap(folder / facts["frames"], np.float16, "c", shape=shape)
         video = {name: columns.pop(f"video_{name}") for name in (*_TEXTS, *_VIDEO)}

@@ -152,8 +152,8 @@ class Library:
             index.frames, index.video["first"][self._live], index.video["stop"][self._live]
         )
         self._sample = sampled_rows(self.scanner.alive)
-        best = index.bank_best.max(axis=0) if len(index.bank_best) else np.zeros((2, 0))
-        self._calibration = Calibration.of(best[0] - index.bank_usual[: best.shape[1]], best[1])
+        best = index.bank_best.max(axis=0, initial=-1.0)  # of videos without frames: nothing
+        self._calibration = Calibration.of(best[0] - index.bank_usual, best[1])
 
     # ---- answers
 

@@ -19,6 +19,7 @@ Indices = NDArray[np.int64]
 
 LONGEST_PIECE = 128  # frames; equal neighbours are joined again by the run
 _LEAST_JITTER = 1e-3  # half the squared distance of neighbours in pictures that do not move
+_MOST_JITTER = 0.1  # more are cuts: a video of few frames may change at each
 _PRICE = 3.0
 # How far below its best piece a video still shows the same, as a share of the way down to the
 # folder's median. On the demo world (runs with IoU >= 0.7, at 0.1, 0.2, 0.3): single clips 91, 98,
@@ -39,7 +40,7 @@ def find_cuts(frames: Floats) -> Indices:
         return np.zeros(count, np.int64)
     rows = np.asarray(frames, np.float32)
     jitter = float(np.median(1 - (rows[1:] * rows[:-1]).sum(axis=1)))
-    price = _PRICE * max(jitter, _LEAST_JITTER) * np.log(max(count, 3))
+    price = _PRICE * min(max(jitter, _LEAST_JITTER), _MOST_JITTER) * np.log(max(count, 3))
     sums = np.concatenate([np.zeros((1, rows.shape[1])), np.cumsum(rows, axis=0, dtype=np.float64)])
     best = np.zeros(count + 1)  # least cost of the first n frames
     last = np.zeros(count + 1, np.int64)

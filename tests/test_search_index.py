@@ -1,0 +1,197 @@
+"""What a folder's search keeps: added to, gone on with, shared, and derived anew when lost."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from builders import patchwork, random_store, write_clip
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vtr.demo import demo_model_folder
+from vtr.errors import StoreError, StoreWriteError
+from vtr.features import FeatureStore
+from vtr.features.lock import write_lock
+from vtr.searching.calibration import Calibration
+from vtr.searching.encoder import unit
+from vtr.searching.folder import StoreSource
+from vtr.searching.index import read_index
+from vtr.searching.library import Library
+from vtr.searching.moments import find_cuts, find_runs, run_around
+from vtr.searching.query import Query
+
+MODEL = str(demo_model_folder())
+COMMAND = [sys.executable, "-m", "vtr", "search"]
+
+
+def write_clips(folder: Path, count: int, *, start: int = 0) -> Path:
+    for n in range(start, start + count):
+        write_clip(folder / f"{n}.mp4", patchwork(2, seed=n))
+    return folder
+
+
+def open_it(folder: Path, **options: Any) -> Library:
+    return Library.open(folder, model=MODEL, device="cpu", workers=1, **options)
+
+
+def index_folder(folder: Path) -> Path:
+    return folder / ".vtr" / "search" / "index"
+
+
+def test_only_new_shards_are_added_and_nothing_is_done_twice(tmp_path: Path) -> None:
+    first = open_it(write_clips(tmp_path, 2)).index
+    place = index_folder(tmp_path)
+    made = (place / "index.npz").stat().st_mtime_ns
+    assert not open_it(tmp_path).changes
+    assert (place / "index.npz").stat().st_mtime_ns == made
+    write_clips(tmp_path, 1, start=2)
+    library = open_it(tmp_path)
+    assert library.changes.new == ("2.mp4",)
+    assert library.index.facts["frames"] == first.facts["frames"]
+    assert np.array_equal(library.index.frames[: len(first.frames)], first.frames)
+    assert len(library.index.frames) == len(first.frames) + 1
+
+
+@pytest.mark.parametrize("damage", ["absent", "cut", "no index"])
+def test_an_index_that_is_lost_is_derived_from_the_store_again(tmp_path: Path, damage: str) -> None:
+    before = np.array(open_it(write_clips(tmp_path, 2)).index.frames)
+    place = index_folder(tmp_path)
+    frames = next(place.glob("frames-*.f16"))
+    if damage == "absent":
+        frames.unlink()
+    elif damage == "cut":
+        os.truncate(frames, 10)
+    else:
+        (place / "index.npz").write_bytes(b"no archive")
+    assert read_index(place) is None
+    after = open_it(tmp_path)
+    assert not after.changes
+    assert np.array_equal(after.index.frames, before)
+
+
+def test_a_search_killed_while_it_indexes_goes_on(tmp_path: Path) -> None:
+    folder = write_clips(tmp_path / "films", 70)
+    words = [*COMMAND, str(folder), "a red square", "--model", MODEL, "--device", "cpu"]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+        shards = folder / ".vtr" / "search"
+        while process.poll() is None and not list(shards.glob("shard-*.h5")):
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        error = process.communicate()[1].decode()
+    assert "Traceback" not in error
+    assert len(open_it(folder).videos) == 70
+    assert not FeatureStore(shards).duplicates
+
+
+def test_two_searches_at_once_index_once(tmp_path: Path) -> None:
+    folder = write_clips(tmp_path / "films", 3)
+    words = [*COMMAND, str(folder), "a red square", "--model", MODEL, "--json"]
+    both = [subprocess.Popen(words, stderr=subprocess.PIPE, stdout=-1, text=True) for _ in "ab"]
+    answers = [process.communicate() for process in both]
+    assert [process.returncode for process in both] == [0, 0], answers
+    assert answers[0][0] == answers[1][0]
+    assert len(list((folder / ".vtr" / "search").glob("shard-*.h5"))) == 1
+
+
+def test_while_another_indexes_what_was_there_before_answers(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    open_it(write_clips(tmp_path, 2))
+    write_clips(tmp_path, 1, start=2)
+    with write_lock(tmp_path / ".vtr" / "search"):
+        library = open_it(tmp_path)
+    assert len(library.search(Query(like=(("0.mp4", 0.0),))).hits) == 2
+    assert "Until then the answer comes from what was indexed before" in capfd.readouterr().err
+
+
+def test_a_full_disk_is_said_and_nothing_is_lost(
+    tmp_path: Path, full_disk: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    write_clips(tmp_path, 2)
+    with full_disk(2000), pytest.raises(StoreWriteError, match="cannot write"):
+        open_it(tmp_path)
+    assert len(open_it(tmp_path).videos) == 2
+
+
+def test_a_deleted_video_is_gone_and_an_answer_is_the_same_twice(tmp_path: Path) -> None:
+    library = open_it(write_clips(tmp_path, 3))
+    query = Query(("a red square",), without=("a dog",))
+    assert library.search(query) == library.search(query)
+    (tmp_path / "1.mp4").unlink()
+    assert library.refresh().deleted == ("1.mp4",)
+    found = library.search(Query(like=(("0.mp4", 0.0),)))
+    assert {hit.video_id for hit in found.hits} == {"0.mp4", "2.mp4"}
+
+
+def test_a_store_without_times_is_refused(tmp_path: Path) -> None:
+    from builders import demo_backbone, random_rows, write_store
+
+    from vtr.features import FeatureSpec
+
+    facts = {"storage_dtype": "float16", "candidate_fps": 1.0, "num_frames": 3, "seed": 0}
+    spec = FeatureSpec(**demo_backbone().describe(), **facts, samplers=("uniform",))
+    rows = random_rows(["a"], spec)
+    rows[0].pts_seconds[:] = np.nan
+    store = write_store(tmp_path / "features", rows, spec)
+    with pytest.raises(StoreError, match="frames without times"):
+        Library(StoreSource(store, {}, model=MODEL, device="cpu"))
+
+
+def test_a_store_where_every_video_failed_finds_nothing(tmp_path: Path) -> None:
+    store = random_store(tmp_path / "features", ["a", "b"], failed=("a", "b"))
+    answer = Library(StoreSource(store, {}, model=MODEL, device="cpu")).search(Query(("a dog",)))
+    assert (answer.hits, answer.nearest, answer.match) == ((), (), False)
+
+
+@given(st.integers(0, 2**32), st.lists(st.integers(1, 30), min_size=1, max_size=6))
+def test_cuts_are_where_shots_change(seed: int, lengths: list[int]) -> None:
+    rng = np.random.default_rng(seed)
+    shots = np.linalg.qr(rng.standard_normal((16, 16)))[0][: len(lengths)].repeat(lengths, axis=0)
+    cuts = find_cuts(unit(shots))
+    assert cuts.tolist() == np.cumsum([0, *lengths[:-1]]).tolist()
+
+
+def test_a_moment_has_its_best_frame_and_no_frame_twice() -> None:
+    scores = np.array([0.1, 0.1, 0.9, 0.8, 0.1, 0.7, 0.7, 0.1])
+    pieces = np.arange(9)
+    runs = find_runs(scores, pieces, background=0.1, several=True)
+    assert runs == [(2, 4, 2), (5, 7, 5)]
+    assert find_runs(np.full(4, 0.3), np.array([0, 2, 4]), background=0.1) == [(0, 4, 0)]
+    assert run_around(np.array([0.5]), np.ones(1), 0.9, 0) == (0, 1)
+
+
+def test_a_level_is_a_share_of_the_bank() -> None:
+    rng = np.random.default_rng(0)
+    above, outlier = rng.normal(0.3, 0.05, 200), rng.normal(3.0, 0.2, 200)
+    made = Calibration.of(above, outlier)
+    assert made.level(0.0, 0.0) == 0.0
+    assert made.level(1.0, 0.0) == made.level(0.0, 9.0) == 1.0
+    shares = [made.level(a, o) for a, o in zip(above, outlier, strict=True)]
+    assert sorted(shares) == pytest.approx(np.arange(200) / 200)
+
+
+@pytest.mark.slow
+def test_the_demo_world_is_found_as_promised(tmp_path: Path) -> None:
+    path = Path(__file__).parents[1] / "benchmarks" / "search.py"
+    sys.path.insert(0, str(path.parent))
+    spec = importlib.util.spec_from_file_location("search_figures", path)
+    assert spec is not None
+    assert spec.loader is not None
+    figures = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(figures)
+    found = figures.measure_world(tmp_path / "world", tmp_path, num_joined=20)
+    for name, goal in figures.GOALS.items():
+        # Clips that blink show nothing but their background for a while.
+        least = goal.get("at_least", 0.0) - (0.01 if name == "frame_returns_its_video" else 0)
+        assert least <= found[name] <= goal.get("at_most", 1.0), (name, found[name])
