@@ -8,20 +8,26 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from builders import patchwork, random_store, write_clip
+from builders import (
+    demo_backbone,
+    full_disk,
+    patchwork,
+    random_rows,
+    random_store,
+    write_clip,
+    write_store,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vtr.demo import demo_model_folder
 from vtr.errors import StoreError, StoreWriteError
-from vtr.features import FeatureStore
+from vtr.features import FeatureSpec, FeatureStore
 from vtr.features.lock import write_lock
 from vtr.searching.calibration import Calibration
 from vtr.searching.encoder import unit
@@ -115,9 +121,7 @@ def test_while_another_indexes_what_was_there_before_answers(
     assert "Until then the answer comes from what was indexed before" in capfd.readouterr().err
 
 
-def test_a_full_disk_is_said_and_nothing_is_lost(
-    tmp_path: Path, full_disk: Callable[[int], AbstractContextManager[None]]
-) -> None:
+def test_a_full_disk_is_said_and_nothing_is_lost(tmp_path: Path) -> None:
     write_clips(tmp_path, 2)
     with full_disk(2000), pytest.raises(StoreWriteError, match="cannot write"):
         open_it(tmp_path)
@@ -135,10 +139,6 @@ def test_a_deleted_video_is_gone_and_an_answer_is_the_same_twice(tmp_path: Path)
 
 
 def test_a_store_without_times_is_refused(tmp_path: Path) -> None:
-    from builders import demo_backbone, random_rows, write_store
-
-    from vtr.features import FeatureSpec
-
     facts = {"storage_dtype": "float16", "candidate_fps": 1.0, "num_frames": 3, "seed": 0}
     spec = FeatureSpec(**demo_backbone().describe(), **facts, samplers=("uniform",))
     rows = random_rows(["a"], spec)
