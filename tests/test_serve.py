@@ -161,6 +161,10 @@ def test_a_search_returns_moments(client: TestClient, root: Path) -> None:
     away = {"like": [[hit["key"], hit["best"]]], "unlike": [[hit["key"], hit["best"]]]}
     left = client.post("/api/search", json=away).json()["hits"]
     assert hit["key"] not in [other["key"] for other in left]
+    beside = {"like": [[hit["key"], hit["best"]]], "unlike": [[hits[1]["key"], hits[1]["best"]]]}
+    kept = client.post("/api/search", json=beside).json()["hits"]
+    assert kept[0]["key"] == hit["key"]  # what is asked for stays
+    assert hits[1]["key"] not in [other["key"] for other in kept]
     curve = client.post("/api/curve", json={"texts": ["a red circle"], "video": hit["key"]}).json()
     assert len(curve["seconds"]) == len(curve["scores"]) == 3
     assert curve["pieces"]
