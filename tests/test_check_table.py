@@ -7,22 +7,16 @@ from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
 from pathlib import Path
 
 import pytest
-import typer
+from builders import run_app, write_config
 from hypothesis import given
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
-from vtr.commands.check_table import register
 from vtr.errors import ConfigError, DatasetError
 from vtr.evaluate.check_table import TEST_SIZES, check_csv, check_number, fitting_sizes
 
-app = typer.Typer()
-register(app)
-app.callback()(lambda: None)
 
-
-def run(*arguments: str) -> tuple[int, str, str]:
-    result = CliRunner().invoke(app, ["check-table", *arguments])
+def run(*arguments: str, cwd: Path | None = None) -> tuple[int, str, str]:
+    result = run_app("check-table", *arguments, cwd=cwd)
     return result.exit_code, result.stdout, result.stderr
 
 
@@ -142,3 +136,9 @@ def test_bad_input(tmp_path: Path) -> None:
     path.write_text(f"R@1,n\n1,5\n1,{'x' * 200_000}\n")
     with pytest.raises(DatasetError, match="after line 2: not CSV"):
         check_csv(path, 10)
+
+
+def test_the_size_may_stand_in_a_file(tmp_path: Path) -> None:
+    write_config(tmp_path, **{"check-table": {"n": 1000}})
+    assert run("44.5", cwd=tmp_path)[1] == "44.5 ok: 445 of 1,000\n"
+    assert run("44.5", "--n", "200", cwd=tmp_path)[1] == "44.5 ok: 89 of 200\n"

@@ -1,0 +1,11 @@
+"""The options of `vtr check-table`."""
+
+from __future__ import annotations
+
+from vtr.settings import Settings, option
+
+
+class Options(Settings):
+    """Of which test set the numbers are."""
+
+    n: int | None = option(None, "Queries in the test set.", unset="every well-known size")
