@@ -34,7 +34,7 @@ from vtr.searching.calibration import bank_scores, sampled_rows, usual
 from vtr.searching.moments import find_cuts
 
 Array = NDArray[Any]
-VERSION = 2
+VERSION = 3
 _FILE = "index.npz"
 _TEXTS = ("id", "error")
 _VIDEO = ("shard", "status", "bytes", "mtime_ns", "duration", "start", "first", "stop")
