@@ -41,14 +41,15 @@ def find_cuts(frames: Floats) -> Indices:
     rows = np.asarray(frames, np.float32)
     jitter = float(np.median(1 - (rows[1:] * rows[:-1]).sum(axis=1)))
     price = _PRICE * min(max(jitter, _LEAST_JITTER), _MOST_JITTER) * np.log(max(count, 3))
-    sums = np.concatenate([np.zeros((1, rows.shape[1])), np.cumsum(rows, axis=0, dtype=np.float64)])
     best = np.zeros(count + 1)  # least cost of the first n frames
     last = np.zeros(count + 1, np.int64)
-    for stop in range(1, count + 1):
-        first = max(0, stop - LONGEST_PIECE)
+    squares = np.zeros(0)  # of the sums of frames `first` to before `stop`, for every such first
+    for stop, products in enumerate(_with_earlier(rows), start=1):
+        first = stop - 1 - len(products)
+        grown = squares[len(squares) - len(products) :] + 2 * products[::-1].cumsum()[::-1] + 1
+        squares = np.append(grown, 1.0)
         lengths = np.arange(stop - first, 0, -1)
-        parts = sums[stop] - sums[first:stop]
-        costs = best[first:stop] + lengths - np.einsum("nd,nd->n", parts, parts) / lengths + price
+        costs = best[first:stop] + lengths - squares / lengths + price
         chosen = int(np.argmin(costs))
         best[stop], last[stop] = costs[chosen], first + chosen
     starts, stop = [], count
@@ -56,6 +57,16 @@ def find_cuts(frames: Floats) -> Indices:
         stop = int(last[stop])
         starts.append(stop)
     return np.array(starts[::-1], np.int64)
+
+
+def _with_earlier(rows: Floats) -> Iterator[Floats]:
+    """Yields, for each frame, its products with those before it, of the longest piece at most."""
+    step = 2 * LONGEST_PIECE
+    for start in range(0, len(rows), step):
+        low = max(0, start - LONGEST_PIECE + 1)
+        block = (rows[start : start + step] @ rows[low : start + step].T).astype(np.float64)
+        for i, products in enumerate(block, start=start):
+            yield products[max(0, i - LONGEST_PIECE + 1) - low : i - low]
 
 
 class Run(NamedTuple):
