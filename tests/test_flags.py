@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import importlib
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import pytest
 import typer
+from pydantic_core import to_jsonable_python
 from typer.testing import CliRunner
 
-from vtr.commands.flags import Only, with_options
+from vtr.commands.flags import Only, resolve, with_options
 from vtr.errors import ConfigError, UnknownNameError
 from vtr.settings import Settings, allowed_values, option
-from vtr.workspace import Workspace
+from vtr.verbs import verb_names, verb_options
+from vtr.workspace import Workspace, file_keys
 
 
 class Options(Settings):
@@ -132,6 +135,28 @@ def test_help_groups_the_options_and_says_their_defaults(go: Any) -> None:
     assert "(default: the preset's)" in text
     assert "Whose frames." in text
     assert "--no-force" not in text
+
+
+@pytest.mark.parametrize("verb", verb_names())
+def test_every_option_of_every_verb_may_stand_in_a_file(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = verb_options(verb)
+    lines, names = [], set()
+    for section, keys in file_keys(model, verb).items():
+        lines.append(f"[{section}]")
+        for key, name in keys.items():
+            default = getattr(model(), name)
+            if default not in (None, ()):
+                names.add(name)
+                lines.append(f"{key} = {json.dumps(to_jsonable_python(default))}")
+    (tmp_path / "own.toml").write_text("\n".join(lines))
+    given = resolve(model, {}, verb=verb, config=tmp_path / "own.toml")
+    (tmp_path / "own.toml").rename(tmp_path / "vtr.toml")
+    around = resolve(model, {}, verb=verb)
+    assert given == around
+    assert names <= given.given.keys()
 
 
 def test_python_keywords_are_checked_the_same_way(tmp_path: Path) -> None:

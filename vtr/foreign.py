@@ -107,11 +107,6 @@ def escaped(text: object, limit: int = MAX_SHOWN) -> str:
     return html.escape(shown(text, limit), quote=True)
 
 
-def isolated(text: object, limit: int = MAX_SHOWN) -> str:
-    """Returns the escaped text in an element that keeps its writing direction to itself."""
-    return f"<bdi>{escaped(text, limit)}</bdi>"
-
-
 def csv_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
     """Returns a table as CSV whose texts no spreadsheet takes for formulas.
 

@@ -7,14 +7,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vtr.counts import counted
+from vtr.datasets.base import Dataset
+from vtr.datasets.registry import load_dataset
+from vtr.errors import ConfigError, ModelError
+from vtr.extract.choose import DENSE, FeatureStore, choose, single_sampler
+from vtr.extract.samplers.base import parse_samplers
+from vtr.features import FeatureStore as StoredFeatures
+from vtr.features.importing import BACKBONE_PREFIX
+from vtr.names import match_names, normal_path, without_extension
 from vtr.progress import note
+from vtr.workspace import Workspace, find_workspace, settings
 
 if TYPE_CHECKING:
     from vtr.clip.backbone import Backbone
-    from vtr.datasets.base import Dataset
-    from vtr.extract.choose import FeatureStore
-    from vtr.features import FeatureStore as StoredFeatures
-    from vtr.workspace import Workspace
 
 
 def open_store(workspace: Workspace, sampler: str | None = None) -> FeatureStore:
@@ -30,10 +36,6 @@ def open_store(workspace: Workspace, sampler: str | None = None) -> FeatureStore
         ConfigError: Several samplers, or one that the store cannot serve.
         StoreError: No store there.
     """
-    from vtr.errors import ConfigError
-    from vtr.extract.choose import DENSE, FeatureStore, choose, single_sampler
-    from vtr.extract.samplers.base import parse_samplers
-
     held = FeatureStore(workspace.features).spec.samplers
     if sampler is None and held == (DENSE,):
         sampler = "uniform"
@@ -56,9 +58,6 @@ def open_store(workspace: Workspace, sampler: str | None = None) -> FeatureStore
 
 def _as_extracted(workspace: Workspace, sampler: str) -> FeatureStore:
     """Returns the store with a selection of its own; says if it has other frames than asked for."""
-    from vtr.counts import counted
-    from vtr.extract.choose import DENSE, FeatureStore
-
     store = FeatureStore(workspace.features, sampler=sampler)
     held = store.spec.num_frames
     if sampler != DENSE and held not in (None, workspace.frames):
@@ -78,10 +77,6 @@ def meet(store: StoredFeatures, video_ids: Sequence[str]) -> StoredFeatures:
         store: Any; what vtr extracted has the dataset's names already.
         video_ids: The dataset's.
     """
-    from vtr.counts import counted
-    from vtr.features.importing import BACKBONE_PREFIX
-    from vtr.names import match_names, normal_path, without_extension
-
     if not store.spec.backbone.startswith(BACKBONE_PREFIX):
         return store
     found = match_names(video_ids, store.input_ids)
@@ -104,15 +99,11 @@ def meet(store: StoredFeatures, video_ids: Sequence[str]) -> StoredFeatures:
 
 def store_folder(named: Path | None) -> Path:
     """Returns the store that was named, by default that of the workspace around us."""
-    from vtr.workspace import find_workspace, settings
-
     return named or settings(find_workspace(Path.cwd())).features
 
 
 def read_dataset(workspace: Workspace) -> Dataset:
     """Returns the workspace's dataset."""
-    from vtr.datasets.registry import load_dataset
-
     videos = workspace.require_videos()
     return load_dataset(workspace.dataset, annotations=workspace.annotations, videos=videos)
 
@@ -124,8 +115,7 @@ def check_same_model(backbone: Backbone, store: StoredFeatures) -> None:
         ModelError: The weights differ, or what they are run with (such as the activation); names
             both.
     """
-    from vtr.errors import ModelError
-    from vtr.train.run import require_same_settings
+    from vtr.train.run import require_same_settings  # torch, which opening a store does without
 
     spec = store.spec
     if backbone.weights_sha256 != spec.weights_sha256:
