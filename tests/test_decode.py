@@ -412,6 +412,8 @@ def test_window_outside_the_video(make):
     with pytest.raises(DecodeError, match=r"window 30 s to 40 s holds no frame.*lasts 2.40 s") as e:
         sample_video(request(make("h264"), start_seconds=30, end_seconds=40), lambda image: image)
     assert e.value.kind == "no-frames"
+    with pytest.raises(DecodeError, match=r"window from 30 s holds no frame.*lasts 2.40 s"):
+        sample_video(request(make("h264"), start_seconds=30), lambda image: image)
 
 
 @pytest.mark.parametrize("name", ["h264", "vp9", "h264-avi"])

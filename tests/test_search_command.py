@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,8 @@ def test_filters_hold(clips: Path) -> None:
         "sub/2.mp4"
     ]
     assert ask(clips, *like, "--min-length", "60")["hits"] == []
+    done = run_app("search", clips, "a dog", "--in", "nowhere")
+    assert done.stdout.startswith("no video to look into")
     assert len(ask(clips, *like, "--max-length", "60")["hits"]) == 4
     several = ask(clips, "--like", "0.mp4@1", "--all-moments")["hits"]
     assert len(several) >= 4
@@ -88,6 +91,8 @@ def test_what_is_no_match_is_said_and_shown_on_request(clips: Path) -> None:
     assert done.stdout.startswith("no match: ")
     assert "--nearest shows the 4 moments" in done.stderr
     assert "1 video of 5 could not be read" in done.stderr
+    look = shlex.split(done.stderr.partition("which and why: vtr ")[2].splitlines()[0])
+    assert "'broken.mp4': not-a-video" in run_app(*look).stdout
     shown = run_app("search", clips, sentence, "--nearest", "--top", "2").stdout
     assert len([line for line in shown.splitlines() if ".mp4" in line]) == 2
 
@@ -121,6 +126,7 @@ def test_new_changed_and_deleted_videos_are_seen(clips: Path, tmp_path: Path) ->
         (("--like", "zero.mp4@1"), UnknownNameError, "zero.mp4"),
         (("--like", "broken.mp4@0"), ConfigError, "has no frames"),
         (("x", "--not", "x"), ConfigError, "nothing is left"),
+        (("x", "--min-length", "5", "--max-length", "2"), ConfigError, "5 is above --max-length 2"),
         (("x", "--run", "r"), ConfigError, "--run names a run of a workspace"),
         (("x", "--cut-list", "a.txt"), ConfigError, r"\.csv, \.edl"),
     ],

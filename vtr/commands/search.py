@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -61,6 +61,7 @@ def search(
     hits = answer.hits or (answer.nearest if nearest else ())
     if not as_json:
         _print(query, answer, library, nearest=nearest)
+    _note_failed(library)
     for path in output.write_outputs(" + ".join(texts) or "search", hits, options):
         note(f"written: {near(path)}")
     if as_json:
@@ -77,16 +78,24 @@ def _print(query: Query, answer: Answer, library: Library, *, nearest: bool) -> 
         note(f"{cut} longer than the model reads, and cut")
     if len(answer.weights) > 1:
         note("looked for: " + ", ".join(f"{share:+.2f} {part}" for part, share in answer.weights))
-    if not answer.match:
+    if not (answer.hits or answer.nearest):
+        say("no video to look into: none that can be read is as --in and the lengths ask")
+    elif not answer.match:
         say(
             f"no match: {answer.level:.0%} of unrelated sentences stand out less in these videos, "
             f"and {MATCH_LEVEL:.0%} must"
         )
-        if not nearest and answer.nearest:
+        if not nearest:
             note(f"--nearest shows the {counted(len(answer.nearest), 'moment')} that come nearest")
     if shown := answer.hits or (answer.nearest if nearest else ()):
         print_hits(shown, levels=not query.has_pictures)
-    statuses = Counter(video.status for video in library.videos)
-    if bad := statuses["failed"]:
+
+
+def _note_failed(library: Library) -> None:
+    if bad := sum(video.status == "failed" for video in library.videos):
         could = counted(bad, "video", "videos")
-        note(f"{could} of {len(library.videos):,} could not be read and are not searched")
+        store = quote(near(library.source.store))
+        note(
+            f"{could} of {len(library.videos):,} could not be read and are not searched; which and "
+            f"why: vtr inspect {store} --failures"
+        )

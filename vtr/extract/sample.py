@@ -269,7 +269,8 @@ def _union(chosen: Mapping[str, Indices]) -> Indices:
 def _empty_window(request: FrameRequest, pts_seconds: Seconds) -> str:
     start, end = check_window(request.start_seconds, request.end_seconds)
     length = duration_seconds(pts_seconds)
-    return f"the window {start:g} s to {end:g} s holds no frame; the video lasts {length:.2f} s"
+    window = f"{start:g} s to {end:g} s" if request.end_seconds is not None else f"from {start:g} s"
+    return f"the window {window} holds no frame; the video lasts {length:.2f} s"
 
 
 def _reaches_end(request: FrameRequest, pts_seconds: Seconds) -> bool:

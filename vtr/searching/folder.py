@@ -47,6 +47,7 @@ class Source(Protocol):
     """What a library asks of the place that its features come from."""
 
     encoder: QueryEncoder
+    store: Path  # Of the features
 
     def refresh(self, *, rebuild: bool = False) -> tuple[Index, Changes]:
         """Brings the index up to date."""
@@ -78,8 +79,8 @@ class FolderSource:
         self.folder, self.device, self.workers = folder, device, workers
         self._asked = model
         self._look()
-        self.home = home or find_home(folder)
-        self.encoder = QueryEncoder(model, self.home, default=DEFAULT_MODEL, device=device)
+        self.store = home or find_home(folder)
+        self.encoder = QueryEncoder(model, self.store, default=DEFAULT_MODEL, device=device)
 
     def paths(self, ids: Sequence[str]) -> Mapping[str, Path | None]:
         """Returns the videos that were found last."""
@@ -92,11 +93,11 @@ class FolderSource:
             ModelError: The features are of another model than the one that was asked for.
         """
         self._look()
-        place = find_index(self.home)
+        place = find_index(self.store)
         index = None
-        if not rebuild and list_shards(self.home)[0]:
+        if not rebuild and list_shards(self.store)[0]:
             self._require_same()
-            index = bring_up_to_date(place, self.home, self.encoder)
+            index = bring_up_to_date(place, self.store, self.encoder)
         changes = self._changes(index)
         if not (rebuild or changes.new or changes.changed) and index is not None:
             return index, changes
@@ -106,10 +107,10 @@ class FolderSource:
             if index is not None:
                 note(f"{error}. Until then the answer comes from what was indexed before")
                 return index, changes
-            with _waiting_lock(self.home):
+            with _waiting_lock(self.store):
                 pass  # another search has made what was to be made here
             self._extract(rebuild=False)
-        return bring_up_to_date(place, self.home, self.encoder), changes
+        return bring_up_to_date(place, self.store, self.encoder), changes
 
     def _look(self) -> None:
         listing = find_videos(self.folder)
@@ -142,7 +143,7 @@ class FolderSource:
         from vtr.extract.samplers.base import parse_samplers
         from vtr.extract.settings import ExtractSettings, usable_cores
 
-        make_folder(self.home, option="--index")
+        make_folder(self.store, option="--index")
         note(f"loading {self.encoder.model}")
         prepare_arithmetic()
         backbone = self.encoder.backbone
@@ -154,7 +155,7 @@ class FolderSource:
             workers=self.workers or min(usable_cores(), len(self._inputs)),
         )
         mode = ExtractMode(retry=frozenset({"changed", "damaged"}), overwrite=rebuild)
-        note(f"indexing {self.folder} ({counted(len(self._inputs), 'video')}) into {self.home}")
+        note(f"indexing {self.folder} ({counted(len(self._inputs), 'video')}) into {self.store}")
         with progress("indexing") as update:
 
             def show(now: pipeline.Progress) -> None:
@@ -164,7 +165,7 @@ class FolderSource:
 
             try:
                 report = pipeline.extract(
-                    self._inputs, self.home, backbone, settings, mode=mode, progress=show
+                    self._inputs, self.store, backbone, settings, mode=mode, progress=show
                 )
             except FingerprintError as error:
                 differences = str(error).partition(". Use ")[0]
@@ -175,15 +176,15 @@ class FolderSource:
 
     def _require_same(self) -> None:
         """Refuses another model than that of the features that are there already."""
-        index = read_index(find_index(self.home))
+        index = read_index(find_index(self.store))
         if index is not None:
             made, name = index.facts["weights_sha256"], index.facts["backbone"]
         else:
-            spec = FeatureStore(self.home, skip_damaged=True).spec
+            spec = FeatureStore(self.store, skip_damaged=True).spec
             made, name = spec.weights_sha256, spec.backbone
         if made != self.encoder.weights_sha256:
             raise ModelError(
-                f"the features in {self.home} were made with {name}, and {self.encoder.model} is "
+                f"the features in {self.store} were made with {name}, and {self.encoder.model} is "
                 "another model: their spaces have nothing in common. Leave out --model, or make "
                 "everything anew with --rebuild"
             )

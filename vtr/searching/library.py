@@ -179,7 +179,7 @@ class Library:
             all_moments: Several moments of a video, where it has them.
 
         Raises:
-            ConfigError: A part of the query that cannot be read.
+            ConfigError: A part of the query that cannot be read, or lengths that none can have.
             DecodeError: A clip of the query that cannot be read.
             UnknownNameError: `like` names no video here.
         """
@@ -358,6 +358,11 @@ class Library:
     ) -> NDArray[np.bool_]:
         length = self.index.video["duration"][self._live]
         allowed = np.ones(len(length), bool)
+        if min_length is not None and max_length is not None and min_length > max_length:
+            raise ConfigError(
+                f"--min-length {min_length:g} is above --max-length {max_length:g}: no video has "
+                "such a length. Change one of them"
+            )
         if min_length is not None:
             allowed &= length >= min_length
         if max_length is not None:

@@ -427,7 +427,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except FileNotFoundError:
         raise CheckpointError(
             f"{path} does not exist: the run was stopped before its first epoch, or the file was "
-            "removed. Train it anew: vtr train --overwrite"
+            "removed. Go on with vtr train --resume, or train it anew with --overwrite"
         ) from None
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
