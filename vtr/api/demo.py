@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import vtr
+from vtr.api.stores import read_dataset
+from vtr.datasets.base import Caption, split_queries
 from vtr.demo import DEMO_FPS, DEMO_FRAMES, DEMO_SAMPLER, demo_model_folder
 from vtr.demo.events import events_shown, known_uniform_share
 from vtr.demo.scenes import CLIPS_PER_GROUP
@@ -157,6 +159,29 @@ def prepare_demo(options: Options, *, quiet: bool = False) -> tuple[Workspace, d
         "uniform_sees_by_construction": known_uniform_share(world.annotations, **budget),
         "workspace": str(workspace.root),
     }
+
+
+def search_demo(workspace: Workspace) -> list[dict[str, Any]]:
+    """Asks the demo world for three of its test captions, as `vtr search` does there.
+
+    Returns:
+        For each the sentence, the video it describes, and the moments found, best first.
+    """
+    from vtr.api.search import as_document, open_library
+    from vtr.searching.query import Query
+    from vtr.verbs.search import Options as SearchOptions
+
+    dataset = read_dataset(workspace)
+    asked: dict[str, list[Caption]] = {}
+    for caption in split_queries(dataset, "test"):
+        asked.setdefault(dataset.groups[caption.video_id], []).append(caption)
+    chosen = [asked["content"][0], asked["content"][-1], asked["brief"][0]]
+    library = open_library(None, workspace, SearchOptions(device="cpu"))
+    return [
+        {"sentence": one.text, "video": one.video_id}
+        | as_document(library.search(Query((one.text,)), top=3))
+        for one in chosen
+    ]
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import typer
 from vtr.arithmetic import prepare_arithmetic
 from vtr.commands.console import print_json, say
 from vtr.commands.flags import with_options
-from vtr.commands.tables import interval_text, new_table, print_table
+from vtr.commands.tables import interval_text, new_table, print_searches, print_table
 from vtr.counts import counted, human_bytes, human_seconds
 from vtr.progress import note
 from vtr.verbs.demo import Options
@@ -37,7 +37,7 @@ def demo(
     reuses what is there.
     """
     prepare_arithmetic()
-    from vtr.api.demo import full_trials, measure_heads, prepare_demo, short_trials
+    from vtr.api.demo import full_trials, measure_heads, prepare_demo, search_demo, short_trials
 
     start = time.perf_counter()
     silent = quiet or as_json
@@ -49,6 +49,7 @@ def demo(
         trials = full_trials() if options.full else short_trials()
         facts["results"], page = measure_heads(workspace, trials, quiet=silent)
         facts["report"] = str(page)
+    facts["searches"] = search_demo(workspace)
     facts["seconds"] = time.perf_counter() - start
     if as_json:
         print_json(facts)
@@ -56,7 +57,9 @@ def demo(
         if facts["results"]:
             _print_results(facts["results"])
             say(f"report     {facts['report']}")
+        print_searches(facts["searches"])
         say(f"workspace  {facts['workspace']}  (cd there; try: vtr simulate)")
+        say(f"the page   vtr serve {facts['workspace']}")
         note(f"done in {human_seconds(facts['seconds'])}")
     if facts["extract"]["failed"] or facts["extract"]["partial"]:
         raise typer.Exit(PARTLY_FAILED)

@@ -284,3 +284,18 @@ def _spelled(column: Any, number: int) -> str:
 
     value = column.values[number]
     return "-" if value is None or not is_known(value) else str(column.show(value))
+
+
+def print_searches(searches: Sequence[Mapping[str, Any]]) -> None:
+    """Prints what three captions of the test clips find, each in its best moment."""
+    say()
+    say("Three searches (cd there; vtr search asks for any sentence):")
+    for one in searches:
+        say(f'  "{one["sentence"]}"')
+        found = [*one["hits"], *one["nearest"]]
+        if found:
+            hit, doubt = found[0], "" if one["match"] else ", unsure"
+            right = "" if hit["video_id"] == one["video"] else f"; it describes {one['video']}"
+            times = f"{hit['start_seconds']:.1f} to {hit['end_seconds']:.1f} s"
+            say(f"    {hit['video_id']}, {times}{doubt}{right}")
+    say()
