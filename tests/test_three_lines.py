@@ -342,6 +342,8 @@ def unit(vectors: Any) -> Any:
             r"no policy for missing videos named 'ignore'\. Known: fail, miss",
         ),
         (("--run", "runs/nowhere"), ConfigError, r"no run runs/nowhere.* Runs in runs: seqTransf"),
+        (("--run", "nowhere"), ConfigError, r"no run .*runs/nowhere.* Runs in .*runs: seqTransf"),
+        (("--run", "features"), ConfigError, r"features is not a run"),
         (("--run", "runs/seqTransf", "--zero-shot"), ConfigError, "exclude each other"),
         (("--sampler", "uniform"), VtrError, r"uniform"),
         (("--features", "nowhere"), VtrError, r"nowhere.*vtr extract"),

@@ -44,7 +44,7 @@ from vtr.settings import resolved
 from vtr.train.inputs import embed_for
 from vtr.train.model import RetrievalModel, zero_shot_model
 from vtr.train.run import BEST, Run, load_run, recency, write_json
-from vtr.train.run_folders import seed_folders, summarise
+from vtr.train.run_folders import find_run, seed_folders, summarise
 from vtr.train.scoring import Scorer
 from vtr.train.texts import embed_texts
 from vtr.verbs.eval import Options
@@ -219,10 +219,7 @@ def _load_run(workspace: Workspace, name: str | None) -> Run:
         latest = max(finished, key=recency)
         note(f"run: {latest} (the latest; another one with --run DIR)")
         return load_run(latest)
-    folder = Path(name)
-    if not folder.exists() and (workspace.runs / folder).is_dir():
-        folder = workspace.runs / folder
-    return load_run(folder)
+    return load_run(find_run(workspace.runs, name))
 
 
 def _bank(inputs: Inputs) -> QuerySet:

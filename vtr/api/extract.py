@@ -228,12 +228,13 @@ def _survey(workspace: Workspace, *, quiet: bool) -> VideoSurvey:
     warn_of_unreadable(survey.listing.unreadable)
     present = sum(video.path is not None for video in survey.videos)
     rate = "every frame" if workspace.fps == "native" else f"{workspace.fps:g} frames/s"
+    kept = "all" if workspace.sampler == "dense" else workspace.frames
     missing = len(survey.videos) - present
     absent = f" ({missing} more are missing from the disk)" if missing else ""
     skipped = f"; skipped: {survey.listing.skipped}" if survey.listing.skipped else ""
     note(
         f"{counted(present, 'video')}{absent} of dataset {workspace.dataset!r}; sampler "
-        f"{workspace.sampler}, {workspace.frames} of the candidates at {rate}; "
+        f"{workspace.sampler}, {kept} of the candidates at {rate}; "
         f"{workspace.model} -> {workspace.features}{skipped}"
     )
     return survey

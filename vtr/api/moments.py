@@ -144,12 +144,13 @@ def _queries(protocol: Protocol, dataset: Any) -> list[Caption]:
     described = [caption for caption in queries if caption.windows]
     if not described:
         raise DatasetError(
-            f"no caption of {protocol.name!r} says which part of its video it describes, so there "
-            "are no moments to count. Datasets that do: charades-sta, qvhighlights"
+            f"no caption of {protocol.name!r} says which part of its video it describes, from a "
+            "start to an end after it, so there are no moments to count. Datasets that do: "
+            "charades-sta, qvhighlights"
         )
     if len(described) < len(queries):
         left_out = counted(len(queries) - len(described), "caption")
-        note(f"{left_out} without a start and an end left out")
+        note(f"{left_out} without a start and an end after it left out")
     return described
 
 

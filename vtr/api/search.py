@@ -178,11 +178,9 @@ def _search(library: Library, query: Query, options: Options, **more: Any) -> An
 
 def _load(workspace: Workspace, name: str) -> Run:
     from vtr.train.run import load_run
+    from vtr.train.run_folders import find_run
 
-    folder = Path(name)
-    if not folder.exists() and (workspace.runs / folder).is_dir():
-        folder = workspace.runs / folder
-    return load_run(folder)
+    return load_run(find_run(workspace.runs, name))
 
 
 def _ordered_by_run(

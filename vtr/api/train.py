@@ -52,6 +52,7 @@ from vtr.train.run_folders import (
     advising,
     check_resumable,
     default_name,
+    find_run,
     free_name,
     holding,
     names_of,
@@ -143,7 +144,7 @@ class Training:
             )
         teacher = None
         if options.teacher is not None:
-            teacher = load_teacher(options.teacher, data.store, backbone)
+            teacher = load_teacher(find_run(workspace.runs, options.teacher), data.store, backbone)
         values |= {"head": spec.head, "text": spec.text.mode, "tune_layers": spec.text.layers}
         if spec.vision is not None:
             values["freeze_layers"] = spec.vision.frozen

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from vtr.api.stores import check_same_model
@@ -17,6 +16,7 @@ from vtr.train.loop import NOTHING_TO_TRAIN
 from vtr.train.lora import require_peft
 from vtr.train.model import ModelSpec, RetrievalModel
 from vtr.train.run import Run, load_run
+from vtr.train.run_folders import find_run
 from vtr.train.text_tower import text_spec
 from vtr.train.towers import merged
 from vtr.train.vision_tower import VisionSpec, vision_spec
@@ -50,17 +50,12 @@ def load_base(workspace: Workspace, options: Options, device: str) -> Base:
     """
     if options.start is None:
         return Base(load_backbone(workspace.model, device=device), workspace.model)
-    start = load_run(_found(options.start, workspace.runs))
+    start = load_run(find_run(workspace.runs, options.start))
     backbone = load_backbone(start.text_model, device=device)
     start.check_text_model(backbone)
     if start.towers is None:
         backbone = merged(start.model, backbone)
     return Base(backbone, start.text_model, start)
-
-
-def _found(start: Path, runs: Path) -> Path:
-    """Returns the folder of a run that may be named by its name alone."""
-    return start if start.exists() or not (runs / start.name).is_dir() else runs / start.name
 
 
 def model_spec(

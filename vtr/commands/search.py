@@ -79,7 +79,9 @@ def _print(query: Query, answer: Answer, library: Library, *, nearest: bool) -> 
     if len(answer.weights) > 1:
         note("looked for: " + ", ".join(f"{share:+.2f} {part}" for part, share in answer.weights))
     if not (answer.hits or answer.nearest):
-        say("no video to look into: none that can be read is as --in and the lengths ask")
+        readable = any(video.status != "failed" for video in library.videos)
+        why = "that can be read is as --in and the lengths ask" if readable else "can be read"
+        say(f"no video to look into: none {why}")
     elif not answer.match:
         say(
             f"no match: {answer.level:.0%} of unrelated sentences stand out less in these videos, "
@@ -96,6 +98,6 @@ def _note_failed(library: Library) -> None:
         could = counted(bad, "video", "videos")
         store = quote(near(library.source.store))
         note(
-            f"{could} of {len(library.videos):,} could not be read and are not searched; which and "
+            f"{could} of {len(library.videos):,} could not be read; which and "
             f"why: vtr inspect {store} --failures"
         )

@@ -36,6 +36,18 @@ class Target(NamedTuple):
         return self.work != self.folder
 
 
+def find_run(runs: Path, name: str | Path) -> Path:
+    """Returns the folder that a name means: the run there or, below `runs`, of that name.
+
+    Where neither is a run it is what the message should be about.
+    """
+    folder = Path(name)
+    if (folder / CONFIG).is_file():
+        return folder
+    is_bare = len(folder.parts) == 1 and not folder.exists()
+    return runs / folder if is_bare or (runs / folder / CONFIG).is_file() else folder
+
+
 def names_of(name: str, seeds: Sequence[int]) -> list[str]:
     """Returns the names of the folders of one command: with several seeds one for each."""
     return [name] if len(seeds) == 1 else [f"{name}-seed{seed}" for seed in seeds]
