@@ -139,6 +139,8 @@ def test_an_interrupted_run_goes_on_with_its_own_settings(workspace: Path) -> No
     (folder / "training.json").unlink()
     with pytest.raises(ConfigError, match=r"--lr 0\.5 \(was 0\.01\)"):
         run_app("train", "--resume", "--lr", "0.5")
+    with pytest.raises(ConfigError, match=r"other settings: --lora 2 \(was not given\)"):
+        run_app("train", "--resume", "--lora", "2")
     resumed = json.loads(run_app("train", "--resume", "--json").stdout)
     assert resumed["run"] == document["run"]
     assert resumed["metrics"] == document["metrics"]

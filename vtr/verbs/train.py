@@ -221,10 +221,15 @@ class Recipe(Settings):
         """Refuses what no training can have, before torch is loaded and data are read."""
         values, _ = self.resolve()
         TrainSettings.of(values)
+        if self._goes_on():
+            return self  # what is given here is compared with what the run was started with
         self._check_vision(values)
         if self.text is not None:
             self.check_text(self.text)
         return self
+
+    def _goes_on(self) -> bool:
+        return False
 
     def _check_vision(self, values: Mapping[str, Any]) -> None:
         """Refuses what a trained vision tower cannot have, and what only such a one follows."""
@@ -312,6 +317,9 @@ class Options(Recipe):
         False, "Say parameters, memory, steps and time; train not.",
         group="Output and run", file_key="-",
     )  # fmt: skip
+
+    def _goes_on(self) -> bool:
+        return self.resume and self.seeds == 1
 
     @pydantic.model_validator(mode="after")
     def _check_place(self) -> Self:
