@@ -51,7 +51,7 @@ def _section(path: str, command: Any) -> str:
         usage.append("COMMAND")
     parts = [f"## {path}\n", f"{_text(command.help)}\n", f"```\n{' '.join(usage)}\n```\n"]
     if arguments:
-        rows = [(f"`{_placeholder(p)}`", _meaning(p)) for p in arguments]
+        rows = [("`" + _placeholder(p).replace("|", "\\|") + "`", _meaning(p)) for p in arguments]
         parts.append(_table(("argument", "meaning"), rows))
     if options:
         rows = [(_names(p), _meaning(p)) for p in options]

@@ -61,6 +61,10 @@ def test_a_frame_a_picture_and_a_clip_find_their_moment(clips: Path, tmp_path: P
         assert 2.5 <= hit["start_seconds"] <= 3.3
 
 
+def test_its_usage_reads_as_one_types_it() -> None:
+    assert "Usage: vtr search [OPTIONS] [FOLDER|SENTENCE]..." in run_app("search", "-h").stdout
+
+
 def test_filters_hold(clips: Path) -> None:
     like = ("--like", "sub/2.mp4@4")
     assert {h["video_id"] for h in ask(clips, *like, "--in", "sub")["hits"]} == {

@@ -30,8 +30,8 @@ def search(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[FOLDER] [SENTENCE]...",
-            help="The folder of the videos (without: the workspace here), and what is to be seen.",
+            metavar="FOLDER|SENTENCE",
+            help="The folder of the videos (without: the workspace here), then what is to be seen.",
             show_default=False,
         ),
     ] = None,
