@@ -301,6 +301,26 @@ def test_other_settings_are_refused_and_overwrite_starts_anew(
     assert len(FeatureStore(tmp_path)) == 2
 
 
+def test_an_interrupt_while_a_batch_is_embedded_keeps_what_is_decoded(
+    clips: Path, tmp_path: Path
+) -> None:
+    class Interrupted(QuarterColours):
+        calls = 0
+
+        def encode_frames(self, crops: Any) -> Any:
+            self.calls += 1
+            if self.calls == 2:
+                raise KeyboardInterrupt
+            return super().encode_frames(crops)
+
+    inputs, how = inputs_of(clips)[:3], settings(batch_size=2)
+    with pytest.raises(KeyboardInterrupt):
+        extract(inputs, tmp_path / "store", Interrupted(), how)
+    assert len(FeatureStore(tmp_path / "store")) > 0
+    report = extract(inputs, tmp_path / "store", QuarterColours(), how)
+    assert (report.ok, 0 < report.done_now < 3) == (3, True)
+
+
 def test_a_store_made_anew_replaces_the_old_one_when_it_is_complete(
     clips: Path, tmp_path: Path
 ) -> None:

@@ -303,16 +303,23 @@ class _ShardRows:
         return [self._embedded(row, part) for row, part in zip(self.rows, parts, strict=True)]
 
     def _encode(self) -> None:
-        start = time.perf_counter()
+        start, before = time.perf_counter(), self._waiting
         batch = self._take_videos() if self._spec.linear_patch == "3d" else self._take_frames()
+        try:
+            made = self._embedded_batch(batch)
+        except KeyboardInterrupt:
+            self._waiting = before  # `finish` makes a short shard of what is there
+            raise
+        self._embeddings.append(made)
+        self._run.now.encode_seconds += time.perf_counter() - start
+
+    def _embedded_batch(self, batch: Sequence[Crops]) -> NDArray[np.float32]:
         joined = np.concatenate(batch)
         if self._spec.linear_patch == "3d":
             encoder = cast("TemporalEncoder", self._run.encoder)
             offsets = np.cumsum([0, *map(len, batch)]).tolist()
-            self._embeddings.append(encoder.encode_frames(joined, offsets=offsets))
-        else:
-            self._embeddings.append(self._run.encoder.encode_frames(joined))
-        self._run.now.encode_seconds += time.perf_counter() - start
+            return encoder.encode_frames(joined, offsets=offsets)
+        return self._run.encoder.encode_frames(joined)
 
     def _take_videos(self) -> list[Crops]:
         """Takes a batch that ends where a video ends."""
