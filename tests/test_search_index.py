@@ -36,6 +36,7 @@ from vtr.searching.index import read_index
 from vtr.searching.library import Library
 from vtr.searching.moments import find_cuts, find_runs, run_around
 from vtr.searching.query import Query
+from vtr.searching.scan import Scanner
 
 MODEL = str(demo_model_folder())
 COMMAND = [sys.executable, "-m", "vtr", "search"]
@@ -169,6 +170,16 @@ def test_a_moment_has_its_best_frame_and_no_frame_twice() -> None:
     assert runs == [(2, 4, 2), (5, 7, 5)]
     assert find_runs(np.full(4, 0.3), np.array([0, 2, 4]), background=0.1) == [(0, 4, 0)]
     assert run_around(np.array([0.5]), np.ones(1), 0.9, 0) == (0, 1)
+
+
+def test_the_very_frame_scores_best_whatever_rounding_did_to_lengths() -> None:
+    rng = np.random.default_rng(0)
+    base = rng.standard_normal(96)
+    rows = base + 1e-3 * rng.standard_normal((200, 96))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    scanner = Scanner(rows.astype(np.float16), np.array([0]), np.array([200]))
+    found = [int(np.argmax(scanner.exact(0, 200, row.astype(np.float32)))) for row in rows]
+    assert found == list(range(200))
 
 
 def test_a_level_is_a_share_of_the_bank() -> None:

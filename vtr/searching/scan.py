@@ -53,6 +53,7 @@ class Scanner:
         return best
 
     def exact(self, start: int, stop: int, vector: Floats) -> Floats:
-        """Returns the cosines of some rows in float32."""
-        scores: Floats = np.asarray(self.frames[start:stop], np.float32) @ vector
+        """Returns the cosines of some rows in float32, whatever rounding did to their lengths."""
+        rows = np.asarray(self.frames[start:stop], np.float32)
+        scores: Floats = (rows @ vector) / np.maximum(np.linalg.norm(rows, axis=1), 1e-12)
         return scores
