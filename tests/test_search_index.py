@@ -182,6 +182,21 @@ def test_the_very_frame_scores_best_whatever_rounding_did_to_lengths() -> None:
     assert found == list(range(200))
 
 
+def test_memory_that_is_given_back_changes_no_score(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vtr.searching.scan._BLOCK_ROWS", 1024)
+    monkeypatch.setattr("vtr.searching.scan._RESIDENT_BYTES", 0)
+    rows = np.random.default_rng(0).standard_normal((4096, 64)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    rows.astype(np.float16).tofile(tmp_path / "frames")
+    frames = np.memmap(tmp_path / "frames", np.float16, "c", shape=rows.shape)
+    scanner = Scanner(frames, np.array([0]), np.array([4096]))
+    first, second = (scanner.scores(rows[7]) for _ in range(2))
+    assert np.abs(first - rows @ rows[7]).max() < 1e-3
+    assert np.array_equal(first, second)
+
+
 def test_a_level_is_a_share_of_the_bank() -> None:
     rng = np.random.default_rng(0)
     above, outlier = rng.normal(0.3, 0.05, 200), rng.normal(3.0, 0.2, 200)

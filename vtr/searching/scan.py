@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+import mmap
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Floats = NDArray[np.floating[Any]]
 Indices = NDArray[np.int64]
-_BLOCK_ROWS = 1 << 17
+_BLOCK_ROWS = 1 << 17  # times any row a multiple of the page
+_RESIDENT_BYTES = 3 << 28  # with a block in work and torch beside it, 1.3 GB in all
 
 
 class Scanner:
@@ -38,12 +44,22 @@ class Scanner:
         import torch
 
         query = torch.from_numpy(np.asarray(vector, np.float16))
-        scores = np.empty(len(self.frames), np.float32)
+        scores = torch.empty(len(self.frames))
+        product = _product()
         with torch.inference_mode():
             for start in range(0, len(scores), _BLOCK_ROWS):
                 block = torch.from_numpy(np.asarray(self.frames[start : start + _BLOCK_ROWS]))
-                scores[start : start + len(block)] = torch.mv(block, query).float().numpy()
-        return scores
+                scores[start : start + len(block)] = product(block, query)
+                self._release(start, block.nbytes)
+        made: NDArray[np.float32] = scores.numpy()
+        return made
+
+    def _release(self, start: int, num_bytes: int) -> None:
+        """Gives the memory of mapped rows back that would not stay below the limit anyway."""
+        mapped = getattr(self.frames, "_mmap", None)
+        at = start * self.frames.strides[0]
+        if mapped is not None and at >= _RESIDENT_BYTES:
+            mapped.madvise(mmap.MADV_DONTNEED, at, num_bytes)
 
     def best(self, scores: Floats) -> Floats:
         """Returns (L,) the best score of each video."""
@@ -57,3 +73,15 @@ class Scanner:
         rows = np.asarray(self.frames[start:stop], np.float32)
         scores: Floats = (rows @ vector) / np.maximum(np.linalg.norm(rows, axis=1), 1e-12)
         return scores
+
+
+def _product() -> Callable[[Tensor, Tensor], Tensor]:
+    """Returns the quicker way to (N, D) times (D,) in float16 on this processor.
+
+    With float16 instructions oneDNN's product took 133 ms of a million rows where `mv` took 228.
+    """
+    import torch
+
+    if torch.ops.mkldnn._is_mkldnn_fp16_supported():
+        return lambda block, query: torch.nn.functional.linear(query[None], block)[0]
+    return torch.mv
