@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import re
 import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -259,7 +260,7 @@ def stub() -> str:
     source = "\n".join(lines)
     for step in (["check", "--select", "I", "--fix", "--quiet"], ["format"]):
         source = subprocess.run(
-            ["ruff", *step, "--stdin-filename", str(STUB), "-"],
+            [sys.executable, "-m", "ruff", *step, "--stdin-filename", str(STUB), "-"],
             input=source, capture_output=True, text=True, check=True,
         ).stdout  # fmt: skip
     return source
