@@ -98,10 +98,19 @@ def run(
     """Extracts what `find_inputs` found, and writes the resolved options beside the shards."""
     prepare_arithmetic()
     settings = _settings(workspace, survey, options)
-    if not (_new(workspace, survey, options) or options.retry):
-        return _run(workspace, survey, options, settings, None, quiet=quiet)
-    with contextlib.closing(_starting(workspace, settings)) as standby:
-        return _run(workspace, survey, options, settings, standby, quiet=quiet)
+    num_new = len(_new(workspace, survey, options))
+    with contextlib.ExitStack() as stack:
+        standby = None
+        if num_new or options.retry:
+            standby = stack.enter_context(contextlib.closing(_starting(workspace, settings)))
+        backbone = load_backbone_of(workspace, options)
+        if settings.pictures:
+            _check_room(workspace, settings, options, backbone.preprocessing.size, num_new)
+        mode = replace(_mode(options), standby=standby)
+        report = _extract(_present(survey), workspace.features, backbone, settings, mode, quiet)
+    used = {"device": str(backbone.device), "dtype": str(backbone.dtype)}
+    publish(workspace.features / CONFIG_FILE, resolved(workspace, options, **used))
+    return report
 
 
 def _starting(workspace: Workspace, settings: ExtractSettings) -> Standby:
@@ -111,22 +120,17 @@ def _starting(workspace: Workspace, settings: ExtractSettings) -> Standby:
     return Standby(pipeline.pool_settings(settings, made))
 
 
-def _run(
-    workspace: Workspace,
-    survey: VideoSurvey,
-    options: Options,
+def _extract(
+    inputs: Sequence[Input],
+    store: Path,
+    backbone: Backbone,
     settings: ExtractSettings,
-    standby: Standby | None,
-    *,
+    mode: ExtractMode,
     quiet: bool,
 ) -> ExtractReport:
-    backbone = load_backbone_of(workspace, options)
-    if settings.pictures:
-        new = len(_new(workspace, survey, options))
-        _check_room(workspace, settings, options, backbone.preprocessing.size, new)
+    """Runs the pipeline, with its progress shown."""
     with progress("extracting", quiet=quiet) as update:
         some = "es" * (settings.workers != 1)
-        inputs = _present(survey)
         update(0, len(inputs), f"starting {settings.workers} decoding process{some}")
 
         def show(now: Progress) -> None:
@@ -134,11 +138,7 @@ def _run(
             failed = f", {now.failed} failed" if now.failed else ""
             update(now.done, now.total, f"{rate}{failed}")
 
-        store, mode = workspace.features, replace(_mode(options), standby=standby)
-        report = pipeline.extract(inputs, store, backbone, settings, mode=mode, progress=show)
-    used = {"device": str(backbone.device), "dtype": str(backbone.dtype)}
-    publish(store / CONFIG_FILE, resolved(workspace, options, **used))
-    return report
+        return pipeline.extract(inputs, store, backbone, settings, mode=mode, progress=show)
 
 
 def load_backbone_of(workspace: Workspace, options: Options) -> Backbone:

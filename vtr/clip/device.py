@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 DEVICES = ("auto", "cpu", "cuda", "cuda:1")
 
 
-def check_device_name(name: str) -> None:
-    """Refuses what can be no device, before torch is imported."""
+def check_device_name(name: str) -> str:
+    """Returns the name; refuses what can be no device, before torch is imported."""
     if name.partition(":")[0] == "mps":
         raise ConfigError(
             f"device {name!r} is not supported: vtr was never run on Apple's GPUs. Use cpu, which "
@@ -26,6 +26,7 @@ def check_device_name(name: str) -> None:
         )
     if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", name):
         raise UnknownNameError("device", name, DEVICES)
+    return name
 
 
 def find_device(name: str) -> torch.device:

@@ -30,11 +30,6 @@ def _depths(value: Any) -> Any:
     return tuple(sorted(set(value)))
 
 
-def _device(name: str) -> str:
-    check_device_name(name)
-    return name
-
-
 class Options(Asked):
     """What is evaluated, by which protocol, and how."""
 
@@ -69,7 +64,7 @@ class Options(Asked):
     force: bool = option(
         False, "Evaluate a run that was trained on test videos.", group="Model", file_key="-"
     )
-    device: Annotated[str, pydantic.AfterValidator(_device)] = option(
+    device: Annotated[str, pydantic.AfterValidator(check_device_name)] = option(
         "auto", "Where the model runs: auto, cpu, cuda, cuda:1.",
         group="Model", metavar="DEVICE",
     )  # fmt: skip

@@ -15,11 +15,6 @@ from vtr.settings import Settings, flag_of, option
 RETRIES = ("failed", "partial", "changed", "damaged")
 
 
-def _device(name: str) -> str:
-    check_device_name(name)
-    return name
-
-
 def _shard(text: str) -> str:
     with contextlib.suppress(ValueError):
         part, parts = (int(number) for number in text.split("/") if number.isdecimal())
@@ -43,7 +38,7 @@ def statuses(text: str | None) -> frozenset[str]:
 class Options(Settings):
     """How to extract; which frames of which videos is the workspace's."""
 
-    device: Annotated[str, pydantic.AfterValidator(_device)] = option(
+    device: Annotated[str, pydantic.AfterValidator(check_device_name)] = option(
         "auto", "Where the model runs: auto, cpu, cuda, cuda:1.",
         group="Model", metavar="DEVICE",
     )  # fmt: skip

@@ -11,11 +11,6 @@ from vtr.clip.device import check_device_name
 from vtr.settings import Settings, option
 
 
-def _device(name: str) -> str:
-    check_device_name(name)
-    return name
-
-
 class Options(Settings):
     """What is looked for, where, and how."""
 
@@ -87,7 +82,7 @@ class Options(Settings):
     rebuild: bool = option(
         False, "Make the features and the index anew.", group="Index", file_key="-"
     )
-    device: Annotated[str, pydantic.AfterValidator(_device)] = option(
+    device: Annotated[str, pydantic.AfterValidator(check_device_name)] = option(
         "auto", "Where the model runs: auto, cpu, cuda, cuda:1.", group="Index", metavar="DEVICE"
     )
     workers: int | None = option(

@@ -11,11 +11,6 @@ from vtr.clip.device import check_device_name
 from vtr.settings import Settings, option
 
 
-def _device(name: str) -> str:
-    check_device_name(name)
-    return name
-
-
 class Options(Settings):
     """Where the page can be seen, and what it searches with."""
 
@@ -44,7 +39,7 @@ class Options(Settings):
         None, "Where the features lie.", group="Index", metavar="DIR",
         unset="hidden in the folder, or in the user's cache",
     )  # fmt: skip
-    device: Annotated[str, pydantic.AfterValidator(_device)] = option(
+    device: Annotated[str, pydantic.AfterValidator(check_device_name)] = option(
         "auto", "Where the model runs: auto, cpu, cuda, cuda:1.", group="Index", metavar="DEVICE"
     )
     workers: int | None = option(
