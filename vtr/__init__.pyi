@@ -136,9 +136,9 @@ def search(
     contact_sheet: str | Path | None = ...,
     model: str | None = ...,
     index: str | Path | None = ...,
-    rebuild: bool = ...,
     device: str = ...,
     workers: int | None = ...,
+    rebuild: bool = ...,
 ) -> Answer: ...
 def train_head(
     workspace: Workspace,

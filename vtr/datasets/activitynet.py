@@ -47,9 +47,7 @@ def load(annotations: Path | None, videos: Path) -> Dataset:
     source = Annotations("activitynet", annotations, videos, patterns, what="caption file")
     for split, names in FILES.items():
         for path in source.find(*names)[:1]:
-            ids = _read(path, split, source.captions)
-            source.add_list(split, path, ids)
-            source.videos |= dict.fromkeys(ids)
+            source.add_split(split, path, _read(path, split, source.captions))
     for split, name in ID_LISTS.items():
         for path in source.find(name)[:1]:
             if split in source.lists:

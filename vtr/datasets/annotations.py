@@ -142,6 +142,11 @@ class Annotations:
         self.lists.setdefault(split, []).append(SplitList(path, ids, loose))
         self.files.append(path)
 
+    def add_split(self, split: str, path: Path, ids: tuple[str, ...]) -> None:
+        """Adds a file that lists a split by describing its videos."""
+        self.add_list(split, path, ids)
+        self.videos |= dict.fromkeys(ids)
+
     def read_lists(self, names: Mapping[str, str]) -> None:
         """Reads the files, by split, that list one id a line; those that are not there are left."""
         for split, name in names.items():

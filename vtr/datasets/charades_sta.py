@@ -33,9 +33,7 @@ def load(annotations: Path | None, videos: Path) -> Dataset:
     )
     for split, name in names.items():
         for path in source.find(name)[:1]:
-            ids = _read(path, split, source.captions)
-            source.add_list(split, path, ids)
-            source.videos |= dict.fromkeys(ids)
+            source.add_split(split, path, _read(path, split, source.captions))
     return source.dataset()
 
 

@@ -44,9 +44,7 @@ def load(annotations: Path | None, videos: Path) -> Dataset:
     for split, name in names.items():
         for path in source.find(name)[:1]:
             before = len(source.captions.items)
-            ids = _read(path, source.captions)
-            source.add_list(split, path, ids)
-            source.videos |= dict.fromkeys(ids)
+            source.add_split(split, path, _read(path, source.captions))
             queries[split] = tuple(source.captions.items[before:])
     return replace(source.dataset(apart=()), queries=queries)
 

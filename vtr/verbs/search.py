@@ -11,7 +11,27 @@ from vtr.clip.device import check_device_name
 from vtr.settings import Settings, option
 
 
-class Options(Settings):
+class Indexed(Settings):
+    """With what videos are embedded, and where that is kept; `vtr serve` has the same."""
+
+    model: str | None = option(
+        None, "The backbone: an image-text model by hub id, or a local folder.",
+        group="Index", metavar="ID",
+        unset="the one that the index was made with, at first openai/clip-vit-base-patch32",
+    )  # fmt: skip
+    index: Path | None = option(
+        None, "Where the features lie.", group="Index", metavar="DIR",
+        unset="hidden in the folder, or in the user's cache",
+    )  # fmt: skip
+    device: Annotated[str, pydantic.AfterValidator(check_device_name)] = option(
+        "auto", "Where the model runs: auto, cpu, cuda, cuda:1.", group="Index", metavar="DEVICE"
+    )
+    workers: int | None = option(
+        None, "Decoding processes.", group="Index", unset="one per core", bounds={"ge": 1}
+    )
+
+
+class _Asked(Settings):
     """What is looked for, where, and how."""
 
     image: tuple[Path, ...] = option(
@@ -70,21 +90,11 @@ class Options(Settings):
         None, "One picture with the best frame of every hit.",
         group="Output", metavar="FILE.png", unset="no picture", file_key="-",
     )  # fmt: skip
-    model: str | None = option(
-        None, "The backbone: an image-text model by hub id, or a local folder.",
-        group="Index", metavar="ID",
-        unset="the one that the index was made with, at first openai/clip-vit-base-patch32",
-    )  # fmt: skip
-    index: Path | None = option(
-        None, "Where the features lie.", group="Index", metavar="DIR",
-        unset="hidden in the folder, or in the user's cache",
-    )  # fmt: skip
+
+
+class Options(Indexed, _Asked):
+    """All of it: of the bases' options, the later base's come first."""
+
     rebuild: bool = option(
         False, "Make the features and the index anew.", group="Index", file_key="-"
-    )
-    device: Annotated[str, pydantic.AfterValidator(check_device_name)] = option(
-        "auto", "Where the model runs: auto, cpu, cuda, cuda:1.", group="Index", metavar="DEVICE"
-    )
-    workers: int | None = option(
-        None, "Decoding processes.", group="Index", unset="one per core", bounds={"ge": 1}
     )

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-import pydantic
-
-from vtr.clip.device import check_device_name
 from vtr.settings import Settings, option
+from vtr.verbs.search import Indexed
 
 
-class Options(Settings):
+class _Page(Settings):
     """Where the page can be seen, and what it searches with."""
 
     host: str | None = option(
@@ -30,18 +25,7 @@ class Options(Settings):
     follow_links: bool = option(
         False, "Also show files elsewhere that links in the folder point to.", group="Page"
     )
-    model: str | None = option(
-        None, "The backbone: an image-text model by hub id, or a local folder.",
-        group="Index", metavar="ID",
-        unset="the one that the index was made with, at first openai/clip-vit-base-patch32",
-    )  # fmt: skip
-    index: Path | None = option(
-        None, "Where the features lie.", group="Index", metavar="DIR",
-        unset="hidden in the folder, or in the user's cache",
-    )  # fmt: skip
-    device: Annotated[str, pydantic.AfterValidator(check_device_name)] = option(
-        "auto", "Where the model runs: auto, cpu, cuda, cuda:1.", group="Index", metavar="DEVICE"
-    )
-    workers: int | None = option(
-        None, "Decoding processes.", group="Index", unset="one per core", bounds={"ge": 1}
-    )
+
+
+class Options(Indexed, _Page):
+    """All of it."""
