@@ -92,6 +92,18 @@ def test_a_head_without_parameters_gets_a_projection(workspace: Path) -> None:
     assert Path(document["run"]).name == "meanP-projection"
 
 
+def test_the_sigmoid_loss_is_the_runs_own(workspace: Path) -> None:
+    folder = Path(trained("--head", "seqLSTM", "--loss", "sigmoid")["run"])
+    config = json.loads((folder / "config.json").read_text())
+    assert config["settings"]["loss"]["sigmoid"]
+    assert load_run(folder).model.logit_bias is not None
+    (folder / "training.json").unlink()
+    with pytest.raises(ConfigError, match=r"--loss all \(was sigmoid\)"):
+        run_app("train", "--resume", "--name", folder.name, "--loss", "all")
+    again = run_app("train", "--resume", "--name", folder.name, "--json")
+    assert json.loads(again.stdout)["epochs"] == 2
+
+
 def test_several_seeds_give_mean_and_spread(workspace: Path) -> None:
     document = trained("--head", "seqLSTM", "--seeds", "2", "--seed", "5")
     assert document["seeds"] == [5, 6]

@@ -162,7 +162,7 @@ def train_head(
     warmup: float | None = ...,
     weight_decay: float | None = ...,
     clip_norm: float | None = ...,
-    loss: Literal["all", "reference"] | None = ...,
+    loss: Literal["all", "reference", "sigmoid"] | None = ...,
     temperature: float | None = ...,
     hard_negatives: int | None = ...,
     mine: Literal["batch", "global"] | None = ...,

@@ -100,7 +100,15 @@ def model_spec(
                 f"--lora {values['lora']} updates layers that are trained, and --freeze-layers "
                 f"{vision.frozen} leaves none: allowed with --lora are -1 to {vision.frozen - 1}"
             )
-    return ModelSpec(choice.label, dim, text, values["temperature"], vision, values["lora"])
+    return ModelSpec(
+        choice.label,
+        dim,
+        text,
+        values["temperature"],
+        vision,
+        values["lora"],
+        values["loss"] == "sigmoid",
+    )
 
 
 def _vision(

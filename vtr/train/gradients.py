@@ -19,9 +19,10 @@ from vtr.train.batches import Step
 from vtr.train.data import Index, Resident
 from vtr.train.distributed import ALONE, World
 from vtr.train.heads.base import Code, Head, pad_codes, select_code
-from vtr.train.losses import Loss, right_pairs, weighted_loss
+from vtr.train.losses import Loss, best_bias, right_pairs, weighted_loss
 from vtr.train.model import RetrievalModel
 from vtr.train.presets import LossOptions
+from vtr.train.scoring import evaluating
 from vtr.train.teacher import Teacher, encode_student, split_student
 
 Encode = Callable[[Index], Code]
@@ -66,16 +67,41 @@ class BatchGradient:
         total = self.teacher.loss(loss.total, scores, weighed, step, self.data)
         return Loss(total, loss.t2v, loss.v2t)
 
+    @torch.no_grad()
+    def start_bias(self, step: Step) -> None:
+        """Sets the bias of the model's logits to the best one for a batch.
+
+        SigLIP starts at -10, which fits a scale of 10 and untrained towers. Scores of a head on
+        trained towers lie elsewhere, and at a head's rate a bias would not get there.
+        """
+        assert self.model.logit_bias is not None
+        self.model.logit_bias.zero_()
+        with evaluating(self.model):
+            texts = [
+                self.model.encode_texts(self.data.texts.batch(part))
+                for part in _cut(step.texts, self.chunk)
+            ]
+            videos = [
+                self.model.encode_videos(self.data.videos.batch(part))
+                for part in _cut(step.videos, self._of_videos)
+            ]
+            terms = self.model.training_logits(pad_codes(texts), pad_codes(videos))
+        right = self._right(step, self.model.logit_bias.device)
+        best = float(best_bias(terms, right, self.options))
+        self.model.logit_bias.fill_(self.world.share([best])[0])
+
+    def _right(self, step: Step, device: torch.device) -> Tensor:
+        owner = torch.from_numpy(step.videos).to(device)
+        columns = torch.from_numpy(step.columns).to(device)
+        return right_pairs(owner[columns], owner, reference=self.options.reference)
+
     def _contrastive(
         self, texts: Code, videos: Code, terms: Sequence[tuple[float, Tensor]], step: Step
     ) -> Loss:
-        device = texts[0].device
-        owner = torch.from_numpy(step.videos).to(device)
-        columns = torch.from_numpy(step.columns).to(device)
-        right = right_pairs(owner[columns], owner, reference=self.options.reference)
-        loss = weighted_loss(terms, right, self.options)
+        loss = weighted_loss(terms, self._right(step, texts[0].device), self.options)
         head = self.model.head
         if type(head).regulariser is not Head.regulariser:
+            columns = torch.from_numpy(step.columns).to(texts[0].device)
             extra = head.regulariser(texts, select_code(videos, columns))
             if extra is not None:
                 return Loss(loss.total + extra, loss.t2v, loss.v2t)

@@ -133,7 +133,7 @@ class Trainer:
             raise ValueError(f"{len(data.texts)} captions, the teacher has {len(teacher)}")
         self.data = Resident(data, self.device)
         self.events: list[dict[str, Any]] = []
-        if not any(p.requires_grad for p in self.model.parameters()):
+        if not any(p.requires_grad for n, p in model.named_parameters() if n != "logit_bias"):
             raise ConfigError(NOTHING_TO_TRAIN)
         self.optimiser, self.schedule = make_optimiser(self.model, settings)
         self.gradient = BatchGradient(
@@ -149,12 +149,15 @@ class Trainer:
         Raises:
             ModelError: The loss is no longer a finite number, or memory does not hold two videos.
         """
-        if resume and (self.folder / LAST).is_file():
+        begun = resume and (self.folder / LAST).is_file()
+        if begun:
             self._restore()
         else:
             self._begin()
         stopped = self._exhausted
         self._fit_pictures()
+        if self.model.logit_bias is not None and not begun:
+            self.gradient.start_bias(self._plan.epoch(1)[0])
         devices = [self.device] if self.device.type == "cuda" else []
         with (
             progress("training", quiet=self.quiet) as self._show,
@@ -262,6 +265,7 @@ class Trainer:
                 **dict(zip(("loss", "loss/t2v", "loss/v2t"), sums.mean_losses, strict=True)),
                 **metrics,
                 "scale": float(self.model.scale().detach()),
+                **({} if (bias := self.model.logit_bias) is None else {"bias": bias.item()}),
                 "steps": sums.steps,
                 "pairs_per_second": sums.pairs / train_seconds,
                 "seconds": time.perf_counter() - start,

@@ -1,19 +1,27 @@
-"""Symmetric InfoNCE with several right answers per row and hard negatives.
+"""Symmetric losses with several right answers per row and hard negatives.
 
 For a matrix S (N texts x V videos, logits, float32) and the set P of right pairs, text i's loss is
 
     l(i) = mean over its right videos j of  log(1 + sum over its wrong videos k of e^(S_ik - S_ij))
 
+or, as `sigmoid`, where each pair is a question of its own,
+
+    l(i) = mean over its right videos j of  log(1 + e^-S_ij)
+           + sum over its wrong videos k of  log(1 + e^S_ik)
+
 and t2v is the mean of l over the texts, v2t the same on the transpose, the loss their mean. A right
 answer never stands in the denominator of another one. Where each row has one right answer this is
 the cross entropy of the diagonal, CLIP4Clip's loss (ArrowLuo/CLIP4Clip@508ffa3, until_module.py,
-CrossEn). With hard negatives the sum runs over the k largest wrong entries of the row only.
+CrossEn), and the sigmoid loss is SigLIP's (arXiv 2303.15343, section 3.2), which Video-ColBERT
+(arXiv 2503.19009) takes for each of its two scores. With hard negatives the sum runs over the k
+largest wrong entries of the row only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +32,7 @@ from vtr.train.presets import LossOptions
 # Far below every logit (at most a few hundred), and its exponential is 0, but differences of two
 # such numbers are not NaN, as they would be with -inf in a row that has no wrong answer.
 _ABSENT = -1e9
+_HALVINGS = 40
 
 
 @dataclass(frozen=True)
@@ -47,7 +56,9 @@ def right_pairs(text_owner: Tensor, video_owner: Tensor, *, reference: bool = Fa
     return text_owner[:, None] == video_owner[None, :]
 
 
-def contrastive_loss(logits: Tensor, right: Tensor, *, hard_negatives: int = 0) -> Loss:
+def contrastive_loss(
+    logits: Tensor, right: Tensor, *, hard_negatives: int = 0, sigmoid: bool = False
+) -> Loss:
     """Returns the symmetric loss of one matrix of logits (N, V), in float32; see the module.
 
     Each row and column of `right` (N, V) has a True; 0 hard negatives count all wrong answers.
@@ -56,8 +67,8 @@ def contrastive_loss(logits: Tensor, right: Tensor, *, hard_negatives: int = 0) 
     texts, videos = right.nonzero(as_tuple=True)
     own = scores[texts, videos]
     wrong = scores.masked_fill(right, _ABSENT)
-    t2v = _one_way(own, texts, wrong, hard_negatives)
-    v2t = _one_way(own, videos, wrong.T, hard_negatives)
+    t2v = _one_way(own, texts, wrong, hard_negatives, sigmoid)
+    v2t = _one_way(own, videos, wrong.T, hard_negatives, sigmoid)
     return Loss((t2v + v2t) / 2, t2v, v2t)
 
 
@@ -65,20 +76,44 @@ def weighted_loss(
     terms: Sequence[tuple[float, Tensor]], right: Tensor, options: LossOptions
 ) -> Loss:
     """Returns the weighted sum of the losses of several matrices of the same pairs."""
-    losses = [
-        (weight, contrastive_loss(logits, right, hard_negatives=options.hard_negatives))
-        for weight, logits in terms
-    ]
+    how: Mapping[str, Any] = {
+        "hard_negatives": options.hard_negatives,
+        "sigmoid": options.sigmoid,
+    }
+    losses = [(weight, contrastive_loss(logits, right, **how)) for weight, logits in terms]
     t2v = torch.stack([weight * loss.t2v for weight, loss in losses]).sum()
     v2t = torch.stack([weight * loss.v2t for weight, loss in losses]).sum()
     return Loss((t2v + v2t) / 2, t2v, v2t)
 
 
-def _one_way(own: Tensor, rows: Tensor, wrong: Tensor, hard_negatives: int) -> Tensor:
+@torch.no_grad()
+def best_bias(terms: Sequence[tuple[float, Tensor]], right: Tensor, options: LossOptions) -> Tensor:
+    """Returns what to add to all logits so that the sigmoid loss is least, a scalar.
+
+    The loss is convex in it and falls until as many pairs are expected to be right as are.
+    """
+    scores = torch.cat([logits.float().flatten() for _, logits in terms])
+    low, high = -scores.max() - 50, -scores.min() + 50
+    for _ in range(_HALVINGS):
+        middle = ((low + high) / 2).requires_grad_()
+        with torch.enable_grad():
+            shifted = [(weight, logits.detach() + middle) for weight, logits in terms]
+            weighted_loss(shifted, right, options).total.backward()  # type: ignore[no-untyped-call]
+        assert middle.grad is not None
+        low, high = (low, middle) if middle.grad > 0 else (middle, high)
+        low, high = low.detach(), high.detach()
+    return (low + high) / 2
+
+
+def _one_way(
+    own: Tensor, rows: Tensor, wrong: Tensor, hard_negatives: int, sigmoid: bool
+) -> Tensor:
     """Returns the mean over rows of the mean over each row's right answers `own` (P,)."""
     if 0 < hard_negatives < wrong.shape[1]:
         wrong = wrong.topk(hard_negatives, dim=1, sorted=False).values
-    # log(1 + e^(c - s)) for every right answer s, c being all that speaks against it.
-    each = functional.softplus(wrong.logsumexp(dim=1)[rows] - own)
+    if sigmoid:
+        each = functional.softplus(-own) + functional.softplus(wrong).sum(dim=1)[rows]
+    else:  # log(1 + e^(c - s)) for every right answer s, c being all that speaks against it
+        each = functional.softplus(wrong.logsumexp(dim=1)[rows] - own)
     counts = torch.zeros(len(wrong), device=own.device).index_add(0, rows, torch.ones_like(own))
     return (each / counts[rows]).sum() / len(wrong)

@@ -41,6 +41,7 @@ class ModelSpec:
     temperature: float | None = None  # Fixed temperature of the loss; None learns the scale
     vision: VisionSpec | None = None  # The trained vision tower; None reads stored features
     lora: int = 0  # Rank of the updates that are trained in the towers' place; 0 trains them
+    bias: bool = False  # Whether training adds a learned bias to its logits: `--loss sigmoid`
 
     def __post_init__(self) -> None:
         if self.temperature is not None and not 1e-4 <= self.temperature <= 100:
@@ -80,12 +81,14 @@ class RetrievalModel(nn.Module):
         *,
         learn_scale: bool = True,
         vision: TunedVision | None = None,
+        bias: bool = False,
     ) -> None:
         super().__init__()
         self.text_tower = text_tower
         self.vision = vision
         self.head = head
         self.logit_scale = nn.Parameter(torch.tensor(float(logit_scale)), requires_grad=learn_scale)
+        self.logit_bias = nn.Parameter(torch.zeros(())) if bias else None
         if not head.info.scaled:
             self.logit_scale.requires_grad_(False)
 
@@ -121,17 +124,22 @@ class RetrievalModel(nn.Module):
         return self.logit_scale.exp() if self.scaled else torch.ones_like(self.logit_scale)
 
     def training_logits(self, texts: Code, videos: Code) -> Sequence[tuple[float, Tensor]]:
-        """Returns weighted (N, V) float32 logits, as `Head.training_terms` with the scale."""
-        terms = self.head.training_terms(texts, videos)
-        if not self.scaled:
-            return [(weight, scores.float()) for weight, scores in terms]
-        scale = self.logit_scale.exp()
-        return [(weight, scale * scores.float()) for weight, scores in terms]
+        """Returns weighted (N, V) float32 logits: `Head.training_terms` with scale and bias."""
+        terms = [
+            (weight, scores.float()) for weight, scores in self.head.training_terms(texts, videos)
+        ]
+        if self.scaled:
+            scale = self.logit_scale.exp()
+            terms = [(weight, scale * scores) for weight, scores in terms]
+        if self.logit_bias is None:
+            return terms
+        return [(weight, scores + self.logit_bias) for weight, scores in terms]
 
     @torch.no_grad()
     def clamp_scale(self) -> None:
-        """Keeps the scale at 100 or below, as CLIP does after every step."""
-        self.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
+        """Keeps the scale at 100 or below, as CLIP does after every step; SigLIP does not."""
+        if self.logit_bias is None:
+            self.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
 
 
 def zero_shot_model(logit_scale: float = CLIP_LOGIT_SCALE) -> RetrievalModel:
@@ -168,8 +176,14 @@ def build_model(
     for part in (tower, vision):
         if spec.lora and isinstance(part, TunedText | TunedVision):
             adapt(part, spec.lora, seed=seed)
-    model = RetrievalModel(tower, head, scale, learn_scale=spec.temperature is None, vision=vision)
-    return model.eval()
+    return RetrievalModel(
+        tower,
+        head,
+        scale,
+        learn_scale=spec.temperature is None,
+        vision=vision,
+        bias=spec.bias,
+    ).eval()
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:

@@ -37,6 +37,8 @@ class LossOptions:
     # Right is only the diagonal, as in the reference: a caption of the same video elsewhere in the
     # batch counts as wrong. Needs batches of pairs.
     reference: bool = False
+    # Each pair is a question of its own; the model's logits then have a learned bias.
+    sigmoid: bool = False
 
 
 DEFAULT_PRESET = "vtr"
@@ -103,7 +105,11 @@ class TrainSettings:
                 int(values["captions"]) if captions is None else captions,
                 drop_last,
             ),
-            loss=LossOptions(values["hard_negatives"], values["loss"] == "reference"),
+            loss=LossOptions(
+                values["hard_negatives"],
+                values["loss"] == "reference",
+                values["loss"] == "sigmoid",
+            ),
             seed=seed,
         )
 

@@ -136,9 +136,10 @@ class Recipe(Settings):
         "clip_norm", "Largest norm of all gradients; 0: no limit.",
         group="Optimisation", bounds={"ge": 0},
     )  # fmt: skip
-    loss: Literal["all", "reference"] | None = _of_preset(
-        "loss", "all: each caption of a video is right; reference: the diagonal only.",
-        group="Optimisation", metavar="all|reference",
+    loss: Literal["all", "reference", "sigmoid"] | None = _of_preset(
+        "loss", "all: each caption of a video is right; reference: the diagonal only; sigmoid: as "
+        "all, each pair alone.",
+        group="Optimisation", metavar="all|reference|sigmoid",
     )  # fmt: skip
     temperature: float | None = _of_preset(
         "temperature", "Fixed temperature, such as 0.07.",

@@ -9,7 +9,8 @@ instead of taking their mean, which the logit scale makes the same.
 
 12,648,960 parameters at D = 512 with four layers; with `layers=0` none, and y is x.
 Source: Video-ColBERT, arXiv 2503.19009 (MeanMaxSim on frames and on temporally encoded frames);
-implemented from the formula. Its sigmoid loss is not here: the loss is that of all heads.
+implemented from the formula, without its learned extra tokens. Its loss on both parts is
+`--loss sigmoid`, with one scale and bias for the two.
 """
 
 from __future__ import annotations

@@ -1,0 +1,251 @@
+"""`--loss sigmoid`: formula, bias, and every head under it, whole, in parts, in two processes."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from builders import free_port, perturbed
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vtr.errors import ConfigError
+from vtr.features.store import PackedFrames
+from vtr.train.batches import BatchPlan
+from vtr.train.data import PairedData, Resident
+from vtr.train.distributed import ALONE, World
+from vtr.train.gradients import BatchGradient
+from vtr.train.headlist import head_names
+from vtr.train.loop import NOTHING_TO_TRAIN, Trainer, read_metrics
+from vtr.train.losses import best_bias, contrastive_loss, right_pairs, weighted_loss
+from vtr.train.model import ModelSpec, RetrievalModel, build_model
+from vtr.train.presets import BatchOptions, LossOptions, TrainSettings
+from vtr.train.run import load_run, start_run
+from vtr.train.text_tower import TextSpec
+from vtr.train.texts import TextFeatures
+from vtr.verbs.train import Options
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+DIM = 16
+SIGMOID = LossOptions(sigmoid=True)
+NUM_VIDEOS = 7
+
+
+def log1p_exp(value: float) -> float:
+    return max(value, 0.0) + math.log1p(math.exp(-abs(value)))
+
+
+def slow_one_way(scores: Any, right: Any, hard: int) -> float:
+    rows = []
+    for own, marks in zip(scores, right, strict=True):
+        wrong = sorted((s for s, m in zip(own, marks, strict=True) if not m), reverse=True)
+        good = [log1p_exp(-s) for s, m in zip(own, marks, strict=True) if m]
+        rows.append(sum(good) / len(good) + sum(map(log1p_exp, wrong[: hard or None])))
+    return sum(rows) / len(rows)
+
+
+def drawn(seed: int, num_videos: int, extra: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits, and one or several captions of each video."""
+    rng = np.random.default_rng(seed)
+    owner = np.concatenate([np.arange(num_videos), rng.integers(0, num_videos, extra)])
+    scores = rng.normal(size=(len(owner), num_videos)) * 6
+    return torch.from_numpy(scores), torch.from_numpy(owner[:, None] == np.arange(num_videos))
+
+
+@given(st.integers(2, 6), st.integers(0, 7), st.integers(0, 4), st.integers(0, 10_000))
+def test_the_loss_equals_a_loop(num_videos: int, extra: int, hard: int, seed: int) -> None:
+    scores, right = drawn(seed, num_videos, extra)
+    loss = contrastive_loss(scores, right, hard_negatives=hard, sigmoid=True)
+    for found, args in ((loss.t2v, (scores, right)), (loss.v2t, (scores.T, right.T))):
+        expected = slow_one_way(*(a.numpy() for a in args), hard)
+        assert float(found) == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    assert float(loss.total) == pytest.approx(float(loss.t2v + loss.v2t) / 2, rel=1e-6)
+
+
+def test_with_one_right_answer_each_it_is_siglips() -> None:
+    scores, _ = drawn(3, 6, 0)
+    signs = 2 * torch.eye(6) - 1
+    expected = -torch.nn.functional.logsigmoid(signs * scores.float()).sum() / 6
+    loss = contrastive_loss(scores, torch.eye(6, dtype=torch.bool), sigmoid=True)
+    for part in (loss.t2v, loss.v2t, loss.total):
+        assert float(part) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_right_answers_of_one_video_never_count_as_wrong() -> None:
+    logits = torch.zeros(3, 2, requires_grad=True)
+    owner = torch.tensor([7, 7, 9])
+    contrastive_loss(
+        logits, right_pairs(owner, torch.tensor([7, 9])), sigmoid=True
+    ).total.backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    assert (logits.grad < 0).tolist() == [[True, False], [True, False], [False, True]]
+
+
+@pytest.mark.parametrize("hard", [0, 2])
+def test_the_best_bias_leaves_the_loss_no_slope(hard: int) -> None:
+    scores, right = drawn(1, 5, 4)
+    options = LossOptions(hard_negatives=hard, sigmoid=True)
+    terms = [(0.5, scores + 900), (0.5, scores * 2 - 40)]
+    best = best_bias(terms, right, options)
+    losses = [
+        float(weighted_loss([(w, t + best + shift) for w, t in terms], right, options).total)
+        for shift in (-0.2, 0.0, 0.2)
+    ]
+    assert losses[1] < min(losses[0], losses[2])
+    assert float(best_bias([(1.0, 1e30 * scores)], right, options)) < 1e33, "finite whatever comes"
+
+
+# ---- every head
+
+
+def made_up() -> PairedData:
+    """Ragged videos with one to three captions of several words."""
+    rng = np.random.default_rng(0)
+
+    def packed(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        offsets = np.concatenate(([0], counts.cumsum())).astype(np.int64)
+        return rng.normal(size=(int(offsets[-1]), DIM)).astype(np.float16), offsets
+
+    owner = rng.permutation(np.repeat(np.arange(NUM_VIDEOS), [1, 2, 3, 1, 2, 3, 1]))
+    words, text_offsets = packed(rng.integers(2, 6, len(owner)))
+    frames, offsets = packed(rng.integers(1, 5, NUM_VIDEOS))
+    pooled = words[text_offsets[1:] - 1].astype(np.float32)
+    texts = TextFeatures(tuple(f"c{n}" for n in range(len(owner))), pooled, 0, words, text_offsets)
+    ids = tuple(f"v{n}" for n in range(NUM_VIDEOS))
+    videos = PackedFrames(ids, frames, np.arange(len(frames), dtype=np.float64), offsets)
+    return PairedData(texts, videos, owner, rng.normal(size=DIM).astype(np.float32))
+
+
+def spec_of(head: str, text: str = "frozen", **more: Any) -> ModelSpec:
+    return ModelSpec(head, DIM, TextSpec(text, DIM, DIM), bias=True, **more)  # type: ignore[arg-type]
+
+
+def gradients(
+    head: str, *, chunk: int = 0, world: World = ALONE, options: LossOptions = SIGMOID
+) -> dict[str, torch.Tensor]:
+    """Loss and gradients of one step of a head without dropout, after its bias was set."""
+    data = made_up()
+    model = build_model(spec_of(head), seed=3)
+    perturbed(model.head)
+    model.logit_scale.data.fill_(1.5)
+    step = BatchPlan(data.text_video, BatchOptions(size=NUM_VIDEOS), seed=1).epoch(1)[0]
+    resident = Resident(data, torch.device("cpu"))
+    gradient = BatchGradient(model, resident, options, chunk, world=world)
+    gradient.start_bias(step)
+    assert model.logit_bias is not None
+    found = {"bias": model.logit_bias.detach().clone(), "loss": gradient(step).total.detach()}
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            found[name] = parameter.grad.clone()
+    return found
+
+
+def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> None:
+    for name in one.keys() | two.keys():
+        zero = torch.zeros(())
+        first, second = one.get(name, zero), two.get(name, zero)
+        assert bool(first.isfinite().all()), name
+        bound = 1e-5 * max(1.0, float(first.abs().max()))
+        torch.testing.assert_close(
+            first, second.expand_as(first), rtol=1e-4, atol=bound, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+@pytest.mark.parametrize("head", head_names())
+@pytest.mark.parametrize("hard", [0, 2])
+def test_every_head_has_the_same_loss_and_gradients_in_parts(head: str, hard: int) -> None:
+    options = LossOptions(hard_negatives=hard, sigmoid=True)
+    whole = gradients(head, options=options)
+    assert abs(float(whole["logit_bias"])) < 1e-4, "it starts where the loss has no slope"
+    same(whole, gradients(head, chunk=3, options=options))
+
+
+def _work(rank: int, port: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
+    try:
+        found = {head: gradients(head, world=World(rank, 2)) for head in head_names()}
+        torch.save(found, folder / f"{rank}.pt")
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_every_head_has_the_same_loss_and_gradients_in_two_processes(tmp_path: Path) -> None:
+    context, port = multiprocessing.get_context("spawn"), free_port()
+    workers = [context.Process(target=_work, args=(rank, port, tmp_path)) for rank in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    for rank in range(2):
+        found = torch.load(tmp_path / f"{rank}.pt")
+        for head in head_names():
+            same(gradients(head), found[head])
+
+
+# ---- a training
+
+
+def trainer(folder: Path, *, spec: ModelSpec, epochs: int = 2, **more: Any) -> Trainer:
+    settings = TrainSettings(
+        lr=3e-3, epochs=epochs, patience=0, batch=BatchOptions(size=4), loss=SIGMOID, seed=1
+    )
+    if not (folder / "config.json").exists():
+        start_run(folder, config={"model": spec.as_dict()}, train_ids=["v0"])
+    model = build_model(spec, seed=1)
+    return Trainer(model, made_up(), settings, folder=folder, quiet=True, **more)
+
+
+def test_a_run_keeps_its_bias_and_resumes_with_it(tmp_path: Path) -> None:
+    spec = spec_of("seqTransf:layers=1")
+    result = trainer(tmp_path / "whole", spec=spec, epochs=3).run()
+    assert result.epochs == 3
+
+    class Stopped(Exception):
+        pass
+
+    def stop(row: Any) -> None:
+        if row["epoch"] == 2:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        trainer(tmp_path / "cut", spec=spec, epochs=3, on_epoch=stop).run()
+    trainer(tmp_path / "cut", spec=spec, epochs=3).run(resume=True)
+    rows = [read_metrics(tmp_path / name) for name in ("whole", "cut")]
+    assert [r.get("bias") for r in rows[0]] == [r.get("bias") for r in rows[1]]
+    assert rows[0][3]["loss"] == rows[1][3]["loss"]
+    model: RetrievalModel = load_run(tmp_path / "cut").model
+    assert model.logit_bias is not None
+    assert model.logit_bias.item() == rows[0][3]["bias"]
+    assert model.logit_bias.item() not in (0.0, rows[0][1]["bias"]), "it is learned"
+
+
+def test_the_scale_is_not_held_below_100() -> None:
+    """SigLIP's own is 118."""
+    model = build_model(spec_of("meanP"))
+    model.logit_scale.data.fill_(5.0)
+    model.clamp_scale()
+    assert model.logit_scale.item() == 5.0
+
+
+def test_a_bias_alone_is_nothing_to_train(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=NOTHING_TO_TRAIN[:30]):
+        trainer(tmp_path, spec=spec_of("meanP", temperature=0.07))
+
+
+def test_options_of_the_loss() -> None:
+    for preset in ("vtr", "clip4clip"):
+        values, _ = Options.of(loss="sigmoid", preset=preset).resolve()
+        assert TrainSettings.of(values).loss == SIGMOID
+    with pytest.raises(ConfigError, match="sigmoid"):
+        Options.of(loss="sigmoids")
