@@ -139,9 +139,9 @@ def _runs() -> list[str]:
 
 
 def _models() -> list[str]:
-    from vtr.clip.hub import HUB_NAMES
+    from vtr.clip.models import known_models
 
-    return list(HUB_NAMES)
+    return [*known_models(), *(model.hub for model in known_models().values())]
 
 
 _POLICIES = ("miss", "restrict", "fail")

@@ -39,6 +39,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "features": ("features", "Bring features of others into a store."),
     "samplers": ("samplers", "List, show and compare frame samplers."),
     "heads": ("heads", "List the heads: each makes one score of a text and the frames of a video."),
+    "models": (
+        "models",
+        "List the models that have a short name: what they take, their licence, known figures.",
+    ),
     "presets": (
         "presets",
         "List the presets of `vtr train`: every option each of them sets, and where it comes from.",

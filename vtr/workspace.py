@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import pydantic
 
+from vtr.clip.models import resolve_model
 from vtr.datasets.registry import dataset_names
 from vtr.errors import ConfigError, UnknownNameError
 from vtr.files import make_folder, publish, read_regular
@@ -57,7 +58,7 @@ def _samplers(text: str) -> str:
 def _model(name: str) -> str:
     if is_undecodable(name):
         raise ValueError("not Unicode")
-    return str(Path(name).expanduser()) if name.startswith("~/") else name
+    return str(Path(name).expanduser()) if name.startswith("~/") else resolve_model(name)
 
 
 class Workspace(Settings):
@@ -87,7 +88,7 @@ class Workspace(Settings):
     )  # fmt: skip
     model: Annotated[str, pydantic.AfterValidator(_model)] = option(
         "openai/clip-vit-base-patch32",
-        "The backbone: an image-text model by hub id, or a local folder.",
+        "The backbone: an image-text model by hub id, short name (`vtr models`) or folder.",
         group="Model", file_key="model.id", metavar="ID",
     )  # fmt: skip
     features: Path = option(

@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from vtr.clip.models import known_models, nearest_name, resolve_model
 from vtr.errors import CheckpointError, HubOfflineError, ModelError, ModelNotFoundError
 from vtr.json_files import read_json
 
@@ -39,8 +40,6 @@ _LAION = {
     "vit-bigg-14": "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k",
 }
 _DATACOMP = {name: f"laion/CLIP-ViT-{name[4:].upper()}-DataComp.XL-s13B-b90K" for name in _OPENAI}
-HUB_NAMES = (*_OPENAI.values(), *_LAION.values())
-"""Models to choose from, for the shell."""
 _WEIGHTS = {"": _LAION | _OPENAI, "openai": _OPENAI, "laion": _LAION, "datacomp": _DATACOMP}
 _SIGLIP = re.compile(
     r"vit-(?P<size>b|l|so400m|gopt)-(?P<patch>\d\d)-(?P<kind>siglip2?)(-(?P<side>\d{3}))?"
@@ -69,7 +68,8 @@ def find_model(model: str) -> ModelFolder:
     else `.bin`). Without network a copy in the cache is used.
 
     Args:
-        model: A local folder, or a hub id ("openai/clip-vit-base-patch32").
+        model: A local folder, a hub id ("openai/clip-vit-base-patch32") or a short name
+            ("pe-core-b16").
 
     Raises:
         ModelNotFoundError: Neither a folder nor a repository.
@@ -77,6 +77,7 @@ def find_model(model: str) -> ModelFolder:
         CheckpointError: A folder without configuration or weights.
         ModelError: The repository is gated.
     """
+    model = resolve_model(model)
     folder = Path(model).expanduser()
     if model and folder.is_dir():
         result = ModelFolder(folder.resolve().name, folder.resolve(), "local")
@@ -89,6 +90,7 @@ def find_model(model: str) -> ModelFolder:
 
 def find_tokeniser(model: str) -> Path:
     """Returns a folder with a model's tokeniser files; of a hub repository it fetches no others."""
+    model = resolve_model(model)
     folder = Path(model).expanduser()
     if not (model and folder.is_dir()):
         folder = _find_on_hub(model, tokeniser_only=True)
@@ -109,6 +111,7 @@ def require_model(model: str) -> None:
 
     What the cache holds is not asked of the hub again.
     """
+    model = resolve_model(model)
     folder = Path(model).expanduser()
     if model and folder.is_dir():
         find_model(model)
@@ -201,9 +204,16 @@ def check_model_name(model: str) -> None:
             f"{model} is a file; give the folder that holds config.json and the weights. "
             "OpenAI's own files are made into such a folder by `vtr import openai`"
         )
+    if model.lower() in known_models():
+        return
     suggested = hub_name(model)
     if suggested is not None and suggested.lower() != model.lower():
         raise ModelNotFoundError(f"no model {model!r} on the hub. Did you mean {suggested!r}?")
+    if "/" not in model and (near := nearest_name(model)):
+        raise ModelNotFoundError(
+            f"no model {model!r}: no such folder, and no short name of a model. Did you mean "
+            f"{near!r} ({known_models()[near].hub})? `vtr models` lists them"
+        )
     if re.match(r"(openai/)?RN\d", model):
         raise ModelNotFoundError(_not_found(model, "and CLIPs with a ResNet are not read"))
     looks_like_path = model.startswith((".", "/", "~")) or model.count("/") > 1 or "\\" in model

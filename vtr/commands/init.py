@@ -33,7 +33,7 @@ def init(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Hub id or folder of the image-text model. "
+            help="Hub id, short name (vtr models) or folder of the image-text model. "
             "(default: openai/clip-vit-base-patch32)",
             show_default=False,
         ),
