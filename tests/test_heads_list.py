@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from vtr.cli import app
 from vtr.clip.backbone import load_backbone
-from vtr.clip.towers import Block, huggingface_state, quick_gelu
+from vtr.clip.encoders import huggingface_state
+from vtr.clip.towers import Block, quick_gelu
 from vtr.demo import demo_model_folder
 from vtr.errors import ConfigError, UnknownNameError
 from vtr.options import load_plugin

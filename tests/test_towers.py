@@ -30,10 +30,11 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, SiglipConfig, Sig
 
 from vtr.clip.backbone import load_backbone
 from vtr.clip.configuration import read_architecture, read_config
+from vtr.clip.encoders import DualEncoder, huggingface_state
 from vtr.clip.hub import find_model
 from vtr.clip.loading import load_model, weights_digest
 from vtr.clip.text import load_tokeniser
-from vtr.clip.towers import Architecture, DualEncoder, Sizes, huggingface_state
+from vtr.clip.towers import Architecture, Sizes
 from vtr.demo import demo_model_folder
 from vtr.errors import CheckpointError
 

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 
 from vtr.clip.device import find_device
+from vtr.clip.encoders import DualEncoder
 from vtr.clip.hub import ModelFolder, find_model
 from vtr.clip.loading import load_model, load_text_tower, weights_digest
 from vtr.clip.preprocess import Preprocessing, Route, normalise, preprocessing_from_config
 from vtr.clip.temporal import follows_in_clip
 from vtr.clip.text import Tokeniser, load_tokeniser
-from vtr.clip.towers import Architecture, DualEncoder, Sizes, TextTower, huggingface_state
+from vtr.clip.towers import Architecture, Sizes, TextTower
 from vtr.errors import CheckpointError, ConfigError, ModelError
 
 DTypeName = Literal["float32", "float16", "bfloat16"]
@@ -272,7 +273,7 @@ def load_backbone(
     return Backbone(
         model_id=folder.model_id,
         revision=folder.revision,
-        weights_sha256=weights_digest(huggingface_state(network)),
+        weights_sha256=weights_digest(network.named_weights()),
         family=family,
         architecture=architecture,
         embedding_dim=architecture.dim,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,9 +22,25 @@ TOKENISER_FILES = (
     "merges.txt",
 )
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
-_SMALL_FILES = ["config.json", "open_clip_config.json", *PROCESSOR_FILES, *TOKENISER_FILES]
-_SAFETENSORS = ["model.safetensors", "model-*.safetensors", "model.safetensors.index.json"]
-_PICKLES = ["pytorch_model.bin", "pytorch_model-*.bin", "pytorch_model.bin.index.json"]
+OPEN_CLIP_CONFIG = "open_clip_config.json"
+_Kind = tuple[str, str, str]
+_SMALL_FILES = ["config.json", OPEN_CLIP_CONFIG, *PROCESSOR_FILES, *TOKENISER_FILES]
+
+
+def _names(stem: str, suffix: str) -> _Kind:
+    """A file of weights, its parts and their index."""
+    return f"{stem}.{suffix}", f"{stem}-*.{suffix}", f"{stem}.{suffix}.index.json"
+
+
+_TRANSFORMERS = (_names("model", "safetensors"), _names("pytorch_model", "bin"))
+_OPEN_CLIP = (
+    _names("open_clip_model", "safetensors"),
+    *(
+        _names(f"open_clip_{stem}", end)
+        for stem in ("pytorch_model", "model")
+        for end in ("bin", "pt")
+    ),
+)
 
 _OPENAI = {
     "vit-b-32": "openai/clip-vit-base-patch32",
@@ -125,12 +142,38 @@ def require_model(model: str) -> None:
 
 def weight_files(folder: Path) -> list[Path]:
     """Returns a folder's weight files: one or what an index names, safetensors before `.bin`."""
-    for whole, _, index in (_SAFETENSORS, _PICKLES):
+    for whole, _, index in _OPEN_CLIP if is_open_clip(folder) else _TRANSFORMERS:
         if (folder / whole).is_file():
             return [folder / whole]
         if (folder / index).is_file():
             return _indexed(folder / index)
     return []
+
+
+def is_open_clip(folder: Path, names: Collection[str] = ()) -> bool:
+    """Returns whether open_clip's files are what is read of a folder.
+
+    A repository may hold a model twice, and the picture tower alone for timm, whose config.json
+    names no model_type: transformers' copy is taken where there is one.
+
+    Args:
+        folder: Where its small files lie.
+        names: All its files, where not all of them lie there yet.
+    """
+    names = names or {path.name for path in folder.iterdir()}
+    if OPEN_CLIP_CONFIG not in names:
+        return False
+    if "config.json" not in names or not _first_kind(names, _TRANSFORMERS):
+        return True
+    needed = "a transformers model"
+    return "model_type" not in read_json(
+        folder / "config.json", needed=needed, error=CheckpointError
+    )
+
+
+def _first_kind(names: Collection[str], kinds: Sequence[_Kind]) -> _Kind | None:
+    """Returns the best kind of weights among the names of files."""
+    return next((kind for kind in kinds if kind[0] in names or kind[2] in names), None)
 
 
 def _indexed(index: Path) -> list[Path]:
@@ -150,10 +193,12 @@ def _indexed(index: Path) -> list[Path]:
 
 def _check_contents(model: ModelFolder) -> None:
     lacking = []
-    if not (model.path / "config.json").is_file():
+    foreign = is_open_clip(model.path)
+    if not foreign and not (model.path / "config.json").is_file():
         lacking.append("config.json")
     if not weight_files(model.path):
-        lacking.append("model.safetensors (or pytorch_model.bin)")
+        kinds = _OPEN_CLIP if foreign else _TRANSFORMERS
+        lacking.append(f"{kinds[0][0]} (or {kinds[1][0]})")
     if lacking:
         raise CheckpointError(
             f"{model.model_id}: {model.path} has no {' and no '.join(lacking)}. A model folder is "
@@ -238,15 +283,21 @@ def _download(model: str, *, tokeniser_only: bool) -> Path:
 
     info = HfApi().model_info(model, timeout=_TIMEOUT_SECONDS)
     names = {file.rfilename for file in info.siblings or []}
-    has_safetensors = bool(names & {"model.safetensors", "model.safetensors.index.json"})
-    patterns = _SMALL_FILES + (_SAFETENSORS if has_safetensors else _PICKLES)
-    if tokeniser_only:
-        patterns = list(TOKENISER_FILES)
+    patterns = list(TOKENISER_FILES) if tokeniser_only else _SMALL_FILES
     quiet = not sys.stderr.isatty() and not are_progress_bars_disabled()
     if quiet:
         disable_progress_bars()
     try:
-        return Path(snapshot_download(model, allow_patterns=patterns))
+        folder = Path(snapshot_download(model, allow_patterns=patterns))
+        if tokeniser_only:
+            return folder
+        kinds = _OPEN_CLIP if is_open_clip(folder, names) else _TRANSFORMERS
+        weights = _first_kind(names, kinds)
+        return (
+            folder
+            if weights is None
+            else Path(snapshot_download(model, allow_patterns=[*patterns, *weights]))
+        )
     finally:
         if quiet:
             enable_progress_bars()
@@ -258,7 +309,7 @@ def _find_in_cache(model: str, reason: str, *, tokeniser_only: bool) -> Path:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        patterns = list(TOKENISER_FILES) if tokeniser_only else ["config.json"]
+        patterns = list(TOKENISER_FILES if tokeniser_only else ("config.json", OPEN_CLIP_CONFIG))
         small = Path(snapshot_download(model, allow_patterns=patterns, local_files_only=True))
     except LocalEntryNotFoundError:
         cached = False

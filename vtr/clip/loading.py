@@ -17,20 +17,17 @@ from torch import Tensor
 
 from vtr.clip.checkpoint_files import read_tensors
 from vtr.clip.configuration import read_architecture, read_config
-from vtr.clip.hub import ModelFolder, weight_files
+from vtr.clip.encoders import Contents, DualEncoder, blank_encoder
+from vtr.clip.hub import ModelFolder, is_open_clip, weight_files
+from vtr.clip.open_clip import read_open_clip
 from vtr.clip.openai_names import BENIGN_HUGGINGFACE, TEMPORAL_WEIGHT, find_problems
 from vtr.clip.text import text_family
-from vtr.clip.towers import (
-    Architecture,
-    DualEncoder,
-    TextTower,
-    blank_encoder,
-    huggingface_state,
-)
+from vtr.clip.towers import Architecture, TextTower
 from vtr.errors import CheckpointError
 from vtr.foreign import first_few
 
-_TEXT = "text_"  # what a Hugging Face folder calls the weights of the text tower begins so
+# What a file calls the weights that a text tower alone does not need begins so.
+_BESIDE_TEXT = ("visual", "vision_", "logit_", "text_decoder.")
 
 
 def load_model(folder: ModelFolder) -> tuple[DualEncoder, Architecture, str]:
@@ -43,16 +40,7 @@ def load_model(folder: ModelFolder) -> tuple[DualEncoder, Architecture, str]:
         CheckpointError: Weights or configuration that contradict each other; all keys are listed.
         ModelError: A family that is not known.
     """
-    architecture, family = _read_sizes(folder)
-    weights = _read_weights(folder)
-    # Without memory until the sizes are known to be those of the files.
-    model = blank_encoder(architecture, temporal=TEMPORAL_WEIGHT in weights)
-    _check_keys(folder, weights, huggingface_state(model))
-    memory = {name: torch.empty(value.shape) for name, value in model.state_dict().items()}
-    model.load_state_dict(memory, assign=True)
-    for name, target in huggingface_state(model).items():
-        target.copy_(weights.pop(name))
-    return model.eval().requires_grad_(False), architecture, family
+    return _load(folder, text_only=False)
 
 
 def load_text_tower(folder: ModelFolder) -> tuple[TextTower, Architecture, str]:
@@ -60,24 +48,43 @@ def load_text_tower(folder: ModelFolder) -> tuple[TextTower, Architecture, str]:
 
     That the rest of the folder is whole too is not looked at.
     """
-    architecture, family = _read_sizes(folder)
-    model = blank_encoder(architecture, temporal=False)
-    weights = _read_weights(folder, prefix=_TEXT)
-    names = {name: v for name, v in huggingface_state(model).items() if name.startswith(_TEXT)}
-    _check_keys(folder, weights, names)
-    tower = model.text
-    memory = {name: torch.empty(value.shape) for name, value in tower.state_dict().items()}
-    tower.load_state_dict(memory, assign=True)
-    state = huggingface_state(model)
-    for name in names:
-        state[name].copy_(weights.pop(name))
-    return tower.eval().requires_grad_(False), architecture, family
+    model, architecture, family = _load(folder, text_only=True)
+    return model.text, architecture, family
 
 
-def _read_sizes(folder: ModelFolder) -> tuple[Architecture, str]:
+def _load(folder: ModelFolder, *, text_only: bool) -> tuple[DualEncoder, Architecture, str]:
+    contents = _read(folder, _read_weights(folder, text_only=text_only))
+    # Without memory until the sizes are known to be those of the files.
+    model = blank_encoder(contents.architecture, temporal=contents.temporal)
+    wanted = _parts(contents.state(model), text_only)
+    _check_keys(folder, _parts(contents.weights, text_only), wanted, source=contents.source)
+    part = model.text if text_only else model
+    memory = {name: torch.empty(value.shape) for name, value in part.state_dict().items()}
+    part.load_state_dict(memory, assign=True)
+    for name, target in _parts(contents.state(model), text_only).items():
+        target.copy_(contents.weights.pop(name))
+    return model.eval().requires_grad_(False), contents.architecture, contents.family
+
+
+def _parts(tensors: Mapping[str, Tensor], text_only: bool) -> Mapping[str, Tensor]:
+    if not text_only:
+        return tensors
+    return {name: value for name, value in tensors.items() if not name.startswith(_BESIDE_TEXT)}
+
+
+def _read(folder: ModelFolder, weights: dict[str, Tensor]) -> Contents:
+    """Returns what the files of a folder say together."""
+    if is_open_clip(folder.path):
+        return read_open_clip(folder, weights)
     record = read_config(folder.path)
-    family = text_family(folder.path, record["model_type"])
-    return read_architecture(folder, record), family
+    return Contents(
+        family=text_family(folder.path, record["model_type"]),
+        architecture=read_architecture(folder, record),
+        weights=weights,
+        state=DualEncoder.named_weights,
+        source="config.json",
+        temporal=TEMPORAL_WEIGHT in weights,
+    )
 
 
 def weights_digest(weights: Mapping[str, Tensor]) -> str:
@@ -97,15 +104,15 @@ def weights_digest(weights: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _read_weights(folder: ModelFolder, *, prefix: str = "") -> dict[str, Tensor]:
-    """Returns the weights of a folder, as stored, whose names begin so."""
+def _read_weights(folder: ModelFolder, *, text_only: bool) -> dict[str, Tensor]:
+    """Returns the weights of a folder as stored, those that are not needed without memory."""
     weights: dict[str, Tensor] = {}
     for path in weight_files(folder.path):
         try:
             if path.suffix == ".safetensors":
-                part = _read_safetensors(path, prefix)
+                part = _read_safetensors(path, text_only)
             else:
-                part = {k: v for k, v in read_tensors(path).items() if k.startswith(prefix)}
+                part = read_tensors(path)
         except (CheckpointError, SafetensorError, OSError) as error:
             first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise CheckpointError(
@@ -121,20 +128,28 @@ def _read_weights(folder: ModelFolder, *, prefix: str = "") -> dict[str, Tensor]
     return weights
 
 
-def _read_safetensors(path: Path, prefix: str) -> dict[str, Tensor]:
+def _read_safetensors(path: Path, text_only: bool) -> dict[str, Tensor]:
     with safe_open(path, framework="pt") as file:
-        names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118  (no mapping)
-        return {name: file.get_tensor(name) for name in names}
+        return {
+            name: torch.empty(file.get_slice(name).get_shape(), device="meta")
+            if text_only and name.startswith(_BESIDE_TEXT)
+            else file.get_tensor(name)
+            for name in file.keys()  # noqa: SIM118  (no mapping)
+        }
 
 
 def _check_keys(
-    folder: ModelFolder, weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
+    folder: ModelFolder,
+    weights: Mapping[str, Tensor],
+    wanted: Mapping[str, Tensor],
+    *,
+    source: str,
 ) -> None:
     shapes = {name: tuple(value.shape) for name, value in wanted.items()}
     problems = find_problems(weights, shapes, benign=BENIGN_HUGGINGFACE)
     if problems:
         told = "; ".join(f"{kind}: {first_few(names, 5)}" for kind, names in problems.items())
         raise CheckpointError(
-            f"{folder.model_id}: the weights do not fit the architecture in config.json. {told}. "
-            "Fetch the folder again, or use the config.json that was saved with these weights"
+            f"{folder.model_id}: the weights do not fit the architecture in {source}. {told}. "
+            f"Fetch the folder again, or use the {source} that was saved with these weights"
         )

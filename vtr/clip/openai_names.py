@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vtr.clip.towers import Architecture, Sizes, blank_encoder, huggingface_state
+from vtr.clip.encoders import blank_encoder, huggingface_state
+from vtr.clip.towers import Architecture, Sizes
 from vtr.errors import CheckpointError
 
 TEMPORAL_WEIGHT = "vision_model.embeddings.patch_embedding.temporal_weight"

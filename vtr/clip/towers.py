@@ -8,8 +8,7 @@ A tower is an embedding, a stack of pre-norm blocks and a pooling:
 CLIP's vision tower puts a class token in front and reads it, its text tower is causal and reads
 the first end token; SigLIP's have neither class token nor mask, and pool by attention and at the
 last position. `Tower.run` starts and stops at any block. Names within a block are OpenAI's, so
-that CLIP's layers go straight into heads and back; `huggingface_state` says how a Hugging Face
-folder names all of it.
+that CLIP's layers go straight into heads and back; `vtr.clip.encoders` puts two towers together.
 
 Sources: openai/CLIP clip/model.py; google-research/big_vision models/proj/image_text and
 models/vit.py.
@@ -17,15 +16,13 @@ models/vit.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional, init
-from torch.overrides import TorchFunctionMode
+from torch.nn import functional
 
 from vtr.clip.recompute import run_block
 from vtr.clip.temporal import TemporalPatches
@@ -71,6 +68,34 @@ class Sizes:
 
 
 @dataclass(frozen=True)
+class Rope:
+    """Positions as rotations of queries and keys, by row and column of a patch (arXiv:2104.09864).
+
+    Neighbouring channels are a pair. One half of the pairs turns by the column, the other by the
+    row; an angle is ((index + offset) / grid * reference) * 10000^(-i / (C / 4)).
+    """
+
+    reference: int
+    """Side of the grid at which angles are whole positions."""
+    offset: int = 0
+    columns_first: bool = False
+    """Whether the first half of the pairs turns by the column."""
+
+    def table(self, grid: int, channels: int) -> Tensor:
+        """Returns (grid ** 2, 2 channels) float32: sines, then cosines, of each channel of a head.
+
+        Patches come row by row.
+        """
+        places = (torch.arange(grid, dtype=torch.float32) + self.offset) / grid * self.reference
+        rates = 10000.0 ** (-torch.arange(channels // 4, dtype=torch.float32) / (channels // 4))
+        angles = places[:, None] * rates
+        rows, columns = angles.repeat_interleave(grid, 0), angles.repeat(grid, 1)
+        halves = (columns, rows) if self.columns_first else (rows, columns)
+        both = torch.cat(halves, dim=1).repeat_interleave(2, 1)
+        return torch.cat([both.sin(), both.cos()], dim=1)
+
+
+@dataclass(frozen=True)
 class Architecture:
     """What a folder's config.json says of a dual encoder."""
 
@@ -87,6 +112,21 @@ class Architecture:
     """Positions of a text."""
     end_id: int
     """Where CLIP reads a text: the first such token; 2 means the largest id."""
+    class_token: bool = True
+    """Whether there is one; read where a family has both kinds."""
+    rope: Rope | None = None
+    pool_heads: int = 0
+    """Of an attention pool that has another number than its blocks."""
+
+
+def turn(vectors: Tensor, rope: Tensor) -> Tensor:
+    """Returns vectors (B, H, K, C) turned by a table (N, 2 C); tokens before the last N stay."""
+    sines, cosines = rope.to(vectors.dtype).chunk(2, dim=-1)
+    still = vectors.shape[-2] - len(rope)
+    first, patches = vectors[..., :still, :], vectors[..., still:, :]
+    pairs = patches.reshape(*patches.shape[:-1], -1, 2)
+    across = torch.stack([-pairs[..., 1], pairs[..., 0]], dim=-1).flatten(-2)
+    return torch.cat([first, patches * cosines + across * sines], dim=-2)
 
 
 class Attention(nn.Module):
@@ -107,17 +147,21 @@ class Attention(nn.Module):
         queries: Tensor | None = None,
         bias: Tensor | None = None,
         causal: bool = False,
+        rope: Tensor | None = None,
     ) -> Tensor:
         """Returns (B, Q, D): for each query (B, Q, D), by default each token, a mix of tokens.
 
         A bias is added to the scores, broadcast against (B, heads, Q, K). It gets the query's type:
-        the product with another is silently wrong (seen with torch 2.13 in float64).
+        the product with another is silently wrong (seen with torch 2.13 in float64). `rope` is what
+        `Rope.table` gives.
         """
-        query, key, value = self._project(tokens, queries)
+        query, key, value = map(self._split, self._project(tokens, queries))
+        if rope is not None:
+            query, key = turn(query, rope), turn(key, rope)
         mixed = functional.scaled_dot_product_attention(
-            self._split(query),
-            self._split(key),
-            self._split(value),
+            query,
+            key,
+            value,
             attn_mask=None if bias is None else bias.to(query.dtype),
             is_causal=causal,
         )
@@ -195,13 +239,14 @@ class Block(nn.Module):
         bias: Tensor | None = None,
         causal: bool = False,
         num_outputs: int | None = None,
+        rope: Tensor | None = None,
     ) -> Tensor:
         """Returns (B, num_outputs or K, D): the leading tokens alone; all K remain keys."""
         normed = self.ln_1(tokens)
         # Contiguous: how torch multiplies others depends on whether the weights are trained.
         queries = None if num_outputs is None else normed[:, :num_outputs].contiguous()
         kept = tokens if num_outputs is None else tokens[:, :num_outputs]
-        kept = kept + self.attn(normed, queries=queries, bias=bias, causal=causal)
+        kept = kept + self.attn(normed, queries=queries, bias=bias, causal=causal, rope=rope)
         output: Tensor = kept + self.mlp(self.ln_2(kept))
         return output
 
@@ -244,9 +289,13 @@ class Tower(nn.Module):
         """
         for block in list(self.blocks)[start:stop]:
             wanted = num_outputs if block is self.blocks[-1] else None
-            how = {"causal": self.causal, "num_outputs": wanted}
+            how = {"causal": self.causal, "num_outputs": wanted, **self.block_options(tokens)}
             tokens = run_block(block, tokens, checkpointing=self.checkpointing, **how)
         return tokens
+
+    def block_options(self, tokens: Tensor) -> dict[str, Tensor]:
+        """Returns what else this tower's blocks are told."""
+        return {}
 
 
 class AttentionPool(nn.Module):
@@ -267,36 +316,32 @@ class AttentionPool(nn.Module):
 
 
 class VisionTower(Tower):
-    """Pictures to embeddings."""
+    """Pictures to embeddings: CLIP's; others differ in what stands around their blocks."""
+
+    has_class_token = True
+    patch_bias = False
+    num_outputs: int | None = 1
+    """How many tokens `pool` reads; None is all of them."""
 
     def __init__(self, architecture: Architecture, *, temporal: bool = False) -> None:
         sizes, patch = architecture.vision, architecture.patch
         super().__init__(sizes, causal=False)
-        self.image_size = architecture.image_size
-        self.temporal, self.has_class_token = temporal, architecture.family == "clip"
-        num_patches = (self.image_size // patch) ** 2
+        self.image_size, self.temporal = architecture.image_size, temporal
         if temporal:
             self.patches: nn.Module = TemporalPatches(sizes.width, patch)
         else:
-            bias = not self.has_class_token
-            self.patches = nn.Conv2d(3, sizes.width, patch, stride=patch, bias=bias)
+            self.patches = nn.Conv2d(3, sizes.width, patch, stride=patch, bias=self.patch_bias)
+        num_patches = (self.image_size // patch) ** 2
         self.positions = nn.Parameter(torch.empty(num_patches + self.has_class_token, sizes.width))
-        self.ln_post = nn.LayerNorm(sizes.width, eps=sizes.epsilon)
         if self.has_class_token:
             self.class_embedding = nn.Parameter(torch.empty(sizes.width))
-            self.ln_pre = nn.LayerNorm(sizes.width, eps=sizes.epsilon)
-            self.projection = nn.Linear(sizes.width, architecture.dim, bias=False)
-        else:
-            self.attention_pool = AttentionPool(sizes)
+        self.ln_pre: nn.Module = nn.LayerNorm(sizes.width, eps=sizes.epsilon)
+        self.ln_post = nn.LayerNorm(sizes.width, eps=sizes.epsilon)
+        self.projection: nn.Module = nn.Linear(sizes.width, architecture.dim, bias=False)
 
     def forward(self, pixels: Tensor, follows: Tensor | None = None) -> Tensor:
         """Returns (B, D), not normalised, from (B, 3, image_size, image_size)."""
         return self.pool(self.run(self.embed(pixels, follows), num_outputs=self.num_outputs))
-
-    @property
-    def num_outputs(self) -> int | None:
-        """How many tokens `pool` reads; None is all of them."""
-        return 1 if self.has_class_token else None
 
     def embed(self, pixels: Tensor, follows: Tensor | None = None) -> Tensor:
         """Returns (B, K, width): what block 0 receives."""
@@ -304,18 +349,33 @@ class VisionTower(Tower):
             raise ValueError(f"pictures of {tuple(pixels.shape[-2:])}, need {self.image_size} each")
         grid = self.patches(pixels, follows) if self.temporal else self.patches(pixels)
         tokens: Tensor = grid.flatten(2).transpose(1, 2)
-        if not self.has_class_token:
-            return tokens + self.positions
-        tokens = torch.cat([self.class_embedding.expand(tokens.shape[0], 1, -1), tokens], dim=1)
+        if self.has_class_token:
+            first = self.class_embedding.expand(tokens.shape[0], 1, -1)
+            tokens = torch.cat([first, tokens], dim=1)
         normed: Tensor = self.ln_pre(tokens + self.positions)
         return normed
 
     def pool(self, tokens: Tensor) -> Tensor:
         """Returns (B, D) from what the last block gave."""
-        if self.has_class_token:
-            embedding: Tensor = self.projection(self.ln_post(tokens[:, 0]))
-        else:
-            embedding = self.attention_pool(self.ln_post(tokens))
+        embedding: Tensor = self.projection(self.ln_post(tokens[:, 0]))
+        return embedding
+
+
+class SiglipVision(VisionTower):
+    """SigLIP's: no class token, and the pooled width is the dimension."""
+
+    has_class_token = False
+    patch_bias = True
+    num_outputs = None
+
+    def __init__(self, architecture: Architecture, *, temporal: bool = False) -> None:
+        super().__init__(architecture, temporal=temporal)
+        self.ln_pre = self.projection = nn.Identity()
+        self.attention_pool = AttentionPool(architecture.vision)
+
+    def pool(self, tokens: Tensor) -> Tensor:
+        """Returns (B, D) from what the last block gave."""
+        embedding: Tensor = self.attention_pool(self.ln_post(tokens))
         return embedding
 
 
@@ -358,88 +418,3 @@ class TextTower(Tower):
         # int32, which every runtime of exported graphs can search.
         found = ids.int() if self.end_id == _LEGACY_END else (ids == self.end_id).int()
         return found.argmax(dim=-1)
-
-
-class DualEncoder(nn.Module):
-    """Two towers into one space, and the scale of their cosines."""
-
-    def __init__(self, architecture: Architecture, *, temporal: bool = False) -> None:
-        super().__init__()
-        self.visual = VisionTower(architecture, temporal=temporal)
-        self.text = TextTower(architecture)
-        if architecture.family == "clip":
-            self.logit_scale = nn.Parameter(torch.empty(()))
-        else:
-            self.logit_scale = nn.Parameter(torch.empty(1))
-            self.logit_bias = nn.Parameter(torch.empty(1))
-
-
-class _Undrawn(TorchFunctionMode):
-    """Leaves out the first random draw of weights that are read from files right after.
-
-    Without memory to draw into, torch would also load its symbolic algebra: a second of CPU.
-    """
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Collection[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        module = getattr(func, "__module__", None)
-        draws = func in (Tensor.uniform_, Tensor.normal_) or module == init.__name__
-        return None if draws else func(*args, **(kwargs or {}))
-
-
-def blank_encoder(architecture: Architecture, *, temporal: bool) -> DualEncoder:
-    """Returns a dual encoder whose parameters have names and shapes, and no memory."""
-    with torch.device("meta"), _Undrawn():
-        return DualEncoder(architecture, temporal=temporal)
-
-
-_PREFIXES = {
-    "visual.blocks.": "vision_model.encoder.layers.",
-    "visual.patches.": "vision_model.embeddings.patch_embedding.",
-    "visual.positions": "vision_model.embeddings.position_embedding.weight",
-    "visual.class_embedding": "vision_model.embeddings.class_embedding",
-    "visual.ln_pre.": "vision_model.pre_layrnorm.",
-    "visual.ln_post.": "vision_model.post_layernorm.",
-    "visual.attention_pool.": "vision_model.head.",
-    "visual.projection.": "visual_projection.",
-    "text.blocks.": "text_model.encoder.layers.",
-    "text.token_embedding.": "text_model.embeddings.token_embedding.",
-    "text.positions": "text_model.embeddings.position_embedding.weight",
-    "text.ln_final.": "text_model.final_layer_norm.",
-    "text.projection.": "text_projection.",
-    "logit_": "logit_",
-}
-_PARTS = {
-    ".attn.": ".self_attn.",
-    ".ln_1.": ".layer_norm1.",
-    ".ln_2.": ".layer_norm2.",
-    ".c_fc.": ".fc1.",
-    ".c_proj.": ".fc2.",
-}
-
-
-def huggingface_state(network: DualEncoder) -> dict[str, Tensor]:
-    """Returns the weights under the names of a Hugging Face folder, as views: writing one loads it.
-
-    There query, key and value are matrices of their own; here they are thirds of one.
-    """
-    state: dict[str, Tensor] = {}
-    for ours, tensor in network.state_dict().items():
-        prefix = next(prefix for prefix in _PREFIXES if ours.startswith(prefix))
-        name = _PREFIXES[prefix] + ours.removeprefix(prefix)
-        if name.startswith("text_projection.") and not network.text.causal:
-            name = f"text_model.head.{name.removeprefix('text_projection.')}"
-        for part, theirs in _PARTS.items():
-            name = name.replace(part, theirs)
-        before, packed, kind = name.partition("self_attn.in_proj_")
-        if packed:
-            for letter, third in zip("qkv", tensor.chunk(3), strict=True):
-                state[f"{before}self_attn.{letter}_proj.{kind}"] = third
-        else:
-            state[name] = tensor
-    return state

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from vtr.clip.backbone import Backbone
 from vtr.clip.configuration import read_config
+from vtr.clip.encoders import blank_encoder, huggingface_state
 from vtr.clip.hub import PROCESSOR_FILES, TOKENISER_FILES, find_model
 from vtr.clip.loading import weights_digest
-from vtr.clip.towers import Architecture, blank_encoder, huggingface_state
+from vtr.clip.towers import Architecture
 from vtr.files import make_folder, publish
 from vtr.train.model import RetrievalModel
 from vtr.train.text_tower import TunedText
@@ -49,7 +50,7 @@ def merged(model: RetrievalModel, backbone: Backbone) -> Backbone:
     return replace(
         backbone,
         model=network,
-        weights_sha256=weights_digest(huggingface_state(network)),
+        weights_sha256=weights_digest(network.named_weights()),
         logit_scale=float(network.logit_scale),
     )
 

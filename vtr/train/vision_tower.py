@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from vtr.clip.backbone import Backbone
+from vtr.clip.encoders import KINDS
 from vtr.clip.preprocess import Preprocessing, normalise
-from vtr.clip.towers import Architecture, VisionTower
+from vtr.clip.towers import Architecture
 from vtr.errors import ConfigError
 from vtr.train.heads.base import VideoBatch
 from vtr.train.lora import merged_state
@@ -72,7 +73,8 @@ class TunedVision(nn.Module):
         super().__init__()
         self.spec = spec
         self.short = False
-        self.tower = VisionTower(spec.architecture, temporal=spec.temporal)
+        vision = KINDS[spec.architecture.family].vision
+        self.tower = vision(spec.architecture, temporal=spec.temporal)
         tower, kept = self.tower, set()
         if spec.first:
             tower.blocks = tower.blocks[spec.first :]

@@ -57,13 +57,15 @@ def clip_text(backbone: Backbone) -> ClipText | None:
     if backbone.family != "clip":
         return None
     model = backbone.model
+    projection = model.visual.projection
+    assert isinstance(projection, nn.Linear)
     return ClipText(
         positional_embedding=_own(model.text.positions),
         blocks=[
             {name: _own(value) for name, value in block.state_dict().items()}
             for block in model.text.blocks
         ],
-        visual_projection=_own(model.visual.projection.weight.T),
+        visual_projection=_own(projection.weight.T),
         logit_scale=backbone.logit_scale,
     )
 
