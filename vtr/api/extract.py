@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from vtr.api import _changed
 from vtr.arithmetic import prepare_arithmetic
@@ -24,6 +27,7 @@ from vtr.extract.pipeline import ExtractReport, Progress
 from vtr.extract.processes import Standby
 from vtr.extract.reembed import reembed
 from vtr.extract.resume import (
+    Check,
     ExtractMode,
     Input,
     has_changed,
@@ -106,7 +110,7 @@ def run(
         backbone = load_backbone_of(workspace, options)
         if settings.pictures:
             _check_room(workspace, settings, options, backbone.preprocessing.size, num_new)
-        mode = replace(_mode(options), standby=standby)
+        mode = replace(_mode(options), standby=standby, check=_check(workspace, backbone))
         report = _extract(_present(survey), workspace.features, backbone, settings, mode, quiet)
     used = {"device": str(backbone.device), "dtype": str(backbone.dtype)}
     publish(workspace.features / CONFIG_FILE, resolved(workspace, options, **used))
@@ -147,6 +151,22 @@ def load_backbone_of(workspace: Workspace, options: Options) -> Backbone:
 
     device, dtype = options.device, options.dtype
     return load_backbone(workspace.model, device=device, dtype=dtype, route=workspace.route)
+
+
+def _check(workspace: Workspace, backbone: Backbone) -> Check | None:
+    """Returns what compares a run's first frames with float32; None where that is what runs."""
+    from vtr.clip.backbone import load_backbone
+    from vtr.clip.fidelity import check
+    from vtr.searching.encoder import unrelated_sentences
+
+    if backbone.is_exact:
+        return None
+
+    def measure(frames: NDArray[np.uint8]) -> Mapping[str, Any]:
+        exact = load_backbone(workspace.model, device=str(backbone.device), route=workspace.route)
+        return check(backbone, exact, frames, unrelated_sentences().splitlines())
+
+    return measure
 
 
 def plan(workspace: Workspace, options: Options, *, quiet: bool = False) -> dict[str, Any]:
@@ -341,6 +361,7 @@ def embed_pictures(workspace: Workspace, options: Options, *, quiet: bool = Fals
             workspace.features,
             backbone,
             batch_size=workspace.batch_size,
+            mode=ExtractMode(check=_check(workspace, backbone)),
             progress=lambda now: update(now.done, now.total, ""),
         )
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from vtr.counts import counted
 from vtr.features.digests import mend
+from vtr.features.engine_check import read_engine_check
 from vtr.features.store import FeatureStore
 
 
@@ -37,6 +39,7 @@ def inspect(folder: Path, *, verify: bool = False) -> tuple[dict[str, Any], str]
 def describe(store: FeatureStore) -> dict[str, Any]:
     """Returns everything about a store but its damage, as JSON values."""
     statuses = Counter(row.status for row in store.ledger)
+    stamp = read_engine_check(store.folder, store.fingerprint)
     incomplete = [row for row in store.ledger if row.status != "ok"]
     return {
         "path": str(store.folder),
@@ -54,6 +57,7 @@ def describe(store: FeatureStore) -> dict[str, Any]:
         },
         "shards": len(store.shards),
         "bytes": sum(shard.path.stat().st_size for shard in store.shards),
+        "engine_check": stamp and asdict(stamp),
         "pictures": store.picture_format,
         "picture_bytes": sum(shard.picture_bytes for shard in store.shards),
         "duplicate_ids": store.duplicates,

@@ -109,6 +109,11 @@ class Backbone:
         self._frames_per_batch = _GPU_BATCH if self.device.type == "cuda" else _CPU_BATCH
 
     @property
+    def is_exact(self) -> bool:
+        """Whether it computes as the weights are meant: in float32."""
+        return self.dtype == torch.float32
+
+    @property
     def temporal(self) -> bool:
         """Whether a frame's embedding also depends on its neighbours (linear_patch 3d)."""
         return self.model.visual.temporal

@@ -71,7 +71,8 @@ def _print(facts: dict[str, Any], *, everything: bool) -> None:
             if facts["pictures"]
             else "not kept"
         ),
-        "stored as": f"{spec['storage_dtype']}, computed in {spec['compute_dtype']}",
+        "stored as": f"{spec['storage_dtype']}, computed in {spec['compute_dtype']}"
+        + _checked(facts["engine_check"]),
         "versions": ", ".join(f"{name} {text}" for name, text in spec["versions"].items()),
         "fingerprint": facts["fingerprint"],
         "videos": f"{counted(facts['inputs'], 'input')} = {facts['ok']:,} ok + "
@@ -94,6 +95,18 @@ def _print_failures(facts: dict[str, Any], *, everything: bool) -> None:
         say(f"  {row['status']}: {row['id']!r}: {row['error']}")
     if len(rows) < len(facts["failures"]):
         say(f"  and {len(facts['failures']) - len(rows)} more: --failures lists them all")
+
+
+def _checked(stamp: dict[str, Any] | None) -> str:
+    """Says how far the numbers are from those of torch in float32."""
+    if stamp is None:
+        return ""
+    figures = ", ".join(
+        f"{name.replace('_', ' ')} {stamp[name]:.4f}"
+        for name in ("worst_cosine", "mean_cosine", "same_order")
+    )
+    short = "; falls short of float32" if stamp["falls_short"] else ""
+    return f"; against float32 {figures} on {counted(stamp['frames'], 'frame')}{short}"
 
 
 def _later(spec: dict[str, Any]) -> str:

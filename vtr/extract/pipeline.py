@@ -18,7 +18,6 @@ from vtr.counts import counted
 from vtr.errors import StoreError, WorkersLostError
 from vtr.extract.container import FAILURES
 from vtr.extract.pool import Outcome, PoolSettings, WorkerPool
-from vtr.extract.processes import Standby
 from vtr.extract.resume import (
     ExtractMode,
     Input,
@@ -31,6 +30,7 @@ from vtr.extract.resume import (
 )
 from vtr.extract.sample import HANDLER, Crops, read_answer
 from vtr.extract.settings import Encoder, ExtractSettings, TemporalEncoder, feature_spec
+from vtr.features.engine_check import EngineCheck
 from vtr.features.lock import write_lock
 from vtr.features.pictures import stored_bytes
 from vtr.features.reader import Shard
@@ -40,6 +40,7 @@ from vtr.features.spec import FeatureSpec
 from vtr.features.store import FeatureStore
 from vtr.files import take_place
 
+CHECKED_FRAMES = 64  # By which an encoder is judged
 Slot = tuple[int, int, int]
 Rows = Generator[tuple[VideoRow, Crops], None, None]
 
@@ -116,7 +117,7 @@ def extract(
         new = [item for item in mine if item[0].id not in held]
         now = Progress(len(new) + sum(len(items) for _, items in again))
         run = StoreRun(work, encoder, settings, spec, now, progress)
-        run.standby = mode.standby
+        run.mode = mode
         run.redo(again)
         run.add(run.decoded(new), first_slot(store, mode.part))
         if replaces:
@@ -147,7 +148,7 @@ def pool_settings(settings: ExtractSettings, preprocessing: Mapping[str, Any]) -
 class StoreRun:
     """One run on one store: what does not change from shard to shard."""
 
-    standby: Standby | None = None  # Decoding processes that are starting already
+    mode = ExtractMode()
 
     def __init__(
         self,
@@ -197,6 +198,16 @@ class StoreRun:
                 self._write(merged, old.name.slot, old.name.revision + 1)
                 old.path.unlink(missing_ok=True)
 
+    def check(self, waiting: Sequence[Crops]) -> None:
+        """Has the encoder judged by the first frames of this run, spread over those at hand."""
+        if self.mode.check is None:
+            return
+        frames = np.concatenate(waiting)
+        chosen = np.linspace(0, len(frames) - 1, min(len(frames), CHECKED_FRAMES)).astype(int)
+        measured = self.mode.check(frames[chosen])
+        EngineCheck(self.spec.fingerprint, **measured).write(self.folder, self.mode.part)
+        self.mode = replace(self.mode, check=None)
+
     def kept(self, view: FeatureStore, ids: Sequence[str]) -> Rows:
         """Yields rows and pictures of some videos, of the frames that a store is seen through."""
         ledger = {row.id: row for row in view.ledger}
@@ -235,7 +246,7 @@ class StoreRun:
         """
         settings, now = self.settings, self.now
         how = pool_settings(settings, self.spec.preprocessing)
-        with WorkerPool(how, self.standby) as pool:
+        with WorkerPool(how, self.mode.standby) as pool:
             decoded = pool.run([video for video, problem in inputs if problem is None])
             for video, problem in inputs:
                 if problem is None:
@@ -288,8 +299,12 @@ class _ShardRows:
         if len(crops):
             self._waiting.append(crops)
         del crops
-        while sum(map(len, self._waiting)) >= self._run.batch_size:
+        enough = self._run.batch_size
+        if self._run.mode.check is not None:
+            enough = max(enough, CHECKED_FRAMES)
+        while sum(map(len, self._waiting)) >= enough:
             self._encode()
+            enough = self._run.batch_size
 
     def finish(self) -> list[VideoRow]:
         """Encodes what is left and returns the rows in plan order, with their embeddings."""
@@ -304,6 +319,7 @@ class _ShardRows:
 
     def _encode(self) -> None:
         start, before = time.perf_counter(), self._waiting
+        self._run.check(before)
         batch = self._take_videos() if self._spec.linear_patch == "3d" else self._take_frames()
         try:
             made = self._embedded_batch(batch)

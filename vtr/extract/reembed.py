@@ -26,6 +26,7 @@ def reembed(
     encoder: Encoder,
     *,
     batch_size: int | None = None,
+    mode: ExtractMode | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> ExtractReport:
     """Embeds the pictures that a store keeps, without the videos: same rows, other numbers.
@@ -38,6 +39,7 @@ def reembed(
         folder: The new store.
         encoder: The vision tower; it must see pictures of that size, made in that way.
         batch_size: Frames per call of the encoder.
+        mode: For its `check`.
         progress: Called after every video.
 
     Raises:
@@ -52,6 +54,7 @@ def reembed(
         store = open_for_writing(folder, spec, ExtractMode(), None)
         held = {shard.name.slot: shard for shard in store.shards} if store else {}
         run = StoreRun(folder, encoder, settings, spec, now, progress)
+        run.mode = mode or run.mode
         for shard in source.shards:
             old = held.get(shard.name.slot)
             if old is not None and old.ledger() == shard.ledger():

@@ -6,14 +6,18 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vtr.datasets.base import Video
 from vtr.errors import FingerprintError, StoreError, StoreWriteError
 from vtr.extract.processes import Standby
+from vtr.features import engine_check
 from vtr.features.pictures import PictureFormat
 from vtr.features.reader import Shard
 from vtr.features.rows import LedgerRow, VideoRow
@@ -24,6 +28,9 @@ from vtr.files import TEMPORARY_PREFIX, begin_beside, beside, is_begun, remove_l
 
 Input = tuple[Video, str | None]
 """A video, and the class of its failure where it must not be decoded."""
+
+
+Check = Callable[[NDArray[np.uint8]], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,10 @@ class ExtractMode:
 
     standby: Standby | None = None
     """Decoding processes that are starting already; the caller closes them."""
+
+    check: Check | None = None
+    """Judges the encoder by the run's first frames (n, h, w, 3), before it counts: raises where it
+    is too far from right, and returns the figures of an `EngineCheck`."""
 
     def owns(self, name: ShardName) -> bool:
         """Returns whether it is this run, of all parts at work, that may replace a shard."""
@@ -104,7 +115,9 @@ def keep_others(folder: Path, work: Path) -> None:
         except OSError:  # a file system without hard links
             shutil.copy2(source, target, follow_symlinks=False)
 
-    ours = shutil.ignore_patterns("shard-*.h5", ".lock*", f"{TEMPORARY_PREFIX}*", "zero-shot")
+    ours = shutil.ignore_patterns(
+        "shard-*.h5", f"{engine_check.PREFIX}*", ".lock*", f"{TEMPORARY_PREFIX}*", "zero-shot"
+    )
     names = [path.name for path in work.iterdir()]
     try:
         for name in set(names) - ours(str(work), names):  # of an attempt that was stopped here

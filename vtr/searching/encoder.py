@@ -41,6 +41,11 @@ def unit(vectors: NDArray[np.floating[Any]]) -> Vectors:
     return made
 
 
+def unrelated_sentences() -> str:
+    """Returns the 200 sentences that ship, one a line."""
+    return (files("vtr.searching") / "unrelated.txt").read_text(encoding="utf-8")
+
+
 class QueryEncoder:
     """A model as far as a query needs it: its parts are loaded when they are first used.
 
@@ -110,9 +115,10 @@ class QueryEncoder:
 
     def bank(self) -> Bank:
         """Returns the unrelated sentences that ship, as this model sees them."""
-        content = (files("vtr.searching") / "unrelated.txt").read_bytes()
-        version = f"{hashlib.sha256(content).hexdigest()[:16]}-{self.weights_sha256[:16]}"
-        return Bank(version, self.texts(content.decode().splitlines())[0])
+        content = unrelated_sentences()
+        digest = hashlib.sha256(content.encode()).hexdigest()
+        version = f"{digest[:16]}-{self.weights_sha256[:16]}"
+        return Bank(version, self.texts(content.splitlines())[0])
 
     def picture(self, picture: Path | bytes) -> Vectors:
         """Returns (D,) the unit vector of a picture.
