@@ -61,6 +61,16 @@ def test_a_frame_a_picture_and_a_clip_find_their_moment(clips: Path, tmp_path: P
         assert 2.5 <= hit["start_seconds"] <= 3.3
 
 
+def test_what_cannot_be_read_is_counted(clips: Path, tmp_path: Path) -> None:
+    answer = ask(clips, "a red square")
+    assert (answer["num_videos"], answer["num_failed"]) == (5, 1)
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    done = run_app("search", tmp_path, "a red square", "--model", MODEL)
+    assert done.exit_code == 3
+    assert "none can be read" in done.stdout
+    assert "1 video of 1 could not be read" in done.stderr
+
+
 def test_its_usage_reads_as_one_types_it() -> None:
     assert "Usage: vtr search [OPTIONS] [FOLDER|SENTENCE]..." in run_app("search", "-h").stdout
 

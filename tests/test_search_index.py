@@ -87,18 +87,38 @@ def test_an_index_that_is_lost_is_derived_from_the_store_again(tmp_path: Path, d
     assert np.array_equal(after.index.frames, before)
 
 
-def test_a_search_killed_while_it_indexes_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("seen", "sent"), [("shard-*.h5", signal.SIGINT), ("model.json", signal.SIGKILL)]
+)
+def test_a_search_killed_while_it_indexes_goes_on(
+    tmp_path: Path, seen: str, sent: signal.Signals
+) -> None:
     folder = write_clips(tmp_path / "films", 70)
     words = [*COMMAND, str(folder), "a red square", "--model", MODEL, "--device", "cpu"]
     with subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
         shards = folder / ".vtr" / "search"
-        while process.poll() is None and not list(shards.glob("shard-*.h5")):
+        while process.poll() is None and not list(shards.glob(seen)):
             time.sleep(0.02)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         error = process.communicate()[1].decode()
     assert "Traceback" not in error
-    assert len(open_it(folder).videos) == 70
+    # Without --model: the one that was named at first.
+    assert len(Library.open(folder, device="cpu", workers=2).videos) == 70
     assert not FeatureStore(shards).duplicates
+
+
+def test_a_folder_that_grows_during_the_search_is_whole_at_the_next(tmp_path: Path) -> None:
+    folder = write_clips(tmp_path / "films", 2)
+    whole = (folder / "1.mp4").read_bytes()
+    (folder / "1.mp4").write_bytes(whole[: len(whole) // 2])  # somebody is still copying it
+    library = open_it(folder)
+    write_clips(folder, 1, start=2)
+    (folder / "1.mp4").write_bytes(whole)
+    assert {hit.video_id for hit in library.search(Query(("a red square",))).nearest} <= {"0.mp4"}
+    changes = library.refresh()
+    assert (changes.new, changes.changed) == (("2.mp4",), ("1.mp4",))
+    assert {video.status for video in library.videos} == {"ok"}
+    assert len(library.videos) == 3
 
 
 def test_two_searches_at_once_index_once(tmp_path: Path) -> None:

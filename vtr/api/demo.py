@@ -179,7 +179,7 @@ def search_demo(workspace: Workspace) -> list[dict[str, Any]]:
     library = open_library(None, workspace, SearchOptions(device="cpu"))
     return [
         {"sentence": one.text, "video": one.video_id}
-        | as_document(library.search(Query((one.text,)), top=3))
+        | as_document(library.search(Query((one.text,)), top=3), library)
         for one in chosen
     ]
 

@@ -125,13 +125,24 @@ def find(folder: Path | None, query: Query, options: Options) -> tuple[Library, 
     return library, _ordered_by_run(workspace, run, library, query, options)
 
 
-def as_document(answer: Answer) -> dict[str, Any]:
-    """Returns an answer as JSON values."""
+def num_failed(library: Library) -> int:
+    """Returns how many videos could not be read at all."""
+    return sum(video.status == "failed" for video in library.videos)
+
+
+def as_document(answer: Answer, library: Library) -> dict[str, Any]:
+    """Returns an answer, and how many videos it comes from, as JSON values."""
 
     def plain(hits: Sequence[Hit]) -> list[dict[str, Any]]:
         return [{**asdict(h), "path": None if h.path is None else str(h.path)} for h in hits]
 
-    return {**asdict(answer), "hits": plain(answer.hits), "nearest": plain(answer.nearest)}
+    return {
+        **asdict(answer),
+        "hits": plain(answer.hits),
+        "nearest": plain(answer.nearest),
+        "num_videos": len(library.videos),
+        "num_failed": num_failed(library),
+    }
 
 
 def _workspace_of(folder: Path | None) -> Workspace | None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from vtr.searching.library import Answer, Library
     from vtr.searching.query import Query
 
+ALL_FAILED = 3
+
 
 def register(app: typer.Typer) -> None:
     """Adds the command to the app."""
@@ -61,13 +63,15 @@ def search(
     hits = answer.hits or (answer.nearest if nearest else ())
     if not as_json:
         _print(query, answer, library, nearest=nearest)
-    _note_failed(library)
+    _note_failed(api.num_failed(library), library)
     for path in output.write_outputs(" + ".join(texts) or "search", hits, options):
         note(f"written: {near(path)}")
     if as_json:
-        print_json(api.as_document(answer))
+        print_json(api.as_document(answer, library))
     if play:
         note(output.play_first(hits))
+    if api.num_failed(library) == len(library.videos):
+        raise typer.Exit(ALL_FAILED)
 
 
 def _print(query: Query, answer: Answer, library: Library, *, nearest: bool) -> None:
@@ -76,6 +80,11 @@ def _print(query: Query, answer: Answer, library: Library, *, nearest: bool) -> 
     if answer.num_truncated:
         cut = counted(answer.num_truncated, "sentence was", "sentences were")
         note(f"{cut} longer than the model reads, and cut")
+    if answer.recall is not None:
+        note(
+            f"looked up by 8-bit codes, which find {answer.recall:.1%} of what all "
+            f"{len(library.index.pts_seconds):,} frames do (measured with sentences)"
+        )
     if len(answer.weights) > 1:
         note("looked for: " + ", ".join(f"{share:+.2f} {part}" for part, share in answer.weights))
     if not (answer.hits or answer.nearest):
@@ -93,8 +102,8 @@ def _print(query: Query, answer: Answer, library: Library, *, nearest: bool) -> 
         print_hits(shown, levels=not query.has_pictures)
 
 
-def _note_failed(library: Library) -> None:
-    if bad := sum(video.status == "failed" for video in library.videos):
+def _note_failed(bad: int, library: Library) -> None:
+    if bad:
         could = counted(bad, "video", "videos")
         store = quote(near(library.source.store))
         note(

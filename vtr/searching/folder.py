@@ -21,6 +21,7 @@ from vtr.features.store import FeatureStore
 from vtr.files import make_folder
 from vtr.foreign import printable
 from vtr.progress import note, progress, warn_of_unreadable
+from vtr.searching.codes import wants_codes
 from vtr.searching.encoder import QueryEncoder
 from vtr.searching.home import find_home, find_index
 from vtr.searching.index import Index, read_index, update_index
@@ -147,6 +148,8 @@ class FolderSource:
         note(f"loading {self.encoder.model}")
         prepare_arithmetic()
         backbone = self.encoder.backbone
+        if not list_shards(self.store)[0]:  # a run that is killed now goes on with this model
+            self.encoder.remember()
         settings = ExtractSettings(
             samplers=parse_samplers("dense"),
             candidate_fps=FPS,
@@ -240,7 +243,8 @@ def bring_up_to_date(
     """Returns the index of a store; makes it where shards are new, or a file is gone."""
     index = None if rebuild else read_index(place)
     names = [path.name for _, path in list_shards(store)[0]]
-    if index is not None and index.facts["shards"] == names:
+    whole = index is not None and index.facts["shards"] == names
+    if index is not None and whole and not wants_codes(index.facts, len(index.pts_seconds)):
         return index
     with _waiting_lock(place):
         return update_index(place, FeatureStore(store, skip_damaged=True), encoder.bank())

@@ -31,7 +31,9 @@ from vtr.features.store import FeatureStore
 from vtr.files import make_folder, publish
 from vtr.progress import progress
 from vtr.searching.calibration import bank_scores, sampled_rows, usual
+from vtr.searching.codes import code_frames
 from vtr.searching.moments import find_cuts
+from vtr.searching.scan import Scanner
 
 Array = NDArray[Any]
 VERSION = 3
@@ -54,6 +56,7 @@ class Bank:
 class Index:
     """What a store's search needs; arrays run over V inputs, R rows, P pieces."""
 
+    folder: Path
     facts: Mapping[str, Any]
     """Fingerprint, bank version, shard names, name of the file of frames, backbone."""
     video: Mapping[str, Array]
@@ -112,7 +115,7 @@ def read_index(folder: Path) -> Index | None:
             # Copy on write: torch takes no arrays that cannot be written.
             frames = np.memmap(folder / facts["frames"], np.float16, "c", shape=shape)
         video = {name: columns.pop(f"video_{name}") for name in (*_TEXTS, *_VIDEO)}
-        return Index(facts, video, frames=frames, **columns)
+        return Index(folder, facts, video, frames=frames, **columns)
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
         return None
 
@@ -166,6 +169,7 @@ class _Build:
         self.rows: list[dict[str, Array]] = []
         self.best: list[Array] = []
         self.name, self.count = f"frames-{uuid.uuid4().hex}.f16", 0
+        self.old_facts: Mapping[str, Any] = {}
         if old is not None:
             self._keep(old)
         self._seen = {text.decode() for text in self.video["id"]}
@@ -183,6 +187,7 @@ class _Build:
         self.rows.append({name: getattr(old, name) for name in _ROWS})
         self.best += [best for best, s in zip(old.bank_best, listed, strict=True) if s is not None]
         self.name, self.count = old.facts["frames"], len(old.pts_seconds)
+        self.old_facts = old.facts
 
     def add(self, s: int) -> None:
         """Adds the videos of one shard."""
@@ -234,16 +239,14 @@ class _Build:
             ) from None
         self.count += len(frames)
 
-    def _usual(self) -> Array:
-        """Returns (B,) what a frame usually scores with each unrelated sentence."""
-        alive = np.zeros(self.count, bool)
-        for first, stop in zip(self.video["first"], self.video["stop"], strict=True):
-            alive[first:stop] = True
-        if not alive.any():
-            return np.zeros(len(self.bank.vectors), np.float32)
-        frames = np.memmap(self.folder / self.name, np.float16, "r", shape=(self.count, self.dim))
-        sampled = np.asarray(frames[sampled_rows(alive)], np.float32) @ self.bank.vectors.T
-        return usual(sampled).astype(np.float32)
+    def _scanner(self) -> Scanner | None:
+        """Returns one of all videos that have frames; None where there are none."""
+        spans = np.array([self.video["first"], self.video["stop"]], np.int64)
+        spans = spans[:, spans[1] > spans[0]]
+        if not spans.size:
+            return None
+        frames = np.memmap(self.folder / self.name, np.float16, "c", shape=(self.count, self.dim))
+        return Scanner(frames, *spans[:, np.argsort(spans[0])])
 
     def publish(self) -> None:
         """Replaces the index by what was built, and deletes what no index names any more."""
@@ -264,15 +267,20 @@ class _Build:
             "weights_sha256": self.store.spec.weights_sha256,
             "backbone": self.store.spec.backbone, "fps": self.store.spec.candidate_fps,
         }  # fmt: skip
-        columns["facts"] = np.frombuffer(json.dumps(facts).encode(), np.uint8)
         num_sentences = len(self.bank.vectors)
         columns["bank_best"] = np.array(self.best, np.float32).reshape(-1, 2, num_sentences)
-        columns["bank_usual"] = self._usual()
+        columns["bank_usual"] = np.zeros(num_sentences, np.float32)
+        if (scanner := self._scanner()) is not None:
+            sampled = np.asarray(scanner.frames[sampled_rows(scanner.alive)], np.float32)
+            columns["bank_usual"] = usual(sampled @ self.bank.vectors.T).astype(np.float32)
+            moments, bank = columns["bank_moments"], self.bank.vectors
+            facts |= code_frames(self.folder, scanner, moments, bank, before=self.old_facts)
+        columns["facts"] = np.frombuffer(json.dumps(facts).encode(), np.uint8)
         buffer = io.BytesIO()
         np.savez(buffer, **columns)  # type: ignore[arg-type]
         publish(self.folder / _FILE, buffer.getbuffer())
-        for path in self.folder.glob("frames-*.f16"):
-            if path.name != self.name:
+        for path in (*self.folder.glob("frames-*.f16"), *self.folder.glob("codes-*.faiss")):
+            if path.name not in (self.name, facts.get("codes")):
                 with contextlib.suppress(OSError):
                     path.unlink()
 

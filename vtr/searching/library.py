@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from vtr.errors import ConfigError, UnknownNameError
 from vtr.features.rows import LedgerRow, Status
 from vtr.searching.calibration import Calibration, sampled_rows, usual
+from vtr.searching.codes import open_scanner
 from vtr.searching.encoder import Vectors, unit
 from vtr.searching.folder import Changes, FolderSource, Source
 from vtr.searching.index import Index
@@ -66,6 +67,7 @@ class Answer:
     nearest: tuple[Hit, ...]  # Where nothing matches: what is nearest all the same
     num_truncated: int  # How many sentences were longer than the model reads
     weights: tuple[tuple[str, float], ...]  # What each part of the query weighs
+    recall: float | None = None  # Measured, of 8-bit codes; None where all frames were scored
 
 
 @dataclass(frozen=True)
@@ -148,9 +150,10 @@ class Library:
         live = np.flatnonzero(there)
         self._live = live[np.argsort(index.video["first"][live], kind="stable")]  # (L,) videos
         self._ids = [ledger[v].id for v in self._live]
-        self.scanner = Scanner(
+        exact = Scanner(
             index.frames, index.video["first"][self._live], index.video["stop"][self._live]
         )
+        self.scanner = open_scanner(index.folder, index.facts, exact)
         self._sample = sampled_rows(self.scanner.alive)
         best = index.bank_best.max(axis=0, initial=-1.0)  # of videos without frames: nothing
         self._calibration = Calibration.of(best[0] - index.bank_usual, best[1])
@@ -187,13 +190,17 @@ class Library:
         allowed = self._allowed(inside, min_length, max_length)
         if not allowed.any():
             return Answer((), False, 0.0, (), asked.num_truncated, asked.weights)
-        scores = self.scanner.scores(asked.vector)
+        if allowed.all():
+            least, recall = min(_looked_into(top), len(allowed)), self.scanner.recall
+            scores = self.scanner.scores(asked.vector, least_videos=least)
+        else:  # the best of all rows may hold none of these
+            scores, recall = self.scanner.scan(asked.vector), None
         sampled = scores[self._sample]
         low, middle = float(usual(sampled)), float(np.median(sampled))
         hits: list[Hit] = []
         # A picture means the very frame; a sentence, what is shown for a while.
         mix = _as_they_are if query.has_pictures else with_surroundings
-        for n in self._candidates(scores, allowed, top, mix):
+        for n in self._candidates(scores, asked.vector, allowed, top, mix):
             hits += self._hits(n, asked.vector, low, middle, mix, several=all_moments)
         hits.sort(key=lambda hit: (-hit.score, hit.video_id, hit.start_seconds))
         level = 1.0 if query.has_pictures else self._level(scores, allowed, low)
@@ -206,6 +213,7 @@ class Library:
             () if match else found,
             asked.num_truncated,
             asked.weights,
+            recall,
         )
 
     def curve(self, query: Query, video_id: str) -> Curve:
@@ -227,15 +235,15 @@ class Library:
     # ---- parts of it
 
     def _candidates(
-        self, scores: Floats, allowed: NDArray[np.bool_], top: int, mix: Mix
+        self, scores: Floats, vector: Vectors, allowed: NDArray[np.bool_], top: int, mix: Mix
     ) -> list[int]:
         """Returns the videos that may be among the best, by all frames, then by what is around."""
         best = np.where(allowed, self.scanner.best(scores), -np.inf)
-        first = np.argsort(-best, kind="stable")[: 4 * top + 100]
+        first = np.argsort(-best, kind="stable")[: _looked_into(top)]
         ranks = []
         for n in first[np.isfinite(best[first])].tolist():
-            rows = self.scanner.rows(n)
-            ranks.append((-mix(scores[rows], self.index.pts_seconds[rows]).max(), n))
+            own = self.scanner.of_video(n, scores, vector)
+            ranks.append((-mix(own, self.index.pts_seconds[self.scanner.rows(n)]).max(), n))
         return [n for _, n in sorted(ranks)[: top + 10]]
 
     def _hits(
@@ -383,6 +391,11 @@ def is_inside(video_id: str, pattern: str) -> bool:
     names = (video_id, video_id.rpartition("/")[2])
     below = video_id.startswith(pattern.rstrip("/") + "/")
     return below or any(fnmatch(name, pattern) for name in names)
+
+
+def _looked_into(top: int) -> int:
+    """Returns how many videos with the best frames are ranked by what is around those, too."""
+    return 4 * top + 100
 
 
 def _as_they_are(scores: Floats, _: Floats) -> Floats:

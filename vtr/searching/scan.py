@@ -27,8 +27,11 @@ class Scanner:
         stops: (L,) where they end.
     """
 
+    recall: float | None = None
+    """Share of what an exact scan finds first that is found; None is all, by exact scanning."""
+
     def __init__(self, frames: NDArray[np.float16], starts: Indices, stops: Indices) -> None:
-        self.frames, self._starts, self._stops = frames, starts, stops
+        self.frames, self.starts, self.stops = frames, starts, stops
         steps = np.zeros(len(frames) + 1, np.int64)
         np.add.at(steps, starts, 1)
         np.subtract.at(steps, stops, 1)
@@ -37,19 +40,30 @@ class Scanner:
 
     def rows(self, n: int) -> slice:
         """Returns the rows of a video."""
-        return slice(int(self._starts[n]), int(self._stops[n]))
+        return slice(int(self.starts[n]), int(self.stops[n]))
 
-    def scores(self, vector: Floats) -> NDArray[np.float32]:
-        """Returns (R,) the cosine of every row with a unit vector (D,), within 0.0003."""
+    def scores(self, vector: Floats, *, least_videos: int = 1) -> NDArray[np.float32]:
+        """Returns (R,) the cosine of every row with a unit vector (D,).
+
+        Where rows are left out, those of at least so many videos are scored.
+        """
+        return self.scan(vector)
+
+    def of_video(self, n: int, scores: Floats, vector: Floats) -> Floats:
+        """Returns the scores of a video's rows, given those of all."""
+        return scores[self.rows(n)]
+
+    def scan(self, vector: Floats, first: int = 0) -> NDArray[np.float32]:
+        """Returns the cosine of every row from `first` on, within 0.0003."""
         import torch
 
         query = torch.from_numpy(np.asarray(vector, np.float16))
-        scores = torch.empty(len(self.frames))
+        scores = torch.empty(len(self.frames) - first)
         product = _product()
         with torch.inference_mode():
-            for start in range(0, len(scores), _BLOCK_ROWS):
+            for start in range(first, len(self.frames), _BLOCK_ROWS):
                 block = torch.from_numpy(np.asarray(self.frames[start : start + _BLOCK_ROWS]))
-                scores[start : start + len(block)] = product(block, query)
+                scores[start - first : start - first + len(block)] = product(block, query)
                 self._release(start, block.nbytes)
         made: NDArray[np.float32] = scores.numpy()
         return made
@@ -65,7 +79,7 @@ class Scanner:
         """Returns (L,) the best score of each video."""
         if not self._whole:
             scores = np.where(self.alive, scores, np.float32(-np.inf))
-        best: Floats = np.maximum.reduceat(scores, self._starts)
+        best: Floats = np.maximum.reduceat(scores, self.starts)
         return best
 
     def exact(self, start: int, stop: int, vector: Floats) -> Floats:
