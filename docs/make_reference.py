@@ -168,7 +168,7 @@ def heads_block() -> str:
             f"{facts.num_parameters:,}",
             ", ".join(facts.needs) or "-",
             facts.cost,
-            "yes" if facts.indexable else "no",
+            facts.index,
         )
         for facts in found
     ]

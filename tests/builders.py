@@ -312,20 +312,28 @@ def make_run(
     *,
     dim: int | None = None,
     scale: float = 2.0,
+    head: str = "meanP",
+    moved: float = 0.0,
     train_ids: Sequence[str] = ("x",),
     config: Mapping[str, Any] | None = None,
 ) -> Path:
-    """A run of meanP on frozen text, which scores as CLIP does; `dim` the shipped model's."""
-    from vtr.train.heads.meanP import MeanPooling
-    from vtr.train.model import ModelSpec, RetrievalModel
+    """A run on frozen text, of meanP one that scores as CLIP does; `dim` the shipped model's.
+
+    `moved` is how far the head's weights are `perturbed`.
+    """
+    from vtr.train.model import ModelSpec, build_model
     from vtr.train.run import write_run
-    from vtr.train.text_tower import FrozenText, TextSpec
+    from vtr.train.text_tower import TextSpec
 
     dim = demo_backbone().embedding_dim if dim is None else dim
+    spec = ModelSpec(head, dim, TextSpec("frozen", dim, dim))
+    model = build_model(spec)
+    model.logit_scale.data.fill_(scale)
+    perturbed(model.head, moved)
     write_run(
         folder,
-        RetrievalModel(FrozenText(), MeanPooling(), scale),
-        ModelSpec("meanP", dim, TextSpec("frozen", dim, dim)),
+        model,
+        spec,
         config={"text_model": {"id": str(demo_model_folder())}} if config is None else config,
         train_ids=list(train_ids),
     )

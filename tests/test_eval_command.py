@@ -18,6 +18,7 @@ import vtr as package
 from vtr.errors import ConfigError, StoreWriteError, VtrError
 from vtr.evaluate.metrics import hits
 from vtr.evaluate.reporting.results import load_result, read_ranks
+from vtr.evaluate.rerank import rerank
 
 NUM_VIDEOS, NUM_FRAMES = 6, 4
 CAPTIONS = [(f"v{n}.mp4", f"a red square number {n}", "test") for n in range(NUM_VIDEOS)]
@@ -185,6 +186,31 @@ def test_re_ranking_finds_no_absent_video(workspace: Path) -> None:
             assert metrics[key][side] == pytest.approx(600 / 7)
     assert "gone.mp4" not in (workspace / "o" / "run.trec").read_text().split()
     assert "gone.mp4" in (workspace / "o" / "qrels.trec").read_text()
+
+
+def test_a_head_that_recalls_finds_what_it_reorders(workspace: Path) -> None:
+    run = make_run(workspace / "runs" / "one", head="eercf:layers=1", moved=0.5)
+    words = ("--rerank", "2", "--save-similarity", "--out", "o")
+    done = vtr(workspace, "eval", *words)
+    assert done.exit_code == 0, done.stderr
+    opened = package.open_workspace(workspace)
+    store = package.open_features(opened)
+    texts = [text for _, text, _ in CAPTIONS]
+    backbone = package.load_backbone(opened.model, device="cpu")
+    embedded = package.embed_texts(backbone, texts)
+    ids = [name for name, _, _ in CAPTIONS]
+    scorer = package.Scorer(package.load_run(run).model, embedded, store.packed(ids))
+    with np.load(workspace / "o" / "similarity.npz") as file:
+        found = dict(file)
+    columns = [file.index(name) for file in [found["video_ids"].tolist()] for name in ids]
+    orders = []
+    for recall in (
+        scorer.recall(),
+        package.score_matrix(texts, store, model=opened.model, ids=ids),
+    ):
+        wanted = rerank(recall, 2, lambda rows, places: scorer.matrix()[rows, places])
+        orders.append(np.argsort(-wanted.t2v, axis=1).tolist())
+    assert np.argsort(-found["scores"][:, columns], axis=1).tolist() == orders[0] != orders[1]
 
 
 def test_figures_of_other_weights_are_marked_and_not_exported(workspace: Path) -> None:

@@ -175,6 +175,26 @@ def indexable_means_an_inner_product(head: Head) -> None:
 
 
 @contract
+def what_an_index_can_hold_is_told(head: Head) -> None:
+    """A vector, rows of which the best counts, or a recall that needs no more than a product."""
+    info = head.info
+    assert info.indexable + info.rows + info.recalls <= 1
+    texts, videos = make_texts(5), make_videos(extra=2)
+    with torch.no_grad():
+        queries, codes = head.encode_texts(texts), head.encode_videos(videos)
+        scores = head.score(queries, codes)
+    if info.rows:
+        rows, mask = codes
+        assert bool((mask.int().diff(dim=1) <= 0).all()), "left aligned"
+        for v in range(6):
+            same((queries[0] @ rows[v][mask[v]].T).amax(dim=1), scores[:, v])
+    if info.recalls:
+        for part in (queries[0], codes[0]):
+            assert part.ndim == 2
+            same(part.norm(dim=1), torch.ones(len(part)))
+
+
+@contract
 def codes_of_batches_with_other_lengths_join(head: Head) -> None:
     videos = make_videos()
     with torch.no_grad():

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from vtr.searching.scan import Scanner
 from vtr.train.headlist import build_head, parse_head
 from vtr.train.heads import meanP, seqTransf
 from vtr.train.heads.base import Head, TextBatch, VideoBatch, normalise
@@ -95,6 +96,19 @@ def test_clusters_are_those_of_a_plain_count(num_frames: int, most: int, seed: i
     found = [row.nonzero()[:, 0].tolist() for row in member[0] if row.any()]
     assert sorted(found) == sorted(plain_clusters(frames, most))
     assert [row.nonzero()[:, 0].tolist() for row in member[1] if row.any()] == [[0]]
+
+
+def test_rows_of_multivector_are_what_the_index_of_search_scores() -> None:
+    made, (texts, videos) = head("multivector:vectors=3"), batches()
+    with torch.no_grad():
+        codes = made.encode_texts(texts), made.encode_videos(videos)
+        scores = made.score(*codes).numpy()
+    rows, mask = (part.numpy() for part in codes[1])
+    stops = mask.sum(axis=1).cumsum()
+    scanner = Scanner(rows[mask].astype(np.float16), stops - mask.sum(axis=1), stops)
+    for text, expected in zip(codes[0][0].numpy(), scores, strict=True):
+        found = scanner.best(scanner.scores(text))
+        np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
 def test_one_vector_is_the_mean_and_all_are_the_maximum() -> None:

@@ -210,8 +210,12 @@ def test_in_a_workspace_its_store_is_searched(workspace: Path, clips: Path) -> N
     assert (hit["video_id"], hit["path"]) == ("sub/2.mp4", str(clips / "sub" / "2.mp4"))
 
 
-def test_the_head_of_a_run_decides_the_order(workspace: Path) -> None:
-    done = run_app("search", "a red square", "--run", "mine", "--json", cwd=workspace)
+@pytest.mark.parametrize("head", ["meanP", "multivector:vectors=2"])
+def test_the_head_of_a_run_decides_the_order(workspace: Path, head: str) -> None:
+    """Of all videos where an index could serve it, whatever frames say."""
+    make_run(workspace / "runs" / "mine", head=head)
+    words = ("search", "a red square", "--run", "mine", "--rerank", "1", "--top", "9", "--json")
+    done = run_app(*words, cwd=workspace)
     assert done.exit_code == 0, done.stderr
     answer = json.loads(done.stdout)
     hits = answer["hits"] or answer["nearest"]
@@ -222,6 +226,27 @@ def test_the_head_of_a_run_decides_the_order(workspace: Path) -> None:
     np.testing.assert_allclose([h["score"] for h in hits], np.sort(scores)[::-1], atol=1e-5)
     with pytest.raises(ConfigError, match="by sentences alone"):
         run_app("search", "--like", "0.mp4@1", "--run", "mine", cwd=workspace)
+
+
+def test_a_head_that_recalls_reorders_what_it_found(workspace: Path) -> None:
+    run = make_run(workspace / "runs" / "gated", head="eercf:layers=1", moved=0.5)
+    words = ("a red square", "a ball", "--not", "blue", "--run", "gated", "--json", "--rerank", "2")
+    done = run_app("search", *words, cwd=workspace)
+    assert done.exit_code == 0, done.stderr
+    answer = json.loads(done.stdout)
+    store = vtr.FeatureStore(workspace / "features", sampler="uniform")
+    backbone = vtr.load_backbone(MODEL, device="cpu")
+    texts = vtr.embed_texts(backbone, ["a red square", "a ball", "blue"])
+    scorer = vtr.Scorer(vtr.load_run(run).model, texts, store.packed())
+
+    def combined(matrix: np.ndarray) -> np.ndarray:
+        return (matrix[0] + matrix[1] - matrix[2]) / 2
+
+    recall, scores = combined(scorer.recall()), combined(scorer.matrix())
+    first, *rest = np.split(np.argsort(-recall), [2])
+    order = [*first[np.argsort(-scores[first])], *rest[0]]
+    found = [hit["video_id"] for hit in answer["hits"] or answer["nearest"]]
+    assert found == [store.ids[n] for n in order]
 
 
 def test_from_python(clips: Path) -> None:

@@ -280,9 +280,12 @@ def _scores(
 ) -> tuple[Blocks, Blocks | None, PairScores | None]:
     """Returns the scores, those of video to text where they are others, and single pairs."""
     if options.rerank is not None:
-        cheap = _scorer(None, backbone, inputs, inputs.task.texts)
-        ordered = rerank(cheap.matrix(), options.rerank, scorer.score_pairs)
-        pairs = counted(cheap.shape[0] * cheap.shape[1], "pair")
+        if scorer.model.head.info.recalls:
+            found = scorer.recall()
+        else:
+            found = _scorer(None, backbone, inputs, inputs.task.texts).matrix()
+        ordered = rerank(found, options.rerank, scorer.score_pairs)
+        pairs = counted(found.size, "pair")
         note(f"re-ranked {ordered.num_pairs:,} of {pairs}")
         return partial(_one_block, ordered.t2v), partial(_one_block, ordered.v2t), None
     seconds = scorer.expected_seconds()

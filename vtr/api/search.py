@@ -199,13 +199,15 @@ def _ordered_by_run(
 ) -> Answer:
     """Returns the answer in the order of a run's head.
 
-    A head with one vector per video scores all of them; others only the best `rerank` by their
-    frames. Moments within a video are those of the frames, as without a run.
+    A head that an index can serve scores all videos, one that `recalls` the best `rerank` by
+    that, others the best `rerank` by their frames. Moments within a video are those of the
+    frames, as without a run.
     """
     assert workspace is not None
     if not query.texts or query.has_pictures:
         raise ConfigError("--run orders by sentences alone: leave out --image, --video and --like")
-    many = len(library.videos) if run.model.head.info.indexable else options.rerank
+    info = run.model.head.info
+    many = options.rerank if info.index == "no" else len(library.videos)
     first = _search(library, query, options, top=max(many, options.top), all_moments=False)
     ids = [hit.video_id for hit in (*first.hits, *first.nearest)]
     if not ids:
@@ -227,6 +229,13 @@ def _ordered_by_run(
     )
 
 
+def _of_sentences(matrix: NDArray[np.float32], num_wanted: int) -> NDArray[np.float32]:
+    scores: NDArray[np.float32] = matrix[:num_wanted].mean(axis=0)
+    if len(matrix) > num_wanted:
+        scores -= matrix[num_wanted:].mean(axis=0) / 2
+    return scores
+
+
 def _head_scores(
     workspace: Workspace, run: Run, query: Query, ids: Sequence[str], options: Options
 ) -> NDArray[np.float32]:
@@ -234,6 +243,7 @@ def _head_scores(
     from vtr.api.stores import open_store
     from vtr.api.tuned import own_features
     from vtr.clip.backbone import load_backbone
+    from vtr.evaluate.rerank import rerank
     from vtr.train.inputs import embed_for
     from vtr.train.scoring import Scorer
 
@@ -245,9 +255,10 @@ def _head_scores(
     features = embed_for(run.spec, backbone, [*query.texts, *query.without])
     packed = store.packed(ids, dtype="float32")
     pad = store.pad_embedding if run.model.head.info.needs_pad else None
-    matrix = Scorer(run.model, features, packed, pad=pad, device=backbone.device).matrix()
-    scores: NDArray[np.float32] = matrix[: len(query.texts)].mean(axis=0)
-    if query.without:
-        scores = scores - matrix[len(query.texts) :].mean(axis=0) / 2
+    scorer = Scorer(run.model, features, packed, pad=pad, device=backbone.device)
+    scores = _of_sentences(scorer.matrix(), len(query.texts))
+    if run.model.head.info.recalls:
+        found = _of_sentences(scorer.recall(), len(query.texts))
+        scores = rerank(found[None], options.rerank, lambda _, places: scores[places]).t2v[0]
     note(f"ordered by {run.folder.name}, {len(ids):,} of the videos")
     return scores

@@ -38,12 +38,18 @@ def heads(
 def _details(fact: dict[str, Any]) -> list[str]:
     """The lines below a head's name: what it needs and costs, its options, its presets."""
     needs = {"tokens": "text tokens", "order": "frames in order", "pad": "the pad embedding"}
+    held = {
+        "yes": "can be indexed",
+        "rows": "its rows can be indexed",
+        "recall": "its recall can be indexed",
+        "no": "cannot be indexed",
+    }
     cost = [
         f"{counted(fact['num_parameters'], 'parameter')} at D = 512"
         if fact["num_parameters"]
         else "",
         f"a pair costs {fact['cost']}",
-        "can be indexed" if fact["indexable"] else "cannot be indexed",
+        held[fact["index"]],
         *(f"needs {needs[need]}" for need in fact["needs"]),
     ]
     options = " ".join(f"{key}={value}" for key, value in fact["options"].items())

@@ -137,6 +137,7 @@ class HeadFacts:
     num_parameters: int  # At D = 512
     cost: str  # Of one text-video pair
     indexable: bool  # Whether a video becomes one vector
+    index: str  # What of a video an index can hold: `HeadInfo.index`
     scaled: bool  # Whether the learned logit scale multiplies the score
     options: Mapping[str, OptionValue]  # With their defaults
     presets: Mapping[str, Mapping[str, OptionValue]]  # Name to the options it changes
@@ -162,6 +163,7 @@ def _describe(name: str) -> HeadFacts:
         num_parameters=sum(parameter.numel() for parameter in head.parameters()),
         cost=info.cost,
         indexable=info.indexable,
+        index=info.index,
         scaled=info.scaled,
         options=head_options(name),
         presets=head_presets(name),

@@ -161,6 +161,13 @@ class Scorer:
         """Returns all (N, V) scores."""
         return np.concatenate([block for _, block in self.blocks()])
 
+    def recall(self) -> Scores:
+        """Returns (N, V) by what a head that `recalls` finds what it is to look at."""
+        videos = self.video_codes[0].T
+        starts = range(0, self.shape[0], self._height)
+        with torch.no_grad():
+            return np.concatenate([_numpy(self._text_codes(i)[0] @ videos) for i in starts])
+
     def expected_seconds(self) -> float:
         """Returns about how long `blocks` will take, from a few texts scored on this machine.
 

@@ -53,7 +53,7 @@ class Options(Asked):
     )
     qb_norm: bool = option(False, "Also with QB-Norm; bank: training captions.", group="Scoring")
     rerank: int | None = option(
-        None, "Score by mean pooling first; the head re-ranks the first N both ways.",
+        None, "Score by mean pooling or as the head recalls; it re-ranks the first N both ways.",
         group="Scoring", metavar="N", unset="the head scores every pair", bounds={"ge": 1},
     )  # fmt: skip
     moments: bool = option(

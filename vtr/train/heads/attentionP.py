@@ -24,6 +24,7 @@ from vtr.train.heads.base import (
     masked_frames,
     split_pairs,
 )
+from vtr.train.heads.blocks import pooled_cosines, root
 
 INFO = HeadInfo(
     indexable=False,
@@ -31,7 +32,6 @@ INFO = HeadInfo(
     source="query scoring, Bain et al., A CLIP-Hitchhiker's Guide, arXiv 2205.08508",
 )
 
-_SMALLEST_NORM = 1e-8
 _PAIRS_AT_ONCE = 1 << 13
 
 
@@ -78,15 +78,9 @@ class AttentionPooling(Head):
 
     def _pool(self, products: Tensor, gram: Tensor, mask: Tensor) -> Tensor:
         """From <t^, f_k> (..., K), <f_j, f_k> and the mask to the score (...)."""
-        norms = _root(gram.diagonal(dim1=-2, dim2=-1))
+        norms = root(gram.diagonal(dim1=-2, dim2=-1))
         logits = (products / (norms * self.tau)).masked_fill(~mask, -torch.inf)
-        weights = logits.softmax(dim=-1)
-        squares = torch.einsum("...j,...jk,...k->...", weights, gram, weights)
-        return (weights * products).sum(dim=-1) / _root(squares)
-
-
-def _root(squares: Tensor) -> Tensor:
-    return squares.clamp_min(_SMALLEST_NORM**2).sqrt()
+        return pooled_cosines(logits.softmax(dim=-1), products, gram)
 
 
 def build(dim: int, options: Options) -> Head:

@@ -24,7 +24,7 @@ _ELEMENTS_AT_ONCE = 1 << 23
 
 @dataclass(frozen=True)
 class HeadInfo:
-    """What a head needs and what it offers."""
+    """What a head needs and what it offers; of `indexable`, `rows`, `recalls` one holds at most."""
 
     needs_tokens: bool = False  # It reads text token embeddings, not only the pooled text
     needs_order: bool = False  # Its score depends on the order of the frames
@@ -32,6 +32,19 @@ class HeadInfo:
     # A video becomes vectors that do not depend on the text, and the score is their inner product
     # with the text's: an index can serve it.
     indexable: bool = True
+    # A video becomes a few unit vectors (V, M, D), left aligned by a mask (V, M), and the score is
+    # the best inner product: an index of rows, such as that of `vtr search`, can serve it.
+    rows: bool = False
+    # The first tensors of its codes are unit vectors whose inner products say which videos
+    # `--rerank` has it look at; else the mean of the frames does.
+    recalls: bool = False
+
+    @property
+    def index(self) -> str:
+        """What of a video an index can hold: "yes" (its vector), "rows", "recall" or "no"."""
+        kinds = {"yes": self.indexable, "rows": self.rows, "recall": self.recalls}
+        return next((kind for kind, holds in kinds.items() if holds), "no")
+
     # The score is a cosine that the learned logit scale multiplies; else it is a logit.
     scaled: bool = True
     cost: str = "one inner product"  # Cost of one text-video pair in a few words

@@ -32,6 +32,8 @@ NUM_POSITIONS = 77
 _HEAD_WIDTH = 64
 _ALL_MASKED_BIAS = -1e6
 _INIT_STD = 0.02
+_SMALLEST_NORM = 1e-8
+_SMALLEST_VARIANCE = 1e-8
 
 
 @dataclass(frozen=True)
@@ -239,3 +241,35 @@ def start_uniform(mlp: nn.Sequential) -> None:
     assert isinstance(last, nn.Linear)
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
+
+
+def pooled_cosines(shares: Tensor, products: Tensor, gram: Tensor) -> Tensor:
+    """Returns <t, v> / |v| (...) of v = sum over k of shares_k y_k, which is never formed.
+
+    From shares and <t, y_k> (..., K), and <y_j, y_k> (..., K, K).
+    """
+    squares = torch.einsum("...j,...jk,...k->...", shares, gram, shares)
+    return (shares * products).sum(dim=-1) / root(squares)
+
+
+def root(squares: Tensor) -> Tensor:
+    """Returns norms from their squares; those of nearly nothing are not 0."""
+    return squares.clamp_min(_SMALLEST_NORM**2).sqrt()
+
+
+def decorrelation(one: Tensor, other: Tensor, shares: Tensor) -> Tensor:
+    """Returns the sum over channels of (C_d - 1)^2, a scalar.
+
+    C_d is the correlation of channel d of two (B, T, D) over all B T rows, weighted by shares
+    (B, T) that sum to 1 over T.
+    """
+    weights = (shares / len(shares))[..., None]  # sum to 1 over the batch
+    first, second = _standardised(one, weights), _standardised(other, weights)
+    correlation = (weights * first * second).sum(dim=(0, 1))
+    return (correlation - 1).square().sum()
+
+
+def _standardised(vectors: Tensor, weights: Tensor) -> Tensor:
+    centred = vectors - (weights * vectors).sum(dim=(0, 1))
+    variance = (weights * centred.square()).sum(dim=(0, 1))
+    return centred * (variance + _SMALLEST_VARIANCE).rsqrt()

@@ -31,6 +31,7 @@ from vtr.train.heads.base import (
 
 INFO = HeadInfo(
     indexable=False,
+    rows=True,
     cost="M inner products (M vectors)",
     source="hierarchical pooling of multi-vector representations (description)",
 )

@@ -46,12 +46,12 @@ from vtr.train.heads.blocks import (
     ClipText,
     SequenceHead,
     check_layers,
+    decorrelation,
     initialise_weights,
     share_mlp,
     start_uniform,
 )
 
-_SMALLEST_VARIANCE = 1e-8
 _MASKINGS = ("inf", "zero")
 
 
@@ -141,8 +141,8 @@ class WeightedTokenInteraction(SequenceHead):
         cosines = tokens @ frames.mT
         best_frame = cosines.masked_fill(~frame_mask[:, None], -torch.inf).argmax(dim=2)
         best_word = cosines.masked_fill(~word_mask[..., None], -torch.inf).argmax(dim=1)
-        of_words = _decorrelation(tokens, _pick(frames, best_frame), word_shares)
-        of_frames = _decorrelation(frames, _pick(tokens, best_word), frame_shares)
+        of_words = decorrelation(tokens, _pick(frames, best_frame), word_shares)
+        of_frames = decorrelation(frames, _pick(tokens, best_word), frame_shares)
         return weight * (of_words + of_frames) / 2
 
 
@@ -184,17 +184,3 @@ def _score(texts: Code, videos: Code) -> Tensor:
 def _pick(vectors: Tensor, index: Tensor) -> Tensor:
     """Row b, place i: vectors[b, index[b, i]]."""
     return vectors.gather(1, index[..., None].expand(-1, -1, vectors.shape[-1]))
-
-
-def _decorrelation(one: Tensor, other: Tensor, shares: Tensor) -> Tensor:
-    """Sum over channels of (C_d - 1)^2, C_d the weighted correlation over all tokens (B, T, D)."""
-    weights = (shares / len(shares))[..., None]  # sum to 1 over the batch
-    first, second = _standardised(one, weights), _standardised(other, weights)
-    correlation = (weights * first * second).sum(dim=(0, 1))
-    return (correlation - 1).square().sum()
-
-
-def _standardised(vectors: Tensor, weights: Tensor) -> Tensor:
-    centred = vectors - (weights * vectors).sum(dim=(0, 1))
-    variance = (weights * centred.square()).sum(dim=(0, 1))
-    return centred * (variance + _SMALLEST_VARIANCE).rsqrt()

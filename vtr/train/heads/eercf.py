@@ -1,0 +1,133 @@
+"""The mean of the frames finds, and their sum weighted by likeness to the text decides.
+
+    w_f = softmax over valid f of (<t^, x^_f> / tau)
+    score = <t^, v / |v|>,   v = sum over f of w_f y^_f
+    recall = <t^, m / |m|>,  m = mean over f of y^_f
+
+x are the frames, y what seqTransf's layers make of them with their neighbours, ^ is a unit vector.
+The gate has no parameters. `--rerank N` orders everything by the recall and the first N by the
+score; without it the score decides everywhere. Training pulls on both, and `pearson` adds a term
+that decorrelates channels: sum over d of (C_d - 1)^2, C_d the correlation of channel d between t^
+and the video's vector over the batch, for both vectors.
+
+12,648,960 parameters at D = 512 with four layers; with `layers=0` none, and y is x.
+Source: EERCF, Tian et al., AAAI 2024, arXiv 2401.00701 ("Text-Gated Interaction Block", "Pearson
+Constraint", two-stage retrieval), frame level only; implemented from the formulas. Its training
+gates a video by its own text alone, here each pair is gated as when it is scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vtr.train.heads.base import (
+    Code,
+    Head,
+    HeadInfo,
+    VideoBatch,
+    check_option,
+    masked_mean,
+    normalise,
+    score_in_chunks,
+)
+from vtr.train.heads.blocks import (
+    NUM_POSITIONS,
+    ClipText,
+    SequenceHead,
+    check_layers,
+    decorrelation,
+    initialise_weights,
+    pooled_cosines,
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What users may set."""
+
+    layers: int = 4  # Of seqTransf; 0 for the frames as they are
+    heads: int = 0  # Attention heads of these; 0 means D // 64
+    positions: int = NUM_POSITIONS  # Largest number of frames, where there are layers
+    tau: float = 0.1  # Temperature of the gate, of cosines
+    pearson: float = 1e-4  # Weight of the decorrelation term in the loss; 0 leaves it out
+
+    def __post_init__(self) -> None:
+        check_layers(self, fewest=0)
+        check_option(0.0001 <= self.tau <= 10000, "tau", self.tau, "0.0001 to 10000")
+        check_option(0 <= self.pearson < torch.inf, "pearson", self.pearson, "0 (off) or more")
+
+    @property
+    def info(self) -> HeadInfo:
+        """What a head of these options needs and offers."""
+        return HeadInfo(
+            needs_order=self.layers > 0,
+            indexable=False,
+            recalls=True,
+            cost="2 K inner products; one to be found",
+            source="EERCF, arXiv 2401.00701 (formula)",
+        )
+
+
+INFO = Options().info
+
+
+class TextGated(SequenceHead):
+    """See the module.
+
+    Codes of videos: their means (V, D), unit frames (V, K, D), unit frames in context (V, K, D),
+    the inner products of these (V, K, K), and the mask (V, K).
+    """
+
+    def __init__(self, dim: int, options: Options) -> None:
+        super().__init__(dim, options)
+        self.info, self.tau, self.pearson = options.info, options.tau, options.pearson
+
+    def encode_videos(self, videos: VideoBatch) -> Code:
+        """Returns the five parts of the code."""
+        mask = videos.mask
+        frames = normalise(torch.where(mask[..., None], videos.frames, 0.0))
+        context = normalise(self.contextual_frames(videos)) if self.num_layers else frames
+        mean = normalise(masked_mean(context, mask))
+        return mean, frames, context, context @ context.mT, mask
+
+    def score(self, texts: Code, videos: Code) -> Tensor:
+        """Returns (N, V) cosines, in chunks."""
+        held = 4 * (videos[1].shape[1] + 1)
+        return score_in_chunks(self._score, texts, videos, elements_per_pair=held)
+
+    def training_terms(self, texts: Code, videos: Code) -> Sequence[tuple[float, Tensor]]:
+        """Returns recall and score, each with half the weight."""
+        return [(0.5, texts[0] @ videos[0].T), (0.5, self.score(texts, videos))]
+
+    def regulariser(self, texts: Code, videos: Code) -> Tensor | None:
+        """Returns the decorrelation term of matching rows, weight included, or None if off."""
+        if not self.pearson:
+            return None
+        (text,), (mean, frames, context, _, mask) = texts, videos
+        shares = self._gate(torch.einsum("bd,bkd->bk", text, frames), mask)
+        gated = normalise(torch.einsum("bk,bkd->bd", shares, context))
+        one = torch.ones_like(text[:, :1])
+        terms = [decorrelation(text[:, None], part[:, None], one) for part in (mean, gated)]
+        return self.pearson * (terms[0] + terms[1])
+
+    def _gate(self, cosines: Tensor, mask: Tensor) -> Tensor:
+        return (cosines / self.tau).masked_fill(~mask, -torch.inf).softmax(dim=-1)
+
+    def _score(self, texts: Code, videos: Code) -> Tensor:
+        (text,), (_, frames, context, gram, mask) = texts, videos
+        shares = self._gate(torch.einsum("nd,vkd->nvk", text, frames), mask)
+        return pooled_cosines(shares, torch.einsum("nd,vkd->nvk", text, context), gram)
+
+
+def build(dim: int, options: Options) -> Head:
+    """Returns the untrained head for features of size `dim`."""
+    return TextGated(dim, options).apply(initialise_weights)
+
+
+def initialise(head: TextGated, clip: ClipText) -> str:
+    """Copies CLIP's text layers where there are layers; returns what was done."""
+    return head.start_from(clip)
