@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -11,8 +11,9 @@ import torch
 
 from vtr.clip.device import find_device
 from vtr.clip.encoders import DualEncoder
-from vtr.clip.hub import ModelFolder, find_model
+from vtr.clip.hub import ModelFolder, find_model, is_open_clip
 from vtr.clip.loading import load_model, load_text_tower, weights_digest
+from vtr.clip.open_clip_text import open_clip_tokeniser
 from vtr.clip.preprocess import Preprocessing, Route, normalise, preprocessing_from_config
 from vtr.clip.temporal import follows_in_clip
 from vtr.clip.text import Tokeniser, load_tokeniser
@@ -95,7 +96,7 @@ class Backbone:
     model_id: str  # Hub id, or the name of the local folder
     revision: str  # Commit on the hub, or "local"
     weights_sha256: str  # See `vtr.clip.loading.weights_digest`
-    family: str  # "clip", "siglip" or "siglip2": whose text rules apply
+    family: str  # "clip", "siglip", "siglip2", "pe", "eva", "clipa" or "coca"
     architecture: Architecture  # Sizes of both towers
     embedding_dim: int  # D, the size of the shared space
     preprocessing: Preprocessing  # What `resize_crop` must be called with for this model
@@ -206,6 +207,7 @@ class Backbone:
     def describe(self) -> dict[str, Any]:
         """Returns the fields of a store's fingerprint that the backbone decides, in JSON types."""
         patches = {"linear_patch": "3d"} if self.temporal else {}
+        rope = self.architecture.rope
         return {
             "backbone": self.model_id,
             "revision": self.revision,
@@ -213,14 +215,16 @@ class Backbone:
             "embedding_dim": self.embedding_dim,
             "compute_dtype": str(self.dtype).removeprefix("torch."),
             "preprocessing": self.preprocessing.as_dict(),
-            "vision": _shapeless(self.model.visual.sizes),
+            "vision": _shapeless(self.model.visual.sizes)
+            | ({"rope": asdict(rope)} if rope else {}),
             **patches,
         }
 
     @property
     def text_settings(self) -> dict[str, Any]:
         """What of the text tower's configuration decides numbers and does not show in weights."""
-        return _shapeless(self.model.text.sizes)
+        rules = self.tokeniser.rules.name
+        return _shapeless(self.model.text.sizes) | ({"text_rules": rules} if rules else {})
 
     def _image_features(
         self, pixels: torch.Tensor, follows: torch.Tensor | None = None
@@ -309,6 +313,8 @@ def load_text_encoder(folder: ModelFolder, *, device: str = "auto") -> TextEncod
 
 
 def _tokeniser(folder: ModelFolder, architecture: Architecture, family: str) -> Tokeniser:
+    if is_open_clip(folder.path):
+        return open_clip_tokeniser(folder)
     tokeniser = load_tokeniser(
         folder.path,
         family=family,

@@ -8,6 +8,7 @@ with everything that is known about it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 def read_architecture(folder: ModelFolder, record: Mapping[str, Any]) -> Architecture:
     """Returns the sizes in a config.json of CLIP or SigLIP; refuses those that cannot be."""
     family = record["model_type"]
-    vision, text = (_Section(folder, record, name) for name in ("vision", "text"))
-    image_size, patch = vision.number("image_size", most=_MOST_PIXELS), vision.number("patch_size")
+    vision, text = (_section(folder, record, name) for name in ("vision", "text"))
+    image_size, patch = vision.pixels("image_size"), vision.number("patch_size")
     if patch > image_size:
         raise CheckpointError(
             f"{folder.model_id}: config.json has patches of {patch} pixels in pictures of "
@@ -65,8 +66,8 @@ def read_architecture(folder: ModelFolder, record: Mapping[str, Any]) -> Archite
     end = text.values["eos_token_id"]
     architecture = Architecture(
         family=family,
-        vision=vision.sizes(),
-        text=text.sizes(),
+        vision=_sizes(vision),
+        text=_sizes(text),
         dim=_dimension(folder, record, text, vision),
         image_size=image_size,
         patch=patch,
@@ -78,66 +79,96 @@ def read_architecture(folder: ModelFolder, record: Mapping[str, Any]) -> Archite
     return architecture
 
 
-class _Section:
-    """text_config or vision_config, with the defaults of its family."""
+@dataclass(frozen=True)
+class Section:
+    """One object of a configuration, whose values are checked as they are read."""
 
-    def __init__(self, folder: ModelFolder, record: Mapping[str, Any], name: str) -> None:
-        self._model_id, self._name = folder.model_id, f"{name}_config"
-        defaults = _DEFAULTS[record["model_type"], name]
-        self.values = {**defaults, **self._object(record, self._name)}
-        # Early CLIPs hold it twice; what is given here counts, and what it lacks is the default.
-        if record["model_type"] == "clip" and record.get(f"{self._name}_dict") is not None:
-            self.values |= {**defaults, **self._object(record, f"{self._name}_dict")}
-
-    def _object(self, record: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-        values = record.get(key)
-        if values is not None and not isinstance(values, Mapping):
-            raise CheckpointError(
-                f"{self._model_id}: config.json has {key} {values!r:.80}; needed: an object"
-            )
-        return values or {}
+    source: str  # The model and its file
+    name: str
+    values: dict[str, Any]
 
     def number(self, key: str, *, most: int = _MOST) -> int:
         """Returns a whole number of at least 1."""
         value = self.values[key]
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-            raise CheckpointError(
-                f"{self._model_id}: config.json has {self._name}.{key} {value!r:.80}; needed: a "
-                f"whole number from 1 to {most}"
-            )
+            raise self.refusal(key, f"a whole number from 1 to {most}")
         return value
 
-    def sizes(self) -> Sizes:
-        """Returns the sizes of the tower's blocks."""
-        width, heads = self.number("hidden_size"), self.number("num_attention_heads")
+    def refusal(self, key: str, needed: str) -> CheckpointError:
+        """Returns what to raise for a value."""
+        value = self.values.get(key)
+        return CheckpointError(
+            f"{self.source} has {self.name}.{key} {value!r:.80}; needed: {needed}"
+        )
+
+    def heads(self, key: str, *, of: str) -> int:
+        """Returns a number of attention heads, which divides a width."""
+        heads, width = self.number(key), self.number(of)
         if width % heads:
             raise CheckpointError(
-                f"{self._model_id}: config.json has {self._name}.num_attention_heads {heads}, "
-                f"which does not divide hidden_size {width}"
+                f"{self.source} has {self.name}.{key} {heads}, which does not divide {of} {width}"
             )
-        activation, epsilon = self.values["hidden_act"], self.values["layer_norm_eps"]
-        if not isinstance(epsilon, int | float) or not 0 <= epsilon < 1:
-            raise CheckpointError(
-                f"{self._model_id}: config.json has {self._name}.layer_norm_eps {epsilon!r:.80}; "
-                "needed: a number from 0 to below 1"
-            )
-        if not isinstance(activation, str) or activation not in ACTIVATIONS:
-            raise CheckpointError(
-                f"{self._model_id}: config.json has {self._name}.hidden_act {activation!r:.80}; "
-                f"vtr knows {', '.join(ACTIVATIONS)}"
-            )
-        return Sizes(
-            width=width,
-            layers=self.number("num_hidden_layers", most=_MOST_LAYERS),
-            heads=heads,
-            mlp_width=self.number("intermediate_size"),
-            activation=activation,
-            epsilon=epsilon,
+        return heads
+
+    def epsilon(self, key: str) -> float:
+        """Returns that of the layer norms."""
+        epsilon = self.values[key]
+        if (
+            isinstance(epsilon, bool)
+            or not isinstance(epsilon, int | float)
+            or not 0 <= epsilon < 1
+        ):
+            raise self.refusal(key, "a number from 0 to below 1")
+        return float(epsilon)
+
+    def layers(self, key: str) -> int:
+        """Returns a number of blocks."""
+        return self.number(key, most=_MOST_LAYERS)
+
+    def pixels(self, key: str) -> int:
+        """Returns the side of a picture."""
+        return self.number(key, most=_MOST_PIXELS)
+
+
+def _section(folder: ModelFolder, record: Mapping[str, Any], name: str) -> Section:
+    """Returns text_config or vision_config, with the defaults of its family."""
+    source = f"{folder.model_id}: config.json"
+    defaults = _DEFAULTS[record["model_type"], name]
+    values = {**defaults, **object_of(source, record, f"{name}_config")}
+    # Early CLIPs hold it twice; what is given here counts, and what it lacks is the default.
+    if record["model_type"] == "clip" and record.get(f"{name}_config_dict") is not None:
+        values |= {**defaults, **object_of(source, record, f"{name}_config_dict")}
+    return Section(source, f"{name}_config", values)
+
+
+def object_of(source: str, record: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """Returns the object under a key, empty where there is none."""
+    values = record.get(key)
+    if values is not None and not isinstance(values, Mapping):
+        raise CheckpointError(f"{source} has {key} {values!r:.80}; needed: an object")
+    return values or {}
+
+
+def _sizes(section: Section) -> Sizes:
+    """Returns the sizes of the tower's blocks."""
+    width, activation = section.number("hidden_size"), section.values["hidden_act"]
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
+        raise CheckpointError(
+            f"{section.source} has {section.name}.hidden_act {activation!r:.80}; "
+            f"vtr knows {', '.join(ACTIVATIONS)}"
         )
+    return Sizes(
+        width=width,
+        layers=section.layers("num_hidden_layers"),
+        heads=section.heads("num_attention_heads", of="hidden_size"),
+        mlp_width=section.number("intermediate_size"),
+        activation=activation,
+        epsilon=section.epsilon("layer_norm_eps"),
+    )
 
 
 def _dimension(
-    folder: ModelFolder, record: Mapping[str, Any], text: _Section, vision: _Section
+    folder: ModelFolder, record: Mapping[str, Any], text: Section, vision: Section
 ) -> int:
     """Returns D: CLIP projects both towers, SigLIP maps the text to the width of its vision."""
     if record["model_type"] == "clip":

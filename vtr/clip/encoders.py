@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,15 @@ from torch import Tensor, nn
 from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
+from vtr.clip.eva import EvaVision
+from vtr.clip.open_clip_names import open_clip_state
+from vtr.clip.open_clip_towers import (
+    ClassTokenText,
+    LastTokenText,
+    MeanVision,
+    PerceptionVision,
+    QueryVision,
+)
 from vtr.clip.towers import Architecture, SiglipVision, TextTower, VisionTower
 
 
@@ -118,8 +128,13 @@ class Kind:
     biased: bool = False  # Whether a bias is added to the scaled cosines
 
 
+_plain = partial(open_clip_state, timm=False)
 KINDS: Mapping[str, Kind] = {
     "clip": Kind(VisionTower, TextTower, huggingface_state),
+    "pe": Kind(PerceptionVision, TextTower, open_clip_state),
+    "eva": Kind(EvaVision, TextTower, open_clip_state),
+    "clipa": Kind(MeanVision, LastTokenText, partial(_plain, text="")),
+    "coca": Kind(QueryVision, ClassTokenText, _plain),
     "siglip": Kind(SiglipVision, TextTower, huggingface_state, biased=True),
 }
 

@@ -12,14 +12,11 @@ from torch import Tensor
 
 from vtr.clip.hub import TOKENISER_FILES, find_tokeniser
 from vtr.clip.openai_names import huggingface_config, read_shape, to_huggingface
+from vtr.clip.preprocess import CLIP_MEAN, CLIP_STD
 from vtr.clip.text import load_tokeniser
 from vtr.clip.towers import Architecture
 from vtr.errors import CheckpointError
 from vtr.files import publish
-
-# OpenAI's transform; the same numbers for all its models.
-_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def write_clip_folder(
@@ -81,8 +78,8 @@ def _processor(image_size: int) -> dict[str, Any]:
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
-        "image_mean": list(_MEAN),
-        "image_std": list(_STD),
+        "image_mean": list(CLIP_MEAN),
+        "image_std": list(CLIP_STD),
         "do_convert_rgb": True,
     }
 

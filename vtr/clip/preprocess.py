@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from PIL import Image
 
+from vtr.clip.hub import OPEN_CLIP_CONFIG, is_open_clip
 from vtr.errors import CheckpointError, ModelError
 from vtr.json_files import as_fields, read_json
 
@@ -53,6 +54,14 @@ _KNOWN_KEYS = frozenset(
         "resample", "rescale_factor", "image_mean", "image_std",
     }
 )  # fmt: skip
+# OpenAI's transform; the same numbers for all its models.
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+# What open_clip makes of a missing key.
+_OPEN_CLIP: dict[str, Any] = {
+    "mean": CLIP_MEAN, "std": CLIP_STD, "interpolation": "bicubic", "resize_mode": "shortest",
+    "size": None, "mode": "RGB", "fill_color": 0,
+}  # fmt: skip
 _PILLOW_FILTER_NAMES: dict[int, Literal["bicubic", "bilinear"]] = {2: "bilinear", 3: "bicubic"}
 
 
@@ -161,6 +170,7 @@ def normalise(
 def preprocessing_from_config(folder: Path, *, route: Route = "fast") -> Preprocessing:
     """Reads a folder's `preprocessor_config.json` (transformers 5: `processor_config.json`).
 
+    Of open_clip's folders `preprocess_cfg` in open_clip_config.json decides, whatever the family.
     Old spellings are understood (`size: 224`); a key that could change pixels and is not understood
     is refused, never ignored.
 
@@ -168,6 +178,8 @@ def preprocessing_from_config(folder: Path, *, route: Route = "fast") -> Preproc
         CheckpointError: The file is missing or not JSON.
         ModelError: The file asks for something this package does not do.
     """
+    if is_open_clip(folder):
+        return _from_open_clip(folder / OPEN_CLIP_CONFIG, route)
     record, path = _read_processor(folder)
     unknown = sorted(
         key
@@ -191,6 +203,45 @@ def preprocessing_from_config(folder: Path, *, route: Route = "fast") -> Preproc
         raise ModelError(f"{path}: missing or malformed setting: {error!r}") from None
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from None
+
+
+def _from_open_clip(path: Path, route: Route) -> Preprocessing:
+    """Reads `preprocess_cfg`; what it lacks is CLIP's, and the size is that of the tower."""
+    record = read_json(path, needed="an open_clip configuration", error=CheckpointError)
+    given = record.get("preprocess_cfg") or {}
+    model = record.get("model_cfg") or {}
+    vision = model.get("vision_cfg") if isinstance(model, dict) else None
+    if not isinstance(given, dict) or not isinstance(vision, dict):
+        raise CheckpointError(f"{path}: preprocess_cfg or vision_cfg is no object")
+    unknown = sorted(given.keys() - _OPEN_CLIP.keys())
+    settings = {**_OPEN_CLIP, "size": vision.get("image_size", 224), **given}
+    size, resize = settings["size"], settings["resize_mode"]
+    size = [size, size] if isinstance(size, int) and not isinstance(size, bool) else size
+    for name, fault in (
+        (", ".join(unknown), bool(unknown)),
+        ("mode", settings["mode"] != "RGB"),
+        ("resize_mode", resize not in ("shortest", "squash")),
+        ("size", not (isinstance(size, list) and all(isinstance(n, int) for n in size))),
+        ("interpolation", settings["interpolation"] not in _FILTERS),
+    ):
+        if fault:
+            raise ModelError(
+                f"{path}: preprocess_cfg.{name} is {settings.get(name, given)!r:.80}; understood "
+                "are mode RGB, resize_mode shortest or squash, interpolation bicubic or bilinear, "
+                "mean, std and a size in pixels"
+            )
+    try:
+        return Preprocessing(
+            route=route,
+            size=(size[0], size[1]),
+            resize="squash" if resize == "squash" else "shortest-edge",
+            resize_to=(size[0], size[1]) if resize == "squash" else max(size),
+            resample=settings["interpolation"],
+            mean=_triple(settings["mean"]),
+            std=_triple(settings["std"]),
+        )
+    except (IndexError, TypeError, ValueError, ModelError) as error:
+        raise ModelError(f"{path}: preprocess_cfg has a malformed setting: {error}") from None
 
 
 def _require(condition: bool, message: str) -> None:

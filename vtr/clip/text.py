@@ -13,7 +13,7 @@ import html
 import json
 import re
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,10 +44,7 @@ def clean_clip(text: str) -> str:
     >>> clean_clip("  A man&amp;amp;woman \u201cdance\u201d ")
     'a man&woman "dance"'
     """
-    from ftfy import fix_text
-
-    repaired = html.unescape(html.unescape(fix_text(text)))
-    return re.sub(r"\s+", " ", repaired.strip()).strip().lower()
+    return clean_whitespace(text).lower()
 
 
 def clean_siglip(text: str) -> str:
@@ -70,6 +67,22 @@ def clean_siglip2(text: str) -> str:
     return text.lower()
 
 
+def clean_whitespace(text: str) -> str:
+    """Returns the text as `clean_clip` does, in its own case (open_clip's "whitespace")."""
+    from ftfy import fix_text
+
+    return re.sub(r"\s+", " ", html.unescape(html.unescape(fix_text(text)))).strip()
+
+
+def clean_canonical(text: str) -> str:
+    """Returns the text as open_clip gives it to SigLIP (its "canonicalize").
+
+    >>> clean_canonical("A snow_man &amp; a  dog!")
+    'a snow man a dog'
+    """
+    return clean_siglip(clean_whitespace(text).replace("_", " "))
+
+
 @dataclass(frozen=True)
 class TextRules:
     """How one family turns a text into token ids."""
@@ -79,6 +92,7 @@ class TextRules:
     # SigLIP reads its embedding at the last position, whatever stands there; CLIP at the
     # end-of-text token, behind which nothing counts.
     pads_to_full_length: bool
+    name: str = ""  # Of rules that the family does not tell
 
 
 TEXT_RULES = {
@@ -163,8 +177,21 @@ def text_family(folder: Path, model_type: str) -> str:
 
 def load_tokeniser(folder: Path, *, family: str, max_length: int, vocab_size: int) -> Tokeniser:
     """Reads tokenizer.json, or CLIP's vocab.json and merges.txt, under the family's rules."""
-    rules = TEXT_RULES[family]
-    backend = _load_backend(folder, family)
+    rules, special = TEXT_RULES[family], SPECIAL_TOKENS[family]
+    return build_tokeniser(folder, rules, special, max_length=max_length, vocab_size=vocab_size)
+
+
+def build_tokeniser(
+    folder: Path,
+    rules: TextRules,
+    defaults: Mapping[str, str],
+    *,
+    max_length: int,
+    vocab_size: int,
+) -> Tokeniser:
+    """Reads a vocabulary under given rules; `defaults` are special tokens that no file names."""
+    end = defaults["eos_token"]
+    backend = _load_backend(folder, has_pair=end == SPECIAL_TOKENS["clip"]["eos_token"])
     backend.no_padding()
     backend.no_truncation()
     largest_id = max(backend.get_vocab().values(), default=-1)
@@ -174,7 +201,6 @@ def load_tokeniser(folder: Path, *, family: str, max_length: int, vocab_size: in
             f"{vocab_size} rows: they do not belong together"
         )
     settings = _settings(folder)
-    defaults = _SPECIAL_TOKENS[family]
     special = {
         name: _special_id(backend, settings.get(name) or defaults[name], name, folder)
         for name in ("bos_token", "eos_token", "pad_token")
@@ -193,7 +219,7 @@ def load_tokeniser(folder: Path, *, family: str, max_length: int, vocab_size: in
     )
 
 
-_SPECIAL_TOKENS: dict[str, dict[str, str]] = {
+SPECIAL_TOKENS: Mapping[str, Mapping[str, str]] = {
     "clip": {
         "bos_token": "<|startoftext|>",
         "eos_token": "<|endoftext|>",
@@ -211,18 +237,18 @@ def _settings(folder: Path) -> dict[str, Any]:
     return read_json(path, needed="a tokeniser's settings", error=CheckpointError)
 
 
-def _load_backend(folder: Path, family: str) -> BackendTokenizer:
+def _load_backend(folder: Path, *, has_pair: bool) -> BackendTokenizer:
     path = folder / "tokenizer.json"
     if path.is_file():
         try:
             return BackendTokenizer.from_file(str(path))
         except Exception as error:  # noqa: BLE001  (the Rust library raises bare Exception)
             raise CheckpointError(f"{path} cannot be read: {error}") from None
-    if family == "clip" and (folder / "vocab.json").is_file():
+    if has_pair and (folder / "vocab.json").is_file():
         return _from_vocabulary(folder)
     raise CheckpointError(
         f"{folder} has no tokenizer.json"
-        + (" (nor vocab.json and merges.txt)" if family == "clip" else "")
+        + (" (nor vocab.json and merges.txt)" if has_pair else "")
         + ". Load the tokeniser with transformers and save_pretrained it into the folder"
     )
 
@@ -234,11 +260,11 @@ def _from_vocabulary(folder: Path) -> BackendTokenizer:
         lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
         pairs = [line.split(" ") for line in lines if line and not line.startswith("#ver")]
         merges = [(left, right) for left, right in pairs]
-        end = _SPECIAL_TOKENS["clip"]["eos_token"]
+        end = SPECIAL_TOKENS["clip"]["eos_token"]
         backend = BackendTokenizer(
             models.BPE(vocab=vocabulary, merges=merges, end_of_word_suffix="</w>", unk_token=end)
         )
-        backend.add_special_tokens([_SPECIAL_TOKENS["clip"]["bos_token"], end])
+        backend.add_special_tokens([SPECIAL_TOKENS["clip"]["bos_token"], end])
     except Exception as error:  # noqa: BLE001  (the Rust library raises bare Exception)
         raise CheckpointError(f"{folder}: vocab.json or merges.txt is damaged: {error}") from None
     backend.normalizer = normalizers.Sequence(

@@ -117,6 +117,8 @@ class Architecture:
     rope: Rope | None = None
     pool_heads: int = 0
     """Of an attention pool that has another number than its blocks."""
+    pool_queries: int = 0
+    """Of CoCa's pool, of which retrieval needs the first."""
 
 
 def turn(vectors: Tensor, rope: Tensor) -> Tensor:
@@ -380,11 +382,18 @@ class SiglipVision(VisionTower):
 
 
 class TextTower(Tower):
-    """Token ids to embeddings."""
+    """Token ids to embeddings.
+
+    Attributes:
+        clips: Whether it is CLIP's: later layers, tokens and positions can be used by themselves.
+    """
+
+    clips: bool
 
     def __init__(self, architecture: Architecture) -> None:
         sizes = architecture.text
-        super().__init__(sizes, causal=architecture.family == "clip")
+        super().__init__(sizes, causal=architecture.family != "siglip")
+        self.clips = self.causal
         self.end_id = architecture.end_id
         self.token_embedding = nn.Embedding(architecture.vocabulary, sizes.width)
         self.positions = nn.Parameter(torch.empty(architecture.context, sizes.width))
