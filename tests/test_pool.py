@@ -191,6 +191,24 @@ def test_workers_that_die_together_are_one_clear_error(run: Run) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name == "vtr-pool"]
 
 
+def test_a_pool_keeps_its_processes_from_run_to_run(run: Run) -> None:
+    with WorkerPool(PoolSettings("pool_handlers:make", 5, 1)) as pool:
+        pool.start()
+        first = next(pool.run([("value", 1)]))
+        left = pool.run([("value", 2), ("sleep", 600)])
+        assert next(left).header["pid"] == first.header["pid"]
+        left.close()  # what it was doing is dropped, and costs the next run nothing
+        after = [outcome.header["value"] for outcome in pool.run([("value", 3), ("value", 4)])]
+    assert after == [3, 4]
+
+
+def test_a_pool_whose_processes_died_starts_others_for_the_next_run(run: Run) -> None:
+    with WorkerPool(PoolSettings("pool_handlers:make", 5, 1, timeout_seconds=20)) as pool:
+        with pytest.raises(WorkersLostError):
+            list(pool.run([("orphan", 2), ("value", 3)]))
+        assert [outcome.header["value"] for outcome in pool.run([("value", 4)])] == [4]
+
+
 def test_no_jobs_start_no_workers(run: Run) -> None:
     assert run([]) == []
 
@@ -202,7 +220,8 @@ def test_answers_wait_within_a_bounded_buffer(tmp_path: Path, run: Run) -> None:
         next(answers)
         time.sleep(1.0)  # the consumer is slow: work must stop, not pile up
         # Two may be on their way when the buffer fills.
-        assert pool._buffered <= 4_000_000
+        assert pool._batch is not None
+        assert pool._batch.buffered <= 4_000_000
         assert sum(len(outcome.payload) for outcome in answers) == 39_000_000
 
 

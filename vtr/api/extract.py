@@ -24,7 +24,7 @@ from vtr.errors import ConfigError, DatasetError, StoreError, UnknownNameError
 from vtr.extract import pipeline
 from vtr.extract.container import Limits
 from vtr.extract.pipeline import ExtractReport, Progress
-from vtr.extract.processes import Standby
+from vtr.extract.pool import WorkerPool
 from vtr.extract.reembed import reembed
 from vtr.extract.resume import (
     Check,
@@ -104,24 +104,24 @@ def run(
     settings = _settings(workspace, survey, options)
     num_new = len(_new(workspace, survey, options))
     with contextlib.ExitStack() as stack:
-        standby = None
+        pool = stack.enter_context(decoding_pool(workspace, settings))
         if num_new or options.retry:
-            standby = stack.enter_context(contextlib.closing(_starting(workspace, settings)))
+            pool.start()
         backbone = load_backbone_of(workspace, options)
         if settings.pictures:
             _check_room(workspace, settings, options, backbone.preprocessing.size, num_new)
-        mode = replace(_mode(options), standby=standby, check=_check(workspace, backbone))
+        mode = replace(_mode(options), pool=pool, check=_check(workspace, backbone))
         report = _extract(_present(survey), workspace.features, backbone, settings, mode, quiet)
     used = {"device": str(backbone.device), "dtype": str(backbone.dtype)}
     publish(workspace.features / CONFIG_FILE, resolved(workspace, options, **used))
     return report
 
 
-def _starting(workspace: Workspace, settings: ExtractSettings) -> Standby:
-    """Starts what decodes, which imports for seconds, while the model is loaded."""
+def decoding_pool(workspace: Workspace, settings: ExtractSettings) -> WorkerPool:
+    """Returns what decodes; once started it imports for seconds, while the model is loaded."""
     folder = find_model(workspace.model).path
     made = preprocessing_from_config(folder, route=workspace.route).as_dict()
-    return Standby(pipeline.pool_settings(settings, made))
+    return WorkerPool(pipeline.pool_settings(settings, made))
 
 
 def _extract(

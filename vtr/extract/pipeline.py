@@ -246,8 +246,10 @@ class StoreRun:
         """
         settings, now = self.settings, self.now
         how = pool_settings(settings, self.spec.preprocessing)
-        with WorkerPool(how, self.mode.standby) as pool:
-            decoded = pool.run([video for video, problem in inputs if problem is None])
+        own = WorkerPool(how)  # starts nothing yet
+        pool = self.mode.pool if self.mode.pool and self.mode.pool.settings == how else own
+        jobs = [video for video, problem in inputs if problem is None]
+        with own, closing(pool.run(jobs)) as decoded:
             for video, problem in inputs:
                 if problem is None:
                     outcome = next(decoded)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -22,28 +23,38 @@ from vtr.extract.processes import (
     Outcome,
     PoolSettings,
     Server,
-    Standby,
     Worker,
 )
 
 __all__ = ["Outcome", "PoolSettings", "StandingWorker", "WorkerPool"]
 
 
+class _Batch:
+    """The jobs of one run, and the answers that wait for their turn."""
+
+    def __init__(self, jobs: Sequence[Any]) -> None:
+        self.jobs = jobs
+        self.done: dict[int, Outcome] = {}
+        self.buffered = 0
+        self.next = 0
+        self.problem: BaseException | None = None
+        self.is_left = False
+
+
 class WorkerPool:
     """Runs jobs in worker processes; iterate over `run` for the outcomes, in the jobs' order.
 
-    Use as a context manager: leaving it kills the workers. `standby` may have its server ready.
+    Use as a context manager: leaving it kills the workers. They stay from one run to the next.
     """
 
-    def __init__(self, settings: PoolSettings, standby: Standby | None = None) -> None:
-        self.settings, self._standby = settings, standby
+    def __init__(self, settings: PoolSettings) -> None:
+        self.settings = settings
+        self._server: Server | None = None
         self._workers: list[Worker] = []
-        self._done: dict[int, Outcome] = {}
-        self._buffered = 0
-        self._next = 0
+        self._batch: _Batch | None = None
+        self._batches: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
         self._changed = threading.Condition()
-        self._stopping = False
-        self._problem: BaseException | None = None
+        self._stopping = self._ending = False
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> WorkerPool:
@@ -52,84 +63,108 @@ class WorkerPool:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def start(self) -> None:
+        """Starts what decodes, which imports for seconds, while the caller still prepares."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._serve, name="vtr-pool", daemon=True)
+            self._thread.start()
+
     def close(self) -> None:
         """Kills the workers and drops unfinished jobs."""
         self._stopping = True
+        self._batches.put(None)
         if self._thread is not None:
             self._thread.join()
             self._thread = None
 
-    def run(self, jobs: Sequence[Any]) -> Iterator[Outcome]:
+    def run(self, jobs: Sequence[Any]) -> Generator[Outcome, None, None]:
         """Yields one outcome per job, in order, while later jobs are already being worked on.
 
+        One run at a time: closing it drops its unfinished jobs.
+
         Raises:
-            WorkersLostError: The workers cannot even start, or all died.
+            WorkersLostError: The workers cannot even start, or all died; the next run starts them
+                anew.
         """
         if not jobs:
             return
-        self._thread = threading.Thread(
-            target=self._serve, args=(jobs,), name="vtr-pool", daemon=True
-        )
-        self._thread.start()
-        for index in range(len(jobs)):
-            with self._changed:
-                self._changed.wait_for(lambda i=index: i in self._done or self._problem)  # type: ignore[misc]
-                if index not in self._done:
-                    assert self._problem is not None
-                    raise self._problem
-                outcome = self._done.pop(index)
-                self._buffered -= len(outcome.payload)
-                self._next = index + 1
-            yield outcome
-        self.close()
-
-    def _serve(self, jobs: Sequence[Any]) -> None:
-        """Runs in a thread: hands out jobs and collects answers until all are done."""
-        server = None
+        self._batch = batch = _Batch(jobs)
+        self.start()
+        self._batches.put(batch)
         try:
-            server = self._new_server()
-            self._work_through(jobs, server)
-        except BaseException as error:  # noqa: BLE001  (handed to the consumer's thread)
-            with self._changed:
-                self._problem = error
-                self._changed.notify_all()
+            for index in range(len(jobs)):
+                with self._changed:
+                    self._changed.wait_for(lambda i=index: i in batch.done or batch.problem)  # type: ignore[misc]
+                    if index not in batch.done:
+                        assert batch.problem is not None
+                        raise batch.problem
+                    outcome = batch.done.pop(index)
+                    batch.buffered -= len(outcome.payload)
+                    batch.next = index + 1
+                yield outcome
         finally:
-            self._stopping = True  # now the workers' ends are waited for a moment only
-            for worker in self._workers:
-                with contextlib.suppress(WorkersLostError):  # it died with its server
-                    worker.stop()
-            self._workers.clear()
-            if server is not None:
-                server.stop()
+            batch.is_left = True
 
-    def _new_server(self) -> Server:
-        waiting = self._standby and self._standby.take(self.settings, lambda: self._stopping)
-        return waiting or Server(self.settings, lambda: self._stopping)
+    def _serve(self) -> None:
+        """Runs in a thread that lives as long as the pool: Linux ends the server with it."""
+        problem = self._attempt(self._start_server)
+        while (batch := self._batches.get()) is not None:
+            problem = problem or self._attempt(lambda b=batch: self._work_through(b))  # type: ignore[misc]
+            with self._changed:
+                batch.problem, problem = problem or WorkersLostError("the pool was closed"), None
+                self._changed.notify_all()
+        self._end()
 
-    def _work_through(self, jobs: Sequence[Any], server: Server) -> None:
-        waiting = iter(range(len(jobs)))
+    def _attempt(self, step: Callable[[], None]) -> BaseException | None:
+        """Returns what a step raised, for the consumer's thread; the processes end with it."""
+        try:
+            step()
+        except BaseException as error:  # noqa: BLE001
+            self._end()
+            return error
+        return None
+
+    def _start_server(self) -> None:
+        self._server = self._server or Server(self.settings, lambda: self._stopping or self._ending)
+
+    def _end(self) -> None:
+        self._ending = True  # now the workers' ends are waited for a moment only
+        for worker in self._workers:
+            with contextlib.suppress(WorkersLostError):  # it died with its server
+                worker.stop()
+        self._workers.clear()
+        if self._server is not None:
+            self._server.stop()
+        self._server, self._ending = None, False
+
+    def _work_through(self, batch: _Batch) -> None:
+        self._start_server()
+        waiting = iter(range(len(batch.jobs)))
         upcoming = next(waiting, None)
         finished = 0
-        while finished < len(jobs) and not self._stopping:
-            self._keep_staffed(len(jobs) - finished, server)
+        while finished < len(batch.jobs) and not (self._stopping or batch.is_left):
+            self._keep_staffed(len(batch.jobs) - finished)
             for worker in [worker for worker in self._workers if worker.job is None]:
-                if upcoming is None or not self._may_start(upcoming):
+                if upcoming is None or not self._may_start(batch, upcoming):
                     break
-                if self._give(worker, upcoming, jobs[upcoming]):
+                if self._give(worker, upcoming, batch.jobs[upcoming]):
                     upcoming = next(waiting, None)
-            finished += self._collect()
+            finished += self._collect(batch)
+        for worker in [worker for worker in self._workers if worker.job is not None]:
+            self._dismiss(worker)  # its run was left
 
-    def _keep_staffed(self, remaining: int, server: Server) -> None:
+    def _keep_staffed(self, remaining: int) -> None:
         for worker in [w for w in self._workers if w.job is None]:
             if worker.num_jobs >= self.settings.recycle_after:
                 self._dismiss(worker)
         while len(self._workers) < min(self.settings.workers, remaining):
-            self._workers.append(Worker(server))
+            assert self._server is not None
+            self._workers.append(Worker(self._server))
 
-    def _may_start(self, index: int) -> bool:
+    def _may_start(self, batch: _Batch, index: int) -> bool:
         # The job the consumer waits for may always start, else a full buffer would never drain.
         with self._changed:
-            return self._buffered < self.settings.max_buffered_bytes or index == self._next
+            return batch.buffered < self.settings.max_buffered_bytes or index == batch.next
 
     def _give(self, worker: Worker, index: int, job: Any) -> bool:
         try:
@@ -139,57 +174,58 @@ class WorkerPool:
             return False
         return True
 
-    def _collect(self) -> int:
+    def _collect(self, batch: _Batch) -> int:
         """Waits a moment for answers, deaths and deadlines; returns how many jobs ended."""
         by_socket: dict[Any, Worker] = {w.socket: w for w in self._workers}
         now = time.monotonic()
         patience = min([0.05, *(max(0.0, w.deadline - now) for w in self._workers)])
         finished = 0
         for ready in wait(list(by_socket), timeout=patience):
-            finished += self._hear(by_socket[ready])
+            finished += self._hear(batch, by_socket[ready])
         for worker in list(self._workers):
             if time.monotonic() > worker.deadline:
-                finished += self._expire(worker)
+                finished += self._expire(batch, worker)
         return finished
 
-    def _hear(self, worker: Worker) -> int:
+    def _hear(self, batch: _Batch, worker: Worker) -> int:
         try:
             if not worker.answer.grow(worker.socket):
                 return 0
             outcome = worker.answer.outcome()
         except NO_ANSWER:
-            return self._bury(worker)
+            return self._bury(batch, worker)
         index, worker.job, worker.deadline = worker.job, None, float("inf")
         assert index is not None
-        self._finish(index, outcome)
+        self._finish(batch, index, outcome)
         return 1
 
-    def _expire(self, worker: Worker) -> int:
+    def _expire(self, batch: _Batch, worker: Worker) -> int:
         index = worker.job
         assert index is not None
         self._dismiss(worker)
         limit = self.settings.timeout_seconds
         detail = f"not done within {limit:g} s (--timeout); the worker was killed"
-        self._finish(index, Outcome({}, failure=("timeout", detail)))
+        self._finish(batch, index, Outcome({}, failure=("timeout", detail)))
         return 1
 
-    def _bury(self, worker: Worker) -> int:
+    def _bury(self, batch: _Batch, worker: Worker) -> int:
         """A worker died: its job, if it had one, failed."""
         index = worker.job
         how = self._dismiss(worker)
         if index is None:
             return 0
-        self._finish(index, Outcome({}, failure=("crashed", f"the worker process died ({how}")))
+        died = Outcome({}, failure=("crashed", f"the worker process died ({how}"))
+        self._finish(batch, index, died)
         return 1
 
     def _dismiss(self, worker: Worker) -> str:
         self._workers.remove(worker)
         return worker.stop()
 
-    def _finish(self, index: int, outcome: Outcome) -> None:
+    def _finish(self, batch: _Batch, index: int, outcome: Outcome) -> None:
         with self._changed:
-            self._done[index] = outcome
-            self._buffered += len(outcome.payload)
+            batch.done[index] = outcome
+            batch.buffered += len(outcome.payload)
             self._changed.notify_all()
 
 

@@ -19,7 +19,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -99,10 +98,6 @@ class Server:
             raise
         self._started = True
 
-    def follow(self, is_left: Callable[[], bool]) -> None:
-        """Waits from now on as long as another run is not left."""
-        self._is_left = is_left
-
     def fork(self, jobs: socket.socket, errors: IO[bytes]) -> int:
         """Starts a worker that reads `jobs`; returns its process id."""
         descriptors = [jobs.fileno(), errors.fileno()]
@@ -165,54 +160,6 @@ class Server:
         what = "died; what was published is safe, run it again to go on"
         what = what if self._started else "cannot start"
         return WorkersLostError(f"the worker processes {what} ({how}): {words}")
-
-
-class Standby:
-    """A server that starts while its user still prepares, such as by loading a model.
-
-    Close it in any case: what was not taken is ended.
-    """
-
-    def __init__(self, settings: PoolSettings) -> None:
-        self.settings = settings
-        self._server: Server | None = None
-        self._problem: BaseException | None = None
-        self._ready, self._closed = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._start, name="vtr-standby", daemon=True)
-        self._thread.start()
-
-    def _start(self) -> None:
-        try:
-            self._server = Server(self.settings, self._closed.is_set)
-        except BaseException as error:  # noqa: BLE001  (handed to who takes it)
-            self._problem = error
-        self._ready.set()
-        self._closed.wait()  # Linux ends the process with the thread that started it
-
-    def take(self, settings: PoolSettings, is_left: Callable[[], bool]) -> Server | None:
-        """Returns the server where it was started with these settings, else None.
-
-        Raises:
-            WorkersLostError: It cannot start.
-        """
-        if settings != self.settings:
-            return None
-        self._ready.wait()
-        if self._problem is not None:
-            raise self._problem
-        server, self._server = self._server, None
-        if server is not None:
-            server.follow(is_left)
-        return server
-
-    def close(self) -> None:
-        """Ends a server that nobody took."""
-        self._closed.set()
-        self._ready.wait()
-        if self._server is not None:
-            self._server.stop()
-            self._server = None
-        self._thread.join()
 
 
 class _Answer:

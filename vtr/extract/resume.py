@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from vtr.datasets.base import Video
 from vtr.errors import FingerprintError, StoreError, StoreWriteError
-from vtr.extract.processes import Standby
+from vtr.extract.pool import WorkerPool
 from vtr.features import engine_check
 from vtr.features.pictures import PictureFormat
 from vtr.features.reader import Shard
@@ -47,8 +47,8 @@ class ExtractMode:
     """Make the store anew: beside the old one, which it replaces when it is complete. Run again
     after an interruption, it goes on there."""
 
-    standby: Standby | None = None
-    """Decoding processes that are starting already; the caller closes them."""
+    pool: WorkerPool | None = None
+    """Decoding processes to use, with the settings of `pool_settings`; the caller closes them."""
 
     check: Check | None = None
     """Judges the encoder by the run's first frames (n, h, w, 3), before it counts: raises where it
