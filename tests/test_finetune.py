@@ -188,7 +188,7 @@ def test_a_video_is_encoded_once_a_step_however_often_it_is_there() -> None:
 
     spec = spec_of()
     gradients(spec, mode="pairs", change=count)
-    assert [shape[0] for shape in seen] == [len(pictures().rows)], "12 pairs of 6 videos"
+    assert [shape[0] for shape in seen] == [pictures().num_rows], "12 pairs of 6 videos"
 
 
 @pytest.mark.parametrize(
@@ -293,7 +293,7 @@ def test_a_full_disk_keeps_activations_in_memory(tmp_path: Path) -> None:
     with full_disk(1000):
         rows = read_rows(spec, demo_backbone(), pictures(), cache=tmp_path).rows
     assert not isinstance(rows, np.memmap)
-    assert len(rows) == len(pictures().rows)
+    assert len(rows) == pictures().num_rows
     assert not list((tmp_path / "activations").iterdir()), "nothing half written stays"
 
 

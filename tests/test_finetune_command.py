@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,7 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import demo_backbone, free_port, make_demo_workspace, run_app
+from builders import (
+    demo_backbone,
+    free_port,
+    make_demo_workspace,
+    random_rows,
+    run_app,
+    write_store,
+)
 from safetensors.torch import load_file
 from test_backbone import make_siglip
 from test_import_command import imported, published
@@ -23,6 +31,7 @@ from tests.test_import_clip_folder import write_tokeniser
 from vtr.clip.backbone import load_backbone
 from vtr.errors import ConfigError, ModelError, StoreError
 from vtr.features import FeatureStore
+from vtr.features.pictures import to_webp
 from vtr.train import loop
 from vtr.train.loop import Trainer
 from vtr.train.run import LAST, load_run
@@ -115,6 +124,31 @@ def test_a_stopped_training_goes_on_bit_for_bit(
     assert all(torch.equal(one[key], two[key]) for key in one)
     written = [load_file(folder / "towers" / "model.safetensors") for folder in (whole, broken)]
     assert all(torch.equal(written[0][key], written[1][key]) for key in written[0])
+
+
+@pytest.mark.parametrize("kept", ["raw", "webp"])
+def test_pictures_that_memory_does_not_hold_are_read_batch_by_batch(
+    workspace: Path, kept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kept == "webp":
+        folder = workspace / "features"
+        spec = FeatureStore(folder).spec
+        rows = random_rows(IDS, spec, pictures=True)
+        rows = [replace(row, pictures=to_webp(row.pictures)) for row in rows]
+        shutil.rmtree(folder)
+        write_store(folder, rows, spec)
+    how = ("--epochs", "2")
+    whole, said = trained(*how, "--name", "whole"), trained(*how, "--dry-run")
+    monkeypatch.setattr("vtr.api.train_data.SHARE", 0.0)
+    monkeypatch.setattr("vtr.api.dry_run.SHARE", 0.0)
+    result = run_app("train", *BRIEF, *how, "--name", "parts", "--json")
+    assert "GB of pictures stay on the disk" in result.stderr
+    assert ("decoded each time" in result.stderr) == (kept == "webp")
+    parts = json.loads(result.stdout)
+    assert parts["metrics"] == whole["metrics"]
+    one, two = (load_file(Path(run["run"]) / LAST) for run in (whole, parts))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    assert trained(*how, "--dry-run")["data_bytes"] < said["data_bytes"]
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from vtr.api.train_inputs import Reader
 from vtr.clip.backbone import Backbone
 from vtr.counts import counted, human_bytes, human_seconds
 from vtr.train.batches import BatchPlan
-from vtr.train.data import PairedData, PictureRows, Resident
+from vtr.train.data import PairedData, Resident
 from vtr.train.gradients import BatchGradient
 from vtr.train.memory import SHARE, free_bytes, saved_bytes
 from vtr.train.model import ModelSpec, RetrievalModel, build_model, count_parameters
@@ -94,13 +94,14 @@ def _with_tower(
     step = _step_seconds(model, resident, settings, small) * share
     batch = resident.videos.batch(np.arange(len(few)))
     assert isinstance(batch, PictureBatch)
-    assert isinstance(rows, PictureRows)
     each = saved_bytes(model.train(), batch) / len(few)
     room = max(1, int(SHARE * free_bytes(device) / max(each, 1)))
     asked = settings.vision_chunk
     chunk = min(plan.size, room if asked is None else asked or plan.size)
     total, trained = count_parameters(model)
-    num_frames = len(data.frames.frames)
+    in_memory = len(data.frames.frames) * batch.rows[0].nbytes
+    if in_memory > SHARE * free_bytes(torch.device("cpu")):
+        in_memory = 0  # read batch by batch
     forward = step / share / len(few) / 3  # of the three passes that a step makes
     validation = 0.0 if data.val_frames is None else forward * len(data.val_frames.ids)
     return {
@@ -109,7 +110,7 @@ def _with_tower(
         "steps_per_epoch": plan.num_steps,
         "batch_size": plan.size,
         "vision_chunk": chunk,
-        "data_bytes": num_frames * rows.rows[0].nbytes + _num_bytes(texts.pooled, texts.tokens),
+        "data_bytes": in_memory + _num_bytes(texts.pooled, texts.tokens),
         "model_bytes": _model_bytes(model),
         "peak_bytes": int(_peak_bytes(device) + each * max(0, chunk - len(few))),
         "seconds_per_step": step,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from vtr.api.stores import meet, open_store, read_dataset
@@ -25,6 +26,7 @@ from vtr.evaluate.protocol import (
 from vtr.features import FeatureStore, PackedFrames
 from vtr.progress import note
 from vtr.train.data import PictureRows
+from vtr.train.memory import SHARE, free_bytes
 from vtr.train.model import ModelSpec
 from vtr.train.scoring import SELECTION
 from vtr.verbs.train import Recipe
@@ -54,9 +56,20 @@ class TrainingData:
         return self.store.pad_embedding if spec.choice.info.needs_pad else None
 
     def picture_rows(self, ids: Sequence[str], *, pad: bool) -> PictureRows:
-        """Returns the pictures of some videos; `pad`: whether the head reads padding."""
-        packed = self.store.pictures(ids)
-        return PictureRows(packed.ids, packed.pixels, packed.offsets, pad)
+        """Returns the pictures of some videos; `pad`: whether the head reads padding.
+
+        They are read at once where memory holds them, else batch by batch.
+        """
+        self.store.require_pictures()
+        offsets, size = self.store.offsets(ids), self.store.spec.preprocessing["size"]
+        num_bytes = int(offsets[-1]) * size[0] * size[1] * 3
+        if num_bytes <= SHARE * free_bytes(torch.device("cpu")):
+            return PictureRows(tuple(ids), self.store.pictures(ids).pixels, offsets, pad)
+        slow = ", and decoded each time: --crops raw is faster" * (
+            self.store.picture_format == "webp"
+        )
+        note(f"{num_bytes / 1e9:.3g} GB of pictures stay on the disk, read batch by batch{slow}")
+        return PictureRows(tuple(ids), self.store, offsets, pad)
 
     @property
     def selection(self) -> str:

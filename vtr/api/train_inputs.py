@@ -69,7 +69,7 @@ class Reader(NamedTuple):
             return stored
         note(f"reading the pictures of {counted(len(ids), 'video')}")
         pictures = self.data.picture_rows(ids, pad=self.spec.choice.info.needs_pad)
-        with embedding(len(pictures.rows), what="pictures") as update:
+        with embedding(pictures.num_rows, what="pictures") as update:
             return read_rows(
                 vision, self.backbone, pictures, kept=self.kept, cache=self._cache, tell=update
             )

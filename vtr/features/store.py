@@ -220,14 +220,22 @@ class FeatureStore(Mapping[str, VideoFeatures]):
             StoreError: The store keeps none, or an id has no features.
         """
         self.require_pictures()
-        which = self._positions(ids)
-        offsets = np.concatenate([[0], np.cumsum(self._rows.count[which])]).astype(np.int64)
+        which, offsets = self._positions(ids), self.offsets(ids)
         height, width = self.spec.preprocessing["size"]
         pixels = np.empty((int(offsets[-1]), height, width, 3), np.uint8)
         for s, videos in self._runs(which):
             place = slice(int(offsets[videos.start]), int(offsets[videos.stop]))
             self.shards[s].pictures(self._shard_rows(s, which[videos]), pixels[place])
         return PackedPictures(self.ids if ids is None else tuple(ids), pixels, offsets)
+
+    def offsets(self, ids: Sequence[str] | None = None) -> NDArray[np.int64]:
+        """Returns (V+1,) where the frames of several videos begin in `packed` and `pictures`.
+
+        Raises:
+            StoreError: An id has no features.
+        """
+        counts = self._rows.count[self._positions(ids)]
+        return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
     def with_selection(self, label: str, picks: Mapping[str, Index]) -> Self:
         """Returns this store with other frames selected.

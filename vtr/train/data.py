@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vtr.counts import counted
 from vtr.errors import ConfigError
-from vtr.features.store import PackedFrames
+from vtr.features.store import FeatureStore, PackedFrames
 from vtr.train.heads.base import TextBatch, VideoBatch
 from vtr.train.memory import SHARE, free_bytes
 from vtr.train.texts import TextFeatures
@@ -30,11 +30,23 @@ class PictureRows:
 
     ids: tuple[str, ...]  # V video ids
     # (R, H, W, 3) uint8 pictures, or (R, K, width) what the frozen blocks made of them; may be a
-    # mapped file.
-    rows: NDArray[Any]
+    # mapped file. Of a store: pictures that are read when they are asked for.
+    rows: NDArray[Any] | FeatureStore
     offsets: Index  # (V+1,) int64; video v has rows offsets[v] to offsets[v + 1]
     # What padding is: (K, width) activations; of pictures, whether the head reads it.
     pad: Tensor | bool = False
+
+    @property
+    def num_rows(self) -> int:
+        """R."""
+        return int(self.offsets[-1])
+
+    def span(self, first: int, last: int) -> NDArray[Any]:
+        """Returns the rows of videos `first` to before `last`."""
+        if isinstance(self.rows, FeatureStore):
+            return self.rows.pictures(self.ids[first:last]).pixels
+        rows: NDArray[Any] = self.rows[self.offsets[first] : self.offsets[last]]
+        return rows
 
 
 @dataclass(frozen=True)
@@ -166,9 +178,13 @@ class ResidentPictures:
         self.ids = videos.ids
         self.lengths: Index = np.diff(videos.offsets)
         self._offsets, self._pad, self._device = videos.offsets, videos.pad, device
-        rows = torch.from_numpy(np.require(videos.rows, requirements=["C", "W"]))
-        fits = device.type != "cpu" and rows.nbytes < SHARE * free_bytes(device)
-        self._rows = rows.to(device) if fits else rows
+        self._rows: Tensor | FeatureStore
+        if isinstance(videos.rows, FeatureStore):
+            self._rows = videos.rows
+        else:
+            rows = torch.from_numpy(np.require(videos.rows, requirements=["C", "W"]))
+            fits = device.type != "cpu" and rows.nbytes < SHARE * free_bytes(device)
+            self._rows = rows.to(device) if fits else rows
         self.at_once = max(1, _PICTURES[device.type == "cuda"] // int(self.lengths.max(initial=1)))
 
     def __len__(self) -> int:
@@ -185,12 +201,15 @@ class ResidentPictures:
         chosen = distinct if repeats else index
         longest, lengths = self.width(index) if width is None else width, self.lengths[chosen]
         begins = np.concatenate(([0], lengths.cumsum()[:-1]))
-        places = np.arange(lengths.sum()) + np.repeat(self._offsets[chosen] - begins, lengths)
-        follows = np.ones(len(places), dtype=bool)
+        follows = np.ones(lengths.sum(), dtype=bool)
         follows[begins] = False
-        # Torch's own memory, aligned to 64 bytes: products of the same numbers at another alignment
-        # differ in their last bits.
-        rows = self._rows.index_select(0, torch.from_numpy(places).to(self._rows.device))
+        if isinstance(self._rows, FeatureStore):
+            rows = torch.from_numpy(self._rows.pictures([self.ids[v] for v in chosen]).pixels)
+        else:
+            # Torch's own memory, aligned to 64 bytes: products of the same numbers at another
+            # alignment differ in their last bits.
+            places = np.arange(lengths.sum()) + np.repeat(self._offsets[chosen] - begins, lengths)
+            rows = self._rows.index_select(0, torch.from_numpy(places).to(self._rows.device))
         return PictureBatch(
             rows.to(self._device),
             self._send(np.arange(longest) < lengths[:, None]),

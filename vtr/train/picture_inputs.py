@@ -53,7 +53,7 @@ def read_rows(
     sizes, tower = spec.architecture.vision, backbone.model.visual
     # The last block makes only what is read of it.
     last = tower.num_outputs if spec.first == sizes.layers else None
-    shape = (len(pictures.rows), last or len(tower.positions), sizes.width)
+    shape = (pictures.num_rows, last or len(tower.positions), sizes.width)
     kind = np.dtype(kept)
     pad: Tensor | bool = False
     if pictures.pad is not False:
@@ -87,7 +87,9 @@ def _computed(
     with torch.inference_mode():
         for first, last in _parts(pictures.offsets, backbone.device):
             start, stop = (int(pictures.offsets[v]) for v in (first, last))
-            crops = torch.from_numpy(np.require(pictures.rows[start:stop], requirements=["C", "W"]))
+            crops = torch.from_numpy(
+                np.require(pictures.span(first, last), requirements=["C", "W"])
+            )
             pixels = normalise(crops.to(backbone.device), spec.preprocessing, dtype=torch.float32)
             offsets = (pictures.offsets[first : last + 1] - start).tolist()
             follows = follows_in_clip(offsets, stop - start) if spec.temporal else None
@@ -131,8 +133,7 @@ def _digest(spec: VisionSpec, backbone: Backbone, pictures: PictureRows) -> str:
     digest.update(repr(settings).encode())
     digest.update(np.ascontiguousarray(pictures.offsets).data)
     for first, last in _parts(pictures.offsets, torch.device("cuda")):
-        rows = pictures.rows[pictures.offsets[first] : pictures.offsets[last]]
-        digest.update(np.ascontiguousarray(rows).data)
+        digest.update(np.ascontiguousarray(pictures.span(first, last)).data)
     return digest.hexdigest()[:24]
 
 
