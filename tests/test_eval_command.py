@@ -213,6 +213,29 @@ def test_a_head_that_recalls_finds_what_it_reorders(workspace: Path) -> None:
     assert np.argsort(-found["scores"][:, columns], axis=1).tolist() == orders[0] != orders[1]
 
 
+def test_a_head_that_compares_candidates_is_asked_with_rerank_alone(workspace: Path) -> None:
+    run = make_run(workspace / "runs" / "one", head="tokenbinder", moved=0.3)
+    with pytest.raises(ConfigError, match=r"runs/one: the head tokenbinder.*such as --rerank 50"):
+        vtr(workspace, "eval")
+    assert vtr(workspace, "eval", "--rerank", "3", "--save-similarity", "--out", "o").exit_code == 0
+    assert vtr(workspace, "eval", "--rerank", "2", "--save-similarity", "--out", "p").exit_code == 0
+    opened = package.open_workspace(workspace)
+    loaded = package.load_run(run)
+    texts = [text for _, text, _ in CAPTIONS]
+    backbone = package.load_backbone(opened.model, device="cpu")
+    embedded = package.embed_texts(backbone, texts, tokens=True)
+    for out, count in (("o", 3), ("p", 2)):
+        with np.load(workspace / out / "similarity.npz") as file:
+            found = dict(file)
+        ids = found["video_ids"].tolist()
+        scorer = package.Scorer(loaded.model, embedded, package.open_features(opened).packed(ids))
+        scorer.candidates = count
+        matrix = scorer.matrix()
+        wanted = rerank(scorer.recall(), count, lambda rows, places, m=matrix: m[rows, places])
+        for ours, theirs in ((wanted.t2v, "scores"), (wanted.v2t, "v2t_scores")):
+            np.testing.assert_allclose(ours, found[theirs], atol=1e-5)
+
+
 def test_figures_of_other_weights_are_marked_and_not_exported(workspace: Path) -> None:
     def train(scale: float) -> None:
         make_run(workspace / "runs" / "one", scale=scale)

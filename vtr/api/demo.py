@@ -42,6 +42,7 @@ _TOWERS: Mapping[str, Any] = {
     "vision": "tune", "lr": 1e-3, "coef_lr": 0.5, "captions": "2", "batch_size": 40,
     "mine": "global", "patience": 0, "epochs": 10,
 }  # fmt: skip
+_RERANKED = 50
 # A transformer over every pair: an epoch takes half a minute even here.
 _SHORTER: Mapping[str, Mapping[str, Any]] = {"tightTransf": {"epochs": 3}}
 
@@ -223,11 +224,13 @@ def _measure(workspace: Workspace, trial: Trial) -> vtr.Result:
     if trial.options is not None:
         own = {"name": trial.name, "sampler": trial.sampler, "seed": 0, **trial.options}
         run = vtr.train_head(workspace, trial.head, device="cpu", **own)
+    together = run is not None and run.model.head.info.together
     return vtr.evaluate_run(
         workspace,
         run,
         protocol="demo",
         sampler=trial.sampler,
+        rerank=_RERANKED if together else None,
         out=workspace.root / "results" / trial.name,
         device="cpu",
     )

@@ -63,6 +63,11 @@ def evaluate(workspace: Workspace, options: Options) -> tuple[dict[str, Any], Pa
     if options.out is not None:
         make_folder(options.out, option="--out")
     run = None if options.zero_shot else _load_run(workspace, options.run)
+    if run is not None and run.model.head.info.together and options.rerank is None:
+        raise ConfigError(
+            f"{run.folder}: the head {run.spec.choice.name} compares a text's best videos with one "
+            "another: say how many with --rerank N, such as --rerank 50"
+        )
     inputs = _read_inputs(workspace, options, run)
     bank = _bank(inputs) if options.qb_norm else None
     leaked = None if run is None else _leak(run, inputs.task.queries, force=options.force)
@@ -72,7 +77,8 @@ def evaluate(workspace: Workspace, options: Options) -> tuple[dict[str, Any], Pa
         check_same_model(backbone, inputs.store)
     else:
         run.check_text_model(backbone)
-    scorer = _scorer(run, backbone, inputs, inputs.task.texts)
+    score = partial(_scorer, run, backbone, inputs, candidates=options.rerank or 0)
+    scorer = score(inputs.task.texts)
     setup = _setup(inputs, run, backbone, options, trained_on_test=leaked, seed=workspace.seed)
     folder = options.out or _default_folder(workspace, options, setup, run, inputs.protocol.name)
     make_folder(folder, option="--out")
@@ -87,7 +93,7 @@ def evaluate(workspace: Workspace, options: Options) -> tuple[dict[str, Any], Pa
             score_pairs=score_pairs,
             v2t_blocks=v2t_blocks,
             ks=options.k,
-            postprocess=_postprocess(options, bank, partial(_scorer, run, backbone, inputs)),
+            postprocess=_postprocess(options, bank, score),
         )
         assert workspace.videos is not None
         found = resolve_videos(inputs.dataset, workspace.videos)
@@ -256,7 +262,14 @@ def _leak(run: Run, test: QuerySet, *, force: bool) -> int | None:
 # ---- scores
 
 
-def _scorer(run: Run | None, backbone: Backbone, inputs: Inputs, texts: tuple[str, ...]) -> Scorer:
+def _scorer(
+    run: Run | None,
+    backbone: Backbone,
+    inputs: Inputs,
+    texts: tuple[str, ...],
+    *,
+    candidates: int = 0,
+) -> Scorer:
     """Embeds texts as the run (None: CLIP as it is) wants them, to be scored with all videos."""
     cache = inputs.store.folder
     with embedding(len(texts)) as tell:
@@ -272,7 +285,9 @@ def _scorer(run: Run | None, backbone: Backbone, inputs: Inputs, texts: tuple[st
         )
     model: RetrievalModel = zero_shot_model(backbone.logit_scale) if run is None else run.model
     pad = inputs.store.pad_embedding if model.head.info.needs_pad else None
-    return Scorer(model, features, inputs.packed, pad=pad, device=backbone.device)
+    scorer = Scorer(model, features, inputs.packed, pad=pad, device=backbone.device)
+    scorer.candidates = candidates
+    return scorer
 
 
 def _scores(

@@ -256,6 +256,7 @@ def _head_scores(
     packed = store.packed(ids, dtype="float32")
     pad = store.pad_embedding if run.model.head.info.needs_pad else None
     scorer = Scorer(run.model, features, packed, pad=pad, device=backbone.device)
+    scorer.candidates = options.rerank
     scores = _of_sentences(scorer.matrix(), len(query.texts))
     if run.model.head.info.recalls:
         found = _of_sentences(scorer.recall(), len(query.texts))

@@ -37,7 +37,12 @@ def heads(
 
 def _details(fact: dict[str, Any]) -> list[str]:
     """The lines below a head's name: what it needs and costs, its options, its presets."""
-    needs = {"tokens": "text tokens", "order": "frames in order", "pad": "the pad embedding"}
+    needs = {
+        "tokens": "text tokens",
+        "order": "frames in order",
+        "pad": "the pad embedding",
+        "rerank": "--rerank N",
+    }
     held = {
         "yes": "can be indexed",
         "rows": "its rows can be indexed",

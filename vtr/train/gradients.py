@@ -63,7 +63,7 @@ class BatchGradient:
             return loss
         scores = terms[0][1]
         if len(terms) > 1:  # a head that trains on several matrices is still judged by one
-            scores = self.model.scale() * head.score(texts, videos)
+            scores = self.model.scale() * head.score(head.bind_best(texts, videos), videos)
         total = self.teacher.loss(loss.total, scores, weighed, step, self.data)
         return Loss(total, loss.t2v, loss.v2t)
 

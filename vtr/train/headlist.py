@@ -133,7 +133,8 @@ class HeadFacts:
 
     name: str  # Option name
     summary: str  # First line of its docstring
-    needs: tuple[str, ...]  # Of "tokens" (text token embeddings), "order" (of the frames), "pad"
+    # Of "tokens" (text token embeddings), "order" (of the frames), "pad", "rerank" (`--rerank N`)
+    needs: tuple[str, ...]
     num_parameters: int  # At D = 512
     cost: str  # Of one text-video pair
     indexable: bool  # Whether a video becomes one vector
@@ -152,7 +153,12 @@ def describe_heads() -> list[HeadFacts]:
 def _describe(name: str) -> HeadFacts:
     module = _module(name)
     info: HeadInfo = module.INFO
-    needs = {"tokens": info.needs_tokens, "order": info.needs_order, "pad": info.needs_pad}
+    needs = {
+        "tokens": info.needs_tokens,
+        "order": info.needs_order,
+        "pad": info.needs_pad,
+        "rerank": info.together,
+    }
     # On the meta device this takes longer: its first random draw imports half of the compiler.
     with torch.random.fork_rng(devices=[]):
         head: Head = module.build(REFERENCE_DIM, module.Options())

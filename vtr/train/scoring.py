@@ -65,6 +65,10 @@ class Scorer:
         device: Where to compute; where the model is by default.
         batch_size: Texts or videos encoded at once.
 
+    Attributes:
+        candidates: How many of its best videos a text sees together, for heads where it does; 0 as
+            many as the head says. To be set before anything is scored.
+
     Raises:
         ConfigError: No texts, no videos, or a video without frames.
     """
@@ -84,6 +88,7 @@ class Scorer:
         self.device = model.logit_scale.device if device is None else torch.device(device)
         self.model = model.to(self.device)
         self.batch_size = batch_size
+        self.candidates = 0
         self._texts = ResidentTexts(texts, self.device)
         self._videos = resident_videos(videos, self.device, pad)
         self._kept: dict[int, Code] = {}  # by first row
@@ -123,7 +128,10 @@ class Scorer:
     def encode_texts(self, index: Index) -> Code:
         """Returns the codes of some texts, in the order of `index` (B,)."""
         with evaluating(self.model):
-            return self.model.encode_texts(self._texts.batch(index))
+            texts = self.model.encode_texts(self._texts.batch(index))
+            if not self.model.head.info.together:
+                return texts
+            return self.model.head.bind_best(texts, self.video_codes, self.candidates)
 
     def blocks(self) -> Iterator[tuple[int, Scores]]:
         """Yields (first row, (b, V) float32) until all N rows are done; may be called again."""

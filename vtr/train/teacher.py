@@ -179,7 +179,8 @@ class Teacher:
                 own = columns[rows]
                 shown = VideoBatch(videos.frames[own], videos.mask[own], self._pad)
                 liked.append(scale * matching_frame_scores(head, texts, shown))
-        scores = scale * head.score(pad_codes(codes), head.encode_videos(videos)).float()
+        encoded = head.encode_videos(videos)
+        scores = scale * head.score(head.bind_best(pad_codes(codes), encoded), encoded).float()
         return TeacherScores(scores, torch.cat(liked) if liked else None)
 
     def loss(

@@ -38,6 +38,9 @@ class HeadInfo:
     # The first tensors of its codes are unit vectors whose inner products say which videos
     # `--rerank` has it look at; else the mean of the frames does.
     recalls: bool = False
+    # A text sees the best videos by that together (`Head.bind`) before it is scored, so that the
+    # head is asked only with `--rerank`.
+    together: bool = False
 
     @property
     def index(self) -> str:
@@ -160,6 +163,8 @@ class Head(nn.Module):
 
     info: HeadInfo
     origin: str = "random weights"
+    candidates: int = 0
+    """How many of its best videos a text sees together where nothing else is said."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Lets a head be given features of any type, such as the float16 of a store."""
@@ -205,6 +210,22 @@ class Head(nn.Module):
         ]
         scores = torch.cat(rows) if rows else texts[0].new_zeros(0)
         return scores[order.argsort()]
+
+    def bind(self, texts: Code, videos: Code, candidates: Tensor) -> Code:
+        """Returns the codes of texts that have seen candidates (N, C) int64, places in V, together.
+
+        Neither the order of the candidates nor other texts have a say in it. The scores of one text
+        depend on its candidates only through this.
+        """
+        return texts
+
+    def bind_best(self, texts: Code, videos: Code, count: int = 0) -> Code:
+        """Returns texts that have seen their best `count` videos (0: `candidates`) by recall."""
+        if not self.info.together:
+            return texts
+        with torch.no_grad():
+            best = (texts[0] @ videos[0].T).topk(min(count or self.candidates, len(videos[0])))
+        return self.bind(texts, videos, best.indices)
 
     def training_terms(self, texts: Code, videos: Code) -> Sequence[tuple[float, Tensor]]:
         """Returns the (N, V) scores that training pulls on, each with its weight in the loss."""

@@ -243,6 +243,14 @@ def start_uniform(mlp: nn.Sequential) -> None:
     nn.init.zeros_(last.bias)
 
 
+def identity(dim: int) -> nn.Linear:
+    """Returns a layer that changes nothing, until it is trained."""
+    layer = nn.Linear(dim, dim)
+    nn.init.eye_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 def pooled_cosines(shares: Tensor, products: Tensor, gram: Tensor) -> Tensor:
     """Returns <t, v> / |v| (...) of v = sum over k of shares_k y_k, which is never formed.
 

@@ -35,6 +35,7 @@ from vtr.train.heads.base import (
     normalise,
     score_in_chunks,
 )
+from vtr.train.heads.blocks import identity
 
 INFO = HeadInfo(
     indexable=False,
@@ -66,11 +67,11 @@ class XPool(Head):
     def __init__(self, dim: int, *, dropout: float) -> None:
         super().__init__()
         names = ("q_proj", "k_proj", "v_proj", "out_proj")
-        self.cross_attn = nn.ModuleDict({name: _identity(dim) for name in names})
+        self.cross_attn = nn.ModuleDict({name: identity(dim) for name in names})
         self.layer_norm1 = nn.LayerNorm(dim)
         self.layer_norm2 = nn.LayerNorm(dim)
         self.layer_norm3 = nn.LayerNorm(dim)
-        self.linear_proj = _identity(dim)
+        self.linear_proj = identity(dim)
         self.dropout = nn.Dropout(dropout)
 
     def encode_texts(self, texts: TextBatch) -> Code:
@@ -132,13 +133,6 @@ class XPool(Head):
 def build(dim: int, options: Options) -> Head:
     """Returns the untrained head for features of size `dim`."""
     return XPool(dim, dropout=options.dropout)
-
-
-def _identity(dim: int) -> nn.Linear:
-    layer = nn.Linear(dim, dim)
-    nn.init.eye_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
 
 
 def _centred(vectors: Tensor) -> Tensor:

@@ -1,0 +1,202 @@
+"""tokenbinder against its formula in float64 loops, and what seeing candidates together means."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from builders import close, head_batches, perturbed
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vtr.errors import ConfigError
+from vtr.train.headlist import build_head, parse_head
+from vtr.train.heads import tokenbinder
+from vtr.train.heads.base import Code, TextBatch, VideoBatch
+from vtr.train.heads.tokenbinder import TokenBinder
+
+DIM = 16
+LENGTHS = (5, 1, 3, 4, 2)
+WORDS = (3, 6, 2, 4)
+SEEN = torch.tensor([[0, 3, 1], [4, 2, 0], [1, 2, 3], [2, 2, 4]])
+
+Floats = NDArray[np.float64]
+
+
+def batches(**changes: Any) -> tuple[TextBatch, VideoBatch]:
+    return head_batches(DIM, lengths=LENGTHS, words=WORDS, **changes)
+
+
+def head(options: str = "", amount: float = 0.3) -> TokenBinder:
+    made = build_head(parse_head(f"tokenbinder{options}"), dim=DIM, clip=None, seed=0)
+    assert isinstance(made, TokenBinder)
+    perturbed(made, amount)
+    return made
+
+
+def codes(made: TokenBinder, **changes: Any) -> tuple[Code, Code]:
+    texts, videos = batches(**changes)
+    with torch.no_grad():
+        return made.encode_texts(texts), made.encode_videos(videos)
+
+
+def bound(made: TokenBinder, seen: Tensor = SEEN, **changes: Any) -> Tensor:
+    texts, videos = codes(made, **changes)
+    with torch.no_grad():
+        return made.score(made.bind(texts, videos, seen), videos)
+
+
+def unit(rows: Floats) -> Floats:
+    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+
+
+class Plain:
+    """The formula, one text at a time, in float64."""
+
+    def __init__(self, made: TokenBinder) -> None:
+        self.p = {name: value.double().numpy() for name, value in made.state_dict().items()}
+        self.tau = made.tau
+        texts, videos = batches()
+        assert texts.tokens is not None
+        self.words = [texts.tokens[n, :k].double().numpy() for n, k in enumerate(WORDS)]
+        self.texts = texts.pooled.double().numpy()
+        self.frames = [videos.frames[v, :k].double().numpy() for v, k in enumerate(LENGTHS)]
+
+    def norm(self, x: Floats, name: str) -> Floats:
+        centred = x - x.mean(axis=-1, keepdims=True)
+        scaled = centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + 1e-5)
+        return scaled * self.p[f"{name}.weight"] + self.p[f"{name}.bias"]
+
+    def linear(self, x: Floats, name: str) -> Floats:
+        return x @ self.p[f"{name}.weight"].T + self.p[f"{name}.bias"]
+
+    def gather(self, query: Floats, keys: Floats, values: Floats, scale: float) -> Floats:
+        logits = keys @ query / scale
+        shares = np.exp(logits - logits.max())
+        return (shares / shares.sum()) @ values
+
+    def indicators(self, n: int) -> list[Floats]:
+        words = self.norm(self.words[n], "word_norm")
+        root = np.sqrt(DIM)
+        seen = [self.gather(e, words, words, root) for e in self.p["indicators"]]
+        return [self.texts[n] + self.linear(s, "word_out") for s in seen]
+
+    def query(self, i: Floats, candidates: list[int]) -> Floats:
+        if candidates:
+            frames = self.norm(np.concatenate([self.frames[c] for c in candidates]), "frame_norm")
+            asked = self.linear(self.norm(i, "query_norm"), "q_proj")
+            keys, values = (self.linear(frames, name) for name in ("k_proj", "v_proj"))
+            i = i + self.linear(self.gather(asked, keys, values, np.sqrt(DIM)), "out_proj")
+            inner = self.linear(self.norm(i, "mlp.0"), "mlp.1")
+            inner = inner * (1 + np.vectorize(_erf)(inner / np.sqrt(2))) / 2
+            i = i + self.linear(inner, "mlp.3")
+        return i
+
+    def scores(self, seen: list[list[int]]) -> Floats:
+        rows = np.zeros((len(WORDS), len(LENGTHS)))
+        for n in range(len(WORDS)):
+            for i in self.indicators(n)[1:]:
+                q = unit(self.query(i, seen[n]))
+                for v, frames in enumerate(self.frames):
+                    x = unit(frames)
+                    rows[n, v] += q @ unit(self.gather(q, x, x, self.tau))
+        return rows / (len(self.p["indicators"]) - 1)
+
+    def recall(self) -> Floats:
+        means = [unit(unit(frames).mean(axis=0)) for frames in self.frames]
+        return (
+            np.array([unit(self.indicators(n)[0]) for n in range(len(WORDS))]) @ np.array(means).T
+        )
+
+
+def _erf(value: float) -> float:
+    from math import erf
+
+    return erf(value)
+
+
+@pytest.mark.parametrize("options", ["", ":indicators=1:tau=0.4"])
+def test_recall_and_scores_equal_plain_loops(options: str) -> None:
+    made = head(options)
+    plain = Plain(made)
+    texts, videos = codes(made)
+    close(texts[0] @ videos[0].T, plain.recall())
+    with torch.no_grad():
+        close(made.score(texts, videos), plain.scores([[]] * len(WORDS)))
+    close(bound(made), plain.scores(SEEN.tolist()))
+    best = np.argsort(-plain.recall(), axis=1)[:, :2].tolist()
+    with torch.no_grad():
+        found = made.score(made.bind_best(texts, videos, 2), videos)
+    close(found, plain.scores(best))
+
+
+def test_training_pulls_on_recall_and_on_what_the_best_of_the_batch_make_of_it() -> None:
+    made = head(":candidates=2")
+    plain = Plain(made)
+    with torch.no_grad():
+        terms = made.training_terms(*codes(made))
+    assert [weight for weight, _ in terms] == [0.5, 0.5]
+    close(terms[0][1], plain.recall())
+    best = np.argsort(-plain.recall(), axis=1)[:, :2].tolist()
+    close(terms[1][1], plain.scores(best))
+
+
+def test_candidates_are_seen_together_and_in_no_order() -> None:
+    made = head()
+    expected = bound(made)
+    close(bound(made, SEEN.flip(1)), expected)
+    other = SEEN.clone()
+    other[0, 2] = 2  # one other candidate of the first text
+    change = (bound(made, other) - expected).abs()
+    assert float(change[0].min()) > 1e-5, "the scores of all its candidates change"
+    assert float(change[1:].max()) < 1e-6, "other texts' do not"
+
+
+def test_neither_padding_nor_chunks_have_a_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = head()
+    expected = bound(made)
+    close(bound(made, extra=3), expected)
+    monkeypatch.setattr(tokenbinder, "_ELEMENTS_AT_ONCE", 1)
+    close(bound(made), expected)
+
+
+def test_gradients_of_chunks_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for elements in (1, 1 << 23):
+        monkeypatch.setattr(tokenbinder, "_ELEMENTS_AT_ONCE", elements)
+        made, (texts, videos) = head(), batches()
+        frames = torch.nan_to_num(videos.frames).requires_grad_()
+        code = made.encode_texts(texts)
+        shown = made.encode_videos(VideoBatch(frames, videos.mask))
+        made.score(made.bind(code, shown, SEEN), shown).square().sum().backward()
+        found.append([frames.grad, *(p.grad for p in made.parameters())])
+    for one, two in zip(*found, strict=True):
+        assert one is not None
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+    assert all(float(g.abs().max()) > 0 for g in found[0] if g is not None), "all take part"
+
+
+def test_untrained_it_is_the_mean_that_finds_and_the_gated_sum_that_decides() -> None:
+    made = head(amount=0.0)
+    gated = build_head(parse_head("eercf:layers=0"), dim=DIM, clip=None, seed=0)
+    texts, videos = batches()
+    with torch.no_grad():
+        mean, plain = gated.training_terms(gated.encode_texts(texts), gated.encode_videos(videos))
+        recall, score = made.training_terms(*codes(made))
+    close(recall[1], mean[1])
+    close(score[1], plain[1])
+
+
+@pytest.mark.parametrize(
+    ("option", "allowed"),
+    [
+        ("indicators=0", "indicators=0 is out of range; allowed: 1 to 64"),
+        ("candidates=1", "candidates=1 is out of range; allowed: 2 to 4096"),
+        ("tau=0", "tau=0.0 is out of range"),
+    ],
+)
+def test_options_out_of_range(option: str, allowed: str) -> None:
+    with pytest.raises(ConfigError, match=allowed):
+        parse_head(f"tokenbinder:{option}")
