@@ -1,138 +1,40 @@
-"""open_clip's folders against outputs of open_clip itself, and every rule got wrong on purpose."""
+"""open_clip's folders against outputs of open_clip itself."""
 
 from __future__ import annotations
 
-import functools
-import json
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from builders import close, write_words
-from numpy.typing import NDArray
-from safetensors.torch import save_file
-from torch import Tensor
+from builders import close
+from open_clip_goldens import (
+    FEATURES,
+    HELD,
+    OTHERS,
+    config,
+    either,
+    golden,
+    golden_folder,
+    ids,
+    load,
+    pixels,
+    write_resized,
+)
 from torch.nn import functional
 
 from vtr.clip.backbone import load_backbone
-from vtr.clip.encoders import DualEncoder
 from vtr.clip.hub import find_model
-from vtr.clip.loading import load_model, load_text_tower
+from vtr.clip.loading import load_text_tower
+from vtr.clip.preprocess import normalise, preprocessing_from_config, resize_crop
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-HELD = ("pe_core_b", "eva02_b", "eva02_e", "siglip", "clipa", "coca")
-"""Of which the outputs and weights lie in tests/golden; the others are beside the real data."""
-OTHERS = ("pe_core_g", "clip_gelu", "clip_quickgelu", "siglip2_gopt")
-FEATURES = 5e-6
-
-
-def either(*names: str) -> list[Any]:
-    return [n if n in HELD else pytest.param(n, marks=pytest.mark.real) for n in names]
-
-
-@functools.cache
-def golden(name: str) -> dict[str, NDArray[Any]]:
-    if name in HELD:
-        path = Path(__file__).parent / "golden" / f"open_clip_{name}.npz"
-    else:
-        path = Path(os.environ["VTR_REAL_DATA"]) / "golden" / f"open_clip_{name}_tiny.npz"
-    with np.load(path) as arrays:
-        return dict(arrays)
-
-
-def weights(name: str) -> dict[str, Tensor]:
-    return {
-        key.removeprefix("param/"): torch.from_numpy(value.astype(np.float32))
-        for key, value in golden(name).items()
-        if key.startswith("param/")
-    }
-
-
-def config(name: str) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads(str(golden(name)["config"]))
-    overrides = json.loads(str(golden(name)["timm_overrides"]))
-    if overrides:
-        record["model_cfg"]["vision_cfg"]["timm_overrides"] = overrides
-    return record
-
-
-def write_folder(
-    folder: Path,
-    name: str,
-    *,
-    record: dict[str, Any] | None = None,
-    state: dict[str, Tensor] | None = None,
-) -> Path:
-    """A golden's model as a folder, with a vocabulary of its kind."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "open_clip_config.json").write_text(json.dumps(record or config(name)))
-    save_file(state or weights(name), folder / "open_clip_model.safetensors")
-    words = [f"w{n}" for n in range(300)]
-    words[5:20] = [
-        "a",
-        "red",
-        "green",
-        "blue",
-        "grey",
-        "thing",
-        "moves",
-        "the",
-        "is",
-        "of",
-        "on",
-        "and",
-        "man",
-        "dog",
-        "runs",
-    ]
-    if name.startswith("siglip"):
-        words[:3] = ["<pad>", "</s>", "<unk>"] if name == "siglip" else ["<pad>", "<eos>", "<unk>"]
-        pad = "</s>" if name == "siglip" else "<pad>"
-        kind = "T5Tokenizer" if name == "siglip" else "GemmaTokenizer"
-        write_words(folder, words, kind=kind, pad_token=pad, eos_token=words[1])
-    elif name == "clipa":
-        words[:4] = ["[PAD]", "<unk>", "[CLS]", "[SEP]"]
-        write_words(folder, words)
-    else:
-        words[2], words[298], words[299] = "<unk>", "<|startoftext|>", "<|endoftext|>"
-        write_words(folder, words)
-    return folder
-
-
-def load(folder: Path) -> DualEncoder:
-    return load_model(find_model(str(folder)))[0]
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    base = tmp_path_factory.mktemp("open_clip")
-
-    @functools.cache
-    def make(name: str) -> Path:
-        return write_folder(base / name, name)
-
-    return make
-
-
-def pixels(name: str) -> Tensor:
-    values = torch.from_numpy(golden(name)["image_u8"]).permute(0, 3, 1, 2).float() / 255
-    given = config(name)["preprocess_cfg"]
-    mean, std = (torch.tensor(given[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
-    return (values - mean) / std
-
-
-def ids(name: str) -> Tensor:
-    return torch.from_numpy(golden(name)["ids"])
-
 
 @pytest.mark.parametrize("name", either(*HELD, *OTHERS))
-def test_equals_open_clip(name: str, folders: Callable[[str], Path]) -> None:
-    backbone, expected = load_backbone(str(folders(name)), device="cpu"), golden(name)
+def test_equals_open_clip(name: str) -> None:
+    backbone, expected = load_backbone(str(golden_folder(name)), device="cpu"), golden(name)
     images = backbone.encode_frames(expected["image_u8"])
     close(torch.from_numpy(images), expected["image_features"], atol=FEATURES)
     with torch.inference_mode():
@@ -144,5 +46,72 @@ def test_equals_open_clip(name: str, folders: Callable[[str], Path]) -> None:
         logits = logits + backbone.model.logit_bias
     if "image_logits" in expected:
         close(logits, expected["image_logits"], atol=FEATURES)
-    alone = load_text_tower(find_model(str(folders(name))))[0]
+    alone = load_text_tower(find_model(str(golden_folder(name))))[0]
     torch.testing.assert_close(alone(ids(name)), texts, rtol=0, atol=0)
+
+
+ACTIVATIONS = {
+    "act/image/embedded": lambda m, x: m.visual.embed(x),
+    "act/image/block0": lambda m, x: m.visual.run(m.visual.embed(x), stop=1),
+    "act/image/block1": lambda m, x: m.visual.run(m.visual.embed(x)),
+    "act/text/embedded": lambda m, x: m.text.embed(x),
+    "act/text/block0": lambda m, x: m.text.run(m.text.embed(x), stop=1),
+    "act/text/block1": lambda m, x: m.text.run(m.text.embed(x)),
+    "act/text/norm": lambda m, x: m.text.ln_final(m.text.run(m.text.embed(x))),
+}
+
+
+@pytest.mark.parametrize("name", [*either("pe_core_b", "pe_core_g", "clip_gelu", "siglip2_gopt")])
+def test_what_passes_between_the_blocks_equals_open_clip(
+    name: str,
+) -> None:
+    model, expected = load(golden_folder(name)), golden(name)
+    for key, step in ACTIVATIONS.items():
+        given = pixels(name) if "image" in key else ids(name)
+        with torch.inference_mode():
+            close(step(model, given[:1])[0], expected[key])
+    if "pe_core" in name:
+        with torch.inference_mode():
+            visual: Any = model.visual
+            tokens = visual.ln_post(visual.run(visual.embed(pixels(name)[:1])))
+            close(tokens[0], expected["act/image/attn_pool_in"])
+            close(visual.attention_pool(tokens)[0], expected["act/image/pooled"])
+
+
+@pytest.mark.parametrize("name", either("pe_core_b", "eva02_b", "pe_core_g"))
+def test_angles_equal_timms(name: str) -> None:
+    visual: Any = load(golden_folder(name)).visual
+    table = visual.block_options(torch.zeros(()))["rope"]
+    close(table, golden(name)["rope_sin_cos"], atol=1e-7)
+
+
+@pytest.mark.parametrize("name", either("pe_core_b", "pe_core_g"))
+def test_pictures_of_another_size_by_resized_positions(name: str, tmp_path: Path) -> None:
+    expected = golden(name)
+    side = expected["resized/image_u8"].shape[1]
+    backbone = load_backbone(str(write_resized(tmp_path, name)), device="cpu")
+    visual: Any = backbone.model.visual
+    assert backbone.preprocessing.size == (side, side)
+    close(visual.positions, expected["resized/pos_embed"][0], atol=1e-7)
+    close(
+        visual.block_options(torch.zeros(()))["rope"], expected["resized/rope_sin_cos"], atol=1e-7
+    )
+    images = backbone.encode_frames(expected["resized/image_u8"])
+    close(torch.from_numpy(images), expected["resized/image_features"], atol=FEATURES)
+
+
+@pytest.mark.parametrize("name", ["pe_core_b", *either("siglip2_gopt")])
+def test_pictures_are_squashed_by_the_filter_of_the_folder(
+    name: str,
+) -> None:
+    preprocessing = preprocessing_from_config(golden_folder(name), route="exact")
+    assert preprocessing.resize == "squash"
+    assert preprocessing.resample == config(name)["preprocess_cfg"]["interpolation"]
+    for shape in ("90x67", "23x31"):
+        picture = golden(name).get(f"squash/{shape}/rgb")
+        if picture is None:
+            continue
+        crop = resize_crop(picture, preprocessing)
+        np.testing.assert_array_equal(crop, golden(name)[f"squash/{shape}/resized_u8"])
+        made = normalise(torch.from_numpy(crop[None]), preprocessing, dtype=torch.float32)
+        close(made[0], golden(name)[f"squash/{shape}/pixel_values"], atol=0)

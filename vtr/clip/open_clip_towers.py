@@ -30,8 +30,9 @@ class RopeVision(VisionTower):
         if self.rope is None:
             return {}
         if self._table is None or self._table.device != tokens.device:
-            table = self.rope.table(self.grid, self.sizes.width // self.sizes.heads)
-            self._table = table.to(tokens.device)
+            with torch.inference_mode(False):  # it may be trained through later
+                table = self.rope.table(self.grid, self.sizes.width // self.sizes.heads)
+                self._table = table.to(tokens.device)
         return {"rope": self._table}
 
 
