@@ -115,7 +115,11 @@ def test_the_card_gives_every_number_its_facts(tmp_path: Path) -> None:
     )
     put_result(run, result())
     facts = vtr("export", "--run", run, "--out", tmp_path / "out")
-    assert facts["files"] == ["README.md", "best.safetensors", "config.json", "train_ids.txt"]
+    assert facts["files"] == [
+        "README.md", "best.safetensors", "config.json", "export.json", "train_ids.txt",
+    ]  # fmt: skip
+    options = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert (options["run"], options["onnx"]) == (str(run), False)
     card = (tmp_path / "out" / "README.md").read_text()
     for expected in (
         "# good\n",

@@ -8,10 +8,15 @@ from typing import Any
 from vtr.extract.compress import CompressSettings
 from vtr.extract.compress_folder import LEDGER_NAME, CompressMode, compress_folder
 from vtr.extract.settings import usable_cores
+from vtr.files import publish
 from vtr.foreign import escape_undecodable
 from vtr.progress import progress, warn_of_unreadable
+from vtr.settings import resolved
 from vtr.verbs.compress import Options
 from vtr.verbs.extract import statuses
+
+CONFIG_FILE = "compress.json"
+"""In the target: the options that were used last."""
 
 
 def compress(source: Path, target: Path, options: Options) -> dict[str, Any]:
@@ -34,6 +39,7 @@ def compress(source: Path, target: Path, options: Options) -> dict[str, Any]:
             update(done, total, f"{failed} failed")
 
         report = compress_folder(source, target, settings, mode=mode, progress=show)
+    publish(target / CONFIG_FILE, resolved(options, source=escape_undecodable(str(source))))
     warn_of_unreadable(report.unreadable)
     return {
         "inputs": len(report.rows),

@@ -18,6 +18,7 @@ from vtr.files import file_sha256, make_folder, publish, replacing, require_empt
 from vtr.json_files import read_json
 from vtr.progress import note
 from vtr.result_schema import RESULT_FILE, require_result
+from vtr.settings import resolved
 from vtr.train.card import model_card
 from vtr.train.onnx import GRAPH, export_text_side, require_onnx
 from vtr.train.reference_files import (
@@ -32,6 +33,8 @@ from vtr.train.run import BEST, CONFIG, TOWERS, TRAIN_IDS, Run, load_run
 from vtr.verbs.export import Options
 
 CARD = "README.md"
+CONFIG_FILE = "export.json"
+"""The options that it was made with."""
 
 
 def export_run(folder: Path, out: Path, options: Options) -> Path:
@@ -78,6 +81,7 @@ def export_run(folder: Path, out: Path, options: Options) -> Path:
             if (folder / name).is_file():
                 publish(made / name, (folder / name).read_bytes())
         publish(made / CARD, card.encode())
+        publish(made / CONFIG_FILE, resolved(options, run=str(folder.resolve())))
     return out / CARD
 
 

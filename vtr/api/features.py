@@ -6,13 +6,22 @@ from pathlib import Path
 from typing import Any
 
 from vtr.features.importing import ImportReport, import_arrays
+from vtr.files import publish
+from vtr.foreign import escape_undecodable
+from vtr.settings import resolved
 from vtr.verbs.features import Options
+
+CONFIG_FILE = "import.json"
+"""In the store: the options that it was made with."""
 
 
 def import_features(source: Path, store: Path, options: Options) -> ImportReport:
     """Makes a store of arrays named by video, files of torch too; see `import_arrays`."""
     name, fps, dim = options.name, options.fps, options.dim
-    return import_arrays(source, store, name=name, fps=fps, dim=dim, tensors=read_torch)
+    report = import_arrays(source, store, name=name, fps=fps, dim=dim, tensors=read_torch)
+    used = {"source": escape_undecodable(str(source)), "dim": report.dim}
+    publish(store / CONFIG_FILE, resolved(options, **used))
+    return report
 
 
 def read_torch(path: Path) -> dict[str, Any]:

@@ -18,8 +18,9 @@ from vtr.clip.towers import Architecture
 from vtr.datasets.base import Dataset
 from vtr.datasets.registry import load_dataset
 from vtr.errors import CheckpointError, ConfigError, UnknownNameError
-from vtr.files import file_sha256, replacing, require_empty
+from vtr.files import file_sha256, publish, replacing, require_empty
 from vtr.progress import note
+from vtr.settings import resolved
 from vtr.train.importing import (
     CLIP_PREFIX,
     System,
@@ -34,6 +35,9 @@ from vtr.train.run import write_run
 from vtr.train.text_tower import FrozenText, TextSpec
 from vtr.verbs.import_ import Options
 from vtr.workspace import Workspace, find_workspace, settings
+
+CONFIG_FILE = "import.json"
+"""In what is made: the options that it was made with."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,7 @@ def import_checkpoint(
         }
         spec = ModelSpec(choice.label, dim, TextSpec("frozen", dim, dim))
         write_run(made / "run", model, spec, config=config, train_ids=train_ids)
+        publish(made / CONFIG_FILE, resolved(options, system=system, file=file.name))
     for line in notes:
         note(line)
     if train_ids is None:
@@ -133,6 +138,7 @@ def import_openai(file: Path, out: Path, options: Options) -> Imported:
         )
     with replacing(out, option="--out") as made:
         shape, backbone = _write_clip(made, state, options)
+        publish(made / CONFIG_FILE, resolved(options, file=file.name))
     return Imported(out, shape, backbone.temporal, out.with_name(f"{out.name}-features"))
 
 
