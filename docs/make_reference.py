@@ -270,6 +270,7 @@ _RETURNED = {
     "Answer": "vtr.searching.library",
     "Comparison": "vtr.evaluate.compare",
     "ExtractReport": "vtr.extract.pipeline",
+    "Push": "vtr.api.push",
 }
 
 

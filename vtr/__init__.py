@@ -50,6 +50,8 @@ _HOMES = {
     "open_features": "vtr.api",
     "open_workspace": "vtr.api",
     "protocol_names": "vtr.evaluate.protocol",
+    "pull": "vtr.api.pull",
+    "push": "vtr.api.push",
     "queries": "vtr.evaluate.protocol",
     "rank_rows": "vtr.evaluate.ranks",
     "recall": "vtr.api.metrics",

@@ -6,6 +6,7 @@ from typing import Literal
 from vtr.api import open_features
 from vtr.api.demo import demo_workspace
 from vtr.api.metrics import Metric, recall, retrieval_metrics, score_matrix
+from vtr.api.push import Push
 from vtr.clip.backbone import Backbone, load_backbone
 from vtr.datasets.base import Caption, Dataset, Video
 from vtr.datasets.registry import dataset_names, load_dataset
@@ -116,6 +117,26 @@ def open_workspace(
     timeout_seconds: float = ...,
     batch_size: int | None = ...,
 ) -> Workspace: ...
+def pull(
+    repo: str,
+    folder: str | Path | None = ...,
+    *,
+    revision: str = ...,
+    kind: Literal["run", "store"] | None = ...,
+    overwrite: bool = ...,
+    hub_url: str | None = ...,
+) -> Path: ...
+def push(
+    target: str | Path,
+    repo: str,
+    *,
+    private: bool = ...,
+    revision: str = ...,
+    results: bool = ...,
+    with_model: bool = ...,
+    dry_run: bool = ...,
+    hub_url: str | None = ...,
+) -> Push: ...
 def search(
     folder: str | Path | None,
     *texts: str,
@@ -228,6 +249,8 @@ __all__ = [
     "open_features",
     "open_workspace",
     "protocol_names",
+    "pull",
+    "push",
     "queries",
     "rank_rows",
     "recall",

@@ -68,6 +68,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "export": (
         "export", "Export a run: safetensors, configuration and a model card with its results."
     ),
+    "push": (
+        "push", "Push a run (a model) or a feature store (a data set) to the Hugging Face hub."
+    ),
+    "pull": ("push", "Pull a run or a feature store from the Hugging Face hub."),
     "demo": (
         "demo",
         "Render the demo world, extract it, train heads on it, and show what each can and cannot "

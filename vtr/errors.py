@@ -10,6 +10,7 @@ VtrError
 │   └── CheckpointError    missing or unexpected weights, wrong activation
 ├── DecodeError            one video that cannot be read; carries the ledger class
 ├── WorkersLostError       the decoding processes cannot start, or died as a whole
+├── HubError               the Hugging Face hub refuses, or holds something else than was pushed
 └── StoreError             the feature cache
     ├── FingerprintError   made with other settings than those asked for
     ├── ShardError         a shard that is damaged or not ours
@@ -76,7 +77,7 @@ class ModelNotFoundError(ModelError):
 
 
 class HubOfflineError(ModelError):
-    """The model is not in the local cache and the hub cannot be reached."""
+    """The hub cannot be reached, and what is asked of it is not here."""
 
 
 class CheckpointError(ModelError):
@@ -102,6 +103,10 @@ class DecodeError(VtrError):
 
 class WorkersLostError(VtrError):
     """The decoding processes cannot start, or died as a whole; no single video is to blame."""
+
+
+class HubError(VtrError):
+    """The hub refuses, or holds something else than was pushed to it."""
 
 
 class StoreError(VtrError):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vtr.api.stores import check_same_model, meet, open_store, read_dataset
+from vtr.api.stores import check_same_model, meet, open_store, read_dataset, text_backbone
 from vtr.api.tuned import own_features
 from vtr.clip.backbone import Backbone, load_backbone
 from vtr.counts import counted, human_seconds
@@ -71,12 +71,11 @@ def evaluate(workspace: Workspace, options: Options) -> tuple[dict[str, Any], Pa
     inputs = _read_inputs(workspace, options, run)
     bank = _bank(inputs) if options.qb_norm else None
     leaked = None if run is None else _leak(run, inputs.task.queries, force=options.force)
-    model_id = workspace.model if run is None else run.text_model
-    backbone = load_backbone(model_id, device=options.device)
     if run is None:
+        backbone = load_backbone(workspace.model, device=options.device)
         check_same_model(backbone, inputs.store)
     else:
-        run.check_text_model(backbone)
+        backbone = text_backbone(run, instead=workspace.model, device=options.device)
     score = partial(_scorer, run, backbone, inputs, candidates=options.rerank or 0)
     scorer = score(inputs.task.texts)
     setup = _setup(inputs, run, backbone, options, trained_on_test=leaked, seed=workspace.seed)

@@ -240,9 +240,8 @@ def _head_scores(
     workspace: Workspace, run: Run, query: Query, ids: Sequence[str], options: Options
 ) -> NDArray[np.float32]:
     """(V,) the head's scores of videos: the mean over the sentences, less half of `without`'s."""
-    from vtr.api.stores import open_store
+    from vtr.api.stores import open_store, text_backbone
     from vtr.api.tuned import own_features
-    from vtr.clip.backbone import load_backbone
     from vtr.evaluate.rerank import rerank
     from vtr.train.inputs import embed_for
     from vtr.train.scoring import Scorer
@@ -250,8 +249,7 @@ def _head_scores(
     stored = open_store(workspace, run.sampler)
     store = own_features(workspace, run, stored, ids, device=options.device)
     run.check_store(store)
-    backbone = load_backbone(run.text_model, device=options.device)
-    run.check_text_model(backbone)
+    backbone = text_backbone(run, instead=workspace.model, device=options.device)
     features = embed_for(run.spec, backbone, [*query.texts, *query.without])
     packed = store.packed(ids, dtype="float32")
     pad = store.pad_embedding if run.model.head.info.needs_pad else None

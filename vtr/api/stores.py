@@ -21,6 +21,7 @@ from vtr.workspace import Workspace, find_workspace, settings
 
 if TYPE_CHECKING:
     from vtr.clip.backbone import Backbone
+    from vtr.train.run import Run
 
 
 def open_store(workspace: Workspace, sampler: str | None = None) -> FeatureStore:
@@ -131,3 +132,32 @@ def check_same_model(backbone: Backbone, store: StoredFeatures) -> None:
         what=f"{store.folder} was extracted with",
         other=f"{backbone.model_id} is run with",
     )
+
+
+def text_backbone(run: Run, *, instead: str, device: str) -> Backbone:
+    """Returns the text model of a run.
+
+    Args:
+        run: From here, or pulled from the hub.
+        instead: The workspace's model: taken where the run's was a folder that is not here, and
+            the weights are the same.
+        device: Where it shall run.
+
+    Raises:
+        ModelError: It is not here, or has other weights than the run was trained with.
+    """
+    from vtr.clip.backbone import load_backbone
+
+    named = run.text_model
+    if run.lacks_text_model:
+        wanted = (run.config.get("text_model") or {}).get("weights_sha256") or "unknown"
+        if wanted == "unknown" or not Path(instead).expanduser().is_dir():
+            raise ModelError(
+                f"the text model of {run.folder} was the folder {named} where it was trained, "
+                f"and is not here (weights {wanted[:12]}): name a folder with these weights with "
+                "--model, or as id in [model] of vtr.toml"
+            )
+        named = instead
+    backbone = load_backbone(named, device=device)
+    run.check_text_model(backbone)
+    return backbone

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -275,32 +276,38 @@ def _not_found(model: str, why: str) -> str:
 
 def _download(model: str, *, tokeniser_only: bool) -> Path:
     from huggingface_hub import HfApi, snapshot_download
+
+    info = HfApi().model_info(model, timeout=_TIMEOUT_SECONDS)
+    names = {file.rfilename for file in info.siblings or []}
+    patterns = list(TOKENISER_FILES) if tokeniser_only else _SMALL_FILES
+    with nullcontext() if sys.stderr.isatty() else without_bars():
+        folder = Path(snapshot_download(model, allow_patterns=patterns))
+        if tokeniser_only:
+            return folder
+        kinds = _OPEN_CLIP if is_open_clip(folder, names) else _TRANSFORMERS
+        weights = _first_kind(names, kinds)
+        if weights is None:
+            return folder
+        return Path(snapshot_download(model, allow_patterns=[*patterns, *weights]))
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Keeps the hub's library from drawing progress bars."""
     from huggingface_hub.utils.tqdm import (
         are_progress_bars_disabled,
         disable_progress_bars,
         enable_progress_bars,
     )
 
-    info = HfApi().model_info(model, timeout=_TIMEOUT_SECONDS)
-    names = {file.rfilename for file in info.siblings or []}
-    patterns = list(TOKENISER_FILES) if tokeniser_only else _SMALL_FILES
-    quiet = not sys.stderr.isatty() and not are_progress_bars_disabled()
-    if quiet:
-        disable_progress_bars()
+    if are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
     try:
-        folder = Path(snapshot_download(model, allow_patterns=patterns))
-        if tokeniser_only:
-            return folder
-        kinds = _OPEN_CLIP if is_open_clip(folder, names) else _TRANSFORMERS
-        weights = _first_kind(names, kinds)
-        return (
-            folder
-            if weights is None
-            else Path(snapshot_download(model, allow_patterns=[*patterns, *weights]))
-        )
+        yield
     finally:
-        if quiet:
-            enable_progress_bars()
+        enable_progress_bars()
 
 
 def _find_in_cache(model: str, reason: str, *, tokeniser_only: bool) -> Path:

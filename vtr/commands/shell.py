@@ -43,7 +43,10 @@ ADVICE: Mapping[str, tuple[str, ...]] = {
         "ls", "list", "show", "info", "status", "stats", "datasets", "dataset", "stores",
     ),
     "Models come from the Hugging Face hub by their id (--model); heads: vtr heads": (
-        "models", "model", "download", "pull",
+        "models", "model", "download",
+    ),
+    "To give a run or a store to the Hugging Face hub: vtr push. To get one: vtr pull": (
+        "upload", "publish", "share", "fetch", "clone", "hub",
     ),
     "To draw results: vtr report": ("plot", "draw", "visualize", "visualise", "results"),
     "To begin a workspace: vtr init": ("new", "create", "setup", "start"),

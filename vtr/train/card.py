@@ -10,7 +10,7 @@ from vtr.counts import counted
 from vtr.foreign import printable
 from vtr.pages import render
 from vtr.train.model import count_parameters
-from vtr.train.run import Run
+from vtr.train.run import Run, is_local
 
 _SHOWN = ("R@1", "R@5", "R@10", "MedR", "MeanR")
 
@@ -18,7 +18,7 @@ _SHOWN = ("R@1", "R@5", "R@10", "MedR", "MeanR")
 def model_card(run: Run, results: Sequence[Mapping[str, Any]], left_out: Sequence[str] = ()) -> str:
     """Returns the card in Markdown, as the Hugging Face hub reads model cards."""
     text = run.config.get("text_model") or {}
-    model = Path(str(text.get("id", "MODEL"))).name if _is_local(text) else text.get("id", "MODEL")
+    model = Path(str(text.get("id", "MODEL"))).name if is_local(text) else text.get("id", "MODEL")
     card = render(
         "card.md",
         front_matter="\n".join(map(printable, _front_matter(run, results).splitlines())),
@@ -44,12 +44,14 @@ def _front_matter(run: Run, results: Sequence[Mapping[str, Any]]) -> str:
 
     text = run.config.get("text_model") or {}
     head = run.spec.head.partition(":")[0]
+    dataset = (run.config.get("data") or {}).get("dataset", "folder")
     return ModelCardData(
         license="unknown",
         library_name="vtr",
         pipeline_tag="feature-extraction",
         tags=["video-text-retrieval", "video", "clip", head],
         base_model=_base_model(text),
+        datasets=None if dataset == "folder" else [dataset],
         metrics=["recall"] if results else None,
         model_name=run.name if results else None,
         eval_results=[
@@ -84,7 +86,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         "imported from": source,
         "sha256 of that file": imported.get("sha256", ""),
         # A folder's path on the maker's machine says nothing elsewhere.
-        "text model": Path(str(text.get("id", ""))).name if _is_local(text) else text.get("id", ""),
+        "text model": Path(str(text.get("id", ""))).name if is_local(text) else text.get("id", ""),
         "sha256 of its weights": text.get("weights_sha256", ""),
         "features of": features.get("backbone", ""),
         "sha256 of the vision weights": features.get("weights_sha256", ""),
@@ -101,12 +103,10 @@ def _facts(run: Run) -> list[tuple[str, str]]:
 
 def _base_model(text: Mapping[str, Any]) -> str | None:
     """Returns the hub id that training began with; None where it was a folder."""
-    base = text.get("base") or text.get("id")
-    return None if _is_local({"id": base}) else base
-
-
-def _is_local(text: Mapping[str, Any]) -> bool:
-    return Path(str(text.get("id", ""))).is_absolute()
+    base = text.get("base")
+    if base is None:
+        return None if is_local(text) else text.get("id")
+    return None if is_local({"id": base}) else base
 
 
 def _remarks(document: Mapping[str, Any]) -> list[str]:

@@ -97,11 +97,19 @@ class Run:
 
     @property
     def text_model(self) -> str:
-        """Hub id or folder of the backbone whose text tower it needs."""
+        """Hub id or folder of the backbone whose text tower it needs; one that it brings first."""
         try:
-            return str(self.config["text_model"]["id"])
+            named = str(self.config["text_model"]["id"])
         except (KeyError, TypeError):
             raise ConfigError(f"{self.folder / CONFIG} names no text_model") from None
+        own = self.folder / named
+        return str(own) if is_local(self.config["text_model"]) and own.is_dir() else named
+
+    @property
+    def lacks_text_model(self) -> bool:
+        """Whether its text model was a folder of the machine it was trained on, and is not here."""
+        text: Mapping[str, Any] = self.config.get("text_model") or {}
+        return is_local(text) and not Path(self.text_model).is_dir()
 
     @property
     def own_towers(self) -> str | None:
@@ -171,6 +179,11 @@ class Run:
             what=f"{self.folder} was trained with text made with",
             other=f"that of {self.text_model} with",
         )
+
+
+def is_local(text: Mapping[str, Any]) -> bool:
+    """Returns whether a text model, as config.json names it, is a folder of some machine."""
+    return text.get("revision") == "local" or Path(str(text.get("id", ""))).is_absolute()
 
 
 def require_same_settings(

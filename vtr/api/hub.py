@@ -1,0 +1,465 @@
+"""A repository of the Hugging Face hub: its files with their digests, fetched and committed.
+
+Files go by plain HTTP, LFS upwards and ranges downwards, and not by hf_xet: so an interrupted
+download goes on within a file, and what the tests run is what runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import io
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from logging import ERROR
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, NamedTuple
+
+from vtr.clip.hub import without_bars
+from vtr.errors import ConfigError, HubError, HubOfflineError, StoreWriteError, VtrError
+from vtr.files import open_shared
+from vtr.foreign import shown
+from vtr.json_files import as_fields, parse_json
+
+Kind = Literal["run", "store"]
+TYPES: Mapping[Kind, str] = {"run": "model", "store": "dataset"}
+MANIFEST = "vtr.json"
+CARD = "README.md"
+_SCHEMA = 1
+_LOOK_SECONDS = 10.0  # one look; the library itself waits for ever where packets are dropped
+_READ_SECONDS = 60.0
+_ATTEMPTS = 4  # of a download that stops without a byte more
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """`vtr.json` of a repository: what was pushed, as `vtr pull` proves it."""
+
+    schema: int
+    kind: Kind
+    identity: str  # fingerprint of a store; of a run the digest of how it was trained
+    version: str  # of vtr
+    files: Mapping[str, str]  # name, relative with "/", to SHA-256 in hex
+    sizes: Mapping[str, int]  # bytes of each
+    card: str  # digest of the card, as git's: who edits it on the hub keeps the edit
+
+    @classmethod
+    def read(cls, text: bytes, source: str) -> Manifest:
+        """Checks what a stranger may have written.
+
+        Raises:
+            HubError: No manifest, or one with names that lead out of the folder.
+        """
+        needed = f"the {MANIFEST} of vtr push"
+        values = parse_json(text, source=source, needed=needed, error=HubError)
+        if values.get("schema") != _SCHEMA:
+            raise HubError(
+                f"{source} has schema {values.get('schema')!r:.40}; this vtr reads schema {_SCHEMA}"
+            )
+        manifest = as_fields(cls, values, source=source, error=HubError)
+        for name, digest in manifest.files.items():
+            fits = re.fullmatch("[0-9a-f]{64}", digest) and manifest.sizes.get(name, -1) >= 0
+            if not (fits and all(map(_is_plain, name.split("/"))) and name not in (MANIFEST, CARD)):
+                raise HubError(f"{source} lists {name!r:.120}, which no vtr push writes")
+        return manifest
+
+
+def _is_plain(part: str) -> bool:
+    """Returns whether a part of a name leads nowhere else: no "..", nothing hidden, no control."""
+    return bool(part) and not part.startswith(".") and part.isprintable() and "\\" not in part
+
+
+class HubFile(NamedTuple):
+    """A file of a repository."""
+
+    size: int
+    sha256: str | None  # of a large file
+    git_sha1: str  # of a small one, as git digests it
+
+    def is_that_of(self, content: bytes) -> bool:
+        """Returns whether these bytes are the file."""
+        if self.sha256 is not None:
+            return hashlib.sha256(content).hexdigest() == self.sha256
+        return git_sha1(content) == self.git_sha1
+
+
+def git_sha1(content: bytes) -> str:
+    """Returns the digest by which git names a file."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def make_manifest(
+    kind: Kind, identity: str, files: Mapping[str, tuple[str, int]], card: bytes
+) -> Manifest:
+    """Returns the manifest of files given as digest and size."""
+    from vtr import __version__
+
+    digests = {name: digest for name, (digest, _) in files.items()}
+    sizes = {name: size for name, (_, size) in files.items()}
+    return Manifest(_SCHEMA, kind, identity, __version__, digests, sizes, git_sha1(card))
+
+
+def split_name(repo: str) -> tuple[str, Kind | None]:
+    """Returns OWNER/NAME, and the kind where an address of the hub says it.
+
+    >>> split_name("https://huggingface.co/datasets/me/clips"), split_name("me/run")
+    (('me/clips', 'store'), ('me/run', None))
+
+    Raises:
+        ConfigError: No name that the hub allows.
+    """
+    plain = re.sub(r"^(https?://[^/]+/|hf://)(.*?)/*$", r"\2", repo)
+    first, _, rest = plain.partition("/")
+    kinds: dict[str, Kind] = {"datasets": "store", "models": "run"}
+    kind = kinds.get(first) if "/" in rest else None
+    name = rest if kind else plain
+    parts = name.split("/")
+    if len(parts) > 2 or not all(map(_is_hub_name, parts)):
+        raise ConfigError(
+            f"{repo!r:.120} is no repository: OWNER/NAME of letters, digits, '-', '_' and '.', "
+            "96 characters at most, such as me/msrvtt-meanp"
+        )
+    return name, kind
+
+
+def _is_hub_name(part: str) -> bool:
+    bad = ("--" in part, ".." in part, part.endswith((".", "-", ".git", ".ipynb")))
+    return bool(_NAME.fullmatch(part)) and len(part) <= 96 and not any(bad)
+
+
+class Repository:
+    """One repository at one branch.
+
+    Args:
+        name: OWNER/NAME.
+        kind: A run is a model, a store a data set.
+        revision: Branch, tag or commit.
+        hub_url: Address of the hub; HF_ENDPOINT by default.
+    """
+
+    def __init__(self, name: str, kind: Kind, revision: str, hub_url: str | None) -> None:
+        from huggingface_hub import HfApi
+
+        self.api = HfApi(endpoint=hub_url)
+        self.name, self.kind, self.revision = name, kind, revision
+        self.where: dict[str, Any] = {"repo_id": name, "repo_type": TYPES[kind]}
+
+    def __str__(self) -> str:
+        return f"{'datasets/' if self.kind == 'store' else ''}{self.name}"
+
+    @property
+    def url(self) -> str:
+        """Its page."""
+        return f"{self.api.endpoint}/{self}"
+
+    def look(self) -> tuple[str, bool] | None:
+        """Returns the commit and whether the repository is private; None where there is none.
+
+        Raises:
+            VtrError: The hub refuses or cannot be reached; there is no such revision.
+        """
+        from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+        with talking(self, "look at"):
+            try:
+                info = self.api.repo_info(
+                    **self.where, revision=self.revision, timeout=_LOOK_SECONDS
+                )
+            except RevisionNotFoundError:
+                raise HubError(f"{self} has no revision {self.revision!r}") from None
+            except RepositoryNotFoundError as error:
+                if error.response.status_code == 401 and get_token() is not None:
+                    raise
+                return None
+        return str(info.sha), bool(info.private)
+
+    def make(self, *, private: bool) -> None:
+        """Makes it, and the branch."""
+        with talking(self, "make"):
+            self.api.create_repo(**self.where, private=private or None, exist_ok=True)
+
+    def branch(self) -> None:
+        """Makes the branch."""
+        with talking(self, "make a branch of"):
+            self.api.create_branch(**self.where, branch=self.revision, exist_ok=True)
+
+    def files(self, commit: str) -> dict[str, HubFile]:
+        """Returns the files of a commit."""
+        from huggingface_hub.hf_api import RepoFile
+
+        with talking(self, "list"):
+            listed = self.api.list_repo_tree(**self.where, revision=commit, recursive=True)
+            return {
+                file.path: HubFile(
+                    file.size, file.lfs.sha256 if file.lfs else None, str(file.blob_id)
+                )
+                for file in listed
+                if isinstance(file, RepoFile)
+            }
+
+    def manifest(self, commit: str, files: Mapping[str, HubFile]) -> Manifest | None:
+        """Returns the manifest of a commit; None where it has none."""
+        if MANIFEST not in files:
+            return None
+        return Manifest.read(self.read(commit, MANIFEST, files[MANIFEST]), f"{self}/{MANIFEST}")
+
+    def read(self, commit: str, name: str, file: HubFile) -> bytes:
+        """Returns a small file, proven by the digest that the hub lists."""
+        content = io.BytesIO()
+        with talking(self, f"fetch {name} of"):
+            self._stream(commit, name, content, file.size)
+        if not file.is_that_of(content.getvalue()):
+            raise HubError(f"{name} of {self} arrived with another digest than the hub lists")
+        return content.getvalue()
+
+    def fetch(
+        self, commit: str, name: str, part: Path, size: int, tell: Callable[[int], None]
+    ) -> None:
+        """Fetches a file, going on where `part` ends.
+
+        Args:
+            commit: Of which state.
+            name: In the repository.
+            part: Grows; it keeps what came where the transfer breaks off.
+            size: Bytes that it should have; little beyond is written.
+            tell: Called with the bytes that are there.
+
+        Raises:
+            VtrError: The hub cannot be reached, or the disk is full.
+        """
+        stalls = 0
+        while stalls < _ATTEMPTS:
+            before = part.stat().st_size if part.exists() else 0
+            with talking(self, f"fetch {name} of"), _writing(part) as file:
+                try:
+                    self._stream(commit, name, file, size, tell)
+                    return
+                except (_transport_error(), ConnectionError) as error:
+                    if _status(error) is not None or stalls + 1 == _ATTEMPTS:
+                        raise
+            stalls = 0 if part.stat().st_size > before else stalls + 1
+
+    def _stream(
+        self,
+        commit: str,
+        name: str,
+        file: BinaryIO,
+        size: int,
+        tell: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """Appends what is missing of a file."""
+        from huggingface_hub import get_session, hf_hub_url
+
+        utils: Any = importlib.import_module("huggingface_hub.utils")  # untyped where it lies
+        start = file.seek(0, os.SEEK_END)
+        if start >= size > 0:
+            return
+        url = hf_hub_url(filename=name, revision=commit, endpoint=self.api.endpoint, **self.where)
+        asked = {"Accept-Encoding": "identity", **({"Range": f"bytes={start}-"} if start else {})}
+        headers = {**utils.build_hf_headers(), **asked}
+        with get_session().stream("GET", url, headers=headers, timeout=_READ_SECONDS) as response:
+            utils.hf_raise_for_status(response)
+            if start and response.status_code != 206:  # all of it comes again
+                file.truncate(start := 0)
+            for chunk in response.iter_bytes():
+                file.write(chunk)
+                start += len(chunk)
+                tell(start)
+                if start > size:
+                    return
+        if start < size:
+            raise ConnectionError(f"{name} broke off after {start:,} of {size:,} bytes")
+
+    def commit(
+        self,
+        files: Mapping[str, Path | bytes],
+        *,
+        message: str,
+        parent: str,
+        deleted: Sequence[str] = (),
+    ) -> str:
+        """Uploads files and makes one commit of them; returns it.
+
+        What the hub has of an interrupted upload is not sent again.
+        """
+        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(talking(self, "push to"))
+            stack.enter_context(without_bars())
+            stack.enter_context(_without_warnings())
+            # Files that are open go by LFS.
+            opened = {
+                name: content if isinstance(content, bytes) else stack.enter_context(
+                    content.open("rb")
+                )
+                for name, content in files.items()
+            }  # fmt: skip
+            operations: list[CommitOperationAdd | CommitOperationDelete] = [
+                *(CommitOperationAdd(name, content) for name, content in opened.items()),
+                *(CommitOperationDelete(name, is_folder=False) for name in deleted),
+            ]
+            made = self.api.create_commit(
+                operations=operations,
+                commit_message=message,
+                revision=self.revision,
+                parent_commit=parent,
+                **self.where,
+            )
+            return str(made.oid)
+
+
+@contextlib.contextmanager
+def _writing(part: Path) -> Iterator[BinaryIO]:
+    try:
+        with open_shared(part, append=True) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno is None or isinstance(error, ConnectionError | TimeoutError):
+            raise
+        raise StoreWriteError(
+            f"cannot write {part.name} in {part.parent}: {error.strerror or error}. What was "
+            "fetched before is kept; free some space, then run the same command again"
+        ) from None
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keeps the library from warning of what is meant: open files go by LFS, not by hf_xet."""
+    from huggingface_hub.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity(ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # how it calls its HTTP library
+            yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def get_token() -> str | None:
+    """Returns the user's token, from HF_TOKEN or `hf auth login`.
+
+    Raises:
+        HubError: What stands there is no token.
+    """
+    from huggingface_hub import get_token as found
+
+    token = found()
+    if token is not None and not re.fullmatch(r"[\x21-\x7e]+", token):
+        raise HubError(
+            "the token in HF_TOKEN (or of hf auth login) has blanks or letters that no token has: "
+            "set it again, without quotes"
+        )
+    return token
+
+
+def require_token() -> None:
+    """Refuses to begin what needs a token without one."""
+    if get_token() is None:
+        raise HubError(
+            "pushing needs a token of the hub, and there is none: make one that may write at "
+            "https://huggingface.co/settings/tokens, then `hf auth login` (or set HF_TOKEN)"
+        )
+
+
+def _transport_error() -> type[Exception]:
+    """The base of every error of the HTTP library, whichever one the hub's is built on."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    found: type[Exception] = HfHubHTTPError.__bases__[0]
+    return found
+
+
+def _status(error: BaseException) -> int | None:
+    response = getattr(error, "response", None) if _is_http(error) else None
+    return None if response is None else int(response.status_code)
+
+
+def _is_http(error: BaseException) -> bool:
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return isinstance(error, HfHubHTTPError)
+
+
+@contextlib.contextmanager
+def talking(place: Repository, verb: str) -> Iterator[None]:
+    """Says in one line what went wrong with the hub; a token is in none of them."""
+    get_token()
+    try:
+        yield
+    except VtrError:
+        raise
+    except (
+        _transport_error(), ConnectionError, TimeoutError, RuntimeError, ValueError, KeyError,
+        TypeError, AttributeError,
+    ) as error:  # fmt: skip
+        raise _told(error, place, verb) from None
+    except OSError as error:
+        if error.errno is not None and not _is_http(error):
+            raise  # of a file here
+        raise _told(error, place, verb) from None
+
+
+def _told(error: BaseException, place: Repository, verb: str) -> VtrError:
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    if isinstance(error, RuntimeError) and error.__cause__ is not None:
+        error = error.__cause__  # "Error while uploading ..."
+    what, hub = f"cannot {verb} {place}", place.api.endpoint
+    if isinstance(error, OfflineModeIsEnabled):
+        return HubOfflineError(f"{what}: HF_HUB_OFFLINE is set. Unset it and try again")
+    status, reason = _status(error), _reason(error)
+    if status is not None:
+        return HubError(f"{what}: {hub} answers {status}{reason and f' ({reason})'}. "
+                        f"{_advice(status, place)}")  # fmt: skip
+    if isinstance(error, _transport_error() | ConnectionError | TimeoutError):
+        return HubOfflineError(
+            f"{what}: {hub} cannot be reached ({reason or type(error).__name__}). What was "
+            "transferred is kept: run the same command again when it can"
+        )
+    return HubError(f"{what}: {hub} does not answer as a hub does ({type(error).__name__}: "
+                    f"{reason})")  # fmt: skip
+
+
+def _reason(error: BaseException) -> str:
+    """Returns the server's own words in one line, or ours, without the token."""
+    text = str(getattr(error, "server_message", None) or error)
+    token = get_token()
+    lines = [line for line in text.splitlines() if line.strip()]
+    text = shown(lines[0] if lines else "", 200)
+    return text.replace(token, "...") if token else text
+
+
+def _advice(status: int, place: Repository) -> str:
+    has_token = get_token() is not None
+    if status == 401 and has_token:
+        return "The token is not valid (any more): make another, then hf auth login or HF_TOKEN"
+    if status == 401:
+        return "Log in with `hf auth login`, or set HF_TOKEN"
+    if status == 403:
+        return (
+            f"The token may not do this with {place.name}: it needs the right to write, and the "
+            "owner must be you or an organisation of yours; of a gated one accept the terms"
+        )
+    if status == 404:
+        return "It is not there (any more), or private and not yours: check the name"
+    if status in (409, 412):
+        return "Somebody else changes it just now: run the same command again"
+    if status == 413:
+        return "It is larger than the hub takes"
+    if status == 429:
+        return "Too many requests: wait some minutes, then run the same command again"
+    if status >= 500:
+        return (
+            "The hub has trouble: run the same command again later; what it has is not sent again"
+        )
+    return "Check the name and the token"
