@@ -222,7 +222,7 @@ def test_help_says_what_to_write(path: tuple[str, ...]) -> None:
         ("test", "vtr eval"),
         ("evaluate", "vtr eval"),
         ("embed", "vtr extract"),
-        ("models", "vtr heads"),
+        ("model", "vtr heads"),
         ("trian", "Did you mean 'train'"),
     ],
 )
