@@ -66,7 +66,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     ),
     "import": ("import_", "Read checkpoints of CLIP4Clip, CLIP2Video and OpenAI's CLIP."),
     "export": (
-        "export", "Export a run: safetensors, configuration and a model card with its results."
+        "export",
+        "Export a run with its model card, or a feature store in forms that other tools read.",
     ),
     "push": (
         "push", "Push a run (a model) or a feature store (a data set) to the Hugging Face hub."

@@ -12,7 +12,7 @@ import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from vtr.errors import ConfigError, StoreWriteError, VtrError
 
@@ -129,32 +129,67 @@ def publish_all(files: Mapping[Path, Payload]) -> None:
     Raises:
         StoreWriteError: The file system refused; see `publish`.
     """
-    path = next(iter(files))
-    try:
+    with publishing() as create:
         for path, payload in files.items():
-            with open_shared(_temporary(path)) as file:
-                if callable(payload):
-                    payload(file)
-                else:
-                    file.write(payload)
-                file.flush()
-                os.fsync(file.fileno())
-        for path in files:
+            size = "" if callable(payload) else f" ({len(payload):,} bytes)"
+            file = create(path, size)
+            if callable(payload):
+                payload(file)
+            else:
+                file.write(payload)
+
+
+class Create(Protocol):
+    """Opens a new file that gets its name at the end; `about` follows the name in an error."""
+
+    def __call__(self, path: Path, about: str = "") -> BinaryIO:
+        """Returns the file; the one before it is finished."""
+
+
+@contextlib.contextmanager
+def publishing() -> Iterator[Create]:
+    """Yields what opens new files, which get their names together where nothing went wrong.
+
+    Where something did, an interruption too, none of them is there.
+
+    Raises:
+        StoreWriteError: The file system refused; see `publish`.
+    """
+    opened: dict[Path, BinaryIO] = {}
+    now, told = Path(), ""
+
+    def finish() -> None:
+        if now in opened:
+            opened[now].flush()
+            os.fsync(opened[now].fileno())
+            opened[now].close()
+
+    def create(path: Path, about: str = "") -> BinaryIO:
+        nonlocal now, told
+        finish()
+        now, told = path, about
+        opened[path] = open_shared(_temporary(path))
+        return opened[path]
+
+    try:
+        yield create
+        finish()
+        for path in opened:
             _temporary(path).replace(path)
-        for folder in {path.parent for path in files}:
+        for folder in {path.parent for path in opened}:
             sync_folder(folder)
-    except OSError as error:
-        for written in files:
+    except BaseException as error:
+        for path, file in opened.items():
             with contextlib.suppress(OSError):
-                _temporary(written).unlink(missing_ok=True)
+                file.close()  # a second time where it was
+            with contextlib.suppress(OSError):
+                _temporary(path).unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         raise StoreWriteError(
-            f"cannot write {path}{_size(files[path])}: {error.strerror or error}. "
-            f"What was written before is intact; {_remedy(path)}, then run the same command again"
+            f"cannot write {now}{told}: {error.strerror or error}. "
+            f"What was written before is intact; {_remedy(now)}, then run the same command again"
         ) from None
-
-
-def _size(payload: Payload) -> str:
-    return "" if callable(payload) else f" ({len(payload):,} bytes)"
 
 
 def _remedy(path: Path) -> str:
@@ -195,14 +230,14 @@ def make_folder(folder: Path, *, option: str) -> None:
         ) from None
 
 
-def require_empty(folder: Path) -> None:
-    """Refuses a folder in which something lies.
+def require_empty(folder: Path, *, option: str = "--out") -> None:
+    """Refuses a folder in which something lies; `option` is what named it.
 
     Raises:
         ConfigError: A file, or a folder that is not empty.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"--out {folder} is in use; name a folder that does not exist yet")
+        raise ConfigError(f"{option} {folder} is in use; name a folder that does not exist yet")
 
 
 def sync_folder(folder: Path) -> None:
@@ -226,6 +261,14 @@ def remove_leftovers(folder: Path, pattern: str = "*") -> list[str]:
             path.unlink(missing_ok=True)
             removed.append(path.name)
     return removed
+
+
+def remove_stale(file: Path) -> None:
+    """Deletes what killed writers left of a file; one that still writes it fails at its end."""
+    for path in file.parent.glob(_temporary_names(file)):
+        number = path.name[len(TEMPORARY_PREFIX) : -len(file.name) - 1]
+        if number.isdigit() and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def beside(folder: Path) -> Path:

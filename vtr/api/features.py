@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vtr.features.importing import ImportReport, import_arrays
+from vtr.bridges.arrow import is_parquet, read_parquet, require_arrow
+from vtr.errors import ConfigError
+from vtr.features.importing import ImportReport, import_arrays, require_new
 from vtr.files import publish
 from vtr.foreign import escape_undecodable
 from vtr.settings import resolved
@@ -16,12 +20,29 @@ CONFIG_FILE = "import.json"
 
 
 def import_features(source: Path, store: Path, options: Options) -> ImportReport:
-    """Makes a store of arrays named by video, files of torch too; see `import_arrays`."""
-    name, fps, dim = options.name, options.fps, options.dim
-    report = import_arrays(source, store, name=name, fps=fps, dim=dim, tensors=read_torch)
+    """Makes a store of arrays named by video, see `import_arrays`, or of a store's export."""
+    if is_parquet(source):
+        require_arrow(f"{source} is parquet, and")
+        report = _read_back(source, store, options, read_parquet)
+    else:
+        name, fps, dim = options.name, options.fps, options.dim
+        report = import_arrays(source, store, name=name, fps=fps, dim=dim, tensors=read_torch)
     used = {"source": escape_undecodable(str(source)), "dim": report.dim}
     publish(store / CONFIG_FILE, resolved(options, **used))
     return report
+
+
+def _read_back(
+    source: Path, store: Path, options: Options, read: Callable[[Path, Path], ImportReport]
+) -> ImportReport:
+    """Reads what `vtr export` wrote, which says all of itself; its failures are no new ones."""
+    if given := options.given:
+        raise ConfigError(
+            f"{source} says itself what its features are: leave out --{', --'.join(given)}"
+        )
+    require_new(store)
+    report = read(source, store)
+    return replace(report, failed={}, failed_before=len(report.failed))
 
 
 def read_torch(path: Path) -> dict[str, Any]:

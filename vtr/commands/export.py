@@ -1,4 +1,4 @@
-"""`vtr export`: a run as a folder to give away."""
+"""`vtr export`: a run as a folder to give away, a store in forms of others."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
-from vtr.commands.console import print_json, say
-from vtr.commands.flags import with_options
-from vtr.verbs.export import Options
+from vtr.commands.console import near, print_json, say
+from vtr.commands.flags import Only, with_options
+from vtr.errors import ConfigError
+from vtr.verbs.export import FORMS, Options
+from vtr.workspace import Workspace
 
 
 def register(app: typer.Typer) -> None:
@@ -19,16 +21,33 @@ def register(app: typer.Typer) -> None:
 
 @with_options("export")
 def export(
-    run: Annotated[Path, typer.Option(help="Folder of the run.")],
-    out: Annotated[Path, typer.Option(help="Folder to make.")],
     options: Options,
+    workspace: Annotated[Workspace, Only(features="The store to export.")],
+    *,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the run to export.", rich_help_panel="A run"),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder to make of the run.", rich_help_panel="A run"),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Export a run: safetensors, configuration and a model card with its results.
+    """Export a run with its model card, or a feature store in forms that other tools read.
 
-    The card gives every number with its protocol, N and interval, as `vtr eval --run` measured it:
-    evaluate first.
+    A run becomes safetensors, configuration and a card, which gives every number with its protocol,
+    N and interval, as `vtr eval --run` measured it: evaluate first. A store becomes
+    parquet, which `vtr features import` reads back bit by bit.
     """
+    if run is None and out is None:
+        _export_store(workspace, options, as_json=as_json)
+        return
+    if run is None or out is None or FORMS & options.given.keys():
+        raise ConfigError(
+            "a run is exported with --run RUN --out DIR; a store with --parquet, and "
+            "--features DIR where it is not the workspace's"
+        )
     from vtr.api.export import export_run
 
     card = export_run(run, out, options)
@@ -38,3 +57,14 @@ def export(
         return
     say(f"{run} -> {out}: {', '.join(files)}")
     say(f"read {card} before giving it away")
+
+
+def _export_store(workspace: Workspace, options: Options, *, as_json: bool) -> None:
+    from vtr.api.export_store import export_store
+
+    files = export_store(workspace.features, options)
+    if as_json:
+        print_json({"features": str(workspace.features), "files": list(map(str, files))})
+        return
+    for path in files:
+        say(f"written: {near(path)}")

@@ -63,7 +63,8 @@ def import_features(
         )
         for line in _details(report):
             say(f"  {line}")
-        note(f"train on it: vtr train --features {out} --text projection --model MODEL")
+        if report.failed_before is None:
+            note(f"train on it: vtr train --features {out} --text projection --model MODEL")
     if report.failed:
         raise typer.Exit(PARTLY_FAILED)
 
@@ -75,6 +76,8 @@ def _details(report: ImportReport) -> Iterator[str]:
         yield f"rows of zeros or NaN at the end left out: {report.padded:,} videos"
     if report.timed:
         yield f"times read from files: {report.timed:,} videos"
+    if report.failed_before:
+        yield f"failed when they were extracted: {counted(report.failed_before, 'video')}"
     if report.skipped:
         yield f"not looked at: {report.skipped:,} files with other endings"
     for video_id, reason in list(report.failed.items())[:_NAMED]:

@@ -25,7 +25,6 @@ from vtr.extract.resume import (
     has_changed,
     keep_others,
     open_for_writing,
-    stored_rows,
     to_retry,
 )
 from vtr.extract.sample import HANDLER, Crops, read_answer
@@ -194,7 +193,7 @@ class StoreRun:
                     shard.add(*next(rows))
                     self._progress(self.now)
                 fresh = {row.ledger.id: row for row in shard.finish()}
-                merged = [fresh.get(row.ledger.id, row) for row in stored_rows(old)]
+                merged = [fresh.get(row.ledger.id, row) for row in old.rows()]
                 self._write(merged, old.name.slot, old.name.revision + 1)
                 old.path.unlink(missing_ok=True)
 
@@ -226,7 +225,7 @@ class StoreRun:
         """Embeds the pictures of a shard and publishes them in the same slot."""
         shard, side = _ShardRows(self), old.spec.preprocessing["size"]
         ends = old.frame_offset.tolist()
-        for row, (start, end) in zip(stored_rows(old), pairwise(ends), strict=True):
+        for row, (start, end) in zip(old.rows(), pairwise(ends), strict=True):
             pixels = np.empty((end - start, *side, 3), np.uint8)
             old.pictures(slice(start, end), pixels)
             shard.add(replace(row, pictures=None), pixels)

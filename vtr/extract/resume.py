@@ -20,7 +20,7 @@ from vtr.extract.pool import WorkerPool
 from vtr.features import engine_check
 from vtr.features.pictures import PictureFormat
 from vtr.features.reader import Shard
-from vtr.features.rows import LedgerRow, VideoRow
+from vtr.features.rows import LedgerRow
 from vtr.features.shard import ShardName, list_shards
 from vtr.features.spec import FeatureSpec
 from vtr.features.store import FeatureStore, require_same, set_aside_damaged
@@ -193,22 +193,3 @@ def file_facts(path: Path | None, *, hashed: bool = False) -> dict[str, Any]:
         return facts
     except (OSError, ValueError):
         return {}
-
-
-def stored_rows(shard: Shard) -> list[VideoRow]:
-    """Returns a published shard's rows, ready to be written again unchanged."""
-    rows = []
-    offsets, luma = shard.frame_offset.tolist(), shard.columns.get("frame/luma")
-    for v, ledger in enumerate(shard.ledger()):
-        place = slice(offsets[v], offsets[v + 1])
-        selections = {}
-        for label in shard.spec.samplers:
-            chosen, offset = shard.selection(label)
-            selections[label] = chosen[offset[v] : offset[v + 1]] - offsets[v]
-        pts_seconds = shard.columns["frame/pts_seconds"][place]
-        thumbnails = None if luma is None else luma[place]
-        kept = shard.kept_pictures(place)
-        rows.append(
-            VideoRow(ledger, shard.frames[place], pts_seconds, selections, thumbnails, kept)
-        )
-    return rows

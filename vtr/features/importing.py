@@ -11,10 +11,11 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vtr.counts import counted
 from vtr.errors import ConfigError, StoreError
@@ -47,6 +48,8 @@ class ImportReport:
     skipped: int = 0  # Files with other endings, which were not looked at
     padded: int = 0  # Videos that end in rows of zeros or NaN, which were left out
     timed: int = 0  # Videos whose times were read
+    # Of a store that was exported: videos that had failed when it was extracted.
+    failed_before: int | None = None
     crops: int = 0  # Crops per video, of which the mean was taken; 0 where there are none
 
 
@@ -86,10 +89,7 @@ def import_arrays(
             f"{source} {what}; looked for {', '.join(EXTENSIONS)}, named by video. LMDB, .mat and "
             "text have to be written as one of these first"
         )
-    if list_shards(store)[0]:
-        raise ConfigError(f"{store} is a store already: import into another folder")
-    if store.is_dir() and any(store.iterdir()):
-        raise ConfigError(f"{store} holds other files: import into a new folder")
+    require_new(store)
     sources = find_sources(source, files, tensors=tensors)
     reader = _Reader(Loader(tensors), fps=fps, dim=_dim(sources, dim), turned=dim is not None)
     spec = FeatureSpec(
@@ -107,20 +107,59 @@ def import_arrays(
         versions={"numpy": np.__version__},
     )
     pad = np.zeros(reader.dim, np.float32)
+    report = write_rows(store, map(reader.row, sources), spec, pad)
+    return replace(
+        report,
+        skipped=skipped,
+        padded=len(reader.padded),
+        timed=sum(one.times is not None and one.id not in report.failed for one in sources),
+        crops=max(len(one.paths) for one in sources) if len(sources[0].paths) > 1 else 0,
+    )
+
+
+def require_new(store: Path) -> None:
+    """Refuses a folder in which something lies.
+
+    Raises:
+        ConfigError: A store, or a folder of other files.
+    """
+    if list_shards(store)[0]:
+        raise ConfigError(f"{store} is a store already: import into another folder")
+    if store.exists() and (not store.is_dir() or any(store.iterdir())):
+        raise ConfigError(f"{store} holds other files: import into a new folder")
+
+
+def write_rows(
+    store: Path, rows: Iterable[VideoRow], spec: FeatureSpec, pad: NDArray[np.float32]
+) -> ImportReport:
+    """Makes a store of rows, whole or not at all; holds one shard of them in memory.
+
+    Args:
+        store: Its folder, which `require_new` takes.
+        rows: In plan order.
+        spec: What the numbers depend on.
+        pad: (D,) as in `write_shard`.
+
+    Raises:
+        StoreError: Two rows are of one video; no store is made.
+        StoreWriteError: The file system refused; no store is made.
+    """
     failed: dict[str, str] = {}
+    ids: set[str] = set()
     ok, frames = 0, 0
     with replacing(store, option="--out") as place:
-        for sequence, rows in enumerate(_cut(map(reader.row, sources))):
-            slot = (1, 1, sequence)
-            write_shard(place, rows, spec=spec, slot=slot, revision=0, pad_embedding=pad)
-            failed |= {row.ledger.id: row.ledger.error for row in rows if row.ledger.error}
-            ok += sum(not row.ledger.error for row in rows)
-            frames += sum(len(row.frames) for row in rows)
-    return ImportReport(
-        ok, failed, frames, reader.dim, spec.storage_dtype, skipped, len(reader.padded),
-        sum(one.times is not None and one.id not in failed for one in sources),
-        max(len(one.paths) for one in sources) if len(sources[0].paths) > 1 else 0,
-    )  # fmt: skip
+        for sequence, part in enumerate(_cut(rows)):
+            for row in part:
+                if row.ledger.id in ids:
+                    raise StoreError(f"nothing was imported: {row.ledger.id!r} is there twice")
+                ids.add(row.ledger.id)
+            write_shard(
+                place, part, spec=spec, slot=(1, 1, sequence), revision=0, pad_embedding=pad
+            )
+            failed |= {row.ledger.id: row.ledger.error for row in part if not len(row.frames)}
+            frames += sum(len(row.frames) for row in part)
+            ok += sum(len(row.frames) > 0 for row in part)
+    return ImportReport(ok, failed, frames, spec.embedding_dim, spec.storage_dtype)
 
 
 class _Reader:

@@ -8,7 +8,7 @@ looked at before it is followed, every dataset must be plain, and the bytes are 
 from __future__ import annotations
 
 import mmap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from vtr.errors import ShardError
 from vtr.features.digests import mend
 from vtr.features.pictures import Kept, PictureFormat, Pixels, from_webp
-from vtr.features.rows import STATUSES, LedgerRow, Status
+from vtr.features.rows import STATUSES, LedgerRow, Status, VideoRow
 from vtr.features.shard import LEDGER_NUMBERS, OPTIONAL, ShardName
 from vtr.features.spec import FeatureSpec
 
@@ -109,6 +109,24 @@ class Shard:
             )
             for v in range(len(self.ids))
         ]
+
+    def rows(self, *, pictures: bool = True) -> Iterator[VideoRow]:
+        """Yields the rows as they are stored, ready to be written again unchanged."""
+        offsets, luma = self.frame_offset.tolist(), self.columns.get("frame/luma")
+        for v, ledger in enumerate(self.ledger()):
+            place = slice(offsets[v], offsets[v + 1])
+            selections = {}
+            for label in self.spec.samplers:
+                chosen, offset = self.selection(label)
+                selections[label] = chosen[offset[v] : offset[v + 1]] - offsets[v]
+            yield VideoRow(
+                ledger,
+                self.frames[place],
+                self.columns["frame/pts_seconds"][place],
+                selections,
+                None if luma is None else luma[place],
+                self.kept_pictures(place) if pictures else None,
+            )
 
 
 STATUS_OF: dict[int, Status] = {0: "ok", 1: "partial", 2: "failed"}

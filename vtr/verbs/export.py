@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from vtr.settings import Settings, option
+
+FORMS = frozenset({"parquet"})
+"""The options that ask for a store, and not for a run."""
 
 
 class Options(Settings):
-    """What the folder holds beside the run and its card."""
+    """What is made of a run, or of a store."""
 
-    onnx: bool = option(False, "Also the text side as text.onnx; needs the extra vtr[onnx].")
+    onnx: bool = option(
+        False, "Also the text side as text.onnx; needs the extra vtr[onnx].", group="A run"
+    )
     reference: bool = option(
         False,
         "Also pytorch_model.bin for CLIP4Clip's own code, with its optimiser's state where the "
         "run was trained with it.",
+        group="A run",
     )
+    parquet: Path | None = option(
+        None, "A row per frame, one file or several in a folder; needs the extra vtr[arrow].",
+        group="A store", metavar="FILE.parquet|DIR", unset="none", file_key="-",
+    )  # fmt: skip
+    file_mb: int = option(
+        512, "Megabytes from which on another file begins, in a folder.",
+        group="A store", metavar="MB", bounds={"ge": 1},
+    )  # fmt: skip

@@ -1,0 +1,313 @@
+"""A store in forms of others, and back: bit by bit, or refused by name."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from builders import full_disk, run_app, write_store
+from hypothesis import given
+from hypothesis import settings as tries
+from hypothesis import strategies as some
+
+from vtr.api.export_store import export_store
+from vtr.api.features import import_features
+from vtr.errors import ConfigError, StoreError, StoreWriteError
+from vtr.features import FeatureSpec, FeatureStore, LedgerRow, VideoRow
+from vtr.files import TEMPORARY_PREFIX
+from vtr.verbs.export import Options
+from vtr.verbs.features import Options as ImportOptions
+
+pa = pytest.importorskip("pyarrow", reason="needs the extra vtr[arrow]")
+import pyarrow.parquet as pq  # noqa: E402
+
+SPEC = FeatureSpec(
+    backbone="tiny", revision="local", weights_sha256="0" * 64, embedding_dim=3,
+    compute_dtype="float32", storage_dtype="float16", preprocessing={"size": [4, 4]},
+    candidate_fps=None, num_frames=2, samplers=("head", "scene:k=2"), seed=1,
+)  # fmt: skip
+ODD_IDS = (
+    "a/b.c.mp4",
+    "../../etc/x",
+    "vidéo 1",
+    "дом",
+    "x" * 300,
+    "a.npy",
+    "%2F",
+    "-",
+    " ",
+    "a\nb",
+)
+LETTERS = some.characters(exclude_categories=["Cs"], exclude_characters="\0")
+FORMS = {"folder": {"parquet": "p"}, "file": {"parquet": "deep/p.parquet"}}
+
+
+def odd_frames(spec: FeatureSpec, count: int, seed: int = 0) -> np.ndarray[Any, Any]:
+    """Any bits: -0.0, subnormals, infinities and NaN with payloads are among them."""
+    size = np.dtype(spec.storage_dtype).itemsize
+    bits = np.random.default_rng(seed).integers(0, 1 << 8 * size, (count, spec.embedding_dim))
+    bits[:1, :3] = np.array([1, 1 << (8 * size - 1), 3])[: spec.embedding_dim]
+    return bits.astype(f"u{size}").view(spec.storage_dtype)
+
+
+def odd_rows(
+    counts: Sequence[int], spec: FeatureSpec, ids: Sequence[str] = ODD_IDS
+) -> list[VideoRow]:
+    rows = []
+    for number, (video_id, count) in enumerate(zip(ids, counts, strict=False)):
+        ledger = LedgerRow(
+            video_id, "partial", "cut-short: é \x1b", number, count, count / 3, 0.1 * number,
+            320, 240, 10**18 + number, "ab" * 32,
+        )  # fmt: skip
+        if not count or number % 2:
+            ledger = replace(ledger, status="ok" if count else "failed")
+        chosen = {"head": np.arange(min(1, count)), "scene:k=2": np.arange(count)[::-2][::-1]}
+        side = spec.thumbnail_side
+        luma = None if side is None else np.full((count, side, side), number, np.uint8)
+        times = np.cumsum(np.full(count, 1 / 3)) - 1
+        picked = {label: chosen[label] for label in spec.samplers}
+        rows.append(VideoRow(ledger, odd_frames(spec, count, number), times, picked, luma))
+    return rows
+
+
+def odd_store(folder: Path, **changes: Any) -> Path:
+    """Two shards; odd ids; failed videos at both ends; the first id a second time."""
+    spec = replace(SPEC, **changes)
+    pad = np.array([0.1, -0.0, 1e-40], np.float32)
+    rows = odd_rows([0, 2, 1, 5, 3, 1, 2, 1, 1, 0], spec)
+    write_store(folder, rows[:4], spec, pad=pad)
+    return write_store(folder, [*rows[4:], rows[0]], spec, sequence=1, pad=pad)
+
+
+def assert_same(first: Path, second: Path) -> None:
+    """Two stores hold the same bits."""
+    one, other = FeatureStore(first), FeatureStore(second)
+    assert (one.spec, one.fingerprint) == (other.spec, other.fingerprint)
+    assert (one.ids, one.input_ids) == (other.ids, other.input_ids)
+    assert list(map(asdict, one.ledger)) == list(map(asdict, other.ledger))
+    assert one.pad_embedding.tobytes() == other.pad_embedding.tobytes()
+    for label in (None, *one.spec.samplers):
+        for store in (one, other):
+            store.__dict__.pop("_rows", None)
+            store.sampler = label
+        ours, theirs = one.packed(), other.packed()
+        assert ours.frames.tobytes() == theirs.frames.tobytes()
+        assert ours.pts_seconds.tobytes() == theirs.pts_seconds.tobytes()
+        assert ours.offsets.tolist() == theirs.offsets.tolist()
+    if one.spec.thumbnail_side is not None:
+        for video_id in one:
+            np.testing.assert_array_equal(one.thumbnails(video_id), other.thumbnails(video_id))
+
+
+def there_and_back(store: Path, place: Path, form: dict[str, str], **options: Any) -> Path:
+    """Exports, imports; returns the export."""
+    ((name, target),) = form.items()
+    export_store(store, Options.of(**{name: place / target}, **options))
+    report = import_features(place / target, place / "back", ImportOptions())
+    assert report.failed == {}
+    return place / target
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize(
+    "changes", [{}, {"storage_dtype": "float32"}, {"thumbnail_side": 2, "samplers": ("head",)}]
+)
+def test_a_store_comes_back_bit_by_bit(
+    tmp_path: Path, form: dict[str, str], changes: dict[str, Any]
+) -> None:
+    store = odd_store(tmp_path / "store", **changes)
+    there_and_back(store, tmp_path, form)
+    assert_same(store, tmp_path / "back")
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+@given(
+    ids=some.lists(some.text(LETTERS, min_size=1), unique=True, min_size=1, max_size=4),
+    counts=some.lists(some.integers(0, 4), min_size=4, max_size=4),
+    dim=some.integers(1, 9),
+)
+@tries(max_examples=12)
+def test_any_store_comes_back(
+    form: dict[str, str], ids: list[str], counts: list[int], dim: int
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        place, spec = Path(folder), replace(SPEC, embedding_dim=dim)
+        store = write_store(place / "store", odd_rows(counts, spec, ids), spec)
+        there_and_back(store, place, form)
+        assert_same(store, place / "back")
+
+
+def test_parquet_opens_elsewhere_with_a_row_per_frame(tmp_path: Path) -> None:
+    """pyarrow and pandas, given the folder; `datasets` where it is installed."""
+    store = odd_store(tmp_path / "store")
+    done = run_app("export", "--features", store, "--parquet", tmp_path / "p", "--json")
+    assert done.exit_code == 0
+    held = FeatureStore(store)
+    table = pq.read_table(tmp_path / "p")
+    assert table.column_names == ["video_id", "row", "pts_seconds", "embedding"]
+    assert table.schema.field("embedding").type == pa.list_(pa.float16(), 3)
+    assert table.schema.metadata[b"vtr.fingerprint"].decode() == held.fingerprint
+    assert FeatureSpec.from_json(table.schema.metadata[b"vtr.spec"].decode()) == held.spec
+    assert table.num_rows == 16
+    assert set(table["video_id"].to_pylist()) == set(held)
+    ledger = pq.read_table(tmp_path / "p" / "__ledger__")
+    assert ledger["video_id"].to_pylist() == list(held.input_ids)
+    assert ledger["status"].to_pylist().count("failed") == 2
+    pandas = pytest.importorskip("pandas")
+    assert len(pandas.read_parquet(tmp_path / "p")) == 16
+
+
+def test_frames_are_split_into_files_above_a_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also within a video."""
+    monkeypatch.setattr("vtr.bridges.arrow.BATCH_BYTES", 100_000)
+    spec = replace(SPEC, embedding_dim=1000, samplers=("head",))
+    rows = odd_rows([400, 0, 500, 1], spec)
+    store = write_store(tmp_path / "store", rows, spec)
+    there_and_back(store, tmp_path, FORMS["folder"], file_mb=1)
+    names = sorted(path.name for path in (tmp_path / "p").glob("*.parquet"))
+    assert names == ["frames-00000.parquet", "frames-00001.parquet"]
+    assert_same(store, tmp_path / "back")
+    (tmp_path / "p" / names[1]).unlink()
+    with pytest.raises(StoreError, match=r"500 frames of 'vid.* Is a file missing, or was it sort"):
+        import_features(tmp_path / "p", tmp_path / "again", ImportOptions())
+    assert not (tmp_path / "again").exists()
+
+
+def test_a_store_without_one_frame(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "store", odd_rows([0, 0], SPEC), SPEC)
+    there_and_back(store, tmp_path, FORMS["folder"])
+    assert_same(store, tmp_path / "back")
+    assert pq.read_table(tmp_path / "p").num_rows == 0
+
+
+# ---- what is refused
+
+
+def changed(path: Path, change: Callable[[Any], Any]) -> None:
+    pq.write_table(change(pq.read_table(path)), path)
+
+
+def _head(table: Any, **texts: str) -> Any:
+    new = {f"vtr.{name}".encode(): text for name, text in texts.items()}
+    return table.replace_schema_metadata({**table.schema.metadata, **new})
+
+
+def _cell(table: Any, name: str, values: list[Any]) -> Any:
+    place = table.column_names.index(name)
+    kind = pa.field(name, table.schema.field(name).type)
+    return table.set_column(place, kind, pa.array(values, kind.type))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "reason"),
+    [
+        ("p", lambda t: t.rename_columns(["id", "row", "pts_seconds", "vector"]),
+         r"has no column video_id, embedding; it has id, row, pts_seconds, vector. A table "),
+        ("p", lambda t: t.replace_schema_metadata(None), "lacks vtr.schema, vtr.spec.*can be read"),
+        ("p", lambda t: _head(t, schema="2"), "is of schema 2; this vtr reads 1"),
+        ("p", lambda t: _head(t, fingerprint="0" * 64), "its fingerprint does not fit its spec"),
+        ("p", lambda t: _head(t, pad_embedding="[1, 2]"), "is no list of 3 numbers"),
+        ("p", lambda t: _head(t, pad_embedding="[[1], 2, 3]"), "is no list of 3 numbers"),
+        ("p", lambda t: _head(t, spec="{}"), "schema None"),
+        ("p", lambda t: t.slice(1), "do not all follow in order: row 0 is not there"),
+        ("p", lambda t: t.take(list(range(16))[::-1]), "is not there. Is a file missing"),
+        ("p", lambda t: pa.concat_tables([t, t.slice(15)]), "frames of videos that are not in its"),
+        ("p", lambda t: t.cast(t.schema.set(3, pa.field("embedding", pa.list_(pa.float32(), 3)))),
+         r"column embedding is fixed_size_list<element: float>\[3\]; needed: fixed_size_list"),
+        ("l", lambda t: t.drop_columns(["error"]), r"has no column error; it has video_id, status"),
+        ("l", lambda t: _cell(t, "status", ["fine"] * 10), "status is 'fine'; allowed: Literal"),
+        ("l", lambda t: _cell(t, "num_frames", [-1] * 10), "has frames float16"),
+        ("l", lambda t: _cell(t, "width", [1 << 40] * 10), "width is 1099511627776; allow"),
+        ("l", lambda t: _cell(t, "selection/head", [[99]] * 10), "selection 'head' names row"),
+        ("l", lambda t: pa.concat_tables([t.slice(0, 1), t]), r"b.c.mp4' is there twice"),
+    ],
+)  # fmt: skip
+def test_a_parquet_that_is_not_ours_is_refused(
+    tmp_path: Path, name: str, change: Callable[[Any], Any], reason: str
+) -> None:
+    export_store(odd_store(tmp_path / "store"), Options.of(parquet=tmp_path / "p.parquet"))
+    changed(tmp_path / {"p": "p.parquet", "l": "p.ledger.parquet"}[name], change)
+    with pytest.raises(StoreError, match=reason):
+        import_features(tmp_path / "p.parquet", tmp_path / "back", ImportOptions())
+    assert not (tmp_path / "back").exists()
+
+
+def test_a_damaged_parquet_is_refused(tmp_path: Path) -> None:
+    """Cut anywhere, or with other bits among the numbers: pages have checksums."""
+    export_store(odd_store(tmp_path / "store"), Options.of(parquet=tmp_path / "p.parquet"))
+    path = tmp_path / "p.parquet"
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[whole.index(odd_frames(SPEC, 2, 1).tobytes())] ^= 1
+    for damaged in (b"", whole[:9], whole[:-5], whole[: len(whole) // 2], bytes(flipped)):
+        path.write_bytes(damaged)
+        with pytest.raises(StoreError, match=r"p\.parquet cannot be read as parquet"):
+            import_features(path, tmp_path / "back", ImportOptions())
+    path.write_bytes(whole)
+    (tmp_path / "p.ledger.parquet").unlink()
+    with pytest.raises(StoreError, match=r"p\.ledger\.parquet is missing: the ledger of"):
+        import_features(path, tmp_path / "back", ImportOptions())
+    assert not (tmp_path / "back").exists()
+
+
+def test_what_an_export_says_of_itself_is_not_said_again(tmp_path: Path) -> None:
+    export_store(odd_store(tmp_path / "store"), Options.of(parquet=tmp_path / "p.parquet"))
+    with pytest.raises(ConfigError, match=r"says itself what its features are: leave out --fps"):
+        import_features(tmp_path / "p.parquet", tmp_path / "back", ImportOptions.of(fps=2.0))
+    with pytest.raises(ConfigError, match="is a store already"):
+        import_features(tmp_path / "p.parquet", tmp_path / "store", ImportOptions())
+
+
+# ---- places
+
+
+def test_an_export_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    spec = replace(SPEC, embedding_dim=1000, samplers=("head",))
+    store = write_store(tmp_path / "store", odd_rows([50], spec), spec)
+    for place, form in FORMS.items():
+        ((name, target),) = form.items()
+        options = Options.of(**{name: tmp_path / place / target})
+        with (
+            full_disk(9_000),
+            pytest.raises(StoreWriteError, match=r"cannot write .*File too large"),
+        ):
+            export_store(store, options)
+        assert not [path for path in (tmp_path / place).rglob("*") if path.is_file()]
+        export_store(store, options)
+
+
+def test_what_a_killed_export_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    store = odd_store(tmp_path / "store")
+    left = [tmp_path / f"{TEMPORARY_PREFIX}99-{name}" for name in ("p.parquet", "other-p.parquet")]
+    for path in left:
+        path.touch()
+    export_store(store, Options.of(parquet=tmp_path / "p.parquet"))
+    assert [path.exists() for path in left] == [False, True]
+
+
+def test_a_place_in_use_is_refused(tmp_path: Path) -> None:
+    store = odd_store(tmp_path / "store")
+    (tmp_path / "x.parquet").mkdir()
+    for words, reason in (
+        ({"parquet": store}, "--parquet .*store is in use"),
+        ({"parquet": tmp_path / "x.parquet"}, "x.parquet is a folder"),
+        ({}, "nothing to export: name a run"),
+    ):
+        with pytest.raises(ConfigError, match=reason):
+            export_store(store, Options.of(**words))
+    with pytest.raises(StoreError, match=r"no features: .*none does not exist"):
+        export_store(tmp_path / "none", Options.of(parquet=tmp_path / "p"))
+    with pytest.raises(ConfigError, match="a run is exported with --run RUN --out DIR"):
+        run_app("export", "--run", "x", "--parquet", "p", cwd=tmp_path)
+    if os.geteuid():  # root may write anywhere
+        (tmp_path / "x.parquet").chmod(0o500)
+        with pytest.raises(StoreWriteError, match="choose a folder that you may write to"):
+            export_store(store, Options.of(parquet=tmp_path / "x.parquet" / "p.parquet"))

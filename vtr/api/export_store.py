@@ -1,0 +1,58 @@
+"""`vtr export` of a store: its frames and ledger in forms that other tools read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vtr.bridges.arrow import ledger_beside, require_arrow, write_parquet
+from vtr.errors import ConfigError
+from vtr.features import FeatureStore
+from vtr.files import make_folder, publishing, remove_stale, replacing, require_empty
+from vtr.progress import note
+from vtr.verbs.export import FORMS, Options
+
+
+def export_store(folder: Path, options: Options) -> list[Path]:
+    """Writes a store in every form that the options name; each appears whole or not at all.
+
+    Args:
+        folder: The store.
+        options: `parquet` names the place.
+
+    Returns:
+        The files and folders, of each form the frames first.
+
+    Raises:
+        ConfigError: A place in use or with another ending, or an extra that is not installed.
+        StoreError: No store there, or a damaged one.
+        StoreWriteError: The disk refused.
+    """
+    if not FORMS & options.given.keys():
+        raise ConfigError(
+            "nothing to export: name a run (--run RUN --out DIR), or what to make of the store "
+            f"{folder} (--parquet)"
+        )
+    if options.parquet is not None:
+        require_arrow("--parquet")
+    store = FeatureStore(folder)
+    if store.picture_format is not None:
+        note(f"the pictures that {folder} keeps are left out")
+    written: list[Path] = []
+    if options.parquet is not None:
+        written += _parquet(store, options.parquet, options.file_mb * 1_000_000)
+    return written
+
+
+def _parquet(store: FeatureStore, target: Path, file_bytes: int) -> list[Path]:
+    if target.suffix.lower() != ".parquet":
+        require_empty(target, option="--parquet")
+        with replacing(target, option="--parquet") as made, publishing() as create:
+            files = write_parquet(store, made, create, file_bytes=file_bytes)
+        return [target / path.relative_to(made) for path in files]
+    if target.is_dir():
+        raise ConfigError(f"--parquet {target} is a folder; a folder's name has no ending .parquet")
+    make_folder(target.parent, option="--parquet")
+    for file in (target, ledger_beside(target)):
+        remove_stale(file)
+    with publishing() as create:
+        return write_parquet(store, target.parent, create, file_bytes=file_bytes, alone=target)

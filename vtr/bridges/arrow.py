@@ -1,0 +1,331 @@
+"""A store as arrow tables: a row per frame and, apart, a row per input; in parquet and Lance."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vtr.bridges.rows import head_values, input_rows, ledger_values, make_row, read_head
+from vtr.errors import ConfigError, StoreError
+from vtr.features import FeatureSpec, FeatureStore
+from vtr.features.importing import ImportReport, write_rows
+from vtr.features.rows import LedgerRow, VideoRow
+from vtr.features.store import require_same
+from vtr.files import Create
+from vtr.foreign import first_few, shown
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BATCH_BYTES = 16 << 20
+FRAMES = "frames-{:05d}.parquet"
+LEDGER = "__ledger__/ledger.parquet"
+"""Where `datasets`, pyarrow and pandas, given the folder, do not look for rows of frames."""
+_LEDGER_SUFFIX = ".ledger.parquet"
+_BATCH_ROWS = 4096
+_COLUMNS = ("video_id", "row", "pts_seconds", "embedding")
+
+
+def require_arrow(option: str) -> None:
+    """Refuses work for which pyarrow is missing.
+
+    Raises:
+        ConfigError: Says how to install it.
+    """
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError:
+        raise ConfigError(f"{option} needs pyarrow: pip install 'vtr[arrow]'") from None
+
+
+# ---- to arrow
+
+
+def frame_schema(spec: FeatureSpec, head: Any = None) -> pa.Schema:
+    """Returns `video_id, row, pts_seconds, embedding`, and `luma` where thumbnails are kept."""
+    import pyarrow as pa
+
+    numbers = pa.from_numpy_dtype(np.dtype(spec.storage_dtype))
+    columns = [
+        ("video_id", pa.string()),
+        ("row", pa.int32()),
+        ("pts_seconds", pa.float64()),
+        ("embedding", pa.list_(numbers, spec.embedding_dim)),
+    ]
+    if spec.thumbnail_side is not None:
+        columns.append(("luma", pa.list_(pa.uint8(), spec.thumbnail_side**2)))
+    return pa.schema([pa.field(n, k, nullable=False) for n, k in columns], head)
+
+
+def frame_batches(store: FeatureStore, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Yields the frames of all inputs in plan order, some megabytes at a time."""
+    import pyarrow as pa
+
+    width = sum(np.dtype(k.value_type.to_pandas_dtype()).itemsize * k.list_size
+                for k in schema.types if pa.types.is_fixed_size_list(k))  # fmt: skip
+    for parts in _cut(input_rows(store), max(1, BATCH_BYTES // width)):
+        counts = [stop - start for _, start, stop in parts]
+        columns = {
+            "video_id": np.repeat([row.ledger.id for row, _, _ in parts], counts).tolist(),
+            "row": np.concatenate([np.arange(start, stop) for _, start, stop in parts]),
+            "pts_seconds": np.concatenate([row.pts_seconds[a:b] for row, a, b in parts]),
+            "embedding": np.concatenate([row.frames[a:b] for row, a, b in parts]),
+        }
+        if "luma" in schema.names:
+            columns["luma"] = np.concatenate(
+                [row.luma[a:b] for row, a, b in parts if row.luma is not None]
+            )
+        yield pa.record_batch([_array(columns[f.name], f.type) for f in schema], schema=schema)
+
+
+def _array(values: Any, kind: pa.DataType) -> pa.Array:
+    import pyarrow as pa
+
+    if not pa.types.is_fixed_size_list(kind):
+        return pa.array(values, kind)
+    flat = pa.array(np.ascontiguousarray(values).reshape(-1), kind.value_type)
+    return pa.FixedSizeListArray.from_arrays(flat, type=kind)
+
+
+def _cut(rows: Iterable[VideoRow], most: int) -> Iterator[list[tuple[VideoRow, int, int]]]:
+    """Yields pieces of videos, (video, first row, last row + 1), `most` rows at a time."""
+    parts: list[tuple[VideoRow, int, int]] = []
+    room = most
+    for row in rows:
+        start = 0
+        while start < len(row.frames):
+            stop = min(len(row.frames), start + room)
+            parts.append((row, start, stop))
+            room -= stop - start
+            start = stop
+            if not room:
+                yield parts
+                parts, room = [], most
+    if parts:
+        yield parts
+
+
+def ledger_schema(spec: FeatureSpec, head: Any = None) -> pa.Schema:
+    """Returns `LedgerRow`'s fields (`id` called `video_id`), `num_frames`, a list per sampler."""
+    import pyarrow as pa
+
+    kinds = {"str": pa.string(), "Status": pa.string(), "int": pa.int64(), "float": pa.float64()}
+    facts = [(f.name, kinds[str(f.type)]) for f in dataclasses.fields(LedgerRow)]
+    chosen = [(f"selection/{label}", pa.list_(pa.int32())) for label in spec.samplers]
+    columns = [("video_id", pa.string()), *facts[1:], ("num_frames", pa.int64()), *chosen]
+    return pa.schema([pa.field(n, k, nullable=False) for n, k in columns], head)
+
+
+def ledger_table(store: FeatureStore) -> pa.Table:
+    """Returns one row per input in plan order, failed ones too."""
+    import pyarrow as pa
+
+    rows = []
+    for row in input_rows(store):
+        values = ledger_values(row)
+        chosen = values.pop("selections")
+        rows.append(
+            {**values, **{f"selection/{label}": picked for label, picked in chosen.items()}}
+        )
+    return pa.Table.from_pylist(rows, schema=ledger_schema(store.spec, head_values(store)))
+
+
+def write_parquet(
+    store: FeatureStore, folder: Path, create: Create, *, file_bytes: int, alone: Path | None = None
+) -> list[Path]:
+    """Writes frames and ledger; returns the files, frames first.
+
+    Args:
+        store: What to write.
+        folder: Where `FRAMES` and `LEDGER` go.
+        create: Opens the files.
+        file_bytes: Where a file of frames is larger, another begins.
+        alone: The one file of all frames instead; its ledger lies beside it.
+    """
+    import pyarrow.parquet as pq
+
+    schema = frame_schema(store.spec, head_values(store))
+    options = {"use_dictionary": ["video_id"], "write_page_checksum": True}
+    files: list[Path] = []
+    batches = frame_batches(store, schema)
+    batch = next(batches, None)
+    while batch is not None or not files:  # of no frames at all a file says what it would hold
+        files.append(alone or folder / FRAMES.format(len(files)))
+        file = create(files[-1])
+        with pq.ParquetWriter(file, schema, **options) as writer:
+            while batch is not None and (alone is not None or file.tell() < file_bytes):
+                writer.write_batch(batch)
+                batch = next(batches, None)
+    place = folder / LEDGER if alone is None else ledger_beside(alone)
+    place.parent.mkdir(exist_ok=True)
+    pq.write_table(ledger_table(store), create(place), write_page_checksum=True)
+    return [*files, place]
+
+
+def ledger_beside(file: Path) -> Path:
+    """Returns the ledger's file of a single file of frames."""
+    return file.with_name(file.stem + _LEDGER_SUFFIX)
+
+
+# ---- from arrow
+
+
+def is_parquet(source: Path) -> bool:
+    """Returns whether a source is a parquet file, or a folder of such."""
+    if source.is_dir():
+        return any(source.glob("*.parquet"))
+    return source.suffix.lower() == ".parquet"
+
+
+def read_parquet(source: Path, store: Path) -> ImportReport:
+    """Makes a store of what `write_parquet` wrote, holding one shard of it in memory.
+
+    Raises:
+        StoreError: Not such files, damaged ones, or some are missing.
+        StoreWriteError: The file system refused; no store is made.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if source.is_dir():
+        files, place = sorted(source.glob("*.parquet")), source / LEDGER
+    else:
+        files, place = [source], ledger_beside(source)
+    checked = {"page_checksum_verification": True}
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for path in files:
+            with pq.ParquetFile(path, **checked) as file:
+                yield from file.iter_batches(_BATCH_ROWS)
+
+    try:
+        schemas = {path: pq.read_schema(path) for path in files}
+        spec, pad = _common_head(schemas)
+        if not place.is_file():
+            raise StoreError(
+                f"{place} is missing: the ledger of {source}, which vtr export wrote with it"
+            )
+        with pq.ParquetFile(place, **checked) as file:
+            _require(file.schema_arrow, ledger_schema(spec), place)
+            ledger = file.read()
+        return write_rows(store, _rows(ledger, batches(), spec, source), spec, pad)
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(f"{source} cannot be read as parquet: {shown(error)}") from None
+
+
+def _common_head(schemas: Mapping[Path, pa.Schema]) -> tuple[FeatureSpec, NDArray[np.float32]]:
+    """Returns what all files of frames say alike of the store."""
+    heads = {}
+    for path, schema in schemas.items():
+        missing = [name for name in _COLUMNS if name not in schema.names]
+        if missing:
+            raise StoreError(_other_columns(path, missing, schema.names))
+        texts = {k.decode(errors="replace"): v.decode(errors="replace")
+                 for k, v in (schema.metadata or {}).items()}  # fmt: skip
+        heads[path] = read_head(texts, source=path)
+        _require(schema, frame_schema(heads[path][0]), path)
+    (first, head), *others = heads.items()
+    for path, (spec, _) in others:
+        require_same(head[0], spec, what=f"{first.name} and {path.name}")
+    return head
+
+
+def _require(found: pa.Schema, wanted: pa.Schema, path: Path) -> None:
+    """Refuses columns of other names or types."""
+    missing = [name for name in wanted.names if name not in found.names]
+    if missing:
+        raise StoreError(_other_columns(path, missing, found.names))
+    for field in wanted:
+        kind = found.field(field.name).type
+        if not kind.equals(field.type):
+            raise StoreError(f"{path}: the column {field.name} is {kind}; needed: {field.type}")
+
+
+def _other_columns(path: Path, missing: Sequence[str], there: Sequence[str]) -> str:
+    return (
+        f"{path} has no column {', '.join(missing)}; it has {first_few(there, 12)}. A table of "
+        f"frames has {', '.join(_COLUMNS)}"
+    )
+
+
+def _rows(
+    ledger: pa.Table, batches: Iterator[pa.RecordBatch], spec: FeatureSpec, source: Path
+) -> Iterator[VideoRow]:
+    """Yields the rows of the inputs; the frames must come in the order of the ledger."""
+    frames = _Frames(batches, spec)
+    for part in ledger.to_batches(max_chunksize=_BATCH_ROWS):
+        for values in part.to_pylist():
+            chosen = {label: values.pop(f"selection/{label}") or () for label in spec.samplers}
+            count, video_id = values["num_frames"], str(values["video_id"])
+            embedding, pts_seconds, luma = frames.take(count or 0, video_id, source)
+            yield make_row(
+                {**values, "selections": chosen}, embedding, pts_seconds, luma, spec=spec
+            )
+    if frames.left():
+        raise StoreError(f"{source} holds frames of videos that are not in its ledger")
+
+
+class _Frames:
+    """The columns of batches, taken video by video."""
+
+    def __init__(self, batches: Iterator[pa.RecordBatch], spec: FeatureSpec) -> None:
+        self._batches, self._spec = batches, spec
+        self._batch: Any = None
+        self._at = 0
+
+    def left(self) -> bool:
+        """Returns whether a row is left, and reads on until one is."""
+        while self._batch is None or self._at == self._batch.num_rows:
+            self._batch, self._at = next(self._batches, None), 0
+            if self._batch is None:
+                return False
+        return True
+
+    def take(
+        self, count: int, video_id: str, source: Path
+    ) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.uint8] | None]:
+        """Returns embeddings, times and thumbnails of the next rows, which must be a video's."""
+        spec, side = self._spec, self._spec.thumbnail_side
+        embedding = [np.zeros((0, spec.embedding_dim), spec.storage_dtype)]
+        pts_seconds, luma = [np.zeros(0)], [np.zeros((0, side or 0, side or 0), np.uint8)]
+        done = 0
+        while done < count:
+            size = min(count - done, self._batch.num_rows - self._at) if self.left() else 0
+            part = self._batch.slice(self._at, size) if size else None
+            if part is None or not _is_of(part, video_id, done):
+                raise StoreError(
+                    f"{source}: the {count:,} frames of {shown(video_id, 80)!r} that its ledger "
+                    f"names do not all follow in order: row {done:,} is not there. Is a file "
+                    "missing, or was it sorted anew?"
+                )
+            embedding.append(_matrix(part.column("embedding"), spec.embedding_dim))
+            pts_seconds.append(part.column("pts_seconds").to_numpy())
+            if side is not None:
+                luma.append(_matrix(part.column("luma"), side**2).reshape(-1, side, side))
+            done, self._at = done + size, self._at + size
+        kept = np.concatenate(luma) if side is not None else None
+        return np.concatenate(embedding), np.concatenate(pts_seconds), kept
+
+
+def _is_of(part: pa.RecordBatch, video_id: str, first: int) -> bool:
+    """Returns whether rows are a video's, from this one on, and nothing is null."""
+    whole = all(column.null_count == 0 for column in part.columns)
+    numbers = np.arange(first, first + part.num_rows)
+    return (
+        whole
+        and part.column("video_id").unique().to_pylist() == [video_id]
+        and bool((part.column("row").to_numpy() == numbers).all())
+    )
+
+
+def _matrix(column: pa.Array, width: int) -> NDArray[Any]:
+    flat = column.flatten()
+    if flat.null_count:
+        raise StoreError("a value of an embedding is null; a store holds none such")
+    values: NDArray[Any] = flat.to_numpy(zero_copy_only=False)
+    return values.reshape(-1, width)
