@@ -474,8 +474,8 @@ def test_no_pickle_is_run(copy: Path) -> None:
 
 
 def test_other_families_are_refused(copy: Path) -> None:
-    edit_json(copy / "config.json", lambda record: record.update(model_type="align"))
-    with pytest.raises(ModelError, match="'align' is not supported"):
+    edit_json(copy / "config.json", lambda record: record.update(model_type="blip"))
+    with pytest.raises(ModelError, match="'blip' is not supported"):
         load_backbone(str(copy), device="cpu")
 
 

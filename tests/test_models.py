@@ -24,7 +24,7 @@ def test_each_name_has_a_hub_id_of_its_own_and_sound_facts() -> None:
         assert re.fullmatch(r"[a-z0-9-]+", name), name
         assert re.fullmatch(r"[\w.-]+/[\w.-]+", model.hub), name
         assert (model.r1 is None) == (model.source is None), name
-        assert all(fact is None or fact > 0 for fact in (model.dim, model.pixels, model.context))
+        assert all(fact is None or fact >= 0 for fact in (model.dim, model.pixels, model.context))
 
 
 def test_the_list_is_read_by_people_and_by_programs() -> None:

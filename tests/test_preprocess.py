@@ -346,10 +346,12 @@ def test_reads_the_processor_config_of_transformers_5(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"do_pad": True}, "unknown settings do_pad; they may change pixels"),
-        ({"max_num_patches": 256}, "unknown settings max_num_patches"),
-        ({"do_normalize": False}, "do_normalize is False; only true"),
+        ({"max_num_patches": 256}, "missing or malformed setting: KeyError\\('patch_size'"),
+        ({"max_num_patches": 0, "patch_size": 16}, r"\(0, 16\) is not \(patches up to 4096"),
+        ({"max_num_patches": 1 << 20, "patch_size": 16}, "is not .patches up to 4096"),
         ({"do_resize": False}, "do_resize is False; only true"),
         ({"rescale_factor": 1 / 127.5}, "only 1/255 is supported"),
+        ({"rescale_factor": 0.0, "rescale_offset": True}, "allowed: a number above 0"),
         ({"resample": 1}, r"resample is 1; supported: 3 \(bicubic\), 2 \(bilinear\)"),
         ({"do_center_crop": False}, "nothing cropped: no fixed size"),
         ({"size": {"longest_edge": 224}}, "is not understood"),
@@ -357,7 +359,7 @@ def test_reads_the_processor_config_of_transformers_5(tmp_path: Path) -> None:
         ({"image_mean": [0.5, 0.5]}, "missing or malformed setting"),
         ({"image_std": None}, "missing or malformed setting"),
         ({"image_std": [0.0, 1.0, 1.0]}, "must be above 0"),
-        ({"size": {"height": 256, "width": 256}}, "after a resize to"),
+        ({"size": {"height": 200, "width": 256}}, "less than the crop"),
     ],
 )
 def test_refuses_what_it_cannot_do(tmp_path: Path, change: dict[str, object], message: str) -> None:

@@ -121,6 +121,7 @@ def _vision(
     """
     if values["vision"] == "frozen":
         return None
+    backbone.require_towers(f"--vision {values['vision']}")
     store.require_pictures()
     shape = store.picture_shape
     if shape != backbone.preprocessing.size:

@@ -10,14 +10,21 @@ import numpy as np
 import torch
 
 from vtr.clip.device import find_device
-from vtr.clip.encoders import DualEncoder
+from vtr.clip.encoders import KINDS, DualEncoder
+from vtr.clip.families import FamilyEncoder
 from vtr.clip.hub import ModelFolder, find_model, is_open_clip
 from vtr.clip.loading import load_model, load_text_tower, weights_digest
 from vtr.clip.open_clip_text import open_clip_tokeniser
-from vtr.clip.preprocess import Preprocessing, Route, normalise, preprocessing_from_config
+from vtr.clip.preprocess import (
+    Preprocessing,
+    Route,
+    normalise,
+    preprocessing_from_config,
+    read_patches,
+)
 from vtr.clip.temporal import follows_in_clip
 from vtr.clip.text import Tokeniser, load_tokeniser
-from vtr.clip.towers import Architecture, Sizes, TextTower
+from vtr.clip.towers import Architecture, TextTower
 from vtr.errors import CheckpointError, ConfigError, ModelError
 
 DTypeName = Literal["float32", "float16", "bfloat16"]
@@ -96,7 +103,7 @@ class Backbone:
     model_id: str  # Hub id, or the name of the local folder
     revision: str  # Commit on the hub, or "local"
     weights_sha256: str  # See `vtr.clip.loading.weights_digest`
-    family: str  # "clip", "siglip", "siglip2", "pe", "eva", "clipa" or "coca"
+    family: str  # A key of `TEXT_RULES`, such as "clip": whose text rules apply
     architecture: Architecture  # Sizes of both towers
     embedding_dim: int  # D, the size of the shared space
     preprocessing: Preprocessing  # What `resize_crop` must be called with for this model
@@ -152,11 +159,9 @@ class Backbone:
             # One frame more at both ends, where a batch cuts a clip; its own embedding is dropped.
             margin = int(follows is not None)
             first, last = max(start - margin, 0), min(stop + margin, len(crops))
-            pixels = normalise(
-                self._to_device(crops[first:last]), self.preprocessing, dtype=self.dtype
-            )
-            linked = None if follows is None else follows[first:last]
-            return self._image_features(pixels, linked)[start - first : stop - first]
+            pixels, shapes = self._pixels(crops[first:last])
+            beside = shapes if follows is None else follows[first:last]
+            return self._image_features(pixels, beside)[start - first : stop - first]
 
         with torch.inference_mode():
             chunks, self._frames_per_batch = run_in_batches(
@@ -178,10 +183,13 @@ class Backbone:
         That is what the reference systems feed for padding (a picture of the mean colour);
         CLIP2Video's head sees it.
         """
-        shape = (1, 3, *self.preprocessing.size)
+        blank = np.zeros((1, *self.preprocessing.size, 3), np.uint8)
+        if self.preprocessing.resize == "patches":  # one of them
+            blank.reshape(-1)[[0, 2]] = 1
         with torch.inference_mode():
-            zeros = torch.zeros(shape, dtype=self.dtype, device=self.device)
-            embedding: np.ndarray = self._gather([self._image_features(zeros)])[0]
+            pixels, shapes = self._pixels(blank)
+            zeros = torch.zeros_like(pixels)
+            embedding: np.ndarray = self._gather([self._image_features(zeros, shapes)])[0]
         return embedding
 
     def encode_texts(
@@ -204,6 +212,15 @@ class Backbone:
         encoder = TextEncoder(self.embedding_dim, self.device, self.model.text, self.tokeniser)
         return encoder.encode(texts, batch_size=batch_size, tell=tell)
 
+    def require_towers(self, purpose: str) -> None:
+        """Refuses a model whose towers transformers computes, where they must be taken apart."""
+        if isinstance(self.model, FamilyEncoder):
+            raise ModelError(
+                f"{self.model_id}: transformers computes the towers of a {self.family} model; "
+                f"{purpose} needs one of {', '.join(KINDS)}. Heads and --text projection train on "
+                "its features"
+            )
+
     def describe(self) -> dict[str, Any]:
         """Returns the fields of a store's fingerprint that the backbone decides, in JSON types."""
         patches = {"linear_patch": "3d"} if self.temporal else {}
@@ -215,8 +232,7 @@ class Backbone:
             "embedding_dim": self.embedding_dim,
             "compute_dtype": str(self.dtype).removeprefix("torch."),
             "preprocessing": self.preprocessing.as_dict(),
-            "vision": _shapeless(self.model.visual.sizes)
-            | ({"rope": asdict(rope)} if rope else {}),
+            "vision": self.model.visual.settings | ({"rope": asdict(rope)} if rope else {}),
             **patches,
         }
 
@@ -224,13 +240,21 @@ class Backbone:
     def text_settings(self) -> dict[str, Any]:
         """What of the text tower's configuration decides numbers and does not show in weights."""
         rules = self.tokeniser.rules.name
-        return _shapeless(self.model.text.sizes) | ({"text_rules": rules} if rules else {})
+        return self.model.text.settings | ({"text_rules": rules} if rules else {})
 
     def _image_features(
-        self, pixels: torch.Tensor, follows: torch.Tensor | None = None
+        self, pixels: torch.Tensor, beside: torch.Tensor | None = None
     ) -> torch.Tensor:
-        embeddings: torch.Tensor = self.model.visual(pixels, follows)
+        embeddings: torch.Tensor = self.model.visual(pixels, beside)
         return embeddings
+
+    def _pixels(self, crops: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Returns what the vision tower sees of crops, and their grids of patches, if any."""
+        there = self._to_device(crops)
+        if self.preprocessing.resize != "patches":
+            return normalise(there, self.preprocessing, dtype=self.dtype), None
+        patches, shapes = read_patches(there, self.preprocessing)
+        return patches.to(self.dtype), shapes
 
     def _to_device(self, crops: np.ndarray) -> torch.Tensor:
         """uint8 to the device: a quarter of the bytes of float32."""
@@ -277,7 +301,7 @@ def load_backbone(
     folder = find_model(model)
     network, architecture, family = load_model(folder)
     preprocessing = preprocessing_from_config(folder.path, route=route)
-    _check_picture_size(folder.model_id, preprocessing, architecture.image_size)
+    _check_pictures(folder.model_id, preprocessing, architecture)
     tokeniser = _tokeniser(folder, architecture, family)
     return Backbone(
         model_id=folder.model_id,
@@ -321,8 +345,9 @@ def _tokeniser(folder: ModelFolder, architecture: Architecture, family: str) -> 
         max_length=architecture.context,
         vocab_size=architecture.vocabulary,
     )
-    if family == "clip":
-        _check_end_of_text(folder.model_id, tokeniser, architecture.end_id)
+    if family in ("clip", "metaclip_2", "aimv2"):
+        _check_end_of_text(folder.model_id, tokeniser, architecture.end_id, legacy=family == "clip")
+    _check_padding(folder.model_id, tokeniser, architecture.pad_id)
     return tokeniser
 
 
@@ -366,26 +391,38 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError)
 
 
-def _shapeless(sizes: Sizes) -> dict[str, Any]:
-    """What the same weights can be run with, as config.json names it: no shape tells it."""
-    return {
-        "hidden_act": sizes.activation,
-        "layer_norm_eps": sizes.epsilon,
-        "num_attention_heads": sizes.heads,
-    }
-
-
-def _check_picture_size(model_id: str, preprocessing: Preprocessing, side: int) -> None:
-    if preprocessing.size != (side, side):
+def _check_pictures(
+    model_id: str, preprocessing: Preprocessing, architecture: Architecture
+) -> None:
+    """Refuses a picture size, or a size of patches, that is not the model's."""
+    side, patch = architecture.image_size, architecture.patch
+    whole = preprocessing.resize != "patches"
+    if architecture.family == "siglip2":
+        fits = not whole and preprocessing.size[1] == patch
+        wanted: object = f"patches of {patch} pixels, each picture at its own shape"
+    else:
+        fits = whole and (not side or preprocessing.size == (side, side))
+        wanted = (side, side) if side else "whole pictures"
+    if not fits:
         raise CheckpointError(
             f"{model_id}: preprocessor_config.json makes pictures of {preprocessing.size}, the "
-            f"model sees {(side, side)} (height, width): they do not belong together"
+            f"model sees {wanted} (height, width): they do not belong together"
         )
 
 
-def _check_end_of_text(model_id: str, tokeniser: Tokeniser, configured: int) -> None:
+def _check_padding(model_id: str, tokeniser: Tokeniser, configured: int | None) -> None:
+    if configured not in (None, tokeniser.pad_id):
+        raise CheckpointError(
+            f"{model_id}: the tokeniser pads with id {tokeniser.pad_id}, the text tower passes "
+            f"over {configured} (text_config.pad_token_id): the vocabulary is another model's"
+        )
+
+
+def _check_end_of_text(
+    model_id: str, tokeniser: Tokeniser, configured: int, *, legacy: bool
+) -> None:
     """CLIP reads its embedding at this token; elsewhere it would silently be a wrong vector."""
-    if configured == 2:
+    if legacy and configured == 2:
         # Configurations before transformers #24773: the position of the largest id is taken.
         largest = tokeniser.largest_id
         fits, wanted = tokeniser.eos_id == largest, f"the largest id, {largest}"

@@ -34,6 +34,8 @@ _TEXT = {"vocab_size": 49408, "max_position_embeddings": 77, "eos_token_id": 494
 _DEFAULTS: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("clip", "vision"): _CLIP | _WIDE | {"image_size": 224, "patch_size": 32},
     ("clip", "text"): _CLIP | _NARROW | _TEXT,
+    ("metaclip_2", "vision"): _CLIP | _WIDE | {"image_size": 224, "patch_size": 32},
+    ("metaclip_2", "text"): _CLIP | _NARROW | _TEXT,
     ("siglip", "vision"): _SIGLIP | {"image_size": 224, "patch_size": 16},
     ("siglip", "text"): _SIGLIP | _TEXT | {"vocab_size": 32000, "max_position_embeddings": 64},
 }
@@ -49,7 +51,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_architecture(folder: ModelFolder, record: Mapping[str, Any]) -> Architecture:
-    """Returns the sizes in a config.json of CLIP or SigLIP; refuses those that cannot be."""
+    """Returns the sizes in config.json of a CLIP or SigLIP; refuses those that cannot be."""
     family = record["model_type"]
     vision, text = (_section(folder, record, name) for name in ("vision", "text"))
     image_size, patch = vision.pixels("image_size"), vision.number("patch_size")
@@ -171,7 +173,7 @@ def _dimension(
     folder: ModelFolder, record: Mapping[str, Any], text: Section, vision: Section
 ) -> int:
     """Returns D: CLIP projects both towers, SigLIP maps the text to the width of its vision."""
-    if record["model_type"] == "clip":
+    if record["model_type"] != "siglip":
         text.values["projection_dim"] = record.get("projection_dim", 512)
         return text.number("projection_dim")
     if text.values.get("projection_size") is None:
@@ -209,6 +211,8 @@ def _known_activations(folder: ModelFolder, record: Mapping[str, Any]) -> Iterat
         owner = str(origin or "").split("/", maxsplit=1)[0].lower()
         if owner in _ACTIVATION_OF_OWNER:
             yield _ACTIVATION_OF_OWNER[owner], str(origin)
+        if str(origin or "").lower().endswith("quickgelu"):
+            yield "quick_gelu", str(origin)
     if record["model_type"] == "siglip":
         yield "gelu_pytorch_tanh", "SigLIP"
     path = folder.path / "open_clip_config.json"

@@ -25,7 +25,7 @@ from vtr.clip.open_clip_towers import (
     PerceptionVision,
     QueryVision,
 )
-from vtr.clip.towers import Architecture, SiglipVision, TextTower, VisionTower
+from vtr.clip.towers import Architecture, MetaClipText, SiglipVision, TextTower, VisionTower
 
 
 class DualEncoder(nn.Module):
@@ -46,7 +46,7 @@ class DualEncoder(nn.Module):
         return KINDS[self.family].state(self)
 
 
-class _Undrawn(TorchFunctionMode):
+class undrawn(TorchFunctionMode):
     """Leaves out the first random draw of weights that are read from files right after.
 
     Without memory to draw into, torch would also load its symbolic algebra: a second of CPU.
@@ -59,14 +59,16 @@ class _Undrawn(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        module = getattr(func, "__module__", None)
-        draws = func in (Tensor.uniform_, Tensor.normal_) or module == init.__name__
-        return None if draws else func(*args, **(kwargs or {}))
+        of_init = getattr(func, "__module__", None) == init.__name__
+        draws = func in (Tensor.uniform_, Tensor.normal_) or (
+            of_init and func.__name__.endswith("_")
+        )
+        return args[0] if draws and args else func(*args, **(kwargs or {}))
 
 
 def blank_encoder(architecture: Architecture, *, temporal: bool) -> DualEncoder:
     """Returns a dual encoder whose parameters have names and shapes, and no memory."""
-    with torch.device("meta"), _Undrawn():
+    with torch.device("meta"), undrawn():
         return DualEncoder(architecture, temporal=temporal)
 
 
@@ -135,6 +137,7 @@ KINDS: Mapping[str, Kind] = {
     "eva": Kind(EvaVision, TextTower, open_clip_state),
     "clipa": Kind(MeanVision, LastTokenText, partial(_plain, text="")),
     "coca": Kind(QueryVision, ClassTokenText, _plain),
+    "metaclip_2": Kind(VisionTower, MetaClipText, huggingface_state),
     "siglip": Kind(SiglipVision, TextTower, huggingface_state, biased=True),
 }
 

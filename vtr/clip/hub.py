@@ -21,8 +21,13 @@ TOKENISER_FILES = (
     "special_tokens_map.json",
     "vocab.json",
     "merges.txt",
+    "vocab.txt",
 )
-PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+PROCESSOR_FILES = (
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
+)
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 _Kind = tuple[str, str, str]
 _SMALL_FILES = ["config.json", OPEN_CLIP_CONFIG, *PROCESSOR_FILES, *TOKENISER_FILES]
@@ -120,8 +125,9 @@ def find_tokeniser(model: str) -> Path:
 
 
 def _has_vocabulary(folder: Path) -> bool:
-    files = [(folder / name).is_file() for name in ("tokenizer.json", "vocab.json", "merges.txt")]
-    return files[0] or (files[1] and files[2])
+    names = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt")
+    whole, words, pieces, merges = ((folder / name).is_file() for name in names)
+    return whole or words or (pieces and merges)
 
 
 def require_model(model: str) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from vtr.clip.checkpoint_files import read_tensors
 from vtr.clip.configuration import read_architecture, read_config
 from vtr.clip.encoders import Contents, DualEncoder, blank_encoder
+from vtr.clip.families import FAMILIES, load_family
 from vtr.clip.hub import ModelFolder, is_open_clip, weight_files
 from vtr.clip.open_clip import read_open_clip
 from vtr.clip.openai_names import BENIGN_HUGGINGFACE, TEMPORAL_WEIGHT, find_problems
@@ -53,6 +54,8 @@ def load_text_tower(folder: ModelFolder) -> tuple[TextTower, Architecture, str]:
 
 
 def _load(folder: ModelFolder, *, text_only: bool) -> tuple[DualEncoder, Architecture, str]:
+    if (record := _of_family(folder)) is not None:
+        return load_family(folder, record, _read_weights(folder, text_only=False))
     contents = _read(folder, _read_weights(folder, text_only=text_only))
     # Without memory until the sizes are known to be those of the files.
     model = blank_encoder(contents.architecture, temporal=contents.temporal)
@@ -64,6 +67,12 @@ def _load(folder: ModelFolder, *, text_only: bool) -> tuple[DualEncoder, Archite
     for name, target in _parts(contents.state(model), text_only).items():
         target.copy_(contents.weights.pop(name))
     return model.eval().requires_grad_(False), contents.architecture, contents.family
+
+
+def _of_family(folder: ModelFolder) -> dict[str, Any] | None:
+    """Returns config.json where transformers computes the towers."""
+    record = {} if is_open_clip(folder.path) else read_config(folder.path)
+    return record if record.get("model_type") in FAMILIES else None
 
 
 def _parts(tensors: Mapping[str, Tensor], text_only: bool) -> Mapping[str, Tensor]:

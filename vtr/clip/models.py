@@ -22,7 +22,7 @@ class KnownModel:
     dim: int | None = None
     """D of the shared space."""
     pixels: int | None = None
-    """Side of the pictures."""
+    """Side of the pictures; 0 where each keeps its shape."""
     context: int | None = None
     """Tokens of a text."""
     languages: str | None = None

@@ -14,8 +14,8 @@ from vtr.clip.configuration import Section
 from vtr.clip.hub import ModelFolder
 from vtr.clip.open_clip import read_sections
 from vtr.clip.text import (
-    SPECIAL_TOKENS,
-    TextRules,
+    BERT,
+    TEXT_RULES,
     Tokeniser,
     build_tokeniser,
     clean_canonical,
@@ -26,8 +26,8 @@ from vtr.clip.text import (
 from vtr.errors import CheckpointError
 
 _CLEAN = {"lower": clean_clip, "canonicalize": clean_canonical, "whitespace": clean_whitespace}
-# CLIPA's separator becomes 0, which is BERT's padding.
-_BERT = {"bos_token": "[CLS]", "eos_token": "[PAD]", "pad_token": "[PAD]"}
+# Its separator becomes 0, which is BERT's padding.
+_CLIPA = replace(BERT, end=BERT.pad)
 _IDS: Mapping[str, Mapping[str, int]] = {
     "siglip": {"end": 1, "padding": 1},
     "siglip2": {"end": 1, "padding": 0},
@@ -45,31 +45,24 @@ def open_clip_tokeniser(folder: ModelFolder) -> Tokeniser:
     text, family = sections.text, sections.family
     kwargs = _kwargs(text)
     strips = bool(kwargs.get("strip_sep_token"))
-    starts = family != "siglip"
     foreign = text.values["hf_tokenizer_name"] or strips
     clean = kwargs.get("clean", "whitespace" if foreign else "lower")
     if clean not in _CLEAN:
         raise text.refusal("tokenizer_kwargs", f"a clean of {', '.join(_CLEAN)}")
-    rules = TextRules(
-        _CLEAN[clean],
-        starts_with_bos=starts,
+    kind = "clipa" if strips else "clip"
+    if family == "siglip":
+        kind = text_family(folder.path, "siglip")
+    rules = replace(
+        _CLIPA if strips else TEXT_RULES[kind],
+        clean=_CLEAN[clean],
         # CLIP's text tower sees nothing behind the end; the others see padding.
         pads_to_full_length=family in ("siglip", "clipa", "coca"),
         name=f"open_clip {clean}",
     )
-    kind = "clipa" if strips else "clip"
-    if family == "siglip":
-        kind = text_family(folder.path, "siglip")
     vocabulary = text.number("vocab_size")
     tokeniser = build_tokeniser(
-        folder.path,
-        rules,
-        _BERT if strips else SPECIAL_TOKENS[kind],
-        max_length=text.number("context_length"),
-        vocab_size=vocabulary,
+        folder.path, rules, max_length=text.number("context_length"), vocab_size=vocabulary
     )
-    if kind == "clip":
-        tokeniser = replace(tokeniser, pad_id=0)
     found = {"begin": tokeniser.bos_id, "end": tokeniser.eos_id, "padding": tokeniser.pad_id}
     plain = {"begin": vocabulary - 2, "end": vocabulary - 1, "padding": 0}
     for name, wanted in _IDS.get(kind, plain).items():

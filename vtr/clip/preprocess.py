@@ -16,6 +16,7 @@ Worker processes import this module: it needs numpy and Pillow only, torch when 
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from PIL import Image
 
-from vtr.clip.hub import OPEN_CLIP_CONFIG, is_open_clip
+from vtr.clip.hub import OPEN_CLIP_CONFIG, PROCESSOR_FILES, is_open_clip
 from vtr.errors import CheckpointError, ModelError
 from vtr.json_files import as_fields, read_json
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import torch
 
 Route = Literal["fast", "exact"]
+_Triple = tuple[float, float, float]
 ROUTES: tuple[Route, ...] = ("fast", "exact")
 
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -39,6 +41,7 @@ _FILTER_RADIUS = {"bicubic": 2.0, "bilinear": 1.0}
 # Beyond this ratio of the sides most of a resized picture would be thrown away by the crop, and a
 # 1x4096 one would need a gigabyte: only what the crop keeps is computed then.
 _SLENDER = 8
+_MOST_PATCHES = 1 << 12
 
 # Keys that say nothing about pixels, or only how transformers moves them about.
 _HARMLESS_KEYS = frozenset(
@@ -46,12 +49,14 @@ _HARMLESS_KEYS = frozenset(
         "image_processor_type", "feature_extractor_type", "processor_class", "default_to_square",
         "do_convert_rgb", "data_format", "input_data_format", "return_tensors", "device",
         "disable_grouping", "_valid_processor_keys", "transformers_version",
+        "video_processor_type", "do_sample_frames", "num_frames", "fps", "return_metadata",
     }
 )  # fmt: skip
 _KNOWN_KEYS = frozenset(
     {
         "do_resize", "do_center_crop", "do_rescale", "do_normalize", "size", "crop_size",
         "resample", "rescale_factor", "image_mean", "image_std",
+        "rescale_offset", "include_top", "patch_size", "max_num_patches",
     }
 )  # fmt: skip
 # OpenAI's transform; the same numbers for all its models.
@@ -71,11 +76,11 @@ class Preprocessing:
 
     route: Route  # `exact` (Pillow) or `fast` (torch, within two grey levels of it)
     size: tuple[int, int]  # (height, width) in pixels of what the model sees
-    # `shortest-edge` keeps the shape of the picture and crops the centre; `squash` stretches it to
-    # `size`.
-    resize: Literal["shortest-edge", "squash"]
-    # For `shortest-edge` the length in pixels the shorter side gets; for `squash` the same as
-    # `size`.
+    # `shortest-edge` keeps the shape of the picture, `squash` stretches it; both crop the centre.
+    # `patches` keeps the shape as nearly as whole patches allow: see `to_patches`.
+    resize: Literal["shortest-edge", "squash", "patches"]
+    # For `shortest-edge` the length in pixels the shorter side gets, for `squash` (height, width);
+    # for `patches` (most patches, side of one in pixels).
     resize_to: int | tuple[int, int]
     resample: Literal["bicubic", "bilinear"]  # The filter, antialiased in both routes
     mean: tuple[float, float, float]  # Per channel (R, G, B), for values scaled to 0..1
@@ -91,7 +96,17 @@ class Preprocessing:
         _require(len(self.mean) == len(self.std) == 3, "mean and std need three values each")
         _require(min(self.std) > 0, f"std {self.std} must be above 0")
         if self.resize == "squash":
-            _require(self.resize_to == self.size, "squash resizes to the model's own size")
+            _require(
+                isinstance(self.resize_to, tuple)
+                and all(map(int.__ge__, self.resize_to, self.size)),
+                f"pictures are resized to {self.resize_to}, less than the crop {self.size}",
+            )
+        elif self.resize == "patches":
+            most, side = self.resize_to if isinstance(self.resize_to, tuple) else (0, 0)
+            _require(
+                0 < most <= _MOST_PATCHES and self.size == ((most + 1) * side, side),
+                f"{self.resize_to} is not (patches up to {_MOST_PATCHES}, pixels)",
+            )
         else:
             _require(self.resize == "shortest-edge", f"unknown resize {self.resize!r}")
             _require(
@@ -132,6 +147,8 @@ def resize_crop(picture: np.ndarray, preprocessing: Preprocessing) -> np.ndarray
         raise ValueError(f"need a uint8 picture (H, W, 3), got {picture.dtype} {picture.shape}")
     height, width = picture.shape[:2]
     target = preprocessing.resize_to
+    if preprocessing.resize == "patches":
+        return to_patches(picture, preprocessing)
     if isinstance(target, tuple):
         resized = target
     elif width <= height:
@@ -140,7 +157,18 @@ def resize_crop(picture: np.ndarray, preprocessing: Preprocessing) -> np.ndarray
         resized = target, int(target * width / height)
     rows, columns = preprocessing.size
     top, left = round((resized[0] - rows) / 2), round((resized[1] - columns) / 2)
-    window = top, left, rows, columns
+    return _resize(picture, resized, (top, left, rows, columns), preprocessing)
+
+
+def _resize(
+    picture: np.ndarray,
+    resized: tuple[int, int],
+    window: tuple[int, int, int, int],
+    preprocessing: Preprocessing,
+) -> np.ndarray:
+    """Returns a window (top, left, rows, columns) of the resized picture."""
+    height, width = picture.shape[:2]
+    top, left, rows, columns = window
     if resized == (height, width):
         return np.ascontiguousarray(picture[top : top + rows, left : left + columns])
     # `fast` computes the whole resized picture; far from square that is slower than `exact`.
@@ -148,6 +176,66 @@ def resize_crop(picture: np.ndarray, preprocessing: Preprocessing) -> np.ndarray
     if preprocessing.route == "fast" and not slender:
         return _resize_fast(picture, resized, window, preprocessing.resample)
     return _resize_exact(picture, resized, window, preprocessing.resample)
+
+
+def to_patches(picture: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    """Returns a picture cut into patches, one below the other, as one array of a fixed size.
+
+    The first patch says how many rows and columns of patches follow, row by row, as two numbers of
+    two bytes; the rest is 0. The grid is the largest of the picture's shape: SigLIP 2 NaFlex, after
+    big_vision's `get_image_size_for_seq`.
+
+    Returns:
+        ((patches + 1) * side, side, 3) uint8.
+    """
+    assert isinstance(preprocessing.resize_to, tuple)
+    most, side = preprocessing.resize_to
+    rows, columns = _grid(picture.shape[0], picture.shape[1], most=most, side=side)
+    shape = rows * side, columns * side
+    resized = _resize(picture, shape, (0, 0, *shape), preprocessing)
+    canvas = np.zeros((most + 1, side, side, 3), np.uint8)
+    canvas[0].reshape(-1)[:4] = np.array([rows, columns], "<u2").view(np.uint8)
+    patches = resized.reshape(rows, side, columns, side, 3).swapaxes(1, 2)
+    canvas[1 : 1 + rows * columns] = patches.reshape(-1, side, side, 3)
+    return canvas.reshape(-1, side, 3)
+
+
+def _grid(height: int, width: int, *, most: int, side: int) -> tuple[int, int]:
+    """Returns the rows and columns of patches: the scale is halved down to 0.00001."""
+    low, high = 1e-6, 100.0
+
+    def at(scale: float) -> tuple[int, int]:
+        rows, columns = (max(1, math.ceil(length * scale / side)) for length in (height, width))
+        return rows, columns
+
+    while high - low >= 1e-5:
+        middle = (low + high) / 2
+        low, high = (middle, high) if math.prod(at(middle)) <= most else (low, middle)
+    return at(low)
+
+
+def read_patches(
+    crops: torch.Tensor, preprocessing: Preprocessing
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns what `to_patches` made, apart.
+
+    Args:
+        crops: (B, (patches + 1) * side, side, 3) uint8.
+        preprocessing: What it was made with.
+
+    Returns:
+        (B, patches, side * side * 3) float32, normalised and 0 behind the last; and (B, 2) int64
+        rows and columns.
+    """
+    import torch
+
+    flat = crops.reshape(len(crops), -1, 3 * preprocessing.size[1] ** 2)
+    low, high = (flat[:, 0, start:4:2].to(torch.int64) for start in (0, 1))
+    shapes = low + 256 * high
+    pixels = normalise(crops[:, preprocessing.size[1] :], preprocessing, dtype=torch.float32)
+    patches = pixels.permute(0, 2, 3, 1).reshape(len(crops), -1, flat.shape[2])
+    places = torch.arange(patches.shape[1], device=crops.device)
+    return patches * (places < shapes.prod(1)[:, None])[..., None], shapes
 
 
 def normalise(
@@ -191,12 +279,9 @@ def preprocessing_from_config(folder: Path, *, route: Route = "fast") -> Preproc
             f"{path}: unknown settings {', '.join(unknown)}; they may change pixels, so vtr does "
             f"not ignore them. Understood: {', '.join(sorted(_KNOWN_KEYS))}"
         )
-    for key in ("do_resize", "do_rescale", "do_normalize"):
+    for key in ("do_resize", "do_rescale"):
         if record.get(key, True) is not True:
             raise ModelError(f"{path}: {key} is {record[key]!r}; only true is supported")
-    rescale = record.get("rescale_factor", 1 / 255)
-    if not isinstance(rescale, float) or abs(rescale * 255 - 1) > 1e-6:
-        raise ModelError(f"{path}: rescale_factor is {rescale!r}; only 1/255 is supported")
     try:
         return _from_record(record, route)
     except (KeyError, TypeError, ValueError) as error:
@@ -320,7 +405,7 @@ def _cubic(distances: np.ndarray) -> np.ndarray:
 
 def _read_processor(folder: Path) -> tuple[dict[str, Any], Path]:
     """The image processor's settings and the file they came from."""
-    for name in ("preprocessor_config.json", "processor_config.json"):
+    for name in PROCESSOR_FILES:
         path = folder / name
         if not path.is_file():
             continue
@@ -339,6 +424,8 @@ def _from_record(record: dict[str, Any], route: Route) -> Preprocessing:
     resample = record.get("resample", 3)
     if resample not in _PILLOW_FILTER_NAMES:
         raise ModelError(f"resample is {resample!r}; supported: 3 (bicubic), 2 (bilinear)")
+    if "max_num_patches" in record:
+        return _patches(record, _PILLOW_FILTER_NAMES[resample], route)
     size = record["size"]
     crop = record.get("crop_size") if record.get("do_center_crop") else None
     resize: Literal["shortest-edge", "squash"]
@@ -350,18 +437,51 @@ def _from_record(record: dict[str, Any], route: Route) -> Preprocessing:
             raise ModelError("the shorter side is resized but nothing cropped: no fixed size")
         resize, resize_to, final = "shortest-edge", int(size["shortest_edge"]), _pair(crop)
     else:
-        resize, resize_to, final = "squash", _pair(size), _pair(size)
-        if crop is not None and _pair(crop) != final:
-            raise ModelError(f"crop_size {crop} after a resize to {size} is not supported")
+        resize, resize_to, final = "squash", _pair(size), _pair(size if crop is None else crop)
+    mean, std = _scaling(record)
     return Preprocessing(
         route=route,
         size=final,
         resize=resize,
         resize_to=resize_to,
         resample=_PILLOW_FILTER_NAMES[resample],
-        mean=_triple(record["image_mean"]),
-        std=_triple(record["image_std"]),
+        mean=mean,
+        std=std,
     )
+
+
+def _scaling(record: dict[str, Any]) -> tuple[_Triple, _Triple]:
+    """Returns mean and std as if values were scaled to 0..1, whatever the folder scales to.
+
+    ALIGN's and EfficientNet's pictures are scaled by 1/127.5 and moved by -1 before (or instead of)
+    mean and std, and may be divided by std once more (`include_top`).
+    """
+    factor = record.get("rescale_factor", 1 / 255)
+    if not isinstance(factor, float) or not 0 < factor <= 1:
+        raise ModelError(f"rescale_factor is {factor!r}; allowed: a number above 0, such as 1/255")
+    scale = 255 * factor
+    if record.get("rescale_offset") is not True and abs(scale - 1) > 1e-6:
+        raise ModelError(
+            f"rescale_factor is {factor!r}; only 1/255 is supported without rescale_offset"
+        )
+    if record.get("do_normalize", True):
+        mean, std = _triple(record["image_mean"]), _triple(record["image_std"])
+    else:
+        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    if not record.get("rescale_offset"):
+        return mean, std
+    twice = _triple(record["image_std"]) if record.get("include_top", True) else (1.0, 1.0, 1.0)
+    moved = [(value + 1) / scale for value in mean]
+    return _triple(moved), _triple([a * b / scale for a, b in zip(std, twice, strict=True)])
+
+
+def _patches(
+    record: dict[str, Any], resample: Literal["bicubic", "bilinear"], route: Route
+) -> Preprocessing:
+    most, side = int(record["max_num_patches"]), int(record["patch_size"])
+    mean, std = _scaling(record)
+    size = (most + 1) * side, side
+    return Preprocessing(route, size, "patches", (most, side), resample, mean, std)
 
 
 def _pair(size: Any) -> tuple[int, int]:
@@ -372,6 +492,6 @@ def _pair(size: Any) -> tuple[int, int]:
     return int(size["height"]), int(size["width"])
 
 
-def _triple(values: Any) -> tuple[float, float, float]:
+def _triple(values: Any) -> _Triple:
     red, green, blue = values
     return float(red), float(green), float(blue)

@@ -13,8 +13,8 @@ import html
 import json
 import re
 import string
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,23 +83,50 @@ def clean_canonical(text: str) -> str:
     return clean_siglip(clean_whitespace(text).replace("_", " "))
 
 
+def keep_text(text: str) -> str:
+    """Returns the text as it is: such vocabularies bring their own normalisation."""
+    return text
+
+
 @dataclass(frozen=True)
 class TextRules:
     """How one family turns a text into token ids."""
 
     clean: Callable[[str], str]  # Applied to the raw text
-    starts_with_bos: bool  # Whether a begin-of-text token leads
+    begin: str | None  # The token that leads a text, where the folder names none
+    end: str | None  # The token that ends a text
+    pad: str  # The token that fills a batch
     # SigLIP reads its embedding at the last position, whatever stands there; CLIP at the
     # end-of-text token, behind which nothing counts.
-    pads_to_full_length: bool
+    pads_to_full_length: bool = False
+    # CLIP reads its embedding at the first end-of-text token, old configurations at the largest
+    # id: 0 behind it disturbs neither, whatever the folder's own padding token is.
+    pads_with_zero: bool = False
+    most_tokens: int | None = None  # That it was trained with, where there are more positions
     name: str = ""  # Of rules that the family does not tell
 
 
+_CLIP = TextRules(
+    clean_clip, "<|startoftext|>", "<|endoftext|>", "<|endoftext|>", pads_with_zero=True
+)
+BERT = TextRules(keep_text, "[CLS]", "[SEP]", "[PAD]")
+_XLM_R = TextRules(keep_text, "<s>", "</s>", "<pad>")
 TEXT_RULES = {
-    "clip": TextRules(clean_clip, starts_with_bos=True, pads_to_full_length=False),
-    "siglip": TextRules(clean_siglip, starts_with_bos=False, pads_to_full_length=True),
-    "siglip2": TextRules(clean_siglip2, starts_with_bos=False, pads_to_full_length=True),
+    "clip": _CLIP,
+    "siglip": TextRules(clean_siglip, None, "</s>", "</s>", pads_to_full_length=True),
+    "siglip2": TextRules(clean_siglip2, None, "<eos>", "<pad>", pads_to_full_length=True),
+    "metaclip_2": _XLM_R,
+    "chinese_clip": replace(BERT, most_tokens=52),
+    "altclip": replace(_XLM_R, most_tokens=77),
+    "align": replace(BERT, most_tokens=64),
+    "aimv2": _CLIP,
+    "xclip": _CLIP,
+    "videoprism": TextRules(keep_text, None, None, "<pad>", pads_to_full_length=True),
 }
+"""By family: `model_type` of config.json, but for SigLIP 2, whose fixed sizes say `siglip`.
+
+Sources of the lengths: Chinese-CLIP's and AltCLIP's own code, transformers' AlignProcessor.
+"""
 
 
 @dataclass(frozen=True)
@@ -118,7 +145,7 @@ class Tokeniser:
     rules: TextRules  # The family's
     max_length: int  # The model's text length in tokens, begin and end included
     bos_id: int | None  # Begin of text, or None where the family has none
-    eos_id: int  # End of text; always kept under truncation
+    eos_id: int | None  # End of text, always kept under truncation; likewise
     pad_id: int  # Fills a batch
     largest_id: int  # Of the whole vocabulary
 
@@ -129,9 +156,9 @@ class Tokeniser:
             self.rules.clean(text.encode("utf-8", "replace").decode("utf-8")) for text in texts
         ]
         encodings = self.backend.encode_batch(cleaned, add_special_tokens=False)
-        head = [] if self.bos_id is None else [self.bos_id]
-        room = self.max_length - len(head) - 1
-        ids = [[*head, *encoding.ids[:room], self.eos_id] for encoding in encodings]
+        head, tail = ([] if one is None else [one] for one in (self.bos_id, self.eos_id))
+        room = self.max_length - len(head) - len(tail)
+        ids = [[*head, *encoding.ids[:room], *tail] for encoding in encodings]
         return Tokens(ids, sum(len(encoding.ids) > room for encoding in encodings))
 
     def pad(self, ids: Sequence[Sequence[int]]) -> np.ndarray:
@@ -150,17 +177,11 @@ def text_family(folder: Path, model_type: str) -> str:
 
     SigLIP 2 at a fixed size says `siglip` in config.json; only its tokeniser tells it apart.
     """
-    if model_type == "clip":
-        return "clip"
-    if model_type == "siglip2":
-        raise ModelError(
-            "this is a SigLIP 2 NaFlex model, which sees every picture at its own shape; vtr "
-            "needs one fixed size. Use a fixed-size SigLIP 2, such as "
-            "google/siglip2-base-patch16-224"
-        )
     if model_type != "siglip":
+        if model_type in TEXT_RULES:
+            return model_type
         raise ModelError(
-            f"model_type {model_type!r} is not supported: vtr knows the text rules of "
+            f"{folder}: model_type {model_type!r} is not supported; vtr knows "
             f"{', '.join(TEXT_RULES)}"
         )
     tokeniser = str(_settings(folder).get("tokenizer_class", "")).lower()
@@ -177,21 +198,15 @@ def text_family(folder: Path, model_type: str) -> str:
 
 def load_tokeniser(folder: Path, *, family: str, max_length: int, vocab_size: int) -> Tokeniser:
     """Reads tokenizer.json, or CLIP's vocab.json and merges.txt, under the family's rules."""
-    rules, special = TEXT_RULES[family], SPECIAL_TOKENS[family]
-    return build_tokeniser(folder, rules, special, max_length=max_length, vocab_size=vocab_size)
+    rules = TEXT_RULES[family]
+    return build_tokeniser(folder, rules, max_length=max_length, vocab_size=vocab_size)
 
 
 def build_tokeniser(
-    folder: Path,
-    rules: TextRules,
-    defaults: Mapping[str, str],
-    *,
-    max_length: int,
-    vocab_size: int,
+    folder: Path, rules: TextRules, *, max_length: int, vocab_size: int
 ) -> Tokeniser:
-    """Reads a vocabulary under given rules; `defaults` are special tokens that no file names."""
-    end = defaults["eos_token"]
-    backend = _load_backend(folder, has_pair=end == SPECIAL_TOKENS["clip"]["eos_token"])
+    """Reads a vocabulary under given rules."""
+    backend = _load_backend(folder, rules)
     backend.no_padding()
     backend.no_truncation()
     largest_id = max(backend.get_vocab().values(), default=-1)
@@ -201,33 +216,21 @@ def build_tokeniser(
             f"{vocab_size} rows: they do not belong together"
         )
     settings = _settings(folder)
+    defaults = {"bos_token": rules.begin, "eos_token": rules.end, "pad_token": rules.pad}
     special = {
-        name: _special_id(backend, settings.get(name) or defaults[name], name, folder)
-        for name in ("bos_token", "eos_token", "pad_token")
-        if name != "bos_token" or rules.starts_with_bos
+        name: _special_id(backend, settings.get(name) or default, name, folder)
+        for name, default in defaults.items()
+        if default is not None
     }
     return Tokeniser(
         backend=backend,
         rules=rules,
-        max_length=max_length,
+        max_length=min(max_length, rules.most_tokens or max_length),
         bos_id=special.get("bos_token"),
-        eos_id=special["eos_token"],
-        # CLIP reads its embedding at the first end-of-text token, old configurations at the
-        # largest id: 0 behind it disturbs neither, whatever the folder's own padding token is.
-        pad_id=special["pad_token"] if rules.pads_to_full_length else 0,
+        eos_id=special.get("eos_token"),
+        pad_id=0 if rules.pads_with_zero else special["pad_token"],
         largest_id=largest_id,
     )
-
-
-SPECIAL_TOKENS: Mapping[str, Mapping[str, str]] = {
-    "clip": {
-        "bos_token": "<|startoftext|>",
-        "eos_token": "<|endoftext|>",
-        "pad_token": "<|endoftext|>",
-    },
-    "siglip": {"eos_token": "</s>", "pad_token": "</s>"},
-    "siglip2": {"eos_token": "<eos>", "pad_token": "<pad>"},
-}
 
 
 def _settings(folder: Path) -> dict[str, Any]:
@@ -237,20 +240,47 @@ def _settings(folder: Path) -> dict[str, Any]:
     return read_json(path, needed="a tokeniser's settings", error=CheckpointError)
 
 
-def _load_backend(folder: Path, *, has_pair: bool) -> BackendTokenizer:
+def _load_backend(folder: Path, rules: TextRules) -> BackendTokenizer:
     path = folder / "tokenizer.json"
     if path.is_file():
         try:
             return BackendTokenizer.from_file(str(path))
         except Exception as error:  # noqa: BLE001  (the Rust library raises bare Exception)
             raise CheckpointError(f"{path} cannot be read: {error}") from None
-    if has_pair and (folder / "vocab.json").is_file():
+    if rules.end == _CLIP.end and (folder / "vocab.json").is_file():
         return _from_vocabulary(folder)
+    if rules.begin == BERT.begin and (folder / "vocab.txt").is_file():
+        return _from_words(folder)
+    slow = sorted(path.name for path in folder.glob("*.model"))
     raise CheckpointError(
         f"{folder} has no tokenizer.json"
-        + (" (nor vocab.json and merges.txt)" if has_pair else "")
-        + ". Load the tokeniser with transformers and save_pretrained it into the folder"
+        + (" (nor vocab.json and merges.txt)" if rules.end == _CLIP.end else "")
+        + (f" but {slow[0]}, which needs sentencepiece" if slow else "")
+        + f". Make it once, with transformers{' and sentencepiece' if slow else ''} installed: "
+        'python -c "from transformers import AutoTokenizer as T; '
+        "T.from_pretrained('DIR').save_pretrained('DIR')\""
     )
+
+
+def _from_words(folder: Path) -> BackendTokenizer:
+    """BERT's list of word pieces, one a line, split as its tokenizer.json would have it."""
+    settings = _settings(folder)
+    try:
+        lines = (folder / "vocab.txt").read_text(encoding="utf-8").split("\n")
+        vocabulary = {line.rstrip("\r"): number for number, line in enumerate(lines) if line}
+        backend = BackendTokenizer(models.WordPiece(vocab=vocabulary, unk_token="[UNK]"))
+    except Exception as error:  # noqa: BLE001  (the Rust library raises bare Exception)
+        raise CheckpointError(f"{folder}: vocab.txt is damaged: {error}") from None
+    backend.add_special_tokens(
+        [t for t in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]") if t in vocabulary]
+    )
+    backend.normalizer = normalizers.BertNormalizer(
+        handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
+        strip_accents=settings.get("strip_accents"),
+        lowercase=settings.get("do_lower_case", True),
+    )
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return backend
 
 
 def _from_vocabulary(folder: Path) -> BackendTokenizer:
@@ -260,11 +290,11 @@ def _from_vocabulary(folder: Path) -> BackendTokenizer:
         lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
         pairs = [line.split(" ") for line in lines if line and not line.startswith("#ver")]
         merges = [(left, right) for left, right in pairs]
-        end = SPECIAL_TOKENS["clip"]["eos_token"]
+        end = str(_CLIP.end)
         backend = BackendTokenizer(
             models.BPE(vocab=vocabulary, merges=merges, end_of_word_suffix="</w>", unk_token=end)
         )
-        backend.add_special_tokens([SPECIAL_TOKENS["clip"]["bos_token"], end])
+        backend.add_special_tokens([str(_CLIP.begin), end])
     except Exception as error:  # noqa: BLE001  (the Rust library raises bare Exception)
         raise CheckpointError(f"{folder}: vocab.json or merges.txt is damaged: {error}") from None
     backend.normalizer = normalizers.Sequence(

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -119,6 +120,8 @@ class Architecture:
     """Of an attention pool that has another number than its blocks."""
     pool_queries: int = 0
     """Of CoCa's pool, of which retrieval needs the first."""
+    pad_id: int | None = None
+    """Of a text tower that does not look at padding."""
 
 
 def turn(vectors: Tensor, rope: Tensor) -> Tensor:
@@ -295,6 +298,15 @@ class Tower(nn.Module):
             tokens = run_block(block, tokens, checkpointing=self.checkpointing, **how)
         return tokens
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the same weights can be run with, as config.json names it: no shape tells it."""
+        return {
+            "hidden_act": self.sizes.activation,
+            "layer_norm_eps": self.sizes.epsilon,
+            "num_attention_heads": self.sizes.heads,
+        }
+
     def block_options(self, tokens: Tensor) -> dict[str, Tensor]:
         """Returns what else this tower's blocks are told."""
         return {}
@@ -427,3 +439,10 @@ class TextTower(Tower):
         # int32, which every runtime of exported graphs can search.
         found = ids.int() if self.end_id == _LEGACY_END else (ids == self.end_id).int()
         return found.argmax(dim=-1)
+
+
+class MetaClipText(TextTower):
+    """MetaCLIP 2's: CLIP's, but that id 2 is its end token and no sign of an old configuration."""
+
+    def _ends(self, ids: Tensor) -> Tensor:
+        return (ids == self.end_id).int().argmax(dim=-1)

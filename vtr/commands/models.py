@@ -29,19 +29,17 @@ def models(
     if as_json:
         print_json([{"name": name, **asdict(model)} for name, model in known.items()])
         return
-    from rich.table import Table
-
-    from vtr.commands.tables import print_table
-
-    columns = ("D", "pixels", "frames", "tokens", "R@1")
-    table = Table(box=None, pad_edge=False)
-    for column in ("name", "hub id", *columns, "languages", "licence"):
-        table.add_column(column, justify="right" if column in columns else "left", no_wrap=True)
+    rows: list[tuple[str, ...]] = [
+        ("name", "hub id", "D", "pixels", "frames", "tokens", "R@1", "languages", "licence")
+    ]
     for name, model in known.items():
-        facts = (model.dim, model.pixels, model.frames, model.context, model.r1)
-        row = (name, model.hub, *facts, model.languages, model.licence)
-        table.add_row(*("unknown" if fact is None else str(fact) for fact in row))
-    print_table(table)
+        pixels = "any" if model.pixels == 0 else model.pixels
+        facts = (model.dim, pixels, model.frames, model.context, model.r1)
+        told = (*facts, model.languages, model.licence)
+        rows.append((name, model.hub, *("unknown" if f is None else str(f) for f in told)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     sources = {model.source: name for name, model in reversed(known.items()) if model.source}
     say()
     say("R@1: text to video, MSR-VTT 1k-A, in %, without training. Sources:")

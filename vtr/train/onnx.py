@@ -77,8 +77,10 @@ def export_text_side(backbone: Backbone, tower: TextTower, path: Path) -> float:
 
     Raises:
         CheckpointError: The graph does not compute what torch computes.
+        ModelError: Towers that transformers computes.
     """
     require_onnx()
+    backbone.require_towers("--onnx")
     module = _TextSide(backbone, tower).eval()
     batches = [backbone.tokeniser.pad(backbone.tokeniser.encode(t).ids) for t in _EXAMPLES]
     ids = torch.from_numpy(batches[0])

@@ -1,0 +1,293 @@
+"""Families whose towers transformers computes: what its classes and files are held to.
+
+Nothing of it is drawn at random: keys, shapes and numbers are checked as for our own towers, and
+code of a repository is never run. transformers is imported when such a model is loaded, and only
+then.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vtr.clip.encoders import DualEncoder, undrawn
+from vtr.clip.hub import ModelFolder
+from vtr.clip.openai_names import find_problems
+from vtr.clip.towers import Architecture, Sizes
+from vtr.errors import CheckpointError
+from vtr.foreign import first_few
+
+_SETTINGS = ("hidden_act", "layer_norm_eps", "num_attention_heads")
+_RMS = ("hidden_act", "rms_norm_eps", "num_attention_heads", "qkv_bias", "mlp_bias")
+_PRISM = (*_SETTINGS, "attn_logit_softcapping", "apply_l2norm")
+
+
+@dataclass(frozen=True)
+class Family:
+    """What is known of one `model_type`."""
+
+    model: str
+    """The class of transformers."""
+    vision_act: str
+    """`hidden_act` of its vision tower: published models know no other."""
+    text_act: str
+    vision: tuple[str, ...] = _SETTINGS
+    """What of `vision_config` decides numbers and does not show in weights."""
+    text: tuple[str, ...] = _SETTINGS
+    mask: str = ""
+    """What a text tower is told to look at: "" nothing, "words" no padding, "causal"."""
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    """Patterns of names in published files, and what transformers calls them now."""
+    sizes: str = "image_size"
+    """What of `vision_config` says the side of a picture; "" where any is seen."""
+
+
+FAMILIES: Mapping[str, Family] = {
+    "chinese_clip": Family("ChineseCLIPModel", "quick_gelu", "gelu", mask="words"),
+    "altclip": Family(
+        "AltCLIPModel", "quick_gelu", "gelu", mask="words", renamed={r"\.layer\.": ".layers."}
+    ),
+    "align": Family(
+        "AlignModel", "swish", "gelu", mask="words", sizes="",
+        vision=("hidden_act", "batch_norm_eps", "pooling_type", "strides", "depthwise_padding"),
+    ),
+    "aimv2": Family(
+        "Aimv2Model", "silu", "silu", mask="causal", vision=(*_RMS, "is_native"), text=_RMS
+    ),
+    "siglip2": Family("Siglip2Model", "gelu_pytorch_tanh", "gelu_pytorch_tanh", sizes=""),
+}  # fmt: skip
+
+
+class _Part(nn.Module):
+    """One side of a model of transformers."""
+
+    def __init__(self, network: Any, settings: dict[str, Any]) -> None:
+        super().__init__()
+        self.network, self.settings = network, settings
+        self.temporal = False
+
+
+class _Vision(_Part):
+    def forward(self, pixels: Tensor, beside: Tensor | None = None) -> Tensor:
+        """Returns (B, D) from pixels (B, 3, h, w), or patches (B, P, C) and `beside` their grids.
+
+        The grids are (B, 2): rows and columns of patches.
+        """
+        if beside is None:
+            made = self.network.get_image_features(pixel_values=pixels)
+        else:
+            places = torch.arange(pixels.shape[1], device=pixels.device)
+            made = self.network.get_image_features(
+                pixel_values=pixels,
+                pixel_attention_mask=(places < beside.prod(1)[:, None]).long(),
+                spatial_shapes=beside,
+            )
+        embeddings: Tensor = made.pooler_output
+        return embeddings
+
+
+class _Text(_Part):
+    def __init__(self, network: Any, settings: dict[str, Any], *, mask: str, pad: Any) -> None:
+        super().__init__(network, settings)
+        self.mask, self.pad = mask, pad
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Returns (B, D), not normalised, from (B, L) int64 ids."""
+        length, mask = ids.shape[1], None
+        if self.mask == "words":
+            mask = torch.ne(ids, self.pad).long()
+        elif self.mask == "causal":
+            # Whole: of texts without padding transformers 5.23 drops AIMv2's mask, and with it
+            # that a token sees none behind it.
+            mask = torch.ones(length, length, dtype=torch.bool, device=ids.device).tril()
+            mask = mask.expand(len(ids), 1, length, length)
+        made = self.network.get_text_features(input_ids=ids, attention_mask=mask)
+        embeddings: Tensor = made.pooler_output
+        return embeddings
+
+
+class FamilyEncoder(DualEncoder):
+    """A model of transformers as two towers that can be run, and not be taken apart."""
+
+    def __init__(self, model_type: str, network: Any) -> None:
+        nn.Module.__init__(self)  # nothing of what `DualEncoder` builds
+        family, config = FAMILIES[model_type], network.config
+        vision, text = config.vision_config, config.text_config
+        self.family, self.network = model_type, network
+        self.visual: Any = _Vision(network, {k: getattr(vision, k) for k in family.vision})
+        settings = {key: getattr(text, key) for key in family.text}
+        self.text: Any = _Text(
+            network, settings, mask=family.mask, pad=getattr(text, "pad_token_id", None)
+        )
+        self.logit_scale = nn.Parameter(_scale(network))
+
+    def named_weights(self) -> dict[str, Tensor]:
+        """Returns the weights under transformers' names."""
+        state: dict[str, Tensor] = self.network.state_dict()
+        return {name: value for name, value in state.items() if value.is_floating_point()}
+
+
+def _scale(network: Any) -> Tensor:
+    """Returns the natural logarithm of the scale of cosines."""
+    state: dict[str, Tensor] = network.state_dict()
+    if "temperature" in state:
+        return -state["temperature"].log()
+    most = math.log(getattr(network.config, "max_logit_scale", math.inf))
+    return state["logit_scale"].reshape(()).clamp(max=most)
+
+
+def load_family(
+    folder: ModelFolder, record: Mapping[str, Any], weights: Mapping[str, Tensor]
+) -> tuple[FamilyEncoder, Architecture, str]:
+    """Builds the model of a folder and fills it; in float32, in evaluation mode.
+
+    Args:
+        folder: For messages.
+        record: Its config.json, whose `model_type` is in `FAMILIES`.
+        weights: As stored.
+
+    Raises:
+        CheckpointError: Weights or configuration that contradict each other or what is known.
+    """
+    model_type = record["model_type"]
+    family = FAMILIES[model_type]
+    network = _build(folder, family, record, device="meta")
+    _check_activation(folder, model_type, network.config)
+    named = _renamed(weights, family)
+    _check_keys(folder, network, named)
+    network = _build(folder, family, record, device="cpu")
+    network.load_state_dict(named, strict=False)
+    encoder = FamilyEncoder(model_type, network)
+    if not bool(encoder.logit_scale.isfinite()):
+        raise CheckpointError(f"{folder.model_id}: the temperature is not above 0")
+    return encoder.eval().requires_grad_(False), _architecture(folder, network), model_type
+
+
+def _build(folder: ModelFolder, family: Family, record: Mapping[str, Any], *, device: str) -> Any:
+    """Returns the model of a configuration: without memory on "meta", else undrawn."""
+    import transformers
+    from transformers.utils import logging
+
+    kind, verbosity = getattr(transformers, family.model), logging.get_verbosity()
+    logging.set_verbosity_error()  # it warns of ids that a family does not use
+    try:
+        with torch.device(device), undrawn():
+            return kind(kind.config_class.from_dict(_without_dtypes(record))).float()
+    except Exception as error:  # noqa: BLE001  (whatever transformers says of sizes that do not fit)
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise CheckpointError(
+            f"{folder.model_id}: transformers makes no {family.model} of config.json: "
+            f"{' '.join(lines)[:300] or type(error).__name__}"
+        ) from None
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def _without_dtypes(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a configuration by which everything is made in float32, on this machine's ways."""
+    return {
+        key: _without_dtypes(value) if isinstance(value, Mapping) else value
+        for key, value in record.items()
+        if key not in ("dtype", "torch_dtype", "auto_map", "_attn_implementation")
+    }
+
+
+def _check_activation(folder: ModelFolder, model_type: str, config: Any) -> None:
+    family = FAMILIES[model_type]
+    for name, wanted in (("vision_config", family.vision_act), ("text_config", family.text_act)):
+        found = getattr(config, name).hidden_act
+        if found != wanted:
+            raise CheckpointError(
+                f"{folder.model_id}: config.json says {name}.hidden_act {found!r}, but "
+                f"{model_type} was trained with {wanted!r}; with the wrong one the numbers are "
+                "silently worse. Copy config.json from the original repository"
+            )
+
+
+def _renamed(weights: Mapping[str, Tensor], family: Family) -> dict[str, Tensor]:
+    named = {}
+    for name, value in weights.items():
+        for pattern, target in family.renamed.items():
+            name = re.sub(pattern, target, name)
+        named[name] = value
+    return named
+
+
+def _check_keys(folder: ModelFolder, network: Any, weights: Mapping[str, Tensor]) -> None:
+    """Refuses weights that are missing, left over, misshapen or no numbers; names them all."""
+    state = {n: tuple(v.shape) for n, v in network.state_dict().items() if v.is_floating_point()}
+    counters = set(network.state_dict()) - set(state)  # of batches seen: no weights
+    ignored = [*(network._keys_to_ignore_on_load_unexpected or ()), "position_ids$"]
+    benign = [name for name in weights if any(re.search(one, name) for one in ignored)]
+    problems = find_problems(weights, state, benign=[*counters, *benign])
+    if problems:
+        told = "; ".join(f"{kind}: {first_few(names, 5)}" for kind, names in problems.items())
+        raise CheckpointError(
+            f"{folder.model_id}: the weights do not fit the architecture in config.json. {told}. "
+            "Fetch the folder again, or use the config.json that was saved with these weights"
+        )
+
+
+def _architecture(folder: ModelFolder, network: Any) -> Architecture:
+    """Returns the sizes of the model, of its towers those that both kinds have."""
+    config, family = network.config, FAMILIES[network.config.model_type]
+    vision, text = config.vision_config, config.text_config
+    side = getattr(vision, family.sizes) if family.sizes else 0
+    if not isinstance(side, int):
+        raise CheckpointError(
+            f"{folder.model_id}: config.json has vision_config.{family.sizes} {side!r:.80}; "
+            "needed: one side of a square"
+        )
+    positions = text.max_position_embeddings
+    if config.model_type == "altclip":  # RoBERTa's begin behind the padding
+        positions -= text.pad_token_id + 1
+    end = text.eos_token_id
+    return Architecture(
+        family=config.model_type,
+        vision=_sizes(vision),
+        text=_sizes(text),
+        dim=_dimension(folder, network),
+        image_size=side,
+        patch=getattr(vision, "patch_size", 0) or 0,
+        vocabulary=text.vocab_size,
+        context=positions,
+        end_id=end if isinstance(end, int) else -1,
+        pad_id=text.pad_token_id if family.mask == "words" else None,
+    )
+
+
+def _dimension(folder: ModelFolder, network: Any) -> int:
+    """Returns D; refuses towers that end in another each."""
+    config = network.config
+    text = getattr(config.text_config, "projection_size", None)
+    dim = vision = int(text or config.projection_dim)
+    if config.model_type == "align":
+        vision = network.vision_model.encoder.blocks[-1].projection.project_bn.num_features
+    elif config.model_type == "siglip2":
+        vision = config.vision_config.hidden_size
+    if vision != dim:
+        raise CheckpointError(
+            f"{folder.model_id}: vision embeddings have {vision} dimensions, text ones {dim}"
+        )
+    return dim
+
+
+def _sizes(tower: Any) -> Sizes:
+    def number(name: str) -> int:
+        return int(getattr(tower, name, 0) or 0)
+
+    epsilon = next((getattr(tower, k) for k in tower.to_dict() if k.endswith("_eps")), 0.0)
+    return Sizes(
+        width=number("hidden_size"),
+        layers=number("num_hidden_layers"),
+        heads=number("num_attention_heads"),
+        mlp_width=number("intermediate_size"),
+        activation=tower.hidden_act,
+        epsilon=float(epsilon),
+    )
