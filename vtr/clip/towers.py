@@ -251,9 +251,16 @@ class Block(nn.Module):
         # Contiguous: how torch multiplies others depends on whether the weights are trained.
         queries = None if num_outputs is None else normed[:, :num_outputs].contiguous()
         kept = tokens if num_outputs is None else tokens[:, :num_outputs]
-        kept = kept + self.attn(normed, queries=queries, bias=bias, causal=causal, rope=rope)
-        output: Tensor = kept + self.mlp(self.ln_2(kept))
-        return output
+        mixed = self.attn(normed, queries=queries, bias=bias, causal=causal, rope=rope)
+        kept = _added(kept, mixed)
+        return _added(kept, self.mlp(self.ln_2(kept)))
+
+
+def _added(tokens: Tensor, made: Tensor) -> Tensor:
+    """Returns the sum, over `made` where nothing else needs that: fresh memory takes time."""
+    if made.requires_grad or made.dtype != tokens.dtype:
+        return tokens + made
+    return made.add_(tokens)
 
 
 def make_blocks(sizes: Sizes, count: int | None = None) -> nn.ModuleList:
