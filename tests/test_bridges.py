@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
+import re
+import shutil
+import tarfile
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -45,7 +50,12 @@ ODD_IDS = (
     "a\nb",
 )
 LETTERS = some.characters(exclude_categories=["Cs"], exclude_characters="\0")
-FORMS = {"folder": {"parquet": "p"}, "file": {"parquet": "deep/p.parquet"}}
+FORMS = {
+    "folder": {"parquet": "p"},
+    "file": {"parquet": "deep/p.parquet"},
+    "tar": {"webdataset": "p.tar"},
+    "tars": {"webdataset": "deep/p-%05d.tar"},
+}
 
 
 def odd_frames(spec: FeatureSpec, count: int, seed: int = 0) -> np.ndarray[Any, Any]:
@@ -181,10 +191,136 @@ def test_frames_are_split_into_files_above_a_size(
     assert not (tmp_path / "again").exists()
 
 
+def members(path: Path) -> dict[str, bytes]:
+    with tarfile.open(path) as tar:
+        return {m.name: tar.extractfile(m).read() for m in tar}  # type: ignore[union-attr]
+
+
+def write_members(path: Path, files: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+
+
+def test_a_tar_is_what_webdataset_groups_to_samples(tmp_path: Path) -> None:
+    """Its rule: members `__NAME__/...` are passed over, a key ends at the base's first dot."""
+    store = odd_store(tmp_path / "store", thumbnail_side=2)
+    export_store(store, Options.of(webdataset=tmp_path / "p.tar"))
+    samples: dict[str, dict[str, bytes]] = {}
+    for name, content in members(tmp_path / "p.tar").items():
+        assert len(name) < 256
+        if not re.match(r"__[^/]*__($|/)", name):
+            key, ending = re.fullmatch(r"((?:.*/|)[^.]+)[.]([^/]*)", name).groups()  # type: ignore[union-attr]
+            samples.setdefault(key, {})[ending] = content
+    held = FeatureStore(store, sampler="head")
+    held.sampler = None
+    assert all(files.keys() == {"json", "npy", "luma.npy"} for files in samples.values())
+    ids = [json.loads(files["json"])["video_id"] for files in samples.values()]
+    assert ids == list(held)
+    for video_id, files in zip(ids, samples.values(), strict=True):
+        frames = np.load(io.BytesIO(files["npy"]), allow_pickle=False)
+        assert frames.tobytes() == held[video_id].frames.tobytes()
+
+
+def test_tars_are_split_above_a_size(tmp_path: Path) -> None:
+    spec = replace(SPEC, embedding_dim=1000, samplers=("head",))
+    ids = [f"v{number}" for number in range(15)]
+    store = write_store(tmp_path / "store", odd_rows([50] * 15, spec, ids), spec)
+    there_and_back(store, tmp_path, {"webdataset": "p-%03d.tar"}, file_mb=1)
+    names = sorted(path.name for path in tmp_path.glob("p-*"))
+    assert names == ["p-000.tar", "p-001.tar"]
+    assert_same(store, tmp_path / "back")
+    with pytest.raises(ConfigError, match=r"p-000\.tar is there already"):
+        export_store(store, Options.of(webdataset=tmp_path / "p-%03d.tar"))
+    for name, reason in zip(
+        names, ("part 0 of the store is not there", "not the last part"), strict=True
+    ):
+        (tmp_path / name).rename(tmp_path / "away")
+        with pytest.raises(StoreError, match=reason):
+            import_features(tmp_path / "p-%03d.tar", tmp_path / "again", ImportOptions())
+        (tmp_path / "away").rename(tmp_path / name)
+    (tmp_path / "d").mkdir()
+    for name in names:
+        (tmp_path / name).rename(tmp_path / "d" / name)
+    import_features(tmp_path / "d", tmp_path / "again", ImportOptions())
+    assert_same(store, tmp_path / "again")
+    shutil.copy(tmp_path / "d" / names[0], tmp_path / "d" / "z.tar")
+    with pytest.raises(StoreError, match="part 0 of the store is twice"):
+        import_features(tmp_path / "d", tmp_path / "once", ImportOptions())
+
+
+def _json(files: dict[str, bytes], name: str, **values: Any) -> dict[str, bytes]:
+    document = {**json.loads(files[name]), **values}
+    return {**files, name: json.dumps(document).encode()}
+
+
+FIRST = "%2E%2E%2F%2E%2E%2Fetc%2Fx"
+BOTH: dict[str, Any] = {"head": [0], "scene:k=2": [0]}
+HEAD = "__vtr__/store.json"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda f: {k: v for k, v in f.items() if k != HEAD}, "lacks vtr.schema, vtr.spec"),
+        (lambda f: _json(f, HEAD, part="x"), "part is x; allowed: a whole number"),
+        (lambda f: _json(f, HEAD, part=3), "part 0 of the store is not there"),
+        (lambda f: {k: v for k, v in f.items() if k != f"{FIRST}.npy"}, "npy' is missing or damag"),
+        (lambda f: {k: v for k, v in f.items() if k != f"{FIRST}.json"}, "that vtr never"),
+        (lambda f: {k: v for k, v in f.items() if k != "__vtr__/end.json"}, "is cut off, or m"),
+        (lambda f: {**f, f"{FIRST}.npy": f[f"{FIRST}.npy"][:-1] + b"x"}, "is missing or damaged"),
+        (lambda f: {HEAD: f[HEAD], "new.txt": b"", **f}, "has a member 'new.txt' that vtr never"),
+        (lambda f: _json(f, f"{FIRST}.json", pts_seconds=["x", {}]), "pts_seconds in .* no num"),
+        (lambda f: _json(f, f"{FIRST}.json", pts_seconds=[1.0]), "times for 2 frames"),
+        (lambda f: _json(f, f"{FIRST}.json", selections={}), "selections are not those"),
+        (lambda f: _json(f, f"{FIRST}.json", selections={**BOTH, "head": [2]}), "are not there"),
+        (lambda f: _json(f, f"{FIRST}.json", selections={**BOTH, "head": 0}), "are not there"),
+        (lambda f: _json(f, f"{FIRST}.json", width=1 << 40), "width is 1099511627776; allowed"),
+        (lambda f: _json(f, f"{FIRST}.json", status=None), "status is None; allowed: Literal"),
+        (lambda f: _json(f, f"{FIRST}.json", video_id="a\0"), "video_id is .*; allowed: a text"),
+        (lambda f: _json(f, f"{FIRST}.json", sha256=7), "is missing or damaged"),
+    ],
+)  # fmt: skip
+def test_a_tar_that_is_not_ours_is_refused(
+    tmp_path: Path, change: Callable[[Any], Any], reason: str
+) -> None:
+    path = tmp_path / "p.tar"
+    export_store(odd_store(tmp_path / "store"), Options.of(webdataset=path))
+    write_members(path, change(members(path)))
+    with pytest.raises(StoreError, match=reason):
+        import_features(path, tmp_path / "back", ImportOptions())
+    assert not (tmp_path / "back").exists()
+
+
+def test_a_damaged_tar_is_refused(tmp_path: Path) -> None:
+    """Cut anywhere, of links, or with a size that is not there."""
+    path = tmp_path / "p.tar"
+    export_store(odd_store(tmp_path / "store"), Options.of(webdataset=path))
+    whole = path.read_bytes()
+    for length in (0, 9, 512, 1024, len(whole) // 3, len(whole) // 2, whole.index(b"end.json") - 9):
+        path.write_bytes(whole[:length])
+        with pytest.raises(StoreError, match=r"p\.tar"):
+            import_features(path, tmp_path / "back", ImportOptions())
+    link, huge = tarfile.TarInfo(HEAD), tarfile.TarInfo(HEAD)
+    link.type, link.linkname, huge.size = tarfile.SYMTYPE, "/etc/passwd", 1 << 40
+    for member in (link, huge):
+        path.write_bytes(member.tobuf() + b"\0" * 1024)
+        with pytest.raises(StoreError, match=r"store\.json' is not ours"):
+            import_features(path, tmp_path / "back", ImportOptions())
+    with pytest.raises(ConfigError, match="no file "):
+        import_features(tmp_path / "none-%d.tar", tmp_path / "back", ImportOptions())
+    with pytest.raises(StoreError, match=r"none\.tar cannot be read as a tar: No such file"):
+        import_features(tmp_path / "none.tar", tmp_path / "back", ImportOptions())
+
+
 def test_a_store_without_one_frame(tmp_path: Path) -> None:
     store = write_store(tmp_path / "store", odd_rows([0, 0], SPEC), SPEC)
-    there_and_back(store, tmp_path, FORMS["folder"])
-    assert_same(store, tmp_path / "back")
+    for form in FORMS.values():
+        there_and_back(store, tmp_path, form)
+        assert_same(store, tmp_path / "back")
+        shutil.rmtree(tmp_path / "back")
     assert pq.read_table(tmp_path / "p").num_rows == 0
 
 
@@ -299,6 +435,7 @@ def test_a_place_in_use_is_refused(tmp_path: Path) -> None:
     for words, reason in (
         ({"parquet": store}, "--parquet .*store is in use"),
         ({"parquet": tmp_path / "x.parquet"}, "x.parquet is a folder"),
+        ({"webdataset": tmp_path / "p"}, "it must end in .tar: one file, or with %05d"),
         ({}, "nothing to export: name a run"),
     ):
         with pytest.raises(ConfigError, match=reason):

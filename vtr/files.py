@@ -147,10 +147,13 @@ class Create(Protocol):
 
 
 @contextlib.contextmanager
-def publishing() -> Iterator[Create]:
+def publishing(*, alone: bool = False) -> Iterator[Create]:
     """Yields what opens new files, which get their names together where nothing went wrong.
 
     Where something did, an interruption too, none of them is there.
+
+    Args:
+        alone: Nobody else writes these files: what killed writers left of them is removed.
 
     Raises:
         StoreWriteError: The file system refused; see `publish`.
@@ -168,6 +171,8 @@ def publishing() -> Iterator[Create]:
         nonlocal now, told
         finish()
         now, told = path, about
+        if alone:
+            _remove_stale(path)
         opened[path] = open_shared(_temporary(path))
         return opened[path]
 
@@ -190,6 +195,14 @@ def publishing() -> Iterator[Create]:
             f"cannot write {now}{told}: {error.strerror or error}. "
             f"What was written before is intact; {_remedy(now)}, then run the same command again"
         ) from None
+
+
+def _remove_stale(file: Path) -> None:
+    """Deletes what killed writers left of a file."""
+    for path in file.parent.glob(_temporary_names(file)):
+        number = path.name[len(TEMPORARY_PREFIX) : -len(file.name) - 1]
+        if number.isdigit() and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def _remedy(path: Path) -> str:
@@ -261,14 +274,6 @@ def remove_leftovers(folder: Path, pattern: str = "*") -> list[str]:
             path.unlink(missing_ok=True)
             removed.append(path.name)
     return removed
-
-
-def remove_stale(file: Path) -> None:
-    """Deletes what killed writers left of a file; one that still writes it fails at its end."""
-    for path in file.parent.glob(_temporary_names(file)):
-        number = path.name[len(TEMPORARY_PREFIX) : -len(file.name) - 1]
-        if number.isdigit() and path.is_file():
-            path.unlink(missing_ok=True)
 
 
 def beside(folder: Path) -> Path:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vtr.bridges.arrow import ledger_beside, require_arrow, write_parquet
+from vtr.bridges.arrow import require_arrow, write_parquet
+from vtr.bridges.tars import is_pattern, parts_of, write_tars
 from vtr.errors import ConfigError
 from vtr.features import FeatureStore
-from vtr.files import make_folder, publishing, remove_stale, replacing, require_empty
+from vtr.files import make_folder, publishing, replacing, require_empty
 from vtr.progress import note
 from vtr.verbs.export import FORMS, Options
 
@@ -17,7 +18,7 @@ def export_store(folder: Path, options: Options) -> list[Path]:
 
     Args:
         folder: The store.
-        options: `parquet` names the place.
+        options: `parquet` and `webdataset` name the places.
 
     Returns:
         The files and folders, of each form the frames first.
@@ -30,7 +31,7 @@ def export_store(folder: Path, options: Options) -> list[Path]:
     if not FORMS & options.given.keys():
         raise ConfigError(
             "nothing to export: name a run (--run RUN --out DIR), or what to make of the store "
-            f"{folder} (--parquet)"
+            f"{folder} (--parquet, --webdataset)"
         )
     if options.parquet is not None:
         require_arrow("--parquet")
@@ -40,6 +41,8 @@ def export_store(folder: Path, options: Options) -> list[Path]:
     written: list[Path] = []
     if options.parquet is not None:
         written += _parquet(store, options.parquet, options.file_mb * 1_000_000)
+    if options.webdataset is not None:
+        written += _webdataset(store, options.webdataset, options.file_mb * 1_000_000)
     return written
 
 
@@ -52,7 +55,18 @@ def _parquet(store: FeatureStore, target: Path, file_bytes: int) -> list[Path]:
     if target.is_dir():
         raise ConfigError(f"--parquet {target} is a folder; a folder's name has no ending .parquet")
     make_folder(target.parent, option="--parquet")
-    for file in (target, ledger_beside(target)):
-        remove_stale(file)
-    with publishing() as create:
+    with publishing(alone=True) as create:
         return write_parquet(store, target.parent, create, file_bytes=file_bytes, alone=target)
+
+
+def _webdataset(store: FeatureStore, target: Path, file_bytes: int) -> list[Path]:
+    if target.suffix.lower() != ".tar":
+        raise ConfigError(
+            f"--webdataset is {target}; it must end in .tar: one file, or with %05d in its name as "
+            "many as --file-mb makes of them"
+        )
+    if is_pattern(target.name) and parts_of(target):
+        raise ConfigError(f"--webdataset {target}: {parts_of(target)[0].name} is there already")
+    make_folder(target.parent, option="--webdataset")
+    with publishing(alone=True) as create:
+        return write_tars(store, target, create, file_bytes=file_bytes)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vtr.bridges.arrow import is_parquet, read_parquet, require_arrow
+from vtr.bridges.tars import is_tar, read_tars
 from vtr.errors import ConfigError
 from vtr.features.importing import ImportReport, import_arrays, require_new
 from vtr.files import publish
@@ -24,6 +25,8 @@ def import_features(source: Path, store: Path, options: Options) -> ImportReport
     if is_parquet(source):
         require_arrow(f"{source} is parquet, and")
         report = _read_back(source, store, options, read_parquet)
+    elif is_tar(source):
+        report = _read_back(source, store, options, read_tars)
     else:
         name, fps, dim = options.name, options.fps, options.dim
         report = import_arrays(source, store, name=name, fps=fps, dim=dim, tensors=read_torch)

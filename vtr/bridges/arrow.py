@@ -215,7 +215,9 @@ def read_parquet(source: Path, store: Path) -> ImportReport:
             ledger = file.read()
         return write_rows(store, _rows(ledger, batches(), spec, source), spec, pad)
     except (pa.ArrowException, OSError) as error:
-        raise StoreError(f"{source} cannot be read as parquet: {shown(error)}") from None
+        raise StoreError(
+            f"{source} cannot be read as parquet: {shown(getattr(error, 'strerror', 0) or error)}"
+        ) from None
 
 
 def _common_head(schemas: Mapping[Path, pa.Schema]) -> tuple[FeatureSpec, NDArray[np.float32]]:
@@ -260,7 +262,7 @@ def _rows(
     frames = _Frames(batches, spec)
     for part in ledger.to_batches(max_chunksize=_BATCH_ROWS):
         for values in part.to_pylist():
-            chosen = {label: values.pop(f"selection/{label}") or () for label in spec.samplers}
+            chosen = {label: values.pop(f"selection/{label}") or [] for label in spec.samplers}
             count, video_id = values["num_frames"], str(values["video_id"])
             embedding, pts_seconds, luma = frames.take(count or 0, video_id, source)
             yield make_row(

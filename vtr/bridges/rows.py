@@ -88,7 +88,7 @@ def make_row(
     values: Mapping[str, Any],
     frames: NDArray[Any],
     pts_seconds: NDArray[Any],
-    luma: NDArray[np.uint8] | None,
+    luma: NDArray[np.uint8] | None = None,
     *,
     spec: FeatureSpec,
 ) -> VideoRow:
@@ -119,18 +119,16 @@ def make_row(
     if pts_seconds.shape != (count,) or pts_seconds.dtype != np.float64:
         raise StoreError(f"{where} has {pts_seconds.shape} times for {count} frames")
     side = spec.thumbnail_side
-    if side is not None and (luma is None or luma.shape != (count, side, side)):
+    shape = (count, side, side)
+    if side is not None and (luma is None or (luma.shape, luma.dtype) != (shape, np.uint8)):
         raise StoreError(f"{where} lacks the thumbnails that its spec names")
     if not isinstance(chosen, Mapping) or chosen.keys() != set(spec.samplers):
         raise StoreError(f"{where}: selections are not those of {', '.join(spec.samplers)}")
     selections = {}
     for label, rows in chosen.items():
-        picked = np.asarray(rows if len(rows) else np.zeros(0, np.int64))
-        if picked.ndim != 1 or picked.dtype.kind not in "iu" or _beyond(picked, len(frames)):
+        if not isinstance(rows, list) or not all(
+            type(row) is int and 0 <= row < len(frames) for row in rows
+        ):
             raise StoreError(f"{where}: selection {label!r} names rows that are not there")
-        selections[label] = picked.astype(np.int64)
+        selections[label] = np.array(rows, np.int64)
     return VideoRow(ledger, frames, pts_seconds, selections, luma)
-
-
-def _beyond(rows: NDArray[Any], count: int) -> bool:
-    return bool(len(rows)) and not (rows.min() >= 0 and rows.max() < count)

@@ -74,10 +74,10 @@ def _line(error: BaseException) -> str:
 
 
 def _npy(file: IO[bytes], path: Path, _: TensorReader) -> Iterator[tuple[str, Array | str]]:
-    yield "", _read_npy(file, path.stat().st_size)
+    yield "", read_npy(file, path.stat().st_size)
 
 
-def _read_npy(file: IO[bytes], size: int) -> Array:
+def read_npy(file: IO[bytes], size: int) -> Array:
     """Reads one array whose header must not promise more than there is."""
     start = file.read(8)
     if not start.startswith(np.lib.format.MAGIC_PREFIX):
@@ -115,7 +115,7 @@ def _npz(file: IO[bytes], _: Path, __: TensorReader) -> Iterator[tuple[str, Arra
         for info in archive.infolist():
             try:
                 with archive.open(info) as member:
-                    array: Array | str = _read_npy(member, info.file_size)
+                    array: Array | str = read_npy(member, info.file_size)
             except UnusableError as error:
                 array = str(error)
             yield info.filename.removesuffix(".npy"), array

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vtr.settings import Settings, option
 
-FORMS = frozenset({"parquet"})
+FORMS = frozenset({"parquet", "webdataset"})
 """The options that ask for a store, and not for a run."""
 
 
@@ -26,7 +26,11 @@ class Options(Settings):
         None, "A row per frame, one file or several in a folder; needs the extra vtr[arrow].",
         group="A store", metavar="FILE.parquet|DIR", unset="none", file_key="-",
     )  # fmt: skip
+    webdataset: Path | None = option(
+        None, "An .npy and a .json per video, in one tar or in several numbered ones.",
+        group="A store", metavar="FILE.tar|NAME-%05d.tar", unset="none", file_key="-",
+    )  # fmt: skip
     file_mb: int = option(
-        512, "Megabytes from which on another file begins, in a folder.",
+        512, "Megabytes from which on another file begins, in a folder and of numbered tars.",
         group="A store", metavar="MB", bounds={"ge": 1},
     )  # fmt: skip
