@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import tarfile
 import tempfile
 from collections.abc import Callable, Sequence
@@ -49,12 +50,14 @@ ODD_IDS = (
     " ",
     "a\nb",
 )
+FIELDS = ("video_id", "row", "pts_seconds", "embedding")
 LETTERS = some.characters(exclude_categories=["Cs"], exclude_characters="\0")
 FORMS = {
     "folder": {"parquet": "p"},
     "file": {"parquet": "deep/p.parquet"},
     "tar": {"webdataset": "p.tar"},
     "tars": {"webdataset": "deep/p-%05d.tar"},
+    "lance": {"lance": "l"},
 }
 
 
@@ -118,6 +121,8 @@ def assert_same(first: Path, second: Path) -> None:
 def there_and_back(store: Path, place: Path, form: dict[str, str], **options: Any) -> Path:
     """Exports, imports; returns the export."""
     ((name, target),) = form.items()
+    if name == "lance":
+        pytest.importorskip("lance", reason="needs the extra vtr[lance]")
     export_store(store, Options.of(**{name: place / target}, **options))
     report = import_features(place / target, place / "back", ImportOptions())
     assert report.failed == {}
@@ -160,7 +165,7 @@ def test_parquet_opens_elsewhere_with_a_row_per_frame(tmp_path: Path) -> None:
     assert done.exit_code == 0
     held = FeatureStore(store)
     table = pq.read_table(tmp_path / "p")
-    assert table.column_names == ["video_id", "row", "pts_seconds", "embedding"]
+    assert table.column_names == list(FIELDS)
     assert table.schema.field("embedding").type == pa.list_(pa.float16(), 3)
     assert table.schema.metadata[b"vtr.fingerprint"].decode() == held.fingerprint
     assert FeatureSpec.from_json(table.schema.metadata[b"vtr.spec"].decode()) == held.spec
@@ -409,6 +414,8 @@ def test_an_export_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     spec = replace(SPEC, embedding_dim=1000, samplers=("head",))
     store = write_store(tmp_path / "store", odd_rows([50], spec), spec)
     for place, form in FORMS.items():
+        if place == "lance":
+            continue  # writes so much more that its own test is below
         ((name, target),) = form.items()
         options = Options.of(**{name: tmp_path / place / target})
         with (
@@ -420,6 +427,32 @@ def test_an_export_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
         export_store(store, options)
 
 
+def test_tables_of_lance(tmp_path: Path) -> None:
+    """Two tables; other ones, a missing one and a full disk are refused."""
+    lance = pytest.importorskip("lance", reason="needs the extra vtr[lance]")
+    store = odd_store(tmp_path / "store")
+    with full_disk(300), pytest.raises(StoreWriteError, match=r"cannot write .*Nothing is left"):
+        export_store(store, Options.of(lance=tmp_path / "l"))
+    assert not (tmp_path / "l").exists()
+    export_store(store, Options.of(lance=tmp_path / "l"))
+    table = lance.dataset(str(tmp_path / "l" / "frames.lance"))
+    assert (table.count_rows(), table.schema.names) == (16, list(FIELDS))
+    with pytest.raises(ConfigError, match=r"--lance .*l is in use"):
+        export_store(store, Options.of(lance=tmp_path / "l"))
+    shutil.rmtree(tmp_path / "l" / "ledger.lance")
+    with pytest.raises(StoreError, match=r"cannot be read as Lance: .*ledger\.lance was not found"):
+        import_features(tmp_path / "l", tmp_path / "back", ImportOptions())
+    other = pa.table({"id": ["x"], "vector": pa.array([[0.1, 0.2]], pa.list_(pa.float32(), 2))})
+    lance.write_dataset(other, str(tmp_path / "l" / "ledger.lance"))
+    with pytest.raises(
+        StoreError, match=r"ledger\.lance has no column video_id, .* has id, vector"
+    ):
+        import_features(tmp_path / "l", tmp_path / "back", ImportOptions())
+    lance.write_dataset(other, str(tmp_path / "l" / "frames.lance"), mode="overwrite")
+    with pytest.raises(StoreError, match=r"no column video_id, row, pts_.* A table of frames has"):
+        import_features(tmp_path / "l", tmp_path / "back", ImportOptions())
+
+
 def test_what_a_killed_export_left_is_removed_by_the_next(tmp_path: Path) -> None:
     store = odd_store(tmp_path / "store")
     left = [tmp_path / f"{TEMPORARY_PREFIX}99-{name}" for name in ("p.parquet", "other-p.parquet")]
@@ -427,6 +460,20 @@ def test_what_a_killed_export_left_is_removed_by_the_next(tmp_path: Path) -> Non
         path.touch()
     export_store(store, Options.of(parquet=tmp_path / "p.parquet"))
     assert [path.exists() for path in left] == [False, True]
+
+
+@pytest.mark.parametrize(("name", "module"), [("arrow", "pyarrow"), ("lance", "lance")])
+def test_a_missing_extra_says_what_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, module: str
+) -> None:
+    store = odd_store(tmp_path / "store")
+    option = {"arrow": "parquet"}.get(name, name)
+    export_store(store, Options.of(**{option: tmp_path / "p"}))
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ConfigError, match=rf"--{option} needs .*: pip install 'vtr\[{name}\]'"):
+        export_store(store, Options.of(**{option: tmp_path / "q"}))
+    with pytest.raises(ConfigError, match=rf"p is .*needs .*: pip install 'vtr\[{name}\]'"):
+        import_features(tmp_path / "p", tmp_path / "back", ImportOptions())
 
 
 def test_a_place_in_use_is_refused(tmp_path: Path) -> None:

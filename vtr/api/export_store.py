@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vtr.bridges.arrow import require_arrow, write_parquet
+from vtr.bridges.lances import require_lance, write_lance
 from vtr.bridges.tars import is_pattern, parts_of, write_tars
 from vtr.errors import ConfigError
 from vtr.features import FeatureStore
@@ -18,7 +19,7 @@ def export_store(folder: Path, options: Options) -> list[Path]:
 
     Args:
         folder: The store.
-        options: `parquet` and `webdataset` name the places.
+        options: `parquet`, `webdataset` and `lance` name the places.
 
     Returns:
         The files and folders, of each form the frames first.
@@ -31,18 +32,26 @@ def export_store(folder: Path, options: Options) -> list[Path]:
     if not FORMS & options.given.keys():
         raise ConfigError(
             "nothing to export: name a run (--run RUN --out DIR), or what to make of the store "
-            f"{folder} (--parquet, --webdataset)"
+            f"{folder} (--parquet, --webdataset, --lance)"
         )
     if options.parquet is not None:
         require_arrow("--parquet")
+    if options.lance is not None:
+        require_lance("--lance")
+        require_empty(options.lance, option="--lance")
     store = FeatureStore(folder)
     if store.picture_format is not None:
         note(f"the pictures that {folder} keeps are left out")
     written: list[Path] = []
+    file_bytes = options.file_mb * 1_000_000
     if options.parquet is not None:
-        written += _parquet(store, options.parquet, options.file_mb * 1_000_000)
+        written += _parquet(store, options.parquet, file_bytes)
     if options.webdataset is not None:
-        written += _webdataset(store, options.webdataset, options.file_mb * 1_000_000)
+        written += _webdataset(store, options.webdataset, file_bytes)
+    if options.lance is not None:
+        with replacing(options.lance, option="--lance") as made:
+            files = write_lance(store, made, file_bytes=file_bytes)
+        written += [options.lance / path.name for path in files]
     return written
 
 

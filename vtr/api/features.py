@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vtr.bridges.arrow import is_parquet, read_parquet, require_arrow
+from vtr.bridges.lances import is_lance, read_lance, require_lance
 from vtr.bridges.tars import is_tar, read_tars
 from vtr.errors import ConfigError
 from vtr.features.importing import ImportReport, import_arrays, require_new
@@ -25,6 +26,9 @@ def import_features(source: Path, store: Path, options: Options) -> ImportReport
     if is_parquet(source):
         require_arrow(f"{source} is parquet, and")
         report = _read_back(source, store, options, read_parquet)
+    elif is_lance(source):
+        require_lance(f"{source} is of Lance, and")
+        report = _read_back(source, store, options, read_lance)
     elif is_tar(source):
         report = _read_back(source, store, options, read_tars)
     else:

@@ -27,7 +27,7 @@ FRAMES = "frames-{:05d}.parquet"
 LEDGER = "__ledger__/ledger.parquet"
 """Where `datasets`, pyarrow and pandas, given the folder, do not look for rows of frames."""
 _LEDGER_SUFFIX = ".ledger.parquet"
-_BATCH_ROWS = 4096
+BATCH_ROWS = 4096
 _COLUMNS = ("video_id", "row", "pts_seconds", "embedding")
 
 
@@ -201,26 +201,26 @@ def read_parquet(source: Path, store: Path) -> ImportReport:
     def batches() -> Iterator[pa.RecordBatch]:
         for path in files:
             with pq.ParquetFile(path, **checked) as file:
-                yield from file.iter_batches(_BATCH_ROWS)
+                yield from file.iter_batches(BATCH_ROWS)
 
     try:
         schemas = {path: pq.read_schema(path) for path in files}
-        spec, pad = _common_head(schemas)
+        spec, pad = common_head(schemas)
         if not place.is_file():
             raise StoreError(
                 f"{place} is missing: the ledger of {source}, which vtr export wrote with it"
             )
         with pq.ParquetFile(place, **checked) as file:
-            _require(file.schema_arrow, ledger_schema(spec), place)
+            require_columns(file.schema_arrow, ledger_schema(spec), place)
             ledger = file.read()
-        return write_rows(store, _rows(ledger, batches(), spec, source), spec, pad)
+        return write_rows(store, rows_of(ledger, batches(), spec, source), spec, pad)
     except (pa.ArrowException, OSError) as error:
         raise StoreError(
             f"{source} cannot be read as parquet: {shown(getattr(error, 'strerror', 0) or error)}"
         ) from None
 
 
-def _common_head(schemas: Mapping[Path, pa.Schema]) -> tuple[FeatureSpec, NDArray[np.float32]]:
+def common_head(schemas: Mapping[Path, pa.Schema]) -> tuple[FeatureSpec, NDArray[np.float32]]:
     """Returns what all files of frames say alike of the store."""
     heads = {}
     for path, schema in schemas.items():
@@ -230,14 +230,14 @@ def _common_head(schemas: Mapping[Path, pa.Schema]) -> tuple[FeatureSpec, NDArra
         texts = {k.decode(errors="replace"): v.decode(errors="replace")
                  for k, v in (schema.metadata or {}).items()}  # fmt: skip
         heads[path] = read_head(texts, source=path)
-        _require(schema, frame_schema(heads[path][0]), path)
+        require_columns(schema, frame_schema(heads[path][0]), path)
     (first, head), *others = heads.items()
     for path, (spec, _) in others:
         require_same(head[0], spec, what=f"{first.name} and {path.name}")
     return head
 
 
-def _require(found: pa.Schema, wanted: pa.Schema, path: Path) -> None:
+def require_columns(found: pa.Schema, wanted: pa.Schema, path: Path) -> None:
     """Refuses columns of other names or types."""
     missing = [name for name in wanted.names if name not in found.names]
     if missing:
@@ -255,12 +255,12 @@ def _other_columns(path: Path, missing: Sequence[str], there: Sequence[str]) -> 
     )
 
 
-def _rows(
+def rows_of(
     ledger: pa.Table, batches: Iterator[pa.RecordBatch], spec: FeatureSpec, source: Path
 ) -> Iterator[VideoRow]:
     """Yields the rows of the inputs; the frames must come in the order of the ledger."""
     frames = _Frames(batches, spec)
-    for part in ledger.to_batches(max_chunksize=_BATCH_ROWS):
+    for part in ledger.to_batches(max_chunksize=BATCH_ROWS):
         for values in part.to_pylist():
             chosen = {label: values.pop(f"selection/{label}") or [] for label in spec.samplers}
             count, video_id = values["num_frames"], str(values["video_id"])

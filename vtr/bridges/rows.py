@@ -120,7 +120,7 @@ def make_row(
         raise StoreError(f"{where} has {pts_seconds.shape} times for {count} frames")
     side = spec.thumbnail_side
     shape = (count, side, side)
-    if side is not None and (luma is None or (luma.shape, luma.dtype) != (shape, np.uint8)):
+    if side is not None and (luma is None or luma.shape != shape or luma.dtype != np.uint8):
         raise StoreError(f"{where} lacks the thumbnails that its spec names")
     if not isinstance(chosen, Mapping) or chosen.keys() != set(spec.samplers):
         raise StoreError(f"{where}: selections are not those of {', '.join(spec.samplers)}")

@@ -38,15 +38,15 @@ def export(
 
     A run becomes safetensors, configuration and a card, which gives every number with its protocol,
     N and interval, as `vtr eval --run` measured it: evaluate first. A store becomes
-    parquet or WebDataset, which `vtr features import` reads back bit by bit.
+    parquet, WebDataset or Lance, which `vtr features import` reads back bit by bit.
     """
     if run is None and out is None:
         _export_store(workspace, options, as_json=as_json)
         return
     if run is None or out is None or FORMS & options.given.keys():
         raise ConfigError(
-            "a run is exported with --run RUN --out DIR; a store with --parquet or --webdataset, "
-            "and --features DIR where it is not the workspace's"
+            "a run is exported with --run RUN --out DIR; a store with --parquet, --webdataset or "
+            "--lance, and --features DIR where it is not the workspace's"
         )
     from vtr.api.export import export_run
 

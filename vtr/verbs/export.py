@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vtr.settings import Settings, option
 
-FORMS = frozenset({"parquet", "webdataset"})
+FORMS = frozenset({"parquet", "webdataset", "lance"})
 """The options that ask for a store, and not for a run."""
 
 
@@ -29,6 +29,10 @@ class Options(Settings):
     webdataset: Path | None = option(
         None, "An .npy and a .json per video, in one tar or in several numbered ones.",
         group="A store", metavar="FILE.tar|NAME-%05d.tar", unset="none", file_key="-",
+    )  # fmt: skip
+    lance: Path | None = option(
+        None, "The same rows as parquet has, as tables of Lance; needs the extra vtr[lance].",
+        group="A store", metavar="DIR", unset="none", file_key="-",
     )  # fmt: skip
     file_mb: int = option(
         512, "Megabytes from which on another file begins, in a folder and of numbered tars.",
