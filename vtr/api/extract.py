@@ -91,6 +91,10 @@ def extract(workspace: Workspace, options: Options, *, quiet: bool = False) -> E
     if options.from_crops is not None:
         return embed_pictures(workspace, options, quiet=quiet)
     survey = _survey(workspace, quiet=quiet)
+    if options.ray is not None:
+        from vtr.api import extract_on_ray
+
+        return extract_on_ray.run(workspace, survey, options, quiet=quiet)
     if not quiet:
         note(f"loading {workspace.model}")
     return run(workspace, survey, options, quiet=quiet)
@@ -101,7 +105,7 @@ def run(
 ) -> ExtractReport:
     """Extracts what `find_inputs` found, and writes the resolved options beside the shards."""
     prepare_arithmetic()
-    settings = _settings(workspace, survey, options)
+    settings = settings_of(workspace, survey, options)
     num_new = len(_new(workspace, survey, options))
     with contextlib.ExitStack() as stack:
         pool = stack.enter_context(decoding_pool(workspace, settings))
@@ -110,8 +114,8 @@ def run(
         backbone = load_backbone_of(workspace, options)
         if settings.pictures:
             _check_room(workspace, settings, options, backbone.preprocessing.size, num_new)
-        mode = replace(_mode(options), pool=pool, check=_check(workspace, backbone))
-        report = _extract(_present(survey), workspace.features, backbone, settings, mode, quiet)
+        mode = replace(_mode(options), pool=pool, check=check_of(workspace, backbone))
+        report = _extract(present(survey), workspace.features, backbone, settings, mode, quiet)
     used = {"device": str(backbone.device), "dtype": str(backbone.dtype)}
     publish(workspace.features / CONFIG_FILE, resolved(workspace, options, **used))
     return report
@@ -153,7 +157,7 @@ def load_backbone_of(workspace: Workspace, options: Options) -> Backbone:
     return load_backbone(workspace.model, device=device, dtype=dtype, route=workspace.route)
 
 
-def _check(workspace: Workspace, backbone: Backbone) -> Check | None:
+def check_of(workspace: Workspace, backbone: Backbone) -> Check | None:
     """Returns what compares a run's first frames with float32; None where that is what runs."""
     from vtr.clip.backbone import load_backbone
     from vtr.clip.fidelity import check
@@ -179,7 +183,7 @@ def plan(workspace: Workspace, options: Options, *, quiet: bool = False) -> dict
     if options.from_crops is not None:
         return _plan_of_pictures(workspace, options)
     survey = _survey(workspace, quiet=quiet)
-    settings, retry = _settings(workspace, survey, options), statuses(options.retry)
+    settings, retry = settings_of(workspace, survey, options), statuses(options.retry)
     held = {}
     if list_shards(workspace.features)[0] and not options.overwrite:
         store = FeatureStore(workspace.features, skip_damaged="damaged" in retry)
@@ -188,7 +192,7 @@ def plan(workspace: Workspace, options: Options, *, quiet: bool = False) -> dict
         require_same(store.spec, asked, what=str(workspace.features))
         require_same_pictures(store, settings.pictures)
         held = {row.id: row for row in store.ledger}
-    mine = [video for video, _ in _present(survey)][options.part[0] - 1 :: options.part[1]]
+    mine = [video for video, _ in present(survey)][options.part[0] - 1 :: options.part[1]]
     known = [(held[video.id], video) for video in mine if video.id in held]
     again = [row for row, video in known if wants_again(row, video, retry, options.hash)]
     folder = Path(workspace.model).expanduser()
@@ -260,7 +264,8 @@ def _survey(workspace: Workspace, *, quiet: bool) -> VideoSurvey:
     return survey
 
 
-def _present(survey: VideoSurvey) -> Sequence[Input]:
+def present(survey: VideoSurvey) -> Sequence[Input]:
+    """Returns the inputs: the videos that are there, each with an id of its own."""
     return unique_videos(video for video in survey.videos if video.path is not None)
 
 
@@ -268,7 +273,7 @@ def _mode(options: Options) -> ExtractMode:
     return ExtractMode(options.part, statuses(options.retry), options.overwrite)
 
 
-def _settings(workspace: Workspace, survey: VideoSurvey, options: Options) -> ExtractSettings:
+def settings_of(workspace: Workspace, survey: VideoSurvey, options: Options) -> ExtractSettings:
     """Returns the pipeline's settings; never more workers than videos."""
     limits = Limits() if options.max_pixels is None else Limits(max_pixels=options.max_pixels)
     return ExtractSettings(
@@ -300,7 +305,7 @@ def _kept_pictures(folder: Path, options: Options) -> PictureFormat | None:
 def _new(workspace: Workspace, survey: VideoSurvey, options: Options) -> list[str]:
     """Returns the ids of this run's part that the store does not hold."""
     part, parts = options.part
-    mine = [video.id for video, _ in _present(survey)][part - 1 :: parts]
+    mine = [video.id for video, _ in present(survey)][part - 1 :: parts]
     with contextlib.suppress(StoreError):  # none, or nothing sound in it
         held = FeatureStore(workspace.features, skip_damaged=True).input_ids
         return mine if options.overwrite else list(set(mine) - set(held))
@@ -361,7 +366,7 @@ def embed_pictures(workspace: Workspace, options: Options, *, quiet: bool = Fals
             workspace.features,
             backbone,
             batch_size=workspace.batch_size,
-            mode=ExtractMode(check=_check(workspace, backbone)),
+            mode=ExtractMode(check=check_of(workspace, backbone)),
             progress=lambda now: update(now.done, now.total, ""),
         )
 

@@ -26,6 +26,8 @@ METAVARS: Mapping[str, str] = {
     "fps": "RATE",
 }
 _OF_TYPE = {int: _COUNT, float: _NUMBER, Path: _FOLDER, str: "TEXT"}
+BARE: Mapping[str, str] = {"--ray": "local"}
+"""What a flag means without its value: as the last word, or before another flag."""
 _OUT_IS_A_FILE = ("compare", "show", "study")
 
 ADVICE: Mapping[str, tuple[str, ...]] = {
@@ -113,7 +115,19 @@ class Commands(TyperGroup):
                 if args[0].lower() in names:
                     ctx.fail(f"No such command '{args[0]}'. {advice}")
         name, command, rest = super().resolve_command(ctx, args)
-        return name, command and self.commands[str(name)], rest
+        return name, command and self.commands[str(name)], _with_bare_values(rest)
+
+
+def _with_bare_values(words: list[str]) -> list[str]:
+    """Returns the words of a command, `BARE` put after flags that have no value.
+
+    >>> _with_bare_values(["--ray", "--parts", "3", "--ray", "auto", "--ray"])
+    ['--ray', 'local', '--parts', '3', '--ray', 'auto', '--ray', 'local']
+    """
+    complete = []
+    for word, after in zip(words, [*words[1:], "-"], strict=False):
+        complete += [word, BARE[word]] if word in BARE and after.startswith("-") else [word]
+    return complete
 
 
 def _all_commands(group: Any) -> Iterator[Any]:

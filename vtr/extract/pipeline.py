@@ -105,7 +105,7 @@ def extract(
     """
     mode, hashed = mode or ExtractMode(), settings.hash_files
     spec = feature_spec(encoder, settings)
-    mine = list(inputs)[mode.part[0] - 1 :: mode.part[1]]
+    mine = list(inputs) if mode.is_alone else list(inputs)[mode.part[0] - 1 :: mode.part[1]]
     with write_lock(folder, part=mode.part):
         replaces = mode.overwrite and bool(list_shards(folder)[0])
         kept = settings.pictures
@@ -123,7 +123,8 @@ def extract(
             keep_others(folder, work)
             take_place(folder)
     redone = {video.id for _, items in again for video, _ in items}
-    return report_of(folder, mine, now, hashed=held - redone if hashed else set())
+    only = mode.part if mode.is_alone else None
+    return report_of(folder, mine, now, hashed=held - redone if hashed else set(), part=only)
 
 
 def first_slot(store: FeatureStore | None, part: tuple[int, int]) -> Slot:
@@ -371,10 +372,15 @@ class _ShardRows:
 
 
 def report_of(
-    folder: Path, inputs: Sequence[Input], now: Progress, *, hashed: set[str]
+    folder: Path,
+    inputs: Sequence[Input],
+    now: Progress,
+    *,
+    hashed: set[str],
+    part: tuple[int, int] | None = None,
 ) -> ExtractReport:
-    """Counts what the store now holds of these inputs; every one must have its row."""
-    ledger = {row.id: row for row in FeatureStore(folder).ledger} if inputs else {}
+    """Counts what the store (its part) now holds of these inputs; every one must have its row."""
+    ledger = {row.id: row for row in FeatureStore(folder, part=part).ledger} if inputs else {}
     held = [(ledger[video.id], video) for video, _ in inputs if video.id in ledger]
     if len(held) != len(inputs):
         raise StoreError(

@@ -47,6 +47,8 @@ class ExtractMode:
     """Make the store anew: beside the old one, which it replaces when it is complete. Run again
     after an interruption, it goes on there."""
 
+    is_alone: bool = False
+    """The inputs are this part's only, and in no other part's shards: those are not looked at."""
     pool: WorkerPool | None = None
     """Decoding processes to use, with the settings of `pool_settings`; the caller closes them."""
 
@@ -69,12 +71,13 @@ def open_for_writing(
     remove_leftovers(folder, f"*-shard-{part:03d}of{parts:03d}-*" if parts > 1 else "*")
     if "damaged" in mode.retry:
         set_aside_damaged(folder, owned=mode.owns)
-    newest, superseded = list_shards(folder)
+    only = mode.part if mode.is_alone else None
+    newest, superseded = list_shards(folder, part=only)
     for path in superseded:
         path.unlink(missing_ok=True)
     if not newest:
         return None
-    store = FeatureStore(folder)
+    store = FeatureStore(folder, part=only)
     require_same(store.spec, spec, what=str(folder))
     require_same_pictures(store, pictures)
     return store

@@ -67,8 +67,14 @@ class WholeShards:
             note(f"checking every byte of {path.parent}, once: it holds pictures or many features")
         return _digest(file)
 
-    def remember(self) -> None:
-        """Keeps what was found for the next time; without a cache that can be written, nothing."""
+    def remember(self, *, others: bool = False) -> None:
+        """Keeps what was found for the next time; without a cache that can be written, nothing.
+
+        Args:
+            others: Not all shards were looked at: what was known of others stays.
+        """
+        if others:
+            self._now |= self._before
         if self._place is None or self._now == self._before:
             return
         with contextlib.suppress(VtrError):

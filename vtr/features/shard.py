@@ -39,7 +39,7 @@ from vtr.features.spec import SCHEMA, FeatureSpec
 from vtr.files import publish
 
 _NAME = re.compile(
-    r"shard-(?P<part>\d{3})of(?P<parts>\d{3})-(?P<sequence>\d{6,})-r(?P<revision>\d{3,})"
+    r"shard-(?P<part>\d{3,5})of(?P<parts>\d{3,5})-(?P<sequence>\d{6,})-r(?P<revision>\d{3,})"
     r"-(?P<sha256>[0-9a-f]{64})\.h5"
 )
 
@@ -75,9 +75,12 @@ class ShardName:
         return cls(**numbers, sha256=match["sha256"])
 
 
-def list_shards(folder: Path) -> tuple[list[tuple[ShardName, Path]], list[Path]]:
-    """Returns the shards that count, in plan order, and the superseded ones."""
-    named = [(ShardName.parse(path.name), path) for path in folder.glob("shard-*.h5")]
+def list_shards(
+    folder: Path, *, part: tuple[int, int] | None = None
+) -> tuple[list[tuple[ShardName, Path]], list[Path]]:
+    """Returns the shards that count (of part (i, n) only), in plan order, and superseded ones."""
+    which = "*" if part is None else f"{part[0]:03d}of{part[1]:03d}-*"
+    named = [(ShardName.parse(path.name), path) for path in folder.glob(f"shard-{which}.h5")]
     newest: dict[tuple[int, int, int], tuple[ShardName, Path]] = {}
     superseded: list[Path] = []
     for name, path in sorted((name, path) for name, path in named if name is not None):

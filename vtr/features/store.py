@@ -78,6 +78,7 @@ class FeatureStore(Mapping[str, VideoFeatures]):
         sampler: Whose frames to return; the only sampler of the store by default. `None` on a
             store of several samplers returns all frames.
         skip_damaged: Leave damaged shards out, naming them in `damaged`, where others are sound.
+        part: (i, n): only what part i of n has written.
 
     Raises:
         StoreError: No store there, or damaged shards.
@@ -85,10 +86,15 @@ class FeatureStore(Mapping[str, VideoFeatures]):
     """
 
     def __init__(
-        self, folder: str | Path, *, sampler: str | None = None, skip_damaged: bool = False
+        self,
+        folder: str | Path,
+        *,
+        sampler: str | None = None,
+        skip_damaged: bool = False,
+        part: tuple[int, int] | None = None,
     ) -> None:
         self.folder = Path(folder)
-        self.shards, self.damaged = _open_shards(self.folder, skip_damaged=skip_damaged)
+        self.shards, self.damaged = _open_shards(self.folder, skip_damaged, part)
         self.spec: FeatureSpec = self.shards[0].spec
         for shard in self.shards[1:]:
             require_same(self.spec, shard.spec, what=f"{shard.path.name} and its neighbours")
@@ -368,10 +374,10 @@ class FeatureStore(Mapping[str, VideoFeatures]):
 
 
 def _open_shards(
-    folder: Path, *, skip_damaged: bool
+    folder: Path, skip_damaged: bool, part: tuple[int, int] | None
 ) -> tuple[tuple[Shard, ...], dict[Path, ShardError]]:
     """Opens the shards that count; returns them and the damaged ones."""
-    names = list_shards(folder)[0]
+    names = list_shards(folder, part=part)[0]
     if not names:
         if folder.is_dir():
             what = "holds no shards"
@@ -387,11 +393,11 @@ def _open_shards(
         except ShardError as error:
             damaged[path] = error
     # A retry that runs meanwhile replaces shards: then another look finds the new ones.
-    if damaged and list_shards(folder)[0] != names:
-        return _open_shards(folder, skip_damaged=skip_damaged)
+    if damaged and list_shards(folder, part=part)[0] != names:
+        return _open_shards(folder, skip_damaged, part)
     if damaged and not (skip_damaged and shards):
         raise next(iter(damaged.values()))
-    whole.remember()
+    whole.remember(others=part is not None)
     return tuple(shards), damaged
 
 

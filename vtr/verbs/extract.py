@@ -10,7 +10,8 @@ import pydantic
 
 from vtr.clip.device import check_device_name
 from vtr.errors import ConfigError, UnknownNameError
-from vtr.settings import Settings, flag_of, option
+from vtr.settings import flag_of, option
+from vtr.verbs.scale import MOST_PARTS, OnRay
 
 RETRIES = ("failed", "partial", "changed", "damaged")
 
@@ -18,7 +19,7 @@ RETRIES = ("failed", "partial", "changed", "damaged")
 def _shard(text: str) -> str:
     with contextlib.suppress(ValueError):
         part, parts = (int(number) for number in text.split("/") if number.isdecimal())
-        if 1 <= part <= parts <= 999:
+        if 1 <= part <= parts <= MOST_PARTS:
             return f"{part}/{parts}"
     raise ValueError("no part")
 
@@ -35,7 +36,7 @@ def statuses(text: str | None) -> frozenset[str]:
     return frozenset(name.strip() for name in (text or "").split(",") if name.strip())
 
 
-class Options(Settings):
+class Options(OnRay):
     """How to extract; which frames of which videos is the workspace's."""
 
     device: Annotated[str, pydantic.AfterValidator(check_device_name)] = option(
@@ -78,7 +79,7 @@ class Options(Settings):
     shard: Annotated[str, pydantic.AfterValidator(_shard)] = option(
         "1/1", "Work on part i of n of the videos, as i/n: one per machine.",
         group="Which videos", metavar="i/n", file_key="-",
-        allowed="a part: write i/n with 1 <= i <= n <= 999, such as 2/4",
+        allowed="a part: write i/n with 1 <= i <= n <= 99999, such as 2/4",
     )  # fmt: skip
     retry: Annotated[str | None, pydantic.AfterValidator(check_retry)] = option(
         None, "Do these again: failed, partial, changed (another file is there now), damaged (all "
@@ -98,13 +99,23 @@ class Options(Settings):
 
     @pydantic.model_validator(mode="after")
     def _keep_other_parts(self) -> Self:
+        if self.ray is not None:
+            for name, given in (("shard", self.part[1] > 1), ("overwrite", self.overwrite)):
+                if given:
+                    raise ConfigError(
+                        f"--{name} and --ray exclude each other: "
+                        + {
+                            "shard": "Ray's workers take the parts (--parts)",
+                            "overwrite": "delete the store first, then start without it",
+                        }[name]
+                    )
         if self.overwrite and self.part[1] > 1:
             raise ConfigError(
                 f"--overwrite with --shard {self.shard} would delete what the other parts have "
                 "made. Delete the store first, then start the parts without it"
             )
         if self.from_crops is not None:
-            for name in ("shard", "retry", "overwrite", "hash", "crops", "crops_budget"):
+            for name in ("ray", "shard", "retry", "overwrite", "hash", "crops", "crops_budget"):
                 field = type(self).model_fields[name]
                 if getattr(self, name) != field.default:
                     raise ConfigError(

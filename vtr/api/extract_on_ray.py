@@ -1,0 +1,233 @@
+"""`vtr extract --ray`: the parts of an extraction on the actors of a Ray cluster.
+
+The store is the only state: a part publishes its own shards, and goes on where it stopped. The
+driver makes the plan, sends every part its inputs, and counts the ledgers at the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import vtr
+from vtr.api import extract as plain
+from vtr.arithmetic import prepare_arithmetic
+from vtr.clip.hub import find_model
+from vtr.counts import counted
+from vtr.datasets.registry import VideoSurvey
+from vtr.errors import ConfigError, StoreError, StoreLockedError
+from vtr.extract import pipeline
+from vtr.extract.cluster import connected, num_parts
+from vtr.extract.pipeline import ExtractReport, Progress
+from vtr.extract.resume import ExtractMode, Input, file_facts
+from vtr.extract.settings import ExtractSettings
+from vtr.features.shard import list_shards
+from vtr.features.store import FeatureStore, set_aside_damaged
+from vtr.files import TEMPORARY_PREFIX, make_folder, publish
+from vtr.foreign import first_few, printable
+from vtr.progress import progress
+from vtr.settings import resolved
+from vtr.verbs.extract import Options, statuses
+from vtr.workspace import Workspace
+
+_LOCK_SECONDS = 60.0  # What the actors of a driver that was killed may take to end
+_MOST_LOOKED_AT = 32  # Videos whose size every node compares before work
+
+
+@dataclass(frozen=True)
+class Part:
+    """One job of an actor."""
+
+    place: tuple[int, int]  # (i, n)
+    inputs: Sequence[Input]
+    sizes: Sequence[int]  # Bytes of each input's file as the driver sees it; -1 for none
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What a node must see before anything starts."""
+
+    version: str
+    model: str
+    folders: tuple[tuple[str, Path], ...]  # (flag, folder)
+    marker: Path  # In the store, written by the driver
+    sizes: tuple[tuple[Path, int], ...]  # Bytes of some videos
+
+
+def run(
+    workspace: Workspace, survey: VideoSurvey, options: Options, *, quiet: bool = False
+) -> ExtractReport:
+    """Extracts what `find_inputs` found with Ray's workers; see `vtr.api.extract.run`.
+
+    Raises:
+        ConfigError: No Ray, no such cluster, or a node that does not see what it needs.
+        StoreError: Some parts could not be done; says which, and why.
+    """
+    assert options.ray is not None
+    if options.device.startswith("cuda:"):
+        raise ConfigError(
+            f"--device {options.device} is a card of one machine; on Ray say how many each worker "
+            "gets with --gpus-per-worker"
+        )
+    start, store = time.perf_counter(), workspace.features.absolute()
+    workspace = workspace.model_copy(update={"features": store})
+    inputs, retry = plain.present(survey), statuses(options.retry)
+    make_folder(store, option="--features")
+    if "damaged" in retry:
+        set_aside_damaged(store, owned=lambda _: True)
+        retry -= {"damaged"}
+    with connected(options.ray) as cluster:
+        share = cluster.share(
+            cpus=options.cpus_per_worker, gpus=options.gpus_per_worker,
+            on_cpu=options.device == "cpu",
+        )  # fmt: skip
+        settings = replace(plain.settings_of(workspace, survey, options), workers=share.cpus)
+        parts = _plan(inputs, store, options, workers=sum(map(share.fits, cluster.nodes)))
+        device = "cpu" if options.device == "auto" and not share.gpus else options.device
+        used = options.model_copy(update={"device": device})
+        with _marked(store) as marker:
+            cluster.require_on_every_node(look, _sight(workspace, survey, marker, parts), share)
+        config = (workspace, used, settings, inputs if retry else None)
+        jobs = parts if retry else [part for part in parts if part.inputs]
+        now, missing = Progress(sum(len(part.inputs) for part in jobs)), []
+        with progress("extracting", quiet=quiet) as update:
+            where = counted(len({node["NodeManagerAddress"] for node in cluster.nodes}), "node")
+            update(0, now.total, f"{counted(len(jobs), 'part')} on {where}")
+            for number, report, problem in cluster.work(_MAKE, config, jobs, share):
+                if problem:
+                    missing.append(f"part {'/'.join(map(str, jobs[number].place))}: {problem}")
+                    continue
+                _add(now, report)
+                now.seconds = time.perf_counter() - start
+                update(now.done, now.total, f"{now.frames / now.seconds:.0f} frames/s")
+    if missing:
+        raise StoreError(
+            f"{counted(len(missing), 'part')} of {len(jobs)} could not be finished; what is done "
+            f"is safe, and the same command goes on. {first_few(missing, 4)}"
+        )
+    publish(store / plain.CONFIG_FILE, resolved(workspace, options, device=device))
+    return pipeline.report_of(store, inputs, now, hashed=set())
+
+
+_MAKE = f"{__name__}:make_worker"
+
+
+def _plan(inputs: Sequence[Input], store: Path, options: Options, *, workers: int) -> list[Part]:
+    """Cuts what the store does not hold into parts: every n-th input, as `--shard` does."""
+    held = set(FeatureStore(store).input_ids) if list_shards(store)[0] else set()
+    new = [item for item in inputs if item[0].id not in held]
+    total = options.parts or num_parts(len(new), workers)
+    parts = []
+    for i in range(total):
+        mine = [item for item in inputs[i::total] if item[0].id not in held]
+        sizes = [file_facts(video.path).get("file_bytes", -1) for video, _ in mine]
+        parts.append(Part((i + 1, total), mine, sizes))
+    return parts
+
+
+def _add(now: Progress, report: ExtractReport) -> None:
+    now.done += report.done_now
+    now.frames += report.frames_now
+    now.decode_cpu_seconds += report.decode_cpu_seconds
+    now.encode_seconds += report.encode_seconds
+
+
+# ---- on the nodes
+
+
+def make_worker(
+    config: tuple[Workspace, Options, ExtractSettings, Sequence[Input] | None],
+) -> Callable[[Part], ExtractReport]:
+    """Returns what does a part: model and decoding processes are made once and kept."""
+    prepare_arithmetic()
+    workspace, options, settings, every = config
+    pool = plain.decoding_pool(workspace, settings)
+    pool.start()
+    backbone = plain.load_backbone_of(workspace, options)
+    mode = ExtractMode(
+        is_alone=every is None, retry=statuses(options.retry) - {"damaged"}, pool=pool,
+        check=plain.check_of(workspace, backbone),
+    )  # fmt: skip
+
+    def work(part: Part) -> ExtractReport:
+        _require_same_files(part)
+        mine = replace(mode, part=part.place)
+        deadline = time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                inputs = part.inputs if every is None else every
+                return pipeline.extract(inputs, workspace.features, backbone, settings, mode=mine)
+            except StoreLockedError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(1)
+
+    return work
+
+
+def _require_same_files(part: Part) -> None:
+    """Refuses a part whose files are not those that the driver saw, before any work."""
+    for (video, _), size in zip(part.inputs, part.sizes, strict=True):
+        here = file_facts(video.path).get("file_bytes", -1)
+        if here != size:
+            raise ConfigError(
+                f"video {printable(video.id)} ({printable(str(video.path))}) has {_bytes(here)} "
+                f"here and {_bytes(size)} on the machine that made the plan"
+            )
+
+
+def _bytes(size: int) -> str:
+    return "no file" if size < 0 else f"{size:,} bytes"
+
+
+@contextlib.contextmanager
+def _marked(store: Path) -> Iterator[Path]:
+    """Puts a file into the store that the nodes look for, for the time of a block."""
+    marker = store / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}-ray"
+    publish(marker, b"")
+    try:
+        yield marker
+    finally:
+        marker.unlink(missing_ok=True)
+
+
+def _sight(workspace: Workspace, survey: VideoSurvey, marker: Path, parts: Sequence[Part]) -> Sight:
+    sizes = [
+        (video.path, size)
+        for part in parts
+        for (video, _), size in zip(part.inputs, part.sizes, strict=True)
+        if video.path is not None
+    ]
+    folders = (("--videos", survey.listing.root.absolute()), ("--features", marker.parent))
+    some = tuple(sizes[:: -(-len(sizes) // _MOST_LOOKED_AT) or 1])
+    return Sight(vtr.__version__, workspace.model, folders, marker, some)
+
+
+def look(sight: Sight) -> str | None:
+    """Returns what a node lacks, or None; runs there."""
+    if vtr.__version__ != sight.version:
+        return f"vtr {vtr.__version__} is installed there, and {sight.version} here"
+    for flag, folder in sight.folders:
+        if not os.access(folder, os.R_OK | os.X_OK):
+            return f"it does not see {flag} {printable(str(folder))}"
+    if not sight.marker.exists():
+        return (
+            f"its {printable(str(sight.marker.parent))} (--features) is another folder than here; "
+            "all nodes must see the same one"
+        )
+    if not os.access(sight.marker.parent, os.W_OK):
+        return f"it may not write to --features {printable(str(sight.marker.parent))}"
+    for path, size in sight.sizes:
+        here = file_facts(path).get("file_bytes", -1)
+        if here != size:
+            return f"{printable(str(path))} has {_bytes(here)} there and {_bytes(size)} here"
+    try:
+        find_model(sight.model)
+    except vtr.VtrError as error:
+        return f"--model {printable(sight.model)}: {error}"
+    return None
