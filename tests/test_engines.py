@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import os
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +21,19 @@ from tests.builders import patchwork, write_clip
 from vtr.api.inspect import inspect
 from vtr.cli import app
 from vtr.clip.backbone import Backbone, load_backbone
+from vtr.clip.device import ENGINES
+from vtr.clip.encoders import blank_encoder
+from vtr.clip.engines import make_engine
 from vtr.clip.fidelity import LIMITS, check, compare
 from vtr.demo import demo_model_folder
-from vtr.errors import ModelError, StoreError
-from vtr.features import FeatureStore
+from vtr.errors import ConfigError, FingerprintError, ModelError, StoreError
+from vtr.features import FeatureSpec, FeatureStore
 from vtr.features.engine_check import EngineCheck, read_engine_check
 from vtr.searching.encoder import unrelated_sentences
+from vtr.verbs.extract import Options
 
+# The fingerprint of the fixture `spec`, computed by e6d78ac.
+OLD = "3ed9859f90dc46de827a744eea3cfc0e7e3a4ddec5ec61e7abe86a5155a9e74f"
 SENTENCES = unrelated_sentences().splitlines()
 
 
@@ -128,11 +140,11 @@ def test_the_worst_of_all_runs_is_what_a_store_says(tmp_path: Path) -> None:
         read_engine_check(tmp_path, "f" * 64)
 
 
-def extract(folder: Path, *words: str, code: int = 0) -> str:
+def extract(folder: Path, *words: str) -> str:
     command = ["extract", "--videos", str(folder / "videos"), "--model", str(demo_model_folder())]
     command += ["--features", str(folder / "f"), "--frames", "5", "--device", "cpu", "--fps", "4"]
     done = CliRunner().invoke(app, [*command, *words], catch_exceptions=False)
-    assert done.exit_code == code, done.output
+    assert done.exit_code == 0, done.output
     return done.stderr
 
 
@@ -164,3 +176,139 @@ def test_pictures_embedded_anew_are_judged_too(tmp_path: Path) -> None:
     right, half = (FeatureStore(tmp_path / name) for name in "fg")
     np.testing.assert_allclose(half["a.mp4"].frames, right["a.mp4"].frames, atol=0.05)
     assert load_backbone(str(demo_model_folder()), device="cpu").is_exact
+
+
+# ---- engines
+
+
+def needs(engine: str) -> Any:
+    missing = [name for name in ENGINES[engine] if find_spec(name) is None]
+    reason = f"pip install 'vtr[{engine}]'"
+    marks = [pytest.mark.skipif(bool(missing), reason=reason)]
+    return pytest.param(engine, marks=marks + [pytest.mark.slow] * (engine == "onnx"))
+
+
+@pytest.fixture(scope="module")
+def made() -> Any:
+    """The model that ships in an engine, made once each."""
+
+    @functools.cache
+    def load(engine: Any, dtype: Any) -> Backbone:
+        return load_backbone(str(demo_model_folder()), device="cpu", engine=engine, dtype=dtype)
+
+    return load
+
+
+@pytest.mark.parametrize("engine", [needs("onnx"), needs("openvino")])
+def test_an_engine_in_float32_computes_what_torch_does(
+    backbone: Backbone, made: Any, engine: str
+) -> None:
+    ours, frames = made(engine, "float32"), frames_of(backbone, 7)
+    expected = backbone.encode_frames(frames)
+    for count in (7, 1, 0):
+        given = ours.encode_frames(frames[:count])
+        np.testing.assert_allclose(given, expected[:count], atol=1e-4)
+    np.testing.assert_allclose(ours.pad_embedding(), backbone.pad_embedding(), atol=1e-4)
+    assert not ours.is_exact
+    described = ours.describe()
+    assert described == {**backbone.describe(), "engine": engine}
+    texts = ["a red ball", ""]
+    np.testing.assert_array_equal(
+        ours.encode_texts(texts).embeddings, backbone.encode_texts(texts).embeddings
+    )
+
+
+@pytest.mark.parametrize("engine", [needs("onnx"), needs("openvino")])
+def test_whole_numbers_are_near_and_do_not_depend_on_the_batch(
+    backbone: Backbone, made: Any, engine: str
+) -> None:
+    ours, frames = made(engine, "int8"), frames_of(backbone, 24)
+    measured = check(ours, backbone, frames, SENTENCES)
+    assert measured["worst_cosine"] < 1 - 1e-5, "nothing was rounded"
+    assert ours.describe()["compute_dtype"] == "int8"
+    together = ours.encode_frames(frames)
+    one_by_one = np.concatenate([ours.encode_frames(frame[None]) for frame in frames])
+    # A rounding of float32 may move an activation by one step of 8 bits.
+    np.testing.assert_allclose(together, one_by_one, atol=2e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_tower_computes_what_torch_does(backbone: Backbone, made: Any) -> None:
+    ours, frames = made("compile", "float32"), frames_of(backbone, 7)
+    np.testing.assert_allclose(
+        ours.encode_frames(frames), backbone.encode_frames(frames), atol=1e-4
+    )
+    assert ours.describe()["engine"] == "compile"
+
+
+@pytest.mark.slow
+def test_no_compiler_is_one_clear_line() -> None:
+    code = (
+        "from vtr.clip.backbone import load_backbone; from vtr.demo import demo_model_folder\n"
+        "load_backbone(str(demo_model_folder()), device='cpu', engine='compile')"
+    )
+    environment = {**os.environ, "CXX": "/no/such/compiler", "TORCHINDUCTOR_CACHE_DIR": "/tmp/none"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+    assert "ConfigError: --engine compile cannot compile the model here" in done.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dtype": "int8"}, "engine torch does not compute in int8: .* Use --engine openvino"),
+        ({"dtype": "int8", "engine": "compile"}, "engine compile does not compute in int8"),
+        ({"engine": "onnx", "dtype": "float16"}, "onnx computes in float32 or int8, not in float"),
+        ({"engine": "openvino", "device": "cuda"}, "openvino runs on the CPU here, not on cuda"),
+        ({"engine": "tensorrt"}, "no engine 'tensorrt'; allowed: torch, compile, onnx, openvino"),
+        ({"dtype": "int4"}, "no dtype 'int4'; allowed: float32, float16, bfloat16, int8"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_at_once(
+    options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_backbone("no/such", **options)
+    if "no " not in message[:3]:
+        with pytest.raises(ConfigError, match=message):
+            Options.of(**options)
+
+
+@pytest.mark.parametrize("engine", ["onnx", "openvino"])
+def test_a_missing_extra_names_the_line_that_installs_it(
+    engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ENGINES, engine, ("no_such_package",))
+    line = rf"engine {engine} needs no_such_package: pip install 'vtr\[{engine}\]'"
+    with pytest.raises(ConfigError, match=line):
+        Options.of(engine=engine)
+
+
+def test_a_tower_that_sees_neighbours_is_torchs_alone() -> None:
+    architecture = load_backbone(str(demo_model_folder()), device="cpu").architecture
+    visual = blank_encoder(architecture, temporal=True).visual
+    with pytest.raises(ModelError, match="--engine openvino runs the towers of .* linear_patch 3d"):
+        make_engine("openvino", "float32", visual)
+
+
+def test_the_fingerprint_of_torch_in_float32_is_what_it_was(spec: FeatureSpec) -> None:
+    assert spec.fingerprint == OLD
+    assert replace(spec, engine="torch").fingerprint == OLD
+    assert len({replace(spec, engine=name).fingerprint for name in ENGINES}) == len(ENGINES)
+    assert FeatureSpec.from_json(replace(spec, engine="onnx").to_json()).engine == "onnx"
+
+
+@pytest.mark.parametrize("engine", [needs("openvino")])
+def test_a_store_of_an_engine_is_another_store(tmp_path: Path, engine: str) -> None:
+    write_clip(tmp_path / "videos" / "a.mp4", patchwork(6))
+    how = ("--engine", engine, "--dtype", "int8")
+    assert "openvino in int8 on the first 5 frames" in extract(tmp_path, *how)
+    store = FeatureStore(tmp_path / "f")
+    assert (store.spec.engine, store.spec.compute_dtype) == ("openvino", "int8")
+    assert "openvino" in store.spec.versions
+    again = json.loads((tmp_path / "f" / "extract.json").read_text())
+    assert (again["engine"], again["dtype"]) == ("openvino", "int8")
+    extract(tmp_path, *how, "--dry-run")
+    for words in ((), ("--dry-run",)):
+        with pytest.raises(FingerprintError, match="engine is 'openvino', asked 'torch'"):
+            extract(tmp_path, *words)

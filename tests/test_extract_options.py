@@ -17,7 +17,7 @@ from vtr.settings import fact
 from vtr.verbs.extract import Options
 
 FILE = {
-    "device": "cpu", "dtype": "bfloat16", "memory": 2.5, "max_pixels": 90_000,
+    "device": "cpu", "dtype": "bfloat16", "engine": "torch", "memory": 2.5, "max_pixels": 90_000,
     "thumbnails": False, "hash": True,
     "crops": "raw",
     "crops_budget": 1.5,
@@ -53,7 +53,7 @@ def test_options_stand_in_the_file_and_a_flag_wins(workspace: Path) -> None:
     assert extract()["ok"] == 1
     record = json.loads((workspace / "features" / "extract.json").read_text())
     assert (record["dtype"], record["hash"], record["max_pixels"]) == (
-        "torch.bfloat16", True, 90_000,
+        "bfloat16", True, 90_000,
     )  # fmt: skip
 
 
@@ -71,9 +71,10 @@ def test_what_belongs_to_one_run_is_no_files(workspace: Path, name: str) -> None
         ("memory", -1, r"memory in \[extract\] is -1; it must be GiB above 0, or 0 for no limit"),
         (
             "dtype",
-            "int8",
-            r"is 'int8'; it must be \"float32\", \"float16\" or \"bfloat16\"",
+            "int4",
+            r"is 'int4'; it must be \"float32\", \"float16\", \"bfloat16\" or \"int8\"",
         ),
+        ("dtype", "int8", r"engine torch does not compute in int8: .* Use --engine openvino, or"),
         ("hash", "yes", r"hash in \[extract\] is 'yes'; it must be true or false"),
         ("max_pixels", 0, r"max_pixels in \[extract\] is 0; it must be a whole number, 1 or more"),
     ],

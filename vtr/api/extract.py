@@ -116,7 +116,7 @@ def run(
             _check_room(workspace, settings, options, backbone.preprocessing.size, num_new)
         mode = replace(_mode(options), pool=pool, check=check_of(workspace, backbone))
         report = _extract(present(survey), workspace.features, backbone, settings, mode, quiet)
-    used = {"device": str(backbone.device), "dtype": str(backbone.dtype)}
+    used = {"device": str(backbone.device), "dtype": backbone.describe()["compute_dtype"]}
     publish(workspace.features / CONFIG_FILE, resolved(workspace, options, **used))
     return report
 
@@ -153,8 +153,8 @@ def load_backbone_of(workspace: Workspace, options: Options) -> Backbone:
     """Returns the model on its device."""
     from vtr.clip.backbone import load_backbone  # torch: not before `prepare_arithmetic`
 
-    device, dtype = options.device, options.dtype
-    return load_backbone(workspace.model, device=device, dtype=dtype, route=workspace.route)
+    how: dict[str, Any] = {"dtype": options.dtype, "engine": options.engine}
+    return load_backbone(workspace.model, device=options.device, route=workspace.route, **how)
 
 
 def check_of(workspace: Workspace, backbone: Backbone) -> Check | None:
@@ -188,7 +188,9 @@ def plan(workspace: Workspace, options: Options, *, quiet: bool = False) -> dict
     if list_shards(workspace.features)[0] and not options.overwrite:
         store = FeatureStore(workspace.features, skip_damaged="damaged" in retry)
         route = {**store.spec.preprocessing, "route": workspace.route}
-        asked = replace(store.spec, preprocessing=route, **chosen_fields(settings))
+        how = {"engine": options.engine, "compute_dtype": options.dtype}
+        decided = {**how, **chosen_fields(settings, engine=options.engine)}
+        asked = replace(store.spec, preprocessing=route, **decided)
         require_same(store.spec, asked, what=str(workspace.features))
         require_same_pictures(store, settings.pictures)
         held = {row.id: row for row in store.ledger}

@@ -9,8 +9,9 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import torch
 
-from vtr.clip.device import find_device
+from vtr.clip.device import check_engine, find_device
 from vtr.clip.encoders import KINDS, DualEncoder
+from vtr.clip.engines import Engine, make_engine
 from vtr.clip.families import FamilyEncoder
 from vtr.clip.hub import ModelFolder, find_model, is_open_clip
 from vtr.clip.loading import load_model, load_text_tower, weights_digest
@@ -25,10 +26,11 @@ from vtr.clip.preprocess import (
 from vtr.clip.temporal import follows_in_clip
 from vtr.clip.text import Tokeniser, load_tokeniser
 from vtr.clip.towers import Architecture, TextTower
-from vtr.errors import CheckpointError, ConfigError, ModelError
+from vtr.errors import CheckpointError, ModelError
 
-DTypeName = Literal["float32", "float16", "bfloat16"]
-_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+DTypeName = Literal["float32", "float16", "bfloat16", "int8"]
+EngineName = Literal["torch", "compile", "onnx", "openvino"]
+_HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 # Measured on 2 CPU cores with ViT-B/32: 8 to 32 pictures are equally fast, 1 takes twice as long
 # per picture, 64 is slower again. On a GPU more pictures only cost memory.
@@ -108,18 +110,19 @@ class Backbone:
     embedding_dim: int  # D, the size of the shared space
     preprocessing: Preprocessing  # What `resize_crop` must be called with for this model
     device: torch.device  # Where it runs
-    dtype: torch.dtype  # What it computes in
+    dtype: torch.dtype  # Of its weights and of the pixels it is given
     logit_scale: float  # The model's learned scale as stored, a natural logarithm (CLIP: ln 100)
     model: DualEncoder  # The two towers
     tokeniser: Tokeniser  # Its vocabulary and text rules
+    engine: Engine | None = None  # What runs the vision tower instead of torch
 
     def __post_init__(self) -> None:
         self._frames_per_batch = _GPU_BATCH if self.device.type == "cuda" else _CPU_BATCH
 
     @property
     def is_exact(self) -> bool:
-        """Whether it computes as the weights are meant: in float32."""
-        return self.dtype == torch.float32
+        """Whether it computes as the weights are meant: torch, in float32."""
+        return self.engine is None and self.dtype == torch.float32
 
     @property
     def temporal(self) -> bool:
@@ -225,6 +228,9 @@ class Backbone:
         """Returns the fields of a store's fingerprint that the backbone decides, in JSON types."""
         patches = {"linear_patch": "3d"} if self.temporal else {}
         rope = self.architecture.rope
+        engine = {}
+        if self.engine is not None:
+            engine = {"engine": self.engine.name, "compute_dtype": self.engine.compute_dtype}
         return {
             "backbone": self.model_id,
             "revision": self.revision,
@@ -234,6 +240,7 @@ class Backbone:
             "preprocessing": self.preprocessing.as_dict(),
             "vision": self.model.visual.settings | ({"rope": asdict(rope)} if rope else {}),
             **patches,
+            **engine,
         }
 
     @property
@@ -245,6 +252,8 @@ class Backbone:
     def _image_features(
         self, pixels: torch.Tensor, beside: torch.Tensor | None = None
     ) -> torch.Tensor:
+        if self.engine is not None:
+            return self.engine.run(pixels)
         embeddings: torch.Tensor = self.model.visual(pixels, beside)
         return embeddings
 
@@ -272,7 +281,12 @@ class Backbone:
 
 
 def load_backbone(
-    model: str, *, device: str = "auto", dtype: DTypeName = "float32", route: Route = "fast"
+    model: str,
+    *,
+    device: str = "auto",
+    dtype: DTypeName = "float32",
+    route: Route = "fast",
+    engine: EngineName = "torch",
 ) -> Backbone:
     """Loads a dual encoder by hub id or from a local folder.
 
@@ -286,27 +300,32 @@ def load_backbone(
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1".
         dtype: What the towers compute in; embeddings come back as float32 always.
         route: Preprocessing implementation, see `vtr.clip.preprocess`.
+        engine: What runs the vision tower: "torch", "compile" (torch.compile), or on the CPU
+            "onnx" or "openvino", which alone know the dtype "int8".
 
     Raises:
         ModelNotFoundError: Neither a folder nor a repository.
         HubOfflineError: Not in the cache, and the hub cannot be reached.
         CheckpointError: Weights, configuration or vocabulary do not fit together.
         ModelError: A family or a preprocessing setting that is not supported.
-        ConfigError: No such device or dtype.
+        ConfigError: No such device, dtype or engine here.
     """
-    target = find_device(device)
-    if dtype not in _DTYPES:
-        raise ConfigError(f"no dtype {dtype!r}; allowed: {', '.join(_DTYPES)}")
-    compute_dtype = _DTYPES[dtype]
+    check_engine(engine, dtype, device)
+    on_cpu = engine in ("onnx", "openvino")
+    target = find_device("cpu" if on_cpu else device)
+    compute_dtype = _HALVES.get(dtype, torch.float32)
     folder = find_model(model)
     network, architecture, family = load_model(folder)
     preprocessing = preprocessing_from_config(folder.path, route=route)
     _check_pictures(folder.model_id, preprocessing, architecture)
     tokeniser = _tokeniser(folder, architecture, family)
+    digest = weights_digest(network.named_weights())
+    network = network.to(device=target, dtype=compute_dtype)
+    made = None if engine == "torch" else make_engine(engine, dtype, network.visual)
     return Backbone(
         model_id=folder.model_id,
         revision=folder.revision,
-        weights_sha256=weights_digest(network.named_weights()),
+        weights_sha256=digest,
         family=family,
         architecture=architecture,
         embedding_dim=architecture.dim,
@@ -314,8 +333,9 @@ def load_backbone(
         device=target,
         dtype=compute_dtype,
         logit_scale=float(network.logit_scale),
-        model=network.to(device=target, dtype=compute_dtype),
+        model=network,
         tokeniser=tokeniser,
+        engine=made,
     )
 
 

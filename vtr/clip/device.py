@@ -1,4 +1,4 @@
-"""Which devices models run on; the one place that says so.
+"""Which devices and engines models run on; the one place that says so.
 
 Apple's GPUs (mps) are not among them: nothing here was ever run on one, and they compute no
 float64, which scores and losses use.
@@ -7,6 +7,7 @@ float64, which scores and losses use.
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from vtr.errors import ConfigError, UnknownNameError
@@ -15,6 +16,14 @@ if TYPE_CHECKING:
     import torch
 
 DEVICES = ("auto", "cpu", "cuda", "cuda:1")
+DTYPES = ("float32", "float16", "bfloat16", "int8")
+# What each needs, and the package whose version its numbers depend on, first.
+ENGINES: dict[str, tuple[str, ...]] = {
+    "torch": (),
+    "compile": (),
+    "onnx": ("onnxruntime", "onnx", "onnxscript"),
+    "openvino": ("openvino",),
+}
 
 
 def check_device_name(name: str) -> str:
@@ -27,6 +36,36 @@ def check_device_name(name: str) -> str:
     if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", name):
         raise UnknownNameError("device", name, DEVICES)
     return name
+
+
+def check_engine(engine: str, dtype: str, device: str) -> None:
+    """Refuses what cannot run together or is not installed, before torch is imported.
+
+    Raises:
+        ConfigError: Says what to take instead, or the line that installs it.
+    """
+    for kind, name, known in (("engine", engine, ENGINES), ("dtype", dtype, DTYPES)):
+        if name not in known:
+            raise ConfigError(f"no {kind} {name!r}; allowed: {', '.join(known)}")
+    if not ENGINES[engine]:
+        if dtype == "int8":
+            raise ConfigError(
+                f"engine {engine} does not compute in int8: torch was no faster so. Use --engine "
+                "openvino, or onnx"
+            )
+        return
+    if dtype not in ("float32", "int8"):
+        raise ConfigError(f"engine {engine} computes in float32 or int8, not in {dtype}")
+    if device.startswith("cuda"):
+        raise ConfigError(
+            f"engine {engine} runs on the CPU here, not on {device}; leave --device out, or "
+            "--engine"
+        )
+    missing = [name for name in ENGINES[engine] if find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"engine {engine} needs {', '.join(missing)}: pip install 'vtr[{engine}]'"
+        )
 
 
 def find_device(name: str) -> torch.device:

@@ -7,12 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from vtr.clip.device import ENGINES
 from vtr.datasets.base import Video
 from vtr.errors import ModelError, StoreError
 from vtr.extract.choose import DENSE
 from vtr.extract.pipeline import ExtractReport, Progress, StoreRun, first_slot, report_of
 from vtr.extract.resume import ExtractMode, Input, open_for_writing
-from vtr.extract.settings import Encoder, ExtractSettings, check_selections, library_versions
+from vtr.extract.settings import (
+    Encoder,
+    ExtractSettings,
+    check_selections,
+    encoding_libraries,
+    library_versions,
+)
 from vtr.features.lock import write_lock
 from vtr.features.rows import LedgerRow
 from vtr.features.shard import list_shards
@@ -131,8 +138,12 @@ def _spec_of(source: FeatureStore, encoder: Encoder) -> FeatureSpec:
     """Returns the spec of a source's pictures as another tower embeds them."""
     described = encoder.describe()
     _check_same_pictures(source, described)
-    versions = {**source.spec.versions, **library_versions("torch", "transformers")}
-    decided = {"linear_patch": "2d", "vision": {}, **described, "versions": versions}
+    engine = described.get("engine", "torch")
+    engines = {package for packages in ENGINES.values() for package in packages}
+    versions = {n: v for n, v in source.spec.versions.items() if n not in engines}
+    versions |= library_versions(*encoding_libraries(engine))
+    decided = {"linear_patch": "2d", "vision": {}, "engine": engine, **described}
+    decided["versions"] = versions
     route = source.spec.preprocessing["route"]  # by which the pictures were made
     decided["preprocessing"] = {**described["preprocessing"], "route": route}
     return replace(source.spec, **decided)

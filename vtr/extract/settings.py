@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from vtr.clip.device import ENGINES
 from vtr.errors import ConfigError
 from vtr.extract.container import Limits
 from vtr.extract.frames import DECODING, THUMBNAIL_SIZE
@@ -94,7 +95,8 @@ def feature_spec(encoder: Encoder, settings: ExtractSettings) -> FeatureSpec:
     """
     described: Mapping[str, Any] = encoder.describe()
     check_selections(described, [choice.label for choice in settings.samplers])
-    return FeatureSpec(**described, **chosen_fields(settings))
+    engine = described.get("engine", "torch")
+    return FeatureSpec(**described, **chosen_fields(settings, engine=engine))
 
 
 def check_selections(described: Mapping[str, Any], labels: Sequence[str]) -> None:
@@ -111,7 +113,7 @@ def check_selections(described: Mapping[str, Any], labels: Sequence[str]) -> Non
         )
 
 
-def chosen_fields(settings: ExtractSettings) -> dict[str, Any]:
+def chosen_fields(settings: ExtractSettings, *, engine: str = "torch") -> dict[str, Any]:
     """Returns the fields of `FeatureSpec` that the settings decide, and the versions."""
     labels = tuple(sorted(choice.label for choice in settings.samplers))
     return {
@@ -122,8 +124,13 @@ def chosen_fields(settings: ExtractSettings) -> dict[str, Any]:
         "seed": settings.seed,
         "decoding": DECODING,
         "thumbnail_side": THUMBNAIL_SIZE if settings.keeps_thumbnails else None,
-        "versions": library_versions("av", "pillow", "torch", "transformers"),
+        "versions": library_versions("av", "pillow", *encoding_libraries(engine)),
     }
+
+
+def encoding_libraries(engine: str) -> tuple[str, ...]:
+    """Returns the packages whose versions move embeddings."""
+    return ("torch", "transformers", *ENGINES[engine][:1])
 
 
 def library_versions(*names: str) -> dict[str, str]:

@@ -48,11 +48,12 @@ class FeatureSpec:
     # Which rules made pictures of decoded frames (`vtr.extract.frames.DECODING`); 1 in older
     # stores and in imported ones.
     decoding: int = 1
+    engine: str = "torch"  # What ran the tower
 
     def to_json(self) -> str:
         """Returns the canonical JSON: sorted keys, no spaces; what the fingerprint digests."""
         # Written only where it says something: the many stores without it keep their fingerprints.
-        silent = {"linear_patch": _FLAT, "vision": {}, "decoding": 1}
+        silent = {"linear_patch": _FLAT, "vision": {}, "decoding": 1, "engine": "torch"}
         values = {k: v for k, v in asdict(self).items() if k not in silent or v != silent[k]}
         return json.dumps({"schema": SCHEMA, **values}, sort_keys=True, separators=(",", ":"))
 

@@ -5,11 +5,7 @@ Needs the extra `vtr[onnx]`. The graph is checked against torch with onnxruntime
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import logging
-import warnings
-from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,13 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from vtr.clip.backbone import Backbone
+from vtr.clip.engines import write_onnx
 from vtr.clip.towers import TextTower as ClipTextTower
 from vtr.errors import CheckpointError, ConfigError
 from vtr.train.heads.base import TextBatch
 from vtr.train.text_tower import FrozenText, TextTower, TunedText
 
 GRAPH = "text.onnx"
-# Not "embedding": the exporter itself calls a value of the graph so.
 OUTPUT = "text_vector"
 TOLERANCE = 1e-4
 _PACKAGES = ("onnx", "onnxruntime", "onnxscript")
@@ -85,18 +81,8 @@ def export_text_side(backbone: Backbone, tower: TextTower, path: Path) -> float:
     batches = [backbone.tokeniser.pad(backbone.tokeniser.encode(t).ids) for t in _EXAMPLES]
     ids = torch.from_numpy(batches[0])
     length = torch.export.Dim("length", min=2, max=backbone.tokeniser.max_length)
-    with _quiet():
-        torch.onnx.export(
-            module,
-            (ids,),
-            path,
-            input_names=["input_ids"],
-            output_names=[OUTPUT],
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1), 1: length},),
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
+    sizes = (torch.export.Dim("batch", min=1), length)
+    write_onnx(module, ids, path, names=("input_ids", OUTPUT), sizes=sizes)
     difference = max(_difference(module, path, batch) for batch in batches)
     if not difference <= TOLERANCE:
         path.unlink()
@@ -105,19 +91,6 @@ def export_text_side(backbone: Backbone, tower: TextTower, path: Path) -> float:
             "was removed. Another version of torch or onnxscript may do better"
         )
     return difference
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter tells of every package that it could use and does not find."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 def _difference(module: nn.Module, path: Path, ids: np.ndarray) -> float:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 import pydantic
 
-from vtr.clip.device import check_device_name
+from vtr.clip.device import check_device_name, check_engine
 from vtr.errors import ConfigError, UnknownNameError
 from vtr.settings import flag_of, option
 from vtr.verbs.scale import MOST_PARTS, OnRay
@@ -43,9 +43,14 @@ class Options(OnRay):
         "auto", "Where the model runs: auto, cpu, cuda, cuda:1.",
         group="Model", metavar="DEVICE",
     )  # fmt: skip
-    dtype: Literal["float32", "float16", "bfloat16"] = option(
-        "float32", "Arithmetic of the model.", group="Model"
+    dtype: Literal["float32", "float16", "bfloat16", "int8"] = option(
+        "float32", "Arithmetic of the model; int8 with --engine openvino or onnx.", group="Model"
     )
+    engine: Literal["torch", "compile", "onnx", "openvino"] = option(
+        "torch", "What runs the model: torch, compiled by torch, or on the CPU by ONNX Runtime or "
+        "OpenVINO (extras onnx, openvino). All but torch in float32 are measured against that.",
+        group="Model",
+    )  # fmt: skip
     memory: float = option(
         4.0, "GiB that a decoding process may take; 0 is no limit.",
         group="Speed and limits", metavar="GIB", allowed="GiB above 0, or 0 for no limit",
@@ -96,6 +101,11 @@ class Options(OnRay):
         """(i, n) of `shard`."""
         part, parts = map(int, self.shard.split("/"))
         return part, parts
+
+    @pydantic.model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        check_engine(self.engine, self.dtype, self.device)
+        return self
 
     @pydantic.model_validator(mode="after")
     def _keep_other_parts(self) -> Self:
