@@ -13,8 +13,9 @@ from vtr.api.stores import check_same_model, meet
 from vtr.arithmetic import prepare_arithmetic
 from vtr.clip.backbone import load_backbone
 from vtr.clip.configuration import read_config
-from vtr.clip.hub import find_tokeniser
-from vtr.clip.text import load_tokeniser, text_family
+from vtr.clip.hub import ModelFolder, find_tokeniser, is_open_clip
+from vtr.clip.open_clip_text import open_clip_tokeniser
+from vtr.clip.text import Tokeniser, load_tokeniser, text_family
 from vtr.datasets.base import Dataset, Video
 from vtr.datasets.registry import load_dataset, resolve_videos
 from vtr.errors import ConfigError, DecodeError, ModelError
@@ -88,17 +89,24 @@ def _tokens(model: str, data: Dataset, *, is_needed: bool) -> TokenLengths | Non
         return None
     try:
         folder = find_tokeniser(model)
-        config = read_config(folder)
-        positions = int((config.get("text_config") or {}).get("max_position_embeddings") or 77)
-        family = text_family(folder, str(config.get("model_type")))
-        tokeniser = load_tokeniser(folder, family=family, max_length=positions, vocab_size=1 << 31)
+        tokeniser = _tokeniser(folder)
     except ModelError as error:
         if is_needed:
             raise
         note(f"tokens are not counted: {error}")
         return None
     lengths = _token_counts(tokeniser, [caption.text for caption in data.captions])
-    return TokenLengths(folder.name if Path(model).is_dir() else model, positions, lengths)
+    name = folder.name if Path(model).is_dir() else model
+    return TokenLengths(name, tokeniser.max_length, lengths)
+
+
+def _tokeniser(folder: Path) -> Tokeniser:
+    if is_open_clip(folder):
+        return open_clip_tokeniser(ModelFolder(folder.name, folder, "local"))
+    config = read_config(folder)
+    positions = int((config.get("text_config") or {}).get("max_position_embeddings") or 77)
+    family = text_family(folder, str(config.get("model_type")))
+    return load_tokeniser(folder, family=family, max_length=positions, vocab_size=1 << 31)
 
 
 def _token_counts(tokeniser: Any, texts: Sequence[str]) -> Any:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -130,13 +129,12 @@ class Kind:
     biased: bool = False  # Whether a bias is added to the scaled cosines
 
 
-_plain = partial(open_clip_state, timm=False)
 KINDS: Mapping[str, Kind] = {
     "clip": Kind(VisionTower, TextTower, huggingface_state),
     "pe": Kind(PerceptionVision, TextTower, open_clip_state),
     "eva": Kind(EvaVision, TextTower, open_clip_state),
-    "clipa": Kind(MeanVision, LastTokenText, partial(_plain, text="")),
-    "coca": Kind(QueryVision, ClassTokenText, _plain),
+    "clipa": Kind(MeanVision, LastTokenText, open_clip_state),
+    "coca": Kind(QueryVision, ClassTokenText, open_clip_state),
     "metaclip_2": Kind(VisionTower, MetaClipText, huggingface_state),
     "siglip": Kind(SiglipVision, TextTower, huggingface_state, biased=True),
 }

@@ -108,9 +108,10 @@ class EvaBlock(nn.Module):
 
 
 class EvaVision(RopeVision):
-    """No norm before the blocks; the class token is read."""
+    """No norm before the blocks; the class token is read, and its blocks make all tokens."""
 
     patch_bias = True
+    num_outputs = None
 
     def __init__(self, architecture: Architecture, *, temporal: bool = False) -> None:
         super().__init__(architecture, temporal=temporal)

@@ -189,8 +189,7 @@ def read_open_clip(folder: ModelFolder, weights: dict[str, Tensor]) -> Contents:
         if name in weights and weights[name].numel() == 1:
             weights[name] = weights[name].reshape(1 if family == "siglip" else ())
     prefix = "text." if any(name.startswith("text.") for name in weights) else ""
-    timm = sections.trunk is not None
-    state = partial(open_clip_state, timm=timm, text=prefix)
+    state = partial(open_clip_state, text=prefix)
     return Contents(architecture, family, weights, state, OPEN_CLIP_CONFIG)
 
 

@@ -9,6 +9,9 @@ from torch import Tensor
 if TYPE_CHECKING:
     from vtr.clip.encoders import DualEncoder
 
+FROM_TIMM = ("pe", "eva", "siglip")
+"""Families whose picture tower open_clip takes from timm."""
+_ROOTED = ("clip", "clipa")
 _TEXT = {
     "blocks.": "transformer.resblocks.",
     "positions": "positional_embedding",
@@ -44,16 +47,14 @@ _TIMM_PARTS = {
 }
 
 
-def open_clip_state(
-    network: DualEncoder, *, timm: bool = True, text: str = "text."
-) -> dict[str, Tensor]:
+def open_clip_state(network: DualEncoder, *, text: str | None = None) -> dict[str, Tensor]:
     """Returns the weights under the names of open_clip's files, as views: writing one loads it.
 
-    Args:
-        network: Of any family.
-        timm: Whether its vision tower is named as timm does.
-        text: What the names of the text tower begin with; nothing in files of plain CLIPs.
+    `text` is what the names of the text tower begin with where a file has it otherwise.
     """
+    timm = network.family in FROM_TIMM
+    if text is None:
+        text = "" if network.family in _ROOTED else "text."
     state: dict[str, Tensor] = {}
     # CLIP multiplies by a matrix from the right, SigLIP has a linear map.
     linear = network.text.projection.bias is not None

@@ -213,7 +213,7 @@ def text_spec(
     text_dim = backbone.embedding_dim
     if mode != "tune":
         return TextSpec(mode, text_dim, video_dim, dropout=dropout)
-    if backbone.family != "clip":
+    if not backbone.model.text.clips:
         raise ConfigError(
             f"--text tune knows CLIP's text tower; {backbone.model_id} is a {backbone.family} "
             "model. Use --text projection"
@@ -243,7 +243,7 @@ def text_spec(
 
 def load_text_layers(tower: TunedText, backbone: Backbone) -> None:
     """Copies the backbone's last layers, final norm and projection into the tower."""
-    if backbone.family != "clip":
+    if not backbone.model.text.clips:
         raise ConfigError(f"{backbone.model_id} has no CLIP text layers to train")
     text = backbone.model.text
     blocks = list(text.blocks)[len(text.blocks) - len(tower.layers) :]

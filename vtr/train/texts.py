@@ -116,7 +116,7 @@ def embed_tokens(
     Raises:
         ModelError: A family whose tokens have no place in the shared space.
     """
-    if backbone.family != "clip":
+    if not backbone.model.text.clips:
         raise ModelError(
             f"{backbone.model_id} is a {backbone.family} model: its tokens are not projected into "
             "the shared space. Heads that read tokens need a CLIP text tower"

@@ -17,8 +17,15 @@ from torch import Tensor
 from vtr.clip.backbone import Backbone
 from vtr.clip.configuration import read_config
 from vtr.clip.encoders import blank_encoder, huggingface_state
-from vtr.clip.hub import PROCESSOR_FILES, TOKENISER_FILES, find_model
+from vtr.clip.hub import (
+    OPEN_CLIP_CONFIG,
+    PROCESSOR_FILES,
+    TOKENISER_FILES,
+    find_model,
+    is_open_clip,
+)
 from vtr.clip.loading import weights_digest
+from vtr.clip.open_clip_names import open_clip_state
 from vtr.clip.towers import Architecture
 from vtr.files import make_folder, publish
 from vtr.train.model import RetrievalModel
@@ -56,7 +63,7 @@ def merged(model: RetrievalModel, backbone: Backbone) -> Backbone:
 
 
 def write_towers(folder: Path, backbone: Backbone, *, like: str) -> dict[str, Any]:
-    """Writes a backbone as a folder that `load_backbone` and transformers read.
+    """Writes a backbone as a folder of the kind it came from, which `load_backbone` reads.
 
     Args:
         folder: To be made.
@@ -75,11 +82,17 @@ def write_towers(folder: Path, backbone: Backbone, *, like: str) -> dict[str, An
     for name in (*TOKENISER_FILES, *PROCESSOR_FILES):
         if (source / name).is_file():
             publish(folder / name, (source / name).read_bytes())
+    foreign = is_open_clip(source)
+    state = open_clip_state(backbone.model) if foreign else huggingface_state(backbone.model)
     weights = {
         name: value.to("cpu", torch.float32, copy=True).contiguous()
-        for name, value in huggingface_state(backbone.model).items()
+        for name, value in state.items()
     }
-    publish(folder / "model.safetensors", save(weights, metadata={"format": "pt"}))
+    file = "open_clip_model.safetensors" if foreign else "model.safetensors"
+    publish(folder / file, save(weights, metadata={"format": "pt"}))
+    if foreign:
+        publish(folder / OPEN_CLIP_CONFIG, (source / OPEN_CLIP_CONFIG).read_bytes())
+        return {"weights_sha256": backbone.weights_sha256}
     config = {key: value for key, value in read_config(source).items() if key != "torch_dtype"}
     config["dtype"] = "float32"
     # Told elsewhere too, such as by the name on the hub, which this folder has not.

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vtr.clip.backbone import Backbone
 from vtr.clip.encoders import KINDS
 from vtr.clip.preprocess import Preprocessing, normalise
-from vtr.clip.towers import Architecture
+from vtr.clip.towers import Architecture, Block
 from vtr.errors import ConfigError
 from vtr.train.heads.base import VideoBatch
 from vtr.train.lora import merged_state
@@ -132,6 +132,11 @@ def vision_spec(backbone: Backbone, *, frozen: int = 0, temporal: bool = False) 
         raise ConfigError(
             f"--freeze-layers is {frozen}; the vision tower of {backbone.model_id} has {total} "
             f"layers: allowed are 0 to {total}, or -1, which trains the embeddings too"
+        )
+    if not all(isinstance(block, Block) for block in backbone.model.visual.blocks):
+        raise ConfigError(
+            f"--vision tune trains towers of CLIP's blocks; {backbone.model_id} is of the "
+            f"family {backbone.family}, whose blocks are others. Use --vision frozen"
         )
     if temporal and backbone.family != "clip":
         raise ConfigError(

@@ -56,11 +56,9 @@ class ClipText:
 
 def clip_text(backbone: Backbone) -> ClipText | None:
     """Returns what heads start from, or None where the text tower is not CLIP's."""
-    if backbone.family != "clip":
+    model, projection = backbone.model, backbone.model.visual.projection
+    if not (model.text.clips and isinstance(projection, nn.Linear)):
         return None
-    model = backbone.model
-    projection = model.visual.projection
-    assert isinstance(projection, nn.Linear)
     return ClipText(
         positional_embedding=_own(model.text.positions),
         blocks=[
