@@ -20,7 +20,7 @@ import vtr
 from vtr.clip.backbone import Backbone, load_backbone, load_text_encoder
 from vtr.clip.hub import find_model
 from vtr.clip.preprocess import resize_crop
-from vtr.errors import CheckpointError, ModelError
+from vtr.errors import CheckpointError, ConfigError, ModelError
 from vtr.train.heads.blocks import clip_text
 from vtr.train.texts import embed_tokens
 
@@ -44,6 +44,10 @@ ALIGN_PICTURES = {
     "size": {"height": 30, "width": 30}, "crop_size": {"height": 25, "width": 25}, "resample": 2,
     "do_center_crop": True, "rescale_factor": 1 / 127.5, "rescale_offset": True,
     "do_normalize": False, "include_top": False,
+}  # fmt: skip
+PRISM_PICTURES = {
+    "size": {"height": 24, "width": 24}, "resample": 3, "do_normalize": False,
+    "do_center_crop": False,
 }  # fmt: skip
 PATCHES = {
     "resample": 2, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "patch_size": 8,
@@ -116,7 +120,29 @@ KINDS: dict[str, dict[str, Any]] = {
         "vision": TOWER | {"patch_size": 8, "num_patches": 16}, "more": {}, "pictures": PATCHES,
         "words": lambda folder: word_vocabulary(folder, GEMMA_WORDS, "<unk>"), "context": 9,
     },
+    "xclip": {
+        "config": "XCLIPConfig", "model": "XCLIPModel",
+        "text": TOWER | {"vocab_size": 5, "max_position_embeddings": 9},
+        "vision": PIXELS | {
+            "num_frames": 3, "mit_hidden_size": 20, "mit_intermediate_size": 24,
+            "mit_num_attention_heads": 2,
+        },
+        "more": {"projection_dim": 20, "prompt_num_attention_heads": 2}, "pictures": CLIP_PICTURES,
+        "words": lambda folder: word_vocabulary(folder, CLIP_WORDS, "<|endoftext|>"), "context": 9,
+    },
+    "videoprism": {
+        "config": "VideoPrismConfig", "model": "VideoPrismClipModel",
+        "text": TOWER | {"vocab_size": 7, "max_position_embeddings": 9},
+        "vision": {
+            "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "image_size": 24,
+            "tubelet_size": [1, 8, 8], "num_frames": 3, "num_spatial_layers": 1,
+            "num_temporal_layers": 1, "num_auxiliary_layers": 1,
+        },
+        "more": {}, "pictures": PRISM_PICTURES,
+        "words": lambda folder: word_vocabulary(folder, GEMMA_WORDS, "<unk>"), "context": 9,
+    },
 }  # fmt: skip
+WINDOWS = ("xclip", "videoprism")
 
 
 def make(name: str) -> Any:
@@ -185,7 +211,7 @@ PROCESSORS = {
 }
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", [name for name in KINDS if name not in WINDOWS])
 def test_pictures_equal_transformers(folders: Any, name: str) -> None:
     folder, theirs = folders[name]
     backbone = load(folder)
@@ -196,6 +222,29 @@ def test_pictures_equal_transformers(folders: Any, name: str) -> None:
     crops = np.stack([resize_crop(p, backbone.preprocessing) for p in pictures()])
     assert backbone.embedding_dim == expected.shape[1]
     agree(backbone.encode_frames(crops), expected)
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_windows_equal_transformers(folders: Any, name: str) -> None:
+    folder, theirs = folders[name]
+    backbone = load(folder)
+    assert (backbone.window, backbone.describe()["preprocessing"]["frames"]) == (3, 3)
+    processor = transformers.CLIPImageProcessorPil.from_pretrained(folder)
+    seen = pictures()[:3]
+    made = [processor(images=[p] * 3, return_tensors="pt")["pixel_values"] for p in seen]
+    made[0][1] = made[1][0]
+    name = "pixel_values" if name == "xclip" else "pixel_values_videos"
+    with torch.inference_mode():
+        expected = theirs.get_video_features(**{name: torch.stack(made)}).pooler_output
+    crops = np.stack([[resize_crop(p, backbone.preprocessing)] * 3 for p in seen])
+    crops[0, 1] = crops[1, 0]
+    found = backbone.encode_frames(crops)
+    agree(found, expected.flatten(1))
+    turned = backbone.encode_frames(crops[:1, [1, 0, 2]])
+    assert np.abs(turned - found[:1]).max() > 1e-4, "the order of a window's frames counts"
+    assert np.isfinite(backbone.pad_embedding()).all()
+    with pytest.raises(ValueError, match="need uint8 crops"):
+        backbone.encode_frames(crops[:, :2])
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -211,6 +260,8 @@ def test_texts_equal_transformers(folders: Any, name: str) -> None:
         for row in ids:  # one by one: whatever stands beside a text must not matter
             full = torch.from_numpy(backbone.tokeniser.pad([row]))
             mask = {} if name == "siglip2" else {"attention_mask": torch.ones_like(full)}
+            if name == "videoprism":
+                mask = {"attention_mask": (full != 0).long()}
             rows.append(theirs.get_text_features(input_ids=full, **mask).pooler_output)
     agree(backbone.encode_texts(TEXTS).embeddings, torch.cat(rows))
     alone = load_text_encoder(find_model(str(folder)), device="cpu")
@@ -446,3 +497,37 @@ def test_videos_are_extracted_evaluated_and_searched(
     done = run_app("search", "--like", "1.mp4@1", "--json", cwd=tmp_path)
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["hits"][0]["video_id"] == "1.mp4"
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_windows_of_a_video_have_start_and_end(folders: Any, name: str, tmp_path: Path) -> None:
+    """At 4 candidates a second windows of 3; films of 2 s, of 3 s, and of one frame."""
+    rows = []
+    for n, (text, count) in enumerate((("a red star", 8), ("a star", 12), ("red", 1))):
+        scenes = [p for s in (2 * n, 2 * n + 1) for p in patchwork(1, seed=s) * ((count + 1) // 2)]
+        write_clip(tmp_path / "films" / f"{n}.mp4", scenes[:count], codec="mpeg4")
+        rows.append((f"{n}.mp4", text, "test"))
+    write_captions(tmp_path / "captions.json", rows)
+    model = folders[name][0]
+    words = ("init", "folder", "--videos", "films", "--annotations", "captions.json")
+    assert not run_app(*words, "--model", model, cwd=tmp_path).exit_code
+    plain = ("extract", "--workers", "1", "--device", "cpu", "--fps", "4")
+    with pytest.raises(ConfigError, match="sees windows of 3: leave out --crops"):
+        run_app(*plain, "--crops", "raw", cwd=tmp_path)
+    done = run_app(*plain, "--sampler", "uniform,motion", cwd=tmp_path)
+    assert done.exit_code == 0, done.output
+    store = vtr.FeatureStore(tmp_path / "features", sampler="uniform")
+    assert store.spec.window_frames == 3
+    spans = {i: store[i].spans for i in store}
+    np.testing.assert_allclose(spans["0.mp4"], [[0, 0.75], [0.75, 1.5], [1.25, 2]])
+    np.testing.assert_allclose(spans["1.mp4"], [[0, 0.75], [0.75, 1.5], [1.5, 2.25], [2.25, 3]])
+    np.testing.assert_allclose(spans["2.mp4"], [[0, 0.25]])
+    for video_id, span in spans.items():
+        assert (span[:, 0] < span[:, 1]).all()
+        np.testing.assert_allclose(store[video_id].pts_seconds, span.mean(axis=1))
+    done = run_app("eval", "--zero-shot", "--sampler", "uniform", "--json", cwd=tmp_path)
+    assert done.exit_code == 0, done.output
+    done = run_app("search", "--like", "1.mp4@0.2", "--json", cwd=tmp_path)
+    hit = json.loads(done.stdout)["hits"][0]
+    assert (hit["video_id"], hit["start_seconds"]) == ("1.mp4", 0)
+    assert hit["end_seconds"] in (0.75, 1.5)

@@ -9,7 +9,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vtr.errors import ConfigError
-from vtr.extract.timeline import SLACK_SECONDS, candidate_indices, frame_seconds
+from vtr.extract.timeline import (
+    SLACK_SECONDS,
+    candidate_indices,
+    frame_seconds,
+    window_spans,
+    windows,
+)
 
 
 def oracle(pts, fps, start=0.0, end=math.inf):
@@ -193,3 +199,22 @@ def test_any_rate_gives_frames_without_a_warning(fps, end):
     if fps >= 50:
         native = candidate_indices(pts_seconds, fps=None, end_seconds=end)
         assert chosen.tolist() == native.tolist()
+
+
+@given(st.integers(1, 60), st.integers(1, 20))
+def test_windows_cover_all_candidates_once_but_for_the_last(count: int, frames: int) -> None:
+    groups = windows(count, frames)
+    assert groups.shape[1] == frames
+    assert set(groups.ravel().tolist()) == set(range(count))
+    assert (np.diff(groups[:, 0]) > 0).all()
+    assert len(groups) == max(1, -(-count // frames))
+    spans = window_spans(np.arange(count) / 2, groups, end_seconds=count / 2)
+    assert spans[0, 0] == 0
+    assert spans[-1, 1] == count / 2
+    assert (spans[:, 0] < spans[:, 1]).all()
+    assert (spans[1:, 0] <= spans[:-1, 1]).all(), "no gap"
+
+
+def test_windows_at_one_instant_still_last() -> None:
+    spans = window_spans(np.zeros(4), windows(4, 2), end_seconds=0.0)
+    assert (spans[:, 0] < spans[:, 1]).all()

@@ -112,6 +112,11 @@ def run(
         if num_new or options.retry:
             pool.start()
         backbone = load_backbone_of(workspace, options)
+        if settings.pictures and backbone.window > 1:
+            raise ConfigError(
+                f"--crops {settings.pictures} keeps one picture for each embedding, and "
+                f"{backbone.model_id} sees windows of {backbone.window}: leave out --crops"
+            )
         if settings.pictures:
             _check_room(workspace, settings, options, backbone.preprocessing.size, num_new)
         mode = replace(_mode(options), pool=pool, check=check_of(workspace, backbone))

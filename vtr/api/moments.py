@@ -32,7 +32,7 @@ from vtr.features import FeatureStore
 from vtr.features.rows import VideoFeatures
 from vtr.files import make_folder, publish_all
 from vtr.progress import embedding, note, progress
-from vtr.searching.moments import find_cuts, frame_edges, piece_means, ranked_runs
+from vtr.searching.moments import find_cuts, piece_means, ranked_runs, row_edges
 from vtr.settings import resolved
 from vtr.train.texts import embed_texts
 from vtr.verbs.eval import Options
@@ -190,13 +190,13 @@ def _in_video(
 ) -> list[MomentPrediction]:
     frames = np.asarray(video.frames, np.float32)
     frames = frames / np.maximum(np.linalg.norm(frames, axis=1, keepdims=True), 1e-12)
-    times = frame_edges(video.pts_seconds, duration_seconds)
+    starts, ends = row_edges(video.pts_seconds, video.spans, duration_seconds)
     pieces = np.append(find_cuts(frames), len(frames))
     weights = np.diff(pieces).astype(np.float64)
     found = []
     for scores in vectors @ frames.T:
         runs = islice(ranked_runs(piece_means(scores, pieces), weights), MOST_PREDICTIONS)
-        windows = [(times[pieces[run.first]], times[pieces[run.stop]]) for run in runs]
+        windows = [(starts[pieces[run.first]], ends[pieces[run.stop] - 1]) for run in runs]
         best = float(video.pts_seconds[int(np.argmax(scores))])
         found.append(MomentPrediction(np.array(windows), best))
     return found

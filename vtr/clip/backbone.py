@@ -117,12 +117,22 @@ class Backbone:
     engine: Engine | None = None  # What runs the vision tower instead of torch
 
     def __post_init__(self) -> None:
-        self._frames_per_batch = _GPU_BATCH if self.device.type == "cuda" else _CPU_BATCH
+        pictures = _GPU_BATCH if self.device.type == "cuda" else _CPU_BATCH
+        self._frames_per_batch = max(1, pictures // self.window)
 
     @property
     def is_exact(self) -> bool:
         """Whether it computes as the weights are meant: torch, in float32."""
         return self.engine is None and self.dtype == torch.float32
+
+    @property
+    def window(self) -> int:
+        """How many pictures make one embedding: above 1 its rows are windows of a video."""
+        return self.preprocessing.frames
+
+    @property
+    def _window_shape(self) -> tuple[int, ...]:
+        return (self.window,) if self.window > 1 else ()
 
     @property
     def temporal(self) -> bool:
@@ -138,7 +148,8 @@ class Backbone:
         `temporal` backbone needs each clip whole in one call.
 
         Args:
-            crops: (B, h, w, 3) uint8 from `resize_crop`, at the model's size; B may be 0.
+            crops: (B, h, w, 3) uint8 from `resize_crop`, at the model's size; B may be 0. For a
+                model that sees windows (B, k, h, w, 3).
             offsets: Where each clip's frames begin, and B at the end. A `temporal` backbone must
                 be told, others do not mind.
 
@@ -149,8 +160,8 @@ class Backbone:
             ValueError: Not uint8, or another size; offsets missing or not rising from 0 to B.
             ModelError: The GPU's memory does not hold a single picture.
         """
-        wanted = (*self.preprocessing.size, 3)
-        if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[1:] != wanted:
+        wanted = (*self._window_shape, *self.preprocessing.size, 3)
+        if crops.dtype != np.uint8 or crops.shape[1:] != wanted:
             raise ValueError(f"need uint8 crops (B, {wanted}), got {crops.dtype} {crops.shape}")
         follows = None
         if self.temporal:
@@ -186,7 +197,7 @@ class Backbone:
         That is what the reference systems feed for padding (a picture of the mean colour);
         CLIP2Video's head sees it.
         """
-        blank = np.zeros((1, *self.preprocessing.size, 3), np.uint8)
+        blank = np.zeros((1, *self._window_shape, *self.preprocessing.size, 3), np.uint8)
         if self.preprocessing.resize == "patches":  # one of them
             blank.reshape(-1)[[0, 2]] = 1
         with torch.inference_mode():
@@ -260,6 +271,9 @@ class Backbone:
     def _pixels(self, crops: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Returns what the vision tower sees of crops, and their grids of patches, if any."""
         there = self._to_device(crops)
+        if self._window_shape:
+            pixels = normalise(there.flatten(0, 1), self.preprocessing, dtype=self.dtype)
+            return pixels.view(*there.shape[:2], *pixels.shape[1:]), None
         if self.preprocessing.resize != "patches":
             return normalise(there, self.preprocessing, dtype=self.dtype), None
         patches, shapes = read_patches(there, self.preprocessing)
@@ -365,8 +379,9 @@ def _tokeniser(folder: ModelFolder, architecture: Architecture, family: str) -> 
         max_length=architecture.context,
         vocab_size=architecture.vocabulary,
     )
-    if family in ("clip", "metaclip_2", "aimv2"):
-        _check_end_of_text(folder.model_id, tokeniser, architecture.end_id, legacy=family == "clip")
+    if family in ("clip", "metaclip_2", "aimv2", "xclip"):
+        old = family in ("clip", "xclip")
+        _check_end_of_text(folder.model_id, tokeniser, architecture.end_id, legacy=old)
     _check_padding(folder.model_id, tokeniser, architecture.pad_id)
     return tokeniser
 

@@ -44,6 +44,8 @@ class Family:
     """What a text tower is told to look at: "" nothing, "words" no padding, "causal"."""
     renamed: Mapping[str, str] = field(default_factory=dict)
     """Patterns of names in published files, and what transformers calls them now."""
+    pixels: str = ""
+    """What a model that sees windows calls them; "" where it sees pictures."""
     sizes: str = "image_size"
     """What of `vision_config` says the side of a picture; "" where any is seen."""
 
@@ -61,6 +63,14 @@ FAMILIES: Mapping[str, Family] = {
         "Aimv2Model", "silu", "silu", mask="causal", vision=(*_RMS, "is_native"), text=_RMS
     ),
     "siglip2": Family("Siglip2Model", "gelu_pytorch_tanh", "gelu_pytorch_tanh", sizes=""),
+    "xclip": Family(
+        "XCLIPModel", "quick_gelu", "quick_gelu", pixels="pixel_values",
+        vision=(*_SETTINGS, "mit_num_attention_heads", "num_frames"),
+    ),
+    "videoprism": Family(
+        "VideoPrismClipModel", "gelu_python", "relu", mask="words", pixels="pixel_values_videos",
+        vision=(*_PRISM, "num_frames", "tubelet_size"), text=_PRISM,
+    ),
 }  # fmt: skip
 
 
@@ -70,16 +80,23 @@ class _Part(nn.Module):
     def __init__(self, network: Any, settings: dict[str, Any]) -> None:
         super().__init__()
         self.network, self.settings = network, settings
-        self.temporal = False
 
 
 class _Vision(_Part):
-    def forward(self, pixels: Tensor, beside: Tensor | None = None) -> Tensor:
-        """Returns (B, D) from pixels (B, 3, h, w), or patches (B, P, C) and `beside` their grids.
+    temporal = False
 
-        The grids are (B, 2): rows and columns of patches.
+    def __init__(self, network: Any, settings: dict[str, Any], *, windows: str) -> None:
+        super().__init__(network, settings)
+        self.windows = windows
+
+    def forward(self, pixels: Tensor, beside: Tensor | None = None) -> Tensor:
+        """Returns (B, D) from pixels (B, 3, h, w), windows (B, k, 3, h, w), or patches (B, P, C).
+
+        Of patches `beside` are the grids (B, 2): rows and columns.
         """
-        if beside is None:
+        if self.windows:
+            made = self.network.get_video_features(**{self.windows: pixels})
+        elif beside is None:
             made = self.network.get_image_features(pixel_values=pixels)
         else:
             places = torch.arange(pixels.shape[1], device=pixels.device)
@@ -88,7 +105,7 @@ class _Vision(_Part):
                 pixel_attention_mask=(places < beside.prod(1)[:, None]).long(),
                 spatial_shapes=beside,
             )
-        embeddings: Tensor = made.pooler_output
+        embeddings: Tensor = made.pooler_output.flatten(1)  # VideoPrism pools to one token
         return embeddings
 
 
@@ -120,7 +137,9 @@ class FamilyEncoder(DualEncoder):
         family, config = FAMILIES[model_type], network.config
         vision, text = config.vision_config, config.text_config
         self.family, self.network = model_type, network
-        self.visual: Any = _Vision(network, {k: getattr(vision, k) for k in family.vision})
+        self.visual: Any = _Vision(
+            network, {k: getattr(vision, k) for k in family.vision}, windows=family.pixels
+        )
         settings = {key: getattr(text, key) for key in family.text}
         self.text: Any = _Text(
             network, settings, mask=family.mask, pad=getattr(text, "pad_token_id", None)
@@ -138,6 +157,8 @@ def _scale(network: Any) -> Tensor:
     state: dict[str, Tensor] = network.state_dict()
     if "temperature" in state:
         return -state["temperature"].log()
+    if "logit_scale" not in state:  # VideoPrism's files have none; heads start from CLIP's
+        return torch.tensor(math.log(100.0))
     most = math.log(getattr(network.config, "max_logit_scale", math.inf))
     return state["logit_scale"].reshape(()).clamp(max=most)
 
@@ -239,6 +260,8 @@ def _architecture(folder: ModelFolder, network: Any) -> Architecture:
     config, family = network.config, FAMILIES[network.config.model_type]
     vision, text = config.vision_config, config.text_config
     side = getattr(vision, family.sizes) if family.sizes else 0
+    if isinstance(side, list | tuple) and len(set(side)) == 1:
+        side = side[0]
     if not isinstance(side, int):
         raise CheckpointError(
             f"{folder.model_id}: config.json has vision_config.{family.sizes} {side!r:.80}; "
@@ -247,7 +270,8 @@ def _architecture(folder: ModelFolder, network: Any) -> Architecture:
     positions = text.max_position_embeddings
     if config.model_type == "altclip":  # RoBERTa's begin behind the padding
         positions -= text.pad_token_id + 1
-    end = text.eos_token_id
+    # X-CLIP reads its texts at the largest id, whatever the configuration says.
+    end = 2 if config.model_type == "xclip" else text.eos_token_id
     return Architecture(
         family=config.model_type,
         vision=_sizes(vision),
@@ -266,10 +290,12 @@ def _dimension(folder: ModelFolder, network: Any) -> int:
     """Returns D; refuses towers that end in another each."""
     config = network.config
     text = getattr(config.text_config, "projection_size", None)
-    dim = vision = int(text or config.projection_dim)
+    dim = vision = int(text or getattr(config, "projection_dim", config.text_config.hidden_size))
     if config.model_type == "align":
         vision = network.vision_model.encoder.blocks[-1].projection.project_bn.num_features
-    elif config.model_type == "siglip2":
+    elif config.model_type == "xclip":
+        vision = config.vision_config.mit_hidden_size
+    elif config.model_type in ("siglip2", "videoprism"):
         vision = config.vision_config.hidden_size
     if vision != dim:
         raise CheckpointError(

@@ -17,7 +17,7 @@ Worker processes import this module: it needs numpy and Pillow only, torch when 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -42,6 +42,9 @@ _FILTER_RADIUS = {"bicubic": 2.0, "bilinear": 1.0}
 # 1x4096 one would need a gigabyte: only what the crop keeps is computed then.
 _SLENDER = 8
 _MOST_PATCHES = 1 << 12
+_MOST_FRAMES = 1 << 10
+# By `model_type`: pictures of a window where config.json does not say.
+_WINDOWS = {"xclip": 8, "videoprism": 16}
 
 # Keys that say nothing about pixels, or only how transformers moves them about.
 _HARMLESS_KEYS = frozenset(
@@ -85,9 +88,11 @@ class Preprocessing:
     resample: Literal["bicubic", "bilinear"]  # The filter, antialiased in both routes
     mean: tuple[float, float, float]  # Per channel (R, G, B), for values scaled to 0..1
     std: tuple[float, float, float]  # Per channel, above 0
+    frames: int = 1  # Pictures that make one embedding: above 1 the model sees windows of a video
 
     def __post_init__(self) -> None:
         _require(self.route in ROUTES, f"route {self.route!r} is not one of {', '.join(ROUTES)}")
+        _require(1 <= self.frames <= _MOST_FRAMES, f"windows of {self.frames} pictures")
         _require(self.resample in _FILTERS, f"unknown resample {self.resample!r}")
         _require(
             len(self.size) == 2 and min(self.size) >= 1,
@@ -115,10 +120,11 @@ class Preprocessing:
             )
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns the fields in JSON types (lists for tuples)."""
+        """Returns the fields in JSON types (lists for tuples); `frames` where it is not 1."""
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
+            if (name, value) != ("frames", 1)
         }
 
     @classmethod
@@ -283,11 +289,25 @@ def preprocessing_from_config(folder: Path, *, route: Route = "fast") -> Preproc
         if record.get(key, True) is not True:
             raise ModelError(f"{path}: {key} is {record[key]!r}; only true is supported")
     try:
-        return _from_record(record, route)
+        return replace(_from_record(record, route), frames=_window(folder))
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path}: missing or malformed setting: {error!r}") from None
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from None
+
+
+def _window(folder: Path) -> int:
+    """Returns how many pictures make one embedding: what config.json says of such a family."""
+    path = folder / "config.json"
+    if not path.is_file():
+        return 1
+    config = read_json(path, needed="a transformers model", error=CheckpointError)
+    default = _WINDOWS.get(str(config.get("model_type")))
+    vision = config.get("vision_config") or {}
+    frames = 1 if default is None else vision.get("num_frames", default)
+    if not isinstance(frames, int) or isinstance(frames, bool):
+        raise ModelError(f"vision_config.num_frames of {path} is {frames!r:.80}")
+    return frames
 
 
 def _from_open_clip(path: Path, route: Route) -> Preprocessing:
@@ -410,7 +430,7 @@ def _read_processor(folder: Path) -> tuple[dict[str, Any], Path]:
         if not path.is_file():
             continue
         record = read_json(path, needed="an image processor's settings", error=CheckpointError)
-        record = record.get("image_processor", record)
+        record = record.get("image_processor") or record.get("video_processor") or record
         if not isinstance(record, dict):
             raise CheckpointError(f"{path} does not hold a JSON object")
         return record, path

@@ -153,9 +153,9 @@ def _check_same_pictures(source: FeatureStore, described: Mapping[str, Any]) -> 
     """Refuses a tower for which the pictures would have been made in another way."""
     ours, theirs = source.spec.preprocessing, described["preprocessing"]
     differing = [
-        f"{name} {ours.get(name)} against {theirs[name]}"
-        for name in ("size", "resize", "resize_to", "resample")
-        if ours.get(name) != theirs[name]
+        f"{name} {ours.get(name)} against {theirs.get(name)}"
+        for name in ("size", "resize", "resize_to", "resample", "frames")
+        if ours.get(name) != theirs.get(name)
     ]
     if differing:
         raise ModelError(

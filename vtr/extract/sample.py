@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,8 @@ from vtr.extract.timeline import (
     check_rate,
     check_window,
     duration_seconds,
+    window_spans,
+    windows,
 )
 from vtr.extract.worker import Answer
 from vtr.features.pictures import to_webp
@@ -69,6 +71,7 @@ class FrameRequest:
     seed: int = 0  # Run seed
     limits: Limits = field(default_factory=Limits)  # What the video may cost
     keep_luma: bool = False  # Make thumbnails even where no sampler asks for them
+    window: int = 1  # Candidates that make what is chosen, one after the other
 
     def __post_init__(self) -> None:
         check_rate(self.candidate_fps)
@@ -103,7 +106,9 @@ class FrameRequest:
 class SampledVideo:
     """The frames that at least one sampler chose."""
 
-    crops: NDArray[Any]  # (R, ...) stacked outputs of the transform, in presentation order, R >= 1
+    # (R, ...) stacked outputs of the transform, in presentation order, R >= 1; (R, k, ...) of
+    # windows.
+    crops: NDArray[Any]
     pts_seconds: Seconds  # (R,) float64, presentation times as stored in the file
     # Sampler label to (K,) int64 ascending indices into the R frames.
     selections: Mapping[str, Indices]
@@ -115,6 +120,7 @@ class SampledVideo:
     duration_seconds: float  # Of the whole file, counted
     start_seconds: float  # Presentation time of the file's first frame
     decode_route: str  # "sparse", or "full: " and why not sparse
+    spans: Seconds | None = None  # (R, 2) start and end of windows, as stored in the file
 
     @property
     def num_candidates(self) -> int:
@@ -152,33 +158,44 @@ def _sample(
     visitor = _Visitor(source, transform, luma=request.needs_luma, keep_frames=look_first)
     guess = request.candidates(reader.pts_seconds)
     if not request.needs_luma and len(guess):
-        guess = guess[_union(request.select(Signals(reader.pts_seconds[guess])))]
+        groups = windows(len(guess), request.window)
+        seen = Signals(reader.pts_seconds[guess[_middle(groups)]])
+        guess = guess[np.unique(groups[_union(request.select(seen))])]
     reader.read(guess, visitor)
 
     pts = reader.pts_seconds
     candidates = request.candidates(pts)
     if not len(candidates):
         raise DecodeError("no-frames", _empty_window(request, pts))
-    luma = visitor.all_luma(reader, candidates) if request.needs_luma else None
-    signals = Signals(pts[candidates], luma)
+    groups = windows(len(candidates), request.window)
+    shown_by = candidates[_middle(groups)]
+    luma = visitor.all_luma(reader, shown_by) if request.needs_luma else None
+    signals = Signals(pts[shown_by], luma)
     chosen = request.select(signals)
     union = _union(chosen)
-    rows = candidates[union]
+    rows, place = np.unique(candidates[groups[union]], return_inverse=True)
     crops = visitor.all_crops(reader, rows)
     trouble = reader.damage or (reader.cut if _reaches_end(request, pts) else "")
     width, height = visitor.size
+    lasts = duration_seconds(pts, rate=header_rate(source.stream))
+    times, spans = pts[rows], None
+    if request.window > 1:
+        end = pts[0] + min(lasts, request.end_seconds or math.inf)
+        spans = window_spans(pts[candidates], groups[union], end_seconds=float(end))
+        times, crops = spans.mean(axis=1), crops[place.reshape(len(union), -1)]
     return SampledVideo(
         crops=crops,
-        pts_seconds=pts[rows],
+        pts_seconds=times,
         selections={label: np.searchsorted(union, picks) for label, picks in chosen.items()},
         signals=signals,
         status="partial" if trouble else "ok",
         error=shown(trouble),
         width=width,
         height=height,
-        duration_seconds=duration_seconds(pts, rate=header_rate(source.stream)),
+        duration_seconds=lasts,
         start_seconds=float(pts[0]),
         decode_route=reader.route,
+        spans=spans,
     )
 
 
@@ -262,6 +279,11 @@ def _stacked(found: Mapping[int, NDArray[Any]], keys: list[int]) -> NDArray[Any]
     return np.stack([found[key] for key in keys])
 
 
+def _middle(groups: Indices) -> Indices:
+    """Returns (W,) the candidate that stands for each window."""
+    return groups[:, groups.shape[1] // 2]
+
+
 def _union(chosen: Mapping[str, Indices]) -> Indices:
     return np.unique(np.concatenate(list(chosen.values())))
 
@@ -299,7 +321,8 @@ def make_handler(config: tuple[ExtractSettings, Mapping[str, Any]]) -> Callable[
     def handle(video: Video) -> Answer:
         # The facts first: the file may be replaced meanwhile.
         facts = file_facts(video.path, hashed=settings.hash_files)
-        sampled = sample_video(_request(video, settings), lambda p: resize_crop(p, preprocessing))
+        request = replace(_request(video, settings), window=preprocessing.frames)
+        sampled = sample_video(request, lambda p: resize_crop(p, preprocessing))
         return _answer(sampled, facts, settings)
 
     return handle
@@ -326,6 +349,7 @@ def _answer(sampled: SampledVideo, facts: Mapping[str, Any], settings: ExtractSe
     header: dict[str, Any] = {
         "shape": sampled.crops.shape,
         "pts_seconds": sampled.pts_seconds.tolist(),
+        "spans": None if sampled.spans is None else sampled.spans.tolist(),
         "selections": {label: rows.tolist() for label, rows in sampled.selections.items()},
         "facts": {
             "status": sampled.status,
@@ -373,5 +397,6 @@ def read_answer(video: Video, outcome: Outcome, embedding_dim: int) -> tuple[Vid
         {label: np.array(rows, np.int64) for label, rows in header["selections"].items()},
         None if luma is None else payload[ends[-1] :].reshape(luma).copy(),
         [payload[start:end].tobytes() for start, end in pairwise(ends.tolist())] or None,
+        None if header.get("spans") is None else np.array(header["spans"], np.float64),
     )
     return row, payload[:num_crop_bytes].reshape(header["shape"])

@@ -21,7 +21,7 @@ from vtr.errors import ShardError
 from vtr.features.digests import mend
 from vtr.features.pictures import Kept, PictureFormat, Pixels, from_webp
 from vtr.features.rows import STATUSES, LedgerRow, Status, VideoRow
-from vtr.features.shard import LEDGER_NUMBERS, OPTIONAL, ShardName
+from vtr.features.shard import LEDGER_NUMBERS, OPTIONAL, SPAN, ShardName
 from vtr.features.spec import FeatureSpec
 
 
@@ -79,6 +79,11 @@ class Shard:
         asked = np.arange(len(offset) - 1)[rows].tolist()
         from_webp((data[offset[r] : offset[r + 1]].data for r in asked), out)
 
+    @property
+    def spans(self) -> NDArray[np.float64] | None:
+        """(R, 2) start and end of each row in seconds, where rows are windows."""
+        return np.stack([self.columns[n] for n in SPAN], 1) if SPAN[0] in self.columns else None
+
     def kept_pictures(self, rows: slice) -> Kept | None:
         """Returns pictures as they are stored, to be written again."""
         if self.picture_format != "webp":
@@ -113,6 +118,7 @@ class Shard:
     def rows(self, *, pictures: bool = True) -> Iterator[VideoRow]:
         """Yields the rows as they are stored, ready to be written again unchanged."""
         offsets, luma = self.frame_offset.tolist(), self.columns.get("frame/luma")
+        spans = self.spans
         for v, ledger in enumerate(self.ledger()):
             place = slice(offsets[v], offsets[v + 1])
             selections = {}
@@ -126,6 +132,7 @@ class Shard:
                 selections,
                 None if luma is None else luma[place],
                 self.kept_pictures(place) if pictures else None,
+                None if spans is None else spans[place],
             )
 
 
@@ -186,6 +193,8 @@ def _layout(spec: FeatureSpec, num_videos: int, num_frames: int, rows: Mapping[s
         "pad_embedding": (np.float32, (spec.embedding_dim,)),
     }
     layout |= {f"video/{name}": (kind, (num_videos,)) for name, kind in LEDGER_NUMBERS.items()}
+    if spec.window_frames > 1:
+        layout |= dict.fromkeys(SPAN, (np.float64, (num_frames,)))
     if spec.thumbnail_side is not None:
         layout["frame/luma"] = (np.uint8, (num_frames, spec.thumbnail_side, spec.thumbnail_side))
     for label in spec.samplers:
@@ -248,6 +257,8 @@ def _check(spec: FeatureSpec, columns: Mapping[str, NDArray[Any]]) -> None:
             wrong.append("video/status")
         if not _covers(offset, num_frames):
             wrong.append("video/frame_offset")
+        if SPAN[0] in columns and not (columns[SPAN[0]] < columns[SPAN[1]]).all():
+            wrong.append(SPAN[1])
         for label in spec.samplers:
             chosen = columns[f"selection/{label}/row"]
             inside = not len(chosen) or (chosen.min() >= 0 and chosen.max() < num_frames)

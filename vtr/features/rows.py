@@ -31,6 +31,8 @@ class VideoFeatures:
     # (K, D) floating point, not normalised, in presentation order.
     frames: NDArray[np.floating[Any]]
     pts_seconds: NDArray[np.float64]  # (K,) float64, presentation times of these frames
+    # (K, 2) float64 start and end of each window, where rows are windows; None where frames.
+    spans: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 2 or self.pts_seconds.shape != self.frames.shape[:1]:
@@ -76,11 +78,12 @@ class VideoRow:
 
     ledger: LedgerRow  # What became of the input
     frames: NDArray[np.floating[Any]]  # (R, D), R = 0 where it failed
-    pts_seconds: NDArray[np.float64]  # (R,) float64
+    pts_seconds: NDArray[np.float64]  # (R,) float64; of windows the middle
     # Sampler label to (k,) indices into the R frames.
     selections: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     luma: NDArray[np.uint8] | None = None  # (R, s, s) uint8 thumbnails, in stores that keep them
     pictures: Kept | None = None  # R pictures that the tower saw, in stores that keep them
+    spans: NDArray[np.float64] | None = None  # (R, 2) start and end, where rows are windows
 
     @classmethod
     def failed(cls, ledger: LedgerRow, embedding_dim: int) -> VideoRow:

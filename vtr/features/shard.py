@@ -9,6 +9,8 @@ Layout (schema 1), all datasets contiguous and unfiltered, V videos, R frames, D
     video/{file_bytes,num_candidates} (V,) int64
     video/file_mtime_ns   (V,) int64, video/file_sha256 (V,) fixed-length text: in newer shards
     frame/embedding       (R, D) float16 or float32         frame/pts_seconds  (R,) float64
+    frame/{start,end}_seconds (R,) float64, where a row is a window of frames (the spec's
+                          preprocessing has `frames`); its pts_seconds are then the middle
     frame/luma            (R, s, s) uint8, where the spec has a thumbnail_side s
     frame/picture         (R, H, W, 3) uint8 RGB of the spec's picture size, where pictures are kept
     frame/picture_webp    (B,) uint8, files of WebP one after the other, and
@@ -155,6 +157,9 @@ def _columns(rows: Sequence[VideoRow], spec: FeatureSpec) -> dict[str, NDArray[A
         "frame/embedding": np.concatenate([np.zeros((0, spec.embedding_dim), dtype), *frames]),
         "frame/pts_seconds": np.concatenate([np.zeros(0), *(row.pts_seconds for row in rows)]),
     }
+    if spec.window_frames > 1:
+        spans = np.concatenate([np.zeros((0, 2)), *(r.spans for r in rows if r.spans is not None)])
+        columns |= {name: np.ascontiguousarray(spans[:, n]) for n, name in enumerate(SPAN)}
     if spec.thumbnail_side is not None:
         side = spec.thumbnail_side
         luma = [row.luma for row in rows if row.luma is not None]
@@ -187,6 +192,7 @@ def _pictures(rows: Sequence[VideoRow]) -> dict[str, NDArray[Any]]:
     }
 
 
+SPAN = ("frame/start_seconds", "frame/end_seconds")
 # What shards have had from one version on; the others lack it.
 OPTIONAL = frozenset({"video/file_mtime_ns", "video/file_sha256"})
 LEDGER_NUMBERS: dict[str, type[np.generic]] = {

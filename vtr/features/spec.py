@@ -50,6 +50,11 @@ class FeatureSpec:
     decoding: int = 1
     engine: str = "torch"  # What ran the tower
 
+    @property
+    def window_frames(self) -> int:
+        """How many pictures make a row: above 1 rows are windows, with start and end."""
+        return int(self.preprocessing.get("frames", 1))
+
     def to_json(self) -> str:
         """Returns the canonical JSON: sorted keys, no spaces; what the fingerprint digests."""
         # Written only where it says something: the many stores without it keep their fingerprints.

@@ -40,6 +40,8 @@ class PackedFrames:
     frames: NDArray[np.floating[Any]]  # (R, D) all frames, video after video
     pts_seconds: NDArray[np.float64]  # (R,) float64 presentation times
     offsets: Index  # (V+1,) int64; video v has rows offsets[v] to offsets[v + 1]
+    # (R, 2) float64 start and end of each row, where rows are windows; None where frames.
+    spans: NDArray[np.float64] | None = None
 
     def padded(
         self, fill: NDArray[np.floating[Any]] | None = None
@@ -143,7 +145,7 @@ class FeatureStore(Mapping[str, VideoFeatures]):
 
     def __getitem__(self, video_id: str) -> VideoFeatures:
         packed = self.packed([video_id])
-        return VideoFeatures(video_id, packed.frames, packed.pts_seconds)
+        return VideoFeatures(video_id, packed.frames, packed.pts_seconds, packed.spans)
 
     @property
     def fingerprint(self) -> str:
@@ -318,13 +320,16 @@ class FeatureStore(Mapping[str, VideoFeatures]):
         shape = (int(offsets[-1]), self.spec.embedding_dim)
         frames = np.empty(shape, dtype or self.spec.storage_dtype)
         pts_seconds = np.empty(shape[0])
+        spans = np.empty((shape[0], 2)) if self.spec.window_frames > 1 else None
         for s, videos in self._runs(which):
             rows = self._shard_rows(s, which[videos])
             place = slice(int(offsets[videos.start]), int(offsets[videos.stop]))
             _gather(self.shards[s].frames, rows, frames[place])
             _gather(self.shards[s].columns["frame/pts_seconds"], rows, pts_seconds[place])
+            if spans is not None:
+                spans[place] = self.shards[s].spans[rows]  # type: ignore[index]
         names = self.ids if ids is None else tuple(ids)
-        return PackedFrames(names, frames, pts_seconds, offsets)
+        return PackedFrames(names, frames, pts_seconds, offsets, spans)
 
     def _positions(self, ids: Sequence[str] | None) -> Index:
         if ids is None:

@@ -135,7 +135,8 @@ class QueryEncoder:
         from vtr.clip.preprocess import resize_crop
 
         crop = resize_crop(_read_picture(picture), self.backbone.preprocessing)
-        return unit(self.backbone.encode_frames(crop[None])[0])
+        still = crop if self.backbone.window == 1 else np.stack([crop] * self.backbone.window)
+        return unit(self.backbone.encode_frames(still[None])[0])
 
     def clip(self, clip: Path | bytes, *, at_seconds: float | None = None) -> Vectors:
         """Returns (D,) the unit vector of a clip: the mean of its frames, or the one at a time.

@@ -74,6 +74,8 @@ class Index:
     """(S, 2, B) what each of them scores at best in each shard, raw and standardised."""
     bank_usual: NDArray[np.float32] = field(repr=False)
     """(B,) what a frame usually scores."""
+    spans: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)), repr=False)
+    """(R, 2) start and end of each row where rows are windows, else (0, 2)."""
 
     @property
     def ids(self) -> list[str]:
@@ -203,10 +205,12 @@ class _Build:
         )
         spans = dict(zip(held, pairwise(packed.offsets.tolist()), strict=True))
         pts, cuts = packed.pts_seconds.copy(), [np.zeros(0, np.int64)]
+        times = np.zeros((0, 2)) if packed.spans is None else packed.spans
         for video_id in ids:
             first, stop = map(int, spans.get(video_id, (0, 0)))
             row = self._ledger[video_id]
             pts[first:stop] -= row.start_seconds
+            times[first:stop] -= row.start_seconds
             cuts.append(find_cuts(frames[first:stop]) + first + self.count)
             facts = (
                 len(self.shards), STATUSES.index(row.status), row.file_bytes, row.file_mtime_ns,
@@ -218,7 +222,7 @@ class _Build:
             self.video["error"].append(row.error.encode())
         self._append(frames.astype(np.float16))
         moments, best = bank_scores(frames, self.bank.vectors)
-        columns = (pts, np.concatenate(cuts), moments)
+        columns = (pts, np.concatenate(cuts), moments, times)
         self.rows.append(dict(zip(_ROWS, columns, strict=True)))
         self.best.append(best)
         self.shards.append(shard.path.name)
@@ -289,4 +293,5 @@ _ROWS: Mapping[str, Array] = {
     "pts_seconds": np.zeros(0),
     "piece_row": np.zeros(0, np.int64),
     "bank_moments": np.zeros((0, 2), np.float32),
+    "spans": np.zeros((0, 2)),
 }

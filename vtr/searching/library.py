@@ -18,7 +18,7 @@ from vtr.searching.codes import open_scanner
 from vtr.searching.encoder import Vectors, unit
 from vtr.searching.folder import Changes, FolderSource, Source
 from vtr.searching.index import Index
-from vtr.searching.moments import find_runs, frame_edges, piece_means, with_surroundings
+from vtr.searching.moments import find_runs, piece_means, row_edges, with_surroundings
 from vtr.searching.query import Query
 from vtr.searching.scan import Scanner
 
@@ -227,9 +227,10 @@ class Library:
         v = self._place[video_id]
         pts, pieces = self.index.pts_seconds[first:stop], self.index.pieces(v)
         scores = self.scanner.exact(first, stop, self._ask(query).vector)
-        edges = frame_edges(pts, float(self.index.video["duration"][v]))[pieces]
+        starts, ends = self._edges(v, slice(first, stop))
         means = piece_means(scores, pieces)
-        spans = zip(edges[:-1].tolist(), edges[1:].tolist(), means.tolist(), strict=True)
+        edges = starts[pieces[:-1]].tolist(), ends[pieces[1:] - 1].tolist()
+        spans = zip(*edges, means.tolist(), strict=True)
         return Curve(pts, scores, tuple(spans))
 
     # ---- parts of it
@@ -262,20 +263,25 @@ class Library:
         rows, v, video_id = self.scanner.rows(n), int(self._live[n]), self._ids[n]
         exact = self.scanner.exact(rows.start, rows.stop, vector)
         pts, pieces = self.index.pts_seconds[rows], self.index.pieces(v)
-        edges = frame_edges(pts, float(self.index.video["duration"][v]))
+        starts, ends = self._edges(v, rows)
         mixed, outlier = mix(exact, pts), self._standard(exact, rows)
         return [
             Hit(
                 video_id,
                 self._paths[video_id],
-                float(edges[first]),
-                float(edges[stop]),
+                float(starts[first]),
+                float(ends[stop - 1]),
                 float(pts[best]),
                 float(mixed[first:stop].max()),
                 self._calibration.level(float(exact[best]) - low, float(outlier[first:stop].max())),
             )
             for first, stop, best in find_runs(exact, pieces, background=middle, several=several)
         ]
+
+    def _edges(self, v: int, rows: slice) -> tuple[Floats, Floats]:
+        """Returns where the rows of a video begin and end, in seconds."""
+        duration = float(self.index.video["duration"][v])
+        return row_edges(self.index.pts_seconds[rows], self.index.spans[rows], duration)
 
     def _standard(self, scores: Floats, rows: slice) -> Floats:
         """Returns scores in units of what unrelated sentences get on the same frames."""

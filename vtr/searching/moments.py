@@ -164,6 +164,16 @@ def with_surroundings(scores: Floats, pts_seconds: Floats) -> Floats:
     return mixed
 
 
+def row_edges(
+    pts_seconds: Floats, spans: Floats | None, duration_seconds: float
+) -> tuple[Floats, Floats]:
+    """Returns (F,) where each row begins and where it ends: windows say it, frames do not."""
+    if spans is not None and len(spans):
+        return spans[:, 0], spans[:, 1]
+    edges = frame_edges(pts_seconds, duration_seconds)
+    return edges[:-1], edges[1:]
+
+
 def frame_edges(pts_seconds: Floats, duration_seconds: float) -> Floats:
     """Returns (F+1,) where each frame's time begins and ends: half-way between neighbours.
 

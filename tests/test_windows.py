@@ -1,0 +1,98 @@
+"""Stores whose rows are windows of frames: read, written again, selected, damaged, searched."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from builders import random_rows, write_store
+
+import vtr
+from vtr.api.moments import predict
+from vtr.datasets.base import Caption
+from vtr.errors import ShardError, StoreError
+from vtr.features import FeatureSpec, VideoRow
+from vtr.features.shard import ShardName, list_shards
+from vtr.searching.moments import row_edges
+
+
+@pytest.fixture
+def windows(spec: FeatureSpec) -> FeatureSpec:
+    return replace(spec, preprocessing={**spec.preprocessing, "frames": 8}, samplers=("dense",))
+
+
+def window_rows(spec: FeatureSpec) -> list[VideoRow]:
+    """Two videos of three windows; the last overlaps the second, as where a rest is shorter."""
+    spans = np.array([[0.0, 8.0], [8.0, 16.0], [12.0, 20.0]])
+    return [
+        replace(row, spans=spans, pts_seconds=spans.mean(axis=1), ledger=ledger)
+        for row in random_rows(["a", "b"], spec)
+        for ledger in [replace(row.ledger, duration_seconds=20.0)]
+    ]
+
+
+def test_windows_are_read_as_they_were_written(tmp_path: Path, windows: FeatureSpec) -> None:
+    rows = window_rows(windows)
+    store = vtr.FeatureStore(write_store(tmp_path / "s", rows, windows), sampler="head", frames=2)
+    assert store.spec.window_frames == 8
+    assert rows[0].spans is not None
+    np.testing.assert_array_equal(store["b"].spans, rows[1].spans[:2])
+    np.testing.assert_array_equal(
+        store.packed(["b", "a"]).spans, np.tile(rows[0].spans[:2], (2, 1))
+    )
+    again = write_store(tmp_path / "again", list(store.shards[0].rows()), windows)
+    assert list_shards(again)[0][0][0].sha256 == store.shards[0].name.sha256
+
+
+def test_stores_of_frames_have_none(tmp_path: Path, spec: FeatureSpec) -> None:
+    store = vtr.FeatureStore(write_store(tmp_path / "s", random_rows(["a"], spec), spec))
+    assert store.spec.window_frames == 1
+    assert store.packed().spans is store["a"].spans is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda file: file["frame/end_seconds"].write_direct(np.zeros(6)), "frame/end_seconds"),
+        (lambda file: file["frame/start_seconds"].write_direct(np.full(6, np.nan)), "inconsistent"),
+        (lambda file: file.pop("frame/start_seconds"), "'frame/start_seconds' is absent"),
+    ],
+)
+def test_windows_that_do_not_last_are_refused(
+    tmp_path: Path, windows: FeatureSpec, change: object, message: str
+) -> None:
+    from vtr.features.reader import open_shard
+
+    folder = write_store(tmp_path / "s", window_rows(windows), windows)
+    path = next(folder.glob("*.h5"))
+    with h5py.File(path, "r+") as file:
+        change(file)  # type: ignore[operator]
+    name = ShardName.parse(path.name)
+    assert name is not None
+    with pytest.raises(ShardError, match=message):
+        open_shard(path, name)
+
+
+def test_moments_begin_and_end_where_windows_do(tmp_path: Path, windows: FeatureSpec) -> None:
+    rows = window_rows(windows)
+    rows = [replace(row, frames=np.eye(4, dtype=np.float32)[:3]) for row in rows]
+    store = vtr.FeatureStore(write_store(tmp_path / "s", rows, windows))
+    asked = [Caption("1", "a", "x"), Caption("2", "b", "y")]
+    found, _ = predict(store, asked, np.eye(4, dtype=np.float32)[1:3])
+    np.testing.assert_allclose(found[0].windows[0], [8, 16])
+    np.testing.assert_allclose(found[1].windows[0], [12, 20])
+    starts, ends = row_edges(np.array([1.0, 3.0]), None, 4.0)
+    assert (starts.tolist(), ends.tolist()) == ([0, 2], [2, 4])
+
+
+def test_windows_and_frames_do_not_mix(
+    tmp_path: Path, spec: FeatureSpec, windows: FeatureSpec
+) -> None:
+    folder = write_store(tmp_path / "s", window_rows(windows), windows)
+    plain = replace(spec, samplers=("dense",))
+    write_store(folder, random_rows(["c"], plain), plain, sequence=1)
+    with pytest.raises(StoreError, match=r"preprocessing\.frames is 8, asked None"):
+        vtr.FeatureStore(folder)
