@@ -85,7 +85,9 @@ def odd_rows(
         luma = None if side is None else np.full((count, side, side), number, np.uint8)
         times = np.cumsum(np.full(count, 1 / 3)) - 1
         picked = {label: chosen[label] for label in spec.samplers}
-        rows.append(VideoRow(ledger, odd_frames(spec, count, number), times, picked, luma))
+        spans = np.stack([times, times + 0.1], 1) if spec.window_frames > 1 else None
+        frames = odd_frames(spec, count, number)
+        rows.append(VideoRow(ledger, frames, times, picked, luma, spans=spans))
     return rows
 
 
@@ -113,6 +115,7 @@ def assert_same(first: Path, second: Path) -> None:
         assert ours.frames.tobytes() == theirs.frames.tobytes()
         assert ours.pts_seconds.tobytes() == theirs.pts_seconds.tobytes()
         assert ours.offsets.tolist() == theirs.offsets.tolist()
+        np.testing.assert_array_equal(ours.spans, theirs.spans)
     if one.spec.thumbnail_side is not None:
         for video_id in one:
             np.testing.assert_array_equal(one.thumbnails(video_id), other.thumbnails(video_id))
@@ -131,7 +134,13 @@ def there_and_back(store: Path, place: Path, form: dict[str, str], **options: An
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 @pytest.mark.parametrize(
-    "changes", [{}, {"storage_dtype": "float32"}, {"thumbnail_side": 2, "samplers": ("head",)}]
+    "changes",
+    [
+        {},
+        {"storage_dtype": "float32"},
+        {"thumbnail_side": 2, "samplers": ("head",)},
+        {"preprocessing": {**SPEC.preprocessing, "frames": 8}},
+    ],
 )
 def test_a_store_comes_back_bit_by_bit(
     tmp_path: Path, form: dict[str, str], changes: dict[str, Any]

@@ -117,6 +117,8 @@ def ledger_schema(spec: FeatureSpec, head: Any = None) -> pa.Schema:
     kinds = {"str": pa.string(), "Status": pa.string(), "int": pa.int64(), "float": pa.float64()}
     facts = [(f.name, kinds[str(f.type)]) for f in dataclasses.fields(LedgerRow)]
     chosen = [(f"selection/{label}", pa.list_(pa.int32())) for label in spec.samplers]
+    if spec.window_frames > 1:  # start and end of each row, one after the other
+        chosen.append(("spans", pa.list_(pa.float64())))
     columns = [("video_id", pa.string()), *facts[1:], ("num_frames", pa.int64()), *chosen]
     return pa.schema([pa.field(n, k, nullable=False) for n, k in columns], head)
 
@@ -127,7 +129,7 @@ def ledger_table(store: FeatureStore) -> pa.Table:
 
     rows = []
     for row in input_rows(store):
-        values = ledger_values(row)
+        values = {"spans": [], **ledger_values(row)}
         chosen = values.pop("selections")
         rows.append(
             {**values, **{f"selection/{label}": picked for label, picked in chosen.items()}}

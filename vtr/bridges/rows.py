@@ -79,8 +79,10 @@ def ledger_values(row: VideoRow) -> dict[str, Any]:
     """Returns all of a row but its arrays, as JSON values; the id is called `video_id`."""
     facts = asdict(row.ledger)
     chosen = {label: rows.tolist() for label, rows in row.selections.items()}
+    spans = {} if row.spans is None else {"spans": row.spans.reshape(-1).tolist()}
     return {
-        "video_id": facts.pop("id"), **facts, "num_frames": len(row.frames), "selections": chosen
+        "video_id": facts.pop("id"), **facts, "num_frames": len(row.frames), "selections": chosen,
+        **spans,
     }  # fmt: skip
 
 
@@ -101,7 +103,8 @@ def make_row(
     if not isinstance(video_id, str) or not video_id or is_undecodable(video_id):
         raise StoreError(f"video_id is {shown(repr(video_id), 80)}; allowed: a text")
     where = f"video {shown(video_id, 80)!r}"
-    facts = {k: v for k, v in values.items() if k not in ("video_id", "num_frames", "selections")}
+    others = ("video_id", "num_frames", "selections", "spans")
+    facts = {k: v for k, v in values.items() if k not in others}
     ledger = as_fields(LedgerRow, {"id": video_id, **facts}, source=where, error=StoreError)
     for name, kind in {**LEDGER_NUMBERS, "file_mtime_ns": np.int64}.items():
         try:
@@ -131,4 +134,18 @@ def make_row(
         ):
             raise StoreError(f"{where}: selection {label!r} names rows that are not there")
         selections[label] = np.array(rows, np.int64)
-    return VideoRow(ledger, frames, pts_seconds, selections, luma)
+    spans = _spans(values, spec, where)
+    return VideoRow(ledger, frames, pts_seconds, selections, luma, spans=spans)
+
+
+def _spans(values: Mapping[str, Any], spec: FeatureSpec, where: str) -> NDArray[np.float64] | None:
+    """Returns start and end of each row, where rows are windows."""
+    if spec.window_frames == 1:
+        return None
+    try:
+        spans = np.array(values.get("spans") or [], np.float64).reshape(-1, 2)
+    except (TypeError, ValueError):
+        spans = np.full((1, 2), np.nan)
+    if len(spans) != values["num_frames"] or not (spans[:, 0] < spans[:, 1]).all():
+        raise StoreError(f"{where} lacks start and end of its {values['num_frames']} windows")
+    return spans
