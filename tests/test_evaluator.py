@@ -30,7 +30,7 @@ from vtr.evaluate.metrics import average_precision, retrieval_metrics
 from vtr.evaluate.observe import Observer, pair_accuracy
 from vtr.evaluate.postprocess import dual_softmax, querybank_norm
 from vtr.evaluate.protocol import Protocol, QuerySet
-from vtr.evaluate.ranks import Blocks
+from vtr.evaluate.ranks import Blocks, Layout
 from vtr.evaluate.result import Setup, build_result, write_result
 from vtr.features import FeatureStore, PackedFrames
 
@@ -245,7 +245,7 @@ def test_the_observer_keeps_what_a_plain_loop_keeps(seed: int, step: int) -> Non
     rivals = rng.integers(-1, 8, 8)
     ties = rng.permutation(8)
     observer = Observer(owners, rows, rivals, ties=ties, num_listed=3)
-    list(observer.watch(source(scores, step))())
+    Layout(owners, 8, rows).ranks(source(scores, step), both=False, look=observer.look)
     kept = observer.kept()
     assert kept.own.tolist() == [float(scores[r, v]) for r, v in zip(rows, owners, strict=True)]
     for row in range(7):
@@ -277,7 +277,7 @@ def test_the_best_of_a_wide_gallery_are_those_of_a_sort(width: int, distinct: in
     scores[4, width // 2 :] = -np.inf
     ties, rows = rng.permutation(width), np.arange(30)
     observer = Observer(rows, rows, np.full(width, -1), ties=ties, num_listed=20)
-    list(observer.watch(source(scores, 7))())
+    Layout(rows, width, rows).ranks(source(scores, 7), both=False, look=observer.look)
     kept = observer.kept()
     columns = np.arange(width)
     for row, values in enumerate(scores):

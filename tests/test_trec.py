@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vtr.errors import ConfigError
 from vtr.evaluate.metrics import retrieval_metrics
 from vtr.evaluate.observe import Observer
-from vtr.evaluate.ranks import rank_rows
+from vtr.evaluate.ranks import Layout, rank_rows
 from vtr.evaluate.trec import later_first, qrels_lines, run_lines
 from vtr.foreign import escape_id
 
@@ -37,7 +37,11 @@ def write_run(
     ties = later_first(item_ids)
     no_rivals = np.full(len(item_ids), -1)
     observer = Observer(rows * 0, rows, no_rivals, ties=ties, num_listed=top_k)
-    list(observer.watch(lambda: ((a, scores[a : a + 64]) for a in range(0, len(scores), 64)))())
+    Layout(rows * 0, len(item_ids), rows).ranks(
+        lambda: ((a, scores[a : a + 64]) for a in range(0, len(scores), 64)),
+        both=False,
+        look=observer.look,
+    )
     kept = observer.kept()
     best = {"rows": rows, "items": kept.listed, "scores": kept.listed_scores}
     path.write_bytes(b"".join(run_lines(query_ids, item_ids, **best, **options)))

@@ -2,15 +2,66 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Counts = NDArray[np.int64]
 Scores = NDArray[np.floating[Any]]
+Item = TypeVar("Item")
+Spread = Callable[[Callable[[Sequence[Item]], None], Sequence[Item]], None]
 
+CACHE_BYTES = 1 << 20  # of a chunk: several passes read it, and their marks want room beside it
+GROUPS = 128  # of columns, whose maxima bound the best scores of a row
+MAX_CHUNK_ROWS = 255  # counts down a column are kept in one byte
+MOST_THREADS = 8  # more would wait for each other: between passes only one may run
 MOST_NEAR = 1 << 22  # scores remembered because they lie near a guess
+
+
+def chunk_rows(num_columns: int) -> int:
+    """Returns how many rows of scores are counted at once."""
+    return max(1, min(MAX_CHUNK_ROWS, CACHE_BYTES // (4 * num_columns)))
+
+
+def group_maxima(scores: Scores) -> Scores:
+    """Returns (b, about GROUPS) maxima of disjoint groups of the C columns."""
+    width = scores.shape[1]
+    depth = width // GROUPS
+    if depth <= 1:
+        return scores
+    span = width // depth
+    maxima = scores[:, : span * depth].reshape(len(scores), depth, span).max(axis=1)
+    rest = maxima[:, : width - span * depth]
+    np.maximum(rest, scores[:, span * depth :], out=rest)
+    return np.asarray(maxima)
+
+
+@contextmanager
+def threads() -> Iterator[Spread[Any]]:
+    """Gives a function that works through a list, a part of it in each thread.
+
+    As many threads as the product of the scores has: OMP_NUM_THREADS, or one for each processor.
+    """
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    count = max(1, min(allowed or 1, int(asked) if asked.isdigit() else MOST_THREADS))
+    with ThreadPoolExecutor(count) as pool:
+
+        def spread(work: Callable[[Sequence[Any]], None], items: Sequence[Any]) -> None:
+            if count == 1:
+                work(items)
+                return
+            size = -(-len(items) // count)
+            for _ in pool.map(work, [items[i : i + size] for i in range(0, len(items), size)]):
+                pass
+
+        yield spread
 
 
 class Tally:
@@ -27,6 +78,13 @@ class Tally:
         width = -(-words // self._segments) * self._segments * 8
         self.bytes = np.zeros((num_rows, width), np.uint8)
         self.mask = self.bytes[:, :num_columns].view(np.bool_)
+
+    def places(self, num_rows: int) -> tuple[Counts, Counts]:
+        """Returns (rows, columns) of all True in the first rows, row by row."""
+        flat = np.flatnonzero(
+            self.bytes[:num_rows].view(np.bool_)
+        )  # nonzero takes ten times as long
+        return np.divmod(flat, self.bytes.shape[1])
 
     def per_row(self, num_rows: int) -> Counts:
         """(num_rows,) how many are True in each of the first rows."""
@@ -46,35 +104,39 @@ class Thresholds:
     Args:
         guess: (C,) the threshold of every column, to within `slack`; not finite: never counted.
         slack: Relative to the threshold, or to 1; 0 where the guess is exact.
-        num_rows: Most rows that are added at once.
     """
 
-    def __init__(self, guess: NDArray[np.float64], slack: float, num_rows: int) -> None:
+    def __init__(self, guess: NDArray[np.float64], slack: float) -> None:
         guess = np.where(np.isfinite(guess), guess, np.nan)
         doubt = slack * np.maximum(1, np.abs(guess))
         self._low: Scores = guess - doubt
         self._high: Scores = guess + doubt
-        self._above, self._reached = Tally(num_rows, len(guess)), Tally(num_rows, len(guess))
         self.num_above, self.num_reached = np.zeros((2, len(guess)), np.int64)
         self._remembers, self._num_near = slack > 0, 0
         self._near: list[tuple[Counts, Scores]] = []  # (columns, scores) within the doubt
+        self._lock = threading.Lock()
 
-    def add(self, scores: Scores) -> None:
-        """Counts some more rows (b, C)."""
+    def add(self, scores: Scores, tally: Tally) -> None:
+        """Counts some more rows (b, C); several threads may, each with a tally of its own."""
         count = len(scores)
         low, high = (bound.astype(scores.dtype, copy=False) for bound in (self._low, self._high))
         self._low, self._high = low, high
-        np.greater(scores, high, out=self._above.mask[:count])
-        np.greater_equal(scores, low, out=self._reached.mask[:count])
-        above, reached = self._above.per_column(count), self._reached.per_column(count)
-        self.num_above += above
-        self.num_reached += reached
+        np.greater(scores, high, out=tally.mask[:count])
+        above = tally.per_column(count)
+        np.greater_equal(scores, low, out=tally.mask[:count])
+        reached = tally.per_column(count)
         columns = np.flatnonzero(above != reached)
+        near = None
         if self._remembers and len(columns) and self._num_near <= MOST_NEAR:
             part = scores[:, columns]
             rows, places = np.nonzero((part >= low[columns]) & (part <= high[columns]))
-            self._near.append((columns[places], part[rows, places]))
-            self._num_near += len(rows)
+            near = columns[places], part[rows, places]
+        with self._lock:
+            self.num_above += above
+            self.num_reached += reached
+            if near is not None:
+                self._near.append(near)
+                self._num_near += len(near[0])
 
     def covers(self, truth: NDArray[np.float64]) -> NDArray[np.bool_]:
         """(C,) whether the counts can be told from what was remembered."""
@@ -85,8 +147,8 @@ class Thresholds:
     def counts(self, truth: NDArray[np.float64]) -> tuple[Counts, Counts]:
         """Returns (C,) how many rows are above `truth`, and how many equal it."""
         above, reached = self.num_above, self.num_reached
+        width = len(truth)
         for columns, scores in self._near:
-            width = len(truth)
             above = above + np.bincount(columns[scores > truth[columns]], minlength=width)
             reached = reached - np.bincount(columns[scores < truth[columns]], minlength=width)
         return above, reached - above

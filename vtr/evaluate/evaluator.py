@@ -14,7 +14,7 @@ from vtr.evaluate.coverage import Coverage
 from vtr.evaluate.metrics import DEFAULT_KS
 from vtr.evaluate.observe import KeptScores, Observer
 from vtr.evaluate.protocol import QuerySet
-from vtr.evaluate.ranks import Blocks, Ranks, RetrievalRanks, stream_ranks
+from vtr.evaluate.ranks import Blocks, Layout, Ranks, RetrievalRanks
 from vtr.evaluate.trec import later_first, lines_per_query
 
 Matrix = NDArray[np.float32]
@@ -117,11 +117,12 @@ def evaluate(
         num_listed=lines_per_query(len(queries.texts)),
     )
     own = None if score_pairs is None else _own_scores(task, score_pairs)
-    watched = observer.watch(_whole_gallery(task, blocks))
-    ranks = _ranked(task, watched, task.query_text, own=own, both=v2t_blocks is None)
+    layout = Layout(queries.query_video, len(queries.video_ids), task.query_text)
+    ranks = layout.ranks(
+        _whole_gallery(task, blocks), own_scores=own, both=v2t_blocks is None, look=observer.look
+    )
     if v2t_blocks is not None:
-        other = _ranked(task, _whole_gallery(task, v2t_blocks), task.query_text)
-        ranks = replace(other, t2v=ranks.t2v)
+        ranks = replace(layout.ranks(_whole_gallery(task, v2t_blocks)), t2v=ranks.t2v)
     changed = {}
     if postprocess:
         matrix = score_matrix(task, blocks)
@@ -140,31 +141,12 @@ def _own_scores(task: Task, score_pairs: PairScores) -> Scores:
     return own
 
 
-def _ranked(
-    task: Task,
-    blocks: Blocks,
-    query_text: NDArray[np.int64] | None,
-    *,
-    own: Scores | None = None,
-    both: bool = True,
-) -> RetrievalRanks:
-    queries = task.queries
-    return stream_ranks(
-        blocks,
-        queries.query_video,
-        len(queries.video_ids),
-        query_text=query_text,
-        own_scores=own,
-        both=both,
-    )
-
-
 def _changed(task: Task, t2v: Scores, v2t: Scores | None) -> RetrievalRanks:
-    first = _ranked(task, _whole_gallery(task, lambda: [(0, t2v)]), None, both=v2t is t2v)
+    layout = Layout(task.queries.query_video, len(task.queries.video_ids), None)
+    first = layout.ranks(_whole_gallery(task, lambda: [(0, t2v)]), both=v2t is t2v)
     if v2t is None or v2t is t2v:
         return first
-    other = _ranked(task, _whole_gallery(task, lambda: [(0, v2t)]), None)
-    return replace(other, t2v=first.t2v)
+    return replace(layout.ranks(_whole_gallery(task, lambda: [(0, v2t)])), t2v=first.t2v)
 
 
 def score_matrix(task: Task, blocks: Blocks) -> Matrix:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vtr.evaluate.counting import Scores
-from vtr.evaluate.ranks import Blocks
+from vtr.evaluate.counting import Scores, Tally
 
 NUM_TOP = 5
 NUM_BINS = 60
 _SAMPLED_PAIRS = 4_000_000
 _RIVAL_DECIMALS = 5
-_GROUPS = 128  # of columns, whose maxima bound the best scores
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class KeptScores:
 
 
 class Observer:
-    """Keeps what is needed of the first round of blocks.
+    """Keeps what is needed of all scores; `vtr.stream_ranks` shows them to `look`.
 
     Args:
         query_video: (Q,) column of each query's own video.
@@ -65,32 +63,29 @@ class Observer:
         self._video, self._rivals, self._ties = query_video, rivals, ties
         num_texts, num_videos = int(query_text.max()) + 1, len(rivals)
         self._top = np.zeros((num_texts, min(NUM_TOP, num_videos)), np.int64)
-        self._top_scores = np.zeros(self._top.shape)
         self._listed = np.zeros((num_texts, min(num_listed, num_videos)), np.int64)
-        self._listed_scores: Scores = np.zeros(self._listed.shape, np.float32)
+        self._top_scores, self._listed_scores = (
+            np.zeros(self._top.shape),
+            np.zeros(self._listed.shape),
+        )
+        self._dtype: np.dtype[Any] = np.dtype(np.float64)  # of the scores
         self._own = np.full(len(query_video), -np.inf)
         self._rival = np.full(len(query_video), np.nan)
         self._step = -(-num_texts * num_videos // _SAMPLED_PAIRS)
-        self._sample: list[NDArray[np.float64]] = []
+        self._sample: dict[int, NDArray[np.float64]] = {}  # by first row
         self._order = np.argsort(query_text, kind="stable")
         self._texts = query_text[self._order]
-        self._done = False
 
-    def watch(self, blocks: Blocks) -> Blocks:
-        """Returns the same blocks; the first time they are read through, they are looked at."""
+    def look(self, start: int, scores: Scores, maxima: Scores, tally: Tally) -> None:
+        """Keeps what is needed of some rows; other threads may look at others meanwhile.
 
-        def watched() -> Iterable[tuple[int, Scores]]:
-            return blocks() if self._done else self._looked(blocks())
-
-        return watched
-
-    def _looked(self, blocks: Iterable[tuple[int, Scores]]) -> Iterator[tuple[int, Scores]]:
-        for start, scores in blocks:
-            yield start, scores  # first: whoever ranks them refuses what is no number
-            self._look(start, scores)
-        self._done = True
-
-    def _look(self, start: int, scores: Scores) -> None:
+        Args:
+            start: The first row.
+            scores: (b, V).
+            maxima: (b, G) of disjoint groups of columns, at least as many as are kept of a row.
+            tally: To mark cells in.
+        """
+        self._dtype = scores.dtype
         first, last = np.searchsorted(self._texts, [start, start + len(scores)])
         asked = self._order[first:last]
         rows, columns = self._texts[first:last] - start, self._video[asked]
@@ -98,43 +93,46 @@ class Observer:
         rivals = self._rivals[columns]
         has = rivals >= 0
         self._rival[asked[has]] = scores[rows[has], rivals[has]]
-        self._keep_best(start, scores)
-        self._keep_sample(start, scores, rows, columns)
+        self._keep_best(slice(start, start + len(scores)), scores, maxima, tally)
+        skipped = -start % self._step
+        picked = scores[skipped :: self._step]
+        if len(picked):
+            others = np.isfinite(picked)
+            mine = rows % self._step == skipped
+            others[rows[mine] // self._step, columns[mine]] = False
+            self._sample[start] = picked[others].astype(np.float64)
 
-    def _keep_best(self, start: int, scores: Scores) -> None:
-        place = slice(start, start + len(scores))
+    def _keep_best(self, place: slice, scores: Scores, maxima: Scores, tally: Tally) -> None:
         num_top, num_listed = self._top.shape[1], self._listed.shape[1]
-        rows, columns = _near_top(scores, max(num_top, num_listed))
+        count = max(num_top, num_listed)
+        # The `count`-th best maximum is no better than that score: what lies below is never sorted
+        bound = np.sort(maxima, axis=1)[:, -count]
+        np.greater_equal(scores, bound[:, None], out=tally.mask[: len(scores)])
+        rows, columns = tally.places(len(scores))
         values = scores[rows, columns]
-        ordered = _ordered_rows(values, len(scores))
-        if ordered is not None:
-            top, listed = ordered[:, :num_top], ordered[:, :num_listed]
-        else:  # ties: then two orders differ
-            top = _first_of_rows(rows, np.lexsort((columns, -values, rows)), num_top)
-            order = np.lexsort((self._ties[columns], -values, rows))
-            listed = _first_of_rows(rows, order, num_listed)
-        if self._listed_scores.dtype != scores.dtype:
-            self._listed_scores = self._listed_scores.astype(scores.dtype)
+        begins = np.searchsorted(rows, np.arange(len(scores) + 1))
+        table = np.full((len(scores), np.diff(begins).max()), np.inf, scores.dtype)
+        table[rows, np.arange(len(rows)) - begins[rows]] = -values
+        order = np.argsort(table, axis=1)
+        ordered = np.take_along_axis(table, order[:, : count + 1], axis=1)
+        if (ordered[:, 1:] == ordered[:, :-1]).any():  # ties: then two orders differ
+            heads = begins[:-1, None] + np.arange(count)
+            top = np.lexsort((columns, -values, rows))[heads[:, :num_top]]
+            listed = np.lexsort((self._ties[columns], -values, rows))[heads[:, :num_listed]]
+        else:
+            best = begins[:-1, None] + order[:, :count]
+            top, listed = best[:, :num_top], best[:, :num_listed]
         self._top[place], self._top_scores[place] = columns[top], values[top]
         self._listed[place], self._listed_scores[place] = columns[listed], values[listed]
 
-    def _keep_sample(
-        self, start: int, scores: Scores, rows: NDArray[np.int64], columns: NDArray[np.int64]
-    ) -> None:
-        first = -start % self._step
-        picked = scores[first :: self._step]
-        others = np.ones(picked.shape, np.bool_)
-        mine = rows % self._step == first
-        others[rows[mine] // self._step, columns[mine]] = False
-        values = picked[others].astype(np.float64)
-        self._sample.append(values[np.isfinite(values)])
-
     def kept(self) -> KeptScores:
-        """Returns what was kept, once all blocks have passed."""
-        other = np.concatenate([*self._sample, np.empty(0)])
+        """Returns what was kept, once all rows have been shown."""
+        other = np.concatenate([np.empty(0), *(self._sample[row] for row in sorted(self._sample))])
         own = self._own[np.isfinite(self._own)]
-        everything = np.concatenate([own, other])
-        low, high = (everything.min(), everything.max()) if len(everything) else (0.0, 1.0)
+        ends = [
+            end for values in (own, other) if len(values) for end in (values.min(), values.max())
+        ]
+        low, high = (min(ends), max(ends)) if ends else (0.0, 1.0)
         edges = np.linspace(low, high if high > low else low + 1, NUM_BINS + 1)
         return KeptScores(
             own=self._own,
@@ -146,58 +144,8 @@ class Observer:
             other=np.histogram(other, edges)[0],
             other_mean=float(other.mean()) if len(other) else float("nan"),
             listed=self._listed,
-            listed_scores=self._listed_scores,
+            listed_scores=self._listed_scores.astype(self._dtype, copy=False),
         )
-
-
-def _near_top(scores: Scores, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Returns (rows, columns) of all scores as good as the `count`-th best of their row.
-
-    The `count`-th best maximum of some groups of columns is no better than that score: what lies
-    below it is never sorted.
-    """
-    height, width = scores.shape
-    depth = width // max(_GROUPS, 4 * count)
-    maxima = scores
-    if depth > 1:
-        maxima = scores[:, : width // depth * depth].reshape(height, depth, -1).max(axis=1)
-    bound = _best(maxima, count)
-    flat = np.flatnonzero(scores >= bound[:, None])
-    if depth <= 1:
-        return flat // width, flat % width
-    rows, columns = np.divmod(flat, width)
-    values, sizes = scores[rows, columns], np.bincount(rows, minlength=height)
-    table = np.full((height, sizes.max()), -np.inf, scores.dtype)
-    table[rows, np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)] = values
-    good = values >= _best(table, count)[rows]
-    return rows[good], columns[good]
-
-
-def _best(scores: Scores, count: int) -> Scores:
-    """(R,) the `count`-th best score of each row."""
-    place = scores.shape[1] - count
-    best: Scores = np.partition(scores, place, axis=1)[:, place]
-    return best
-
-
-def _ordered_rows(values: Scores, num_rows: int) -> NDArray[np.int64] | None:
-    """Returns (R, n) the entries of each row, best first; None where any two of a row are equal."""
-    width, rest = divmod(len(values), num_rows)
-    table = -values[: num_rows * width].reshape(num_rows, width)
-    order = np.argsort(table, axis=1)
-    ordered = np.take_along_axis(table, order, axis=1)
-    if rest or bool((ordered[:, 1:] == ordered[:, :-1]).any()):
-        return None
-    return order + width * np.arange(num_rows)[:, None]
-
-
-def _first_of_rows(
-    rows: NDArray[np.int64], order: NDArray[np.int64], count: int
-) -> NDArray[np.int64]:
-    """Returns (R, count) the first of each row's entries, in an order that keeps rows together."""
-    starts = np.flatnonzero(np.diff(rows[order], prepend=-1))
-    chosen: NDArray[np.int64] = order[starts[:, None] + np.arange(count)]
-    return chosen
 
 
 def pair_accuracy(kept: KeptScores) -> NDArray[np.float64]:

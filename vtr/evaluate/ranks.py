@@ -10,20 +10,30 @@ is one more than there are candidates. NaN and +inf are nobody's intention and s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vtr.errors import ModelError
-from vtr.evaluate.counting import Counts, Scores, Tally, Thresholds
+from vtr.evaluate.counting import (
+    Counts,
+    Scores,
+    Tally,
+    Thresholds,
+    chunk_rows,
+    group_maxima,
+    threads,
+)
 
 Blocks = Callable[[], Iterable[tuple[int, Scores]]]
+Look = Callable[[int, Scores, Scores, Tally], None]
+_Count = Callable[[Counts, Scores, Tally], None]
 
-CACHE_BYTES = 2 << 20  # a chunk that several passes read should stay in the cache
-MAX_CHUNK_ROWS = 255  # counts down a column are kept in one byte
 ROUNDING = 1e-5  # relative: further apart are no two ways of computing one score in float32
 
 
@@ -140,11 +150,7 @@ def rank_rows(scores: Scores, targets: NDArray[np.integer[Any]]) -> Ranks:
     targets = _indices(targets, scores.shape[-1], "targets")
     if scores.ndim != 2 or len(scores) != len(targets):
         raise ValueError(f"{len(targets)} targets for scores of shape {scores.shape}")
-    counts = _RowCounts(targets, scores.shape[1])
-    every = np.arange(len(targets))
-    for start, chunk in _chunks(iter([(0, scores)]), scores.shape[1]):
-        counts.add(every[start : start + len(chunk)], chunk)
-    return counts.ranks()
+    return stream_ranks(lambda: [(0, scores)], targets, scores.shape[1], both=False).t2v
 
 
 def stream_ranks(
@@ -172,8 +178,8 @@ def stream_ranks(
     one matrix product need not do for two of its rows. So score every distinct text once, and say
     with `query_text` which row is whose.
 
-    Memory: one block of the caller's, O(num_texts + Q + num_videos), and two rows of bytes for
-    each video whose captions have begun and not ended: one video where queries are grouped.
+    Memory: one block of the caller's, O(num_texts + Q + num_videos), and a row of scores for each
+    video whose captions have begun and not ended: one video where queries are grouped.
 
     Args:
         blocks: Called once or twice; each time yields (first row, scores (b, num_videos) float32
@@ -189,26 +195,8 @@ def stream_ranks(
         ModelError: A score is NaN or +inf, or the second round differs from the first.
         ValueError: Shapes, types or indices that do not fit; rows missing or out of order.
     """
-    query_video = _indices(query_video, num_videos, "query_video")
-    layout = _Layout(query_video, num_videos, query_text)
-    rows = _RowCounts(query_video, num_videos)
-    columns = None
-    if both and own_scores is not None:
-        guess = layout.best(np.asarray(own_scores))
-        columns = _ColumnCounts(layout, guess, layout.videos, slack=ROUNDING)
-    for queries, scores in layout.walk(blocks()):
-        rows.add(queries, scores)
-        if columns is not None:
-            columns.add(queries, scores)
-    if not both:
-        return RetrievalRanks(rows.ranks(), None, None, query_video, None)
-    best = layout.best(rows.own)
-    wrong = layout.videos if columns is None else layout.videos[~columns.covers(best)]
-    if len(wrong):
-        again = _recounted(layout, best, wrong, own=rows.own, blocks=blocks)
-        columns = again if columns is None else columns.replaced(again)
-    assert columns is not None
-    return RetrievalRanks(rows.ranks(), *columns.ranks(rows.own), query_video, layout.videos)
+    layout = Layout(query_video, num_videos, query_text)
+    return layout.ranks(blocks, own_scores=own_scores, both=both)
 
 
 class _RowCounts:
@@ -216,19 +204,15 @@ class _RowCounts:
 
     def __init__(self, targets: Counts, num_columns: int) -> None:
         self.own = np.full(len(targets), -np.inf)
-        self._targets = targets
-        self._better = np.zeros(len(targets), np.int64)
-        self._tied = np.zeros(len(targets), np.int64)
-        self._num_columns = num_columns
-        self._tally = Tally(_chunk_rows(num_columns), num_columns)
+        self._targets, self._num_columns = targets, num_columns
+        self._better, self._tied = np.zeros((2, len(targets)), np.int64)
 
-    def add(self, queries: Counts, scores: Scores) -> None:
-        count, tally = len(queries), self._tally
+    def add(self, queries: Counts, scores: Scores, tally: Tally) -> None:
+        count = len(queries)
         own = scores[np.arange(count), self._targets[queries]]
         self.own[queries] = own
         np.greater(scores, own[:, None], out=tally.mask[:count])
-        better = tally.per_row(count)
-        self._better[queries] = better
+        better = self._better[queries] = tally.per_row(count)
         np.greater_equal(scores, own[:, None], out=tally.mask[:count])
         self._tied[queries] = tally.per_row(count) - better
 
@@ -236,68 +220,143 @@ class _RowCounts:
         return _ranks(self._better, self._tied, self._num_columns, np.isneginf(self.own))
 
 
-class _Layout:
-    """Which rows are whose queries, and which queries are whose video's."""
+class Layout:
+    """Which rows are whose queries, and which queries are whose video's; see `stream_ranks`."""
 
     def __init__(
-        self, query_video: Counts, num_videos: int, query_text: NDArray[np.integer[Any]] | None
+        self,
+        query_video: NDArray[np.integer[Any]],
+        num_videos: int,
+        query_text: NDArray[np.integer[Any]] | None,
     ) -> None:
-        self.query_video, self.num_videos = query_video, num_videos
+        self.num_videos = num_videos
+        self.query_video = query_video = _indices(query_video, num_videos, "query_video")
         self.num_captions = np.bincount(query_video, minlength=num_videos)
         self.videos = np.flatnonzero(self.num_captions)
-        self.num_queries = len(query_video)
+        self.grouped = bool(np.any(self.num_captions > 1))
         if query_text is None:
-            self.texts = self.order = np.arange(self.num_queries)
-            self.offsets = np.arange(self.num_queries + 1)
+            self._texts = self._order = np.arange(len(query_video))
+            self._offsets = np.arange(len(query_video) + 1)
         else:
-            self.texts = _indices(query_text, None, "query_text")
-            if len(self.texts) != self.num_queries:
-                raise ValueError(f"{len(self.texts)} texts for {self.num_queries} queries")
-            self.order = np.argsort(self.texts, kind="stable")
-            self.offsets = np.concatenate([[0], np.cumsum(np.bincount(self.texts))])
+            self._texts = _indices(query_text, None, "query_text")
+            if len(self._texts) != len(query_video):
+                raise ValueError(f"{len(self._texts)} texts for {len(query_video)} queries")
+            self._order = np.argsort(self._texts, kind="stable")
+            self._offsets = np.concatenate([[0], np.cumsum(np.bincount(self._texts))])
+
+    def ranks(
+        self,
+        blocks: Blocks,
+        *,
+        own_scores: Scores | None = None,
+        both: bool = True,
+        look: Look | None = None,
+    ) -> RetrievalRanks:
+        """Ranks as `stream_ranks` does.
+
+        Args:
+            blocks: As there.
+            own_scores: As there.
+            both: As there.
+            look: Is shown (first row, scores, their `group_maxima`, marks to use) of all rows of
+                the first round while they are in the cache, in any order and from several threads.
+        """
+        guess = None if own_scores is None or not both else self.best(np.asarray(own_scores))
+        columns = None if guess is None else _ColumnCounts(self, guess, self.videos, ROUNDING)
+        rows = _RowCounts(self.query_video, self.num_videos)
+
+        def count(queries: Counts, scores: Scores, tally: Tally) -> None:
+            rows.add(queries, scores, tally)
+            if columns is not None:
+                columns.add(queries, scores, tally)
+
+        self.walk(blocks(), count, look)
+        if not both:
+            return RetrievalRanks(rows.ranks(), None, None, self.query_video, None)
+        best, wrong = self.best(rows.own), self.videos
+        counts = np.empty((2, 2, len(wrong)), np.int64)
+        if columns is not None:
+            counts, wrong = columns.counts(best), self.videos[~columns.covers(best)]
+        if len(wrong):
+            again = _recounted(self, best, wrong, own=rows.own, blocks=blocks)
+            counts[..., np.searchsorted(self.videos, wrong)] = again
+        v2t, v2t_groups = self.column_ranks(counts, rows.own, best)
+        return RetrievalRanks(rows.ranks(), v2t, v2t_groups, self.query_video, self.videos)
 
     def best(self, own: Scores) -> NDArray[np.float64]:
         """(num_videos,) the best score among each video's own captions; -inf where none."""
-        if own.shape != (self.num_queries,):
-            raise ValueError(f"own_scores is {own.shape} for {self.num_queries} queries")
+        if own.shape != self.query_video.shape:
+            raise ValueError(f"own_scores is {own.shape} for {len(self.query_video)} queries")
         best = np.full(self.num_videos, -np.inf)
         np.maximum.at(best, self.query_video, own)
         return best
 
-    def walk(self, blocks: Iterable[tuple[int, Scores]]) -> Iterator[tuple[Counts, Scores]]:
-        """Yields (queries, their rows of scores), small enough to stay in the cache.
+    def walk(self, blocks: Iterable[tuple[int, Scores]], count: _Count, look: Look | None) -> None:
+        """Counts all queries' rows of scores, as many at once as stay in the cache.
 
         Raises:
+            ModelError: Scores that cannot be ranked.
             ValueError: The blocks do not cover all rows in order.
         """
-        num_rows = 0
-        for start, chunk in _chunks(blocks, self.num_videos):
-            if start != num_rows:
-                raise ValueError(f"a block of scores begins at row {start}, expected {num_rows}")
-            num_rows += len(chunk)
-            yield from self._expand(start, chunk)
-        if num_rows < len(self.offsets) - 1:
-            raise ValueError(f"{num_rows} rows of scores for {len(self.offsets) - 1} texts")
+        num_rows, step = 0, chunk_rows(self.num_videos)
+
+        def work(start: int, block: Scores, begins: Sequence[int]) -> None:
+            tally = Tally(step, self.num_videos)
+            for begin in begins:
+                chunk = block[begin : begin + step]
+                maxima = chunk if look is None else group_maxima(chunk)
+                if not maxima.max() < np.inf:  # the maximum of anything with NaN is NaN
+                    raise _unrankable(chunk, start + begin)
+                if look is not None:
+                    look(start + begin, chunk, maxima, tally)
+                for queries, scores in self._expand(start + begin, chunk):
+                    count(queries, scores, tally)
+
+        with threads() as spread:
+            for start, block in blocks:
+                _check(block, self.num_videos)
+                if start != num_rows:
+                    raise ValueError(
+                        f"a block of scores begins at row {start}, expected {num_rows}"
+                    )
+                num_rows += len(block)
+                if num_rows >= len(self._offsets):
+                    raise ValueError(
+                        f"scores for row {num_rows - 1}; the last query's row is "
+                        f"{len(self._offsets) - 2}"
+                    )
+                spread(partial(work, start, block), range(0, len(block), step))
+        if num_rows < len(self._offsets) - 1:
+            raise ValueError(f"{num_rows} rows of scores for {len(self._offsets) - 1} texts")
 
     def _expand(self, start: int, chunk: Scores) -> Iterator[tuple[Counts, Scores]]:
-        if start + len(chunk) >= len(self.offsets):
-            raise ValueError(
-                f"scores for row {start + len(chunk) - 1}; the last query's row is "
-                f"{len(self.offsets) - 2}"
-            )
-        first, last = self.offsets[start], self.offsets[start + len(chunk)]
-        queries = self.order[first:last]
-        rows = self.texts[queries] - start
-        if len(rows) == len(chunk) and bool(np.all(np.diff(rows) == 1)):
+        """Yields (queries, their rows of scores), never more than a chunk has."""
+        first, last = self._offsets[start], self._offsets[start + len(chunk)]
+        queries = self._order[first:last]
+        rows = self._texts[queries] - start
+        if len(rows) == len(chunk) and bool(np.all(rows[1:] > rows[:-1])):
             yield queries, chunk
             return
-        step = _chunk_rows(self.num_videos)
+        step = chunk_rows(self.num_videos)
         for begin in range(0, len(queries), step):
             yield queries[begin : begin + step], chunk[rows[begin : begin + step]]
 
+    def column_ranks(
+        self, counts: Counts, own: NDArray[np.float64], best: NDArray[np.float64]
+    ) -> tuple[Ranks, Ranks]:
+        """Returns (v2t, v2t_groups) from `_ColumnCounts.counts` of all videos with captions."""
+        missing = np.isneginf(best[self.videos])
+        tops = self.query_video[own == best[self.query_video]]
+        correct = np.bincount(tops, minlength=self.num_videos)[self.videos]
+        captions, groups = counts
+        by_caption = _ranks(captions[0], captions[1], len(self.query_video), missing, correct)
+        if not self.grouped:
+            return by_caption, by_caption
+        return by_caption, _ranks(groups[0], groups[1], len(self.videos), missing)
+
 
 class _ColumnCounts:
-    """Captions, and caption groups, that beat each video's own best.
+    """Captions, and caption groups, that beat each video's own best; for several threads.
 
     Args:
         layout: Of the whole evaluation.
@@ -307,75 +366,50 @@ class _ColumnCounts:
     """
 
     def __init__(
-        self, layout: _Layout, guess: NDArray[np.float64], columns: Counts, *, slack: float
+        self, layout: Layout, guess: NDArray[np.float64], columns: Counts, slack: float
     ) -> None:
-        self.columns, self._layout = columns, layout
+        self._columns, self._layout = columns, layout
         self._whole = len(columns) == layout.num_videos
-        height = _chunk_rows(layout.num_videos)
-        self._captions = Thresholds(guess[columns], slack, height)
-        grouped = bool(np.any(layout.num_captions > 1))
-        self._groups = Thresholds(guess[columns], slack, height) if grouped else None
+        self._captions = Thresholds(guess[columns], slack)
+        self._groups = Thresholds(guess[columns], slack) if layout.grouped else self._captions
         self._open: dict[int, tuple[int, Scores]] = {}  # video to (captions seen, their best)
-        self._later: _ColumnCounts | None = None
+        self._lock = threading.Lock()
 
-    def add(self, queries: Counts, scores: Scores) -> None:
+    def add(self, queries: Counts, scores: Scores, tally: Tally) -> None:
         if not self._whole:
-            scores = scores[:, self.columns]
-        self._captions.add(scores)
-        if self._groups is not None:
-            self._add_groups(self._groups, self._layout.query_video[queries], scores)
+            scores = scores[:, self._columns]
+            tally = Tally(len(scores), len(self._columns))
+        self._captions.add(scores, tally)
+        if self._layout.grouped:
+            self._add_groups(self._layout.query_video[queries], scores, tally)
 
-    def _add_groups(self, groups: Thresholds, videos: Counts, scores: Scores) -> None:
-        """A group scores as its best caption; groups that go on in a later chunk wait."""
-        starts = np.flatnonzero(np.diff(videos, prepend=-1))
+    def _add_groups(self, videos: Counts, scores: Scores, tally: Tally) -> None:
+        """A group scores as its best caption; groups that go on in another chunk wait."""
+        starts = np.concatenate([[0], np.flatnonzero(videos[1:] != videos[:-1]) + 1])
         seen = np.diff(starts, append=len(videos))
         best = np.empty((len(starts), scores.shape[1]), scores.dtype)
         for row, start, count in zip(best, starts.tolist(), seen.tolist(), strict=True):
             np.maximum.reduce(scores[start : start + count], axis=0, out=row)
         whole = seen == self._layout.num_captions[videos[starts]]
         for group in np.flatnonzero(~whole).tolist():
-            video = int(videos[starts[group]])
-            before, best_before = self._open.pop(video, (0, best[group]))
-            count = before + int(seen[group])
-            best[group] = np.maximum(best[group], best_before)
-            whole[group] = count == self._layout.num_captions[video]
-            if not whole[group]:
-                self._open[video] = count, best[group].copy()
-        groups.add(best if whole.all() else best[whole])
+            video, count = int(videos[starts[group]]), int(seen[group])
+            with self._lock:
+                before, best_before = self._open.pop(video, (0, best[group]))
+                np.maximum(best[group], best_before, out=best[group])
+                whole[group] = before + count == self._layout.num_captions[video]
+                if not whole[group]:
+                    self._open[video] = before + count, best[group].copy()
+        self._groups.add(best if whole.all() else best[whole], tally)
 
     def covers(self, best: NDArray[np.float64]) -> NDArray[np.bool_]:
         """(columns,) which of them can be told; `best` is the truth of what was guessed."""
-        truth = best[self.columns]
-        covered = self._captions.covers(truth)
-        return covered if self._groups is None else covered & self._groups.covers(truth)
+        truth = best[self._columns]
+        return self._captions.covers(truth) & self._groups.covers(truth)
 
-    def replaced(self, other: _ColumnCounts) -> _ColumnCounts:
-        """Lets the columns that `other` has counted be taken from there."""
-        self._later = other
-        return self
-
-    def _counts(self, best: NDArray[np.float64]) -> list[tuple[Counts, Counts]]:
-        kinds = [self._captions, self._groups or self._captions]
-        counts = [kind.counts(best[self.columns]) for kind in kinds]
-        if self._later is not None:
-            where = np.searchsorted(self.columns, self._later.columns)
-            for ours, theirs in zip(counts, self._later._counts(best), strict=True):
-                for mine, new in zip(ours, theirs, strict=True):
-                    mine[where] = new
-        return counts
-
-    def ranks(self, own: NDArray[np.float64]) -> tuple[Ranks, Ranks]:
-        """Returns (v2t, v2t_groups) of the columns."""
-        layout = self._layout
-        best = layout.best(own)
-        missing = np.isneginf(best[self.columns])
-        tops = layout.query_video[own == best[layout.query_video]]
-        correct = np.bincount(tops, minlength=layout.num_videos)[self.columns]
-        captions, groups = self._counts(best)
-        by_caption = _ranks(*captions, layout.num_queries, missing, correct)
-        if self._groups is None:
-            return by_caption, by_caption
-        return by_caption, _ranks(*groups, len(layout.videos), missing)
+    def counts(self, best: NDArray[np.float64]) -> Counts:
+        """(2, 2, columns) of captions and of groups: how many are better, how many tie."""
+        truth = best[self._columns]
+        return np.array([self._captions.counts(truth), self._groups.counts(truth)])
 
 
 def _ranks(
@@ -393,40 +427,31 @@ def _ranks(
 
 
 def _recounted(
-    layout: _Layout, best: NDArray[np.float64], wrong: Counts, *, own: Scores, blocks: Blocks
-) -> _ColumnCounts:
+    layout: Layout, best: NDArray[np.float64], wrong: Counts, *, own: Scores, blocks: Blocks
+) -> Counts:
     """Counts once more the columns whose threshold was not known, or guessed wrong."""
     again = _ColumnCounts(layout, best, wrong, slack=0)
-    for queries, scores in layout.walk(blocks()):
+
+    def count(queries: Counts, scores: Scores, tally: Tally) -> None:
         now = scores[np.arange(len(queries)), layout.query_video[queries]]
         if not np.array_equal(now, own[queries]):
             raise ModelError(
                 "the scores changed between two rounds over the same texts and videos; the model "
                 "must be in evaluation mode (no dropout, no sampling) to be ranked"
             )
-        again.add(queries, scores)
-    return again
+        again.add(queries, scores, tally)
+
+    layout.walk(blocks(), count, None)
+    return again.counts(best)
 
 
-def _chunk_rows(num_columns: int) -> int:
-    return max(1, min(MAX_CHUNK_ROWS, CACHE_BYTES // (4 * num_columns)))
-
-
-def _chunks(blocks: Iterable[tuple[int, Scores]], num_columns: int) -> Iterator[tuple[int, Scores]]:
-    """Cuts blocks of scores to what the cache holds, and refuses what cannot be ranked."""
-    step = _chunk_rows(num_columns)
-    for start, block in blocks:
-        if block.ndim != 2 or block.shape[1] != num_columns:
-            raise ValueError(f"scores are {block.shape}, expected (rows, {num_columns})")
-        if block.dtype not in (np.float32, np.float64):
-            raise ValueError(
-                f"scores are {block.dtype}; rank float32 or float64, fewer bits make false ties"
-            )
-        for begin in range(0, len(block), step):
-            chunk = block[begin : begin + step]
-            if not chunk.max() < np.inf:  # the maximum of anything with NaN is NaN
-                raise _unrankable(chunk, start + begin)
-            yield start + begin, chunk
+def _check(block: Scores, num_columns: int) -> None:
+    if block.ndim != 2 or block.shape[1] != num_columns:
+        raise ValueError(f"scores are {block.shape}, expected (rows, {num_columns})")
+    if block.dtype not in (np.float32, np.float64):
+        raise ValueError(
+            f"scores are {block.dtype}; rank float32 or float64, fewer bits make false ties"
+        )
 
 
 def _unrankable(chunk: Scores, start: int) -> ModelError:

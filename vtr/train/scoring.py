@@ -237,7 +237,7 @@ class Scorer:
         if start in self._kept:
             return self._kept[start]
         rows = np.arange(start, min(start + self._height, self.shape[0]))
-        step = self.batch_size
+        step = self.batch_size if self._texts.has_tokens else len(rows)
         parts = [self.encode_texts(rows[i : i + step]) for i in range(0, len(rows), step)]
         code = parts[0] if len(parts) == 1 else pad_codes(parts)
         size = sum(part.numel() * part.element_size() for part in code)

@@ -197,7 +197,12 @@ class Head(nn.Module):
         if self.info.indexable:
             pairs = split_pairs(text_index, video_index, _PAIRS_AT_ONCE)
             return torch.cat(
-                [(texts[0][rows] * videos[0][columns]).sum(dim=-1) for rows, columns in pairs]
+                [
+                    (texts[0].index_select(0, rows) * videos[0].index_select(0, columns)).sum(
+                        dim=-1
+                    )
+                    for rows, columns in pairs
+                ]
             )
         # One row of scores per distinct text: no pair is computed that was not asked for.
         order = text_index.argsort(stable=True)
