@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
+import re
+import shutil
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,3 +130,94 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, object], mess
 
 def test_parts_are_large_enough_to_be_worth_their_start() -> None:
     assert [num_parts(n, 2) for n in (0, 3, 1_000, 1_000_000)] == [1, 3, 8, 245]
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_cluster_copies_and_checks_as_one_process_does(videos: Path, tmp_path: Path) -> None:
+    how = ("--size", "32", "--json")
+    ray = run_process("compress", videos, tmp_path / "ray", *how, "--ray", "--cpus-per-worker", "1")
+    plain = run_process("compress", videos, tmp_path / "plain", *how)
+    assert ray.returncode == plain.returncode == 3, ray.stderr
+    reports = [json.loads(done.stdout) for done in (ray, plain)]
+    assert reports[0]["ok"] == 24
+    assert reports[0]["failures"] == reports[1]["failures"]
+    copies = [sorted(p.name for p in (tmp_path / n).glob("*.mp4")) for n in ("ray", "plain")]
+    assert copies[0] == copies[1]
+    for name in copies[0]:
+        assert (tmp_path / "ray" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
+    verify = ("data", "verify", "folder", "--videos", videos, "--json")
+    checked = [json.loads(run_process(*verify, *more).stdout) for more in ((), ("--ray",))]
+    assert checked[0] == checked[1]
+    assert list(checked[0]["undecodable"]) == ["no video.mp4"]
+
+
+@pytest.fixture(scope="module")
+def cluster(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """A cluster whose only node with cores has other folders mounted over two of ours."""
+    hidden = tmp_path_factory.mktemp("hidden")
+    (hidden / "file").touch()
+    port, tmp = free_port(), tmp_path_factory.mktemp("r")
+    ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
+    env = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    here = [*ray, "--head", f"--port={port}", "--include-dashboard=false", "--num-cpus=0"]
+    mount = f'mount -t tmpfs none {hidden} && exec "$@"'
+    there = ["unshare", "-m", "sh", "-c", mount, "sh", *ray, "--num-cpus=2"]
+    started = []
+    try:
+        for words in ([*here, f"--temp-dir={tmp}"], [*there, f"--address=127.0.0.1:{port}"]):
+            started.append(
+                subprocess.Popen(
+                    words, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+                )
+            )
+            lines = iter(started[-1].stdout or ())
+            assert any("Ray runtime started" in line for line in lines), words
+        yield f"127.0.0.1:{port}", hidden
+    finally:
+        for process in started[::-1]:
+            process.terminate()
+            process.communicate(timeout=60)
+
+
+@needs_ray
+@pytest.mark.slow
+@pytest.mark.skipif(
+    subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode != 0,
+    reason="needs the right to mount: another node's view of the disk is a mount of its own",
+)
+def test_a_node_that_does_not_see_what_it_needs_is_named(
+    cluster: tuple[str, Path], videos: Path, tmp_path: Path
+) -> None:
+    address, hidden = cluster
+    env = {"RAY_AUTH_MODE": "disabled"}
+    node = rf"nothing was started\. node {re.escape(socket.gethostname())} \([\d.]+\): "
+
+    def refusal(videos: Path, store: Path, *words: str) -> str:
+        asked = [*where(videos, store), *HOW, *words, "--ray", address]
+        done = run_process("extract", *asked, **env)
+        assert done.returncode == 1, done.stderr
+        assert not list(store.glob("shard-*"))
+        return " ".join(done.stderr.split())
+
+    shutil.copytree(videos, hidden / "videos")
+    seen = refusal(hidden / "videos", tmp_path / "a")
+    assert re.search(node + r"it does not see the folder \S+/hidden0/videos", seen), seen
+    seen = refusal(videos, hidden / "store")
+    assert re.search(node + r"it does not see the folder \S+/hidden0/store", seen), seen
+    shutil.copytree(demo_model_folder(), hidden / "model")
+    seen = refusal(videos, tmp_path / "b", "--model", f"{hidden}/model")
+    assert re.search(node + r"--model \S+/hidden0/model: ", seen), seen
+    seen = refusal(videos, tmp_path / "c", "--cpus-per-worker", "3")
+    assert re.search(r"no node has 3 cores and 0 GPUs for a worker: .* has 2 cores", seen), seen
+    done = run_process(
+        "extract", *where(videos, tmp_path / "d"), *HOW, "--ray", address, "--parts", "2", **env
+    )
+    assert "25 videos = 24 ok" in done.stdout, done.stderr
+
+
+def test_without_the_extra_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    message = r"--ray needs the package ray: pip install 'vtr\[ray\]'"
+    with pytest.raises(ConfigError, match=message), connected("local"):
+        pass

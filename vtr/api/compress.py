@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from vtr.api.on_ray import on_ray
 from vtr.extract.compress import CompressSettings
 from vtr.extract.compress_folder import LEDGER_NAME, CompressMode, compress_folder
 from vtr.extract.settings import usable_cores
@@ -26,12 +29,15 @@ def compress(source: Path, target: Path, options: Options) -> dict[str, Any]:
         The counts, the failures and what this run did, as JSON values.
     """
     settings = CompressSettings(options.fps, options.size, options.crf, options.upscale)
+    source, target = source.absolute(), target.absolute()  # the same from every process
     mode = CompressMode(
         workers=options.workers or usable_cores(),
         timeout_seconds=options.timeout,
         retry=statuses(options.retry),
         overwrite=options.overwrite,
     )
+    if options.ray is not None:
+        mode = replace(mode, make_pool=partial(on_ray, options, source=source, target=target))
     with progress("compressing") as update:
         update(0, 1, f"looking for the videos in {source}")
 

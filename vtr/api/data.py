@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from vtr.api.on_ray import on_ray
 from vtr.datasets.base import Dataset, split_queries
 from vtr.datasets.registry import (
     VideoSurvey,
@@ -21,6 +24,7 @@ from vtr.extract.pool import PoolSettings, WorkerPool
 from vtr.extract.settings import usable_cores
 from vtr.foreign import json_values
 from vtr.progress import progress
+from vtr.verbs.scale import OnRay
 from vtr.workspace import Workspace, find_file
 
 _PROBE = "vtr.extract.probe:make_handler"
@@ -122,7 +126,11 @@ def read_dataset(workspace: Workspace) -> Dataset:
 
 
 def verify_dataset(
-    workspace: Workspace, *, fast: bool = False, quiet: bool = False
+    workspace: Workspace,
+    *,
+    fast: bool = False,
+    quiet: bool = False,
+    scale: OnRay | None = None,
 ) -> dict[str, Any]:
     """Returns which of the expected videos are missing, undecodable, damaged or there twice.
 
@@ -130,6 +138,7 @@ def verify_dataset(
         workspace: Where the videos and annotations are.
         fast: Only look for the files; decode nothing.
         quiet: Show no progress.
+        scale: Where they are decoded; here by default.
 
     Raises:
         ConfigError: The folder of the videos is not named, or is none.
@@ -139,7 +148,7 @@ def verify_dataset(
         raise ConfigError("name the folder of the videos with --videos")
     dataset = read_dataset(workspace)
     survey = survey_videos(dataset, workspace.videos)
-    bad, damaged = ({}, {}) if fast else _decode(survey, workspace, quiet=quiet)
+    bad, damaged = ({}, {}) if fast else _decode(survey, workspace, scale or OnRay(), quiet=quiet)
     names = [video.id for video in survey.videos]
     missing, undecodable = set(survey.missing), {names[place] for place in bad}
 
@@ -171,18 +180,23 @@ def verify_dataset(
 
 
 def _decode(
-    survey: VideoSurvey, workspace: Workspace, *, quiet: bool
+    survey: VideoSurvey, workspace: Workspace, scale: OnRay, *, quiet: bool
 ) -> tuple[Mapping[int, str], Mapping[int, str]]:
     """Decodes every file that is there; returns why of (undecodable, damaged) ones, by place."""
     places = [place for place, video in enumerate(survey.videos) if video.path is not None]
-    jobs = [survey.videos[place].path for place in places]
+    jobs = [path for video in survey.videos if (path := video.path) is not None]
     workers = min(workspace.workers or usable_cores(), max(1, len(jobs)))
     settings = PoolSettings(
         _PROBE, None, workers=workers, timeout_seconds=workspace.timeout_seconds
     )
     bad: dict[int, str] = {}
     damaged: dict[int, str] = {}
-    with WorkerPool(settings) as pool, progress("decoding", quiet=quiet) as update:
+    make_pool: Callable[[PoolSettings], AbstractContextManager[Any]] = WorkerPool
+    if scale.ray is not None and jobs:
+        root = survey.listing.root.absolute()
+        jobs = [path.absolute() for path in jobs]
+        make_pool = partial(on_ray, scale, source=root, files=jobs)
+    with make_pool(settings) as pool, progress("decoding", quiet=quiet) as update:
         for done, (place, outcome) in enumerate(zip(places, pool.run(jobs), strict=True), start=1):
             if outcome.failure is not None:
                 bad[place] = ": ".join(outcome.failure)

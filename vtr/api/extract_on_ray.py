@@ -6,37 +6,32 @@ driver makes the plan, sends every part its inputs, and counts the ledgers at th
 
 from __future__ import annotations
 
-import contextlib
-import os
-import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import vtr
 from vtr.api import extract as plain
 from vtr.arithmetic import prepare_arithmetic
-from vtr.clip.hub import find_model
 from vtr.counts import counted
 from vtr.datasets.registry import VideoSurvey
 from vtr.errors import ConfigError, StoreError, StoreLockedError
 from vtr.extract import pipeline
 from vtr.extract.cluster import connected, num_parts
+from vtr.extract.nodes import Sight, look, marked, other_size, size_of, some_sizes
 from vtr.extract.pipeline import ExtractReport, Progress
-from vtr.extract.resume import ExtractMode, Input, file_facts
+from vtr.extract.resume import ExtractMode, Input
 from vtr.extract.settings import ExtractSettings
 from vtr.features.shard import list_shards
 from vtr.features.store import FeatureStore, set_aside_damaged
-from vtr.files import TEMPORARY_PREFIX, make_folder, publish
-from vtr.foreign import first_few, printable
+from vtr.files import make_folder, publish
+from vtr.foreign import first_few
 from vtr.progress import progress
 from vtr.settings import resolved
 from vtr.verbs.extract import Options, statuses
 from vtr.workspace import Workspace
 
 _LOCK_SECONDS = 60.0  # What the actors of a driver that was killed may take to end
-_MOST_LOOKED_AT = 32  # Videos whose size every node compares before work
 
 
 @dataclass(frozen=True)
@@ -46,17 +41,6 @@ class Part:
     place: tuple[int, int]  # (i, n)
     inputs: Sequence[Input]
     sizes: Sequence[int]  # Bytes of each input's file as the driver sees it; -1 for none
-
-
-@dataclass(frozen=True)
-class Sight:
-    """What a node must see before anything starts."""
-
-    version: str
-    model: str
-    folders: tuple[tuple[str, Path], ...]  # (flag, folder)
-    marker: Path  # In the store, written by the driver
-    sizes: tuple[tuple[Path, int], ...]  # Bytes of some videos
 
 
 def run(
@@ -90,8 +74,15 @@ def run(
         parts = _plan(inputs, store, options, workers=sum(map(share.fits, cluster.nodes)))
         device = "cpu" if options.device == "auto" and not share.gpus else options.device
         used = options.model_copy(update={"device": device})
-        with _marked(store) as marker:
-            cluster.require_on_every_node(look, _sight(workspace, survey, marker, parts), share)
+        sizes = some_sizes(
+            (video.path, size)
+            for part in parts
+            for (video, _), size in zip(part.inputs, part.sizes, strict=True)
+        )
+        with marked(store) as marker:
+            videos = survey.listing.root.absolute()
+            sight = Sight(videos, sizes, marker, workspace.model)
+            cluster.require_on_every_node(look, sight, share)
         config = (workspace, used, settings, inputs if retry else None)
         jobs = parts if retry else [part for part in parts if part.inputs]
         now, missing = Progress(sum(len(part.inputs) for part in jobs)), []
@@ -125,7 +116,7 @@ def _plan(inputs: Sequence[Input], store: Path, options: Options, *, workers: in
     parts = []
     for i in range(total):
         mine = [item for item in inputs[i::total] if item[0].id not in held]
-        sizes = [file_facts(video.path).get("file_bytes", -1) for video, _ in mine]
+        sizes = [size_of(video.path) for video, _ in mine]
         parts.append(Part((i + 1, total), mine, sizes))
     return parts
 
@@ -173,61 +164,5 @@ def make_worker(
 def _require_same_files(part: Part) -> None:
     """Refuses a part whose files are not those that the driver saw, before any work."""
     for (video, _), size in zip(part.inputs, part.sizes, strict=True):
-        here = file_facts(video.path).get("file_bytes", -1)
-        if here != size:
-            raise ConfigError(
-                f"video {printable(video.id)} ({printable(str(video.path))}) has {_bytes(here)} "
-                f"here and {_bytes(size)} on the machine that made the plan"
-            )
-
-
-def _bytes(size: int) -> str:
-    return "no file" if size < 0 else f"{size:,} bytes"
-
-
-@contextlib.contextmanager
-def _marked(store: Path) -> Iterator[Path]:
-    """Puts a file into the store that the nodes look for, for the time of a block."""
-    marker = store / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}-ray"
-    publish(marker, b"")
-    try:
-        yield marker
-    finally:
-        marker.unlink(missing_ok=True)
-
-
-def _sight(workspace: Workspace, survey: VideoSurvey, marker: Path, parts: Sequence[Part]) -> Sight:
-    sizes = [
-        (video.path, size)
-        for part in parts
-        for (video, _), size in zip(part.inputs, part.sizes, strict=True)
-        if video.path is not None
-    ]
-    folders = (("--videos", survey.listing.root.absolute()), ("--features", marker.parent))
-    some = tuple(sizes[:: -(-len(sizes) // _MOST_LOOKED_AT) or 1])
-    return Sight(vtr.__version__, workspace.model, folders, marker, some)
-
-
-def look(sight: Sight) -> str | None:
-    """Returns what a node lacks, or None; runs there."""
-    if vtr.__version__ != sight.version:
-        return f"vtr {vtr.__version__} is installed there, and {sight.version} here"
-    for flag, folder in sight.folders:
-        if not os.access(folder, os.R_OK | os.X_OK):
-            return f"it does not see {flag} {printable(str(folder))}"
-    if not sight.marker.exists():
-        return (
-            f"its {printable(str(sight.marker.parent))} (--features) is another folder than here; "
-            "all nodes must see the same one"
-        )
-    if not os.access(sight.marker.parent, os.W_OK):
-        return f"it may not write to --features {printable(str(sight.marker.parent))}"
-    for path, size in sight.sizes:
-        here = file_facts(path).get("file_bytes", -1)
-        if here != size:
-            return f"{printable(str(path))} has {_bytes(here)} there and {_bytes(size)} here"
-    try:
-        find_model(sight.model)
-    except vtr.VtrError as error:
-        return f"--model {printable(sight.model)}: {error}"
-    return None
+        if video.path is not None and (here := size_of(video.path)) != size:
+            raise ConfigError(other_size(video.path, here, planned=size))

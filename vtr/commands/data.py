@@ -9,6 +9,7 @@ import typer
 from vtr.commands.console import print_json
 from vtr.commands.data_table import print_datasets, print_description, print_verdict
 from vtr.commands.flags import Only, with_options
+from vtr.verbs.scale import OnRay
 from vtr.workspace import Workspace
 
 FINISHED_WITH_FAILURES = 3
@@ -58,6 +59,7 @@ def verify(
     dataset: DatasetName = None,
     *,
     workspace: Annotated[Workspace, Only("videos", "annotations", "workers")],
+    scale: OnRay,
     fast: Annotated[
         bool, typer.Option("--fast", help="Only look for the files; decode nothing.")
     ] = False,
@@ -70,7 +72,7 @@ def verify(
     from vtr.api import data
 
     workspace = data.of_dataset(workspace, dataset, flags=_typed(context))
-    facts = data.verify_dataset(workspace, fast=fast, quiet=as_json)
+    facts = data.verify_dataset(workspace, fast=fast, quiet=as_json, scale=scale)
     print_json(facts) if as_json else print_verdict(facts)
     if facts["missing"] or facts["undecodable"]:
         raise typer.Exit(FINISHED_WITH_FAILURES)

@@ -13,12 +13,15 @@ import os
 import secrets
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from vtr.counts import counted
-from vtr.errors import ConfigError, VtrError
+from vtr.errors import ConfigError, VtrError, WorkersLostError
+from vtr.extract.nodes import Sight, look, marked
+from vtr.extract.pool import Outcome, PoolSettings, WorkerPool
 from vtr.extract.settings import usable_cores
 from vtr.foreign import first_few, printable, shown
 
@@ -239,3 +242,74 @@ def _last_line(error: BaseException) -> str:
 def num_parts(num_inputs: int, num_workers: int) -> int:
     """Returns into how many parts work is cut where nobody says."""
     return max(1, min(num_inputs, max(4 * num_workers, math.ceil(num_inputs / 4096))))
+
+
+# ---- a pool on the cluster
+
+
+class RayPool:
+    """A `WorkerPool` on every worker: the same jobs in, the same outcomes out, in their order."""
+
+    def __init__(
+        self, cluster: Cluster, share: Share, settings: PoolSettings, parts: int | None
+    ) -> None:
+        self._cluster, self._share, self._parts = cluster, share, parts
+        self._settings = replace(settings, workers=share.cpus)
+
+    def run(self, jobs: Sequence[Any]) -> Iterator[Outcome]:
+        """Yields one outcome per job, in order.
+
+        Raises:
+            WorkersLostError: Some could not be done; says which part, and why.
+        """
+        size = 4 * self._share.cpus if self._parts is None else math.ceil(len(jobs) / self._parts)
+        pieces = [jobs[start : start + size] for start in range(0, len(jobs), size)]
+        done: dict[int, list[Outcome]] = {}
+        following = 0
+        for number, outcomes, problem in self._cluster.work(
+            f"{__name__}:make_pool", self._settings, pieces, self._share
+        ):
+            if problem:
+                raise WorkersLostError(
+                    f"part {number + 1}/{len(pieces)} could not be done: {problem}. What is done "
+                    "is safe, and the same command goes on"
+                )
+            done[number] = outcomes
+            while following in done:
+                yield from done.pop(following)
+                following += 1
+
+
+def make_pool(settings: PoolSettings) -> Callable[[Sequence[Any]], list[Outcome]]:
+    """Returns what does a piece of a pool's jobs; its processes are kept for the next one."""
+    pool = WorkerPool(settings)
+    return lambda jobs: list(pool.run(jobs))
+
+
+@contextmanager
+def pool_on_ray(
+    settings: PoolSettings,
+    *,
+    address: str,
+    asked: tuple[int | None, int | None, float | None],
+    sight: Sight,
+    target: Path | None = None,
+) -> Iterator[RayPool]:
+    """Connects for the time of a block, lets every node look, and yields the pool.
+
+    Args:
+        settings: As for `WorkerPool`, but for the number of processes.
+        address: See `connected`.
+        asked: (parts, cores, GPUs of a worker); None leaves it to us.
+        sight: What every node must see.
+        target: The folder that is written to.
+
+    Raises:
+        ConfigError: No Ray, no such cluster, or a node that does not see what it needs.
+    """
+    parts, cpus, gpus = asked
+    with connected(address) as cluster:
+        share = cluster.share(cpus=cpus, gpus=gpus, on_cpu=True)
+        with marked(target) if target else nullcontext() as marker:
+            cluster.require_on_every_node(look, replace(sight, marker=marker), share)
+        yield RayPool(cluster, share, settings, parts)

@@ -13,7 +13,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -77,6 +77,8 @@ class CompressMode:
     timeout_seconds: float = 3600.0  # Wall-clock limit per video
     retry: frozenset[str] = frozenset()  # Statuses that are done again ("failed", "partial")
     overwrite: bool = False  # Do everything again, and replace files that are not ours
+    # What does the jobs: processes here, or `vtr.extract.cluster.pool_on_ray`.
+    make_pool: Callable[[PoolSettings], AbstractContextManager[Any]] = WorkerPool
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,8 @@ def compress_folder(
         failed: dict[str, CompressRow] = {}
         done: list[CompressRow] = []
         workers = min(mode.workers, max(1, len(todo)))
-        pool = stack.enter_context(WorkerPool(PoolSettings(
+        make_pool = mode.make_pool if todo else WorkerPool
+        pool = stack.enter_context(make_pool(PoolSettings(
             HANDLER, (settings, str(target)), workers, timeout_seconds=mode.timeout_seconds
         )))  # fmt: skip
         jobs = [(str(listing.path(row.name)), str(target / row.target)) for row in todo]

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import pydantic
 
-from vtr.settings import Settings, option
+from vtr.settings import option
 from vtr.verbs.extract import check_retry
+from vtr.verbs.scale import OnRay
 
 
 def _even(size: int) -> int:
@@ -20,7 +21,7 @@ def _retry(text: str | None) -> str | None:
     return check_retry(text, allowed=("failed", "partial"))
 
 
-class Options(Settings):
+class Options(OnRay):
     """What the copies are like, and how they are made."""
 
     fps: float = option(

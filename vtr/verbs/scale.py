@@ -34,22 +34,24 @@ class OnRay(Settings):
     ray: Annotated[str | None, pydantic.AfterValidator(_address)] = option(
         None, "Work on Ray: with an address (HOST:6379 of the head node, or auto on a machine of "
         "the cluster) on that cluster, without one on all cores here.",
-        group=_GROUP, metavar="[ADDRESS]", unset="this process does the work",
+        group=_GROUP, file_key="-", metavar="[ADDRESS]", unset="this process does the work",
         allowed="HOST:PORT of the head node, auto or local",
     )  # fmt: skip
     parts: int | None = option(
         None, "Pieces that Ray's workers take one after the other.",
-        group=_GROUP, metavar="N", unset="4 for each worker, of 4,096 videos at most",
+        group=_GROUP, file_key="-", metavar="N", unset="4 for each worker, of 4,096 videos at most",
         bounds={"ge": 1, "le": MOST_PARTS},
     )  # fmt: skip
     gpus_per_worker: float | None = option(
         None, "GPUs of one of Ray's workers.",
-        group=_GROUP, metavar="G", unset="1 where the cluster has any and --device is not cpu",
+        group=_GROUP, file_key="-", metavar="G",
+        unset="1 where the cluster has any and --device is not cpu",
         bounds={"ge": 0},
     )  # fmt: skip
     cpus_per_worker: int | None = option(
         None, "Cores of one of Ray's workers: so many videos does it decode at once.",
-        group=_GROUP, metavar="C", unset="8, or what the smallest node has", bounds={"ge": 1},
+        group=_GROUP, file_key="-", metavar="C", unset="8, or what the smallest node has",
+        bounds={"ge": 1},
     )  # fmt: skip
 
     @pydantic.model_validator(mode="after")
