@@ -68,36 +68,24 @@ def write_folder(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "open_clip_config.json").write_text(json.dumps(record or config(name)))
     save_file(state or weights(name), folder / "open_clip_model.safetensors")
+    return write_vocabulary(folder, name)
+
+
+def write_vocabulary(folder: Path, name: str) -> Path:
+    """Words of the kind of a golden's tokeniser: its ids for begin, end and padding."""
     words = [f"w{n}" for n in range(300)]
-    words[5:20] = [
-        "a",
-        "red",
-        "green",
-        "blue",
-        "grey",
-        "thing",
-        "moves",
-        "the",
-        "is",
-        "of",
-        "on",
-        "and",
-        "man",
-        "dog",
-        "runs",
-    ]
+    words[2] = "<unk>"
+    words[5:11] = ["a", "red", "thing", "man", "moves", "on"]
+    settings: dict[str, Any] = {}
     if name.startswith("siglip"):
-        words[:3] = ["<pad>", "</s>", "<unk>"] if name == "siglip" else ["<pad>", "<eos>", "<unk>"]
-        pad = "</s>" if name == "siglip" else "<pad>"
-        kind = "T5Tokenizer" if name == "siglip" else "GemmaTokenizer"
-        write_words(folder, words, kind=kind, pad_token=pad, eos_token=words[1])
+        words[:2] = ["<pad>", "</s>" if name == "siglip" else "<eos>"]
+        settings = {"kind": "T5Tokenizer" if name == "siglip" else "GemmaTokenizer"}
+        settings |= {"eos_token": words[1], "pad_token": words[name == "siglip"]}
     elif name == "clipa":
-        words[:4] = ["[PAD]", "<unk>", "[CLS]", "[SEP]"]
-        write_words(folder, words)
+        words[0], words[3], words[4] = "[PAD]", "[CLS]", "[SEP]"
     else:
-        words[2], words[298], words[299] = "<unk>", "<|startoftext|>", "<|endoftext|>"
-        write_words(folder, words)
-    return folder
+        words[298:] = ["<|startoftext|>", "<|endoftext|>"]
+    return write_words(folder, words, **settings)
 
 
 def write_resized(folder: Path, name: str) -> Path:

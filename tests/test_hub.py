@@ -25,6 +25,8 @@ REPOSITORIES = {
     "tiny/both": [*SMALL, "model.safetensors", "pytorch_model.bin", "tf_model.h5",
                   "open_clip_pytorch_model.bin", "open_clip_model.safetensors", "onnx/model.onnx"],
     "tiny/pickled": [*SMALL, "pytorch_model.bin", "flax_model.msgpack"],
+    "tiny/open_clip": ["open_clip_config.json", "tokenizer.json", "README.md", "model.safetensors",
+                       "open_clip_model.safetensors", "open_clip_pytorch_model.bin"],
     "tiny/empty": SMALL,
     "tiny/gated": [*SMALL, "model.safetensors"],
 }  # fmt: skip
@@ -147,6 +149,8 @@ def test_fetches_what_is_needed_and_the_weights_once(online: tuple[Path, dict[st
     both, pickled = results["tiny/both"], results["tiny/pickled"]
     assert both["files"] == sorted([*common, "model.safetensors"])
     assert pickled["files"] == sorted([*common, "pytorch_model.bin"])
+    wanted = ["open_clip_config.json", "open_clip_model.safetensors", "tokenizer.json"]
+    assert results["tiny/open_clip"]["files"] == wanted
     assert both["id"] == "tiny/both"
     assert both["revision"] == pickled["revision"] == COMMIT
 
@@ -179,8 +183,9 @@ def test_without_network_the_cache_serves_and_the_rest_says_how(
     online: tuple[Path, dict[str, Any]], settings: dict[str, str]
 ) -> None:
     home, before = online
-    results = find(["tiny/both", "tiny/pickled", "openai/clip-vit-base-patch32"], home, **settings)
-    for name in ("tiny/both", "tiny/pickled"):
+    cached = ["tiny/both", "tiny/pickled", "tiny/open_clip"]
+    results = find([*cached, "openai/clip-vit-base-patch32"], home, **settings)
+    for name in cached:
         assert results[name]["revision"] == COMMIT
         assert results[name]["files"] == before[name]["files"]
     missing = results["openai/clip-vit-base-patch32"]

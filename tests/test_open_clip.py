@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +23,18 @@ from open_clip_goldens import (
     load,
     pixels,
     write_resized,
+    write_vocabulary,
 )
+from safetensors.torch import save_file
 from torch.nn import functional
 
 from vtr.clip.backbone import load_backbone
-from vtr.clip.hub import find_model
+from vtr.clip.hub import TOKENISER_FILES, ModelFolder, find_model
 from vtr.clip.loading import load_text_tower
+from vtr.clip.open_clip_names import open_clip_state
+from vtr.clip.open_clip_text import open_clip_tokeniser
 from vtr.clip.preprocess import normalise, preprocessing_from_config, resize_crop
+from vtr.demo import demo_model_folder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -115,3 +122,73 @@ def test_pictures_are_squashed_by_the_filter_of_the_folder(
         np.testing.assert_array_equal(crop, golden(name)[f"squash/{shape}/resized_u8"])
         made = normalise(torch.from_numpy(crop[None]), preprocessing, dtype=torch.float32)
         close(made[0], golden(name)[f"squash/{shape}/pixel_values"], atol=0)
+
+
+@pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
+def test_a_clip_is_the_same_model_in_either_format(activation: str, tmp_path: Path) -> None:
+    theirs = load_backbone(str(demo_model_folder()), device="cpu")
+    sizes = theirs.architecture
+    record = {
+        "model_cfg": {
+            "embed_dim": sizes.dim,
+            "quick_gelu": activation == "quick_gelu",
+            "vision_cfg": {
+                "image_size": sizes.image_size,
+                "patch_size": sizes.patch,
+                "width": sizes.vision.width,
+                "layers": sizes.vision.layers,
+                "head_width": sizes.vision.width // sizes.vision.heads,
+                "mlp_ratio": sizes.vision.mlp_width / sizes.vision.width,
+            },
+            "text_cfg": {
+                "context_length": sizes.context,
+                "vocab_size": sizes.vocabulary,
+                "width": sizes.text.width,
+                "layers": sizes.text.layers,
+                "heads": sizes.text.heads,
+                "mlp_ratio": sizes.text.mlp_width / sizes.text.width,
+            },
+        }
+    }
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(record))
+    state = {n: v.clone().contiguous() for n, v in open_clip_state(theirs.model).items()}
+    save_file(state, tmp_path / "open_clip_model.safetensors")
+    for name in TOKENISER_FILES:
+        if (demo_model_folder() / name).is_file():
+            shutil.copy(demo_model_folder() / name, tmp_path)
+    ours = load_backbone(str(tmp_path), device="cpu")
+    assert ours.weights_sha256 == theirs.weights_sha256
+    assert ours.family == "clip"
+    texts = ["A red &amp; green Square", "", "w " * 100]
+    same = np.array_equal(
+        ours.encode_texts(texts).embeddings, theirs.encode_texts(texts).embeddings
+    )
+    assert same == (activation == theirs.architecture.text.activation)
+    assert ours.preprocessing.resize == "shortest-edge"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected", "padding"),
+    [
+        ("pe_core_b", "A RED  thing&amp;on", [298, 5, 6, 2, 299], None),
+        ("coca", "A red", [298, 5, 6, 299], 0),
+        ("siglip", "A red_thing, man!", [5, 6, 7, 8, 1], 1),
+        ("siglip2", "A red_thing, man!", [5, 6, 7, 8, 1], 0),
+        ("clipa", "a red", [3, 5, 6, 0], 0),
+    ],
+)
+def test_texts_are_cleaned_ended_and_padded_by_the_folders_rules(
+    name: str, text: str, expected: list[int], padding: int | None, tmp_path: Path
+) -> None:
+    record = config(name if name in HELD else "siglip")
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(record))
+    folder = ModelFolder("x", write_vocabulary(tmp_path, name), "local")
+    tokeniser = open_clip_tokeniser(folder)
+    ids = tokeniser.encode([text, "red " * 100]).ids
+    assert ids[0] == expected
+    context = record["model_cfg"]["text_cfg"]["context_length"]
+    assert len(ids[1]) == context
+    assert ids[1][-1] == expected[-1]
+    row = tokeniser.pad(ids[:1])[0]
+    assert len(row) == (len(expected) if padding is None else context)
+    assert set(row[len(expected) :]) == (set() if padding is None else {padding})

@@ -281,7 +281,7 @@ def _activation(sections: Sections, section: Section) -> str:
 
 def _native_sizes(folder: ModelFolder, sections: Sections) -> dict[str, Any]:
     vision, quick = sections.vision, sections.model.values["quick_gelu"]
-    _check_activation(folder, quick)
+    check_activation(folder, quick)
     width, head = vision.number("width"), vision.number("head_width")
     if width % head:
         raise vision.refusal("head_width", f"a divisor of width {width}")
@@ -293,7 +293,7 @@ def _native_sizes(folder: ModelFolder, sections: Sections) -> dict[str, Any]:
     }
 
 
-def _check_activation(folder: ModelFolder, quick: bool) -> None:
+def check_activation(folder: ModelFolder, quick: bool) -> None:
     """Compares quick_gelu with everything that is known about it."""
     known = {}
     if folder.revision != "local":

@@ -1,0 +1,245 @@
+"""Folders of open_clip's that are not what they say: one line each, by name."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from builders import write_words
+from open_clip_goldens import config, golden_folder, load, weights, write_folder
+from safetensors.torch import load_file
+from torch import Tensor
+
+from vtr.clip.backbone import load_backbone
+from vtr.clip.hub import ModelFolder, find_model, is_open_clip
+from vtr.clip.loading import weights_digest
+from vtr.clip.open_clip import check_activation, read_sections
+from vtr.errors import CheckpointError, ModelError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+Edit = Callable[[dict[str, Any], dict[str, Tensor]], object]
+
+
+def vision(**changes: Any) -> Edit:
+    return lambda record, _: record["model_cfg"]["vision_cfg"].update(changes)
+
+
+def text(**changes: Any) -> Edit:
+    return lambda record, _: record["model_cfg"]["text_cfg"].update(changes)
+
+
+def model(**changes: Any) -> Edit:
+    return lambda record, _: record["model_cfg"].update(changes)
+
+
+def pictures(**changes: Any) -> Edit:
+    return lambda record, _: record["preprocess_cfg"].update(changes)
+
+
+def weight(name: str, change: Callable[[Tensor], Tensor | None]) -> Edit:
+    def edit(_: dict[str, Any], state: dict[str, Tensor]) -> None:
+        value = change(state.pop(name, torch.zeros(2)))
+        if value is not None:
+            state[name] = value
+
+    return edit
+
+
+def without_block(record: dict[str, Any], state: dict[str, Tensor]) -> None:
+    for name in [name for name in state if ".blocks.1." in name]:
+        del state[name]
+
+
+HEAD = "visual.trunk.head.weight"
+REFUSED: dict[str, tuple[str, Edit, str]] = {
+    "quick GELU": ("pe_core_b", model(quick_gelu=True), r"quick_gelu True; needed: false"),
+    "no truth": ("clipa", model(quick_gelu="yes"), r"quick_gelu 'yes'; needed: true or false"),
+    "unknown GELU": (
+        "pe_core_b",
+        text(act_kwargs={"approximate": "fast"}),
+        r"act_kwargs .*'none' or 'tanh'",
+    ),
+    "ConvNeXt": (
+        "pe_core_b",
+        vision(timm_model_name="convnext_base"),
+        r"timm's 'convnext_base'.* PE-Core",
+    ),
+    "MobileCLIP": ("pe_core_b", vision(timm_model_name="fastvit_mci2"), r"timm's 'fastvit_mci2'"),
+    "ViTamin": ("pe_core_b", vision(timm_model_name="vitamin_large_224"), r"timm's 'vitamin_large"),
+    "EVA01": ("eva02_b", vision(timm_model_name="eva_giant_patch14_clip_224"), "timm's 'eva_giant"),
+    "ResNet": ("clipa", vision(layers=[3, 4, 6, 3]), r"a ResNet of \[3, 4, 6, 3\]"),
+    "transformers text": ("clipa", text(hf_model_name="xlm-roberta-base"), r"'xlm-roberta-base'"),
+    "unknown key": ("pe_core_b", vision(swish=2), "unknown settings swish in vision_cfg"),
+    "unknown key of all": ("pe_core_b", model(towers=3), "unknown settings towers in model_cfg"),
+    "layer scale": ("clipa", vision(ls_init_value=1e-4), "ls_init_value 0.0001; needed: None"),
+    "corrected mask": ("coca", text(correct_cls_mask=True), "correct_cls_mask True; needed: False"),
+    "another pool": ("pe_core_b", vision(timm_pool="avg"), "timm_pool 'avg'; needed: 'map'"),
+    "another mask": ("pe_core_b", text(no_causal_mask=True), "no_causal_mask True; needed: False"),
+    "another size": (
+        "pe_core_b",
+        vision(image_size=48),
+        r'image_size 48, .* image_size 40\. .*"size": 48',
+    ),
+    "two sizes": ("pe_core_b", pictures(size=48), "size 48 and vision_cfg.image_size 40"),
+    "smaller than a patch": ("pe_core_b", vision(image_size=4), "at least a patch, 8 pixels"),
+    "no size": ("pe_core_b", vision(image_size="forty"), "image_size 'forty'; needed: a whole"),
+    "size of truth": ("pe_core_b", vision(image_size=True), "image_size True; needed: a whole"),
+    "dimension": ("pe_core_b", model(embed_dim=50), r"head.weight \(file \(48, 64\), needed \(50"),
+    "no dimension": ("pe_core_b", model(embed_dim=None), "embed_dim None; needed: a whole number"),
+    "vocabulary": ("pe_core_b", text(vocab_size=49408), r"token_embedding.weight \(file \(300,"),
+    "context": ("pe_core_b", text(context_length=77), r"positional_embedding \(file \(32,"),
+    "heads unknown": ("pe_core_b", vision(timm_overrides=None), r'64, .* "timm_overrides": \{"num'),
+    "heads": ("pe_core_b", vision(timm_overrides={"num_heads": 5}), "num_heads 5, .* embed_dim 64"),
+    "text heads": ("pe_core_b", text(heads=7), "text_cfg.heads 7, which does not divide width 64"),
+    "override": (
+        "pe_core_b",
+        vision(timm_overrides={"heads": 4}),
+        "timm_overrides .*needed: an ob",
+    ),
+    "width": (
+        "pe_core_b",
+        vision(timm_overrides={"embed_dim": 32, "num_heads": 4}),
+        "embed_dim 32; needed: 64",
+    ),
+    "grid": (
+        "pe_core_b",
+        vision(timm_overrides={"num_heads": 4, "ref_feat_shape": [5, 6]}),
+        "two equal whole numbers",
+    ),
+    "deeper": (
+        "pe_core_b",
+        vision(timm_overrides={"num_heads": 4, "depth": 3}),
+        "missing: visual.trunk.blocks.2",
+    ),
+    "shallower": ("pe_core_b", without_block, r"missing: visual.trunk.blocks.1.norm1|blocks.1"),
+    "head width": ("clipa", vision(head_width=48), "head_width 48; needed: a divisor of width 64"),
+    "MLP": ("clipa", text(mlp_ratio="4"), "mlp_ratio '4'; needed: a number above 0"),
+    "norm": ("clipa", text(norm_kwargs={"bias": 0}), "norm_kwargs .*needed: an eps alone"),
+    "epsilon": ("clipa", text(norm_kwargs={"eps": -1}), "eps -1; needed: a number from 0"),
+    "no sections": (
+        "pe_core_b",
+        lambda r, _: r["model_cfg"].pop("text_cfg"),
+        "text_cfg None; needed",
+    ),
+    "no model": ("pe_core_b", lambda r, _: r.pop("model_cfg"), "model_cfg None; needed: an object"),
+    "missing": ("pe_core_b", weight(HEAD, lambda _: None), f"missing: {HEAD}"),
+    "missing patches": (
+        "pe_core_b",
+        weight("visual.trunk.patch_embed.proj.weight", lambda _: None),
+        "proj.weight is missing",
+    ),
+    "unexpected": (
+        "pe_core_b",
+        weight("visual.trunk.extra", lambda x: x),
+        "unexpected: visual.trunk.extra",
+    ),
+    "shape": ("pe_core_b", weight(HEAD, lambda x: x[:, :32].clone()), r"file \(48, 32\), needed"),
+    "axes": (
+        "pe_core_b",
+        weight("visual.trunk.patch_embed.proj.weight", lambda x: x[0]),
+        "needs 4 axes",
+    ),
+    "not a number": ("pe_core_b", weight(HEAD, lambda x: x / 0), f"NaN or infinite: {HEAD}"),
+    "whole numbers": ("pe_core_b", weight(HEAD, lambda x: x.long()), "no floating-point numbers"),
+    "decoder of another": (
+        "pe_core_b",
+        weight("text_decoder.x", lambda x: x),
+        "unexpected: text_dec",
+    ),
+    "lanczos": ("pe_core_b", pictures(interpolation="lanczos"), "interpolation is 'lanczos'"),
+    "longest": ("pe_core_b", pictures(resize_mode="longest"), "resize_mode is 'longest'"),
+    "two means": ("pe_core_b", pictures(mean=[0.5, 0.5]), "malformed setting"),
+    "no spread": ("pe_core_b", pictures(std=[0.5, 0, 0.5]), "must be above 0"),
+    "unknown step": ("pe_core_b", pictures(blur=1), "preprocess_cfg.blur"),
+    "cleaning": ("siglip", text(tokenizer_kwargs={"clean": "soap"}), "a clean of lower, canonic"),
+    "masking": ("siglip", text(tokenizer_kwargs={"mask": 1}), "clean and strip_sep_token alone"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_refused_by_name(what: str, tmp_path: Path) -> None:
+    name, edit, message = REFUSED[what]
+    record, state = copy.deepcopy(config(name)), weights(name)
+    edit(record, state)
+    folder = write_folder(tmp_path, name, record=record, state=state)
+    with pytest.raises(ModelError, match=message) as caught:
+        load_backbone(str(folder), device="cpu")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [0, 7, 100, 100_000])
+def test_a_file_cut_off_is_refused(size: int, tmp_path: Path) -> None:
+    path = write_folder(tmp_path, "clipa") / "open_clip_model.safetensors"
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(CheckpointError, match="cannot load") as caught:
+        load_backbone(str(tmp_path), device="cpu")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "message"),
+    [
+        ("pe_core_b", {298: "<|endoftext|>", 299: "<|startoftext|>"}, "id for begin is 299"),
+        ("pe_core_b", {20: "<|endoftext|>", 299: "more"}, "id for end is 20, .* trained with 299"),
+        ("pe_core_b", {299: "more"}, r"eos_token '<\|endoftext\|>' is not in the vocabulary"),
+        ("pe_core_b", {300: "more"}, "ids up to 300, .* 300 rows"),
+        ("siglip", {1: "x", 7: "</s>"}, "id for end is 7, the weights were trained with 1"),
+        ("clipa", {0: "x", 7: "[PAD]"}, "id for end is 7, the weights were trained with 0"),
+    ],
+)
+def test_another_vocabulary_is_refused(
+    name: str, words: dict[int, str], message: str, tmp_path: Path
+) -> None:
+    folder = write_folder(tmp_path, name)
+    held = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    listed = [*held, *[""] * (max(words) + 1 - len(held))]
+    for number, word in words.items():
+        listed[number] = word
+    write_words(folder, listed, unknown=listed[2])
+    with pytest.raises(CheckpointError, match=message):
+        load_backbone(str(folder), device="cpu")
+
+
+def test_a_repository_says_which_activation_it_was_trained_with() -> None:
+    folder = golden_folder("clipa")
+    for name, quick in (
+        ("timm/vit_base_patch32_clip_224.openai", True),
+        ("laion/CLIP-ViT-B-32-laion2B", False),
+    ):
+        hub = ModelFolder(name, folder, "0" * 40)
+        check_activation(hub, quick)
+        with pytest.raises(CheckpointError, match=f"quick_gelu {not quick}, but {name} says"):
+            check_activation(hub, not quick)
+    assert read_sections(ModelFolder("here", folder, "local")).family == "clipa"
+
+
+def test_pickled_weights_are_the_same_model(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, "clipa")
+    path = folder / "open_clip_model.safetensors"
+    state = load_file(path)
+    path.unlink()
+    with pytest.raises(
+        CheckpointError, match=r"open_clip_model.safetensors \(or open_clip_pytorch"
+    ):
+        find_model(str(folder))
+    wrapped = {f"module.{name}": value for name, value in state.items()}
+    stray = {"attn_mask": torch.zeros(3, 3), "context_length": torch.tensor(77)}
+    torch.save({"state_dict": wrapped | stray}, folder / "open_clip_pytorch_model.bin")
+    same = load(golden_folder("clipa")).named_weights()
+    assert weights_digest(load(folder).named_weights()) == weights_digest(same)
+
+
+def test_of_two_copies_that_of_transformers_is_read(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, "clipa")
+    assert is_open_clip(folder)
+    (folder / "config.json").write_text(json.dumps({"architecture": "vit"}))  # timm's
+    (folder / "model.safetensors").touch()
+    assert is_open_clip(folder)
+    (folder / "config.json").write_text(json.dumps({"model_type": "clip"}))
+    assert not is_open_clip(folder)
