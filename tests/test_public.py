@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import inspect
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ def test_every_public_name_has_an_example_that_runs(
         assert thing.__module__.startswith("vtr."), name
         example = doctest.DocTestParser().get_doctest(text, {}, f"vtr.{name}", None, 0)
         assert len(example.examples) >= 2, f"vtr.{name} has no example"
+        if name.startswith("mteb_") and find_spec("mteb") is None:
+            continue  # an extra
         runner.run(example)
     assert runner.summarize(verbose=False).failed == 0
 

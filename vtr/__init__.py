@@ -47,6 +47,8 @@ _HOMES = {
     "load_result": "vtr.evaluate.reporting.results",
     "load_run": "vtr.train.run",
     "make_report": "vtr.api.report",
+    "mteb_model": "vtr.api.mteb",
+    "mteb_task": "vtr.api.mteb",
     "open_features": "vtr.api",
     "open_workspace": "vtr.api",
     "protocol_names": "vtr.evaluate.protocol",

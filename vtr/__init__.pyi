@@ -6,6 +6,7 @@ from typing import Literal
 from vtr.api import open_features
 from vtr.api.demo import demo_workspace
 from vtr.api.metrics import Metric, recall, retrieval_metrics, score_matrix
+from vtr.api.mteb import mteb_model, mteb_task
 from vtr.api.push import Push
 from vtr.clip.backbone import Backbone, load_backbone
 from vtr.datasets.base import Caption, Dataset, Video
@@ -51,6 +52,7 @@ def evaluate_run(
     qb_norm: bool = ...,
     rerank: int | None = ...,
     save_similarity: bool = ...,
+    mteb: bool = ...,
     force: bool = ...,
     device: str = ...,
 ) -> Result: ...
@@ -251,6 +253,8 @@ __all__ = [
     "load_result",
     "load_run",
     "make_report",
+    "mteb_model",
+    "mteb_task",
     "open_features",
     "open_workspace",
     "protocol_names",

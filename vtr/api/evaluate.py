@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -22,6 +23,7 @@ from vtr.evaluate.counting import Scores
 from vtr.evaluate.coverage import check_features, cover, frames_sha256
 from vtr.evaluate.evaluator import Evaluation, PairScores, PostProcess, Task, plan
 from vtr.evaluate.evaluator import evaluate as rank_all
+from vtr.evaluate.mteb import task_result
 from vtr.evaluate.postprocess import dual_softmax, querybank_norm
 from vtr.evaluate.protocol import (
     Protocol,
@@ -104,6 +106,8 @@ def evaluate(workspace: Workspace, options: Options) -> tuple[dict[str, Any], Pa
         companions["options"] = resolved(workspace, options, device=setup.device)
         if options.save_similarity:
             companions["similarity"] = similarity.save
+        if options.mteb:
+            companions["mteb"] = json.dumps(task_result(evaluation, blocks), indent=2).encode()
         document["files"] |= {key: COMPANIONS[key] for key in companions}
         path = write_result(folder, document, evaluation, companions=companions)
     return document, path

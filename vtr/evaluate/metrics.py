@@ -126,9 +126,7 @@ def hits(ranks: Ranks, k: int) -> Values:
 
 def reciprocal_ranks(ranks: Ranks) -> Values:
     """(Q,) the mean of 1 / rank of the first correct item over the orders of ties; 0 for a miss."""
-    harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, ranks.num_candidates + 1))])
-    harmonic = np.append(harmonic, harmonic[-1])  # the place of a miss is worth nothing
-    mean = (harmonic[ranks.better + ranks.tied] - harmonic[ranks.better]) / ranks.tied
+    mean = mean_worth(ranks, 1 / np.arange(1, ranks.num_candidates + 1))
     several = np.flatnonzero(ranks.num_correct > 1)
     if len(several):
         rows = np.stack([ranks.better, ranks.tied, ranks.num_correct], axis=1)[several]
@@ -136,6 +134,34 @@ def reciprocal_ranks(ranks: Ranks) -> Values:
         values = np.array([_first_of_several(*kind) for kind in kinds.tolist()])
         mean[several] = values[which.reshape(-1)]
     return np.asarray(mean)
+
+
+def mean_worth(ranks: Ranks, worth: Values) -> Values:
+    """(Q,) what the place of the correct item is worth, its mean over the orders of ties.
+
+    `worth` (C,) is that of the first place, the second and so on; a miss is worth 0.
+    """
+    total = np.concatenate([[0.0], np.cumsum(worth)])
+    total = np.append(total, total[-1])  # the place of a miss is worth nothing
+    mean: Values = (total[ranks.better + ranks.tied] - total[ranks.better]) / ranks.tied
+    return mean
+
+
+def ndcg(ranks: Ranks, k: int = 10) -> Values:
+    """(Q,) nDCG@k of queries with one correct item, 0 to 1: 1 / log2(1 + rank) up to rank k.
+
+    >>> import vtr
+    >>> ranks = vtr.rank_rows(np.array([[0.1, 0.9, 0.3]]), np.array([2]))
+    >>> ndcg(ranks).round(4).tolist()
+    [0.6309]
+
+    Raises:
+        ValueError: Several correct items: the ranks know the first of them alone.
+    """
+    if bool((ranks.num_correct > 1).any()):
+        raise ValueError("nDCG of several correct items needs the scores")
+    places = np.arange(1, ranks.num_candidates + 1)
+    return mean_worth(ranks, np.where(places <= k, 1 / np.log2(1 + places), 0.0))
 
 
 def _first_of_several(better: int, tied: int, correct: int) -> float:

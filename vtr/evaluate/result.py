@@ -37,7 +37,7 @@ from vtr.result_schema import KIND, RESULT_FILE, SCHEMA, result_bytes
 
 COMPANIONS = {
     "run": "run.trec", "qrels": "qrels.trec", "similarity": "similarity.npz",
-    "options": "eval.json",
+    "options": "eval.json", "mteb": "mteb.json",
 }  # fmt: skip
 """What `vtr eval` may write beside it, by its key in `files`."""
 WORD_BINS = ((1, 10), (11, 20), (21, None))

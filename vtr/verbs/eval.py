@@ -61,6 +61,9 @@ class Options(Asked):
         group="Scoring", file_key="-",
     )  # fmt: skip
     save_similarity: bool = option(False, "Also write similarity.npz.", group="Output")
+    mteb: bool = option(
+        False, "Also write mteb.json: text to video in the schema of mteb.", group="Output"
+    )
     force: bool = option(
         False, "Evaluate a run that was trained on test videos.", group="Model", file_key="-"
     )
@@ -93,7 +96,8 @@ class Options(Asked):
 
     def _check_moments(self) -> None:
         """Refuses what has no meaning for moments."""
-        whole = ("run", "seeds", "k", "dual_softmax", "qb_norm", "rerank", "save_similarity")
+        scored = ("run", "seeds", "k", "dual_softmax", "qb_norm", "rerank")
+        whole = (*scored, "save_similarity", "mteb")
         for name in whole:
             field = type(self).model_fields[name]
             if getattr(self, name) != field.default:
