@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vtr.api.export_samples import write_samples
 from vtr.bridges.arrow import require_arrow, write_parquet
 from vtr.bridges.lances import require_lance, write_lance
 from vtr.bridges.tars import is_pattern, parts_of, write_tars
 from vtr.errors import ConfigError
 from vtr.features import FeatureStore
+from vtr.features.shard import list_shards
 from vtr.files import make_folder, publishing, replacing, require_empty
 from vtr.progress import note
+from vtr.searching.home import held_home
 from vtr.verbs.export import FORMS, Options
+from vtr.workspace import Workspace
 
 
-def export_store(folder: Path, options: Options) -> list[Path]:
+def export_store(folder: Path, options: Options, workspace: Workspace | None = None) -> list[Path]:
     """Writes a store in every form that the options name; each appears whole or not at all.
 
     Args:
-        folder: The store.
-        options: `parquet`, `webdataset` and `lance` name the places.
+        folder: The store, or a folder of videos that `vtr search` has embedded.
+        options: `parquet`, `webdataset`, `lance` and `fiftyone` name the places.
+        workspace: Where the videos and the model are, for `fiftyone`.
 
     Returns:
         The files and folders, of each form the frames first.
@@ -29,17 +34,9 @@ def export_store(folder: Path, options: Options) -> list[Path]:
         StoreError: No store there, or a damaged one.
         StoreWriteError: The disk refused.
     """
-    if not FORMS & options.given.keys():
-        raise ConfigError(
-            "nothing to export: name a run (--run RUN --out DIR), or what to make of the store "
-            f"{folder} (--parquet, --webdataset, --lance)"
-        )
-    if options.parquet is not None:
-        require_arrow("--parquet")
-    if options.lance is not None:
-        require_lance("--lance")
-        require_empty(options.lance, option="--lance")
-    store = FeatureStore(folder)
+    _check(folder, options)
+    home = None if list_shards(folder)[0] else held_home(folder)
+    store = FeatureStore(home or folder)
     if store.picture_format is not None:
         note(f"the pictures that {folder} keeps are left out")
     written: list[Path] = []
@@ -52,7 +49,28 @@ def export_store(folder: Path, options: Options) -> list[Path]:
         with replacing(options.lance, option="--lance") as made:
             files = write_lance(store, made, file_bytes=file_bytes)
         written += [options.lance / path.name for path in files]
+    if options.fiftyone is not None:
+        base = Workspace.at(Path.cwd()) if workspace is None else workspace
+        written.append(write_samples(store, folder if home else None, base, options))
     return written
+
+
+def _check(folder: Path, options: Options) -> None:
+    """Refuses what cannot be written, before anything is read."""
+    if not FORMS & options.given.keys():
+        raise ConfigError(
+            "nothing to export: name a run (--run RUN --out DIR), or what to make of the store "
+            f"{folder} (--parquet, --webdataset, --lance, --fiftyone)"
+        )
+    if options.parquet is not None:
+        require_arrow("--parquet")
+    if options.lance is not None:
+        require_lance("--lance")
+        require_empty(options.lance, option="--lance")
+    if options.fiftyone is not None and options.fiftyone.suffix != ".json":
+        raise ConfigError(f"--fiftyone is {options.fiftyone}; it must end in .json")
+    if options.query and options.fiftyone is None:
+        raise ConfigError("--query says nothing without --fiftyone FILE.json")
 
 
 def _parquet(store: FeatureStore, target: Path, file_bytes: int) -> list[Path]:

@@ -12,7 +12,7 @@ from vtr.charts.drawing import Picture
 from vtr.counts import counted, human_bytes
 from vtr.errors import ConfigError, StoreWriteError, VtrError
 from vtr.evaluate.reporting.strips import read_strip
-from vtr.extract.container import header_rate, open_video
+from vtr.extract.container import open_video, read_rate
 from vtr.extract.cutting import HANDLER, Cut, origin_seconds
 from vtr.extract.pool import PoolSettings, WorkerPool
 from vtr.files import make_folder, publish
@@ -135,10 +135,7 @@ def clip_name(number: int, hit: Hit) -> str:
 
 
 def _moment(hit: Hit) -> Moment:
-    rate = None
-    if hit.path is not None:
-        with suppress(VtrError), open_video(hit.path) as video:
-            rate = header_rate(video.stream)
+    rate = read_rate(hit.path)
     facts = (
         hit.video_id, hit.path, hit.start_seconds, hit.end_seconds, hit.best_seconds, hit.score,
         hit.level,

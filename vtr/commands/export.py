@@ -22,7 +22,16 @@ def register(app: typer.Typer) -> None:
 @with_options("export")
 def export(
     options: Options,
-    workspace: Annotated[Workspace, Only(features="The store to export.")],
+    workspace: Annotated[
+        Workspace,
+        Only(
+            "dataset",
+            "annotations",
+            features="The store to export, or a folder that `vtr search` has embedded.",
+            videos="With --fiftyone: where the videos are.",
+            model="With --query: the store's own model.",
+        ),
+    ],
     *,
     run: Annotated[
         Path | None,
@@ -38,15 +47,16 @@ def export(
 
     A run becomes safetensors, configuration and a card, which gives every number with its protocol,
     N and interval, as `vtr eval --run` measured it: evaluate first. A store becomes
-    parquet, WebDataset or Lance, which `vtr features import` reads back bit by bit.
+    parquet, WebDataset or Lance, which `vtr features import` reads back bit by bit, or a document
+    for FiftyOne.
     """
     if run is None and out is None:
         _export_store(workspace, options, as_json=as_json)
         return
     if run is None or out is None or FORMS & options.given.keys():
         raise ConfigError(
-            "a run is exported with --run RUN --out DIR; a store with --parquet, --webdataset or "
-            "--lance, and --features DIR where it is not the workspace's"
+            "a run is exported with --run RUN --out DIR; a store with --parquet, --webdataset, "
+            "--lance or --fiftyone, and --features DIR where it is not the workspace's"
         )
     from vtr.api.export import export_run
 
@@ -62,7 +72,7 @@ def export(
 def _export_store(workspace: Workspace, options: Options, *, as_json: bool) -> None:
     from vtr.api.export_store import export_store
 
-    files = export_store(workspace.features, options)
+    files = export_store(workspace.features, options, workspace)
     if as_json:
         print_json({"features": str(workspace.features), "files": list(map(str, files))})
         return

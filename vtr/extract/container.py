@@ -17,7 +17,7 @@ import re
 import stat
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -31,7 +31,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from vtr.errors import DecodeError
+from vtr.errors import DecodeError, VtrError
 from vtr.extract.joined import Clock, Mark
 from vtr.foreign import shown
 from vtr.names import VIDEO_CONTAINERS
@@ -226,6 +226,14 @@ def header_rate(stream: VideoStream) -> float | None:
     """Returns the frame rate the header tells, None where it tells none."""
     rate = stream.average_rate or stream.guessed_rate
     return float(rate) if rate else None
+
+
+def read_rate(path: Path | None) -> float | None:
+    """Returns the frame rate that a file's header tells; None where it cannot be read."""
+    if path is not None:
+        with suppress(VtrError), open_video(path) as video:
+            return header_rate(video.stream)
+    return None
 
 
 @contextmanager

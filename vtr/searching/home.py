@@ -18,10 +18,9 @@ def find_home(folder: Path) -> Path:
     Raises:
         StoreWriteError: Neither place can be written.
     """
+    if held := held_home(folder):
+        return held
     beside, cached = folder / HIDDEN / NAME, cache_folder(folder)
-    for place in (beside, cached):
-        if place is not None and any(place.glob("shard-*.h5")):
-            return place
     if _can_make(beside):
         return beside
     if cached is not None and _can_make(cached):
@@ -29,6 +28,12 @@ def find_home(folder: Path) -> Path:
     raise StoreWriteError(
         f"neither {beside} nor {cached} can be written. Name a folder that can with --index DIR"
     )
+
+
+def held_home(folder: Path) -> Path | None:
+    """Returns where the features of a folder of videos lie; None where there are none yet."""
+    places = (folder / HIDDEN / NAME, cache_folder(folder))
+    return next((p for p in places if p is not None and any(p.glob("shard-*.h5"))), None)
 
 
 def find_index(store: Path) -> Path:

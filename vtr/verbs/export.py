@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vtr.settings import Settings, option
 
-FORMS = frozenset({"parquet", "webdataset", "lance"})
+FORMS = frozenset({"parquet", "webdataset", "lance", "fiftyone"})
 """The options that ask for a store, and not for a run."""
 
 
@@ -34,6 +34,18 @@ class Options(Settings):
         None, "The same rows as parquet has, as tables of Lance; needs the extra vtr[lance].",
         group="A store", metavar="DIR", unset="none", file_key="-",
     )  # fmt: skip
+    fiftyone: Path | None = option(
+        None, "A sample per video, its mean embedding and the moments of --query, for FiftyOne's "
+        "Dataset.from_json.",
+        group="A store", metavar="FILE.json", unset="none", file_key="-",
+    )  # fmt: skip
+    query: tuple[str, ...] = option(
+        (), "With --fiftyone: a sentence whose moments are looked for; may be given several times.",
+        group="A store", metavar="SENTENCE", file_key="-",
+    )  # fmt: skip
+    top: int = option(
+        10, "With --query: how many moments.", group="A store", short="-k", bounds={"ge": 1}
+    )
     file_mb: int = option(
         512, "Megabytes from which on another file begins, in a folder and of numbered tars.",
         group="A store", metavar="MB", bounds={"ge": 1},
