@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from vtr.api import _changed
 from vtr.arithmetic import prepare_arithmetic
 from vtr.choices import check_names
+from vtr.clip.device import find_devices
 from vtr.clip.hub import find_model, require_model
 from vtr.clip.preprocess import preprocessing_from_config
 from vtr.counts import counted
@@ -23,6 +24,7 @@ from vtr.datasets.registry import VideoSurvey, load_dataset, survey_videos, uniq
 from vtr.errors import ConfigError, DatasetError, StoreError, UnknownNameError
 from vtr.extract import pipeline
 from vtr.extract.container import Limits
+from vtr.extract.encoders import EncoderGroup
 from vtr.extract.pipeline import ExtractReport, Progress
 from vtr.extract.pool import WorkerPool
 from vtr.extract.reembed import reembed
@@ -35,7 +37,7 @@ from vtr.extract.resume import (
     wants_again,
 )
 from vtr.extract.samplers.base import parse_samplers
-from vtr.extract.settings import ExtractSettings, chosen_fields, usable_cores
+from vtr.extract.settings import Encoder, ExtractSettings, chosen_fields, usable_cores
 from vtr.features.pictures import WEBP_SHARE, PictureFormat
 from vtr.features.shard import list_shards
 from vtr.features.store import FeatureStore, require_same
@@ -111,7 +113,8 @@ def run(
         pool = stack.enter_context(decoding_pool(workspace, settings))
         if num_new or options.retry:
             pool.start()
-        backbone = load_backbone_of(workspace, options)
+        backbones = load_backbones_of(workspace, options)
+        backbone = backbones[0]
         if settings.pictures and backbone.window > 1:
             raise ConfigError(
                 f"--crops {settings.pictures} keeps one picture for each embedding, and "
@@ -120,8 +123,10 @@ def run(
         if settings.pictures:
             _check_room(workspace, settings, options, backbone.preprocessing.size, num_new)
         mode = replace(_mode(options), pool=pool, check=check_of(workspace, backbone))
-        report = _extract(present(survey), workspace.features, backbone, settings, mode, quiet)
-    used = {"device": str(backbone.device), "dtype": backbone.describe()["compute_dtype"]}
+        encoders = stack.enter_context(encoder_group(backbones))
+        report = _extract(present(survey), workspace.features, encoders, settings, mode, quiet)
+    devices = ",".join(str(one.device) for one in backbones)
+    used = {"device": devices, "dtype": backbone.describe()["compute_dtype"]}
     publish(workspace.features / CONFIG_FILE, resolved(workspace, options, **used))
     return report
 
@@ -136,7 +141,7 @@ def decoding_pool(workspace: Workspace, settings: ExtractSettings) -> WorkerPool
 def _extract(
     inputs: Sequence[Input],
     store: Path,
-    backbone: Backbone,
+    encoders: Encoder,
     settings: ExtractSettings,
     mode: ExtractMode,
     quiet: bool,
@@ -151,15 +156,22 @@ def _extract(
             failed = f", {now.failed} failed" if now.failed else ""
             update(now.done, now.total, f"{rate}{failed}")
 
-        return pipeline.extract(inputs, store, backbone, settings, mode=mode, progress=show)
+        return pipeline.extract(inputs, store, encoders, settings, mode=mode, progress=show)
 
 
-def load_backbone_of(workspace: Workspace, options: Options) -> Backbone:
-    """Returns the model on its device."""
+def load_backbones_of(workspace: Workspace, options: Options) -> list[Backbone]:
+    """Returns the model on each device of the run."""
     from vtr.clip.backbone import load_backbone  # torch: not before `prepare_arithmetic`
 
     how: dict[str, Any] = {"dtype": options.dtype, "engine": options.engine}
-    return load_backbone(workspace.model, device=options.device, route=workspace.route, **how)
+    on_cpu = options.engine in ("onnx", "openvino")
+    devices = ["cpu"] if on_cpu else find_devices(options.device)
+    return [load_backbone(workspace.model, device=d, route=workspace.route, **how) for d in devices]
+
+
+def encoder_group(backbones: Sequence[Backbone]) -> EncoderGroup:
+    """Returns what shares a run's batches among models, two at a time on each GPU."""
+    return EncoderGroup([lane for one in backbones for lane in one.lanes()])
 
 
 def check_of(workspace: Workspace, backbone: Backbone) -> Check | None:
@@ -366,14 +378,14 @@ def embed_pictures(workspace: Workspace, options: Options, *, quiet: bool = Fals
         f"{counted(len(source.input_ids), 'video')} of {source.folder}, frames as chosen there "
         f"({', '.join(source.spec.samplers)}); {workspace.model} -> {workspace.features}"
     )
-    backbone = load_backbone_of(workspace, options)
-    with progress("embedding", quiet=quiet) as update:
+    backbones = load_backbones_of(workspace, options)
+    with progress("embedding", quiet=quiet) as update, encoder_group(backbones) as encoders:
         return reembed(
             source,
             workspace.features,
-            backbone,
+            encoders,
             batch_size=workspace.batch_size,
-            mode=ExtractMode(check=check_of(workspace, backbone)),
+            mode=ExtractMode(check=check_of(workspace, backbones[0])),
             progress=lambda now: update(now.done, now.total, ""),
         )
 

@@ -139,10 +139,11 @@ def make_worker(
     workspace, options, settings, every = config
     pool = plain.decoding_pool(workspace, settings)
     pool.start()
-    backbone = plain.load_backbone_of(workspace, options)
+    backbones = plain.load_backbones_of(workspace, options)
+    encoders = plain.encoder_group(backbones)
     mode = ExtractMode(
         is_alone=every is None, retry=statuses(options.retry) - {"damaged"}, pool=pool,
-        check=plain.check_of(workspace, backbone),
+        check=plain.check_of(workspace, backbones[0]),
     )  # fmt: skip
 
     def work(part: Part) -> ExtractReport:
@@ -152,7 +153,7 @@ def make_worker(
         while True:
             try:
                 inputs = part.inputs if every is None else every
-                return pipeline.extract(inputs, workspace.features, backbone, settings, mode=mine)
+                return pipeline.extract(inputs, workspace.features, encoders, settings, mode=mine)
             except StoreLockedError:
                 if time.monotonic() > deadline:
                     raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -115,8 +115,10 @@ class Backbone:
     model: DualEncoder  # The two towers
     tokeniser: Tokeniser  # Its vocabulary and text rules
     engine: Engine | None = None  # What runs the vision tower instead of torch
+    stream: torch.cuda.Stream | None = None  # Where it works beside others of its GPU; see `lanes`
 
     def __post_init__(self) -> None:
+        self._pinned: torch.Tensor | None = None
         pictures = _GPU_BATCH if self.device.type == "cuda" else _CPU_BATCH
         self._frames_per_batch = max(1, pictures // self.window)
 
@@ -138,6 +140,18 @@ class Backbone:
     def temporal(self) -> bool:
         """Whether a frame's embedding also depends on its neighbours (linear_patch 3d)."""
         return self.model.visual.temporal
+
+    def lanes(self) -> list[Backbone]:
+        """Returns what one thread each may use at once: on a GPU two.
+
+        They share the weights. Each has its own stream and its own pinned memory, so that the
+        pictures of one are copied while those of the other are computed.
+        """
+        if self.device.type != "cuda":
+            return [self]
+        torch.cuda.synchronize(self.device)  # the weights are there
+        new_stream: Any = torch.cuda.Stream
+        return [replace(self, stream=new_stream(self.device)) for _ in range(2)]
 
     def encode_frames(
         self, crops: np.ndarray, *, offsets: Sequence[int] | None = None
@@ -173,11 +187,12 @@ class Backbone:
             # One frame more at both ends, where a batch cuts a clip; its own embedding is dropped.
             margin = int(follows is not None)
             first, last = max(start - margin, 0), min(stop + margin, len(crops))
-            pixels, shapes = self._pixels(crops[first:last])
+            pixels, shapes = self._pixels(staged[first:last])
             beside = shapes if follows is None else follows[first:last]
             return self._image_features(pixels, beside)[start - first : stop - first]
 
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.cuda.stream(self.stream):
+            staged = self._staged(crops)
             chunks, self._frames_per_batch = run_in_batches(
                 encode, len(crops), self._frames_per_batch, is_out_of_memory=_is_out_of_memory
             )
@@ -201,7 +216,7 @@ class Backbone:
         if self.preprocessing.resize == "patches":  # one of them
             blank.reshape(-1)[[0, 2]] = 1
         with torch.inference_mode():
-            pixels, shapes = self._pixels(blank)
+            pixels, shapes = self._pixels(self._staged(blank))
             zeros = torch.zeros_like(pixels)
             embedding: np.ndarray = self._gather([self._image_features(zeros, shapes)])[0]
         return embedding
@@ -268,9 +283,12 @@ class Backbone:
         embeddings: torch.Tensor = self.model.visual(pixels, beside)
         return embeddings
 
-    def _pixels(self, crops: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _pixels(self, crops: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Returns what the vision tower sees of crops, and their grids of patches, if any."""
-        there = self._to_device(crops)
+        if self.device.type == "cuda" and not crops.is_pinned():
+            crops = crops.pin_memory()
+        # uint8: a quarter of the bytes of float32.
+        there = crops.to(self.device, non_blocking=True)
         if self._window_shape:
             pixels = normalise(there.flatten(0, 1), self.preprocessing, dtype=self.dtype)
             return pixels.view(*there.shape[:2], *pixels.shape[1:]), None
@@ -279,13 +297,16 @@ class Backbone:
         patches, shapes = read_patches(there, self.preprocessing)
         return patches.to(self.dtype), shapes
 
-    def _to_device(self, crops: np.ndarray) -> torch.Tensor:
-        """uint8 to the device: a quarter of the bytes of float32."""
+    def _staged(self, crops: np.ndarray) -> torch.Tensor:
+        """Returns crops as a tensor, for a lane in memory from which its GPU fetches by itself."""
         # torch warns about read-only arrays and refuses negative strides: those are copied.
         tensor = torch.from_numpy(np.require(crops, requirements=["C", "W"]))
-        if self.device.type == "cuda":
-            return tensor.pin_memory().to(self.device, non_blocking=True)
-        return tensor.to(self.device)
+        if self.stream is None:
+            return tensor
+        # Used again for the next batch: `_gather` has waited for all that was fetched from it.
+        if self._pinned is None or len(self._pinned) < len(crops):
+            self._pinned = torch.empty(crops.shape, dtype=torch.uint8, pin_memory=True)
+        return self._pinned[: len(crops)].copy_(tensor)
 
     def _gather(self, chunks: list[torch.Tensor]) -> np.ndarray:
         if not chunks:

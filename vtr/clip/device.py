@@ -68,15 +68,29 @@ def check_engine(engine: str, dtype: str, device: str) -> None:
         )
 
 
+def find_devices(name: str, *, num_gpus: int | None = None) -> list[str]:
+    """Returns the devices that a run may use at once: "cuda" is every GPU, "cuda:1" one.
+
+    Args:
+        name: As for `find_device`; "auto" is every GPU if there is one.
+        num_gpus: Of this machine; counted unless given.
+    """
+    if num_gpus is None:
+        import torch
+
+        num_gpus = torch.cuda.device_count()
+    check_device_name(name)
+    if name == "auto":
+        name = "cuda" if num_gpus else "cpu"
+    kind, _, index = name.partition(":")
+    if kind == "cuda" and int(index or 0) >= num_gpus:
+        raise ConfigError(f"device {name!r} asked for, but this machine has {num_gpus} GPUs")
+    return [f"cuda:{i}" for i in range(num_gpus)] if name == "cuda" else [name]
+
+
 def find_device(name: str) -> torch.device:
     """Returns a device of this machine; "auto" is a GPU if there is one."""
     import torch
 
-    check_device_name(name)
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    count = torch.cuda.device_count()
-    if device.type == "cuda" and (device.index or 0) >= count:
-        raise ConfigError(f"device {name!r} asked for, but this machine has {count} GPUs")
-    return device
+    found = find_devices(name)[0]
+    return torch.device("cuda" if name in ("auto", "cuda") and found != "cpu" else found)

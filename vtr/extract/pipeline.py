@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from vtr.counts import counted
 from vtr.errors import StoreError, WorkersLostError
 from vtr.extract.container import FAILURES
+from vtr.extract.encoders import EncoderGroup
 from vtr.extract.pool import Outcome, PoolSettings, WorkerPool
 from vtr.extract.resume import (
     ExtractMode,
@@ -28,7 +30,7 @@ from vtr.extract.resume import (
     to_retry,
 )
 from vtr.extract.sample import HANDLER, Crops, read_answer
-from vtr.extract.settings import Encoder, ExtractSettings, TemporalEncoder, feature_spec
+from vtr.extract.settings import Encoder, ExtractSettings, feature_spec
 from vtr.features.engine_check import EngineCheck
 from vtr.features.lock import write_lock
 from vtr.features.pictures import stored_bytes
@@ -54,7 +56,7 @@ class Progress:
     failed: int = 0
     seconds: float = 0.0  # Wall-clock time
     decode_cpu_seconds: float = 0.0  # CPU time of the workers' jobs
-    encode_seconds: float = 0.0  # Wall-clock time within the encoder
+    encode_seconds: float = 0.0  # Wall-clock time within the encoders, over all of them
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class ExtractReport:
     frames_now: int = 0  # Frames embedded in this run
     seconds: float = 0.0  # Wall-clock time
     decode_cpu_seconds: float = 0.0  # CPU time of the workers' jobs
-    encode_seconds: float = 0.0  # Wall-clock time within the encoder
+    encode_seconds: float = 0.0  # Wall-clock time within the encoders, over all of them
     changed: tuple[str, ...] = ()  # Ids of inputs whose file is not the one that was read
 
 
@@ -159,7 +161,8 @@ class StoreRun:
         now: Progress,
         progress: Callable[[Progress], None],
     ) -> None:
-        self.folder, self.encoder, self.settings, self.spec = folder, encoder, settings, spec
+        self.folder, self.settings, self.spec = folder, settings, spec
+        self.encoders = encoder if isinstance(encoder, EncoderGroup) else EncoderGroup([encoder])
         self.now, self._progress, self._start = now, progress, time.perf_counter()
         on_gpu = str(encoder.device).startswith("cuda")
         self.batch_size = settings.batch_size or (256 if on_gpu else 32)
@@ -282,6 +285,7 @@ class _ShardRows:
         self.rows: list[VideoRow] = []
         self._run, self._spec = run, run.spec
         self._waiting: list[Crops] = []
+        self._begun: deque[Future[NDArray[np.float32]]] = deque()
         self._embeddings: list[NDArray[np.float32]] = []
 
     def is_full(self, row: VideoRow) -> bool:
@@ -312,6 +316,7 @@ class _ShardRows:
         """Encodes what is left and returns the rows in plan order, with their embeddings."""
         while self._waiting:
             self._encode()
+        self._collect(wait=True)
         empty = np.zeros((0, self._spec.embedding_dim), np.float32)
         encoded = np.concatenate([empty, *self._embeddings])
         ends = np.cumsum([len(row.pts_seconds) for row in self.rows])
@@ -320,24 +325,25 @@ class _ShardRows:
         return [self._embedded(row, part) for row, part in zip(self.rows, parts, strict=True)]
 
     def _encode(self) -> None:
-        start, before = time.perf_counter(), self._waiting
+        before = self._waiting
         self._run.check(before)
         batch = self._take_videos() if self._spec.linear_patch == "3d" else self._take_frames()
+        ends = np.cumsum([0, *map(len, batch)]).tolist()
+        offsets = ends if self._spec.linear_patch == "3d" else None
         try:
-            made = self._embedded_batch(batch)
+            made = self._run.encoders.submit(np.concatenate(batch), offsets=offsets)
         except KeyboardInterrupt:
             self._waiting = before  # `finish` makes a short shard of what is there
             raise
-        self._embeddings.append(made)
-        self._run.now.encode_seconds += time.perf_counter() - start
+        self._begun.append(made)
+        self._collect(wait=False)
 
-    def _embedded_batch(self, batch: Sequence[Crops]) -> NDArray[np.float32]:
-        joined = np.concatenate(batch)
-        if self._spec.linear_patch == "3d":
-            encoder = cast("TemporalEncoder", self._run.encoder)
-            offsets = np.cumsum([0, *map(len, batch)]).tolist()
-            return encoder.encode_frames(joined, offsets=offsets)
-        return self._run.encoder.encode_frames(joined)
+    def _collect(self, *, wait: bool) -> None:
+        """Takes the answers that are there, in order."""
+        while self._begun and (wait or self._begun[0].done()):
+            self._embeddings.append(self._begun[0].result())
+            self._begun.popleft()
+        self._run.now.encode_seconds = self._run.encoders.seconds
 
     def _take_videos(self) -> list[Crops]:
         """Takes a batch that ends where a video ends."""

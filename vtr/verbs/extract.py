@@ -40,7 +40,7 @@ class Options(OnRay):
     """How to extract; which frames of which videos is the workspace's."""
 
     device: Annotated[str, pydantic.AfterValidator(check_device_name)] = option(
-        "auto", "Where the model runs: auto, cpu, cuda, cuda:1.",
+        "auto", "Where the model runs: auto, cpu, cuda (every GPU), cuda:1 (that one).",
         group="Model", metavar="DEVICE",
     )  # fmt: skip
     dtype: Literal["float32", "float16", "bfloat16", "int8"] = option(
