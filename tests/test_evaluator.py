@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,6 @@ from vtr.evaluate.evaluator import (
     PostProcess,
     Task,
     evaluate,
-    group_ranks,
     plan,
     score_matrix,
 )
@@ -295,12 +295,12 @@ def test_rivals_nearer_than_rounding_are_ties() -> None:
 def test_groups_are_ranked_among_all_videos() -> None:
     task = plan(query_set([0, 1, 2], 3), covering([True] * 3))
     scores = np.array([[1, 0, 2], [0, 1, 0], [0, 0, 1]], np.float32)
-    chosen, ranks = group_ranks(evaluate(task, source(scores)))["order"]
-    assert chosen.tolist() == [0, 1]
-    assert ranks.better.tolist() == [1, 0]
+    order = document_of(task, scores)["groups"]["order"]
+    assert (order["n"], order["metrics"]["t2v/MeanR"]["value"]) == (2, 1.5)
+    assert order["metrics"]["t2v/R@1"]["value"] == 50
 
 
-def document_of(task: Task, scores: NDArray[np.float32]) -> dict[str, object]:
+def document_of(task: Task, scores: NDArray[np.float32]) -> dict[str, Any]:
     evaluation = evaluate(task, source(scores), postprocess={"twice": lambda s: (2 * s, None)})
     protocol = Protocol("toy", "toy", "a toy", "test", None, None, "all")
     setup = Setup("t", "meanP", "frozen", "uniform", "clip", "f" * 8, zero_shot=True)

@@ -26,9 +26,11 @@ from vtr.charts.drawing import cut, width_of, wrapped
 from vtr.charts.files import draw, save
 from vtr.charts.kinds import axis_ticks, round_up
 from vtr.errors import ConfigError, StoreWriteError
-from vtr.evaluate.intervals import bootstrap
-from vtr.evaluate.metrics import summary
-from vtr.evaluate.ranks import Ranks
+from vtr.evaluate.coverage import Coverage
+from vtr.evaluate.evaluator import Evaluation, plan
+from vtr.evaluate.observe import KeptScores
+from vtr.evaluate.protocol import QuerySet, load_protocol
+from vtr.evaluate.ranks import Ranks, RetrievalRanks
 from vtr.evaluate.reporting import figures
 from vtr.evaluate.reporting.examples import Example, Hit
 from vtr.evaluate.reporting.figures import parse_bins
@@ -36,23 +38,12 @@ from vtr.evaluate.reporting.page import Section, part
 from vtr.evaluate.reporting.page import page as render_page
 from vtr.evaluate.reporting.results import Result, load_result, read_rows, told_apart
 from vtr.evaluate.reporting.strips import Frame, Strip, read_strip, thinned
+from vtr.evaluate.result import Setup, build_result, write_result
+from vtr.features import PackedFrames
 from vtr.foreign import escaped, shown
 from vtr.verbs.report import Options
 
-WORDS = (
-    "a",
-    "man",
-    "dog",
-    "is",
-    "running",
-    "cooking",
-    "in",
-    "the",
-    "kitchen",
-    "park",
-    "with",
-    "red",
-)
+WORDS = ("a", "man", "dog", "is", "running", "cooking", "in", "the", "kitchen", "park")
 CATEGORIES = ("sports/actions", "movie/comedy", "music", "news & <politics>", "documentary")
 
 
@@ -66,24 +57,6 @@ def make_video(path: Path, num_frames: int = 40) -> Path:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
     return path
-
-
-def numbers(ranks: Ranks, direction: str) -> dict[str, dict[str, float]]:
-    ends = bootstrap(ranks, seed=0, num_resamples=200)
-    return {
-        f"{direction}/{name}": {
-            "value": float(value),
-            "low": ends[name][0],
-            "high": ends[name][1],
-            "n": len(ranks),
-        }
-        for name, value in summary(ranks).items()
-    }
-
-
-def make_ranks(rng: np.random.Generator, count: int, among: int, strength: float) -> Ranks:
-    better = np.minimum(rng.geometric(strength, count) - 1, among - 2)
-    return Ranks(better, 1 + (rng.random(count) < 0.05), among)
 
 
 def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -106,121 +79,50 @@ def make_result(
     paths: Mapping[str, str] | None = None,
     setup: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Writes a result folder as `vtr eval` does, with made-up ranks; one query per video."""
-    folder.mkdir(parents=True)
-    queries = np.random.default_rng(7)
-    words = queries.integers(4, 24, count)
-    label = [categories[i] for i in queries.integers(0, len(categories), count)]
+    """Writes a result folder as `vtr eval` does, of made-up ranks; one query per video."""
+    made = np.random.default_rng(7)
+    words, label = made.integers(4, 24, count), made.integers(0, len(categories), count)
     say = texts or (lambda n: " ".join(WORDS[(n + i) % len(WORDS)] for i in range(words[n])))
+    every, names = np.arange(count), tuple(video_name(n) for n in range(count))
+    asked = QuerySet(
+        protocol="msrvtt-1kA",
+        part="test",
+        video_ids=names,
+        texts=tuple(say(n) for n in range(count)),
+        text_ids=tuple(f"query {n}" for n in range(count)),
+        query_video=every,
+        categories={name: categories[i] for name, i in zip(names, label, strict=True)},
+    )
     rng = np.random.default_rng(seed)
-    t2v, v2t = make_ranks(rng, count, count, strength), make_ranks(rng, count, count, strength)
-
-    def part(chosen: np.ndarray) -> dict[str, Any]:
-        ranks = Ranks(t2v.better[chosen], t2v.tied[chosen], count)
-        return {"n": len(chosen), "metrics": numbers(ranks, "t2v")}
-
-    def example(n: int, hit: bool) -> dict[str, Any]:
-        def shown_as(video: int, score: float) -> dict[str, Any]:
-            return {
-                "video": video_name(video),
-                "score": score,
-                "correct": video == n,
-                "pts_seconds": [0.5, 1.5, 2.5, 3.5],
-            }
-
-        others = [(n + i) % count for i in range(1, 4)]
-        return {
-            "query_id": f"query {n}",
-            "text": say(n),
-            "video": video_name(n),
-            "rank": 1.0 if hit else 42.0,
-            "own": shown_as(n, 0.31),
-            "retrieved": [
-                shown_as(v, 0.31 - 0.01 * i) for i, v in enumerate([n, *others] if hit else others)
-            ],
-        }
-
+    ranks = []
+    for _ in range(2):
+        better = np.minimum(rng.geometric(strength, count) - 1, count - 2)
+        better[:3], better[10] = 0, count - 2  # the first examples
+        ties = 1 + (rng.random(count) < 0.05)
+        ties[:3] = 1
+        ranks.append(Ranks(better, ties, count))
     edges = np.linspace(-0.1, 0.5, 41)
-    own = np.histogram(rng.normal(0.2 + 0.2 * strength, 0.05, count).clip(-0.1, 0.5), edges)[0]
-    other = np.histogram(rng.normal(0.12, 0.05, 20 * count).clip(-0.1, 0.5), edges)[0]
-    rank_edges = [1, 2, 3, 4, 6, 11, 21, 51, count + 1]
-    document = {
-        "schema": 1,
-        "kind": "vtr-result",
-        "created": "2026-11-21T12:00:00+00:00",
-        "vtr": "0.1.0",
-        "protocol": {
-            "name": "msrvtt-1kA",
-            "dataset": "msrvtt",
-            "part": "test",
-            "digest": "d" * 64,
-            "published": True,
-            "problems": [],
-            "num_videos": count,
-            "num_queries": count,
-            "captions": "one",
-            "source": "here",
-        },
-        "coverage": {"present": count, "videos": count, "policy": "miss", "absent": []},
-        "setup": {
-            "title": title,
-            "zero_shot": strength < 0.25,
-            "head": "meanP",
-            "text": "frozen",
-            "sampler": "uniform",
-            "backbone": "tiny",
-            "fingerprint": "f" * 64,
-            "frames_per_video": 12.0,
-            "run": None,
-            "selection": "val t2v/R@1",
-            "seed": seed,
-            "rerank": None,
-            "trained_on_test": 0,
-            "device": "cpu",
-            **(setup or {}),
-        },
-        "metrics": {**numbers(t2v, "t2v"), **numbers(v2t, "v2t")},
-        "postprocessed": {},
-        "groups": {},
-        "pairs": {},
-        "breakdowns": {
-            "category": [
-                {"name": name, **part(np.flatnonzero(np.array(label) == name))}
-                for name in dict.fromkeys(label)
-            ],
-            "query_words": [
-                {"name": name, **part(np.flatnonzero((words >= low) & (words <= high)))}
-                for name, low, high in (("1-10", 1, 10), ("11-20", 11, 20), ("21+", 21, 99))
-            ],
-        },
-        "similarity": {
-            "edges": edges.tolist(),
-            "matching": own.tolist(),
-            "other": other.tolist(),
-            "matching_mean": 0.2 + 0.2 * strength,
-            "other_mean": 0.12,
-        },
-        "rank_histogram": {
-            "edges": rank_edges,
-            "counts": np.histogram(t2v.expected, rank_edges)[0].tolist(),
-        },
-        "examples": {
-            "success": [example(n, True) for n in range(3)],
-            "failure": [example(n, False) for n in range(10, 13)],
-        },
-        "videos": {"paths": dict(paths or {})},
-        "files": {"per_query": "per_query.csv", "per_video": "per_video.csv"},
-    }
-    (folder / "result.json").write_text(json.dumps(document), encoding="utf-8")
-    rows = [
-        (f"query {n}", video_name(n), words[n], label[n], "", t2v.better[n], t2v.tied[n],
-         t2v.expected[n], video_name(n), 0.3, 0.3, say(n))
-        for n in range(count)
-    ]  # fmt: skip
-    header = "query_id video_id words category group better tied rank top_ids top_scores own_score"
-    write_table(folder / "per_query.csv", [*header.split(), "text"], rows)
-    videos = [(video_name(n), v2t.better[n], v2t.tied[n], 1) for n in range(count)]
-    write_table(folder / "per_video.csv", ["video_id", "better", "tied", "correct"], videos)
+    spread = rng.normal(0.2 + 0.2 * strength, 0.05, count), rng.normal(0.12, 0.05, 20 * count)
+    matching, other = (np.histogram(scores.clip(-0.1, 0.5), edges)[0] for scores in spread)
+    own = 0.3 - 0.0001 * every
+    top = (every[:, None] + np.arange(4) + (ranks[0].better > 0)[:, None]) % count
+    scores = own[:, None] - (0.2 - 0.001 * every[:, None]) * np.arange(4)
+    kept = KeptScores(
+        own, top, scores, np.full(count, np.nan), edges, matching, other, 0.12, top, scores
+    )
+    found = RetrievalRanks(ranks[0], ranks[1], ranks[1], every, every)
+    task = plan(asked, Coverage("miss", np.ones(count, np.bool_), ()))
+    evaluation = Evaluation(task, found, kept, (1, 5, 10), {})
+    times = np.tile([0.5, 1.5, 2.5, 3.5], count)
+    packed = PackedFrames(names, np.ones((4 * count, 2)), times, np.arange(0, 4 * count + 1, 4))
+    facts = {"backbone": "tiny", "fingerprint": "f" * 64, "zero_shot": strength < 0.25}
+    facts |= {"selection": "val t2v/R@1", "seed": seed, **(setup or {})}
+    words_of = {"head": "meanP", "text": "frozen", "sampler": "uniform", **facts}
+    document = build_result(
+        evaluation, load_protocol("msrvtt-1kA"), Setup(title=title, **words_of),
+        packed=packed, paths={name: Path(path) for name, path in (paths or {}).items()},
+    )  # fmt: skip
+    write_result(folder, document, evaluation)
     return folder
 
 
@@ -373,11 +275,11 @@ def test_similarity_before_and_after_training_shares_an_axis(pair: list[Result])
 
 
 def test_a_query_s_own_video_stands_out(pair: list[Result]) -> None:
-    page = _Page(report_html(pair))
+    page = _Page(report_html(pair, Options(examples=3)))
     hits = [
         attrs["class"] for attrs in page.of("div") if "hit" in (attrs.get("class") or "").split()
     ]
-    assert hits == ["hit correct", *["hit"] * 3] * 6
+    assert hits == ["hit correct", *["hit"] * 3] * 3 + ["hit correct", *["hit"] * 4] * 3
     places = [text.strip() for text in page.text if text.strip().endswith("own video")]
     assert places == ["1. own video"] * 3 + ["own video"] * 3
 

@@ -226,15 +226,10 @@ def read_result(file: pathlib.Path) -> dict[str, Any]:
 
 
 def require_result(document: Mapping[str, Any], *, source: object, for_card: bool = False) -> None:
-    """Checks the types of what is there.
-
-    Args:
-        document: The content of a `result.json`.
-        source: Its file, for messages.
-        for_card: Whether everything that a model card states must be there, with intervals.
+    """Checks the types of what is there; `for_card` all that a model card states, with intervals.
 
     Raises:
-        ConfigError: Names the first wrong field, its value and what is allowed.
+        ConfigError: Names the first wrong field of `source`, its value and what is allowed.
     """
     try:
         _Result.model_validate(dict(document))

@@ -38,11 +38,8 @@ def explore_dataset(
 ) -> tuple[dict[str, Any], list[Table]]:
     """Writes eda.json, eda.html and the charts, and returns the document and its tables.
 
-    Args:
-        workspace: Where the annotations, videos, features and text model are.
-        options: What to look at, and where it goes.
-        needed: Of "model" and "features" those without which to stop; the others' figures are left
-            out where they cannot be had.
+    Of "model" and "features" those `needed` must be there; the others' figures are left out where
+    they cannot be had.
 
     Raises:
         ConfigError: Nothing to look at, or bins that overlap.

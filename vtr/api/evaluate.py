@@ -174,11 +174,8 @@ def read_inputs(
 ) -> Inputs:
     """Reads the dataset, the protocol's queries and the features.
 
-    Args:
-        workspace: Where they are.
-        asked: Which.
-        sampler: Whose frames, where `asked` names none.
-        seen: Makes of the store and the gallery's ids the store to read.
+    `sampler` says whose frames where `asked` names none; `seen` makes of the store and the
+    gallery's ids the store to read.
 
     Raises:
         VtrError: Whatever is missing or does not fit; see the functions called.

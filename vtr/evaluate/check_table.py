@@ -58,17 +58,10 @@ class Verdict:
 
 
 def check_number(printed: str, num_queries: int, place: str = "") -> Verdict:
-    """Says which whole counts of queries round to a printed percentage.
+    """Says which whole counts of queries round to a printed percentage, rounded either way.
 
     >>> check_number("44.5", 670).counts, check_number("44.55", 1000).possible
     (range(298, 299), False)
-
-    Either way of rounding a half is allowed.
-
-    Args:
-        printed: Digits with an optional decimal point, 0 to 100.
-        num_queries: N, at least 1.
-        place: Where it stood.
 
     Raises:
         ConfigError: No such percentage, or N below 1 or above `MOST_QUERIES`.
@@ -110,14 +103,11 @@ def fitting_sizes(printed: Sequence[str]) -> dict[str, list[Verdict]]:
 
 
 def check_csv(path: Path, num_queries: int | None) -> list[Verdict]:
-    """Checks every recall in a table.
+    """Checks every recall in a CSV file with a header.
 
     Columns whose name ends in R1, R@1, Recall@1 (any depth) are read, others are not; a column
-    "N" holds the row's own number of queries. Empty cells, "-" and "n/a" are passed over.
-
-    Args:
-        path: A CSV file with a header, UTF-8.
-        num_queries: For rows without a number of their own.
+    "N" holds the row's own number of queries, else it is `num_queries`. Empty cells, "-" and "n/a"
+    are passed over.
 
     Raises:
         ConfigError: A row without N, or a recall that is no percentage.

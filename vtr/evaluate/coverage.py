@@ -42,12 +42,7 @@ class Coverage:
 
 
 def cover(queries: QuerySet, store: FeatureStore, *, policy: str = "miss") -> Coverage:
-    """Compares a gallery with a store.
-
-    Args:
-        queries: The gallery.
-        store: The features.
-        policy: One of `POLICIES`.
+    """Compares a gallery with a store; `policy` is one of `POLICIES`.
 
     Raises:
         UnknownNameError: No such policy.

@@ -42,13 +42,7 @@ def describe_dataset(
     tokens: TokenLengths | None = None,
     bins: Sequence[Bin] = WORD_BINS,
 ) -> dict[str, Any]:
-    """Returns everything that the annotations alone tell, as JSON values.
-
-    Args:
-        dataset: From `vtr.datasets.load_dataset`.
-        tokens: Lengths of `dataset.captions`, in their order.
-        bins: Of caption lengths, in words.
-    """
+    """Returns everything that the annotations alone tell, as JSON values; `bins` are of words."""
     asked = {
         "all": dataset.captions,
         **{split: split_queries(dataset, split) for split in dataset.splits},
@@ -179,15 +173,11 @@ def vocabulary(texts: Iterable[str]) -> dict[str, Any]:
 
 
 def duplicates(texts: Sequence[str], video_ids: Sequence[str]) -> dict[str, Any]:
-    """Returns how often captions repeat within a video and across videos.
+    """Returns how often the captions of videos (C each) repeat within a video and across videos.
 
     >>> found = duplicates(["a", "a", "a", "b"], ["v", "v", "w", "w"])
     >>> found["distinct"], found["repeated_within"], found["shared_across"]
     (2, 1, 1)
-
-    Args:
-        texts: C captions.
-        video_ids: C videos they describe.
 
     Returns:
         `distinct` texts; `repeated_within`: (video, text) pairs that occur more than once;

@@ -21,9 +21,7 @@ Vectors = NDArray[np.floating[Any]]
 def describe_features(store: FeatureStore, *, max_videos: int = MAX_VIDEOS) -> dict[str, Any]:
     """Returns norms of the frames and how alike the frames of a video and the videos are.
 
-    Args:
-        store: With at least one video.
-        max_videos: Larger stores are thinned evenly to so many.
+    Stores of more than `max_videos` are thinned evenly.
 
     Raises:
         ConfigError: The store holds no features.
@@ -84,16 +82,10 @@ def effective_dimensions(vectors: Vectors) -> float:
 def modality_gap(
     texts: Vectors, videos: Vectors, *, tsne: bool = True, seed: int = 0
 ) -> dict[str, Any]:
-    """Returns how far texts lie from videos, and both in a plane.
+    """Returns how far texts (N, D) lie from their videos (N, D), and both in a plane.
 
     The gap is the distance between the two means of the unit vectors (Liang et al. 2022,
-    "Mind the Gap", section 2).
-
-    Args:
-        texts: (N, D) any length but zero; row n describes video n.
-        videos: (N, D).
-        tsne: Make a t-SNE plane too, with scikit-learn.
-        seed: Of t-SNE.
+    "Mind the Gap", section 2). `tsne` makes a t-SNE plane too, with scikit-learn.
 
     Raises:
         ConfigError: Other shapes, or nothing in them.

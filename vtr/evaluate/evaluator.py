@@ -157,19 +157,6 @@ def score_matrix(task: Task, blocks: Blocks) -> Matrix:
     return distinct[task.query_text]
 
 
-def group_ranks(evaluation: Evaluation) -> dict[str, tuple[NDArray[np.int64], Ranks]]:
-    """Returns each labelled group's queries (indices) and their t2v ranks."""
-    queries = evaluation.task.queries
-    labels = [queries.groups.get(video_id, "") for video_id in queries.video_ids]
-    of_query = np.array(labels)[queries.query_video]
-    found = {}
-    for label in sorted(set(labels) - {""}):
-        chosen = np.flatnonzero(of_query == label)
-        if len(chosen):
-            found[label] = chosen, take(evaluation.ranks.t2v, chosen)
-    return found
-
-
 def take(ranks: Ranks, chosen: NDArray[np.integer]) -> Ranks:
     """Returns the ranks of some of the queries."""
     correct = None if ranks.correct is None else ranks.correct[chosen]

@@ -50,11 +50,6 @@ def wilson_interval(hits: int, trials: int, level: float = 0.95) -> Interval:
 
     >>> [round(end, 3) for end in wilson_interval(5, 10)]
     [0.237, 0.763]
-
-    Args:
-        hits: 0 to `trials`.
-        trials: At least 1.
-        level: Between 0 and 1.
     """
     return _score_interval(hits / trials, trials, NormalDist().inv_cdf((1 + level) / 2))
 
@@ -165,15 +160,9 @@ def retrieval_intervals(
     num_resamples: int = RESAMPLES,
     level: float = 0.95,
 ) -> dict[str, Interval]:
-    """Returns the intervals of all directions, by keys such as "t2v/R@1".
+    """Returns the intervals of all directions, by keys such as "t2v/R@1"; see `bootstrap`.
 
-    Args:
-        ranks: An evaluation's.
-        ks: Recall depths.
-        seed: The same seed gives the same intervals.
-        by_video: Where videos have several captions, t2v draws videos and not captions.
-        num_resamples: At least 1.
-        level: Between 0 and 1.
+    `by_video`: where videos have several captions, t2v draws videos and not captions.
     """
     intervals = {}
     several = len(np.unique(ranks.query_video)) < len(ranks.query_video)

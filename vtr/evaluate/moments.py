@@ -131,14 +131,10 @@ def temporal_iou(predicted: Values, described: Values) -> Values:
 
 
 def average_precision(ious: Values, threshold: float) -> float:
-    """Returns the average precision of ranked predictions, 0 to 1.
+    """Returns the average precision of ranked predictions, 0 to 1, by `temporal_iou` (P, W).
 
     Each prediction takes the free described window that it covers best, if by `threshold` or more;
     otherwise it is wrong. Precision is interpolated: at each recall the best at that or more.
-
-    Args:
-        ious: (P, W) from `temporal_iou`, the surest prediction first.
-        threshold: Least IoU of a hit, 0 to 1.
     """
     free = np.ones(ious.shape[1], bool)
     hit = np.zeros(len(ious), bool)

@@ -77,13 +77,9 @@ class Observer:
         self._texts = query_text[self._order]
 
     def look(self, start: int, scores: Scores, maxima: Scores, tally: Tally) -> None:
-        """Keeps what is needed of some rows; other threads may look at others meanwhile.
+        """Keeps what is needed of some rows (b, V); other threads may look at others meanwhile.
 
-        Args:
-            start: The first row.
-            scores: (b, V).
-            maxima: (b, G) of disjoint groups of columns, at least as many as are kept of a row.
-            tally: To mark cells in.
+        `maxima` (b, G) are of disjoint groups of columns; cells are marked in `tally`.
         """
         self._dtype = scores.dtype
         first, last = np.searchsorted(self._texts, [start, start + len(scores)])

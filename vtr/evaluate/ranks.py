@@ -356,14 +356,7 @@ class Layout:
 
 
 class _ColumnCounts:
-    """Captions, and caption groups, that beat each video's own best; for several threads.
-
-    Args:
-        layout: Of the whole evaluation.
-        guess: (num_videos,) the best score of each video's own captions; see `Thresholds`.
-        columns: Which columns to count.
-        slack: How far off the guess may be.
-    """
+    """Captions, and caption groups, that beat each video's own best; for several threads."""
 
     def __init__(
         self, layout: Layout, guess: NDArray[np.float64], columns: Counts, slack: float

@@ -26,10 +26,6 @@ class Reranked:
 def pairs_to_rerank(scores: Scores, k: int) -> NDArray[np.int64]:
     """Returns (P, 2) the pairs among the best k of a row or of a column, ascending, each once.
 
-    Args:
-        scores: (T, V) of the cheap head.
-        k: At least 1.
-
     Raises:
         ConfigError: k below 1.
     """

@@ -7,7 +7,7 @@ there never changes its meaning without another schema number.
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -18,16 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtr.errors import StoreWriteError
-from vtr.evaluate.evaluator import Evaluation, group_ranks, take
-from vtr.evaluate.intervals import (
-    RESAMPLES,
-    Interval,
-    bootstrap,
-    percentile_ends,
-    retrieval_intervals,
-)
-from vtr.evaluate.metrics import retrieval_metrics
-from vtr.evaluate.observe import pair_accuracy
+from vtr.evaluate.evaluator import Evaluation, take
+from vtr.evaluate.intervals import RESAMPLES, bootstrap, percentile_ends, retrieval_intervals
+from vtr.evaluate.metrics import retrieval_metrics, summary
+from vtr.evaluate.observe import KeptScores, pair_accuracy
 from vtr.evaluate.protocol import Protocol
 from vtr.evaluate.ranks import Ranks, RetrievalRanks
 from vtr.features import PackedFrames
@@ -88,31 +82,27 @@ def build_result(
         packed: The frames, for the time stamps of the examples.
         paths: Video id to its file, for the examples' pictures.
     """
-    task = evaluation.task
+    task, queries, seed = evaluation.task, evaluation.task.queries, setup.seed
     examples = _examples(evaluation, packed)
     shown = {hit["video"] for kind in examples.values() for e in kind for hit in e["retrieved"]}
     shown |= {e["video"] for kind in examples.values() for e in kind}
+    modules = ("numpy", "torch", "transformers", "av")
+    declared = ("name", "dataset", "captions", "gallery", "source")
     return {
         "schema": SCHEMA,
         "kind": KIND,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "vtr": _version("vtr"),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: _version(name) for name in ("numpy", "torch", "transformers", "av")},
-        },
+        "versions": {"python": platform.python_version(), **{m: _version(m) for m in modules}},
         "protocol": {
-            "name": protocol.name,
-            "dataset": protocol.dataset,
-            "part": task.queries.part,
-            "digest": task.queries.digest,
-            "published": not task.queries.problems,
-            "problems": list(task.queries.problems),
-            "num_videos": len(task.queries.video_ids),
-            "num_queries": len(task.queries.texts),
-            "captions": protocol.captions,
-            "gallery": protocol.gallery,
-            "source": protocol.source,
+            **{name: getattr(protocol, name) for name in declared[:2]},
+            "part": queries.part,
+            "digest": queries.digest,
+            "published": not queries.problems,
+            "problems": list(queries.problems),
+            "num_videos": len(queries.video_ids),
+            "num_queries": len(queries.texts),
+            **{name: getattr(protocol, name) for name in declared[2:]},
         },
         "coverage": {
             "present": len(task.video_ids),
@@ -121,18 +111,18 @@ def build_result(
             "absent": [{"id": i, "reason": reason} for i, reason in task.coverage.absent],
         },
         "setup": asdict(setup),
-        "metrics": numbers(evaluation.ranks, evaluation.ks, seed=setup.seed),
+        "metrics": numbers(evaluation.ranks, evaluation.ks, seed=seed),
         "postprocessed": {
             name: {
                 "transductive": name == "dual-softmax",
-                "metrics": numbers(ranks, evaluation.ks, seed=setup.seed),
+                "metrics": numbers(ranks, evaluation.ks, seed=seed),
             }
             for name, ranks in evaluation.postprocessed.items()
         },
-        "groups": _groups(evaluation, setup.seed),
+        "groups": dict(_parts(evaluation, queries.groups, seed)),
         "pairs": _pairs(evaluation),
-        "breakdowns": _breakdowns(evaluation, setup.seed),
-        "similarity": _similarity(evaluation),
+        "breakdowns": _breakdowns(evaluation, seed),
+        "similarity": _similarity(evaluation.kept),
         "rank_histogram": _rank_histogram(evaluation.ranks.t2v),
         "examples": examples,
         "videos": {"paths": {i: str(p) for i, p in (paths or {}).items() if i in shown}},
@@ -164,25 +154,22 @@ def _part(evaluation: Evaluation, chosen: NDArray[np.int64], seed: int) -> dict[
     ranks = take(evaluation.ranks.t2v, chosen)
     owners = evaluation.task.queries.query_video[chosen]
     clusters = owners if len(np.unique(owners)) < len(owners) else None
-    intervals = bootstrap(ranks, evaluation.ks, seed=seed, clusters=clusters)
-    values = retrieval_metrics({"t2v": ranks}, evaluation.ks).expected
-    return {
-        "n": len(chosen),
-        "metrics": {
-            key: _entry(value, intervals[key.partition("/")[2]]) for key, value in values.items()
-        },
+    ends = bootstrap(ranks, evaluation.ks, seed=seed, clusters=clusters)
+    cells = {
+        f"t2v/{name}": {"value": value, "low": ends[name][0], "high": ends[name][1]}
+        for name, value in summary(ranks, evaluation.ks).items()
     }
+    return {"n": len(chosen), "metrics": cells}
 
 
-def _entry(value: float, interval: Interval) -> dict[str, float]:
-    return {"value": value, "low": interval[0], "high": interval[1]}
-
-
-def _groups(evaluation: Evaluation, seed: int) -> dict[str, Any]:
-    return {
-        name: _part(evaluation, chosen, seed)
-        for name, (chosen, _) in group_ranks(evaluation).items()
-    }
+def _parts(
+    evaluation: Evaluation, labels: Mapping[str, str], seed: int
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields each label of videos with the numbers of their queries, alphabetically."""
+    queries = evaluation.task.queries
+    owners = np.array([labels.get(i, "") for i in queries.video_ids])[queries.query_video]
+    for label in np.unique(owners[owners != ""]).tolist():
+        yield label, _part(evaluation, np.flatnonzero(owners == label), seed)
 
 
 def _pairs(evaluation: Evaluation) -> dict[str, Any]:
@@ -211,7 +198,6 @@ def _pairs(evaluation: Evaluation) -> dict[str, Any]:
 
 def _breakdowns(evaluation: Evaluation, seed: int) -> dict[str, Any]:
     queries = evaluation.task.queries
-    found: dict[str, Any] = {}
     words = np.array([len(text.split()) for text in queries.texts])
     bins = []
     for low, high in WORD_BINS:
@@ -219,25 +205,16 @@ def _breakdowns(evaluation: Evaluation, seed: int) -> dict[str, Any]:
         if len(chosen):
             name = f"{low}-{high}" if high else f"{low}+"
             bins.append({"name": name, **_part(evaluation, chosen, seed)})
-    found["query_words"] = bins
-    labels = np.array([queries.categories.get(i, "") for i in queries.video_ids])
-    of_query = labels[queries.query_video]
-    if queries.categories:
-        found["category"] = [
-            {"name": str(name), **_part(evaluation, np.flatnonzero(of_query == name), seed)}
-            for name in np.unique(of_query)
-            if name
-        ]
-    return found
+    if not queries.categories:
+        return {"query_words": bins}
+    named = _parts(evaluation, queries.categories, seed)
+    return {"query_words": bins, "category": [{"name": name, **part} for name, part in named]}
 
 
-def _similarity(evaluation: Evaluation) -> dict[str, Any]:
-    kept = evaluation.kept
+def _similarity(kept: KeptScores) -> dict[str, Any]:
     own = kept.own[np.isfinite(kept.own)]
     return {
-        "edges": kept.edges.tolist(),
-        "matching": kept.matching.tolist(),
-        "other": kept.other.tolist(),
+        **{name: getattr(kept, name).tolist() for name in ("edges", "matching", "other")},
         "matching_mean": float(own.mean()) if len(own) else None,
         "other_mean": None if np.isnan(kept.other_mean) else kept.other_mean,
     }
@@ -254,37 +231,24 @@ def _rank_histogram(ranks: Ranks) -> dict[str, Any]:
 
 def _examples(evaluation: Evaluation, packed: PackedFrames) -> dict[str, list[dict[str, Any]]]:
     """Some of the surest hits and of the worst failures, one per video."""
-    ranks, kept, queries = evaluation.ranks.t2v, evaluation.kept, evaluation.task.queries
-    best_other = np.where(
-        kept.top[evaluation.task.query_text, 0] == queries.query_video,
-        kept.top_scores[evaluation.task.query_text, min(1, kept.top.shape[1] - 1)],
-        kept.top_scores[evaluation.task.query_text, 0],
-    )
-    margin = kept.own - best_other
+    ranks, kept, task = evaluation.ranks.t2v, evaluation.kept, evaluation.task
+    own = task.queries.query_video
+    top, scores = kept.top[task.query_text], kept.top_scores[task.query_text]
+    best_other = np.where(top[:, 0] == own, scores[:, min(1, top.shape[1] - 1)], scores[:, 0])
     seen = np.isfinite(kept.own)
-    hits = np.flatnonzero(seen & (ranks.better == 0) & (ranks.tied == 1))
-    failures = np.flatnonzero(seen & (ranks.better > 0))
-    return {
-        "success": [
-            _example(evaluation, packed, q)
-            for q in _one_per_video(hits[np.argsort(-margin[hits], kind="stable")], evaluation)
-        ],
-        "failure": [
-            _example(evaluation, packed, q)
-            for q in _one_per_video(
-                failures[np.argsort(-ranks.better[failures], kind="stable")], evaluation
-            )
-        ],
-    }
-
-
-def _one_per_video(ordered: NDArray[np.int64], evaluation: Evaluation) -> list[int]:
-    taken: dict[int, int] = {}
-    for query in ordered.tolist():
-        taken.setdefault(int(evaluation.task.queries.query_video[query]), query)
-        if len(taken) == NUM_EXAMPLES:
-            break
-    return list(taken.values())
+    found = {}
+    for kind, asked, worth in (
+        ("success", (ranks.better == 0) & (ranks.tied == 1), kept.own - best_other),
+        ("failure", ranks.better > 0, ranks.better),
+    ):
+        chosen = np.flatnonzero(seen & asked)
+        by_video: dict[int, int] = {}
+        for query in chosen[np.argsort(-worth[chosen], kind="stable")].tolist():
+            by_video.setdefault(int(own[query]), query)
+            if len(by_video) == NUM_EXAMPLES:
+                break
+        found[kind] = [_example(evaluation, packed, query) for query in by_video.values()]
+    return found
 
 
 def _example(evaluation: Evaluation, packed: PackedFrames, query: int) -> dict[str, Any]:
@@ -328,13 +292,7 @@ def write_result(
     """Writes a result with all its files, `result.json` last; returns the path of that.
 
     A result that was there before stands until all of the new one is written; companions of it
-    that the new one lacks are deleted: they hold other scores.
-
-    Args:
-        folder: Where to.
-        document: From `build_result`, with the names of the companions in its `files`.
-        evaluation: For the tables per query and per video.
-        companions: Contents by their keys in `COMPANIONS`.
+    (by their keys in `COMPANIONS`) that the new one lacks are deleted: they hold other scores.
 
     Raises:
         StoreWriteError: The file system refused.
@@ -349,66 +307,44 @@ def write_result(
             path: result_bytes(document),
         }
     )
-    for key, name in COMPANIONS.items():
-        if key not in given:
-            _delete(folder / name)
+    for key in COMPANIONS.keys() - given:
+        old = folder / COMPANIONS[key]
+        try:
+            old.unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreWriteError(
+                f"cannot delete {old}, which is of an earlier result: {error.strerror or error}. "
+                "Delete it yourself, or choose another folder with --out"
+            ) from None
     return path
-
-
-def _delete(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise StoreWriteError(
-            f"cannot delete {path}, which is of an earlier result: {error.strerror or error}. "
-            "Delete it yourself, or choose another folder with --out"
-        ) from None
 
 
 def _per_query(evaluation: Evaluation) -> bytes:
     queries, kept, ranks = evaluation.task.queries, evaluation.kept, evaluation.ranks.t2v
     header = ["query_id", "video_id", "words", "category", "group", "better", "tied", "rank"]
     rows = []
-    expected = ranks.expected.tolist()
-    for q, video in enumerate(queries.query_video.tolist()):
-        video_id, row = queries.video_ids[video], evaluation.task.query_text[q]
-        rows.append(
-            [
-                queries.text_ids[q],
-                video_id,
-                len(queries.texts[q].split()),
-                queries.categories.get(video_id, ""),
-                queries.groups.get(video_id, ""),
-                int(ranks.better[q]),
-                int(ranks.tied[q]),
-                expected[q],
-                [queries.video_ids[v] for v in kept.top[row, kept.present[row]]],
-                [float(f"{score:.6g}") for score in kept.top_scores[row, kept.present[row]]],
-                float(f"{kept.own[q]:.6g}"),
-                queries.texts[q],
-            ]
-        )
+    columns = (queries.query_video, evaluation.task.query_text, ranks.better, ranks.tied)
+    numbers = zip(*(c.tolist() for c in (*columns, ranks.expected, kept.own)), strict=True)
+    for q, (video, row, better, tied, rank, own) in enumerate(numbers):
+        video_id, text, there = queries.video_ids[video], queries.texts[q], kept.present[row]
+        labels = (some.get(video_id, "") for some in (queries.categories, queries.groups))
+        top = [queries.video_ids[v] for v in kept.top[row, there]]
+        scores = [float(f"{score:.6g}") for score in kept.top_scores[row, there]]
+        facts = [queries.text_ids[q], video_id, len(text.split()), *labels, better, tied, rank]
+        rows.append([*facts, top, scores, float(f"{own:.6g}"), text])
     return csv_table([*header, "top_ids", "top_scores", "own_score", "text"], rows)
 
 
 def _per_video(evaluation: Evaluation) -> bytes:
-    queries, ranks = evaluation.task.queries, evaluation.ranks
+    ranks = evaluation.ranks
+    v2t, groups = ranks.v2t, ranks.v2t_groups
     assert ranks.videos is not None
-    assert ranks.v2t is not None
-    assert ranks.v2t_groups is not None
+    assert v2t is not None
+    assert groups is not None
     header = ["video_id", "better", "tied", "correct", "group_better", "group_tied"]
-    rows = [
-        [
-            queries.video_ids[video],
-            int(ranks.v2t.better[n]),
-            int(ranks.v2t.tied[n]),
-            int(ranks.v2t.num_correct[n]),
-            int(ranks.v2t_groups.better[n]),
-            int(ranks.v2t_groups.tied[n]),
-        ]
-        for n, video in enumerate(ranks.videos.tolist())
-    ]
-    return csv_table(header, rows)
+    names = (evaluation.task.queries.video_ids[video] for video in ranks.videos.tolist())
+    counts = (v2t.better, v2t.tied, v2t.num_correct, groups.better, groups.tied)
+    return csv_table(header, [*zip(names, *(c.tolist() for c in counts), strict=True)])
 
 
 def _version(name: str) -> str | None:

@@ -112,13 +112,7 @@ def gallery(packed: PackedFrames, num_frames: int) -> Gallery:
 def rule_blocks(
     rule: str, texts: Vectors, videos: Gallery, options: PoolingOptions | None = None
 ) -> Blocks:
-    """Returns the scores of all texts with all videos under one rule, in blocks of rows.
-
-    Args:
-        rule: One of `RULES`.
-        texts: (T, D) float32, any length but zero.
-        videos: V videos.
-        options: Of the rules.
+    """Returns the scores of all texts (T, D) with all videos under one rule, in blocks of rows.
 
     Raises:
         UnknownNameError: No such rule.
@@ -198,15 +192,9 @@ def simulate(
     seed: int = 0,
     tell: Callable[[int, int], None] | None = None,
 ) -> list[SimulatedRow]:
-    """Evaluates every rule at every number of frames.
+    """Evaluates every rule at every number of frames; `texts` (T, D) are those of the task.
 
-    Args:
-        task: What is asked of which videos.
-        texts: (T, D) of `task.texts`.
-        packed: The frames of `task.video_ids`.
-        options: Which rules, and their settings.
-        seed: Of the bootstrap.
-        tell: Called with (done, total) after each combination.
+    `tell` is called with (done, total) after each combination.
     """
     options = options or PoolingOptions()
     longest = int(np.diff(packed.offsets).max())

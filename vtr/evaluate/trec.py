@@ -76,11 +76,7 @@ def run_lines(
 
 
 def qrels_lines(relevant: Iterable[tuple[str, str]]) -> bytes:
-    """Returns a qrels file: which items are correct.
-
-    Args:
-        relevant: (query id, item id) of every correct pair; a query may have several.
-    """
+    """Returns a qrels file of the (query id, item id) of every correct pair."""
     lines = [f"{escape_id(query)} 0 {escape_id(item)} 1\n" for query, item in relevant]
     return "".join(lines).encode("ascii")
 

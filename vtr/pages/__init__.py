@@ -33,12 +33,7 @@ def environment() -> Environment:
 
 
 def render(name: str, /, **values: object) -> bytes:
-    """Returns a whole document.
-
-    Args:
-        name: Of its template, such as "report.html".
-        values: What the template shows.
-    """
+    """Returns a whole document by the name of its template, such as "page.html"."""
     return environment().get_template(name).render(**values).encode("utf-8", "replace")
 
 

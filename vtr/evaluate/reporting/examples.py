@@ -74,13 +74,9 @@ class _Strips:
 def read_examples(
     result: Result, kind: str, *, videos: Path | None = None, limit: int
 ) -> list[Example]:
-    """Returns the examples of one kind with their frames decoded.
+    """Returns up to `limit` examples of one kind ("success", "failure") with their frames decoded.
 
-    Args:
-        result: Whose examples.
-        kind: "success" or "failure".
-        videos: Folder to look in where a recorded path does not exist.
-        limit: At most so many.
+    Where a recorded path does not exist, the folder `videos` is looked in.
     """
     strips = _Strips(result, videos)
     return [_example(entry, strips) for entry in result.examples(kind)[:limit]]
@@ -128,13 +124,7 @@ _WIDTH, _MARGIN, _LEFT, _ROW, _HEIGHT = 900.0, 24.0, 200.0, 98.0, 72.0  # pixels
 
 
 def draw_examples(examples: Sequence[Example], kind: str, *, limit: int = 4) -> bytes:
-    """Returns query, own video and retrieved videos as frame strips, as a PNG.
-
-    Args:
-        examples: From `read_examples`.
-        kind: "success" or "failure", for the title.
-        limit: At most so many queries, three videos each.
-    """
+    """Returns queries, own and retrieved videos as frame strips, as a PNG; three videos a query."""
     drawing = Drawing(_WIDTH)
     drawing.text(_MARGIN, 38, f"{kind.capitalize()} cases", size=17, kind="ink bold")
     y = 46.0

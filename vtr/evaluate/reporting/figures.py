@@ -98,12 +98,7 @@ def category_recall_comparison(results: Sequence[Result], k: int = 1) -> DotChar
 def query_length_recall(
     results: Sequence[Result], k: int = 1, *, bins: Sequence[Bin] | None = None
 ) -> DotChart | None:
-    """R@k by the number of words in the query.
-
-    Args:
-        results: Of one protocol.
-        k: Depth.
-        bins: Others than those in `result.json`; then counted from `per_query.csv`.
+    """R@k by the number of words; own `bins` are counted from `per_query.csv`.
 
     Raises:
         ConfigError: Own bins without a table of queries.
@@ -195,12 +190,7 @@ def _videos_by_category(result: Result) -> dict[str, int]:
 
 
 def similarity_distribution(result: Result, *, beside: Result | None = None) -> Histogram | None:
-    """Scores of matching and other pairs, before training or after it.
-
-    Args:
-        result: Zero-shot or trained.
-        beside: Whose distribution stands next to it and shall have the same axis.
-    """
+    """Scores of matching and other pairs, on the axis of the chart `beside` where both fit."""
     found = result.part("similarity")
     if not found.get("matching") or not sum(found["matching"]):
         return None
@@ -249,14 +239,10 @@ def rank_histogram(results: Sequence[Result]) -> Histogram | None:
 
 
 def recall_by_frames(simulation: Mapping[str, Any], k: int = 1) -> LineChart:
-    """R@k against the number of frames per video, one line per pooling rule.
-
-    Args:
-        simulation: A document of kind "vtr-simulation".
-        k: Depth.
+    """R@k against the number of frames per video, one line per pooling rule of a simulation.
 
     Raises:
-        ConfigError: It is none, or has no such recall.
+        ConfigError: It is no document of kind "vtr-simulation", or has no such recall.
     """
     if simulation.get("kind") != "vtr-simulation":
         raise ConfigError(f"--frames names a {simulation.get('kind')!r}, not a 'vtr-simulation'")

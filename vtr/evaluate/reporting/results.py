@@ -151,12 +151,6 @@ def marked(
 
     >>> marked("hn", rerank=5), marked("ls-seed0", sampler="motion")
     ('hn, first 5 re-ranked', 'ls-seed0, motion')
-
-    Args:
-        name: Of the run; what it says already is not added.
-        sampler: Whose frames, where these are not the ones the run was trained on.
-        rerank: Candidates per query that were re-ranked.
-        trained_on_test: Videos of the gallery that the run was trained on.
     """
     marks = [
         f"first {rerank} re-ranked" if rerank else "",
@@ -171,10 +165,6 @@ def told_apart(titles: Sequence[str], folders: Sequence[Path]) -> list[str]:
 
     >>> told_apart(["x", "x", "y"], [Path("a/eval/p"), Path("b/eval/p"), Path("c")])
     ['x (a)', 'x (b)', 'y']
-
-    Args:
-        titles: Any.
-        folders: One per title.
     """
     found = list(titles)
     for title in {title for title in titles if titles.count(title) > 1}:
@@ -242,11 +232,7 @@ def load_result(path: Path | str) -> Result:
 
 
 def read_rows(file: Path, columns: tuple[str, ...]) -> Iterator[Mapping[str, str]]:
-    """Yields the rows of a table, one at a time.
-
-    Args:
-        file: CSV with a heading.
-        columns: Those that must be there.
+    """Yields the rows of a CSV file that must have some columns, one at a time.
 
     Raises:
         ConfigError: The table is missing, damaged or lacks a column.

@@ -51,14 +51,9 @@ class Strip:
 def read_strip(
     video: str, path: Path | None, pts_seconds: Sequence[float], *, max_frames: int = MAX_FRAMES
 ) -> Strip:
-    """Decodes the frames nearest to given times.
+    """Decodes the frames nearest to given times; evenly spread ones where none is given.
 
-    Args:
-        video: Id, for the strip.
-        path: The file; None where it is not known.
-        pts_seconds: Presentation times as stored in the file; none of them means evenly spread
-            ones. More than `max_frames` are thinned to the middles of equal parts.
-        max_frames: At least 1.
+    More than `max_frames` times are thinned to the middles of equal parts.
     """
     if path is None or not path.is_file():
         return Strip(video, (), "the video file is not here")
