@@ -12,6 +12,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -33,6 +34,7 @@ from vtr.extract.settings import ExtractSettings
 from vtr.features import FeatureStore
 from vtr.features.lock import write_lock
 from vtr.features.shard import ShardName
+from vtr.files import publish
 from vtr.verbs.extract import Options
 
 ENCODER = '''
@@ -436,6 +438,7 @@ def test_a_cut_video_keeps_its_frames_and_says_why(tmp_path: Path) -> None:
 
 SCRIPT = """
 import sys
+import threading
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from quarter_colours import QuarterColours
@@ -541,3 +544,98 @@ def test_read_only_store_is_refused(clips: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StoreWriteError, match="cannot make the folder"):
         run(inputs_of(clips)[:1], tmp_path / "file" / "store")
+
+
+# ---- runs that cannot see each other's lock, as on a shared file system without one
+
+
+def blind(store: Path) -> None:
+    """Takes away the lock files: who holds one goes on, and the next run sees nothing of it."""
+    for path in store.glob(".lock*"):
+        path.unlink()
+
+
+def wait_for_shards(process: subprocess.Popen[str], store: Path, count: int) -> None:
+    while process.poll() is None and len(list(store.glob("shard-*.h5"))) < count:
+        time.sleep(0.002)
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 3])
+def test_two_runs_that_cannot_see_each_others_lock_make_the_bytes_of_one(
+    start: Start, tmp_path: Path, ahead: int
+) -> None:
+    store, whole = tmp_path / "store", tmp_path / "whole"
+    first = start(store)
+    while not (store / ".lock").exists():
+        time.sleep(0.002)
+    wait_for_shards(first, store, ahead)
+    blind(store)
+    second = start(store)
+    for process in (first, second):
+        output, errors = process.communicate(timeout=120)
+        assert output.strip() == "10", errors
+    assert start(whole).communicate()[0].strip() == "10"
+    assert shards(store) == shards(whole)
+    assert FeatureStore(store).duplicates == []
+
+
+def test_what_two_such_runs_cut_differently_is_all_there_and_settled_by_the_next(
+    start: Start, tmp_path: Path, clips: Path
+) -> None:
+    """One that is interrupted ends with a short shard, in a slot that the other fills whole."""
+    store = tmp_path / "store"
+    for count, per_shard in ((1, 3), (2, 4)):  # both begin with an empty store: slots meet
+        process = start(tmp_path / f"{count}", per_shard=per_shard)
+        assert process.communicate()[0].strip() == "10"
+    store.mkdir()
+    for name in ("1", "2"):
+        for path in (tmp_path / name).glob("shard-*.h5"):
+            (store / path.name).write_bytes(path.read_bytes())
+    before = FeatureStore(store)
+    assert len(before) == 10
+    assert before.duplicates
+    before.packed()
+    assert run(inputs_of(clips), store, pictures="raw").ok == 10
+    after = FeatureStore(store)
+    slots = [shard.name.slot for shard in after.shards]
+    assert len(set(slots)) == len(slots)
+    assert after.verify() == []
+    assert set(after) == set(before)
+    assert after.packed(before.ids).frames.tobytes() == before.packed().frames.tobytes()
+    assert run(inputs_of(clips), store, pictures="raw").done_now == 0
+
+
+def test_a_store_is_read_while_parts_still_come_in(start: Start, tmp_path: Path) -> None:
+    store, seen = tmp_path / "store", set()
+    process = start(store, per_shard=1)
+    while process.poll() is None:
+        if list(store.glob("shard-*.h5")):
+            view = FeatureStore(store)
+            assert len(view.packed().ids) == len(view.ledger)
+            assert view.verify() == []
+            seen.add(len(view))
+    assert process.communicate()[0].strip() == "10"
+    assert min(seen) < 10, "it was read when all was over"
+
+
+def test_what_is_being_written_may_be_swept_away(tmp_path: Path) -> None:
+    """One who cannot see our lock takes it for a leftover, once at most: then it is at work too."""
+    stop, swept = threading.Event(), set()
+
+    def sweep() -> None:
+        while not stop.is_set():
+            for path in tmp_path.glob(".tmp-*"):
+                if (final := path.name.rpartition("-")[2]) not in swept:
+                    path.unlink(missing_ok=True)
+                    swept.add(final)
+
+    sweeper = threading.Thread(target=sweep)
+    sweeper.start()
+    try:
+        for number in range(100):
+            publish(tmp_path / f"{number}", b"x" * 1000)
+    finally:
+        stop.set()
+        sweeper.join()
+    assert swept
+    assert {path.name for path in tmp_path.iterdir()} == {str(number) for number in range(100)}

@@ -8,6 +8,7 @@ import errno
 import glob
 import hashlib
 import os
+import secrets
 import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,7 @@ TEMPORARY_PREFIX = ".tmp-"
 UNFINISHED = ".unfinished"
 """Folder beside a folder, in which its next version grows until it is whole."""
 _REPLACED = ".replaced"
+_MOST_ATTEMPTS = 3
 MAX_DOCUMENT_BYTES = 64 << 20
 
 
@@ -115,7 +117,14 @@ def publish(path: Path, payload: bytes | memoryview) -> None:
     Raises:
         StoreWriteError: The file system refused (full, read-only, over quota); nothing is left.
     """
-    publish_all({path: payload})
+    for _ in range(_MOST_ATTEMPTS - 1):
+        with contextlib.suppress(_SweptAwayError):
+            return publish_all({path: payload})
+    return publish_all({path: payload})
+
+
+class _SweptAwayError(StoreWriteError):
+    """One who cannot see our lock took what we were writing for a leftover."""
 
 
 def publish_all(files: Mapping[Path, Payload]) -> None:
@@ -159,6 +168,7 @@ def publishing(*, alone: bool = False) -> Iterator[Create]:
         StoreWriteError: The file system refused; see `publish`.
     """
     opened: dict[Path, BinaryIO] = {}
+    temporary: dict[Path, Path] = {}
     now, told = Path(), ""
 
     def finish() -> None:
@@ -173,14 +183,15 @@ def publishing(*, alone: bool = False) -> Iterator[Create]:
         now, told = path, about
         if alone:
             _remove_stale(path)
-        opened[path] = open_shared(_temporary(path))
+        temporary[path] = _temporary(path)
+        opened[path] = open_shared(temporary[path])
         return opened[path]
 
     try:
         yield create
         finish()
         for path in opened:
-            _temporary(path).replace(path)
+            temporary[path].replace(path)
         for folder in {path.parent for path in opened}:
             sync_folder(folder)
     except BaseException as error:
@@ -188,10 +199,11 @@ def publishing(*, alone: bool = False) -> Iterator[Create]:
             with contextlib.suppress(OSError):
                 file.close()  # a second time where it was
             with contextlib.suppress(OSError):
-                _temporary(path).unlink(missing_ok=True)
+                temporary[path].unlink(missing_ok=True)
         if not isinstance(error, OSError):
             raise
-        raise StoreWriteError(
+        is_swept = isinstance(error, FileNotFoundError) and now.parent.is_dir()
+        raise (_SweptAwayError if is_swept else StoreWriteError)(
             f"cannot write {now}{told}: {error.strerror or error}. "
             f"What was written before is intact; {_remedy(now)}, then run the same command again"
         ) from None
@@ -217,7 +229,8 @@ def _remedy(path: Path) -> str:
 
 
 def _temporary(path: Path) -> Path:
-    return path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
+    # Not the process's number: other machines that write to this folder have the same ones.
+    return path.with_name(f"{TEMPORARY_PREFIX}{secrets.randbelow(10**9)}-{path.name}")
 
 
 def _temporary_names(path: Path) -> str:

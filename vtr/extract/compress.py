@@ -17,6 +17,7 @@ import errno
 import heapq
 import math
 import os
+import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -96,7 +97,8 @@ def compress_video(
         DecodeError: No frame can be decoded, or the target's name is too long; it is not touched.
         StoreWriteError: The file system refused; the target is not touched.
     """
-    temporary = (scratch or target.parent) / f"{TEMPORARY_PREFIX}{os.getpid()}-compress.mp4"
+    own = f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}-compress.mp4"
+    temporary = (scratch or target.parent) / own
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with open_shared(temporary) as file:

@@ -8,6 +8,7 @@ import shutil
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from vtr.features import engine_check
 from vtr.features.pictures import PictureFormat
 from vtr.features.reader import Shard
 from vtr.features.rows import LedgerRow
-from vtr.features.shard import ShardName, list_shards
+from vtr.features.shard import ShardName, list_shards, write_shard
 from vtr.features.spec import FeatureSpec
 from vtr.features.store import FeatureStore, require_same, set_aside_damaged
 from vtr.files import TEMPORARY_PREFIX, begin_beside, beside, is_begun, remove_leftovers
@@ -78,9 +79,35 @@ def open_for_writing(
     if not newest:
         return None
     store = FeatureStore(folder, part=only)
+    if _settle_twins(store, mode):
+        store = FeatureStore(folder, part=only)
     require_same(store.spec, spec, what=str(folder))
     require_same_pictures(store, pictures)
     return store
+
+
+def _settle_twins(store: FeatureStore, mode: ExtractMode) -> bool:
+    """Leaves one shard in every slot, so that it can be replaced; returns whether any had several.
+
+    What only another one has goes into a slot of its own.
+    """
+    free = {shard.name.slot[:2]: shard.name.slot[2] + 1 for shard in store.shards}  # in plan order
+    twins = [
+        shard
+        for before, shard in pairwise(store.shards)
+        if before.name.slot == shard.name.slot and mode.owns(shard.name)
+    ]
+    for shard in twins:
+        rows = [row for row in shard.rows() if store.holds_in(shard, row.ledger.id)]
+        if rows:
+            parts, part, _ = shard.name.slot
+            write_shard(
+                store.folder, rows, spec=shard.spec, slot=(parts, part, free[parts, part]),
+                revision=0, pad_embedding=shard.columns["pad_embedding"],
+            )  # fmt: skip
+            free[parts, part] += 1
+        shard.path.unlink(missing_ok=True)
+    return bool(twins)
 
 
 def require_same_pictures(store: FeatureStore, pictures: PictureFormat | None) -> None:

@@ -20,7 +20,8 @@ Layout (schema 1), all datasets contiguous and unfiltered, V videos, R frames, D
 
 The file name is `shard-{part}of{parts}-{sequence}-r{revision}-{sha256 of the file}.h5`. For one
 part and sequence the highest revision counts: a retry publishes a new revision and only then
-deletes the old one, so a crash in between loses nothing.
+deletes the old one, so a crash in between loses nothing. Of one revision several may be there,
+written by runs that could not see each other's lock: all count, and of an id the first.
 """
 
 from __future__ import annotations
@@ -83,13 +84,15 @@ def list_shards(
     """Returns the shards that count (of part (i, n) only), in plan order, and superseded ones."""
     which = "*" if part is None else f"{part[0]:03d}of{part[1]:03d}-*"
     named = [(ShardName.parse(path.name), path) for path in folder.glob(f"shard-{which}.h5")]
-    newest: dict[tuple[int, int, int], tuple[ShardName, Path]] = {}
+    newest: dict[tuple[int, int, int], list[tuple[ShardName, Path]]] = {}
     superseded: list[Path] = []
     for name, path in sorted((name, path) for name, path in named if name is not None):
-        if name.slot in newest:
-            superseded.append(newest[name.slot][1])
-        newest[name.slot] = (name, path)  # a later revision comes later
-    return list(newest.values()), superseded
+        there = newest.setdefault(name.slot, [])  # a later revision comes later
+        if there and there[0][0].revision < name.revision:
+            superseded += [older for _, older in there]
+            there.clear()
+        there.append((name, path))
+    return [shard for there in newest.values() for shard in there], superseded
 
 
 def write_shard(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -156,6 +157,11 @@ class FeatureStore(Mapping[str, VideoFeatures]):
     def input_ids(self) -> tuple[str, ...]:
         """The ids of all inputs, failed ones too, in plan order."""
         return tuple(self._inputs)
+
+    def holds_in(self, shard: Shard, input_id: str) -> bool:
+        """Returns whether it is this shard that an input is read from."""
+        place = self._inputs.get(input_id)
+        return place is not None and self.shards[place[0]] is shard
 
     @property
     def pad_embedding(self) -> NDArray[np.float32]:
@@ -424,7 +430,8 @@ def set_aside_damaged(folder: Path, *, owned: Callable[[ShardName], bool]) -> li
             whole.check(path, name)
             open_shard(path, name)
         except ShardError:
-            moved.append(path.rename(path.with_name(f"damaged-{path.name}")))
+            with contextlib.suppress(FileNotFoundError):  # one who cannot see our lock was faster
+                moved.append(path.rename(path.with_name(f"damaged-{path.name}")))
     whole.remember()
     return moved
 
