@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from vtr.clip.backbone import Backbone, load_backbone
+from vtr.api.stores import text_backbone
+from vtr.clip.backbone import Backbone
 from vtr.errors import ConfigError
 from vtr.files import file_sha256, make_folder, publish, replacing, require_empty
 from vtr.json_files import read_json
@@ -30,7 +31,9 @@ from vtr.train.reference_files import (
     reference_state,
 )
 from vtr.train.run import BEST, CONFIG, TOWERS, TRAIN_IDS, Run, load_run
+from vtr.train.sentences import export_sentences, require_sentence_transformers
 from vtr.verbs.export import Options
+from vtr.workspace import find_workspace, settings
 
 CARD = "README.md"
 CONFIG_FILE = "export.json"
@@ -46,7 +49,8 @@ def export_run(folder: Path, out: Path, options: Options) -> Path:
         folder: The run; results below it (`vtr eval` writes them to RUN/eval) go onto the card.
         out: Folder to make, or an empty one.
         options: `onnx` also writes the text side as `text.onnx`, see `vtr.train.onnx`; `reference`
-            also a checkpoint of CLIP4Clip's layout, see `vtr.train.reference_files`.
+            also a checkpoint of CLIP4Clip's layout, see `vtr.train.reference_files`;
+            `sentence_transformers` also that library's modules, see `vtr.train.sentences`.
 
     Returns:
         The card.
@@ -61,18 +65,15 @@ def export_run(folder: Path, out: Path, options: Options) -> Path:
     require_empty(out)
     if options.onnx:
         require_onnx()
+    if options.sentence_transformers:
+        require_sentence_transformers()
     if options.reference:
         check_exportable(run.spec)
     results, left_out = read_results(folder)
     card = model_card(run, results, left_out)
     with replacing(out, option="--out") as made:
-        if options.onnx or options.reference:
-            backbone = load_backbone(run.text_model, device="cpu")
-            run.check_text_model(backbone)
-            if options.onnx:
-                export_text_side(backbone, run.model.text_tower, made / GRAPH)
-            if options.reference:
-                _write_reference(made, run, backbone)
+        if options.onnx or options.reference or options.sentence_transformers:
+            _write_extras(made, out, run, options)
         if run.towers is not None:
             make_folder(made / TOWERS, option="--out")
             for path in sorted(run.towers.iterdir()):
@@ -83,6 +84,18 @@ def export_run(folder: Path, out: Path, options: Options) -> Path:
         publish(made / CARD, card.encode())
         publish(made / CONFIG_FILE, resolved(options, run=str(folder.resolve())))
     return out / CARD
+
+
+def _write_extras(made: Path, out: Path, run: Run, options: Options) -> None:
+    here = settings(find_workspace(Path.cwd())).model
+    backbone = text_backbone(run, instead=here, device="cpu")
+    if options.onnx:
+        export_text_side(backbone, run.model.text_tower, made / GRAPH)
+    if options.sentence_transformers:
+        difference = export_sentences(backbone, run.model, run.spec, made)
+        note(f"SentenceTransformer({str(out)!r}) differs from vtr by {difference:.1g}")
+    if options.reference:
+        _write_reference(made, run, backbone)
 
 
 def _write_reference(made: Path, run: Run, backbone: Backbone) -> None:

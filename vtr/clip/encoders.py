@@ -101,11 +101,16 @@ def huggingface_state(network: DualEncoder) -> dict[str, Tensor]:
 
     There query, key and value are matrices of their own; here they are thirds of one.
     """
+    return huggingface_names(network.state_dict(), causal=network.text.causal)
+
+
+def huggingface_names(weights: Mapping[str, Tensor], *, causal: bool) -> dict[str, Tensor]:
+    """Returns weights ("text.", "visual.") as `huggingface_state` does; SigLIP is not causal."""
     state: dict[str, Tensor] = {}
-    for ours, tensor in network.state_dict().items():
+    for ours, tensor in weights.items():
         prefix = next(prefix for prefix in _PREFIXES if ours.startswith(prefix))
         name = _PREFIXES[prefix] + ours.removeprefix(prefix)
-        if name.startswith("text_projection.") and not network.text.causal:
+        if name.startswith("text_projection.") and not causal:
             name = f"text_model.head.{name.removeprefix('text_projection.')}"
         for part, theirs in _PARTS.items():
             name = name.replace(part, theirs)

@@ -50,3 +50,8 @@ class Options(Settings):
         512, "Megabytes from which on another file begins, in a folder and of numbered tars.",
         group="A store", metavar="MB", bounds={"ge": 1},
     )  # fmt: skip
+    sentence_transformers: bool = option(
+        False,
+        "Also modules that SentenceTransformer(OUT) loads: the text side as unit vectors; needs "
+        "the extra vtr[sentence-transformers].",
+    )
