@@ -69,6 +69,8 @@ class Hub(ThreadingHTTPServer):
         self.stall: int | None = None  # so many uploads end, no more
         self.corrupt_commits = False
         self.portal = False  # a page answers everything
+        self.silent = False  # nothing answers
+        self.gated = False
 
     def add(self, kind: str, name: str, files: Files) -> None:
         """Puts a repository there that somebody else made."""
@@ -108,6 +110,9 @@ class Handler(BaseHTTPRequestHandler):
                     if status:
                         words = f"said the hub to {self.headers.get('Authorization')}"
                         return self.answer(status, {"error": words})
+        if hub.silent:
+            time.sleep(0.5)
+            return None
         if hub.portal:
             return self.answer(200, ["Please log in to this network"])
         if path.startswith("/cdn/"):
@@ -188,6 +193,8 @@ class Handler(BaseHTTPRequestHandler):
         repo = self.find(match["type"], match["id"])
         if repo is None:
             return self.answer(404 if self.is_known else 401, {}, {"X-Error-Code": "RepoNotFound"})
+        if self.server.gated:
+            return self.answer(403, {}, {"X-Error-Code": "GatedRepo"})
         verb, rest = match["verb"] or "revision", match["rest"] or "main"
         if verb == "branch":
             repo.branches.setdefault(rest, repo.branches["main"])

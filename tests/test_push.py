@@ -33,6 +33,7 @@ RUN = ("models", "me/run")
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("vtr.api.hub._PAUSE_SECONDS", 0.0)
     with serving() as server:
         yield server
         assert not server.leaked
@@ -408,6 +409,46 @@ def test_what_is_neither_run_nor_store(hub: Hub, tmp_path: Path) -> None:
         pull(hub, folder="file")
 
 
+def test_links_that_lead_out_of_a_run_do_not_go_up(hub: Hub, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    (tmp_path / "secret").write_text("1\n")
+    (run / "train_ids.txt").unlink()
+    (run / "train_ids.txt").symlink_to(tmp_path / "secret")
+    with pytest.raises(ConfigError, match=r"is a link to .*secret, outside of the run"):
+        push(hub, run, "me/run")
+    assert not hub.requests
+
+
+def test_large_stores_take_several_commits(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vtr.api.push._MOST_FILES", 2)
+    store = several_shards(tmp_path / "features", 5)
+    hub.fail = {"POST .*/commit/.*": [0, 500]}
+    with pytest.raises(HubError, match="answers 500"):
+        push(hub, store)
+    assert len(hub.repos[STORE].files) == 3
+    with pytest.raises(HubError, match="is nothing that vtr push finished"):
+        pull(hub)
+    hub.fail = {}
+    assert len(push(hub, store).sent) == 5
+    assert hub.counted("POST", "/commit/") == 4
+    assert len(vtr.FeatureStore(pull(hub))) == 5
+
+
+def test_what_is_no_name_and_no_path(hub: Hub, tmp_path: Path) -> None:
+    store: Any = random_store(tmp_path / "features", ["a"])
+    wrong: Any = 3
+    with pytest.raises(ConfigError, match="target is 3; it must be the folder of a run or a store"):
+        vtr.push(wrong, "me/clips")
+    for ask in (lambda: vtr.push(store, wrong), lambda: vtr.pull(wrong)):
+        with pytest.raises(ConfigError, match="the repository is 3; it must be a text"):
+            ask()
+    push(hub, store)
+    with pytest.raises(ConfigError, match="folder is 3; it must be a path"):
+        pull(hub, folder=wrong)
+
+
 # ---- refused
 
 
@@ -430,24 +471,27 @@ def test_without_a_token(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "hf_with" not in str(told.value)
 
 
+LISTING, COMMIT, MAKING = "GET .*/tree/.*", "POST .*/commit/.*", "POST /api/repos/.*"
+
+
 @pytest.mark.parametrize(
-    ("status", "message"),
+    ("request_", "status", "message"),
     [
-        (401, "not valid"),
-        (403, "needs the right to write"),
-        (404, "not there"),
-        (409, "Somebody else changes it"),
-        (429, "wait some minutes"),
-        (500, "The hub has trouble"),
+        (MAKING, 403, "needs the right to write"),
+        (MAKING, 429, "wait some minutes"),
+        (LISTING, 401, "not valid"),
+        (LISTING, 500, "The hub has trouble"),
+        (COMMIT, 401, "not valid"),
+        (COMMIT, 403, "needs the right to write"),
+        (COMMIT, 404, "not there"),
+        (COMMIT, 409, "Somebody else changes it"),
+        (COMMIT, 500, "The hub has trouble"),
     ],
 )
-@pytest.mark.parametrize("request_", ["GET .*/tree/.*", "POST .*/commit/.*", "POST /api/repos/.*"])
 def test_a_hub_that_refuses(
-    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, message: str,
-    request_: str,
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request_: str, status: int,
+    message: str,
 ) -> None:  # fmt: skip
-    if (status, request_) == (409, "POST /api/repos/.*"):
-        pytest.skip("409 there says that the repository exists")
     store = random_store(tmp_path / "features", ["a"])
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
     hub.fail[request_] = [status]
@@ -486,6 +530,27 @@ def test_nobody_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         vtr.pull("me/clips", tmp_path / "got", hub_url=address)
 
 
+@pytest.mark.parametrize("name", ["clips", "me/clips"])
+def test_a_hub_that_says_nothing(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr("vtr.api.hub._LOOK_SECONDS", 0.1)
+    hub.silent = True
+    for ask in (
+        lambda: push(hub, random_store(tmp_path / "features", ["a"]), name),
+        lambda: pull(hub),
+    ):
+        with pytest.raises(HubOfflineError, match=r"cannot be reached \(.*timed out"):
+            ask()
+
+
+def test_a_gated_repository(hub: Hub, tmp_path: Path) -> None:
+    push(hub, random_store(tmp_path / "features", ["a"]))
+    hub.gated = True
+    with pytest.raises(HubError, match=r"answers 403.*of a gated one accept the terms"):
+        pull(hub)
+
+
 def test_what_answers_is_no_hub(hub: Hub, tmp_path: Path) -> None:
     store = random_store(tmp_path / "features", ["a"])
     hub.portal = True
@@ -509,6 +574,13 @@ def test_a_full_disk_keeps_what_came(hub: Hub, tmp_path: Path) -> None:
     hub.sent.clear()
     pull(hub)
     assert sum(v for k, v in hub.sent.items() if "/cdn/" in k) == size - 100_000
+
+
+def test_a_folder_that_nobody_may_write(hub: Hub, tmp_path: Path) -> None:
+    push(hub, random_store(tmp_path / "features", ["a"]))
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreWriteError, match=r"cannot make the folder .*Choose another with FOLD"):
+        pull(hub, folder="file/in/it")
 
 
 def test_a_disk_that_is_too_small_is_refused_before(

@@ -12,6 +12,7 @@ import importlib
 import io
 import os
 import re
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,8 +32,9 @@ MANIFEST = "vtr.json"
 CARD = "README.md"
 _SCHEMA = 1
 _LOOK_SECONDS = 10.0  # one look; the library itself waits for ever where packets are dropped
-_READ_SECONDS = 60.0
+_READ_SECONDS = 120.0  # without a byte
 _ATTEMPTS = 4  # of a download that stops without a byte more
+_PAUSE_SECONDS = 1.0
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
@@ -113,6 +115,8 @@ def split_name(repo: str) -> tuple[str, Kind | None]:
     Raises:
         ConfigError: No name that the hub allows.
     """
+    if not isinstance(repo, str):
+        raise ConfigError(f"the repository is {repo!r:.60}; it must be a text: OWNER/NAME")
     plain = re.sub(r"^(https?://[^/]+/|hf://)(.*?)/*$", r"\2", repo)
     first, _, rest = plain.partition("/")
     kinds: dict[str, Kind] = {"datasets": "store", "models": "run"}
@@ -163,7 +167,11 @@ class Repository:
         Raises:
             VtrError: The hub refuses or cannot be reached; there is no such revision.
         """
-        from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+        from huggingface_hub.errors import (
+            GatedRepoError,
+            RepositoryNotFoundError,
+            RevisionNotFoundError,
+        )
 
         with talking(self, "look at"):
             try:
@@ -173,10 +181,22 @@ class Repository:
             except RevisionNotFoundError:
                 raise HubError(f"{self} has no revision {self.revision!r}") from None
             except RepositoryNotFoundError as error:
-                if error.response.status_code == 401 and get_token() is not None:
+                is_denied = error.response.status_code == 401 and get_token() is not None
+                if is_denied or isinstance(error, GatedRepoError):
                     raise
                 return None
         return str(info.sha), bool(info.private)
+
+    def owner(self) -> str:
+        """Returns the name of who the token belongs to."""
+        from huggingface_hub import get_session
+
+        with talking(self, "find the owner of"):
+            headers = _library().build_hf_headers()
+            address = f"{self.api.endpoint}/api/whoami-v2"
+            response = get_session().get(address, headers=headers, timeout=_LOOK_SECONDS)
+            _library().hf_raise_for_status(response)
+            return str(response.json()["name"])
 
     def make(self, *, private: bool) -> None:
         """Makes it, and the branch."""
@@ -232,17 +252,17 @@ class Repository:
         Raises:
             VtrError: The hub cannot be reached, or the disk is full.
         """
-        stalls = 0
-        while stalls < _ATTEMPTS:
-            before = part.stat().st_size if part.exists() else 0
+        stalls, most = 0, _size(part)
+        while True:
             with talking(self, f"fetch {name} of"), _writing(part) as file:
                 try:
-                    self._stream(commit, name, file, size, tell)
-                    return
+                    return self._stream(commit, name, file, size, tell)
                 except (_transport_error(), ConnectionError) as error:
                     if _status(error) is not None or stalls + 1 == _ATTEMPTS:
                         raise
-            stalls = 0 if part.stat().st_size > before else stalls + 1
+            stalls = 0 if _size(part) > most else stalls + 1
+            most = max(most, _size(part))
+            time.sleep(stalls * _PAUSE_SECONDS)
 
     def _stream(
         self,
@@ -255,15 +275,14 @@ class Repository:
         """Appends what is missing of a file."""
         from huggingface_hub import get_session, hf_hub_url
 
-        utils: Any = importlib.import_module("huggingface_hub.utils")  # untyped where it lies
         start = file.seek(0, os.SEEK_END)
         if start >= size > 0:
             return
         url = hf_hub_url(filename=name, revision=commit, endpoint=self.api.endpoint, **self.where)
         asked = {"Accept-Encoding": "identity", **({"Range": f"bytes={start}-"} if start else {})}
-        headers = {**utils.build_hf_headers(), **asked}
-        with get_session().stream("GET", url, headers=headers, timeout=_READ_SECONDS) as response:
-            utils.hf_raise_for_status(response)
+        headers = {**_library().build_hf_headers(), **asked}
+        with get_session().stream("GET", url, headers=headers) as response:
+            _library().hf_raise_for_status(response)
             if start and response.status_code != 206:  # all of it comes again
                 file.truncate(start := 0)
             for chunk in response.iter_bytes():
@@ -312,6 +331,15 @@ class Repository:
                 **self.where,
             )
             return str(made.oid)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _library() -> Any:
+    """The parts of the hub's library that it does not type."""
+    return importlib.import_module("huggingface_hub.utils")
 
 
 @contextlib.contextmanager
@@ -393,7 +421,11 @@ def _is_http(error: BaseException) -> bool:
 @contextlib.contextmanager
 def talking(place: Repository, verb: str) -> Iterator[None]:
     """Says in one line what went wrong with the hub; a token is in none of them."""
+    from huggingface_hub import get_session
+
     get_token()
+    session = get_session()
+    before, session.timeout = session.timeout, _READ_SECONDS
     try:
         yield
     except VtrError:
@@ -407,6 +439,8 @@ def talking(place: Repository, verb: str) -> Iterator[None]:
         if error.errno is not None and not _is_http(error):
             raise  # of a file here
         raise _told(error, place, verb) from None
+    finally:
+        session.timeout = before
 
 
 def _told(error: BaseException, place: Repository, verb: str) -> VtrError:

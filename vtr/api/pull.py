@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,8 @@ def _manifest(place: Repository, commit: str, files: Mapping[str, HubFile]) -> M
 
 
 def _target(place: Repository, folder: str | Path | None) -> Path:
+    if not isinstance(folder, str | Path | None):
+        raise ConfigError(f"folder is {folder!r:.60}; it must be a path")
     if folder is not None:
         return Path(folder).expanduser()
     name = place.name.rpartition("/")[2]
@@ -145,7 +147,8 @@ def _holds(folder: Path, manifest: Manifest, name: str) -> bool:
 
 
 @contextlib.contextmanager
-def _alone(work: Path, target: Path) -> Any:
+def _alone(work: Path, target: Path) -> Iterator[None]:
+    make_folder(work, option="FOLDER")
     try:
         with write_lock(work):
             yield
@@ -192,7 +195,12 @@ def _fetch_all(
 
 
 def _fetch(
-    place: Repository, commit: str, manifest: Manifest, name: str, blob: Path, tell: Any
+    place: Repository,
+    commit: str,
+    manifest: Manifest,
+    name: str,
+    blob: Path,
+    tell: Callable[[int], None],
 ) -> None:
     """Fetches one file and proves its digest.
 
@@ -257,7 +265,6 @@ def _assemble(
     small = {
         name: place.read(commit, name, files[name]) for name in (CARD, MANIFEST) if name in files
     }
-    make_folder(target.resolve().parent, option="FOLDER")
     with replacing(target, option="FOLDER") as made:
         for name in manifest.files:
             make_folder((made / name).parent, option="FOLDER")

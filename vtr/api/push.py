@@ -24,7 +24,6 @@ from vtr.api.hub import (
     make_manifest,
     require_token,
     split_name,
-    talking,
 )
 from vtr.counts import counted, human_bytes
 from vtr.errors import ConfigError, HubError
@@ -47,6 +46,7 @@ _MOST_FILES, _MOST_BYTES = 100, 2 << 30  # of one commit
 _OURS = frozenset({CARD, MANIFEST, ".gitattributes", "LICENSE", ".gitignore"})
 """What a repository may hold without being somebody's work."""
 _PATH = re.compile(r"(?<![\w.~/:])(?:~|/)(?:[^\s/'\",;:()]+/)+([^\s/'\",;:()]*)")
+_OF_TOWERS = (".json", ".txt", ".safetensors")
 MODEL_FOLDER = "model"
 
 
@@ -119,6 +119,8 @@ def pack(target: str | Path, repo: str, options: PushOptions) -> Parcel:
         ConfigError: It is neither a run nor a store.
         VtrError: It is damaged.
     """
+    if not isinstance(target, str | Path):
+        raise ConfigError(f"target is {target!r:.60}; it must be the folder of a run or a store")
     folder = Path(target).expanduser()
     if folder.is_dir() and list_shards(folder)[0]:
         if options.results or options.with_model:
@@ -191,7 +193,7 @@ def _data_card(store: FeatureStore, name: str, repo: str) -> bytes:
 def _pack_run(folder: Path, options: PushOptions) -> Parcel:
     from vtr.api.export import read_results
     from vtr.train.card import model_card
-    from vtr.train.run import BEST, CONFIG, TRAIN_IDS, load_run
+    from vtr.train.run import BEST, CONFIG, TOWERS, TRAIN_IDS, load_run
 
     run = load_run(folder)
     results, left_out = read_results(folder)
@@ -201,9 +203,12 @@ def _pack_run(folder: Path, options: PushOptions) -> Parcel:
     if (folder / TRAIN_IDS).is_file():
         files[TRAIN_IDS] = folder / TRAIN_IDS
     if run.towers is not None:
-        files |= {f"towers/{p.name}": p for p in sorted(run.towers.iterdir()) if p.is_file()}
+        found = sorted(p for p in run.towers.iterdir() if p.suffix in _OF_TOWERS and p.is_file())
+        files |= {f"{TOWERS}/{path.name}": path for path in found}
     if run.towers is None and Path(run.text_model).is_dir():
         clean["text_model"] |= {"revision": "local", "weights_sha256": _text_digest(run)}
+    for path in filter(lambda content: isinstance(content, Path), files.values()):
+        _require_inside(Path(str(path)), folder)
     if options.with_model:
         files |= _model_files(run)
         clean["text_model"]["id"] = MODEL_FOLDER
@@ -222,6 +227,15 @@ def _pack_run(folder: Path, options: PushOptions) -> Parcel:
         {name: _digest(content) for name, content in files.items()},
         without_paths({"card": model_card(run, results, left_out)}, ())["card"].encode(),
     )
+
+
+def _require_inside(path: Path, folder: Path) -> None:
+    """Refuses a link that leads out of the run: what it leads to was not meant."""
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ConfigError(
+            f"{path} is a link to {path.resolve()}, outside of the run, and does not go up: put a "
+            "copy in its place"
+        )
 
 
 def _text_digest(run: Run) -> str:
@@ -314,9 +328,7 @@ def _send(parcel: Parcel, name: str, options: PushOptions) -> Push:
     require_token()
     place = Repository(name, parcel.kind, "main", options.hub_url)
     if "/" not in name:
-        with talking(place, "find the owner of"):
-            owner = place.api.whoami()["name"]
-        place = Repository(f"{owner}/{name}", parcel.kind, "main", options.hub_url)
+        place = Repository(f"{place.owner()}/{name}", parcel.kind, "main", options.hub_url)
     commit = _prepare(place, options)
     files = place.files(commit)
     held = place.manifest(commit, files)

@@ -106,7 +106,7 @@ def _base_model(text: Mapping[str, Any]) -> str | None:
     base = text.get("base")
     if base is None:
         return None if is_local(text) else text.get("id")
-    return None if is_local({"id": base}) else base
+    return None if is_local({**text, "id": base}) else base
 
 
 def _remarks(document: Mapping[str, Any]) -> list[str]:
