@@ -37,6 +37,7 @@ DIM, FRAMES, WORDS = 512, 12, 32
 BATCH = 128
 ENCODED_AT_ONCE = 256  # as vtr.train.scoring.Scorer does by default
 PAIRS_AT_ONCE = 1 << 15
+RERANKED = 50  # candidates that a text sees together, for heads that compare them
 SIZES = ((1_000, 1_000), (59_800, 2_990))  # MSR-VTT 1k-A and the full split
 POOL = 1_024  # different texts; larger galleries repeat them
 
@@ -230,6 +231,11 @@ def bench_scoring(head: Head, label: str, size: tuple[int, int], bench: Bench) -
                 pass
 
     taken = seconds_of(lambda: run(num_texts), bench.device)
+    bound = None
+    if head.info.together:
+        (some,) = encode_texts(head, ENCODED_AT_ONCE, bench.texts)
+        with torch.no_grad():
+            bound = seconds_of(lambda: head.bind_best(some, codes[0], RERANKED), bench.device)
     peak = peak_of(lambda: run(min(num_texts, ENCODED_AT_ONCE)), bench.device)
     emit(
         "scoring",
@@ -237,6 +243,7 @@ def bench_scoring(head: Head, label: str, size: tuple[int, int], bench: Bench) -
         texts=size[0],
         videos=size[1],
         encode_videos_seconds=encoding,
+        bind_seconds=None if bound is None else bound * size[0] / ENCODED_AT_ONCE,
         score_seconds=taken * size[0] * size[1] / (num_texts * num_videos),
         extrapolated_from=None if (num_texts, num_videos) == size else [num_texts, num_videos],
         code_mib=mebibytes(sum(part.numel() * part.element_size() for part in codes[0])),

@@ -62,7 +62,9 @@ class Plain:
         assert texts.tokens is not None
         self.words = [texts.tokens[n, :k].double().numpy() for n, k in enumerate(WORDS)]
         self.texts = texts.pooled.double().numpy()
-        self.frames = [videos.frames[v, :k].double().numpy() for v, k in enumerate(LENGTHS)]
+        with torch.no_grad():
+            context = made.contextual_frames(videos)
+        self.frames = [context[v, :k].double().numpy() for v, k in enumerate(LENGTHS)]
 
     def norm(self, x: Floats, name: str) -> Floats:
         centred = x - x.mean(axis=-1, keepdims=True)
@@ -117,7 +119,7 @@ def _erf(value: float) -> float:
     return erf(value)
 
 
-@pytest.mark.parametrize("options", ["", ":indicators=1:tau=0.4"])
+@pytest.mark.parametrize("options", ["", ":indicators=1:tau=0.4", ":layers=1:heads=2"])
 def test_recall_and_scores_equal_plain_loops(options: str) -> None:
     made = head(options)
     plain = Plain(made)

@@ -8,13 +8,14 @@
     score = mean over m >= 1 of <q_m^, v / |v|>,  v = sum over valid f of g_f x^_f
             g = softmax over valid f of <q_m^, x^_f> / tau
 
-h are the words, x the frames, ^ a unit vector, e_m learned indicators that bind words to queries.
+h are the words, x the frames, after seqTransf's layers where `layers` asks for them, ^ is a unit
+vector, e_m are learned indicators that bind words to queries.
 The candidates are the N best by recall. They take part in the softmax together, so that each one's
 score depends on the others; a text that has not seen any is scored with q_m = i_m. In training the
 candidates are the best `candidates` videos of the batch, and both recall and score are pulled on.
 W, Wo and the last layer of the MLP start at zero: untrained, it is `attentionP` on unit frames.
 
-2,369,536 parameters at D = 512 with three indicators.
+2,369,536 parameters at D = 512 with three indicators, 12,648,960 more with four layers.
 Source: TokenBinder, Zhang et al., WACV 2025, arXiv 2409.19865: query indicators, broad view by the
 first of them, focused view by cross-attention over the candidates together. Built from the abstract
 and published summaries: the formulas here are our own form of it, on frames of a frozen tower.
@@ -38,22 +39,21 @@ from vtr.train.heads.base import (
     TextBatch,
     VideoBatch,
     check_option,
-    masked_frames,
     masked_mean,
     normalise,
     score_in_chunks,
     valid_tokens,
 )
-from vtr.train.heads.blocks import identity, pooled_cosines
-
-INFO = HeadInfo(
-    needs_tokens=True,
-    indexable=False,
-    recalls=True,
-    together=True,
-    cost="M K inner products, after attention over N K frames",
-    source="TokenBinder, arXiv 2409.19865 (description)",
+from vtr.train.heads.blocks import (
+    NUM_POSITIONS,
+    ClipText,
+    SequenceHead,
+    check_layers,
+    identity,
+    initialise_weights,
+    pooled_cosines,
 )
+
 _ELEMENTS_AT_ONCE = 1 << 23
 
 
@@ -61,27 +61,49 @@ _ELEMENTS_AT_ONCE = 1 << 23
 class Options:
     """What users may set."""
 
+    layers: int = 0  # Of seqTransf in front; 0 for none
+    heads: int = 0  # Attention heads of these; 0 means D // 64
+    positions: int = NUM_POSITIONS  # Largest number of frames, where there are layers
     indicators: int = 3  # Queries that see the candidates, beside the one that finds them
     candidates: int = 20  # How many videos a text sees together where no --rerank N says so
     tau: float = 0.1  # Temperature of the softmax over a video's frames, of cosines
 
     def __post_init__(self) -> None:
+        check_layers(self, fewest=0)
         check_option(1 <= self.indicators <= 64, "indicators", self.indicators, "1 to 64")
         check_option(2 <= self.candidates <= 4096, "candidates", self.candidates, "2 to 4096")
         check_option(0.0001 <= self.tau <= 10000, "tau", self.tau, "0.0001 to 10000")
 
+    @property
+    def info(self) -> HeadInfo:
+        """What a head of these options needs and offers."""
+        return HeadInfo(
+            needs_tokens=True,
+            needs_order=self.layers > 0,
+            indexable=False,
+            recalls=True,
+            together=True,
+            cost="M K inner products, after attention over N K frames",
+            source="TokenBinder, arXiv 2409.19865 (description)",
+        )
 
-class TokenBinder(Head):
+
+INFO = Options().info
+
+
+class TokenBinder(SequenceHead):
     """See the module.
 
     Codes: texts (i_0^ (N, D), q (N, M, D)); videos (c^ (V, D), unit frames (V, K, D), their inner
     products (V, K, K), keys and values (V, K, D), mask (V, K)).
     """
 
-    info = INFO
-
     def __init__(self, dim: int, options: Options) -> None:
-        super().__init__()
+        super().__init__(dim, options)
+        if self.num_layers:
+            self.transformerClip.apply(initialise_weights)
+            initialise_weights(self.frame_position_embeddings)
+        self.info = options.info
         self.tau, self.candidates = options.tau, options.candidates
         self.indicators = nn.Parameter(torch.randn(1 + options.indicators, dim))
         self.word_norm, self.word_out = nn.LayerNorm(dim), _zero(dim, dim)
@@ -102,7 +124,7 @@ class TokenBinder(Head):
 
     def encode_videos(self, videos: VideoBatch) -> Code:
         """Returns the six parts of the code."""
-        frames, mask = masked_frames(videos), videos.mask
+        frames, mask = self.contextual_frames(videos), videos.mask
         unit, normed = normalise(frames), self.frame_norm(frames)
         kept = (
             torch.where(mask[..., None], part, 0.0)
@@ -148,6 +170,11 @@ class TokenBinder(Head):
 def build(dim: int, options: Options) -> Head:
     """Returns the untrained head for features of size `dim`."""
     return TokenBinder(dim, options)
+
+
+def initialise(head: TokenBinder, clip: ClipText) -> str:
+    """Copies CLIP's text layers where there are layers; returns what was done."""
+    return ", ".join(filter(None, [head.start_from(clip), "the rest as text and mean are"]))
 
 
 def _attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
