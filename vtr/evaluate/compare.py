@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -66,8 +66,7 @@ class MetricDifference:
     low: float  # Lower end of its 95 % interval
     high: float  # Upper end
     p_value: float  # Two-sided, of a paired permutation test over the queries
-    # The same after Holm's correction for all sides that are set against the first.
-    p_adjusted: float
+    p_adjusted: float  # After Holm's correction for all sides that are set against the first
     n: int  # Queries
     sd_a: float | None = None  # Standard deviation of a over its seeds; None for a single run
     sd_b: float | None = None  # Likewise of b
@@ -77,9 +76,9 @@ class MetricDifference:
 class Change:
     """A query that one side finds and the other does not, or finds less often."""
 
-    query_id: str  # Its id
+    query_id: str
     video_id: str  # Its own video
-    text: str  # Its words
+    text: str
     rank_a: float  # Rank of its video at the first side, the mean over ties and seeds
     rank_b: float  # At the second
     found_a: float  # Chance that the first side finds it at k, 0 to 1, the mean over ties and seeds
@@ -90,16 +89,15 @@ class Change:
 class Comparison:
     """Side b against side a."""
 
-    a: Side  # The first side, the one that others are held against
-    b: Side  # The other
+    a: Side  # The one that others are held against
+    b: Side
     metrics: tuple[MetricDifference, ...]  # One per direction and metric that both have tables for
     k: int  # Depth of `gained` and `lost`
     # Queries that b finds at k and a does not, or less often over ties and seeds; the largest
     # improvement first. What they gain less what the others lose is the difference of R@k, times
     # the queries.
     gained: tuple[Change, ...] = field(repr=False)
-    # Queries that a finds at k and b does not, or less often, the largest loss first.
-    lost: tuple[Change, ...] = field(repr=False)
+    lost: tuple[Change, ...] = field(repr=False)  # The other way round, the largest loss first
     # (key, a's value, b's value) of every setting that differs.
     settings: tuple[tuple[str, Any, Any], ...] = field(repr=False)
     notes: tuple[str, ...] = ()  # What could not be compared, and why
@@ -108,13 +106,7 @@ class Comparison:
 def compare(
     sides: Sequence[Side], *, k: int = 1, seed: int = 0, num_resamples: int = 10_000
 ) -> tuple[Comparison, ...]:
-    """Compares every further side with the first one.
-
-    Args:
-        sides: Two or more.
-        k: Depth at which queries are called gained or lost.
-        seed: Of the permutations and resamples.
-        num_resamples: Of both.
+    """Compares every further side with the first one; `k` as in `Comparison`.
 
     Raises:
         ConfigError: Fewer than two sides; other protocols, queries or coverages (the message
@@ -123,20 +115,30 @@ def compare(
     if len(sides) < 2:
         raise ConfigError(f"{len(sides)} result is nothing to compare; name two or more")
     check_comparable([result for side in sides for result in side.results])
-    first, *others = (_Tables(side) for side in sides)
-    return tuple(_adjusted([_compare(first, other, k, seed, num_resamples) for other in others]))
+    a, *others = (_Tables(side) for side in sides)
+    found = []
+    for b in others:
+        shared = [direction for direction in a.runs if direction in b.runs]
+        metrics = [m for way in shared for m in _differences(way, a, b, seed, num_resamples)]
+        changes = _changes(a, b, k)
+        remarks = (*a.notes, *b.notes, other_features(a.side.first, b.side.first))
+        found.append(
+            Comparison(
+                a.side, b.side, tuple(metrics), k, *changes,
+                settings=tuple(setting_differences(a.side.first, b.side.first)),
+                notes=tuple(filter(None, remarks)),
+            )
+        )  # fmt: skip
+    return _adjusted(found)
 
 
 def sides_of(results: Sequence[Result], *, by_seed: bool = False) -> tuple[Side, ...]:
     """Returns one side per result or, `by_seed`, one per group that differs in its seed alone."""
-    if not by_seed:
-        return _named([Side(result.title, (result,)) for result in results])
     groups: dict[str, list[Result]] = {}
-    for result in results:
-        settings = result.settings
-        key = repr(sorted((k, repr(v)) for k, v in settings.items() if k not in _FREE_KEYS))
-        groups.setdefault(key, []).append(result)
-    sides = []
+    for number, result in enumerate(results):
+        settings = sorted((k, repr(v)) for k, v in result.settings.items() if k not in _FREE_KEYS)
+        groups.setdefault(repr(settings if by_seed else number), []).append(result)
+    titles = []
     for group in groups.values():
         seeds = [result.part("setup").get("seed") for result in group]
         if len(set(map(repr, seeds))) < len(seeds):
@@ -145,14 +147,9 @@ def sides_of(results: Sequence[Result], *, by_seed: bool = False) -> tuple[Side,
                 "runs of different seeds can be grouped, copies of one cannot"
             )
         several = f", {counted(len(group), 'seed')}" if len(group) > 1 else ""
-        sides.append(Side(f"{group[0].title}{several}", tuple(group)))
-    return _named(sides)
-
-
-def _named(sides: Sequence[Side]) -> tuple[Side, ...]:
-    """Tells sides of equal titles apart by their folders."""
-    titles = told_apart([side.title for side in sides], [side.first.folder for side in sides])
-    return tuple(replace(side, title=title) for side, title in zip(sides, titles, strict=True))
+        titles.append(f"{group[0].title}{several}")
+    titles = told_apart(titles, [group[0].folder for group in groups.values()])
+    return tuple(Side(title, tuple(g)) for title, g in zip(titles, groups.values(), strict=True))
 
 
 def check_comparable(results: Sequence[Result]) -> None:
@@ -163,27 +160,22 @@ def check_comparable(results: Sequence[Result]) -> None:
             the settings that differ too.
     """
     first = results[0]
-    wanted = comparability(first)
     titles = told_apart([result.title for result in results], [r.folder for r in results])
     for other, title in zip(results[1:], titles[1:], strict=True):
-        for key, theirs in comparability(other).items():
-            ours = wanted[key]
+        pairs = zip(comparability(first).items(), comparability(other).values(), strict=True)
+        for key, ours, theirs in ((key, ours, theirs) for (key, ours), theirs in pairs):
             if ours == theirs:
                 continue
             settings = setting_differences(first, other)
             more = "".join(f"; {k} is {a!r} and {b!r}" for k, a, b in settings[:3])
+            same = "protocol and annotation files"
+            if key.startswith("coverage"):
+                same = "--missing" if key == "coverage.policy" else ""
+            remedy = f"with the same {same}" if same else "on the same videos"
             raise ConfigError(
                 f"{titles[0]!r} and {title!r} cannot be compared: {key} is "
-                f"{_brief(ours)} and {_brief(theirs)}{more}. {_remedy(key)}"
+                f"{_brief(ours)} and {_brief(theirs)}{more}. Evaluate both {remedy}"
             )
-
-
-def _remedy(key: str) -> str:
-    if key == "coverage.policy":
-        return "Evaluate both with the same --missing"
-    if key.startswith("coverage"):
-        return "Evaluate both on the same videos"
-    return "Evaluate both with the same protocol and annotation files"
 
 
 def _brief(value: object) -> str:
@@ -219,91 +211,43 @@ class _Tables:
                 self.notes.append(f"{side.title}: no v2t, there is no {lacking[0].per_video}")
 
 
-def _compare(a: _Tables, b: _Tables, k: int, seed: int, num_resamples: int) -> Comparison:
-    differences: list[MetricDifference] = []
-    for direction in a.runs:
-        if direction in b.runs:
-            ours, theirs = a.runs[direction], b.runs[direction]
-            _check_rows(a.side, ours, b.side, theirs)
-            differences += _differences(
-                direction, ours, theirs, seed=seed, num_resamples=num_resamples
-            )
-    gained, lost = _changes(a, b, k)
-    return Comparison(
-        a=a.side,
-        b=b.side,
-        metrics=tuple(differences),
-        k=k,
-        gained=gained,
-        lost=lost,
-        settings=tuple(setting_differences(a.side.first, b.side.first)),
-        notes=(*a.notes, *b.notes, *filter(None, [other_features(a.side.first, b.side.first)])),
-    )
-
-
-def _check_rows(a: Side, ours: Sequence[RankTable], b: Side, theirs: Sequence[RankTable]) -> None:
-    first = ours[0].ids
-    for side, tables in ((a, ours), (b, theirs)):
-        for table in tables:
-            if table.ids == first:
-                continue
-            where = next(
-                (i for i, (x, y) in enumerate(zip(first, table.ids, strict=False)) if x != y),
-                min(len(first), len(table.ids)),
-            )
-            raise ConfigError(
-                f"the tables of {a.title!r} and {side.title!r} do not list the same queries: they "
-                f"differ from row {where + 1} on, though their digests agree. Evaluate both again"
-            )
-
-
 def _differences(
-    direction: str,
-    ours: Sequence[RankTable],
-    theirs: Sequence[RankTable],
-    *,
-    seed: int,
-    num_resamples: int,
+    direction: str, a: _Tables, b: _Tables, seed: int, num_resamples: int
 ) -> Iterator[MetricDifference]:
-    clusters = np.unique(np.array(ours[0].clusters, object), return_inverse=True)[1]
+    ours, theirs = a.runs[direction], b.runs[direction]
+    first = ours[0]
+    for side, table in (*((a.side, t) for t in ours), *((b.side, t) for t in theirs)):
+        if table.ids != first.ids:
+            pairs = enumerate(zip(first.ids, table.ids, strict=False))
+            length = min(len(first.ids), len(table.ids))
+            where = next((i for i, (x, y) in pairs if x != y), length)
+            raise ConfigError(
+                f"the tables of {a.side.title!r} and {side.title!r} do not list the same queries: "
+                f"they differ from row {where + 1} on, though their digests agree. Evaluate both "
+                "again"
+            )
+    clusters = np.unique(np.array(first.clusters, object), return_inverse=True)[1]
     several = len(np.unique(clusters)) < len(clusters)
     for name in (*(f"R@{k}" for k in DEFAULT_KS), "MeanR", "MRR"):
-        a = np.stack([per_query(table.ranks, name) for table in ours])  # (seeds, Q)
-        b = np.stack([per_query(table.ranks, name) for table in theirs])
+        values, spreads = [], []
+        for tables in (ours, theirs):  # (seeds, Q)
+            values.append(np.stack([per_query(table.ranks, name) for table in tables]))
+            means = values[-1].mean(axis=1).tolist()
+            spreads.append(statistics.stdev(means) if len(means) > 1 else None)
         paired = paired_permutation(
-            b.mean(axis=0),
-            a.mean(axis=0),
-            seed=seed,
-            clusters=clusters if several else None,
-            num_resamples=num_resamples,
-        )
-        yield MetricDifference(
-            metric=f"{direction}/{name}",
-            a=float(a.mean()),
-            b=float(b.mean()),
-            difference=paired.difference,
-            low=paired.low,
-            high=paired.high,
-            p_value=paired.p_value,
-            p_adjusted=paired.p_value,
-            n=a.shape[1],
-            sd_a=_spread(a),
-            sd_b=_spread(b),
-        )
+            values[1].mean(axis=0), values[0].mean(axis=0),
+            seed=seed, clusters=clusters if several else None, num_resamples=num_resamples,
+        )  # fmt: skip
+        numbers = {"a": float(values[0].mean()), "b": float(values[1].mean()), **asdict(paired)}
+        numbers |= {"p_adjusted": paired.p_value, "sd_a": spreads[0], "sd_b": spreads[1]}
+        yield MetricDifference(f"{direction}/{name}", n=len(first.ids), **numbers)
 
 
 def per_query(ranks: Ranks, name: str) -> Values:
     """(Q,) what a metric is the mean of: 0 to 100 for R@k and MRR, a rank for MeanR."""
     if name == "MeanR":
         return ranks.expected
-    if name == "MRR":
-        return 100 * reciprocal_ranks(ranks)
-    return 100 * hits(ranks, int(name.removeprefix("R@")))
-
-
-def _spread(runs: Values) -> float | None:
-    """The standard deviation of the metric over seeds (n - 1)."""
-    return None if len(runs) < 2 else statistics.stdev(runs.mean(axis=1).tolist())
+    return 100 * (reciprocal_ranks(ranks) if name == "MRR" else hits(ranks, int(name[2:])))
 
 
 def _changes(a: _Tables, b: _Tables, k: int) -> tuple[tuple[Change, ...], tuple[Change, ...]]:
@@ -313,32 +257,20 @@ def _changes(a: _Tables, b: _Tables, k: int) -> tuple[tuple[Change, ...], tuple[
     ranks = [np.mean([table.ranks.expected for table in tables], axis=0) for tables in sides]
     more, better = hit[1] - hit[0], ranks[0] - ranks[1]
     order = np.lexsort((-np.abs(better), -np.abs(more)))  # stable
-    texts, table = _texts(a.side.first), sides[0][0]
+    rows = read_rows(a.side.first.per_query, ("query_id", "text"))
+    texts, table = {row["query_id"]: row["text"] for row in rows}, sides[0][0]
 
-    def changes(chosen: NDArray[np.bool_]) -> tuple[Change, ...]:
-        return tuple(
-            Change(
-                query_id=table.ids[q],
-                video_id=table.clusters[q],
-                text=texts.get(table.ids[q], ""),
-                rank_a=float(ranks[0][q]),
-                rank_b=float(ranks[1][q]),
-                found_a=float(hit[0][q]),
-                found_b=float(hit[1][q]),
-            )
-            for q in order[chosen[order]].tolist()
-        )
+    def change(q: int) -> Change:
+        name = table.ids[q]
+        rank_a, rank_b, found_a, found_b = (float(values[q]) for values in (*ranks, *hit))
+        text = texts.get(name, "")
+        return Change(name, table.clusters[q], text, rank_a, rank_b, found_a, found_b)
 
-    return changes(more > SAME), changes(more < -SAME)
+    gained, lost = (order[chosen[order]].tolist() for chosen in (more > SAME, more < -SAME))
+    return tuple(map(change, gained)), tuple(map(change, lost))
 
 
-def _texts(result: Result) -> dict[str, str]:
-    return {
-        row["query_id"]: row["text"] for row in read_rows(result.per_query, ("query_id", "text"))
-    }
-
-
-def _adjusted(comparisons: Sequence[Comparison]) -> Iterator[Comparison]:
+def _adjusted(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
     """Corrects, metric by metric, for holding several sides against one (Holm 1979)."""
     tested: dict[str, list[tuple[float, int]]] = {}  # metric to the p-values and whose they are
     for i, comparison in enumerate(comparisons):
@@ -350,6 +282,7 @@ def _adjusted(comparisons: Sequence[Comparison]) -> Iterator[Comparison]:
         for place, (p_value, i) in enumerate(sorted(p_values)):
             largest = max(largest, min(1.0, p_value * (len(p_values) - place)))
             corrected[i, name] = largest
-    for i, comparison in enumerate(comparisons):
-        metrics = (replace(m, p_adjusted=corrected[i, m.metric]) for m in comparison.metrics)
-        yield replace(comparison, metrics=tuple(metrics))
+    return tuple(
+        replace(c, metrics=tuple(replace(m, p_adjusted=corrected[i, m.metric]) for m in c.metrics))
+        for i, c in enumerate(comparisons)
+    )
