@@ -25,19 +25,17 @@ from vtr.evaluate.eda import (
     captions_per_video,
     ceiling,
     describe_dataset,
+    describe_features,
     describe_media,
     describe_numbers,
     duplicates,
-    histogram,
-    token_lengths,
-)
-from vtr.evaluate.eda_charts import charts_of
-from vtr.evaluate.eda_features import (
-    describe_features,
     effective_dimensions,
+    histogram,
     modality_gap,
     separability,
+    token_lengths,
 )
+from vtr.evaluate.eda_report import charts_of
 from vtr.evaluate.protocol import QuerySet
 from vtr.features import FeatureStore
 

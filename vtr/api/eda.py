@@ -19,8 +19,15 @@ from vtr.clip.text import Tokeniser, load_tokeniser, text_family
 from vtr.datasets.base import Dataset, Video
 from vtr.datasets.registry import load_dataset, resolve_videos
 from vtr.errors import ConfigError, DecodeError, ModelError
-from vtr.evaluate.eda import KIND, SCHEMA, TokenLengths, describe_dataset, describe_media
-from vtr.evaluate.eda_features import describe_features, modality_gap
+from vtr.evaluate.eda import (
+    KIND,
+    SCHEMA,
+    TokenLengths,
+    describe_dataset,
+    describe_features,
+    describe_media,
+    modality_gap,
+)
 from vtr.evaluate.eda_report import Table, tables, write_eda
 from vtr.evaluate.reporting.figures import parse_bins
 from vtr.extract.probe import probe

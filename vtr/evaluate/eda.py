@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtr.datasets.base import Dataset, split_queries
-from vtr.errors import DatasetError
+from vtr.errors import ConfigError, DatasetError
 from vtr.evaluate.protocol import QuerySet, load_protocol, protocol_names, queries
 from vtr.evaluate.reporting.figures import Bin
+from vtr.features import FeatureStore
 
 SCHEMA = 1
 KIND = "vtr-eda"
@@ -25,6 +26,11 @@ WORD_BINS = (Bin(1, 10), Bin(11, 20), Bin(21, None))
 TOKEN_LIMITS = (32, 77)  # what the field's code cuts at: CLIP4Clip's --max_words, CLIP's context
 NUM_LISTED = 20
 CEILING_KS = (1, 5, 10)
+MAX_VIDEOS = 2000  # sampled evenly from larger stores
+MAX_POINTS = 500  # of each kind in the plane
+MAX_PERPLEXITY = 30.0
+
+Vectors = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -37,47 +43,35 @@ class TokenLengths:
 
 
 def describe_dataset(
-    dataset: Dataset,
-    *,
-    tokens: TokenLengths | None = None,
-    bins: Sequence[Bin] = WORD_BINS,
+    dataset: Dataset, *, tokens: TokenLengths | None = None, bins: Sequence[Bin] = WORD_BINS
 ) -> dict[str, Any]:
     """Returns everything that the annotations alone tell, as JSON values; `bins` are of words."""
-    asked = {
-        "all": dataset.captions,
-        **{split: split_queries(dataset, split) for split in dataset.splits},
-    }
+    per_split = {split: split_queries(dataset, split) for split in dataset.splits}
+    asked = {"all": dataset.captions, **per_split}
     texts = {name: [caption.text for caption in captions] for name, captions in asked.items()}
+    owners = {name: [caption.video_id for caption in captions] for name, captions in asked.items()}
+    every = Counter(owners["all"])
     return {
         "dataset": dataset.name,
         "videos": len(set(dataset.video_ids)),
-        "splits": splits(dataset),
+        "splits": [
+            {
+                "name": name,
+                "videos": len(members),
+                "captions": sum(every.get(video_id, 0) for video_id in set(members)),
+                "queries": len(per_split[name]),
+            }
+            for name, members in dataset.splits.items()
+        ],
         "categories": categories(dataset),
         "captions": {name: caption_lengths(some, bins) for name, some in texts.items()},
         "captions_per_video": captions_per_video(dataset),
         "tokens": None if tokens is None else token_lengths(tokens),
         "vocabulary": vocabulary(texts["all"]),
-        "duplicates": {
-            name: duplicates(texts[name], [caption.video_id for caption in captions])
-            for name, captions in asked.items()
-        },
+        "duplicates": {name: duplicates(texts[name], owners[name]) for name in asked},
         "ceilings": ceilings(dataset),
         "notes": list(dataset.notes),
     }
-
-
-def splits(dataset: Dataset) -> list[dict[str, Any]]:
-    """Returns, per split, its videos and the captions that are its queries."""
-    every: dict[str, int] = Counter(caption.video_id for caption in dataset.captions)
-    return [
-        {
-            "name": name,
-            "videos": len(members),
-            "captions": sum(every.get(video_id, 0) for video_id in set(members)),
-            "queries": len(split_queries(dataset, name)),
-        }
-        for name, members in dataset.splits.items()
-    ]
 
 
 def categories(dataset: Dataset) -> dict[str, list[dict[str, Any]]]:
@@ -102,6 +96,7 @@ def caption_lengths(texts: Sequence[str], bins: Sequence[Bin] = WORD_BINS) -> di
     words = np.array([len(text.split()) for text in texts], np.int64)
     if not len(words):
         return {"num": 0}
+    within = {b.name: (words >= b.low) & (words <= (b.high or words.max())) for b in bins}
     return {
         "num": len(words),
         "empty": int((words == 0).sum()),
@@ -110,13 +105,7 @@ def caption_lengths(texts: Sequence[str], bins: Sequence[Bin] = WORD_BINS) -> di
         "max": int(words.max()),
         "mean": float(words.mean()),
         "median": float(np.median(words)),
-        "bins": [
-            {
-                "name": one.name,
-                "n": int(((words >= one.low) & (words <= (one.high or words.max()))).sum()),
-            }
-            for one in bins
-        ],
+        "bins": [{"name": name, "n": int(inside.sum())} for name, inside in within.items()],
         "counts": _how_often(words.tolist()),
     }
 
@@ -127,20 +116,16 @@ def _how_often(numbers: Iterable[int]) -> list[list[int]]:
 
 def token_lengths(tokens: TokenLengths) -> dict[str, Any]:
     """Returns lengths in tokens and how many captions lose their tail, at the usual limits."""
-    lengths = tokens.lengths
-    longer = {at: lengths > at for at in sorted({*TOKEN_LIMITS, tokens.max_length})}
+    lengths, total = tokens.lengths, len(tokens.lengths)
+    longer = {at: int((lengths > at).sum()) for at in sorted({*TOKEN_LIMITS, tokens.max_length})}
     return {
         "model": tokens.model,
         "max_length": tokens.max_length,
-        "mean": float(lengths.mean()) if len(lengths) else None,
+        "mean": float(lengths.mean()) if total else None,
         "max": int(lengths.max(initial=0)),
         "truncated": [
-            {
-                "at": limit,
-                "n": int(is_longer.sum()),
-                "percent": 100 * float(is_longer.mean()) if len(lengths) else 0.0,
-            }
-            for limit, is_longer in longer.items()
+            {"at": at, "n": n, "percent": 100 * float(n / max(1, total))}
+            for at, n in longer.items()
         ],
         "counts": _how_often(lengths.tolist()),
     }
@@ -265,9 +250,9 @@ def describe_media(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     faulty = [row for row in rows if row["status"] not in ("ok", "present")]
     usable = [row for row in rows if row["status"] in ("ok", "partial")]
     rates = [row["frames_per_second"] for row in usable if row.get("frames_per_second")]
-    rounded = Counter(round(rate, 2) for rate in rates)
     durations = [float(row["duration_seconds"]) for row in usable]
     sizes = Counter(f"{row['width']}x{row['height']}" for row in usable)
+    rounded = Counter(round(rate, 2) for rate in rates)
     return {
         "videos": len(rows),
         "status": dict(Counter(str(row["status"]) for row in rows)),
@@ -280,3 +265,131 @@ def describe_media(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "frames_per_second": describe_numbers(rates),
         "rates": [list(pair) for pair in rounded.most_common(NUM_LISTED)],
     }
+
+
+# ---- features
+
+
+def describe_features(store: FeatureStore, *, max_videos: int = MAX_VIDEOS) -> dict[str, Any]:
+    """Returns norms of the frames and how alike the frames of a video and the videos are.
+
+    Stores of more than `max_videos` are thinned evenly.
+
+    Raises:
+        ConfigError: The store holds no features.
+    """
+    means, norms, within, counts = [], [], [], []
+    for video_id in _sample(store.ids, max_videos):
+        frames = store[video_id].frames.astype(np.float32)
+        norms.append(np.linalg.norm(frames, axis=1))
+        mean = (frames / np.maximum(norms[-1], 1e-12)[:, None]).mean(axis=0)
+        counts.append(len(frames))
+        # The mean cosine of two different frames follows from the length of their sum.
+        if len(frames) > 1:
+            total = float((mean @ mean) * len(frames) ** 2)
+            within.append((total - len(frames)) / (len(frames) * (len(frames) - 1)))
+        means.append(mean / max(float(np.linalg.norm(mean)), 1e-12))
+    if not means:
+        raise ConfigError(f"{store.folder} holds no features; see `vtr inspect`")
+    videos, frame_norms = np.stack(means), np.concatenate(norms)
+    between = (videos @ videos.T)[np.triu_indices(len(videos), 1)]
+    cosines = histogram(np.concatenate([within, between]))
+    if cosines:
+        for name, values in {"within": np.array(within), "between": between}.items():
+            cosines[name] = np.histogram(values, cosines["edges"])[0].tolist()
+        del cosines["counts"]
+    return {
+        "store": str(store.folder),
+        "fingerprint": store.fingerprint,
+        "videos": len(store),
+        "sampled": len(videos),
+        "dimensions": int(videos.shape[1]),
+        "frames_per_video": describe_numbers(counts),
+        "norms": describe_numbers(frame_norms),
+        "norm_histogram": histogram(frame_norms),
+        "cosine_within_video": describe_numbers(within),
+        "cosine_between_videos": describe_numbers(between),
+        "cosine_histogram": cosines,
+        "effective_dimensions": effective_dimensions(videos),
+    }
+
+
+def effective_dimensions(vectors: Vectors) -> float:
+    """Returns in how many directions vectors spread: (sum of variances)^2 / sum of their squares.
+
+    The participation ratio of the covariance's eigenvalues: D where all directions vary alike, 1
+    where a line holds everything, 0 where nothing varies.
+    """
+    centred = vectors.astype(np.float64) - vectors.mean(axis=0)
+    variances = np.linalg.svd(centred, compute_uv=False) ** 2
+    total = float((variances**2).sum())
+    return float(variances.sum()) ** 2 / total if total > 1e-24 else 0.0
+
+
+def modality_gap(
+    texts: Vectors, videos: Vectors, *, tsne: bool = True, seed: int = 0
+) -> dict[str, Any]:
+    """Returns how far texts (N, D) lie from their videos (N, D), and both in a plane.
+
+    The gap is the distance between the two means of the unit vectors (Liang et al. 2022,
+    "Mind the Gap", section 2). `tsne` makes a t-SNE plane too, with scikit-learn.
+
+    Raises:
+        ConfigError: Other shapes, or nothing in them.
+    """
+    if texts.shape != videos.shape or texts.ndim != 2 or not len(texts):
+        raise ConfigError(
+            f"texts {texts.shape} and videos {videos.shape} must have the same rows and dimensions"
+        )
+    wide = [vectors.astype(np.float64) for vectors in (texts, videos)]
+    a, b = (v / np.maximum(np.linalg.norm(v, axis=1, keepdims=True), 1e-12) for v in wide)
+    gap = a.mean(axis=0) - b.mean(axis=0)
+    joint = np.concatenate([a, b])
+    centred = joint - joint.mean(axis=0)
+    _, strengths, axes = np.linalg.svd(centred, full_matrices=False)
+    plane = centred @ axes[:2].T
+    explained = strengths**2 / max(float((strengths**2).sum()), 1e-24)
+    chosen = np.array(_sample(range(len(a)), MAX_POINTS))
+    rows = np.concatenate([chosen, len(a) + chosen])
+    shares = [100 * float(share) for share in explained[:2]]
+    found = {
+        "pairs": len(a),
+        "distance": float(np.linalg.norm(gap)),
+        "text_mean_norm": float(np.linalg.norm(a.mean(axis=0))),
+        "video_mean_norm": float(np.linalg.norm(b.mean(axis=0))),
+        "matching_cosine": describe_numbers((a * b).sum(axis=1)),
+        "separable": separability(a, b),
+        "pca": {"explained_percent": shares, **_plane(plane[rows], len(chosen))},
+    }
+    if tsne and len(rows) >= 4:
+        from sklearn.manifold import TSNE
+
+        perplexity = min(MAX_PERPLEXITY, (len(rows) - 1) / 3)
+        mapped = TSNE(n_components=2, perplexity=perplexity, init="pca", random_state=seed)
+        points = mapped.fit_transform(joint[rows].astype(np.float32))
+        found["tsne"] = {"seed": seed, **_plane(points, len(chosen))}
+    return found
+
+
+def separability(texts: Vectors, videos: Vectors) -> float:
+    """Returns the percent of points that the plane between the two means puts on the right side.
+
+    50 is no gap at all, 100 two clouds that a plane tells apart.
+    """
+    direction = texts.mean(axis=0) - videos.mean(axis=0)
+    middle = (texts.mean(axis=0) + videos.mean(axis=0)) / 2
+    right = ((texts - middle) @ direction > 0).mean() + ((videos - middle) @ direction < 0).mean()
+    return 50 * float(right)
+
+
+def _plane(points: Vectors, num_texts: int) -> dict[str, Any]:
+    wide = points if points.shape[1] > 1 else np.pad(points, ((0, 0), (0, 1)))
+    rounded = wide.astype(np.float64).round(5)
+    return {"texts": rounded[:num_texts].tolist(), "videos": rounded[num_texts:].tolist()}
+
+
+def _sample(items: Any, limit: int) -> list[Any]:
+    """Returns at most `limit` of the items, evenly spread."""
+    if len(items) <= limit:
+        return list(items)
+    return [items[n * len(items) // limit] for n in range(limit)]
