@@ -32,12 +32,11 @@ from vtr.evaluate.observe import KeptScores
 from vtr.evaluate.protocol import QuerySet, load_protocol
 from vtr.evaluate.ranks import Ranks, RetrievalRanks
 from vtr.evaluate.reporting import figures
-from vtr.evaluate.reporting.examples import Example, Hit
+from vtr.evaluate.reporting.examples import Example, Frame, Hit, Strip, read_strip, thinned
 from vtr.evaluate.reporting.figures import parse_bins
 from vtr.evaluate.reporting.page import Section, part
 from vtr.evaluate.reporting.page import page as render_page
 from vtr.evaluate.reporting.results import Result, load_result, read_rows, told_apart
-from vtr.evaluate.reporting.strips import Frame, Strip, read_strip, thinned
 from vtr.evaluate.result import Setup, build_result, write_result
 from vtr.features import PackedFrames
 from vtr.foreign import escaped, shown

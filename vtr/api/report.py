@@ -165,9 +165,8 @@ def group_results(results: Sequence[Result]) -> list[Group]:
     titles = told_apart([result.title for result in results], [r.folder for r in results])
     members: dict[tuple[Any, ...], list[Result]] = {}
     for result, title in zip(results, titles, strict=True):
-        if title != result.title:
-            result = result.renamed(title)
-        members.setdefault(tuple(comparability(result).values()), []).append(result)
+        renamed = result if title == result.title else result.renamed(title)
+        members.setdefault(tuple(comparability(result).values()), []).append(renamed)
     names = _group_names([group[0] for group in members.values()])
     groups = zip(members.values(), names, strict=True)
     return [Group(tuple(group), name, nth) for nth, (group, name) in enumerate(groups)]
@@ -193,9 +192,9 @@ def _part(result: Result) -> str:
 
 
 def _policy(result: Result) -> str:
-    policy = result.part("coverage").get("policy")
+    policy = str(result.part("coverage").get("policy"))
     words = {"miss": "missing counted", "restrict": "missing left out"}
-    return words.get(str(policy), f"missing: {policy}")
+    return words.get(policy, f"missing: {policy}")
 
 
 def _presence(result: Result) -> str:
@@ -322,57 +321,50 @@ def caveats(result: Result) -> Iterator[str]:
 
 
 def _tables(results: Sequence[Result]) -> Iterator[Markup]:
+    """Yields a table per direction, with the numbers after a post-processing below the result's."""
     for direction, words in (*figures.DIRECTIONS.items(), ("v2t_groups", "video to caption group")):
-        rows = [row for result in results for row in _metric_rows(result, direction)]
+        rows = []
+        for result in results:
+            measured = [(part("result_name", result.title), result.metrics)]
+            for name, found in result.part("postprocessed").items():
+                note = ", sees all queries" if found.get("transductive") else ""
+                title = part("result_name", result.title, f"{name}{note}")
+                measured.append((title, found.get("metrics", {})))
+            for title, metrics in measured:
+                entries = [metrics.get(f"{direction}/{name}") for name in SHOWN_METRICS]
+                if any(entries):
+                    count = next((entry.get("n") for entry in entries if entry), None)
+                    rows.append([title, *map(_cell, entries), count_text(count)])
         if rows:
             yield part("table", [words, *SHOWN_METRICS, "N"], rows, kind="even")
-
-
-def _metric_rows(result: Result, direction: str) -> Iterator[list[str]]:
-    yield from _metric_row(part("result_name", result.title), result.metrics, direction)
-    for name, found in result.part("postprocessed").items():
-        note = ", sees all queries" if found.get("transductive") else ""
-        title = part("result_name", result.title, f"{name}{note}")
-        yield from _metric_row(title, found.get("metrics", {}), direction)
-
-
-def _metric_row(
-    title: Markup, metrics: Mapping[str, Mapping[str, Any]], direction: str
-) -> Iterator[list[str]]:
-    entries = [metrics.get(f"{direction}/{name}") for name in SHOWN_METRICS]
-    if any(entries):
-        count = next((entry.get("n") for entry in entries if entry), None)
-        yield [title, *map(_cell, entries), count_text(count)]
 
 
 def _cell(entry: Mapping[str, Any] | None) -> str:
     if not entry:
         return ""
-    ends = ""
-    if entry.get("low") is not None and entry.get("high") is not None:
-        ends = f"[{figure(entry['low'])}, {figure(entry['high'])}]"
+    low, high = entry.get("low"), entry.get("high")
+    ends = "" if low is None or high is None else f"[{figure(low)}, {figure(high)}]"
     return part("metric", entry["value"], figure(entry["value"]), ends)
 
 
 def _settings(results: Sequence[Result]) -> Markup:
-    keys = list(dict.fromkeys(key for result in results for key in result.part("setup")))
+    def shown_as(key: str, value: object) -> str:
+        if isinstance(value, bool) or value is None:
+            return {True: "yes", False: "no", None: "-"}[value]
+        if key == "fingerprint":
+            return part("metric", value, str(value)[:12], "")
+        return shown(value, 160)
+
+    setups = [result.part("setup") for result in results]
+    keys = list(dict.fromkeys(key for setup in setups for key in setup))
     rows = [
-        [key.replace("_", " "), *(_setting(key, r.part("setup").get(key)) for r in results)]
+        [key.replace("_", " "), *(shown_as(key, setup.get(key)) for setup in setups)]
         for key in keys
         if key != "title"
     ]
     created = [str(result.document.get("created") or "") for result in results]
     rows.append(["evaluated", *(time[:16].replace("T", " ") for time in created)])
-    titles = [result.title for result in results]
-    return part("table", ["setting", *titles], rows, kind="words")
-
-
-def _setting(key: str, value: object) -> str:
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "-"}[value]
-    if key == "fingerprint":
-        return part("metric", value, str(value)[:12], "")
-    return shown(value, 160)
+    return part("table", ["setting", *(result.title for result in results)], rows, kind="words")
 
 
 def _pictures(drawn: Sequence[_Drawn], frames: Chart | None) -> Iterator[tuple[str, bytes]]:

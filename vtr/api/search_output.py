@@ -11,7 +11,7 @@ from pathlib import Path
 from vtr.charts.drawing import Picture
 from vtr.counts import counted, human_bytes
 from vtr.errors import ConfigError, StoreWriteError, VtrError
-from vtr.evaluate.reporting.strips import read_strip
+from vtr.evaluate.reporting.examples import read_strip
 from vtr.extract.container import open_video, read_rate
 from vtr.extract.cutting import HANDLER, Cut, origin_seconds
 from vtr.extract.pool import PoolSettings, WorkerPool

@@ -2,21 +2,58 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
+from numpy.typing import NDArray
 
 from vtr.charts.drawing import Drawing, cut, wrapped
+from vtr.errors import DecodeError
 from vtr.evaluate.reporting.page import part
 from vtr.evaluate.reporting.results import Result
-from vtr.evaluate.reporting.strips import Strip, read_strip
 from vtr.foreign import shown
 
 MAX_HITS = 5
 OWN = "own video"
+MAX_FRAMES = 6
+HEIGHT = 96  # pixels; drawn at half of it or more on dense screens
+_EVEN_PARTS = 4
+
+Picture = NDArray[np.uint8]
+Seconds = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture."""
+
+    pts_seconds: float  # its presentation time as stored in the file
+    picture: Picture  # (h, w, 3) uint8
+
+    @property
+    def data_uri(self) -> str:
+        """The picture as a JPEG that a page can carry in itself."""
+        from PIL import Image
+
+        buffer = io.BytesIO()
+        Image.fromarray(self.picture).save(buffer, "JPEG", quality=78, optimize=True)
+        return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Some frames of one video, or why there are none."""
+
+    video: str  # its id
+    frames: tuple[Frame, ...]  # in presentation order; empty where the file cannot be shown
+    problem: str = ""  # one line, empty where there are frames
+    chosen: bool = True  # whether the times were given (else they are evenly spread)
 
 
 @dataclass(frozen=True)
@@ -44,33 +81,6 @@ class Example:
     hits: tuple[Hit, ...]  # retrieved, best first; its own leads where it is not among them
 
 
-class _Strips:
-    """Reads every video once, however many examples show it."""
-
-    def __init__(self, result: Result, videos: Path | None) -> None:
-        paths = result.part("videos").get("paths")
-        self._paths: Mapping[str, str] = paths if isinstance(paths, Mapping) else {}
-        self._base = result.folder
-        self._videos = videos
-        self._found: dict[str, Strip] = {}
-
-    def of(self, entry: Mapping[str, Any]) -> Strip:
-        video = str(entry.get("video", ""))
-        if video not in self._found:
-            times = entry.get("pts_seconds") or []
-            self._found[video] = read_strip(video, self._path(video), times)
-        return self._found[video]
-
-    def _path(self, video: str) -> Path | None:
-        given = self._paths.get(video)
-        if not given or "\0" in given:
-            return None
-        path = self._base / given  # an absolute path stays as it is
-        if not path.is_file() and self._videos is not None:
-            return self._videos / path.name
-        return path
-
-
 def read_examples(
     result: Result, kind: str, *, videos: Path | None = None, limit: int
 ) -> list[Example]:
@@ -78,30 +88,33 @@ def read_examples(
 
     Where a recorded path does not exist, the folder `videos` is looked in.
     """
-    strips = _Strips(result, videos)
-    return [_example(entry, strips) for entry in result.examples(kind)[:limit]]
+    recorded = result.part("videos").get("paths")
+    paths: Mapping[str, str] = recorded if isinstance(recorded, Mapping) else {}
+    strips: dict[str, Strip] = {}  # every video is read once, however many examples show it
 
+    def hit(entry: Mapping[str, Any], place: str, *, correct: bool) -> Hit:
+        video, score = str(entry.get("video", "")), entry.get("score")
+        if video not in strips:
+            given = paths.get(video)
+            path = result.folder / given if given and "\0" not in given else None
+            if path is not None and not path.is_file() and videos is not None:
+                path = videos / path.name
+            strips[video] = read_strip(video, path, entry.get("pts_seconds") or [])
+        return Hit(strips[video], None if score is None else float(score), place, correct)
 
-def _example(entry: Mapping[str, Any], strips: _Strips) -> Example:
-    retrieved = list(entry.get("retrieved") or [])[:MAX_HITS]
-    hits = [
-        Hit(strips.of(hit), _score(hit), str(place), bool(hit.get("correct")))
-        for place, hit in enumerate(retrieved, start=1)
-    ]
-    if not any(hit.correct for hit in hits):
-        own = entry.get("own") or {"video": entry.get("video", "")}
-        hits.insert(0, Hit(strips.of(own), _score(own), OWN, True))
-    return Example(
-        str(entry.get("query_id", "")),
-        str(entry.get("text", "")),
-        float(entry["rank"]),
-        tuple(hits),
-    )
-
-
-def _score(entry: Mapping[str, Any]) -> float | None:
-    score = entry.get("score")
-    return None if score is None else float(score)
+    examples = []
+    for entry in result.examples(kind)[:limit]:
+        retrieved = list(entry.get("retrieved") or [])[:MAX_HITS]
+        hits = [
+            hit(one, str(place), correct=bool(one.get("correct")))
+            for place, one in enumerate(retrieved, start=1)
+        ]
+        if not any(one.correct for one in hits):
+            own = entry.get("own") or {"video": entry.get("video", "")}
+            hits.insert(0, hit(own, OWN, correct=True))
+        query_id, text = (str(entry.get(name, "")) for name in ("query_id", "text"))
+        examples.append(Example(query_id, text, float(entry["rank"]), tuple(hits)))
+    return examples
 
 
 _INTRO = {
@@ -135,19 +148,14 @@ def draw_examples(examples: Sequence[Example], kind: str, *, limit: int = 4) -> 
         facts = f"query {shown(example.query_id, 60)}, own video at rank {example.rank:,g}"
         drawing.text(_MARGIN, y + 18, facts)
         y += 34
-        for hit in _key_hits(example):
+        hits = list(example.hits)[:3]
+        own = next((hit for hit in example.hits if hit.correct), None)
+        for hit in hits if own is None or own in hits else [*hits[:2], own]:
             _draw_hit(drawing, hit, y)
             y += _ROW
         y += 14
     drawing.height = y
     return drawing.png()
-
-
-def _key_hits(example: Example) -> list[Hit]:
-    """The best retrieved ones, and its own video wherever it stands."""
-    hits = list(example.hits)[:3]
-    own = next((hit for hit in example.hits if hit.correct), None)
-    return hits if own is None or own in hits else [*hits[:2], own]
 
 
 def _draw_hit(drawing: Drawing, hit: Hit, top: float) -> None:
@@ -170,3 +178,69 @@ def _draw_hit(drawing: Drawing, hit: Hit, top: float) -> None:
         words = f"{frame.pts_seconds:.1f} s"
         drawing.text(middle, top + height + 14, words, size=11, anchor="middle")
         x += width * scale + gap
+
+
+# ---- frames of videos
+
+
+def read_strip(
+    video: str, path: Path | None, pts_seconds: Sequence[float], *, max_frames: int = MAX_FRAMES
+) -> Strip:
+    """Decodes the frames nearest to given times; evenly spread ones where none is given.
+
+    More than `max_frames` times are thinned to the middles of equal parts.
+    """
+    if path is None or not path.is_file():
+        return Strip(video, (), "the video file is not here")
+    try:
+        frames = _decode(path, thinned(pts_seconds, max_frames))
+    except DecodeError as error:
+        return Strip(video, (), f"cannot be decoded: {error}")
+    return Strip(video, frames, chosen=bool(len(pts_seconds)))
+
+
+def thinned(pts_seconds: Sequence[float], limit: int) -> Seconds:
+    """Returns at most `limit` of the times: the middles of equal parts.
+
+    >>> thinned([0, 1, 2, 3, 4, 5], 3).tolist()
+    [1.0, 3.0, 5.0]
+    """
+    times = np.sort(np.asarray(list(pts_seconds), np.float64))
+    if len(times) <= limit:
+        return times
+    return times[(2 * np.arange(limit) + 1) * len(times) // (2 * limit)]
+
+
+def _decode(path: Path, wanted: Seconds) -> tuple[Frame, ...]:
+    from vtr.extract.sample import FrameRequest, sample_video
+    from vtr.extract.samplers.base import Indices, SamplerChoice, Signals
+
+    class AtTimes(FrameRequest):
+        """Asks for the frames nearest to the wanted times, instead of a sampler's."""
+
+        def select(self, signals: Signals) -> dict[str, Indices]:
+            pts = signals.pts_seconds
+            if not len(wanted):
+                middles = (2 * np.arange(_EVEN_PARTS) + 1) * len(pts) // (2 * _EVEN_PARTS)
+                return {"": np.unique(middles)}
+            return {"": np.unique(np.abs(pts[None, :] - wanted[:, None]).argmin(axis=1))}
+
+    uniform = (SamplerChoice("uniform"),)
+    found = sample_video(AtTimes(path, path.name, uniform, MAX_FRAMES, None), _Small())
+    times = found.pts_seconds.tolist()
+    return tuple(Frame(*frame) for frame in zip(times, found.crops, strict=True))
+
+
+class _Small:
+    """Makes pictures small; one of another shape is squeezed into the first's."""
+
+    size: tuple[int, int] | None = None
+
+    def __call__(self, picture: Picture) -> Picture:
+        from PIL import Image
+
+        if self.size is None:
+            height, width = picture.shape[:2]
+            wide = min(max(round(width * HEIGHT / height), HEIGHT // 3), 3 * HEIGHT)
+            self.size = (wide, HEIGHT)
+        return np.asarray(Image.fromarray(picture).resize(self.size, Image.Resampling.LANCZOS))

@@ -1,12 +1,12 @@
 """The charts of a report, by the names they are written under; every figure is the result's own.
 
 The first eight are the plots that two-tower projects on MSR-VTT show (two of them, the examples,
-are pictures and live in `vtr.evaluate.reporting.strips`); N and intervals come with each.
+are pictures and live in `vtr.evaluate.reporting.examples`); N and intervals come with each.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,9 +17,9 @@ import numpy as np
 from vtr.charts.kinds import BarChart, DotChart, Head, Histogram, LineChart, Place, Point, Series
 from vtr.counts import count_text, counted
 from vtr.errors import ConfigError
+from vtr.evaluate.evaluator import take
 from vtr.evaluate.intervals import bootstrap
 from vtr.evaluate.metrics import hits
-from vtr.evaluate.ranks import Ranks
 from vtr.evaluate.reporting.results import Result, check_count, read_ranks, read_rows
 
 RECALLS = ("R@1", "R@5", "R@10")
@@ -76,23 +76,22 @@ def recall_comparison_chart(results: Sequence[Result], direction: str = "t2v") -
     suffix = "" if direction == "t2v" else f"_{direction}"
     title = f"Recall, {DIRECTIONS.get(direction, direction)}"
     note = f"{_about(results[0])}. Bars are 95 % intervals."
-    keys = {name: f"{direction}/{name}" for name in RECALLS}
-    found = [{name: r.metrics.get(key) for name, key in keys.items()} for r in results]
-    return _dots(
-        Head(f"recall_comparison_chart{suffix}", title, note, "recall (%)"), results, found
-    )
+    found = [{name: r.metrics.get(f"{direction}/{name}") for name in RECALLS} for r in results]
+    head = Head(f"recall_comparison_chart{suffix}", title, note, "recall (%)")
+    return _dots(head, results, found)
 
 
 def category_recall_comparison(results: Sequence[Result], k: int = 1) -> DotChart | None:
     """R@k by category, largest first; None where the dataset has no categories."""
+    rows = [_named(result.breakdown("category")) for result in results]
     sizes: dict[str, int] = {}
-    for row in (row for result in results for row in result.breakdown("category")):
-        sizes.setdefault(str(row["name"]), int(row["n"]))
+    for name, row in (pair for found in rows for pair in found.items()):
+        sizes.setdefault(name, int(row["n"]))
     kept, more = _largest(sizes)
-    title = f"R@{k} by category, text to video"
     note = f"{_about(results[0])}; each query ranks the whole gallery. {MARKED}{more}"
+    title = f"R@{k} by category, text to video"
     head = Head("category_recall_comparison", title, note, f"R@{k} (%)")
-    return _by_name(head, results, [_named(r.breakdown("category")) for r in results], k, kept)
+    return _by_name(head, results, rows, k, kept)
 
 
 def query_length_recall(
@@ -121,13 +120,13 @@ def group_recall(results: Sequence[Result], k: int = 1) -> DotChart | None:
 
 def order_accuracy(results: Sequence[Result]) -> DotChart | None:
     """How often a query scores its video above the one that differs in frame order alone."""
-    kept = [result for result in results if result.part("pairs").get("order")]
+    kept = [(result, pair) for result in results if (pair := result.part("pairs").get("order"))]
     if not kept:
         return None
-    pairs = [result.part("pairs")["order"] for result in kept]
     note = f"{_about(results[0])}. Two videos of the same frames in another order; chance is 50 %."
     head = Head("order_accuracy", "Order of frames told apart", note, "accuracy (%)")
-    return _dots(head, kept, [{"order": {**found, "value": found["accuracy"]}} for found in pairs])
+    entries = [{"order": {**pair, "value": pair["accuracy"]}} for _, pair in kept]
+    return _dots(head, [result for result, _ in kept], entries)
 
 
 def count_bins(result: Result, bins: Sequence[Bin], k: int) -> list[dict[str, Any]]:
@@ -146,15 +145,11 @@ def count_bins(result: Result, bins: Sequence[Bin], k: int) -> list[dict[str, An
         chosen = np.flatnonzero((words >= one.low) & (words <= high))
         if not len(chosen):
             continue
-        ranks = Ranks(
-            table.ranks.better[chosen], table.ranks.tied[chosen], table.ranks.num_candidates
-        )
+        ranks = take(table.ranks, chosen)
         several = len(np.unique(clusters[chosen])) < len(chosen)
-        low, top = bootstrap(ranks, (k,), seed=0, clusters=clusters[chosen] if several else None)[
-            f"R@{k}"
-        ]
-        value = 100 * float(hits(ranks, k).mean())
-        entry = {"value": value, "low": low, "high": top}
+        ends = bootstrap(ranks, (k,), seed=0, clusters=clusters[chosen] if several else None)
+        low, top = ends[f"R@{k}"]
+        entry = {"value": 100 * float(hits(ranks, k).mean()), "low": low, "high": top}
         found.append({"name": one.name, "n": len(chosen), "metrics": {f"t2v/R@{k}": entry}})
     return found
 
@@ -164,29 +159,21 @@ def video_category_distribution_test(result: Result) -> BarChart | None:
 
     Videos are counted in `per_query.csv`; without it, queries are shown and called so.
     """
-    what, counts = "videos", _videos_by_category(result)
-    if not counts:
-        what = "queries"
-        counts = {str(row["name"]): int(row["n"]) for row in result.breakdown("category")}
+    rows, what = result.breakdown("category"), "queries"
+    counts = {str(row["name"]): int(row["n"]) for row in rows}
+    if rows and result.per_query.is_file():
+        table = read_rows(result.per_query, ("video_id", "category"))
+        queries = [(row["category"], row["video_id"]) for row in table]
+        check_count(result, "t2v", result.per_query, len(queries))
+        videos = dict.fromkeys(queries)
+        if in_videos := Counter(category for category, _ in videos if category):
+            what, counts = "videos", dict(in_videos)
     if not counts:
         return None
     kept, more = _largest(counts)
     note = f"{result.protocol}, N = {sum(counts.values()):,} {what} with a category.{more}"
     head = Head("video_category_distribution_test", f"Test {what} by category", note, what)
     return BarChart(head, tuple(kept), tuple(counts[name] for name in kept))
-
-
-def _videos_by_category(result: Result) -> dict[str, int]:
-    if not result.per_query.is_file() or not result.breakdown("category"):
-        return {}
-    members: dict[str, set[str]] = defaultdict(set)
-    rows = 0
-    for row in read_rows(result.per_query, ("video_id", "category")):
-        rows += 1
-        if row["category"]:
-            members[row["category"]].add(row["video_id"])
-    check_count(result, "t2v", result.per_query, rows)
-    return {name: len(ids) for name, ids in members.items()}
 
 
 def similarity_distribution(result: Result, *, beside: Result | None = None) -> Histogram | None:
@@ -202,23 +189,17 @@ def similarity_distribution(result: Result, *, beside: Result | None = None) -> 
     )
     title = f"Similarity of matching and other pairs, {when} training"
     axes = ("similarity score (no unit)", "share of pairs (%)")
+    both = [one.part("similarity").get("edges") or [0, 0] for one in (result, beside) if one]
+    low, high = min(edges[0] for edges in both), max(edges[-1] for edges in both)
+    narrow = min(edges[-1] - edges[0] for edges in both)
+    fits = beside is not None and high - low <= MAX_WIDENING * narrow
     return Histogram(
         Head(f"{name}_similarity_distribution", title, note, *axes),
         tuple(found["edges"]),
         (("matching pairs", matching), ("other pairs", other)),
         (found.get("matching_mean"), found.get("other_mean")),
-        span=_shared_span(result, beside),
+        span=(low, high) if fits else None,
     )
-
-
-def _shared_span(result: Result, beside: Result | None) -> tuple[float, float] | None:
-    """Returns the range of both, None where one would be lost in the other's."""
-    if beside is None:
-        return None
-    both = [one.part("similarity").get("edges") or [0, 0] for one in (result, beside)]
-    low, high = min(edges[0] for edges in both), max(edges[-1] for edges in both)
-    narrow = min(edges[-1] - edges[0] for edges in both)
-    return (low, high) if high - low <= MAX_WIDENING * narrow else None
 
 
 def rank_histogram(results: Sequence[Result]) -> Histogram | None:

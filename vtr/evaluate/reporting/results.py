@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vtr.counts import counted
 from vtr.datasets.documents import long_rows
@@ -95,13 +94,12 @@ class Result:
         The configuration is looked for where `vtr eval` puts results (RUN/eval/PROTOCOL), then
         where the setup says; a result that was moved away from its run has only its setup.
         """
-        found = dict(self.part("setup"))
-        if self._run_folder is not None:
-            config = self._run_folder / RUN_CONFIG
-            document = read_json(config, needed="the configuration of a run")
-            kept = {name: document.get(name) for name in _CONFIG_SECTIONS}
-            found |= dict(_flat(kept, ""))
-        return found
+        if self._run_folder is None:
+            return self.part("setup")
+        config = self._run_folder / RUN_CONFIG
+        document = read_json(config, needed="the configuration of a run")
+        kept = {name: document.get(name) for name in _CONFIG_SECTIONS}
+        return {**self.part("setup"), **dict(_flat(kept, ""))}
 
     @cached_property
     def _run_folder(self) -> Path | None:
@@ -114,12 +112,10 @@ class Result:
     def outdated(self) -> str:
         """Why the figures are not those of the run as it is now; empty where nothing says so."""
         measured, run = self.part("setup").get("weights_sha256"), self._run_folder
-        weights = None if run is None else run / RUN_WEIGHTS
-        if not measured or weights is None or not weights.is_file():
+        if not measured or run is None or not (run / RUN_WEIGHTS).is_file():
             return ""
-        if file_sha256(weights) == measured:
-            return ""
-        return f"measured on other weights than {run} holds now. Evaluate again"
+        same = file_sha256(run / RUN_WEIGHTS) == measured
+        return "" if same else f"measured on other weights than {run} holds now. Evaluate again"
 
     @property
     def per_query(self) -> Path:
@@ -152,12 +148,10 @@ def marked(
     >>> marked("hn", rerank=5), marked("ls-seed0", sampler="motion")
     ('hn, first 5 re-ranked', 'ls-seed0, motion')
     """
-    marks = [
-        f"first {rerank} re-ranked" if rerank else "",
-        f"trained on {counted(trained_on_test, 'test video')}" if trained_on_test else "",
-    ]
+    marks = [f"first {rerank} re-ranked"] if rerank else []
+    marks += [f"trained on {counted(trained_on_test, 'test video')}"] if trained_on_test else []
     new = [mark for mark in marks if mark not in name]
-    return ", ".join([name, *([sampler] if sampler else []), *new])
+    return ", ".join([name, *filter(None, [sampler]), *new])
 
 
 def told_apart(titles: Sequence[str], folders: Sequence[Path]) -> list[str]:
@@ -177,8 +171,7 @@ def told_apart(titles: Sequence[str], folders: Sequence[Path]) -> list[str]:
 def _endings(folders: Sequence[Path]) -> list[str]:
     """The shortest ends of paths that differ, without what all of them end in; else numbers."""
     paths = [folder.absolute().parts for folder in folders]
-    longest = max(map(len, paths))
-    for length in range(1, longest + 1):
+    for length in range(1, max(map(len, paths)) + 1):
         if len({path[-length:] for path in paths}) == len(paths):
             same = 0
             while len({path[-same - 1 :][:1] for path in paths}) == 1:
@@ -247,7 +240,8 @@ def read_rows(file: Path, columns: tuple[str, ...]) -> Iterator[Mapping[str, str
                 )
             for row in long_rows(reader):
                 if any(row[column] is None for column in columns):
-                    _cut_short(file, reader.line_num)
+                    line = f"{file}: line {reader.line_num}"
+                    raise ConfigError(f"{line} has too few columns; evaluate again")
                 yield {name: csv_text(row[name]) for name in row if name is not None}
     except OSError as error:
         raise ConfigError(
@@ -284,10 +278,6 @@ def check_count(result: Result, direction: str, file: Path, rows: int) -> None:
         )
 
 
-def _cut_short(file: Path, line: int) -> NoReturn:
-    raise ConfigError(f"{file}: line {line} has too few columns; evaluate again")
-
-
 @dataclass(frozen=True)
 class RankTable:
     """The ranks of one direction, one row per query."""
@@ -303,43 +293,33 @@ def read_ranks(result: Result, direction: str) -> RankTable:
     Raises:
         ConfigError: The table is missing, damaged, or contradicts itself.
     """
-    file, key, candidates = _TABLES[direction == "t2v"]
-    file_path = getattr(result, file)
-    prefix = "group_" if direction == "v2t_groups" else ""
-    better, tied = f"{prefix}better", f"{prefix}tied"
-    among = candidates if direction != "v2t_groups" else "num_videos"
+    is_t2v = direction == "t2v"
+    file = result.per_query if is_t2v else result.per_video
+    key, candidates = ("query_id", "num_videos") if is_t2v else ("video_id", "num_queries")
+    prefix = ""
+    if direction == "v2t_groups":
+        prefix, candidates = "group_", "num_videos"
+    names = (f"{prefix}better", f"{prefix}tied")
     ids, clusters, numbers = [], [], []
     # Results of before #12 have no mark of a miss in their tables.
     absent = {printable(str(video["id"])) for video in result.part("coverage").get("absent", ())}
-    for row in read_rows(file_path, (key, "video_id", better, tied)):
+    for row in read_rows(file, (key, "video_id", *names)):
         ids.append(row[key])
         clusters.append(row["video_id"])
         correct = row.get("correct") if direction == "v2t" else None
         try:
-            counts = (int(row[better]), int(row[tied]), int(correct or 1))
+            counts = (*(int(row[name]) for name in names), int(correct or 1))
         except ValueError as error:
-            raise ConfigError(f"{file_path}: {row[key]!r} has no whole ranks ({error})") from None
+            raise ConfigError(f"{file}: {row[key]!r} has no whole ranks ({error})") from None
         numbers.append(counts if row["video_id"] not in absent else (-1, 1, 1))
-    check_count(result, direction, file_path, len(ids))
-    ranks = _ranks(file_path, result, np.array(numbers), among)
-    return RankTable(tuple(ids), tuple(clusters), ranks)
-
-
-# By "is it t2v": the property of the table, its key, and how many candidates there are.
-_TABLES = {
-    True: ("per_query", "query_id", "num_videos"),
-    False: ("per_video", "video_id", "num_queries"),
-}
-
-
-def _ranks(file: Path, result: Result, numbers: NDArray[Any], candidates: str) -> Ranks:
-    if not len(numbers):
+    check_count(result, direction, file, len(ids))
+    if not numbers:
         raise ConfigError(f"{file} has no rows; evaluate again")
-    better, tied, correct = numbers.T
+    better, tied, several = np.array(numbers).T
     among = result.part("protocol").get(candidates)
     among = among if isinstance(among, int) else int((better + tied).max())
-    better = np.where(better < 0, among, better)
     try:
-        return Ranks(better, tied, among, correct)
+        ranks = Ranks(np.where(better < 0, among, better), tied, among, several)
     except ValueError as error:
         raise ConfigError(f"{file} contradicts itself: {error}") from None
+    return RankTable(tuple(ids), tuple(clusters), ranks)
