@@ -95,43 +95,48 @@ def bootstrap(
     """
     check_ks(ks)
     _check(num_resamples, level)
+    samples = _samples(ranks, ks, clusters, np.random.default_rng(seed), num_resamples)
+    num_units = len(ranks) if clusters is None else len(np.unique(clusters))
+    ends = {name: percentile_ends(sample, level, num_units) for name, sample in samples.items()}
+    none, every = (wilson_interval(n, num_units, level) for n in (0, num_units))
+    for k in ks:
+        low, high = ends[f"R@{k}"]
+        share = float(hits(ranks, k).mean())
+        spread = float((samples[f"R@{k}"] / 100).var()) * num_units / max(1, num_units - 1)
+        own = share, share
+        if spread and 0 < share < 1:  # as many independent queries as have this spread
+            trials = share * (1 - share) / spread
+            own = _score_interval(share, trials, _student(level, num_units))
+        low, high = min(low, 100 * own[0]), max(high, 100 * own[1])
+        ends[f"R@{k}"] = min(low, 100 * every[0]), max(high, 100 * none[1])
+    return ends
+
+
+def _samples(
+    ranks: Ranks,
+    ks: Sequence[int],
+    clusters: Clusters | None,
+    rng: np.random.Generator,
+    num_resamples: int,
+) -> dict[str, Values]:
+    """Returns every number of every resample, by its name."""
     depths = sorted({*ks, *SUMMARY_KS})
     kinds, which = _kinds(ranks)
     values = np.stack([hits(kinds, k) for k in depths], axis=1)
-    recalls: list[Values] = []
-    others: list[Values] = []
-    draws = _draws(which, clusters, np.random.default_rng(seed), num_resamples)
     rest = np.stack([kinds.expected, reciprocal_ranks(kinds)], axis=1)
-    for counts in draws:
-        total = counts.sum(axis=1)
-        recalls.append(100 * (counts @ values) / total[:, None])
-        means = (counts @ rest) / total[:, None]
-        median = _medians(counts, kinds.expected)
-        others.append(np.stack([median, means[:, 0], 100 * means[:, 1]], axis=1))
-    samples = _named(np.concatenate(recalls), np.concatenate(others), depths, ks)
-    num_units = len(ranks) if clusters is None else len(np.unique(clusters))
-    intervals = {
-        name: percentile_ends(sample, level, num_units) for name, sample in samples.items()
-    }
-    none, every = (wilson_interval(n, num_units, level) for n in (0, num_units))
-    for k in ks:
-        sample = samples[f"R@{k}"] / 100
-        low, high = intervals[f"R@{k}"]
-        share = float(hits(ranks, k).mean())
-        own = _clustered_wilson(share, sample, num_units, level)
-        intervals[f"R@{k}"] = (
-            min(low, 100 * own[0], 100 * every[0]),
-            max(high, 100 * own[1], 100 * none[1]),
-        )
-    return intervals
-
-
-def _clustered_wilson(share: float, sample: Values, num_units: int, level: float) -> Interval:
-    """Wilson's interval for as many independent queries as have the resamples' spread."""
-    spread = float(sample.var()) * num_units / max(1, num_units - 1)
-    if spread == 0 or not 0 < share < 1:
-        return share, share
-    return _score_interval(share, share * (1 - share) / spread, _student(level, num_units))
+    parts = []
+    for counts in _draws(which, clusters, rng, num_resamples):
+        total = counts.sum(axis=1)[:, None]
+        means = (counts @ rest) / total
+        below = np.cumsum(counts, axis=1)
+        middle = [(below > half).argmax(axis=1) for half in ((total - 1) // 2, total // 2)]
+        median = (kinds.expected[middle[0]] + kinds.expected[middle[1]]) / 2
+        columns = (median[:, None], means[:, :1], 100 * means[:, 1:])
+        parts.append(np.concatenate([100 * (counts @ values) / total, *columns], axis=1))
+    found = dict(zip([*depths, "MedR", "MeanR", "MRR"], np.concatenate(parts).T, strict=True))
+    named = {f"R@{k}": found[k] for k in ks}
+    named |= {name: found[name] for name in ("MedR", "MeanR", "MRR")}
+    return named | combined(np.stack([found[k] for k in SUMMARY_KS], axis=1))
 
 
 def _student(level: float, num_units: int) -> float:
@@ -289,23 +294,6 @@ def _multinomial(
 def _portions(num_resamples: int, width: int) -> Iterator[int]:
     step = max(1, CELLS // max(1, width))
     return (min(step, num_resamples - first) for first in range(0, num_resamples, step))
-
-
-def _medians(counts: Values, ascending: Values) -> Values:
-    """The median of each resample; the mean of the middle two where their number is even."""
-    below = np.cumsum(counts, axis=1)
-    total = below[:, -1:]
-    lower = (below > (total - 1) // 2).argmax(axis=1)
-    upper = (below > total // 2).argmax(axis=1)
-    return np.asarray((ascending[lower] + ascending[upper]) / 2)
-
-
-def _named(
-    recalls: Values, others: Values, depths: Sequence[int], ks: Sequence[int]
-) -> dict[str, Values]:
-    samples = {f"R@{k}": recalls[:, depths.index(k)] for k in ks}
-    samples |= {name: others[:, i] for i, name in enumerate(("MedR", "MeanR", "MRR"))}
-    return samples | combined(recalls[:, [depths.index(k) for k in SUMMARY_KS]])
 
 
 def percentile_ends(sample: Values, level: float, num_units: int) -> Interval:
