@@ -11,15 +11,17 @@ import numpy as np
 import pytest
 import torch
 from builders import grey, run_app, write_captions, write_clip, write_config
-from open_clip_goldens import golden, golden_folder
+from open_clip_goldens import golden, golden_folder, pixels
 
 from vtr.clip.backbone import load_backbone
+from vtr.clip.engines import make_engine
 from vtr.clip.preprocess import normalise
 from vtr.errors import ConfigError
 from vtr.features import FeatureStore
 from vtr.train.heads.base import TextBatch
 from vtr.train.heads.blocks import clip_text
-from vtr.train.text_tower import build_text_tower, load_text_layers, text_spec
+from vtr.train.onnx import export_text_side
+from vtr.train.text_tower import FrozenText, build_text_tower, load_text_layers, text_spec
 from vtr.train.texts import embed_tokens
 from vtr.train.towers import write_towers
 from vtr.train.vision_tower import PictureBatch, TunedVision, load_vision_layers, vision_spec
@@ -149,3 +151,16 @@ def test_towers_are_written_as_they_came(name: str, tmp_path: Path) -> None:
     assert again.weights_sha256 == backbone.weights_sha256 == record["weights_sha256"]
     crops = golden(name)["image_u8"]
     np.testing.assert_array_equal(again.encode_frames(crops), backbone.encode_frames(crops))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["pe_core_b", "eva02_b", "coca"])
+def test_graphs_of_both_towers_compute_the_same(name: str, tmp_path: Path) -> None:
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(package)
+    backbone = load_backbone(str(golden_folder(name)), device="cpu")
+    assert export_text_side(backbone, FrozenText(), tmp_path / "text.onnx") < 5e-6
+    run = make_engine("onnx", "float32", backbone.model.visual).run
+    with torch.inference_mode():
+        made = run(pixels(name))
+    np.testing.assert_allclose(made, golden(name)["image_features"], rtol=0, atol=5e-6)

@@ -56,6 +56,15 @@ def without_block(record: dict[str, Any], state: dict[str, Tensor]) -> None:
         del state[name]
 
 
+def sized(**overrides: Any) -> Edit:
+    return vision(timm_overrides=overrides)
+
+
+def many_rows(table: Tensor) -> Tensor:
+    return torch.zeros(256_000, table.shape[1])
+
+
+TOKENS = "text.token_embedding.weight"
 HEAD = "visual.trunk.head.weight"
 REFUSED: dict[str, tuple[str, Edit, str]] = {
     "quick GELU": ("pe_core_b", model(quick_gelu=True), r"quick_gelu True; needed: false"),
@@ -112,6 +121,24 @@ REFUSED: dict[str, tuple[str, Edit, str]] = {
         vision(timm_overrides={"num_heads": 4, "ref_feat_shape": [5, 6]}),
         "two equal whole numbers",
     ),
+    "no grid": ("pe_core_b", sized(num_heads=4, ref_feat_shape=[]), "two equal whole numbers"),
+    "too many heads": (
+        "pe_core_b",
+        sized(num_heads=32),
+        "num_heads 32; needed: 4 or more channels",
+    ),
+    "pool heads": (
+        "coca",
+        vision(attn_pooler_heads=7),
+        "heads 7; needed: a divisor of embed_dim 48",
+    ),
+    "no filter": ("pe_core_b", pictures(interpolation=[]), r"interpolation is \[\]"),
+    "epsilon of SigLIP": ("siglip", text(norm_kwargs=None), "norm_kwargs None; needed: an eps of"),
+    "GELU of SigLIP 2": (
+        "siglip",
+        lambda r, s: [text(vocab_size=256_000)(r, s), weight(TOKENS, many_rows)(r, s)],
+        r"act_kwargs None; needed: {'approximate': 'tanh'}, as every SigLIP of this vocabulary",
+    ),
     "deeper": (
         "pe_core_b",
         vision(timm_overrides={"num_heads": 4, "depth": 3}),
@@ -157,6 +184,7 @@ REFUSED: dict[str, tuple[str, Edit, str]] = {
     "two means": ("pe_core_b", pictures(mean=[0.5, 0.5]), "malformed setting"),
     "no spread": ("pe_core_b", pictures(std=[0.5, 0, 0.5]), "must be above 0"),
     "unknown step": ("pe_core_b", pictures(blur=1), "preprocess_cfg.blur"),
+    "no cleaning": ("siglip", text(tokenizer_kwargs={"clean": []}), "a clean of lower, canonic"),
     "cleaning": ("siglip", text(tokenizer_kwargs={"clean": "soap"}), "a clean of lower, canonic"),
     "masking": ("siglip", text(tokenizer_kwargs={"mask": 1}), "clean and strip_sep_token alone"),
 }

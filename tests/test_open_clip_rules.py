@@ -284,7 +284,6 @@ def test_a_wrong_rule_for_other_sizes_is_seen(
     model: Any = load(folder)
     assert difference(model) < FEATURES
     turn_by(model, reference=model.visual.grid)
-    model.visual._table = None
     assert difference(model) > 0.05
     plain = functional.interpolate
     monkeypatch.setattr(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -253,7 +253,6 @@ class Backbone:
     def describe(self) -> dict[str, Any]:
         """Returns the fields of a store's fingerprint that the backbone decides, in JSON types."""
         patches = {"linear_patch": "3d"} if self.temporal else {}
-        rope = self.architecture.rope
         engine = {}
         if self.engine is not None:
             engine = {"engine": self.engine.name, "compute_dtype": self.engine.compute_dtype}
@@ -264,7 +263,7 @@ class Backbone:
             "embedding_dim": self.embedding_dim,
             "compute_dtype": str(self.dtype).removeprefix("torch."),
             "preprocessing": self.preprocessing.as_dict(),
-            "vision": self.model.visual.settings | ({"rope": asdict(rope)} if rope else {}),
+            "vision": self.model.visual.settings,
             **patches,
             **engine,
         }

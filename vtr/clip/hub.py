@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 from collections.abc import Collection, Iterator, Sequence
@@ -167,7 +168,8 @@ def is_open_clip(folder: Path, names: Collection[str] = ()) -> bool:
         folder: Where its small files lie.
         names: All its files, where not all of them lie there yet.
     """
-    names = names or {path.name for path in folder.iterdir()}
+    with contextlib.suppress(OSError):  # what it lacks is said elsewhere
+        names = names or {path.name for path in folder.iterdir()}
     if OPEN_CLIP_CONFIG not in names:
         return False
     if "config.json" not in names or not _first_kind(names, _TRANSFORMERS):

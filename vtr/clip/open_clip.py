@@ -59,6 +59,7 @@ _SIGLIP_SIZES = {
 }  # fmt: skip
 _SIGLIP_TANH = re.compile(r"vit_(base_patch32|large_patch16_siglip_512|so400m_patch16|giantopt)")
 _EPSILONS = {"pe": 1e-5, "eva": 1e-6, "siglip": 1e-6}
+_SIGLIP_TEXT = {32_000: "gelu", 250_000: "gelu", 256_000: "gelu_pytorch_tanh"}
 _POOL_HEADS = 8  # of Perception Encoder, whatever its blocks have
 
 _FOR_ALL = {
@@ -184,6 +185,8 @@ def read_open_clip(folder: ModelFolder, weights: dict[str, Tensor]) -> Contents:
         end_id=text.number("vocab_size") - 1,
         **vision,
     )
+    if family == "siglip":
+        _check_siglip(sections, architecture.text)
     _fit_positions(sections, architecture, weights)
     for name in ("logit_scale", "logit_bias"):
         if name in weights and weights[name].numel() == 1:
@@ -254,7 +257,8 @@ def _sizes(section: Section, heads: int, activation: str) -> Sizes:
     width, ratio = section.number("width"), section.values["mlp_ratio"]
     if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 < ratio <= 64:
         raise section.refusal("mlp_ratio", "a number above 0, at most 64")
-    norm = section.values["norm_kwargs"] or {"eps": 1e-5}
+    norm = section.values["norm_kwargs"]
+    norm = {"eps": 1e-5} if norm is None else norm
     if not isinstance(norm, Mapping) or set(norm) != {"eps"}:
         raise section.refusal("norm_kwargs", "an eps alone")
     return Sizes(
@@ -271,12 +275,12 @@ def _activation(sections: Sections, section: Section) -> str:
     """Returns that of one of open_clip's own towers; `quick_gelu` is said of both at once."""
     kwargs, quick = section.values["act_kwargs"], sections.model.values["quick_gelu"]
     kinds = {"none": "gelu", "tanh": "gelu_pytorch_tanh"}
-    if not kwargs:
+    if kwargs is None:
         return "quick_gelu" if quick else "gelu"
-    approximate = kwargs.get("approximate") if isinstance(kwargs, Mapping) else None
-    if quick or set(kwargs) != {"approximate"} or approximate not in kinds:
+    found = [kind for name, kind in kinds.items() if kwargs == {"approximate": name}]
+    if quick or not found:
         raise section.refusal("act_kwargs", "approximate 'none' or 'tanh' without quick_gelu")
-    return kinds[approximate]
+    return found[0]
 
 
 def _native_sizes(folder: ModelFolder, sections: Sections) -> dict[str, Any]:
@@ -285,6 +289,9 @@ def _native_sizes(folder: ModelFolder, sections: Sections) -> dict[str, Any]:
     width, head = vision.number("width"), vision.number("head_width")
     if width % head:
         raise vision.refusal("head_width", f"a divisor of width {width}")
+    dim = sections.model.number("embed_dim")
+    if sections.family == "coca" and dim % vision.number("attn_pooler_heads"):
+        raise vision.refusal("attn_pooler_heads", f"a divisor of embed_dim {dim}")
     return {
         "vision": _sizes(vision, width // head, _activation(sections, vision)),
         "patch": vision.number("patch_size"),
@@ -317,6 +324,17 @@ def check_activation(folder: ModelFolder, quick: bool) -> None:
             )
 
 
+def _check_siglip(sections: Sections, sizes: Sizes) -> None:
+    """Compares the text tower with what is known of all SigLIPs; their vocabularies tell which."""
+    text = sections.text
+    if sizes.epsilon != 1e-6:
+        raise text.refusal("norm_kwargs", "an eps of 1e-06, as every SigLIP has")
+    wanted = _SIGLIP_TEXT.get(text.number("vocab_size"), sizes.activation)
+    if sizes.activation != wanted:
+        kwargs = {"approximate": "tanh"} if wanted != "gelu" else None
+        raise text.refusal("act_kwargs", f"{kwargs}, as every SigLIP of this vocabulary has")
+
+
 def _trunk_sizes(sections: Sections, weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """Returns what weights, overrides and the table say of a tower of timm's, in this order."""
     vision, trunk = sections.vision, sections.trunk
@@ -344,8 +362,13 @@ def _trunk_sizes(sections: Sections, weights: Mapping[str, Tensor]) -> dict[str,
             raise own.refusal(key, f"{found}, which its weights have")
     class_token = "visual.trunk.cls_token" in weights
     reference = own.values.get("ref_feat_shape", [trunk.reference] * 2)
-    if not isinstance(reference, list) or len(set(reference)) != 1 or len(reference) != 2:
+    if not isinstance(reference, list) or len(reference) != 2 or reference[0] != reference[1]:
         raise own.refusal("ref_feat_shape", "two equal whole numbers")
+    if trunk.reference:
+        own.values["ref_feat_shape"] = reference[0]
+        own.number("ref_feat_shape")
+        if width // own.heads("num_heads", of="embed_dim") % 4:
+            raise own.refusal("num_heads", f"4 or more channels a head, of width {width}")
     perception = sections.family == "pe"
     rope = Rope(reference[0], offset=int(perception and class_token), columns_first=perception)
     return {

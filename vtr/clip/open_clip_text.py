@@ -47,7 +47,7 @@ def open_clip_tokeniser(folder: ModelFolder) -> Tokeniser:
     strips = bool(kwargs.get("strip_sep_token"))
     foreign = text.values["hf_tokenizer_name"] or strips
     clean = kwargs.get("clean", "whitespace" if foreign else "lower")
-    if clean not in _CLEAN:
+    if not isinstance(clean, str) or clean not in _CLEAN:
         raise text.refusal("tokenizer_kwargs", f"a clean of {', '.join(_CLEAN)}")
     kind = "clipa" if strips else "clip"
     if family == "siglip":

@@ -6,7 +6,8 @@ Sources: Bolya et al. 2025 (arXiv:2504.13181); Li et al. 2023 (arXiv:2305.07017)
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,17 +24,18 @@ class RopeVision(VisionTower):
         super().__init__(architecture, temporal=temporal)
         self.rope, self.grid = architecture.rope, self.image_size // architecture.patch
         self.projection = nn.Linear(self.sizes.width, architecture.dim)
-        self._table: Tensor | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As of any tower, and how angles are made of places."""
+        return super().settings | ({"rope": asdict(self.rope)} if self.rope else {})
 
     def block_options(self, tokens: Tensor) -> dict[str, Tensor]:
-        """Returns the table of angles; it is made once on a device."""
+        """Returns the table of angles."""
         if self.rope is None:
             return {}
-        if self._table is None or self._table.device != tokens.device:
-            with torch.inference_mode(False):  # it may be trained through later
-                table = self.rope.table(self.grid, self.sizes.width // self.sizes.heads)
-                self._table = table.to(tokens.device)
-        return {"rope": self._table}
+        table = self.rope.table(self.grid, self.sizes.width // self.sizes.heads)
+        return {"rope": table.to(tokens.device)}
 
 
 class PerceptionVision(RopeVision):
@@ -94,7 +96,7 @@ class QueryPool(nn.Module):
         """Returns (B, D) from (B, K, width)."""
         keys = self.ln_k(tokens)
         # The other queries are for CoCa's captions; none of them sees another.
-        query = self.ln_q(self.query[:1]).expand(len(tokens), -1, -1)
+        query = self.ln_q(self.query[:1]).expand(tokens.shape[0], -1, -1)
         mixed: Tensor = self.attn(query, keys, keys, need_weights=False)[0]
         return mixed[:, 0]
 
@@ -138,7 +140,7 @@ class ClassTokenText(TextTower):
         """Returns (B, L + 1, width): what block 0 receives."""
         if ids.shape[1] + 1 != len(self.positions):
             raise ValueError(f"texts of {ids.shape[1]} tokens, need {len(self.positions) - 1}")
-        last = self.class_embedding.expand(len(ids), 1, -1)
+        last = self.class_embedding.expand(ids.shape[0], 1, -1)
         tokens: Tensor = torch.cat([self.token_embedding(ids), last], dim=1) + self.positions
         return tokens
 
@@ -148,8 +150,8 @@ class ClassTokenText(TextTower):
         Tokens look back only. What the class token does not see is shifted by one in the published
         models: a key is hidden from it where the id *before* it is padding.
         """
-        length = ids.shape[1] + 1
-        seen = torch.ones(length, length, dtype=torch.bool, device=ids.device).tril()
+        places = torch.arange(len(self.positions), device=ids.device)
         shifted = functional.pad(ids != 0, (1, 0), value=True)
-        seen = torch.cat([seen[:-1].expand(len(ids), -1, -1), (seen[-1] & shifted)[:, None]], dim=1)
+        others = (places < len(self.positions) - 1)[:, None]
+        seen = (places <= places[:, None]) & (shifted[:, None] | others)
         return torch.where(seen, 0.0, -torch.inf)[:, None]

@@ -327,7 +327,7 @@ def _from_open_clip(path: Path, route: Route) -> Preprocessing:
         ("mode", settings["mode"] != "RGB"),
         ("resize_mode", resize not in ("shortest", "squash")),
         ("size", not (isinstance(size, list) and all(isinstance(n, int) for n in size))),
-        ("interpolation", settings["interpolation"] not in _FILTERS),
+        ("interpolation", settings["interpolation"] not in list(_FILTERS)),
     ):
         if fault:
             raise ModelError(

@@ -299,9 +299,10 @@ class Tower(nn.Module):
         `embed` gives what block 0 receives. Where only `num_outputs` leading tokens are wanted, the
         tower's last block skips the rest.
         """
+        options = self.block_options(tokens)
         for block in list(self.blocks)[start:stop]:
             wanted = num_outputs if block is self.blocks[-1] else None
-            how = {"causal": self.causal, "num_outputs": wanted, **self.block_options(tokens)}
+            how = {"causal": self.causal, "num_outputs": wanted, **options}
             tokens = run_block(block, tokens, checkpointing=self.checkpointing, **how)
         return tokens
 
