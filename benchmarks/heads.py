@@ -121,10 +121,10 @@ def status_bytes(key: str) -> int:
     return int(words[1]) * 1024
 
 
-def training_step(head: Head, device: torch.device) -> Callable[[], None]:
+def training_step(head: Head, device: torch.device, *, batch: int = BATCH) -> Callable[[], None]:
     """Returns one step over a batch of pairs: codes, loss, gradients, AdamW."""
-    texts, videos = random_texts(BATCH, device), random_videos(BATCH, device)
-    right = torch.eye(BATCH, dtype=torch.bool, device=device)
+    texts, videos = random_texts(batch, device), random_videos(batch, device)
+    right = torch.eye(batch, dtype=torch.bool, device=device)
     scale = torch.tensor(100.0 if head.info.scaled else 1.0, device=device, requires_grad=True)
     optimiser = torch.optim.AdamW([*head.parameters(), scale], lr=1e-5)
 

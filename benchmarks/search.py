@@ -101,6 +101,14 @@ def build(folder: Path, num_frames: int) -> float:
     return time.perf_counter() - start
 
 
+def query_seconds(folder: Path, rounds: int) -> list[float]:
+    """Returns the seconds of each query but the first on a store that `build` made."""
+    library = Library(_Store(folder / "index"))  # type: ignore[arg-type]
+    library.search(Query(("x",)))
+    words = [("x" * (2 + n),) for n in range(rounds)]
+    return [common.timed(lambda w=word: library.search(Query(w))).wall for word in words]  # type: ignore[misc]
+
+
 def scan(folder: Path, rounds: int) -> None:
     """Measures queries on a store that `build` made; a process of its own, for its peak memory."""
     start = time.perf_counter()
