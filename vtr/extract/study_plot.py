@@ -62,15 +62,14 @@ class StudyPicture:
 
     def base(self, column: Column) -> float | None:
         """Returns the reference's own value, None where there is none."""
-        if self.reference not in self.samplers:
-            return None
-        value = column.values[self.samplers.index(self.reference)]
+        values = dict(zip(self.samplers, column.values, strict=True))
+        value = values.get(self.reference)
         return value if is_known(value) else None
 
 
 def draw_study(picture: StudyPicture) -> bytes:
     """Returns the study as a PNG: dots, tied to the line of the reference sampler."""
-    step = AXIS + VALUE + GAP
+    step, bottom = AXIS + VALUE + GAP, HEAD + ROW * len(picture.samplers)
     drawing = Drawing(2 * MARGIN + LABEL + len(picture.columns) * step - GAP)
     room = drawing.width - 2 * MARGIN
     title = cut(shown(picture.title), room, 19, bold=True)
@@ -82,30 +81,26 @@ def draw_study(picture: StudyPicture) -> bytes:
             drawing.box((MARGIN / 2, top, room + MARGIN, ROW), kind="stripe")
         words = cut(shown(label), LABEL - 8, 13)
         drawing.text(MARGIN, top + 17.5, words, size=13, kind="ink")
-    for number, column in enumerate(picture.columns):
-        _draw_column(drawing, picture, column, MARGIN + LABEL + number * step)
-    _draw_legend(drawing, picture.reference, HEAD + ROW * len(picture.samplers) + FOOT - 16)
-    drawing.height = HEAD + ROW * len(picture.samplers) + FOOT
+    for nth, column in enumerate(picture.columns):
+        left = MARGIN + LABEL + nth * step
+        drawing.text(left, HEAD - 34, column.title, size=13, kind="ink")
+        drawing.text(left, HEAD - 16, column.note, size=11)
+        drawing.inset((left, HEAD, AXIS, bottom - HEAD), "".join(_marks(picture, column)))
+        for tick, x, anchor in zip(column.span, (left, left + AXIS), ("start", "end"), strict=True):
+            drawing.text(x, bottom + 15, column.show(tick), size=11, anchor=anchor)
+        for number, value in enumerate(column.values):
+            words, y = column.show(value) if is_known(value) else "-", HEAD + ROW * number + 17
+            drawing.text(left + AXIS + VALUE, y, words, size=11.5, kind="ink", anchor="end")
+    _draw_legend(drawing, picture.reference, bottom + FOOT - 16)
+    drawing.height = bottom + FOOT
     return drawing.png()
 
 
-def _draw_column(drawing: Drawing, picture: StudyPicture, column: Column, left: float) -> None:
-    base, bottom = picture.base(column), HEAD + ROW * len(picture.samplers)
-    drawing.text(left, HEAD - 34, column.title, size=13, kind="ink")
-    drawing.text(left, HEAD - 16, column.note, size=11)
-    drawing.inset((left, HEAD, AXIS, bottom - HEAD), "".join(_marks(picture, column, base)))
-    for tick, x, anchor in zip(column.span, (left, left + AXIS), ("start", "end"), strict=True):
-        drawing.text(x, bottom + 15, column.show(tick), size=11, anchor=anchor)
-    for number, value in enumerate(column.values):
-        words = column.show(value) if is_known(value) else "-"
-        y = HEAD + ROW * number + 17
-        drawing.text(left + AXIS + VALUE, y, words, size=11.5, kind="ink", anchor="end")
-
-
-def _marks(picture: StudyPicture, column: Column, base: float | None) -> Iterator[str]:
+def _marks(picture: StudyPicture, column: Column) -> Iterator[str]:
     """A dot per sampler, tied to the reference's line, or with its interval where it has one."""
-    yield line("grid", (0, 0), (0, 100)) + line("grid", (100, 100), (0, 100))
-    yield line("grid", (0, 100), (100, 100))
+    base = picture.base(column)
+    for ends in (((0, 0), (0, 100)), ((100, 100), (0, 100)), ((0, 100), (100, 100))):
+        yield line("grid", *ends)
     if base is not None:
         yield line("base", (column.place(base),) * 2, (0, 100))
     for number, value in enumerate(column.values):
