@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vtr.api.stores import check_same_model, meet, open_store, read_dataset, text_backbone
 from vtr.api.tuned import own_features
@@ -333,18 +332,12 @@ def _postprocess(options: Options, bank: QuerySet | None, score: Any) -> Mapping
     if options.dual_softmax:
         chosen["dual-softmax"] = lambda s: (dual_softmax(s), dual_softmax(s.T).T)
     if bank is not None:
-        scores = _bank_scores(bank, score)
+        note(f"bank of QB-Norm: {counted(len(bank.texts), 'training caption')}")
+        quiet = len(bank.texts) < MANY_TEXTS
+        rows = _with_progress(score(bank.texts), "scoring the bank", quiet=quiet)
+        scores = np.concatenate([block.copy() for _, block in rows])
         chosen["qb-norm"] = lambda s: (querybank_norm(s, scores), None)
     return chosen
-
-
-def _bank_scores(bank: QuerySet, score: Any) -> NDArray[np.float32]:
-    """Scores of the training captions with the test videos."""
-    note(f"bank of QB-Norm: {counted(len(bank.texts), 'training caption')}")
-    quiet = len(bank.texts) < MANY_TEXTS
-    rows = _with_progress(score(bank.texts), "scoring the bank", quiet=quiet)
-    matrix: NDArray[np.float32] = np.concatenate([block.copy() for _, block in rows])
-    return matrix
 
 
 # ---- the result
@@ -391,13 +384,9 @@ def _trec_files(evaluation: Evaluation, *, tag: str) -> dict[str, Payload]:
     test, kept = evaluation.task.queries, evaluation.kept
     owners = (test.video_ids[v] for v in test.query_video)
     run = run_lines(
-        test.text_ids,
-        test.video_ids,
-        rows=evaluation.task.query_text,
-        items=kept.listed,
-        scores=kept.listed_scores,
-        tag=tag,
-    )
+        test.text_ids, test.video_ids, rows=evaluation.task.query_text,
+        items=kept.listed, scores=kept.listed_scores, tag=tag,
+    )  # fmt: skip
     return {
         "run": lambda file: file.writelines(run),
         "qrels": qrels_lines(zip(test.text_ids, owners, strict=True)),

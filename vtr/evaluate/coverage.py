@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,28 +52,18 @@ def cover(queries: QuerySet, store: FeatureStore, *, policy: str = "miss") -> Co
         raise UnknownNameError("policy for missing videos", policy, POLICIES)
     present = np.array([video_id in store for video_id in queries.video_ids], dtype=np.bool_)
     lost = [video_id for v, video_id in enumerate(queries.video_ids) if not present[v]]
-    reasons = _reasons(store, lost)
+    wanted = set(lost)
+    ledger = {row.id: row.error for row in store.ledger if row.id in wanted} if lost else {}
+    reasons = {video_id: ledger.get(video_id, "not in the store") for video_id in lost}
     if lost and (policy == "fail" or not present.any()):
         named = _some([f"{video_id} ({reasons[video_id]})" for video_id in lost])
         some = ", or leave them out with --missing restrict" if present.any() else ""
         raise DatasetError(
             f"{len(lost):,} of the {counted(len(present), 'video')} of {queries.protocol!r} have "
-            "no "
-            f"features in {store.folder}: {named}. Extract them, or choose another store with "
+            f"no features in {store.folder}: {named}. Extract them, or choose another store with "
             f"--features{some}"
         )
-    chosen: MissingPolicy = "restrict" if policy == "restrict" else "miss"
-    if policy == "fail":
-        chosen = "fail"
-    return Coverage(chosen, present, tuple((video_id, reasons[video_id]) for video_id in lost))
-
-
-def _reasons(store: FeatureStore, lost: Sequence[str]) -> dict[str, str]:
-    if not lost:
-        return {}
-    wanted = set(lost)
-    ledger = {row.id: row.error for row in store.ledger if row.id in wanted}
-    return {video_id: ledger.get(video_id, "not in the store") for video_id in lost}
+    return Coverage(cast(MissingPolicy, policy), present, tuple(reasons.items()))
 
 
 def check_features(packed: PackedFrames) -> None:
@@ -92,9 +82,8 @@ def check_features(packed: PackedFrames) -> None:
         named = list(dict.fromkeys(packed.ids[v] for v in owners.tolist()))
         raise StoreError(
             f"{len(bad):,} frame embeddings are not finite or all zeros, in "
-            f"{counted(len(named), 'video')}: "
-            f"{_some(named)}. No similarity can be computed from them; extract these videos again "
-            "in float32"
+            f"{counted(len(named), 'video')}: {_some(named)}. No similarity can be computed from "
+            "them; extract these videos again in float32"
         )
 
 

@@ -206,8 +206,7 @@ def ceilings(dataset: Dataset) -> list[dict[str, Any]]:
 def ceiling(asked: QuerySet, k: int = 1) -> float:
     """Returns the highest t2v R@k, in percent, that equal queries of different videos allow.
 
-    A model gives equal texts equal scores, so of the videos that share a text only k can be among
-    the first k.
+    Equal texts get equal scores: of the videos that share a text only k can be among the first k.
     """
     videos: dict[str, Counter[int]] = defaultdict(Counter)
     for text, video in zip(asked.texts, asked.query_video.tolist(), strict=True):
@@ -242,10 +241,8 @@ def histogram(values: Sequence[float] | NDArray[Any], bins: int = 40) -> dict[st
 def describe_media(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Returns durations, sizes, rates and failures of the video files.
 
-    Args:
-        rows: One per video: id, status ("ok", "partial", "failed", "missing", or "present" for a
-            file that nobody has decoded), reason, duration_seconds, width, height, and
-            frames_per_second or None.
+    A row per video has id, status ("ok", "partial", "failed", "missing", or "present" for a file
+    that nobody has decoded), reason, duration_seconds, width, height, frames_per_second or None.
     """
     faulty = [row for row in rows if row["status"] not in ("ok", "present")]
     usable = [row for row in rows if row["status"] in ("ok", "partial")]

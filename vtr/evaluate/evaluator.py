@@ -102,20 +102,18 @@ def evaluate(
         v2t_blocks: Other scores for the direction from video to text (re-ranking has them).
         ks: Recall depths.
         postprocess: Name to a function from the whole (Q, P) matrix of all queries to the scores
-            of t2v and of v2t (None: that direction has none), computed on the full matrix so that
-            the answer does not depend on any batch size.
+            of t2v and of v2t (None: that direction has none), so that no batch size has a say.
 
     Raises:
         ModelError: A score is NaN or +inf.
     """
     queries = task.queries
+    place = {video_id: v for v, video_id in enumerate(queries.video_ids)}
+    rivals = [place.get(queries.rivals.get(video_id, ""), -1) for video_id in queries.video_ids]
     observer = Observer(
-        queries.query_video,
-        task.query_text,
-        _rivals(queries),
-        ties=later_first(queries.video_ids),
-        num_listed=lines_per_query(len(queries.texts)),
-    )
+        queries.query_video, task.query_text, np.array(rivals, np.int64),
+        ties=later_first(queries.video_ids), num_listed=lines_per_query(len(queries.texts)),
+    )  # fmt: skip
     own = None if score_pairs is None else _own_scores(task, score_pairs)
     layout = Layout(queries.query_video, len(queries.video_ids), task.query_text)
     ranks = layout.ranks(
@@ -161,12 +159,6 @@ def take(ranks: Ranks, chosen: NDArray[np.integer]) -> Ranks:
     """Returns the ranks of some of the queries."""
     correct = None if ranks.correct is None else ranks.correct[chosen]
     return Ranks(ranks.better[chosen], ranks.tied[chosen], ranks.num_candidates, correct)
-
-
-def _rivals(queries: QuerySet) -> NDArray[np.int64]:
-    place = {video_id: v for v, video_id in enumerate(queries.video_ids)}
-    rivals = [place.get(queries.rivals.get(video_id, ""), -1) for video_id in queries.video_ids]
-    return np.array(rivals, np.int64)
 
 
 def _whole_gallery(task: Task, blocks: Blocks) -> Blocks:

@@ -51,10 +51,6 @@ def retrieval_metrics(
     to MRR, so only MRR is given; where several are correct (v2t) the ranks know the first alone,
     and `average_precision` needs the scores.
 
-    Args:
-        ranks: An evaluation's, or ranks by direction.
-        ks: Each at least 1.
-
     Raises:
         ConfigError: A k below 1.
     """
@@ -105,11 +101,10 @@ def check_ks(ks: Sequence[int]) -> None:
 
 
 def hits(ranks: Ranks, k: int) -> Values:
-    """(Q,) the chance, 0 to 1, that the first correct item is among the first k.
+    """(Q,) the chance, 0 to 1, that the first correct item is among the first k; 0 for a miss.
 
     k - better of the tied items fit. With one correct among them that is (k - better) / tied;
-    with c correct, one minus the chance that all c stay outside (hypergeometric). A miss is found
-    at no k, however small the gallery.
+    with c correct, one minus the chance that all c stay outside (hypergeometric).
     """
     room = np.where(ranks.missed, 0, np.clip(k - ranks.better, 0, ranks.tied))
     chance = room / ranks.tied
@@ -173,27 +168,19 @@ def _first_of_several(better: int, tied: int, correct: int) -> float:
 
 
 def average_precision(scores: Scores, relevant: NDArray[np.bool_]) -> Values:
-    """(Q,) average precision of rows with any number of correct items, expected over ties.
+    """(Q,) average precision, 0 to 1, of rows with any number of correct items, expected over ties.
 
     Within n tied items of which r are correct, after s items of which R are correct, each place i
     is correct with chance r / n and then has R + 1 + (i - 1)(r - 1)/(n - 1) correct items up to
-    itself on average (McSherry and Najork, ECIR 2008).
-
-    Args:
-        scores: (Q, C) float32 or float64, without NaN; what is at -inf was never found.
-        relevant: (Q, C) the correct items, at least one per row.
-
-    Returns:
-        0 to 1.
+    itself on average (McSherry and Najork, ECIR 2008). `scores` (Q, C) have no NaN, and what is at
+    -inf was never found; `relevant` (Q, C) has a correct item in every row.
     """
     if scores.shape != relevant.shape or not bool(relevant.any(axis=1).all()):
         raise ValueError(
             f"scores {scores.shape} and relevant {relevant.shape} must agree, with a correct item "
             "in every row"
         )
-    return np.array(
-        [_row_precision(row, marks) for row, marks in zip(scores, relevant, strict=True)]
-    )
+    return np.array([*map(_row_precision, scores, relevant)])
 
 
 def _row_precision(scores: Scores, relevant: NDArray[np.bool_]) -> float:

@@ -68,13 +68,7 @@ def moment_metrics(
 
     An interval is a bootstrap over whole videos, each with all its queries, widened as
     `vtr.evaluate.intervals.bootstrap` does, and no narrower than Wilson's where every query or
-    none is a hit.
-
-    Args:
-        queries: At least one.
-        predictions: One per query, in the same order.
-        seed: The same seed gives the same intervals.
-        num_resamples: At least 1.
+    none is a hit. There is one prediction per query, in the same order.
 
     Raises:
         ConfigError: No query, or another number of predictions.

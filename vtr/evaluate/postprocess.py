@@ -25,11 +25,8 @@ def dual_softmax(scores: Scores, temperature: float = 0.01) -> Values:
 
     S' = S * softmax over the texts of S / temperature (CAMoE, arXiv 2109.04290). It sees all test
     queries at once: transductive, and not comparable with numbers that do not. The formula means
-    positive scores; of two negative ones the preferred is pushed down.
-
-    Args:
-        scores: (Q, V) float32 or float64; -inf is a recorded miss and stays.
-        temperature: In units of the scores; 0.01 suits cosines.
+    positive scores; of two negative ones the preferred is pushed down. Scores are (Q, V); -inf is
+    a recorded miss and stays. 0.01 suits cosines.
 
     Raises:
         ConfigError: The temperature is not above 0.
@@ -55,13 +52,8 @@ def querybank_norm(scores: Scores, bank_scores: Scores, beta: float = 20.0) -> V
     exp(beta * score), a test query whose best video is also the best of some bank query scores
     exp(beta * S_v) / Z_v, any other query keeps S. Returned is S_v - log(Z_v) / beta, which ranks
     the videos of a query alike and cannot overflow. Each query is treated by itself, so with
-    training captions as the bank this is no peeking at the test set. Rows are of two scales: rank
-    within rows only.
-
-    Args:
-        scores: (Q, V) float32 or float64; -inf is a recorded miss and stays.
-        bank_scores: (B, V) of the training captions with the same videos.
-        beta: Inverse temperature in units of the scores; 20 suits cosines.
+    training captions as the bank this is no peeking at the test set. Scores are (Q, V), those of
+    the bank (B, V); -inf is a recorded miss and stays. Rank within rows only. 20 suits cosines.
 
     Raises:
         ConfigError: beta is not above 0, or the bank is empty or of another number of videos.

@@ -201,7 +201,9 @@ def queries(
     if part == "test":
         asked = _query_set(protocol, dataset, part, split=protocol.test_split, members=test)
         if protocol.gallery == "folder":
-            asked = replace(asked, video_ids=(*asked.video_ids, *_undescribed(dataset, test)))
+            listed = {*test, *(i for split in dataset.splits.values() for i in split)}
+            others = (i for i in dict.fromkeys(dataset.video_ids) if i not in listed)
+            asked = replace(asked, video_ids=(*asked.video_ids, *others))
         return asked
     if protocol.train_split is None:
         raise ConfigError(
@@ -230,13 +232,11 @@ def _train_and_val(
         val = tuple(i for i in _members(protocol, dataset, named) if i not in test)
     else:
         count = max(1, round(hold_out * len(train))) if len(train) > 1 else 0
-        val = tuple(sorted(train, key=_lot)[:count])
+        val = tuple(
+            sorted(train, key=lambda video_id: ids_digest([f"held out\0{video_id}"]))[:count]
+        )
     kept = set(val)
     return tuple(video_id for video_id in train if video_id not in kept), val
-
-
-def _lot(video_id: str) -> str:
-    return hashlib.sha256(f"held out\0{video_id}".encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _members(protocol: Protocol, dataset: Dataset, split: str) -> tuple[str, ...]:
@@ -248,12 +248,6 @@ def _members(protocol: Protocol, dataset: Dataset, split: str) -> tuple[str, ...
     if not members:
         raise DatasetError(_no_split(protocol, dataset, split))
     return members
-
-
-def _undescribed(dataset: Dataset, members: Iterable[str]) -> tuple[str, ...]:
-    """Returns the videos that are neither among `members` nor in any split."""
-    listed = {*members, *(i for split in dataset.splits.values() for i in split)}
-    return tuple(i for i in dict.fromkeys(dataset.video_ids) if i not in listed)
 
 
 def _no_split(protocol: Protocol, dataset: Dataset, split: str) -> str:
@@ -297,9 +291,9 @@ def _query_set(
     if not chosen:
         remarks = "".join(f"; {note}" for note in dataset.notes)
         raise DatasetError(
-            f"no caption describes any of the {counted(len(place), 'video')} of split {split!r} "
-            "of dataset "
-            f"{dataset.name!r}{remarks}. Captions come from the files that --annotations names"
+            f"no caption describes any of the {counted(len(place), 'video')} of split {split!r} of "
+            f"dataset {dataset.name!r}{remarks}. Captions come from the files that --annotations "
+            "names"
         )
     problems = _problems(protocol, place, chosen) if part == "test" else ()
     return QuerySet(
@@ -336,7 +330,6 @@ def _problems(protocol: Protocol, members: Iterable[str], chosen: list[Caption])
     if silent:
         found.append(f"{counted(silent, 'video has', 'videos have')} no query")
     if protocol.captions != "all" and max(counts.values()) > 1:
-        found.append(
-            f"more than one query for {counted(sum(c > 1 for c in counts.values()), 'video')}"
-        )
+        several = sum(count > 1 for count in counts.values())
+        found.append(f"more than one query for {counted(several, 'video')}")
     return tuple(found)

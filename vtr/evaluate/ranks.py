@@ -254,12 +254,8 @@ class Layout:
     ) -> RetrievalRanks:
         """Ranks as `stream_ranks` does.
 
-        Args:
-            blocks: As there.
-            own_scores: As there.
-            both: As there.
-            look: Is shown (first row, scores, their `group_maxima`, marks to use) of all rows of
-                the first round while they are in the cache, in any order and from several threads.
+        `look` is shown (first row, scores, their `group_maxima`, marks to use) of all rows of the
+        first round while they are in the cache, in any order and from several threads.
         """
         guess = None if own_scores is None or not both else self.best(np.asarray(own_scores))
         columns = None if guess is None else _ColumnCounts(self, guess, self.videos, ROUNDING)

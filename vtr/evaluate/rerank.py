@@ -40,11 +40,7 @@ def rerank(scores: Scores, k: int, score_pairs: PairScores) -> Reranked:
     """Reorders the best k of every row, and for v2t of every column, by another head.
 
     What is not reordered keeps its place below; an item outside the first k can never enter.
-
-    Args:
-        scores: (T, V) of the cheap head.
-        k: How many of each list.
-        score_pairs: (rows (P,), columns (P,)) to (P,) scores of the costly head.
+    `scores` (T, V) are the cheap head's; `score_pairs` takes rows (P,) and columns (P,).
     """
     pairs = pairs_to_rerank(scores, k)
     costly = np.full(scores.shape, -np.inf, np.float32)

@@ -27,7 +27,7 @@ from vtr.evaluate.counting import Scores
 from vtr.evaluate.evaluator import Task, evaluate
 from vtr.evaluate.intervals import retrieval_intervals
 from vtr.evaluate.metrics import retrieval_metrics
-from vtr.evaluate.ranks import Blocks, RetrievalRanks
+from vtr.evaluate.ranks import Blocks
 from vtr.features import PackedFrames
 from vtr.train.heads.attentionP import AttentionPooling
 from vtr.train.heads.base import Head, VideoBatch
@@ -67,9 +67,6 @@ class Gallery:
     frames: Vectors  # (V, n, D) float32, zeros where `mask` is False
     mask: NDArray[np.bool_]  # (V, n) bool
 
-    def __len__(self) -> int:
-        return len(self.frames)
-
 
 def frame_counts(longest: int) -> list[int]:
     """Returns 1, 2, 4, ... up to the longest video, which is always the last.
@@ -90,10 +87,7 @@ def thin(num_frames: int, wanted: int) -> NDArray[np.int64]:
     [1, 4, 7, 10]
     """
     count = min(num_frames, wanted)
-    places: NDArray[np.int64] = ((2 * np.arange(count) + 1) * num_frames // (2 * count)).astype(
-        np.int64
-    )
-    return places
+    return np.asarray((2 * np.arange(count) + 1) * num_frames // (2 * count), np.int64)
 
 
 def gallery(packed: PackedFrames, num_frames: int) -> Gallery:
@@ -120,7 +114,7 @@ def rule_blocks(
     texts = unit(texts)
     options = options or PoolingOptions()
     score = _scoring(rule, videos, options)
-    cells = len(videos) if rule in ("mean", "maxP") else 4 * videos.mask.size
+    cells = len(videos.mask) if rule in ("mean", "maxP") else 4 * videos.mask.size
     step = max(1, _BLOCK_BYTES // (4 * max(1, cells)))
 
     def blocks() -> Iterator[tuple[int, Scores]]:
@@ -142,9 +136,15 @@ def _scoring(rule: str, videos: Gallery, options: PoolingOptions) -> Callable[[V
     if rule in ("max-sim", "top-k"):
         top = 1 if rule == "max-sim" else options.top
         flat = unit(videos.frames).reshape(videos.mask.size, -1)
-        return lambda texts: _top_mean(
-            (texts @ flat.T).reshape(-1, *videos.mask.shape), videos, top
-        )
+
+        def top_mean(texts: Vectors) -> Scores:
+            sims = (texts @ flat.T).reshape(-1, *videos.mask.shape)
+            best = np.sort(np.where(videos.mask, sims, -np.inf), axis=2)[:, :, ::-1][:, :, :top]
+            valid = np.isfinite(best)
+            total: Scores = np.where(valid, best, 0).sum(axis=2) / valid.sum(axis=2)
+            return total.astype(np.float32)
+
+        return top_mean
     heads: dict[str, Callable[[], Head]] = {
         "mean": MeanPooling,
         "maxP": MaxPooling,
@@ -164,13 +164,6 @@ def _scoring(rule: str, videos: Gallery, options: PoolingOptions) -> Callable[[V
         return scores
 
     return score
-
-
-def _top_mean(sims: Vectors, videos: Gallery, top: int) -> Scores:
-    best = np.sort(np.where(videos.mask, sims, -np.inf), axis=2)[:, :, ::-1][:, :, :top]
-    valid = np.isfinite(best)
-    total: Scores = np.where(valid, best, 0).sum(axis=2) / valid.sum(axis=2)
-    return total.astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -205,20 +198,13 @@ def simulate(
         for rule in options.rules:
             blocks = rule_blocks(rule, texts, videos, options)
             ranks = evaluate(task, blocks).ranks
-            rows.append(
-                SimulatedRow(
-                    rule, frames, float(videos.mask.sum() / len(videos)), _short(ranks, seed)
-                )
-            )
+            ends = retrieval_intervals(ranks, seed=seed)
+            metrics = {
+                key: {"value": value, "low": ends[key][0], "high": ends[key][1]}
+                for key, value in retrieval_metrics(ranks).expected.items()
+            }
+            mean_frames = float(videos.mask.sum() / len(videos.mask))
+            rows.append(SimulatedRow(rule, frames, mean_frames, metrics))
             if tell is not None:
                 tell(len(rows), len(counts) * len(options.rules))
     return rows
-
-
-def _short(ranks: RetrievalRanks, seed: int) -> dict[str, dict[str, float]]:
-    values = retrieval_metrics(ranks).expected
-    intervals = retrieval_intervals(ranks, seed=seed)
-    return {
-        key: {"value": values[key], "low": intervals[key][0], "high": intervals[key][1]}
-        for key in values
-    }
