@@ -444,6 +444,8 @@ def test_what_is_no_name_and_no_path(hub: Hub, tmp_path: Path) -> None:
     for ask in (lambda: vtr.push(store, wrong), lambda: vtr.pull(wrong)):
         with pytest.raises(ConfigError, match="the repository is 3; it must be a text"):
             ask()
+    with pytest.raises(ConfigError, match=r"whose clips[?] Name the repository as OWNER/NAME"):
+        vtr.pull("clips")
     push(hub, store)
     with pytest.raises(ConfigError, match="folder is 3; it must be a path"):
         pull(hub, folder=wrong)
@@ -588,7 +590,7 @@ def test_a_disk_that_is_too_small_is_refused_before(
 ) -> None:
     push(hub, random_store(tmp_path / "features", ["a"]))
     monkeypatch.setattr("vtr.api.pull._MARGIN", 1 << 60)
-    with pytest.raises(StoreWriteError, match=r"pulling needs .* more, and the disk of .* has"):
+    with pytest.raises(StoreWriteError, match=r"pulling needs .* more, and the disk has"):
         pull(hub)
 
 

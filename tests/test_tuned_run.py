@@ -140,6 +140,27 @@ def test_what_is_given_away_is_a_run_and_a_model_that_transformers_loads(workspa
     assert "a.mp4" in found.stdout
 
 
+def test_its_towers_go_to_the_hub_and_come_back(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hub_server import TOKEN, serving
+
+    import vtr
+
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    run = train("--head", "meanP")
+    with serving() as hub:
+        vtr.push(run, "me/tuned", hub_url=hub.url)
+        files = hub.repos["models", "me/tuned"].files
+        assert str(workspace).encode() not in b"".join(files.values())
+        made = vtr.pull("me/tuned", "pulled", hub_url=hub.url)
+        run.rename("elsewhere")
+        assert vtr.push(made, "me/tuned", hub_url=hub.url).sent == ["README.md", "vtr.json"]
+        assert b"base_model" not in hub.repos["models", "me/tuned"].files["README.md"]
+    here = evaluated("--run", "elsewhere", "--out", "one")
+    assert evaluated("--run", str(made), "--out", "two")["metrics"] == here["metrics"]
+
+
 def test_the_reference_s_files_hold_the_optimiser_and_training_goes_on_from_them(
     workspace: Path,
 ) -> None:

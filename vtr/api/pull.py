@@ -57,6 +57,8 @@ def pull(repo: str, folder: str | Path | None = None, **options: Any) -> Path:
     """
     asked = PullOptions.of(**options)
     name, said = split_name(repo)
+    if "/" not in name:
+        raise ConfigError(f"whose {name}? Name the repository as OWNER/NAME")
     if said and asked.kind and said != asked.kind:
         raise ConfigError(f"{repo} is the name of a {said}, and --kind is {asked.kind}")
     place, commit = _find(name, said or asked.kind, asked)
@@ -184,11 +186,14 @@ def _fetch_all(
         + (f", of which {human_bytes(there)} are here" if there else "")
     )
     with progress("pulling", quiet=total < _SEVERAL_SECONDS) as update:
-        done = 0
+        done = told = 0
         for name in missing:
 
             def tell(size: int, before: int = done) -> None:
-                update(max(1, (before + size) // _MEGABYTE), total // _MEGABYTE, "MB")
+                nonlocal told
+                if (now := (before + size) // _MEGABYTE) > told:
+                    told = now
+                    update(now, total // _MEGABYTE, "MB")
 
             _fetch(place, commit, manifest, name, _blob(work, manifest, name), tell)
             done += manifest.sizes[name]
@@ -232,10 +237,10 @@ def _size(path: Path) -> int:
 
 
 def _require_space(work: Path, needed: int, target: Path) -> None:
-    free = shutil.disk_usage(work).free
+    free = min(shutil.disk_usage(place).free for place in (work, target) if place.is_dir())
     if needed + _MARGIN > free:
         raise StoreWriteError(
-            f"pulling needs {human_bytes(needed)} more, and the disk of {work.parent.parent} has "
+            f"pulling needs {human_bytes(needed)} more, and the disk has "
             f"{human_bytes(free)} free. What was fetched is kept; free some space, or name a "
             f"folder on another disk instead of {target}"
         )
@@ -265,13 +270,20 @@ def _assemble(
     small = {
         name: place.read(commit, name, files[name]) for name in (CARD, MANIFEST) if name in files
     }
-    with replacing(target, option="FOLDER") as made:
-        for name in manifest.files:
-            make_folder((made / name).parent, option="FOLDER")
-            shutil.move(_blob(work, manifest, name), made / name)
-        for name, content in small.items():
-            publish(made / name, content)
-        publish(made / "pulled.json", json.dumps({"from": place.url, "commit": commit}).encode())
+    try:
+        with replacing(target, option="FOLDER") as made:
+            for name in manifest.files:
+                make_folder((made / name).parent, option="FOLDER")
+                shutil.move(_blob(work, manifest, name), made / name)
+            for name, content in small.items():
+                publish(made / name, content)
+            source = {"from": place.url, "commit": commit}
+            publish(made / "pulled.json", json.dumps(source).encode())
+    except OSError as error:
+        raise StoreWriteError(
+            f"cannot make {target}: {error.strerror or error}. Free some space, or name a folder "
+            "on another disk, then run the same command again"
+        ) from None
     shutil.rmtree(work)
     with contextlib.suppress(OSError):
         work.parent.rmdir()  # unless others build there
