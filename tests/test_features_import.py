@@ -59,6 +59,23 @@ def _h5(path: Path, name: str, *beside: str) -> None:
                 file[other.format(number)] = np.arange(len(rows))
 
 
+def _save(path: Path, value: object) -> None:
+    import torch
+
+    def tensors(value: object) -> object:
+        if isinstance(value, dict):
+            return {name: tensors(inner) for name, inner in value.items()}
+        return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+
+    torch.save(tensors(value), path / "all.pt")
+
+
+def _save_numpy(path: Path, value: object) -> None:
+    import torch
+
+    torch.save(value, path / "all.pth")
+
+
 def _dump(path: Path, value: object) -> None:
     (path / "all.pkl").write_bytes(pickle.dumps(value))
 
@@ -76,6 +93,18 @@ V = {f"v{number}": rows for number, rows in enumerate(ROWS)}
         pytest.param(lambda p: _dump(p, OrderedDict(V)), id="ordered"),
         pytest.param(lambda p: _dump(p, defaultdict(list, V)), id="defaultdict"),
         pytest.param(lambda p: _dump(p, {k: {"feat": v} for k, v in V.items()}), id="nested"),
+        pytest.param(lambda p: _save(p, V), id="torch"),
+        pytest.param(
+            lambda p: _save(p, {k: {"clip": v} for k, v in V.items()}), id="torch, nested"
+        ),
+        pytest.param(
+            lambda p: _save(p, {k: {"x": v, "fps": 25.0, "of": "a"} for k, v in V.items()}),
+            id="torch, beside numbers and texts",
+        ),
+        pytest.param(lambda p: _save_numpy(p, V), id="torch, arrays of numpy"),
+        pytest.param(
+            lambda p: _save_numpy(p, {k: list(v) for k, v in V.items()}), id="lists of rows"
+        ),
         pytest.param(lambda p: save_file(V, p / "all.safetensors"), id="safetensors"),
     ],
 )
@@ -225,6 +254,25 @@ def _hdf5(path: Path) -> Path:
     return path / "all.h5"
 
 
+def _torch_nested(path: Path) -> Path:
+    """A file per video in folders, the rows beside what else is known."""
+    import torch
+
+    for number, rows in enumerate(ROWS):
+        folder = path / "a" / f"{number % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        held = {"emb": torch.from_numpy(rows), "fps": 25.0, "video": "x.mp4", "n": len(rows)}
+        torch.save(held, folder / f"v{number}.pt")
+    return path
+
+
+def test_files_in_folders_that_say_more_than_their_rows(tmp_path: Path) -> None:
+    (tmp_path / "it").mkdir()
+    _, store = imported(_torch_nested(tmp_path / "it"))
+    assert store.ids == ("a/0/v0", "a/0/v2", "a/1/v1")
+    np.testing.assert_array_equal(store["a/1/v1"].frames, ROWS[1].astype(np.float16))
+
+
 @pytest.mark.parametrize("make", [_npz, _npz_each, _pickled, _pickled_at_once, _torch, _hdf5])
 def test_other_containers(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     (tmp_path / "it").mkdir()
@@ -255,6 +303,8 @@ def _header(shape: tuple[int, ...]) -> bytes:
 
 def _strange(folder: Path) -> dict[str, str]:
     """Makes what is no array; returns id to the reason that is expected."""
+    import torch
+
     good = ROWS[0]
     np.save(folder / "objects.npy", np.array([{1: 2}], dtype=object), allow_pickle=True)
     (folder / "junk.npy").write_bytes(b"xx")
@@ -267,6 +317,9 @@ def _strange(folder: Path) -> dict[str, str]:
     (folder / "dangling.npy").symlink_to(folder / "nowhere")
     (folder / "folder.npy").mkdir()
     (folder / "evil.pkl").write_bytes(pickle.dumps(_Runs()))
+    torch.save(_Runs(), folder / "evil_torch.pth")
+    torch.save([torch.ones(2, D), torch.ones(3, D)], folder / "list.pt")
+    torch.save(torch.ones(3, D).to_sparse(), folder / "sparse_tensor.pt")
     (folder / "loop.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + b"\0" * 99)
     with h5py.File(folder / "out.h5", "w") as file:
         file["link"] = h5py.ExternalLink("/etc/passwd", "/")
@@ -293,6 +346,9 @@ def _strange(folder: Path) -> dict[str, str]:
         "dangling": "not-an-array: No such file",
         "folder": "not-a-file: not a regular file",
         "evil": r"not-an-array: it wants posix\.system, which is not run",
+        "evil_torch": "not-an-array: .*not a file of torch.save, or one of other objects",
+        "list": "not-an-array: it holds a list",
+        "sparse_tensor": "not-an-array: .*not an ordinary dense tensor",
         "loop": "not-an-array: ",
         "link": "not-an-array: a link to elsewhere",
         "sparse": "too-large: ",
@@ -319,6 +375,24 @@ def test_each_strange_file_is_one_row(tmp_path: Path, monkeypatch: pytest.Monkey
             store[video_id]
     assert set(store.ids) == {"caf\xe9", "good", "v0", "v1", "v2"}
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_small_file_of_torch_cannot_fill_the_memory(tmp_path: Path) -> None:
+    """One tensor under many names, or many times in a list, stands in the file once."""
+    import torch
+
+    (tmp_path / "it").mkdir()
+    rows = torch.ones(1 << 10, 1 << 10)
+    inner: object = {f"{n}": {"x": rows} for n in range(9)}
+    for _ in range(7):
+        inner = {f"{n}": inner for n in range(9)}
+    torch.save(inner, tmp_path / "it" / "names.pt")
+    torch.save([rows] * 1_000, tmp_path / "it" / "list.pt")
+    torch.save({f"{n}": rows[n:] for n in range(9)}, tmp_path / "it" / "views.pt")
+    report, _ = imported(tmp_path / "it")
+    assert report.failed["list"].startswith("too-large: 4,194,304,000 bytes")
+    assert report.failed["names"].startswith("too-large: ")
+    assert report.ok < 15
 
 
 def test_nothing_imported_is_an_error(tmp_path: Path) -> None:

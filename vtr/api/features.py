@@ -11,6 +11,7 @@ from vtr.bridges.arrow import is_parquet, read_parquet, require_arrow
 from vtr.bridges.lances import is_lance, read_lance, require_lance
 from vtr.bridges.tars import is_tar, read_tars
 from vtr.errors import ConfigError
+from vtr.features.foreign import STAND_INS
 from vtr.features.importing import ImportReport, import_arrays, require_new
 from vtr.files import publish
 from vtr.foreign import escape_undecodable
@@ -52,14 +53,8 @@ def _read_back(
     return replace(report, failed={}, failed_before=len(report.failed))
 
 
-def read_torch(path: Path) -> dict[str, Any]:
-    """Reads the tensors of a file of torch as arrays; torch is loaded for the first such file."""
-    import torch
+def read_torch(path: Path) -> Any:
+    """Reads what `torch.save` wrote, with arrays for tensors; torch is loaded for the first."""
+    from vtr.clip.checkpoint_files import read_content
 
-    from vtr.clip.checkpoint_files import read_tensors
-
-    tensors = read_tensors(path, lone="")
-    return {
-        name: (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
-        for name, tensor in tensors.items()
-    }
+    return read_content(path, STAND_INS)

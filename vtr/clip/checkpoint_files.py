@@ -9,6 +9,7 @@ becomes a plain holder of attributes.
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import re
 import struct
@@ -19,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,21 +50,73 @@ _STORAGES = {
 }
 
 
-def read_tensors(path: Path, *, lone: str | None = None) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
     """Returns the tensors of a checkpoint by name, on the CPU, in their stored dtypes.
 
     A state dict saved by torch, also within what a training loop saves (`WRAPPERS`), safetensors,
-    or the parameters and buffers of a TorchScript archive. A tensor saved alone is called `lone`.
+    or the parameters and buffers of a TorchScript archive.
 
     Raises:
         CheckpointError: Not such a file, damaged, or it holds anything but tensors.
     """
-    require_file(path)
-    try:
-        state = _unwrapped(_read(path, lone))
+    with _reading(path):
+        state = _read(path, {})
+        if not isinstance(state, Mapping):
+            raise CheckpointError(f"{path} holds a {type(state).__name__}, not a state dict")
+        state = _unwrapped(state)
         tensors = {name: _plain(path, name, value) for name, value in state.items()}
         _check_bytes(path, tensors.values())
         return {name: tensor.clone() for name, tensor in tensors.items()}  # own memory for each
+
+
+def read_content(path: Path, stand_ins: Mapping[str, Callable[..., Any]]) -> Any:
+    """Returns what `torch.save` wrote: any nesting of plain values, with arrays for tensors.
+
+    A tensor that is none in plain memory becomes the error that says so.
+
+    Args:
+        path: The file.
+        stand_ins: What is called for names in its pickle that are not torch's ("numpy.dtype").
+
+    Raises:
+        CheckpointError: Not such a file, damaged, or it asks for anything else.
+    """
+    with _reading(path):
+        content = _read(path, stand_ins)
+        made: dict[int, Any] = {}
+        converted = _as_arrays(content, path, made)
+        _check_bytes(path, [one for one in made.values() if isinstance(one, np.ndarray)])
+        return converted
+
+
+def _as_arrays(value: Any, path: Path, made: dict[int, Any]) -> Any:
+    """Converts each object once, by its `id`: a small file can name one object very often."""
+    if id(value) not in made:
+        if isinstance(value, dict):
+            made[id(value)] = {n: _as_arrays(inner, path, made) for n, inner in value.items()}
+        elif isinstance(value, list | tuple):
+            made[id(value)] = [_as_arrays(inner, path, made) for inner in value]
+        elif isinstance(value, Tensor):
+            made[id(value)] = _as_array(value, path)
+        else:
+            return value
+    return made[id(value)]
+
+
+def _as_array(tensor: Tensor, path: Path) -> np.ndarray[Any, Any] | Exception:
+    try:
+        plain = _plain(path, "a tensor", tensor)
+        return (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()
+    except (CheckpointError, TypeError) as error:
+        return error
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Lets whatever a damaged file raises say which file it is and what to do."""
+    require_file(path)
+    try:
+        yield
     except CheckpointError:
         raise
     # Of what torch, pickle, zipfile and zlib raise at damaged files no list was ever whole.
@@ -94,7 +148,7 @@ def _reason(error: Exception) -> str:
     )
 
 
-def _read(path: Path, lone: str | None) -> Mapping[str, Any]:
+def _read(path: Path, stand_ins: Mapping[str, Callable[..., Any]]) -> Any:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -119,15 +173,11 @@ def _read(path: Path, lone: str | None) -> Mapping[str, Any]:
                     require_light_keys(archive.read(name))
             if any(name.endswith("/constants.pkl") for name in archive.namelist()):
                 return dict(_ScriptArchive(archive).tensors())
-    with warnings.catch_warnings():
+    names: list[Any] = [(function, name) for name, function in stand_ins.items()]
+    with warnings.catch_warnings(), torch.serialization.safe_globals(names):
         # It warns of unusual pickles; what it cannot read it refuses anyway.
         warnings.simplefilter("ignore")
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    if isinstance(state, Tensor) and lone is not None:
-        return {lone: state}
-    if not isinstance(state, Mapping):
-        raise CheckpointError(f"{path} holds a {type(state).__name__}, not a state dict")
-    return state
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _check_members(archive: zipfile.ZipFile, size: int) -> None:
@@ -156,9 +206,9 @@ def _unwrapped(state: Mapping[str, Any]) -> Mapping[str, Any]:
     return state
 
 
-def _check_bytes(path: Path, tensors: Iterable[Tensor]) -> None:
+def _check_bytes(path: Path, tensors: Iterable[Tensor | np.ndarray[Any, Any]]) -> None:
     """Refuses a small file whose many tensors are all views of the same bytes."""
-    total = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    total = sum(tensor.nbytes for tensor in tensors)
     size = path.stat().st_size
     if total > _MOST_SHARED * size:
         raise CheckpointError(f"{path}: its tensors claim {total:,} bytes, the file has {size:,}")

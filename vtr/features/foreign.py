@@ -23,13 +23,16 @@ from vtr.files import open_regular
 from vtr.pickled import require_light_keys
 
 Array = NDArray[Any]
-TensorReader = Callable[[Path], Mapping[str, Array]]
-"""Reads a file of torch, whose only tensor is named "": this package imports no torch."""
+TensorReader = Callable[[Path], Any]
+"""Reads what torch saved, with arrays for tensors: this package imports no torch."""
 
 EXTENSIONS = (".h5", ".hdf5", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth", ".safetensors")
 MOST_BYTES = 1 << 30
 """Of one array: a day of video at one frame per second has 86,400 rows, 0.4 GB at D = 1280."""
+NO_ARRAY = "not-an-array: a "
 _DEEPEST_GROUP = 8
+_MOST_SHARED = 4  # views of the same bytes, or one array under several names
+_LEAST_ENTRY = 8
 
 # Of what damaged files raise; RuntimeError is an encrypted zip member, KeyError a lost HDF5 object.
 _BROKEN = (
@@ -197,6 +200,11 @@ _PICKLED = {
 }
 
 
+STAND_INS: dict[str, Any] = {f"{module}.{name}": made for (module, name), made in _PICKLED.items()
+             if module.startswith("numpy")}  # fmt: skip
+"""By its name in a pickle: what is called for a part of an array."""
+
+
 class _ArrayUnpickler(pickle.Unpickler):
     """Knows arrays of numbers; any other name in the pickle ends the reading."""
 
@@ -213,12 +221,20 @@ def _pickle(file: IO[bytes], path: Path, _: TensorReader) -> Iterator[tuple[str,
     _require_size((path.stat().st_size,), np.dtype(np.uint8), MOST_BYTES)
     program = file.read(MOST_BYTES)
     require_light_keys(program)
-    content = _ArrayUnpickler(io.BytesIO(program)).load()
-    if isinstance(content, _PickledArray):
-        content = {"": content}
-    if not isinstance(content, dict):
-        raise UnusableError(f"not-an-array: it holds a {type(content).__name__}")
-    yield from _entries(content, "", _DEEPEST_GROUP)
+    yield from _named(_ArrayUnpickler(io.BytesIO(program)).load(), len(program))
+
+
+def _named(content: Any, size: int) -> Iterator[tuple[str, Array | str]]:
+    """Yields what is in nested dictionaries of a file of so many bytes; one alone is called ""."""
+    alone = content if isinstance(content, dict) else {"": content}
+    if alone is not content and isinstance(reason := _as_array(content), str):
+        raise UnusableError(reason.replace("a ", "it holds a ", 1))
+    claimed = 0
+    for name, array in _entries(alone, "", _DEEPEST_GROUP):
+        claimed += _LEAST_ENTRY if isinstance(array, str) else max(_LEAST_ENTRY, array.nbytes)
+        if claimed > _MOST_SHARED * size:
+            raise UnusableError(f"too-large: {claimed:,} bytes of arrays in a file of {size:,}")
+        yield name, array
 
 
 def _entries(
@@ -229,13 +245,29 @@ def _entries(
         if isinstance(value, dict) and value and deeper:
             yield from _entries(value, f"{name}/", deeper - 1)
         else:
-            good = isinstance(value, _PickledArray)
-            yield name, value.array if good else f"not-an-array: a {type(value).__name__}"
+            yield name, _as_array(value)
+
+
+def _as_array(value: Any) -> Array | str:
+    """Returns an array, a number as one without axes, a list of alike rows as one of them all."""
+    if isinstance(value, list) and value:
+        rows = [row.array if isinstance(row, _PickledArray) else row for row in value]
+        if all(isinstance(row, np.ndarray) and row.shape == rows[0].shape for row in rows):
+            size = sum(row.nbytes for row in rows)
+            return np.stack(rows) if size <= MOST_BYTES else f"too-large: {size:,} bytes"
+    if isinstance(value, int | float):
+        return np.asarray(value)
+    if isinstance(value, Exception):
+        return f"not-an-array: {value}"
+    array = value.array if isinstance(value, _PickledArray) else value
+    if isinstance(array, np.ndarray):
+        return array if array.dtype.kind in "iuf" else f"not-an-array: it holds {array.dtype}"
+    return f"{NO_ARRAY}{type(value).__name__}"
 
 
 def _torch(_: IO[bytes], path: Path, tensors: TensorReader) -> Iterator[tuple[str, Array | str]]:
     _require_size((path.stat().st_size,), np.dtype(np.uint8), MOST_BYTES)
-    yield from tensors(path).items()
+    yield from _named(tensors(path), path.stat().st_size)
 
 
 _READERS = {

@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +54,7 @@ class ImportReport:
     crops: int = 0  # Crops per video, of which the mean was taken; 0 where there are none
 
 
-def no_tensors(path: Path) -> dict[str, np.ndarray]:
+def no_tensors(path: Path) -> Any:
     """Refuses a file of torch; a reader of them is given by who may import torch."""
     raise UnusableError(f"not-an-array: nobody here reads {path.suffix}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import unicodedata
@@ -12,7 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from vtr.features.foreign import EXTENSIONS, Array, TensorReader, UnusableError, read_arrays
+from vtr.features.foreign import (
+    EXTENSIONS,
+    NO_ARRAY,
+    Array,
+    TensorReader,
+    UnusableError,
+    read_arrays,
+)
 
 _SIDES = ("_timestamps_ms", "_fps")
 _CROP = re.compile(r"(.+)__(\d+)")
@@ -124,10 +132,16 @@ def _in_file(path: Path, video: str, tensors: TensorReader) -> list[Source]:
 
 def _whole(arrays: Sequence[Source], group: str = "") -> Source | None:
     """Returns the one of a group's arrays that is the video's, None where they are of several."""
-    if len(arrays) == 1:
-        return arrays[0]
+    rows = [one for one in arrays if not _is_fact(one)]
+    if len(arrays) == 1 or len(rows) == 1:
+        return (rows or list(arrays))[0]
     own = {one.key.removeprefix(group): one for one in arrays}
     return next((own[word] for word in _WHOLE_VIDEO if word in own), None)
+
+
+def _is_fact(one: Source) -> bool:
+    """Returns whether it is a number or a text beside the rows, such as their rate."""
+    return one.problem == f"{NO_ARRAY}str" if one.problem else math.prod(one.shape) == 1
 
 
 def _by_group(arrays: Sequence[Source]) -> list[Source]:
