@@ -84,6 +84,7 @@ class _Part(nn.Module):
 
 class _Vision(_Part):
     temporal = False
+    projection = None
 
     def __init__(self, network: Any, settings: dict[str, Any], *, windows: str) -> None:
         super().__init__(network, settings)
@@ -110,6 +111,8 @@ class _Vision(_Part):
 
 
 class _Text(_Part):
+    clips = False
+
     def __init__(self, network: Any, settings: dict[str, Any], *, mask: str, pad: Any) -> None:
         super().__init__(network, settings)
         self.mask, self.pad = mask, pad

@@ -6,11 +6,6 @@ Two routes, both with the model's own numbers:
 - `fast`: torch's antialiased resize of uint8 pictures in place (channels last), a few times faster,
   within two grey levels of `exact` everywhere and 0.01 on average for natural pictures.
 
-The horizontal pass always comes first. Pillow did so for ten years and CLIP was trained with it;
-Pillow 13 resizes some tall pictures vertically first (Pillow #9549), and as each pass clips to
-0..255 that moves single pixels by up to 28 levels. So `exact` asks Pillow for one pass at a time:
-the result is that of the classical order with every version.
-
 Worker processes import this module: it needs numpy and Pillow only, torch when `fast` first runs.
 """
 
@@ -22,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from PIL import Image
 
 from vtr.clip.hub import OPEN_CLIP_CONFIG, PROCESSOR_FILES, is_open_clip
+from vtr.clip.resize import FILTERS, Filter, resize_window
 from vtr.errors import CheckpointError, ModelError
 from vtr.json_files import as_fields, read_json
 
@@ -35,12 +30,6 @@ Route = Literal["fast", "exact"]
 _Triple = tuple[float, float, float]
 ROUTES: tuple[Route, ...] = ("fast", "exact")
 
-_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
-_FILTER_RADIUS = {"bicubic": 2.0, "bilinear": 1.0}
-
-# Beyond this ratio of the sides most of a resized picture would be thrown away by the crop, and a
-# 1x4096 one would need a gigabyte: only what the crop keeps is computed then.
-_SLENDER = 8
 _MOST_PATCHES = 1 << 12
 _MOST_FRAMES = 1 << 10
 # By `model_type`: pictures of a window where config.json does not say.
@@ -70,7 +59,7 @@ _OPEN_CLIP: dict[str, Any] = {
     "mean": CLIP_MEAN, "std": CLIP_STD, "interpolation": "bicubic", "resize_mode": "shortest",
     "size": None, "mode": "RGB", "fill_color": 0,
 }  # fmt: skip
-_PILLOW_FILTER_NAMES: dict[int, Literal["bicubic", "bilinear"]] = {2: "bilinear", 3: "bicubic"}
+_PILLOW_FILTER_NAMES: dict[int, Filter] = {2: "bilinear", 3: "bicubic"}
 
 
 @dataclass(frozen=True)
@@ -85,7 +74,7 @@ class Preprocessing:
     # For `shortest-edge` the length in pixels the shorter side gets, for `squash` (height, width);
     # for `patches` (most patches, side of one in pixels).
     resize_to: int | tuple[int, int]
-    resample: Literal["bicubic", "bilinear"]  # The filter, antialiased in both routes
+    resample: Filter  # The filter, antialiased in both routes
     mean: tuple[float, float, float]  # Per channel (R, G, B), for values scaled to 0..1
     std: tuple[float, float, float]  # Per channel, above 0
     frames: int = 1  # Pictures that make one embedding: above 1 the model sees windows of a video
@@ -93,7 +82,7 @@ class Preprocessing:
     def __post_init__(self) -> None:
         _require(self.route in ROUTES, f"route {self.route!r} is not one of {', '.join(ROUTES)}")
         _require(1 <= self.frames <= _MOST_FRAMES, f"windows of {self.frames} pictures")
-        _require(self.resample in _FILTERS, f"unknown resample {self.resample!r}")
+        _require(self.resample in FILTERS, f"unknown resample {self.resample!r}")
         _require(
             len(self.size) == 2 and min(self.size) >= 1,
             f"size {self.size} is not (height, width) in pixels",
@@ -163,25 +152,18 @@ def resize_crop(picture: np.ndarray, preprocessing: Preprocessing) -> np.ndarray
         resized = target, int(target * width / height)
     rows, columns = preprocessing.size
     top, left = round((resized[0] - rows) / 2), round((resized[1] - columns) / 2)
-    return _resize(picture, resized, (top, left, rows, columns), preprocessing)
+    window = top, left, rows, columns
+    return _resized(picture, resized, window, preprocessing)
 
 
-def _resize(
+def _resized(
     picture: np.ndarray,
-    resized: tuple[int, int],
+    shape: tuple[int, int],
     window: tuple[int, int, int, int],
     preprocessing: Preprocessing,
 ) -> np.ndarray:
-    """Returns a window (top, left, rows, columns) of the resized picture."""
-    height, width = picture.shape[:2]
-    top, left, rows, columns = window
-    if resized == (height, width):
-        return np.ascontiguousarray(picture[top : top + rows, left : left + columns])
-    # `fast` computes the whole resized picture; far from square that is slower than `exact`.
-    slender = max(height, width) > _SLENDER * min(height, width)
-    if preprocessing.route == "fast" and not slender:
-        return _resize_fast(picture, resized, window, preprocessing.resample)
-    return _resize_exact(picture, resized, window, preprocessing.resample)
+    fast, resample = preprocessing.route == "fast", preprocessing.resample
+    return resize_window(picture, shape, window, resample=resample, fast=fast)
 
 
 def to_patches(picture: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
@@ -198,7 +180,7 @@ def to_patches(picture: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     most, side = preprocessing.resize_to
     rows, columns = _grid(picture.shape[0], picture.shape[1], most=most, side=side)
     shape = rows * side, columns * side
-    resized = _resize(picture, shape, (0, 0, *shape), preprocessing)
+    resized = _resized(picture, shape, (0, 0, *shape), preprocessing)
     canvas = np.zeros((most + 1, side, side, 3), np.uint8)
     canvas[0].reshape(-1)[:4] = np.array([rows, columns], "<u2").view(np.uint8)
     patches = resized.reshape(rows, side, columns, side, 3).swapaxes(1, 2)
@@ -327,7 +309,7 @@ def _from_open_clip(path: Path, route: Route) -> Preprocessing:
         ("mode", settings["mode"] != "RGB"),
         ("resize_mode", resize not in ("shortest", "squash")),
         ("size", not (isinstance(size, list) and all(isinstance(n, int) for n in size))),
-        ("interpolation", settings["interpolation"] not in list(_FILTERS)),
+        ("interpolation", settings["interpolation"] not in list(FILTERS)),
     ):
         if fault:
             raise ModelError(
@@ -352,75 +334,6 @@ def _from_open_clip(path: Path, route: Route) -> Preprocessing:
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ModelError(message)
-
-
-def _resize_fast(
-    picture: np.ndarray,
-    resized: tuple[int, int],
-    window: tuple[int, int, int, int],
-    resample: str,
-) -> np.ndarray:
-    """The `fast` route. Cropping the source first was measured: no gain worth its rounding."""
-    import torch
-    from torch.nn.functional import interpolate
-
-    # torch warns about read-only arrays and refuses negative strides: those are copied.
-    picture = np.require(picture, requirements=["C", "W"])
-    channels_last = torch.from_numpy(picture).permute(2, 0, 1).unsqueeze(0)
-    output = interpolate(channels_last, size=resized, mode=resample, antialias=True)
-    top, left, rows, columns = window
-    crop = output[0, :, top : top + rows, left : left + columns]
-    return crop.permute(1, 2, 0).contiguous().numpy()
-
-
-def _resize_exact(
-    picture: np.ndarray,
-    resized: tuple[int, int],
-    window: tuple[int, int, int, int],
-    resample: str,
-) -> np.ndarray:
-    """The `exact` route: horizontal pass, crop of the columns, vertical pass, crop of the rows."""
-    top, left, rows, columns = window
-    image = Image.fromarray(picture).resize((resized[1], picture.shape[0]), _FILTERS[resample])
-    image = image.crop((left, 0, left + columns, picture.shape[0]))
-    if resized[0] > _SLENDER * rows:
-        return _vertical_pass(np.asarray(image), resized[0], top, rows, _FILTER_RADIUS[resample])
-    image = image.resize((columns, resized[0]), _FILTERS[resample])
-    return np.array(image.crop((0, top, columns, top + rows)))
-
-
-def _vertical_pass(
-    picture: np.ndarray, resized_height: int, top: int, rows: int, radius: float
-) -> np.ndarray:
-    """Rows `top` to `top + rows` of Pillow's vertical pass, without computing the others.
-
-    The same integers as Pillow's Resample.c: weights in double, normalised, rounded half away from
-    zero to 22 bits; sums rounded and clipped to 0..255.
-    """
-    bits = 22
-    height = picture.shape[0]
-    scale = height / resized_height
-    filter_scale = max(scale, 1.0)
-    output = np.empty((rows, *picture.shape[1:]), dtype=np.uint8)
-    for row in range(rows):
-        centre = (top + row + 0.5) * scale
-        first = max(0, int(centre - radius * filter_scale + 0.5))
-        last = min(height, int(centre + radius * filter_scale + 0.5))
-        distances = np.abs((np.arange(first, last) - centre + 0.5) * (1.0 / filter_scale))
-        weights = _cubic(distances) if radius > 1 else np.maximum(0.0, 1.0 - distances)
-        weights = weights * (1.0 / weights.sum()) * (1 << bits)
-        integers = np.trunc(weights + np.copysign(0.5, weights)).astype(np.int64)
-        sums = np.tensordot(integers, picture[first:last].astype(np.int64), axes=1)
-        output[row] = np.clip((sums + (1 << (bits - 1))) >> bits, 0, 255)
-    return output
-
-
-def _cubic(distances: np.ndarray) -> np.ndarray:
-    """Keys' cubic kernel with a = -1/2 at `distances` >= 0."""
-    a, x = -0.5, distances
-    near = ((a + 2.0) * x - (a + 3.0)) * x * x + 1
-    far = (((x - 5) * x + 8) * x - 4) * a
-    return np.where(x < 1, near, np.where(x < 2, far, 0.0))
 
 
 def _read_processor(folder: Path) -> tuple[dict[str, Any], Path]:
@@ -495,9 +408,7 @@ def _scaling(record: dict[str, Any]) -> tuple[_Triple, _Triple]:
     return _triple(moved), _triple([a * b / scale for a, b in zip(std, twice, strict=True)])
 
 
-def _patches(
-    record: dict[str, Any], resample: Literal["bicubic", "bilinear"], route: Route
-) -> Preprocessing:
+def _patches(record: dict[str, Any], resample: Filter, route: Route) -> Preprocessing:
     most, side = int(record["max_num_patches"]), int(record["patch_size"])
     mean, std = _scaling(record)
     size = (most + 1) * side, side
