@@ -301,6 +301,9 @@ PICTURES = "preprocessor_config.json"
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
+        ("altclip", {"text_config__num_attention_heads": -1}, "does not divide hidden_size 32"),
+        ("videoprism", {"vision_config__num_frames": "x"}, "'num_frames' expected int"),
+        ("xclip", {"vision_config__num_frames": 4}, "another shape: mit.position_embedding"),
         (
             "metaclip_2",
             {"text_config__hidden_act": "gelu"},

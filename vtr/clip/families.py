@@ -277,8 +277,8 @@ def _architecture(folder: ModelFolder, network: Any) -> Architecture:
     end = 2 if config.model_type == "xclip" else text.eos_token_id
     return Architecture(
         family=config.model_type,
-        vision=_sizes(vision),
-        text=_sizes(text),
+        vision=_sizes(folder, vision),
+        text=_sizes(folder, text),
         dim=_dimension(folder, network),
         image_size=side,
         patch=getattr(vision, "patch_size", 0) or 0,
@@ -307,15 +307,22 @@ def _dimension(folder: ModelFolder, network: Any) -> int:
     return dim
 
 
-def _sizes(tower: Any) -> Sizes:
+def _sizes(folder: ModelFolder, tower: Any) -> Sizes:
     def number(name: str) -> int:
         return int(getattr(tower, name, 0) or 0)
 
+    width, heads = number("hidden_size"), number("num_attention_heads")
+    if hasattr(tower, "num_attention_heads") and (heads < 1 or width % heads):
+        raise CheckpointError(
+            f"{folder.model_id}: config.json has {tower.base_config_key}.num_attention_heads "
+            f"{heads}, which does not divide hidden_size {width}"
+        )
+
     epsilon = next((getattr(tower, k) for k in tower.to_dict() if k.endswith("_eps")), 0.0)
     return Sizes(
-        width=number("hidden_size"),
+        width=width,
         layers=number("num_hidden_layers"),
-        heads=number("num_attention_heads"),
+        heads=heads,
         mlp_width=number("intermediate_size"),
         activation=tower.hidden_act,
         epsilon=float(epsilon),

@@ -286,9 +286,11 @@ def _window(folder: Path) -> int:
     config = read_json(path, needed="a transformers model", error=CheckpointError)
     default = _WINDOWS.get(str(config.get("model_type")))
     vision = config.get("vision_config") or {}
-    frames = 1 if default is None else vision.get("num_frames", default)
+    if default is None:
+        return 1
+    frames = vision.get("num_frames", default) if isinstance(vision, dict) else vision
     if not isinstance(frames, int) or isinstance(frames, bool):
-        raise ModelError(f"vision_config.num_frames of {path} is {frames!r:.80}")
+        raise CheckpointError(f"{path} has vision_config.num_frames {frames!r:.80}")
     return frames
 
 

@@ -63,7 +63,8 @@ def _print(facts: dict[str, Any], *, everything: bool) -> None:
         "store": facts["path"],
         "backbone": f"{spec['backbone']}, revision {spec['revision']}, D = {spec['embedding_dim']}",
         "weights": spec["weights_sha256"],
-        "candidates": "every frame" if fps is None else f"{fps:g} per second",
+        "candidates": ("every frame" if fps is None else f"{fps:g} per second")
+        + (f", windows of {pictures['frames']}" if "frames" in pictures else ""),
         "samplers": f"{', '.join(spec['samplers'])}; {kept} per video{_later(spec)}",
         "pictures": f"{size}, {pictures.get('resize')}, {pictures.get('route')} route; "
         + (

@@ -210,6 +210,11 @@ class FeatureStore(Mapping[str, VideoFeatures]):
         """
         if self.picture_format is not None:
             return
+        if self.spec.window_frames > 1:
+            raise StoreError(
+                f"{self.folder} keeps no pictures: its rows are windows of "
+                f"{self.spec.window_frames} frames. Extract with a model that sees single frames"
+            )
         size = self.spec.preprocessing.get("size")
         if not size:
             raise StoreError(
