@@ -22,6 +22,7 @@ from open_clip_goldens import (
     ids,
     load,
     pixels,
+    write_folder,
     write_resized,
     write_vocabulary,
 )
@@ -29,8 +30,10 @@ from safetensors.torch import save_file
 from torch.nn import functional
 
 from vtr.clip.backbone import load_backbone
+from vtr.clip.encoders import blank_encoder
 from vtr.clip.hub import TOKENISER_FILES, ModelFolder, find_model
 from vtr.clip.loading import load_text_tower
+from vtr.clip.open_clip import read_open_clip
 from vtr.clip.open_clip_names import open_clip_state
 from vtr.clip.open_clip_text import open_clip_tokeniser
 from vtr.clip.preprocess import normalise, preprocessing_from_config, resize_crop
@@ -192,3 +195,68 @@ def test_texts_are_cleaned_ended_and_padded_by_the_folders_rules(
     row = tokeniser.pad(ids[:1])[0]
     assert len(row) == (len(expected) if padding is None else context)
     assert set(row[len(expected) :]) == (set() if padding is None else {padding})
+
+
+@pytest.mark.parametrize(
+    ("name", "extra"), [*[(n, 1) for n in ("eva02_b", "clipa")], ("siglip", 0)]
+)
+def test_positions_are_resized_per_channel_but_that_of_the_class_token(
+    name: str, extra: int, tmp_path: Path
+) -> None:
+    record = config(name)
+    record["model_cfg"]["vision_cfg"]["image_size"] = record["preprocess_cfg"]["size"] = 57
+    before, after = load(golden_folder(name)), load(write_folder(tmp_path, name, record=record))
+    old, new = before.visual.positions, after.visual.positions
+    assert torch.equal(old[:extra], new[:extra])
+    grid = round((len(old) - extra) ** 0.5)
+    for channel in (0, 17):
+        plane = old[extra:, channel].view(1, 1, grid, grid)
+        wanted = functional.interpolate(plane, size=(7, 7), mode="bicubic", antialias=True)
+        torch.testing.assert_close(new[extra:, channel], wanted.flatten())
+    assert torch.isfinite(after.visual(torch.zeros(1, 3, 57, 57))).all()
+
+
+PUBLISHED = {
+    "vit_pe_core_tiny_patch16_384": (192, 16, 384, 768, (512, 12, 8), 32, 512, 6.1, 63.4),
+    "vit_pe_core_small_patch16_384": (384, 16, 384, 1536, (512, 12, 8), 32, 512, 23.8, 63.4),
+    "vit_pe_core_base_patch16_224": (768, 16, 224, 3072, (1024, 24, 16), 32, 1024, 93.7, 354.0),
+    "vit_pe_core_large_patch14_336": (1024, 14, 336, 4096, (1024, 24, 16), 32, 1024, 317.2, 354.0),
+    "vit_pe_core_gigantic_patch14_448": (
+        1536, 14, 448, 8960, (1280, 24, 20), 72, 1280, 1882.0, 537.2,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_perception_encoders_have_so_many_parameters(name: str, tmp_path: Path) -> None:
+    width, patch, side, mlp, text, context, dim, *millions = PUBLISHED[name]
+    record = config("pe_core_b")
+    record["model_cfg"] |= {
+        "embed_dim": dim,
+        "vision_cfg": {
+            "image_size": side,
+            "timm_model_name": name,
+            "timm_pool": "map",
+            "timm_proj": None,
+        },
+        "text_cfg": {
+            "context_length": context,
+            **dict(zip(("width", "layers", "heads"), text, strict=True)),
+        },
+    }
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(record))
+    has_class_token = not name.startswith("vit_pe_core_g")
+    shapes = {
+        "patch_embed.proj.weight": (width, 3, patch, patch),
+        "blocks.0.mlp.fc1.weight": (mlp, width),
+        "pos_embed": (1, (side // patch) ** 2 + has_class_token, width),
+        **({"cls_token": (1, 1, width)} if has_class_token else {}),
+    }
+    weights = {f"visual.trunk.{n}": torch.empty(s, device="meta") for n, s in shapes.items()}
+    contents = read_open_clip(ModelFolder("x", tmp_path, "local"), weights)
+    assert contents.architecture.rope is not None
+    assert contents.architecture.rope.reference == side // patch
+    network = blank_encoder(contents.architecture, temporal=False)
+    for tower, expected in zip((network.visual, network.text), millions, strict=True):
+        count = sum(value.numel() for value in tower.parameters())
+        assert round(count / 1e6, 1) == expected

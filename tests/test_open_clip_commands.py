@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from builders import grey, run_app, write_captions, write_clip, write_config
-from open_clip_goldens import golden, golden_folder, pixels
+from open_clip_goldens import either, golden, golden_folder, pixels
 
 from vtr.clip.backbone import load_backbone
 from vtr.clip.engines import make_engine
@@ -31,15 +31,15 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four clips, and a model in a folder with a blank and a letter that is not ASCII."""
+    """Six clips, and a model in a folder with a blank and a letter that is not ASCII."""
     folder = tmp_path_factory.mktemp("workspace")
     model = folder / "PE Core \u00e9"
     shutil.copytree(golden_folder("pe_core_b"), model)
-    for n in range(4):
-        write_clip(folder / "videos" / f"c{n}.mp4", [grey(30 + 50 * n) for _ in range(4)])
+    for n in range(6):
+        write_clip(folder / "videos" / f"c{n}.mp4", [grey(30 + 40 * n) for _ in range(4)])
     write_captions(
         folder / "captions.json",
-        [(f"c{n}.mp4", f"a red thing w{50 + n}", ("train", "test")[n % 2]) for n in range(4)],
+        [(f"c{n}.mp4", f"a red thing w{50 + n}", "train" if n < 4 else "test") for n in range(6)],
     )
     write_config(
         folder,
@@ -78,12 +78,20 @@ def test_zero_shot_evaluation(workspace: Path) -> None:
     assert json.loads(done.stdout)["setup"]["backbone"] == "PE Core \u00e9"
 
 
+def test_a_run_on_projected_text_is_trained_and_evaluated(workspace: Path) -> None:
+    words = ("--text", "projection", "--epochs", "1", "--batch-size", "2")
+    assert run_app("train", *words, cwd=workspace).exit_code == 0
+    done = run_app("eval", "--json", cwd=workspace)
+    assert done.exit_code == 0
+    assert json.loads(done.stdout)["setup"]["text"] == "projection"
+
+
 def test_search_by_the_text_tower_alone_says_the_same(workspace: Path) -> None:
     words = ("search", workspace / "videos", "a red thing", "--nearest", "--json")
     first = run_app(*words, "--model", workspace / "PE Core \u00e9", "--workers", "1")
     again = run_app(*words)
     found = [json.loads(done.stdout)["nearest"] for done in (first, again)]
-    assert len(found[0]) == 4
+    assert len(found[0]) == 6
     assert found[0] == found[1]
 
 
@@ -143,7 +151,7 @@ def test_last_text_layers_of_a_causal_tower_are_its_own(name: str) -> None:
     np.testing.assert_allclose(rows[offsets[1:] - 1], expected, rtol=0, atol=5e-3)
 
 
-@pytest.mark.parametrize("name", ["pe_core_b", "siglip", "clipa", "coca"])
+@pytest.mark.parametrize("name", either("pe_core_b", "siglip", "clipa", "coca", "clip_gelu"))
 def test_towers_are_written_as_they_came(name: str, tmp_path: Path) -> None:
     backbone = load_backbone(str(golden_folder(name)), device="cpu")
     record = write_towers(tmp_path / "t", backbone, like=str(golden_folder(name)))

@@ -234,6 +234,13 @@ def test_another_vocabulary_is_refused(
         load_backbone(str(folder), device="cpu")
 
 
+def test_without_a_vocabulary_it_says_whose(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, "pe_core_b")
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(CheckpointError, match="copy the files from openai/clip-vit-base-patch32"):
+        load_backbone(str(folder), device="cpu")
+
+
 def test_a_repository_says_which_activation_it_was_trained_with() -> None:
     folder = golden_folder("clipa")
     for name, quick in (

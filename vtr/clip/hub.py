@@ -118,14 +118,15 @@ def find_tokeniser(model: str) -> Path:
     folder = Path(model).expanduser()
     if not (model and folder.is_dir()):
         folder = _find_on_hub(model, tokeniser_only=True)
-    if not _has_vocabulary(folder):
+    if not has_vocabulary(folder):
         raise CheckpointError(
             f"{folder} has no vocabulary (tokenizer.json, or vocab.json and merges.txt)"
         )
     return folder.resolve()
 
 
-def _has_vocabulary(folder: Path) -> bool:
+def has_vocabulary(folder: Path) -> bool:
+    """Returns whether a folder holds a tokeniser of either kind."""
     names = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt")
     whole, words, pieces, merges = ((folder / name).is_file() for name in names)
     return whole or words or (pieces and merges)
@@ -329,7 +330,7 @@ def _find_in_cache(model: str, reason: str, *, tokeniser_only: bool) -> Path:
     except LocalEntryNotFoundError:
         cached = False
     else:
-        cached = _has_vocabulary(small) if tokeniser_only else bool(weight_files(small))
+        cached = has_vocabulary(small) if tokeniser_only else bool(weight_files(small))
     if not cached:
         raise HubOfflineError(
             f"{model} is not in the local cache and the Hugging Face hub cannot be reached "

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from vtr.clip.configuration import Section
-from vtr.clip.hub import ModelFolder
+from vtr.clip.hub import ModelFolder, has_vocabulary
 from vtr.clip.open_clip import read_sections
 from vtr.clip.text import (
     BERT,
@@ -52,6 +52,12 @@ def open_clip_tokeniser(folder: ModelFolder) -> Tokeniser:
     kind = "clipa" if strips else "clip"
     if family == "siglip":
         kind = text_family(folder.path, "siglip")
+    elif not has_vocabulary(folder.path):
+        raise CheckpointError(
+            f"{folder.model_id}: {folder.path} has no vocabulary (tokenizer.json, or vocab.json "
+            "and merges.txt). open_clip brings that of CLIP itself: copy the files from "
+            "openai/clip-vit-base-patch32"
+        )
     rules = replace(
         _CLIPA if strips else TEXT_RULES[kind],
         clean=_CLEAN[clean],
