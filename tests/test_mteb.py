@@ -13,8 +13,10 @@ import pytest
 from builders import demo_backbone, make_folder_workspace, make_run, run_app
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
 import vtr
+from vtr.api.mteb import EncodingModel
 from vtr.api.stores import read_dataset
 from vtr.clip.preprocess import resize_crop
 from vtr.errors import ConfigError
@@ -217,13 +219,6 @@ def test_videos_search_texts_and_candidates_can_be_given(workspace: Path) -> Non
     assert list(found["t0"]) == [ids[n] for n in np.argsort(-matrix[0])[:9]]
 
 
-class Loader:
-    """What of a loader an encoder reads."""
-
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
-
-
 def test_one_vector_heads_encode_what_they_search_with(workspace: Path) -> None:
     mteb = pytest.importorskip("mteb", reason="needs the extra mteb")
     run = make_run(workspace / "runs" / "one", head="seqTransf:layers=1", moved=0.3)
@@ -231,14 +226,24 @@ def test_one_vector_heads_encode_what_they_search_with(workspace: Path) -> None:
     model = vtr.mteb_model(run, store, device="cpu")
     assert isinstance(model, mteb.EncoderProtocol)
     ids, texts = [name for name, _, _ in CAPTIONS[:18]], [text for _, text, _ in CAPTIONS[:7]]
-    one, two = model.encode(Loader(rows(text=texts))), model.encode(Loader(rows(id=ids)))  # type: ignore[attr-defined]
+    assert isinstance(model, EncodingModel)
+    loader = DataLoader(rows(text=texts, id=texts), batch_size=3)
+    one, two = model.encode(loader), model.encode([{"id": ids[:5]}, {"id": ids[5:]}])
+    np.testing.assert_allclose(one, model.encode(texts), atol=1e-6)
     matrix = vtr.score_matrix(texts, store, run, ids=ids)
-    np.testing.assert_allclose(model.similarity(one, two), matrix, atol=1e-6)  # type: ignore[attr-defined]
+    np.testing.assert_allclose(model.similarity(one, two), matrix, atol=1e-6)
     np.testing.assert_allclose(
-        model.similarity_pairwise(one, two[:7]),  # type: ignore[attr-defined]
+        model.similarity_pairwise(one, two[:7]),
         matrix[:, :7].diagonal(),
         atol=1e-6,
     )
+    for batch, message in (
+        ({"id": ["nowhere"]}, "no features for nowhere"),
+        ({"video": [0]}, "no features for videos without ids"),
+        ({"text": ["a"], "video": [0]}, "not for both together"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            model.encode([batch])
     pairs = vtr.mteb_model(make_run(workspace / "runs" / "two", head="wti"), store, device="cpu")
     assert not isinstance(pairs, mteb.EncoderProtocol)
 
@@ -266,6 +271,8 @@ def test_videos_that_a_task_brings_are_embedded_at_even_distances() -> None:
     videos = [rng.integers(0, 256, (n, 3, 40, 56), np.uint8) for n in (9, 2)]
     model = vtr.mteb_model(frames=4, model=str(vtr.demo.demo_model_folder()), device="cpu")
     assert model.mteb_model_meta.name.endswith("-4-even-frames")
+    assert isinstance(model, EncodingModel)
+    vectors = model.encode([{"video": videos[:1]}, {"video": videos[1:]}])
     model.index(Brought(videos), task_metadata=Facts("text", "video"))
     texts = ["a red star", "a blue heart"]
     found = model.search(
@@ -281,6 +288,7 @@ def test_videos_that_a_task_brings_are_embedded_at_even_distances() -> None:
         )
         frames = backbone.encode_frames(crops)
         mean = (frames / np.linalg.norm(frames, axis=1, keepdims=True)).mean(axis=0)
+        np.testing.assert_allclose(vectors[v], mean / np.linalg.norm(mean), atol=1e-5)
         for query, text in zip("ab", backbone.encode_texts(texts).embeddings, strict=True):
             expected = text @ mean / np.linalg.norm(text) / np.linalg.norm(mean)
             assert found[query][f"v{v}"] == pytest.approx(float(expected), abs=1e-5)

@@ -228,16 +228,18 @@ def test_the_head_of_a_run_decides_the_order(workspace: Path, head: str) -> None
         run_app("search", "--like", "0.mp4@1", "--run", "mine", cwd=workspace)
 
 
-def test_a_head_that_recalls_reorders_what_it_found(workspace: Path) -> None:
-    run = make_run(workspace / "runs" / "gated", head="eercf:layers=1", moved=0.5)
+@pytest.mark.parametrize("head", ["eercf:layers=1", "tokenbinder"])
+def test_a_head_that_recalls_reorders_what_it_found(workspace: Path, head: str) -> None:
+    run = make_run(workspace / "runs" / "gated", head=head, moved=0.5)
     words = ("a red square", "a ball", "--not", "blue", "--run", "gated", "--json", "--rerank", "2")
     done = run_app("search", *words, cwd=workspace)
     assert done.exit_code == 0, done.stderr
     answer = json.loads(done.stdout)
     store = vtr.FeatureStore(workspace / "features", sampler="uniform")
     backbone = vtr.load_backbone(MODEL, device="cpu")
-    texts = vtr.embed_texts(backbone, ["a red square", "a ball", "blue"])
+    texts = vtr.embed_texts(backbone, ["a red square", "a ball", "blue"], tokens=True)
     scorer = vtr.Scorer(vtr.load_run(run).model, texts, store.packed())
+    scorer.candidates = 2
 
     def combined(matrix: np.ndarray) -> np.ndarray:
         return (matrix[0] + matrix[1] - matrix[2]) / 2

@@ -249,9 +249,15 @@ class SearchModel:
         return embed_for(self.run.spec, self.backbone, texts, ids=texts)
 
     def _videos(self, dataset: Any) -> PackedFrames:
-        if self.store is None:
-            return self._pictures(dataset)
+        known = dataset.column_names
         names = [str(name) for name in dataset["id"]]
+        if self.store is None:
+            if "video" not in known:
+                raise ConfigError(
+                    "this task brings no videos but their ids: give mteb_model a store and no "
+                    "frames"
+                )
+            return self._pictures(names, (dataset[n]["video"] for n in range(len(names))))
         there = [name for name in names if name in self.store]
         if not there:
             raise ConfigError(
@@ -262,57 +268,66 @@ class SearchModel:
             note(f"{len(names) - len(there):,} of {len(names):,} videos of the task are not there")
         return self.store.packed(there, dtype="float32")
 
-    def _pictures(self, dataset: Any) -> PackedFrames:
+    def _pictures(self, names: Sequence[str], videos: Iterable[Any]) -> PackedFrames:
         """Embeds frames of the videos at even distances."""
         from vtr.clip.preprocess import resize_crop
 
         assert self.frames is not None
-        known = dataset.column_names
-        if "video" not in known:
-            raise ConfigError(
-                "this task brings no videos but their ids: give mteb_model a store and no frames"
-            )
-        ids = dataset["id"] if "id" in known else range(len(dataset))
         vectors = []
-        for n in range(len(dataset)):
-            pictures = even_frames(dataset[n]["video"], self.frames)
+        for video in videos:
+            pictures = even_frames(video, self.frames)
             crops = np.stack([resize_crop(p, self.backbone.preprocessing) for p in pictures])
             if self.backbone.window > 1:
                 crops = crops[windows(len(crops), self.backbone.window)]
             vectors.append(self.backbone.encode_frames(crops, offsets=[0, len(crops)]))
         offsets = np.cumsum([0, *map(len, vectors)], dtype=np.int64)
         rows = np.concatenate(vectors)
-        return PackedFrames(tuple(map(str, ids)), rows, np.zeros(len(rows)), offsets)
+        return PackedFrames(tuple(names), rows, np.zeros(len(rows)), offsets)
 
 
 class EncodingModel(SearchModel):
     """mteb's `EncoderProtocol` as well: one vector for each text and each video."""
 
     def encode(self, inputs: Any, **_: Any) -> Scores:
-        """Returns (N, D) vectors of what a loader holds: of its videos, or of its texts."""
-        import torch
+        """Returns (N, D) vectors of what a loader's batches hold, or of a list of texts.
 
+        Raises:
+            ConfigError: Neither texts nor videos, both at once, or a video without features.
+        """
+        if isinstance(inputs, list | tuple) and all(isinstance(one, str) for one in inputs):
+            inputs = [{"text": inputs}]
+        vectors: Scores = np.concatenate([self._encoded(batch) for batch in inputs])
+        return vectors
+
+    def _encoded(self, batch: Mapping[str, Any]) -> Scores:
         from vtr.train.data import ResidentTexts, resident_videos
         from vtr.train.scoring import evaluating
 
-        dataset, device = inputs.dataset, self.backbone.device
-        model = self.model.to(device)
-        is_video = "video" in dataset.column_names or "text" not in dataset.column_names
-        if is_video:
-            videos = self._videos(dataset)
-            if len(videos.ids) < len(dataset):
-                raise ConfigError("a video without features has no vector: fill the store first")
-            held: Any = resident_videos(videos, device, self._pad(model))
-        else:
-            held = ResidentTexts(self._embedded(_texts(dataset)), device)
-        encode = model.encode_videos if is_video else model.encode_texts
+        model, device = self.model.to(self.backbone.device), self.backbone.device
+        if "text" in batch and "video" in batch:
+            raise ConfigError("vtr has a vector for a text or a video, not for both together")
         with evaluating(model):
-            parts = [
-                encode(held.batch(part))[0].float().cpu()
-                for part in np.array_split(np.arange(len(dataset)), 1 + len(dataset) // 256)
-            ]
-        vectors: Scores = torch.cat(parts).numpy()
-        return vectors
+            if "text" in batch:
+                texts = self._embedded([str(text) for text in batch["text"]])
+                held = ResidentTexts(texts, device).batch(np.arange(len(texts)))
+                return np.asarray(model.encode_texts(held)[0].float().cpu())
+            videos = self._of_batch(batch)
+            shown = resident_videos(videos, device, self._pad(model))
+            code = model.encode_videos(shown.batch(np.arange(len(videos.ids))))
+            return np.asarray(code[0].float().cpu())
+
+    def _of_batch(self, batch: Mapping[str, Any]) -> PackedFrames:
+        if self.store is None and "video" in batch:
+            videos = batch["video"]
+            return self._pictures([str(n) for n in range(len(videos))], videos)
+        names = [str(name) for name in batch.get("id", ())]
+        lacking = [name for name in names if self.store is None or name not in self.store]
+        if self.store is None or lacking or not names:
+            raise ConfigError(
+                f"no features for {first_few(lacking, 3) or 'videos without ids'}: fill the store "
+                "first, or give mteb_model frames=12 to embed what mteb brings"
+            )
+        return self.store.packed(names, dtype="float32")
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Scores:
         """Returns (N, V) inner products."""
