@@ -72,6 +72,9 @@ class Hub(ThreadingHTTPServer):
         self.silent = False  # nothing answers
         self.gated = False
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Keeps quiet about those who were killed."""
+
     def add(self, kind: str, name: str, files: Files) -> None:
         """Puts a repository there that somebody else made."""
         self.repos[kind, name] = repo = Repo(private=False)

@@ -266,6 +266,23 @@ def test_a_killed_pull_goes_on_within_a_file(hub: Hub, tmp_path: Path) -> None:
     assert not work.exists()
 
 
+@pytest.mark.slow
+def test_what_was_fetched_outlives_a_kill_at_the_end(hub: Hub, tmp_path: Path) -> None:
+    push(hub, several_shards(tmp_path / "features"))
+    program = (
+        "import os, signal, sys, vtr, vtr.files\n"
+        "vtr.files.take_place = lambda folder: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "vtr.pull('me/clips', 'got', hub_url=sys.argv[1])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, hub.url], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert not Path("got").exists()
+    hub.sent.clear()
+    assert len(vtr.FeatureStore(pull(hub))) == 3
+    assert not [path for path in hub.sent if "/cdn/" in path]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["features", "got"]
+
+
 @pytest.mark.parametrize("ranges", [True, False])
 def test_a_line_that_breaks_is_taken_up_again(hub: Hub, tmp_path: Path, ranges: bool) -> None:
     store = random_store(tmp_path / "features", ["a"], num_frames=200)
@@ -505,11 +522,19 @@ def test_a_hub_that_refuses(
     assert push(hub, store).commit
 
 
-def test_a_hub_that_stumbles(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_stumbles(
+    hub: Hub,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
     store = random_store(tmp_path / "features", ["a"])
     hub.fail = {"PUT /lfs/.*": [500, 429, 0]}
     push(hub, store)
+    told = capsys.readouterr().err
+    assert told.count("the hub does not take it just now: Retrying in") == 2
+    assert "/lfs/" not in told
     hub.fail = {"PUT /lfs/.*": [503]}
     several_shards(store, 3)
     with pytest.raises(HubError, match=r"answers 503.*what it has is not sent again"):

@@ -16,7 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from logging import ERROR
+from logging import LogRecord, getLogger
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
@@ -25,6 +25,7 @@ from vtr.errors import ConfigError, HubError, HubOfflineError, StoreWriteError, 
 from vtr.files import open_shared
 from vtr.foreign import shown
 from vtr.json_files import as_fields, parse_json
+from vtr.progress import note
 
 Kind = Literal["run", "store"]
 TYPES: Mapping[Kind, str] = {"run": "model", "store": "dataset"}
@@ -35,6 +36,7 @@ _LOOK_SECONDS = 10.0  # one look; the library itself waits for ever where packet
 _READ_SECONDS = 120.0  # without a byte
 _ATTEMPTS = 4  # of a download that stops without a byte more
 _PAUSE_SECONDS = 1.0
+_TALKATIVE = ("hf_api", "_commit_api", "utils._http")  # modules of the hub's library
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
@@ -311,7 +313,7 @@ class Repository:
         with contextlib.ExitStack() as stack:
             stack.enter_context(talking(self, "push to"))
             stack.enter_context(without_bars())
-            stack.enter_context(_without_warnings())
+            stack.enter_context(_heard())
             # Files that are open go by LFS.
             opened = {
                 name: content if isinstance(content, bytes) else stack.enter_context(
@@ -359,18 +361,25 @@ def _writing(part: Path) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Keeps the library from warning of what is meant: open files go by LFS, not by hf_xet."""
-    from huggingface_hub.utils import logging
-
-    before = logging.get_verbosity()
-    logging.set_verbosity(ERROR)
+def _heard() -> Iterator[None]:
+    """Says in our words that the library waits; its own name addresses that are keys themselves."""
+    loggers = [getLogger(f"huggingface_hub.{name}") for name in _TALKATIVE]
+    for logger in loggers:
+        logger.addFilter(_tell_of_waiting)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # how it calls its HTTP library
             yield
     finally:
-        logging.set_verbosity(before)
+        for logger in loggers:
+            logger.removeFilter(_tell_of_waiting)
+
+
+def _tell_of_waiting(record: LogRecord) -> bool:
+    text = record.getMessage()
+    if text.startswith(("Rate limited", "Retrying")):
+        note(f"the hub does not take it just now: {text}")
+    return False
 
 
 def get_token() -> str | None:

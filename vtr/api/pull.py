@@ -65,10 +65,11 @@ def pull(repo: str, folder: str | Path | None = None, **options: Any) -> Path:
     files = place.files(commit)
     manifest = _manifest(place, commit, files)
     target = _target(place, folder)
+    work = beside(target).with_name(f"{target.resolve().name}.pull")
     if _is_up_to_date(target, manifest, overwrite=asked.overwrite):
         note(f"{target} is what {place} holds: nothing to fetch")
+        _clear(work)
         return target
-    work = beside(target).with_name(f"{target.resolve().name}.pull")
     with _alone(work, target):
         _fetch_all(place, commit, manifest, work, target)
         _assemble(place, commit, files, manifest, work, target)
@@ -274,7 +275,7 @@ def _assemble(
         with replacing(target, option="FOLDER") as made:
             for name in manifest.files:
                 make_folder((made / name).parent, option="FOLDER")
-                shutil.move(_blob(work, manifest, name), made / name)
+                _place(_blob(work, manifest, name), made / name)
             for name, content in small.items():
                 publish(made / name, content)
             source = {"from": place.url, "commit": commit}
@@ -284,6 +285,18 @@ def _assemble(
             f"cannot make {target}: {error.strerror or error}. Free some space, or name a folder "
             "on another disk, then run the same command again"
         ) from None
-    shutil.rmtree(work)
+    _clear(work)
+
+
+def _place(blob: Path, file: Path) -> None:
+    """Gives a file its second name: a pull that is killed here finds all of them again."""
+    try:
+        file.hardlink_to(blob)
+    except OSError:  # another disk, or one without links
+        shutil.move(blob, file)
+
+
+def _clear(work: Path) -> None:
     with contextlib.suppress(OSError):
+        shutil.rmtree(work)
         work.parent.rmdir()  # unless others build there
