@@ -226,6 +226,8 @@ def test_a_tokeniser_comes_without_the_weights(endpoint: str, tmp_path: Path) ->
         ("ViT-B-16-SigLIP", "google/siglip-base-patch16-224"),
         ("ViT-SO400M-14-SigLIP-384 webli", "google/siglip-so400m-patch14-384"),
         ("ViT-L-16-SigLIP2-384", "google/siglip2-large-patch16-384"),
+        ("facebook/PE-Core-B16-224", "timm/PE-Core-B-16"),
+        ("PE-Core-bigG-14-448", "timm/PE-Core-bigG-14-448"),
         ("siglip-base-patch16-224", "google/siglip-base-patch16-224"),
     ],
 )
@@ -241,5 +243,13 @@ def test_what_can_be_no_model_is_refused_without_the_hub(tmp_path: Path) -> None
     (tmp_path / "ViT-B-32.pt").touch()
     with pytest.raises(CheckpointError, match="made into such a folder by `vtr import openai`"):
         check_model_name(str(tmp_path / "ViT-B-32.pt"))
-    for name in ("ViT-B-32 dfn2b", "tiny/both", "somebody/clip-vit-base-patch32"):
+    for name in (
+        "ViT-B-32 dfn2b",
+        "tiny/both",
+        "somebody/clip-vit-base-patch32",
+        "timm/ViT-B-16-SigLIP2",
+        "timm/vit_base_patch32_clip_224.openai",
+        "laion/CoCa-ViT-B-32-laion2B-s13B-b90k",
+        "UCSC-VLAA/ViT-L-14-CLIPA-datacomp1B",
+    ):
         check_model_name(name)  # the hub must say

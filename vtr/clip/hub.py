@@ -68,6 +68,12 @@ _WEIGHTS = {"": _LAION | _OPENAI, "openai": _OPENAI, "laion": _LAION, "datacomp"
 _SIGLIP = re.compile(
     r"vit-(?P<size>b|l|so400m|gopt)-(?P<patch>\d\d)-(?P<kind>siglip2?)(-(?P<side>\d{3}))?"
 )
+# Meta's own files, and open_clip's names: what is read is open_clip's copy.
+_PERCEPTION = re.compile(r"(facebook/)?pe-core-(?P<size>[tsblg]|bigg)-?\d\d(-\d{3})?(-(meta|fb))?")
+_PERCEPTION_SIZES = {
+    "t": "T-16-384", "s": "S-16-384", "b": "B-16", "l": "L-14-336", "g": "bigG-14-448",
+    "bigg": "bigG-14-448",
+}  # fmt: skip
 _SIZES = {"b": "base", "l": "large", "so400m": "so400m", "gopt": "giant-opt"}
 _SIDES = {"l": "256", "gopt": "256"}  # where a name has no size; 224 for the others
 _OWNERS = {"clip-vit-": "openai", "siglip": "google"}
@@ -349,6 +355,9 @@ def hub_name(name: str) -> str | None:
     ('google/siglip-base-patch16-384', 'openai/clip-vit-base-patch32')
     """
     name = re.sub(r"^(hf-hub|open_clip|timm):/*", "", name.strip())
+    match = _PERCEPTION.fullmatch(name.lower())
+    if match is not None:
+        return f"timm/PE-Core-{_PERCEPTION_SIZES[match['size']]}"
     plain = re.sub(r"^(openai|laion|google|clip)[:/]+", "", name.lower())
     listed = [*_OPENAI.values(), *_LAION.values(), *_DATACOMP.values()]
     same = [known for known in listed if plain == known.partition("/")[2].lower()]
