@@ -25,6 +25,7 @@ from vtr.demo import demo_model_folder
 from vtr.errors import ConfigError, ModelError
 from vtr.extract.encoders import EncoderGroup
 from vtr.extract.pipeline import ExtractReport, extract
+from vtr.extract.resume import ExtractMode
 from vtr.extract.samplers.base import parse_samplers
 from vtr.extract.settings import ExtractSettings
 from vtr.features import FeatureStore
@@ -144,6 +145,17 @@ def test_an_interrupt_keeps_what_is_decoded_and_ends_the_threads(
     ours, right = FeatureStore(tmp_path), FeatureStore(undisturbed)
     for video_id in right:
         np.testing.assert_allclose(ours[video_id].frames, right[video_id].frames, atol=2e-2)
+
+
+def test_an_interrupt_before_the_encoder_was_judged_publishes_nothing(
+    clips: Any, backbone: Backbone, tmp_path: Path
+) -> None:
+    def judge(_frames: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        extract(clips, tmp_path, backbone, SETTINGS, mode=ExtractMode(check=judge))
+    assert not names(tmp_path)
 
 
 def test_batches_are_halved_on_the_device_that_has_no_room(

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import open_clip_goldens
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from tests.builders import patchwork, write_clip
@@ -312,3 +314,19 @@ def test_a_store_of_an_engine_is_another_store(tmp_path: Path, engine: str) -> N
     for words in ((), ("--dry-run",)):
         with pytest.raises(FingerprintError, match="engine is 'openvino', asked 'torch'"):
             extract(tmp_path, *words)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", [needs("onnx"), needs("openvino")])
+@pytest.mark.parametrize("name", open_clip_goldens.HELD)
+def test_towers_of_every_kind_are_run(name: str, engine: str, tmp_path: Path) -> None:
+    folder = open_clip_goldens.write_folder(tmp_path / "model", name)
+    visual: Any = open_clip_goldens.load(folder).visual
+    pixels = torch.randn(9, 3, visual.image_size, visual.image_size)
+    with torch.inference_mode():
+        expected = visual(pixels).numpy()
+    texts = np.random.default_rng(0).standard_normal((20, expected.shape[1]))
+    given = make_engine(engine, "float32", visual).run(pixels).numpy()
+    np.testing.assert_allclose(given, expected, atol=1e-5)
+    whole = make_engine(engine, "int8", visual).run(pixels).numpy()
+    assert 0.99 < compare(whole, expected, texts)["worst_cosine"] < 1 - 1e-7

@@ -24,6 +24,7 @@ from vtr.api.hub import Manifest, split_name
 from vtr.api.push import Push
 from vtr.demo import demo_model_folder
 from vtr.errors import ConfigError, HubError, HubOfflineError, ModelError, StoreWriteError, VtrError
+from vtr.features.engine_check import EngineCheck, read_engine_check
 
 STORE = ("datasets", "me/clips")
 RUN = ("models", "me/run")
@@ -83,6 +84,16 @@ def test_a_store_comes_back_bit_by_bit(hub: Hub, tmp_path: Path) -> None:
     assert ours.ids == theirs.ids
     np.testing.assert_array_equal(ours.frames, theirs.frames)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["card.md", "features", "got"]
+
+
+def test_how_far_an_engine_was_from_float32_goes_along(hub: Hub, tmp_path: Path) -> None:
+    store = several_shards(tmp_path / "features")
+    fingerprint = vtr.FeatureStore(store).fingerprint
+    stamp = EngineCheck(fingerprint, 64, 200, 0.9712, 0.99, 1.0, falls_short=True)
+    stamp.write(store, (1, 1))
+    push(hub, store)
+    assert "worst cosine 0.9712" in hub.repos[STORE].files["README.md"].decode()
+    assert read_engine_check(pull(hub), fingerprint) == stamp
 
 
 def test_a_second_push_sends_what_has_changed(hub: Hub, tmp_path: Path) -> None:

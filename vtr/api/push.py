@@ -27,6 +27,7 @@ from vtr.api.hub import (
 )
 from vtr.counts import counted, human_bytes
 from vtr.errors import ConfigError, HubError
+from vtr.features.engine_check import PREFIX as CHECKS
 from vtr.features.shard import ShardName, list_shards
 from vtr.features.store import FeatureStore
 from vtr.files import file_sha256
@@ -150,6 +151,8 @@ def _pack_store(folder: Path, repo: str) -> Parcel:
     for shard in store.shards:
         files[shard.path.name] = shard.path
         digests[shard.path.name] = (shard.name.sha256, shard.path.stat().st_size)
+    for path in sorted(folder.glob(f"{CHECKS}*.json")):  # how far another engine was from float32
+        files[path.name], digests[path.name] = path, (file_sha256(path), path.stat().st_size)
     name = folder.resolve().name
     return Parcel("store", name, store.fingerprint, files, digests, _data_card(store, name, repo))
 
@@ -161,6 +164,7 @@ def _data_card(store: FeatureStore, name: str, repo: str) -> bytes:
     from vtr.api.inspect import describe
 
     spec, facts = store.spec, describe(store)
+    check = facts["engine_check"]
     bounds = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
     words = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M")
     size = words[sum(len(store) >= bound for bound in bounds)]
@@ -183,6 +187,14 @@ def _data_card(store: FeatureStore, name: str, repo: str) -> bytes:
         "candidate frames": rate,
         "preprocessing": json.dumps(spec.preprocessing, sort_keys=True),
         "pictures": facts["pictures"] or "",
+        "computed in": spec.compute_dtype
+        if spec.engine == "torch"
+        else f"{spec.compute_dtype} by {spec.engine}",
+        "against float32": ", ".join(
+            f"{figure.replace('_', ' ')} {check[figure]:.4f}"
+            for figure in ("worst_cosine", "mean_cosine", "same_order")
+            if check
+        ),
         "fingerprint": store.fingerprint,
     }
     lines = map(printable, front.to_yaml().splitlines())
@@ -392,7 +404,9 @@ def _require_ours(
 
 def _is_begun(names: Sequence[str], kind: Kind) -> bool:
     """Returns whether these are what an interrupted push of a large store left behind."""
-    return kind == "store" and all(ShardName.parse(name) for name in names)
+    return kind == "store" and all(
+        ShardName.parse(name) or name.startswith(CHECKS) for name in names
+    )
 
 
 def _is_there(file: HubFile | None, content: Path | bytes, parcel: Parcel, name: str) -> bool:

@@ -205,7 +205,7 @@ def _round_weights(model: Any) -> None:
         if node.get_type_name() != "MatMul":
             continue
         constant, turned = node.input_value(1).get_node(), node.get_attributes()["transpose_b"]
-        if constant.get_type_name() != "Constant":
+        if constant.get_type_name() != "Constant" or constant.get_data().ndim != 2:
             continue
         weights = constant.get_data() if turned else constant.get_data().T
         scale = np.abs(weights).max(axis=1, keepdims=True).astype(np.float32) / 127

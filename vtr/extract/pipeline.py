@@ -179,9 +179,11 @@ class StoreRun:
                         slot, shard = (*slot[:2], slot[2] + 1), _ShardRows(self)
                     shard.add(row, crops)
                     self._progress(self.now)
-        except (KeyboardInterrupt, WorkersLostError):
-            # What is decoded is not thrown away: it makes a short shard.
-            if shard.rows:
+        except (KeyboardInterrupt, WorkersLostError) as error:
+            # What is decoded is not thrown away: it makes a short shard. Who interrupts a run
+            # before its encoder was judged does not wait for that.
+            judged = self.mode.check is None or isinstance(error, WorkersLostError)
+            if shard.rows and judged:
                 self._write(shard.finish(), slot, 0)
             raise
         if shard.rows:
