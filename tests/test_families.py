@@ -12,6 +12,7 @@ import pytest
 import torch
 import transformers
 from builders import patchwork, run_app, save_quietly, write_captions, write_clip
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from torch import Tensor
@@ -534,3 +535,7 @@ def test_windows_of_a_video_have_start_and_end(folders: Any, name: str, tmp_path
     hit = json.loads(done.stdout)["hits"][0]
     assert (hit["video_id"], hit["start_seconds"]) == ("1.mp4", 0)
     assert hit["end_seconds"] in (0.75, 1.5)
+    Image.fromarray(patchwork(1, seed=3)[0]).save(tmp_path / "p.png")  # the second scene of 1.mp4
+    done = run_app("search", "--image", "p.png", "--json", cwd=tmp_path)
+    hit = json.loads(done.stdout)["hits"][0]
+    assert (hit["video_id"], hit["end_seconds"]) == ("1.mp4", 3)

@@ -28,6 +28,8 @@ REPOSITORIES = {
     "tiny/open_clip": ["open_clip_config.json", "tokenizer.json", "README.md", "model.safetensors",
                        "open_clip_model.safetensors", "open_clip_pytorch_model.bin"],
     "tiny/empty": SMALL,
+    "tiny/words": ["config.json", "video_preprocessor_config.json", "vocab.txt", "spiece.model",
+                   "model.safetensors"],
     "tiny/gated": [*SMALL, "model.safetensors"],
 }  # fmt: skip
 
@@ -151,6 +153,9 @@ def test_fetches_what_is_needed_and_the_weights_once(online: tuple[Path, dict[st
     assert pickled["files"] == sorted([*common, "pytorch_model.bin"])
     wanted = ["open_clip_config.json", "open_clip_model.safetensors", "tokenizer.json"]
     assert results["tiny/open_clip"]["files"] == wanted
+    assert results["tiny/words"]["files"] == [
+        "config.json", "model.safetensors", "video_preprocessor_config.json", "vocab.txt"
+    ]  # fmt: skip
     assert both["id"] == "tiny/both"
     assert both["revision"] == pickled["revision"] == COMMIT
 
