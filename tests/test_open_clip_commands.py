@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import grey, run_app, write_captions, write_clip, write_config
+from builders import grey, make_run, run_app, write_captions, write_clip, write_config
 from open_clip_goldens import either, golden, golden_folder, pixels
 
+from vtr.api.push import _model_files
 from vtr.clip.backbone import load_backbone
 from vtr.clip.engines import make_engine
 from vtr.clip.preprocess import normalise
@@ -21,6 +22,7 @@ from vtr.features import FeatureStore
 from vtr.train.heads.base import TextBatch
 from vtr.train.heads.blocks import clip_text
 from vtr.train.onnx import export_text_side
+from vtr.train.run import load_run
 from vtr.train.text_tower import FrozenText, build_text_tower, load_text_layers, text_spec
 from vtr.train.texts import embed_tokens
 from vtr.train.towers import write_towers
@@ -172,3 +174,10 @@ def test_graphs_of_both_towers_compute_the_same(name: str, tmp_path: Path) -> No
     with torch.inference_mode():
         made = run(pixels(name))
     np.testing.assert_allclose(made, golden(name)["image_features"], rtol=0, atol=5e-6)
+
+
+def test_a_run_takes_its_text_model_along(tmp_path: Path) -> None:
+    known = {"text_model": {"id": str(golden_folder("pe_core_b"))}}
+    run = load_run(make_run(tmp_path / "run", dim=48, config=known))
+    wanted = {"open_clip_config.json", "open_clip_model.safetensors", "tokenizer.json"}
+    assert {Path(name).name for name in _model_files(run)} == wanted

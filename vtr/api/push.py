@@ -262,7 +262,7 @@ def _text_digest(run: Run) -> str:
 
 def _model_files(run: Run) -> dict[str, Path | bytes]:
     """Returns the files of the text model of a run, where it is a local folder."""
-    from vtr.clip.hub import PROCESSOR_FILES, TOKENISER_FILES, weight_files
+    from vtr.clip.hub import SMALL_FILES, weight_files
 
     folder = Path(run.text_model)
     if not folder.is_dir():
@@ -270,14 +270,14 @@ def _model_files(run: Run) -> dict[str, Path | bytes]:
             f"--with-model: the text model of {run.folder} is {run.text_model}, no local folder; "
             "who pulls the run gets it from the hub. Leave --with-model out"
         )
-    small = [folder / name for name in ("config.json", *PROCESSOR_FILES, *TOKENISER_FILES)]
+    small = [folder / name for name in SMALL_FILES]
     weights = weight_files(folder)
     if any(path.suffix != ".safetensors" for path in weights):
         raise ConfigError(
             f"--with-model: {folder} has its weights as a pickle, which vtr does not give away; "
             "save them as safetensors (save_pretrained of transformers 5 does)"
         )
-    index = [path for path in (folder / "model.safetensors.index.json",) if path.is_file()]
+    index = sorted(folder.glob("*model.safetensors.index.json"))
     found = [path for path in small if path.is_file()]
     return {f"{MODEL_FOLDER}/{path.name}": path for path in (*found, *index, *weights)}
 

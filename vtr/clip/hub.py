@@ -31,7 +31,8 @@ PROCESSOR_FILES = (
 )
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 _Kind = tuple[str, str, str]
-_SMALL_FILES = ["config.json", OPEN_CLIP_CONFIG, *PROCESSOR_FILES, *TOKENISER_FILES]
+SMALL_FILES = ("config.json", OPEN_CLIP_CONFIG, *PROCESSOR_FILES, *TOKENISER_FILES)
+"""All that a model's folder holds beside its weights."""
 
 
 def _names(stem: str, suffix: str) -> _Kind:
@@ -294,7 +295,7 @@ def _download(model: str, *, tokeniser_only: bool) -> Path:
 
     info = HfApi().model_info(model, timeout=_TIMEOUT_SECONDS)
     names = {file.rfilename for file in info.siblings or []}
-    patterns = list(TOKENISER_FILES) if tokeniser_only else _SMALL_FILES
+    patterns = list(TOKENISER_FILES if tokeniser_only else SMALL_FILES)
     with nullcontext() if sys.stderr.isatty() else without_bars():
         folder = Path(snapshot_download(model, allow_patterns=patterns))
         if tokeniser_only:

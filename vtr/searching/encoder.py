@@ -16,13 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtr.clip.backbone import Backbone, TextEncoder, load_backbone, load_text_encoder
-from vtr.clip.hub import (
-    OPEN_CLIP_CONFIG,
-    TOKENISER_FILES,
-    ModelFolder,
-    find_model,
-    weight_files,
-)
+from vtr.clip.hub import SMALL_FILES, ModelFolder, find_model, weight_files
 from vtr.errors import ConfigError, DecodeError, HubOfflineError, VtrError
 from vtr.files import publish
 from vtr.foreign import printable
@@ -226,7 +220,7 @@ def _read_record(folder: Path) -> dict[str, Any]:
 def _file_facts(path: Path) -> list[list[Any]]:
     """Returns name, size and time of the files that decide what a text tower says."""
     try:
-        others = [path / name for name in ("config.json", OPEN_CLIP_CONFIG, *TOKENISER_FILES)]
+        others = [path / name for name in SMALL_FILES]
         named = [*weight_files(path), *(file for file in others if file.is_file())]
         stats = [(file.name, file.stat()) for file in named]
         return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
