@@ -125,6 +125,15 @@ def make_result(
     return folder
 
 
+def edited(folder: Path, **sections: Any) -> Result:
+    """Changes keys of a result's sections, or whole sections, and reads it again."""
+    document = json.loads((folder / "result.json").read_text())
+    for name, changes in sections.items():
+        document[name] = {**document[name], **changes}
+    (folder / "result.json").write_text(json.dumps(document))
+    return load_result(folder)
+
+
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> list[Result]:
     """A zero-shot and a trained result; the videos of two examples exist."""
@@ -135,6 +144,10 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> list[Result]:
     first = make_result(root / "a", title="before", strength=0.2, paths=paths)
     second = make_result(root / "b", title="after", strength=0.4, seed=1, paths=paths)
     return [load_result(first), load_result(second / "result.json")]
+
+
+def words_of(*results: Result) -> str:
+    return "".join(_Page(report_html(results)).text)
 
 
 class _Page(HTMLParser):
@@ -343,12 +356,14 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Result:
         video_name=lambda n: f"{n}{HOSTILE[n % 4]}",
         setup={"selection": HOSTILE[1], "head": HOSTILE[2], "trained_on_test": 3},
     )
-    document = json.loads((folder / "result.json").read_text())
-    document["protocol"] |= {"name": HOSTILE[3], "published": False, "problems": [HOSTILE[0]]}
-    document["groups"] = {HOSTILE[4]: document["breakdowns"]["category"][0]}
-    document["examples"]["failure"][0]["text"] = HOSTILE[4]
-    (folder / "result.json").write_text(json.dumps(document))
-    return load_result(folder)
+    result = load_result(folder)
+    first, *others = result.examples("failure")
+    return edited(
+        folder,
+        protocol={"name": HOSTILE[3], "published": False, "problems": [HOSTILE[0]]},
+        groups={HOSTILE[4]: result.breakdown("category")[0]},
+        examples={"failure": [{**first, "text": HOSTILE[4]}, *others]},
+    )
 
 
 def test_ids_captions_and_categories_are_only_text(hostile: Result, pair: list[Result]) -> None:
@@ -390,9 +405,8 @@ def test_results_of_other_protocols_stand_under_their_own_heading(
         "after",
         "before (other)",
     ]
-    page = "".join(_Page(report_html([*pair, load_result(other)])).text)
-    assert "Only results under one heading may be compared" in page
-    assert "Only results under one heading" not in "".join(_Page(report_html(pair)).text)
+    assert "Only results under one heading may be compared" in words_of(*pair, load_result(other))
+    assert "Only results under one heading" not in words_of(*pair)
 
 
 def test_results_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
@@ -420,34 +434,23 @@ def test_results_written_before_titles_said_so_are_marked(tmp_path: Path) -> Non
 def test_what_speaks_against_a_result_is_said(tmp_path: Path) -> None:
     setup = {"trained_on_test": 12, "selection": "best on test"}
     folder = make_result(tmp_path / "r", count=60, setup=setup)
-    document = json.loads((folder / "result.json").read_text())
-    document["coverage"] = {
-        "present": 58,
-        "videos": 60,
-        "policy": "restrict",
-        "absent": [{"id": "video3", "reason": "missing"}],
-    }
-    (folder / "result.json").write_text(json.dumps(document))
-    page = "".join(_Page(report_html([load_result(folder)])).text)
+    absent = [{"id": "video3", "reason": "missing"}]
+    coverage = {"present": 58, "videos": 60, "policy": "restrict", "absent": absent}
+    page = words_of(edited(folder, coverage=coverage))
     assert "present: 58 of 60 videos (policy restrict)" in page
     assert "trained on 12 videos of this gallery" in page
     assert "the epoch was chosen on test data (best on test)" in page
     assert "ranked; R@k" not in page
-    document["protocol"]["num_videos"] = 7
     (folder / "per_query.csv").unlink()
-    (folder / "result.json").write_text(json.dumps(document))
-    page = "".join(_Page(report_html([load_result(folder)])).text)
+    page = words_of(edited(folder, protocol={"num_videos": 7}))
     assert "only 7 videos are ranked; R@k from k = 7 on finds every video" in page
 
 
 def test_one_of_a_thing_is_one(tmp_path: Path) -> None:
     folder = make_result(tmp_path / "r", count=60, setup={"trained_on_test": 1})
-    document = json.loads((folder / "result.json").read_text())
-    document["coverage"] |= {"present": 0, "videos": 1}
-    document["protocol"]["num_queries"] = document["protocol"]["num_videos"] = 1
     (folder / "per_query.csv").unlink()
-    (folder / "result.json").write_text(json.dumps(document))
-    page = "".join(_Page(report_html([load_result(folder)])).text)
+    one = {"num_queries": 1, "num_videos": 1}
+    page = words_of(edited(folder, coverage={"present": 0, "videos": 1}, protocol=one))
     assert "1 query over 1 video; present: 0 of 1 video." in page
     assert "trained on 1 video of this gallery" in page
     assert "meanP, trained on 1 test video:" in page
@@ -512,23 +515,23 @@ def test_axes_end_at_round_numbers_above(value: float) -> None:
 def test_a_result_of_100_000_queries_gives_a_small_page(tmp_path: Path) -> None:
     """The page grows with what is shown, not with the queries."""
     folder = make_result(tmp_path / "r", count=60)
-    document = json.loads((folder / "result.json").read_text())
-    document["breakdowns"]["category"] = [
-        {**document["breakdowns"]["category"][0], "name": f"category {n}"} for n in range(5000)
-    ]
-    document["coverage"]["absent"] = [{"id": str(n), "reason": "gone"} for n in range(20000)]
-    (folder / "result.json").write_text(json.dumps(document))
+    result = load_result(folder)
+    row = result.breakdown("category")[0]
+    absent = [{"id": str(n), "reason": "gone"} for n in range(20000)]
     rows = (
         (f"q{n}", f"v{n // 20}", 1 + n % 40, "c", n % 977, 1 + n % 2, n % 977 + 1, "a text")
         for n in range(100_000)
     )
     header = ["query_id", "video_id", "words", "category", "better", "tied", "rank", "text"]
     write_table(folder / "per_query.csv", header, list(rows))
-    document["protocol"]["num_videos"] = 5000
-    for key in (key for key in document["metrics"] if key.startswith("t2v/")):
-        document["metrics"][key]["n"] = 100_000
-    (folder / "result.json").write_text(json.dumps(document))
-    page = report_html([load_result(folder)], Options(bins="1-20,21+", pictures=False))
+    result = edited(
+        folder,
+        breakdowns={"category": [{**row, "name": f"category {n}"} for n in range(5000)]},
+        coverage={"absent": absent},
+        protocol={"num_videos": 5000},
+        metrics={key: {**e, "n": 100_000} for key, e in result.metrics.items() if "t2v/" in key},
+    )
+    page = report_html([result], Options(bins="1-20,21+", pictures=False))
     assert len(page) < 200_000
     assert b"4960 smallest of 5000 categories are not shown" in page
 
@@ -536,20 +539,15 @@ def test_a_result_of_100_000_queries_gives_a_small_page(tmp_path: Path) -> None:
 def test_damaged_results_are_refused_in_words(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot read .*No such file"):
         load_result(tmp_path)
-    (tmp_path / "result.json").write_text("{")
-    with pytest.raises(ConfigError, match="not whole JSON"):
-        load_result(tmp_path)
-    (tmp_path / "result.json").write_text("[1]")
-    with pytest.raises(ConfigError, match="holds a list"):
-        load_result(tmp_path)
-    (tmp_path / "result.json").write_text('{"kind": "vtr-result", "schema": 99}')
-    with pytest.raises(ConfigError, match=r"reads schema 1\. A newer vtr wrote it: update"):
-        load_result(tmp_path)
-    (tmp_path / "result.json").write_text('{"kind": "vtr-eda", "schema": 1}')
-    with pytest.raises(ConfigError, match="no result: its kind is 'vtr-eda'"):
-        load_result(tmp_path)
-    for metrics, message in (("{}", "no metrics"), ('{"t2v/R@1": {"value": "9"}}', "no number")):
-        text = f'{{"kind": "vtr-result", "schema": 1, "metrics": {metrics}}}'
+    whole = '{"kind": "vtr-result", "schema": 1, "metrics": '
+    for text, message in (
+        ("{", "not whole JSON"),
+        ("[1]", "holds a list"),
+        ('{"kind": "vtr-result", "schema": 99}', r"reads schema 1\. A newer vtr wrote it: update"),
+        ('{"kind": "vtr-eda", "schema": 1}', "no result: its kind is 'vtr-eda'"),
+        (f"{whole}{{}}}}", "no metrics"),
+        (f'{whole}{{"t2v/R@1": {{"value": "9"}}}}}}', "no number"),
+    ):
         (tmp_path / "result.json").write_text(text)
         with pytest.raises(ConfigError, match=message):
             load_result(tmp_path)
@@ -567,20 +565,16 @@ EIGHT = {
 }
 
 
-def other_coverage(folder: Path, *, policy: str, present: int = 60) -> Result:
-    document = json.loads((folder / "result.json").read_text())
-    absent = [{"id": f"video{n}", "reason": "missing"} for n in range(present, 60)]
-    document["coverage"] |= {"policy": policy, "present": present, "absent": absent}
-    (folder / "result.json").write_text(json.dumps(document))
-    return load_result(folder)
-
-
 def test_groups_of_one_protocol_are_told_apart(tmp_path: Path) -> None:
     results = [
         load_result(make_result(tmp_path / "a", count=60)),
-        other_coverage(make_result(tmp_path / "b", count=60), policy="miss", present=59),
+        edited(
+            make_result(tmp_path / "b", count=60),
+            coverage={"present": 59, "absent": [{"id": "video59", "reason": "missing"}]},
+        ),
     ]
-    restricted = other_coverage(make_result(tmp_path / "c", count=60), policy="restrict")
+    policy = {"policy": "restrict"}
+    restricted = edited(make_result(tmp_path / "c", count=60), coverage=policy)
     assert [group.name for group in group_results(results)] == [
         "msrvtt-1kA, 60 of 60 videos",
         "msrvtt-1kA, 59 of 60 videos",
