@@ -34,12 +34,12 @@ from vtr.evaluate.ranks import Ranks, RetrievalRanks
 from vtr.evaluate.reporting import figures
 from vtr.evaluate.reporting.examples import Example, Frame, Hit, Strip, read_strip, thinned
 from vtr.evaluate.reporting.figures import parse_bins
-from vtr.evaluate.reporting.page import Section, part
-from vtr.evaluate.reporting.page import page as render_page
 from vtr.evaluate.reporting.results import Result, load_result, read_rows, told_apart
 from vtr.evaluate.result import Setup, build_result, write_result
 from vtr.features import PackedFrames
 from vtr.foreign import escaped, shown
+from vtr.pages import Section, part
+from vtr.pages import page as render_page
 from vtr.verbs.report import Options
 
 WORDS = ("a", "man", "dog", "is", "running", "cooking", "in", "the", "kitchen", "park")

@@ -18,7 +18,6 @@ from vtr.counts import count_text, counted
 from vtr.errors import ConfigError
 from vtr.evaluate.reporting import figures
 from vtr.evaluate.reporting.examples import Example, draw_examples, example_parts, read_examples
-from vtr.evaluate.reporting.page import Section, page, part
 from vtr.evaluate.reporting.results import (
     Result,
     comparability,
@@ -29,6 +28,7 @@ from vtr.evaluate.reporting.results import (
 from vtr.files import make_folder, publish_all
 from vtr.foreign import shown
 from vtr.json_files import read_json
+from vtr.pages import Section, page, part
 from vtr.progress import note
 from vtr.result_schema import RESULT_FILE
 from vtr.settings import resolved, takes

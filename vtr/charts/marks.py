@@ -7,7 +7,7 @@ what they are, chart.css says.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from vtr.charts.kinds import (
     MARKERS,
@@ -135,12 +135,10 @@ def _histogram(chart: Histogram) -> tuple[str, _Ticks, _Ticks]:
         edges = [_scale(*chart.ends)(edge) for edge in chart.edges]
         xs = _ticks(*chart.ends, 7)
     kind = "area full" if chart.bin_names or len(chart.series) == 1 else "area"
-    marks = "".join(
-        f'<g class="{style(number, areas=True)} {kind}">'
-        + "".join(_bars(chart, number, edges, [100 * h / top for h in heights[number]]))
-        + "</g>"
-        for number in range(len(chart.series))
-    )
+    marks = ""
+    for number, shares in enumerate(heights):
+        bars = "".join(_bars(chart, number, edges, [100 * h / top for h in shares]))
+        marks += f'<g class="{style(number, areas=True)} {kind}">{bars}</g>'
     return marks + "".join(_means(chart)), xs, _ticks(0, top, 4)
 
 
@@ -233,27 +231,16 @@ def _curve(
 
 
 def _scatter(chart: Scatter) -> tuple[str, _Ticks, _Ticks]:
-    points = [p for _, group in chart.groups for p in group]
-    across, up = (_padded(p[axis] for p in points) for axis in (0, 1))
-    x_of, y_of = _scale(*across), _scale(*up)
-    groups = "".join(
-        f'<g class="{style(number)} cloud">'
-        + "".join(_spot(number, x_of(x), 100 - y_of(y)) for x, y in group)
-        + "</g>"
-        for number, (_, group) in enumerate(chart.groups)
-    )
-    return groups, _ticks(*across, 5), _ticks(*up, 4)
-
-
-def _spot(number: int, x: float, y: float) -> str:
-    """A small mark: round in one group, square in the next."""
-    if number % 2:
-        move = 'transform="translate(-2.5 -2.5)"'
-        return f'<rect x="{x:.2f}%" y="{y:.2f}%" width="5" height="5" {move}/>'
-    return f'<circle r="2.7" cx="{x:.2f}%" cy="{y:.2f}%"/>'
-
-
-def _padded(values: Iterable[float]) -> tuple[float, float]:
-    every = list(values) or [0.0, 1.0]
-    margin = 0.04 * (max(every) - min(every)) or 1.0
-    return min(every) - margin, max(every) + margin
+    ends = []
+    for axis in (0, 1):
+        every = [point[axis] for _, group in chart.groups for point in group] or [0.0, 1.0]
+        margin = 0.04 * (max(every) - min(every)) or 1.0
+        ends.append((min(every) - margin, max(every) + margin))
+    x_of, y_of = _scale(*ends[0]), _scale(*ends[1])
+    square = '<rect x="{:.2f}%" y="{:.2f}%" width="5" height="5" transform="translate(-2.5 -2.5)"/>'
+    groups = ""
+    for number, (_, group) in enumerate(chart.groups):  # round in one group, square in the next
+        spot = square if number % 2 else '<circle r="2.7" cx="{:.2f}%" cy="{:.2f}%"/>'
+        spots = "".join(spot.format(x_of(x), 100 - y_of(y)) for x, y in group)
+        groups += f'<g class="{style(number)} cloud">{spots}</g>'
+    return groups, _ticks(*ends[0], 5), _ticks(*ends[1], 4)

@@ -11,8 +11,8 @@ from vtr.charts import files as chart_files
 from vtr.charts import html
 from vtr.charts.kinds import BarChart, Chart, Head, Histogram, Scatter
 from vtr.counts import counted
-from vtr.evaluate.reporting.page import Section, page, part
 from vtr.files import make_folder, publish_all
+from vtr.pages import Section, page, part
 
 LISTED = 5
 MAX_BARS = 40

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +9,7 @@ from numpy.typing import NDArray
 
 from vtr.errors import ConfigError
 from vtr.evaluate.counting import Scores
-
-PairScores = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.floating]]
+from vtr.evaluate.evaluator import PairScores
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
 
 from vtr.foreign import shown
 
@@ -42,3 +46,23 @@ def source(name: str) -> str:
     env = environment()
     assert env.loader is not None
     return env.loader.get_source(env, name)[0]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what stands under it."""
+
+    name: str  # for links to it
+    title: str
+    parts: Sequence[Markup]  # a section without parts is not shown
+
+
+def part(name: str, /, *values: Any, **more: Any) -> Markup:
+    """Returns a part of a page; `parts.html` has the kinds, such as "table", and what they take."""
+    return Markup(getattr(environment().get_template("parts.html").module, name)(*values, **more))
+
+
+def page(title: str, sections: Iterable[Section], *, lead: Markup | None = None) -> bytes:
+    """Returns a whole page; `lead` stands below its heading."""
+    kept = [section for section in sections if section.parts]
+    return render("page.html", title=title, lead=lead or Markup(), sections=kept)

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from vtr.charts.drawing import Drawing, cut, wrapped
 from vtr.errors import DecodeError
-from vtr.evaluate.reporting.page import part
 from vtr.evaluate.reporting.results import Result
 from vtr.foreign import shown
+from vtr.pages import part
 
 MAX_HITS = 5
 OWN = "own video"
