@@ -12,15 +12,18 @@ import pytest
 import torch
 import transformers
 from builders import patchwork, run_app, save_quietly, write_captions, write_clip
+from hypothesis import given
+from hypothesis import strategies as some
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from torch import Tensor
+from transformers.models.siglip2 import image_processing_pil_siglip2 as pil_siglip2
 
 import vtr
 from vtr.clip.backbone import Backbone, load_backbone, load_text_encoder
 from vtr.clip.hub import find_model
-from vtr.clip.preprocess import resize_crop
+from vtr.clip.preprocess import _grid, normalise, preprocessing_from_config, resize_crop
 from vtr.errors import CheckpointError, ConfigError, ModelError
 from vtr.train.heads.blocks import clip_text
 from vtr.train.texts import embed_tokens
@@ -473,6 +476,43 @@ def test_towers_of_transformers_are_not_taken_apart(folders: Any) -> None:
     with pytest.raises(ModelError, match="is a aimv2 model: its tokens are not projected"):
         embed_tokens(backbone, ["a"])
     assert clip_text(backbone) is None
+
+
+def test_code_of_a_repository_is_never_run(folders: Any, tmp_path: Path) -> None:
+    copy = shutil.copytree(folders["aimv2"][0], tmp_path / "copy")
+    names = {"AutoConfig": "own.Config", "AutoModel": "own.Model"}
+    change_json(copy / CONFIG, auto_map=names)
+    (copy / "own.py").write_text(f"open({str(tmp_path / 'canary')!r}, 'w')")
+    load(copy)
+    assert not (tmp_path / "canary").exists()
+
+
+@given(height=some.integers(1, 3000), width=some.integers(1, 3000), most=some.integers(1, 300))
+def test_the_grid_of_patches_is_transformers(height: int, width: int, most: int) -> None:
+    theirs = pil_siglip2.get_image_size_for_max_num_patches(height, width, 16, most)
+    assert [16 * n for n in _grid(height, width, most=most, side=16)] == list(theirs)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"include_top": True, "image_std": [0.5, 0.4, 0.3]},
+        {"do_normalize": True, "image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.4, 0.3]},
+        {"rescale_factor": 1 / 255, "rescale_offset": False, "do_center_crop": False},
+    ],
+)
+def test_every_scaling_of_efficientnet_is_transformers(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    (tmp_path / PICTURES).write_text(json.dumps(ALIGN_PICTURES | changes))
+    ours = preprocessing_from_config(tmp_path, route="exact")
+    theirs = transformers.EfficientNetImageProcessorPil.from_pretrained(tmp_path)
+    for picture in pictures()[:3]:
+        crop = torch.from_numpy(resize_crop(picture, ours)[None])
+        found = normalise(crop, ours, dtype=torch.float32)
+        expected = theirs(images=[picture], return_tensors="pt")["pixel_values"]
+        torch.testing.assert_close(found, expected.float(), rtol=0, atol=1e-5)
 
 
 # --- from videos to hits

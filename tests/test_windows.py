@@ -8,12 +8,14 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from builders import random_rows, write_store
+from builders import number_of, numbered, random_rows, write_clip, write_store
 
 import vtr
 from vtr.api.moments import predict
 from vtr.datasets.base import Caption
 from vtr.errors import ShardError, StoreError
+from vtr.extract.sample import FrameRequest, sample_video
+from vtr.extract.samplers.base import parse_samplers
 from vtr.features import FeatureSpec, VideoRow
 from vtr.features.shard import ShardName, list_shards
 from vtr.searching.moments import row_edges
@@ -96,3 +98,28 @@ def test_windows_and_frames_do_not_mix(
     write_store(folder, random_rows(["c"], plain), plain, sequence=1)
     with pytest.raises(StoreError, match=r"preprocessing\.frames is 8, asked None"):
         vtr.FeatureStore(folder)
+
+
+@pytest.mark.parametrize("label", ["uniform", "motion", "dense", "head"])
+@pytest.mark.parametrize(("start", "end"), [(None, None), (1.0, 3.5)])
+def test_a_window_holds_the_frames_of_its_span(
+    tmp_path: Path, label: str, start: float | None, end: float | None
+) -> None:
+    clip = write_clip(tmp_path / "c.mp4", [numbered(n) for n in range(23)], fps=4)
+    request = FrameRequest(
+        clip, "c", parse_samplers(label), 2, 2.0, start_seconds=start, end_seconds=end, window=3
+    )
+    found = sample_video(request, lambda picture: picture)
+    seen = np.array([[number_of(picture) for picture in window] for window in found.crops])
+    assert found.spans is not None
+    assert seen.shape == (len(found.spans), 3)
+    assert (np.diff(seen, axis=1) == 2).all(), "every second frame"
+    np.testing.assert_allclose(found.spans[:, 0], seen[:, 0] / 4)
+    stop = 23 / 4 if end is None else end
+    np.testing.assert_allclose(found.spans[:, 1], np.minimum((seen[:, -1] + 2) / 4, stop))
+    np.testing.assert_allclose(found.pts_seconds, found.spans.mean(axis=1))
+    if label in ("dense", "head"):
+        assert found.spans[0, 0] == (start or 0.0)
+    if label == "dense":
+        assert found.spans[-1, 1] == stop
+        assert (found.spans[1:, 0] <= found.spans[:-1, 1]).all()
