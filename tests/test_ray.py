@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
+import random
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import free_port, patchwork, run_app, run_process, write_clip
+from builders import free_port, numbered, patchwork, run_app, run_process, write_clip
 
 import vtr
 from vtr.demo import demo_model_folder
@@ -221,3 +225,71 @@ def test_without_the_extra_the_line_that_installs_it(monkeypatch: pytest.MonkeyP
     message = r"--ray needs the package ray: pip install 'vtr\[ray\]'"
     with pytest.raises(ConfigError, match=message), connected("local"):
         pass
+
+
+def descendants(pid: int) -> dict[int, str]:
+    """Processes below one, with how they call themselves."""
+    parents, names = {}, {}
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            number = int(entry.name)
+            parents[number] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            names[number] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+    found = {pid}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return {child: names.get(child, "") for child in found - {pid}}
+
+
+def kill_one(driver: subprocess.Popen[str], what: str) -> bool:
+    """Kills a process of a run; returns whether there was one."""
+    every = descendants(driver.pid)
+    named = sorted(pid for pid, name in every.items() if what in name.split(" ")[0])
+    for pid in [driver.pid] if what == "driver" else named[:1]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+            return True
+    return False
+
+
+@needs_ray
+@pytest.mark.slow
+def test_ten_kills_leave_the_bytes_of_an_undisturbed_run(tmp_path: Path) -> None:
+    videos, clip = tmp_path / "videos", tmp_path / "clip.mp4"
+    write_clip(clip, [numbered(i, (320, 240)) for i in range(240)], fps=12)
+    videos.mkdir()
+    for n in range(40):
+        os.link(clip, videos / f"clip {n:02d}.mp4")
+    cut = ("--sampler", "dense", "--fps", "native", "--device", "cpu", "--shard-videos", "1")
+    on_ray = ("--ray", "--parts", "4", "--cpus-per-worker", "1")
+
+    def start(store: Path, *more: str) -> subprocess.Popen[str]:
+        words = [sys.executable, "-m", "vtr", "extract", *where(videos, store), *cut, *more]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(words, stdout=pipe, stderr=subprocess.STDOUT, text=True)
+
+    for part in range(1, 5):
+        run_app("extract", *where(videos, tmp_path / "whole"), *cut, "--shard", f"{part}/4")
+    store, chance = tmp_path / "store", random.Random(16)
+    victims = ["ray::_Actor", "driver", "ray::_Actor", "ray::_Actor", "raylet"] * 2
+    driver = start(store, *on_ray)
+    while victims:
+        target = len(shards(store)) + 1
+        while driver.poll() is None and len(shards(store)) < target:
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 0.5))
+        assert len(shards(store)) < 40, "the run ended before all were killed"
+        if driver.poll() is None and kill_one(driver, victims[0]):
+            ends = victims.pop(0) in ("driver", "raylet")
+            if shards(store):
+                assert vtr.FeatureStore(store).verify() == []
+            if not ends:
+                continue
+        driver.communicate(timeout=120)
+        driver = start(store, *on_ray)
+    output = driver.communicate(timeout=500)[0]
+    if driver.returncode:  # a part may have lost its worker more often than it is tried
+        output = start(store, *on_ray).communicate(timeout=500)[0]
+    assert "40 videos = 40 ok" in output
+    assert shards(store) == shards(tmp_path / "whole")
+    assert vtr.FeatureStore(store).duplicates == []

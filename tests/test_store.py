@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -413,13 +414,13 @@ def test_a_shard_replaced_while_the_store_opens_is_found_again(
     folder = build_store([[2], [3]])
     openings = []
 
-    def replace_first(path: Path, name: ShardName) -> object:
+    def replace_first(path: Path, name: ShardName, **more: Any) -> object:
         openings.append(path)
         if len(openings) == 1:
             path.unlink()
             rows = [row_factory("anew", 1)]
             write_shard(folder, rows, spec=spec, slot=(1, 1, 0), revision=1, pad_embedding=PAD)
-        return open_shard(path, name)
+        return open_shard(path, name, **more)
 
     monkeypatch.setattr("vtr.features.store.open_shard", replace_first)
     assert FeatureStore(folder, sampler="uniform").ids == ("anew", "vidéo 1")

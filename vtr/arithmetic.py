@@ -1,9 +1,12 @@
-"""Two settings of the process that tensor work needs."""
+"""Settings of the process: two that tensor work needs, one for very many rows."""
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
@@ -30,3 +33,18 @@ def prepare_arithmetic() -> None:
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the largest that glibc takes
         mallopt(_M_TRIM_THRESHOLD, 512 << 20)
+
+
+@contextmanager
+def many_rows() -> Iterator[None]:
+    """Builds very many rows, in no cycles, without the collector walking through all of them.
+
+    It took a third of the time of planning a million inputs (measured), and found nothing.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtr.api import _changed
-from vtr.arithmetic import prepare_arithmetic
+from vtr.arithmetic import many_rows, prepare_arithmetic
 from vtr.choices import check_names
 from vtr.clip.device import find_devices
 from vtr.clip.hub import find_model, require_model
@@ -40,7 +40,7 @@ from vtr.extract.samplers.base import parse_samplers
 from vtr.extract.settings import Encoder, ExtractSettings, chosen_fields, usable_cores
 from vtr.features.pictures import WEBP_SHARE, PictureFormat
 from vtr.features.shard import list_shards
-from vtr.features.store import FeatureStore, require_same
+from vtr.features.store import FeatureStore, require_same, stored_picture_format
 from vtr.files import make_folder, publish
 from vtr.progress import note, progress, warn_of_unreadable
 from vtr.settings import resolved, takes
@@ -199,6 +199,11 @@ def plan(workspace: Workspace, options: Options, *, quiet: bool = False) -> dict
     """
     if options.from_crops is not None:
         return _plan_of_pictures(workspace, options)
+    with many_rows():
+        return _plan(workspace, options, quiet=quiet)
+
+
+def _plan(workspace: Workspace, options: Options, *, quiet: bool) -> dict[str, Any]:
     survey = _survey(workspace, quiet=quiet)
     settings, retry = settings_of(workspace, survey, options), statuses(options.retry)
     held = {}
@@ -267,7 +272,8 @@ def _survey(workspace: Workspace, *, quiet: bool) -> VideoSurvey:
     if not quiet:
         note(f"looking for {workspace.model} and for the videos in {workspace.videos}")
     require_model(workspace.model)
-    survey = find_inputs(workspace)
+    with many_rows():
+        survey = find_inputs(workspace)
     warn_of_unreadable(survey.listing.unreadable)
     present = sum(video.path is not None for video in survey.videos)
     rate = "every frame" if workspace.fps == "native" else f"{workspace.fps:g} frames/s"
@@ -316,9 +322,7 @@ def _kept_pictures(folder: Path, options: Options) -> PictureFormat | None:
     """Returns how pictures are kept: as asked, else as the store that is there does."""
     if options.crops is not None:
         return None if options.crops == "none" else options.crops
-    with contextlib.suppress(StoreError):
-        return None if options.overwrite else FeatureStore(folder, skip_damaged=True).picture_format
-    return None
+    return None if options.overwrite else stored_picture_format(folder)
 
 
 def _new(workspace: Workspace, survey: VideoSurvey, options: Options) -> list[str]:

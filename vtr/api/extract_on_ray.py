@@ -15,9 +15,9 @@ from vtr.api import extract as plain
 from vtr.arithmetic import prepare_arithmetic
 from vtr.counts import counted
 from vtr.datasets.registry import VideoSurvey
-from vtr.errors import ConfigError, StoreError, StoreLockedError
+from vtr.errors import ConfigError, StoreError, StoreLockedError, WorkersLostError
 from vtr.extract import pipeline
-from vtr.extract.cluster import connected, num_parts
+from vtr.extract.cluster import MOST_RETRIES, connected, num_parts
 from vtr.extract.nodes import Sight, look, marked, other_size, size_of, some_sizes
 from vtr.extract.pipeline import ExtractReport, Progress
 from vtr.extract.resume import ExtractMode, Input
@@ -71,7 +71,7 @@ def run(
             on_cpu=options.device == "cpu",
         )  # fmt: skip
         settings = replace(plain.settings_of(workspace, survey, options), workers=share.cpus)
-        parts = _plan(inputs, store, options, workers=sum(map(share.fits, cluster.nodes)))
+        parts = plan_parts(inputs, store, options, workers=sum(map(share.fits, cluster.nodes)))
         device = "cpu" if options.device == "auto" and not share.gpus else options.device
         used = options.model_copy(update={"device": device})
         sizes = some_sizes(
@@ -108,11 +108,12 @@ def run(
 _MAKE = f"{__name__}:make_worker"
 
 
-def _plan(inputs: Sequence[Input], store: Path, options: Options, *, workers: int) -> list[Part]:
+def plan_parts(
+    inputs: Sequence[Input], store: Path, options: Options, *, workers: int
+) -> list[Part]:
     """Cuts what the store does not hold into parts: every n-th input, as `--shard` does."""
     held = set(FeatureStore(store).input_ids) if list_shards(store)[0] else set()
-    new = [item for item in inputs if item[0].id not in held]
-    total = options.parts or num_parts(len(new), workers)
+    total = options.parts or num_parts(len(inputs), workers)  # the same when it goes on
     parts = []
     for i in range(total):
         mine = [item for item in inputs[i::total] if item[0].id not in held]
@@ -149,7 +150,7 @@ def make_worker(
     def work(part: Part) -> ExtractReport:
         _require_same_files(part)
         mine = replace(mode, part=part.place)
-        deadline = time.monotonic() + _LOCK_SECONDS
+        deadline, lost = time.monotonic() + _LOCK_SECONDS, 0
         while True:
             try:
                 inputs = part.inputs if every is None else every
@@ -158,6 +159,10 @@ def make_worker(
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(1)
+            except WorkersLostError:  # such as by the system, out of memory; the pool starts anew
+                lost += 1
+                if lost > MOST_RETRIES:
+                    raise
 
     return work
 

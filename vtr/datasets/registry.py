@@ -133,5 +133,5 @@ def unique_videos(videos: Iterable[Video]) -> tuple[tuple[Video, str | None], ..
         taken.add(own)
         bad = is_undecodable(video.id) or is_undecodable(str(video.path or ""))
         problem = BAD_NAME if bad else DUPLICATE_ID if repeated else None
-        result.append((replace(video, id=own), problem))
+        result.append((video if own == video.id else replace(video, id=own), problem))
     return tuple(result)

@@ -8,6 +8,7 @@ looked at before it is followed, every dataset must be plain, and the bytes are 
 from __future__ import annotations
 
 import mmap
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,15 +106,9 @@ class Shard:
             columns[name.removeprefix("video/")] = values
         status = [STATUS_OF[code] for code in self.columns["video/status"].tolist()]
         errors = decode_texts(self.columns["video/error"])
-        return [
-            LedgerRow(
-                id=self.ids[v],
-                status=status[v],
-                error=errors[v],
-                **{name: column[v] for name, column in columns.items()},
-            )
-            for v in range(len(self.ids))
-        ]
+        names = ("id", "status", "error", *columns)
+        together = zip(self.ids, status, errors, *columns.values(), strict=True)
+        return [LedgerRow(**dict(zip(names, row, strict=True))) for row in together]
 
     def rows(self, *, pictures: bool = True) -> Iterator[VideoRow]:
         """Yields the rows as they are stored, ready to be written again unchanged."""
@@ -140,8 +135,15 @@ STATUS_OF: dict[int, Status] = {0: "ok", 1: "partial", 2: "failed"}
 assert tuple(STATUS_OF.values()) == STATUSES
 
 
-def open_shard(path: Path, name: ShardName) -> Shard:
+def open_shard(
+    path: Path, name: ShardName, *, specs: dict[str, FeatureSpec] | None = None
+) -> Shard:
     """Opens and checks one shard.
+
+    Args:
+        path: The file.
+        name: What it is called.
+        specs: Those of shards opened before, by their text.
 
     Raises:
         ShardError: Not HDF5, cut short, of another schema, inconsistent, or with anything in it
@@ -152,9 +154,11 @@ def open_shard(path: Path, name: ShardName) -> Shard:
             text = file.attrs.get("spec")
             if not isinstance(text, str):
                 raise ShardError("not a shard of vtr (no spec)")
-            spec = FeatureSpec.from_json(text)
+            spec = (specs or {}).get(text) or FeatureSpec.from_json(text)
             if file.attrs.get("fingerprint") != spec.fingerprint:
                 raise ShardError("its fingerprint does not fit its spec")
+            if specs is not None:
+                specs[text] = spec
             asked = [i for i in _layout(spec, 0, 0, {}) if i not in OPTIONAL or i in file]
             asked += [item for item in PICTURES if item in file]
             places = {item: _place(file, item) for item in asked}
@@ -205,21 +209,26 @@ def _layout(spec: FeatureSpec, num_videos: int, num_frames: int, rows: Mapping[s
 
 def _place(file: h5py.File, name: str) -> tuple[np.dtype[Any], tuple[int, ...], int]:
     """Returns (dtype, shape, byte offset) of a plain dataset, or refuses it."""
-    group: Any = file
-    for step in name.split("/"):
-        if not isinstance(group.get(step, getlink=True), h5py.HardLink):
-            raise ShardError(f"{name!r} is absent or a link to elsewhere")
-        group = group[step]
-    dataset = group
-    if not isinstance(dataset, h5py.Dataset):
+    # By the library's lower level: a store of a million videos asks some hundred thousand times.
+    path, links = name.encode(), file.id.links
+    steps = [path[: match.start()] for match in re.finditer(b"/", path)] + [path]
+    try:
+        are_hard = all(links.get_info(step).type == h5py.h5l.TYPE_HARD for step in steps)
+    except (KeyError, RuntimeError):
+        are_hard = False
+    if not are_hard:
+        raise ShardError(f"{name!r} is absent or a link to elsewhere")
+    dataset = h5py.h5o.open(file.id, path)
+    if not isinstance(dataset, h5py.h5d.DatasetID):
         raise ShardError(f"{name!r} is not a dataset")
-    plain = dataset.chunks is None and not dataset.is_virtual and not dataset.external
-    if not plain or dataset.id.get_create_plist().get_nfilters():
+    made = dataset.get_create_plist()
+    plain = made.get_layout() in (h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS)
+    if not plain or made.get_external_count() or made.get_nfilters():
         raise ShardError(f"{name!r} is not stored plainly in this file")
     if dataset.dtype.kind not in "iufS":
         raise ShardError(f"{name!r} holds {dataset.dtype}, not numbers or fixed-length text")
-    offset = dataset.id.get_offset()
-    if offset is None and dataset.size:
+    offset = dataset.get_offset()
+    if offset is None and dataset.get_space().get_simple_extent_npoints():
         raise ShardError(f"{name!r} has no data in this file")
     return dataset.dtype, dataset.shape, offset or 0
 

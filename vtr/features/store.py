@@ -173,7 +173,8 @@ class FeatureStore(Mapping[str, VideoFeatures]):
     def ledger(self) -> tuple[LedgerRow, ...]:
         """One row per input, failed ones too, in plan order."""
         rows = [shard.ledger() for shard in self.shards]
-        return tuple(replace(rows[s][v], id=i) for i, (s, v) in self._inputs.items())
+        own = ((i, rows[s][v]) for i, (s, v) in self._inputs.items())
+        return tuple(row if row.id == i else replace(row, id=i) for i, row in own)
 
     def thumbnails(self, video_id: str) -> NDArray[np.uint8]:
         """Returns (K, s, s) brightness thumbnails of a video's frames.
@@ -402,10 +403,11 @@ def _open_shards(
         raise StoreError(f"no features: {folder} {what}. Run `vtr extract` first")
     whole = WholeShards(folder)
     shards, damaged = [], {}
+    specs: dict[str, FeatureSpec] = {}  # read once: they are the same
     for name, path in names:
         try:
             whole.check(path, name)
-            shards.append(open_shard(path, name))
+            shards.append(open_shard(path, name, specs=specs))
         except ShardError as error:
             damaged[path] = error
     # A retry that runs meanwhile replaces shards: then another look finds the new ones.
@@ -415,6 +417,16 @@ def _open_shards(
         raise next(iter(damaged.values()))
     whole.remember(others=part is not None)
     return tuple(shards), damaged
+
+
+def stored_picture_format(folder: Path) -> PictureFormat | None:
+    """Returns how a store keeps pictures, by its first sound shard with frames; None if not."""
+    for name, path in list_shards(folder)[0]:
+        with contextlib.suppress(ShardError):
+            shard = open_shard(path, name)
+            if len(shard.frames):
+                return shard.picture_format
+    return None
 
 
 def set_aside_damaged(folder: Path, *, owned: Callable[[ShardName], bool]) -> list[Path]:
