@@ -27,6 +27,7 @@ from open_clip_goldens import (
     write_vocabulary,
 )
 from safetensors.torch import save_file
+from tokenizers import Tokenizer
 from torch.nn import functional
 
 from vtr.clip.backbone import load_backbone
@@ -38,6 +39,7 @@ from vtr.clip.open_clip_names import open_clip_state
 from vtr.clip.open_clip_text import open_clip_tokeniser
 from vtr.clip.preprocess import normalise, preprocessing_from_config, resize_crop
 from vtr.demo import demo_model_folder
+from vtr.errors import CheckpointError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -195,6 +197,20 @@ def test_texts_are_cleaned_ended_and_padded_by_the_folders_rules(
     row = tokeniser.pad(ids[:1])[0]
     assert len(row) == (len(expected) if padding is None else context)
     assert set(row[len(expected) :]) == (set() if padding is None else {padding})
+
+
+def test_tokens_that_no_text_can_hold_need_no_row(tmp_path: Path) -> None:
+    folder = ModelFolder("x", write_folder(tmp_path, "siglip"), "local")
+    path = tmp_path / "tokenizer.json"
+    backend = Tokenizer.from_file(str(path))
+    backend.add_special_tokens(["<extra_id_0>", "<extra_id_1>"])
+    backend.save(str(path))
+    ids = open_clip_tokeniser(folder).encode(["a <extra_id_0> man"]).ids[0]
+    assert max(ids) < 300
+    backend.add_tokens(["more"])
+    backend.save(str(path))
+    with pytest.raises(CheckpointError, match=r"ids up to 302, .* 300 rows"):
+        open_clip_tokeniser(folder)
 
 
 @pytest.mark.parametrize(

@@ -209,7 +209,14 @@ def build_tokeniser(
     backend = _load_backend(folder, rules)
     backend.no_padding()
     backend.no_truncation()
-    largest_id = max(backend.get_vocab().values(), default=-1)
+    plain = backend.get_vocab(with_added_tokens=False)
+    # Sentencepiece vocabularies of T5 bring <extra_id_0> and so on, which no cleaned text holds.
+    reachable = {
+        token: number
+        for token, number in backend.get_vocab().items()
+        if number < vocab_size or token in plain or rules.clean(token) == token
+    }
+    largest_id = max(reachable.values(), default=-1)
     if largest_id >= vocab_size:
         raise CheckpointError(
             f"{folder}: the tokeniser has ids up to {largest_id}, the model's embedding table only "
