@@ -104,6 +104,13 @@ def test_the_sigmoid_loss_is_the_runs_own(workspace: Path) -> None:
     assert json.loads(again.stdout)["epochs"] == 2
 
 
+def test_the_test_of_a_head_that_compares_videos_says_how_many(workspace: Path) -> None:
+    done = run_app("train", "--head", "tokenbinder", "--epochs", "1", "-q")
+    command = next(line for line in done.stdout.splitlines() if line.startswith("test: vtr "))
+    assert command.endswith("--rerank 50")
+    assert run_app(*shlex.split(command.removeprefix("test: vtr "))).exit_code == 0
+
+
 def test_several_seeds_give_mean_and_spread(workspace: Path) -> None:
     document = trained("--head", "seqLSTM", "--seeds", "2", "--seed", "5")
     assert document["seeds"] == [5, 6]

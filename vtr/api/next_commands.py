@@ -6,17 +6,23 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from vtr.train.headlist import parse_head
 from vtr.train.run import read_config
 from vtr.workspace import Workspace, find_workspace, settings
+
+_RERANKED = 50
 
 
 def eval_command(workspace: Workspace, runs: Sequence[str]) -> str:
     """Returns the command that tests a run just trained, or the runs of several seeds."""
-    protocol = (read_config(Path(runs[0])).get("request") or {}).get("protocol")
+    config = read_config(Path(runs[0]))
+    protocol = (config.get("request") or {}).get("protocol")
     named, several = runs[0], ""
     if len(runs) > 1:
         named, several = named.rpartition("-seed")[0], " --seeds"
     asked = f" --protocol {shlex.quote(protocol)}" if protocol else ""
+    if parse_head(config["model"]["head"]).info.together:
+        asked += f" --rerank {_RERANKED}"
     flags = _flags_from_here(workspace, "features", "dataset", "annotations", "videos")
     return f"vtr eval --run {shlex.quote(named)}{several}{asked}{flags}"
 
