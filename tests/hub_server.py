@@ -263,20 +263,28 @@ class Handler(BaseHTTPRequestHandler):
         if is_large(name) and name not in self.server.spoil:
             oid = hashlib.sha256(content).hexdigest()
             self.server.objects[oid] = content
-            return self.answer(302, {}, {"Location": f"{self.server.cdn}/{oid}"})
-        return self.send_file(name, self.server.spoil.get(name, content))
+            place = f"{self.server.cdn}/{oid}"
+            told = {"X-Linked-ETag": f'"{oid}"', "X-Linked-Size": str(len(content))}
+            told |= {"X-Repo-Commit": commit, "Location": place}
+            return self.answer(302, {}, told)
+        told = {"X-Repo-Commit": commit, "ETag": f'"{git_oid(content)}"'}
+        return self.send_file(name, self.server.spoil.get(name, content), told)
 
-    def send_file(self, path: str, content: bytes) -> None:
+    def send_file(self, path: str, content: bytes, told: dict[str, str] | None = None) -> None:
         start = 0
         asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
         if asked and self.server.ranges:
             start = int(asked[1])
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(content) - start))
+        for name, value in (told or {}).items():
+            self.send_header(name, value)
         if start:
             last = len(content) - 1
             self.send_header("Content-Range", f"bytes {start}-{last}/{len(content)}")
         self.end_headers()
+        if self.command == "HEAD":
+            return
         end = len(content) if self.server.cut is None else start + self.server.cut
         self.server.sent[path] += len(content[start:end])
         step, seconds = self.server.pace or (max(end - start, 1), 0)

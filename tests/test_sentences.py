@@ -14,9 +14,12 @@ import numpy as np
 import pytest
 import torch
 from builders import demo_backbone, make_run, run_app
+from hub_server import TOKEN, serving
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from open_clip_goldens import golden_folder
 
+import vtr
 from tests.test_backbone import make_siglip
 from vtr.clip.backbone import Backbone, load_backbone
 from vtr.clip.text import clean_clip, clean_siglip
@@ -49,8 +52,10 @@ def trained(
     return spec, model.eval()
 
 
-def encoded(folders: Mapping[Path, list[str]], out: Path) -> list[np.ndarray]:
-    """Texts as each folder's model encodes them: in a process without network and without vtr."""
+def encoded(
+    folders: Mapping[Path, list[str]], out: Path, *, hub: str | None = None
+) -> list[np.ndarray]:
+    """Texts as each folder's model encodes them: in a process without vtr, and without network."""
     program = (
         "import sys, json, numpy\n"
         "from sentence_transformers import SentenceTransformer\n"
@@ -62,7 +67,11 @@ def encoded(folders: Mapping[Path, list[str]], out: Path) -> list[np.ndarray]:
     asked = json.dumps({str(folder): texts for folder, texts in folders.items()})
     subprocess.run(
         [sys.executable, "-c", program, str(out), asked],
-        env={"HF_HUB_OFFLINE": "1", "HOME": str(out.parent), "OMP_NUM_THREADS": "1"},
+        env={
+            "HOME": str(out.parent),
+            "OMP_NUM_THREADS": "1",
+            **({"HF_ENDPOINT": hub, "HF_HUB_DISABLE_XET": "1"} if hub else {"HF_HUB_OFFLINE": "1"}),
+        },
         cwd="/",
         check=True,
         capture_output=True,
@@ -83,6 +92,9 @@ def test_encode_gives_the_text_vectors(tmp_path: Path) -> None:
         make_siglip(tmp_path / words, words)
         tower = load_backbone(str(tmp_path / words), device="cpu")
         kinds.append((tower, "projection", tower.embedding_dim, 0))
+    for name in ("pe_core_b", "siglip"):
+        tower = load_backbone(str(golden_folder(name)), device="cpu")
+        kinds.append((tower, "projection", tower.embedding_dim, 0))
     folders, expected = {}, []
     for number, (tower, mode, dim, layers) in enumerate(kinds):
         spec, model = trained(tower, mode, dim, layers=layers)
@@ -99,7 +111,9 @@ def test_encode_gives_the_text_vectors(tmp_path: Path) -> None:
 
 @needs_library
 @pytest.mark.slow
-def test_the_exported_folder_is_a_run_as_well(tmp_path: Path) -> None:
+def test_the_exported_folder_is_a_run_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = make_run(tmp_path / "run")
     done = run_app("export", "--run", run, "--out", tmp_path / "out", "--sentence-transformers")
     assert "SentenceTransformer(" in done.stderr
@@ -109,6 +123,13 @@ def test_the_exported_folder_is_a_run_as_well(tmp_path: Path) -> None:
     assert not list((tmp_path / "out").rglob("*.py"))
     names = [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl"))]
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    with serving() as hub:
+        vtr.push(tmp_path / "out", "me/run", hub_url=hub.url)
+        (got,) = encoded({Path("me/run"): SENTENCES}, tmp_path / "found.npz", hub=hub.url)
+    spec, model = trained(demo_backbone(), "frozen", 96)
+    expected = text_vectors(demo_backbone(), model, spec, SENTENCES)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-6)
 
 
 @needs_library
@@ -122,17 +143,8 @@ def test_texts_without_one_vector_are_refused(tmp_path: Path) -> None:
 
 @needs_library
 def test_towers_that_transformers_lacks_are_refused(tmp_path: Path) -> None:
-    import copy
-
-    backbone = copy.copy(demo_backbone())
-    spec, model = trained(backbone, "frozen", 96)
-
-    class Other(type(backbone.model.text)):  # type: ignore[misc]
-        pass
-
-    network = copy.deepcopy(backbone.model)
-    network.text.__class__ = Other
-    object.__setattr__(backbone, "model", network)
+    backbone = load_backbone(str(golden_folder("clipa")), device="cpu")
+    spec, model = trained(backbone, "frozen", backbone.embedding_dim)
     with pytest.raises(ModelError, match=r"is none that transformers runs as it is"):
         export_sentences(backbone, model, spec, tmp_path)
 

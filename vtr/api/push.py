@@ -47,7 +47,7 @@ _MOST_FILES, _MOST_BYTES = 100, 2 << 30  # of one commit
 _OURS = frozenset({CARD, MANIFEST, ".gitattributes", "LICENSE", ".gitignore"})
 """What a repository may hold without being somebody's work."""
 _PATH = re.compile(r"(?<![\w.~/:])(?:~|/)(?:[^\s/'\",;:()]+/)+([^\s/'\",;:()]*)")
-_OF_TOWERS = (".json", ".txt", ".safetensors")
+_GIVEN = (".json", ".txt", ".safetensors")
 MODEL_FOLDER = "model"
 
 
@@ -206,6 +206,7 @@ def _pack_run(folder: Path, options: PushOptions) -> Parcel:
     from vtr.api.export import read_results
     from vtr.train.card import model_card
     from vtr.train.run import BEST, CONFIG, TOWERS, TRAIN_IDS, load_run
+    from vtr.train.sentences import FILES as SENTENCES
 
     run = load_run(folder)
     results, left_out = read_results(folder)
@@ -214,9 +215,13 @@ def _pack_run(folder: Path, options: PushOptions) -> Parcel:
     files: dict[str, Path | bytes] = {BEST: folder / BEST}
     if (folder / TRAIN_IDS).is_file():
         files[TRAIN_IDS] = folder / TRAIN_IDS
-    if run.towers is not None:
-        found = sorted(p for p in run.towers.iterdir() if p.suffix in _OF_TOWERS and p.is_file())
-        files |= {f"{TOWERS}/{path.name}": path for path in found}
+    for name in (TOWERS, *SENTENCES):  # what `vtr export --sentence-transformers` adds
+        found = [folder / name, *(folder / name).rglob("*")]
+        files |= {
+            path.relative_to(folder).as_posix(): path
+            for path in sorted(found)
+            if path.suffix in _GIVEN and path.is_file()
+        }
     if run.towers is None and Path(run.text_model).is_dir():
         clean["text_model"] |= {"revision": "local", "weights_sha256": _text_digest(run)}
     for path in filter(lambda content: isinstance(content, Path), files.values()):

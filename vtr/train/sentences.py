@@ -38,6 +38,7 @@ from vtr.clip.text import Tokeniser, clean_canonical, clean_clip, clean_siglip, 
 from vtr.clip.text import clean_whitespace as clean_spaces
 from vtr.clip.towers import TextTower
 from vtr.errors import CheckpointError, ConfigError, ModelError
+from vtr.progress import note
 from vtr.train.data import ResidentTexts
 from vtr.train.inputs import embed_for
 from vtr.train.model import ModelSpec, RetrievalModel
@@ -45,6 +46,8 @@ from vtr.train.text_tower import ProjectedText
 from vtr.train.towers import merged
 
 FOLDER = "text"
+SETTINGS = "config_sentence_transformers.json"
+FILES = (FOLDER, "modules.json", SETTINGS)
 TOLERANCE = 1e-5
 _EXAMPLES = (
     "a man is cooking", "", "  Two  DOGS, running!", "\u201cit\u2019s\u201d a \ufb01sh &amp; a cat",
@@ -88,6 +91,8 @@ def export_sentences(
             f"the head {spec.head} compares the words of a text one by one: it has no text vector "
             "for sentence-transformers. Heads that have one: vtr heads"
         )
+    if not model.head.info.indexable:
+        note(f"the head {spec.head} does more with these vectors than an inner product")
     tower = merged(model, backbone).model.text if spec.text.mode == "tune" else backbone.model.text
     if type(tower) is not TextTower or backbone.tokeniser.rules.clean not in _CLEANING:
         raise ModelError(
@@ -229,8 +234,7 @@ def _move(source: Path, folder: Path) -> None:
         entry["path"] = f"{FOLDER}/{entry['path']}".rstrip("/")
     (source / "modules.json").unlink()
     (folder / "modules.json").write_text(json.dumps(modules, indent=2))
-    name = "config_sentence_transformers.json"
-    (source / name).rename(folder / name)
+    (source / SETTINGS).rename(folder / SETTINGS)
 
 
 @contextmanager
