@@ -408,6 +408,30 @@ def test_a_damaged_parquet_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "back").exists()
 
 
+def test_tables_beside_arrays_are_no_export(tmp_path: Path) -> None:
+    """Sets of features come with tables of captions and the like."""
+    (tmp_path / "it" / "sub").mkdir(parents=True)
+    np.save(tmp_path / "it" / "sub" / "v.npy", np.ones((2, 8), np.float32))
+    pq.write_table(pa.table({"caption": ["a"]}), tmp_path / "it" / "captions.parquet")
+    (tmp_path / "it" / "videos.tar").touch()
+    report = import_features(tmp_path / "it", tmp_path / "back", ImportOptions())
+    assert (report.ok, report.skipped) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"storage_dtype": "float99"}, {"embedding_dim": 0}, {"preprocessing": {"frames": "many"}}],
+)
+def test_a_spec_that_no_store_has_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    path = tmp_path / "p.parquet"
+    export_store(odd_store(tmp_path / "store"), Options.of(parquet=path))
+    other = replace(SPEC, **changes)
+    head = {"spec": other.to_json(), "fingerprint": other.fingerprint, "pad_embedding": "[]"}
+    changed(path, lambda table: _head(table, **head))
+    with pytest.raises(StoreError, match=r"its spec is none that a store has"):
+        import_features(path, tmp_path / "back", ImportOptions())
+
+
 def test_what_an_export_says_of_itself_is_not_said_again(tmp_path: Path) -> None:
     export_store(odd_store(tmp_path / "store"), Options.of(parquet=tmp_path / "p.parquet"))
     with pytest.raises(ConfigError, match=r"says itself what its features are: leave out --fps"):

@@ -121,6 +121,12 @@ def test_samples_moments_and_embeddings(world: Path) -> None:
     assert "no moment for 'a b c': nothing in these videos stands out" in said
 
 
+def test_frames_that_are_no_numbers_have_no_mean() -> None:
+    assert np.isnan(mean_of_units(np.zeros((0, 3), np.float16))).all()
+    assert np.isnan(mean_of_units(np.array([[np.inf, 1, 2]], np.float16))).any()
+    np.testing.assert_allclose(mean_of_units(np.array([[0, 3], [0, 5]], np.float16)), [0, 1])
+
+
 def test_vectors_are_written_as_fiftyone_writes_them() -> None:
     expected = array({"$binary": {"base64": VECTOR, "subType": "00"}})
     assert (expected.tolist(), expected.dtype) == ([0.0, 1.0, 2.0], np.float32)

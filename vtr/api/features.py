@@ -13,6 +13,7 @@ from vtr.bridges.tars import is_tar, read_tars
 from vtr.errors import ConfigError
 from vtr.features.foreign import STAND_INS
 from vtr.features.importing import ImportReport, import_arrays, require_new
+from vtr.features.sources import find_files
 from vtr.files import publish
 from vtr.foreign import escape_undecodable
 from vtr.settings import resolved
@@ -23,8 +24,13 @@ CONFIG_FILE = "import.json"
 
 
 def import_features(source: Path, store: Path, options: Options) -> ImportReport:
-    """Makes a store of arrays named by video, see `import_arrays`, or of a store's export."""
-    if is_parquet(source):
+    """Makes a store of arrays named by video, see `import_arrays`, or of a store's export.
+
+    A folder of arrays is one whatever tables and tars lie beside them.
+    """
+    if source.is_dir() and find_files(source)[0]:
+        report = _import_arrays(source, store, options)
+    elif is_parquet(source):
         require_arrow(f"{source} is parquet, and")
         report = _read_back(source, store, options, read_parquet)
     elif is_lance(source):
@@ -33,11 +39,15 @@ def import_features(source: Path, store: Path, options: Options) -> ImportReport
     elif is_tar(source):
         report = _read_back(source, store, options, read_tars)
     else:
-        name, fps, dim = options.name, options.fps, options.dim
-        report = import_arrays(source, store, name=name, fps=fps, dim=dim, tensors=read_torch)
+        report = _import_arrays(source, store, options)
     used = {"source": escape_undecodable(str(source)), "dim": report.dim}
     publish(store / CONFIG_FILE, resolved(options, **used))
     return report
+
+
+def _import_arrays(source: Path, store: Path, options: Options) -> ImportReport:
+    name, fps, dim = options.name, options.fps, options.dim
+    return import_arrays(source, store, name=name, fps=fps, dim=dim, tensors=read_torch)
 
 
 def _read_back(

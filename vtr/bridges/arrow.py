@@ -198,7 +198,8 @@ def read_parquet(source: Path, store: Path) -> ImportReport:
         files, place = sorted(source.glob("*.parquet")), source / LEDGER
     else:
         files, place = [source], ledger_beside(source)
-    checked = {"page_checksum_verification": True}
+    # Read ahead, pyarrow would hold the whole file.
+    checked = {"page_checksum_verification": True, "pre_buffer": False}
 
     def batches() -> Iterator[pa.RecordBatch]:
         for path in files:

@@ -87,7 +87,7 @@ def make_sample(
         "metadata": _metadata(ledger, rate, total),
         "video_id": ledger.id,
         "error": ledger.error or None,
-        "embedding": _vector(mean_of_units(row.frames)) if len(row.frames) else None,
+        "embedding": _vector(mean_of_units(row.frames)),
         "moments": None,
     }
     if moments and total and ledger.duration_seconds > 0:
@@ -106,11 +106,17 @@ def _placeholder(video_id: str) -> str:
 
 
 def mean_of_units(frames: NDArray[Any]) -> NDArray[np.float32]:
-    """Returns (D,) of length 1: the direction of the mean of (R, D) frames, each of length 1."""
-    rows = frames.astype(np.float32)
-    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-    mean = rows.mean(axis=0)
-    unit: NDArray[np.float32] = mean / max(float(np.linalg.norm(mean)), 1e-12)
+    """Returns (D,) of length 1: the direction of the mean of (R, D) frames, each of length 1.
+
+    NaN where there are no frames, or no finite ones.
+    """
+    if not len(frames):
+        return np.full(frames.shape[1], np.nan, np.float32)
+    with np.errstate(invalid="ignore", over="ignore"):
+        rows = frames.astype(np.float32)
+        rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+        mean = rows.mean(axis=0)
+        unit: NDArray[np.float32] = mean / max(float(np.linalg.norm(mean)), 1e-12)
     return unit
 
 
@@ -142,7 +148,9 @@ def _detection(moment: Moment, duration_seconds: float, total: int) -> dict[str,
     }
 
 
-def _vector(values: NDArray[np.float32]) -> dict[str, Any]:
+def _vector(values: NDArray[np.float32]) -> dict[str, Any] | None:
+    if not np.isfinite(values).all():
+        return None
     held = io.BytesIO()
     np.save(held, values, allow_pickle=False)
     content = base64.b64encode(zlib.compress(held.getvalue())).decode()

@@ -23,6 +23,7 @@ from vtr.foreign import shown
 
 FRAMES, LEDGER = "frames.lance", "ledger.lance"
 """A table is a folder of such a name, as `lancedb.connect` looks for them."""
+_BUFFER_BYTES = 64 << 20
 
 
 def require_lance(what: str) -> None:
@@ -82,7 +83,8 @@ def read_lance(source: Path, store: Path) -> ImportReport:
         frames, ledger = (lance.dataset(str(source / name)) for name in (FRAMES, LEDGER))
         spec, pad = common_head({source / FRAMES: frames.schema})
         require_columns(ledger.schema, ledger_schema(spec), source / LEDGER)
-        batches = frames.scanner(batch_size=BATCH_ROWS, scan_in_order=True).to_batches()
+        bounds = {"batch_readahead": 4, "io_buffer_size": _BUFFER_BYTES}
+        batches = frames.scanner(batch_size=BATCH_ROWS, scan_in_order=True, **bounds).to_batches()
         rows = rows_of(ledger.to_table(), batches, spec, source)
         return write_rows(store, rows, spec, pad)
     except (pa.ArrowException, OSError, ValueError, RuntimeError) as error:

@@ -60,6 +60,12 @@ def read_head(
             f"{source} is of schema {shown(values['vtr.schema'], 20)}; this vtr reads {SCHEMA}"
         )
     spec = FeatureSpec.from_json(values["vtr.spec"])
+    try:
+        kinds = spec.storage_dtype in ("float16", "float32") and spec.window_frames >= 1
+        if not kinds or min(spec.embedding_dim, spec.thumbnail_side or 1) < 1:
+            raise ValueError
+    except (TypeError, ValueError):
+        raise StoreError(f"{source}: its spec is none that a store has; {_NOT_OURS}") from None
     if spec.fingerprint != values["vtr.fingerprint"]:
         raise StoreError(f"{source}: its fingerprint does not fit its spec; {_NOT_OURS}")
     document = parse_json(
