@@ -13,4 +13,6 @@ class Options(Settings):
     path: Path = option(Path("demo-world"), "Folder for the demo world.", metavar="DIR")
     workers: int | None = option(None, "Processes.", unset="one per core", bounds={"ge": 1})
     train: bool = option(True, "Train and evaluate heads, and write the report.")
-    full: bool = option(False, "Every head with three samplers, and both towers trained (an hour and more).")
+    full: bool = option(
+        False, "Every head with three samplers, and both towers trained (an hour and more)."
+    )
