@@ -247,6 +247,9 @@ def test_windows_equal_transformers(folders: Any, name: str) -> None:
     turned = backbone.encode_frames(crops[:1, [1, 0, 2]])
     assert np.abs(turned - found[:1]).max() > 1e-4, "the order of a window's frames counts"
     assert np.isfinite(backbone.pad_embedding()).all()
+    clip = backbone.encode_clip(np.concatenate([crops[0], crops[1, :1]]))
+    assert clip.shape == (2, backbone.embedding_dim)
+    np.testing.assert_allclose(clip[0], found[0], atol=1e-6)
     with pytest.raises(ValueError, match="need uint8 crops"):
         backbone.encode_frames(crops[:, :2])
 

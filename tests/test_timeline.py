@@ -8,13 +8,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from vtr.clip.preprocess import windows
 from vtr.errors import ConfigError
 from vtr.extract.timeline import (
     SLACK_SECONDS,
     candidate_indices,
     frame_seconds,
     window_spans,
-    windows,
 )
 
 

@@ -19,7 +19,6 @@ from vtr.counts import counted
 from vtr.errors import ConfigError
 from vtr.evaluate.mteb import LANGUAGE, MAIN_SCORE, larger_first, task_name
 from vtr.extract.choose import FeatureStore
-from vtr.extract.timeline import windows
 from vtr.features import PackedFrames
 from vtr.foreign import first_few
 from vtr.progress import note
@@ -277,9 +276,7 @@ class SearchModel:
         for video in videos:
             pictures = even_frames(video, self.frames)
             crops = np.stack([resize_crop(p, self.backbone.preprocessing) for p in pictures])
-            if self.backbone.window > 1:
-                crops = crops[windows(len(crops), self.backbone.window)]
-            vectors.append(self.backbone.encode_frames(crops, offsets=[0, len(crops)]))
+            vectors.append(self.backbone.encode_clip(crops))
         offsets = np.cumsum([0, *map(len, vectors)], dtype=np.int64)
         rows = np.concatenate(vectors)
         return PackedFrames(tuple(names), rows, np.zeros(len(rows)), offsets)

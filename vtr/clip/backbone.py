@@ -22,6 +22,7 @@ from vtr.clip.preprocess import (
     normalise,
     preprocessing_from_config,
     read_patches,
+    windows,
 )
 from vtr.clip.temporal import follows_in_clip
 from vtr.clip.text import Tokeniser, load_tokeniser
@@ -201,9 +202,13 @@ class Backbone:
     def encode_clip(self, crops: np.ndarray) -> np.ndarray:
         """Returns (T, D): the embeddings of one video's chosen frames (T, h, w, 3) uint8, in order.
 
+        A model that sees windows gives (W, D), of one window after the other (see `windows`).
+
         A `temporal` backbone sees nothing before the first and after the last frame: the reference
         pads short clips with frames of zeros, which add exactly nothing to their neighbours.
         """
+        if self._window_shape and len(crops):
+            crops = crops[windows(len(crops), self.window)]
         return self.encode_frames(crops, offsets=[0, len(crops)])
 
     def pad_embedding(self) -> np.ndarray:

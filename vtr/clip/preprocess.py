@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vtr.clip.hub import OPEN_CLIP_CONFIG, PROCESSOR_FILES, is_open_clip
 from vtr.clip.resize import FILTERS, Filter, resize_window
@@ -224,6 +225,21 @@ def read_patches(
     patches = pixels.permute(0, 2, 3, 1).reshape(len(crops), -1, flat.shape[2])
     places = torch.arange(patches.shape[1], device=crops.device)
     return patches * (places < shapes.prod(1)[:, None])[..., None], shapes
+
+
+def windows(count: int, frames: int) -> NDArray[np.int64]:
+    """Returns (W, k) which of `count` candidates make each window of k: they cover all of them.
+
+    One window after the other; the last begins earlier where the rest is shorter, and a video of
+    fewer candidates is one window that repeats its last.
+
+    >>> windows(5, 3).tolist(), windows(2, 3).tolist()
+    ([[0, 1, 2], [2, 3, 4]], [[0, 1, 1]])
+    """
+    starts = np.arange(0, count, frames)
+    starts = np.maximum(np.minimum(starts, count - frames), 0)
+    places: NDArray[np.int64] = np.minimum(starts[:, None] + np.arange(frames), count - 1)
+    return places
 
 
 def normalise(

@@ -16,7 +16,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from vtr.clip.preprocess import Preprocessing, resize_crop
+from vtr.clip.preprocess import Preprocessing, resize_crop, windows
 from vtr.datasets.base import Video
 from vtr.errors import ConfigError, DecodeError
 from vtr.extract.bitstream import UnprovenError
@@ -44,7 +44,6 @@ from vtr.extract.timeline import (
     check_window,
     duration_seconds,
     window_spans,
-    windows,
 )
 from vtr.extract.worker import Answer
 from vtr.features.pictures import to_webp

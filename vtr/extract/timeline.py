@@ -88,21 +88,6 @@ def duration_seconds(pts_seconds: Seconds, *, rate: float | None = None) -> floa
     return float(pts_seconds[-1] - pts_seconds[0]) + last
 
 
-def windows(count: int, frames: int) -> Indices:
-    """Returns (W, k) which of `count` candidates make each window of k: they cover all of them.
-
-    One window after the other; the last begins earlier where the rest is shorter, and a video of
-    fewer candidates is one window that repeats its last.
-
-    >>> windows(5, 3).tolist(), windows(2, 3).tolist()
-    ([[0, 1, 2], [2, 3, 4]], [[0, 1, 1]])
-    """
-    starts = np.arange(0, count, frames)
-    starts = np.maximum(np.minimum(starts, count - frames), 0)
-    places: Indices = np.minimum(starts[:, None] + np.arange(frames), count - 1)
-    return places
-
-
 def window_spans(pts_seconds: Seconds, groups: Indices, *, end_seconds: float) -> Seconds:
     """Returns (W, 2) start and end of windows: each ends where the candidate behind it begins.
 

@@ -15,7 +15,7 @@ class Indexed(Settings):
     """With what videos are embedded, and where that is kept; `vtr serve` has the same."""
 
     model: str | None = option(
-        None, "The backbone: an image-text model by hub id, or a local folder.",
+        None, "The backbone: an image-text model by hub id, short name or folder.",
         group="Index", metavar="ID",
         unset="the one that the index was made with, at first openai/clip-vit-base-patch32",
     )  # fmt: skip
