@@ -187,6 +187,19 @@ def test_parquet_opens_elsewhere_with_a_row_per_frame(tmp_path: Path) -> None:
     assert len(pandas.read_parquet(tmp_path / "p")) == 16
 
 
+@pytest.mark.slow
+def test_datasets_sees_a_row_per_frame(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets", reason="comes with the extra vtr[mteb]")
+    export_store(odd_store(tmp_path / "store"), Options.of(parquet=tmp_path / "p"))
+    datasets.disable_progress_bars()
+    for name, options in (
+        ("parquet", {"data_dir": str(tmp_path / "p")}),
+        (str(tmp_path / "p"), {}),
+    ):
+        loaded = datasets.load_dataset(name, **options, cache_dir=str(tmp_path / "c"))["train"]
+        assert (loaded.num_rows, loaded.column_names) == (16, list(FIELDS))
+
+
 def test_frames_are_split_into_files_above_a_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -408,6 +421,13 @@ def test_a_damaged_parquet_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "back").exists()
 
 
+def test_a_folder_of_one_file_and_its_ledger(tmp_path: Path) -> None:
+    store = odd_store(tmp_path / "store")
+    export_store(store, Options.of(parquet=tmp_path / "it" / "p.parquet"))
+    import_features(tmp_path / "it", tmp_path / "back", ImportOptions())
+    assert_same(store, tmp_path / "back")
+
+
 def test_tables_beside_arrays_are_no_export(tmp_path: Path) -> None:
     """Sets of features come with tables of captions and the like."""
     (tmp_path / "it" / "sub").mkdir(parents=True)
@@ -515,11 +535,16 @@ def test_a_place_in_use_is_refused(tmp_path: Path) -> None:
     for words, reason in (
         ({"parquet": store}, "--parquet .*store is in use"),
         ({"parquet": tmp_path / "x.parquet"}, "x.parquet is a folder"),
+        ({"lance": tmp_path / ("x" * 256)}, r"--lance .* cannot be used: File name too long"),
         ({"webdataset": tmp_path / "p"}, "it must end in .tar: one file, or with %05d"),
         ({}, "nothing to export: name a run"),
     ):
         with pytest.raises(ConfigError, match=reason):
             export_store(store, Options.of(**words))
+    with pytest.raises(
+        StoreWriteError, match=r"File name too long.*choose a shorter name, then run"
+    ):
+        export_store(store, Options.of(parquet=tmp_path / f"{'x' * 245}.parquet"))
     with pytest.raises(StoreError, match=r"no features: .*none does not exist"):
         export_store(tmp_path / "none", Options.of(parquet=tmp_path / "p"))
     with pytest.raises(ConfigError, match="a run is exported with --run RUN --out DIR"):

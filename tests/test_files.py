@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import pytest
 
@@ -33,6 +33,19 @@ def test_one_refused_file_leaves_all_as_they_were(tmp_path: Path) -> None:
     too_long = tmp_path / ("b" * 255)  # the temporary name does not fit a file system's 255 bytes
     with pytest.raises(StoreWriteError, match=r"cannot write .*b+ \(3 bytes\): File name too long"):
         publish_all({tmp_path / "a": b"new", too_long: b"new"})
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"old")]
+
+
+def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
+    """Whatever ends the writing: a file of many megabytes would stay under a hidden name."""
+
+    def interrupted(file: BinaryIO) -> None:
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    publish(tmp_path / "a", b"old")
+    with pytest.raises(KeyboardInterrupt):
+        publish_all({tmp_path / "a": b"new", tmp_path / "b": interrupted})
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"old")]
 
 

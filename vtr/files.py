@@ -205,7 +205,8 @@ def publishing(*, alone: bool = False) -> Iterator[Create]:
         is_swept = isinstance(error, FileNotFoundError) and now.parent.is_dir()
         raise (_SweptAwayError if is_swept else StoreWriteError)(
             f"cannot write {now}{told}: {error.strerror or error}. "
-            f"What was written before is intact; {_remedy(now)}, then run the same command again"
+            f"What was written before is intact; {_remedy(now, error.errno)}, then run the same "
+            "command again"
         ) from None
 
 
@@ -217,8 +218,10 @@ def _remove_stale(file: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _remedy(path: Path) -> str:
-    """Returns what to try where a file cannot be written."""
+def _remedy(path: Path, number: int | None = None) -> str:
+    """Returns what to try where a file cannot be written; `number` is the system's of the error."""
+    if number == errno.ENAMETOOLONG:
+        return "choose a shorter name"
     if not path.parent.is_dir():
         return f"make the folder {path.parent} or choose another"
     if path.is_dir():
@@ -262,7 +265,11 @@ def require_empty(folder: Path, *, option: str = "--out") -> None:
     Raises:
         ConfigError: A file, or a folder that is not empty.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    try:
+        in_use = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    except OSError as error:
+        raise ConfigError(f"{option} {folder} cannot be used: {error.strerror or error}") from None
+    if in_use:
         raise ConfigError(f"{option} {folder} is in use; name a folder that does not exist yet")
 
 

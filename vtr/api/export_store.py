@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from vtr.api.export_samples import write_samples
@@ -79,7 +80,7 @@ def _parquet(store: FeatureStore, target: Path, file_bytes: int) -> list[Path]:
         with replacing(target, option="--parquet") as made, publishing() as create:
             files = write_parquet(store, made, create, file_bytes=file_bytes)
         return [target / path.relative_to(made) for path in files]
-    if target.is_dir():
+    if os.path.isdir(target):  # noqa: PTH112  (any name)
         raise ConfigError(f"--parquet {target} is a folder; a folder's name has no ending .parquet")
     make_folder(target.parent, option="--parquet")
     with publishing(alone=True) as create:

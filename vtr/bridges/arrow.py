@@ -194,10 +194,12 @@ def read_parquet(source: Path, store: Path) -> ImportReport:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    files, place = [source], ledger_beside(source)
     if source.is_dir():
         files, place = sorted(source.glob("*.parquet")), source / LEDGER
-    else:
-        files, place = [source], ledger_beside(source)
+        alone = [path for path in files if ledger_beside(path) in files]
+        if len(alone) == 1 and not place.exists():
+            files, place = alone, ledger_beside(alone[0])
     # Read ahead, pyarrow would hold the whole file.
     checked = {"page_checksum_verification": True, "pre_buffer": False}
 
