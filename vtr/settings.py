@@ -28,6 +28,7 @@ import pydantic
 from pydantic.fields import FieldInfo
 
 from vtr.errors import ConfigError, UnknownNameError
+from vtr.remote import url_of
 
 
 class Settings(pydantic.BaseModel):
@@ -319,6 +320,8 @@ def _anchored(model: type[Settings], name: str, value: Any, base: Path | None) -
     if base is None or fact(field, "metavar") == "NAME":  # a name is no path
         return value
     if isinstance(value, str | Path) and Path in kinds and str(value).strip():
+        if url_of(value):
+            return value
         return base / as_path(value)
     if isinstance(value, str) and value.startswith(("./", "../")):
         return str(base / value)

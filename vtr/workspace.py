@@ -24,6 +24,7 @@ from vtr.datasets.registry import dataset_names
 from vtr.errors import ConfigError, UnknownNameError
 from vtr.files import make_folder, publish, read_regular
 from vtr.foreign import is_undecodable, printable
+from vtr.remote import url_of
 from vtr.settings import Settings, Source, as_path, fact, flags, merge, option
 from vtr.verbs import verb_names, verb_options
 
@@ -175,7 +176,8 @@ class Workspace(Settings):
         for name in ("videos", "annotations", "features", "runs"):
             path = values.get(name, cls.model_fields[name].default)
             if isinstance(path, Path) or (isinstance(path, str) and path.strip()):
-                values = {**values, name: root / as_path(path)}
+                given = as_path(path)
+                values = {**values, name: given if url_of(given) else root / given}
         if str(values.get("model", "")).startswith(("./", "../")):
             values = {**values, "model": str(root / values["model"])}
         return {**values, "root": root}

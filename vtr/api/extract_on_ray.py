@@ -27,6 +27,7 @@ from vtr.features.store import FeatureStore, set_aside_damaged
 from vtr.files import make_folder, publish
 from vtr.foreign import first_few
 from vtr.progress import progress
+from vtr.remote import url_of
 from vtr.settings import resolved
 from vtr.verbs.extract import Options, statuses
 from vtr.workspace import Workspace
@@ -80,7 +81,8 @@ def run(
             for (video, _), size in zip(part.inputs, part.sizes, strict=True)
         )
         with marked(store) as marker:
-            videos = survey.listing.root.absolute()
+            root = survey.listing.root
+            videos = root if url_of(root) else root.absolute()
             sight = Sight(videos, sizes, marker, workspace.model)
             cluster.require_on_every_node(look, sight, share)
         config = (workspace, used, settings, inputs if retry else None)

@@ -20,6 +20,7 @@ from vtr.counts import counted
 from vtr.errors import ConfigError
 from vtr.foreign import escape_undecodable, printable
 from vtr.names import VIDEO_EXTENSIONS, match_names
+from vtr.remote import list_files, url_of
 
 # What network disks and desktops keep beside the files: previews, rubbish, snapshots, indices.
 SYSTEM_NAMES = frozenset({
@@ -95,6 +96,8 @@ def require_folder(path: Path, *, what: str) -> Path:
     Raises:
         ConfigError: It is missing, a file, or may not be read; `what` says whose ("--videos").
     """
+    if url_of(path):
+        return path  # looked for when it is listed
     try:
         with os.scandir(path):
             return path
@@ -118,11 +121,27 @@ def find_videos(folder: Path) -> VideoListing:
     Raises:
         ConfigError: `folder` is missing or no folder.
     """
+    if url := url_of(folder):
+        return _find_elsewhere(folder, url)
     walk = _Walk(require_folder(folder, what="the folder of videos"))
     walk.run()
     names = tuple(sorted(walk.names, key=os.fsencode))
     unreadable = tuple(sorted(walk.unreadable, key=lambda item: os.fsencode(item[0])))
     return VideoListing(folder, names, walk.num_hidden, dict(walk.others), unreadable)
+
+
+def _find_elsewhere(folder: Path, url: str) -> VideoListing:
+    """Lists a folder of another file system, by extension alone: nothing is opened."""
+    names, num_hidden, others = [], 0, Counter[str]()
+    for name in list_files(url):
+        steps = name.split("/")
+        if any(step.startswith(".") or step.lower() in SYSTEM_NAMES for step in steps):
+            num_hidden += 1
+        elif (extension := os.path.splitext(name)[1].lower()) in VIDEO_EXTENSIONS:  # noqa: PTH122
+            names.append(name)
+        else:
+            others[extension] += 1
+    return VideoListing(folder, tuple(sorted(names, key=os.fsencode)), num_hidden, dict(others))
 
 
 def match_videos(

@@ -38,6 +38,7 @@ from vtr.names import VIDEO_CONTAINERS
 
 FAILURES: dict[str, str] = {
     "not-found": "no file of this name",
+    "not-fetched": "another file system did not give the whole file",
     "not-a-file": "a directory, pipe, socket or device",
     "permission": "the file may not be read",
     "encrypted": "protected pictures (CENC, DRM), which cannot be seen without their key",

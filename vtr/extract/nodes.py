@@ -15,6 +15,7 @@ from vtr.errors import VtrError
 from vtr.extract.resume import file_facts
 from vtr.files import TEMPORARY_PREFIX, make_folder, publish
 from vtr.foreign import printable
+from vtr.remote import url_of
 
 MOST_LOOKED_AT = 32
 
@@ -63,7 +64,7 @@ def look(sight: Sight) -> str | None:
     """Returns what a node lacks, or None; runs there."""
     if __version__ != sight.version:
         return f"vtr {__version__} is installed there, and {sight.version} here"
-    if not os.access(sight.folder, os.R_OK | os.X_OK):
+    if not url_of(sight.folder) and not os.access(sight.folder, os.R_OK | os.X_OK):
         return f"it does not see the folder {printable(str(sight.folder))}"
     if sight.marker is not None and (problem := _look_at_target(sight.marker)):
         return problem

@@ -15,6 +15,7 @@ from vtr.extract.packets import read_packets
 from vtr.extract.readers import FullReader
 from vtr.extract.timeline import duration_seconds
 from vtr.extract.worker import Answer, Handler
+from vtr.remote import fetched
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def make_handler(_config: None) -> Handler:
     """Returns the job of a worker process: decode one file whole; see `vtr.extract.worker`."""
 
     def handle(path: Path) -> Answer:
-        return {"trouble": probe(path).trouble}, b""
+        with fetched(path) as file:
+            return {"trouble": probe(file).trouble}, b""
 
     return handle

@@ -26,6 +26,7 @@ from vtr.features.shard import ShardName, list_shards, write_shard
 from vtr.features.spec import FeatureSpec
 from vtr.features.store import FeatureStore, require_same, set_aside_damaged
 from vtr.files import TEMPORARY_PREFIX, begin_beside, beside, is_begun, remove_leftovers
+from vtr.remote import facts_of, url_of
 
 Input = tuple[Video, str | None]
 """A video, and the class of its failure where it must not be decoded."""
@@ -215,6 +216,8 @@ def file_facts(path: Path | None, *, hashed: bool = False) -> dict[str, Any]:
     try:
         if path is None:
             return {}
+        if url := url_of(path):
+            return facts_of(url)
         status = os.stat(path)  # noqa: PTH116  (any file name)
         facts: dict[str, Any] = {"file_bytes": status.st_size, "file_mtime_ns": status.st_mtime_ns}
         if hashed and stat.S_ISREG(status.st_mode):

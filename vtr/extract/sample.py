@@ -49,6 +49,7 @@ from vtr.extract.worker import Answer
 from vtr.features.pictures import to_webp
 from vtr.features.rows import LedgerRow, VideoRow
 from vtr.foreign import shown
+from vtr.remote import fetched
 
 HANDLER = "vtr.extract.sample:make_handler"
 
@@ -321,7 +322,9 @@ def make_handler(config: tuple[ExtractSettings, Mapping[str, Any]]) -> Callable[
         # The facts first: the file may be replaced meanwhile.
         facts = file_facts(video.path, hashed=settings.hash_files)
         request = replace(_request(video, settings), window=preprocessing.frames)
-        sampled = sample_video(request, lambda p: resize_crop(p, preprocessing))
+        with fetched(request.path) as path:
+            here = replace(request, path=path)
+            sampled = sample_video(here, lambda p: resize_crop(p, preprocessing))
         return _answer(sampled, facts, settings)
 
     return handle
