@@ -151,7 +151,7 @@ class Repository:
     def __init__(self, name: str, kind: Kind, revision: str, hub_url: str | None) -> None:
         from huggingface_hub import HfApi
 
-        self.api = HfApi(endpoint=hub_url)
+        self.api = HfApi(endpoint=(hub_url or os.environ.get("HF_ENDPOINT") or None))
         self.name, self.kind, self.revision = name, kind, revision
         self.where: dict[str, Any] = {"repo_id": name, "repo_type": TYPES[kind]}
 
