@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import types
@@ -113,13 +114,19 @@ def as_fields(
     ):
         if names:
             raise error(f"{source} {what} {', '.join(sorted(map(repr, names)))[:200]}")
-    hints = typing.get_type_hints(cls)
+    hints = _type_hints(typing.cast(typing.Hashable, cls))
     return cls(
         **{
             name: _typed(value, hints[name], source=f"{source}: {name}", error=error)
             for name, value in values.items()
         }
     )
+
+
+@functools.cache
+def _type_hints(cls: Any) -> dict[str, Any]:
+    """Evaluated once: a ledger has a million such objects."""
+    return typing.get_type_hints(cls)
 
 
 def _has_no_default(field: dataclasses.Field[Any]) -> bool:

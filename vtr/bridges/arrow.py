@@ -71,7 +71,9 @@ def frame_batches(store: FeatureStore, schema: pa.Schema) -> Iterator[pa.RecordB
     for parts in _cut(input_rows(store), max(1, BATCH_BYTES // width)):
         counts = [stop - start for _, start, stop in parts]
         columns = {
-            "video_id": np.repeat([row.ledger.id for row, _, _ in parts], counts).tolist(),
+            "video_id": pa.array([row.ledger.id for row, _, _ in parts]).take(
+                pa.array(np.repeat(np.arange(len(parts)), counts))
+            ),
             "row": np.concatenate([np.arange(start, stop) for _, start, stop in parts]),
             "pts_seconds": np.concatenate([row.pts_seconds[a:b] for row, a, b in parts]),
             "embedding": np.concatenate([row.frames[a:b] for row, a, b in parts]),
@@ -87,7 +89,7 @@ def _array(values: Any, kind: pa.DataType) -> pa.Array:
     import pyarrow as pa
 
     if not pa.types.is_fixed_size_list(kind):
-        return pa.array(values, kind)
+        return values if isinstance(values, pa.Array) else pa.array(values, kind)
     flat = pa.array(np.ascontiguousarray(values).reshape(-1), kind.value_type)
     return pa.FixedSizeListArray.from_arrays(flat, type=kind)
 

@@ -39,7 +39,7 @@ def import_features(
         Path,
         typer.Argument(
             help="Folder of files named by video, each (n, D), or one file of such arrays: .npy, "
-            ".npz, .h5, .pt, .pkl. Sub-folders are read too."
+            ".npz, .h5, .pt, .pkl. Sub-folders are read too. Or what `vtr export` made of a store."
         ),
     ],
     options: Options,
@@ -49,7 +49,8 @@ def import_features(
 ) -> None:
     """Make a store of arrays named by video, such as those of clip-features-vit-h14.
 
-    The text side then needs --text projection: no text tower is known to share their space.
+    The text side then needs --text projection: no text tower is known to share their space. What
+    `vtr export` wrote as parquet, WebDataset or Lance becomes the store that it was.
     """
     from vtr.api.features import import_features as run
 
