@@ -214,6 +214,30 @@ def test_shuffled_captions_rank_as_sorted_ones() -> None:
     assert all_rows(ranks)["v2t_groups"] == all_rows(shuffled)["v2t_groups"]
 
 
+@pytest.mark.parametrize("threads", ["1", "3"])
+def test_pieces_in_threads_count_as_one(monkeypatch: pytest.MonkeyPatch, threads: str) -> None:
+    """Captions of a video lie in several pieces, which several threads count at once."""
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    monkeypatch.setattr("vtr.evaluate.counting.CACHE_BYTES", 5 * 4 * 300)  # rows of five
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(4))
+    rng = np.random.default_rng(2)
+    scores = rng.integers(0, 40, (120, 300)).astype(np.float32) / 40
+    video, text = rng.integers(0, 60, 150), rng.permutation(150) % 120
+    seen = np.zeros(120, int)
+
+    def look(start: int, rows: F32, maxima: F32, tally: ranking.Tally) -> None:
+        seen[start : start + len(rows)] += 1
+        assert maxima.shape == (len(rows), 150)
+        assert np.array_equal(maxima, np.maximum(rows[:, :150], rows[:, 150:]))
+        tally.mask[: len(rows)] = True  # what is marked here is nobody else's
+
+    ranks = ranking.Layout(video, 300, text).ranks(
+        blocks_of(scores, 50), own_scores=scores[text, video], look=look
+    )
+    assert all_rows(ranks) == plain(scores[text], video)
+    assert seen.tolist() == [1] * 120
+
+
 def test_memory_is_that_of_a_block() -> None:
     rng = np.random.default_rng(0)
     block = rng.random((100, 500), dtype=np.float32)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from vtr.evaluate.evaluator import Evaluation, Task
 from vtr.evaluate.metrics import hits, mean_worth, ndcg
 from vtr.evaluate.ranks import Blocks, Ranks
+from vtr.evaluate.trec import later_first
 
 DEPTHS = (1, 3, 5, 10, 20, 100, 1000)
 MAIN_SCORE = "ndcg_at_10"
@@ -60,16 +61,8 @@ def task_result(evaluation: Evaluation, blocks: Blocks) -> dict[str, Any]:
 
 
 def larger_first(ids: Sequence[str]) -> NDArray[np.int64]:
-    """Returns (C,) the place of each id where the larger, byte by byte, stands first.
-
-    >>> larger_first(["b", "a", "c"]).tolist()
-    [1, 2, 0]
-    """
-    keys = [name.encode("utf-8", "surrogatepass") for name in ids]
-    order = sorted(range(len(ids)), key=keys.__getitem__, reverse=True)
-    places = np.empty(len(ids), np.int64)
-    places[order] = np.arange(len(ids))
-    return places
+    """Returns (C,) the place of each id where the larger, byte by byte, stands first."""
+    return later_first(ids, lambda name: name.encode("utf-8", "surrogatepass"))
 
 
 def ranks_by_id(task: Task, ranks: Ranks, blocks: Blocks) -> Ranks:

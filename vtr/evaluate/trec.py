@@ -8,7 +8,8 @@ order. An item at -inf is a recorded miss and is left out, as not retrieved.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +30,15 @@ def lines_per_query(num_queries: int) -> int:
     return max(10, min(50, _MOST_LINES // num_queries))
 
 
-def later_first(item_ids: Sequence[str]) -> NDArray[np.int64]:
-    """(C,) the place of each item among those of equal score: trec_eval's order."""
-    words = [escape_id(name) for name in item_ids]
+def later_first(
+    item_ids: Sequence[str], key: Callable[[str], str | bytes] = escape_id
+) -> NDArray[np.int64]:
+    """(C,) the place of each item among those of equal score: trec_eval's order.
+
+    >>> later_first(["b", "a", "c"]).tolist()
+    [1, 2, 0]
+    """
+    words: list[Any] = [key(name) for name in item_ids]
     order = np.empty(len(words), np.int64)
     order[sorted(range(len(words)), key=words.__getitem__, reverse=True)] = np.arange(len(words))
     return order
