@@ -234,9 +234,17 @@ def require_result(document: Mapping[str, Any], *, source: object, for_card: boo
     try:
         _Result.model_validate(dict(document))
     except pydantic.ValidationError as failure:
-        raise _refusal(source, *_wrong_field(failure)) from None
-    if not for_card:
-        return
+        wrong = failure.errors(include_url=False)[0]
+        place = wrong["loc"]
+        allowed = wrong["msg"] if wrong["type"] == "allowed" else "an object"
+        if wrong["type"] == "missing":
+            allowed, place = f"an object with {place[-1]}", place[:-1]
+        raise _refusal(source, ": ".join(map(str, place)), wrong["input"], allowed) from None
+    if for_card:
+        _require_card(document, source)
+
+
+def _require_card(document: Mapping[str, Any], source: object) -> None:
     metrics = document.get("metrics", {})
     for way in {key.partition("/")[0] for key in metrics} or {"t2v"}:
         if f"{way}/R@1" not in metrics:
@@ -249,16 +257,6 @@ def require_result(document: Mapping[str, Any], *, source: object, for_card: boo
         for name in names:
             if name not in held:
                 raise _refusal(source, section, held, f"an object with {', '.join(names)}")
-
-
-def _wrong_field(failure: pydantic.ValidationError) -> tuple[str, object, str]:
-    wrong = failure.errors(include_url=False)[0]
-    place = wrong["loc"]
-    if wrong["type"] == "missing":
-        allowed, place = f"an object with {place[-1]}", place[:-1]
-    else:
-        allowed = wrong["msg"] if wrong["type"] == "allowed" else "an object"
-    return ": ".join(map(str, place)), wrong["input"], allowed
 
 
 def _refusal(source: object, name: str, value: object, allowed: str) -> ConfigError:

@@ -111,15 +111,9 @@ class Drawing:
         kind: str = "",
         anchor: str = "start",
     ) -> None:
-        """Writes a line whose feet stand at `y`.
+        """Writes a line whose feet stand at `y`; `x` is of its `anchor` (start, middle, end).
 
-        Args:
-            x: Of its start, middle or end, as `anchor` says.
-            y: Of its feet.
-            words: Any text.
-            size: Of the letters, in pixels.
-            kind: Classes: "ink", "good" or a series' own; "bold".
-            anchor: "start", "middle" or "end".
+        `kind` are classes: "ink", "good" or a series' own; "bold". Sizes are pixels.
         """
         weight = ' font-weight="600"' if "bold" in kind else ""
         letters = f"font-size:{size:g}px;stroke:none"

@@ -135,19 +135,15 @@ def _check_rows(rows: csv.DictReader[str], path: Path, num_queries: int | None) 
     for number, row in enumerate(rows, start=1):
         cells = [(name, (row[name] or "").strip()) for name in columns]
         given = [(name, cell) for name, cell in cells if cell.lower() not in ("", "-", "n/a")]
+        size, where = num_queries, f"{path}, row {number}"
+        own = next((row[name] for name in row if (name or "").strip().lower() == SIZE_COLUMN), None)
+        if given and own and own.strip():
+            digits = own.strip().replace(",", "")
+            if not (digits.isascii() and digits.isdecimal() and len(digits) <= MOST_DIGITS):
+                raise ConfigError(f"{where}: N is {own!r:.60}, expected a whole number")
+            size = int(digits)
         for name, cell in given:
-            size = _row_size(row, num_queries, f"{path}, row {number}")
+            if size is None:
+                raise ConfigError(f"{where} has no N; add a column N or give --n, such as --n 1000")
             verdicts.append(check_number(cell, size, f"row {number}, {name.strip()}"))
     return verdicts
-
-
-def _row_size(row: Mapping[str, str | None], num_queries: int | None, where: str) -> int:
-    own = next((row[name] for name in row if (name or "").strip().lower() == SIZE_COLUMN), None)
-    if own and own.strip():
-        digits = own.strip().replace(",", "")
-        if not (digits.isascii() and digits.isdecimal() and len(digits) <= MOST_DIGITS):
-            raise ConfigError(f"{where}: N is {own!r:.60}, expected a whole number")
-        return int(digits)
-    if num_queries is None:
-        raise ConfigError(f"{where} has no N; add a column N or give --n, such as --n 1000")
-    return num_queries

@@ -106,7 +106,12 @@ def query_values(
     rows["mAP@0.5"], rows["mAP@0.75"] = precision[:, 0], precision[:, AP_IOUS.index(0.75)]
     rows["mAP"] = precision.mean(axis=1)
     if any(query.ratings for query in queries):
-        rows["HIT@1"] = np.array([*map(_highlight, queries, predictions)])
+        rows["HIT@1"] = np.full(len(queries), np.nan)
+        for number, (query, said) in enumerate(zip(queries, predictions, strict=True)):
+            if query.ratings:  # is the best frame in a clip that an annotator rated very good?
+                clip = -1 if said.best_seconds is None else int(said.best_seconds // CLIP_SECONDS)
+                best = max(query.ratings.get(clip, ()), default=0)
+                rows["HIT@1"][number] = float(best >= VERY_GOOD)
     return rows
 
 
@@ -140,16 +145,6 @@ def average_precision(ious: Values, threshold: float) -> float:
     precision = np.cumsum(hit) / np.arange(1, len(hit) + 1)
     best_later = np.maximum.accumulate(precision[::-1])[::-1]
     return float(best_later[hit].sum() / len(free))
-
-
-def _highlight(query: MomentQuery, said: MomentPrediction) -> float:
-    """Returns 1 where the best frame lies in a clip that an annotator rated very good."""
-    if not query.ratings:
-        return float("nan")
-    if said.best_seconds is None:
-        return 0.0
-    clip = int(said.best_seconds // CLIP_SECONDS)
-    return float(max(query.ratings.get(clip, (0,)), default=0) >= VERY_GOOD)
 
 
 def _interval(
