@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtr.api.stores import check_same_model, meet, open_store, read_dataset
-from vtr.clip.backbone import load_backbone
+from vtr.clip.backbone import Backbone, load_backbone
 from vtr.counts import counted
 from vtr.datasets.base import Caption, split_queries
 from vtr.errors import ConfigError, DatasetError
 from vtr.evaluate.moments import (
     MOST_PREDICTIONS,
+    MomentMetrics,
     MomentPrediction,
     MomentQuery,
     moment_metrics,
@@ -81,7 +82,6 @@ def evaluate_moments(workspace: Workspace, options: Options) -> tuple[dict[str, 
             "more exact. For these figures extract with --sampler dense --fps 2"
         )
     numbers = moment_metrics(asked, predictions, seed=workspace.seed)
-    pairs = zip(numbers.values.items(), numbers.intervals.values(), strict=True)
     document = {
         "schema": 1,
         "protocol": {
@@ -91,18 +91,8 @@ def evaluate_moments(workspace: Workspace, options: Options) -> tuple[dict[str, 
             "published": len(queries) == protocol.num_queries,
         },
         "coverage": {"missing_videos": len(absent), "policy": options.missing},
-        "setup": {
-            "backbone": backbone.model_id,
-            "weights_sha256": backbone.weights_sha256,
-            "fingerprint": store.fingerprint,
-            "sampler": store.sampler,
-            "median_gap_seconds": gap,
-            "seed": workspace.seed,
-        },
-        "metrics": {
-            name: {"value": value, "low": low, "high": high, "n": numbers.num_queries[name]}
-            for (name, value), (low, high) in pairs
-        },
+        "setup": _setup(store, backbone, gap=gap, seed=workspace.seed),
+        "metrics": _cells(numbers),
         "files": {"predictions": PREDICTIONS},
     }
     folder = options.out or workspace.features / "zero-shot" / f"{protocol.name}-moments"
@@ -114,6 +104,25 @@ def evaluate_moments(workspace: Workspace, options: Options) -> tuple[dict[str, 
     used = resolved(workspace, options, device=str(backbone.device))
     publish_all({**made, folder / COMPANIONS["options"]: used})
     return document, folder / RESULT
+
+
+def _setup(store: FeatureStore, backbone: Backbone, *, gap: float, seed: int) -> dict[str, Any]:
+    return {
+        "backbone": backbone.model_id,
+        "weights_sha256": backbone.weights_sha256,
+        "fingerprint": store.fingerprint,
+        "sampler": store.sampler,
+        "median_gap_seconds": gap,
+        "seed": seed,
+    }
+
+
+def _cells(numbers: MomentMetrics) -> dict[str, dict[str, float]]:
+    ends, counts = numbers.intervals, numbers.num_queries
+    return {
+        name: {"value": value, "low": ends[name][0], "high": ends[name][1], "n": counts[name]}
+        for name, value in numbers.values.items()
+    }
 
 
 def _queries(protocol: Protocol, dataset: Any) -> list[Caption]:

@@ -81,10 +81,10 @@ class Tally:
 
     def places(self, num_rows: int) -> tuple[Counts, Counts]:
         """Returns (rows, columns) of all True in the first rows, row by row."""
-        flat = np.flatnonzero(
-            self.bytes[:num_rows].view(np.bool_)
-        )  # nonzero takes ten times as long
-        return np.divmod(flat, self.bytes.shape[1])
+        words = self.bytes[:num_rows].view(np.uint64).reshape(-1)
+        hits = (words != 0).nonzero()[0]  # nonzero of all rows at once takes ten times as long
+        cells = words[hits].view(np.bool_).nonzero()[0]
+        return np.divmod(8 * hits[cells >> 3] + (cells & 7), self.bytes.shape[1])
 
     def per_row(self, num_rows: int) -> Counts:
         """(num_rows,) how many are True in each of the first rows."""
@@ -125,7 +125,7 @@ class Thresholds:
         above = tally.per_column(count)
         np.greater_equal(scores, low, out=tally.mask[:count])
         reached = tally.per_column(count)
-        columns = np.flatnonzero(above != reached)
+        columns = (above != reached).nonzero()[0]
         near = None
         if self._remembers and len(columns) and self._num_near <= MOST_NEAR:
             part = scores[:, columns]

@@ -107,10 +107,10 @@ class Observer:
         rows, columns = tally.places(len(scores))
         values = scores[rows, columns]
         begins = np.searchsorted(rows, np.arange(len(scores) + 1))
-        table = np.full((len(scores), np.diff(begins).max()), np.inf, scores.dtype)
+        table = np.full((len(scores), (begins[1:] - begins[:-1]).max()), np.inf, scores.dtype)
         table[rows, np.arange(len(rows)) - begins[rows]] = -values
         order = np.argsort(table, axis=1)
-        ordered = np.take_along_axis(table, order[:, : count + 1], axis=1)
+        ordered = np.sort(table, axis=1)[:, : count + 1]
         if (ordered[:, 1:] == ordered[:, :-1]).any():  # ties: then two orders differ
             heads = begins[:-1, None] + np.arange(count)
             top = np.lexsort((columns, -values, rows))[heads[:, :num_top]]

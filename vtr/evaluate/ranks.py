@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -362,6 +363,8 @@ class _ColumnCounts:
         self._captions = Thresholds(guess[columns], slack)
         self._groups = Thresholds(guess[columns], slack) if layout.grouped else self._captions
         self._open: dict[int, tuple[int, Scores]] = {}  # video to (captions seen, their best)
+        self._ready: list[Scores] = []  # the best of whole groups, not counted yet
+        self._num_captions = layout.num_captions.tolist()
         self._lock = threading.Lock()
 
     def add(self, queries: Counts, scores: Scores, tally: Tally) -> None:
@@ -370,25 +373,38 @@ class _ColumnCounts:
             tally = Tally(len(scores), len(self._columns))
         self._captions.add(scores, tally)
         if self._layout.grouped:
-            self._add_groups(self._layout.query_video[queries], scores, tally)
+            self._add_groups(self._layout.query_video[queries], scores)
 
-    def _add_groups(self, videos: Counts, scores: Scores, tally: Tally) -> None:
+    def _add_groups(self, videos: Counts, scores: Scores) -> None:
         """A group scores as its best caption; groups that go on in another chunk wait."""
-        starts = np.concatenate([[0], np.flatnonzero(videos[1:] != videos[:-1]) + 1])
-        seen = np.diff(starts, append=len(videos))
-        best = np.empty((len(starts), scores.shape[1]), scores.dtype)
-        for row, start, count in zip(best, starts.tolist(), seen.tolist(), strict=True):
-            np.maximum.reduce(scores[start : start + count], axis=0, out=row)
-        whole = seen == self._layout.num_captions[videos[starts]]
-        for group in np.flatnonzero(~whole).tolist():
-            video, count = int(videos[starts[group]]), int(seen[group])
-            with self._lock:
-                before, best_before = self._open.pop(video, (0, best[group]))
-                np.maximum(best[group], best_before, out=best[group])
-                whole[group] = before + count == self._layout.num_captions[video]
-                if not whole[group]:
-                    self._open[video] = before + count, best[group].copy()
-        self._groups.add(best if whole.all() else best[whole], tally)
+        bounds = [0, *((videos[1:] != videos[:-1]).nonzero()[0] + 1).tolist(), len(videos)]
+        best = np.empty((len(bounds) - 1, scores.shape[1]), scores.dtype)
+        whole = []
+        for row, (start, end) in enumerate(pairwise(bounds)):
+            video, count = int(videos[start]), end - start
+            np.maximum.reduce(scores[start:end], axis=0, out=best[row])
+            if count < self._num_captions[video]:
+                with self._lock:
+                    before, best_before = self._open.pop(video, (0, best[row]))
+                    np.maximum(best[row], best_before, out=best[row])
+                    count += before
+                    if count < self._num_captions[video]:
+                        self._open[video] = count, best[row].copy()
+                        continue
+            whole.append(row)
+        with self._lock:
+            self._ready.append(best if len(whole) == len(best) else best[whole])
+            is_much = sum(map(len, self._ready)) >= chunk_rows(scores.shape[1])
+            ready, self._ready = (self._ready, []) if is_much else ([], self._ready)
+        self._count_groups(ready)
+
+    def _count_groups(self, ready: Sequence[Scores]) -> None:
+        """Counts groups, many at once."""
+        step = chunk_rows(len(self._columns))
+        rows = np.concatenate([*ready, np.empty((0, len(self._columns)), np.float32)])
+        for start in range(0, len(rows), step):
+            part = rows[start : start + step]
+            self._groups.add(part, Tally(*part.shape))
 
     def covers(self, best: NDArray[np.float64]) -> NDArray[np.bool_]:
         """(columns,) which of them can be told; `best` is the truth of what was guessed."""
@@ -397,6 +413,8 @@ class _ColumnCounts:
 
     def counts(self, best: NDArray[np.float64]) -> Counts:
         """(2, 2, columns) of captions and of groups: how many are better, how many tie."""
+        self._count_groups(self._ready)
+        self._ready = []
         truth = best[self._columns]
         return np.array([self._captions.counts(truth), self._groups.counts(truth)])
 

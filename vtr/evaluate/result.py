@@ -22,7 +22,7 @@ from vtr.evaluate.evaluator import Evaluation, take
 from vtr.evaluate.intervals import RESAMPLES, bootstrap, percentile_ends, retrieval_intervals
 from vtr.evaluate.metrics import retrieval_metrics, summary
 from vtr.evaluate.observe import KeptScores, pair_accuracy
-from vtr.evaluate.protocol import Protocol
+from vtr.evaluate.protocol import Protocol, QuerySet
 from vtr.evaluate.ranks import Ranks, RetrievalRanks
 from vtr.features import PackedFrames
 from vtr.files import Payload, make_folder, publish_all
@@ -87,23 +87,13 @@ def build_result(
     shown = {hit["video"] for kind in examples.values() for e in kind for hit in e["retrieved"]}
     shown |= {e["video"] for kind in examples.values() for e in kind}
     modules = ("numpy", "torch", "transformers", "av")
-    declared = ("name", "dataset", "captions", "gallery", "source")
     return {
         "schema": SCHEMA,
         "kind": KIND,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "vtr": _version("vtr"),
         "versions": {"python": platform.python_version(), **{m: _version(m) for m in modules}},
-        "protocol": {
-            **{name: getattr(protocol, name) for name in declared[:2]},
-            "part": queries.part,
-            "digest": queries.digest,
-            "published": not queries.problems,
-            "problems": list(queries.problems),
-            "num_videos": len(queries.video_ids),
-            "num_queries": len(queries.texts),
-            **{name: getattr(protocol, name) for name in declared[2:]},
-        },
+        "protocol": _protocol(protocol, queries),
         "coverage": {
             "present": len(task.video_ids),
             "videos": len(task.video_ids) + len(task.coverage.absent),
@@ -127,6 +117,20 @@ def build_result(
         "examples": examples,
         "videos": {"paths": {i: str(p) for i, p in (paths or {}).items() if i in shown}},
         "files": {"per_query": "per_query.csv", "per_video": "per_video.csv"},
+    }
+
+
+def _protocol(protocol: Protocol, queries: QuerySet) -> dict[str, Any]:
+    return {
+        "name": protocol.name,
+        "dataset": protocol.dataset,
+        "part": queries.part,
+        "digest": queries.digest,
+        "published": not queries.problems,
+        "problems": list(queries.problems),
+        "num_videos": len(queries.video_ids),
+        "num_queries": len(queries.texts),
+        **{name: getattr(protocol, name) for name in ("captions", "gallery", "source")},
     }
 
 
