@@ -118,7 +118,15 @@ def evaluate_seeds(workspace: Workspace, options: Options) -> tuple[dict[str, An
     Raises:
         ConfigError: No such runs.
     """
-    base, folders = _seeds_of(workspace, Path(str(options.run)))
+    run = Path(str(options.run))
+    for base in (run, workspace.runs / run):
+        if folders := [f for f in seed_folders(base.parent, base.name) if (f / BEST).exists()]:
+            break
+    else:
+        raise ConfigError(
+            f"no run {run}-seedN, neither here nor in {workspace.runs}. --run takes the name "
+            "without -seedN"
+        )
     documents = []
     for number, folder in enumerate(folders, start=1):
         note(f"evaluating {folder} ({number} of {len(folders)})")
@@ -138,17 +146,6 @@ def evaluate_seeds(workspace: Workspace, options: Options) -> tuple[dict[str, An
     path = base.with_name(f"{base.name}-seeds-{summary['protocol']}.json")
     write_json(path, summary)
     return summary, path
-
-
-def _seeds_of(workspace: Workspace, run: Path) -> tuple[Path, list[Path]]:
-    for base in (run, workspace.runs / run):
-        trained = [f for f in seed_folders(base.parent, base.name) if (f / BEST).exists()]
-        if trained:
-            return base, trained
-    raise ConfigError(
-        f"no run {run}-seedN, neither here nor in {workspace.runs}. --run takes the name "
-        "without -seedN"
-    )
 
 
 # ---- what is asked of what
@@ -401,13 +398,9 @@ def _default_folder(
     So a second sampler, or re-ranking, does not replace the result it is to be compared with.
     """
     home = Path(setup.run) / "eval" if setup.run else workspace.features / "zero-shot"
-    name = protocol
-    if options.sampler is not None and (run is None or setup.sampler != run.sampler):
-        name += f"-{re.sub(r'[^A-Za-z0-9_.=-]+', '-', setup.sampler)}"
-    if options.rerank is not None:
-        name += f"-rerank-{options.rerank}"
-    if options.missing == "restrict":
-        name += "-restrict"
-    if options.gallery == "captioned":
-        name += "-captioned"
-    return home / name
+    other = options.sampler is not None and (run is None or setup.sampler != run.sampler)
+    sampler = re.sub(r"[^A-Za-z0-9_.=-]+", "-", setup.sampler) if other else None
+    rerank_marks = ["rerank", str(options.rerank)] if options.rerank is not None else []
+    policy = "restrict" if options.missing == "restrict" else None
+    gallery = "captioned" if options.gallery == "captioned" else None
+    return home / "-".join(filter(None, [protocol, sampler, *rerank_marks, policy, gallery]))
