@@ -221,7 +221,7 @@ def read_parquet(source: Path, store: Path) -> ImportReport:
             require_columns(file.schema_arrow, ledger_schema(spec), place)
             ledger = file.read()
         return write_rows(store, rows_of(ledger, batches(), spec, source), spec, pad)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:  # also of names that are no UTF-8
         raise StoreError(
             f"{source} cannot be read as parquet: {shown(getattr(error, 'strerror', 0) or error)}"
         ) from None

@@ -23,6 +23,7 @@ from vtr.foreign import shown
 
 FRAMES, LEDGER = "frames.lance", "ledger.lance"
 """A table is a folder of such a name, as `lancedb.connect` looks for them."""
+_RAISED = (ArithmeticError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 _BUFFER_BYTES = 64 << 20
 
 
@@ -87,5 +88,8 @@ def read_lance(source: Path, store: Path) -> ImportReport:
         batches = frames.scanner(batch_size=BATCH_ROWS, scan_in_order=True, **bounds).to_batches()
         rows = rows_of(ledger.to_table(), batches, spec, source)
         return write_rows(store, rows, spec, pad)
-    except (pa.ArrowException, OSError, ValueError, RuntimeError) as error:
+    except BaseException as error:
+        panics = type(error).__name__ == "PanicException"  # of Rust, at some damaged files
+        if not panics and not isinstance(error, (pa.ArrowException, *_RAISED)):
+            raise
         raise StoreError(f"{source} cannot be read as Lance: {shown(error, 200)}") from None

@@ -92,29 +92,27 @@ def write_tars(store: FeatureStore, target: Path, create: Create, *, file_bytes:
         numbered = is_pattern(target.name)
         files.append(target.with_name(part_name(target.name, len(files))) if numbered else target)
         file = create(files[-1])
-        with tarfile.open(fileobj=file, mode="w") as tar:
-            _add(tar, _HEAD, {**head_values(store), "part": len(files) - 1})
+        with tarfile.open(fileobj=file, mode="w") as archive:
+            tar = _Writer(archive)
+            tar.add(_HEAD, {**head_values(store), "part": len(files) - 1})
             while row is not None and not (numbered and file.tell() > file_bytes):
                 _add_row(tar, row)
                 inputs += 1
                 row = next(rows, None)
-            _add(tar, _END, {"inputs": inputs, "last": row is None})
+            digest = tar.digest.hexdigest()
+            tar.add(_END, {"inputs": inputs, "last": row is None, "sha256": digest})
     return files
 
 
-def _add_row(tar: tarfile.TarFile, row: VideoRow) -> None:
+def _add_row(tar: _Writer, row: VideoRow) -> None:
     key, values = key_of(row.ledger.id), ledger_values(row)
     if not len(row.frames):
-        _add(tar, f"{_FAILED}{key}.json", values)
+        tar.add(f"{_FAILED}{key}.json", values)
         return
-    files = {".npy": _npy(row.frames)}
+    tar.add(f"{key}.json", {**values, "pts_seconds": row.pts_seconds.tolist()})
+    tar.add(f"{key}.npy", _npy(row.frames))
     if row.luma is not None:
-        files[".luma.npy"] = _npy(row.luma)
-    digests = {ending: hashlib.sha256(content).hexdigest() for ending, content in files.items()}
-    times = row.pts_seconds.tolist()
-    _add(tar, f"{key}.json", {**values, "pts_seconds": times, "sha256": digests})
-    for ending, content in files.items():
-        _add(tar, f"{key}{ending}", content)
+        tar.add(f"{key}.luma.npy", _npy(row.luma))
 
 
 def _npy(array: NDArray[Any]) -> bytes:
@@ -123,11 +121,25 @@ def _npy(array: NDArray[Any]) -> bytes:
     return held.getvalue()
 
 
-def _add(tar: tarfile.TarFile, name: str, content: bytes | Mapping[str, Any]) -> None:
-    payload = content if isinstance(content, bytes) else json.dumps(content).encode()
-    member = tarfile.TarInfo(name)
-    member.size = len(payload)
-    tar.addfile(member, io.BytesIO(payload))
+class _Writer:
+    """Adds members, and keeps the digest of all of them."""
+
+    def __init__(self, archive: tarfile.TarFile) -> None:
+        self._archive = archive
+        self.digest = hashlib.sha256()
+
+    def add(self, name: str, content: bytes | Mapping[str, Any]) -> None:
+        """Adds a file, of JSON where its content is no bytes."""
+        payload = content if isinstance(content, bytes) else json.dumps(content).encode()
+        member = tarfile.TarInfo(name)
+        member.size = len(payload)
+        self._archive.addfile(member, io.BytesIO(payload))
+        _update(self.digest, name, payload)
+
+
+def _update(digest: Any, name: str, content: bytes) -> None:
+    digest.update(f"{name} {len(content)}\n".encode())
+    digest.update(content)
 
 
 # ---- reading
@@ -186,7 +198,8 @@ def _rows(parts: list[_Part]) -> Iterator[VideoRow]:
     end: dict[str, Any] = {}
     for path, _, spec, _ in parts:
         end = {}
-        members = _members(path)
+        digest = hashlib.sha256()
+        members = _counted_in(digest, _members(path))
         next(members)
         for name, content in members:
             if name == _END:
@@ -196,10 +209,17 @@ def _rows(parts: list[_Part]) -> Iterator[VideoRow]:
                 raise StoreError(f"{path} has a member {shown(name, 80)!r} that vtr never wrote")
             yield _row(path, name, content, members, spec)
             inputs += 1
-        if end.get("inputs") != inputs:
-            raise StoreError(f"{path} is cut off, or misses a member: copy it again")
+        if end.get("inputs") != inputs or end.get("sha256") != digest.hexdigest():
+            raise StoreError(f"{path} is cut off or damaged, by its digest: copy it again")
     if not end.get("last"):
         raise StoreError(f"{parts[-1].path} is not the last part of its store: one is missing")
+
+
+def _counted_in(digest: Any, members: Iterator[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
+    """Yields members; each is in the digest when the next one is asked for."""
+    for name, content in members:
+        yield name, content
+        _update(digest, name, content)
 
 
 def _row(
@@ -207,7 +227,7 @@ def _row(
 ) -> VideoRow:
     """Returns a row, whose arrays are the members that follow."""
     values = _document(path, content)
-    times, digests = values.pop("pts_seconds", []), values.pop("sha256", {})
+    times = values.pop("pts_seconds", [])
     side = spec.thumbnail_side
     arrays: list[NDArray[Any]] = [np.zeros((0, spec.embedding_dim), spec.storage_dtype)]
     if side is not None:
@@ -216,11 +236,8 @@ def _row(
         key = name.removesuffix(".json")
         for place, ending in enumerate((".npy", ".luma.npy")[: len(arrays)]):
             found, array = next(members, ("", b""))
-            digest = digests.get(ending) if isinstance(digests, dict) else None
-            if found != key + ending or hashlib.sha256(array).hexdigest() != digest:
-                raise StoreError(
-                    f"{path}: the member {shown(key + ending, 200)!r} is missing or damaged"
-                )
+            if found != key + ending:
+                raise StoreError(f"{path}: the member {shown(key + ending, 200)!r} is missing")
             try:
                 arrays[place] = read_npy(io.BytesIO(array), len(array))
             except (UnusableError, ValueError) as error:
