@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from vtr.evaluate.ranks import Ranks
 from vtr.evaluate.reporting.results import Result, load_result, read_ranks
 
 QUICK = 500  # random swaps
-Change = Callable[[dict[str, Any]], None]
+Change = Mapping[str, Mapping[str, Any]]  # of sections of a document
 
 
 def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -46,27 +47,23 @@ def make(
     per_video: int = 1,
     v2t: Sequence[int] | None = None,
     setup: Mapping[str, Any] | None = None,
-    change: Change = lambda document: None,
+    change: Change = MappingProxyType({}),
 ) -> Result:
     """Writes a result of these ranks; `per_video` consecutive queries share a video."""
     folder.mkdir(parents=True)
     count = len(better)
     videos = 100
-    document = {
+    protocol = {"name": "demo", "part": "test", "digest": "d" * 64}
+    document: dict[str, Any] = {
         "schema": 1,
         "kind": "vtr-result",
-        "protocol": {
-            "name": "demo",
-            "part": "test",
-            "digest": "d" * 64,
-            "num_videos": videos,
-            "num_queries": count,
-        },
+        "protocol": {**protocol, "num_videos": videos, "num_queries": count},
         "coverage": {"present": videos, "videos": videos, "policy": "miss", "absent": []},
         "setup": {"title": folder.name, "head": "meanP", "seed": 0, "run": None, **(setup or {})},
         "metrics": {"t2v/R@1": {"value": 0.0}},
     }
-    change(document)
+    for name, keys in change.items():
+        document[name] |= keys
     (folder / "result.json").write_text(json.dumps(document))
     rows = [
         (f"q{n}", f"v{n // per_video}", value, 1 if tied is None else tied[n], f"text {n}")
@@ -153,30 +150,19 @@ def test_captions_of_one_video_move_together(tmp_path: Path) -> None:
     assert ten.high - ten.low == pytest.approx(one.high - one.low, rel=0.15)
 
 
-def other_protocol(document: dict[str, Any]) -> None:
-    document["protocol"]["name"] = "msrvtt-1kA"
-    document["protocol"]["digest"] = "e" * 64
-
-
-def other_queries(document: dict[str, Any]) -> None:
-    document["protocol"]["digest"] = "e" * 64
-
-
-def other_coverage(document: dict[str, Any]) -> None:
-    document["coverage"]["absent"] = [{"id": "v1", "reason": "missing"}]
-
-
-def other_policy(document: dict[str, Any]) -> None:
-    document["coverage"]["policy"] = "restrict"
+OTHER_QUERIES: Change = {"protocol": {"digest": "e" * 64}}
+OTHER_PROTOCOL: Change = {"protocol": {"name": "msrvtt-1kA", "digest": "e" * 64}}
+OTHER_COVERAGE: Change = {"coverage": {"absent": [{"id": "v1", "reason": "missing"}]}}
+OTHER_POLICY: Change = {"coverage": {"policy": "restrict"}}
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (other_protocol, r"protocol.name is 'demo' and 'msrvtt-1kA'; head is 'meanP' and 'maxP'"),
-        (other_queries, r"protocol.digest is 'd+….* and 'e+…'"),
-        (other_coverage, r"coverage.absent is \[\] and \['v1'\]"),
-        (other_policy, r"coverage.policy is 'miss' and 'restrict'.*both with the same --missing"),
+        (OTHER_PROTOCOL, r"protocol.name is 'demo' and 'msrvtt-1kA'; head is 'meanP' and 'maxP'"),
+        (OTHER_QUERIES, r"protocol.digest is 'd+….* and 'e+…'"),
+        (OTHER_COVERAGE, r"coverage.absent is \[\] and \['v1'\]"),
+        (OTHER_POLICY, r"coverage.policy is 'miss' and 'restrict'.*both with the same --missing"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(tmp_path: Path, change: Change, message: str) -> None:
@@ -188,12 +174,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path, change: Change, mess
 
 def test_the_policy_is_named_where_it_is_the_cause(tmp_path: Path) -> None:
     """Leaving missing videos out changes the digest and the counts as well."""
-
-    def restricted(document: dict[str, Any]) -> None:
-        other_queries(document)
-        other_policy(document)
-        document["protocol"]["num_queries"] = 1
-
+    restricted = {**OTHER_POLICY, "protocol": {"digest": "e" * 64, "num_queries": 1}}
     setup = {"title": "zero-shot, uniform"}
     a = make(tmp_path / "demo", [0, 1], setup=setup)
     b = make(tmp_path / "demo-restrict", [0], setup=setup, change=restricted)

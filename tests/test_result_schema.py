@@ -17,10 +17,12 @@ def result(**changes: Any) -> dict[str, Any]:
     return whole | changes
 
 
+def of_success(**example: Any) -> dict[str, Any]:
+    return {"examples": {"success": [example]}}
+
+
 def test_a_sound_result_passes() -> None:
-    require_result(
-        result(examples={"success": [{"rank": 1.0, "retrieved": [{"video": "a"}]}]}), source="r"
-    )
+    require_result(result(**of_success(rank=1.0, retrieved=[{"video": "a"}])), source="r")
 
 
 @pytest.mark.parametrize(
@@ -31,33 +33,18 @@ def test_a_sound_result_passes() -> None:
         ({"metrics": {"a": CELL | {"low": None}}}, "a: low is None; allowed: a number"),
         ({"metrics": {"a": CELL | {"value": 10**400}}}, r"a: value is 10+; allowed: a number"),
         ({"similarity": {"edges": [{"a": 1}]}}, r"similarity: edges is \[\{'a': 1\}\]; allowed"),
+        (of_success(rank=1.0, retrieved=[1.0]), "retrieved is .*a list of objects"),
         (
-            {"examples": {"success": [{"rank": 1.0, "retrieved": [1.0]}]}},
-            "retrieved is .*a list of objects",
-        ),
-        (
-            {"examples": {"success": [{"rank": 1.0, "own": {"pts_seconds": ["x"]}}]}},
+            of_success(rank=1.0, own={"pts_seconds": ["x"]}),
             r"pts_seconds is \['x'\]; allowed: num",
         ),
-        (
-            {"breakdowns": {"category": [{"name": "x", "n": 1}]}},
-            "category is .* with name, n and m",
-        ),
-        (
-            {"groups": {"g": {"metrics": {"a": "x"}}}},
-            "groups: g: metrics: a is 'x'; allowed: an obj",
-        ),
+        ({"breakdowns": {"category": [{"name": "x", "n": 1}]}}, "category is .* name, n and m"),
+        ({"groups": {"g": {"metrics": {"a": "x"}}}}, "groups: g: metrics: a is 'x'; allowed: an"),
         ({"videos": {"paths": {"a": 1e308}}}, "videos: paths: a is 1e.308; allowed: a path"),
         ({"videos": {"paths": ["a"]}}, "videos: paths is .*; allowed: an object"),
-        (
-            {"examples": {"success": [{"text": "a"}]}},
-            "success: 0 is .*; allowed: an object with rank",
-        ),
+        (of_success(text="a"), "success: 0 is .*; allowed: an object with rank"),
         ({"examples": {"failure": [{"rank": "x"}]}}, "failure: 0: rank is 'x'; allowed: a number"),
-        (
-            {"examples": {"failure": [{"rank": 2, "own": {"score": []}}]}},
-            r"own: score is \[\]; allowed: a number",
-        ),
+        (of_success(rank=2, own={"score": []}), r"own: score is \[\]; allowed: a number"),
         ({"coverage": {"policy": []}}, r"coverage: policy is \[\]; allowed: a text or null"),
         ({"setup": {"fingerprint": 7}}, "setup: fingerprint is 7; allowed: a text"),
         ({"setup": {"trained_on_test": "x"}}, "trained_on_test is 'x'; allowed: a number"),
@@ -80,9 +67,7 @@ def test_a_field_of_another_type_is_named(changes: dict[str, Any], message: str)
 def test_the_numbers_of_a_card_need_their_intervals() -> None:
     bare = result(metrics={"t2v/R@1": {"value": 1.0}})
     require_result(bare, source="r")
-    with pytest.raises(
-        ConfigError, match=r"t2v/R@1 is .*; allowed: an object with value, low, high"
-    ):
+    with pytest.raises(ConfigError, match=r"t2v/R@1 is .*; allowed: an object with value, low"):
         require_result(bare, source="r", for_card=True)
 
 
@@ -93,7 +78,5 @@ def test_a_card_needs_all_that_it_states() -> None:
 
 @pytest.mark.parametrize("metrics", [{}, {"t2v/R@5": CELL}, {"t2v/R@1": CELL, "v2t/R@5": CELL}])
 def test_a_card_needs_the_first_recall_of_each_direction(metrics: dict[str, Any]) -> None:
-    with pytest.raises(
-        ConfigError, match=r"^r: metrics is .*; allowed: an object with [tv]2[tv]/R@1"
-    ):
+    with pytest.raises(ConfigError, match=r"^r: metrics is .*; allowed: .* with [tv]2[tv]/R@1"):
         require_result(result(metrics=metrics), source="r", for_card=True)
