@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import av
 import numpy as np
 import pytest
 import typer
+from builders import write_clip
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -47,15 +47,10 @@ CATEGORIES = ("sports/actions", "movie/comedy", "music", "news & <politics>", "d
 
 
 def make_video(path: Path, num_frames: int = 40) -> Path:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
-        for n in range(num_frames):
-            picture = np.full((64, 96, 3), (6 * n, 255 - 6 * n, 90), np.uint8)
-            picture[:, : 2 * n + 2] = (20, 60, 200)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode(None))
-    return path
+    pictures = [np.full((64, 96, 3), (6 * n, 255 - 6 * n, 90), np.uint8) for n in range(num_frames)]
+    for n, picture in enumerate(pictures):
+        picture[:, : 2 * n + 2] = (20, 60, 200)
+    return write_clip(path, pictures, fps=10, codec="mpeg4")
 
 
 def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
