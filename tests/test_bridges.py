@@ -30,8 +30,12 @@ from vtr.files import TEMPORARY_PREFIX
 from vtr.verbs.export import Options
 from vtr.verbs.features import Options as ImportOptions
 
-pa = pytest.importorskip("pyarrow", reason="needs the extra vtr[arrow]")
-import pyarrow.parquet as pq  # noqa: E402
+try:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+except ImportError:
+    pa = pq = None
+needs_arrow = pytest.mark.skipif(pa is None, reason="needs the extra vtr[arrow]")
 
 SPEC = FeatureSpec(
     backbone="tiny", revision="local", weights_sha256="0" * 64, embedding_dim=3,
@@ -124,8 +128,9 @@ def assert_same(first: Path, second: Path) -> None:
 def there_and_back(store: Path, place: Path, form: dict[str, str], **options: Any) -> Path:
     """Exports, imports; returns the export."""
     ((name, target),) = form.items()
-    if name == "lance":
-        pytest.importorskip("lance", reason="needs the extra vtr[lance]")
+    module = {"parquet": "pyarrow", "lance": "lance"}.get(name)
+    if module:
+        pytest.importorskip(module, reason="needs an extra")
     export_store(store, Options.of(**{name: place / target}, **options))
     report = import_features(place / target, place / "back", ImportOptions())
     assert report.failed == {}
@@ -167,6 +172,7 @@ def test_any_store_comes_back(
         assert_same(store, place / "back")
 
 
+@needs_arrow
 def test_parquet_opens_elsewhere_with_a_row_per_frame(tmp_path: Path) -> None:
     """pyarrow and pandas, given the folder; `datasets` where it is installed."""
     store = odd_store(tmp_path / "store")
@@ -187,6 +193,7 @@ def test_parquet_opens_elsewhere_with_a_row_per_frame(tmp_path: Path) -> None:
     assert len(pandas.read_parquet(tmp_path / "p")) == 16
 
 
+@needs_arrow
 @pytest.mark.slow
 def test_datasets_sees_a_row_per_frame(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets", reason="comes with the extra vtr[mteb]")
@@ -200,6 +207,7 @@ def test_datasets_sees_a_row_per_frame(tmp_path: Path) -> None:
         assert (loaded.num_rows, loaded.column_names) == (16, list(FIELDS))
 
 
+@needs_arrow
 def test_frames_are_split_into_files_above_a_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -342,6 +350,7 @@ def test_a_damaged_tar_is_refused(tmp_path: Path) -> None:
         import_features(tmp_path / "none.tar", tmp_path / "back", ImportOptions())
 
 
+@needs_arrow
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("name", ["p.parquet", "p.ledger.parquet", "p.tar"])
 def test_other_bits_are_refused_or_change_nothing(tmp_path: Path, name: str, seed: int) -> None:
@@ -360,6 +369,7 @@ def test_other_bits_are_refused_or_change_nothing(tmp_path: Path, name: str, see
         assert_same(store, tmp_path / "back")
 
 
+@needs_arrow
 def test_a_store_without_one_frame(tmp_path: Path) -> None:
     store = write_store(tmp_path / "store", odd_rows([0, 0], SPEC), SPEC)
     for form in FORMS.values():
@@ -387,6 +397,7 @@ def _cell(table: Any, name: str, values: list[Any]) -> Any:
     return table.set_column(place, kind, pa.array(values, kind.type))
 
 
+@needs_arrow
 @pytest.mark.parametrize(
     ("name", "change", "reason"),
     [
@@ -421,6 +432,7 @@ def test_a_parquet_that_is_not_ours_is_refused(
     assert not (tmp_path / "back").exists()
 
 
+@needs_arrow
 def test_a_damaged_parquet_is_refused(tmp_path: Path) -> None:
     """Cut anywhere, or with other bits among the numbers: pages have checksums."""
     export_store(odd_store(tmp_path / "store"), Options.of(parquet=tmp_path / "p.parquet"))
@@ -439,6 +451,7 @@ def test_a_damaged_parquet_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "back").exists()
 
 
+@needs_arrow
 def test_a_folder_of_one_file_and_its_ledger(tmp_path: Path) -> None:
     store = odd_store(tmp_path / "store")
     export_store(store, Options.of(parquet=tmp_path / "it" / "p.parquet"))
@@ -446,6 +459,7 @@ def test_a_folder_of_one_file_and_its_ledger(tmp_path: Path) -> None:
     assert_same(store, tmp_path / "back")
 
 
+@needs_arrow
 def test_tables_beside_arrays_are_no_export(tmp_path: Path) -> None:
     """Sets of features come with tables of captions and the like."""
     (tmp_path / "it" / "sub").mkdir(parents=True)
@@ -456,6 +470,7 @@ def test_tables_beside_arrays_are_no_export(tmp_path: Path) -> None:
     assert (report.ok, report.skipped) == (1, 2)
 
 
+@needs_arrow
 @pytest.mark.parametrize(
     "changes",
     [{"storage_dtype": "float99"}, {"embedding_dim": 0}, {"preprocessing": {"frames": "many"}}],
@@ -470,6 +485,7 @@ def test_a_spec_that_no_store_has_is_refused(tmp_path: Path, changes: dict[str, 
         import_features(path, tmp_path / "back", ImportOptions())
 
 
+@needs_arrow
 def test_what_an_export_says_of_itself_is_not_said_again(tmp_path: Path) -> None:
     export_store(odd_store(tmp_path / "store"), Options.of(parquet=tmp_path / "p.parquet"))
     with pytest.raises(ConfigError, match=r"says itself what its features are: leave out --fps"):
@@ -481,6 +497,7 @@ def test_what_an_export_says_of_itself_is_not_said_again(tmp_path: Path) -> None
 # ---- places
 
 
+@needs_arrow
 def test_an_export_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     spec = replace(SPEC, embedding_dim=1000, samplers=("head",))
     store = write_store(tmp_path / "store", odd_rows([50], spec), spec)
@@ -498,6 +515,7 @@ def test_an_export_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
         export_store(store, options)
 
 
+@needs_arrow
 def test_tables_of_lance(tmp_path: Path) -> None:
     """Two tables; other ones, a missing one and a full disk are refused."""
     lance = pytest.importorskip("lance", reason="needs the extra vtr[lance]")
@@ -524,6 +542,7 @@ def test_tables_of_lance(tmp_path: Path) -> None:
         import_features(tmp_path / "l", tmp_path / "back", ImportOptions())
 
 
+@needs_arrow
 def test_what_a_killed_export_left_is_removed_by_the_next(tmp_path: Path) -> None:
     store = odd_store(tmp_path / "store")
     left = [tmp_path / f"{TEMPORARY_PREFIX}99-{name}" for name in ("p.parquet", "other-p.parquet")]
@@ -533,6 +552,7 @@ def test_what_a_killed_export_left_is_removed_by_the_next(tmp_path: Path) -> Non
     assert [path.exists() for path in left] == [False, True]
 
 
+@needs_arrow
 @pytest.mark.parametrize(("name", "module"), [("arrow", "pyarrow"), ("lance", "lance")])
 def test_a_missing_extra_says_what_installs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, module: str
@@ -547,6 +567,7 @@ def test_a_missing_extra_says_what_installs_it(
         import_features(tmp_path / "p", tmp_path / "back", ImportOptions())
 
 
+@needs_arrow
 def test_a_place_in_use_is_refused(tmp_path: Path) -> None:
     store = odd_store(tmp_path / "store")
     (tmp_path / "x.parquet").mkdir()
