@@ -15,15 +15,16 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from logging import LogRecord, getLogger
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
+from vtr.api.hub_talk import get_token, status_of, talking, transport_error
 from vtr.clip.hub import without_bars
-from vtr.errors import ConfigError, HubError, HubOfflineError, StoreWriteError, VtrError
+from vtr.errors import ConfigError, HubError, StoreWriteError
 from vtr.files import open_shared
-from vtr.foreign import shown
 from vtr.json_files import as_fields, parse_json
 from vtr.progress import note
 
@@ -33,7 +34,6 @@ MANIFEST = "vtr.json"
 CARD = "README.md"
 _SCHEMA = 1
 _LOOK_SECONDS = 10.0  # one look; the library itself waits for ever where packets are dropped
-_READ_SECONDS = 120.0  # without a byte
 _ATTEMPTS = 4  # of a download that stops without a byte more
 _PAUSE_SECONDS = 1.0
 _TALKATIVE = ("hf_api", "_commit_api", "utils._http")  # modules of the hub's library
@@ -158,6 +158,9 @@ class Repository:
     def __str__(self) -> str:
         return f"{'datasets/' if self.kind == 'store' else ''}{self.name}"
 
+    def _talking(self, verb: str) -> AbstractContextManager[None]:
+        return talking(f"{verb} {self}", hub=self.api.endpoint, name=self.name)
+
     @property
     def url(self) -> str:
         """Its page."""
@@ -175,7 +178,7 @@ class Repository:
             RevisionNotFoundError,
         )
 
-        with talking(self, "look at"):
+        with self._talking("look at"):
             try:
                 info = self.api.repo_info(
                     **self.where, revision=self.revision, timeout=_LOOK_SECONDS
@@ -193,7 +196,7 @@ class Repository:
         """Returns the name of who the token belongs to."""
         from huggingface_hub import get_session
 
-        with talking(self, "find the owner of"):
+        with self._talking("find the owner of"):
             headers = _library().build_hf_headers()
             address = f"{self.api.endpoint}/api/whoami-v2"
             response = get_session().get(address, headers=headers, timeout=_LOOK_SECONDS)
@@ -202,19 +205,19 @@ class Repository:
 
     def make(self, *, private: bool) -> None:
         """Makes it, and the branch."""
-        with talking(self, "make"):
+        with self._talking("make"):
             self.api.create_repo(**self.where, private=private or None, exist_ok=True)
 
     def branch(self) -> None:
         """Makes the branch."""
-        with talking(self, "make a branch of"):
+        with self._talking("make a branch of"):
             self.api.create_branch(**self.where, branch=self.revision, exist_ok=True)
 
     def files(self, commit: str) -> dict[str, HubFile]:
         """Returns the files of a commit."""
         from huggingface_hub.hf_api import RepoFile
 
-        with talking(self, "list"):
+        with self._talking("list"):
             listed = self.api.list_repo_tree(**self.where, revision=commit, recursive=True)
             return {
                 file.path: HubFile(
@@ -233,7 +236,7 @@ class Repository:
     def read(self, commit: str, name: str, file: HubFile) -> bytes:
         """Returns a small file, proven by the digest that the hub lists."""
         content = io.BytesIO()
-        with talking(self, f"fetch {name} of"):
+        with self._talking(f"fetch {name} of"):
             self._stream(commit, name, content, file.size)
         if not file.is_that_of(content.getvalue()):
             raise HubError(f"{name} of {self} arrived with another digest than the hub lists")
@@ -256,11 +259,11 @@ class Repository:
         """
         stalls, most = 0, _size(part)
         while True:
-            with talking(self, f"fetch {name} of"), _writing(part) as file:
+            with self._talking(f"fetch {name} of"), _writing(part) as file:
                 try:
                     return self._stream(commit, name, file, size, tell)
-                except (_transport_error(), ConnectionError) as error:
-                    if _status(error) is not None or stalls + 1 == _ATTEMPTS:
+                except (transport_error(), ConnectionError) as error:
+                    if status_of(error) is not None or stalls + 1 == _ATTEMPTS:
                         raise
             stalls = 0 if _size(part) > most else stalls + 1
             most = max(most, _size(part))
@@ -311,7 +314,7 @@ class Repository:
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
         with contextlib.ExitStack() as stack:
-            stack.enter_context(talking(self, "push to"))
+            stack.enter_context(self._talking("push to"))
             stack.enter_context(without_bars())
             stack.enter_context(_heard())
             # Files that are open go by LFS.
@@ -380,129 +383,3 @@ def _tell_of_waiting(record: LogRecord) -> bool:
     if text.startswith(("Rate limited", "Retrying")):
         note(f"the hub does not take it just now: {text}")
     return False
-
-
-def get_token() -> str | None:
-    """Returns the user's token, from HF_TOKEN or `hf auth login`.
-
-    Raises:
-        HubError: What stands there is no token.
-    """
-    from huggingface_hub import get_token as found
-
-    token = found()
-    if token is not None and not re.fullmatch(r"[\x21-\x7e]+", token):
-        raise HubError(
-            "the token in HF_TOKEN (or of hf auth login) has blanks or letters that no token has: "
-            "set it again, without quotes"
-        )
-    return token
-
-
-def require_token() -> None:
-    """Refuses to begin what needs a token without one."""
-    if get_token() is None:
-        raise HubError(
-            "pushing needs a token of the hub, and there is none: make one that may write at "
-            "https://huggingface.co/settings/tokens, then `hf auth login` (or set HF_TOKEN)"
-        )
-
-
-def _transport_error() -> type[Exception]:
-    """The base of every error of the HTTP library, whichever one the hub's is built on."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    found: type[Exception] = HfHubHTTPError.__bases__[0]
-    return found
-
-
-def _status(error: BaseException) -> int | None:
-    response = getattr(error, "response", None) if _is_http(error) else None
-    return None if response is None else int(response.status_code)
-
-
-def _is_http(error: BaseException) -> bool:
-    from huggingface_hub.errors import HfHubHTTPError
-
-    return isinstance(error, HfHubHTTPError)
-
-
-@contextlib.contextmanager
-def talking(place: Repository, verb: str) -> Iterator[None]:
-    """Says in one line what went wrong with the hub; a token is in none of them."""
-    from huggingface_hub import get_session
-
-    get_token()
-    session = get_session()
-    before, session.timeout = session.timeout, _READ_SECONDS
-    try:
-        yield
-    except VtrError:
-        raise
-    except (
-        _transport_error(), ConnectionError, TimeoutError, RuntimeError, ValueError, KeyError,
-        TypeError, AttributeError,
-    ) as error:  # fmt: skip
-        raise _told(error, place, verb) from None
-    except OSError as error:
-        if error.errno is not None and not _is_http(error):
-            raise  # of a file here
-        raise _told(error, place, verb) from None
-    finally:
-        session.timeout = before
-
-
-def _told(error: BaseException, place: Repository, verb: str) -> VtrError:
-    from huggingface_hub.errors import OfflineModeIsEnabled
-
-    if isinstance(error, RuntimeError) and error.__cause__ is not None:
-        error = error.__cause__  # "Error while uploading ..."
-    what, hub = f"cannot {verb} {place}", place.api.endpoint
-    if isinstance(error, OfflineModeIsEnabled):
-        return HubOfflineError(f"{what}: HF_HUB_OFFLINE is set. Unset it and try again")
-    status, reason = _status(error), _reason(error)
-    if status is not None:
-        return HubError(f"{what}: {hub} answers {status}{reason and f' ({reason})'}. "
-                        f"{_advice(status, place)}")  # fmt: skip
-    if isinstance(error, _transport_error() | ConnectionError | TimeoutError):
-        return HubOfflineError(
-            f"{what}: {hub} cannot be reached ({reason or type(error).__name__}). What was "
-            "transferred is kept: run the same command again when it can"
-        )
-    return HubError(f"{what}: {hub} does not answer as a hub does ({type(error).__name__}: "
-                    f"{reason})")  # fmt: skip
-
-
-def _reason(error: BaseException) -> str:
-    """Returns the server's own words in one line, or ours, without the token."""
-    text = str(getattr(error, "server_message", None) or error)
-    token = get_token()
-    lines = [line for line in text.splitlines() if line.strip()]
-    text = shown(lines[0] if lines else "", 200)
-    return text.replace(token, "...") if token else text
-
-
-def _advice(status: int, place: Repository) -> str:
-    has_token = get_token() is not None
-    if status == 401 and has_token:
-        return "The token is not valid (any more): make another, then hf auth login or HF_TOKEN"
-    if status == 401:
-        return "Log in with `hf auth login`, or set HF_TOKEN"
-    if status == 403:
-        return (
-            f"The token may not do this with {place.name}: it needs the right to write, and the "
-            "owner must be you or an organisation of yours; of a gated one accept the terms"
-        )
-    if status == 404:
-        return "It is not there (any more), or private and not yours: check the name"
-    if status in (409, 412):
-        return "Somebody else changes it just now: run the same command again"
-    if status == 413:
-        return "It is larger than the hub takes"
-    if status == 429:
-        return "Too many requests: wait some minutes, then run the same command again"
-    if status >= 500:
-        return (
-            "The hub has trouble: run the same command again later; what it has is not sent again"
-        )
-    return "Check the name and the token"

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from vtr.api.hub import CARD, MANIFEST, HubFile, Kind, Manifest, Repository, get_token, split_name
+from vtr.api.hub import CARD, MANIFEST, HubFile, Kind, Manifest, Repository, split_name
+from vtr.api.hub_talk import get_token
 from vtr.counts import counted, human_bytes
 from vtr.errors import ConfigError, HubError, StoreLockedError, StoreWriteError
 from vtr.features.lock import write_lock

@@ -22,9 +22,9 @@ from vtr.api.hub import (
     Manifest,
     Repository,
     make_manifest,
-    require_token,
     split_name,
 )
+from vtr.api.hub_talk import require_token
 from vtr.counts import counted, human_bytes
 from vtr.errors import ConfigError, HubError
 from vtr.features.engine_check import PREFIX as CHECKS
