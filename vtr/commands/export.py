@@ -35,7 +35,9 @@ def export(
     *,
     run: Annotated[
         Path | None,
-        typer.Option(help="Folder of the run to export.", rich_help_panel="A run"),
+        typer.Option(
+            help="Folder of the run to export. (default: none, a store is)", rich_help_panel="A run"
+        ),
     ] = None,
     out: Annotated[
         Path | None,

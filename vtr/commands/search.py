@@ -83,7 +83,7 @@ def _print(query: Query, answer: Answer, library: Library, *, nearest: bool) -> 
     if answer.recall is not None:
         note(
             f"looked up by 8-bit codes, which find {answer.recall:.1%} of what all "
-            f"{len(library.index.pts_seconds):,} frames do (measured with sentences)"
+            f"{counted(len(library.index.pts_seconds), 'frame')} do (measured with sentences)"
         )
     if len(answer.weights) > 1:
         note("looked for: " + ", ".join(f"{share:+.2f} {part}" for part, share in answer.weights))
