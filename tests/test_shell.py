@@ -239,7 +239,7 @@ ABSENT = {  # what is not done where the option is absent
     "--annotations", "--dataset", "--simulate", "--rerank", "--teacher", "--probe", "--plot",
     "--out", "--frames", "--videos", "--train-split", "--version", "--config", "--dim",
     "--image", "--video", "--at", "--like", "--not", "--in", "--min-length", "--max-length",
-    "--install-completion", "--show-completion",
+    "--install-completion", "--show-completion", "--query",
 }  # fmt: skip
 
 

@@ -214,7 +214,8 @@ class FeatureStore(Mapping[str, VideoFeatures]):
         if self.spec.window_frames > 1:
             raise StoreError(
                 f"{self.folder} keeps no pictures: its rows are windows of "
-                f"{self.spec.window_frames} frames. Extract with a model that sees single frames"
+                f"{counted(self.spec.window_frames, 'frame')}. Extract with a model that sees "
+                "single frames"
             )
         size = self.spec.preprocessing.get("size")
         if not size:
