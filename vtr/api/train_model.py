@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vtr.api.stores import check_same_model
+from vtr.api.stores import check_same_model, text_backbone
 from vtr.clip.backbone import Backbone, load_backbone
 from vtr.errors import ConfigError, ModelError
 from vtr.features import FeatureStore
@@ -51,11 +51,11 @@ def load_base(workspace: Workspace, options: Options, device: str) -> Base:
     if options.start is None:
         return Base(load_backbone(workspace.model, device=device), workspace.model)
     start = load_run(find_run(workspace.runs, options.start))
-    backbone = load_backbone(start.text_model, device=device)
-    start.check_text_model(backbone)
+    backbone = text_backbone(start, instead=workspace.model, device=device)
     if start.towers is None:
         backbone = merged(start.model, backbone)
-    return Base(backbone, start.text_model, start)
+    named = workspace.model if start.lacks_text_model else start.text_model
+    return Base(backbone, named, start)
 
 
 def model_spec(
