@@ -49,6 +49,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/finetune.py
 	$(BIN)/python benchmarks/heads.py
 	$(BIN)/python benchmarks/search.py
+	$(BIN)/python benchmarks/scale.py
 
 clean:
 	rm -rf $(VENV) demo-world .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

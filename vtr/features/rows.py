@@ -42,7 +42,7 @@ class VideoFeatures:
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be millions
 class LedgerRow:
     """What became of one input.
 
