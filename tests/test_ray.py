@@ -148,8 +148,10 @@ def test_a_cluster_copies_and_checks_as_one_process_does(videos: Path, tmp_path:
     assert reports[0]["failures"] == reports[1]["failures"]
     copies = [sorted(p.name for p in (tmp_path / n).glob("*.mp4")) for n in ("ray", "plain")]
     assert copies[0] == copies[1]
+    rows = [(tmp_path / n / "compress-ledger.jsonl").read_text() for n in ("ray", "plain")]
     for name in copies[0]:
-        assert (tmp_path / "ray" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
+        same = (tmp_path / "ray" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
+        assert same, [line for text in rows for line in text.splitlines() if name in line]
     verify = ("data", "verify", "folder", "--videos", videos, "--json")
     checked = [json.loads(run_process(*verify, *more).stdout) for more in ((), ("--ray",))]
     assert checked[0] == checked[1]
