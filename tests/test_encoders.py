@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import _thread
 import copy
 import itertools
-import os
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -133,7 +132,7 @@ def test_an_interrupt_keeps_what_is_decoded_and_ends_the_threads(
 
     def interrupt(_call: int) -> None:
         if next(batches) == 5:
-            os.kill(os.getpid(), signal.SIGINT)
+            _thread.interrupt_main()  # as Ctrl-C does
             time.sleep(0.05)
 
     threads = threading.active_count()
