@@ -25,7 +25,7 @@ from vtr.extract.settings import usable_cores
 from vtr.foreign import json_values
 from vtr.progress import progress
 from vtr.remote import url_of
-from vtr.verbs.scale import OnRay
+from vtr.verbs._scale import OnRay
 from vtr.workspace import Workspace, find_file
 
 _PROBE = "vtr.extract.probe:make_handler"

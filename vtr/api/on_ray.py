@@ -9,7 +9,7 @@ from pathlib import Path
 from vtr.extract.cluster import RayPool, pool_on_ray
 from vtr.extract.nodes import Sight, size_of, some_sizes
 from vtr.extract.pool import PoolSettings
-from vtr.verbs.scale import OnRay
+from vtr.verbs._scale import OnRay
 
 
 def on_ray(

@@ -23,7 +23,7 @@ from vtr.files import beside, file_sha256, make_folder, publish, replacing
 from vtr.foreign import first_few
 from vtr.progress import note, progress
 from vtr.settings import takes
-from vtr.verbs.push import PullOptions
+from vtr.verbs.pull import Options
 from vtr.workspace import find_workspace, settings
 
 _KINDS: tuple[Kind, ...] = ("run", "store")
@@ -32,7 +32,7 @@ _MEGABYTE = 10**6
 _SEVERAL_SECONDS = 10 * _MEGABYTE  # bytes on a slow line
 
 
-@takes(PullOptions)
+@takes(Options)
 def pull(repo: str, folder: str | Path | None = None, **options: Any) -> Path:
     """Pulls a run or a store from the Hugging Face hub, and returns its folder; `vtr pull`.
 
@@ -47,7 +47,7 @@ def pull(repo: str, folder: str | Path | None = None, **options: Any) -> Path:
         repo: OWNER/NAME.
         folder: To make; by default a run goes to NAME among the workspace's runs, a store to NAME
             here.
-        options: The fields of `vtr.verbs.push.PullOptions`: `revision="v2"`, `overwrite=True`, ...
+        options: The fields of `vtr.verbs.pull.Options`: `revision="v2"`, `overwrite=True`, ...
 
     Raises:
         ConfigError: No name of a repository, or the folder is in use.
@@ -56,7 +56,7 @@ def pull(repo: str, folder: str | Path | None = None, **options: Any) -> Path:
         HubOfflineError: It cannot be reached; what came is kept, and the next call goes on.
         StoreWriteError: The disk refused.
     """
-    asked = PullOptions.of(**options)
+    asked = Options.of(**options)
     name, said = split_name(repo)
     if "/" not in name:
         raise ConfigError(f"whose {name}? Name the repository as OWNER/NAME")
@@ -77,7 +77,7 @@ def pull(repo: str, folder: str | Path | None = None, **options: Any) -> Path:
     return target
 
 
-def _find(name: str, kind: Kind | None, options: PullOptions) -> tuple[Repository, str]:
+def _find(name: str, kind: Kind | None, options: Options) -> tuple[Repository, str]:
     """Returns the repository and its commit."""
     found = []
     for one in _KINDS if kind is None else (kind,):

@@ -37,7 +37,7 @@ from vtr.pages import render
 from vtr.progress import note, progress
 from vtr.result_schema import RESULT_FILE
 from vtr.settings import takes
-from vtr.verbs.push import PushOptions
+from vtr.verbs.push import Options
 from vtr.workspace import find_workspace, settings
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Push(NamedTuple):
     url: str | None  # of the page that shows this commit
 
 
-@takes(PushOptions)
+@takes(Options)
 def push(target: str | Path, repo: str, **options: Any) -> Push:
     """Pushes a run or a store to the Hugging Face hub and proves what arrived; `vtr push`.
 
@@ -91,7 +91,7 @@ def push(target: str | Path, repo: str, **options: Any) -> Push:
     Args:
         target: Folder of a run or of a store; a run of the workspace also by its name.
         repo: OWNER/NAME; without an owner it is whose token it is.
-        options: The fields of `vtr.verbs.push.PushOptions`: `private=True`, `revision="v2"`,
+        options: The fields of `vtr.verbs.push.Options`: `private=True`, `revision="v2"`,
             `results=True`, `dry_run=True`, ...
 
     Raises:
@@ -99,7 +99,7 @@ def push(target: str | Path, repo: str, **options: Any) -> Push:
         HubError: The hub refuses, or the repository holds something else.
         HubOfflineError: It cannot be reached.
     """
-    asked = PushOptions.of(**options)
+    asked = Options.of(**options)
     name, said = split_name(repo)
     parcel = pack(target, name, asked)
     if said not in (None, parcel.kind):
@@ -113,7 +113,7 @@ def push(target: str | Path, repo: str, **options: Any) -> Push:
 # ---- what goes up
 
 
-def pack(target: str | Path, repo: str, options: PushOptions) -> Parcel:
+def pack(target: str | Path, repo: str, options: Options) -> Parcel:
     """Returns what of a folder goes up.
 
     Raises:
@@ -202,7 +202,7 @@ def _data_card(store: FeatureStore, name: str, repo: str) -> bytes:
     return render("data_card.md", front_matter="\n".join(lines), name=name, repo=repo, facts=shown)
 
 
-def _pack_run(folder: Path, options: PushOptions) -> Parcel:
+def _pack_run(folder: Path, options: Options) -> Parcel:
     from vtr.api.export import read_results
     from vtr.train.card import model_card
     from vtr.train.run import BEST, CONFIG, TOWERS, TRAIN_IDS, load_run
@@ -323,7 +323,7 @@ def without_paths(document: Any, places: Sequence[str]) -> Any:
     return _PATH.sub(r"\1", document)
 
 
-def _tell(parcel: Parcel, repo: str, options: PushOptions) -> None:
+def _tell(parcel: Parcel, repo: str, options: Options) -> None:
     """Says what goes up, before it does."""
     total = sum(size for _, size in parcel.digests.values())
     names = [*parcel.digests, CARD, MANIFEST]
@@ -341,7 +341,7 @@ def _tell(parcel: Parcel, repo: str, options: PushOptions) -> None:
 # ---- sending
 
 
-def _send(parcel: Parcel, name: str, options: PushOptions) -> Push:
+def _send(parcel: Parcel, name: str, options: Options) -> Push:
     require_token()
     place = Repository(name, parcel.kind, "main", options.hub_url)
     if "/" not in name:
@@ -365,7 +365,7 @@ def _send(parcel: Parcel, name: str, options: PushOptions) -> Push:
     return Push(parcel.kind, place.name, parcel.sizes, changed, gone, commit, url)
 
 
-def _prepare(place: Repository, options: PushOptions) -> str:
+def _prepare(place: Repository, options: Options) -> str:
     """Makes repository and branch where they are not there; returns the branch's commit."""
     found = place.look()
     if found is None:

@@ -70,7 +70,7 @@ _SIGLIP = re.compile(
     r"vit-(?P<size>b|l|so400m|gopt)-(?P<patch>\d\d)-(?P<kind>siglip2?)(-(?P<side>\d{3}))?"
 )
 # Meta's own files, and open_clip's names: what is read is open_clip's copy.
-_PERCEPTION = re.compile(r"(facebook/)?pe-core-(?P<size>[tsblg]|bigg)-?\d\d(-\d{3})?(-(meta|fb))?")
+_PERCEPTION = re.compile(r"(facebook/)?pe-core-(?P<size>[tsblg]|bigg)-?1[46](-\d{3})?(-(meta|fb))?")
 _PERCEPTION_SIZES = {
     "t": "T-16-384", "s": "S-16-384", "b": "B-16", "l": "L-14-336", "g": "bigG-14-448",
     "bigg": "bigG-14-448",

@@ -9,7 +9,7 @@ import typer
 from vtr.commands.console import print_json
 from vtr.commands.data_table import print_datasets, print_description, print_verdict
 from vtr.commands.flags import Only, with_options
-from vtr.verbs.scale import OnRay
+from vtr.verbs._scale import OnRay
 from vtr.workspace import Workspace
 
 FINISHED_WITH_FAILURES = 3

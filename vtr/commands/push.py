@@ -10,7 +10,8 @@ import typer
 from vtr.commands.console import near, print_json, say
 from vtr.commands.flags import with_options
 from vtr.counts import counted
-from vtr.verbs.push import PullOptions, PushOptions
+from vtr.verbs.pull import Options as PullOptions
+from vtr.verbs.push import Options as PushOptions
 
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 

@@ -7,8 +7,8 @@ from typing import Annotated
 import pydantic
 
 from vtr.settings import option
+from vtr.verbs._scale import OnRay
 from vtr.verbs.extract import check_retry
-from vtr.verbs.scale import OnRay
 
 
 def _even(size: int) -> int:

@@ -11,7 +11,7 @@ import pydantic
 from vtr.clip.device import check_device_name, check_engine
 from vtr.errors import ConfigError, UnknownNameError
 from vtr.settings import flag_of, option
-from vtr.verbs.scale import MOST_PARTS, OnRay
+from vtr.verbs._scale import MOST_PARTS, OnRay
 
 RETRIES = ("failed", "partial", "changed", "damaged")
 
