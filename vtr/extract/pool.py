@@ -13,6 +13,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
+from functools import partial
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -109,7 +110,7 @@ class WorkerPool:
         """Runs in a thread that lives as long as the pool: Linux ends the server with it."""
         problem = self._attempt(self._start_server)
         while (batch := self._batches.get()) is not None:
-            problem = problem or self._attempt(lambda b=batch: self._work_through(b))  # type: ignore[misc]
+            problem = problem or self._attempt(partial(self._work_through, batch))
             with self._changed:
                 batch.problem, problem = problem or WorkersLostError("the pool was closed"), None
                 self._changed.notify_all()
