@@ -241,7 +241,8 @@ class FeatureStore(Mapping[str, VideoFeatures]):
             StoreError: The store keeps none, or an id has no features.
         """
         self.require_pictures()
-        which, offsets = self._positions(ids), self.offsets(ids)
+        which = self._positions(ids)
+        offsets = self._offsets(which)
         height, width = self.spec.preprocessing["size"]
         pixels = np.empty((int(offsets[-1]), height, width, 3), np.uint8)
         for s, videos in self._runs(which):
@@ -255,8 +256,7 @@ class FeatureStore(Mapping[str, VideoFeatures]):
         Raises:
             StoreError: An id has no features.
         """
-        counts = self._rows.count[self._positions(ids)]
-        return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        return self._offsets(self._positions(ids))
 
     def with_selection(self, label: str, picks: Mapping[str, Index]) -> Self:
         """Returns this store with other frames selected.
@@ -328,8 +328,7 @@ class FeatureStore(Mapping[str, VideoFeatures]):
             StoreError: An id without features; names it and why.
         """
         which = self._positions(ids)
-        count = self._rows.count[which]
-        offsets = np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
+        offsets = self._offsets(which)
         shape = (int(offsets[-1]), self.spec.embedding_dim)
         frames = np.empty(shape, dtype or self.spec.storage_dtype)
         pts_seconds = np.empty(shape[0])
@@ -351,6 +350,9 @@ class FeatureStore(Mapping[str, VideoFeatures]):
             return np.array([self._position[video_id] for video_id in ids], np.int64)
         except KeyError as error:
             raise StoreError(self._absence(error.args[0])) from None
+
+    def _offsets(self, which: Index) -> Index:
+        return np.concatenate([[0], np.cumsum(self._rows.count[which])]).astype(np.int64)
 
     def _absence(self, video_id: str) -> str:
         for row in self.ledger:
