@@ -18,10 +18,9 @@ from torch import Tensor, nn
 
 from vtr.clip.encoders import DualEncoder, undrawn
 from vtr.clip.hub import ModelFolder
-from vtr.clip.openai_names import find_problems
+from vtr.clip.openai_names import require_fit
 from vtr.clip.towers import Architecture, Sizes
 from vtr.errors import CheckpointError
-from vtr.foreign import first_few
 
 _SETTINGS = ("hidden_act", "layer_norm_eps", "num_attention_heads")
 _RMS = ("hidden_act", "rms_norm_eps", "num_attention_heads", "qkv_bias", "mlp_bias")
@@ -249,13 +248,8 @@ def _check_keys(folder: ModelFolder, network: Any, weights: Mapping[str, Tensor]
     counters = set(network.state_dict()) - set(state)  # of batches seen: no weights
     ignored = [*(network._keys_to_ignore_on_load_unexpected or ()), "position_ids$"]
     benign = [name for name in weights if any(re.search(one, name) for one in ignored)]
-    problems = find_problems(weights, state, benign=[*counters, *benign])
-    if problems:
-        told = "; ".join(f"{kind}: {first_few(names, 5)}" for kind, names in problems.items())
-        raise CheckpointError(
-            f"{folder.model_id}: the weights do not fit the architecture in config.json. {told}. "
-            "Fetch the folder again, or use the config.json that was saved with these weights"
-        )
+    known = [*counters, *benign]
+    require_fit(folder.model_id, weights, state, source="config.json", benign=known)
 
 
 def _architecture(folder: ModelFolder, network: Any) -> Architecture:

@@ -21,7 +21,7 @@ from vtr.clip.encoders import Contents, DualEncoder, blank_encoder
 from vtr.clip.families import FAMILIES, load_family
 from vtr.clip.hub import ModelFolder, is_open_clip, weight_files
 from vtr.clip.open_clip import read_open_clip
-from vtr.clip.openai_names import BENIGN_HUGGINGFACE, TEMPORAL_WEIGHT, find_problems
+from vtr.clip.openai_names import BENIGN_HUGGINGFACE, TEMPORAL_WEIGHT, require_fit
 from vtr.clip.text import text_family
 from vtr.clip.towers import Architecture, TextTower
 from vtr.errors import CheckpointError
@@ -60,7 +60,13 @@ def _load(folder: ModelFolder, *, text_only: bool) -> tuple[DualEncoder, Archite
     # Without memory until the sizes are known to be those of the files.
     model = blank_encoder(contents.architecture, temporal=contents.temporal)
     wanted = _parts(contents.state(model), text_only)
-    _check_keys(folder, _parts(contents.weights, text_only), wanted, source=contents.source)
+    require_fit(
+        folder.model_id,
+        _parts(contents.weights, text_only),
+        {name: tuple(value.shape) for name, value in wanted.items()},
+        source=contents.source,
+        benign=BENIGN_HUGGINGFACE,
+    )
     part = model.text if text_only else model
     memory = {name: torch.empty(value.shape) for name, value in part.state_dict().items()}
     part.load_state_dict(memory, assign=True)
@@ -145,20 +151,3 @@ def _read_safetensors(path: Path, text_only: bool) -> dict[str, Tensor]:
             else file.get_tensor(name)
             for name in file.keys()  # noqa: SIM118  (no mapping)
         }
-
-
-def _check_keys(
-    folder: ModelFolder,
-    weights: Mapping[str, Tensor],
-    wanted: Mapping[str, Tensor],
-    *,
-    source: str,
-) -> None:
-    shapes = {name: tuple(value.shape) for name, value in wanted.items()}
-    problems = find_problems(weights, shapes, benign=BENIGN_HUGGINGFACE)
-    if problems:
-        told = "; ".join(f"{kind}: {first_few(names, 5)}" for kind, names in problems.items())
-        raise CheckpointError(
-            f"{folder.model_id}: the weights do not fit the architecture in {source}. {told}. "
-            f"Fetch the folder again, or use the {source} that was saved with these weights"
-        )

@@ -20,6 +20,7 @@ from torch import Tensor
 from vtr.clip.encoders import blank_encoder, huggingface_state
 from vtr.clip.towers import Architecture, Sizes
 from vtr.errors import CheckpointError
+from vtr.foreign import first_few
 
 TEMPORAL_WEIGHT = "vision_model.embeddings.patch_embedding.temporal_weight"
 """CLIP4Clip's `visual.conv2.weight` (linear_patch 3d); transformers itself has no such weight."""
@@ -193,6 +194,24 @@ def require_keys(
     if problems:
         told = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in problems.items())
         raise CheckpointError(f"the parameters do not fit {what}. {told}")
+
+
+def require_fit(
+    model_id: str,
+    weights: Mapping[str, Tensor],
+    wanted: Mapping[str, tuple[int, ...]],
+    *,
+    source: str,
+    benign: Iterable[str],
+) -> None:
+    """Refuses as `require_keys` does, for a folder whose `source` says the sizes: some of each."""
+    problems = find_problems(weights, wanted, benign=benign)
+    if problems:
+        told = "; ".join(f"{kind}: {first_few(names, 5)}" for kind, names in problems.items())
+        raise CheckpointError(
+            f"{model_id}: the weights do not fit the architecture in {source}. {told}. "
+            f"Fetch the folder again, or use the {source} that was saved with these weights"
+        )
 
 
 def find_problems(
