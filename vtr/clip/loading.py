@@ -54,9 +54,10 @@ def load_text_tower(folder: ModelFolder) -> tuple[TextTower, Architecture, str]:
 
 
 def _load(folder: ModelFolder, *, text_only: bool) -> tuple[DualEncoder, Architecture, str]:
-    if (record := _of_family(folder)) is not None:
+    record = None if is_open_clip(folder.path) else read_config(folder.path)
+    if record is not None and record["model_type"] in FAMILIES:
         return load_family(folder, record, _read_weights(folder, text_only=False))
-    contents = _read(folder, _read_weights(folder, text_only=text_only))
+    contents = _read(folder, record, text_only=text_only)
     # Without memory until the sizes are known to be those of the files.
     model = blank_encoder(contents.architecture, temporal=contents.temporal)
     wanted = _parts(contents.state(model), text_only)
@@ -75,26 +76,23 @@ def _load(folder: ModelFolder, *, text_only: bool) -> tuple[DualEncoder, Archite
     return model.eval().requires_grad_(False), contents.architecture, contents.family
 
 
-def _of_family(folder: ModelFolder) -> dict[str, Any] | None:
-    """Returns config.json where transformers computes the towers."""
-    record = {} if is_open_clip(folder.path) else read_config(folder.path)
-    return record if record.get("model_type") in FAMILIES else None
-
-
 def _parts(tensors: Mapping[str, Tensor], text_only: bool) -> Mapping[str, Tensor]:
     if not text_only:
         return tensors
     return {name: value for name, value in tensors.items() if not name.startswith(_BESIDE_TEXT)}
 
 
-def _read(folder: ModelFolder, weights: dict[str, Tensor]) -> Contents:
-    """Returns what the files of a folder say together."""
-    if is_open_clip(folder.path):
-        return read_open_clip(folder, weights)
-    record = read_config(folder.path)
+def _read(folder: ModelFolder, record: Mapping[str, Any] | None, *, text_only: bool) -> Contents:
+    """Returns what the files of a folder say together; `record` is None for open_clip's."""
+    if record is None:
+        return read_open_clip(folder, _read_weights(folder, text_only=text_only))
+    # What is refused by its configuration is refused before gigabytes are read.
+    family = text_family(folder.path, record["model_type"])
+    architecture = read_architecture(folder, record)
+    weights = _read_weights(folder, text_only=text_only)
     return Contents(
-        family=text_family(folder.path, record["model_type"]),
-        architecture=read_architecture(folder, record),
+        family=family,
+        architecture=architecture,
         weights=weights,
         state=DualEncoder.named_weights,
         source="config.json",
