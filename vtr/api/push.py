@@ -152,7 +152,7 @@ def _pack_store(folder: Path, repo: str) -> Parcel:
         files[shard.path.name] = shard.path
         digests[shard.path.name] = (shard.name.sha256, shard.path.stat().st_size)
     for path in sorted(folder.glob(f"{CHECKS}*.json")):  # how far another engine was from float32
-        files[path.name], digests[path.name] = path, (file_sha256(path), path.stat().st_size)
+        files[path.name], digests[path.name] = path, _digest(path)
     name = folder.resolve().name
     return Parcel("store", name, store.fingerprint, files, digests, _data_card(store, name, repo))
 
@@ -211,21 +211,23 @@ def _pack_run(folder: Path, options: Options) -> Parcel:
     run = load_run(folder)
     results, left_out = read_results(folder)
     config = read_json(folder / CONFIG, needed="the configuration of a run")
-    clean = without_paths(config, _places(folder))
-    files: dict[str, Path | bytes] = {BEST: folder / BEST}
+    places = _places(folder)
+    clean = without_paths(config, places)
+    own = {BEST: folder / BEST}
     if (folder / TRAIN_IDS).is_file():
-        files[TRAIN_IDS] = folder / TRAIN_IDS
+        own[TRAIN_IDS] = folder / TRAIN_IDS
     for name in (TOWERS, *SENTENCES):  # what `vtr export --sentence-transformers` adds
         found = [folder / name, *(folder / name).rglob("*")]
-        files |= {
+        own |= {
             path.relative_to(folder).as_posix(): path
             for path in sorted(found)
             if path.suffix in _GIVEN and path.is_file()
         }
     if run.towers is None and Path(run.text_model).is_dir():
         clean["text_model"] |= {"revision": "local", "weights_sha256": _text_digest(run)}
-    for path in filter(lambda content: isinstance(content, Path), files.values()):
-        _require_inside(Path(str(path)), folder)
+    for path in own.values():
+        _require_inside(path, folder)
+    files: dict[str, Path | bytes] = {**own}
     if options.with_model:
         files |= _model_files(run)
         clean["text_model"]["id"] = MODEL_FOLDER
@@ -233,8 +235,8 @@ def _pack_run(folder: Path, options: Options) -> Parcel:
     if options.results:
         for path in sorted(folder.glob(f"eval/*/{RESULT_FILE}")):
             document = read_json(path, needed="a result of `vtr eval`")
-            name = str(path.relative_to(folder).as_posix())
-            files[name] = as_json(without_paths({**document, "videos": {}}, _places(folder)))
+            name = path.relative_to(folder).as_posix()
+            files[name] = as_json(without_paths({**document, "videos": {}}, places))
     decisive = {key: config.get(key) for key in ("model", "data", "settings", "started")}
     return Parcel(
         "run",
@@ -242,7 +244,7 @@ def _pack_run(folder: Path, options: Options) -> Parcel:
         hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest(),
         files,
         {name: _digest(content) for name, content in files.items()},
-        without_paths({"card": model_card(run, results, left_out)}, ())["card"].encode(),
+        without_paths(model_card(run, results, left_out), ()).encode(),
     )
 
 
@@ -325,7 +327,7 @@ def without_paths(document: Any, places: Sequence[str]) -> Any:
 
 def _tell(parcel: Parcel, repo: str, options: Options) -> None:
     """Says what goes up, before it does."""
-    total = sum(size for _, size in parcel.digests.values())
+    total = sum(parcel.sizes.values())
     names = [*parcel.digests, CARD, MANIFEST]
     hidden = ", private where it is new" if options.private else ""
     note(
