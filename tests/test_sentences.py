@@ -152,7 +152,7 @@ def test_towers_that_transformers_lacks_are_refused(tmp_path: Path) -> None:
 def test_without_the_package_the_line_that_installs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vtr.train.sentences.find_spec", lambda _: None)
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(ConfigError, match=r"pip install 'vtr\[sentence-transformers\]'"):
         run_app(
             "export", "--run", make_run(tmp_path / "run"), "--out", tmp_path / "out",

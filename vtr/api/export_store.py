@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 
 from vtr.api.export_samples import write_samples
-from vtr.bridges.arrow import require_arrow, write_parquet
-from vtr.bridges.lances import require_lance, write_lance
+from vtr.bridges.arrow import write_parquet
+from vtr.bridges.lances import write_lance
 from vtr.bridges.tars import is_pattern, parts_of, write_tars
 from vtr.errors import ConfigError
+from vtr.extras import require_extra
 from vtr.features import FeatureStore
 from vtr.features.shard import list_shards
 from vtr.files import make_folder, publishing, replacing, require_empty
@@ -64,9 +65,9 @@ def _check(folder: Path, options: Options) -> None:
             f"{folder} (--parquet, --webdataset, --lance, --fiftyone)"
         )
     if options.parquet is not None:
-        require_arrow("--parquet")
+        require_extra("arrow", ["pyarrow"], "--parquet")
     if options.lance is not None:
-        require_lance("--lance")
+        require_extra("lance", ["lance"], "--lance", needs="pylance")
         require_empty(options.lance, option="--lance")
     if options.fiftyone is not None and options.fiftyone.suffix != ".json":
         raise ConfigError(f"--fiftyone is {options.fiftyone}; it must end in .json")

@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vtr.bridges.arrow import is_parquet, read_parquet, require_arrow
-from vtr.bridges.lances import is_lance, read_lance, require_lance
+from vtr.bridges.arrow import is_parquet, read_parquet
+from vtr.bridges.lances import is_lance, read_lance
 from vtr.bridges.tars import is_tar, read_tars
 from vtr.errors import ConfigError
+from vtr.extras import require_extra
 from vtr.features.foreign import STAND_INS
 from vtr.features.importing import ImportReport, import_arrays, require_new
 from vtr.features.sources import find_files
@@ -31,10 +32,10 @@ def import_features(source: Path, store: Path, options: Options) -> ImportReport
     if source.is_dir() and find_files(source)[0]:
         report = _import_arrays(source, store, options)
     elif is_parquet(source):
-        require_arrow(f"{source} is parquet, and")
+        require_extra("arrow", ["pyarrow"], f"{source} is parquet, and")
         report = _read_back(source, store, options, read_parquet)
     elif is_lance(source):
-        require_lance(f"{source} is of Lance, and")
+        require_extra("lance", ["lance"], f"{source} is of Lance, and", needs="pylance")
         report = _read_back(source, store, options, read_lance)
     elif is_tar(source):
         report = _read_back(source, store, options, read_tars)

@@ -19,6 +19,7 @@ from vtr.counts import counted
 from vtr.errors import ConfigError
 from vtr.evaluate.mteb import LANGUAGE, MAIN_SCORE, larger_first, task_name
 from vtr.extract.choose import FeatureStore
+from vtr.extras import require_extra
 from vtr.features import PackedFrames
 from vtr.foreign import first_few
 from vtr.progress import note
@@ -105,10 +106,9 @@ def mteb_model(
 
 def require_mteb(what: str) -> Any:
     """Returns mteb."""
-    try:
-        import mteb
-    except ImportError:
-        raise ConfigError(f"{what} needs the package mteb: pip install 'vtr[mteb]'") from None
+    require_extra("mteb", ["mteb"], what, needs="the package mteb")
+    import mteb
+
     return mteb
 
 

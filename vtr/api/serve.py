@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -10,13 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vtr.errors import ConfigError, VtrError
+from vtr.extras import require_extra
 from vtr.verbs.serve import Options
 from vtr.workspace import FILE_NAME, Workspace, find_workspace, read_workspace
 
 if TYPE_CHECKING:
     from vtr.searching.library import Library
-
-_NEEDED = ("starlette", "uvicorn")
 
 
 @dataclass(frozen=True)
@@ -49,9 +47,7 @@ def serve(
             `serve` is missing.
     """
     options = options or Options()
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ConfigError(f"vtr serve needs {', '.join(missing)}: pip install 'vtr[serve]'")
+    require_extra("serve", ["starlette", "uvicorn"], "vtr serve")
     place = find_place(None if folder is None else Path(folder))
     from vtr.serve.server import bind, run
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtr.bridges.rows import head_values, input_rows, ledger_values, make_row, read_head
-from vtr.errors import ConfigError, StoreError
+from vtr.errors import StoreError
 from vtr.features import FeatureSpec, FeatureStore
 from vtr.features.importing import ImportReport, write_rows
 from vtr.features.rows import LedgerRow, VideoRow
@@ -29,18 +29,6 @@ LEDGER = "__ledger__/ledger.parquet"
 _LEDGER_SUFFIX = ".ledger.parquet"
 BATCH_ROWS = 4096
 _COLUMNS = ("video_id", "row", "pts_seconds", "embedding")
-
-
-def require_arrow(option: str) -> None:
-    """Refuses work for which pyarrow is missing.
-
-    Raises:
-        ConfigError: Says how to install it.
-    """
-    try:
-        import pyarrow.parquet  # noqa: F401
-    except ImportError:
-        raise ConfigError(f"{option} needs pyarrow: pip install 'vtr[arrow]'") from None
 
 
 # ---- to arrow

@@ -16,7 +16,7 @@ from vtr.bridges.arrow import (
     rows_of,
 )
 from vtr.bridges.rows import head_values
-from vtr.errors import ConfigError, StoreError, StoreWriteError
+from vtr.errors import StoreError, StoreWriteError
 from vtr.features import FeatureStore
 from vtr.features.importing import ImportReport, write_rows
 from vtr.foreign import shown
@@ -25,18 +25,6 @@ FRAMES, LEDGER = "frames.lance", "ledger.lance"
 """A table is a folder of such a name, as `lancedb.connect` looks for them."""
 _RAISED = (ArithmeticError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 _BUFFER_BYTES = 64 << 20
-
-
-def require_lance(what: str) -> None:
-    """Refuses work for which pylance is missing.
-
-    Raises:
-        ConfigError: Says how to install it.
-    """
-    try:
-        import lance  # noqa: F401
-    except ImportError:
-        raise ConfigError(f"{what} needs pylance: pip install 'vtr[lance]'") from None
 
 
 def write_lance(store: FeatureStore, folder: Path, *, file_bytes: int) -> list[Path]:

@@ -7,10 +7,10 @@ float64, which scores and losses use.
 from __future__ import annotations
 
 import re
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from vtr.errors import ConfigError, UnknownNameError
+from vtr.extras import require_extra
 
 if TYPE_CHECKING:
     import torch
@@ -61,11 +61,7 @@ def check_engine(engine: str, dtype: str, device: str) -> None:
             f"engine {engine} runs on the CPU here, not on {device}; leave --device out, or "
             "--engine"
         )
-    missing = [name for name in ENGINES[engine] if find_spec(name) is None]
-    if missing:
-        raise ConfigError(
-            f"engine {engine} needs {', '.join(missing)}: pip install 'vtr[{engine}]'"
-        )
+    require_extra(engine, ENGINES[engine], f"engine {engine}")
 
 
 def find_devices(name: str, *, num_gpus: int | None = None) -> list[str]:

@@ -23,6 +23,7 @@ from vtr.errors import ConfigError, VtrError, WorkersLostError
 from vtr.extract.nodes import Sight, look, marked
 from vtr.extract.pool import Outcome, PoolSettings, WorkerPool
 from vtr.extract.settings import usable_cores
+from vtr.extras import require_extra
 from vtr.foreign import first_few, printable, shown
 
 CONNECT_SECONDS = 5.0
@@ -63,10 +64,9 @@ def connected(address: str) -> Iterator[Cluster]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address == "local" and "RAY_AUTH_MODE" not in os.environ:  # its ports are open to all
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    try:
-        import ray  # reads the token
-    except ImportError:
-        raise ConfigError("--ray needs the package ray: pip install 'vtr[ray]'") from None
+    require_extra("ray", ["ray"], "--ray", needs="the package ray")
+    import ray  # reads the token
+
     if address not in ("local", "auto"):
         _require_cluster(address)
     here = {"num_cpus": usable_cores(), "object_store_memory": _STORE_BYTES}

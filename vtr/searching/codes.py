@@ -11,7 +11,6 @@ import contextlib
 import mmap
 import uuid
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtr.errors import StoreWriteError
+from vtr.extras import missing_packages
 from vtr.progress import note
 from vtr.searching.calibration import sampled_rows
 from vtr.searching.scan import Floats, Scanner
@@ -59,7 +59,7 @@ def code_frames(
         return {}
     if before.get("coded_rows", 0) >= count * (1 - _MOST_NEW):
         return {name: before[name] for name in ("codes", "coded_rows", "recall")}
-    if find_spec("faiss") is None:
+    if missing_packages(["faiss"]):
         note(
             f"{count:,} frames are scanned exactly; pip install 'vtr[index]' halves the memory "
             "that this reads"
@@ -92,12 +92,12 @@ def code_frames(
 
 def wants_codes(facts: Mapping[str, Any], count: int) -> bool:
     """Returns whether codes could be made of an index that was written without faiss."""
-    return count >= LEAST_ROWS and "recall" not in facts and find_spec("faiss") is not None
+    return count >= LEAST_ROWS and "recall" not in facts and not missing_packages(["faiss"])
 
 
 def open_scanner(folder: Path, facts: Mapping[str, Any], scanner: Scanner) -> Scanner:
     """Returns a scanner of the codes in a folder; the exact one where they cannot be used."""
-    if "codes" not in facts or find_spec("faiss") is None:
+    if "codes" not in facts or missing_packages(["faiss"]):
         return scanner
     import faiss
 

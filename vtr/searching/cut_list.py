@@ -9,6 +9,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from vtr.errors import ConfigError
+from vtr.extras import require_extra
 from vtr.foreign import csv_table, printable
 
 SUFFIXES = (".csv", ".edl", ".fcpxml", ".otio")
@@ -150,13 +151,12 @@ def _fcpxml(moments: Sequence[Moment], title: str) -> bytes:
 
 
 def _otio(moments: Sequence[Moment], title: str) -> bytes:
-    try:
-        import opentimelineio as otio
-    except ImportError:
-        raise ConfigError(
-            "--cut-list *.otio needs opentimelineio: pip install 'vtr[otio]'. The endings .edl, "
-            ".fcpxml and .csv need nothing"
-        ) from None
+    require_extra(
+        "otio", ["opentimelineio"], "--cut-list *.otio",
+        instead=". The endings .edl, .fcpxml and .csv need nothing",
+    )  # fmt: skip
+    import opentimelineio as otio
+
     timeline = otio.schema.Timeline(title)
     track = otio.schema.Track("moments", kind=otio.schema.TrackKind.Video)
     timeline.tracks.append(track)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vtr.clip.towers import Attention
-from vtr.errors import ConfigError
+from vtr.extras import require_extra
 
 _TARGETS = ("q_proj", "v_proj")
 _LETTERS = "qkv"
@@ -21,10 +21,9 @@ _LETTERS = "qkv"
 
 def require_peft() -> Any:
     """Returns peft; called before a run begins, so that none is left half begun."""
-    try:
-        import peft
-    except ImportError:
-        raise ConfigError("--lora needs the package peft: pip install 'vtr[lora]'") from None
+    require_extra("lora", ["peft"], "--lora", needs="the package peft")
+    import peft
+
     return peft
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,8 @@ from torch import Tensor, nn
 from vtr.clip.backbone import Backbone
 from vtr.clip.engines import write_onnx
 from vtr.clip.towers import TextTower as ClipTextTower
-from vtr.errors import CheckpointError, ConfigError
+from vtr.errors import CheckpointError
+from vtr.extras import require_extra
 from vtr.train.heads.base import TextBatch
 from vtr.train.text_tower import FrozenText, TextTower, TunedText
 
@@ -55,11 +55,7 @@ def tuned_text(backbone: Backbone, tower: TunedText) -> ClipTextTower:
 
 def require_onnx() -> None:
     """Refuses to begin without the packages of the extra."""
-    missing = [name for name in _PACKAGES if find_spec(name) is None]
-    if missing:
-        raise ConfigError(
-            f"ONNX needs {', '.join(missing)}: pip install 'vtr[onnx]', or export without --onnx"
-        )
+    require_extra("onnx", _PACKAGES, "ONNX", instead=", or export without --onnx")
 
 
 def export_text_side(backbone: Backbone, tower: TextTower, path: Path) -> float:

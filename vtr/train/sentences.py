@@ -23,7 +23,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,7 @@ from vtr.clip.text import Tokeniser, clean_canonical, clean_clip, clean_siglip, 
 from vtr.clip.text import clean_whitespace as clean_spaces
 from vtr.clip.towers import TextTower
 from vtr.errors import CheckpointError, ConfigError, ModelError
+from vtr.extras import require_extra
 from vtr.progress import note
 from vtr.train.data import ResidentTexts
 from vtr.train.inputs import embed_for
@@ -57,11 +57,8 @@ _EXAMPLES = (
 
 def require_sentence_transformers() -> None:
     """Refuses to begin without the package of the extra."""
-    if find_spec("sentence_transformers") is None:
-        raise ConfigError(
-            "the export for sentence-transformers needs that package: "
-            "pip install 'vtr[sentence-transformers]'"
-        )
+    who = "the export for sentence-transformers"
+    require_extra("sentence-transformers", ["sentence_transformers"], who, needs="that package")
 
 
 def export_sentences(

@@ -11,7 +11,7 @@ from typing import Any
 from vtr.charts.drawing import Drawing
 from vtr.charts.files import MARGIN, draw_legend, draw_plane
 from vtr.charts.kinds import Head, LineChart
-from vtr.errors import ConfigError
+from vtr.extras import require_extra
 from vtr.files import publish
 from vtr.train.loop import read_metrics
 from vtr.train.run import CURVE
@@ -25,13 +25,12 @@ _PANELS = (
 
 def require_tensorboard() -> type:
     """Returns TensorBoard's writer; called before a run begins, so that none is left half begun."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise ConfigError(
-            "--tensorboard needs the package tensorboard: pip install 'vtr[tensorboard]'. "
-            "metrics.jsonl in the run folder holds the same numbers without it"
-        ) from None
+    require_extra(
+        "tensorboard", ["tensorboard"], "--tensorboard", needs="the package tensorboard",
+        instead=". metrics.jsonl in the run folder holds the same numbers without it",
+    )  # fmt: skip
+    from torch.utils.tensorboard import SummaryWriter
+
     writer: type = SummaryWriter
     return writer
 
