@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from vtr.errors import StoreWriteError
 from vtr.extras import missing_packages
 from vtr.progress import note
-from vtr.searching.calibration import sampled_rows
-from vtr.searching.scan import Floats, Scanner
+from vtr.searching.scan import Floats, Scanner, cosines
 
 LEAST_ROWS = 300_000
 """Fewer frames are scanned exactly in no more time."""
@@ -71,7 +70,7 @@ def code_frames(
     made = faiss.IndexScalarQuantizer(
         scanner.frames.shape[1], faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
     )
-    made.train(np.asarray(scanner.frames[sampled_rows(scanner.alive)], np.float32))
+    made.train(np.asarray(scanner.frames[scanner.sample], np.float32))
     for start in range(0, count, _BLOCK_ROWS):
         made.add(np.asarray(scanner.frames[start : start + _BLOCK_ROWS], np.float32))
     recall = _recall(CodedScanner(scanner, made), scanner, moments, bank[:_SENTENCES])
@@ -123,8 +122,7 @@ class CodedScanner(Scanner):
     def __init__(self, exact: Scanner, codes: Any, *, recall: float | None = None) -> None:
         super().__init__(exact.frames, exact.starts, exact.stops)
         self.recall, self._codes = recall, codes
-        self._sample = sampled_rows(self.alive)
-        self._sampled = self._read(self._sample)
+        self._sampled = self._read(self.sample)
 
     def scores(self, vector: Floats, *, least_videos: int = 1) -> NDArray[np.float32]:
         """Returns (R,) exact cosines of the best and of sampled rows; of all rows, if need be."""
@@ -132,10 +130,9 @@ class CodedScanner(Scanner):
         rows = self._codes.search(query[None], min(_TOP_ROWS, coded))[1][0]
         scores = np.full(len(self.frames), -np.inf, np.float32)
         scores[coded:] = self.scan(vector, coded)
-        scores[self._sample] = self._sampled @ query
+        scores[self.sample] = self._sampled @ query
         rows = np.sort(rows[rows >= 0])
-        found = self._read(rows)
-        scores[rows] = (found @ query) / np.maximum(np.linalg.norm(found, axis=1), 1e-12)
+        scores[rows] = cosines(self._read(rows), query)
         if np.isfinite(self.best(scores)).sum() < least_videos:
             return self.scan(vector)
         return scores

@@ -30,7 +30,7 @@ from vtr.features.rows import STATUSES, LedgerRow
 from vtr.features.store import FeatureStore
 from vtr.files import make_folder, publish
 from vtr.progress import progress
-from vtr.searching.calibration import bank_scores, sampled_rows, usual
+from vtr.searching.calibration import bank_scores, usual
 from vtr.searching.codes import code_frames
 from vtr.searching.moments import find_cuts
 from vtr.searching.scan import Scanner
@@ -275,7 +275,7 @@ class _Build:
         columns["bank_best"] = np.array(self.best, np.float32).reshape(-1, 2, num_sentences)
         columns["bank_usual"] = np.zeros(num_sentences, np.float32)
         if (scanner := self._scanner()) is not None:
-            sampled = np.asarray(scanner.frames[sampled_rows(scanner.alive)], np.float32)
+            sampled = np.asarray(scanner.frames[scanner.sample], np.float32)
             columns["bank_usual"] = usual(sampled @ self.bank.vectors.T).astype(np.float32)
             moments, bank = columns["bank_moments"], self.bank.vectors
             facts |= code_frames(self.folder, scanner, moments, bank, before=self.old_facts)

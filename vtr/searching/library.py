@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vtr.errors import ConfigError, UnknownNameError
 from vtr.features.rows import LedgerRow, Status
-from vtr.searching.calibration import Calibration, sampled_rows, usual
+from vtr.searching.calibration import Calibration, usual
 from vtr.searching.codes import open_scanner
 from vtr.searching.encoder import Vectors, unit
 from vtr.searching.folder import Changes, FolderSource, Source
@@ -154,7 +154,6 @@ class Library:
             index.frames, index.video["first"][self._live], index.video["stop"][self._live]
         )
         self.scanner = open_scanner(index.folder, index.facts, exact)
-        self._sample = sampled_rows(self.scanner.alive)
         best = index.bank_best.max(axis=0, initial=-1.0)  # of videos without frames: nothing
         self._calibration = Calibration.of(best[0] - index.bank_usual, best[1])
 
@@ -195,7 +194,7 @@ class Library:
             scores = self.scanner.scores(asked.vector, least_videos=least)
         else:  # the best of all rows may hold none of these
             scores, recall = self.scanner.scan(asked.vector), None
-        sampled = scores[self._sample]
+        sampled = scores[self.scanner.sample]
         low, middle = float(usual(sampled)), float(np.median(sampled))
         hits: list[Hit] = []
         # A picture means the very frame; a sentence, what is shown for a while.
@@ -331,7 +330,8 @@ class Library:
         The rest counts by what it spreads, since cosines with a sentence spread several times less
         than those of frames.
         """
-        some = self._sample[:: max(1, len(self._sample) // _COMPARED_ROWS)]
+        sample = self.scanner.sample
+        some = sample[:: max(1, len(sample) // _COMPARED_ROWS)]
         others = np.asarray(self.index.frames[some], np.float32)
         centre = others.mean(axis=0)
         others -= centre

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from vtr.searching.calibration import sampled_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,6 +40,11 @@ class Scanner:
         np.subtract.at(steps, stops, 1)
         self.alive = np.cumsum(steps)[:-1] > 0  # (R,) whether a row is of one of the videos
         self._whole = bool(self.alive.all())
+
+    @cached_property
+    def sample(self) -> Indices:
+        """Rows at even steps, enough to tell what is usual."""
+        return sampled_rows(self.alive)
 
     def rows(self, n: int) -> slice:
         """Returns the rows of a video."""
@@ -84,9 +92,13 @@ class Scanner:
 
     def exact(self, start: int, stop: int, vector: Floats) -> Floats:
         """Returns the cosines of some rows in float32, whatever rounding did to their lengths."""
-        rows = np.asarray(self.frames[start:stop], np.float32)
-        scores: Floats = (rows @ vector) / np.maximum(np.linalg.norm(rows, axis=1), 1e-12)
-        return scores
+        return cosines(np.asarray(self.frames[start:stop], np.float32), vector)
+
+
+def cosines(rows: Floats, vector: Floats) -> Floats:
+    """Returns (N,) those of rows (N, D) with a unit vector."""
+    scores: Floats = (rows @ vector) / np.maximum(np.linalg.norm(rows, axis=1), 1e-12)
+    return scores
 
 
 def _product() -> Callable[[Tensor, Tensor], Tensor]:
