@@ -21,8 +21,8 @@ from logging import LogRecord, getLogger
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
-from vtr.api.hub_talk import get_token, status_of, talking, transport_error
-from vtr.clip.hub import without_bars
+from vtr.api.hub_talk import get_token, status_of, talking
+from vtr.clip.hub import transport_error, without_bars
 from vtr.errors import ConfigError, HubError, StoreWriteError
 from vtr.files import open_shared
 from vtr.json_files import as_fields, parse_json

@@ -6,6 +6,7 @@ import contextlib
 import re
 from collections.abc import Iterator
 
+from vtr.clip.hub import transport_error
 from vtr.errors import HubError, HubOfflineError, VtrError
 from vtr.foreign import shown
 
@@ -36,14 +37,6 @@ def require_token() -> None:
             "pushing needs a token of the hub, and there is none: make one that may write at "
             "https://huggingface.co/settings/tokens, then `hf auth login` (or set HF_TOKEN)"
         )
-
-
-def transport_error() -> type[Exception]:
-    """The base of every error of the HTTP library, whichever one the hub's is built on."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    found: type[Exception] = HfHubHTTPError.__bases__[0]
-    return found
 
 
 def status_of(error: BaseException) -> int | None:

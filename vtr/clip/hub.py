@@ -226,15 +226,12 @@ def _check_contents(model: ModelFolder) -> None:
 def _find_on_hub(model: str, *, tokeniser_only: bool = False) -> Path:
     from huggingface_hub.errors import (
         GatedRepoError,
-        HfHubHTTPError,
         HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
     )
 
     check_model_name(model)
-    # The base class of every error of the HTTP library, whichever one this version is built on.
-    transport_error: type[Exception] = HfHubHTTPError.__bases__[0]
     try:
         return _download(model, tokeniser_only=tokeniser_only)
     except HFValidationError:
@@ -248,12 +245,20 @@ def _find_on_hub(model: str, *, tokeniser_only: bool = False) -> Path:
         raise ModelNotFoundError(
             _not_found(model, "and the hub has no such public repository (private: hf auth login)")
         ) from None
-    except (transport_error, ConnectionError, LocalEntryNotFoundError) as error:
+    except (transport_error(), ConnectionError, LocalEntryNotFoundError) as error:
         reason = str(error).strip().splitlines()
         told = reason[0] if reason else type(error).__name__
         return _find_in_cache(model, told, tokeniser_only=tokeniser_only)
     except OSError as error:
         raise ModelError(f"cannot store {model} in the hub's cache: {error}") from None
+
+
+def transport_error() -> type[Exception]:
+    """The base of every error of the HTTP library, whichever one the hub's is built on."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    found: type[Exception] = HfHubHTTPError.__bases__[0]
+    return found
 
 
 def check_model_name(model: str) -> None:
