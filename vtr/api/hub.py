@@ -257,7 +257,7 @@ class Repository:
         Raises:
             VtrError: The hub cannot be reached, or the disk is full.
         """
-        stalls, most = 0, _size(part)
+        stalls, most = 0, size_of(part)
         while True:
             with self._talking(f"fetch {name} of"), _writing(part) as file:
                 try:
@@ -265,8 +265,8 @@ class Repository:
                 except (transport_error(), ConnectionError) as error:
                     if status_of(error) is not None or stalls + 1 == _ATTEMPTS:
                         raise
-            stalls = 0 if _size(part) > most else stalls + 1
-            most = max(most, _size(part))
+            stalls = 0 if size_of(part) > most else stalls + 1
+            most = max(most, size_of(part))
             time.sleep(stalls * _PAUSE_SECONDS)
 
     def _stream(
@@ -338,7 +338,8 @@ class Repository:
             return str(made.oid)
 
 
-def _size(path: Path) -> int:
+def size_of(path: Path) -> int:
+    """Returns the bytes of a file; 0 where there is none."""
     return path.stat().st_size if path.exists() else 0
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from vtr.api.hub import CARD, MANIFEST, HubFile, Kind, Manifest, Repository, split_name
+from vtr.api.hub import CARD, MANIFEST, HubFile, Kind, Manifest, Repository, size_of, split_name
 from vtr.api.hub_talk import get_token
 from vtr.counts import counted, human_bytes
 from vtr.errors import ConfigError, HubError, StoreLockedError, StoreWriteError
@@ -179,7 +179,7 @@ def _fetch_all(
             _copy(target / name, blob)
         else:
             missing.append(name)
-    there = sum(_size(_part(_blob(work, manifest, name))) for name in missing)
+    there = sum(size_of(_part(_blob(work, manifest, name))) for name in missing)
     total = sum(manifest.sizes[name] for name in missing)
     _require_space(work, total - there, target)
     note(
@@ -232,10 +232,6 @@ def _fetch(
 
 def _part(blob: Path) -> Path:
     return blob.with_name(f"{blob.name}.part")
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
 
 
 def _require_space(work: Path, needed: int, target: Path) -> None:
