@@ -18,9 +18,9 @@ from vtr.datasets.registry import VideoSurvey
 from vtr.errors import ConfigError, StoreError, StoreLockedError, WorkersLostError
 from vtr.extract import pipeline
 from vtr.extract.cluster import MOST_RETRIES, connected, num_parts
-from vtr.extract.nodes import Sight, look, marked, other_size, size_of, some_sizes
+from vtr.extract.nodes import Sight, look, marked, other_size, some_sizes
 from vtr.extract.pipeline import ExtractReport, Progress
-from vtr.extract.resume import ExtractMode, Input
+from vtr.extract.resume import ExtractMode, Input, size_of
 from vtr.extract.settings import ExtractSettings
 from vtr.features.shard import list_shards
 from vtr.features.store import FeatureStore, set_aside_damaged

@@ -7,8 +7,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from vtr.extract.cluster import RayPool, pool_on_ray
-from vtr.extract.nodes import Sight, size_of, some_sizes
+from vtr.extract.nodes import Sight, some_sizes
 from vtr.extract.pool import PoolSettings
+from vtr.extract.resume import size_of
 from vtr.verbs._scale import OnRay
 
 

@@ -23,7 +23,7 @@ from vtr.datasets.files import find_videos
 from vtr.errors import ConfigError, StoreError, StoreLockedError, StoreWriteError
 from vtr.extract.compress import CompressSettings, compress_video
 from vtr.extract.pool import Outcome, PoolSettings, WorkerPool
-from vtr.extract.resume import file_facts
+from vtr.extract.resume import file_facts, size_of
 from vtr.extract.worker import Answer
 from vtr.features.lock import write_lock
 from vtr.files import open_shared, publish, read_regular, remove_leftovers
@@ -66,7 +66,7 @@ class CompressRow:
 
     def is_whole(self, target: Path) -> bool:
         """Returns whether the copy is there as it was written."""
-        return _size(target / self.target) == self.target_bytes
+        return size_of(target / self.target) == self.target_bytes
 
 
 @dataclass(frozen=True)
@@ -377,7 +377,3 @@ def _finished(row: CompressRow, outcome: Outcome) -> CompressRow:
     facts["target_bytes"] = facts.pop("num_bytes")
     error = facts.pop("error")[:MAX_ERROR_LETTERS]
     return replace(row, status="partial" if error else "ok", error=error, **facts)
-
-
-def _size(path: Path) -> int:
-    return int(file_facts(path).get("file_bytes", -1))

@@ -12,7 +12,7 @@ from pathlib import Path
 from vtr import __version__
 from vtr.clip.hub import find_model
 from vtr.errors import VtrError
-from vtr.extract.resume import file_facts
+from vtr.extract.resume import size_of
 from vtr.files import TEMPORARY_PREFIX, make_folder, publish
 from vtr.foreign import printable
 from vtr.remote import url_of
@@ -35,11 +35,6 @@ def some_sizes(sizes: Iterable[tuple[Path | None, int]]) -> tuple[tuple[Path, in
     """Returns a few (file, bytes), evenly spread: they tell another folder of the same name."""
     every = [(path, size) for path, size in sizes if path is not None]
     return tuple(every[:: -(-len(every) // MOST_LOOKED_AT) or 1])
-
-
-def size_of(path: Path | None) -> int:
-    """Returns the bytes of a file; -1 where there is none."""
-    return int(file_facts(path).get("file_bytes", -1))
 
 
 def other_size(path: Path, here: int, *, planned: int) -> str:

@@ -226,3 +226,8 @@ def file_facts(path: Path | None, *, hashed: bool = False) -> dict[str, Any]:
         return facts
     except (OSError, ValueError):
         return {}
+
+
+def size_of(path: Path | None) -> int:
+    """Returns the bytes of a file; -1 where there is none."""
+    return int(file_facts(path).get("file_bytes", -1))
