@@ -18,7 +18,7 @@ from vtr.datasets.registry import VideoSurvey
 from vtr.errors import ConfigError, StoreError, StoreLockedError, WorkersLostError
 from vtr.extract import pipeline
 from vtr.extract.cluster import MOST_RETRIES, connected, num_parts
-from vtr.extract.nodes import Sight, look, marked, other_size, some_sizes
+from vtr.extract.nodes import Sight, a_few, look, marked, other_size
 from vtr.extract.pipeline import ExtractReport, Progress
 from vtr.extract.resume import ExtractMode, Input, size_of
 from vtr.extract.settings import ExtractSettings
@@ -75,15 +75,10 @@ def run(
         parts = plan_parts(inputs, store, options, workers=sum(map(share.fits, cluster.nodes)))
         device = "cpu" if options.device == "auto" and not share.gpus else options.device
         used = options.model_copy(update={"device": device})
-        sizes = some_sizes(
-            (video.path, size)
-            for part in parts
-            for (video, _), size in zip(part.inputs, part.sizes, strict=True)
-        )
+        root = survey.listing.root
+        videos = root if url_of(root) else root.absolute()
         with marked(store) as marker:
-            root = survey.listing.root
-            videos = root if url_of(root) else root.absolute()
-            sight = Sight(videos, sizes, marker, workspace.model)
+            sight = Sight(videos, _some_sizes(parts), marker, workspace.model)
             cluster.require_on_every_node(look, sight, share)
         config = (workspace, used, settings, inputs if retry else None)
         jobs = parts if retry else [part for part in parts if part.inputs]
@@ -122,6 +117,17 @@ def plan_parts(
         sizes = [size_of(video.path) for video, _ in mine]
         parts.append(Part((i + 1, total), mine, sizes))
     return parts
+
+
+def _some_sizes(parts: Sequence[Part]) -> tuple[tuple[Path, int], ...]:
+    """Returns (file, bytes) of a few inputs, for the nodes to compare."""
+    planned = [
+        (video.path, size)
+        for part in parts
+        for (video, _), size in zip(part.inputs, part.sizes, strict=True)
+        if video.path is not None
+    ]
+    return tuple(a_few(planned))
 
 
 def _add(now: Progress, report: ExtractReport) -> None:

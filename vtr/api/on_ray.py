@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from vtr.extract.cluster import RayPool, pool_on_ray
-from vtr.extract.nodes import Sight, some_sizes
+from vtr.extract.cluster import RayPool, connected
+from vtr.extract.nodes import Sight, a_few, look, marked
 from vtr.extract.pool import PoolSettings
 from vtr.extract.resume import size_of
 from vtr.verbs._scale import OnRay
 
 
+@contextmanager
 def on_ray(
     options: OnRay,
     settings: PoolSettings,
@@ -20,13 +21,24 @@ def on_ray(
     source: Path,
     files: Sequence[Path] = (),
     target: Path | None = None,
-) -> AbstractContextManager[RayPool]:
-    """Returns the pool that options ask for; see `pool_on_ray`."""
+) -> Iterator[RayPool]:
+    """Connects for the time of a block, lets every node look, and yields the pool.
+
+    Args:
+        options: Which cluster, into how many parts, and what a worker gets.
+        settings: As for `WorkerPool`, but for the number of processes.
+        source: The folder of the videos, which every node must see.
+        files: Videos in it.
+        target: The folder that is written to; it is there.
+
+    Raises:
+        ConfigError: No Ray, no such cluster, or a node that does not see what it needs.
+    """
     assert options.ray is not None
-    return pool_on_ray(
-        settings,
-        address=options.ray,
-        asked=(options.parts, options.cpus_per_worker, options.gpus_per_worker or 0),
-        sight=Sight(source, some_sizes((path, size_of(path)) for path in files)),
-        target=target,
-    )
+    sizes = tuple((path, size_of(path)) for path in a_few(files))
+    cpus, gpus = options.cpus_per_worker, options.gpus_per_worker
+    with connected(options.ray) as cluster:
+        share = cluster.share(cpus=cpus, gpus=gpus, on_cpu=True)
+        with marked(target) if target else nullcontext() as marker:
+            cluster.require_on_every_node(look, Sight(source, sizes, marker), share)
+        yield RayPool(cluster, share, settings, options.parts)

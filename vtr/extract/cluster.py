@@ -13,14 +13,12 @@ import os
 import secrets
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from vtr.counts import counted
 from vtr.errors import ConfigError, VtrError, WorkersLostError
-from vtr.extract.nodes import Sight, look, marked
 from vtr.extract.pool import Outcome, PoolSettings, WorkerPool
 from vtr.extract.settings import usable_cores
 from vtr.extras import require_extra
@@ -284,32 +282,3 @@ def make_pool(settings: PoolSettings) -> Callable[[Sequence[Any]], list[Outcome]
     """Returns what does a piece of a pool's jobs; its processes are kept for the next one."""
     pool = WorkerPool(settings)
     return lambda jobs: list(pool.run(jobs))
-
-
-@contextmanager
-def pool_on_ray(
-    settings: PoolSettings,
-    *,
-    address: str,
-    asked: tuple[int | None, int | None, float | None],
-    sight: Sight,
-    target: Path | None = None,
-) -> Iterator[RayPool]:
-    """Connects for the time of a block, lets every node look, and yields the pool.
-
-    Args:
-        settings: As for `WorkerPool`, but for the number of processes.
-        address: See `connected`.
-        asked: (parts, cores, GPUs of a worker); None leaves it to us.
-        sight: What every node must see.
-        target: The folder that is written to.
-
-    Raises:
-        ConfigError: No Ray, no such cluster, or a node that does not see what it needs.
-    """
-    parts, cpus, gpus = asked
-    with connected(address) as cluster:
-        share = cluster.share(cpus=cpus, gpus=gpus, on_cpu=True)
-        with marked(target) if target else nullcontext() as marker:
-            cluster.require_on_every_node(look, replace(sight, marker=marker), share)
-        yield RayPool(cluster, share, settings, parts)

@@ -77,7 +77,7 @@ class CompressMode:
     timeout_seconds: float = 3600.0  # Wall-clock limit per video
     retry: frozenset[str] = frozenset()  # Statuses that are done again ("failed", "partial")
     overwrite: bool = False  # Do everything again, and replace files that are not ours
-    # What does the jobs: processes here, or `vtr.extract.cluster.pool_on_ray`.
+    # What does the jobs: processes here, or a `vtr.extract.cluster.RayPool`.
     make_pool: Callable[[PoolSettings], AbstractContextManager[Any]] = WorkerPool
 
 

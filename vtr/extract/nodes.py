@@ -5,19 +5,21 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from vtr import __version__
 from vtr.clip.hub import find_model
 from vtr.errors import VtrError
 from vtr.extract.resume import size_of
-from vtr.files import TEMPORARY_PREFIX, make_folder, publish
+from vtr.files import TEMPORARY_PREFIX, publish
 from vtr.foreign import printable
 from vtr.remote import url_of
 
 MOST_LOOKED_AT = 32
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -31,10 +33,9 @@ class Sight:
     version: str = __version__
 
 
-def some_sizes(sizes: Iterable[tuple[Path | None, int]]) -> tuple[tuple[Path, int], ...]:
-    """Returns a few (file, bytes), evenly spread: they tell another folder of the same name."""
-    every = [(path, size) for path, size in sizes if path is not None]
-    return tuple(every[:: -(-len(every) // MOST_LOOKED_AT) or 1])
+def a_few(files: Sequence[_T]) -> Sequence[_T]:
+    """Returns a few files, evenly spread: their sizes tell another folder of the same name."""
+    return files[:: -(-len(files) // MOST_LOOKED_AT) or 1]
 
 
 def other_size(path: Path, here: int, *, planned: int) -> str:
@@ -45,8 +46,7 @@ def other_size(path: Path, here: int, *, planned: int) -> str:
 
 @contextlib.contextmanager
 def marked(folder: Path) -> Iterator[Path]:
-    """Puts a file into a folder that the nodes look for, for the time of a block."""
-    make_folder(folder, option="--features")
+    """Puts a file into a folder, which is there, that the nodes look for; takes it away again."""
     marker = folder / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}-ray"
     publish(marker, b"")
     try:
