@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
-from vtr.clip.device import check_engine, find_device
+from vtr.clip.device import DTypeName, EngineName, check_engine, find_device, runs_on_cpu
 from vtr.clip.encoders import KINDS, DualEncoder
 from vtr.clip.engines import Engine, make_engine
 from vtr.clip.families import FamilyEncoder
@@ -29,8 +29,6 @@ from vtr.clip.text import Tokeniser, load_tokeniser
 from vtr.clip.towers import Architecture, TextTower
 from vtr.errors import CheckpointError, ModelError
 
-DTypeName = Literal["float32", "float16", "bfloat16", "int8"]
-EngineName = Literal["torch", "compile", "onnx", "openvino"]
 _HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 # Measured on 2 CPU cores with ViT-B/32: 8 to 32 pictures are equally fast, 1 takes twice as long
@@ -350,8 +348,7 @@ def load_backbone(
         ConfigError: No such device, dtype or engine here.
     """
     check_engine(engine, dtype, device)
-    on_cpu = engine in ("onnx", "openvino")
-    target = find_device("cpu" if on_cpu else device)
+    target = find_device("cpu" if runs_on_cpu(engine) else device)
     compute_dtype = _HALVES.get(dtype, torch.float32)
     folder = find_model(model)
     network, architecture, family = load_model(folder)

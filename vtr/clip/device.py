@@ -7,7 +7,7 @@ float64, which scores and losses use.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 from vtr.errors import ConfigError, UnknownNameError
 from vtr.extras import require_extra
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     import torch
 
 DEVICES = ("auto", "cpu", "cuda", "cuda:1")
-DTYPES = ("float32", "float16", "bfloat16", "int8")
+DTypeName = Literal["float32", "float16", "bfloat16", "int8"]
+EngineName = Literal["torch", "compile", "onnx", "openvino"]
 # What each needs, and the package whose version its numbers depend on, first.
 ENGINES: dict[str, tuple[str, ...]] = {
     "torch": (),
@@ -38,16 +39,21 @@ def check_device_name(name: str) -> str:
     return name
 
 
+def runs_on_cpu(engine: str) -> bool:
+    """Returns whether an engine is none of torch's: those run on the CPU alone here."""
+    return bool(ENGINES[engine])
+
+
 def check_engine(engine: str, dtype: str, device: str) -> None:
     """Refuses what cannot run together or is not installed, before torch is imported.
 
     Raises:
         ConfigError: Says what to take instead, or the line that installs it.
     """
-    for kind, name, known in (("engine", engine, ENGINES), ("dtype", dtype, DTYPES)):
+    for kind, name, known in (("engine", engine, ENGINES), ("dtype", dtype, get_args(DTypeName))):
         if name not in known:
             raise ConfigError(f"no {kind} {name!r}; allowed: {', '.join(known)}")
-    if not ENGINES[engine]:
+    if not runs_on_cpu(engine):
         if dtype == "int8":
             raise ConfigError(
                 f"engine {engine} does not compute in int8: torch was no faster so. Use --engine "

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 import pydantic
 
-from vtr.clip.device import check_device_name, check_engine
+from vtr.clip.device import DTypeName, EngineName, check_device_name, check_engine
 from vtr.errors import ConfigError, UnknownNameError
 from vtr.settings import flag_of, option
 from vtr.verbs._scale import MOST_PARTS, OnRay
@@ -43,10 +43,10 @@ class Options(OnRay):
         "auto", "Where the model runs: auto, cpu, cuda (every GPU), cuda:1 (that one).",
         group="Model", metavar="DEVICE",
     )  # fmt: skip
-    dtype: Literal["float32", "float16", "bfloat16", "int8"] = option(
+    dtype: DTypeName = option(
         "float32", "Arithmetic of the model; int8 with --engine openvino or onnx.", group="Model"
     )
-    engine: Literal["torch", "compile", "onnx", "openvino"] = option(
+    engine: EngineName = option(
         "torch", "What runs the model: torch, compiled by torch, or on the CPU by ONNX Runtime or "
         "OpenVINO (extras onnx, openvino). All but torch in float32 are measured against that.",
         group="Model",
