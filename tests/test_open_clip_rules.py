@@ -78,7 +78,6 @@ def last_end(model: Any) -> None:
 
 
 def hide_padding(model: Any, token: int) -> None:
-    plain = model.text.run
     bias = None
 
     def run(tokens: Tensor) -> Tensor:
@@ -91,7 +90,6 @@ def hide_padding(model: Any, token: int) -> None:
         bias = torch.where(ids == token, -1e9, 0.0)[:, None, None, :]
         return before(ids)
 
-    assert plain is not None
     model.text.embed, model.text.run = embed, run
 
 
