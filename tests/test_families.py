@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from builders import patchwork, run_app, save_quietly, write_captions, write_clip
+from builders import patchwork, run_app, save_quietly, write_captions, write_clip, write_words
 from hypothesis import given
 from hypothesis import strategies as some
 from PIL import Image
@@ -36,7 +36,8 @@ TOWER = {
 PIXELS = TOWER | {"image_size": 24, "patch_size": 8}
 BERT_WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "red", "##d", "star", "一", "颗", "星"]
 ROBERTA_WORDS = ["<s>", "<pad>", "</s>", "<unk>", "▁a", "▁red", "▁star", "s", "▁", "星"]
-CLIP_WORDS = ["a</w>", "red</w>", "star</w>", "<|startoftext|>", "<|endoftext|>"]
+END = "<|endoftext|>"
+CLIP_WORDS = ["a", "red", "star", "<|startoftext|>", END]
 GEMMA_WORDS = ["<pad>", "<eos>", "<bos>", "<unk>", "a", "red", "star"]
 TEXTS = ["a red star", "a", "", "red star a red star a red star a red star"]
 
@@ -68,13 +69,6 @@ def roberta_vocabulary(folder: Path) -> None:
     backend.add_special_tokens(ROBERTA_WORDS[:4])
     backend.normalizer = normalizers.NFKC()
     backend.pre_tokenizer = pre_tokenizers.Metaspace()
-    backend.save(str(folder / "tokenizer.json"))
-
-
-def word_vocabulary(folder: Path, words: list[str], unknown: str) -> None:
-    plain = {word.removesuffix("</w>"): number for number, word in enumerate(words)}
-    backend = Tokenizer(models.WordLevel(plain, unk_token=unknown))
-    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     backend.save(str(folder / "tokenizer.json"))
 
 
@@ -116,13 +110,13 @@ KINDS: dict[str, dict[str, Any]] = {
         "config": "Aimv2Config", "model": "Aimv2Model",
         "text": TOWER | {"vocab_size": 5, "max_position_embeddings": 9, "eos_token_id": 4},
         "vision": PIXELS, "more": {"projection_dim": 20}, "pictures": CLIP_PICTURES,
-        "words": lambda folder: word_vocabulary(folder, CLIP_WORDS, "<|endoftext|>"), "context": 9,
+        "words": lambda folder: write_words(folder, CLIP_WORDS, unknown=END), "context": 9,
     },
     "siglip2": {
         "config": "Siglip2Config", "model": "Siglip2Model",
         "text": TOWER | {"vocab_size": 7, "max_position_embeddings": 9, "projection_size": 32},
         "vision": TOWER | {"patch_size": 8, "num_patches": 16}, "more": {}, "pictures": PATCHES,
-        "words": lambda folder: word_vocabulary(folder, GEMMA_WORDS, "<unk>"), "context": 9,
+        "words": lambda folder: write_words(folder, GEMMA_WORDS), "context": 9,
     },
     "xclip": {
         "config": "XCLIPConfig", "model": "XCLIPModel",
@@ -132,7 +126,7 @@ KINDS: dict[str, dict[str, Any]] = {
             "mit_num_attention_heads": 2,
         },
         "more": {"projection_dim": 20, "prompt_num_attention_heads": 2}, "pictures": CLIP_PICTURES,
-        "words": lambda folder: word_vocabulary(folder, CLIP_WORDS, "<|endoftext|>"), "context": 9,
+        "words": lambda folder: write_words(folder, CLIP_WORDS, unknown=END), "context": 9,
     },
     "videoprism": {
         "config": "VideoPrismConfig", "model": "VideoPrismClipModel",
@@ -143,7 +137,7 @@ KINDS: dict[str, dict[str, Any]] = {
             "num_temporal_layers": 1, "num_auxiliary_layers": 1,
         },
         "more": {}, "pictures": PRISM_PICTURES,
-        "words": lambda folder: word_vocabulary(folder, GEMMA_WORDS, "<unk>"), "context": 9,
+        "words": lambda folder: write_words(folder, GEMMA_WORDS), "context": 9,
     },
 }  # fmt: skip
 WINDOWS = ("xclip", "videoprism")
