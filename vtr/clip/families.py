@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -192,15 +193,29 @@ def load_family(
     return encoder.eval().requires_grad_(False), _architecture(folder, network), model_type
 
 
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keeps transformers from drawing bars and from warning of ids that a family does not use."""
+    from transformers.utils import logging
+
+    was_on, before = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        if was_on:
+            logging.enable_progress_bar()
+
+
 def _build(folder: ModelFolder, family: Family, record: Mapping[str, Any], *, device: str) -> Any:
     """Returns the model of a configuration: without memory on "meta", else undrawn."""
     import transformers
-    from transformers.utils import logging
 
-    kind, verbosity = getattr(transformers, family.model), logging.get_verbosity()
-    logging.set_verbosity_error()  # it warns of ids that a family does not use
+    kind = getattr(transformers, family.model)
     try:
-        with torch.device(device), undrawn():
+        with quiet_transformers(), torch.device(device), undrawn():
             return kind(kind.config_class.from_dict(_without_dtypes(record))).float()
     except Exception as error:  # noqa: BLE001  (whatever transformers says of sizes that do not fit)
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -208,8 +223,6 @@ def _build(folder: ModelFolder, family: Family, record: Mapping[str, Any], *, de
             f"{folder.model_id}: transformers makes no {family.model} of config.json: "
             f"{' '.join(lines)[:300] or type(error).__name__}"
         ) from None
-    finally:
-        logging.set_verbosity(verbosity)
 
 
 def _without_dtypes(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,8 +19,7 @@ import re
 import shutil
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -33,6 +32,7 @@ from torch import Tensor, nn
 
 from vtr.clip.backbone import Backbone
 from vtr.clip.encoders import huggingface_names
+from vtr.clip.families import quiet_transformers
 from vtr.clip.text import Tokeniser, clean_canonical, clean_clip, clean_siglip, clean_siglip2
 from vtr.clip.text import clean_whitespace as clean_spaces
 from vtr.clip.towers import TextTower
@@ -96,7 +96,7 @@ def export_sentences(
             f"the text tower of {backbone.model_id} ({backbone.architecture.family}) is none that "
             "transformers runs as it is; sentence-transformers gets those of CLIP and SigLIP"
         )
-    with _quiet():
+    with quiet_transformers():
         source = folder / FOLDER
         _write_tower(tower, backbone, source)
         library: Any = import_module("sentence_transformers")
@@ -232,22 +232,6 @@ def _move(source: Path, folder: Path) -> None:
     (source / "modules.json").unlink()
     (folder / "modules.json").write_text(json.dumps(modules, indent=2))
     (source / SETTINGS).rename(folder / SETTINGS)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps transformers from drawing bars and from warning of ids that a default names."""
-    from transformers.utils import logging
-
-    was_on, before = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-        if was_on:
-            logging.enable_progress_bar()
 
 
 # ---- the words
