@@ -277,7 +277,7 @@ def _scorer(
     if features.num_truncated:
         note(
             f"{features.num_truncated:,} of {counted(len(texts), 'caption was', 'captions were')} "
-            "cut to the text tower"
+            "cut to what the text tower reads"
         )
     model: RetrievalModel = zero_shot_model(backbone.logit_scale) if run is None else run.model
     pad = inputs.store.pad_embedding if model.head.info.needs_pad else None
