@@ -139,8 +139,7 @@ def test_pictures_that_memory_does_not_hold_are_read_batch_by_batch(
         write_store(folder, rows, spec)
     how = ("--epochs", "2")
     whole, said = trained(*how, "--name", "whole"), trained(*how, "--dry-run")
-    monkeypatch.setattr("vtr.api.train_data.SHARE", 0.0)
-    monkeypatch.setattr("vtr.api.dry_run.SHARE", 0.0)
+    monkeypatch.setattr("vtr.train.memory.SHARE", 0.0)
     result = run_app("train", *BRIEF, *how, "--name", "parts", "--json")
     assert "GB of pictures stay on the disk" in result.stderr
     assert ("decoded each time" in result.stderr) == (kept == "webp")

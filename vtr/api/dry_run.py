@@ -20,7 +20,7 @@ from vtr.counts import counted, human_bytes, human_seconds
 from vtr.train.batches import BatchPlan
 from vtr.train.data import PairedData, Resident
 from vtr.train.gradients import BatchGradient
-from vtr.train.memory import SHARE, free_bytes, saved_bytes
+from vtr.train.memory import SHARE, fits, free_bytes, saved_bytes
 from vtr.train.model import ModelSpec, RetrievalModel, build_model, count_parameters
 from vtr.train.optim import make_optimiser
 from vtr.train.presets import LAST_BATCH, TrainSettings
@@ -100,7 +100,7 @@ def _with_tower(
     chunk = min(plan.size, room if asked is None else asked or plan.size)
     total, trained = count_parameters(model)
     in_memory = len(data.frames.frames) * batch.rows[0].nbytes
-    if in_memory > SHARE * free_bytes(torch.device("cpu")):
+    if not fits(in_memory, torch.device("cpu")):
         in_memory = 0  # read batch by batch
     forward = step / share / len(few) / 3  # of the three passes that a step makes
     validation = 0.0 if data.val_frames is None else forward * len(data.val_frames.ids)

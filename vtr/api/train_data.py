@@ -26,7 +26,7 @@ from vtr.evaluate.protocol import (
 from vtr.features import FeatureStore, PackedFrames
 from vtr.progress import note
 from vtr.train.data import PictureRows
-from vtr.train.memory import SHARE, free_bytes
+from vtr.train.memory import fits
 from vtr.train.model import ModelSpec
 from vtr.train.scoring import SELECTION
 from vtr.verbs.train import Recipe
@@ -63,7 +63,7 @@ class TrainingData:
         self.store.require_pictures()
         offsets, size = self.store.offsets(ids), self.store.spec.preprocessing["size"]
         num_bytes = int(offsets[-1]) * size[0] * size[1] * 3
-        if num_bytes <= SHARE * free_bytes(torch.device("cpu")):
+        if fits(num_bytes, torch.device("cpu")):
             return PictureRows(tuple(ids), self.store.pictures(ids).pixels, offsets, pad)
         slow = ", and decoded each time: --crops raw is faster" * (
             self.store.picture_format == "webp"

@@ -14,7 +14,7 @@ from vtr.counts import counted
 from vtr.errors import ConfigError
 from vtr.features.store import FeatureStore, PackedFrames
 from vtr.train.heads.base import TextBatch, VideoBatch
-from vtr.train.memory import SHARE, free_bytes
+from vtr.train.memory import fits
 from vtr.train.texts import TextFeatures
 from vtr.train.vision_tower import PictureBatch
 
@@ -192,8 +192,8 @@ class ResidentPictures:
             self._rows = videos.rows
         else:
             rows = torch.from_numpy(np.require(videos.rows, requirements=["C", "W"]))
-            fits = device.type != "cpu" and rows.nbytes < SHARE * free_bytes(device)
-            self._rows = rows.to(device) if fits else rows
+            moves = device.type != "cpu" and fits(rows.nbytes, device)
+            self._rows = rows.to(device) if moves else rows
         self.at_once = max(1, _PICTURES[device.type == "cuda"] // int(self.lengths.max(initial=1)))
 
     def __len__(self) -> int:

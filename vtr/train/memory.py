@@ -32,6 +32,11 @@ def free_bytes(device: torch.device) -> int:
     return max(0, min(found))
 
 
+def fits(num_bytes: int, device: torch.device) -> bool:
+    """Returns whether pictures may stay on a device, or in the memory of the machine."""
+    return num_bytes <= SHARE * free_bytes(device)
+
+
 _NO_MEMORY = ("can't allocate memory", "could not create a primitive", "could not create a memory")
 """What torch and oneDNN say where the system refuses memory."""
 
