@@ -259,12 +259,11 @@ def _require_inside(path: Path, folder: Path) -> None:
 
 def _text_digest(run: Run) -> str:
     """Returns the digest of a local text model, by which who pulls the run finds it again."""
-    known = (run.config.get("text_model") or {}).get("weights_sha256")
-    if known is None:
-        from vtr.clip.backbone import load_backbone
+    if run.text_sha256 is not None:
+        return run.text_sha256
+    from vtr.clip.backbone import load_backbone
 
-        known = load_backbone(run.text_model, device="cpu").weights_sha256
-    return str(known)
+    return load_backbone(run.text_model, device="cpu").weights_sha256
 
 
 def _model_files(run: Run) -> dict[str, Path | bytes]:

@@ -150,7 +150,7 @@ def text_backbone(run: Run, *, instead: str, device: str) -> Backbone:
 
     named = run.text_model
     if run.lacks_text_model:
-        wanted = (run.config.get("text_model") or {}).get("weights_sha256") or "unknown"
+        wanted = run.text_sha256 or "unknown"
         if wanted == "unknown" or not Path(instead).expanduser().is_dir():
             raise ModelError(
                 f"the text model of {run.folder} was the folder {named} where it was trained, "

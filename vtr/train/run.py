@@ -108,17 +108,21 @@ class Run:
     @property
     def lacks_text_model(self) -> bool:
         """Whether its text model was a folder of the machine it was trained on, and is not here."""
-        text: Mapping[str, Any] = self.config.get("text_model") or {}
-        return is_local(text) and not Path(self.text_model).is_dir()
+        return is_local(self._text) and not Path(self.text_model).is_dir()
 
     @property
     def own_towers(self) -> str | None:
         """Folder of the towers that its training changed, here or where it was imported from."""
         if self.towers is not None:
             return str(self.towers)
-        text: Mapping[str, Any] = self.config.get("text_model") or {}
-        ours = self.config.get("imported") and text.get("weights_sha256") == self.weights_sha256
+        ours = self.config.get("imported") and self.text_sha256 == self.weights_sha256
         return self.text_model if ours and self.weights_sha256 else None
+
+    @property
+    def text_sha256(self) -> str | None:
+        """Of the weights of its text model; None where that is not known."""
+        found = self._text.get("weights_sha256")
+        return None if found is None else str(found)
 
     @property
     def weights_sha256(self) -> str | None:
@@ -140,6 +144,11 @@ class Run:
     @property
     def _features(self) -> Mapping[str, Any]:
         found: Mapping[str, Any] = self.config.get("features") or {}
+        return found
+
+    @property
+    def _text(self) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self.config.get("text_model") or {}
         return found
 
     def check_store(self, store: FeatureStore) -> None:
@@ -166,8 +175,7 @@ class Run:
 
     def check_text_model(self, backbone: Backbone) -> None:
         """Refuses texts that this model was not trained with the like of (ModelError)."""
-        text: Mapping[str, Any] = self.config.get("text_model") or {}
-        wanted = text.get("weights_sha256")
+        wanted, text = self.text_sha256, self._text
         if wanted not in (None, backbone.weights_sha256):
             raise ModelError(
                 f"{self.folder} was trained with the text of weights {str(wanted)[:12]}; "

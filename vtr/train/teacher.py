@@ -227,15 +227,10 @@ def load_teacher(folder: Path, store: FeatureStore, backbone: Backbone) -> Run:
         raise ConfigError(f"--teacher: {error}") from None
     run.check_store(store)
     features: Mapping[str, Any] = run.config.get("features") or {}
-    text_model: Mapping[str, Any] = run.config.get("text_model") or {}
     for what, theirs, ours in (
         ("frames of the sampler", features.get("sampler"), store.sampler),
         ("a store with the fingerprint", features.get("fingerprint"), store.fingerprint),
-        (
-            "a text model with the weights",
-            text_model.get("weights_sha256"),
-            backbone.weights_sha256,
-        ),
+        ("a text model with the weights", run.text_sha256, backbone.weights_sha256),
     ):
         if theirs is not None and theirs != ours:
             raise ConfigError(
