@@ -24,7 +24,6 @@ from vtr.extract.pool import PoolSettings, WorkerPool
 from vtr.extract.settings import usable_cores
 from vtr.foreign import json_values
 from vtr.progress import progress
-from vtr.remote import url_of
 from vtr.verbs._scale import OnRay
 from vtr.workspace import Workspace, find_file
 
@@ -194,10 +193,7 @@ def _decode(
     damaged: dict[int, str] = {}
     make_pool: Callable[[PoolSettings], AbstractContextManager[Any]] = WorkerPool
     if scale.ray is not None and jobs:
-        root, *jobs = (
-            path if url_of(path) else path.absolute() for path in (survey.listing.root, *jobs)
-        )
-        make_pool = partial(on_ray, scale, source=root, files=jobs)
+        make_pool = partial(on_ray, scale, source=survey.listing.root, files=jobs)
     with make_pool(settings) as pool, progress("decoding", quiet=quiet) as update:
         for done, (place, outcome) in enumerate(zip(places, pool.run(jobs), strict=True), start=1):
             if outcome.failure is not None:

@@ -27,7 +27,6 @@ from vtr.features.store import FeatureStore, set_aside_damaged
 from vtr.files import make_folder, publish
 from vtr.foreign import first_few
 from vtr.progress import progress
-from vtr.remote import url_of
 from vtr.settings import resolved
 from vtr.verbs.extract import Options, statuses
 from vtr.workspace import Workspace
@@ -59,8 +58,7 @@ def run(
             f"--device {options.device} is a card of one machine; on Ray say how many each worker "
             "gets with --gpus-per-worker"
         )
-    start, store = time.perf_counter(), workspace.features.absolute()
-    workspace = workspace.model_copy(update={"features": store})
+    start, store = time.perf_counter(), workspace.features
     inputs, retry = plain.present(survey), statuses(options.retry)
     make_folder(store, option="--features")
     if "damaged" in retry:
@@ -75,10 +73,8 @@ def run(
         parts = plan_parts(inputs, store, options, workers=sum(map(share.fits, cluster.nodes)))
         device = "cpu" if options.device == "auto" and not share.gpus else options.device
         used = options.model_copy(update={"device": device})
-        root = survey.listing.root
-        videos = root if url_of(root) else root.absolute()
         with marked(store) as marker:
-            sight = Sight(videos, _some_sizes(parts), marker, workspace.model)
+            sight = Sight(survey.listing.root, _some_sizes(parts), marker, workspace.model)
             cluster.require_on_every_node(look, sight, share)
         config = (workspace, used, settings, inputs if retry else None)
         jobs = parts if retry else [part for part in parts if part.inputs]
