@@ -110,15 +110,12 @@ class Options(OnRay):
     @pydantic.model_validator(mode="after")
     def _keep_other_parts(self) -> Self:
         if self.ray is not None:
-            for name, given in (("shard", self.part[1] > 1), ("overwrite", self.overwrite)):
+            for given, flag, instead in (
+                (self.part[1] > 1, "--shard", "Ray's workers take the parts (--parts)"),
+                (self.overwrite, "--overwrite", "delete the store first, then start without it"),
+            ):
                 if given:
-                    raise ConfigError(
-                        f"--{name} and --ray exclude each other: "
-                        + {
-                            "shard": "Ray's workers take the parts (--parts)",
-                            "overwrite": "delete the store first, then start without it",
-                        }[name]
-                    )
+                    raise ConfigError(f"{flag} and --ray exclude each other: {instead}")
         if self.overwrite and self.part[1] > 1:
             raise ConfigError(
                 f"--overwrite with --shard {self.shard} would delete what the other parts have "
