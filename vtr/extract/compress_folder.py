@@ -80,6 +80,16 @@ class CompressMode:
     # What does the jobs: processes here, or a `vtr.extract.cluster.RayPool`.
     make_pool: Callable[[PoolSettings], AbstractContextManager[Any]] = WorkerPool
 
+    def pool(
+        self, settings: CompressSettings, target: Path, *, num_jobs: int
+    ) -> AbstractContextManager[Any]:
+        """Returns what does so many jobs; without any, no cluster is asked for them."""
+        workers = min(self.workers, max(1, num_jobs))
+        how = PoolSettings(
+            HANDLER, (settings, str(target)), workers, timeout_seconds=self.timeout_seconds
+        )
+        return (self.make_pool if num_jobs else WorkerPool)(how)
+
 
 @dataclass(frozen=True)
 class CompressReport:
@@ -131,8 +141,7 @@ def compress_folder(
         StoreLockedError: Another run is writing there.
         StoreWriteError: The file system refused; what is finished is intact.
     """
-    mode = mode or CompressMode()
-    start = time.perf_counter()
+    mode, start = mode or CompressMode(), time.perf_counter()
     _require_apart(source, target)
     listing = find_videos(source)
     if not len(listing):
@@ -146,11 +155,7 @@ def compress_folder(
         ledger.begin(todo)
         failed: dict[str, CompressRow] = {}
         done: list[CompressRow] = []
-        workers = min(mode.workers, max(1, len(todo)))
-        make_pool = mode.make_pool if todo else WorkerPool
-        pool = stack.enter_context(make_pool(PoolSettings(
-            HANDLER, (settings, str(target)), workers, timeout_seconds=mode.timeout_seconds
-        )))  # fmt: skip
+        pool = stack.enter_context(mode.pool(settings, target, num_jobs=len(todo)))
         jobs = [(str(listing.path(row.name)), str(target / row.target)) for row in todo]
         for row, outcome in zip(todo, pool.run(jobs), strict=True):
             finished = _finished(row, outcome)
