@@ -321,7 +321,7 @@ def make_handler(config: tuple[ExtractSettings, Mapping[str, Any]]) -> Callable[
     def handle(video: Video) -> Answer:
         # The facts first: the file may be replaced meanwhile.
         facts = file_facts(video.path, hashed=settings.hash_files)
-        request = replace(_request(video, settings), window=preprocessing.frames)
+        request = _request(video, settings, window=preprocessing.frames)
         with fetched(request.path) as path:
             here = replace(request, path=path)
             sampled = sample_video(here, lambda p: resize_crop(p, preprocessing))
@@ -330,7 +330,7 @@ def make_handler(config: tuple[ExtractSettings, Mapping[str, Any]]) -> Callable[
     return handle
 
 
-def _request(video: Video, settings: ExtractSettings) -> FrameRequest:
+def _request(video: Video, settings: ExtractSettings, *, window: int) -> FrameRequest:
     assert video.path is not None
     return FrameRequest(
         path=video.path,
@@ -343,6 +343,7 @@ def _request(video: Video, settings: ExtractSettings) -> FrameRequest:
         seed=settings.seed,
         limits=settings.limits,
         keep_luma=settings.keeps_thumbnails,
+        window=window,
     )
 
 
