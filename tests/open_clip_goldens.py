@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import json
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -114,4 +116,6 @@ def ids(name: str) -> Tensor:
 @functools.cache
 def golden_folder(name: str) -> Path:
     """A golden's folder, written once; tests do not change it."""
-    return write_folder(Path(tempfile.mkdtemp(prefix="vtr-open-clip-")), name)
+    folder = Path(tempfile.mkdtemp(prefix="vtr-open-clip-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return write_folder(folder, name)
