@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vtr.clip.hub import ModelFolder
+from vtr.clip.hub import OPEN_CLIP_CONFIG, ModelFolder
 from vtr.clip.towers import ACTIVATIONS, Architecture, Sizes
 from vtr.errors import CheckpointError
 from vtr.json_files import read_json
@@ -30,12 +30,14 @@ _NARROW = {"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads":
 _CLIP = {"num_hidden_layers": 12, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
 _SIGLIP = _CLIP | _WIDE | {"hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6}
 _TEXT = {"vocab_size": 49408, "max_position_embeddings": 77, "eos_token_id": 49407}
+_CLIP_VISION = _CLIP | _WIDE | {"image_size": 224, "patch_size": 32}
+_CLIP_TEXT = _CLIP | _NARROW | _TEXT
 # transformers' configuration classes; SigLIP's towers are alike.
 _DEFAULTS: Mapping[tuple[str, str], Mapping[str, Any]] = {
-    ("clip", "vision"): _CLIP | _WIDE | {"image_size": 224, "patch_size": 32},
-    ("clip", "text"): _CLIP | _NARROW | _TEXT,
-    ("metaclip_2", "vision"): _CLIP | _WIDE | {"image_size": 224, "patch_size": 32},
-    ("metaclip_2", "text"): _CLIP | _NARROW | _TEXT,
+    ("clip", "vision"): _CLIP_VISION,
+    ("clip", "text"): _CLIP_TEXT,
+    ("metaclip_2", "vision"): _CLIP_VISION,
+    ("metaclip_2", "text"): _CLIP_TEXT,
     ("siglip", "vision"): _SIGLIP | {"image_size": 224, "patch_size": 16},
     ("siglip", "text"): _SIGLIP | _TEXT | {"vocab_size": 32000, "max_position_embeddings": 64},
 }
@@ -215,7 +217,7 @@ def _known_activations(folder: ModelFolder, record: Mapping[str, Any]) -> Iterat
             yield "quick_gelu", str(origin)
     if record["model_type"] == "siglip":
         yield "gelu_pytorch_tanh", "SigLIP"
-    path = folder.path / "open_clip_config.json"
+    path = folder.path / OPEN_CLIP_CONFIG
     if path.is_file():
         needed = "an open_clip configuration"
         model = read_json(path, needed=needed, error=CheckpointError).get("model_cfg", {})
@@ -223,4 +225,4 @@ def _known_activations(folder: ModelFolder, record: Mapping[str, Any]) -> Iterat
             raise CheckpointError(f"{path}: model_cfg is {model!r:.80}; needed: {needed}")
         if record["model_type"] == "clip":
             act = "quick_gelu" if model.get("quick_gelu") else "gelu"
-            yield act, "the model of open_clip_config.json"
+            yield act, f"the model of {OPEN_CLIP_CONFIG}"
