@@ -304,11 +304,9 @@ def check_activation(folder: ModelFolder, quick: bool) -> None:
     """Compares quick_gelu with everything that is known about it."""
     known = {}
     if folder.revision != "local":
-        known = {
-            f"{folder.model_id}": wanted
-            for part, wanted in _KNOWN_QUICK.items()
-            if part in folder.model_id.lower()
-        }
+        for part, wanted in _KNOWN_QUICK.items():
+            if part in folder.model_id.lower():
+                known[folder.model_id] = wanted
     path = folder.path / "config.json"
     if path.is_file():
         record = read_json(path, needed="a transformers model", error=CheckpointError)
