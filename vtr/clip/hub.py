@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import sys
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -176,7 +175,7 @@ def is_open_clip(folder: Path, names: Collection[str] = ()) -> bool:
         folder: Where its small files lie.
         names: All its files, where not all of them lie there yet.
     """
-    with contextlib.suppress(OSError):  # what it lacks is said elsewhere
+    with suppress(OSError):  # what it lacks is said elsewhere
         names = names or {path.name for path in folder.iterdir()}
     if OPEN_CLIP_CONFIG not in names:
         return False

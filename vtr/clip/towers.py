@@ -101,7 +101,7 @@ class Architecture:
     """What a folder's config.json says of a dual encoder."""
 
     family: str
-    """"clip" or "siglip"; SigLIP 2 differs in its text rules only."""
+    """A key of `vtr.clip.encoders.KINDS` or `vtr.clip.families.FAMILIES`."""
     vision: Sizes
     text: Sizes
     dim: int
