@@ -135,8 +135,9 @@ class SearchModel:
                 run.check_store(store)
         elif store is not None:
             check_same_model(backbone, store)
-        zero_shot = zero_shot_model(backbone.logit_scale)
-        self.model: RetrievalModel = zero_shot if run is None else run.model
+        self.model: RetrievalModel = (
+            zero_shot_model(backbone.logit_scale) if run is None else run.model
+        )
         if self.model.head.info.together and rerank is None:
             raise ConfigError(
                 "this head compares a text's best videos with one another: say how many with "
@@ -174,8 +175,8 @@ class SearchModel:
         for query, row in zip(asked.ids, asked.rows.tolist(), strict=True):
             chosen, scores = by_id, matrix[row][held.rows]
             if top_ranked is not None and query in top_ranked:
-                wanted = {place[name] for name in top_ranked[query] if name in place}
-                chosen = np.array([n for n in by_id.tolist() if n in wanted], np.int64)
+                wanted = [place[name] for name in top_ranked[query] if name in place]
+                chosen = by_id[np.isin(by_id, wanted)]
             best = chosen[np.argsort(-scores[chosen], kind="stable")[:top_k]]
             results[query] = {held.ids[n]: float(scores[n]) for n in best}
         return results
@@ -426,9 +427,8 @@ def _meta(made: SearchModel) -> Any:
     from vtr.train.run import BEST
 
     run, store, backbone = made.run, made.store, made.backbone
-    base = re.sub(r"[^A-Za-z0-9._=-]+", "-", Path(backbone.model_id).name)
     seen = f"{made.frames}-even-frames" if store is None else str(store.sampler)
-    parts = [base if run is None else run.name, seen]
+    parts = [Path(backbone.model_id).name if run is None else run.name, seen]
     if made.rerank is not None:
         parts.append(f"rerank-{made.rerank}")
     name = re.sub(r"[^A-Za-z0-9._=-]+", "-", "-".join(parts))
