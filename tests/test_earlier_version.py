@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from builders import ramp, write_clip
 from typer.testing import CliRunner
 
 import vtr
-from tests.builders import ramp, write_clip
 from vtr.cli import app
 from vtr.demo import demo_model_folder
 from vtr.errors import ConfigError, FingerprintError

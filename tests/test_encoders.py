@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from builders import patchwork, write_clip
 
-from tests.builders import patchwork, write_clip
 from vtr.clip.backbone import Backbone, load_backbone
 from vtr.clip.device import find_devices
 from vtr.datasets.registry import load_dataset, resolve_videos, unique_videos

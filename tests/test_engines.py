@@ -17,9 +17,9 @@ import numpy as np
 import open_clip_goldens
 import pytest
 import torch
+from builders import patchwork, write_clip
 from typer.testing import CliRunner
 
-from tests.builders import patchwork, write_clip
 from vtr.api.inspect import inspect
 from vtr.cli import app
 from vtr.clip.backbone import Backbone, load_backbone

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builders import ramp, write_clip
 from typer.testing import CliRunner
 
-from tests.builders import ramp, write_clip
 from vtr.cli import app
 from vtr.demo import demo_model_folder
 from vtr.errors import ConfigError
