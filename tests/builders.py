@@ -242,6 +242,11 @@ def write_store(
     return folder
 
 
+def shards(store: Path) -> list[str]:
+    """Returns the names of a store's shards, which hold the digests of all bytes."""
+    return sorted(path.name for path in store.glob("shard-*"))
+
+
 def random_rows(
     ids: Iterable[str],
     spec: FeatureSpec,

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import patchwork, write_clip
+from builders import patchwork, shards, write_clip
 
 from vtr.clip.backbone import Backbone, load_backbone
 from vtr.clip.device import find_devices
@@ -66,11 +66,6 @@ def run(clips: Any, store: Path, *lanes: Lane) -> ExtractReport:
         return extract(clips, store, encoders, SETTINGS)
 
 
-def names(store: Path) -> list[str]:
-    """File names, which hold the digests of all bytes."""
-    return sorted(path.name for path in store.glob("shard-*"))
-
-
 @pytest.fixture(scope="module")
 def undisturbed(clips: Any, backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = tmp_path_factory.mktemp("store")
@@ -88,7 +83,7 @@ def test_the_number_of_encoders_changes_no_byte(
         for i in range(count)
     ]
     report = run(clips, tmp_path, *lanes)
-    assert names(tmp_path) == names(undisturbed)
+    assert shards(tmp_path) == shards(undisturbed)
     assert report.encode_seconds > sum(lane.calls for lane in lanes) * delays.min()
 
 
@@ -120,9 +115,9 @@ def test_a_device_that_fails_is_named_and_costs_no_published_shard(
     ):
         run(clips, tmp_path, other, Lane(backbone, fail, device="cuda:1"))
     assert threading.active_count() == threads
-    assert set(names(tmp_path)) < set(names(undisturbed))
+    assert set(shards(tmp_path)) < set(shards(undisturbed))
     run(clips, tmp_path, Lane(backbone))
-    assert names(tmp_path) == names(undisturbed)
+    assert shards(tmp_path) == shards(undisturbed)
 
 
 def test_an_interrupt_keeps_what_is_decoded_and_ends_the_threads(
@@ -154,7 +149,7 @@ def test_an_interrupt_before_the_encoder_was_judged_publishes_nothing(
 
     with pytest.raises(KeyboardInterrupt):
         extract(clips, tmp_path, backbone, SETTINGS, mode=ExtractMode(check=judge))
-    assert not names(tmp_path)
+    assert not shards(tmp_path)
 
 
 def test_batches_are_halved_on_the_device_that_has_no_room(

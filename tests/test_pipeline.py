@@ -22,7 +22,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from builders import ramp, write_clip
+from builders import ramp, shards, write_clip
 
 from vtr.datasets.base import Video
 from vtr.datasets.registry import load_dataset, resolve_videos, unique_videos
@@ -111,10 +111,6 @@ def run(
     return extract(
         inputs, store, QuarterColours(), settings(**changes), mode=ExtractMode(**(mode or {}))
     )
-
-
-def shards(store: Path) -> list[str]:
-    return sorted(path.name for path in store.glob("shard-*.h5"))
 
 
 def test_frames_are_the_chosen_ones(clips: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import free_port, numbered, patchwork, run_app, run_process, write_clip
+from builders import free_port, numbered, patchwork, run_app, run_process, shards, write_clip
 
 import vtr
 from vtr.demo import demo_model_folder
@@ -55,11 +55,6 @@ def where(videos: Path, store: Path) -> list[str]:
         "--features",
         f"{store}",
     ]
-
-
-def shards(store: Path) -> list[str]:
-    """Their names, with the digest of every byte."""
-    return sorted(path.name for path in store.glob("shard-*"))
 
 
 @needs_ray
