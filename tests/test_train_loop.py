@@ -8,7 +8,9 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -441,6 +443,9 @@ def test_tensorboard_is_handed_every_number(
             seen.append(("closed", 0.0, 0))
 
     module = type("tensorboard", (), {"SummaryWriter": SummaryWriter})
+    installed = ModuleType("tensorboard")
+    installed.__spec__ = ModuleSpec("tensorboard", None)
+    monkeypatch.setitem(sys.modules, "tensorboard", installed)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)  # type: ignore[arg-type]
     with tensorboard(tmp_path) as record:
         record({"epoch": 2, "loss": 1.5, "t2v/R@1": 40.0})
