@@ -86,6 +86,18 @@ def test_the_pearson_term_equals_plain_loops() -> None:
     assert off.regulariser(*codes(off)) is None
 
 
+def test_no_gradient_flows_through_the_gate_as_in_the_authors_code() -> None:
+    """Of `sum of w y`, w is a number: the text's gradient is that of <t^, v^> with v held."""
+    made = head("eercf:layers=0")
+    texts, videos = head_batches(DIM, lengths=LENGTHS)
+    text = torch.nn.functional.normalize(texts.pooled, dim=-1).requires_grad_()
+    codes_of_videos = made.encode_videos(videos)
+    made.score((text,), codes_of_videos).sum().backward()
+    _, _, vectors = plain(made)
+    expected = np.stack([np.sum(row, axis=0) for row in vectors])
+    close(text.grad, expected)  # type: ignore[arg-type]
+
+
 def test_untrained_it_is_query_scoring_of_unit_frames() -> None:
     """A hot gate is the mean, a cold one the best frame."""
     made = head("eercf:layers=0")

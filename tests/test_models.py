@@ -27,6 +27,18 @@ def test_each_name_has_a_hub_id_of_its_own_and_sound_facts() -> None:
         assert all(fact is None or fact >= 0 for fact in (model.dim, model.pixels, model.context))
 
 
+def test_open_clip_says_every_dimension_and_meta_that_of_its_smallest() -> None:
+    """From open_clip 3.3.0's model_configs, and the published config.json of MetaCLIP 2's S/16."""
+    dims = {name: m.dim for name, m in known_models().items() if m.family == "open_clip"}
+    perception = {name: dim for name, dim in dims.items() if name.startswith("pe-core-")}
+    assert list(perception.values()) == [512, 512, 1024, 1024, 1280]
+    assert {name: dim for name, dim in dims.items() if name not in perception} == {
+        "eva02-b16": 512, "eva02-l14": 768, "eva02-l14-336": 768, "eva02-e14": 1024,
+        "clipa-l14": 768, "coca-b32": 512,
+    }  # fmt: skip
+    assert known_models()["metaclip2-s16"].dim == 384
+
+
 def test_the_list_is_read_by_people_and_by_programs() -> None:
     told = CliRunner().invoke(app, ["models"]).stdout
     facts = json.loads(CliRunner().invoke(app, ["models", "--json"]).stdout)
