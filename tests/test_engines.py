@@ -296,6 +296,8 @@ def test_a_tower_that_sees_neighbours_is_torchs_alone() -> None:
 def test_the_fingerprint_of_torch_in_float32_is_what_it_was(spec: FeatureSpec) -> None:
     assert spec.fingerprint == OLD
     assert replace(spec, engine="torch").fingerprint == OLD
+    assert replace(spec, candidate_jitter=0.0).fingerprint == OLD
+    assert replace(spec, candidate_jitter=0.5).fingerprint != OLD
     assert len({replace(spec, engine=name).fingerprint for name in ENGINES}) == len(ENGINES)
     assert FeatureSpec.from_json(replace(spec, engine="onnx").to_json()).engine == "onnx"
 

@@ -13,10 +13,12 @@ import av
 import numpy as np
 import pytest
 from builders import make_run, patchwork, run_app, run_process, write_clip, write_config
+from PIL import Image
 
 import vtr
 from vtr.demo import demo_model_folder
 from vtr.errors import ConfigError, DecodeError, UnknownNameError, VtrError
+from vtr.features import FeatureStore
 
 MODEL = str(demo_model_folder())
 
@@ -122,6 +124,27 @@ def test_new_changed_and_deleted_videos_are_seen(clips: Path, tmp_path: Path) ->
     assert videos == {"new.mp4", "0.mp4", "sub/2.mp4", "sub/3.mp4"}
     same = ask(folder, "--like", "sub/3.mp4@1")["hits"]
     assert {same[0]["video_id"], same[1]["video_id"]} == {"sub/3.mp4", "0.mp4"}
+
+
+def test_a_clip_that_blinks_in_step_with_the_candidates_is_found_by_each_of_its_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on, off, other = patchwork(3)
+    write_clip(tmp_path / "v" / "blinks.mp4", [off, off, on, on] * 10, fps=8)
+    write_clip(tmp_path / "v" / "rests.mp4", [off] * 40, fps=8)
+    Image.fromarray(on).save(tmp_path / "on.png")
+    words = ("--image", tmp_path / "on.png", "--model", MODEL)
+    monkeypatch.setattr("vtr.searching.folder._JITTER", 0.0)  # as an older vtr indexed
+    assert first(ask(tmp_path / "v", *words))["score"] < 0.99
+    store = FeatureStore(tmp_path / "v" / ".vtr" / "search")
+    monkeypatch.undo()
+    write_clip(tmp_path / "v" / "new.mp4", [other] * 8)
+    assert first(ask(tmp_path / "v", "--like", "new.mp4@1"))["video_id"] == "new.mp4"
+    assert FeatureStore(store.folder).fingerprint == store.fingerprint  # it went on
+    hit = first(ask(tmp_path / "v", *words, "--rebuild"))
+    assert hit["video_id"] == "blinks.mp4"
+    assert hit["score"] > 0.99
+    assert FeatureStore(store.folder).spec.candidate_jitter > 0
 
 
 @pytest.mark.parametrize(

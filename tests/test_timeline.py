@@ -18,7 +18,7 @@ from vtr.extract.timeline import (
 )
 
 
-def oracle(pts, fps, start=0.0, end=math.inf):
+def oracle(pts, fps, start=0.0, end=math.inf, *, jitter=0.0):
     """The rule of the docstring word by word, one instant after the other."""
     pts = [float(t) - float(pts[0]) for t in pts]
     gaps = sorted(b - a for a, b in itertools.pairwise(pts))
@@ -28,12 +28,15 @@ def oracle(pts, fps, start=0.0, end=math.inf):
     found = []
     k = 0
     while True:
-        instant = start + k / fps
+        instant = start + (k + jitter * (k * (math.sqrt(5) - 1) / 2 % 1)) / fps
         reached = [
             i for i, t in enumerate(pts) if t + median / 2 + SLACK_SECONDS >= instant - 1e-12
         ]
         if not reached or instant >= end - SLACK_SECONDS:
-            return [i for i in found if inside[i]]
+            last = sum(inside) - 1
+            stepped = (pts[last] - start + median / 2 + SLACK_SECONDS) * fps
+            tail = {last} if jitter and k <= stepped + 1e-12 else set()
+            return sorted({i for i in found if inside[i]} | tail)
         if reached[0] not in found:
             found.append(reached[0])
         k += 1
@@ -174,6 +177,30 @@ def test_windows_agree_with_the_oracle(pts, fps, start, length):
     start, end = start / 4, (start + length) / 4
     got = candidate_indices(pts, fps=fps, start_seconds=start, end_seconds=end)
     assert got.tolist() == oracle(pts, fps, start, end)
+
+
+@settings(deadline=None, max_examples=300)
+@given(timelines, rates, st.sampled_from([0.25, 0.75, 1.0]))
+@example(np.array([0.0, 0.5, 0.8]), 2.0, 1.0)
+def test_jitter_agrees_with_the_oracle(pts, fps, jitter):
+    if (pts[-1] - pts[0]) * fps > 500:
+        fps = 500 / (pts[-1] - pts[0])
+    got = candidate_indices(pts, fps=fps, jitter=jitter).tolist()
+    assert got == oracle(pts, fps, jitter=jitter)
+
+
+@pytest.mark.parametrize("length", range(1, 60))
+def test_with_jitter_every_step_still_gives_a_frame(length):
+    pts = uniform(length, 25)
+    steps = np.floor((pts[candidate_indices(pts, fps=2, jitter=1.0)] + 0.02) * 2)
+    assert steps.tolist() == list(range(math.ceil(length * 2 / 25)))
+
+
+def test_with_jitter_what_goes_in_step_with_the_candidates_is_seen_from_all_sides():
+    for period in (5, 10, 25):  # of 25 frames a second
+        sides = [candidate_indices(uniform(500, 25), fps=2, jitter=j) % period for j in (0, 0.75)]
+        assert len(set(sides[1])) > 0.7 * period
+    assert len(set(candidate_indices(uniform(500, 20), fps=2) % 10)) == 1
 
 
 @settings(deadline=None)

@@ -64,6 +64,7 @@ def _print(facts: dict[str, Any], *, everything: bool) -> None:
         "backbone": f"{spec['backbone']}, revision {spec['revision']}, D = {spec['embedding_dim']}",
         "weights": spec["weights_sha256"],
         "candidates": ("every frame" if fps is None else f"{fps:g} per second")
+        + (", at uneven steps" if spec.get("candidate_jitter") else "")
         + (f", windows of {pictures['frames']}" if "frames" in pictures else ""),
         "samplers": f"{', '.join(spec['samplers'])}; {kept} per video{_later(spec)}",
         "pictures": f"{size}, {pictures.get('resize')}, {pictures.get('route')} route; "

@@ -66,6 +66,7 @@ class FrameRequest:
     choices: tuple[SamplerChoice, ...]  # The samplers, each of which gets its own selection
     num_frames: int  # The budget K of each sampler, at least 1
     candidate_fps: float | None = 1.0  # Candidates per second; None is the native rate, every frame
+    candidate_jitter: float = 0.0  # See `candidate_indices`
     start_seconds: float | None = None  # Start of the window after the first frame, if not that
     end_seconds: float | None = None  # Its end, exclusive, if not that of the video
     seed: int = 0  # Run seed
@@ -93,8 +94,13 @@ class FrameRequest:
 
     def candidates(self, pts_seconds: Seconds) -> Indices:
         """Returns the (N,) candidates of a timeline as indices into it."""
-        window = {"start_seconds": self.start_seconds, "end_seconds": self.end_seconds}
-        return candidate_indices(pts_seconds, fps=self.candidate_fps, **window)
+        return candidate_indices(
+            pts_seconds,
+            fps=self.candidate_fps,
+            jitter=self.candidate_jitter,
+            start_seconds=self.start_seconds,
+            end_seconds=self.end_seconds,
+        )
 
     def select(self, signals: Signals) -> dict[str, Indices]:
         """Returns each sampler's choice among the candidates, by its label."""
@@ -338,6 +344,7 @@ def _request(video: Video, settings: ExtractSettings, *, window: int) -> FrameRe
         choices=settings.samplers,
         num_frames=settings.num_frames,
         candidate_fps=settings.candidate_fps,
+        candidate_jitter=settings.candidate_jitter,
         start_seconds=video.start_seconds,
         end_seconds=video.end_seconds,
         seed=settings.seed,

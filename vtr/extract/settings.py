@@ -57,6 +57,8 @@ class ExtractSettings:
     samplers: tuple[SamplerChoice, ...] = field(default_factory=lambda: parse_samplers("uniform"))
     num_frames: int = 12  # Budget K per video and sampler
     candidate_fps: float | None = 1.0  # Candidates per second; None is every frame
+    # By which share of their distance candidates come later at most, each by another one.
+    candidate_jitter: float = 0.0
     seed: int = 0  # Seed of the random samplers
     storage_dtype: str = "float16"  # "float16" or "float32"
     # Keep brightness thumbnails beside a dense store's embeddings, so that samplers that compare
@@ -119,6 +121,7 @@ def chosen_fields(settings: ExtractSettings, *, engine: str = "torch") -> dict[s
     return {
         "storage_dtype": settings.storage_dtype,
         "candidate_fps": settings.candidate_fps,
+        "candidate_jitter": settings.candidate_jitter,
         "num_frames": None if labels == ("dense",) else settings.num_frames,
         "samplers": labels,
         "seed": settings.seed,

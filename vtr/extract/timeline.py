@@ -17,12 +17,14 @@ Indices = NDArray[np.int64]
 SLACK_SECONDS = 1e-6
 # Every instant that any clock can tell; faster rates would not fit into float64.
 _FASTEST_FPS = 1e9
+_GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 
 
 def candidate_indices(
     pts_seconds: Seconds,
     *,
     fps: float | None,
+    jitter: float = 0.0,
     start_seconds: float | None = None,
     end_seconds: float | None = None,
 ) -> Indices:
@@ -34,9 +36,15 @@ def candidate_indices(
     stands for seconds, or fps above the video's own rate) counts once. Only instants before
     origin + end count, and only frames presented before it.
 
+    At even steps a video that repeats itself in step with them shows but one of its sides. With
+    `jitter` each instant comes later by another share of the steps, in an order that leaves no
+    part of them out for long (multiples of the golden ratio), the same each time; the last step
+    that holds frames gives its last one where the instant comes behind it.
+
     Args:
         pts_seconds: (F,) float64, presentation times of all frames of the file, ascending.
         fps: Candidates per second, above 0; None is the native rate: every frame of the window.
+        jitter: By which share of a step an instant comes later at most, 0 to 1.
         start_seconds: Start of the window after the first frame; None is 0.
         end_seconds: End of the window after the first frame, exclusive; None is no end.
 
@@ -57,9 +65,13 @@ def candidate_indices(
         return np.flatnonzero((since_start >= 0) & before_end)
     # The last instant that each frame reaches, and the first that it is the first to reach.
     fps = min(fps, _FASTEST_FPS)
-    last_instant = np.maximum(np.floor(since_start * fps), -1)
+    step = np.floor(since_start * fps)
+    is_early = since_start * fps - step < jitter * (step * _GOLDEN_RATIO % 1)
+    last_instant = np.maximum(step - is_early, -1)
     first_instant = np.concatenate(([-1.0], last_instant[:-1])) + 1
     is_first = last_instant >= first_instant
+    end_frame = np.count_nonzero(before_end) - 1
+    is_first[end_frame] |= step[end_frame] > last_instant[end_frame]
     with np.errstate(over="ignore"):  # an instant that never comes
         in_window = before_end & (first_instant / fps < end - start - SLACK_SECONDS)
     return np.flatnonzero(is_first & in_window)

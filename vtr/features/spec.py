@@ -49,6 +49,9 @@ class FeatureSpec:
     # stores and in imported ones.
     decoding: int = 1
     engine: str = "torch"  # What ran the tower
+    # By which share of their distance candidates come later at most, each by another one; 0 is
+    # even steps.
+    candidate_jitter: float = 0.0
 
     @property
     def window_frames(self) -> int:
@@ -58,7 +61,10 @@ class FeatureSpec:
     def to_json(self) -> str:
         """Returns the canonical JSON: sorted keys, no spaces; what the fingerprint digests."""
         # Written only where it says something: the many stores without it keep their fingerprints.
-        silent = {"linear_patch": _FLAT, "vision": {}, "decoding": 1, "engine": "torch"}
+        silent = {
+            "linear_patch": _FLAT, "vision": {}, "decoding": 1, "engine": "torch",
+            "candidate_jitter": 0.0,
+        }  # fmt: skip
         values = {k: v for k, v in asdict(self).items() if k not in silent or v != silent[k]}
         return json.dumps({"schema": SCHEMA, **values}, sort_keys=True, separators=(",", ":"))
 

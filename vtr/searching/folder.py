@@ -28,6 +28,10 @@ from vtr.searching.index import Index, read_index, update_index
 
 DEFAULT_MODEL = "openai/clip-vit-base-patch32"
 FPS = 2.0  # at 1 the ends of moments are half a second off, mean IoU at most 84 (measured)
+# At even steps a clip that blinks in step with them shows one side only: frames of the demo world
+# find their video within 0.5 s in 98.7 %; in 98.8, 98.8, 99.3, 99.3 % at 0.25, 0.5, 0.75, 1. Joined
+# clips are found with IoU >= 0.7 in 93.3 % at 0, 94.4 at 0.75, 93.1 at 1.
+_JITTER = 0.75
 _SHARD_VIDEOS = 64  # what a kill loses at most
 _WAIT_SECONDS = 0.3
 
@@ -153,6 +157,7 @@ class FolderSource:
         settings = ExtractSettings(
             samplers=parse_samplers("dense"),
             candidate_fps=FPS,
+            candidate_jitter=self._jitter(rebuild=rebuild),
             thumbnails=False,
             shard_videos=_SHARD_VIDEOS,
             workers=self.workers or min(usable_cores(), len(self._inputs)),
@@ -176,6 +181,12 @@ class FolderSource:
         self.encoder.remember()
         seconds = human_seconds(report.seconds)
         note(f"indexed {counted(report.done_now, 'video')}, {report.frames_now} frames, {seconds}")
+
+    def _jitter(self, *, rebuild: bool) -> float:
+        """Returns that of the store, so that an older one goes on; windows need even steps."""
+        if not rebuild and list_shards(self.store)[0]:
+            return FeatureStore(self.store, skip_damaged=True).spec.candidate_jitter
+        return 0.0 if self.encoder.backbone.window > 1 else _JITTER
 
     def _require_same(self) -> None:
         """Refuses another model than that of the features that are there already."""
