@@ -106,7 +106,7 @@ class Case:
             **{name: self.config[name] for name in ("lr", "coef_lr", "warmup", "epochs")},
         )
         self.values, self.drop_last = options.resolve()
-        spec = self._spec(frozen)
+        self.spec = spec = self._spec(frozen)
         self.model = build_model(spec, backbone=self.backbone)
         if "perturb" in self.config:
             heads, head = load("finetune_heads"), self.config["head"]

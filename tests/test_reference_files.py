@@ -1,11 +1,16 @@
 """`vtr export --reference`: what CLIP4Clip's own code loads, and what comes back from it.
 
 Names and types: those of CLIP4Clip@508ffa3's own model with its float16 trunk (tests/golden).
+golden/clip4clip_own_code.npz is what its own code makes of our files, its trunk then float32:
+`*/order` of its state dict, `*/sim` of the first of golden/finetune_batches.npz, and the state of
+its BertAdam after the six steps of golden/finetune.npz, whose losses it gives to 5e-7.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +19,19 @@ import torch
 from builders import make_run, run_app
 from torch import Tensor
 
+from tests import test_finetune_golden as trajectories
 from tests import test_import_command as imports
+from vtr.clip.backbone import Backbone, load_backbone
+from vtr.clip.temporal import follows_in_clip
 from vtr.errors import ConfigError
+from vtr.train.checkpoint import Progress, save_checkpoint
+from vtr.train.heads.base import TextBatch, VideoBatch
+from vtr.train.loop import METRICS
 from vtr.train.presets import TrainSettings
-from vtr.train.reference_files import MODEL_FILE, _groups
+from vtr.train.reference_files import MODEL_FILE, _groups, last_epoch
+from vtr.train.run import LAST, append_line, load_run, start_run
+
+clip = trajectories.clip  # a fixture
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -89,6 +103,84 @@ def test_fewer_places_than_words_are_filled_as_the_reference_begins(
     loaded = exported(tmp_path, "seqTransf", words, {**published, table: published[table][:8]})
     assert torch.equal(loaded[table][:8], published[table][:8])
     assert torch.equal(loaded[table][8:], published["clip.positional_embedding"][8:].float())
+
+
+def similarity(folder: Path) -> np.ndarray:
+    """What an imported run makes of pixels and words of the first golden batch."""
+    batch = {name: array[0] for name, array in golden("finetune_batches").items()}
+    run, backbone = load_run(folder / "run"), load_backbone(str(folder / "clip"), device="cpu")
+    mask = batch["frame_mask"].astype(bool)
+    mean, std = (torch.tensor(getattr(backbone.preprocessing, name)) for name in ("mean", "std"))
+    pixels = (torch.from_numpy(batch["frames"][mask]).float() / 255 - mean) / std
+    offsets = [0, *mask.sum(1).cumsum().tolist()]
+    frames = torch.zeros(*mask.shape, backbone.embedding_dim)
+    with torch.no_grad():
+        follows = follows_in_clip(offsets, offsets[-1]) if backbone.temporal else None
+        frames[mask] = backbone._image_features(pixels.permute(0, 3, 1, 2), follows)
+        texts = backbone.encode_texts(imports.tiny.spell(batch["ids"])).embeddings
+        videos = VideoBatch(frames, torch.from_numpy(mask))
+        scores = run.model.head.similarity(TextBatch(torch.from_numpy(texts)), videos)
+        return (scores * run.model.scale()).numpy()
+
+
+@pytest.mark.parametrize("case", ["meanP", "seqLSTM", "seqTransf", "tightTransf", "meanP_3d"])
+def test_its_own_code_scores_our_file_as_we_do(tmp_path: Path, words: Path, case: str) -> None:
+    head, _, temporal = case.partition("_")
+    state, theirs = imports.published(head), golden("clip4clip_own_code")
+    if temporal:
+        more = imports.tiny.temporal_state(imports.tiny.golden())
+        state |= {f"clip.{name}": value for name, value in more.items()}
+    loaded = exported(tmp_path, head, words, state)
+    assert list(loaded) == theirs[f"{case}/order"].tolist()
+    found = similarity(tmp_path / "out")
+    np.testing.assert_allclose(found, theirs[f"{case}/sim"], rtol=0, atol=5e-5)
+    again = tmp_path / "again"
+    again.mkdir()
+    imports.imported(again, loaded, "--clip", words, head=head)
+    np.testing.assert_array_equal(similarity(again / "out"), found)
+
+
+OPTIMISED = ["meanP_f0", "seqTransf_f0", "seqLSTM_f0", "tightTransf_f0", "seqTransf_f1_3d"]
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("name", OPTIMISED)
+def test_its_optimiser_goes_on_from_our_state(
+    tmp_path: Path, clip: Callable[[float], Backbone], name: str
+) -> None:
+    case, arrays = trajectories.Case(name, clip, tmp_path), golden("clip4clip_own_code")
+    case.run()
+    config = {"model": asdict(case.spec), "settings": asdict(case.trainer.settings)}
+    start_run(tmp_path, config=config, train_ids=())
+    save_checkpoint(tmp_path / LAST, case.model, case.trainer.optimiser, Progress(epoch=2))
+    for epoch in (1, 2):
+        append_line(tmp_path / METRICS, json.dumps({"epoch": epoch, "steps": 3, "loss": 1.0}))
+    last = last_epoch(tmp_path, case.backbone)
+    assert last is not None
+    document = last.optimiser["optimizer_state_dict"]
+    order, groups = arrays[f"{name}/flat"].tolist(), document["param_groups"]
+    assert [len(group["params"]) for group in groups] == arrays[f"{name}/groups"].tolist()
+    assert [n for group in groups for n in group["params"]] == list(range(len(order)))
+    assert {group["t_total"] for group in groups} == {case.config["t_total"]}
+    steps = {n: step for n, step in enumerate(arrays[f"{name}/step"].tolist()) if step}
+    assert {n: state["step"] for n, state in document["state"].items()} == steps
+    final = dict(zip(case.arrays["names"], case.arrays["final_pick"], strict=True))
+    for n in steps:
+        assert last.weights[order[n]].shape == document["state"][n]["next_m"].shape
+        np.testing.assert_allclose(  # half precision
+            picked(last.weights[order[n]], 16), final[order[n]], rtol=1e-3, atol=1e-5
+        )
+        for key, atol in (("next_m", 1e-6), ("next_v", 1e-9)):
+            found = picked(document["state"][n][key], 8)
+            wanted = arrays[f"{name}/{key}"][n]
+            np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=atol, err_msg=order[n])
+
+
+def picked(values: Tensor, count: int) -> np.ndarray:
+    """Numbers at places spread over a tensor, filled up with NaN."""
+    flat = values.float().flatten().numpy()
+    found = flat[np.unique(np.linspace(0, len(flat) - 1, count).astype(int))]
+    return np.pad(found, (0, count - len(found)), constant_values=np.nan)
 
 
 @pytest.mark.parametrize("case", ["meanP_f0", "seqTransf_f0", "tightTransf_f0"])
