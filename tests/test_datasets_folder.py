@@ -15,7 +15,6 @@ from vtr.datasets.files import (
     VideoMatch,
     find_videos,
     match_videos,
-    video_id,
 )
 from vtr.datasets.registry import (
     dataset_names,
@@ -26,7 +25,7 @@ from vtr.datasets.registry import (
 )
 from vtr.errors import ConfigError, UnknownNameError
 from vtr.foreign import escape_undecodable, is_undecodable
-from vtr.names import VIDEO_EXTENSIONS
+from vtr.names import VIDEO_EXTENSIONS, video_id
 
 NFC = unicodedata.normalize("NFC", "café.mp4")
 NFD = unicodedata.normalize("NFD", "café.mp4")

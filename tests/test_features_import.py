@@ -197,6 +197,19 @@ def test_names_in_sub_folders_and_capitals(tmp_path: Path) -> None:
     assert report.skipped == 1
 
 
+def test_names_that_no_store_can_hold_are_escaped_wherever_they_stand(tmp_path: Path) -> None:
+    """In a file's name, in a pickle, in a group of one: each ended in a traceback."""
+    folder = tmp_path / "it"
+    folder.mkdir()
+    with (folder / os.fsdecode(b"caf\xe9.npy")).open("wb") as file:
+        np.save(file, ROWS[0])
+    content = {"a\0b": ROWS[1], "\ud800": {"features": ROWS[2]}}
+    (folder / "of.pkl").write_bytes(pickle.dumps(content))
+    report, store = imported(folder)
+    assert (report.ok, report.failed) == (3, {})
+    assert set(store.ids) == {r"caf\xe9", r"a\x00b", r"\ud800/features"}
+
+
 def test_side_files_of_video_features(tmp_path: Path) -> None:
     source = write(tmp_path / "it", lambda rows: rows, "v{}_clip.npy")
     for number, rows in enumerate(ROWS):

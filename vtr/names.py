@@ -14,6 +14,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 
+from vtr.foreign import escape_undecodable
+
 # FFmpeg's demuxers of containers that hold video and never open a second file, each with the
 # extensions of its files: what is listed and what is opened are one table. FFmpeg goes by the
 # content, not by the extension. Left out are animated WebP, which FFmpeg does not decode, and
@@ -127,6 +129,17 @@ def match_names(
         recased,
         tuple(file for file in there if file not in taken),
     )
+
+
+def video_id(name: str) -> str:
+    r"""Returns a file's path, or an id, as a store holds it: in NFC, undecodable bytes escaped.
+
+    >>> video_id("trips/caf\u0065\u0301.mp4") == "trips/caf\u00e9.mp4"
+    True
+    >>> print(video_id("caf\udce9.mp4"))
+    caf\xe9.mp4
+    """
+    return _composed(escape_undecodable(name))
 
 
 def normal_path(name: str) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -188,17 +187,6 @@ def match_videos(
         {identity: paths([file])[0] for identity, file in match.contested.items()},
         tuple(match.recased),
     )
-
-
-def video_id(name: str) -> str:
-    r"""Returns a file's path, or an id, as a store holds it: in NFC, undecodable bytes escaped.
-
-    >>> video_id("trips/caf\u0065\u0301.mp4") == "trips/caf\u00e9.mp4"
-    True
-    >>> print(video_id("caf\udce9.mp4"))
-    caf\xe9.mp4
-    """
-    return unicodedata.normalize("NFC", escape_undecodable(name))
 
 
 @dataclass

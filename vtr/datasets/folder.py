@@ -21,12 +21,12 @@ from vtr.datasets.annotations import CaptionList
 from vtr.datasets.base import Dataset, DatasetInfo
 from vtr.datasets.captions import sentences
 from vtr.datasets.documents import is_missing, require_documents
-from vtr.datasets.files import VideoListing, find_videos, match_videos, video_id
+from vtr.datasets.files import VideoListing, find_videos, match_videos
 from vtr.datasets.records import Record, read_records
 from vtr.datasets.splits import split_name
 from vtr.errors import DatasetError
 from vtr.foreign import printable
-from vtr.names import normal_path
+from vtr.names import normal_path, video_id
 
 CAPTION_FILES = ("captions.csv", "captions.tsv", "captions.jsonl", "captions.json")
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from vtr import datasets
 from vtr.datasets.base import Dataset, DatasetInfo, Video
-from vtr.datasets.files import VideoListing, find_videos, match_videos, video_id
+from vtr.datasets.files import VideoListing, find_videos, match_videos
 from vtr.foreign import is_undecodable
+from vtr.names import video_id
 from vtr.options import load_plugin, plugin_names
 
 DUPLICATE_ID = "duplicate-id"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from vtr.features.foreign import (
     UnusableError,
     read_arrays,
 )
+from vtr.names import video_id
 
 _SIDES = ("_timestamps_ms", "_fps")
 _CROP = re.compile(r"(.+)__(\d+)")
@@ -74,7 +74,7 @@ def find_sources(source: Path, files: Sequence[Path], *, tensors: TensorReader) 
     files_of: dict[tuple[str, ...], list[tuple[Path, str]]] = {}
     inside = {}
     for path, name in videos.items():
-        video = unicodedata.normalize("NFC", name)
+        video = video_id(name)
         inside[path] = _in_file(path, video, tensors)
         names_in = tuple(one.id for one in inside[path])
         files_of.setdefault(names_in, []).append((path, video))
@@ -113,7 +113,7 @@ def _in_file(path: Path, video: str, tensors: TensorReader) -> list[Source]:
     arrays = []
     try:
         for key, array in read_arrays(path, tensors=tensors):
-            name = unicodedata.normalize("NFC", key)
+            name = video_id(key)
             if isinstance(array, str):
                 arrays.append(Source(name, (path,), key, problem=array))
             else:
@@ -153,7 +153,7 @@ def _by_group(arrays: Sequence[Source]) -> list[Source]:
     kinds = {one and one.key.rpartition("/")[2] for one in chosen.values()}
     if len(kinds) > 1 or not kinds or None in kinds or "" in groups:
         return list(arrays)
-    names = {group: unicodedata.normalize("NFC", group) for group in chosen}
+    names = {group: video_id(group) for group in chosen}
     return [replace(one, id=names[group]) for group, one in chosen.items() if one]
 
 

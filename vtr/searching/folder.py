@@ -12,7 +12,7 @@ from typing import Protocol
 from vtr.arithmetic import prepare_arithmetic
 from vtr.counts import counted, human_seconds
 from vtr.datasets.base import Video
-from vtr.datasets.files import VideoListing, find_videos, video_id
+from vtr.datasets.files import VideoListing, find_videos
 from vtr.datasets.registry import unique_videos
 from vtr.errors import ConfigError, FingerprintError, ModelError, StoreLockedError
 from vtr.features.lock import write_lock
@@ -20,6 +20,7 @@ from vtr.features.shard import list_shards
 from vtr.features.store import FeatureStore
 from vtr.files import make_folder
 from vtr.foreign import printable
+from vtr.names import video_id
 from vtr.progress import note, progress, warn_of_unreadable
 from vtr.searching.codes import wants_codes
 from vtr.searching.encoder import QueryEncoder
