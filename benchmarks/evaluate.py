@@ -20,12 +20,14 @@ import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vtr.evaluate.counting import Rows, computed, num_threads
 from vtr.evaluate.coverage import Coverage
 from vtr.evaluate.evaluator import Evaluation, Task, evaluate, plan
 from vtr.evaluate.intervals import bootstrap
@@ -126,14 +128,16 @@ class Case:
 
     def scored(self) -> None:
         """What the model does alone: the same blocks, thrown away."""
-        for _ in Scorer(zero_shot_model(1.0), self.texts, self.videos).stream():
-            pass
+        with ThreadPoolExecutor(num_threads()) as pool:
+            stream = Scorer(zero_shot_model(1.0), self.texts, self.videos).stream()
+            for _ in pool.map(lambda block: computed(block[1]), stream):
+                pass
 
     def eval(self) -> Evaluation:
         """What `vtr eval` does."""
         scorer = Scorer(zero_shot_model(1.0), self.texts, self.videos)
 
-        def counted() -> Iterator[tuple[int, F32]]:
+        def counted() -> Iterator[tuple[int, Rows]]:
             self.blocks += 1
             return scorer.stream()
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -215,8 +217,13 @@ def test_shuffled_captions_rank_as_sorted_ones() -> None:
 
 
 @pytest.mark.parametrize("threads", ["1", "3"])
-def test_pieces_in_threads_count_as_one(monkeypatch: pytest.MonkeyPatch, threads: str) -> None:
-    """Captions of a video lie in several pieces, which several threads count at once."""
+def test_blocks_computed_in_threads_count_as_one(
+    monkeypatch: pytest.MonkeyPatch, threads: str
+) -> None:
+    """Captions of a video lie in several blocks, which several threads compute and count at once.
+
+    A thread has one piece of memory for all its blocks.
+    """
     monkeypatch.setenv("OMP_NUM_THREADS", threads)
     monkeypatch.setattr("vtr.evaluate.counting.CACHE_BYTES", 5 * 4 * 300)  # rows of five
     monkeypatch.setattr("os.sched_getaffinity", lambda _: range(4))
@@ -231,11 +238,38 @@ def test_pieces_in_threads_count_as_one(monkeypatch: pytest.MonkeyPatch, threads
         assert np.array_equal(maxima, np.maximum(rows[:, :150], rows[:, 150:]))
         tally.mask[: len(rows)] = True  # what is marked here is nobody else's
 
+    memory = threading.local()
+
+    def compute(start: int) -> F32:
+        memory.scores = getattr(memory, "scores", np.empty((7, 300), np.float32))
+        rows: F32 = memory.scores[: len(scores[start : start + 7])]
+        rows[:] = scores[start : start + 7]
+        computing.add(threading.get_ident())
+        return rows
+
+    computing: set[int] = set()
     ranks = ranking.Layout(video, 300, text).ranks(
-        blocks_of(scores, 50), own_scores=scores[text, video], look=look
+        lambda: [(start, partial(compute, start)) for start in range(0, 120, 7)],
+        own_scores=scores[text, video],
+        look=look,
     )
     assert all_rows(ranks) == plain(scores[text], video)
     assert seen.tolist() == [1] * 120
+    assert threading.get_ident() not in computing
+    assert 1 <= len(computing) <= int(threads)
+
+
+def test_a_block_that_cannot_be_ranked_stops_all_threads() -> None:
+    scores = np.zeros((400, 9), np.float32)
+    scores[333, 4] = np.nan
+    blocks = [
+        (start, partial(scores.__getitem__, slice(start, start + 10)))
+        for start in range(0, 400, 10)
+    ]
+    with pytest.raises(ModelError, match=r"row 333 .* the first in column 4"):
+        stream_ranks(lambda: blocks, np.zeros(400, int), 9)
+    with pytest.raises(ValueError, match="begins at row 390, expected 0"):
+        stream_ranks(lambda: blocks[::-1], np.zeros(400, int), 9)
 
 
 def test_memory_is_that_of_a_block() -> None:

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vtr.errors import ConfigError, ModelError
+from vtr.evaluate.counting import computed
 from vtr.features.store import PackedFrames
 from vtr.train.batches import BatchPlan, Step, halve
 from vtr.train.data import Packed, PairedData, Resident
@@ -356,8 +357,10 @@ def test_scores_in_blocks_are_those_of_single_pairs(head: str, batch_size: int) 
     assert np.allclose(scorer.matrix(), wanted, atol=1e-5)
     again = dict(scorer.blocks())
     assert np.allclose(np.concatenate(list(again.values())), wanted, atol=1e-5)
-    passing = {start: block.copy() for start, block in scorer.stream()}
+    num_threads = torch.get_num_threads()
+    passing = {start: computed(rows).copy() for start, rows in scorer.stream()}
     assert all(np.array_equal(passing[start], block) for start, block in again.items())
+    assert torch.get_num_threads() == num_threads
     texts, videos = np.array([3, 0, 11, 3]), np.array([5, 1, 0, 2])
     assert np.allclose(scorer.score_pairs(texts, videos), wanted[texts, videos], atol=1e-5)
     assert model.training is False

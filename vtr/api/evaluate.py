@@ -18,7 +18,7 @@ from vtr.counts import counted, human_seconds
 from vtr.datasets.base import Dataset
 from vtr.datasets.registry import resolve_videos
 from vtr.errors import ConfigError, ModelError, StoreError, UnknownNameError, VtrError
-from vtr.evaluate.counting import Scores
+from vtr.evaluate.counting import Rows, Scores, computed
 from vtr.evaluate.coverage import check_features, cover, frames_sha256
 from vtr.evaluate.evaluator import Evaluation, PairScores, PostProcess, Task, plan
 from vtr.evaluate.evaluator import evaluate as rank_all
@@ -307,21 +307,25 @@ def _scores(
             f"{human_seconds(seconds)} here; "
             "--rerank 50 scores only the best 50 of each list, and the result says so"
         )
-    blocks: Blocks = partial(_with_progress, scorer, "scoring", quiet=seconds < PLAIN_EVERY_SECONDS)
+    told = partial(_with_progress, scorer, quiet=seconds < PLAIN_EVERY_SECONDS)
     if options.dual_softmax or options.qb_norm:  # they need the whole matrix
-        blocks = partial(_one_block, np.concatenate([rows.copy() for _, rows in blocks()]))
-    return blocks, None, scorer.score_pairs
+        matrix = np.concatenate([computed(rows) for _, rows in told(scorer.blocks, "scoring")])
+        return partial(_one_block, matrix), None, scorer.score_pairs
+    return partial(told, scorer.stream, "scoring"), None, scorer.score_pairs
 
 
 def _one_block(matrix: Scores) -> list[tuple[int, Scores]]:
     return [(0, matrix)]
 
 
-def _with_progress(scorer: Scorer, what: str, *, quiet: bool) -> Iterator[tuple[int, Scores]]:
+def _with_progress(
+    scorer: Scorer, blocks: Blocks, what: str, *, quiet: bool
+) -> Iterator[tuple[int, Rows]]:
     with progress(what, quiet=quiet) as update:
-        for start, rows in scorer.stream():
+        for start, rows in blocks():
+            update(start, scorer.shape[0], "captions")
             yield start, rows
-            update(start + len(rows), scorer.shape[0], "captions")
+        update(scorer.shape[0], scorer.shape[0], "captions")
 
 
 def _postprocess(options: Options, bank: QuerySet | None, score: Any) -> Mapping[str, PostProcess]:
@@ -331,8 +335,9 @@ def _postprocess(options: Options, bank: QuerySet | None, score: Any) -> Mapping
     if bank is not None:
         note(f"bank of QB-Norm: {counted(len(bank.texts), 'training caption')}")
         quiet = len(bank.texts) < MANY_TEXTS
-        rows = _with_progress(score(bank.texts), "scoring the bank", quiet=quiet)
-        scores = np.concatenate([block.copy() for _, block in rows])
+        scorer = score(bank.texts)
+        blocks = _with_progress(scorer, scorer.blocks, "scoring the bank", quiet=quiet)
+        scores = np.concatenate([computed(rows) for _, rows in blocks])
         chosen["qb-norm"] = lambda s: (querybank_norm(s, scores), None)
     return chosen
 

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Counts = NDArray[np.int64]
 Scores = NDArray[np.floating[Any]]
-Item = TypeVar("Item")
-Spread = Callable[[Callable[[Sequence[Item]], None], Sequence[Item]], None]
+Rows = Scores | Callable[[], Scores]  # a function is called by the thread that counts its scores
 
 CACHE_BYTES = 1 << 20  # of a chunk: several passes read it, and their marks want room beside it
 GROUPS = 128  # of columns, whose maxima bound the best scores of a row
 MAX_CHUNK_ROWS = 255  # counts down a column are kept in one byte
-MOST_THREADS = 8  # more would wait for each other: between passes only one may run
+MOST_THREADS = 16  # more would wait for each other: between passes only one may run
 MOST_NEAR = 1 << 22  # scores remembered because they lie near a guess
 
 
@@ -42,26 +39,16 @@ def group_maxima(scores: Scores) -> Scores:
     return np.asarray(maxima)
 
 
-@contextmanager
-def threads() -> Iterator[Spread[Any]]:
-    """Gives a function that works through a list, a part of it in each thread.
-
-    As many threads as the product of the scores has: OMP_NUM_THREADS, or one for each processor.
-    """
+def num_threads() -> int:
+    """Returns how many threads count: OMP_NUM_THREADS, or one for each processor."""
     asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    count = max(1, min(allowed or 1, int(asked) if asked.isdigit() else MOST_THREADS))
-    with ThreadPoolExecutor(count) as pool:
+    return max(1, min(allowed or 1, int(asked) if asked.isdigit() else MOST_THREADS))
 
-        def spread(work: Callable[[Sequence[Any]], None], items: Sequence[Any]) -> None:
-            if count == 1:
-                work(items)
-                return
-            size = -(-len(items) // count)
-            for _ in pool.map(work, [items[i : i + size] for i in range(0, len(items), size)]):
-                pass
 
-        yield spread
+def computed(rows: Rows) -> Scores:
+    """Returns the scores of a block."""
+    return rows() if callable(rows) else rows
 
 
 class Tally:

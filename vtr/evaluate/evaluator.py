@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vtr.errors import DatasetError
-from vtr.evaluate.counting import Scores
+from vtr.evaluate.counting import Rows, Scores, computed
 from vtr.evaluate.coverage import Coverage
 from vtr.evaluate.metrics import DEFAULT_KS
 from vtr.evaluate.observe import KeptScores, Observer
@@ -150,7 +151,8 @@ def _changed(task: Task, t2v: Scores, v2t: Scores | None) -> RetrievalRanks:
 def score_matrix(task: Task, blocks: Blocks) -> Matrix:
     """Returns the (Q, P) scores of every query, duplicates included, with the present videos."""
     distinct = np.empty((len(task.texts), len(task.video_ids)), np.float32)
-    for start, scores in blocks():
+    for start, later in blocks():
+        scores = computed(later)
         distinct[start : start + len(scores)] = scores
     return distinct[task.query_text]
 
@@ -166,10 +168,10 @@ def _whole_gallery(task: Task, blocks: Blocks) -> Blocks:
     if task.coverage.present.all():
         return blocks
 
-    def widened() -> Iterator[tuple[int, Scores]]:
-        for start, scores in blocks():
-            wide = np.full((len(scores), len(task.coverage.present)), -np.inf, scores.dtype)
-            wide[:, task.columns] = scores
-            yield start, wide
+    def widen(rows: Rows) -> Scores:
+        scores = computed(rows)
+        wide = np.full((len(scores), len(task.coverage.present)), -np.inf, scores.dtype)
+        wide[:, task.columns] = scores
+        return wide
 
-    return widened
+    return lambda: ((start, partial(widen, rows)) for start, rows in blocks())

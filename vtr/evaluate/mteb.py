@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vtr.evaluate.counting import computed
 from vtr.evaluate.evaluator import Evaluation, Task
 from vtr.evaluate.metrics import hits, mean_worth, ndcg
 from vtr.evaluate.ranks import Blocks, Ranks
@@ -74,7 +75,8 @@ def ranks_by_id(task: Task, ranks: Ranks, blocks: Blocks) -> Ranks:
     own = np.searchsorted(task.columns, task.queries.query_video)
     before = np.zeros(len(ranks), np.int64)
     rows = task.query_text[tied]
-    for start, scores in blocks():
+    for start, later in blocks():
+        scores = computed(later)
         inside = (rows >= start) & (rows < start + len(scores))
         for q in tied[inside].tolist():
             row = scores[task.query_text[q] - start]

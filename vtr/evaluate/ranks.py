@@ -11,9 +11,10 @@ is one more than there are candidates. NaN and +inf are nobody's intention and s
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -23,15 +24,17 @@ from numpy.typing import NDArray
 from vtr.errors import ModelError
 from vtr.evaluate.counting import (
     Counts,
+    Rows,
     Scores,
     Tally,
     Thresholds,
     chunk_rows,
+    computed,
     group_maxima,
-    threads,
+    num_threads,
 )
 
-Blocks = Callable[[], Iterable[tuple[int, Scores]]]
+Blocks = Callable[[], Iterable[tuple[int, Rows]]]
 Look = Callable[[int, Scores, Scores, Tally], None]
 _Count = Callable[[Counts, Scores, Tally], None]
 
@@ -288,43 +291,54 @@ class Layout:
         np.maximum.at(best, self.query_video, own)
         return best
 
-    def walk(self, blocks: Iterable[tuple[int, Scores]], count: _Count, look: Look | None) -> None:
+    def walk(self, blocks: Iterable[tuple[int, Rows]], count: _Count, look: Look | None) -> None:
         """Counts all queries' rows of scores, as many at once as stay in the cache.
+
+        Blocks that are still to be computed are computed and counted in threads, several at once;
+        others may be overwritten by the next, and are counted first.
 
         Raises:
             ModelError: Scores that cannot be ranked.
             ValueError: The blocks do not cover all rows in order.
         """
-        num_rows, step = 0, chunk_rows(self.num_videos)
+        num_rows, running = 0, deque[tuple[int, Future[int]]]()
 
-        def work(start: int, block: Scores, begins: Sequence[int]) -> None:
-            tally = Tally(step, self.num_videos)
-            for begin in begins:
-                chunk = block[begin : begin + step]
-                maxima = chunk if look is None else group_maxima(chunk)
-                if not maxima.max() < np.inf:  # the maximum of anything with NaN is NaN
-                    raise _unrankable(chunk, start + begin)
-                if look is not None:
-                    look(start + begin, chunk, maxima, tally)
-                for queries, scores in self._expand(start + begin, chunk):
-                    count(queries, scores, tally)
+        def finish() -> None:
+            nonlocal num_rows
+            start, height = running.popleft()
+            if start != num_rows:
+                raise ValueError(f"a block of scores begins at row {start}, expected {num_rows}")
+            num_rows += height.result()
 
-        with threads() as spread:
-            for start, block in blocks:
-                _check(block, self.num_videos)
-                if start != num_rows:
-                    raise ValueError(
-                        f"a block of scores begins at row {start}, expected {num_rows}"
-                    )
-                num_rows += len(block)
-                if num_rows >= len(self._offsets):
-                    raise ValueError(
-                        f"scores for row {num_rows - 1}; the last query's row is "
-                        f"{len(self._offsets) - 2}"
-                    )
-                spread(partial(work, start, block), range(0, len(block), step))
+        threads = num_threads()
+        with ThreadPoolExecutor(threads) as pool:
+            for start, rows in blocks:
+                running.append((start, pool.submit(self._count, start, rows, count, look)))
+                while len(running) > (threads if callable(rows) else 0):
+                    finish()
+            while running:
+                finish()
         if num_rows < len(self._offsets) - 1:
             raise ValueError(f"{num_rows} rows of scores for {len(self._offsets) - 1} texts")
+
+    def _count(self, start: int, rows: Rows, count: _Count, look: Look | None) -> int:
+        """Counts a block; returns how many rows it has."""
+        block, step = computed(rows), chunk_rows(self.num_videos)
+        _check(block, self.num_videos)
+        end, tally = start + len(block), Tally(step, self.num_videos)
+        if end >= len(self._offsets):
+            last = len(self._offsets) - 2
+            raise ValueError(f"scores for row {end - 1}; the last query's row is {last}")
+        for begin in range(start, end, step):
+            chunk = block[begin - start : begin - start + step]
+            maxima = chunk if look is None else group_maxima(chunk)
+            if not maxima.max() < np.inf:  # the maximum of anything with NaN is NaN
+                raise _unrankable(chunk, begin)
+            if look is not None:
+                look(begin, chunk, maxima, tally)
+            for queries, scores in self._expand(begin, chunk):
+                count(queries, scores, tally)
+        return len(block)
 
     def _expand(self, start: int, chunk: Scores) -> Iterator[tuple[Counts, Scores]]:
         """Yields (queries, their rows of scores), never more than a chunk has."""

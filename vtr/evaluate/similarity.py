@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
+import threading
 import zipfile
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, Self
@@ -14,7 +16,7 @@ from typing import IO, Self
 import numpy as np
 
 from vtr.errors import StoreWriteError
-from vtr.evaluate.counting import Scores
+from vtr.evaluate.counting import Rows, Scores, computed
 from vtr.evaluate.evaluator import Task
 from vtr.evaluate.ranks import Blocks
 
@@ -38,20 +40,20 @@ class SimilarityFile:
         self._order = np.argsort(task.query_text, kind="stable")
         self._texts = task.query_text[self._order]
         self._files: dict[str, IO[bytes]] = {}
+        self._lock = threading.Lock()
 
     def watch(self, name: str, blocks: Blocks) -> Blocks:
         """Returns the same blocks; whenever they are read, they are written under a name."""
         with self._refused():
             file = self._files[name] = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115
 
-        def watched() -> Iterator[tuple[int, Scores]]:
-            with self._refused():
-                for start, scores in blocks():
-                    self._write(file, start, scores)
-                    yield start, scores
-                file.flush()
+        def watched(start: int, rows: Rows) -> Scores:
+            scores = computed(rows)
+            with self._refused(), self._lock:
+                self._write(file, start, scores)
+            return scores
 
-        return watched
+        return lambda: ((start, partial(watched, start, rows)) for start, rows in blocks())
 
     def _write(self, file: IO[bytes], start: int, scores: Scores) -> None:
         """Writes the rows of all queries of these texts, each to its place."""
@@ -62,6 +64,7 @@ class SimilarityFile:
         for begin, end in pairwise(cuts):
             file.seek(int(queries[begin]) * self._row_bytes)
             file.write(rows[begin:end].data)
+        file.flush()
 
     def save(self, file: IO[bytes]) -> None:
         """Writes the whole archive: the matrices, `query_ids`, `video_ids`."""

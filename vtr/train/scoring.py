@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any
 
@@ -27,7 +28,7 @@ Scores = NDArray[np.float32]
 _CELLS = 1 << 24
 """Largest block of scores: 64 MiB of float32."""
 
-_PRODUCT_ROWS = 1024
+_PRODUCT_ROWS = 512
 """Texts per block where scores are inner products: fewer make the product slower."""
 
 _SURELY_FINITE = 1e37
@@ -135,27 +136,38 @@ class Scorer:
 
     def blocks(self) -> Iterator[tuple[int, Scores]]:
         """Yields (first row, (b, V) float32) until all N rows are done; may be called again."""
-        for start, scores in self.stream():
-            yield start, scores.copy()
+        for start in range(0, self.shape[0], self._height):
+            yield start, self._checked(start, self.score(self._text_codes(start)))
 
-    def stream(self) -> Iterator[tuple[int, Scores]]:
-        """Yields the same as `blocks`, but each block only until the next is asked for.
+    def stream(self) -> Iterator[tuple[int, Scores | Callable[[], Scores]]]:
+        """Yields the same as `blocks`, where scores are inner products as functions that give them.
 
-        Where scores are inner products, all blocks share one piece of memory: with a new one for
-        each, what is kept of them lies between, and no memory can be used again.
+        They may be called in several threads at once, and each product has one thread: cores that
+        count what they multiplied do not wait for each other. A thread gets its scores in the same
+        piece of memory each time: with a new one for each block, what is kept of them lies between,
+        and no memory can be used again.
         """
         if not self.model.head.info.indexable:
-            for start in range(0, self.shape[0], self._height):
-                yield start, self._checked(start, self.score(self._text_codes(start)))
+            yield from self.blocks()
             return
-        shared = torch.empty((self._height, len(self._videos)), device=self.device)
-        longest = float(self.video_codes[0].norm(dim=1).max())
-        for start in range(0, self.shape[0], self._height):
-            code = self._text_codes(start)[0]
-            with torch.no_grad():
-                out = torch.mm(code, self.video_codes[0].T, out=shared[: len(code)])
-                is_bounded = float(code.norm(dim=1).max()) * longest < _SURELY_FINITE
-            yield start, _numpy(out) if is_bounded else self._checked(start, _numpy(out))
+        local, longest = threading.local(), float(self.video_codes[0].norm(dim=1).max())
+        num_threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            for start in range(0, self.shape[0], self._height):
+                code = self._text_codes(start)[0]
+                yield start, partial(self._product, start, code, longest, local)
+        finally:
+            torch.set_num_threads(num_threads)
+
+    @torch.no_grad()
+    def _product(self, start: int, code: Tensor, longest: float, local: threading.local) -> Scores:
+        if not hasattr(local, "scores"):
+            shape = self._height, len(self._videos)
+            local.scores = torch.empty(shape, device=self.device)
+        out = _numpy(torch.mm(code, self.video_codes[0].T, out=local.scores[: len(code)]))
+        is_bounded = float(code.norm(dim=1).max()) * longest < _SURELY_FINITE
+        return out if is_bounded else self._checked(start, out)
 
     @property
     def _height(self) -> int:
