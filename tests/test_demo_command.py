@@ -5,22 +5,39 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from builders import write_store
+from builders import make_demo_workspace, write_store
 
-from vtr.api.demo import demo_workspace, full_trials, measure_heads
+import vtr
+from vtr.api.demo import demo_workspace
+from vtr.api.demo_trials import (
+    TRIAL_FILE,
+    Trial,
+    full_trials,
+    gains,
+    measure_heads,
+    short_trials,
+    warnings,
+)
 from vtr.demo.events import events_shown, known_uniform_share, read_events
 from vtr.evaluate.intervals import wilson_interval
 from vtr.extract.samplers.base import sampler_names
 from vtr.features import FeatureSpec, LedgerRow, VideoRow
+from vtr.train.headlist import head_names
+from vtr.workspace import Workspace
 
 FPS, FRAMES = 10, 100
+SPLITS = (("train", 8), ("val", 3), ("test", 3))
 
 
 def make_annotations(path: Path, starts: list[float]) -> Path:
@@ -114,12 +131,130 @@ def test_demo_runs_offline_and_again(tmp_path: Path) -> None:
     assert first["sees_brief_events"] == second["sees_brief_events"]
 
 
+@pytest.fixture
+def world(tmp_path: Path) -> Workspace:
+    """Shaped as the demo's, of random features."""
+    ids = [f"{split}{n:02}" for split, count in SPLITS for n in range(count)]
+    return vtr.open_workspace(make_demo_workspace(tmp_path, ids))
+
+
 @pytest.mark.slow
 def test_the_full_demo_trains_both_towers(tmp_path: Path) -> None:
-    """On a world of a few clips, for one epoch; what it finds on the whole one: docs/speed.md."""
+    """On a world of a few clips, for one epoch; what it finds on the whole one: docs/heads.md."""
     world = demo_workspace(tmp_path / "world", clips_per_group={"train": 4, "val": 2, "test": 2})
+    vtr.extract_features(world, device="cpu")
     trial = next(one for one in full_trials() if one.options and "vision" in one.options)
-    results, _ = measure_heads(world, [replace(trial, options={**trial.options, "epochs": 1})])
+    once = replace(trial, options={**(trial.options or {}), "epochs": 1})
+    results, _ = measure_heads(world, [once])
     assert results[0]["setup"]["text"] == "towers"
     assert set(results[0]["groups"]) == {"brief", "content", "order"}
     assert trial.name == "meanP-towers-uniform"
+
+
+def test_the_full_demo_has_every_head_with_three_samplers() -> None:
+    trials = full_trials()
+    assert len({trial.name for trial in trials}) == len(trials)
+    frozen = {
+        (trial.head.partition(":")[0], trial.sampler)
+        for trial in trials
+        if trial.options and trial.options.get("text") == "projection"
+    }
+    samplers = ("uniform", "motion", "diversity")
+    assert frozen == {(head, sampler) for head in head_names() for sampler in samplers}
+    towers = [t for t in trials if t.options and "vision" in t.options]
+    alone = [t for t in trials if t.name.startswith("meanP-tune-")]
+    assert [t.seed for t in towers] == [t.seed for t in alone] == [0, 1, 2]
+    assert {t.head.partition(":")[0] for t in trials if t.rerank} == {"tightTransf", "tokenbinder"}
+    assert {t.name for t in short_trials()} <= {t.name for t in trials}
+
+
+def test_rows_that_were_measured_are_kept(
+    world: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the same options alone, and only whole ones; the line says so."""
+    asked = {"text": "projection", "epochs": 1, "batch_size": 4}
+    heads = [Trial(head, "uniform", asked) for head in ("meanP", "maxP")]
+    trials = [Trial("meanP", "uniform"), *heads]
+    first, _ = measure_heads(world, trials)
+    told = capsys.readouterr().err
+    assert "measuring 3 rows: about" in told
+    assert re.search(r" 2 of 3  meanP-projection-uniform: R@1 content .* left\n", told)
+    assert all(row["cost"]["evaluate_cpu_seconds"] > 0 for row in first)
+    again, page = measure_heads(world, trials)
+    assert again == first
+    assert page.is_file()
+    told = capsys.readouterr().err
+    assert "kept 3 of 3 rows, measured before with the same options (remove " in told
+    assert "measuring" not in told
+
+    changed = [trials[0], replace(heads[0], options={**asked, "epochs": 2}), heads[1]]
+    Path(first[2]["path"]).with_name(TRIAL_FILE).unlink()  # killed before its last line
+    measure_heads(world, changed)
+    assert re.search("kept 1 of 3 rows.*\nmeasuring 2 rows", capsys.readouterr().err)
+    retrained = world.runs / "meanP-projection-uniform"
+    vtr.train_head(world, "maxP", name=retrained.name, sampler="uniform", epochs=1)
+    results, _ = measure_heads(world, changed)
+    assert (
+        "kept 2 of 3 rows" in capsys.readouterr().err
+    )  # its weights are not those that were measured
+    table = gains(results)
+    assert {row["head"] for row in table} == {"meanP", "maxP"}
+    r1 = {row["head"]: row["r1"] for row in table}
+    gain = next(row for row in table if row["head"] == "maxP")
+    assert gain["difference"] == pytest.approx(r1["maxP"] - r1["meanP"])
+
+
+_STOPPED = """
+import sys, vtr
+from vtr.api.demo_trials import Trial, measure_heads
+if __name__ == "__main__":
+    world = vtr.open_workspace(sys.argv[1])
+    short, long = ({"text": "projection", "epochs": n, "batch_size": 4} for n in (1, 100_000))
+    measure_heads(world, [Trial("afa", "uniform", short), Trial("wti", "uniform", long)])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_demo_that_is_stopped_keeps_its_rows(
+    world: Workspace, number: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = world.root / "results" / "afa-projection-uniform" / TRIAL_FILE
+    begun = world.runs / "wti-projection-uniform" / "metrics.jsonl"
+    command = [sys.executable, "-c", _STOPPED, str(world.root)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 60
+        while not (done.exists() and begun.exists()):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(number)
+        process.communicate(timeout=20)
+    assert process.returncode
+    asked = {"text": "projection", "epochs": 1, "batch_size": 4}
+    results, _ = measure_heads(world, [Trial(head, "uniform", asked) for head in ("afa", "wti")])
+    assert "kept 1 of 2 rows" in capsys.readouterr().err
+    assert [row["setup"]["head"] for row in results] == ["afa", "wti"]
+
+
+def row(head: str, text: str, value: float, low: float, high: float) -> dict[str, Any]:
+    return {
+        "setup": {
+            "head": head, "text": text, "sampler": "uniform", "zero_shot": text == "frozen",
+        },
+        "protocol": {"num_videos": 180},
+        "metrics": {"t2v/R@1": {"value": value, "low": low, "high": high}},
+    }  # fmt: skip
+
+
+def test_rows_from_which_nothing_is_learned_are_named() -> None:
+    rows = [
+        row("meanP", "frozen", 43.0, 40.0, 46.0),
+        row("tightTransf", "projection", 2.2, 0.55, 5.4),
+        row("wti", "projection", 35.0, 31.0, 39.0),
+        row("xpool", "projection", 42.0, 39.0, 45.0),
+    ]
+    assert warnings(rows) == [
+        "tightTransf, projection, uniform: no better than chance (0.6 %)",
+        "wti, projection, uniform: R@1 35.0, below 43.0 untrained",
+    ]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
 
 from vtr.arithmetic import prepare_arithmetic
 from vtr.commands.console import print_json, say
+from vtr.commands.demo_tables import print_gains, print_results
 from vtr.commands.flags import with_options
-from vtr.commands.tables import interval_text, new_table, print_searches, print_table
+from vtr.commands.tables import print_searches
 from vtr.counts import counted, human_bytes, human_seconds
 from vtr.progress import note
 from vtr.verbs.demo import Options
@@ -34,28 +35,31 @@ def demo(
     """Render the demo world, extract it, train heads on it, and show what each can and cannot do.
 
     Needs no network and no data: clips, captions and model come with the package. A second call
-    reuses what is there.
+    reuses what is there, and goes on where one was stopped.
     """
     prepare_arithmetic()
-    from vtr.api.demo import full_trials, measure_heads, prepare_demo, search_demo, short_trials
+    from vtr.api.demo import prepare_demo, search_demo
+    from vtr.api.demo_trials import full_trials, gains, measure_heads, short_trials, warnings
 
     start = time.perf_counter()
     silent = quiet or as_json
     workspace, facts = prepare_demo(options, quiet=silent)
     if not as_json:
         _print_store(facts, num_frames=workspace.frames)
-    facts |= {"results": [], "report": None}
+    facts |= {"results": [], "report": None, "gains": [], "warnings": []}
     if options.train:
         trials = full_trials() if options.full else short_trials()
         facts["results"], page = measure_heads(workspace, trials, quiet=silent)
-        facts["report"] = str(page)
+        facts |= {"report": str(page), "warnings": warnings(facts["results"])}
+        facts["gains"] = gains(facts["results"])
     facts["searches"] = search_demo(workspace)
     facts["seconds"] = time.perf_counter() - start
     if as_json:
         print_json(facts)
     else:
         if facts["results"]:
-            _print_results(facts["results"])
+            print_results(facts["results"], facts["warnings"])
+            print_gains(facts["gains"])
             say(f"report     {facts['report']}")
         print_searches(facts["searches"])
         say(f"workspace  {facts['workspace']}  (cd there; try: vtr simulate)")
@@ -94,21 +98,3 @@ def _print_store(facts: Mapping[str, Any], *, num_frames: int) -> None:
             f"[{100 * one['low']:4.1f}, {100 * one['high']:5.1f}]  "
             f"{one['seen']:>2} of {one['events']}{aside}"
         )
-
-
-def _print_results(results: Sequence[Mapping[str, Any]]) -> None:
-    """Prints one row per result: R@1 by group with 95 % intervals, and the choice within twins."""
-    first = results[0]["groups"]
-    counts = ", ".join(f"{name} {group['n']}" for name, group in first.items())
-    table = new_table(
-        f"t2v R@1 by group, and order within twins (chance 50 %); queries: {counts}; seed 0",
-        ("head, text, frames", *first, "within twins"),
-        caption="95 % intervals; the best epoch was chosen on the validation split",
-    )
-    for result in results:
-        setup, pair = result["setup"], result["pairs"]["order"]
-        cells = [interval_text(result["groups"][name]["metrics"]["t2v/R@1"]) for name in first]
-        text = "zero-shot" if setup["zero_shot"] else setup["text"]
-        order = interval_text({**pair, "value": pair["accuracy"]})
-        table.add_row(f"{setup['head']}\n{text}, {setup['sampler']}", *cells, order)
-    print_table(table)

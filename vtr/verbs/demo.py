@@ -14,5 +14,5 @@ class Options(Settings):
     workers: int | None = option(None, "Processes.", unset="one per core", bounds={"ge": 1})
     train: bool = option(True, "Train and evaluate heads, and write the report.")
     full: bool = option(
-        False, "Every head with three samplers, and both towers trained (an hour and more)."
+        False, "Every head with three samplers, and both towers trained (some 15 minutes)."
     )

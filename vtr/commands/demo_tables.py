@@ -1,0 +1,62 @@
+"""What the rows of `vtr demo` look like in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vtr.commands.compare import SURE
+from vtr.commands.console import say
+from vtr.commands.tables import interval_text, new_table, print_table
+
+
+def print_results(results: Sequence[Mapping[str, Any]], warnings: Sequence[str]) -> None:
+    """Prints one row per result: R@1 by group with intervals, the choice within twins, the cost."""
+    first = results[0]["groups"]
+    counts = ", ".join(f"{name} {group['n']}" for name, group in first.items())
+    table = new_table(
+        f"t2v R@1 by group, and order within twins (chance 50 %); queries: {counts}",
+        ("head, text, frames", *first, "within twins", "CPU s"),
+        caption="95 % intervals; the best epoch was chosen on the validation split; CPU s: to "
+        "train,\nthen to evaluate; seed 0 where none is named",
+    )
+    for result in results:
+        setup, pair = result["setup"], result["pairs"]["order"]
+        cells = [interval_text(result["groups"][name]["metrics"]["t2v/R@1"]) for name in first]
+        text = "zero-shot" if setup["zero_shot"] else setup["text"]
+        seed = f", seed {setup['seed']}" if setup["seed"] else ""
+        order = interval_text({**pair, "value": pair["accuracy"]})
+        table.add_row(
+            f"{setup['head']}\n{text}, {setup['sampler']}{seed}", *cells, order, _cost(result)
+        )
+    print_table(table)
+    for line in warnings:
+        say(f"not worth it: {line}")
+
+
+def _cost(row: Mapping[str, Any]) -> str:
+    cost = row["cost"]
+    return f"{cost['train_cpu_seconds']:.1f}\n{cost['evaluate_cpu_seconds']:.1f}"
+
+
+def print_gains(gains: Sequence[Mapping[str, Any]]) -> None:
+    """Prints what each head gives over meanP, and what it costs."""
+    if not gains:
+        return
+    table = new_table(
+        "Which head is worth its cost? t2v R@1 over all queries, against meanP's\n"
+        "(projection of the text, uniform frames, the same queries paired)",
+        ("head", "R@1", "more than meanP", "p", "CPU s"),
+        caption="95 % interval; p after Holm's correction, * below 0.05",
+    )
+    for row in gains:
+        base = row["head"] == "meanP"
+        low, high, p = row["low"], row["high"], row["p"]
+        table.add_row(
+            row["head"],
+            f"{row['r1']:.1f}",
+            "" if base else f"{row['difference']:+.1f} [{low:+.1f}, {high:+.1f}]",
+            "" if base else f"{p:.3f}{'*' if p < SURE else ' '}",
+            _cost(row).replace("\n", " + "),
+        )
+    print_table(table)
