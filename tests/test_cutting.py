@@ -68,6 +68,33 @@ def test_codecs_that_mp4_refuses_go_into_matroska_or_are_encoded(tmp_path: Path)
     assert len(shown(clip)) >= 5
 
 
+@pytest.mark.parametrize("start", [0.0, 1.3, 2.5])
+def test_where_a_seek_lands_behind_the_key_frame_all_is_there(tmp_path: Path, start: float) -> None:
+    source = write(tmp_path / "v.ts", 40, gop=40)  # a transport stream is sought by its packets
+    clip = cut(Cut(source, tmp_path, "clip", start, start + 0.8))
+    frames = shown(clip)
+    assert 8 <= len(frames) <= 11
+    assert frames[0][1] == pytest.approx(shown_at(source, start), abs=4)
+
+
+def shown_at(source: Path, seconds: float) -> float:
+    with av.open(str(source)) as container:
+        frames = list(container.decode(video=0))
+    return level(frames[round(seconds * FPS)].to_ndarray(format="gray"))
+
+
+def test_a_still_is_shown_until_the_end_and_from_the_start_though_it_began_before(
+    tmp_path: Path,
+) -> None:
+    source = write(tmp_path / "v.mp4", 4, pts=[0, 30, 70, 100], time_base=Fraction(1, 10), gop=9)
+    clip = cut(Cut(source, tmp_path, "clip", 5.0, 9.0))
+    with av.open(clip.path) as container:
+        assert container.duration == pytest.approx(4e6, abs=1e5)
+    (first, dark), (second, light) = shown(clip)
+    assert (first, second) == pytest.approx((0.0, 2.0), abs=0.01)
+    assert light > dark + 2
+
+
 def test_sound_comes_along(tmp_path: Path) -> None:
     path = tmp_path / "s.mp4"
     with av.open(str(path), "w") as out:

@@ -113,6 +113,19 @@ def test_what_is_no_match_is_said_and_shown_on_request(clips: Path) -> None:
     assert len([line for line in shown.splitlines() if ".mp4" in line]) == 2
 
 
+def test_a_level_that_misses_is_never_rounded_to_what_it_must_be(
+    clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vtr.searching.calibration.Calibration.level", lambda *_: 0.979)
+    assert "no match: 97% of unrelated" in run_app("search", clips, "a red square").stdout
+
+
+def test_a_name_of_two_lines_takes_one_row(tmp_path: Path) -> None:
+    write_clip(tmp_path / "v" / "two\nlines.mp4", patchwork(1) * 4)
+    done = run_app("search", tmp_path / "v", "--like", "two\nlines.mp4@0", "--model", MODEL)
+    assert r"two\nlines.mp4" in done.stdout
+
+
 def test_new_changed_and_deleted_videos_are_seen(clips: Path, tmp_path: Path) -> None:
     folder = tmp_path / "own"
     shutil.copytree(clips, folder)
@@ -158,6 +171,12 @@ def test_a_clip_that_blinks_in_step_with_the_candidates_is_found_by_each_of_its_
         (("--image", "broken.mp4"), ConfigError, r"broken\.mp4"),
         (("--video", "broken.mp4"), DecodeError, r"not-a-video"),
         (("--video", "broken.mp4", "--at", "1", "--at", "2"), ConfigError, "--at is given 2 times"),
+        (
+            ("--video", "0.mp4", "--at", "-1"),
+            ConfigError,
+            r"\(-1.0,\); it must be a number of s",
+        ),
+        (("--video", "0.mp4", "--at", "nan"), ConfigError, "--at is nan; it must be a number of s"),
         (("--like", "0.mp4"), ConfigError, "a video and a second of it"),
         (("--like", "0.mp4@99"), ConfigError, "there is no second 99"),
         (("--like", "zero.mp4@1"), UnknownNameError, "zero.mp4"),

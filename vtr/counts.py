@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from numbers import Integral
 
 
@@ -29,6 +30,15 @@ def counted(number: object, noun: str, several: str = "") -> str:
     """
     several = several or (f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s")
     return f"{count_text(number)} {noun if number == 1 else several}"
+
+
+def percent(share: float) -> str:
+    """Returns a share for people, cut and not rounded: no figure seems to reach what it misses.
+
+    >>> percent(0.976), percent(1)
+    ('97%', '100%')
+    """
+    return f"{math.floor(100 * share + 1e-9)}%"
 
 
 def human_bytes(count: float) -> str:

@@ -13,8 +13,9 @@ from vtr.counts import counted, human_bytes
 from vtr.errors import ConfigError, StoreWriteError, VtrError
 from vtr.evaluate.reporting.examples import read_strip
 from vtr.extract.container import open_video, read_rate
-from vtr.extract.cutting import HANDLER, Cut, origin_seconds
+from vtr.extract.cutting import HANDLER, Cut
 from vtr.extract.pool import PoolSettings, WorkerPool
+from vtr.extract.seeking import origin_seconds
 from vtr.files import make_folder, publish
 from vtr.foreign import shown
 from vtr.progress import note, progress

@@ -11,7 +11,7 @@ from vtr.arithmetic import prepare_arithmetic
 from vtr.commands.console import near, print_json, say
 from vtr.commands.flags import with_options
 from vtr.commands.tables import print_hits
-from vtr.counts import counted
+from vtr.counts import counted, percent
 from vtr.progress import note
 from vtr.verbs.search import Options
 
@@ -93,8 +93,8 @@ def _print(query: Query, answer: Answer, library: Library, *, nearest: bool) -> 
         say(f"no video to look into: none {why}")
     elif not answer.match:
         say(
-            f"no match: {answer.level:.0%} of unrelated sentences stand out less in these videos, "
-            f"and {MATCH_LEVEL:.0%} must"
+            f"no match: {percent(answer.level)} of unrelated sentences stand out less in these "
+            f"videos, and {percent(MATCH_LEVEL)} must"
         )
         if not nearest:
             note(f"--nearest shows the {counted(len(answer.nearest), 'moment')} that come nearest")

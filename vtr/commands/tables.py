@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from vtr.commands.console import say
-from vtr.counts import counted
+from vtr.counts import counted, percent
 from vtr.foreign import printable, screen
 from vtr.progress import note
 
@@ -224,12 +224,12 @@ def print_hits(hits: Sequence[Any], *, levels: bool) -> None:
 
     table = new_table("", ("", "video", "start", "end", "best", "score", *["level"] * levels))
     for number, hit in enumerate(hits, start=1):
-        name: Any = hit.video_id
+        name: Any = printable(hit.video_id)
         if hit.path is not None:
             link = f"{hit.path.absolute().as_uri()}#t={hit.start_seconds:.1f}"
-            name = Text(screen(hit.video_id), style=Style(link=link))
+            name = Text(name, style=Style(link=link))
         times = [clock(t) for t in (hit.start_seconds, hit.end_seconds, hit.best_seconds)]
-        table.add_row(f"{number}", name, *times, f"{hit.score:.3f}", *[f"{hit.level:.0%}"] * levels)
+        table.add_row(f"{number}", name, *times, f"{hit.score:.3f}", *[percent(hit.level)] * levels)
     print_table(table)
 
 

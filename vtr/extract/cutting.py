@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +21,8 @@ from av.video.reformatter import ColorRange, Colorspace
 from vtr.errors import DecodeError
 from vtr.extract.container import FFMPEG_ERRORS, VideoSource, failure, header_rate, open_video
 from vtr.extract.frames import to_rgb, upright
+from vtr.extract.packets import time_base
+from vtr.extract.seeking import origin_seconds, shown_between
 from vtr.extract.worker import Answer
 from vtr.files import TEMPORARY_PREFIX, sync_folder
 
@@ -76,6 +78,7 @@ def cut(job: Cut) -> Clip:
         OSError: The disk refused.
     """
     with open_video(job.source) as video:
+        _require_there(video, job)
         half = 0.5 / (header_rate(video.stream) or 25.0)
         key = _key_frame_near(video, origin_seconds(video) + job.start_seconds, half)
         for suffix in (".mp4", ".mkv"):
@@ -101,6 +104,19 @@ def cut(job: Cut) -> Clip:
     raise DecodeError("decode-error", "neither MP4 nor Matroska holds its codec")
 
 
+def _require_there(video: VideoSource, job: Cut) -> None:
+    """Refuses a part behind the file's end, as its header has it: the last frame is not shown then.
+
+    Raises:
+        DecodeError: It was a longer file when it was searched.
+    """
+    length = (video.container.duration or 0) / av.time_base
+    if length and job.start_seconds >= length:
+        raise DecodeError(
+            "no-frames", f"no frame from {job.start_seconds:g} s on: it lasts {length:.2f} s"
+        )
+
+
 def _write(
     video: VideoSource, target: Path, job: Cut, *, key: int | None, half: float
 ) -> tuple[bool, float]:
@@ -111,21 +127,12 @@ def _write(
         if key is None:
             return _encode(video, out, job, origin=origin, half=half)
         sound = _copy(video, out, key, end_seconds=origin + job.end_seconds)
-        return sound, float(key * _tick(video)) - origin
-
-
-def origin_seconds(video: VideoSource) -> float:
-    """Returns the presentation time of the first frame, as far as the header says."""
-    return float((video.stream.start_time or 0) * _tick(video))
-
-
-def _tick(video: VideoSource) -> Fraction:
-    return video.stream.time_base or _CLOCK
+        return sound, float(key * time_base(video.stream)) - origin
 
 
 def _key_frame_near(video: VideoSource, seconds: float, half: float) -> int | None:
     """Returns the time, in ticks, of the key frame within half a frame; None where none is."""
-    container, stream, tick = video.container, video.stream, _tick(video)
+    container, stream, tick = video.container, video.stream, time_base(video.stream)
     container.seek(int((seconds + half) / tick), stream=stream, backward=True)
     for packet in container.demux(stream):
         if packet.pts is None or packet.dts is None:
@@ -139,7 +146,7 @@ def _key_frame_near(video: VideoSource, seconds: float, half: float) -> int | No
 
 def _copy(video: VideoSource, out: OutputContainer, key: int, *, end_seconds: float) -> bool:
     """Copies packets from a key frame on; returns whether there is sound."""
-    container, stream, tick = video.container, video.stream, _tick(video)
+    container, stream, tick = video.container, video.stream, time_base(video.stream)
     targets: dict[int, Any] = {stream.index: out.add_stream_from_template(stream)}
     sound = next(iter(container.streams.audio), None)
     if sound is not None:
@@ -180,56 +187,52 @@ def _encode(
     target.pix_fmt, target.codec_context.max_b_frames = "yuv420p", 0
     sound = next(iter(video.container.streams.audio), None)
     sound_target = None if sound is None else out.add_stream_from_template(sound)
-    first, turn = None, None
-    for seconds, frame in _frames(video, job, origin=origin, half=half):
-        if turn is None or first is None:
-            turn, first = upright(frame, video.pixel_shape), seconds
+    turn, held = None, None
+    length = job.end_seconds - job.start_seconds
+    for seconds, _, frame in shown_between(video, job.start_seconds, job.end_seconds, slack=half):
+        is_first, turn = turn is None, turn or upright(frame, video.pixel_shape)
         picture = to_rgb(frame, turn)
-        if not target.width or first == seconds:
+        if is_first:
             target.height, target.width = (side // 2 * 2 or 2 for side in picture.shape[:2])
         made = VideoFrame.from_ndarray(picture, format="rgb24").reformat(
             target.width, target.height, "yuv420p",
             dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG,
         )  # fmt: skip
-        made.pts, made.time_base = round((seconds - first) / _CLOCK), _CLOCK
-        out.mux(target.encode(made))
-    if first is None:
+        made.pts, made.time_base = round(seconds / _CLOCK), _CLOCK
+        held = _mux(out, target.encode(made), held)
+    if turn is None:
         raise DecodeError("no-frames", f"no frame from {job.start_seconds:g} s on")
-    out.mux(target.encode(None))
-    if sound is not None and sound_target is not None:
-        begin, end = origin + first, origin + job.end_seconds
-        video.container.seek(int(begin / (sound.time_base or _CLOCK)), stream=sound)
-        for packet in video.container.demux(sound):
-            if packet.pts is None or not begin <= float(packet.pts * packet.time_base) < end:
+    if last := _mux(out, target.encode(None), held):
+        last.duration = max(1, round(length / _CLOCK) - last.pts)  # else that of one frame
+        out.mux(last)
+    if sound_target is not None:
+        begin = origin + job.start_seconds
+        _copy_sound(video, out, sound_target, begin=begin, end=origin + job.end_seconds)
+    return sound is not None, job.start_seconds
+
+
+def _copy_sound(
+    video: VideoSource, out: OutputContainer, target: Any, *, begin: float, end: float
+) -> None:
+    """Copies the packets of sound, from the file opened anew: the decoder left it anywhere."""
+    with open_video(video.path, limits=video.limits) as again:
+        sound = again.container.streams.audio[0]
+        again.container.seek(int(begin / time_base(sound)), stream=sound)
+        for packet in again.container.demux(sound):
+            if packet.pts is None or float(packet.pts * packet.time_base) < begin:
                 continue
+            if float(packet.pts * packet.time_base) >= end:
+                return
             shift = round(begin / packet.time_base)
             packet.pts, packet.dts = packet.pts - shift, (packet.dts or packet.pts) - shift
-            packet.stream = sound_target
+            packet.stream = target
             out.mux(packet)
-    return sound is not None, first
 
 
-def _frames(
-    video: VideoSource, job: Cut, *, origin: float, half: float
-) -> Iterator[tuple[float, VideoFrame]]:
-    """Yields (seconds from the first frame, frame) of the part.
-
-    Where a seek lands behind it, the file is decoded from its beginning.
-    """
-    wanted = int((origin + job.start_seconds) / _tick(video))
-    for place in (wanted, 0):
-        video.container.seek(place, stream=video.stream, backward=True)
-        begun = False
-        for frame in video.container.decode(video.stream):
-            if frame.pts is None:
-                continue
-            seconds = float(frame.pts * (frame.time_base or _tick(video))) - origin
-            if not begun and place and seconds > job.start_seconds + half + 1:
-                break
-            if seconds >= job.end_seconds:
-                return
-            if seconds >= job.start_seconds - half:
-                begun = True
-                yield max(0.0, seconds), frame
-        else:
-            return
+def _mux(out: OutputContainer, packets: Sequence[Any], held: Any) -> Any:
+    """Writes the packet that was held and all of these but the last, which is held now."""
+    for packet in packets:
+        if held is not None:
+            out.mux(held)
+        held = packet
+    return held

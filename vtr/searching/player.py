@@ -18,7 +18,7 @@ def play(path: Path, seconds: float) -> str:
     Raises:
         ConfigError: There is neither.
     """
-    at = max(0.0, seconds)
+    at, path = max(0.0, seconds), path.absolute()  # no name is taken for an option
     players = {
         "mpv": [f"--start={at:.2f}", "--", str(path)],
         "vlc": [f"--start-time={at:.2f}", str(path)],

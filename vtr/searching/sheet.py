@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from vtr.charts.drawing import Drawing, Picture, cut
+from vtr.counts import percent
 from vtr.foreign import shown
 from vtr.searching.library import Hit
 
@@ -40,7 +41,7 @@ def contact_sheet(title: str, hits: Sequence[Hit], pictures: Sequence[Picture | 
             drawing.picture(place, np.ascontiguousarray(picture))
         name = cut(shown(hit.video_id), WIDTH, 13)
         drawing.text(left, top + HEIGHT + 16, name, size=13, kind="ink")
-        times = f"{clock(hit.start_seconds)} - {clock(hit.end_seconds)}, {100 * hit.level:.0f} %"
+        times = f"{clock(hit.start_seconds)} - {clock(hit.end_seconds)}, {percent(hit.level)}"
         drawing.text(left, top + HEIGHT + 32, times, size=12)
     rows = -(-len(hits) // columns)
     drawing.height = 62 + rows * (HEIGHT + CAPTION) + MARGIN

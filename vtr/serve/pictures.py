@@ -21,9 +21,9 @@ from vtr.extract.container import FFMPEG_ERRORS, VideoSource, failure, header_ra
 from vtr.extract.cutting import Cut
 from vtr.extract.cutting import make_handler as make_cutter
 from vtr.extract.frames import Picture, Upright, as_seen, upright
+from vtr.extract.seeking import frames_at
 from vtr.extract.worker import Answer, Handler
 from vtr.serve.formats import media_type
-from vtr.serve.moments import frames_at
 from vtr.serve.window import make_window
 
 HANDLER = "vtr.serve.pictures:make_handler"

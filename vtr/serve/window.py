@@ -13,15 +13,13 @@ from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.packet import Packet
-from av.video.frame import VideoFrame
 
 from vtr.errors import DecodeError
 from vtr.extract.compress import place_frames
 from vtr.extract.container import FFMPEG_ERRORS, VideoSource, header_rate, open_video
-from vtr.extract.cutting import origin_seconds
 from vtr.extract.h264 import H264Writer, Look
+from vtr.extract.seeking import origin_seconds, shown_between
 from vtr.extract.worker import Answer
-from vtr.serve.moments import frames_from
 
 _MOST_FPS = Fraction(30)
 _SIZE = 480  # pixels of the shorter side
@@ -45,7 +43,7 @@ def make_window(video: VideoSource, start: float, end: float) -> Answer:
     look = Look(fps, _SIZE, _CRF, preset=_PRESET)
     file = io.BytesIO()
     with ExitStack() as stack:
-        placed = place_frames(_shown(video, start, end), fps=fps)
+        placed = place_frames(shown_between(video, start, end), fps=fps)
         first = next(placed, None)
         if first is None:
             raise DecodeError("no-frames", f"none from {start:g} s to {end:g} s")
@@ -58,25 +56,6 @@ def make_window(video: VideoSource, start: float, end: float) -> Answer:
         writer.finish(end - start)
         writer.container.mux(sound)
     return {"seconds": writer.duration_seconds}, file.getvalue()
-
-
-def _shown(
-    video: VideoSource, start: float, end: float
-) -> Iterator[tuple[float, float, VideoFrame]]:
-    """Yields (seconds since `start`, duration, frame), the first at 0: on screen when it begins."""
-    held: VideoFrame | None = None
-    for seconds, frame in frames_from(video, start):
-        if seconds <= start:
-            held = frame
-            continue
-        if held is not None:
-            yield 0.0, seconds - start, held
-            held = None
-        if seconds >= end:
-            return
-        yield seconds - start, end - seconds, frame
-    if held is not None:
-        yield 0.0, end - start, held
 
 
 def _sound(

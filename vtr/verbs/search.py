@@ -31,6 +31,12 @@ class Indexed(Settings):
     )
 
 
+def _from_the_start(seconds: tuple[float, ...]) -> tuple[float, ...]:
+    if any(one < 0 for one in seconds):
+        raise ValueError
+    return seconds
+
+
 class _Asked(Settings):
     """What is looked for, where, and how."""
 
@@ -42,9 +48,9 @@ class _Asked(Settings):
         (), "A clip to look for; may be given several times.",
         group="Query", metavar="FILE", file_key="-",
     )  # fmt: skip
-    at: tuple[float, ...] = option(
+    at: Annotated[tuple[float, ...], pydantic.AfterValidator(_from_the_start)] = option(
         (), "Second of --video to look for, one for each.",
-        group="Query", metavar="SECONDS", file_key="-",
+        group="Query", metavar="SECONDS", file_key="-", allowed="a number of seconds, 0 or more",
     )  # fmt: skip
     like: tuple[str, ...] = option(
         (), "A frame of the searched videos themselves, such as cats/one.mp4@12.5.",

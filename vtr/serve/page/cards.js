@@ -59,7 +59,7 @@ export function card(hit, { play, more, less, share, number }) {
   if (!whole) {
     const gauge = el("i");
     gauge.style.setProperty("--share", `${Math.round(100 * share)}%`);
-    const meaning = `cosine ${hit.score.toFixed(3)}; stands out more than ${Math.floor(100 * hit.level)} % of unrelated sentences do here`;
+    const meaning = `cosine ${hit.score.toFixed(3)}; stands out more than ${Math.floor(100 * hit.level + 1e-9)} % of unrelated sentences do here`;
     caption.append(el("span", { class: "score", title: meaning }, gauge, hit.score.toFixed(2)));
   }
   const button = el("button", { class: "open", type: "button", "aria-label": `Play ${hit.name}${where}`, title: hit.folder ? `${hit.folder}/${hit.name}` : hit.name, onclick: () => play(shown) }, shot, caption);

@@ -134,7 +134,7 @@ function whatPanel(looking, hits) {
   if (!answer.nearest.length) {
     return message("search", "Nothing left to look at", filtered ? "No video fits the filters." : "None of the videos could be read.");
   }
-  const level = Math.round(100 * answer.level);
+  const level = Math.floor(100 * answer.level + 1e-9);
   const shown = message("search", "No match", `It stands out more than ${level} % of unrelated sentences do in this folder; a match needs ${Math.round(100 * answer.match_level)} %.`);
   const button = el("button", { class: "button", type: "button", id: "nearest" }, "Show the nearest anyway");
   button.addEventListener("click", () => {

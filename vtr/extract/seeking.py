@@ -12,7 +12,6 @@ from av.video.stream import VideoStream
 from vtr.errors import DecodeError
 from vtr.extract.compress import put_in_order
 from vtr.extract.container import FFMPEG_ERRORS, VideoSource, header_rate, open_video
-from vtr.extract.cutting import origin_seconds
 from vtr.extract.packets import time_base
 from vtr.extract.readers import MAX_FAILURES_IN_A_ROW, output_order_wins
 
@@ -21,6 +20,11 @@ Timed = tuple[float, VideoFrame]
 # Where an index points behind what was asked for, a second try begins so much earlier.
 _BACK_SECONDS = (0.0, 12.0)
 _SLACK_SECONDS = 0.02
+
+
+def origin_seconds(video: VideoSource) -> float:
+    """Returns the presentation time of the first frame, as far as the header says."""
+    return float((video.stream.start_time or 0) * time_base(video.stream))
 
 
 def frames_from(video: VideoSource, seconds: float) -> Iterator[Timed]:
@@ -57,6 +61,28 @@ def frames_at(video: VideoSource, instants: list[float]) -> Iterator[VideoFrame]
         while upcoming is not None and upcoming[0] <= seconds + _SLACK_SECONDS:
             held, upcoming = upcoming[1], next(frames, None)
         yield held
+
+
+def shown_between(
+    video: VideoSource, start: float, end: float, *, slack: float = 0.0
+) -> Iterator[tuple[float, float, VideoFrame]]:
+    """Yields (seconds since `start`, seconds until `end`, frame) of a part.
+
+    The first is at 0: what is on screen when it begins, or comes at most `slack` seconds behind.
+    """
+    held: VideoFrame | None = None
+    for seconds, frame in frames_from(video, start):
+        if seconds >= end:
+            break
+        if seconds <= start + slack:
+            held = frame
+            continue
+        if held is not None:
+            yield 0.0, end - start, held
+            held = None
+        yield seconds - start, end - seconds, frame
+    if held is not None:
+        yield 0.0, end - start, held
 
 
 def _after_seek(video: VideoSource, origin: float, seconds: float) -> Iterator[Timed] | None:
