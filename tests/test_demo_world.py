@@ -17,7 +17,7 @@ from vtr.demo import DEMO_FRAMES
 from vtr.demo.captions import CAPTIONS_PER_CLIP, clip_captions
 from vtr.demo.drawing import HEIGHT, WIDTH
 from vtr.demo.events import BriefEvent, expected_uniform_miss, read_events
-from vtr.demo.render import clip_frames, encode_clip
+from vtr.demo.render import PREDICTED_OPTIONS, clip_frames, encode, encode_clip
 from vtr.demo.scenes import (
     CLIPS_PER_GROUP,
     CLIPS_PER_STAGE,
@@ -183,6 +183,13 @@ def test_frames_are_the_same_every_time_and_follow_the_seed(group: str) -> None:
     assert _drawn(clip) == first
     assert _drawn(clip, seed=WORLD_SEED + 1) != first
     assert encode_clip(clip, seed=WORLD_SEED) == encode_clip(clip, seed=WORLD_SEED)
+
+
+def test_predicted_frames_do_not_depend_on_the_processor() -> None:
+    clip = _clips("test", "content")[0]
+    plain = {**PREDICTED_OPTIONS, "x264-params": "asm=0"}
+    frames = clip_frames(clip, seed=WORLD_SEED)
+    assert encode_clip(clip, seed=WORLD_SEED) == encode(frames, plain)
 
 
 def test_decoded_twins_are_the_same_frames_in_another_order() -> None:

@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from vtr.demo.drawing import HEIGHT, WIDTH, Pose, draw, paint
 from vtr.demo.scenes import FRAMES_PER_SECOND, Clip, stream
 from vtr.demo.words import SIZES
+from vtr.extract.h264 import repeatable
 
 Frame = NDArray[np.uint8]
 
 STILL_OPTIONS = {"preset": "veryfast", "qp": "24", "g": "1", "x264-params": "aq-mode=0:ipratio=1"}
 """Options of libx264 with which a decoded frame depends on the drawn frame alone."""
-_PREDICTED = {"preset": "veryfast", "crf": "20", "g": "25"}
+PREDICTED_OPTIONS = {"preset": "veryfast", "crf": "20", "g": "25"}
 
 
 def clip_frames(clip: Clip, *, seed: int) -> Iterator[Frame]:
@@ -37,7 +38,7 @@ def clip_frames(clip: Clip, *, seed: int) -> Iterator[Frame]:
 
 def encode_clip(clip: Clip, *, seed: int) -> bytes:
     """Returns the clip as an MP4 file: H.264 4:2:0, one encoder thread."""
-    options = _PREDICTED if clip.group == "content" else STILL_OPTIONS
+    options = PREDICTED_OPTIONS if clip.group == "content" else STILL_OPTIONS
     return encode(clip_frames(clip, seed=seed), options)
 
 
@@ -45,7 +46,7 @@ def encode(frames: Iterable[Frame], options: dict[str, str]) -> bytes:
     """Returns RGB frames as an MP4 file with these options of libx264."""
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
-        video = container.add_stream("libx264", rate=FRAMES_PER_SECOND, options=options)
+        video = container.add_stream("libx264", rate=FRAMES_PER_SECOND, options=repeatable(options))
         video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         video.codec_context.thread_count = 1
         for index, pixels in enumerate(frames):

@@ -54,8 +54,6 @@ T = TypeVar("T")
 
 # Decoded frames held back to put their times in order; no codec reorders by more than 16.
 LOOKAHEAD_FRAMES = 16
-KEY_FRAME_SECONDS = 10  # A seek decodes 30 small pictures at most
-_LEAST_TICKS = 12_000  # Of the output's clock, a second
 
 
 @dataclass(frozen=True)

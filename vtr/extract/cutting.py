@@ -21,6 +21,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from vtr.errors import DecodeError
 from vtr.extract.container import FFMPEG_ERRORS, VideoSource, failure, header_rate, open_video
 from vtr.extract.frames import to_rgb, upright
+from vtr.extract.h264 import repeatable
 from vtr.extract.packets import time_base
 from vtr.extract.seeking import origin_seconds, shown_between
 from vtr.extract.worker import Answer
@@ -182,7 +183,7 @@ def _encode(
 ) -> tuple[bool, float]:
     """Encodes the pictures, with the sound as it is; returns whether it has any, and its start."""
     rate = Fraction(header_rate(video.stream) or 25.0).limit_denominator(1001)
-    target: Any = out.add_stream("libx264", rate=rate, options={"crf": _QUALITY})
+    target: Any = out.add_stream("libx264", rate=rate, options=repeatable({"crf": _QUALITY}))
     target.codec_context.time_base = target.time_base = _CLOCK
     target.pix_fmt, target.codec_context.max_b_frames = "yuv420p", 0
     sound = next(iter(video.container.streams.audio), None)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, Self
 
 import av
 import numpy as np
@@ -24,6 +25,17 @@ from vtr.foreign import shown
 KEY_FRAME_SECONDS = 10
 # The output's clock ticks at least so often in a second.
 _LEAST_TICKS = 12_000
+
+
+def repeatable(options: Mapping[str, str]) -> dict[str, Any]:
+    """Returns options of libx264 with which the same pictures give the same bytes everywhere.
+
+    Else its macroblock tree, which spreads bits over frames, is reckoned with the processor's own
+    approximations, and on one with AVX-512 with whatever lies in memory behind a row: measured,
+    one file in some hundreds came out with other bytes than before.
+    """
+    own = filter(None, [options.get("x264-params"), "cpu-independent=1"])
+    return {**options, "x264-params": ":".join(own)}
 
 
 def scaled_size(width: int, height: int, *, size: int, upscale: bool = False) -> tuple[int, int]:
@@ -84,7 +96,7 @@ class H264Writer:
         self._held: Packet[VideoStream] | None = None
         self.container = av.open(file, "w", format="mp4")
         self._stream = self.container.add_stream("libx264", rate=fps)
-        self._stream.options = {"crf": str(look.crf), "preset": look.preset}
+        self._stream.options = repeatable({"crf": str(look.crf), "preset": look.preset})
         self._configure(video, as_seen(first))
         # A seek decodes a few seconds of small pictures at most.
         self._stream.codec_context.gop_size = max(1, round(KEY_FRAME_SECONDS * fps))
