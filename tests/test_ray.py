@@ -17,15 +17,19 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from builders import free_port, numbered, patchwork, run_app, run_process, shards, write_clip
 
 import vtr
+from vtr.clip.device import ENGINES
 from vtr.demo import demo_model_folder
 from vtr.errors import ConfigError
-from vtr.extract.cluster import connected, num_parts
+from vtr.extract.cluster import Cluster, connected, num_parts
+from vtr.extract.nodes import Sight, look
 from vtr.verbs.extract import Options
 
 needs_ray = pytest.mark.skipif(
@@ -125,6 +129,29 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, object], mess
 
     with pytest.raises(ConfigError, match=message):
         merge(Options, [flags(options)])
+
+
+@pytest.mark.parametrize(
+    ("options", "cards"),
+    [({}, 1), ({"device": "cpu"}, 0), ({"engine": "openvino"}, 0), ({"gpus_per_worker": 2}, 2)],
+)
+def test_only_what_computes_there_is_given_a_card(options: dict[str, Any], cards: int) -> None:
+    for package in ENGINES[options.get("engine", "torch")]:
+        pytest.importorskip(package)
+    node = {"Alive": True, "Resources": {"CPU": 4, "GPU": 2}}
+    cluster = Cluster(SimpleNamespace(nodes=lambda: [node]))
+    asked = Options(ray="auto", **options)
+    share = cluster.share(cpus=None, gpus=asked.gpus_per_worker, on_cpu=asked.on_cpu)
+    assert (share.cpus, share.gpus) == (4, cards)
+
+
+def test_a_node_without_the_engine_says_what_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ENGINES, "onnx", ("no_such_package",))
+    message = "engine onnx needs no_such_package: pip install 'vtr[onnx]'"
+    assert look(Sight(tmp_path, (), engine="onnx")) == message
+    assert look(Sight(tmp_path, ())) is None
 
 
 def test_parts_are_large_enough_to_be_worth_their_start() -> None:

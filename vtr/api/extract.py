@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from vtr.api import _changed
 from vtr.arithmetic import many_rows, prepare_arithmetic
 from vtr.choices import check_names
-from vtr.clip.device import find_devices, runs_on_cpu
+from vtr.clip.device import find_devices
 from vtr.clip.hub import find_model, require_model
 from vtr.clip.preprocess import preprocessing_from_config
 from vtr.counts import counted
@@ -164,8 +164,7 @@ def load_backbones_of(workspace: Workspace, options: Options) -> list[Backbone]:
     from vtr.clip.backbone import load_backbone  # torch: not before `prepare_arithmetic`
 
     how: dict[str, Any] = {"dtype": options.dtype, "engine": options.engine}
-    on_cpu = runs_on_cpu(options.engine)
-    devices = ["cpu"] if on_cpu else find_devices(options.device)
+    devices = ["cpu"] if options.on_cpu else find_devices(options.device)
     return [load_backbone(workspace.model, device=d, route=workspace.route, **how) for d in devices]
 
 

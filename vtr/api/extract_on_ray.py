@@ -67,14 +67,17 @@ def run(
     with connected(options.ray) as cluster:
         share = cluster.share(
             cpus=options.cpus_per_worker, gpus=options.gpus_per_worker,
-            on_cpu=options.device == "cpu",
+            on_cpu=options.on_cpu,
         )  # fmt: skip
         settings = replace(plain.settings_of(workspace, survey, options), workers=share.cpus)
         parts = plan_parts(inputs, store, options, workers=sum(map(share.fits, cluster.nodes)))
-        device = "cpu" if options.device == "auto" and not share.gpus else options.device
+        idle = options.device == "auto" and not share.gpus
+        device = "cpu" if options.on_cpu or idle else options.device
         used = options.model_copy(update={"device": device})
         with marked(store) as marker:
-            sight = Sight(survey.listing.root, _some_sizes(parts), marker, workspace.model)
+            sight = Sight(
+                survey.listing.root, _some_sizes(parts), marker, workspace.model, options.engine
+            )
             cluster.require_on_every_node(look, sight, share)
         config = (workspace, used, settings, inputs if retry else None)
         jobs = parts if retry else [part for part in parts if part.inputs]

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from vtr import __version__
+from vtr.clip.device import ENGINES
 from vtr.clip.hub import find_model
 from vtr.errors import VtrError
 from vtr.extract.resume import size_of
+from vtr.extras import missing_packages
 from vtr.files import TEMPORARY_PREFIX, publish
 from vtr.foreign import printable
 from vtr.remote import url_of
@@ -30,6 +32,7 @@ class Sight:
     sizes: tuple[tuple[Path, int], ...]  # Bytes of some of them as the driver sees them
     marker: Path | None = None  # A file of the driver's in the folder that is written to
     model: str | None = None
+    engine: str = "torch"  # What computes there: its packages must be installed
     version: str = __version__
 
 
@@ -66,6 +69,10 @@ def look(sight: Sight) -> str | None:
     for path, size in sight.sizes:
         if (here := size_of(path)) != size:
             return other_size(path, here, planned=size)
+    if missing := missing_packages(ENGINES[sight.engine]):
+        return (
+            f"engine {sight.engine} needs {', '.join(missing)}: pip install 'vtr[{sight.engine}]'"
+        )
     try:
         if sight.model is not None:
             find_model(sight.model)

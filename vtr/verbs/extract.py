@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 import pydantic
 
-from vtr.clip.device import DTypeName, EngineName, check_device_name, check_engine
+from vtr.clip.device import DTypeName, EngineName, check_device_name, check_engine, runs_on_cpu
 from vtr.errors import ConfigError, UnknownNameError
 from vtr.settings import flag_of, option
 from vtr.verbs._scale import MOST_PARTS, OnRay
@@ -101,6 +101,11 @@ class Options(OnRay):
         """(i, n) of `shard`."""
         part, parts = map(int, self.shard.split("/"))
         return part, parts
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether no GPU is used, whatever the machine has."""
+        return self.device == "cpu" or runs_on_cpu(self.engine)
 
     @pydantic.model_validator(mode="after")
     def _fit_together(self) -> Self:
