@@ -317,7 +317,10 @@ def test_extract_says_at_once_what_it_does(run_vtr: Vtr, videos: Path) -> None:
         "loading",
         "extracting:",
     ]
+    assert told[1].startswith("3 videos of dataset ")
     assert told[3] == "extracting: starting 1 decoding process"
+    again = run_vtr("extract", *words).stderr
+    assert "starting" not in again  # nothing is decoded
     assert run_vtr("extract", *words, "--quiet").stderr.splitlines() == told[1:2]
 
 

@@ -160,7 +160,7 @@ def test_long_work_is_announced_at_once(workspace: Path, monkeypatch: pytest.Mon
         "embedding captions: 0 of 5",
         "embedding captions: 0 of 3",
         "embedding captions: 3 of 3",
-        "scoring the bank: 3 of 3, captions",
+        "scoring the bank: 3 of 3 captions",
     ):
         assert line in told
     told = vtr(workspace, "simulate").stderr.splitlines()

@@ -158,6 +158,11 @@ def test_one_bar_at_a_time_and_lines_from_the_first_moment(
         outer(0, 2, "\x1b[2J")
         outer(2, 2, "")
     assert capsys.readouterr().err.splitlines() == [r"outer: \x1b[2J", "outer: 2 of 2"]
+    with progress("outer") as outer:
+        for done, remark in ((2, "clips"), (1, ""), (2, "clips"), (2, "9 clips/s")):
+            outer(done, 2, remark)  # a second pass over the same says nothing new
+    told = capsys.readouterr().err.splitlines()
+    assert told == ["outer: 2 of 2 clips", "outer: 2 of 2, 9 clips/s"]
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     with progress("outer") as outer:
         outer(1, 2, "[bold]x")

@@ -17,7 +17,8 @@ PLAIN_EVERY_SECONDS = 5.0  # between two lines where there is no terminal
 MANY_TEXTS = 500  # some seconds of a text tower on a CPU
 
 Update = Callable[[int, int, str], None]
-"""`update(done, total, remark)`; with 0 done the remark says what is being prepared."""
+"""`update(done, total, remark)`; a remark of one word is the unit, such as "clips"; with 0 done it
+says what is being prepared."""
 
 
 class Listener:

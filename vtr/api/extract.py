@@ -148,8 +148,9 @@ def _extract(
 ) -> ExtractReport:
     """Runs the pipeline, with its progress shown."""
     with progress("extracting", quiet=quiet) as update:
-        some = "es" * (settings.workers != 1)
-        update(0, len(inputs), f"starting {settings.workers} decoding process{some}")
+        if mode.pool is None or mode.pool.started:
+            some = "es" * (settings.workers != 1)
+            update(0, len(inputs), f"starting {settings.workers} decoding process{some}")
 
         def show(now: Progress) -> None:
             rate = f"{now.frames / now.seconds:.0f} frames/s" if now.seconds > 0 else ""
@@ -276,13 +277,15 @@ def _survey(workspace: Workspace, *, quiet: bool) -> VideoSurvey:
     warn_of_unreadable(survey.listing.unreadable)
     present = sum(video.path is not None for video in survey.videos)
     rate = "every frame" if workspace.fps == "native" else f"{workspace.fps:g} frames/s"
-    kept = "all" if workspace.sampler == "dense" else workspace.frames
+    kept = f"{rate} kept"
+    if workspace.sampler != "dense":
+        kept = f"{workspace.frames} of the candidates at {rate}"
     missing = len(survey.videos) - present
     absent = f" ({missing} more are missing from the disk)" if missing else ""
     skipped = f"; skipped: {survey.listing.skipped}" if survey.listing.skipped else ""
     note(
         f"{counted(present, 'video')}{absent} of dataset {workspace.dataset!r}; sampler "
-        f"{workspace.sampler}, {kept} of the candidates at {rate}; "
+        f"{workspace.sampler}, {kept}; "
         f"{workspace.model} -> {workspace.features}{skipped}"
     )
     return survey

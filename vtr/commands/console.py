@@ -115,9 +115,10 @@ def _bar(what: str) -> Iterator[Update]:
 
 def _lines(what: str) -> Update:
     start = last = time.monotonic()
+    before = ""
 
     def update(done: int, total: int, remark: str) -> None:
-        nonlocal last
+        nonlocal last, before
         if not done:
             note(f"{what}: {remark or f'0 of {total}'}")
             return
@@ -125,10 +126,14 @@ def _lines(what: str) -> Update:
         if done < total and now - last < PLAIN_EVERY_SECONDS:
             return
         last = now
-        parts = [f"{what}: {done} of {total}", *([remark] if remark else [])]
+        unit = f" {remark}" if remark.isalpha() else ""
+        parts = [f"{what}: {done} of {total}{unit}", *([remark] if remark and not unit else [])]
         if done < total:
             left = (now - start) / done * (total - done)
             parts.append(f"about {human_seconds(left)} left")
-        note(", ".join(parts))
+        line = ", ".join(parts)
+        if line != before:  # the last one of two passes over the same
+            note(line)
+        before = line
 
     return update

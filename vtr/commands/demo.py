@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from vtr.arithmetic import prepare_arithmetic
-from vtr.commands.console import print_json, say
+from vtr.commands.console import near, print_json, say
 from vtr.commands.demo_tables import print_gains, print_results
 from vtr.commands.flags import with_options
 from vtr.commands.tables import print_searches
@@ -60,10 +62,12 @@ def demo(
         if facts["results"]:
             print_results(facts["results"], facts["warnings"])
             print_gains(facts["gains"])
-            say(f"report     {facts['report']}")
+            say()
+            say(f"report     {near(Path(facts['report']))}")
         print_searches(facts["searches"])
-        say(f"workspace  {facts['workspace']}  (cd there; try: vtr simulate)")
-        say(f"the page   vtr serve {facts['workspace']}")
+        folder = shlex.quote(near(workspace.root))
+        say(f"workspace  {folder}  (try: cd {folder} && vtr simulate)")
+        say(f"the page   vtr serve {folder}")
         note(f"done in {human_seconds(facts['seconds'])}")
     if facts["extract"]["failed"] or facts["extract"]["partial"]:
         raise typer.Exit(PARTLY_FAILED)

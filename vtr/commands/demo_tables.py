@@ -9,6 +9,11 @@ from vtr.commands.compare import SURE
 from vtr.commands.console import say
 from vtr.commands.tables import interval_text, new_table, print_table
 
+_LEGEND = """\
+95 % intervals; best epoch chosen on validation; CPU s: to train, to evaluate
+content: one frame tells the clip; brief: five clips alike but for 0.3 to 0.6 s
+order: twins of the same frames in two orders, for a mean of frames the same"""
+
 
 def print_results(results: Sequence[Mapping[str, Any]], warnings: Sequence[str]) -> None:
     """Prints one row per result: R@1 by group with intervals, the choice within twins, the cost."""
@@ -17,8 +22,7 @@ def print_results(results: Sequence[Mapping[str, Any]], warnings: Sequence[str])
     table = new_table(
         f"t2v R@1 by group, and order within twins (chance 50 %); queries: {counts}",
         ("head, text, frames", *first, "within twins", "CPU s"),
-        caption="95 % intervals; the best epoch was chosen on the validation split; CPU s: to "
-        "train,\nthen to evaluate; seed 0 where none is named",
+        caption=_LEGEND,
     )
     for result in results:
         setup, pair = result["setup"], result["pairs"]["order"]

@@ -289,13 +289,13 @@ def _spelled(column: Any, number: int) -> str:
 def print_searches(searches: Sequence[Mapping[str, Any]]) -> None:
     """Prints what three captions of the test clips find, each in its best moment."""
     say()
-    say("Three searches (cd there; vtr search asks for any sentence):")
+    say("Three sentences of the test clips, and the moment that vtr search finds for each:")
     for one in searches:
         say(f'  "{one["sentence"]}"')
         found = [*one["hits"], *one["nearest"]]
         if found:
             hit, doubt = found[0], "" if one["match"] else ", unsure"
-            right = "" if hit["video_id"] == one["video"] else f"; it describes {one['video']}"
+            right = "" if hit["video_id"] == one["video"] else f"; written for {one['video']}"
             times = f"{hit['start_seconds']:.1f} to {hit['end_seconds']:.1f} s"
             say(f"    {hit['video_id']}, {times}{doubt}{right}")
     say()

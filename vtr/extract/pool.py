@@ -64,6 +64,11 @@ class WorkerPool:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def started(self) -> bool:
+        """Whether there is, or will be at once, what decodes."""
+        return self._thread is not None
+
     def start(self) -> None:
         """Starts what decodes, which imports for seconds, while the caller still prepares."""
         if self._thread is None:
