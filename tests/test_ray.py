@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -185,27 +186,38 @@ def cluster(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """A cluster whose only node with cores has other folders mounted over two of ours."""
     hidden = tmp_path_factory.mktemp("hidden")
     (hidden / "file").touch()
-    port, tmp = free_port(), tmp_path_factory.mktemp("r")
+    # Ports that the system picks, beside any other Ray; a short path, for sockets are below it.
     ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
+    ray += ["--min-worker-port=0", "--max-worker-port=0"]
     env = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
-    here = [*ray, "--head", f"--port={port}", "--include-dashboard=false", "--num-cpus=0"]
     mount = f'mount -t tmpfs none {hidden} && exec "$@"'
-    there = ["unshare", "-m", "sh", "-c", mount, "sh", *ray, "--num-cpus=2"]
-    started = []
+    started: list[subprocess.Popen[str]] = []
+
+    def start(words: list[str]) -> str:
+        how: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        started.append(subprocess.Popen(words, env=env, text=True, **how))
+        said = ""
+        for line in started[-1].stdout or ():
+            said += line
+            if "--block" in line:  # the last it says
+                return said
+        raise AssertionError(said)
+
+    tmp = Path(tempfile.mkdtemp(prefix="vtr-ray-", dir="/tmp"))
     try:
-        for words in ([*here, f"--temp-dir={tmp}"], [*there, f"--address=127.0.0.1:{port}"]):
-            started.append(
-                subprocess.Popen(
-                    words, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-                )
-            )
-            lines = iter(started[-1].stdout or ())
-            assert any("Ray runtime started" in line for line in lines), words
-        yield f"127.0.0.1:{port}", hidden
+        here = ["--head", "--port=0", "--include-dashboard=false", "--num-cpus=0"]
+        found = re.search(
+            r"ray start --address='([^']+)'", start([*ray, *here, f"--temp-dir={tmp}"])
+        )
+        assert found
+        there = ["unshare", "-m", "sh", "-c", mount, "sh", *ray, "--num-cpus=2"]
+        start([*there, f"--address={found[1]}"])
+        yield found[1], hidden
     finally:
         for process in started[::-1]:
             process.terminate()
             process.communicate(timeout=60)
+        shutil.rmtree(tmp, ignore_errors=True)
 
 
 @needs_ray
