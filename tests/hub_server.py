@@ -111,7 +111,8 @@ class Handler(BaseHTTPRequestHandler):
                 if statuses and re.fullmatch(key, f"{self.command} {path}"):
                     status = statuses.pop(0) if len(statuses) > 1 else statuses[0]
                     if status:
-                        words = f"said the hub to {self.headers.get('Authorization')}"
+                        # So long that what cuts it off cuts the token in two.
+                        words = f"{'said the hub ' * 14}to {self.headers.get('Authorization')}"
                         return self.answer(status, {"error": words})
         if hub.silent:
             time.sleep(0.5)

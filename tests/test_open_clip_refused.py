@@ -181,7 +181,11 @@ REFUSED: dict[str, tuple[str, Edit, str]] = {
     ),
     "lanczos": ("pe_core_b", pictures(interpolation="lanczos"), "interpolation is 'lanczos'"),
     "longest": ("pe_core_b", pictures(resize_mode="longest"), "resize_mode is 'longest'"),
-    "two means": ("pe_core_b", pictures(mean=[0.5, 0.5]), "malformed setting"),
+    "two means": (
+        "pe_core_b",
+        pictures(mean=[0.5, 0.5]),
+        r"mean is \[0.5, 0.5\]; .*of three numbers",
+    ),
     "no spread": ("pe_core_b", pictures(std=[0.5, 0, 0.5]), "must be above 0"),
     "unknown step": ("pe_core_b", pictures(blur=1), "preprocess_cfg.blur"),
     "no cleaning": ("siglip", text(tokenizer_kwargs={"clean": []}), "a clean of lower, canonic"),
@@ -205,9 +209,28 @@ def test_refused_by_name(what: str, tmp_path: Path) -> None:
 def test_a_file_cut_off_is_refused(size: int, tmp_path: Path) -> None:
     path = write_folder(tmp_path, "clipa") / "open_clip_model.safetensors"
     path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(CheckpointError, match="cannot load") as caught:
+    said = "cannot load .*/open_clip_model.safetensors: it is damaged or cut off"
+    with pytest.raises(CheckpointError, match=said) as caught:
         load_backbone(str(tmp_path), device="cpu")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["pe_core_b", "siglip", "clipa"])
+def test_what_is_missing_is_named_first(name: str, tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, name)
+    for path in folder.glob("*token*"):
+        path.unlink()
+    with pytest.raises(CheckpointError, match=r"has no vocabulary .*copy the files from \S+$"):
+        load_backbone(str(folder), device="cpu")
+    (folder / "open_clip_config.json").unlink()
+    with pytest.raises(CheckpointError, match=r"has no open_clip_config\.json\. A model"):
+        load_backbone(str(folder), device="cpu")
+
+
+def test_a_training_s_names_of_a_decoder_are_left_out_too(tmp_path: Path) -> None:
+    state = {f"module.{name}": value for name, value in weights("coca").items()}
+    assert any(".text_decoder." in name for name in state)
+    load_backbone(str(write_folder(tmp_path, "coca", state=state)), device="cpu")
 
 
 @pytest.mark.parametrize(

@@ -527,7 +527,7 @@ def test_a_hub_that_refuses(
     hub.fail[request_] = [status]
     with pytest.raises(HubError, match=rf"answers {status} .*{message}") as told:
         push(hub, store)
-    assert TOKEN not in str(told.value), "the stand-in says it in its answers"
+    assert TOKEN[:6] not in str(told.value), "the stand-in says it in its answers"
     assert "\n" not in str(told.value)
     hub.fail.clear()
     assert push(hub, store).commit

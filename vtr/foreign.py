@@ -98,6 +98,15 @@ def shown(text: object, limit: int = MAX_SHOWN) -> str:
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
+def first_line(error: BaseException) -> str:
+    r"""Returns the first line of an error's text, or its class where it says nothing.
+
+    >>> first_line(ValueError("\nno number\nat all")), first_line(MemoryError())
+    ('no number', 'MemoryError')
+    """
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def escaped(text: object, limit: int = MAX_SHOWN) -> str:
     """Returns `shown(text)` as HTML text, safe between tags and within quoted attributes.
 

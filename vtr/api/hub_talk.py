@@ -107,9 +107,9 @@ def _reason(error: BaseException) -> str:
     """Returns the server's own words in one line, or ours, without the token."""
     text = str(getattr(error, "server_message", None) or error)
     token = get_token()
-    lines = [line for line in text.splitlines() if line.strip()]
-    text = shown(lines[0] if lines else "", 200)
-    return text.replace(token, "...") if token else text
+    if token:  # before anything is cut off, or the rest of it is known no more
+        text = text.replace(token, "...")
+    return shown(next((line for line in text.splitlines() if line.strip()), ""), 200)
 
 
 def _advice(status: int, name: str) -> str:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from vtr.clip.towers import VisionTower
 from vtr.errors import ConfigError, ModelError
+from vtr.foreign import first_line
 
 Run = Callable[[Tensor], Tensor]
 _GROUP = "128"
@@ -116,10 +117,9 @@ def _compiled(visual: VisionTower, *, whole_numbers: bool) -> Run:
         with torch.inference_mode():
             compiled(_blank(visual))
     except (RuntimeError, OSError) as error:
-        first_line = (str(error).strip().splitlines() or [""])[0]
         raise ConfigError(
-            f"--engine compile cannot compile the model here: {type(error).__name__}: {first_line}"
-            ". It needs a C++ compiler such as g++; or leave --engine out"
+            f"--engine compile cannot compile the model here: {type(error).__name__}: "
+            f"{first_line(error)}. It needs a C++ compiler such as g++; or leave --engine out"
         ) from None
 
     def run(pixels: Tensor) -> Tensor:

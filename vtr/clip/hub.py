@@ -11,6 +11,7 @@ from pathlib import Path
 
 from vtr.clip.models import known_models, nearest_name, resolve_model
 from vtr.errors import CheckpointError, HubOfflineError, ModelError, ModelNotFoundError
+from vtr.foreign import first_line
 from vtr.json_files import read_json
 
 EXAMPLE = "openai/clip-vit-base-patch32"
@@ -157,7 +158,11 @@ def require_model(model: str) -> None:
 
 def weight_files(folder: Path) -> list[Path]:
     """Returns a folder's weight files: one or what an index names, safetensors before `.bin`."""
-    for whole, _, index in _OPEN_CLIP if is_open_clip(folder) else _TRANSFORMERS:
+    return _first_weights(folder, _OPEN_CLIP if is_open_clip(folder) else _TRANSFORMERS)
+
+
+def _first_weights(folder: Path, kinds: Sequence[_Kind]) -> list[Path]:
+    for whole, _, index in kinds:
         if (folder / whole).is_file():
             return [folder / whole]
         if (folder / index).is_file():
@@ -210,10 +215,13 @@ def _indexed(index: Path) -> list[Path]:
 def _check_contents(model: ModelFolder) -> None:
     lacking = []
     foreign = is_open_clip(model.path)
+    kinds = _OPEN_CLIP if foreign else _TRANSFORMERS
     if not foreign and not (model.path / "config.json").is_file():
-        lacking.append("config.json")
-    if not weight_files(model.path):
-        kinds = _OPEN_CLIP if foreign else _TRANSFORMERS
+        there = {path.name for path in model.path.iterdir()}
+        if _first_kind(there, _OPEN_CLIP) and not _first_kind(there, kinds):
+            kinds = _OPEN_CLIP
+        lacking.append(OPEN_CLIP_CONFIG if kinds is _OPEN_CLIP else "config.json")
+    if not _first_weights(model.path, kinds):
         lacking.append(f"{kinds[0][0]} (or {kinds[1][0]})")
     if lacking:
         raise CheckpointError(
@@ -245,9 +253,7 @@ def _find_on_hub(model: str, *, tokeniser_only: bool = False) -> Path:
             _not_found(model, "and the hub has no such public repository (private: hf auth login)")
         ) from None
     except (transport_error(), ConnectionError, LocalEntryNotFoundError) as error:
-        reason = str(error).strip().splitlines()
-        told = reason[0] if reason else type(error).__name__
-        return _find_in_cache(model, told, tokeniser_only=tokeniser_only)
+        return _find_in_cache(model, first_line(error), tokeniser_only=tokeniser_only)
     except OSError as error:
         raise ModelError(f"cannot store {model} in the hub's cache: {error}") from None
 

@@ -25,7 +25,7 @@ from vtr.clip.openai_names import BENIGN_HUGGINGFACE, TEMPORAL_WEIGHT, require_f
 from vtr.clip.text import text_family
 from vtr.clip.towers import Architecture, TextTower
 from vtr.errors import CheckpointError
-from vtr.foreign import first_few
+from vtr.foreign import first_few, first_line
 
 # What a file calls the weights that a text tower alone does not need begins so.
 _BESIDE_TEXT = ("visual", "vision_", "logit_", "text_decoder.")
@@ -126,10 +126,14 @@ def _read_weights(folder: ModelFolder, *, text_only: bool) -> dict[str, Tensor]:
                 part = _read_safetensors(path, text_only)
             else:
                 part = read_tensors(path)
-        except (CheckpointError, SafetensorError, OSError) as error:
-            first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        except SafetensorError as error:
             raise CheckpointError(
-                f"{folder.model_id}: cannot load {folder.path}: {first_line}"
+                f"{folder.model_id}: cannot load {path}: it is damaged or cut off "
+                f"({first_line(error)}). Fetch it again"
+            ) from None
+        except (CheckpointError, OSError) as error:
+            raise CheckpointError(
+                f"{folder.model_id}: cannot load {path}: {first_line(error)}"
             ) from None
         twice = sorted(weights.keys() & part.keys())
         if twice:

@@ -169,11 +169,10 @@ def read_open_clip(folder: ModelFolder, weights: dict[str, Tensor]) -> Contents:
     """
     sections = read_sections(folder)
     text, family = sections.text, sections.family
-    weights = {
-        name.removeprefix("module."): value
-        for name, value in weights.items()
-        if name not in _STRAY and not (family == "coca" and name.startswith("text_decoder."))
-    }
+    weights = {name.removeprefix("module."): value for name, value in weights.items()}
+    for name in [*weights]:
+        if name in _STRAY or (family == "coca" and name.startswith("text_decoder.")):
+            del weights[name]
     vision = _trunk_sizes(sections, weights) if sections.trunk else _native_sizes(folder, sections)
     architecture = Architecture(
         family=family,

@@ -50,14 +50,16 @@ def open_clip_tokeniser(folder: ModelFolder) -> Tokeniser:
     if not isinstance(clean, str) or clean not in _CLEAN:
         raise text.refusal("tokenizer_kwargs", f"a clean of {', '.join(_CLEAN)}")
     kind = "clipa" if strips else "clip"
-    if family == "siglip":
-        kind = text_family(folder.path, "siglip")
-    elif not has_vocabulary(folder.path):
+    if not has_vocabulary(folder.path):
+        named = text.values["hf_tokenizer_name"]
+        whose = f"its configuration names {named!r:.80}" if named else "open_clip brings CLIP's"
         raise CheckpointError(
             f"{folder.model_id}: {folder.path} has no vocabulary (tokenizer.json, or vocab.json "
-            "and merges.txt). open_clip brings that of CLIP itself: copy the files from "
-            "openai/clip-vit-base-patch32"
+            f"and merges.txt). {whose}: copy the files from "
+            f"{named or 'openai/clip-vit-base-patch32'}"
         )
+    if family == "siglip":
+        kind = text_family(folder.path, "siglip")
     rules = replace(
         _CLIPA if strips else TEXT_RULES[kind],
         clean=_CLEAN[clean],

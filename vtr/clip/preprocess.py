@@ -328,12 +328,14 @@ def _from_open_clip(path: Path, route: Route) -> Preprocessing:
         ("resize_mode", resize not in ("shortest", "squash")),
         ("size", not (isinstance(size, list) and all(isinstance(n, int) for n in size))),
         ("interpolation", settings["interpolation"] not in list(FILTERS)),
+        ("mean", not _is_triple(settings["mean"])),
+        ("std", not _is_triple(settings["std"])),
     ):
         if fault:
             raise ModelError(
                 f"{path}: preprocess_cfg.{name} is {settings.get(name, given)!r:.80}; understood "
                 "are mode RGB, resize_mode shortest or squash, interpolation bicubic or bilinear, "
-                "mean, std and a size in pixels"
+                "mean and std of three numbers, and a size in pixels"
             )
     try:
         return Preprocessing(
@@ -439,6 +441,11 @@ def _pair(size: Any) -> tuple[int, int]:
     if not isinstance(size, dict) or set(size) != {"height", "width"}:
         raise ModelError(f"size {size!r} is not understood")
     return int(size["height"]), int(size["width"])
+
+
+def _is_triple(values: Any) -> bool:
+    numbers = isinstance(values, list) and all(type(one) in (int, float) for one in values)
+    return numbers and len(values) == 3
 
 
 def _triple(values: Any) -> _Triple:

@@ -184,6 +184,8 @@ def text_family(folder: Path, model_type: str) -> str:
             f"{folder}: model_type {model_type!r} is not supported; vtr knows "
             f"{', '.join(TEXT_RULES)}"
         )
+    if not (folder / "tokenizer.json").is_file():
+        raise CheckpointError(f"{folder} has no tokenizer.json")
     tokeniser = str(_settings(folder).get("tokenizer_class", "")).lower()
     if "gemma" in tokeniser or "siglip2" in tokeniser:
         return "siglip2"

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from vtr.errors import ModelError
 from vtr.extract.settings import Encoder, TemporalEncoder
+from vtr.foreign import first_line
 
 Embeddings = NDArray[np.float32]
 _Task = tuple[NDArray[np.uint8], list[int] | None, "Future[Embeddings]"]
@@ -112,11 +113,10 @@ class EncoderGroup:
         try:
             return cast("TemporalEncoder", encoder).encode_frames(crops, **more)
         except RuntimeError as error:  # what torch raises for a device that is lost, too
-            first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ModelError(
-                f"the model failed on {encoder.device}: {first_line}. What was published before is "
-                "whole: run the same command again to go on, on another --device if it fails there "
-                "again"
+                f"the model failed on {encoder.device}: {first_line(error)}. What was published "
+                "before is whole: run the same command again to go on, on another --device if it "
+                "fails there again"
             ) from error
         finally:
             self._seconds[number] += time.perf_counter() - start

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from vtr.errors import VtrError
 from vtr.files import open_regular
+from vtr.foreign import first_line
 from vtr.pickled import require_light_keys
 
 Array = NDArray[Any]
@@ -66,14 +67,9 @@ def read_arrays(path: Path, *, tensors: TensorReader) -> Iterator[tuple[str, Arr
         raise
     except OSError as error:
         kind = "not-a-file" if error.strerror == "not a regular file" else "not-an-array"
-        raise UnusableError(f"{kind}: {error.strerror or _line(error)}") from None
+        raise UnusableError(f"{kind}: {error.strerror or first_line(error)[:200]}") from None
     except _BROKEN as error:
-        raise UnusableError(f"not-an-array: {_line(error)}") from None
-
-
-def _line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0][:200] if text else type(error).__name__
+        raise UnusableError(f"not-an-array: {first_line(error)[:200]}") from None
 
 
 def _npy(file: IO[bytes], path: Path, _: TensorReader) -> Iterator[tuple[str, Array | str]]:
