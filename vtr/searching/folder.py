@@ -33,7 +33,8 @@ FPS = 2.0  # at 1 the ends of moments are half a second off, mean IoU at most 84
 # find their video within 0.5 s in 98.7 %; in 98.8, 98.8, 99.3, 99.3 % at 0.25, 0.5, 0.75, 1. Joined
 # clips are found with IoU >= 0.7 in 93.3 % at 0, 94.4 at 0.75, 93.1 at 1.
 _JITTER = 0.75
-_SHARD_VIDEOS = 64  # what a kill loses at most
+# What a kill loses at most: of short clips so many, of films half an hour or so.
+_SHARD_VIDEOS, _SHARD_BYTES = 64, 4 << 20
 _WAIT_SECONDS = 0.3
 
 
@@ -111,11 +112,11 @@ class FolderSource:
             self._extract(rebuild=rebuild)
         except StoreLockedError as error:
             if index is not None:
-                note(f"{error}. Until then the answer comes from what was indexed before")
+                note(f"{_writer(error)}: the answer comes from what was indexed before")
                 return index, changes
             with _waiting_lock(self.store):
-                pass  # another search has made what was to be made here
-            self._extract(rebuild=False)
+                pass
+            return self.refresh(rebuild=rebuild)  # mostly there is nothing left to be made
         return bring_up_to_date(place, self.store, self.encoder), changes
 
     def _look(self) -> None:
@@ -161,6 +162,7 @@ class FolderSource:
             candidate_jitter=self._jitter(rebuild=rebuild),
             thumbnails=False,
             shard_videos=_SHARD_VIDEOS,
+            shard_bytes=_SHARD_BYTES,
             workers=self.workers or min(usable_cores(), len(self._inputs)),
         )
         mode = ExtractMode(retry=frozenset({"changed", "damaged"}), overwrite=rebuild)
@@ -273,9 +275,14 @@ def _waiting_lock(folder: Path) -> Iterator[None]:
             return
         except StoreLockedError as error:
             if not told:
-                note(f"waiting: {error}")
+                note(f"waiting: {_writer(error)}")
             told = True
             time.sleep(_WAIT_SECONDS)
+
+
+def _writer(error: StoreLockedError) -> str:
+    """Returns who writes where, without the advice for extractions."""
+    return str(error).partition(". ")[0]
 
 
 def _no_videos(listing: VideoListing) -> str:

@@ -137,6 +137,7 @@ def update_index(folder: Path, store: FeatureStore, bank: Bank) -> Index:
     make_folder(folder, option="--index")
     names = [shard.path.name for shard in store.shards]
     old = read_index(folder)
+    _sweep(folder, {} if old is None else old.facts)  # what a full disk or a kill left behind
     if old is not None and not _fits(old, store, bank, names):
         old = None
     build = _Build(folder, store, bank, old)
@@ -150,6 +151,14 @@ def update_index(folder: Path, store: FeatureStore, bank: Bank) -> Index:
     if made is None:
         raise StoreError(f"{folder} cannot be read back. Delete it and search again")
     return made
+
+
+def _sweep(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Deletes the files of frames and codes that an index does not name."""
+    for path in (*folder.glob("frames-*.f16"), *folder.glob("codes-*.faiss")):
+        if path.name not in (facts.get("frames"), facts.get("codes")):
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def _fits(old: Index, store: FeatureStore, bank: Bank, names: Sequence[str]) -> bool:
@@ -283,10 +292,7 @@ class _Build:
         buffer = io.BytesIO()
         np.savez(buffer, **columns)  # type: ignore[arg-type]
         publish(self.folder / _FILE, buffer.getbuffer())
-        for path in (*self.folder.glob("frames-*.f16"), *self.folder.glob("codes-*.faiss")):
-            if path.name not in (self.name, facts.get("codes")):
-                with contextlib.suppress(OSError):
-                    path.unlink()
+        _sweep(self.folder, facts)
 
 
 _ROWS: Mapping[str, Array] = {
