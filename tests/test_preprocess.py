@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -319,6 +320,9 @@ assert not {"transformers", "huggingface_hub"} & set(sys.modules)
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
+SPREAD = {"image_mean": [0.48, 0.45, 0.4], "image_std": [0.26, 0.27, 0.28]}
+
+
 def write_config(folder: Path, record: object, name: str = "preprocessor_config.json") -> Path:
     (folder / name).write_text(json.dumps(record))
     return folder
@@ -340,6 +344,40 @@ def test_reads_the_processor_config_of_transformers_5(tmp_path: Path) -> None:
     record = {"image_processor": CLIP_CONFIG_NEW, "processor_class": "CLIPProcessor"}
     write_config(tmp_path, record, "processor_config.json")
     assert preprocessing_from_config(tmp_path, route="exact") == clip_like(224)
+
+
+@pytest.mark.parametrize(
+    ("kind", "record"),
+    [
+        # As microsoft/xclip-* has it.
+        ("VideoMAE", {"size": 224, "do_center_crop": True, "resample": 2}),
+        ("VideoMAE", {"size": {"shortest_edge": 224}}),
+        ("CLIP", {"size": 224, "do_center_crop": True}),
+        ("CLIP", {"size": {"shortest_edge": 256}}),
+        ("CLIP", {"size": {"height": 240, "width": 256}, "do_center_crop": True}),
+        ("ChineseCLIP", {"size": {"height": 224, "width": 224}, "do_center_crop": False}),
+        ("Siglip", {"size": {"height": 64, "width": 96}}),
+    ],
+)
+def test_what_a_file_does_not_say_is_as_in_transformers(
+    tmp_path: Path, kind: str, record: dict[str, object]
+) -> None:
+    record = {"feature_extractor_type": f"{kind}FeatureExtractor", **SPREAD, **record}
+    preprocessing = preprocessing_from_config(write_config(tmp_path, record), route="exact")
+    theirs = getattr(transformers, f"{kind}ImageProcessorPil").from_pretrained(tmp_path)
+    picture = np.random.default_rng(4).integers(0, 256, (300, 525, 3), np.uint8)
+    seen = [[picture]] if kind == "VideoMAE" else picture
+    expected = theirs(images=seen, return_tensors="pt")["pixel_values"]
+    crop = torch.from_numpy(resize_crop(picture, preprocessing)[None])
+    made = normalise(crop, preprocessing, dtype=torch.float32)
+    torch.testing.assert_close(made, expected.reshape(made.shape), atol=1e-5, rtol=0)
+
+
+def test_what_is_cut_of_pictures_of_another_size_before_files_said_so(tmp_path: Path) -> None:
+    """X-CLIP of 336 pixels: transformers of today would cut 224 out of them."""
+    record = {"size": 336, "do_center_crop": True, "resample": 2, **SPREAD}
+    preprocessing = preprocessing_from_config(write_config(tmp_path, record))
+    assert (preprocessing.size, preprocessing.resize_to) == ((336, 336), 336)
 
 
 @pytest.mark.parametrize(

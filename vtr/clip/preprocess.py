@@ -52,6 +52,10 @@ _KNOWN_KEYS = frozenset(
         "rescale_offset", "include_top", "patch_size", "max_num_patches",
     }
 )  # fmt: skip
+# Classes of transformers that cut unless they are told not to, and to how many pixels.
+_CUTTING = ("CLIP", "ChineseCLIP", "VideoMAE")
+_USUAL_CROP = 224
+_BILINEAR = ("VideoMAE", "Siglip2")
 # OpenAI's transform; the same numbers for all its models.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -374,13 +378,12 @@ def _read_processor(folder: Path) -> tuple[dict[str, Any], Path]:
 
 
 def _from_record(record: dict[str, Any], route: Route) -> Preprocessing:
-    resample = record.get("resample", 3)
+    resample = record.get("resample", 2 if _kind(record).startswith(_BILINEAR) else 3)
     if resample not in _PILLOW_FILTER_NAMES:
         raise ModelError(f"resample is {resample!r}; supported: 3 (bicubic), 2 (bilinear)")
     if "max_num_patches" in record:
         return _patches(record, _PILLOW_FILTER_NAMES[resample], route)
-    size = record["size"]
-    crop = record.get("crop_size") if record.get("do_center_crop") else None
+    size, crop = record["size"], _crop(record)
     resize: Literal["shortest-edge", "squash"]
     resize_to: int | tuple[int, int]
     if isinstance(size, int) and crop is not None:
@@ -401,6 +404,23 @@ def _from_record(record: dict[str, Any], route: Route) -> Preprocessing:
         mean=mean,
         std=std,
     )
+
+
+def _kind(record: dict[str, Any]) -> str:
+    """Returns transformers' class, whose settings stand where the file says nothing."""
+    return str(record.get("image_processor_type") or record.get("feature_extractor_type") or "")
+
+
+def _crop(record: dict[str, Any]) -> Any:
+    """Returns the size that is cut out of a resized picture; None where nothing is cut off.
+
+    What a file does not say is what transformers takes for it. Files from before transformers knew
+    a size of the crop (X-CLIP's) resize to one number and cut to the same.
+    """
+    if not record.get("do_center_crop", _kind(record).startswith(_CUTTING)):
+        return None
+    size = record["size"]
+    return record.get("crop_size", size if isinstance(size, int) else _USUAL_CROP)
 
 
 def _scaling(record: dict[str, Any]) -> tuple[_Triple, _Triple]:
