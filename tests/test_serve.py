@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -192,6 +193,9 @@ def test_filters_narrow_a_search(client: TestClient) -> None:
         ({"texts": [1]}, 400),
         ({"texts": ["x"], "top": "many"}, 400),
         ({"texts": ["x"], "min_length": float("1e400")}, 400),
+        ({"texts": ["x"], "top": 10**400}, 400),
+        ({"texts": ["x"], "max_length": 10**400}, 400),
+        ({"texts": ["x"], "min_length": 5, "max_length": 1}, 400),
         ({"texts": ["x"] * 21}, 400),
         ({"like": [["nobody", 0]]}, 404),
         ({"like": [["../../etc/passwd", 0]]}, 404),
@@ -210,6 +214,7 @@ def test_a_question_that_is_none_gets_one_sentence(
     assert answer.status_code == status, answer.text
     assert len(answer.json()["error"]) > 5
     assert "Traceback" not in answer.text
+    assert "--" not in answer.text  # options are of the terminal
 
 
 def test_bodies_that_are_too_long_or_no_json(client: TestClient) -> None:
@@ -218,6 +223,27 @@ def test_bodies_that_are_too_long_or_no_json(client: TestClient) -> None:
     assert client.post("/api/search", content=b"\xff\xfe", headers=kind).status_code == 400
     assert client.post("/api/search", content=b" " * (2 << 20), headers=kind).status_code == 413
     assert client.post("/api/search", content=b"{}").status_code == 415  # as a form of others
+
+
+def test_who_falls_silent_while_sending_gives_its_place_back(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vtr.serve.api._SILENT_SECONDS", 0.05)
+    sent: list[Any] = []
+
+    async def silence() -> Any:
+        await asyncio.sleep(60)
+
+    async def keep(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")]
+    for path in ("/api/examples", "/api/search"):
+        scope = {
+            "type": "http", "method": "POST", "path": path, "headers": headers, "query_string": b"",
+        }  # fmt: skip
+        asyncio.run(client.app(scope, silence, keep))  # type: ignore[arg-type]
+    assert [m["status"] for m in sent if m["type"] == "http.response.start"] == [408, 408]
 
 
 @pytest.mark.parametrize("text", ["\ud800 dog", "🐕" * 3, "word " * 10_000])
@@ -245,7 +271,12 @@ def test_a_video_is_served_by_range(client: TestClient, root: Path) -> None:
     assert (part.status_code, part.content) == (206, content[10:20])
     tail = client.get(address, headers={"range": "bytes=-7"})
     assert (tail.status_code, tail.content) == (206, content[-7:])
-    assert client.get(address, headers={"range": "bytes=99999999-"}).status_code == 416
+    preview = f"/window/{key_of('cats/one.mp4')}/0"
+    for at in (address, preview):
+        assert client.get(at, headers={"range": "bytes=99999999-"}).status_code == 416
+        # What is no list of ranges is as if it were not there.
+        for odd in ("items=0-1", "bytes=5-2", "bytes=a-b", "bytes=-", "bytes=" + "9" * 5000 + "-"):
+            assert client.get(at, headers={"range": odd}).status_code == 200, odd
 
 
 def test_pictures_of_moments(client: TestClient) -> None:

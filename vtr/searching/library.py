@@ -312,8 +312,8 @@ class Library:
             against = unit(np.mean(avoided, axis=0))
             if float(vector @ against) > _SAME_DIRECTION:
                 raise ConfigError(
-                    "what is looked for and what --not excludes are the same: nothing is left. "
-                    "Leave one of them out"
+                    "what is looked for and what is to be left out are the same: nothing is left. "
+                    "Change one of them"
                 )
             vector = unit(vector - against / 2)
             weights += [(f"not {text}", -0.5 / len(avoided)) for text in query.without]

@@ -31,7 +31,7 @@ class Query:
     def __post_init__(self) -> None:
         if not (self.texts or self.images or self.clips or self.like):
             raise ConfigError(
-                "nothing to search for: write a sentence, or give --image, --video or --like"
+                "nothing to search for: write a sentence, or name a picture, a clip or a moment"
             )
         for text in (*self.texts, *self.without):
             if fault := _fault(text):

@@ -8,7 +8,7 @@ import math
 import tempfile
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from secrets import token_urlsafe
@@ -36,9 +36,11 @@ _MOST_BODY_BYTES = 1 << 20
 _MOST_EXAMPLE_BYTES = 256 << 20
 _KEPT_EXAMPLES = 32
 _MOST_UPLOADS = 3
+_SILENT_SECONDS = 10.0
 _MOST_HITS = 200
 _MOST_PARTS = 20
 _MOST_POINTS = 1000
+_MOST_NUMBER = 1e9
 
 
 class Results(Protocol):
@@ -115,14 +117,10 @@ class Api:
 
     async def _upload(self, request: Request) -> Outcome:
         with tempfile.NamedTemporaryFile(prefix="vtr-example-") as file:
-            num_bytes = 0
-            async for chunk in request.stream():
-                num_bytes += len(chunk)
-                if num_bytes > _MOST_EXAMPLE_BYTES:
-                    limit = _MOST_EXAMPLE_BYTES >> 20
-                    raise RefusedError(413, f"The file is larger than {limit} MiB.")
+            limit = f"The file is larger than {_MOST_EXAMPLE_BYTES >> 20} MiB."
+            async for chunk in _received(request, _MOST_EXAMPLE_BYTES, limit):
                 file.write(chunk)
-            if not num_bytes:
+            if not file.tell():
                 raise RefusedError(400, "The file is empty.")
             file.flush()
             return await self._media.example(pictures.Example(Path(file.name)))
@@ -179,12 +177,8 @@ async def _body(request: Request) -> dict[str, Any]:
     kind = request.headers.get("content-type", "").partition(";")[0].strip()
     if kind != "application/json":
         raise RefusedError(415, "The question must be JSON.")
-    parts, num_bytes = [], 0
-    async for chunk in request.stream():
-        num_bytes += len(chunk)
-        if num_bytes > _MOST_BODY_BYTES:
-            raise RefusedError(413, f"The question is longer than {_MOST_BODY_BYTES:,} bytes.")
-        parts.append(chunk)
+    limit = f"The question is longer than {_MOST_BODY_BYTES:,} bytes."
+    parts = [chunk async for chunk in _received(request, _MOST_BODY_BYTES, limit)]
     try:
         body = json.loads(b"".join(parts))
     except (ValueError, RecursionError):
@@ -192,6 +186,28 @@ async def _body(request: Request) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise RefusedError(400, "The question must be a JSON object.")
     return body
+
+
+async def _received(request: Request, most_bytes: int, limit: str) -> AsyncIterator[bytes]:
+    """Yields a body as it comes.
+
+    Raises:
+        RefusedError: It is too long, as `limit` says, or its sender has fallen silent: it would
+            hold one of few places for ever.
+    """
+    chunks, num_bytes = aiter(request.stream()), 0
+    while True:
+        try:
+            async with asyncio.timeout(_SILENT_SECONDS):
+                chunk = await anext(chunks, None)
+        except TimeoutError:
+            raise RefusedError(408, "Nothing came any more; send it again.") from None
+        if chunk is None:
+            return
+        num_bytes += len(chunk)
+        if num_bytes > most_bytes:
+            raise RefusedError(413, limit)
+        yield chunk
 
 
 def _list(body: Mapping[str, Any], name: str) -> list[Any]:
@@ -220,8 +236,8 @@ def _moments(body: Mapping[str, Any], name: str, catalog: Catalog) -> tuple[tupl
 
 def _number(value: object, name: str) -> float:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (is_number and math.isfinite(value) and value >= 0):  # type: ignore[arg-type, operator]
-        raise RefusedError(400, f"{name} must be a number from 0 on.")
+    if not (is_number and 0 <= value <= _MOST_NUMBER):  # type: ignore[operator]
+        raise RefusedError(400, f"{name} must be a number from 0 to {_MOST_NUMBER:g}.")
     return float(value)  # type: ignore[arg-type]
 
 
@@ -233,6 +249,8 @@ def _options(body: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("min_length", "max_length"):
         if body.get(name) is not None:
             options[name] = _number(body[name], name)
+    if options.get("min_length", 0) > options.get("max_length", math.inf):
+        raise RefusedError(400, "No video is that long and that short; change one of the lengths.")
     if body.get("inside"):
         options["inside"] = _text(body["inside"])
     return options

@@ -30,7 +30,7 @@ _OVERLAP_SECONDS = 2.0
 _LONGEST_CLIP_SECONDS = 300.0
 _SHELF_BYTES = 96 << 20
 _PICTURE_SECONDS, _WINDOW_JOB_SECONDS = 10.0, 120.0
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_RANGE = re.compile(r"\s*(\d{0,18})-(\d{0,18})\s*", re.ASCII)
 # Pictures of one version of a file never change: their address has its version in it.
 _KEEP = {"cache-control": "private, max-age=86400, immutable"}
 
@@ -59,6 +59,9 @@ class Media:
         """The file itself, or a range of it."""
         film = await self._film(request)
         kind = (await self._facts(film))["type"].partition(";")[0]
+        if not asked_ranges(request):
+            headers = request.scope["headers"]
+            request.scope["headers"] = [pair for pair in headers if pair[0] != b"range"]
         return FileResponse(film.path, media_type=kind or "application/octet-stream")
 
     async def facts(self, request: Request) -> dict[str, Any]:
@@ -163,17 +166,35 @@ def window_times(number: int, length: float) -> tuple[float, float]:
     return start, start + WINDOW_SECONDS + _OVERLAP_SECONDS
 
 
+def asked_ranges(request: Request) -> list[tuple[int | None, int | None]]:
+    """Returns first and last byte of each range that is asked for; no first: so many from the end.
+
+    None at all where the header is no such list: it then counts as absent (RFC 9110, 14.2).
+    """
+    unit, _, listed = request.headers.get("range", "").partition("=")
+    asked: list[tuple[int | None, int | None]] = []
+    for part in listed.split(","):
+        match = _RANGE.fullmatch(part)
+        texts = match.groups() if match else ("", "")
+        first, last = (int(text) if text else None for text in texts)
+        is_backwards = first is not None and last is not None and first > last
+        if texts == ("", "") or is_backwards:
+            return []
+        asked.append((first, last))
+    return asked if unit.strip().lower() == "bytes" else []
+
+
 def ranged(content: bytes, request: Request, kind: str) -> Response:
     """Returns the range of some bytes that a request asks for, or all of them."""
     headers = {"accept-ranges": "bytes", "cache-control": "no-store"}
-    match = _RANGE.fullmatch(request.headers.get("range", "").strip())
-    if match is None or not (match[1] or match[2]):
+    asked, size = asked_ranges(request), len(content)
+    if len(asked) != 1:
         return Response(content, media_type=kind, headers=headers)
-    size = len(content)
-    if match[1]:
-        first, last = int(match[1]), min(int(match[2] or size), size - 1)
+    begin, end = asked[0]
+    if begin is None:
+        first, last = max(0, size - (end or 0)), size - 1
     else:
-        first, last = max(0, size - int(match[2])), size - 1
+        first, last = begin, size - 1 if end is None else min(end, size - 1)
     if first > last:
         return Response(status_code=416, headers={"content-range": f"bytes */{size}"})
     headers["content-range"] = f"bytes {first}-{last}/{size}"
