@@ -39,6 +39,7 @@ ROBERTA_WORDS = ["<s>", "<pad>", "</s>", "<unk>", "▁a", "▁red", "▁star", "
 END = "<|endoftext|>"
 CLIP_WORDS = ["a", "red", "star", "<|startoftext|>", END]
 GEMMA_WORDS = ["<pad>", "<eos>", "<bos>", "<unk>", "a", "red", "star"]
+PRISM_WORDS = [*GEMMA_WORDS, "star.", "a.", "."]
 TEXTS = ["a red star", "a", "", "red star a red star a red star a red star"]
 
 CLIP_PICTURES = {
@@ -130,14 +131,14 @@ KINDS: dict[str, dict[str, Any]] = {
     },
     "videoprism": {
         "config": "VideoPrismConfig", "model": "VideoPrismClipModel",
-        "text": TOWER | {"vocab_size": 7, "max_position_embeddings": 9},
+        "text": TOWER | {"vocab_size": 10, "max_position_embeddings": 9},
         "vision": {
             "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "image_size": 24,
             "tubelet_size": [1, 8, 8], "num_frames": 3, "num_spatial_layers": 1,
             "num_temporal_layers": 1, "num_auxiliary_layers": 1,
         },
         "more": {}, "pictures": PRISM_PICTURES,
-        "words": lambda folder: write_words(folder, GEMMA_WORDS), "context": 9,
+        "words": lambda folder: write_words(folder, PRISM_WORDS), "context": 9,
     },
 }  # fmt: skip
 WINDOWS = ("xclip", "videoprism")
@@ -275,6 +276,13 @@ def test_bert_splits_as_transformers_does(folders: Any) -> None:
     theirs = transformers.BertTokenizer.from_pretrained(folder)
     for text in ["A RED star", "一颗星 redd", "Réd  \t star\n[SEP] x", ""]:
         assert load(folder).tokeniser.encode([text]).ids[0] == theirs(text)["input_ids"]
+
+
+def test_videoprism_reads_what_its_authors_give_it(folders: Any) -> None:
+    """google-deepmind/videoprism: lower case, no punctuation within, a period at the end."""
+    tokeniser = load(folders["videoprism"][0]).tokeniser
+    said = [PRISM_WORDS.index(word) for word in ("a", "red", "star.")]
+    assert tokeniser.encode(["A red, STAR!", "a red star", "."]).ids == [said, said, [9]]
 
 
 # --- what is refused, by name

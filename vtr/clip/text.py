@@ -25,6 +25,7 @@ from tokenizers import Tokenizer as BackendTokenizer
 from vtr.errors import CheckpointError, ModelError
 from vtr.json_files import read_json
 
+_BLANKS = str.maketrans(string.punctuation, " " * len(string.punctuation))
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 # Special tokens, contractions, words, single digits, the rest. Source: openai/CLIP
 # clip/simple_tokenizer.py.
@@ -83,6 +84,18 @@ def clean_canonical(text: str) -> str:
     return clean_siglip(clean_whitespace(text).replace("_", " "))
 
 
+def clean_videoprism(text: str) -> str:
+    """Returns the text in lower case, blanks for ASCII punctuation, and a period at its end.
+
+    Source: google-deepmind/videoprism, `canonicalize_text` in utils.py, which its `tokenize_texts`
+    calls; transformers' tokeniser leaves it out.
+
+    >>> clean_videoprism("  Hello,World.. ")
+    'hello world.'
+    """
+    return f"{' '.join(text.translate(_BLANKS).lower().split())}."
+
+
 def keep_text(text: str) -> str:
     """Returns the text as it is: such vocabularies bring their own normalisation."""
     return text
@@ -121,7 +134,7 @@ TEXT_RULES = {
     "align": replace(BERT, most_tokens=64),
     "aimv2": _CLIP,
     "xclip": _CLIP,
-    "videoprism": TextRules(keep_text, None, None, "<pad>", pads_to_full_length=True),
+    "videoprism": TextRules(clean_videoprism, None, None, "<pad>", pads_to_full_length=True),
 }
 """By family: `model_type` of config.json, but for SigLIP 2, whose fixed sizes say `siglip`.
 
