@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from builders import (
+    close,
     grey,
     save_quietly,
     write_captions,
@@ -34,7 +35,7 @@ from vtr.clip.encoders import DualEncoder, huggingface_state
 from vtr.clip.hub import find_model
 from vtr.clip.loading import load_model, weights_digest
 from vtr.clip.text import load_tokeniser
-from vtr.clip.towers import Architecture, Sizes
+from vtr.clip.towers import ACTIVATIONS, Architecture, Block, Sizes
 from vtr.demo import demo_model_folder
 from vtr.errors import CheckpointError
 
@@ -216,6 +217,42 @@ def test_query_key_and_value_can_be_modules_of_their_own(family: str, tmp_path: 
     assert weights_digest(huggingface_state(apart)) == weights_digest(huggingface_state(packed))
     agree(apart.visual(pictures(24)), packed.visual(pictures(24)))
     agree(apart.text(texts()), packed.text(texts()))
+
+
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
+def test_scaling_and_adding_in_the_product_changes_nothing(activation: str) -> None:
+    """What no gradient flows through is computed by fewer passes over memory, to rounding."""
+    torch.manual_seed(0)
+    block, tokens = Block(64, 2, 256, activation=activation), torch.randn(3, 5, 64)
+    before = tokens.clone()
+    for wanted in (None, 1):
+        plain = block(tokens, num_outputs=wanted)
+        assert plain.requires_grad
+        with torch.no_grad():
+            close(block(tokens, num_outputs=wanted), plain.detach(), atol=2e-6)
+            with torch.autocast("cpu", torch.bfloat16):
+                close(block(tokens, num_outputs=wanted), plain.detach(), atol=2e-2)
+        assert block(tokens[:0]).shape == (0, 5, 64)
+    assert torch.equal(tokens, before)
+
+
+@pytest.mark.parametrize("place", ["attn.out_proj", "mlp.c_fc", "mlp.c_proj"])
+def test_a_module_in_the_place_of_a_layer_is_called(place: str) -> None:
+    class Doubled(torch.nn.Linear):
+        def forward(self, values: Tensor) -> Tensor:
+            return 2 * super().forward(values)
+
+    torch.manual_seed(0)
+    block, tokens = Block(64, 2, 256), torch.randn(3, 5, 64)
+    layer, (owner, _, name) = block.get_submodule(place), place.rpartition(".")
+    doubled = Doubled(*reversed(layer.get_parameter("weight").shape))
+    doubled.load_state_dict(layer.state_dict())
+    before = block(tokens).detach()
+    setattr(block.get_submodule(owner), name, doubled)
+    plain = block(tokens)
+    assert (plain - before).abs().max() > 1e-2
+    with torch.no_grad():
+        close(block(tokens), plain.detach(), atol=2e-6)
 
 
 def test_pictures_and_texts_of_other_sizes_are_refused(tmp_path: Path) -> None:

@@ -54,6 +54,43 @@ _OVERWRITING: Mapping[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+def _is_bare(values: Tensor, *layers: nn.Module) -> bool:
+    """Whether layers are matrices on a CPU that nothing is differentiated, cast or traced through.
+
+    BLAS then scales and adds while it multiplies. Elsewhere modules are called as modules: an
+    exporter or a compiler fuses by itself, and methods that adapt layers put others in their place.
+    """
+    return (
+        values.device.type == "cpu"
+        and all(type(layer) is nn.Linear for layer in layers)
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+        and not torch.is_autocast_enabled("cpu")
+        and not _trains(values, *(part for layer in layers for part in layer.parameters()))
+    )
+
+
+def _trains(*tensors: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+
+def _add_layer(layer: nn.Module, values: Tensor, onto: Tensor | None, scale: float = 1.0) -> Tensor:
+    """Returns onto + scale * W values + b, in fresh memory; a scale is for bare layers alone."""
+    alike = onto is not None and onto.dtype == values.dtype and not _trains(onto)
+    if onto is not None and alike and _is_bare(values, layer):
+        weight, bias = (layer.get_parameter(name) for name in ("weight", "bias"))
+        summed = (onto + bias).contiguous()
+        flat = summed.view(-1, summed.shape[-1])
+        torch.addmm(flat, values.flatten(0, -2), weight.t(), alpha=scale, out=flat)
+        return summed
+    made: Tensor = layer(values if scale == 1.0 else values * scale)
+    if onto is None:
+        return made
+    # Over what was made where nothing else needs that: fresh memory takes time.
+    needed = made.requires_grad or made.dtype != onto.dtype
+    return onto + made if needed else made.add_(onto)
+
+
 @dataclass(frozen=True)
 class Sizes:
     """A stack of blocks; all that its weights do not tell, too."""
@@ -153,12 +190,13 @@ class Attention(nn.Module):
         bias: Tensor | None = None,
         causal: bool = False,
         rope: Tensor | None = None,
+        onto: Tensor | None = None,
     ) -> Tensor:
         """Returns (B, Q, D): for each query (B, Q, D), by default each token, a mix of tokens.
 
         A bias is added to the scores, broadcast against (B, heads, Q, K). It gets the query's type:
         the product with another is silently wrong (seen with torch 2.13 in float64). `rope` is what
-        `Rope.table` gives.
+        `Rope.table` gives; what comes out is added to `onto`.
         """
         query, key, value = map(self._split, self._project(tokens, queries))
         if rope is not None:
@@ -170,8 +208,7 @@ class Attention(nn.Module):
             attn_mask=None if bias is None else bias.to(query.dtype),
             is_causal=causal,
         )
-        projected: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
-        return projected
+        return _add_layer(self.out_proj, mixed.transpose(1, 2).flatten(2), onto)
 
     def _project(self, tokens: Tensor, queries: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         if hasattr(self, "q_proj"):
@@ -211,12 +248,17 @@ class Mlp(nn.Module):
         self.c_proj = nn.Linear(width, dim)
         self.activation = activation
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Returns the same shape."""
+    def forward(self, tokens: Tensor, onto: Tensor | None = None) -> Tensor:
+        """Returns the same shape, added to `onto`."""
+        if self.activation == "quick_gelu" and _is_bare(tokens, self.c_fc, self.c_proj):
+            weight, bias, factor = self.c_fc.weight, self.c_fc.bias, _QUICK_GELU
+            flat = tokens.flatten(0, -2)
+            hidden = torch.addmm(bias, flat, weight.t(), beta=factor, alpha=factor)
+            gated = functional.silu(hidden, inplace=True).view(*tokens.shape[:-1], len(bias))
+            return _add_layer(self.c_proj, gated, onto, scale=1 / factor)
         hidden = self.c_fc(tokens)
         functions = ACTIVATIONS if hidden.requires_grad else _OVERWRITING
-        output: Tensor = self.c_proj(functions[self.activation](hidden))
-        return output
+        return _add_layer(self.c_proj, functions[self.activation](hidden), onto)
 
 
 class Block(nn.Module):
@@ -251,16 +293,9 @@ class Block(nn.Module):
         # Contiguous: how torch multiplies others depends on whether the weights are trained.
         queries = None if num_outputs is None else normed[:, :num_outputs].contiguous()
         kept = tokens if num_outputs is None else tokens[:, :num_outputs]
-        mixed = self.attn(normed, queries=queries, bias=bias, causal=causal, rope=rope)
-        kept = _added(kept, mixed)
-        return _added(kept, self.mlp(self.ln_2(kept)))
-
-
-def _added(tokens: Tensor, made: Tensor) -> Tensor:
-    """Returns the sum, over `made` where nothing else needs that: fresh memory takes time."""
-    if made.requires_grad or made.dtype != tokens.dtype:
-        return tokens + made
-    return made.add_(tokens)
+        kept = self.attn(normed, queries=queries, bias=bias, causal=causal, rope=rope, onto=kept)
+        output: Tensor = self.mlp(self.ln_2(kept), onto=kept)
+        return output
 
 
 def make_blocks(sizes: Sizes, count: int | None = None) -> nn.ModuleList:
