@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.request import Request, urlopen
@@ -48,7 +49,7 @@ class World:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.clips = content_clips(8)
+        self.clips = content_clips(10)
         self.captions = [clip_captions(clip, seed=SEED)[0] for clip in self.clips]
         frames = [list(clip_frames(clip, seed=SEED)) for clip in self.clips]
         for number, pictures in enumerate(frames[:4]):
@@ -61,6 +62,11 @@ class World:
         write_clip(
             folder / "joined/hevc.mkv", frames[7] * 4, fps=FRAMES_PER_SECOND, codec="libx265",
             options={"crf": "20", "x265-params": "log-level=none"},
+        )  # fmt: skip
+        self.late_start = len(frames[8]) / FRAMES_PER_SECOND
+        write_clip(
+            folder / "joined/late.mkv", frames[8] + frames[9], fps=FRAMES_PER_SECOND,
+            pts=range(70, 70 + len(frames[8]) + len(frames[9])), time_base=Fraction(1, 10),
         )  # fmt: skip
         write_clip(folder / MARKUP, frames[0][:20], fps=FRAMES_PER_SECOND)
         (folder / "broken.mp4").write_bytes(b"no video" * 100)
@@ -234,6 +240,15 @@ def test_a_click_plays_at_the_moment(page: Page, world: World) -> None:
     )
     page.keyboard.press("Escape")
     expect(page.locator("#player")).not_to_be_visible()
+
+
+def test_a_file_whose_clock_begins_late_plays_at_the_moment(page: Page, world: World) -> None:
+    search(page, world.captions[9])
+    hit, at = play(page, "late.mkv")
+    assert abs(hit["start"] - world.late_start) <= 0.75
+    assert abs(at - 7.0 - hit["start"]) < 0.5  # the browser's clock is the file's own
+    page.locator("#found rect.this.shade").click()
+    wait(page, "document.querySelector('#video').currentTime >= 7")
 
 
 def test_what_the_browser_refuses_is_shown_as_a_preview(page: Page, world: World) -> None:

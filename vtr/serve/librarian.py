@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -228,3 +228,5 @@ class Librarian:
         self._library = library
         self._phase, self._error = "ready", ""
         self._version += 1
+        with suppress(BusyError):  # whoever asks first does not wait for the model
+            self.ask(lambda library: library.source.encoder.texts(["a"]))

@@ -21,7 +21,7 @@ from vtr.extract.container import FFMPEG_ERRORS, VideoSource, failure, header_ra
 from vtr.extract.cutting import Cut
 from vtr.extract.cutting import make_handler as make_cutter
 from vtr.extract.frames import Picture, Upright, as_seen, upright
-from vtr.extract.seeking import frames_at
+from vtr.extract.seeking import frames_at, origin_seconds
 from vtr.extract.worker import Answer, Handler
 from vtr.serve.formats import media_type
 from vtr.serve.window import make_window
@@ -96,7 +96,8 @@ def _handle(job: Still | Film | Window | Facts | Example | Cut) -> Answer:
     with open_video(job.path) as video:
         if isinstance(job, Facts):
             kind = media_type(video.container, video.stream)
-            return {"type": kind, "seconds": _length(video)}, b""
+            start = origin_seconds(video)
+            return {"type": kind, "seconds": _length(video), "start": start}, b""
         if isinstance(job, Window):
             return make_window(video, job.start_seconds, job.end_seconds)
         if isinstance(job, Still):

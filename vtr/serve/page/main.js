@@ -8,7 +8,7 @@ import * as query from "/page/query.js";
 import * as results from "/page/results.js";
 
 const words = $("#words"), grid = $("#grid"), panel = $("#panel"), summary = $("#summary");
-const TYPING_MILLISECONDS = 380, LEAST_LETTERS = 3;
+const TYPING_MILLISECONDS = 380, BUSY_MILLISECONDS = 250, LEAST_LETTERS = 3;
 const OFTEN = 1000, SELDOM = 8000;
 
 let state = { phase: "indexing", version: -1, work: null, notes: [] };
@@ -32,6 +32,7 @@ async function search(how = "push") {
   clearTimeout(typing);
   history_.close();
   running?.abort();
+  running = null;
   wantsNearest = false;
   if (how !== "keep") history[how === "push" && query.toAddress() !== location.pathname + location.search ? "pushState" : "replaceState"](null, "", query.toAddress());
   if (query.isEmpty()) return home();
@@ -40,6 +41,7 @@ async function search(how = "push") {
   running = new AbortController();
   const mine = running, body = query.question();
   grid.classList.add("stale");
+  setTimeout(() => mine === running && $("#search").setAttribute("aria-busy", "true"), BUSY_MILLISECONDS);
   try {
     const found = await ask("/api/search", { ...body, top: 60 }, { signal: mine.signal });
     if (mine !== running) return;
@@ -104,6 +106,7 @@ function show() {
   $("#cut-list").hidden = !hits.length;
   summary.textContent = answer && !answer.failed ? told(hits) : "";
   grid.classList.remove("stale");
+  if (!running) $("#search").removeAttribute("aria-busy");
   fill(grid, hits, doing, wantsNearest ? 0 : answer?.match_level);
   $("#sampler").hidden = Boolean(looking || answer || state.phase !== "ready");
   if (!$("#sampler").hidden && $("#some").dataset.version !== String(state.version)) {

@@ -10,6 +10,7 @@ let hit = null;       // the moment that is shown
 let opened = 0;       // counts openings: what comes late of an earlier one is dropped
 let windowSeconds = 0; // length of a preview's part; 0 where the file itself is played
 let part = 0;         // which part is loaded
+let origin = 0;       // of the first frame on the browser's clock; all other times count from there
 let loops = false;
 let doing = {};
 let question = null;
@@ -19,7 +20,7 @@ export const isOpen = () => dialog.open;
 export const shown = () => hit;
 
 const offset = () => part * windowSeconds;
-const now = () => offset() + video.currentTime;
+const now = () => offset() + video.currentTime - origin;
 const parts = () => Math.max(1, Math.ceil(hit.duration / windowSeconds - 0.5));
 
 export async function open(moment, query, { before, after }) {
@@ -43,7 +44,7 @@ export async function open(moment, query, { before, after }) {
     const facts = await ask(`/api/facts/${hit.key}`);
     if (mine !== opened) return;
     hit = { ...hit, duration: hit.duration || facts.seconds };
-    if (facts.type && video.canPlayType(facts.type)) playFile(facts.window);
+    if (facts.type && video.canPlayType(facts.type)) playFile(facts);
     else playPreview(facts.window, hit.start);
   } catch (error) {
     if (mine === opened) regret(error.message);
@@ -58,15 +59,17 @@ async function curve(mine) {
   } catch { /* the strip shows the moment alone */ }
 }
 
-function playFile(seconds) {
+function playFile(facts) {
   windowSeconds = 0;
   part = 0;
-  const fallBack = () => playPreview(seconds, hit.start);
+  origin = facts.start;
+  const fallBack = () => playPreview(facts.window, hit.start);
   begin(`/video/${hit.key}`, hit.start, fallBack);
 }
 
 function playPreview(seconds, from) {
   windowSeconds = seconds;
+  origin = 0;
   part = Math.min(Math.floor(from / seconds), parts() - 1);
   wait("The browser cannot play this format; vtr is making a preview of this part.");
   begin(`/window/${hit.key}/${part}`, from - offset(), explain);
@@ -79,7 +82,8 @@ function begin(source, from, failed) {
   video.onloadedmetadata = () => {
     if (mine !== opened) return;
     if (!video.videoWidth) return failed(); // sound alone: pictures of a codec that it lacks
-    video.currentTime = Math.max(0, from);
+    if (video.duration + 0.5 < origin + from) return failed(); // it counts from elsewhere
+    video.currentTime = Math.max(0, from + origin);
   };
   video.oncanplay = () => {
     if (mine !== opened) return;
@@ -134,7 +138,7 @@ export function seek(seconds) {
   if (!video.src) return;
   strip.at(seconds);
   if (windowSeconds && Math.min(Math.floor(seconds / windowSeconds), parts() - 1) !== part) playPreview(windowSeconds, seconds);
-  else video.currentTime = Math.max(0, seconds - offset());
+  else video.currentTime = Math.max(0, seconds - offset() + origin);
 }
 
 export function close() {
