@@ -22,10 +22,13 @@ import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 
 from vtr.demo import demo_model_folder
@@ -139,63 +142,110 @@ def run_step(step: str, home: Path) -> None:
     }))  # fmt: skip
 
 
-def on_ray(clips: int) -> dict[str, object]:
+class Meter:
+    """CPU seconds of a process and of all below it, looked at while they run."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid, self._done = pid, threading.Event()
+        self._used: dict[int, float] = {}
+        self.history: list[tuple[float, float]] = []  # (time, CPU seconds so far)
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the looking."""
+        self._done.set()
+        self._thread.join()
+
+    def until(self, when: float) -> float:
+        """Returns the CPU seconds used until then."""
+        return max((cpu for time_, cpu in self.history if time_ <= when), default=0.0)
+
+    def _watch(self) -> None:
+        tick = os.sysconf("SC_CLK_TCK")
+        while not self._done.wait(0.2):
+            parents, found = {}, {self._pid}
+            for entry in Path("/proc").glob("[0-9]*"):
+                with contextlib.suppress(OSError, ValueError, IndexError):
+                    fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                    used = (int(fields[11]) + int(fields[12])) / tick
+                    parents[int(entry.name)] = int(fields[1]), used
+            while more := {pid for pid, (up, _) in parents.items() if up in found} - found:
+                found |= more
+            for pid in found & set(parents):
+                self._used[pid] = max(self._used.get(pid, 0.0), parents[pid][1])
+            self.history.append((time.time(), sum(self._used.values())))
+
+
+def on_ray(clips: int, rounds: int) -> Iterator[dict[str, object]]:
     """Two actors of one core against one process with two decoders, the start of both apart.
 
-    The seconds of a whole run are with the start of what works (of Ray and its workers).
+    In turn, as often as asked. Per way: seconds and CPU seconds of the whole run, with the start of
+    what works (of Ray and its workers); videos a second, and CPU milliseconds a video, from when
+    every worker has published a shard until the last shard.
     """
-    from fractions import Fraction
-
-    import av
-
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        (home / "videos").mkdir()
-        rng = np.random.default_rng(0)
-        with av.open(str(home / "clip.mp4"), "w") as out:
-            stream = out.add_stream("libx264", rate=Fraction(4))
-            stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
-            for _ in range(48):
-                squares = rng.integers(0, 256, (15, 20, 3), np.uint8)
-                picture = np.kron(squares, np.ones((8, 8, 1), np.uint8))
-                out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-            out.mux(stream.encode(None))
-        for number in range(clips):
-            os.link(home / "clip.mp4", home / f"videos/clip {number:06d}.mp4")
-        line: dict[str, object] = {"benchmark": "scale", "clips": clips}
-        for name, more in {
-            "plain": ("--workers", "2"),
-            "ray": ("--ray", "--cpus-per-worker", "1", "--parts", "8"),
-        }.items():
-            words = ["extract", "--videos", home / "videos", "--dataset", "folder", "--json"]
-            words += ["--model", demo_model_folder(), "--features", home / name, *more]
-            words += ["--shard-videos", "16"]
-            done = subprocess.run(
-                [sys.executable, "-m", "vtr", *words], capture_output=True, text=True, check=False
-            )
-            assert done.returncode == 0, done.stderr[-2000:]
-            line[f"{name}_seconds"] = round(json.loads(done.stdout)["seconds"], 1)
-            line[f"{name}_videos_per_second"] = round(rate(home / name), 1)
-    return line
+        write_clips(home, clips)
+        for number in range(rounds):
+            line: dict[str, object] = {"benchmark": "scale", "clips": clips, "round": number}
+            for name, more in {
+                "plain": ("--workers", "2"),
+                "ray": ("--ray", "--cpus-per-worker", "1", "--parts", "8"),
+            }.items():
+                store = home / f"{name}{number}"
+                words = ["extract", "--videos", home / "videos", "--dataset", "folder", "--json"]
+                words += ["--model", demo_model_folder(), "--features", store, *more]
+                words += ["--shard-videos", "16"]
+                run = subprocess.Popen([sys.executable, "-m", "vtr", *words], stdout=-1, stderr=-1)
+                meter = Meter(run.pid)
+                out, err = run.communicate()
+                meter.stop()
+                assert run.returncode == 0, err[-2000:]
+                begun, end, count = steady(store)
+                cpu = meter.until(end + 0.2) - meter.until(begun)
+                line[name] = {
+                    "seconds": round(json.loads(out)["seconds"], 1),
+                    "cpu_seconds": round(meter.history[-1][1], 1),
+                    "videos_per_second": round(count / (end - begun), 1),
+                    "cpu_ms_per_video": round(1000 * cpu / count, 1),
+                    "load": round(os.getloadavg()[0], 1),
+                }
+            yield line
 
 
-def rate(store: Path) -> float:
-    """Videos a second from when every worker has published a shard until the last."""
+def write_clips(home: Path, clips: int) -> None:
+    """Writes one clip of 48 frames, under many names."""
+    (home / "videos").mkdir()
+    rng = np.random.default_rng(0)
+    with av.open(str(home / "clip.mp4"), "w") as out:
+        stream = out.add_stream("libx264", rate=Fraction(4))
+        stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
+        for _ in range(48):
+            squares = rng.integers(0, 256, (15, 20, 3), np.uint8)
+            picture = np.kron(squares, np.ones((8, 8, 1), np.uint8))
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        out.mux(stream.encode(None))
+    for number in range(clips):
+        os.link(home / "clip.mp4", home / f"videos/clip {number:06d}.mp4")
+
+
+def steady(store: Path) -> tuple[float, float, int]:
+    """Returns when every worker had published a shard, when the last was, the videos between."""
     from vtr.features.store import FeatureStore
 
-    shards = [
+    shards = sorted(
         (s.path.stat().st_mtime, s.name.slot[:2], len(s.ids)) for s in FeatureStore(store).shards
-    ]
-    shards.sort()
+    )
     begun = next(when for when, part, _ in shards if part[0] == 1 or part != shards[0][1])
-    rest = [(when, count) for when, _, count in shards if when > begun]
-    return sum(count for _, count in rest) / (rest[-1][0] - begun)
+    return begun, shards[-1][0], sum(count for when, _, count in shards if when > begun)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--inputs", default="1000,10000,100000")
     parser.add_argument("--ray", type=int, default=0)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--step", choices=STEPS)
     parser.add_argument("--home", type=Path)
     asked = parser.parse_args()
@@ -203,7 +253,8 @@ def main() -> None:
         run_step(asked.step, asked.home)
         return
     if asked.ray:
-        print(json.dumps(on_ray(asked.ray)))
+        for line in on_ray(asked.ray, asked.rounds):
+            print(json.dumps(line), flush=True)
         return
     for size in map(int, asked.inputs.split(",")):
         with tempfile.TemporaryDirectory() as home:

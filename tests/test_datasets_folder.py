@@ -66,6 +66,17 @@ def test_listing_equals_a_plain_walk(tmp_path: Path) -> None:
     assert len(plain) == 12
 
 
+def test_a_folder_whose_dataset_is_its_listing_is_listed_once(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4", "b/c.mp4", "notes.txt")
+    dataset = load_dataset("folder", videos=tmp_path)
+    survey = survey_videos(dataset, tmp_path)
+    assert survey.listing is dataset.listing
+    assert [video.path for video in survey.videos] == [tmp_path / "a.mp4", tmp_path / "b/c.mp4"]
+    touch(tmp_path / "other", "a.mp4")
+    elsewhere = survey_videos(dataset, tmp_path / "other")
+    assert [video.path for video in elsewhere.videos] == [tmp_path / "other/a.mp4", None]
+
+
 def test_hidden_entries_are_skipped_and_counted(tmp_path: Path) -> None:
     touch(tmp_path, "a.mp4", "._a.mp4", ".git/b.mp4", ".tmp-1-c.mp4", "sub/.d.mp4")
     listing = find_videos(tmp_path)

@@ -226,16 +226,15 @@ class _Matching:
         literal: dict[str, list[str]] = {}
         for file in files:
             literal.setdefault(_composed(file), []).append(file)
-            path = key(file).lstrip("/")
-            self._named.add(path, file)
-            stem = self._stem(path)
-            self._bare.add(stem, file)
-            self._anywhere.setdefault(stem.rpartition("/")[2], []).append(file)
         self._paths = {name: key(name) for name in names}
         # The longer of two names that fit a file says more of it.
         names = sorted(self._paths, key=lambda name: -self._paths[name].count("/"))
         for name in names:  # before separators are read into a file called a\\b.mp4
             self._take(name, literal.get(_composed(name), ()))
+        names = [name for name in names if name not in self.closed]
+        if not names:  # as where they come from the folder itself
+            return
+        self._look_through(files, key)
         for index, bare in ((self._named, False), (self._bare, False), (self._bare, True)):
             for table in (index.whole, index.tails):
                 for name in names:
@@ -247,6 +246,14 @@ class _Matching:
                         hits = self._anywhere.get(path, [])
                     self._take(name, hits)
         self._shorten([name for name in names if name not in self.closed])
+
+    def _look_through(self, files: Iterable[str], key: Callable[[str], str]) -> None:
+        for file in files:
+            path = key(file).lstrip("/")
+            self._named.add(path, file)
+            stem = self._stem(path)
+            self._bare.add(stem, file)
+            self._anywhere.setdefault(stem.rpartition("/")[2], []).append(file)
 
     def _stem(self, path: str) -> str:
         return without_extension(path, self.extensions)

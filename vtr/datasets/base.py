@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vtr.datasets.files import VideoListing
+
 
 @dataclass(frozen=True, slots=True)  # there may be millions
 class Video:
@@ -71,6 +73,8 @@ class Dataset:
     # Video id to another name, without extension, that its file may have.
     file_stems: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()  # What people should know
+    # What the folder of videos holds, where the reader has looked: no need to list it again.
+    listing: VideoListing | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ def find_videos(folder: Path) -> VideoListing:
         return _find_elsewhere(folder, url)
     walk = _Walk(require_folder(folder, what="the folder of videos"))
     walk.run()
-    names = tuple(sorted(walk.names, key=os.fsencode))
+    names = _by_bytes(walk.names)
     unreadable = tuple(sorted(walk.unreadable, key=lambda item: os.fsencode(item[0])))
     return VideoListing(folder, names, walk.num_hidden, dict(walk.others), unreadable)
 
@@ -136,11 +136,11 @@ def _find_elsewhere(folder: Path, url: str) -> VideoListing:
         steps = name.split("/")
         if any(step.startswith(".") or step.lower() in SYSTEM_NAMES for step in steps):
             num_hidden += 1
-        elif (extension := os.path.splitext(name)[1].lower()) in VIDEO_EXTENSIONS:  # noqa: PTH122
+        elif (extension := _extension(name)) in VIDEO_EXTENSIONS:
             names.append(name)
         else:
             others[extension] += 1
-    return VideoListing(folder, tuple(sorted(names, key=os.fsencode)), num_hidden, dict(others))
+    return VideoListing(folder, _by_bytes(names), num_hidden, dict(others))
 
 
 def match_videos(
@@ -221,8 +221,7 @@ class _Walk:
             try:
                 if self._is_new(folder):
                     with os.scandir(self.root / folder) as entries:
-                        by_name = sorted(entries, key=lambda entry: os.fsencode(entry.name))
-                    stack += list(self._sort_out(folder, by_name))
+                        stack += _by_bytes(self._sort_out(folder, entries))
             except OSError as error:
                 self.unreadable.append((folder, error.strerror or str(error)))
 
@@ -236,7 +235,7 @@ class _Walk:
             self._folders_with_video_names.append(folder)
         return True
 
-    def _sort_out(self, folder: str, entries: list[os.DirEntry[str]]) -> Iterator[str]:
+    def _sort_out(self, folder: str, entries: Iterable[os.DirEntry[str]]) -> Iterator[str]:
         """Records the files among `entries` and yields the real folders."""
         for entry in entries:
             name = f"{folder}/{entry.name}" if folder else entry.name
@@ -247,10 +246,10 @@ class _Walk:
                     self._links.append(name)
                 else:
                     yield name
-            elif _is_video(entry):
+            elif _is_video(entry, extension := _extension(entry.name)):
                 self.names.append(name)
             else:
-                self.others[_extension(entry.name)] += 1
+                self.others[extension] += 1
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -261,12 +260,20 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _extension(name: str) -> str:
-    return os.path.splitext(name)[1].lower()  # noqa: PTH122 - per file, hot
+    """Returns what follows the last dot of a path whose last part does not begin with it."""
+    at = name.rfind(".")
+    return name[at:].lower() if at > name.rfind("/") else ""
 
 
-def _is_video(entry: os.DirEntry[str]) -> bool:
+def _by_bytes(names: Iterable[str]) -> tuple[str, ...]:
+    """Sorts names as the disk has them by their raw bytes."""
+    given = tuple(names)
+    key = None if all(map(str.isascii, given)) else os.fsencode
+    return tuple(sorted(given, key=key))
+
+
+def _is_video(entry: os.DirEntry[str], extension: str) -> bool:
     """Returns whether a file is taken for a video; looks into it where its name does not tell."""
-    extension = _extension(entry.name)
     if extension in TEXT_EXTENSIONS:
         content = _beginning(entry)
         return not content or bool(content.translate(None, _TEXT_BYTES))

@@ -65,7 +65,7 @@ def load(annotations: Path | None, videos: Path) -> Dataset:
     listing = find_videos(videos)
     ids = tuple(map(video_id, listing.names))
     if annotations is None:
-        return Dataset(name="folder", video_ids=ids)
+        return Dataset(name="folder", video_ids=ids, listing=listing)
     path, aside = _caption_file(annotations)
     records = list(read_records(path))
     names, remarks = _identities(listing, records, path)
@@ -87,6 +87,7 @@ def load(annotations: Path | None, videos: Path) -> Dataset:
         categories=content.categories,
         annotation_files=(path,),
         notes=tuple(notes),
+        listing=listing,
     )
 
 

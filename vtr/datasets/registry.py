@@ -97,7 +97,8 @@ def survey_videos(dataset: Dataset, videos: str | Path) -> VideoSurvey:
     Raises:
         ConfigError: `videos` is missing or no folder.
     """
-    listing = find_videos(Path(videos))
+    known = dataset.listing
+    listing = known if known and known.root == Path(videos) else find_videos(Path(videos))
     match = match_videos(listing, dataset.video_ids, stems=dataset.file_stems)
     files = {i: [path, *match.duplicates.get(i, ())] for i, path in match.paths.items()}
     expected: list[Video] = []
