@@ -218,6 +218,23 @@ def test_a_run_starts_from_another_one(workspace: Path) -> None:
         trained("--head", "meanP", "--start", "runs/first")
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--model", "model"), "--model is not read: the towers are those of the run"),
+        (("--linear-patch", "2d"), "--linear-patch 2d: .* look at three frames"),
+        (("--head", "maxP"), "has head meanP .* this training maxP"),
+    ],
+)
+def test_what_a_start_decides_is_not_asked_for_again(
+    workspace: Path, words: tuple[str, ...], message: str
+) -> None:
+    trained("--head", "meanP", "--linear-patch", "3d", "--epochs", "0", "--name", "first")
+    with pytest.raises(ConfigError, match=message):
+        trained("--start", "first", *words, "--name", "next")
+    assert not (workspace / "runs" / "next").exists(), "refused before anything is begun"
+
+
 def test_a_checkpoint_of_the_reference_goes_on_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -286,6 +303,15 @@ def test_a_store_without_pictures_is_refused(
         ({"checkpointing": True}, "--checkpointing needs --vision tune"),
         ({"start": Path("x")}, "--start needs --vision tune"),
         ({"vision": "tune", "teacher": Path("x")}, "--teacher reads stored features"),
+        ({"vision": "tune", "activations": "float32"}, "--activations .* needs --freeze-layers"),
+        ({"vision": "tune", "start": Path("x"), "head_epochs": 2}, "--head-epochs trains a new"),
+        ({"vision": "tune", "lora": 2, "coef_lr": 0.1}, "--coef-lr is .* with --lora they stay"),
+        ({"vision": "tune", "lora": 2, "coef_lr_vision": 0.1}, "--coef-lr-vision is a factor"),
+        ({"vision": "tune", "lora": 2, "freeze_layers": -1}, "--freeze-layers -1 .* --lora"),
+        (
+            {"vision": "tune", "text": "frozen", "coef_lr": 1.0, "coef_lr_vision": 0.5},
+            r"--coef-lr 1\.0 needs --text tune",
+        ),
     ],
 )
 def test_what_would_not_be_heeded_is_refused(options: dict[str, Any], message: str) -> None:
@@ -304,8 +330,25 @@ def test_pictures_of_another_size_are_refused(
 
 
 def test_updates_of_layers_that_are_all_frozen_are_refused(workspace: Path) -> None:
-    with pytest.raises(ConfigError, match=r"--lora 2 .*--freeze-layers 3 leaves none.*-1 to 2"):
+    with pytest.raises(ConfigError, match=r"--lora 2 .*--freeze-layers 3 leaves none.*0 to 2"):
         trained("--head", "meanP", "--lora", "2", "--freeze-layers", "3")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--lora", "2", "--linear-patch", "3d"), "--linear-patch 3d begins .* --lora 2 trains no"),
+        (("--head", "tightTransf:layers=1", "--temperature", "0.1"), "--temperature divides"),
+        (("--head-epochs", "2"), "--head-epochs 2 .* meanP has no parameters"),
+        (("--checkpointing", "--freeze-layers", "3", "--text", "frozen"), "--checkpointing spares"),
+    ],
+)
+def test_what_this_model_would_not_heed_is_refused(
+    workspace: Path, words: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        trained(*(() if "--head" in words else ("--head", "meanP")), *words)
+    assert not list((workspace / "runs").glob("*"))
 
 
 _LITTLE_MEMORY = """

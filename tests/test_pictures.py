@@ -22,6 +22,7 @@ from vtr.errors import (
     ConfigError,
     FingerprintError,
     ModelError,
+    OverBudgetError,
     ShardError,
     StoreError,
     StoreWriteError,
@@ -319,6 +320,28 @@ def test_too_large_a_budget_is_refused_before_the_work(workspace: Path, dry: Seq
     assert not names(workspace / "features")
 
 
+def test_a_dense_run_ends_before_it_takes_more_than_the_budget(workspace: Path) -> None:
+    """What it takes is known only as the videos are decoded."""
+    way = ("extract", "--sampler", "dense", "--fps", "native", "--crops", "raw", "--crops-budget")
+    with pytest.raises(
+        OverBudgetError, match=r"up to 'v2.mp4' take .* --crops-budget allows 0\.0001"
+    ):
+        run_app(*way, "0.0001", "--dtype", "float32", cwd=workspace)
+    assert FeatureStore(workspace / "features").input_ids == ("v0.mp4", "v1.mp4"), (
+        "what fitted is kept"
+    )
+    assert run_app(*way, "0.001", cwd=workspace).exit_code == 0
+    assert FeatureStore(workspace / "features").input_ids == ("v0.mp4", "v1.mp4", "v2.mp4")
+
+
+def test_what_vtr_toml_says_of_decoding_does_not_hinder_embedding_anew(workspace: Path) -> None:
+    extract_app(workspace, "--crops", "raw")
+    with (workspace / "vtr.toml").open("a") as file:
+        file.write('[extract]\ncrops = "raw"\nframes = 2\nmemory = 2.0\n')
+    done = run_app("extract", "--from-crops", "features", "--features", "new", cwd=workspace)
+    assert done.exit_code == 0, done.stderr
+
+
 def test_pictures_are_embedded_anew_without_the_videos(workspace: Path) -> None:
     extract_app(workspace, "--crops", "raw")
     old = FeatureStore(workspace / "features")
@@ -339,8 +362,17 @@ REFUSED: Sequence[tuple[Sequence[str], type[vtr.VtrError], str]] = [
     (["--from-crops", "features"], StoreError, "name another folder .* --features DIR"),
     (["--from-crops", "nowhere", "--features", "new"], StoreError, "nowhere does not exist"),
     (["--from-crops", "features", "--overwrite"], ConfigError, "--overwrite has no meaning"),
-    (["--from-crops", "features", "--crops", "raw"], ConfigError, "--crops has no meaning"),
-]
+    *(
+        (["--from-crops", "features", *words], ConfigError, f"{words[0]} has no meaning")
+        for words in (
+            ("--crops", "raw"), ("--sampler", "head"), ("--fps", "2"), ("--frames", "3"),
+            ("--route", "exact"), ("--workers", "1"), ("--timeout", "9"), ("--memory", "1"),
+            ("--videos", "videos"), ("--shard-videos", "2"), ("--hash", "--dry-run"),
+        )
+    ),
+    (["--crops", "none", "--crops-budget", "1", "--features", "new"], ConfigError, "none are kept"),
+    (["--crops", "raw", "--crops-budget", "1", "--ray"], ConfigError, "--crops-budget and --ray"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("words", "error", "message"), REFUSED)

@@ -125,5 +125,9 @@ class StoreLockedError(StoreError):
     """Another process is writing to this store."""
 
 
+class OverBudgetError(StoreError):
+    """The pictures take more than they may; what came before is published."""
+
+
 class StoreWriteError(StoreError):
     """The file system refused a write; what was published before is intact."""

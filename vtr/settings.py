@@ -37,6 +37,11 @@ class Settings(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False
     )
+    _typed: frozenset[str] = frozenset()
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the same is set, whoever said it."""
+        return type(other) is type(self) and other.__dict__ == self.__dict__
 
     @classmethod
     def of(cls, **values: Any) -> Self:
@@ -50,7 +55,24 @@ class Settings(pydantic.BaseModel):
 
     def changed(self, **values: Any) -> Self:
         """Returns these settings with some changed and checked; see `of`."""
-        return merge(type(self), [Source(values, str, base=Path.cwd()), Source(self.given, str)])
+        changed = merge(type(self), [Source(values, str, base=Path.cwd()), Source(self.given, str)])
+        changed._typed |= self._typed
+        return changed
+
+    @property
+    def typed(self) -> frozenset[str]:
+        """The options that the command line or the call itself named; not those of a file."""
+        return self._typed
+
+    def refuse_typed(self, names: Sequence[str], why: str) -> None:
+        """Refuses options that would not be heeded: ignored, they would pass for followed.
+
+        Raises:
+            ConfigError: One of them is typed; says so and `why`.
+        """
+        for name in names:
+            if name in self._typed:
+                raise ConfigError(f"{flag_of(name, type(self).model_fields[name])} {why}")
 
     @property
     def given(self) -> dict[str, Any]:
@@ -234,6 +256,8 @@ Model = TypeVar("Model", bound=Settings)
 def merge(model: type[Model], sources: Sequence[Source]) -> Model:
     """Returns the settings of several sources; the first that names an option wins.
 
+    What the first one names is `typed`.
+
     Raises:
         UnknownNameError: A name that the model lacks; the nearest is suggested.
         ConfigError: A value that is not allowed; the message says where it stands.
@@ -247,7 +271,7 @@ def merge(model: type[Model], sources: Sequence[Source]) -> Model:
             if value is not None:
                 values[name], origin[name] = _anchored(model, name, value, source.base), source
     try:
-        return model(**values)
+        merged = model(**values)
     except pydantic.ValidationError as failure:
         wrong = failure.errors(include_url=False)[0]
         name = str(wrong["loc"][0]) if wrong["loc"] else ""
@@ -257,6 +281,9 @@ def merge(model: type[Model], sources: Sequence[Source]) -> Model:
             label = origin[name].label
             where = flag_of(name, field) if label is None else label(name)
         raise ConfigError(_message(where, wrong, field)) from None
+    first = sources[0].values if sources else {}
+    merged._typed = frozenset(name for name, value in first.items() if value is not None)
+    return merged
 
 
 def _message(where: str, wrong: Any, field: FieldInfo | None) -> str:

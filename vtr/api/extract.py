@@ -44,13 +44,17 @@ from vtr.features.store import FeatureStore, require_same, stored_picture_format
 from vtr.files import make_folder, publish
 from vtr.progress import note, progress, warn_of_unreadable
 from vtr.settings import resolved, takes
-from vtr.verbs.extract import Options, statuses
+from vtr.verbs.extract import OF_VIDEOS, Options, statuses
 from vtr.workspace import Workspace
 
 if TYPE_CHECKING:
     from vtr.clip.backbone import Backbone
 
 CONFIG_FILE = "extract.json"
+_OF_VIDEOS = (
+    "videos", "dataset", "annotations", "sampler", "frames", "fps", "seed", "route", "workers",
+    "timeout_seconds", "shard_videos",
+)  # fmt: skip
 
 
 @takes(Workspace, Options, but=("root",))
@@ -121,7 +125,7 @@ def run(
                 f"{backbone.model_id} sees windows of {backbone.window}: leave out --crops"
             )
         if settings.pictures:
-            _check_room(workspace, settings, options, backbone.preprocessing.size, num_new)
+            check_room(workspace, settings, backbone.preprocessing.size, num_new)
         mode = replace(_mode(options), pool=pool, check=check_of(workspace, backbone))
         encoders = stack.enter_context(encoder_group(backbones))
         report = _extract(present(survey), workspace.features, encoders, settings, mode, quiet)
@@ -222,7 +226,7 @@ def _plan(workspace: Workspace, options: Options, *, quiet: bool) -> dict[str, A
     folder = Path(workspace.model).expanduser()
     if settings.pictures and folder.is_dir():  # another one might have to be fetched first
         size = preprocessing_from_config(folder).size
-        _check_room(workspace, settings, options, size, len(mine) - len(known))
+        check_room(workspace, settings, size, len(mine) - len(known))
     return {
         "inputs": len(mine),
         "new": len(mine) - len(known),
@@ -302,6 +306,9 @@ def _mode(options: Options) -> ExtractMode:
 
 def settings_of(workspace: Workspace, survey: VideoSurvey, options: Options) -> ExtractSettings:
     """Returns the pipeline's settings; never more workers than videos."""
+    pictures, budget = _kept_pictures(workspace.features, options), options.crops_budget
+    if budget is not None and pictures is None:
+        raise ConfigError("--crops-budget is about pictures, and none are kept: add --crops raw")
     limits = Limits() if options.max_pixels is None else Limits(max_pixels=options.max_pixels)
     return ExtractSettings(
         samplers=parse_samplers(workspace.sampler),
@@ -316,7 +323,8 @@ def settings_of(workspace: Workspace, survey: VideoSurvey, options: Options) -> 
         limits=limits,
         thumbnails=options.thumbnails,
         hash_files=options.hash,
-        pictures=_kept_pictures(workspace.features, options),
+        pictures=pictures,
+        picture_bytes=None if budget is None else int(budget * 1e9),
     )
 
 
@@ -337,10 +345,9 @@ def _new(workspace: Workspace, survey: VideoSurvey, options: Options) -> list[st
     return mine
 
 
-def _check_room(
+def check_room(
     workspace: Workspace,
     settings: ExtractSettings,
-    options: Options,
     size: tuple[int, int],
     num_videos: int,
 ) -> None:
@@ -358,11 +365,13 @@ def _check_room(
     amount = f"{one / 1e3:.3g} kB a frame"
     if dense:
         amount += ", for every candidate: how many is known when a video is decoded"
+        if settings.picture_bytes is not None:
+            amount += f"; the run ends before more than {settings.picture_bytes / 1e9:.3g} GB"
     else:
         at_most = f"at most {counted(num_videos * frames, 'frame')}"
         amount += f", {at_most}: about {total / 1e9:.3g} GB"
     note(f"pictures: {settings.pictures}, {amount} ({free / 1e9:.3g} GB are free)")
-    limit = free if options.crops_budget is None else min(free, options.crops_budget * 1e9)
+    limit = min(free, free if settings.picture_bytes is None else settings.picture_bytes)
     if not dense and total > limit:
         what = "the disk has" if limit == free else "--crops-budget allows"
         raise ConfigError(
@@ -399,6 +408,12 @@ def embed_pictures(workspace: Workspace, options: Options, *, quiet: bool = Fals
 def _source(workspace: Workspace, options: Options) -> FeatureStore:
     """Returns the store whose pictures are embedded anew, into another one."""
     assert options.from_crops is not None
+    for settings, names in ((options, OF_VIDEOS), (workspace, _OF_VIDEOS)):
+        settings.refuse_typed(
+            names,
+            f"has no meaning with --from-crops, which embeds every picture that "
+            f"{options.from_crops} keeps, as it was chosen and made there. Leave it out",
+        )
     source = FeatureStore(options.from_crops)
     source.require_pictures()
     if workspace.features.resolve() == source.folder.resolve():

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from vtr.api import extract as plain
 from vtr.arithmetic import prepare_arithmetic
+from vtr.clip.hub import find_model
+from vtr.clip.preprocess import preprocessing_from_config
 from vtr.counts import counted
 from vtr.datasets.registry import VideoSurvey
 from vtr.errors import ConfigError, StoreError, StoreLockedError, WorkersLostError
@@ -71,6 +73,9 @@ def run(
         )  # fmt: skip
         settings = replace(plain.settings_of(workspace, survey, options), workers=share.cpus)
         parts = plan_parts(inputs, store, options, workers=sum(map(share.fits, cluster.nodes)))
+        if settings.pictures:
+            size = preprocessing_from_config(find_model(workspace.model).path).size
+            plain.check_room(workspace, settings, size, sum(len(part.inputs) for part in parts))
         idle = options.device == "auto" and not share.gpus
         device = "cpu" if options.on_cpu or idle else options.device
         used = options.model_copy(update={"device": device})

@@ -19,7 +19,7 @@ from vtr.api.stores import check_same_model
 from vtr.api.train_begun import of_begun_run
 from vtr.api.train_data import TrainingData, read_training_data
 from vtr.api.train_inputs import Inputs, Reader
-from vtr.api.train_model import Base, begin_from, load_base, model_spec
+from vtr.api.train_model import Base, begin_from, check_start, load_base, model_spec
 from vtr.clip.backbone import Backbone
 from vtr.errors import ConfigError, ModelError
 from vtr.files import begin_beside, take_place
@@ -92,7 +92,8 @@ def train(workspace: Workspace, options: Options, *, quiet: bool = False) -> dic
     if not quiet:
         tuned = options.resolve()[0]["vision"] == "tune"
         which = "towers" if tuned else "text tower"
-        note(f"loading the {which} of {options.start or workspace.model}")
+        whose = options.start and find_run(workspace.runs, options.start)
+        note(f"loading the {which} of {whose or workspace.model}")
     training = Training.prepare(workspace, options, data, load_base(workspace, options, device))
     if options.dry_run:
         return training.dry_run()
@@ -130,6 +131,8 @@ class Training:
         values, drop_last = options.resolve(dim=dim, num_videos=len(data.train.video_ids))
         backbone, values = base.backbone, values | base.kept(options)
         spec = model_spec(options, values, backbone, data.store)
+        if base.start is not None:
+            check_start(spec, base.start)
         if values["precision"] == "auto":
             short = spec.vision is not None and backbone.device.type == "cuda"
             values["precision"] = "bfloat16" if short else "float32"
@@ -148,6 +151,11 @@ class Training:
         values |= {"head": spec.head, "text": spec.text.mode, "tune_layers": spec.text.layers}
         if spec.vision is not None:
             values["freeze_layers"] = spec.vision.frozen
+            if options.freeze_layers not in (None, spec.vision.frozen):
+                note(
+                    f"--freeze-layers {options.freeze_layers} is undone by --linear-patch 3d, as "
+                    f"in the code that --preset {options.preset} follows: every layer is trained"
+                )
         return cls(workspace, options, data, base, spec, values, settings, teacher)
 
     @property
@@ -174,6 +182,11 @@ class Training:
             text = TextSpec("frozen", text.text_dim, text.video_dim)
         spec = replace(self.spec, vision=None, text=text, lora=0)
         if text.mode == "frozen" and not any(True for _ in build_model(spec).head.parameters()):
+            if self.options.head_epochs:
+                raise ConfigError(
+                    f"--head-epochs {epochs} trains the head alone first, and {spec.head} has no "
+                    "parameters. Leave it out"
+                )
             return None
         try:
             check_same_model(self.backbone, self.data.store)

@@ -17,7 +17,7 @@ from vtr.train.lora import require_peft
 from vtr.train.model import ModelSpec, RetrievalModel
 from vtr.train.run import Run, load_run
 from vtr.train.run_folders import find_run
-from vtr.train.text_tower import text_spec
+from vtr.train.text_tower import TextSpec, text_spec
 from vtr.train.towers import merged
 from vtr.train.vision_tower import VisionSpec, vision_spec
 from vtr.verbs.train import Options
@@ -51,6 +51,10 @@ def load_base(workspace: Workspace, options: Options, device: str) -> Base:
     if options.start is None:
         return Base(load_backbone(workspace.model, device=device), workspace.model)
     start = load_run(find_run(workspace.runs, options.start))
+    if not start.lacks_text_model:
+        workspace.refuse_typed(
+            ("model",), f"is not read: the towers are those of the run {start.folder}. Leave it out"
+        )
     backbone = text_backbone(start, instead=workspace.model, device=device)
     if start.towers is None:
         backbone = merged(start.model, backbone)
@@ -68,7 +72,7 @@ def model_spec(
     """
     choice = parse_head(values["head"])
     dim, mode = store.spec.embedding_dim, values["text"]
-    vision = _vision(values, backbone, store)
+    vision = _vision(options, values, backbone, store)
     if mode == "frozen" and vision is None:
         head = build_head(choice, dim=dim, clip=None, seed=0)
         bare = not any(True for _ in head.parameters())
@@ -93,13 +97,15 @@ def model_spec(
     )
     if mode != "projection" and vision is None:
         check_same_model(backbone, store)
+    if options.temperature is not None and not choice.info.scaled:
+        raise ConfigError(
+            f"--temperature divides scores that are cosines; those of {choice.name} are logits "
+            "already, and it would not heed it. Leave it out"
+        )
+    if vision is not None:
+        _check_layers(options, values, vision, text, backbone)
     if values["lora"]:
         require_peft()
-        if vision is not None and vision.frozen >= backbone.architecture.vision.layers:
-            raise ConfigError(
-                f"--lora {values['lora']} updates layers that are trained, and --freeze-layers "
-                f"{vision.frozen} leaves none: allowed with --lora are -1 to {vision.frozen - 1}"
-            )
     return ModelSpec(
         choice.label,
         dim,
@@ -111,8 +117,35 @@ def model_spec(
     )
 
 
+def _check_layers(
+    options: Options,
+    values: Mapping[str, Any],
+    vision: VisionSpec,
+    text: TextSpec,
+    backbone: Backbone,
+) -> None:
+    """Refuses options about layers where there are none to heed them."""
+    sizes, rank = backbone.architecture, values["lora"]
+    none_seen = vision.frozen >= sizes.vision.layers
+    if rank and none_seen:
+        raise ConfigError(
+            f"--lora {rank} updates layers that are trained, and --freeze-layers {vision.frozen} "
+            f"leaves none: allowed with --lora are 0 to {vision.frozen - 1}"
+        )
+    if rank and vision.temporal and not backbone.temporal:
+        raise ConfigError(
+            f"--linear-patch 3d begins with new weights, and --lora {rank} trains no patches: they "
+            "would stay as they begin, which is 2d. Leave one of them out"
+        )
+    if options.checkpointing and none_seen and (text.mode != "tune" or not text.layers):
+        raise ConfigError(
+            f"--checkpointing spares what trained layers keep, and --freeze-layers {vision.frozen} "
+            "leaves none. Leave it out"
+        )
+
+
 def _vision(
-    values: Mapping[str, Any], backbone: Backbone, store: FeatureStore
+    options: Options, values: Mapping[str, Any], backbone: Backbone, store: FeatureStore
 ) -> VisionSpec | None:
     """Returns the trained vision tower; refuses pictures that are not of its size.
 
@@ -137,15 +170,16 @@ def _vision(
             f"--from-crops --model {backbone.model_id}"
         )
     temporal = values["linear_patch"] == "3d"
+    if values["linear_patch"] == "2d" and backbone.temporal and "linear_patch" in options.given:
+        raise ConfigError(
+            f"--linear-patch 2d: the patches of {backbone.model_id} look at three frames, and stay "
+            "so. Leave it out"
+        )
     return vision_spec(backbone, frozen=values["freeze_layers"], temporal=temporal)
 
 
-def begin_from(model: RetrievalModel, spec: ModelSpec, run: Run) -> None:
-    """Takes head, scale and projection of a run; its towers are the backbone's already.
-
-    Raises:
-        ConfigError: Another head, or a projection on one side only.
-    """
+def check_start(spec: ModelSpec, run: Run) -> None:
+    """Refuses to start from a run of another head, or with a projection on one side only."""
     ours, theirs = (spec.head, spec.text.mode), (run.spec.head, run.spec.text.mode)
     projected = "projection" in (ours[1], theirs[1])
     if ours[0] != theirs[0] or (projected and ours[1] != theirs[1]):
@@ -154,9 +188,13 @@ def begin_from(model: RetrievalModel, spec: ModelSpec, run: Run) -> None:
             f"{ours[1]}: start with --head {theirs[0]} --text "
             f"{'projection' if theirs[1] == 'projection' else 'tune'}"
         )
+
+
+def begin_from(model: RetrievalModel, spec: ModelSpec, run: Run) -> None:
+    """Takes head, scale and projection of a run; its towers are the backbone's already."""
     model.head.load_state_dict(run.model.head.state_dict())
     model.head.origin = f"the run {run.folder}"
-    if projected:
+    if spec.text.mode == "projection":
         model.text_tower.load_state_dict(run.model.text_tower.state_dict())
     if spec.temperature is None:
         model.logit_scale.data.copy_(run.model.logit_scale)

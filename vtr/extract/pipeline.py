@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtr.counts import counted
-from vtr.errors import StoreError, WorkersLostError
+from vtr.errors import OverBudgetError, StoreError, WorkersLostError
 from vtr.extract.container import FAILURES
 from vtr.extract.encoders import EncoderGroup
 from vtr.extract.pool import Outcome, PoolSettings, WorkerPool
@@ -104,6 +104,7 @@ def extract(
         StoreLockedError: Another run is writing to it.
         StoreWriteError: The disk refused; what was published before is intact.
         WorkersLostError: The decoding processes died as a whole; what was decoded is published.
+        OverBudgetError: The pictures take more than they may; what came before is published.
     """
     mode, hashed = mode or ExtractMode(), settings.hash_files
     spec = feature_spec(encoder, settings)
@@ -166,6 +167,7 @@ class StoreRun:
         self.now, self._progress, self._start = now, progress, time.perf_counter()
         on_gpu = str(encoder.device).startswith("cuda")
         self.batch_size = settings.batch_size or (256 if on_gpu else 32)
+        self._picture_bytes = 0
         self.pad_embedding = np.asarray(encoder.pad_embedding(), np.float32)
 
     def add(self, new: Rows, slot: Slot) -> None:
@@ -179,10 +181,10 @@ class StoreRun:
                         slot, shard = (*slot[:2], slot[2] + 1), _ShardRows(self)
                     shard.add(row, crops)
                     self._progress(self.now)
-        except (KeyboardInterrupt, WorkersLostError) as error:
+        except (KeyboardInterrupt, WorkersLostError, OverBudgetError) as error:
             # What is decoded is not thrown away: it makes a short shard. Who interrupts a run
             # before its encoder was judged does not wait for that.
-            judged = self.mode.check is None or isinstance(error, WorkersLostError)
+            judged = self.mode.check is None or not isinstance(error, KeyboardInterrupt)
             if shard.rows and judged:
                 self._write(shard.finish(), slot, 0)
             raise
@@ -264,8 +266,24 @@ class StoreRun:
                 if self.settings.pictures == "raw":
                     row = replace(row, pictures=crops)
                 now.decode_cpu_seconds += outcome.cpu_seconds
+                self._check_budget(row)
                 self._count(row, len(crops))
                 yield row, crops
+
+    def _check_budget(self, row: VideoRow) -> None:
+        """Refuses the pictures that the run has no budget for.
+
+        Raises:
+            OverBudgetError: With those of this video it would be more.
+        """
+        self._picture_bytes += 0 if row.pictures is None else stored_bytes(row.pictures)
+        limit = self.settings.picture_bytes
+        if limit is not None and self._picture_bytes > limit:
+            raise OverBudgetError(
+                f"the pictures up to {row.ledger.id!r} take {self._picture_bytes / 1e9:.3g} GB, "
+                f"and --crops-budget allows {limit / 1e9:.3g}. What came before is kept; go on "
+                "with another --crops-budget"
+            )
 
     def _count(self, row: VideoRow, num_frames: int) -> None:
         self.now.done += 1

@@ -66,6 +66,7 @@ class ExtractSettings:
     thumbnails: bool = True
     # Keep the pictures that the tower saw beside their embeddings; None keeps none.
     pictures: PictureFormat | None = None
+    picture_bytes: int | None = None  # Most that the pictures of one run may take; None: no limit
     shard_videos: int = 256  # Inputs per shard, at most
     # Bytes of embeddings and pictures per shard, at most (one video may exceed it).
     shard_bytes: int = 256 << 20

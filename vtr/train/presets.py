@@ -14,6 +14,7 @@ BatchMode = Literal["videos", "pairs"]
 Optimiser = Literal["adamw", "bertadam"]
 Mining = Literal["batch", "global"]
 ALL_CAPTIONS = 0
+EVERYTHING = -1  # of --freeze-layers: nothing stays as it is
 
 
 @dataclass(frozen=True)

@@ -44,8 +44,11 @@ def find_run(runs: Path, name: str | Path) -> Path:
     folder = Path(name)
     if (folder / CONFIG).is_file():
         return folder
-    is_bare = len(folder.parts) == 1 and not folder.exists()
-    return runs / folder if is_bare or (runs / folder / CONFIG).is_file() else folder
+    # The path of a flag starts at the current folder by now, that of vtr.toml at its own.
+    is_bare = not folder.exists() and folder.parent in (Path(), Path.cwd(), runs.parent)
+    if is_bare:
+        return runs / folder.name
+    return runs / folder if (runs / folder / CONFIG).is_file() else folder
 
 
 def names_of(name: str, seeds: Sequence[int]) -> list[str]:

@@ -21,8 +21,8 @@ from vtr.clip.towers import Architecture, Block
 from vtr.errors import ConfigError
 from vtr.train.heads.base import VideoBatch
 from vtr.train.lora import merged_state
+from vtr.train.presets import EVERYTHING
 
-EVERYTHING = -1
 EMBEDDING = ("patches", "positions", "class_embedding", "ln_pre")
 """What of a tower comes before block 0."""
 _TEMPORAL = "patches.temporal_weight"

@@ -10,9 +10,14 @@ import pydantic
 
 from vtr.clip.device import DTypeName, EngineName, check_device_name, check_engine, runs_on_cpu
 from vtr.errors import ConfigError, UnknownNameError
-from vtr.settings import flag_of, option
+from vtr.settings import option
 from vtr.verbs._scale import MOST_PARTS, OnRay
 
+OF_VIDEOS = (
+    "ray", "shard", "retry", "overwrite", "hash", "crops", "crops_budget",
+    "memory", "max_pixels", "thumbnails",
+)  # fmt: skip
+"""Options that only decoding follows: `from_crops` has no use for them."""
 RETRIES = ("failed", "partial", "changed", "damaged")
 
 
@@ -118,6 +123,7 @@ class Options(OnRay):
             for given, flag, instead in (
                 (self.part[1] > 1, "--shard", "Ray's workers take the parts (--parts)"),
                 (self.overwrite, "--overwrite", "delete the store first, then start without it"),
+                (self.crops_budget, "--crops-budget", "each worker would take it for itself"),
             ):
                 if given:
                     raise ConfigError(f"{flag} and --ray exclude each other: {instead}")
@@ -126,12 +132,4 @@ class Options(OnRay):
                 f"--overwrite with --shard {self.shard} would delete what the other parts have "
                 "made. Delete the store first, then start the parts without it"
             )
-        if self.from_crops is not None:
-            for name in ("ray", "shard", "retry", "overwrite", "hash", "crops", "crops_budget"):
-                field = type(self).model_fields[name]
-                if getattr(self, name) != field.default:
-                    raise ConfigError(
-                        f"--from-crops embeds every picture that {self.from_crops} keeps, into a "
-                        f"new store; {flag_of(name, field)} has no meaning there. Leave it out"
-                    )
         return self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -13,6 +13,7 @@ from vtr.errors import ConfigError
 from vtr.settings import Settings, flag_of, option
 from vtr.train.presets import (
     DEFAULT_PRESET,
+    EVERYTHING,
     BatchMode,
     Mining,
     Optimiser,
@@ -240,19 +241,50 @@ class Recipe(Settings):
                     "--teacher reads stored features, and --vision tune makes others: train the "
                     "student with one of them"
                 )
+            self._check_tuned(values)
             return
-        for name in OF_VISION:
+        self._refuse(
+            OF_VISION, "needs --vision tune; the vision tower is frozen here and would not heed it"
+        )
+
+    def _check_tuned(self, values: Mapping[str, Any]) -> None:
+        """Refuses what a trained vision tower would not heed beside the other options."""
+        if self.start is not None:
+            self._refuse(
+                ("head_epochs",), "trains a new head first, and --start takes that of a run"
+            )
+        if values["freeze_layers"] < 1:
+            self._refuse(
+                ("activations",),
+                "is about what frozen layers make: it needs --freeze-layers from 1",
+            )
+        if not values["lora"]:
+            return
+        rates = ("coef_lr_vision", *(("coef_lr",) * (values["optimiser"] != "bertadam")))
+        self._refuse(
+            rates, "is a factor for weights of the towers; with --lora they stay, and the updates "
+            "learn at --lr",
+        )  # fmt: skip
+        if self.freeze_layers == EVERYTHING:
+            raise ConfigError(
+                "--freeze-layers -1 trains the embeddings too, and --lora updates layers only: "
+                "leave one of them out"
+            )
+
+    def _refuse(self, names: Sequence[str], why: str) -> None:
+        """Refuses options that were given: ignored, they would pass for followed."""
+        for name in names:
             if getattr(self, name) not in (None, False):
-                raise ConfigError(
-                    f"{flag_of(name, type(self).model_fields[name])} needs --vision tune; the "
-                    "vision tower is frozen here and would not heed it"
-                )
+                raise ConfigError(f"{flag_of(name, type(self).model_fields[name])} {why}")
 
     def check_text(self, mode: str) -> None:
         """Refuses an option of another kind of text side: ignored, it would pass for followed."""
         for name, only in _OF_TEXT.items():
             value = getattr(self, name)
-            followed = name == "coef_lr" and self.resolve()[0]["vision"] == "tune"
+            values = self.resolve()[0]
+            # Of the towers, and with the reference's optimiser of the scale.
+            heeded = values["coef_lr_vision"] is None or values["optimiser"] == "bertadam"
+            followed = name == "coef_lr" and values["vision"] == "tune" and heeded
             if value is not None and mode != only and not followed:
                 raise ConfigError(
                     f"{flag_of(name, type(self).model_fields[name])} {value} needs --text {only}; "
