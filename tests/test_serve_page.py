@@ -400,6 +400,19 @@ def test_nothing_found_and_the_nearest_all_the_same(page: Page) -> None:
     expect(page.locator("#grid .open").first).to_be_focused()
 
 
+def test_a_query_that_only_avoids_is_asked_for_more(page: Page) -> None:
+    page.fill("#words", "-snow")
+    page.press("#words", "Enter")
+    expect(page.locator("#panel h2")).to_have_text("What should be seen?")
+    expect(page.locator("#sampler")).not_to_be_visible()
+
+
+def test_a_query_without_end_can_be_gone_back_to(page: Page) -> None:
+    search(page, "ring " * 18_000)
+    page.reload()  # longer addresses than some ten thousand letters are refused
+    expect(page.locator("#grid .card, #nearest").first).to_be_visible()
+
+
 def test_names_are_text(page: Page, world: World) -> None:
     search(page, world.captions[0])
     assert MARKUP in names(page)

@@ -108,7 +108,7 @@ function show() {
   grid.classList.remove("stale");
   if (!running) $("#search").removeAttribute("aria-busy");
   fill(grid, hits, doing, wantsNearest ? 0 : answer?.match_level);
-  $("#sampler").hidden = Boolean(looking || answer || state.phase !== "ready");
+  $("#sampler").hidden = Boolean(looking || answer || query.onlyAvoids() || state.phase !== "ready");
   if (!$("#sampler").hidden && $("#some").dataset.version !== String(state.version)) {
     $("#some").dataset.version = state.version;
     fill($("#some"), overview.some, doing);
@@ -131,6 +131,7 @@ function whatPanel(looking, hits) {
   if (state.phase === "indexing") return indexing(looking);
   if (state.phase === "empty") return message("picture", "No videos yet", `Put videos into ${state.root}, in sub-folders or not. They appear here by themselves.`);
   if (state.phase === "failed") return message("broken", "This cannot be searched", state.error);
+  if (query.onlyAvoids()) return message("search", "What should be seen?", "So far this says only what should not. Add some words or a picture.");
   if (!answer || hits.length) return null;
   if (answer.failed) return message("broken", "That did not work", answer.failed);
   const filtered = $("#inside").value || $("#length").value;

@@ -8,6 +8,7 @@ const inside = $("#inside"), length = $("#length"), all = $("#all");
 /** Moments and pictures beside the words: {kind: "like" | "unlike" | "example", key, at, name}. */
 let parts = [];
 let changed = () => {};
+const MOST_LETTERS = 4000; // no model reads more, and longer addresses are refused
 
 export const onChange = (listener) => { changed = listener; };
 
@@ -23,6 +24,9 @@ export function read(text) {
 }
 
 export const isEmpty = () => !parts.some((part) => part.kind !== "unlike") && !read(words.value).texts.length;
+
+/** Whether it says only what should not be seen. */
+export const onlyAvoids = () => isEmpty() && Boolean(parts.length || words.value.trim());
 
 /** The question for the server. */
 export function question() {
@@ -42,7 +46,7 @@ export function question() {
 
 export function toAddress() {
   const search = new URLSearchParams();
-  if (words.value.trim()) search.append("q", words.value.trim());
+  if (words.value.trim()) search.append("q", words.value.trim().slice(0, MOST_LETTERS));
   for (const part of parts) search.append(part.kind, JSON.stringify([part.key, part.at, part.name]));
   if (inside.value) search.append("in", inside.value);
   if (length.value) search.append("length", length.value);
