@@ -134,7 +134,9 @@ TEXT_RULES = {
     "align": replace(BERT, most_tokens=64),
     "aimv2": _CLIP,
     "xclip": _CLIP,
-    "videoprism": TextRules(clean_videoprism, None, None, "<pad>", pads_to_full_length=True),
+    "videoprism": TextRules(
+        clean_videoprism, None, None, "<pad>", pads_to_full_length=True, name="canonical"
+    ),
 }
 """By family: `model_type` of config.json, but for SigLIP 2, whose fixed sizes say `siglip`.
 
