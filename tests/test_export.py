@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from builders import patchwork, run_app, write_clip
-from huggingface_hub.repocard import metadata_load
+from huggingface_hub.repocard import ModelCard, metadata_load
 
 from tests import test_import_command as imports
 from vtr.clip.backbone import load_backbone
@@ -62,8 +62,8 @@ def result(**setup: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def put_result(run: Path, document: Any) -> None:
-    path = run / "eval" / "1k-A" / "result.json"
+def put_result(run: Path, document: Any, name: str = "1k-A") -> None:
+    path = run / "eval" / name / "result.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(document if isinstance(document, str) else json.dumps(document))
 
@@ -164,6 +164,19 @@ def test_the_card_begins_as_the_hub_wants_it(tmp_path: Path) -> None:
     assert measured["dataset"]["name"] == "1k-A"
     assert {"type": "recall", "value": 40.0, "name": "t2v R@1"} in measured["metrics"]
     assert [metric["name"] for metric in measured["metrics"]].count("v2t R@10") == 1
+
+
+def test_results_of_one_protocol_are_told_apart_on_the_card(tmp_path: Path) -> None:
+    """The hub joins what has one dataset, and showed several values of one name."""
+    run = tiny_run(tmp_path / "run")
+    put_result(run, result())
+    put_result(run, result(rerank=50, sampler="motion"), "again")
+    vtr("export", "--run", run, "--out", tmp_path / "out")
+    (entry,) = ModelCard.load(tmp_path / "out" / "README.md").data.to_dict()["model-index"]
+    names = [metric["name"] for found in entry["results"] for metric in found["metrics"]]
+    assert len(names) == len(set(names)) == 12
+    assert "t2v R@1, sampler motion, re-ranked 50" in names
+    assert "t2v R@1, sampler uniform, re-ranked nothing" in names
 
 
 def test_the_python_on_the_card_runs(

@@ -344,6 +344,15 @@ def test_a_file_with_another_digest_is_kept_apart(hub: Hub, tmp_path: Path, how:
     assert len(vtr.FeatureStore(pull(hub))) == 1
 
 
+def test_documents_of_strangers_do_not_fill_the_memory(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(hub, random_store(tmp_path / "features", ["a"]))
+    monkeypatch.setattr("vtr.api.hub.MAX_DOCUMENT_BYTES", 100)
+    with pytest.raises(HubError, match=r"vtr.json of datasets/me/clips has .*; no vtr push writes"):
+        pull(hub)
+
+
 def test_what_arrives_otherwise_is_no_push(hub: Hub, tmp_path: Path) -> None:
     store = random_store(tmp_path / "features", ["a"])
     hub.corrupt_commits = True
@@ -380,12 +389,15 @@ def test_repositories_of_another_kind_are_refused(hub: Hub, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "name", ["../x", "/etc/x", "a/../../x", "a//b", ".hidden", "a\\b", "vtr.json", "a\nb", ""]
-)
+    "name", [
+        "../x", "/etc/x", "a/../../x", "a//b", ".hidden", "a\\b", "vtr.json", "a\nb", "",
+        "pulled.json", "x" * 256, "é" * 128, "f/x",
+    ],
+)  # fmt: skip
 def test_names_that_lead_elsewhere_are_refused(name: str) -> None:
     document = {
         "schema": 1, "kind": "store", "identity": "x", "version": "1", "card": "",
-        "files": {name: "0" * 64}, "sizes": {name: 1},
+        "files": {"f": "0" * 64, name: "0" * 64}, "sizes": {"f": 1, name: 1},
     }  # fmt: skip
     with pytest.raises(HubError, match="which no vtr push writes"):
         Manifest.read(json.dumps(document).encode(), "here")

@@ -18,13 +18,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from logging import LogRecord, getLogger
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Literal, NamedTuple
 
 from vtr.api.hub_talk import get_token, status_of, talking
 from vtr.clip.hub import transport_error, without_bars
+from vtr.counts import human_bytes
 from vtr.errors import ConfigError, HubError, StoreWriteError
-from vtr.files import open_shared
+from vtr.files import MAX_DOCUMENT_BYTES, open_shared
 from vtr.json_files import as_fields, parse_json
 from vtr.progress import note
 
@@ -32,6 +33,9 @@ Kind = Literal["run", "store"]
 TYPES: Mapping[Kind, str] = {"run": "model", "store": "dataset"}
 MANIFEST = "vtr.json"
 CARD = "README.md"
+PULLED = "pulled.json"
+"""In a pulled folder: where it is from."""
+_LONGEST_NAME = 255  # bytes
 _SCHEMA = 1
 _LOOK_SECONDS = 10.0  # one look; the library itself waits for ever where packets are dropped
 _ATTEMPTS = 4  # of a download that stops without a byte more
@@ -68,14 +72,20 @@ class Manifest:
         manifest = as_fields(cls, values, source=source, error=HubError)
         for name, digest in manifest.files.items():
             fits = re.fullmatch("[0-9a-f]{64}", digest) and manifest.sizes.get(name, -1) >= 0
-            if not (fits and all(map(_is_plain, name.split("/"))) and name not in (MANIFEST, CARD)):
+            inside = any(str(folder) in manifest.files for folder in PurePosixPath(name).parents)
+            plain = all(map(_is_plain, name.split("/"))) and name not in (MANIFEST, CARD, PULLED)
+            if not fits or inside or not plain:
                 raise HubError(f"{source} lists {name!r:.120}, which no vtr push writes")
         return manifest
 
 
 def _is_plain(part: str) -> bool:
-    """Returns whether a part of a name leads nowhere else: no "..", nothing hidden, no control."""
-    return bool(part) and not part.startswith(".") and part.isprintable() and "\\" not in part
+    """Returns whether a part of a name leads nowhere else: no "..", nothing hidden, no control.
+
+    Nor longer than a name of a file may be.
+    """
+    fits = 0 < len(part.encode()) <= _LONGEST_NAME if part.isprintable() else False
+    return fits and not part.startswith(".") and "\\" not in part
 
 
 class HubFile(NamedTuple):
@@ -235,6 +245,11 @@ class Repository:
 
     def read(self, commit: str, name: str, file: HubFile) -> bytes:
         """Returns a small file, proven by the digest that the hub lists."""
+        if file.size > MAX_DOCUMENT_BYTES:
+            raise HubError(
+                f"{name} of {self} has {human_bytes(file.size)}; no vtr push writes more than "
+                f"{human_bytes(MAX_DOCUMENT_BYTES)}"
+            )
         content = io.BytesIO()
         with self._talking(f"fetch {name} of"):
             self._stream(commit, name, content, file.size)

@@ -14,7 +14,17 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from vtr.api.hub import CARD, MANIFEST, HubFile, Kind, Manifest, Repository, size_of, split_name
+from vtr.api.hub import (
+    CARD,
+    MANIFEST,
+    PULLED,
+    HubFile,
+    Kind,
+    Manifest,
+    Repository,
+    size_of,
+    split_name,
+)  # fmt: skip
 from vtr.api.hub_talk import get_token
 from vtr.counts import counted, human_bytes
 from vtr.errors import ConfigError, HubError, StoreLockedError, StoreWriteError
@@ -276,7 +286,7 @@ def _assemble(
             for name, content in small.items():
                 publish(made / name, content)
             source = {"from": place.url, "commit": commit}
-            publish(made / "pulled.json", json.dumps(source).encode())
+            publish(made / PULLED, json.dumps(source).encode())
     except OSError as error:
         raise StoreWriteError(
             f"cannot make {target}: {error.strerror or error}. Free some space, or name a folder "

@@ -60,7 +60,7 @@ def _front_matter(run: Run, results: Sequence[Mapping[str, Any]]) -> str:
                 dataset_type=document["protocol"].get("dataset") or document["protocol"]["name"],
                 dataset_name=document["protocol"]["name"],
                 metric_type="recall",
-                metric_name=key.replace("/", " "),
+                metric_name=key.replace("/", " ") + _apart(document, results),
                 metric_value=round(cell["value"], 2),
             )
             for document in results
@@ -69,6 +69,29 @@ def _front_matter(run: Run, results: Sequence[Mapping[str, Any]]) -> str:
         ]
         or None,
     ).to_yaml()
+
+
+def _apart(document: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> str:
+    """Returns what tells a result from the others of its protocol; the hub joins them all."""
+    named = document["protocol"]["name"]
+    others = [_how(one) for one in results if one["protocol"]["name"] == named]
+    how = _how(document)
+    told = [
+        f"{name} {value}" for name, value in how.items() if any(o[name] != value for o in others)
+    ]
+    return f", {', '.join(told)}" if told else ""
+
+
+def _how(document: Mapping[str, Any]) -> dict[str, Any]:
+    protocol, setup = document["protocol"], document["setup"]
+    return {
+        "part": protocol.get("part"),
+        "gallery": protocol.get("gallery"),
+        "sampler": setup["sampler"],
+        "features": setup["fingerprint"][:8],
+        "coverage": document["coverage"]["policy"],
+        "re-ranked": setup["rerank"] or "nothing",
+    }
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:
@@ -123,7 +146,7 @@ def _remarks(document: Mapping[str, Any]) -> list[str]:
         f"features {setup['fingerprint'][:16]}",
         f"seed {setup['seed']}",
         "" if setup.get("weights_sha256") else "which weights were measured is not recorded",
-        f"re-ranked the first {setup['rerank']} of mean pooling" if setup["rerank"] else "",
+        f"re-ranked the first {setup['rerank']} of each list" if setup["rerank"] else "",
         warning,
     ]
     return [remark for remark in remarks if remark]
