@@ -227,6 +227,7 @@ def test_a_tokeniser_comes_without_the_weights(endpoint: str, tmp_path: Path) ->
         ("ViT-B-32/laion2b_s34b_b79k", "laion/CLIP-ViT-B-32-laion2B-s34B-b79K"),
         ("ViT-B-16,datacomp_xl_s13b_b90k", "laion/CLIP-ViT-B-16-DataComp.XL-s13B-b90K"),
         ("hf-hub:laion/CLIP-ViT-H-14-laion2B-s32B-b79K", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"),
+        ("hf-hub:timm/PE-Core-B-16", "timm/PE-Core-B-16"),
         ("ViT-bigG-14", "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k"),
         ("ViT-B-16-SigLIP", "google/siglip-base-patch16-224"),
         ("ViT-SO400M-14-SigLIP-384 webli", "google/siglip-so400m-patch14-384"),

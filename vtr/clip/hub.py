@@ -365,7 +365,7 @@ def hub_name(name: str) -> str | None:
     >>> hub_name("ViT-B-16-SigLIP-384"), hub_name("openai/clip-vit-base-patch32")
     ('google/siglip-base-patch16-384', 'openai/clip-vit-base-patch32')
     """
-    name = re.sub(r"^(hf-hub|open_clip|timm):/*", "", name.strip())
+    asked, name = name, re.sub(r"^(hf-hub|hf|open_clip|timm):/*", "", name.strip())
     match = _PERCEPTION.fullmatch(name.lower())
     if match is not None:
         return f"timm/PE-Core-{_PERCEPTION_SIZES[match['size']]}"
@@ -386,4 +386,5 @@ def hub_name(name: str) -> str | None:
         side = "384" if side == "378" else side  # the hub's name of the same weights
         return f"google/{match['kind']}-{_SIZES[match['size']]}-patch{match['patch']}-{side}"
     known = next((_WEIGHTS[key] for key in _WEIGHTS if key and weights.startswith(key)), None)
-    return (_WEIGHTS[""] if not weights else known or {}).get(model)
+    listed_as = (_WEIGHTS[""] if not weights else known or {}).get(model)
+    return listed_as or (name if name != asked and name.count("/") == 1 else None)
