@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import fcntl
 import json
 import multiprocessing
 from collections.abc import Callable
@@ -266,6 +267,7 @@ def test_activations_are_kept_by_weights_block_type_and_pictures(tmp_path: Path)
         return read_rows(spec, backbone, rows, kept=kept, cache=tmp_path, tell=tell).rows
 
     first = read()
+    (own,) = (tmp_path / "activations").iterdir()
     assert told[-1:] == [len(found.rows)]
     assert np.array_equal(read(), first)
     assert not told, "read again"
@@ -281,11 +283,32 @@ def test_activations_are_kept_by_weights_block_type_and_pictures(tmp_path: Path)
     ):
         other()
         assert told, "computed anew"
-    kept = sorted((tmp_path / "activations").iterdir())
-    assert len(kept) == 5
-    kept[0].unlink()  # not cut short: it is mapped
-    kept[0].write_bytes(b"half")
+    assert len(list((tmp_path / "activations").iterdir())) == 5
+    whole = own.read_bytes()
+    own.unlink()  # not cut short: it is mapped
+    own.write_bytes(b"half")
     assert np.array_equal(read(), first), "a file of another size is made anew"
+    own.unlink()
+    own.write_bytes(whole[:99] + bytes([whole[99] ^ 4]) + whole[100:])
+    assert np.array_equal(read(), first)
+    assert own.read_bytes() == whole, "one with another bit too"
+
+
+def test_what_an_interrupted_or_killed_training_left_of_activations_goes(tmp_path: Path) -> None:
+    backbone, folder = demo_backbone(), tmp_path / "activations"
+    spec = vision_spec(backbone, frozen=1)
+
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        read_rows(spec, backbone, pictures(), cache=tmp_path, tell=interrupt)
+    assert not list(folder.iterdir())
+    (folder / ".killed.float16.1").write_bytes(b"half")
+    with (folder / ".living.float16.2").open("wb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        read_rows(spec, backbone, pictures(), cache=tmp_path)
+    assert [path.name for path in folder.glob(".*")] == [".living.float16.2"]
 
 
 def test_a_full_disk_keeps_activations_in_memory(tmp_path: Path) -> None:
