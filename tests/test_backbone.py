@@ -458,6 +458,14 @@ def test_siglip_with_another_activation_is_refused(tmp_path: Path) -> None:
         load_backbone(str(tmp_path / "siglip"), device="cpu")
 
 
+def test_siglip_with_sentencepiece_alone_says_how_to_go_on(tmp_path: Path) -> None:
+    """So google/siglip-so400m-patch14-224 was uploaded."""
+    make_siglip(tmp_path / "siglip", "SiglipTokenizer")
+    (tmp_path / "siglip" / "tokenizer.json").rename(tmp_path / "siglip" / "spiece.model")
+    with pytest.raises(CheckpointError, match=r"no tokenizer.json but spiece.model, which needs"):
+        load_backbone(str(tmp_path / "siglip"), device="cpu")
+
+
 def test_no_pickle_is_run(copy: Path) -> None:
     """A `.bin` that would create a file on loading is refused, and the file is not there."""
     canary = copy / "canary"

@@ -200,7 +200,7 @@ def text_family(folder: Path, model_type: str) -> str:
             f"{', '.join(TEXT_RULES)}"
         )
     if not (folder / "tokenizer.json").is_file():
-        raise CheckpointError(f"{folder} has no tokenizer.json")
+        raise _no_vocabulary(folder)
     tokeniser = str(_settings(folder).get("tokenizer_class", "")).lower()
     if "gemma" in tokeniser or "siglip2" in tokeniser:
         return "siglip2"
@@ -275,10 +275,15 @@ def _load_backend(folder: Path, rules: TextRules) -> BackendTokenizer:
         return _from_vocabulary(folder)
     if rules.begin == BERT.begin and (folder / "vocab.txt").is_file():
         return _from_words(folder)
+    raise _no_vocabulary(
+        folder, " (nor vocab.json and merges.txt)" if rules.end == _CLIP.end else ""
+    )
+
+
+def _no_vocabulary(folder: Path, others: str = "") -> CheckpointError:
     slow = sorted(path.name for path in folder.glob("*.model"))
-    raise CheckpointError(
-        f"{folder} has no tokenizer.json"
-        + (" (nor vocab.json and merges.txt)" if rules.end == _CLIP.end else "")
+    return CheckpointError(
+        f"{folder} has no tokenizer.json{others}"
         + (f" but {slow[0]}, which needs sentencepiece" if slow else "")
         + f". Make it once, with transformers{' and sentencepiece' if slow else ''} installed: "
         'python -c "from transformers import AutoTokenizer as T; '
