@@ -99,3 +99,14 @@ def test_page_and_file_have_the_same_marks(chart: Chart) -> None:
 def test_means_are_written_beside_their_lines() -> None:
     words = re.findall(r'text-anchor="(\w+)">(0\.\d)</text></g>', marks.plane(CHARTS[1]))  # type: ignore[arg-type]
     assert words == [("end", "0.3"), ("start", "0.6")]
+
+
+@pytest.mark.parametrize("count", [2, 7, 8, 59])
+def test_rows_carry_names_where_there_are_more_than_colours(count: int) -> None:
+    """The demo's page has 59: nobody finds one of them again in a legend."""
+    names = [f"result {n}" for n in range(count)]
+    points = (Point("R@1", 12.5, 10, 15, 20), Point("R@5", 30.0, 20, 40, 20))
+    page = html.draw(DotChart(HEAD, tuple(Series(name, points) for name in names)))
+    assert ('<ul class="legend">' in page) == (count <= 7)
+    rows = re.findall(r'<td class="whose faint"><bdi>(.*?)</bdi>', page)
+    assert rows == (names * 2 if count > 7 else [])

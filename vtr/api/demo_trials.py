@@ -307,30 +307,39 @@ def _with_pictures(workspace: Workspace, sampler: str) -> Workspace:
 def gains(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Returns what each head gives over meanP, where both read the same frames and text.
 
-    Of rows with uniform frames and a projection of the text; empty where meanP has none. Each has
-    "head", "r1" (t2v R@1 in percent), "difference" with "low", "high" (95 %) and "p" (paired, after
-    Holm's correction), and "cost"; the best first.
+    Of rows with uniform frames, first with a projection of the text, then with a tuned text tower;
+    among those meanP with both towers tuned too. None of a kind of text where meanP is missing or
+    alone.
+
+    Returns:
+        Rows of "text", "head", "r1" (t2v R@1 in percent), "difference" with "low", "high" (95 %)
+        and "p" (paired, Holm's correction; None for meanP itself), and "cost"; the best first.
     """
-    rows = {
-        result["setup"]["head"]: result
-        for result in results
-        if (result["setup"]["text"], result["setup"]["sampler"]) == ("projection", "uniform")
-    }
-    base = rows.pop("meanP", None)
-    if base is None or not rows:
-        return []
-    folders = [Path(result["path"]).parent for result in (base, *rows.values())]
+    uniform = [r for r in results if r["setup"]["sampler"] == "uniform" and not r["setup"]["seed"]]
+    found = []
+    for text, others in (("projection", ()), ("tune", ("towers",))):
+        own = {r["setup"]["head"]: r for r in uniform if r["setup"]["text"] == text}
+        base = own.pop("meanP", None)
+        rows = [*own.values(), *(r for r in uniform if r["setup"]["text"] in others)]
+        if base is not None and rows:
+            found += sorted(_against(base, rows, text), key=lambda row: -row["r1"])
+    return found
+
+
+def _against(
+    base: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], text: str
+) -> Iterator[dict[str, Any]]:
+    folders = [Path(row["path"]).parent for row in (base, *rows)]
     compared = vtr.compare_results(*folders, resamples=_RESAMPLES)
-    first = [next(m for m in one.metrics if m.metric == "t2v/R@1") for one in compared]
-    found = [
-        {
-            "head": head, "r1": m.b, "difference": m.difference, "low": m.low, "high": m.high,
-            "p": m.p_adjusted, "cost": rows[head]["cost"],
-        }
-        for head, m in zip(rows, first, strict=True)
-    ]  # fmt: skip
-    base_row = {"head": "meanP", "r1": first[0].a, "difference": 0.0, "low": 0.0, "high": 0.0}
-    return sorted([*found, {**base_row, "p": 1.0, "cost": base["cost"]}], key=lambda r: -r["r1"])
+    for row, one in zip(rows, compared, strict=True):
+        metric = next(m for m in one.metrics if m.metric == "t2v/R@1")
+        setup = row["setup"]
+        name = setup["head"] if setup["text"] == text else f"{setup['head']}, {setup['text']}"
+        yield {"text": text, "head": name, "r1": metric.b, "difference": metric.difference} | {
+            "low": metric.low, "high": metric.high, "p": metric.p_adjusted, "cost": row["cost"],
+        }  # fmt: skip
+    zero = {"difference": 0.0, "low": 0.0, "high": 0.0, "p": None}
+    yield {"text": text, "head": "meanP", "r1": _r1(base)["value"], **zero, "cost": base["cost"]}
 
 
 def warnings(results: Sequence[Mapping[str, Any]]) -> list[str]:

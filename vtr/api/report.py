@@ -351,7 +351,7 @@ def _settings(results: Sequence[Result]) -> Markup:
     def shown_as(key: str, value: object) -> str:
         if isinstance(value, bool) or value is None:
             return {True: "yes", False: "no", None: "-"}[value]
-        if key == "fingerprint":
+        if key == "fingerprint" or key.endswith("_sha256"):
             return part("metric", value, str(value)[:12], "")
         return shown(value, 160)
 

@@ -44,23 +44,24 @@ def _cost(row: Mapping[str, Any]) -> str:
 
 
 def print_gains(gains: Sequence[Mapping[str, Any]]) -> None:
-    """Prints what each head gives over meanP, and what it costs."""
-    if not gains:
-        return
-    table = new_table(
-        "Which head is worth its cost? t2v R@1 over all queries, against meanP's\n"
-        "(projection of the text, uniform frames, the same queries paired)",
-        ("head", "R@1", "more than meanP", "p", "CPU s"),
-        caption="95 % interval; p after Holm's correction, * below 0.05",
-    )
-    for row in gains:
-        base = row["head"] == "meanP"
-        low, high, p = row["low"], row["high"], row["p"]
-        table.add_row(
-            row["head"],
-            f"{row['r1']:.1f}",
-            "" if base else f"{row['difference']:+.1f} [{low:+.1f}, {high:+.1f}]",
-            "" if base else f"{p:.3f}{'*' if p < SURE else ' '}",
-            _cost(row).replace("\n", " + "),
+    """Prints what each head gives over meanP, and what it costs; a table for each kind of text."""
+    for text in dict.fromkeys(row["text"] for row in gains):
+        table = new_table(
+            f"Which head is worth its cost? t2v R@1 over all queries, against meanP's\n"
+            f"(text: {text}; uniform frames; the same queries, paired)",
+            ("head", "R@1", "more than meanP", "p", "CPU s"),
+            caption=f"95 % interval; p after Holm's correction, * below {SURE}",
         )
-    print_table(table)
+        for row in gains:
+            if row["text"] == text:
+                table.add_row(*_gain_cells(row))
+        print_table(table)
+
+
+def _gain_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    cost = _cost(row).replace("\n", " + ")
+    if row["p"] is None:
+        return row["head"], f"{row['r1']:.1f}", "", "", cost
+    difference = f"{row['difference']:+.1f} [{row['low']:+.1f}, {row['high']:+.1f}]"
+    p = f"{row['p']:.3f}{'*' if row['p'] < SURE else ' '}"
+    return row["head"], f"{row['r1']:.1f}", difference, p, cost
