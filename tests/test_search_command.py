@@ -246,6 +246,11 @@ def workspace(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_a_workspaces_index_is_kept_where_it_was_asked_for(workspace: Path, tmp_path: Path) -> None:
+    run_app("search", "a red square", "--index", tmp_path / "index", cwd=workspace)
+    assert (tmp_path / "index" / "index.npz").is_file()
+
+
 def test_in_a_workspace_its_store_is_searched(workspace: Path, clips: Path) -> None:
     done = run_app("search", "--like", "sub/2.mp4@4", "--json", cwd=workspace)
     hit = json.loads(done.stdout)["hits"][0]

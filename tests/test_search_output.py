@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,13 @@ def test_names_are_safe_and_sort_by_rank() -> None:
     odd = Hit("../x y\n/é*.mkv", None, 61.26, 62, 61, 0.1, 0.9)
     assert clip_name(12, odd) == "012-.._x_y_é_-61.3s"
     assert "/" not in clip_name(1, odd)
+
+
+def test_hits_whose_files_are_gone_are_not_left_out_silently(
+    hits: list[Hit], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert export_clips([replace(hit, path=None) for hit in hits], tmp_path) == []
+    assert "can be cut: their files are not here" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("name", "flag"), [("mpv", "--start=1.00"), ("vlc", "--start-time=1.00")])

@@ -169,7 +169,9 @@ def open_library(folder: Path | None, workspace: Workspace | None, options: Opti
 
     files = {video.id: video.path for video in find_inputs(workspace).videos}
     model = options.model or workspace.model
-    source = StoreSource(workspace.features, files, model=model, device=options.device)
+    source = StoreSource(
+        workspace.features, files, model=model, device=options.device, place=options.index
+    )
     return Library(source, rebuild=options.rebuild)
 
 

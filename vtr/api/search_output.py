@@ -87,6 +87,8 @@ def export_clips(hits: Sequence[Hit], folder: Path) -> list[Path]:
         if hit.path is not None
     ]
     if not jobs:
+        if hits:
+            note(f"none of the {counted(len(hits), 'hit')} can be cut: their files are not here")
         return []
     settings = PoolSettings(HANDLER, None, workers=min(2, len(jobs)), timeout_seconds=_SECONDS)
     written = []

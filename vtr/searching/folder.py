@@ -215,15 +215,22 @@ class StoreSource:
         files: Video id to its file; what is not named has none.
         model: Of the store.
         device: Where it runs.
+        place: Of the index; None is beside the features, or in the user's cache.
     """
 
     def __init__(
-        self, store: Path, files: Mapping[str, Path | None], *, model: str, device: str = "auto"
+        self,
+        store: Path,
+        files: Mapping[str, Path | None],
+        *,
+        model: str,
+        device: str = "auto",
+        place: Path | None = None,
     ) -> None:
         self.store, self.files = store, files
         if not list_shards(store)[0]:
             FeatureStore(store)  # says what is wrong
-        self.place = find_index(store)
+        self.place = place or find_index(store)
         self.encoder = QueryEncoder(model, self.place, default=model, device=device)
 
     def paths(self, ids: Sequence[str]) -> Mapping[str, Path | None]:

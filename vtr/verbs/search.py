@@ -20,7 +20,7 @@ class Indexed(Settings):
         unset="the one that the index was made with, at first openai/clip-vit-base-patch32",
     )  # fmt: skip
     index: Path | None = option(
-        None, "Where the features lie.", group="Index", metavar="DIR",
+        None, "Where the features lie; in a workspace, their index.", group="Index", metavar="DIR",
         unset="hidden in the folder, or in the user's cache",
     )  # fmt: skip
     device: Annotated[str, pydantic.AfterValidator(check_device_name)] = option(
