@@ -6,6 +6,7 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from vtr.evaluate.counting import computed
 from vtr.features.store import PackedFrames
 from vtr.train.batches import BatchPlan, Step, halve
 from vtr.train.data import Packed, PairedData, Resident
+from vtr.train.fixed_codes import fixed_texts, fixed_videos
 from vtr.train.gradients import BatchGradient
 from vtr.train.mining import confusable_groups, nearest_wrong_videos
 from vtr.train.model import ModelSpec, RetrievalModel, build_model, zero_shot_model
@@ -263,6 +265,36 @@ def test_gradients_in_parts_equal_the_whole_ones(head: str, chunk: int) -> None:
     ):
         assert torch.allclose(one, two, atol=1e-6, rtol=1e-4), name
     assert any(float(g.abs().max()) > 1e-4 for g in whole[1:])
+
+
+@pytest.mark.parametrize("mode", ["videos", "pairs"])
+@pytest.mark.parametrize("text", ["frozen", "projection"])
+@pytest.mark.parametrize("head", ["meanP", "maxP"])
+def test_codes_that_no_training_changes_are_those_of_each_batch(
+    head: str, text: str, mode: Any
+) -> None:
+    data, model = made_up(40), model_of(head, text).train()
+    assert len(set(np.diff(data.videos.offsets).tolist())) > 1, "padding differs by batch"
+    resident = Resident(data, torch.device("cpu"))
+    gradient = BatchGradient(model, resident, LossOptions())
+    plan = BatchPlan(data.text_video, BatchOptions(mode=mode, size=7, captions=2))
+    torch.manual_seed(0)
+    for step in plan.epoch(1):
+        videos = model.encode_videos(resident.videos.batch(step.videos))[0]
+        assert torch.equal(gradient._encode_videos(step.videos)[0], videos)
+        if text == "frozen":
+            texts = model.encode_texts(resident.texts.batch(step.texts))[0]
+            assert torch.equal(gradient._encode_texts(step.texts)[0], texts)
+            loss = gradient.loss((texts,), (videos,), step)
+            assert torch.equal(gradient(step).total, loss.total)
+    assert fixed_videos(model, resident) is not None
+    assert (fixed_texts(model, resident) is None) == (text == "projection")
+
+
+@pytest.mark.parametrize("head", ["seqTransf:layers=1", "multivector", "attentionP"])
+def test_codes_that_change_or_are_many_vectors_are_not_kept(head: str) -> None:
+    resident = Resident(made_up(5), torch.device("cpu"))
+    assert fixed_videos(model_of(head, "frozen"), resident) is None
 
 
 def test_dropout_draws_the_same_numbers_in_both_passes() -> None:

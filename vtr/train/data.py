@@ -79,6 +79,15 @@ class PairedData:
             )
 
 
+def chosen_rows(table: Tensor, index: Index) -> Tensor:
+    """Returns rows of a table in the order of `index` (M,): neighbours are a view."""
+    first, count = int(index[0]), len(index)
+    if index[-1] == first + count - 1 and bool((index[1:] > index[:-1]).all()):
+        return table[first : first + count]
+    # Six times as fast as [place] on a CPU.
+    return table.index_select(0, torch.from_numpy(index).to(table.device))
+
+
 class Packed:
     """Rows (R, D) of several items in one tensor: item m has rows offsets[m] to offsets[m + 1]."""
 
@@ -136,12 +145,7 @@ class ResidentTexts:
 
     def batch(self, index: Index, width: int | None = None) -> TextBatch:
         """Returns the chosen captions, in the order of `index` (B,), padded to `width` tokens."""
-        first, count = int(index[0]), len(index)
-        if index[-1] == first + count - 1 and bool((index[1:] > index[:-1]).all()):
-            pooled = self._pooled[first : first + count]
-        else:
-            place = torch.from_numpy(index).to(self._pooled.device)
-            pooled = self._pooled.index_select(0, place)  # six times as fast as [place] on a CPU
+        pooled = chosen_rows(self._pooled, index)
         if self._tokens is None:
             return TextBatch(pooled)
         return TextBatch(pooled, *self._tokens.gather(index, width))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 from vtr.train.batches import Step
 from vtr.train.data import Index, Resident
 from vtr.train.distributed import ALONE, World
+from vtr.train.fixed_codes import fixed_texts, fixed_videos, take
 from vtr.train.heads.base import Code, Head, pad_codes, select_code
 from vtr.train.losses import Loss, best_bias, right_pairs, weighted_loss
 from vtr.train.model import RetrievalModel
@@ -44,8 +46,7 @@ class BatchGradient:
     def __call__(self, step: Step) -> Loss:
         """Returns the loss of a batch, with the gradients in place."""
         if self.world.size == 1 and not self._is_large(step):
-            texts = self.model.encode_texts(self.data.texts.batch(step.texts))
-            videos = self._encode_videos(step.videos)
+            texts, videos = self._encode_texts(step.texts), self._encode_videos(step.videos)
             loss = self.loss(texts, videos, step)
             loss.total.backward()  # type: ignore[no-untyped-call]
             return loss
@@ -107,7 +108,22 @@ class BatchGradient:
                 return Loss(loss.total + extra, loss.t2v, loss.v2t)
         return loss
 
+    def _encode_texts(self, index: Index, width: int | None = None) -> Code:
+        if self._texts is not None:
+            return take(self._texts, index)
+        return self.model.encode_texts(self.data.texts.batch(index, width))
+
+    @cached_property
+    def _texts(self) -> Code | None:
+        return fixed_texts(self.model, self.data)
+
+    @cached_property
+    def _videos(self) -> Code | None:
+        return fixed_videos(self.model, self.data) if self.teacher is None else None
+
     def _encode_videos(self, index: Index, width: int | None = None) -> Code:
+        if self._videos is not None:
+            return take(self._videos, index)
         batch = self.model.embed_videos(self.data.videos.batch(index, width))
         if self.teacher is None:
             return self.model.encode_videos(batch)
@@ -129,7 +145,7 @@ class BatchGradient:
         width, length = self.data.texts.width(step.texts), self.data.videos.width(step.videos)
         sides = (
             _Side(
-                lambda index: self.model.encode_texts(self.data.texts.batch(index, width)),
+                lambda index: self._encode_texts(index, width),
                 step.texts[first:last],
                 np.diff(text_bounds).tolist(),
                 self.chunk,
