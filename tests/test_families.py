@@ -449,6 +449,47 @@ def test_files_of_before_are_read(folders: Any, tmp_path: Path) -> None:
 # --- the fingerprint, and what is not trained
 
 
+def test_aimv2_under_the_names_of_its_makers(folders: Any, tmp_path: Path) -> None:
+    folder, copy = folders["aimv2"][0], tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    apple = {
+        "vision_model.": "image_encoder.", "text_model.": "text_encoder.",
+        "visual_projection": "image_projector", "text_projection": "text_projector",
+        "image_encoder.embeddings.position_embedding.weight":
+            "image_encoder.preprocessor.pos_embed",
+        "text_encoder.embeddings.position_embedding.weight":
+            "text_encoder.preprocessor.positional_embedding",
+        "embeddings.patch_embed": "preprocessor.patchifier.proj",
+        "embeddings.rms_norm": "preprocessor.patchifier.norm",
+        "embeddings.token_embedding": "preprocessor.text_embedding",
+        "coder.rms_norm": "coder.trunk.post_trunk_norm", "encoder.layers": "trunk.blocks",
+        "rms_norm1": "norm_1", "rms_norm2": "norm_2", "attention.out_proj": "attn.proj",
+        "ffn.gate_proj": "mlp.fc1", "ffn.down_proj": "mlp.fc2", "ffn.up_proj": "mlp.fc3",
+        "head.k_proj": "head.k", "head.v_proj": "head.v", "head.output_proj": "head.linear",
+        "logit_scale": "log_logit_scale",
+    }  # fmt: skip
+
+    def change(weights: dict[str, Tensor]) -> None:
+        for name in [n for n in weights if n.endswith("attention.q_proj.weight")]:
+            names = [name.replace("q_proj", f"{one}_proj") for one in "qkv"]
+            joined = torch.cat([weights.pop(one) for one in names])
+            weights[name.replace("attention.q_proj", "attn.qkv")] = joined
+        for name in [*weights]:
+            value, theirs = weights.pop(name), name
+            for ours, other in apple.items():
+                theirs = theirs.replace(ours, other)
+            weights[theirs] = value[None] if "preprocessor.pos" in theirs else value
+
+    change_weights(copy, change)
+    assert (
+        not load_file(copy / "model.safetensors").keys()
+        & load_file(folder / "model.safetensors").keys()
+    )
+    ours, theirs = load(copy), load(folder)
+    assert ours.weights_sha256 == theirs.weights_sha256
+    assert (ours.encode_texts(TEXTS).embeddings == theirs.encode_texts(TEXTS).embeddings).all()
+
+
 def test_what_decides_numbers_is_in_the_fingerprint(folders: Any, tmp_path: Path) -> None:
     described = load(folders["align"][0]).describe()
     assert described["preprocessing"] | {"route": ""} == {

@@ -50,6 +50,21 @@ class Family:
     """What of `vision_config` says the side of a picture; "" where any is seen."""
 
 
+# AIMv2's names as Apple publishes them (transformers' own conversion script knows the pairs).
+_APPLE = {
+    r"^image_encoder\.": "vision_model.", r"^text_encoder\.": "text_model.",
+    r"^image_projector\.": "visual_projection.", r"^text_projector\.": "text_projection.",
+    r"^log_logit_scale$": "logit_scale",
+    r"\.preprocessor\.patchifier\.proj\.": ".embeddings.patch_embed.",
+    r"\.preprocessor\.patchifier\.norm\.": ".embeddings.rms_norm.",
+    r"\.preprocessor\.pos(ition)?(al)?_embed(ding)?$": ".embeddings.position_embedding.weight",
+    r"\.preprocessor\.text_embedding\.": ".embeddings.token_embedding.",
+    r"\.trunk\.post_trunk_norm\.": ".rms_norm.", r"\.trunk\.blocks\.": ".encoder.layers.",
+    r"\.attn\.proj\.": ".attention.out_proj.", r"\.attn\.qkv\.": ".attention.qkv.",
+    r"\.mlp\.fc1\.": ".ffn.gate_proj.", r"\.mlp\.fc2\.": ".ffn.down_proj.",
+    r"\.mlp\.fc3\.": ".ffn.up_proj.", r"\.norm_([12])\.": r".rms_norm\1.",
+    r"\.head\.([kv])\.": r".head.\1_proj.", r"\.head\.linear\.": ".head.output_proj.",
+}  # fmt: skip
 FAMILIES: Mapping[str, Family] = {
     "chinese_clip": Family("ChineseCLIPModel", "quick_gelu", "gelu", mask="words"),
     "altclip": Family(
@@ -60,7 +75,8 @@ FAMILIES: Mapping[str, Family] = {
         vision=("hidden_act", "batch_norm_eps", "pooling_type", "strides", "depthwise_padding"),
     ),
     "aimv2": Family(
-        "Aimv2Model", "silu", "silu", mask="causal", vision=(*_RMS, "is_native"), text=_RMS
+        "Aimv2Model", "silu", "silu", mask="causal", vision=(*_RMS, "is_native"), text=_RMS,
+        renamed=_APPLE,
     ),
     "siglip2": Family("Siglip2Model", "gelu_pytorch_tanh", "gelu_pytorch_tanh", sizes=""),
     "xclip": Family(
@@ -247,10 +263,16 @@ def _check_activation(folder: ModelFolder, model_type: str, config: Any) -> None
 
 
 def _renamed(weights: Mapping[str, Tensor], family: Family) -> dict[str, Tensor]:
-    named = {}
+    named: dict[str, Tensor] = {}
     for name, value in weights.items():
         for pattern, target in family.renamed.items():
             name = re.sub(pattern, target, name)
+        if family.renamed is _APPLE and name.endswith("position_embedding.weight"):
+            value = value.flatten(0, -2)  # has an axis of one more
+        if family.renamed is _APPLE and ".qkv." in name and len(value) % 3 == 0:
+            parts = zip("qkv", value.chunk(3), strict=True)
+            named |= {name.replace(".qkv.", f".{one}_proj."): part for one, part in parts}
+            continue
         named[name] = value
     return named
 
