@@ -243,6 +243,15 @@ def test_forty_series_look_different(pair: list[Result]) -> None:
         assert len(looks) == len(set(looks)) == 9
 
 
+def test_ranks_of_very_many_results_are_those_of_two(pair: list[Result]) -> None:
+    shown = [pair[0].renamed(f"result {n}") for n in range(43)]
+    for count, names in ((42, [one.title for one in shown[:42]]), (43, ["result 0", "result 42"])):
+        chart = figures.rank_histogram(shown[:count])
+        assert chart is not None
+        assert [name for name, _ in chart.series] == names
+        assert ("Of 43 results the first and the last." in chart.head.note) == (count == 43)
+
+
 def test_a_depth_without_figures_is_refused(pair: list[Result]) -> None:
     with pytest.raises(ConfigError, match="no result has R@3 of its parts; --k may be 1, 5, 10"):
         report_html(pair, Options(k=3, pictures=False))

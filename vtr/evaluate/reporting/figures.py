@@ -14,7 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from vtr.charts.kinds import BarChart, DotChart, Head, Histogram, LineChart, Place, Point, Series
+from vtr.charts.kinds import (
+    NUM_COLOURS,
+    NUM_FILLS,
+    BarChart,
+    DotChart,
+    Head,
+    Histogram,
+    LineChart,
+    Place,
+    Point,
+    Series,
+)
 from vtr.counts import count_text, counted
 from vtr.errors import ConfigError
 from vtr.evaluate.evaluator import take
@@ -203,7 +214,10 @@ def similarity_distribution(result: Result, *, beside: Result | None = None) -> 
 
 
 def rank_histogram(results: Sequence[Result]) -> Histogram | None:
-    """At which rank the correct video stands."""
+    """At which rank the correct video stands; of very many results at the first and the last."""
+    number = len(results)
+    if number > NUM_COLOURS * NUM_FILLS:  # looks repeat, and bars are too thin to see
+        results = [results[0], results[-1]]
     found = [(r, r.part("rank_histogram")) for r in results if r.part("rank_histogram")]
     if not found:
         return None
@@ -213,7 +227,8 @@ def rank_histogram(results: Sequence[Result]) -> Histogram | None:
         f"{low:,}" if high - low == 1 else f"{low:,}–{high - 1:,}"  # noqa: RUF001 - a range
         for low, high in pairwise(edges)
     )
-    note = f"{_about(results[0])}. Mean rank over ties; the best is 1."
+    shown = f" Of {number:,} results the first and the last." * (number > len(results))
+    note = f"{_about(results[0])}. Mean rank over ties; the best is 1.{shown}"
     axes = ("rank", "share of queries (%)")
     head = Head("rank_histogram", "Rank of the correct video", note, *axes)
     return Histogram(head, edges, tuple(counts), bin_names=names)
