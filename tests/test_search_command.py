@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 import shlex
@@ -306,6 +307,37 @@ def test_from_python(clips: Path) -> None:
         vtr.search(clips)
     with pytest.raises(UnknownNameError, match="tops"):
         vtr.search(clips, "x", tops=3)
+
+
+def test_from_python_one_alone_stands_for_a_list_and_a_path_for_a_text(
+    clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = vtr.search(clips, like="sub/2.mp4@4", without="snow", top=1, model=Path(MODEL))
+    assert [hit.video_id for hit in answer.hits] == ["sub/2.mp4"]
+    clip = vtr.search(clips, video=clips / "sub" / "2.mp4", at=4, top=1)
+    assert [hit.video_id for hit in clip.hits] == ["sub/2.mp4"]
+    for wrong in (1, None, ["a", "b"]):
+        with pytest.raises(ConfigError, match=r"a sentence is .*; it must be a text"):
+            vtr.search(clips, wrong)  # type: ignore[arg-type]
+    monkeypatch.chdir(clips)
+    with pytest.raises(ConfigError, match="no folder named"):
+        vtr.search(None, "x")
+
+
+def test_a_folder_that_cannot_be_listed_is_named_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from vtr.searching import folder as module
+
+    write_clip(tmp_path / "a.mp4", patchwork(2))
+    source = module.FolderSource(tmp_path, model=MODEL, device="cpu", workers=1)
+    listing = module.find_videos(tmp_path)
+    locked = dataclasses.replace(listing, unreadable=(("locked", "Permission denied"),))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "find_videos", lambda _: locked)
+        source.refresh()
+        source.refresh()
+    assert capfd.readouterr().err.count("locked cannot be listed") == 1
 
 
 def test_a_search_takes_the_text_tower_alone(clips: Path) -> None:

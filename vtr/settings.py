@@ -110,13 +110,25 @@ def _as_declared(value: Any, declared: Any) -> Any:
     kinds = plain_types(declared)
     if isinstance(value, str) and Path in kinds and value.strip() and "\0" not in value:
         return as_path(value)
-    if isinstance(value, list) and any(typing.get_origin(kind) is tuple for kind in kinds):
-        return tuple(value)
+    if isinstance(value, Path) and str in kinds and Path not in kinds:
+        return str(value)
+    if several := [typing.get_args(kind)[0] for kind in kinds if typing.get_origin(kind) is tuple]:
+        return _as_several(value, several[0])
     if isinstance(value, int | float):  # True and False too: they are no numbers here
         return value
     if isinstance(value, numbers.Integral):  # NumPy's numbers
         return int(value)
     return float(value) if isinstance(value, numbers.Real) else value
+
+
+def _as_several(value: Any, kind: type) -> Any:
+    """Returns a list as a tuple, each as its kind wants it, and one alone as a tuple of it."""
+    alone: tuple[type, ...] = (str, Path) if kind in (str, Path) else (int, float)
+    if isinstance(value, alone) and (kind in (str, Path, float) or type(value) is int):
+        value = [value]
+    if not isinstance(value, list | tuple):
+        return value
+    return tuple(_as_declared(one, kind) for one in value)
 
 
 def plain_types(declared: Any) -> tuple[Any, ...]:

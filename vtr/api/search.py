@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vtr.datasets.files import require_folder
 from vtr.errors import ConfigError
 from vtr.progress import note
 from vtr.searching.library import Answer, Hit, Library
@@ -75,12 +76,17 @@ def split(words: Sequence[str]) -> tuple[Path | None, tuple[str, ...]]:
                 f"{words[0]!r} {what}, and there is no {FILE_NAME} in {Path.cwd()} or above it. "
                 'Name the folder of the videos first: vtr search FOLDER "a sentence"'
             )
-    elif find_workspace(Path.cwd()) is None:
+    else:
+        _require_workspace()
+    return None, tuple(words)
+
+
+def _require_workspace() -> None:
+    if find_workspace(Path.cwd()) is None:
         raise ConfigError(
             f"no folder named, and there is no {FILE_NAME} in {Path.cwd()} or above it. "
             'Name the folder of the videos first: vtr search FOLDER "a sentence"'
         )
-    return None, tuple(words)
 
 
 def make_query(texts: Sequence[str], options: Options) -> Query:
@@ -147,8 +153,9 @@ def as_document(answer: Answer, library: Library) -> dict[str, Any]:
 
 def _workspace_of(folder: Path | None) -> Workspace | None:
     if folder is None:
+        _require_workspace()
         return find_workspace(Path.cwd())
-    file = folder / FILE_NAME
+    file = require_folder(folder, what="the folder of videos") / FILE_NAME
     return read_workspace(file) if file.is_file() else None
 
 

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vtr.datasets.files import require_folder
 from vtr.errors import ConfigError, VtrError
 from vtr.extras import require_extra
 from vtr.verbs.serve import Options
@@ -89,7 +90,7 @@ def find_place(folder: Path | None) -> Place:
         if not folder.is_dir():
             what = "is no folder" if folder.exists() else "does not exist"
             raise ConfigError(f"{folder} {what}; name the folder of the videos: vtr serve FOLDER")
-        file = folder / FILE_NAME
+        file = require_folder(folder, what="the folder of videos") / FILE_NAME
         if not file.is_file():
             return Place(folder.absolute(), folder.resolve().name or str(folder), None)
         workspace = read_workspace(file)

@@ -97,7 +97,8 @@ def _print(query: Query, answer: Answer, library: Library, *, nearest: bool) -> 
             f"videos, and {percent(MATCH_LEVEL)} must"
         )
         if not nearest:
-            note(f"--nearest shows the {counted(len(answer.nearest), 'moment')} that come nearest")
+            near_ones = counted(len(answer.nearest), "moment that comes", "moments that come")
+            note(f"--nearest shows the {near_ones} nearest")
     if shown := answer.hits or (answer.nearest if nearest else ()):
         print_hits(shown, levels=not query.has_pictures)
 

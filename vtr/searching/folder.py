@@ -85,6 +85,7 @@ class FolderSource:
     ) -> None:
         self.folder, self.device, self.workers = folder, device, workers
         self._asked = model
+        self._warned: set[tuple[str, str]] = set()
         self._look()
         self.store = home or find_home(folder)
         self.encoder = QueryEncoder(model, self.store, default=DEFAULT_MODEL, device=device)
@@ -121,7 +122,8 @@ class FolderSource:
 
     def _look(self) -> None:
         listing = find_videos(self.folder)
-        warn_of_unreadable(listing.unreadable)
+        warn_of_unreadable(set(listing.unreadable) - self._warned)
+        self._warned = set(listing.unreadable)
         self._inputs = unique_videos(
             Video(video_id(name), listing.path(name)) for name in listing.names
         )

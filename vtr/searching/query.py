@@ -34,6 +34,8 @@ class Query:
                 "nothing to search for: write a sentence, or name a picture, a clip or a moment"
             )
         for text in (*self.texts, *self.without):
+            if not isinstance(text, str):
+                raise ConfigError(f"a sentence is {shown(repr(text), 60)}; it must be a text")
             if fault := _fault(text):
                 raise ConfigError(
                     f"the sentence {shown(text, 40)!r} {fault}. Write in some words what is to be "
