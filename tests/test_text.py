@@ -140,8 +140,12 @@ def test_siglip2_lowers_only_and_pads_on_the_right(tmp_path: Path) -> None:
 
 
 def test_unknown_families_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"'blip' is not supported; vtr knows clip, siglip, sig"):
+    with pytest.raises(ModelError, match=r"'blip' is not supported; vtr knows clip, .*open_clip"):
         text_family(tmp_path, "blip")
+    with pytest.raises(ModelError, match=r"'clip_vision_model' \(one tower alone\) is not"):
+        text_family(tmp_path, "clip_vision_model")
+    with pytest.raises(ModelError, match=r"'clip_vision_model' \(one tower alone\) is not"):
+        text_family(tmp_path, "clip_vision_model")
     with pytest.raises(ModelError, match="tells neither SigLIP"):
         text_family(siglip_folder(tmp_path, "PreTrainedTokenizerFast"), "siglip")
 

@@ -15,6 +15,7 @@ from typing import Any
 from vtr.clip.hub import OPEN_CLIP_CONFIG, ModelFolder
 from vtr.clip.towers import ACTIVATIONS, Architecture, Sizes
 from vtr.errors import CheckpointError
+from vtr.foreign import shown
 from vtr.json_files import read_json
 
 # What the owners of these repositories trained with.
@@ -48,7 +49,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     record = read_json(path, needed="a transformers model", error=CheckpointError)
     if not isinstance(record.get("model_type"), str):
-        raise CheckpointError(f"{path} names no model_type: it is not a transformers model")
+        kind = record.get("architecture")
+        what = f"; timm's {shown(kind, 80)!r} is a picture tower alone" if kind else ""
+        raise CheckpointError(f"{path} names no model_type: it is not a transformers model{what}")
     return record
 
 

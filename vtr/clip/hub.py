@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vtr.clip.models import known_models, nearest_name, resolve_model
 from vtr.errors import CheckpointError, HubOfflineError, ModelError, ModelNotFoundError
-from vtr.foreign import first_line
+from vtr.foreign import first_few, first_line
 from vtr.json_files import read_json
 
 EXAMPLE = "openai/clip-vit-base-patch32"
@@ -224,9 +224,11 @@ def _check_contents(model: ModelFolder) -> None:
     if not _first_weights(model.path, kinds):
         lacking.append(f"{kinds[0][0]} (or {kinds[1][0]})")
     if lacking:
+        held = sorted(path.name for path in model.path.iterdir()) or ["nothing"]
         raise CheckpointError(
             f"{model.model_id}: {model.path} has no {' and no '.join(lacking)}. A model folder is "
-            f"what save_pretrained writes, or what `hf download {EXAMPLE}` fetches"
+            f"what save_pretrained writes, or what `hf download {EXAMPLE}` fetches; this one holds "
+            f"{first_few(held, 5)}"
         )
 
 

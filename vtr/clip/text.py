@@ -23,6 +23,7 @@ from tokenizers import Regex, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as BackendTokenizer
 
 from vtr.errors import CheckpointError, ModelError
+from vtr.foreign import shown
 from vtr.json_files import read_json
 
 _BLANKS = str.maketrans(string.punctuation, " " * len(string.punctuation))
@@ -195,9 +196,12 @@ def text_family(folder: Path, model_type: str) -> str:
     if model_type != "siglip":
         if model_type in TEXT_RULES:
             return model_type
+        alone = (
+            " (one tower alone)" if model_type.endswith(("_vision_model", "_text_model")) else ""
+        )
         raise ModelError(
-            f"{folder}: model_type {model_type!r} is not supported; vtr knows "
-            f"{', '.join(TEXT_RULES)}"
+            f"{folder}: model_type {shown(model_type, 60)!r}{alone} is not supported; vtr knows "
+            f"{', '.join(TEXT_RULES)}, and folders of open_clip. `vtr models` lists models of each"
         )
     if not (folder / "tokenizer.json").is_file():
         raise _no_vocabulary(folder)
