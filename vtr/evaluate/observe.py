@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vtr.evaluate.counting import Scores, Tally
+from vtr.evaluate.counting import Pass, Scores, best_cells, chunks
 
 NUM_TOP = 5
 NUM_BINS = 60
@@ -76,10 +76,10 @@ class Observer:
         self._order = np.argsort(query_text, kind="stable")
         self._texts = query_text[self._order]
 
-    def look(self, start: int, scores: Scores, maxima: Scores, tally: Tally) -> None:
+    def look(self, start: int, scores: Scores, maxima: Scores) -> Pass:
         """Keeps what is needed of some rows (b, V); other threads may look at others meanwhile.
 
-        `maxima` (b, G) are of disjoint groups of columns; cells are marked in `tally`.
+        `maxima` (b, G) are their `group_maxima`.
         """
         self._dtype = scores.dtype
         first, last = np.searchsorted(self._texts, [start, start + len(scores)])
@@ -89,7 +89,7 @@ class Observer:
         rivals = self._rivals[columns]
         has = rivals >= 0
         self._rival[asked[has]] = scores[rows[has], rivals[has]]
-        self._keep_best(slice(start, start + len(scores)), scores, maxima, tally)
+        yield from self._keep_best(slice(start, start + len(scores)), scores, maxima)
         skipped = -start % self._step
         picked = scores[skipped :: self._step]
         if len(picked):
@@ -98,14 +98,14 @@ class Observer:
             others[rows[mine] // self._step, columns[mine]] = False
             self._sample[start] = picked[others].astype(np.float64)
 
-    def _keep_best(self, place: slice, scores: Scores, maxima: Scores, tally: Tally) -> None:
+    def _keep_best(self, place: slice, scores: Scores, maxima: Scores) -> Pass:
         num_top, num_listed = self._top.shape[1], self._listed.shape[1]
-        count = max(num_top, num_listed)
-        # The `count`-th best maximum is no better than that score: what lies below is never sorted
-        bound = np.sort(maxima, axis=1)[:, -count]
-        np.greater_equal(scores, bound[:, None], out=tally.mask[: len(scores)])
-        rows, columns = tally.places(len(scores))
-        values = scores[rows, columns]
+        count, cells = max(num_top, num_listed), []
+        for part in chunks(scores):
+            rows, columns, values = best_cells(count, scores[part], maxima[part])
+            cells.append((rows + part.start, columns, values))
+            yield
+        rows, columns, values = map(np.concatenate, zip(*cells, strict=True))
         begins = np.searchsorted(rows, np.arange(len(scores) + 1))
         table = np.full((len(scores), (begins[1:] - begins[:-1]).max()), np.inf, scores.dtype)
         table[rows, np.arange(len(rows)) - begins[rows]] = -values

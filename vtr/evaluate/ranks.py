@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import Any
 
 import numpy as np
@@ -23,20 +23,25 @@ from numpy.typing import NDArray
 
 from vtr.errors import ModelError
 from vtr.evaluate.counting import (
+    MAX_BLOCK_ROWS,
     Counts,
+    Pass,
     Rows,
     Scores,
     Tally,
     Thresholds,
-    chunk_rows,
+    chunks,
     computed,
     group_maxima,
+    in_step,
+    lane_sums,
+    num_groups,
     num_threads,
 )
 
 Blocks = Callable[[], Iterable[tuple[int, Rows]]]
-Look = Callable[[int, Scores, Scores, Tally], None]
-_Count = Callable[[Counts, Scores, Tally], None]
+Look = Callable[[int, Scores, Scores], Pass]
+_Count = Callable[[Counts, Scores, Tally], Iterable[Pass]]
 
 ROUNDING = 1e-5  # relative: further apart are no two ways of computing one score in float32
 
@@ -211,14 +216,16 @@ class _RowCounts:
         self._targets, self._num_columns = targets, num_columns
         self._better, self._tied = np.zeros((2, len(targets)), np.int64)
 
-    def add(self, queries: Counts, scores: Scores, tally: Tally) -> None:
-        count = len(queries)
-        own = scores[np.arange(count), self._targets[queries]]
+    def add(self, queries: Counts, scores: Scores, tally: Tally) -> Pass:
+        own = scores[np.arange(len(queries)), self._targets[queries]]
+        above, reached = [], []
+        for part in chunks(scores):
+            above.append(tally.along_rows(np.greater, scores[part], own[part]))
+            reached.append(tally.along_rows(np.greater_equal, scores[part], own[part]))
+            yield
         self.own[queries] = own
-        np.greater(scores, own[:, None], out=tally.mask[:count])
-        better = self._better[queries] = tally.per_row(count)
-        np.greater_equal(scores, own[:, None], out=tally.mask[:count])
-        self._tied[queries] = tally.per_row(count) - better
+        better = self._better[queries] = lane_sums(above)
+        self._tied[queries] = lane_sums(reached) - better
 
     def ranks(self) -> Ranks:
         return _ranks(self._better, self._tied, self._num_columns, np.isneginf(self.own))
@@ -258,17 +265,17 @@ class Layout:
     ) -> RetrievalRanks:
         """Ranks as `stream_ranks` does.
 
-        `look` is shown (first row, scores, their `group_maxima`, marks to use) of all rows of the
-        first round while they are in the cache, in any order and from several threads.
+        `look` is shown (first row, scores, their `group_maxima`) of all rows of the first round
+        while they are in the cache, in any order and from several threads.
         """
         guess = None if own_scores is None or not both else self.best(np.asarray(own_scores))
         columns = None if guess is None else _ColumnCounts(self, guess, self.videos, ROUNDING)
         rows = _RowCounts(self.query_video, self.num_videos)
 
-        def count(queries: Counts, scores: Scores, tally: Tally) -> None:
-            rows.add(queries, scores, tally)
+        def count(queries: Counts, scores: Scores, tally: Tally) -> Iterator[Pass]:
+            yield rows.add(queries, scores, tally)
             if columns is not None:
-                columns.add(queries, scores, tally)
+                yield columns.add(queries, scores, tally)
 
         self.walk(blocks(), count, look)
         if not both:
@@ -322,35 +329,40 @@ class Layout:
             raise ValueError(f"{num_rows} rows of scores for {len(self._offsets) - 1} texts")
 
     def _count(self, start: int, rows: Rows, count: _Count, look: Look | None) -> int:
-        """Counts a block; returns how many rows it has."""
-        block, step = computed(rows), chunk_rows(self.num_videos)
-        _check(block, self.num_videos)
-        end, tally = start + len(block), Tally(step, self.num_videos)
-        if end >= len(self._offsets):
-            last = len(self._offsets) - 2
-            raise ValueError(f"scores for row {end - 1}; the last query's row is {last}")
-        for begin in range(start, end, step):
-            chunk = block[begin - start : begin - start + step]
-            maxima = chunk if look is None else group_maxima(chunk)
-            if not maxima.max() < np.inf:  # the maximum of anything with NaN is NaN
-                raise _unrankable(chunk, begin)
+        """Counts what a caller gave at once; returns how many rows it has."""
+        given, tally = computed(rows), Tally(self.num_videos)
+        _check(given, self.num_videos)
+        if start + len(given) >= len(self._offsets):
+            row, last = start + len(given) - 1, len(self._offsets) - 2
+            raise ValueError(f"scores for row {row}; the last query's row is {last}")
+        for begin in range(0, len(given), MAX_BLOCK_ROWS):
+            block = given[begin : begin + MAX_BLOCK_ROWS]
+            groups = 1 if look is None else num_groups(self.num_videos)
+            maxima = np.empty((len(block), groups), block.dtype)
+            passes = [_maxima(start + begin, block, maxima)]
             if look is not None:
-                look(begin, chunk, maxima, tally)
-            for queries, scores in self._expand(begin, chunk):
-                count(queries, scores, tally)
-        return len(block)
+                passes.append(look(start + begin, block, maxima))
+            for queries, scores in self._expand(start + begin, block):
+                in_step([*passes, *count(queries, scores, tally)])
+                passes = []
+            in_step(passes)
+        return len(given)
 
-    def _expand(self, start: int, chunk: Scores) -> Iterator[tuple[Counts, Scores]]:
-        """Yields (queries, their rows of scores), never more than a chunk has."""
-        first, last = self._offsets[start], self._offsets[start + len(chunk)]
+    def _expand(self, start: int, block: Scores) -> Iterator[tuple[Counts, Scores]]:
+        """Yields (queries, their rows of scores), never more than a block has.
+
+        Texts of several queries are rare: the first query of each has the block as it is.
+        """
+        first, last = self._offsets[start], self._offsets[start + len(block)]
         queries = self._order[first:last]
         rows = self._texts[queries] - start
-        if len(rows) == len(chunk) and bool(np.all(rows[1:] > rows[:-1])):
-            yield queries, chunk
-            return
-        step = chunk_rows(self.num_videos)
-        for begin in range(0, len(queries), step):
-            yield queries[begin : begin + step], chunk[rows[begin : begin + step]]
+        firsts = np.diff(rows, prepend=-1) > 0
+        if np.count_nonzero(firsts) == len(block):
+            yield queries[firsts], block
+            queries, rows = queries[~firsts], rows[~firsts]
+        for begin in range(0, len(queries), len(block)):
+            part = slice(begin, begin + len(block))
+            yield queries[part], block[rows[part]]
 
     def column_ranks(
         self, counts: Counts, own: NDArray[np.float64], best: NDArray[np.float64]
@@ -377,48 +389,46 @@ class _ColumnCounts:
         self._captions = Thresholds(guess[columns], slack)
         self._groups = Thresholds(guess[columns], slack) if layout.grouped else self._captions
         self._open: dict[int, tuple[int, Scores]] = {}  # video to (captions seen, their best)
-        self._ready: list[Scores] = []  # the best of whole groups, not counted yet
         self._num_captions = layout.num_captions.tolist()
         self._lock = threading.Lock()
 
-    def add(self, queries: Counts, scores: Scores, tally: Tally) -> None:
+    def add(self, queries: Counts, scores: Scores, tally: Tally) -> Pass:
         if not self._whole:
-            scores = scores[:, self._columns]
-            tally = Tally(len(scores), len(self._columns))
-        self._captions.add(scores, tally)
+            scores, tally = scores[:, self._columns], Tally(len(self._columns))
+        passes = [self._captions.add(scores, tally)]
         if self._layout.grouped:
-            self._add_groups(self._layout.query_video[queries], scores)
+            passes.append(self._add_groups(self._layout.query_video[queries], scores, tally))
+        return zip_longest(*passes)
 
-    def _add_groups(self, videos: Counts, scores: Scores) -> None:
-        """A group scores as its best caption; groups that go on in another chunk wait."""
-        bounds = [0, *((videos[1:] != videos[:-1]).nonzero()[0] + 1).tolist(), len(videos)]
-        best = np.empty((len(bounds) - 1, scores.shape[1]), scores.dtype)
-        whole = []
-        for row, (start, end) in enumerate(pairwise(bounds)):
-            video, count = int(videos[start]), end - start
+    def _add_groups(self, videos: Counts, scores: Scores, tally: Tally) -> Pass:
+        """A group scores as its best caption; groups that go on in another block wait."""
+        begins = (videos[1:] != videos[:-1]).nonzero()[0] + 1
+        chunk_begins = [part.start for part in chunks(scores)]
+        edges = sorted({*chunk_begins, *begins.tolist(), len(videos)})
+        best = np.empty((len(edges) - 1, scores.shape[1]), scores.dtype)
+        whole, seen = [], 0
+        for row, (start, end) in enumerate(pairwise(edges)):
             np.maximum.reduce(scores[start:end], axis=0, out=best[row])
-            if count < self._num_captions[video]:
-                with self._lock:
-                    before, best_before = self._open.pop(video, (0, best[row]))
-                    np.maximum(best[row], best_before, out=best[row])
-                    count += before
-                    if count < self._num_captions[video]:
-                        self._open[video] = count, best[row].copy()
-                        continue
-            whole.append(row)
-        with self._lock:
-            self._ready.append(best if len(whole) == len(best) else best[whole])
-            is_much = sum(map(len, self._ready)) >= chunk_rows(scores.shape[1])
-            ready, self._ready = (self._ready, []) if is_much else ([], self._ready)
-        self._count_groups(ready)
+            video, seen = int(videos[start]), seen + end - start
+            if seen > end - start:  # the group began in the chunk before
+                np.maximum(best[row], best[row - 1], out=best[row])
+            if end == len(videos) or videos[end] != video:
+                if seen == self._num_captions[video] or self._is_whole(video, seen, best[row]):
+                    whole.append(row)
+                seen = 0
+            if end in chunk_begins:
+                yield
+        yield from self._groups.add(best[whole], tally)
 
-    def _count_groups(self, ready: Sequence[Scores]) -> None:
-        """Counts groups, many at once."""
-        step = chunk_rows(len(self._columns))
-        rows = np.concatenate([*ready, np.empty((0, len(self._columns)), np.float32)])
-        for start in range(0, len(rows), step):
-            part = rows[start : start + step]
-            self._groups.add(part, Tally(*part.shape))
+    def _is_whole(self, video: int, seen: int, best: Scores) -> bool:
+        """Whether all captions of a video have been seen; if so, `best` becomes that of all."""
+        with self._lock:
+            before, best_before = self._open.pop(video, (0, best))
+            np.maximum(best, best_before, out=best)
+            if seen + before < self._num_captions[video]:
+                self._open[video] = seen + before, best.copy()
+                return False
+        return True
 
     def covers(self, best: NDArray[np.float64]) -> NDArray[np.bool_]:
         """(columns,) which of them can be told; `best` is the truth of what was guessed."""
@@ -427,8 +437,6 @@ class _ColumnCounts:
 
     def counts(self, best: NDArray[np.float64]) -> Counts:
         """(2, 2, columns) of captions and of groups: how many are better, how many tie."""
-        self._count_groups(self._ready)
-        self._ready = []
         truth = best[self._columns]
         return np.array([self._captions.counts(truth), self._groups.counts(truth)])
 
@@ -453,17 +461,25 @@ def _recounted(
     """Counts once more the columns whose threshold was not known, or guessed wrong."""
     again = _ColumnCounts(layout, best, wrong, slack=0)
 
-    def count(queries: Counts, scores: Scores, tally: Tally) -> None:
+    def count(queries: Counts, scores: Scores, tally: Tally) -> Iterator[Pass]:
         now = scores[np.arange(len(queries)), layout.query_video[queries]]
         if not np.array_equal(now, own[queries]):
             raise ModelError(
                 "the scores changed between two rounds over the same texts and videos; the model "
                 "must be in evaluation mode (no dropout, no sampling) to be ranked"
             )
-        again.add(queries, scores, tally)
+        yield again.add(queries, scores, tally)
 
     layout.walk(blocks(), count, None)
     return again.counts(best)
+
+
+def _maxima(start: int, block: Scores, maxima: Scores) -> Pass:
+    """Fills in the maxima; refuses scores that cannot be ranked."""
+    for part, _ in zip(chunks(block), group_maxima(block, maxima), strict=True):
+        if not maxima[part].max() < np.inf:  # the maximum of anything with NaN is NaN
+            raise _unrankable(block, start)
+        yield
 
 
 def _check(block: Scores, num_columns: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -28,7 +29,7 @@ Scores = NDArray[np.float32]
 _CELLS = 1 << 24
 """Largest block of scores: 64 MiB of float32."""
 
-_PRODUCT_ROWS = 512
+_PRODUCT_ROWS = 256, 1024
 """Texts per block where scores are inner products: fewer make the product slower."""
 
 _SURELY_FINITE = 1e37
@@ -166,7 +167,8 @@ class Scorer:
             shape = self._height, len(self._videos)
             local.scores = torch.empty(shape, device=self.device)
         out = _numpy(torch.mm(code, self.video_codes[0].T, out=local.scores[: len(code)]))
-        is_bounded = float(code.norm(dim=1).max()) * longest < _SURELY_FINITE
+        flat = code.reshape(-1)  # no vector of a block is longer than all of it
+        is_bounded = math.sqrt(float(flat @ flat)) * longest < _SURELY_FINITE
         return out if is_bounded else self._checked(start, out)
 
     @property
@@ -174,7 +176,8 @@ class Scorer:
         """Texts per block."""
         rows = self.batch_size
         if self.model.head.info.indexable:
-            rows = max(rows, _PRODUCT_ROWS)
+            fewest, most = _PRODUCT_ROWS
+            rows = max(rows, min(most, max(fewest, self.shape[0] // 8)))
         return max(1, min(rows, _CELLS // len(self._videos)))
 
     def matrix(self) -> Scores:
