@@ -29,8 +29,12 @@ Scores = NDArray[np.float32]
 _CELLS = 1 << 24
 """Largest block of scores: 64 MiB of float32."""
 
-_PRODUCT_ROWS = 256, 1024
-"""Texts per block where scores are inner products: fewer make the product slower."""
+_PRODUCT_ROWS = 250, 1024
+"""Texts per block where scores are inner products: fewer make the product slower, and of the least
+there are to be some blocks for the threads that count them."""
+
+_PRODUCT_BLOCKS = 8
+"""So many, where there are texts enough."""
 
 _SURELY_FINITE = 1e37
 """Inner products of vectors whose lengths multiply to less do not overflow float32."""
@@ -173,11 +177,12 @@ class Scorer:
 
     @property
     def _height(self) -> int:
-        """Texts per block."""
-        rows = self.batch_size
+        """Texts per block; the last has hardly fewer, as few rows are multiplied in another way."""
+        num_texts, rows = self.shape[0], self.batch_size
         if self.model.head.info.indexable:
             fewest, most = _PRODUCT_ROWS
-            rows = max(rows, min(most, max(fewest, self.shape[0] // 8)))
+            blocks = max(-(-num_texts // most), min(_PRODUCT_BLOCKS, num_texts // fewest), 1)
+            rows = max(rows, -(-num_texts // blocks))
         return max(1, min(rows, _CELLS // len(self._videos)))
 
     def matrix(self) -> Scores:
