@@ -188,6 +188,7 @@ def _openvino(visual: VisionTower, *, whole_numbers: bool) -> Run:
         "INFERENCE_PRECISION_HINT": "f32",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "PERFORMANCE_HINT": "LATENCY",
+        "ENABLE_CPU_PINNING": False,  # else its threads wait for cores that decoders have
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": _GROUP if whole_numbers else "0",
     }
     compiled = openvino.Core().compile_model(model, "CPU", how)
