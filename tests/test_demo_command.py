@@ -198,7 +198,9 @@ def test_rows_that_were_measured_are_kept(
         "kept 2 of 3 rows" in capsys.readouterr().err
     )  # its weights are not those that were measured
     table = gains(results)
-    assert {row["head"] for row in table} == {"meanP", "maxP"}
+    assert {(row["head"], row["text"], row["sampler"]) for row in table} == {
+        (head, "projection", "uniform") for head in ("meanP", "maxP")
+    }
     r1 = {row["head"]: row["r1"] for row in table}
     gain = next(row for row in table if row["head"] == "maxP")
     assert gain["difference"] == pytest.approx(r1["maxP"] - r1["meanP"])

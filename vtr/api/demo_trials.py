@@ -55,6 +55,12 @@ _EPOCH_SECONDS: Mapping[str, float] = {
 }  # fmt: skip
 _TRUSTED = 20.0
 """Of these so many are believed before the clock counts more."""
+# Where heads are held against meanP: text, sampler, other texts that stand beside it.
+_HELD: Sequence[tuple[str, str, Sequence[str]]] = (
+    ("projection", "uniform", ()),
+    ("projection", "diversity", ()),
+    ("tune", "uniform", ("towers",)),
+)
 _RESAMPLES = 2000  # of a difference: p no smaller than 0.0005
 
 
@@ -307,23 +313,34 @@ def _with_pictures(workspace: Workspace, sampler: str) -> Workspace:
 def gains(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Returns what each head gives over meanP, where both read the same frames and text.
 
-    Of rows with uniform frames, first with a projection of the text, then with a tuned text tower;
-    among those meanP with both towers tuned too. None of a kind of text where meanP is missing or
-    alone.
+    With a tuned text tower that is meanP with both towers tuned too. Nothing of frames and text for
+    which meanP is missing or alone.
 
     Returns:
-        Rows of "text", "head", "r1" (t2v R@1 in percent), "difference" with "low", "high" (95 %)
-        and "p" (paired, Holm's correction; None for meanP itself), and "cost"; the best first.
+        Rows of "text", "sampler", "head", "r1" (t2v R@1 in percent), "difference" with "low",
+        "high" (95 %) and "p" (paired, Holm's correction; None for meanP itself), and "cost"; the
+        best first.
     """
-    uniform = [r for r in results if r["setup"]["sampler"] == "uniform" and not r["setup"]["seed"]]
     found = []
-    for text, others in (("projection", ()), ("tune", ("towers",))):
-        own = {r["setup"]["head"]: r for r in uniform if r["setup"]["text"] == text}
-        base = own.pop("meanP", None)
-        rows = [*own.values(), *(r for r in uniform if r["setup"]["text"] in others)]
-        if base is not None and rows:
-            found += sorted(_against(base, rows, text), key=lambda row: -row["r1"])
+    for text, sampler, others in _HELD:
+        rows = [
+            row
+            for row in results
+            if row["setup"]["sampler"] == sampler
+            and row["setup"]["text"] in (text, *others)
+            and not row["setup"]["seed"]
+        ]
+        bases = [one for one in rows if _label(one, text) == "meanP"]
+        if bases and len(rows) > 1:
+            rows.remove(bases[0])
+            held = ({"text": text, "sampler": sampler, **r} for r in _against(bases[0], rows, text))
+            found += sorted(held, key=lambda row: -row["r1"])
     return found
+
+
+def _label(row: Mapping[str, Any], text: str) -> str:
+    setup = row["setup"]
+    return str(setup["head"]) if setup["text"] == text else f"{setup['head']}, {setup['text']}"
 
 
 def _against(
@@ -333,13 +350,12 @@ def _against(
     compared = vtr.compare_results(*folders, resamples=_RESAMPLES)
     for row, one in zip(rows, compared, strict=True):
         metric = next(m for m in one.metrics if m.metric == "t2v/R@1")
-        setup = row["setup"]
-        name = setup["head"] if setup["text"] == text else f"{setup['head']}, {setup['text']}"
-        yield {"text": text, "head": name, "r1": metric.b, "difference": metric.difference} | {
+        yield {
+            "head": _label(row, text), "r1": metric.b, "difference": metric.difference,
             "low": metric.low, "high": metric.high, "p": metric.p_adjusted, "cost": row["cost"],
         }  # fmt: skip
     zero = {"difference": 0.0, "low": 0.0, "high": 0.0, "p": None}
-    yield {"text": text, "head": "meanP", "r1": _r1(base)["value"], **zero, "cost": base["cost"]}
+    yield {"head": "meanP", "r1": _r1(base)["value"], **zero, "cost": base["cost"]}
 
 
 def warnings(results: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -44,16 +44,16 @@ def _cost(row: Mapping[str, Any]) -> str:
 
 
 def print_gains(gains: Sequence[Mapping[str, Any]]) -> None:
-    """Prints what each head gives over meanP, and what it costs; a table for each kind of text."""
-    for text in dict.fromkeys(row["text"] for row in gains):
+    """Prints what each head gives over meanP and what it costs, by the text and frames it has."""
+    for text, sampler in dict.fromkeys((row["text"], row["sampler"]) for row in gains):
         table = new_table(
             f"Which head is worth its cost? t2v R@1 over all queries, against meanP's\n"
-            f"(text: {text}; uniform frames; the same queries, paired)",
+            f"(text: {text}; frames: {sampler}; the same queries, paired)",
             ("head", "R@1", "more than meanP", "p", "CPU s"),
             caption=f"95 % interval; p after Holm's correction, * below {SURE}",
         )
         for row in gains:
-            if row["text"] == text:
+            if (row["text"], row["sampler"]) == (text, sampler):
                 table.add_row(*_gain_cells(row))
         print_table(table)
 
