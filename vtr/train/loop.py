@@ -415,8 +415,9 @@ class Trainer:
             return
         self.progress.best_epoch, self.progress.best_value, self.progress.stale = epoch, value, 0
         if self.world.is_first:
-            texts = {name: f"{value:.4f}" for name, value in metrics.items()}
-            save_model(self.folder / BEST, self.model, {"epoch": str(epoch), **texts})
+            # No more than one entry: safetensors writes several in an order of its own each time,
+            # and equal trainings are to be equal files.
+            save_model(self.folder / BEST, self.model, {"epoch": str(epoch)})
 
     def _record(self, row: dict[str, Any]) -> None:
         if not self.world.is_first:

@@ -401,7 +401,7 @@ def _with_towers(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     if digest is None:
         raise ConfigError(
             f"{folder} trains its vision tower and has not finished: its towers are written at the "
-            "end. Go on with vtr train --resume --name " + folder.name
+            f"end. Go on with vtr train --resume --name {folder.name} --runs {folder.parent}"
         )
     text, own = config.get("text_model") or {}, str((folder / TOWERS).resolve())
     own_text = {"id": own, "base": text.get("id"), "weights_sha256": digest}
