@@ -128,6 +128,17 @@ def test_a_flag_out_of_range_is_named(go: Any) -> None:
         go("--lr", "2")
 
 
+def test_a_number_that_no_array_holds_is_refused(go: Any) -> None:
+    with pytest.raises(ConfigError, match=f"--epochs is 1{'0' * 19}; .*, at most {2**63 - 1}"):
+        go("--epochs", f"1{'0' * 19}")
+
+
+def test_a_text_that_is_no_path_stays_as_it_was_typed() -> None:
+    title = verb_options("report").of(title="../2026: results")
+    assert title.given == {"title": "../2026: results"}
+    assert verb_options("eval").of(run="./a").given == {"run": str(Path.cwd() / "a")}
+
+
 def test_help_groups_the_options_and_says_their_defaults(go: Any) -> None:
     text = " ".join(go("--help").split())
     assert "Optimisation" in text

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+import vtr
 from vtr.errors import ConfigError, ModelError
 from vtr.evaluate.metrics import average_precision, retrieval_metrics, summary
 from vtr.evaluate.ranks import Ranks, RetrievalRanks, rank_rows, stream_ranks
@@ -255,6 +256,26 @@ def test_keys_and_summaries() -> None:
     assert numbers.num_queries == {"v2t": 4}
     with pytest.raises(ConfigError, match="R@0 means nothing"):
         retrieval_metrics({"v2t": ranks}, ks=(0,))
+
+
+@pytest.mark.parametrize("k", [0, 1.5, (1, 2.5), True, "5", (), 10**30, [[1]]])
+def test_what_is_no_depth_is_refused(k: Any) -> None:
+    for measure in (vtr.recall, vtr.retrieval_metrics):
+        with pytest.raises(ConfigError, match="whole numbers"):
+            measure(np.eye(3), k=k)
+
+
+def test_depths_are_one_or_several_of_python_or_numpy() -> None:
+    for k in (2, np.int64(2), (2,), np.array([2])):
+        assert vtr.recall(np.eye(3), k=k) == {2: 100.0}  # type: ignore[arg-type]
+        assert "t2v/R@2" in vtr.retrieval_metrics(np.eye(3), k=k)  # type: ignore[call-overload]
+
+
+def test_rows_of_unequal_length_and_seeds_are_refused() -> None:
+    with pytest.raises(ConfigError, match="scores have rows of unequal length"):
+        vtr.recall([[1, 2], [3]])
+    with pytest.raises(ConfigError, match="seed is -1; it must be a whole number, 0 or more"):
+        vtr.retrieval_metrics(np.eye(3), seed=-1)
 
 
 def test_one_query_one_video() -> None:

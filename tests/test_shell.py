@@ -387,3 +387,20 @@ def test_words_about_a_training_and_a_result_are_folded(
     assert "1 seed; mean of R@1" in shown
     assert max(map(len, shown.splitlines())) <= 80
     assert " ".join(shown.split()).count(chosen) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["report", "--out", ""], "--out"),
+        (["report", "a", ""], "RESULTS"),
+        (["extract", "--videos", " "], "--videos"),
+        (["compress", "", "copies"], "SRC"),
+        (["samplers", "study", ""], "STORE"),
+        (["eval", "--config", ""], "--config"),
+    ],
+)
+def test_an_unset_variable_is_not_the_current_folder(arguments: list[str], what: str) -> None:
+    outcome = CliRunner().invoke(app, arguments)
+    assert isinstance(outcome.exception, ConfigError), outcome.output
+    assert re.match(rf"{what} is ' ?'; it must be a path", str(outcome.exception))

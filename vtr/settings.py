@@ -30,6 +30,9 @@ from pydantic.fields import FieldInfo
 from vtr.errors import ConfigError, UnknownNameError
 from vtr.remote import url_of
 
+_GREATEST = 2**63 - 1
+"""Of all whole numbers: what NumPy, torch and the files of results hold."""
+
 
 class Settings(pydantic.BaseModel):
     """Options of one verb, each checked; build one with `merge`, `of` or `changed`."""
@@ -92,6 +95,8 @@ class Settings(pydantic.BaseModel):
         declared = cls.model_fields[str(info.field_name)].annotation
         if isinstance(value, str) and not value.strip():
             raise ValueError("empty")
+        if isinstance(value, int) and abs(value) > _GREATEST:
+            raise ValueError("too large")
         try:
             return check(_as_declared(value, declared))
         except ConfigError as error:  # pydantic lets only ValueError pass with its place
@@ -304,7 +309,10 @@ def _message(where: str, wrong: Any, field: FieldInfo | None) -> str:
         return f"{where}: {cause.args[0]}" if where else str(cause.args[0])
     if field is None:
         return str(wrong["msg"])
-    return f"{where} is {_shown(wrong['input'])}; it must be {allowed_values(field)}"
+    value = wrong["input"]
+    too_large = isinstance(value, int) and abs(value) > _GREATEST
+    limit = f", at most {_GREATEST}" if too_large else ""
+    return f"{where} is {_shown(value)}; it must be {allowed_values(field)}{limit}"
 
 
 def _shown(value: object) -> str:
@@ -353,15 +361,16 @@ def _bounds(field: FieldInfo) -> str:
 
 
 def _anchored(model: type[Settings], name: str, value: Any, base: Path | None) -> Any:
-    """Returns a path as an absolute one, and a text that is one by its beginning (./x, ../x)."""
+    """Returns a path as an absolute one, and an id or folder that begins as one (./x, ../x)."""
     field = model.model_fields[name]
     kinds = plain_types(field.annotation)
-    if base is None or fact(field, "metavar") == "NAME":  # a name is no path
+    if base is None:
         return value
     if isinstance(value, str | Path) and Path in kinds and str(value).strip():
         if url_of(value):
             return value
         return base / as_path(value)
-    if isinstance(value, str) and value.startswith(("./", "../")):
+    may_be_path = {"DIR", "ID"} & set(fact(field, "metavar").split("|"))
+    if may_be_path and isinstance(value, str) and value.startswith(("./", "../")):
         return str(base / value)
     return value

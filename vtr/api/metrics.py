@@ -52,12 +52,11 @@ def recall(
         k: Depths, each at least 1.
 
     Raises:
-        ConfigError: Shapes that do not fit, or a k below 1.
+        ConfigError: Shapes that do not fit, or a k that is no depth.
         ModelError: A score is NaN or +inf.
     """
     matrix, columns = _checked(scores, targets)
-    depths = (k,) if isinstance(k, int) else tuple(k)
-    metrics.check_ks(depths)
+    depths = metrics.check_ks(k)
     ranks = rank_rows(matrix, columns)
     return {depth: 100 * float(metrics.hits(ranks, depth).mean()) for depth in depths}
 
@@ -71,7 +70,7 @@ def retrieval_metrics(
     scores: ArrayLike,
     targets: ArrayLike | None = ...,
     *,
-    k: Sequence[int] = ...,
+    k: int | Sequence[int] = ...,
     seed: int = ...,
 ) -> dict[str, Metric]: ...
 def retrieval_metrics(
@@ -98,12 +97,14 @@ def retrieval_metrics(
         several captions), names R@k, MedR, MeanR, MRR, GeoMean, SumR.
 
     Raises:
-        ConfigError: Shapes that do not fit, or a k below 1.
+        ConfigError: Shapes that do not fit, or a k that is no depth.
         ModelError: A score is NaN or +inf.
     """
     if isinstance(scores, RetrievalRanks | Mapping):
         return metrics.retrieval_metrics(scores, ks or k or targets or DEFAULT_KS)
-    depths = tuple(k or ks or DEFAULT_KS)
+    depths = metrics.check_ks(next((one for one in (k, ks) if one is not None), DEFAULT_KS))
+    if not (isinstance(seed, int) and seed >= 0):
+        raise ConfigError(f"seed is {seed!r}; it must be a whole number, 0 or more")
     matrix, videos = _checked(scores, targets)
     ranks = stream_ranks(lambda: [(0, matrix)], videos, matrix.shape[1])
     numbers = metrics.retrieval_metrics(ranks, depths)
@@ -125,7 +126,7 @@ def _checked(
     Raises:
         ConfigError: They do not fit together.
     """
-    matrix = np.asarray(scores)
+    matrix = _array(scores, "scores", "(queries, items)")
     if matrix.dtype not in (np.float32, np.float64):
         if matrix.dtype.kind not in "fiub":
             raise ConfigError(f"scores are {matrix.dtype}; they must be numbers")
@@ -139,7 +140,7 @@ def _checked(
                 "each query's correct item"
             )
         return matrix, np.arange(len(matrix))
-    columns = np.asarray(targets)
+    columns = _array(targets, "targets", "(queries,)")
     if columns.shape != (len(matrix),) or columns.dtype.kind not in "iu":
         raise ConfigError(
             f"targets are {columns.dtype} of shape {columns.shape}; they must be a whole number "
@@ -151,6 +152,13 @@ def _checked(
             f"{matrix.shape[1] - 1}"
         )
     return matrix, columns.astype(np.int64)
+
+
+def _array(values: ArrayLike, name: str, shape: str) -> NDArray[Any]:
+    try:
+        return np.asarray(values)
+    except ValueError:  # rows of unequal length
+        raise ConfigError(f"{name} have rows of unequal length; they must be {shape}") from None
 
 
 def score_matrix(

@@ -14,6 +14,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from vtr.errors import ConfigError
+
 _FOLDER, _FILE, _COUNT, _NUMBER = "DIR", "FILE", "N", "X"
 METAVARS: Mapping[str, str] = {
     "head": "HEAD",
@@ -137,7 +139,7 @@ def _all_commands(group: Any) -> Iterator[Any]:
 
 
 def _dress(parameter: Any, command: str | None) -> None:
-    """Gives a parameter its metavar, and a name its check and its completion."""
+    """Gives a parameter its metavar, a name its check and its completion, a path its check."""
     if parameter.param_type_name == "argument":
         parameter.metavar = parameter.metavar or parameter.name.upper()
         parameter.display_type_rich = lambda ctx: None  # the name says it
@@ -146,6 +148,8 @@ def _dress(parameter: Any, command: str | None) -> None:
     from vtr.choices import CHOICES
 
     choice = CHOICES.get(parameter.name)
+    if "Path" in str(parameter.type_descriptor.annotation):
+        _refuse_empty(parameter)
     if choice is None or getattr(parameter, "is_flag", False):
         return
     former = parameter.callback
@@ -157,6 +161,20 @@ def _dress(parameter: Any, command: str | None) -> None:
 
     parameter.callback = checked
     parameter._custom_shell_complete = lambda _context, _parameter, part: choice.complete(part)
+
+
+def _refuse_empty(parameter: Any) -> None:
+    """Lets a path refuse the empty text of an unset variable: it would be the current folder."""
+    convert = parameter.process_value
+
+    def process(context: Any, value: Any) -> Any:
+        for text in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(text, str) and not text.strip() and not context.resilient_parsing:
+                name = next((o for o in parameter.opts if o.startswith("-")), parameter.metavar)
+                raise ConfigError(f"{name} is {text!r}; it must be a path; the current folder is .")
+        return convert(context, value)
+
+    parameter.process_value = process
 
 
 def _metavar(parameter: Any, command: str | None) -> str | None:

@@ -93,7 +93,7 @@ def bootstrap(
     Raises:
         ConfigError: A setting outside its range.
     """
-    check_ks(ks)
+    ks = check_ks(ks)
     _check(num_resamples, level)
     samples = _samples(ranks, ks, clusters, np.random.default_rng(seed), num_resamples)
     num_units = len(ranks) if clusters is None else len(np.unique(clusters))

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,7 @@ from vtr.evaluate.counting import Counts, Scores
 from vtr.evaluate.ranks import Ranks, RetrievalRanks
 
 DEFAULT_KS = (1, 5, 10)
+MOST_ITEMS = 10**9 - 1  # more than any gallery has
 SUMMARY_KS = (1, 5, 10)  # what GeoMean and SumR combine, whichever k are asked for
 Values = NDArray[np.float64]
 
@@ -74,7 +77,7 @@ def summary(ranks: Ranks, ks: Sequence[int] = DEFAULT_KS) -> dict[str, float]:
     Raises:
         ConfigError: A k below 1.
     """
-    check_ks(ks)
+    ks = check_ks(ks)
     numbers = {f"R@{k}": 100 * float(hits(ranks, k).mean()) for k in ks}
     numbers["MedR"] = float(np.median(ranks.expected))
     numbers["MeanR"] = float(ranks.expected.mean())
@@ -89,15 +92,22 @@ def combined(recalls: Values) -> dict[str, Values]:
     return {"GeoMean": np.asarray(np.cbrt(product)), "SumR": np.asarray(total)}
 
 
-def check_ks(ks: Sequence[int]) -> None:
-    """Refuses recall depths below 1.
+def check_ks(ks: Any) -> tuple[int, ...]:
+    """Returns recall depths, one or several, as Python's whole numbers.
 
     Raises:
-        ConfigError: Naming the depth.
+        ConfigError: None, or one that is no whole number from 1 to `MOST_ITEMS`.
     """
-    for k in ks:
-        if k < 1:
-            raise ConfigError(f"R@{k} means nothing; k must be 1 or more, such as 1, 5, 10")
+    several = ks if isinstance(ks, Sequence) and not isinstance(ks, str) else np.ravel(ks).tolist()
+    for k in several:
+        whole = isinstance(k, Integral) and not isinstance(k, bool)
+        if not (whole and 1 <= k <= MOST_ITEMS):
+            raise ConfigError(
+                f"R@{k} means nothing; k must be whole numbers, 1 to {MOST_ITEMS}, such as 1, 5, 10"
+            )
+    if not several:
+        raise ConfigError("k is empty; give whole numbers, such as 1, 5, 10")
+    return tuple(map(int, several))
 
 
 def hits(ranks: Ranks, k: int) -> Values:

@@ -17,7 +17,10 @@ class Options(Settings):
         group="Test", short="-k", bounds={"ge": 1},
         allowed="a whole number, 1 or more: so many places count as found",
     )  # fmt: skip
-    resamples: int = option(10_000, "Random swaps of the test.", group="Test", bounds={"ge": 1})
+    resamples: int = option(
+        10_000, "Random swaps of the test.",
+        group="Test", allowed="a whole number from 1 to 10000000", bounds={"ge": 1, "le": 10**7},
+    )  # fmt: skip
     seed: int = option(0, "Seed of the test.", group="Test", bounds={"ge": 0})
     show: int = option(5, "Changed queries to list of each kind.", group="Output", bounds={"ge": 0})
     out: Path | None = option(
