@@ -13,7 +13,7 @@ class Options(Settings):
     )
     fps: float = option(
         1.0, "Rows per second of video, where no file of times says more.",
-        metavar="RATE", bounds={"gt": 0},
+        metavar="RATE", allowed="from 0.001 to 1000", bounds={"ge": 0.001, "le": 1000},
     )  # fmt: skip
     dim: int | None = option(
         None, "D; arrays (D, n) are then turned.", unset="what the shapes tell", bounds={"ge": 1}
