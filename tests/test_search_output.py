@@ -100,6 +100,17 @@ def test_names_are_safe_and_sort_by_rank() -> None:
     assert "/" not in clip_name(1, odd)
 
 
+def test_a_cut_list_names_files_wherever_it_is_read(
+    hits: list[Hit], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = hits[0].path
+    assert path is not None
+    monkeypatch.chdir(path.parent)
+    near = replace(hits[0], path=Path(path.name))
+    write_outputs("x", [near], Options.of(cut_list=tmp_path / "c.edl"))
+    assert f"* SOURCE FILE: {path}" in (tmp_path / "c.edl").read_text()
+
+
 def test_hits_whose_files_are_gone_are_not_left_out_silently(
     hits: list[Hit], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -130,5 +141,7 @@ def test_without_a_player_the_place_is_said(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match=r"neither mpv nor vlc .* at 1\.0 s"):
         play_first(hits)
-    with pytest.raises(ConfigError, match="nothing to play"):
+    with pytest.raises(ConfigError, match="nothing to play: no hit whose file is here"):
         play_first(hits[-1:])
+    with pytest.raises(ConfigError, match="nothing to play: nothing matches"):
+        play_first([])

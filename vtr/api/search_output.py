@@ -123,7 +123,10 @@ def play_first(hits: Sequence[Hit]) -> str:
     for hit in hits:
         if hit.path is not None:
             return play(hit.path, hit.start_seconds)
-    raise ConfigError("--open has nothing to play: no hit whose file is here")
+    why = (
+        "no hit whose file is here" if hits else "nothing matches; --nearest has what comes nearest"
+    )
+    raise ConfigError(f"--open has nothing to play: {why}")
 
 
 def clip_name(number: int, hit: Hit) -> str:
@@ -139,8 +142,9 @@ def clip_name(number: int, hit: Hit) -> str:
 
 def _moment(hit: Hit) -> Moment:
     rate = read_rate(hit.path)
+    path = None if hit.path is None else hit.path.absolute()  # the list is read from elsewhere
     facts = (
-        hit.video_id, hit.path, hit.start_seconds, hit.end_seconds, hit.best_seconds, hit.score,
+        hit.video_id, path, hit.start_seconds, hit.end_seconds, hit.best_seconds, hit.score,
         hit.level,
     )  # fmt: skip
     return Moment(*facts, *([Fraction(rate).limit_denominator(1001)] if rate else []))
