@@ -33,6 +33,7 @@ import torch
 from vtr.features.store import PackedFrames
 from vtr.train.batches import BatchPlan, Step
 from vtr.train.data import PairedData, Resident
+from vtr.train.fixed_codes import take
 from vtr.train.gradients import BatchGradient
 from vtr.train.loop import make_optimiser
 from vtr.train.model import ModelSpec, build_model
@@ -155,9 +156,12 @@ class Training:
         self.model.clamp_scale()
 
     def gather(self, step: Step) -> None:
-        """What data handling a step has."""
-        self.resident.texts.batch(step.texts)
-        self.resident.videos.batch(step.videos)
+        """What data handling a step has: its rows of features, or of codes that never change."""
+        for codes, rows, index in (
+            (self.gradient.texts, self.resident.texts, step.texts),
+            (self.gradient.videos, self.resident.videos, step.videos),
+        ):
+            rows.batch(index) if codes is None else take(codes, index)
         wait(self.device)
 
     def plan_seconds(self) -> float:
@@ -167,8 +171,8 @@ class Training:
         return (time.perf_counter() - start) / self.plan.num_steps
 
 
-def per_call(action: Callable[[], None]) -> Callable[[], float]:
-    """Returns the seconds of one call, over a turn of calls; the first two calls are not timed."""
+def per_call(action: Callable[[], None]) -> Callable[[], common.Cost]:
+    """Returns what one call takes, over a turn of calls; the first two calls are not timed."""
     action()
     once = common.timed(action).wall
     count = max(1, round(TURN_SECONDS / once))
@@ -177,7 +181,11 @@ def per_call(action: Callable[[], None]) -> Callable[[], float]:
         for _ in range(count):
             action()
 
-    return lambda: common.timed(turn).wall / count
+    def each() -> common.Cost:
+        cost = common.timed(turn)
+        return common.Cost(cost.wall / count, cost.cpu / count)
+
+    return each
 
 
 def measure(head: str, data: PairedData, arguments: argparse.Namespace) -> None:
@@ -195,8 +203,10 @@ def measure(head: str, data: PairedData, arguments: argparse.Namespace) -> None:
         bare=per_call(run_bare),
         gather=per_call(lambda: training.gather(next(batches))),
     )
-    seconds = {name: statistics.median(values) for name, values in times.items()}
-    ratio = statistics.median(s / b for s, b in zip(times["step"], times["bare"], strict=True))
+    seconds = {name: statistics.median(c.wall for c in costs) for name, costs in times.items()}
+    cpu = {name: statistics.median(c.cpu for c in costs) for name, costs in times.items()}
+    pairs = list(zip(times["step"], times["bare"], strict=True))
+    ratio = statistics.median(step.wall / bare.wall for step, bare in pairs)
     handling = (seconds["gather"] + training.plan_seconds()) / seconds["step"]
     common.emit(
         "train-step",
@@ -208,7 +218,9 @@ def measure(head: str, data: PairedData, arguments: argparse.Namespace) -> None:
         bare_ms=1e3 * seconds["bare"],
         gflop=flop(shapes) / 1e9,
         ratio=common.goal(ratio, at_most=1.4),
+        ratio_cpu=statistics.median(step.cpu / bare.cpu for step, bare in pairs),
         data_share=common.goal(handling, at_most=0.01),
+        data_share_cpu=(cpu["gather"] + training.plan_seconds()) / cpu["step"],
         epoch_seconds=seconds["step"] * training.plan.num_steps,
         device=str(device),
         threads=torch.get_num_threads(),

@@ -63,6 +63,30 @@ def test_the_loss_equals_a_loop(num_texts: int, num_videos: int, hard: int, seed
     assert float(loss.total) == pytest.approx(float(loss.t2v + loss.v2t) / 2, rel=1e-6)
 
 
+@given(num_texts=st.integers(1, 40), num_videos=st.integers(2, 40), seed=st.integers(0, 99))
+@settings(max_examples=30, deadline=None)
+def test_gradients_are_those_of_plain_torch_to_the_bit(
+    num_texts: int, num_videos: int, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    logits = 9 * torch.randn(num_texts, num_videos, generator=generator)
+    owner = torch.randint(num_videos, (num_texts,), generator=generator)
+    used, owner = owner.unique(return_inverse=True)
+    logits, right = logits[:, used].clone(), right_pairs(owner, torch.arange(len(used)))
+    ours, plain = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    loss = contrastive_loss(ours, right)
+    loss.total.backward()
+    rows, columns = right.nonzero(as_tuple=True)
+    own, wrong, halves = plain[rows, columns], plain.masked_fill(right, -1e9), []
+    for index, scores in ((rows, wrong), (columns, wrong.T)):
+        each = torch.nn.functional.softplus(scores.logsumexp(1)[index] - own)
+        halves.append((each / torch.bincount(index)[index].float()).sum() / len(scores))
+    total = (halves[0] + halves[1]) / 2
+    total.backward()
+    assert torch.equal(loss.total, total)
+    assert torch.equal(ours.grad, plain.grad)
+
+
 def test_with_one_right_answer_it_is_the_cross_entropy_of_the_diagonal() -> None:
     logits = torch.randn(6, 6, generator=torch.Generator().manual_seed(0)) * 10
     owner = torch.arange(6)

@@ -109,21 +109,23 @@ class BatchGradient:
         return loss
 
     def _encode_texts(self, index: Index, width: int | None = None) -> Code:
-        if self._texts is not None:
-            return take(self._texts, index)
+        if self.texts is not None:
+            return take(self.texts, index)
         return self.model.encode_texts(self.data.texts.batch(index, width))
 
     @cached_property
-    def _texts(self) -> Code | None:
+    def texts(self) -> Code | None:
+        """Codes of all captions, where training never changes them; see `fixed_codes`."""
         return fixed_texts(self.model, self.data)
 
     @cached_property
-    def _videos(self) -> Code | None:
+    def videos(self) -> Code | None:
+        """Codes of all videos, the same way."""
         return fixed_videos(self.model, self.data) if self.teacher is None else None
 
     def _encode_videos(self, index: Index, width: int | None = None) -> Code:
-        if self._videos is not None:
-            return take(self._videos, index)
+        if self.videos is not None:
+            return take(self.videos, index)
         batch = self.model.embed_videos(self.data.videos.batch(index, width))
         if self.teacher is None:
             return self.model.encode_videos(batch)
