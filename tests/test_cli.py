@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -88,6 +89,29 @@ def test_an_interrupt_while_modules_are_imported_prints_no_traceback(delay: floa
     assert b"Traceback" not in told, told.decode()
     assert process.returncode == 130
     assert told.startswith(b"interrupted")
+
+
+@pytest.mark.parametrize("again", ["0", "os.kill(os.getpid(), signal.SIGINT)"])
+def test_an_interrupt_ends_with_130_whatever_it_passed_through_and_whatever_comes_then(
+    again: str, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import atexit, os, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'vtr.commands.heads':\n"
+        f"            atexit.register(lambda: {again})\n"
+        "            exec('raise KeyboardInterrupt')\n"
+        "sys.meta_path.insert(0, Finder())\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-m", "vtr", "heads"], capture_output=True, check=False,
+        env={**os.environ, "PYTHONPATH": path},
+    )  # fmt: skip
+    assert b"Traceback" not in done.stderr, done.stderr.decode()
+    assert done.returncode == 130
+    assert done.stderr.startswith(b"interrupted: what was published is safe")
 
 
 def test_the_installed_command_begins_where_interrupts_are_answered() -> None:

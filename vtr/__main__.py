@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import signal
+import sys
 from types import FrameType
+
+from vtr.errors import INTERRUPTED
 
 
 def main() -> None:
@@ -12,7 +17,12 @@ def main() -> None:
 
     While its modules are imported nothing has begun that could be lost: an interrupt ends the
     process at once, since one raised within an import comes out as whatever that makes of it.
+
+    The exit code of an interrupt stays 130 to the end: a second one leaves at once, and Python,
+    which ends by the signal where the first passed through `exec`, does not come to that.
     """
+    interrupted: list[bool] = []
+    atexit.register(lambda: _end() if interrupted else None)  # the first registered runs last
     heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else by nohup's wish
     if heard:
         signal.signal(signal.SIGINT, _leave)
@@ -24,11 +34,24 @@ def main() -> None:
         run()
     except KeyboardInterrupt:
         _leave()
+    except SystemExit as leaving:
+        if leaving.code == INTERRUPTED:
+            interrupted.append(True)
+            if heard:
+                signal.signal(signal.SIGINT, _leave)
+        raise
+
+
+def _end() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(INTERRUPTED)
 
 
 def _leave(_signal: int = signal.SIGINT, _frame: FrameType | None = None) -> None:
     os.write(2, b"interrupted\n")
-    os._exit(130)
+    os._exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,9 @@ import typer
 from vtr import __version__
 from vtr.commands.console import Terminal, say
 from vtr.commands.shell import Commands
-from vtr.errors import VtrError
+from vtr.errors import INTERRUPTED, VtrError
 from vtr.foreign import printable
 from vtr.progress import listening
-
-INTERRUPTED = 130
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "init": (

@@ -25,6 +25,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+INTERRUPTED = 130
+"""Exit code of an interrupt, as shells have it: 128 and the number of the signal."""
+
 
 class VtrError(Exception):
     """Base of all errors that are the user's or the input's, never a bug of ours.
