@@ -772,6 +772,24 @@ def test_the_command_prints_the_path_of_the_page(
     assert json.loads(done.stdout)["pictures"] == []
 
 
+def test_videos_that_moved_are_found_by_as_much_of_their_path_as_is_there(tmp_path: Path) -> None:
+    for folder in ("old/a", "old/b"):  # files of one name, told apart by the folder
+        (tmp_path / folder).mkdir(parents=True)
+        make_video(tmp_path / folder / "x.mp4")
+    names = [f"video{i}" for i in range(100)]
+    paths = {name: str(tmp_path / "old" / "ab"[i % 2] / "x.mp4") for i, name in enumerate(names)}
+    result = load_result(make_result(tmp_path / "result", count=100, paths=paths))
+    shutil.move(tmp_path / "old", tmp_path / "new")
+    (tmp_path / "new" / "b" / "x.mp4").write_bytes(b"no video")
+    options = Options.of(videos=tmp_path / "new", examples=4)
+    page = report_html([result], options).decode()
+    assert "the video file is not here" not in page
+    assert "data:image/jpeg" in page  # of new/a
+    assert "cannot be decoded" in page  # of new/b
+    with pytest.raises(ConfigError, match=r"--videos .*there is no such folder"):
+        write_report([result], Options.of(out=tmp_path / "out", videos=tmp_path / "old"))
+
+
 def test_options_out_of_range_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"^k is 0; it must be a whole number, 1 or more$"):
         Options.of(k=0)

@@ -15,6 +15,7 @@ from vtr.api.compare import as_result
 from vtr.charts import files, html
 from vtr.charts.kinds import Chart, figure
 from vtr.counts import count_text, counted
+from vtr.datasets.files import require_folder
 from vtr.errors import ConfigError
 from vtr.evaluate.reporting import figures
 from vtr.evaluate.reporting.examples import Example, draw_examples, example_parts, read_examples
@@ -121,6 +122,8 @@ def write_report(results: Sequence[Result], options: Options) -> Report:
         ConfigError: Own bins without a table of queries.
         StoreWriteError: The file system refused.
     """
+    if options.videos is not None:
+        require_folder(options.videos, what="--videos")
     make_folder(options.out, option="--out")
     drawn, frames = _draw(results, options), _frames_chart(options)
     pictures = dict(_pictures(drawn, frames)) if options.pictures else {}

@@ -98,7 +98,7 @@ def read_examples(
             given = paths.get(video)
             path = result.folder / given if given and "\0" not in given else None
             if path is not None and not path.is_file() and videos is not None:
-                path = videos / path.name
+                path = _moved(Path(str(given)), videos)
             strips[video] = read_strip(video, path, entry.get("pts_seconds") or [])
         return Hit(strips[video], None if score is None else float(score), place, correct)
 
@@ -115,6 +115,14 @@ def read_examples(
         query_id, text = (str(entry.get(name, "")) for name in ("query_id", "text"))
         examples.append(Example(query_id, text, float(entry["rank"]), tuple(hits)))
     return examples
+
+
+def _moved(recorded: Path, videos: Path) -> Path:
+    """Returns where a file is in a folder that has moved: by as much of its path as is there."""
+    parts = recorded.parts
+    tails = [parts[i:] for i in range(len(parts)) if not {"..", "/"} & set(parts[i:])]
+    places = [videos.joinpath(*tail) for tail in tails]
+    return next((place for place in places if place.is_file()), videos / recorded.name)
 
 
 _INTRO = {
