@@ -134,7 +134,7 @@ function showChips() {
       changed();
     };
     return el("span", { class: part.kind === "unlike" ? "chip not" : "chip", title: label },
-      el("img", { src: source, alt: "" }), el("span", {}, part.kind === "unlike" ? `not ${part.name}` : part.name),
+      el("img", { src: source, alt: "", onerror: (event) => event.target.remove() }), el("span", {}, part.kind === "unlike" ? `not ${part.name}` : part.name),
       el("button", { type: "button", "aria-label": `Leave out: ${label}`, onclick: remove }, icon("close")));
   }));
   words.placeholder = parts.length ? "add words" : "a dog jumps into water";
