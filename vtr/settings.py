@@ -97,10 +97,15 @@ class Settings(pydantic.BaseModel):
             raise ValueError("empty")
         if isinstance(value, int) and abs(value) > _GREATEST:
             raise ValueError("too large")
+        taken = _as_declared(value, declared)
         try:
-            return check(_as_declared(value, declared))
+            return check(taken)
         except ConfigError as error:  # pydantic lets only ValueError pass with its place
             raise ValueError(error) from None
+        except pydantic.ValidationError:
+            if isinstance(taken, tuple) and not isinstance(value, list | tuple):
+                raise ValueError("one alone that is not allowed") from None  # shown as it was given
+            raise
 
 
 def as_path(value: str | Path) -> Path:
