@@ -91,27 +91,39 @@ def test_an_interrupt_while_modules_are_imported_prints_no_traceback(delay: floa
     assert told.startswith(b"interrupted")
 
 
+def heads_where_its_import(folder: Path, *does: str) -> subprocess.CompletedProcess[bytes]:
+    """`python -m vtr heads`, with what happens when the command's module is looked for."""
+    lines = [
+        "import atexit, os, signal, sys",
+        "class Finder:",
+        "    def find_spec(self, name, *_):",
+    ]
+    lines += ["        if name == 'vtr.commands.heads':", *(f"            {line}" for line in does)]
+    (folder / "sitecustomize.py").write_text("\n".join([*lines, "sys.meta_path[:0] = [Finder()]"]))
+    return subprocess.run(
+        [sys.executable, "-m", "vtr", "heads"], capture_output=True, check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])},
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("again", ["0", "os.kill(os.getpid(), signal.SIGINT)"])
 def test_an_interrupt_ends_with_130_whatever_it_passed_through_and_whatever_comes_then(
     again: str, tmp_path: Path
 ) -> None:
-    (tmp_path / "sitecustomize.py").write_text(
-        "import atexit, os, signal, sys\n"
-        "class Finder:\n"
-        "    def find_spec(self, name, *_):\n"
-        "        if name == 'vtr.commands.heads':\n"
-        f"            atexit.register(lambda: {again})\n"
-        "            exec('raise KeyboardInterrupt')\n"
-        "sys.meta_path.insert(0, Finder())\n"
+    done = heads_where_its_import(
+        tmp_path, f"atexit.register(lambda: {again})", "exec('raise KeyboardInterrupt')"
     )
-    path = os.pathsep.join([str(tmp_path), *sys.path])
-    done = subprocess.run(
-        [sys.executable, "-m", "vtr", "heads"], capture_output=True, check=False,
-        env={**os.environ, "PYTHONPATH": path},
-    )  # fmt: skip
     assert b"Traceback" not in done.stderr, done.stderr.decode()
     assert done.returncode == 130
     assert done.stderr.startswith(b"interrupted: what was published is safe")
+
+
+def test_a_compiled_module_that_a_full_disk_cut_off_is_named(tmp_path: Path) -> None:
+    done = heads_where_its_import(tmp_path, "raise EOFError('marshal data too short')")
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"error: a module that Python has compiled is cut off")
+    done = heads_where_its_import(tmp_path, "raise EOFError('Ran out of input')")
+    assert b"Ran out of input" in done.stderr  # and no "Aborted." alone
 
 
 def test_the_installed_command_begins_where_interrupts_are_answered() -> None:

@@ -80,7 +80,7 @@ def test_study_elsewhere_has_neither_costs_nor_events(world: Workspace, tmp_path
     [
         (("--plot", "figure.svg"), "--plot is figure.svg; its name must end in .png"),
         (("--costs", "-1"), "--costs is -1; it must be 0 or more videos"),
-        (("--frames", "0", "--costs", "0"), "--frames is 0; a sampler needs at least 1 frame"),
+        (("--frames", "0", "--costs", "0"), "--frames is 0; it must be a whole number, 1 or more"),
         (("--sampler", "unifrm"), "no sampler named 'unifrm'. Did you mean 'uniform'?"),
         (("--sampler", "motion:flor=1"), "Did you mean 'floor'?"),
     ],

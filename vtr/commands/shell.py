@@ -14,7 +14,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from vtr.errors import ConfigError
+from vtr.errors import ConfigError, VtrError
 
 _FOLDER, _FILE, _COUNT, _NUMBER = "DIR", "FILE", "N", "X"
 METAVARS: Mapping[str, str] = {
@@ -102,6 +102,19 @@ class Commands(TyperGroup):
         if cmd_name not in self.table:
             return None
         return TyperCommand(cmd_name, help=self.table[cmd_name][1], rich_help_panel=None)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command; Typer takes any EOFError for Ctrl-D at a prompt: "Aborted." alone."""
+        try:
+            return super().invoke(ctx)
+        except EOFError as error:
+            if "marshal" not in str(error):
+                raise RuntimeError("a file ends too early") from error
+            raise VtrError(
+                f"a module that Python has compiled is cut off ({error}), as after a full disk. "
+                f"Delete the folders __pycache__ below {Path(__file__).parents[1]} and of the "
+                "packages beside it, then run the same command again"
+            ) from error
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Returns the root's options; those of the completion come after everything else."""

@@ -11,8 +11,10 @@ class Options(Settings):
     """What is compared on a dense store."""
 
     sampler: str = option("all", "Which samplers.", metavar="SAMPLER")
-    frames: int | None = option(None, "Frames per sampler.", unset="the workspace's", metavar="N")
-    seed: int = option(0, "Seed of the random samplers.", metavar="N")
+    frames: int | None = option(
+        None, "Frames per sampler.", unset="the workspace's", metavar="N", bounds={"ge": 1}
+    )
+    seed: int = option(0, "Seed of the random samplers.", metavar="N", bounds={"ge": 0})
     costs: int = option(
         3,
         "Videos to decode and embed for the cost columns; 0 leaves them out.",
