@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from vtr.clip.backbone import load_backbone
 from vtr.clip.preprocess import normalise
 from vtr.demo import demo_model_folder
-from vtr.errors import ModelError
+from vtr.errors import ConfigError, ModelError
 from vtr.features import FeatureStore
 from vtr.train import loop
 from vtr.train.run import load_run
@@ -120,7 +120,9 @@ def test_what_is_given_away_is_a_run_and_a_model_that_transformers_loads(workspa
     from transformers import CLIPModel
 
     run = train("--head", "seqTransf:layers=1")
-    app("export", "--run", str(run), "--out", "given")
+    with pytest.raises(ConfigError, match="--features is about the export of a store"):
+        app("export", "--run", run.name, "--out", "given", "--features", "features")
+    app("export", "--run", run.name, "--out", "given")
     assert "vtr extract --model FOLDER/towers" in Path("given/README.md").read_text()
     run.rename("elsewhere")
     theirs = CLIPModel.from_pretrained("given/towers").eval()

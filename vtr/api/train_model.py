@@ -154,7 +154,7 @@ def _vision(
     """
     if values["vision"] == "frozen":
         return None
-    backbone.require_towers(f"--vision {values['vision']}")
+    backbone.require_towers(f"--vision {values['vision']}", but=("eva",))
     store.require_pictures()
     shape = store.picture_shape
     if shape != backbone.preprocessing.size:

@@ -244,12 +244,16 @@ class Backbone:
         encoder = TextEncoder(self.embedding_dim, self.device, self.model.text, self.tokeniser)
         return encoder.encode(texts, batch_size=batch_size, tell=tell)
 
-    def require_towers(self, purpose: str) -> None:
-        """Refuses a model whose towers transformers computes, where they must be taken apart."""
+    def require_towers(self, purpose: str, *, but: Sequence[str] = ()) -> None:
+        """Refuses a model whose towers transformers computes, where they must be taken apart.
+
+        `but` are families whose towers do not serve that purpose either.
+        """
         if isinstance(self.model, FamilyEncoder):
+            others = ", ".join(kind for kind in KINDS if kind not in but)
             raise ModelError(
                 f"{self.model_id}: transformers computes the towers of a {self.family} model; "
-                f"{purpose} needs one of {', '.join(KINDS)}. Heads and --text projection train on "
+                f"{purpose} needs one of {others}. Heads and --text projection train on "
                 "its features"
             )
 

@@ -36,7 +36,8 @@ def export(
     run: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of the run to export. (default: none, a store is)", rich_help_panel="A run"
+            help="Folder or name of the run to export. (default: none, a store is)",
+            rich_help_panel="A run",
         ),
     ] = None,
     out: Annotated[
@@ -60,8 +61,14 @@ def export(
             "a run is exported with --run RUN --out DIR; a store with --parquet, --webdataset, "
             "--lance or --fiftyone, and --features DIR where it is not the workspace's"
         )
+    workspace.refuse_typed(
+        ("dataset", "annotations", "features", "videos", "model"),
+        "is about the export of a store, and --run exports a run. Leave it out",
+    )
     from vtr.api.export import export_run
+    from vtr.train.run_folders import find_run
 
+    run = find_run(workspace.runs, run)
     card = export_run(run, out, options)
     files = sorted(path.name for path in out.iterdir())
     if as_json:
