@@ -130,7 +130,7 @@ class Case:
         """What the model does alone: the same blocks, thrown away."""
         with ThreadPoolExecutor(num_threads()) as pool:
             stream = Scorer(zero_shot_model(1.0), self.texts, self.videos).stream()
-            for _ in pool.map(lambda block: computed(block[1]), stream):
+            for _ in pool.map(lambda block: computed(block[1])[0, 0], stream):
                 pass
 
     def eval(self) -> Evaluation:

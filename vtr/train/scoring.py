@@ -156,23 +156,24 @@ class Scorer:
             yield from self.blocks()
             return
         local, longest = threading.local(), float(self.video_codes[0].norm(dim=1).max())
-        num_threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            for start in range(0, self.shape[0], self._height):
-                code = self._text_codes(start)[0]
-                yield start, partial(self._product, start, code, longest, local)
-        finally:
-            torch.set_num_threads(num_threads)
+        product = partial(self._product, longest, local, torch.get_num_threads())
+        for start in range(0, self.shape[0], self._height):
+            yield start, partial(product, start, self._text_codes(start)[0])
 
     @torch.no_grad()
-    def _product(self, start: int, code: Tensor, longest: float, local: threading.local) -> Scores:
+    def _product(
+        self, longest: float, local: threading.local, num_threads: int, start: int, code: Tensor
+    ) -> Scores:
         if not hasattr(local, "scores"):
             shape = self._height, len(self._videos)
             local.scores = torch.empty(shape, device=self.device)
-        out = _numpy(torch.mm(code, self.video_codes[0].T, out=local.scores[: len(code)]))
-        flat = code.reshape(-1)  # no vector of a block is longer than all of it
-        is_bounded = math.sqrt(float(flat @ flat)) * longest < _SURELY_FINITE
+        torch.set_num_threads(1)  # of this thread
+        try:
+            out = _numpy(torch.mm(code, self.video_codes[0].T, out=local.scores[: len(code)]))
+            flat = code.reshape(-1)  # no vector of a block is longer than all of it
+            is_bounded = math.sqrt(float(flat @ flat)) * longest < _SURELY_FINITE
+        finally:
+            torch.set_num_threads(num_threads)
         return out if is_bounded else self._checked(start, out)
 
     @property
