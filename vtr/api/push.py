@@ -177,6 +177,7 @@ def _data_card(store: FeatureStore, name: str, repo: str) -> bytes:
         viewer=False,  # it reads no HDF5
     )
     rate = "every frame" if spec.candidate_fps is None else f"{spec.candidate_fps:g} a second"
+    rate += ", at uneven steps" if spec.candidate_jitter else ""
     rows = {
         "backbone": f"{spec.backbone}, revision {spec.revision}",
         "sha256 of its weights": spec.weights_sha256,

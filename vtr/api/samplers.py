@@ -154,6 +154,7 @@ def _requests(
             choices=(SamplerChoice("uniform"),),
             num_frames=num_frames,
             candidate_fps=dense.spec.candidate_fps,
+            candidate_jitter=dense.spec.candidate_jitter,
             window=dense.spec.window_frames,
             start_seconds=video.start_seconds,
             end_seconds=video.end_seconds,
