@@ -68,7 +68,11 @@ def test_what_belongs_to_one_run_is_no_files(workspace: Path, name: str) -> None
     ("name", "value", "message"),
     [
         ("device", "gpu", r"vtr.toml:6: device in \[extract\]: no device named 'gpu'"),
-        ("memory", -1, r"memory in \[extract\] is -1; it must be GiB above 0, or 0 for no limit"),
+        ("memory", -1, r"memory in \[extract\] is -1; it must be GiB from 0.001 to 1000000, or 0"),
+        ("memory", 1e300, r"memory in \[extract\] is 1e\+300; it must be GiB from 0.001"),
+        ("memory", 1e-300, r"memory in \[extract\] is 1e-300; it must be GiB from 0.001"),
+        ("crops_budget", 1e300, r"is 1e\+300; it must be GB above 0, at most 1000000000"),
+        ("max_pixels", 2**31, "is 2147483648; it must be a whole number from 1 to 2147483647"),
         (
             "dtype",
             "int4",
@@ -76,7 +80,11 @@ def test_what_belongs_to_one_run_is_no_files(workspace: Path, name: str) -> None
         ),
         ("dtype", "int8", r"engine torch does not compute in int8: .* Use --engine openvino, or"),
         ("hash", "yes", r"hash in \[extract\] is 'yes'; it must be true or false"),
-        ("max_pixels", 0, r"max_pixels in \[extract\] is 0; it must be a whole number, 1 or more"),
+        (
+            "max_pixels",
+            0,
+            r"max_pixels in \[extract\] is 0; it must be a whole number from 1 to 2147",
+        ),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_line(
@@ -85,3 +93,8 @@ def test_a_wrong_value_is_refused_with_its_line(
     write_file(workspace, **{name: value})
     with pytest.raises(ConfigError, match=message):
         extract("--dry-run")
+
+
+def test_the_largest_cap_and_memory_are_no_refusal(workspace: Path) -> None:
+    write_file(workspace)
+    assert extract("--max-pixels", str(2**31 - 1), "--memory", "1000000")["ok"] == 1

@@ -305,7 +305,7 @@ def _open(path: Path, limits: Limits) -> InputContainer:
         mode="r",
         container_options={"protocol_whitelist": "file", "format_whitelist": CONTAINERS},
         # Heeded only by the decoders that FFmpeg starts while probing.
-        options={"max_pixels": str(limits.max_pixels + _ALIGNMENT_PIXELS)},
+        options={"max_pixels": str(min(limits.max_pixels + _ALIGNMENT_PIXELS, 2**31 - 1))},
         # Tags may hold any bytes; they must not stop a video from opening.
         metadata_errors="replace",
     )
@@ -362,7 +362,7 @@ def _configure(stream: VideoStream, limits: Limits) -> None:
     context = stream.codec_context
     check_size(context.width, context.height, limits)
     # av.open(options=...) does not reach the decoder; this does (measured, needs.md §4.2).
-    context.options = {"max_pixels": str(limits.max_pixels + _ALIGNMENT_PIXELS)}
+    context.options = {"max_pixels": str(min(limits.max_pixels + _ALIGNMENT_PIXELS, 2**31 - 1))}
     # Frame threads can hang at exit and delay errors; parallelism is across videos.
     context.thread_type = "NONE"
     context.thread_count = 1

@@ -18,6 +18,7 @@ OF_VIDEOS = (
     "memory", "max_pixels", "thumbnails",
 )  # fmt: skip
 """Options that only decoding follows: `from_crops` has no use for them."""
+_LEAST_MEMORY = 0.001  # GiB
 RETRIES = ("failed", "partial", "changed", "damaged")
 
 
@@ -27,6 +28,12 @@ def _shard(text: str) -> str:
         if 1 <= part <= parts <= MOST_PARTS:
             return f"{part}/{parts}"
     raise ValueError("no part")
+
+
+def _memory(gib: float) -> float:
+    if 0 < gib < _LEAST_MEMORY:  # rounded to bytes it would be no limit
+        raise ValueError("too little")
+    return gib
 
 
 def check_retry(text: str | None, allowed: tuple[str, ...] = RETRIES) -> str | None:
@@ -56,14 +63,15 @@ class Options(OnRay):
         "OpenVINO (extras onnx, openvino). All but torch in float32 are measured against that.",
         group="Model",
     )  # fmt: skip
-    memory: float = option(
+    memory: Annotated[float, pydantic.AfterValidator(_memory)] = option(
         4.0, "GiB that a decoding process may take; 0 is no limit.",
-        group="Speed and limits", metavar="GIB", allowed="GiB above 0, or 0 for no limit",
-        bounds={"ge": 0},
+        group="Speed and limits", metavar="GIB", bounds={"ge": 0, "le": 1e6},
+        allowed="GiB from 0.001 to 1000000, or 0 for no limit",
     )  # fmt: skip
     max_pixels: int | None = option(
         None, "Largest picture to decode, in pixels.",
-        group="Speed and limits", metavar="PIXELS", unset="8K", bounds={"ge": 1},
+        group="Speed and limits", metavar="PIXELS", unset="8K", bounds={"ge": 1, "lt": 2**31},
+        allowed="a whole number from 1 to 2147483647, what FFmpeg takes",
     )  # fmt: skip
     thumbnails: bool = option(
         True, "With the dense sampler, keep small pictures for choosing frames later.",
@@ -76,7 +84,8 @@ class Options(OnRay):
     )  # fmt: skip
     crops_budget: float | None = option(
         None, "Most GB that the pictures of this run may take.",
-        group="Speed and limits", metavar="GB", unset="the room on the disk", bounds={"gt": 0},
+        group="Speed and limits", metavar="GB", unset="the room on the disk",
+        bounds={"ge": 1e-9, "le": 1e9}, allowed="GB above 0, at most 1000000000",
     )  # fmt: skip
     from_crops: Path | None = option(
         None, "Embed the pictures of this store anew with --model, without the videos.",
