@@ -370,6 +370,7 @@ REFUSED: Sequence[tuple[Sequence[str], type[vtr.VtrError], str]] = [
             ("--videos", "videos"), ("--shard-videos", "2"), ("--hash", "--dry-run"),
         )
     ),
+    (["--thumbnails", "--sampler", "head"], ConfigError, "--thumbnails is about --sampler dense"),
     (["--crops", "none", "--crops-budget", "1", "--features", "new"], ConfigError, "none are kept"),
     (["--crops", "raw", "--crops-budget", "1", "--ray"], ConfigError, "--crops-budget and --ray"),
 ]  # fmt: skip

@@ -309,9 +309,14 @@ def settings_of(workspace: Workspace, survey: VideoSurvey, options: Options) -> 
     pictures, budget = _kept_pictures(workspace.features, options), options.crops_budget
     if budget is not None and pictures is None:
         raise ConfigError("--crops-budget is about pictures, and none are kept: add --crops raw")
+    samplers = parse_samplers(workspace.sampler)
+    if options.thumbnails and not any(choice.name == "dense" for choice in samplers):
+        options.refuse_typed(
+            ("thumbnails",), f"is about --sampler dense, not {workspace.sampler}. Leave it out"
+        )
     limits = Limits() if options.max_pixels is None else Limits(max_pixels=options.max_pixels)
     return ExtractSettings(
-        samplers=parse_samplers(workspace.sampler),
+        samplers=samplers,
         num_frames=workspace.frames,
         candidate_fps=None if workspace.fps == "native" else float(workspace.fps),
         seed=workspace.seed,
