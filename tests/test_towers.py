@@ -79,6 +79,7 @@ def save(model: Any, folder: Path, **options: Any) -> Path:
     if model.config.model_type == "siglip":
         settings = {"tokenizer_class": "SiglipTokenizer"}
         (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+        (folder / "tokenizer.json").write_text("{}")  # asked for before weights are read
     return folder
 
 
@@ -233,6 +234,9 @@ def test_scaling_and_adding_in_the_product_changes_nothing(activation: str) -> N
             with torch.autocast("cpu", torch.bfloat16):
                 close(block(tokens, num_outputs=wanted), plain.detach(), atol=2e-2)
         assert block(tokens[:0]).shape == (0, 5, 64)
+        half = copy.deepcopy(block).bfloat16()
+        made = half(tokens.bfloat16())
+    assert torch.equal(made, half(tokens.bfloat16())), "nothing more is rounded"
     assert torch.equal(tokens, before)
 
 

@@ -57,11 +57,13 @@ _OVERWRITING: Mapping[str, Callable[[Tensor], Tensor]] = {
 def _is_bare(values: Tensor, *layers: nn.Module) -> bool:
     """Whether layers are matrices on a CPU that nothing is differentiated, cast or traced through.
 
-    BLAS then scales and adds while it multiplies. Elsewhere modules are called as modules: an
-    exporter or a compiler fuses by itself, and methods that adapt layers put others in their place.
+    BLAS then scales and adds while it multiplies; in half precision it would round more. Elsewhere
+    modules are called as modules: an exporter or a compiler fuses by itself, and methods that adapt
+    layers put others in their place.
     """
     return (
         values.device.type == "cpu"
+        and values.dtype.itemsize >= 4
         and all(type(layer) is nn.Linear for layer in layers)
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
