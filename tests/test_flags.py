@@ -133,6 +133,13 @@ def test_a_number_that_no_array_holds_is_refused(go: Any) -> None:
         go("--epochs", f"1{'0' * 19}")
 
 
+@pytest.mark.parametrize("line", ['[data]\nvideos = "a\\u0000b"', '[train]\nteacher = "a\\u0000b"'])
+def test_a_path_with_a_null_byte_is_refused(go: Any, tmp_path: Path, line: str) -> None:
+    (tmp_path / "vtr.toml").write_text(line)
+    with pytest.raises(ConfigError, match=r"vtr.toml:2: .*a\\x00b'; it must be a path"):
+        go()
+
+
 def test_a_text_that_is_no_path_stays_as_it_was_typed() -> None:
     title = verb_options("report").of(title="../2026: results")
     assert title.given == {"title": "../2026: results"}

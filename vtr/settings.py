@@ -95,6 +95,8 @@ class Settings(pydantic.BaseModel):
         declared = cls.model_fields[str(info.field_name)].annotation
         if isinstance(value, str) and not value.strip():
             raise ValueError("empty")
+        if isinstance(value, str | Path) and "\0" in str(value):
+            raise ValueError("no operating system takes it")
         if isinstance(value, int) and abs(value) > _GREATEST:
             raise ValueError("too large")
         taken = _as_declared(value, declared)
@@ -118,7 +120,7 @@ def as_path(value: str | Path) -> Path:
 
 def _as_declared(value: Any, declared: Any) -> Any:
     kinds = plain_types(declared)
-    if isinstance(value, str) and Path in kinds and value.strip() and "\0" not in value:
+    if isinstance(value, str) and Path in kinds and value.strip():
         return as_path(value)
     if isinstance(value, Path) and str in kinds and Path not in kinds:
         return str(value)
