@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vtr.errors import ModelError
+
 Counts = NDArray[np.int64]
 Scores = NDArray[np.floating[Any]]
 Rows = Scores | Callable[[], Scores]  # a function is called by the thread that counts its scores
@@ -58,6 +60,36 @@ def group_maxima(scores: Scores, maxima: Scores) -> Pass:
         if rest := width - num * depth:
             np.maximum(out[:, :rest], chunk[:, num * depth :], out=out[:, :rest])
         yield
+
+
+def sound_maxima(start: int, block: Scores, maxima: Scores) -> Pass:
+    """Fills in the maxima; refuses scores that cannot be ranked."""
+    for part, _ in zip(chunks(block), group_maxima(block, maxima), strict=True):
+        if not maxima[part].max() < np.inf:  # the maximum of anything with NaN is NaN
+            raise _unrankable(block, start)
+        yield
+
+
+def check_block(block: Scores, num_columns: int) -> None:
+    """Refuses a block of another shape or type."""
+    if block.ndim != 2 or block.shape[1] != num_columns:
+        raise ValueError(f"scores are {block.shape}, expected (rows, {num_columns})")
+    if block.dtype not in (np.float32, np.float64):
+        raise ValueError(
+            f"scores are {block.dtype}; rank float32 or float64, fewer bits make false ties"
+        )
+
+
+def _unrankable(chunk: Scores, start: int) -> ModelError:
+    bad = np.isnan(chunk) | np.isposinf(chunk)
+    row = int(np.flatnonzero(bad.any(axis=1))[0])
+    column = int(np.flatnonzero(bad[row])[0])
+    return ModelError(
+        f"row {start + row} of the scores holds {int(bad[row].sum())} values of "
+        f"{chunk.shape[1]} that are NaN or +inf, the first in column {column} "
+        f"({chunk[row, column]}). Such scores cannot be ranked; look for NaN in the weights or "
+        "the features (`vtr inspect`). Only a video recorded as missing may score -inf."
+    )
 
 
 def best_cells(count: int, scores: Scores, maxima: Scores) -> tuple[Counts, Counts, Scores]:

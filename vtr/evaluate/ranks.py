@@ -30,13 +30,14 @@ from vtr.evaluate.counting import (
     Scores,
     Tally,
     Thresholds,
+    check_block,
     chunks,
     computed,
-    group_maxima,
     in_step,
     lane_sums,
     num_groups,
     num_threads,
+    sound_maxima,
 )
 
 Blocks = Callable[[], Iterable[tuple[int, Rows]]]
@@ -331,7 +332,7 @@ class Layout:
     def _count(self, start: int, rows: Rows, count: _Count, look: Look | None) -> int:
         """Counts what a caller gave at once; returns how many rows it has."""
         given, tally = computed(rows), Tally(self.num_videos)
-        _check(given, self.num_videos)
+        check_block(given, self.num_videos)
         if start + len(given) >= len(self._offsets):
             row, last = start + len(given) - 1, len(self._offsets) - 2
             raise ValueError(f"scores for row {row}; the last query's row is {last}")
@@ -339,7 +340,7 @@ class Layout:
             block = given[begin : begin + MAX_BLOCK_ROWS]
             groups = 1 if look is None else num_groups(self.num_videos)
             maxima = np.empty((len(block), groups), block.dtype)
-            passes = [_maxima(start + begin, block, maxima)]
+            passes = [sound_maxima(start + begin, block, maxima)]
             if look is not None:
                 passes.append(look(start + begin, block, maxima))
             for queries, scores in self._expand(start + begin, block):
@@ -472,35 +473,6 @@ def _recounted(
 
     layout.walk(blocks(), count, None)
     return again.counts(best)
-
-
-def _maxima(start: int, block: Scores, maxima: Scores) -> Pass:
-    """Fills in the maxima; refuses scores that cannot be ranked."""
-    for part, _ in zip(chunks(block), group_maxima(block, maxima), strict=True):
-        if not maxima[part].max() < np.inf:  # the maximum of anything with NaN is NaN
-            raise _unrankable(block, start)
-        yield
-
-
-def _check(block: Scores, num_columns: int) -> None:
-    if block.ndim != 2 or block.shape[1] != num_columns:
-        raise ValueError(f"scores are {block.shape}, expected (rows, {num_columns})")
-    if block.dtype not in (np.float32, np.float64):
-        raise ValueError(
-            f"scores are {block.dtype}; rank float32 or float64, fewer bits make false ties"
-        )
-
-
-def _unrankable(chunk: Scores, start: int) -> ModelError:
-    bad = np.isnan(chunk) | np.isposinf(chunk)
-    row = int(np.flatnonzero(bad.any(axis=1))[0])
-    column = int(np.flatnonzero(bad[row])[0])
-    return ModelError(
-        f"row {start + row} of the scores holds {int(bad[row].sum())} values of "
-        f"{chunk.shape[1]} that are NaN or +inf, the first in column {column} "
-        f"({chunk[row, column]}). Such scores cannot be ranked; look for NaN in the weights or "
-        "the features (`vtr inspect`). Only a video recorded as missing may score -inf."
-    )
 
 
 def _indices(values: NDArray[np.integer[Any]], below: int | None, what: str) -> Counts:
