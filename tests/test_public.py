@@ -90,7 +90,7 @@ def test_what_does_not_fit_is_refused(scores: object, targets: object, message: 
 def test_a_score_that_is_none_is_refused() -> None:
     with pytest.raises(ModelError, match="nan"):
         vtr.recall([[float("nan"), 1.0]], [0])
-    with pytest.raises(ConfigError, match="k must be 1 or more"):
+    with pytest.raises(ConfigError, match="R@0 means nothing; k must be whole numbers"):
         vtr.recall([[1.0]], [0], k=0)
 
 
