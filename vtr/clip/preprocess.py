@@ -464,7 +464,7 @@ def _pair(size: Any) -> tuple[int, int]:
 
 
 def _is_triple(values: Any) -> bool:
-    numbers = isinstance(values, list) and all(type(one) in (int, float) for one in values)
+    numbers = isinstance(values, list | tuple) and all(type(one) in (int, float) for one in values)
     return numbers and len(values) == 3
 
 
