@@ -371,8 +371,8 @@ def _anchored(model: type[Settings], name: str, value: Any, base: Path | None) -
     """Returns a path as an absolute one, and an id or folder that begins as one (./x, ../x)."""
     field = model.model_fields[name]
     kinds = plain_types(field.annotation)
-    if base is None:
-        return value
+    if base is None or "\0" in str(value):
+        return value  # what no path can be is shown as it was given
     if isinstance(value, str | Path) and Path in kinds and str(value).strip():
         if url_of(value):
             return value

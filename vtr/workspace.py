@@ -177,7 +177,8 @@ class Workspace(Settings):
             path = values.get(name, cls.model_fields[name].default)
             if isinstance(path, Path) or (isinstance(path, str) and path.strip()):
                 given = as_path(path)
-                values = {**values, name: given if url_of(given) else root / given}
+                kept = url_of(given) or "\0" in str(given)
+                values = {**values, name: given if kept else root / given}
         if str(values.get("model", "")).startswith(("./", "../")):
             values = {**values, "model": str(root / values["model"])}
         return {**values, "root": root}
