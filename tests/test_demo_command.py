@@ -194,9 +194,7 @@ def test_rows_that_were_measured_are_kept(
     retrained = world.runs / "meanP-projection-uniform"
     vtr.train_head(world, "maxP", name=retrained.name, sampler="uniform", epochs=1)
     results, _ = measure_heads(world, changed)
-    assert (
-        "kept 2 of 3 rows" in capsys.readouterr().err
-    )  # its weights are not those that were measured
+    assert "kept 2 of 3 rows" in capsys.readouterr().err, "the run holds another head now"
     table = gains(results)
     assert {(row["head"], row["text"], row["sampler"]) for row in table} == {
         (head, "projection", "uniform") for head in ("meanP", "maxP")

@@ -114,6 +114,10 @@ class Result:
         measured, run = self.part("setup").get("weights_sha256"), self._run_folder
         if not measured or run is None or not (run / RUN_WEIGHTS).is_file():
             return ""
+        # Two heads may have the same weights: meanP and maxP have none.
+        head, held = self.part("setup").get("head"), self.settings.get("model.head")
+        if None not in (head, held) and head != held:
+            return f"measured with head {head}, and {run} holds {held} now. Evaluate again"
         same = file_sha256(run / RUN_WEIGHTS) == measured
         return "" if same else f"measured on other weights than {run} holds now. Evaluate again"
 
