@@ -223,7 +223,6 @@ def test_a_run_starts_from_another_one(workspace: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--model", "model"), "--model is not read: the towers are those of the run"),
         (("--linear-patch", "2d"), "--linear-patch 2d: .* look at three frames"),
         (("--head", "maxP"), "has head meanP .* this training maxP"),
     ],

@@ -347,7 +347,17 @@ def test_pictures_are_embedded_anew_without_the_videos(workspace: Path) -> None:
     old = FeatureStore(workspace / "features")
     for video in (workspace / "videos").iterdir():
         video.unlink()
-    way = ("extract", "--from-crops", "features", "--features", "new")
+    way = (
+        "extract",
+        "--from-crops",
+        "features",
+        "--features",
+        "new",
+        "--workers",
+        "1",
+        "--seed",
+        "0",
+    )
     dry = run_app(*way, "--dry-run", cwd=workspace)
     assert "would extract 3 new videos and 0 again" in dry.stdout
     assert not (workspace / "new").exists()
@@ -366,8 +376,7 @@ REFUSED: Sequence[tuple[Sequence[str], type[vtr.VtrError], str]] = [
         (["--from-crops", "features", *words], ConfigError, f"{words[0]} has no meaning")
         for words in (
             ("--crops", "raw"), ("--sampler", "head"), ("--fps", "2"), ("--frames", "3"),
-            ("--route", "exact"), ("--workers", "1"), ("--timeout", "9"), ("--memory", "1"),
-            ("--videos", "videos"), ("--shard-videos", "2"), ("--hash", "--dry-run"),
+            ("--route", "exact"), ("--hash", "--dry-run"),
         )
     ),
     (["--thumbnails", "--sampler", "head"], ConfigError, "--thumbnails is about --sampler dense"),

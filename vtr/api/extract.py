@@ -40,6 +40,7 @@ from vtr.extract.samplers.base import parse_samplers
 from vtr.extract.settings import Encoder, ExtractSettings, chosen_fields, usable_cores
 from vtr.features.pictures import WEBP_SHARE, PictureFormat
 from vtr.features.shard import list_shards
+from vtr.features.spec import FeatureSpec
 from vtr.features.store import FeatureStore, require_same, stored_picture_format
 from vtr.files import make_folder, publish
 from vtr.progress import note, progress, warn_of_unreadable
@@ -51,10 +52,6 @@ if TYPE_CHECKING:
     from vtr.clip.backbone import Backbone
 
 CONFIG_FILE = "extract.json"
-_OF_VIDEOS = (
-    "videos", "dataset", "annotations", "sampler", "frames", "fps", "seed", "route", "workers",
-    "timeout_seconds", "shard_videos",
-)  # fmt: skip
 
 
 @takes(Workspace, Options, but=("root",))
@@ -410,17 +407,31 @@ def embed_pictures(workspace: Workspace, options: Options, *, quiet: bool = Fals
         )
 
 
+def _chosen_otherwise(workspace: Workspace, spec: FeatureSpec) -> list[str]:
+    """Returns the options about frames of which the store was made with another value."""
+    labels = tuple(sorted(choice.label for choice in parse_samplers(workspace.sampler)))
+    rate = None if workspace.fps == "native" else float(workspace.fps)
+    asked = {
+        "sampler": (labels, spec.samplers),
+        "frames": (workspace.frames, spec.num_frames),
+        "fps": (rate, spec.candidate_fps),
+        "seed": (workspace.seed, spec.seed),
+        "route": (workspace.route, spec.preprocessing.get("route")),
+    }
+    return [name for name, (wanted, held) in asked.items() if wanted != held]
+
+
 def _source(workspace: Workspace, options: Options) -> FeatureStore:
     """Returns the store whose pictures are embedded anew, into another one."""
     assert options.from_crops is not None
-    for settings, names in ((options, OF_VIDEOS), (workspace, _OF_VIDEOS)):
-        settings.refuse_typed(
-            names,
-            f"has no meaning with --from-crops, which embeds every picture that "
-            f"{options.from_crops} keeps, as it was chosen and made there. Leave it out",
-        )
+    why = (
+        "has no meaning with --from-crops, which embeds every picture that "
+        f"{options.from_crops} keeps, as it was chosen and made there. Leave it out"
+    )
+    options.refuse_typed(OF_VIDEOS, why)
     source = FeatureStore(options.from_crops)
     source.require_pictures()
+    workspace.refuse_typed(_chosen_otherwise(workspace, source.spec), why)
     if workspace.features.resolve() == source.folder.resolve():
         raise StoreError(
             f"{source.folder} holds the pictures; name another folder for the new embeddings with "

@@ -51,10 +51,8 @@ def load_base(workspace: Workspace, options: Options, device: str) -> Base:
     if options.start is None:
         return Base(load_backbone(workspace.model, device=device), workspace.model)
     start = load_run(find_run(workspace.runs, options.start))
-    if not start.lacks_text_model:
-        workspace.refuse_typed(
-            ("model",), f"is not read: the towers are those of the run {start.folder}. Leave it out"
-        )
+    if not start.lacks_text_model and "model" in workspace.typed:
+        note(f"--model {workspace.model} is not read: the towers are those of {start.folder}")
     backbone = text_backbone(start, instead=workspace.model, device=device)
     if start.towers is None:
         backbone = merged(start.model, backbone)
