@@ -5,6 +5,8 @@ from __future__ import annotations
 import _thread
 import copy
 import itertools
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -222,3 +224,15 @@ def test_two_lanes_of_a_gpu_give_what_one_gives(backbone: Backbone) -> None:
         answers = [encoders.submit(batch) for batch in batches]
         for batch, answer in zip(batches, answers, strict=True):
             np.testing.assert_array_equal(answer.result(), there.encode_frames(batch))
+
+
+def test_reading_a_model_loads_no_compiler() -> None:
+    # torch draws first weights without memory through its symbolic algebra: a second of CPU.
+    code = (
+        "import sys\nfrom vtr.clip.backbone import load_backbone\n"
+        "from vtr.demo import demo_model_folder\n"
+        "load_backbone(str(demo_model_folder()), device='cpu')\n"
+        "print(sorted({'sympy', 'torch._dynamo', 'transformers.models'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -62,7 +62,9 @@ class undrawn(TorchFunctionMode):
         draws = func in (Tensor.uniform_, Tensor.normal_) or (
             of_init and func.__name__.endswith("_")
         )
-        return args[0] if draws and args else func(*args, **(kwargs or {}))
+        named = kwargs or {}
+        tensors = [*args[:1], *(named[name] for name in ("tensor",) if name in named)]
+        return tensors[0] if draws and tensors else func(*args, **named)
 
 
 def blank_encoder(architecture: Architecture, *, temporal: bool) -> DualEncoder:
