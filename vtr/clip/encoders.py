@@ -63,8 +63,8 @@ class undrawn(TorchFunctionMode):
             of_init and func.__name__.endswith("_")
         )
         named = kwargs or {}
-        tensors = [*args[:1], *(named[name] for name in ("tensor",) if name in named)]
-        return tensors[0] if draws and tensors else func(*args, **named)
+        drawn = args[0] if args else named.get("tensor")
+        return drawn if draws and drawn is not None else func(*args, **named)
 
 
 def blank_encoder(architecture: Architecture, *, temporal: bool) -> DualEncoder:
