@@ -16,9 +16,8 @@ from vtr.errors import ModelError
 Counts = NDArray[np.int64]
 Scores = NDArray[np.floating[Any]]
 Rows = Scores | Callable[[], Scores]  # a function is called by the thread that counts its scores
-Pass = Iterator[
-    Any
-]  # through the chunks of a block: each step is one chunk, the last ends the block
+# Through the chunks of a block: each step is one chunk, the last ends the block.
+Pass = Iterator[Any]
 
 CACHE_BYTES = 1 << 20  # of a chunk: several passes read it, and their marks want room beside it
 GROUPS = 256  # of columns, whose maxima bound the best scores of a row
