@@ -15,7 +15,7 @@ from vtr.clip.device import ENGINES
 from vtr.clip.hub import find_model
 from vtr.errors import VtrError
 from vtr.extract.resume import size_of
-from vtr.extras import missing_packages
+from vtr.extras import require_extra
 from vtr.files import TEMPORARY_PREFIX, publish
 from vtr.foreign import printable
 from vtr.remote import url_of
@@ -69,10 +69,10 @@ def look(sight: Sight) -> str | None:
     for path, size in sight.sizes:
         if (here := size_of(path)) != size:
             return other_size(path, here, planned=size)
-    if missing := missing_packages(ENGINES[sight.engine]):
-        return (
-            f"engine {sight.engine} needs {', '.join(missing)}: pip install 'vtr[{sight.engine}]'"
-        )
+    try:
+        require_extra(sight.engine, ENGINES[sight.engine], f"engine {sight.engine}")
+    except VtrError as error:
+        return str(error)
     try:
         if sight.model is not None:
             find_model(sight.model)
