@@ -118,6 +118,12 @@ def as_path(value: str | Path) -> Path:
     return value if isinstance(value, Path) else Path(os.path.expanduser(value))  # noqa: PTH111
 
 
+def rooted(value: str | Path, base: Path) -> Path:
+    """Returns a path that starts at `base`; a URL, and what no path can be, as it was given."""
+    path = as_path(value)
+    return path if url_of(path) or "\0" in str(path) else base / path
+
+
 def _as_declared(value: Any, declared: Any) -> Any:
     kinds = plain_types(declared)
     if isinstance(value, str) and Path in kinds and value.strip():
@@ -371,13 +377,11 @@ def _anchored(model: type[Settings], name: str, value: Any, base: Path | None) -
     """Returns a path as an absolute one, and an id or folder that begins as one (./x, ../x)."""
     field = model.model_fields[name]
     kinds = plain_types(field.annotation)
-    if base is None or "\0" in str(value):
-        return value  # what no path can be is shown as it was given
+    if base is None:
+        return value
     if isinstance(value, str | Path) and Path in kinds and str(value).strip():
-        if url_of(value):
-            return value
-        return base / as_path(value)
+        return rooted(value, base)
     may_be_path = {"DIR", "ID"} & set(fact(field, "metavar").split("|"))
     if may_be_path and isinstance(value, str) and value.startswith(("./", "../")):
-        return str(base / value)
+        return str(rooted(value, base))
     return value

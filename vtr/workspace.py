@@ -24,8 +24,7 @@ from vtr.datasets.registry import dataset_names
 from vtr.errors import ConfigError, UnknownNameError
 from vtr.files import make_folder, publish, read_regular
 from vtr.foreign import is_undecodable, printable
-from vtr.remote import url_of
-from vtr.settings import Settings, Source, as_path, fact, flags, merge, option
+from vtr.settings import Settings, Source, fact, flags, merge, option, rooted
 from vtr.verbs import verb_names, verb_options
 
 FILE_NAME = "vtr.toml"
@@ -155,6 +154,11 @@ class Workspace(Settings):
         """
         return merge(cls, [Source({**values, "root": root.absolute()}, str)])
 
+    @property
+    def candidate_fps(self) -> float | None:
+        """Candidate rate in frames per second; None is every frame."""
+        return None if self.fps == "native" else float(self.fps)
+
     def require_videos(self) -> Path:
         """Returns the folder of the videos.
 
@@ -176,9 +180,7 @@ class Workspace(Settings):
         for name in ("videos", "annotations", "features", "runs"):
             path = values.get(name, cls.model_fields[name].default)
             if isinstance(path, Path) or (isinstance(path, str) and path.strip()):
-                given = as_path(path)
-                kept = url_of(given) or "\0" in str(given)
-                values = {**values, name: given if kept else root / given}
+                values = {**values, name: rooted(path, root)}
         if str(values.get("model", "")).startswith(("./", "../")):
             values = {**values, "model": str(root / values["model"])}
         return {**values, "root": root}

@@ -315,7 +315,7 @@ def settings_of(workspace: Workspace, survey: VideoSurvey, options: Options) -> 
     return ExtractSettings(
         samplers=samplers,
         num_frames=workspace.frames,
-        candidate_fps=None if workspace.fps == "native" else float(workspace.fps),
+        candidate_fps=workspace.candidate_fps,
         seed=workspace.seed,
         shard_videos=workspace.shard_videos,
         workers=workspace.workers or min(usable_cores(), len(survey.videos)),
@@ -410,11 +410,10 @@ def embed_pictures(workspace: Workspace, options: Options, *, quiet: bool = Fals
 def _chosen_otherwise(workspace: Workspace, spec: FeatureSpec) -> list[str]:
     """Returns the options about frames of which the store was made with another value."""
     labels = tuple(sorted(choice.label for choice in parse_samplers(workspace.sampler)))
-    rate = None if workspace.fps == "native" else float(workspace.fps)
     asked = {
         "sampler": (labels, spec.samplers),
         "frames": (workspace.frames, spec.num_frames),
-        "fps": (rate, spec.candidate_fps),
+        "fps": (workspace.candidate_fps, spec.candidate_fps),
         "seed": (workspace.seed, spec.seed),
         "route": (workspace.route, spec.preprocessing.get("route")),
     }
