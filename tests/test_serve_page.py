@@ -22,7 +22,7 @@ import pytest
 from builders import demo_model_folder, write_clip
 
 from vtr.demo.captions import clip_captions
-from vtr.demo.render import clip_frames
+from vtr.demo.render import clip_frames, encode_clip
 from vtr.demo.scenes import FRAMES_PER_SECOND, Clip, plan_world
 
 pytest.importorskip("starlette", reason="the extra `serve` is not installed")
@@ -313,6 +313,23 @@ def test_a_picture_is_searched_by(page: Page, world: World, tmp_path: Path) -> N
     nothing.write_bytes(b"no picture")
     page.set_input_files("#file", nothing)
     expect(page.locator(".toast.bad")).to_be_visible()
+
+
+_DROP = """(bytes) => {
+  const held = new DataTransfer();
+  held.items.add(new File([new Uint8Array(bytes)], "clip.mp4", { type: "video/mp4" }));
+  for (const type of ["dragenter", "dragover", "drop"])
+    document.querySelector("#grid").dispatchEvent(
+      new DragEvent(type, { dataTransfer: held, bubbles: true, cancelable: true }));
+}"""
+
+
+def test_a_clip_that_is_dropped_is_searched_by(page: Page, world: World) -> None:
+    clip = encode_clip(world.clips[1], seed=SEED)
+    with page.expect_response("**/api/search"):
+        page.evaluate(_DROP, list(clip))
+    expect(page.locator("#grid .card .name").first).to_contain_text("1.mp4")
+    expect(page.locator("#drop")).to_be_hidden()
 
 
 def test_filters(page: Page, world: World) -> None:
