@@ -472,7 +472,7 @@ def _work(rank: int, port: int, folder: Path, settings: TrainSettings, head: str
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("head", ["seqTransf:layers=1", "tightTransf:layers=1:dropout=0.0"])
+@pytest.mark.parametrize("head", ["seqTransf:layers=1:dropout=0.3", "tightTransf:layers=1"])
 @pytest.mark.parametrize("mode", ["videos", "pairs"])
 def test_two_processes_take_the_steps_of_one(tmp_path: Path, head: str, mode: str) -> None:
     batch = BatchOptions(mode, 7)  # type: ignore[arg-type]

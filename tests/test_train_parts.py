@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from builders import perturbed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +20,7 @@ from vtr.evaluate.counting import computed
 from vtr.features.store import PackedFrames
 from vtr.train.batches import BatchPlan, Step, halve
 from vtr.train.data import Packed, PairedData, Resident
+from vtr.train.dropout import RowDropout, keyed
 from vtr.train.fixed_codes import fixed_texts, fixed_videos
 from vtr.train.gradients import BatchGradient
 from vtr.train.mining import confusable_groups, nearest_wrong_videos
@@ -242,9 +244,11 @@ def test_pretrained_layers_learn_slower_and_biases_and_the_scale_are_not_decayed
 # ---- gradients in parts
 
 
-def gradients(model: RetrievalModel, data: PairedData, *, chunk: int) -> list[torch.Tensor]:
+def gradients(
+    model: RetrievalModel, data: PairedData, *, chunk: int, mode: Any = "videos"
+) -> list[torch.Tensor]:
     model.zero_grad()
-    step = BatchPlan(data.text_video, BatchOptions(size=10), seed=1).epoch(1)[0]
+    step = BatchPlan(data.text_video, BatchOptions(mode, 10), seed=1).epoch(1)[0]
     gradient = BatchGradient(model, Resident(data, torch.device("cpu")), LossOptions(), chunk)
     total = gradient(step).total.detach()
     found = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in model.parameters()]
@@ -297,28 +301,48 @@ def test_codes_that_change_or_are_many_vectors_are_not_kept(head: str) -> None:
     assert fixed_videos(model_of(head, "frozen"), resident) is None
 
 
-def test_dropout_draws_the_same_numbers_in_both_passes() -> None:
-    """One part per side is the plain pass; parts with dropout must be its own consistent draw."""
-    spec = ModelSpec("meanP", DIM, TextSpec("projection", DIM, DIM, dropout=0.5))
-    model = build_model(spec, seed=0).train()
-    torch.nn.init.normal_(model.text_tower.outer.weight, std=0.5)  # type: ignore[union-attr,arg-type]
+@pytest.mark.parametrize(
+    ("head", "text"),
+    [
+        ("meanP", "projection"),
+        ("seqTransf:layers=1:dropout=0.5", "frozen"),
+        ("seqLSTM:dropout=0.5", "frozen"),
+        ("xpool", "projection"),
+        ("tightTransf:layers=1", "projection"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["videos", "pairs"])
+def test_dropout_draws_the_same_however_a_batch_is_cut(head: str, text: Any, mode: Any) -> None:
+    """Parts of the size of free memory, and shares of processes, take the steps of the whole."""
+    dropout = 0.5 if text == "projection" else 0.0
+    model = build_model(ModelSpec(head, DIM, TextSpec(text, DIM, DIM, dropout=dropout)), seed=0)
+    perturbed(model.text_tower)  # type: ignore[arg-type]
     data, found = made_up(10), []
-    for _ in range(2):
-        torch.manual_seed(11)
-        found.append(gradients(model, data, chunk=6))
-    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
-    step = BatchPlan(data.text_video, BatchOptions(size=10), seed=1).epoch(1)[0]
-    resident = Resident(data, torch.device("cpu"))
-    torch.manual_seed(11)
-    parts = [step.texts[i : i + 6] for i in range(0, len(step.texts), 6)]
-    codes = [model.encode_texts(resident.texts.batch(part))[0] for part in parts]
-    videos = model.encode_videos(resident.videos.batch(step.videos))
-    model.zero_grad()
-    loss = BatchGradient(model, resident, LossOptions()).loss((torch.cat(codes),), videos, step)
-    loss.total.backward()  # type: ignore[no-untyped-call]
-    expected = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
-    for one, two in zip(expected, found[0][1:], strict=True):
-        assert torch.allclose(one, two, atol=1e-6, rtol=1e-4)
+    for chunk, seed in ((0, 11), (6, 11), (1, 11), (0, 12)):
+        torch.manual_seed(seed)
+        found.append(gradients(model.train(), data, chunk=chunk, mode=mode))
+    whole, *parts, other = found
+    for one in parts:
+        assert all(
+            torch.allclose(a, b, atol=1e-6, rtol=1e-4) for a, b in zip(whole, one, strict=True)
+        )
+    assert not torch.equal(whole[0], other[0]), "another seed draws otherwise"
+
+
+def test_what_is_dropped_is_a_share_of_each_item_and_its_own() -> None:
+    module, items = RowDropout(0.25), torch.ones(64, 5, 40)
+    places = np.arange(64)
+    with keyed([module], places * 0, places, side=1):
+        once, again = module(items), module(items)
+    assert torch.equal(once, again)
+    assert torch.equal(once.unique(), torch.tensor([0.0, 1 / 0.75]))
+    gone = (once == 0).flatten(1).float()
+    assert abs(float(gone.mean()) - 0.25) < 0.02
+    alike = torch.corrcoef(gone).fill_diagonal_(0.0)
+    assert float(alike.abs().max()) < 0.4, "200 numbers each: 0.07 is one deviation"
+    with keyed([module], places * 0, places, side=0):
+        assert not torch.equal(module(items), once), "texts draw for themselves"
+    assert not torch.equal(module(items), module(items)), "without keys the generator draws"
 
 
 # ---- mining

@@ -1,6 +1,6 @@
 """`last.safetensors`: everything needed to go on after the last whole epoch.
 
-No random state is stored: each epoch starts its generators from (seed, epoch, process), so that an
+No random state is stored: each epoch starts its generators from (seed, epoch), so that an
 epoch run again draws what it drew before.
 """
 

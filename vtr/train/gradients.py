@@ -3,12 +3,14 @@
 A contrastive loss needs the whole batch at once, but only its codes, which are small. A large batch
 is therefore encoded in parts without gradients, the loss is differentiated with respect to the
 codes, and the parts are encoded again to carry that gradient on (GradCache, Gao et al. 2021,
-arXiv:2101.06983). Dropout draws the same numbers both times.
+arXiv:2101.06983). What dropout draws for an item follows from the item (`RowDropout`): however a
+batch is cut, gradients are the whole's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,6 +21,7 @@ from torch import Tensor
 from vtr.train.batches import Step
 from vtr.train.data import Index, Resident
 from vtr.train.distributed import ALONE, World
+from vtr.train.dropout import RowDropout, keyed
 from vtr.train.fixed_codes import fixed_texts, fixed_videos, take
 from vtr.train.heads.base import Code, Head, pad_codes, select_code
 from vtr.train.losses import Loss, best_bias, right_pairs, weighted_loss
@@ -108,10 +111,23 @@ class BatchGradient:
                 return Loss(loss.total + extra, loss.t2v, loss.v2t)
         return loss
 
-    def _encode_texts(self, index: Index, width: int | None = None) -> Code:
+    @cached_property
+    def _dropouts(self) -> list[RowDropout]:
+        return [m for m in self.model.modules() if isinstance(m, RowDropout) and m.p]
+
+    def _encode_texts(
+        self, index: Index, width: int | None = None, place: Index | None = None
+    ) -> Code:
         if self.texts is not None:
             return take(self.texts, index)
-        return self.model.encode_texts(self.data.texts.batch(index, width))
+        with self._keyed(index, place, side=0):
+            return self.model.encode_texts(self.data.texts.batch(index, width))
+
+    def _keyed(
+        self, index: Index, place: Index | None, *, side: int
+    ) -> AbstractContextManager[None]:
+        where = np.arange(len(index)) if place is None else place
+        return keyed(self._dropouts, index, where, side=side, device=self.data.device)
 
     @cached_property
     def texts(self) -> Code | None:
@@ -123,13 +139,16 @@ class BatchGradient:
         """Codes of all videos, the same way."""
         return fixed_videos(self.model, self.data) if self.teacher is None else None
 
-    def _encode_videos(self, index: Index, width: int | None = None) -> Code:
+    def _encode_videos(
+        self, index: Index, width: int | None = None, place: Index | None = None
+    ) -> Code:
         if self.videos is not None:
             return take(self.videos, index)
         batch = self.model.embed_videos(self.data.videos.batch(index, width))
-        if self.teacher is None:
-            return self.model.encode_videos(batch)
-        return encode_student(self.model.head, batch)
+        with self._keyed(index, place, side=1):
+            if self.teacher is None:
+                return self.model.encode_videos(batch)
+            return encode_student(self.model.head, batch)
 
     def _is_large(self, step: Step) -> bool:
         return _exceeds(len(step.texts), self.chunk) or _exceeds(len(step.videos), self._of_videos)
@@ -147,14 +166,14 @@ class BatchGradient:
         width, length = self.data.texts.width(step.texts), self.data.videos.width(step.videos)
         sides = (
             _Side(
-                lambda index: self._encode_texts(index, width),
-                step.texts[first:last],
+                lambda place: self._encode_texts(step.texts[place], width, place),
+                np.arange(first, last),
                 np.diff(text_bounds).tolist(),
                 self.chunk,
             ),
             _Side(
-                lambda index: self._encode_videos(index, length),
-                step.videos[mine],
+                lambda place: self._encode_videos(step.videos[place], length, place),
+                mine,
                 [len(share) for share in shares],
                 self._of_videos,
             ),
@@ -205,7 +224,7 @@ class BatchGradient:
 
 @dataclass(frozen=True)
 class _Side:
-    """Texts or videos of one batch: how to encode them, which are this process's."""
+    """Texts or videos of one batch: how to encode those at some places, this process's places."""
 
     encode: Encode
     mine: Index

@@ -31,6 +31,7 @@ from vtr.clip.backbone import Backbone
 from vtr.clip.recompute import run_block
 from vtr.clip.towers import Sizes, make_blocks
 from vtr.errors import ConfigError
+from vtr.train.dropout import RowDropout
 from vtr.train.heads.base import TextBatch, in_own_type
 from vtr.train.lora import merged_state
 from vtr.train.presets import TEXT_MODES, TextMode
@@ -110,7 +111,7 @@ class ProjectedText(TextTower):
         self.residual = spec.text_dim == spec.video_dim
         self.inner = nn.Linear(spec.text_dim, hidden)
         self.outer = nn.Linear(hidden, spec.video_dim)
-        self.dropout = nn.Dropout(spec.dropout)
+        self.dropout = RowDropout(spec.dropout)
         if self.residual:
             nn.init.zeros_(self.outer.weight)
             nn.init.zeros_(self.outer.bias)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from vtr.clip.backbone import Backbone
 from vtr.clip.towers import Block
 from vtr.errors import ConfigError
+from vtr.train.dropout import RowDropout
 from vtr.train.heads.base import Head, VideoBatch, check_option, masked_frames
 
 LAYER_NORM_EPSILON = 1e-12
@@ -210,7 +211,7 @@ class SequenceHead(Head):
                 num_heads=choose_num_heads(dim, options.heads),
                 mlp_ratio=getattr(options, "mlp_ratio", 4),
             )
-        self.placed_dropout = nn.Dropout(getattr(options, "dropout", 0.0))
+        self.placed_dropout = RowDropout(getattr(options, "dropout", 0.0))
 
     def contextual_frames(self, videos: VideoBatch) -> Tensor:
         """Returns y (V, K, D), zero in padded places."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from vtr.train.dropout import RowDropout
 from vtr.train.heads.base import (
     Code,
     Head,
@@ -52,7 +53,7 @@ class LstmPooling(Head):
         width = options.width or dim
         self.lstm_visual = nn.LSTM(dim, width, num_layers=options.layers, batch_first=True)
         self.back = nn.Identity() if width == dim else nn.Linear(width, dim, bias=False)
-        self.dropout = nn.Dropout(options.dropout)
+        self.dropout = RowDropout(options.dropout)
 
     def encode_videos(self, videos: VideoBatch) -> Code:
         """Returns one unit vector (V, D) per video."""
