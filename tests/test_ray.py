@@ -133,6 +133,22 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, object], mess
 
 
 @pytest.mark.parametrize(
+    "words", [("extract", "--videos", "V"), ("compress", "V", "C"), ("data", "verify", "folder")]
+)
+def test_processes_of_this_machine_are_not_rays(tmp_path: Path, words: tuple[str, ...]) -> None:
+    (tmp_path / "V").mkdir()
+    for more in (("--ray", "--workers", "3"), ("--ray", "auto", "--workers", "1")):
+        message = "--workers is about the processes of this machine, and with --ray .* give --cpus-"
+        with pytest.raises(ConfigError, match=message):
+            run_app(*words, *more, cwd=tmp_path)
+
+
+def test_what_decodes_nothing_is_not_shared_out(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--ray shares out the decoding, and --fast decodes noth"):
+        run_app("data", "verify", "folder", "--videos", tmp_path, "--fast", "--ray")
+
+
+@pytest.mark.parametrize(
     ("options", "cards"),
     [({}, 1), ({"device": "cpu"}, 0), ({"engine": "openvino"}, 0), ({"gpus_per_worker": 2}, 2)],
 )

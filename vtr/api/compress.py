@@ -28,6 +28,7 @@ def compress(source: Path, target: Path, options: Options) -> dict[str, Any]:
     Returns:
         The counts, the failures and what this run did, as JSON values.
     """
+    options.refuse_processes(options)
     settings = CompressSettings(options.fps, options.size, options.crf, options.upscale)
     source, target = source.absolute(), target.absolute()  # the same from every process
     mode = CompressMode(

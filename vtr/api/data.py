@@ -144,11 +144,17 @@ def verify_dataset(
         ConfigError: The folder of the videos is not named, or is none.
         DatasetError: The annotation files cannot be read or do not agree.
     """
+    scale = scale or OnRay()
+    scale.refuse_processes(workspace)
+    if fast and scale.ray is not None:
+        raise ConfigError(
+            "--ray shares out the decoding, and --fast decodes nothing: leave one out"
+        )
     if workspace.videos is None:
         raise ConfigError("name the folder of the videos with --videos")
     dataset = read_dataset(workspace)
     survey = survey_videos(dataset, workspace.videos)
-    bad, damaged = ({}, {}) if fast else _decode(survey, workspace, scale or OnRay(), quiet=quiet)
+    bad, damaged = ({}, {}) if fast else _decode(survey, workspace, scale, quiet=quiet)
     names = [video.id for video in survey.videos]
     missing, undecodable = set(survey.missing), {names[place] for place in bad}
 

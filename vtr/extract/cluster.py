@@ -182,15 +182,15 @@ class Cluster:
             num_cpus=share.cpus, num_gpus=share.gpus, max_restarts=-1,
             max_task_retries=MOST_RETRIES,
         )(_Actor)  # fmt: skip
-        sent = self._ray.put(config)  # within a list: else Ray warns that it must outlive restarts
-        idle = [kind.remote(make, [sent], share.cpus) for _ in range(count)]
+        sent = [self._ray.put(config)]  # comes with a job: what makes an actor is lost with Ray's
+        idle = [kind.remote(make, share.cpus) for _ in range(count)]
         waiting = iter(enumerate(jobs))
         busy: dict[Any, tuple[int, Any]] = {}
         while True:
             while idle and (following := next(waiting, None)) is not None:
                 number, job = following
                 actor = idle.pop()
-                busy[actor.do.remote(job)] = number, actor
+                busy[actor.do.remote(job, sent)] = number, actor
             if not busy:
                 return
             for done in self._ray.wait(list(busy), timeout=_LISTEN_SECONDS)[0]:
@@ -205,19 +205,20 @@ class Cluster:
 class _Actor:
     """What lives in a process of Ray's."""
 
-    def __init__(self, make: str, sent: list[Any], cpus: int) -> None:
-        import ray
-
+    def __init__(self, make: str, cpus: int) -> None:
         os.environ["OMP_NUM_THREADS"] = str(cpus)  # before torch is imported
-        self._make, self._config = make, ray.get(sent[0])
+        self._make = make
         self._handle: Callable[[Any], Any] | None = None
 
-    def do(self, job: Any) -> tuple[Any, str | None]:
-        """Returns (answer, problem) of a job."""
+    def do(self, job: Any, config: list[Any]) -> tuple[Any, str | None]:
+        """Returns (answer, problem) of a job; the configuration, in a list, is fetched once."""
+        import ray
+
         try:
             if self._handle is None:
                 module, function = self._make.split(":")
-                self._handle = getattr(importlib.import_module(module), function)(self._config)
+                make = getattr(importlib.import_module(module), function)
+                self._handle = make(ray.get(config[0]))
             return self._handle(job), None
         except VtrError as error:
             return None, f"node {socket.gethostname()}: {error}"

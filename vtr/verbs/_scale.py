@@ -54,6 +54,19 @@ class OnRay(Settings):
         bounds={"ge": 1},
     )  # fmt: skip
 
+    def refuse_processes(self, settings: Settings) -> None:
+        """Refuses `workers` of this machine where Ray's do the work.
+
+        Raises:
+            ConfigError: Both are typed.
+        """
+        if self.ray is not None:
+            settings.refuse_typed(
+                ("workers",),
+                "is about the processes of this machine, and with --ray each of Ray's workers "
+                "decodes as many videos at once as it has cores: give --cpus-per-worker",
+            )
+
     @pydantic.model_validator(mode="after")
     def _only_on_ray(self) -> Self:
         for name in ("parts", "gpus_per_worker", "cpus_per_worker"):
