@@ -4,8 +4,8 @@ A folder of empty files in 1,000 folders, and a store that holds all of them but
 (one frame each, D = 96, as many videos a shard as vtr writes): what counts here is the rows, not
 the frames. Every figure is of a process of its own: wall seconds, CPU seconds, peak memory. `plan`
 is `vtr extract --dry-run` without a store, `resume` with it, `parts` the plan of `--ray` (the sizes
-of new files included), `open` the first opening (bytes are checked), `ledger` the second one and every
-row. Prints one JSON line per size.
+of new files included), `open` the first opening (bytes are checked), `ledger` the second one and
+every row. Prints one JSON line per size.
 
     python benchmarks/scale.py [--inputs 1000,10000,100000]
     python benchmarks/scale.py --inputs 1000000   # plan and resume: 60 s and 2 GB at most
