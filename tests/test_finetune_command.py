@@ -301,6 +301,9 @@ def test_a_store_without_pictures_is_refused(
     ("options", "message"),
     [
         ({"freeze_layers": 2}, "--freeze-layers needs --vision tune"),
+        ({"freeze_layers": 0}, "--freeze-layers needs --vision tune"),
+        ({"coef_lr_vision": 0.0}, "--coef-lr-vision needs --vision tune"),
+        ({"vision": "tune", "lora": 2, "coef_lr_vision": 0.0}, "--coef-lr-vision is a factor"),
         ({"checkpointing": True}, "--checkpointing needs --vision tune"),
         ({"start": Path("x")}, "--start needs --vision tune"),
         ({"vision": "tune", "teacher": Path("x")}, "--teacher reads stored features"),
@@ -318,6 +321,34 @@ def test_a_store_without_pictures_is_refused(
 def test_what_would_not_be_heeded_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Options.of(**options)
+
+
+def test_options_that_off_values_leave_alone_are_no_fault() -> None:
+    assert Options.of(head_epochs=0, lora=0, checkpointing=False).vision is None
+
+
+@pytest.mark.parametrize(
+    ("frozen", "told"), [("0", "0 holds"), ("2", "2 holds"), ("-1", "-1 holds"), (None, "")]
+)
+def test_layers_of_the_text_tower_are_told_from_those_of_both(
+    workspace: Path, frozen: str | None, told: str
+) -> None:
+    how = ("train", *BRIEF, "--head", "meanP", "--tune-layers", "1", "--epochs", "0", "--json")
+    done = run_app(*how, *(() if frozen is None else ("--freeze-layers", frozen)))
+    assert ("--tune-layers 1 decides for the text tower" in done.stderr) == bool(told)
+    assert told in done.stderr
+    spec = json.loads((Path(json.loads(done.stdout)["run"]) / "config.json").read_text())["model"]
+    assert (spec["text"]["layers"], spec["vision"]["frozen"]) == (1, int(frozen or 0))
+    assert not spec["text"]["vocabulary"], "its embeddings stay"
+
+
+def test_a_dry_run_lists_what_happens(workspace: Path) -> None:
+    shown = run_app("train", *BRIEF, "--head", "meanP", "--dry-run").stdout
+    rows = {line.split()[0]: line.split()[1:] for line in shown.splitlines() if "  --" in line}
+    assert rows["--head-epochs"] == ["0"], "it has no parameters"
+    assert len(rows["--lr"][0]) < 12
+    timed = run_app("train", *BRIEF, "--head-epochs", "2", "--dry-run").stdout
+    assert "the head alone first, at most" in timed
 
 
 def test_pictures_of_another_size_are_refused(

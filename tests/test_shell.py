@@ -277,6 +277,9 @@ def test_presets_are_listed_with_every_value_and_source() -> None:
     assert set(document) == {"vtr", "clip4clip", "clip-video", "two-tower"}
     assert document["vtr"]["adapts"] == ["lr", "batch_size"]
     assert document["two-tower"]["values"]["hard_negatives"] == 8
+    assert document["vtr"]["with_vision_tune"] == {"text": "tune", "epochs": 5, "coef_lr": 0.01}
+    told = [line for line in shown.splitlines() if line.startswith("With --vision tune")]
+    assert told == ["With --vision tune vtr has --coef-lr 0.01, --epochs 5, --text tune."]
     assert all(preset["source"] for preset in document.values())
 
 

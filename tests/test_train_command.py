@@ -341,6 +341,12 @@ def test_flags_that_cannot_be_followed_are_refused_before_a_run_begins(
     }
 
 
+def test_a_chunk_that_is_given_is_the_one_that_holds(workspace: Path) -> None:
+    flags = ("train", "--text", "tune", "--dry-run", "--json")
+    shown = [run_app(*flags, *more).stdout for more in ((), ("--chunk", "0"))]
+    assert [json.loads(text)["settings"]["chunk"] for text in shown] == [256, 0]
+
+
 def test_hard_negatives_that_leave_nothing_out_are_told(workspace: Path) -> None:
     flags = ("train", "--head", "seqLSTM", "--dry-run", "--hard-negatives")
     told = run_app(*flags, "50").stderr  # 11 videos with 5 captions each

@@ -151,6 +151,13 @@ class Training:
         values |= {"head": spec.head, "text": spec.text.mode, "tune_layers": spec.text.layers}
         if spec.vision is not None:
             values["freeze_layers"] = spec.vision.frozen
+            if options.tune_layers is not None and (
+                spec.vision.frozen or options.freeze_layers == 0
+            ):
+                note(
+                    f"--tune-layers {options.tune_layers} decides for the text tower; "
+                    f"--freeze-layers {spec.vision.frozen} holds for the vision tower alone"
+                )
             if options.freeze_layers not in (None, spec.vision.frozen):
                 note(
                     f"--freeze-layers {options.freeze_layers} is undone by --linear-patch 3d, as "
@@ -444,7 +451,11 @@ class Training:
             "settings": {
                 name: value
                 for name, value in listed_values(
-                    {**self.values, "captions": settings.batch.captions or "all"},
+                    {
+                        **self.values,
+                        "captions": settings.batch.captions or "all",
+                        "head_epochs": 0 if earlier is None else earlier.settings.epochs,
+                    },
                     drop_last=settings.batch.drop_last,
                 ).items()
                 if self.spec.vision is not None or name not in OF_VISION

@@ -8,7 +8,7 @@ import typer
 
 from vtr.commands.console import print_json
 from vtr.commands.tables import echo_wrapped, new_table, print_table
-from vtr.train.presets import ADAPTED, LAST_BATCH, PRESETS, listed_values, shown_values
+from vtr.train.presets import ADAPTED, LAST_BATCH, PRESETS, listed_values, shown_values, with_chunk
 
 _FOOTNOTE = (
     "* adapted to the data: the rate grows up to 0.003 as features are narrower than 512, a batch "
@@ -32,7 +32,8 @@ def presets(
                     "summary": preset.summary,
                     "source": preset.source,
                     "adapts": list(ADAPTED) if preset.adapts else [],
-                    "values": listed_values(preset.values, drop_last=preset.drop_last),
+                    "values": listed_values(with_chunk(preset.values), drop_last=preset.drop_last),
+                    "with_vision_tune": dict(preset.tuned),
                 }
                 for name, preset in PRESETS.items()
             }
@@ -47,3 +48,10 @@ def presets(
         table.add_row(flag, *(values[option] for values in columns))
     print_table(table)
     echo_wrapped("", _FOOTNOTE, width=0)
+    for name, preset in PRESETS.items():
+        given = preset.values.items()
+        changed = [f"--{k.replace('_', '-')} {v}" for k, v in (preset.tuned.items() - given)]
+        if changed:
+            echo_wrapped(
+                "", f"With --vision tune {name} has {', '.join(sorted(changed))}.", width=0
+            )

@@ -263,7 +263,7 @@ def listed_values(values: Mapping[str, Any], *, drop_last: bool) -> dict[str, An
     """Returns the values as lists show them, with what no option sets."""
     same_rate = values["coef_lr_vision"] is None
     return {
-        **with_chunk(values),
+        **values,
         "temperature": values["temperature"] or "learned",
         "coef_lr_vision": "as --coef-lr" if same_rate else values["coef_lr_vision"],
         LAST_BATCH: "left out" if drop_last else "kept",
@@ -272,7 +272,7 @@ def listed_values(values: Mapping[str, Any], *, drop_last: bool) -> dict[str, An
 
 def shown_values(preset: Preset) -> dict[str, str]:
     """Returns every value of a preset as text; a star where the data at hand change it."""
-    values = listed_values(preset.values, drop_last=preset.drop_last)
+    values = listed_values(with_chunk(preset.values), drop_last=preset.drop_last)
     shown = {k: f"{v:g}" if isinstance(v, float) else str(v) for k, v in values.items()}
     adapted = ADAPTED if preset.adapts else ()
     return {name: f"{text} *" if name in adapted else text for name, text in shown.items()}

@@ -40,6 +40,8 @@ OF_VISION = (
     "start",
 )
 """Options that only a trained vision tower follows."""
+_OFF_AT_ZERO = ("checkpointing", "head_epochs", "lora")
+"""Of these, whose 0 asks for nothing."""
 
 
 def _count_or(*words: str, least: int) -> pydantic.BeforeValidator:
@@ -82,7 +84,8 @@ class Recipe(Settings):
         group="Model", metavar="MODE",
     )  # fmt: skip
     tune_layers: int | None = _of_preset(
-        "tune_layers", "With tune: the last N text layers; 0 is all.",
+        "tune_layers", "With tune: the last N text layers; 0 is all. Of texts it decides, and not "
+        "--freeze-layers.",
         group="Model", bounds={"ge": 0},
     )  # fmt: skip
     dropout: float | None = option(
@@ -109,7 +112,8 @@ class Recipe(Settings):
         group="Optimisation", bounds={"ge": 2},
     )  # fmt: skip
     batches: BatchMode | None = _of_preset(
-        "batches", "videos: each encoded once a step; pairs: the reference's.",
+        "batches", "videos: each encoded once a step, with --loss all unless given; pairs: the "
+        "reference's.",
         group="Data", metavar="videos|pairs",
     )  # fmt: skip
     captions: Annotated[str, _count_or("all", "one", least=1)] | None = _of_preset(
@@ -155,7 +159,8 @@ class Recipe(Settings):
         group="Optimisation", metavar="batch|global",
     )  # fmt: skip
     chunk: int | None = _of_preset(
-        "chunk", "Encode large batches in parts of so many; 0: whole.",
+        "chunk", "Encode large batches in parts of so many (with --vision tune: of captions); 0: "
+        "whole. With --text tune: 256 unless given.",
         group="Optimisation", bounds={"ge": 0},
     )  # fmt: skip
     vision: Literal["frozen", "tune"] | None = _of_preset(
@@ -274,7 +279,8 @@ class Recipe(Settings):
     def _refuse(self, names: Sequence[str], why: str) -> None:
         """Refuses options that were given: ignored, they would pass for followed."""
         for name in names:
-            if getattr(self, name) not in (None, False):
+            value = getattr(self, name)
+            if value not in (None, False) or (value == 0 and name not in _OFF_AT_ZERO):
                 raise ConfigError(f"{flag_of(name, type(self).model_fields[name])} {why}")
 
     def check_text(self, mode: str) -> None:
@@ -311,7 +317,8 @@ class Recipe(Settings):
         values |= given
         if preset.unfreezes and values["linear_patch"] == "3d":
             values["freeze_layers"] = -1
-        return with_chunk({**values, "checkpointing": self.checkpointing}), preset.drop_last
+        values = values if "chunk" in given else with_chunk(values)
+        return {**values, "checkpointing": self.checkpointing}, preset.drop_last
 
     def recipe(self) -> dict[str, Any]:
         """Returns what was given of what is trained and how, for JSON."""
