@@ -313,11 +313,28 @@ def test_another_kind_is_refused_in_a_dry_run_too(workspace: Path, dry: Sequence
         run_app("extract", *words, cwd=workspace)
 
 
+def test_another_kind_is_refused_before_the_model_is_loaded(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    extract_app(workspace, "--crops", "none")
+    capsys.readouterr()
+    with pytest.raises(FingerprintError, match=r"keeps no pictures .* asked: raw pictures"):
+        run_app("extract", "--frames", "2", "--fps", "native", "--crops", "raw", cwd=workspace)
+    assert "pictures: raw" not in capsys.readouterr().err, "what they take is no matter"
+
+
+def test_a_dry_run_makes_no_folder(workspace: Path) -> None:
+    before = names(workspace)
+    way = ("--crops", "raw", "--features", "new/store", "--dry-run")
+    assert "are free" in extract_app(workspace, *way).stderr
+    assert names(workspace) == before
+
+
 @pytest.mark.parametrize("dry", [(), ("--dry-run",)])
 def test_too_large_a_budget_is_refused_before_the_work(workspace: Path, dry: Sequence[str]) -> None:
     with pytest.raises(ConfigError, match=r"about 0\.000249 GB, and --crops-budget allows 1e-05"):
         run_app("extract", "--crops", "raw", "--crops-budget", "0.00001", *dry, cwd=workspace)
-    assert not names(workspace / "features")
+    assert not (workspace / "features").exists()
 
 
 def test_a_dense_run_ends_before_it_takes_more_than_the_budget(workspace: Path) -> None:
@@ -376,7 +393,7 @@ REFUSED: Sequence[tuple[Sequence[str], type[vtr.VtrError], str]] = [
         (["--from-crops", "features", *words], ConfigError, f"{words[0]} has no meaning")
         for words in (
             ("--crops", "raw"), ("--sampler", "head"), ("--fps", "2"), ("--frames", "3"),
-            ("--route", "exact"), ("--hash", "--dry-run"),
+            ("--route", "exact"), ("--hash", "--dry-run"), ("--memory", "2"), ("--max-pixels", "9"),
         )
     ),
     (["--thumbnails", "--sampler", "head"], ConfigError, "--thumbnails is about --sampler dense"),

@@ -144,7 +144,7 @@ def described(document: Mapping[str, Any]) -> dict[str, str]:
         "peak memory": f"{human_bytes(document['peak_bytes'])} {whose}",
         "time per step": human_seconds(step) if step >= 1 else f"{1000 * step:.3g} ms",
         "time per epoch": human_seconds(document["seconds_per_epoch"]),
-        "the head alone first, at most": human_seconds(document["seconds_head_first_at_most"]),
+        "time of the head alone": human_seconds(document["seconds_head_first_at_most"]),
         "time in all, at most": human_seconds(document["seconds_in_all_at_most"]),
         "time to embed captions": human_seconds(document["seconds_to_embed"]),
         "vision tower": document["vision"]

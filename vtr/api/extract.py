@@ -42,7 +42,7 @@ from vtr.features.pictures import WEBP_SHARE, PictureFormat
 from vtr.features.shard import list_shards
 from vtr.features.spec import FeatureSpec
 from vtr.features.store import FeatureStore, require_same, stored_picture_format
-from vtr.files import make_folder, publish
+from vtr.files import publish
 from vtr.progress import note, progress, warn_of_unreadable
 from vtr.settings import resolved, takes
 from vtr.verbs.extract import OF_VIDEOS, Options, statuses
@@ -217,7 +217,6 @@ def _plan(workspace: Workspace, options: Options, *, quiet: bool) -> dict[str, A
         decided = {**how, **chosen_fields(settings, engine=options.engine)}
         asked = replace(store.spec, preprocessing=route, **decided)
         require_same(store.spec, asked, what=str(workspace.features))
-        require_same_pictures(store, settings.pictures)
         held = {row.id: row for row in store.ledger}
     mine = [video for video, _ in present(survey)][options.part[0] - 1 :: options.part[1]]
     known = [(held[video.id], video) for video in mine if video.id in held]
@@ -308,6 +307,8 @@ def settings_of(workspace: Workspace, survey: VideoSurvey, options: Options) -> 
     pictures, budget = _kept_pictures(workspace.features, options), options.crops_budget
     if budget is not None and pictures is None:
         raise ConfigError("--crops-budget is about pictures, and none are kept: add --crops raw")
+    if options.crops is not None and not options.overwrite and list_shards(workspace.features)[0]:
+        require_same_pictures(FeatureStore(workspace.features, skip_damaged=True), pictures)
     samplers = parse_samplers(workspace.sampler)
     if options.thumbnails and not any(choice.name == "dense" for choice in samplers):
         options.refuse_typed(
@@ -361,8 +362,8 @@ def check_room(
         ConfigError: More than the budget, or than the disk has free.
     """
     one = size[0] * size[1] * 3 * (WEBP_SHARE if settings.pictures == "webp" else 1.0)
-    make_folder(workspace.features, option="--features")
-    free = shutil.disk_usage(workspace.features).free
+    place = workspace.features.resolve()
+    free = shutil.disk_usage(next(one for one in (place, *place.parents) if one.exists())).free
     frames = settings.num_frames * len(settings.samplers)
     dense = any(choice.name == "dense" for choice in settings.samplers)
     total = num_videos * frames * one

@@ -14,7 +14,8 @@ from vtr.settings import option
 from vtr.verbs._scale import MOST_PARTS, OnRay
 
 OF_VIDEOS = (
-    "ray", "shard", "retry", "overwrite", "hash", "crops", "crops_budget", "thumbnails",
+    "ray", "shard", "retry", "overwrite", "hash", "crops", "crops_budget", "thumbnails", "memory",
+    "max_pixels",
 )  # fmt: skip
 """Options that only decoding follows: `from_crops` has no use for them."""
 _LEAST_MEMORY = 0.001  # GiB
