@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import os
 import shlex
 import shutil
 from pathlib import Path
@@ -127,6 +128,14 @@ def test_a_name_of_two_lines_takes_one_row(tmp_path: Path) -> None:
     assert r"two\nlines.mp4" in done.stdout
 
 
+def test_a_long_name_of_several_words_costs_no_digit(tmp_path: Path) -> None:
+    name = " ".join(["holiday"] * 9) + ".mp4"
+    write_clip(tmp_path / "v" / name, patchwork(1) * 4)
+    done = run_app("search", tmp_path / "v", "--like", f"{name}@0", "--model", MODEL)
+    assert name in done.stdout
+    assert done.stdout.split()[-4:] == ["0:00.0", "0:01.0", "0:00.0", "1.000"]
+
+
 def test_new_changed_and_deleted_videos_are_seen(clips: Path, tmp_path: Path) -> None:
     folder = tmp_path / "own"
     shutil.copytree(clips, folder)
@@ -138,6 +147,31 @@ def test_new_changed_and_deleted_videos_are_seen(clips: Path, tmp_path: Path) ->
     assert videos == {"new.mp4", "0.mp4", "sub/2.mp4", "sub/3.mp4"}
     same = ask(folder, "--like", "sub/3.mp4@1")["hits"]
     assert {same[0]["video_id"], same[1]["video_id"]} == {"sub/3.mp4", "0.mp4"}
+
+
+def test_a_file_put_in_the_place_of_one_of_its_size_and_time_is_seen(
+    clips: Path, tmp_path: Path
+) -> None:
+    folder, other = tmp_path / "own", tmp_path / "other.mp4"
+    shutil.copytree(clips, folder)
+    ask(folder, "--like", "0.mp4@1")
+    held, one = (folder / "0.mp4").stat(), (folder / "1.mp4").read_bytes()
+    other.write_bytes(one[: held.st_size].ljust(held.st_size, b"\0"))
+    os.utime(other, ns=(held.st_atime_ns, held.st_mtime_ns))
+    other.replace(folder / "0.mp4")
+    assert "indexed 1 video" in run_app("search", folder, "a red square").stderr
+
+
+def test_files_that_were_only_moved_or_given_other_rights_are_not_embedded_again(
+    clips: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(clips, tmp_path / "own")
+    ask(tmp_path / "own", "--like", "0.mp4@1")
+    for path in (tmp_path / "own").glob("*.mp4"):
+        path.chmod(0o600)
+        shutil.copy2(path, tmp_path / "copy")
+        (tmp_path / "copy").replace(path)
+    assert "indexed" not in run_app("search", tmp_path / "own", "a red square").stderr
 
 
 def test_a_clip_that_blinks_in_step_with_the_candidates_is_found_by_each_of_its_frames(
@@ -299,12 +333,15 @@ def test_a_head_that_recalls_reorders_what_it_found(workspace: Path, head: str) 
     assert found == [store.ids[n] for n in order]
 
 
-def test_from_python(clips: Path) -> None:
-    answer = vtr.search(clips, like=["sub/2.mp4@4"], top=1)
+def test_from_python(clips: Path, tmp_path: Path) -> None:
+    answer = vtr.search(clips, like=["sub/2.mp4@4"], top=1, cut_list=tmp_path / "list.csv")
     assert [hit.video_id for hit in answer.hits] == ["sub/2.mp4"]
+    assert "sub/2.mp4" in (tmp_path / "list.csv").read_text()
     assert "top" in inspect.signature(vtr.search).parameters
     with pytest.raises(ConfigError, match="nothing to search for"):
         vtr.search(clips)
+    with pytest.raises(ConfigError, match=r"must end in \.png"):
+        vtr.search(clips, like="sub/2.mp4@4", contact_sheet="sheet.jpg")
     with pytest.raises(UnknownNameError, match="tops"):
         vtr.search(clips, "x", tops=3)
 

@@ -24,6 +24,7 @@ from vtr.api.search_output import (
 )
 from vtr.errors import ConfigError, StoreWriteError
 from vtr.searching.library import Hit
+from vtr.searching.sheet import contact_sheet
 from vtr.verbs.search import Options
 
 
@@ -63,11 +64,17 @@ def test_hits_become_clips_and_each_says_how(
 def test_a_sheet_shows_the_best_frames(hits: list[Hit], tmp_path: Path) -> None:
     options = Options.of(contact_sheet=tmp_path / "s.png", cut_list=tmp_path / "c.csv", export=None)
     check_outputs(options)
-    assert write_outputs("a grey film", hits, options) == [tmp_path / "c.csv", tmp_path / "s.png"]
+    assert write_outputs(["a grey film"], hits, options) == [tmp_path / "c.csv", tmp_path / "s.png"]
     sheet = np.asarray(Image.open(io.BytesIO((tmp_path / "s.png").read_bytes())).convert("L"))
     middle = sheet[62 + 135 // 2, 24 + 120]
     assert abs(int(middle) - (40 + 5 * 15)) < 12  # the frame at 1.5 s
     assert len((tmp_path / "c.csv").read_text().splitlines()) == 5
+
+
+def test_a_sheet_of_nothing_says_so_and_a_picture_has_no_level(hits: list[Hit]) -> None:
+    bare, empty = (contact_sheet("x", found, [None] * len(found)) for found in (hits[:1], []))
+    assert contact_sheet("x", hits[:1], [None], levels=False) != bare
+    assert (np.asarray(Image.open(io.BytesIO(empty)).convert("L"))[55:75] < 160).any()
 
 
 @pytest.mark.parametrize(
@@ -107,7 +114,7 @@ def test_a_cut_list_names_files_wherever_it_is_read(
     assert path is not None
     monkeypatch.chdir(path.parent)
     near = replace(hits[0], path=Path(path.name))
-    write_outputs("x", [near], Options.of(cut_list=tmp_path / "c.edl"))
+    write_outputs(["x"], [near], Options.of(cut_list=tmp_path / "c.edl"))
     assert f"* SOURCE FILE: {path}" in (tmp_path / "c.edl").read_text()
 
 

@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import os
+import shutil
 import socket
 import threading
 import time
@@ -504,6 +505,25 @@ def test_the_folder_is_followed(
         before = client.get("/api/state").json()["version"]
         (tmp_path / "newer.mp4").touch()
         until(lambda: client.get("/api/state").json()["version"] > before)
+
+
+def test_whatever_the_index_takes_is_followed(tmp_path: Path) -> None:
+    """Folders that links lead to, videos without an ending, files of the same size and time."""
+    root, linked = tmp_path / "root", tmp_path / "linked"
+    linked.mkdir()
+    root.mkdir()
+    (root / "link").symlink_to(linked)
+    seen = [signature(root)]
+    for step in (
+        lambda: (linked / "a.mp4").write_bytes(b"one"),
+        lambda: (root / "noname").write_bytes(bytes(4) + b"ftypisom"),
+        lambda: shutil.copy2(linked / "a.mp4", tmp_path / "b.mp4"),
+        lambda: (tmp_path / "b.mp4").replace(linked / "a.mp4"),
+    ):
+        step()
+        seen.append(signature(root))
+    assert len(set(seen)) == 4  # a copy elsewhere is nothing to us
+    assert signature(tmp_path / "gone") == ""
 
 
 def test_many_at_once_are_answered_or_told_to_wait(client: TestClient) -> None:

@@ -40,7 +40,7 @@ def search(folder: str | Path | None, *texts: str, **options: Any) -> Answer:
         folder: Of the videos, whose new ones are embedded first; or of a workspace, whose features
             are searched. None is the workspace around us.
         texts: Sentences; all parts of the query are averaged.
-        options: Those of `vtr search` with `_` for `-`.
+        options: Those of `vtr search` with `_` for `-`; files that they name are written.
 
     Returns:
         `hits`, best first: video, start, end and best second, score, level. Where nothing like it
@@ -49,13 +49,19 @@ def search(folder: str | Path | None, *texts: str, **options: Any) -> Answer:
     Raises:
         ConfigError: No such folder, no videos in it, or a query that cannot be read.
         ModelError: The model cannot be had, or is another than the features were made with.
+        StoreWriteError: A file that is asked for cannot be written.
     """
+    from vtr.api.search_output import check_outputs, write_outputs
+
     if folder is not None and not isinstance(folder, str | Path):
         raise ConfigError(f"folder is {folder!r:.60}; it must be the folder of the videos")
     asked = Options.of(**options)
+    check_outputs(asked)
     query = make_query(texts, asked)
     place = None if folder is None else Path(folder).expanduser()
-    return find(place, query, asked)[1]
+    answer = find(place, query, asked)[1]
+    write_outputs(texts, answer.hits, asked)
+    return answer
 
 
 def split(words: Sequence[str]) -> tuple[Path | None, tuple[str, ...]]:

@@ -46,11 +46,11 @@ def check_outputs(options: Options) -> None:
         make_folder(options.export, option="--export")
 
 
-def write_outputs(title: str, hits: Sequence[Hit], options: Options) -> list[Path]:
+def write_outputs(texts: Sequence[str], hits: Sequence[Hit], options: Options) -> list[Path]:
     """Writes what the options ask for; returns the files.
 
     Args:
-        title: What was looked for, in words.
+        texts: The sentences that were looked for: the title.
         hits: In order.
         options: `cut_list`, `contact_sheet` and `export` are read.
 
@@ -59,12 +59,15 @@ def write_outputs(title: str, hits: Sequence[Hit], options: Options) -> list[Pat
         ConfigError: OTIO without its library.
     """
     written: list[Path] = []
+    title = " + ".join(texts) or "search"
     if options.cut_list is not None:
         moments = [_moment(hit) for hit in hits]
         publish(options.cut_list, cut_list(moments, options.cut_list.suffix, title=title))
         written.append(options.cut_list)
     if options.contact_sheet is not None:
-        publish(options.contact_sheet, contact_sheet(title, hits, [_picture(hit) for hit in hits]))
+        levels = not (options.image or options.video or options.like)
+        sheet = contact_sheet(title, hits, [_picture(hit) for hit in hits], levels=levels)
+        publish(options.contact_sheet, sheet)
         written.append(options.contact_sheet)
     if options.export is not None:
         written += export_clips(hits, options.export)

@@ -64,7 +64,7 @@ def search(
     if not as_json:
         _print(query, answer, library, nearest=nearest)
     _note_failed(api.num_failed(library), library)
-    for path in output.write_outputs(" + ".join(texts) or "search", hits, options):
+    for path in output.write_outputs(texts, hits, options):
         note(f"written: {near(path)}")
     if as_json:
         print_json(api.as_document(answer, library))

@@ -137,6 +137,10 @@ def print_table(table: Any) -> None:
     from rich.console import Console
 
     console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
+    for column in table.columns:
+        if column.no_wrap:  # rich takes the longest word for what a cell needs, and cuts the others
+            room = (console.measure(cell).maximum for cell in column.cells)
+            column.min_width = max(column.min_width or 0, *room)
     needed = console.measure(table, options=console.options.update_width(MAX_WIDTH)).minimum
     console.width = max(console.width, needed)
     with console.capture() as captured:

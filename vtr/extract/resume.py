@@ -54,6 +54,9 @@ class ExtractMode:
     pool: WorkerPool | None = None
     """Decoding processes to use, with the settings of `pool_settings`; the caller closes them."""
 
+    again: frozenset[str] = frozenset()
+    """Ids of videos that are done anew whatever their rows say."""
+
     check: Check | None = None
     """Judges the encoder by the run's first frames (n, h, w, 3), before it counts: raises where it
     is too far from right, and returns the figures of an `EngineCheck`."""
@@ -172,14 +175,18 @@ def to_retry(
     Parts at work side by side share the shards, not the inputs: two that replaced the same shard
     would each undo what the other did.
     """
-    if store is None or not mode.retry:
+    if store is None or not (mode.retry or mode.again):
         return []
     known = {item[0].id: item for item in inputs}
     shards = []
     for shard in store.shards:
         rows = [row for row in shard.ledger() if row.id in known] if mode.owns(shard.name) else []
         items = [(row, known[row.id]) for row in rows]
-        wanted = [item for row, item in items if wants_again(row, item[0], mode.retry, hashed)]
+        wanted = [
+            item
+            for row, item in items
+            if row.id in mode.again or wants_again(row, item[0], mode.retry, hashed)
+        ]
         if wanted:
             shards.append((shard, wanted))
     return shards

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from vtr.searching.codes import wants_codes
 from vtr.searching.encoder import QueryEncoder
 from vtr.searching.home import find_home, find_index
 from vtr.searching.index import Index, read_index, update_index
+from vtr.searching.same_files import mark_files, read_marks, replaced, write_marks
 
 DEFAULT_MODEL = "openai/clip-vit-base-patch32"
 FPS = 2.0  # at 1 the ends of moments are half a second off, mean IoU at most 84 (measured)
@@ -101,16 +102,20 @@ class FolderSource:
             ModelError: The features are of another model than the one that was asked for.
         """
         self._look()
-        place = find_index(self.store)
-        index = None
+        place, index = find_index(self.store), None
+        known = read_marks(place)
+        marks = mark_files(self.paths(()), known)
         if not rebuild and list_shards(self.store)[0]:
             self._require_same()
             index = bring_up_to_date(place, self.store, self.encoder)
-        changes = self._changes(index)
+        others = replaced(marks, known)
+        changes = self._changes(index, others)
         if not (rebuild or changes.new or changes.changed) and index is not None:
+            if marks != known:
+                write_marks(place, marks)
             return index, changes
         try:
-            self._extract(rebuild=rebuild)
+            self._extract(rebuild=rebuild, again=others)
         except StoreLockedError as error:
             if index is not None:
                 note(f"{_writer(error)}: the answer comes from what was indexed before")
@@ -118,7 +123,9 @@ class FolderSource:
             with _waiting_lock(self.store):
                 pass
             return self.refresh(rebuild=rebuild)  # mostly there is nothing left to be made
-        return bring_up_to_date(place, self.store, self.encoder), changes
+        index = bring_up_to_date(place, self.store, self.encoder)
+        write_marks(place, marks)
+        return index, changes
 
     def _look(self) -> None:
         listing = find_videos(self.folder)
@@ -130,18 +137,19 @@ class FolderSource:
         if not self._inputs:
             raise ConfigError(_no_videos(listing))
 
-    def _changes(self, index: Index | None) -> Changes:
+    def _changes(self, index: Index | None, others: Collection[str]) -> Changes:
         from vtr.extract.resume import has_changed
 
         held = {} if index is None else {row.id: row for row in index.ledger()}
         there = {video.id: video for video, _ in self._inputs}
+        both = [(i, video) for i, video in there.items() if i in held]
         return Changes(
             tuple(i for i in there if i not in held),
-            tuple(i for i, video in there.items() if i in held and has_changed(held[i], video)),
+            tuple(i for i, video in both if i in others or has_changed(held[i], video)),
             tuple(i for i in held if i not in there),
         )
 
-    def _extract(self, *, rebuild: bool) -> None:
+    def _extract(self, *, rebuild: bool, again: frozenset[str]) -> None:
         """Embeds what the store lacks; waits for another process that does so already.
 
         Raises:
@@ -167,7 +175,7 @@ class FolderSource:
             shard_bytes=_SHARD_BYTES,
             workers=self.workers or min(usable_cores(), len(self._inputs)),
         )
-        mode = ExtractMode(retry=frozenset({"changed", "damaged"}), overwrite=rebuild)
+        mode = ExtractMode(retry=frozenset({"changed", "damaged"}), again=again, overwrite=rebuild)
         note(f"indexing {self.folder} ({counted(len(self._inputs), 'video')}) into {self.store}")
         with progress("indexing") as update:
 

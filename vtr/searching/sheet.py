@@ -15,13 +15,16 @@ COLUMNS, WIDTH, HEIGHT = 4, 240, 135
 MARGIN, GAP, CAPTION = 24, 14, 44
 
 
-def contact_sheet(title: str, hits: Sequence[Hit], pictures: Sequence[Picture | None]) -> bytes:
+def contact_sheet(
+    title: str, hits: Sequence[Hit], pictures: Sequence[Picture | None], *, levels: bool = True
+) -> bytes:
     """Returns a PNG.
 
     Args:
         title: What was looked for.
         hits: In order.
         pictures: The frame of each, (h, w, 3) uint8; None where it cannot be had.
+        levels: Whether they are held against unrelated sentences, as pictures cannot be.
     """
     columns = min(COLUMNS, max(1, len(hits)))
     drawing = Drawing(max(2 * MARGIN + columns * (WIDTH + GAP) - GAP, 560))
@@ -41,8 +44,11 @@ def contact_sheet(title: str, hits: Sequence[Hit], pictures: Sequence[Picture | 
             drawing.picture(place, np.ascontiguousarray(picture))
         name = cut(shown(hit.video_id), WIDTH, 13)
         drawing.text(left, top + HEIGHT + 16, name, size=13, kind="ink")
-        times = f"{clock(hit.start_seconds)} - {clock(hit.end_seconds)}, {percent(hit.level)}"
-        drawing.text(left, top + HEIGHT + 32, times, size=12)
+        times = f"{clock(hit.start_seconds)} - {clock(hit.end_seconds)}"
+        how = f", {percent(hit.level)}" * levels
+        drawing.text(left, top + HEIGHT + 32, times + how, size=12)
+    if not hits:
+        drawing.text(MARGIN, 70, "Nothing matches.", size=13)
     rows = -(-len(hits) // columns)
     drawing.height = 62 + rows * (HEIGHT + CAPTION) + MARGIN
     return drawing.png(zoom=1)

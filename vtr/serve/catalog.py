@@ -6,13 +6,15 @@ import base64
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vtr.datasets.files import find_videos
+from vtr.errors import VtrError
 from vtr.foreign import json_values, shown
-from vtr.names import VIDEO_EXTENSIONS
 from vtr.searching.library import Hit, VideoEntry
 
 _MOST_FOLDERS = 500
@@ -47,12 +49,12 @@ class Film:
 
     path: Path  # Where it really lies
     size: int  # In bytes
-    mtime_ns: int  # When it was changed
+    times_ns: tuple[int, int]  # When its content was written, and when it was changed at all
 
     @property
-    def version(self) -> tuple[str, int, int]:
+    def version(self) -> tuple[str, int, int, int]:
         """What changes when the file does."""
-        return str(self.path), self.size, self.mtime_ns
+        return str(self.path), self.size, *self.times_ns
 
 
 class Catalog:
@@ -104,7 +106,7 @@ class Catalog:
             )
         if not stat.S_ISREG(facts.st_mode):
             raise RefusedError(404, "This is no regular file any more.")
-        return Film(real, facts.st_size, facts.st_mtime_ns)
+        return Film(real, facts.st_size, (facts.st_mtime_ns, facts.st_ctime_ns))
 
     def document(self, video: VideoEntry) -> dict[str, Any]:
         """Returns what a page knows of a video."""
@@ -161,21 +163,15 @@ def _folders(ids: Iterable[str]) -> list[str]:
 
 
 def signature(root: Path) -> str:
-    """Returns what changes when a video file below a folder comes, goes or changes; "" for none."""
-    digest, number = hashlib.blake2b(digest_size=16), 0
-    for path, facts in _video_files(root):
-        number += 1
-        digest.update(os.fsencode(path) + b"%d %d\0" % (facts.st_size, facts.st_mtime_ns))
-    return digest.hexdigest() if number else ""
-
-
-def _video_files(root: Path) -> Iterator[tuple[str, os.stat_result]]:
-    for folder, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if os.path.splitext(name)[1].lower() in VIDEO_EXTENSIONS:  # noqa: PTH122
-                path = f"{folder}/{name}"
-                try:
-                    yield path, os.stat(path)  # noqa: PTH116
-                except OSError:
-                    continue
+    """Returns what changes when a video below a folder comes, goes or changes; "" for none."""
+    try:
+        listing = find_videos(root)
+    except VtrError:
+        return ""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in listing.names:
+        with suppress(OSError):
+            facts = os.stat(listing.path(name))  # noqa: PTH116  (any file name)
+            mark = (facts.st_size, facts.st_mtime_ns, facts.st_ino, facts.st_ctime_ns)
+            digest.update(os.fsencode(name) + b"\0%d %d %d %d\0" % mark)
+    return digest.hexdigest() if listing.names else ""
