@@ -273,6 +273,48 @@ def test_a_siglip_trains_its_vision_tower_beside_a_projection(
         assert load_backbone(str(run.towers), device="cpu").family == "siglip"
 
 
+def test_what_was_kept_of_a_training_gone_astray_can_be_used(workspace: Path) -> None:
+    how = ("--head", "meanP", "--name", "astray", "--epochs", "3")
+    with pytest.raises(
+        ModelError, match=r"after epoch 1 .* is nan.* weights after epoch 0 are kept"
+    ):
+        trained(*how, "--lr", "1e20", "--coef-lr", "1")
+    run = load_run("runs/astray")
+    assert (run.epoch, run.towers) == (0, Path("runs/astray/towers"))
+    run.check_text_model(load_backbone(str(run.towers), device="cpu"))
+    assert run_app("eval", "--run", "astray").exit_code == 0
+    further = trained("--head", "meanP", "--start", "astray", "--epochs", "0", "--name", "further")
+    assert further["start"] == str(workspace / "runs" / "astray")
+    shown = run_app("train", *BRIEF, "--start", "astray", "--head", "meanP", "--epochs", "0", "-q")
+    assert "no epoch is better than what it began with, after 0 epochs" in " ".join(
+        shown.stdout.split()
+    )
+    with pytest.raises(ModelError, match=r"after epoch 1 .* is nan"):
+        trained("--resume", "--name", "astray")
+
+
+def test_a_training_that_goes_on_has_no_towers_until_it_ends(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of its best epoch so far would stand beside the head of a later one."""
+    with pytest.raises(ModelError, match="is nan"):
+        trained("--head", "meanP", "--name", "astray", "--lr", "1e20", "--coef-lr", "1")
+
+    def stopped(self: Trainer, epoch: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "_one_epoch", stopped)
+    assert run_app("train", "--resume", "--name", "astray").exit_code == 130
+    with pytest.raises(ConfigError, match="has not finished"):
+        load_run("runs/astray")
+
+
+def test_an_early_stop_is_told(workspace: Path) -> None:
+    how = ("train", *BRIEF, "--head", "meanP", "--lr", "1e-9", "--patience", "2", "--epochs", "9")
+    words = " ".join(run_app(*how, "-q").stdout.split())
+    assert "after 2 epochs, stopped early: none of the last 2 was better; chosen by" in words
+
+
 def test_frozen_layers_are_run_once(workspace: Path) -> None:
     trained("--head", "meanP", "--freeze-layers", "2")
     kept = list((workspace / "features" / "activations").iterdir())

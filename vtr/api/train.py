@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -292,7 +292,8 @@ class Training:
             start = self.base.start if first is None else load_run(target.work / HEAD_FIRST)
             if start is not None:
                 begin_from(model, self.spec, start)
-            result = self._loop(target, seed, model, inputs, world, quiet=quiet)
+            with self._keeping_towers(target, model, world):
+                result = self._loop(target, seed, model, inputs, world, quiet=quiet)
             document = {**self._outcome(target, seed), **result.as_dict(), **facts}
             document["selection"] = self.data.selection
             if first is not None:
@@ -353,6 +354,27 @@ class Training:
         write_json(target.work / CONFIG, {**read_config(target.work), "towers": record})
         return record
 
+    @contextmanager
+    def _keeping_towers(
+        self, target: Target, model: RetrievalModel, world: World
+    ) -> Iterator[None]:
+        """Writes the best epoch's towers of a training whose numbers went astray.
+
+        Resumed it would go astray again: without them what was kept were of no use.
+        """
+        try:
+            yield
+        except ModelError:
+            kept = (target.work / BEST).is_file() and self.spec.vision is not None
+            if world.is_first and kept:
+                epoch = self._write_towers(target, model)["epoch"]
+                note(
+                    f"the towers of the best epoch, {epoch}, are in {target.work / TOWERS}: vtr "
+                    f"eval --run {target.work} tests them, vtr train --start {target.work} goes "
+                    "on from them"
+                )
+            raise
+
     def _begin_folder(self, target: Target, config: dict[str, Any]) -> None:
         """Writes config.json; of a run that goes on only that it is the latest at work."""
         number = next_number(self.workspace.runs)
@@ -374,6 +396,7 @@ class Training:
             "text": self.spec.text.mode,
             "seed": seed,
             "teacher": None if self.teacher is None else str(self.teacher.folder),
+            "start": None if self.base.start is None else str(self.base.start.folder),
             "train_videos": len(self.data.train.video_ids),
             "train_captions": len(self.data.train.texts),
             "skipped": dict(self.data.skipped),

@@ -81,13 +81,13 @@ def print_result(document: Mapping[str, Any]) -> None:
         return
     best = document["best_epoch"]
     epochs = counted(document["epochs"], "epoch")
-    when = (
-        f"no epoch is better than what it began with, after {epochs}"
-        if best == 0 and "head-first" in document
-        else f"no epoch is better than the untrained model, after {epochs}"
-        if best == 0
-        else f"best is epoch {best} of {document['epochs']}"
-    )
+    begun = "head-first" in document or document.get("start")
+    origin = "what it began with" if begun else "the untrained model"
+    when = f"best is epoch {best} of {document['epochs']}"
+    if best == 0:
+        when = f"no epoch is better than {origin}, after {epochs}"
+    if document["stopped_early"]:
+        when += f", stopped early: none of the last {document['epochs'] - best:,} was better"
     echo_wrapped("", f"{document['run']}: {when}; chosen by: {document['selection']}", width=0)
     first = document.get("head-first")
     if first is not None:

@@ -379,7 +379,7 @@ class Trainer:
             f"the {what} became {values[0] if what == 'loss' else values[3]} in epoch {epoch}. "
             f"First tensor that is not finite: {culprit}. Videos of the batch: "
             f"{first_few(videos, 5)} (all in {self.folder / FAILURE}); {kept}. Check these "
-            "features, or use a smaller --lr"
+            "videos, or use a smaller --lr"
         )
 
     # ---- after an epoch

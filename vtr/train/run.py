@@ -275,8 +275,9 @@ def recency(folder: Path) -> tuple[int, float, str]:
 
 
 def renumber_run(folder: Path, number: int) -> None:
-    """Makes a run that goes on the latest one."""
-    write_json(folder / CONFIG, {**read_config(folder), "number": number, "started": time.time()})
+    """Makes a run that goes on the latest one; towers of its best epoch are those of its end."""
+    config = {name: value for name, value in read_config(folder).items() if name != "towers"}
+    write_json(folder / CONFIG, {**config, "number": number, "started": time.time()})
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
