@@ -468,6 +468,13 @@ def run_app(*words: str | Path, cwd: Path | None = None, width: int = 80) -> Res
         return runner.invoke(app, [*map(str, words)], catch_exceptions=False)
 
 
+def run_json(*words: str | Path, cwd: Path | None = None) -> Any:
+    """Runs `vtr ... --json` in this process and returns its document; it must end well."""
+    done = run_app(*words, "--json", cwd=cwd)
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
 def run_process(
     *words: str | Path, cwd: Path | None = None, **env: str
 ) -> subprocess.CompletedProcess[str]:

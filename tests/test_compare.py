@@ -5,18 +5,16 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pytest
-import typer
+from builders import run_app
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
 from vtr.errors import ConfigError, StoreWriteError
 from vtr.evaluate.compare import (
@@ -314,19 +312,11 @@ def test_groups_of_captions_are_read_from_their_own_columns(tmp_path: Path) -> N
 # ---- the command
 
 
-@pytest.fixture
-def command() -> Callable[..., Any]:
-    from vtr.commands import compare as module
-
-    app = typer.Typer()
-    module.register(app)
-    app.command("other")(lambda: None)
-    return lambda *arguments: CliRunner().invoke(app, ["compare", *map(str, arguments)])
+def command(*arguments: object, width: int = 80) -> Any:
+    return run_app("compare", *map(str, arguments), width=width)
 
 
-def test_the_command_prints_a_table_and_the_changes(
-    command: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_the_command_prints_a_table_and_the_changes(tmp_path: Path) -> None:
     make(tmp_path / "a", [0, 0, 3, 12])
     make(tmp_path / "b", [0, 4, 0, 0], setup={"head": "maxP"})
     done = command(tmp_path / "a", tmp_path / "b", "--resamples", 200, "--show", 1)
@@ -338,9 +328,7 @@ def test_the_command_prints_a_table_and_the_changes(
     assert "gained at 1: 2 queries\n  q3: rank 13 -> 1: text 3\nlost at 1: 1" in done.output
 
 
-def test_a_correction_is_told_only_where_there_is_one(
-    command: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_a_correction_is_told_only_where_there_is_one(tmp_path: Path) -> None:
     names = ["a", "the result of the second run", "c"]
     for n, name in enumerate(names):
         make(tmp_path / name, [0, 0, 3, n])
@@ -359,22 +347,20 @@ def test_a_correction_is_told_only_where_there_is_one(
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
-def test_words_are_folded_at_the_width_of_the_terminal(
-    command: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int
-) -> None:
+def test_words_are_folded_at_the_width_of_the_terminal(tmp_path: Path, width: int) -> None:
     """The table keeps its figures whole; every line of words fits."""
-    monkeypatch.setenv("COLUMNS", str(width))
     make(tmp_path / "a", [0, 0, 3, 12], setup={"title": "zero-shot " * 12})
     chosen = "mean of R@1, R@5 and R@10 in both directions on the videos of the validation split"
     make(tmp_path / "b", [0, 4, 0, 0], setup={"title": "meanP", "selection": chosen})
-    lines = command(tmp_path / "a", tmp_path / "b", "--resamples", 50).output.splitlines()
+    folders = (tmp_path / "a", tmp_path / "b")
+    lines = command(*folders, "--resamples", 50, width=width).output.splitlines()
     table = [line for line in lines if line.startswith(("metric ", "t2v", "v2t"))]
     assert len(table) > 5
     assert max(len(line) for line in lines if line not in table) <= width
     assert chosen in " ".join(" ".join(lines).split())
 
 
-def test_seeds_are_told_without_contradiction(command: Callable[..., Any], tmp_path: Path) -> None:
+def test_seeds_are_told_without_contradiction(tmp_path: Path) -> None:
     runs = [[0, 0, 1, 5], [0, 1, 0, 5], [0, 0, 0, 5]]
     for n, better in enumerate(runs):
         make(tmp_path / f"a{n}", better, setup={"seed": n})
@@ -386,9 +372,7 @@ def test_seeds_are_told_without_contradiction(command: Callable[..., Any], tmp_p
     assert "lost at 1: 0.7 queries in the mean over ties and seeds; 1 query found less" in shown
 
 
-def test_what_only_one_side_was_trained_with_is_one_line(
-    command: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_what_only_one_side_was_trained_with_is_one_line(tmp_path: Path) -> None:
     make(tmp_path / "a", [0, 3])
     for name, rate in (("b", 0.1), ("c", 0.2)):
         make(tmp_path / name / "eval" / "p", [0, 0], setup={"run": name, "text": name})
@@ -406,7 +390,7 @@ def test_what_only_one_side_was_trained_with_is_one_line(
     assert "settings of the training" not in done.output
 
 
-def test_the_command_writes_json(command: Callable[..., Any], tmp_path: Path) -> None:
+def test_the_command_writes_json(tmp_path: Path) -> None:
     make(tmp_path / "a", [0, 3])
     make(tmp_path / "b", [0, 0])
     out = tmp_path / "out.json"
@@ -419,25 +403,20 @@ def test_the_command_writes_json(command: Callable[..., Any], tmp_path: Path) ->
     assert comparison["gained"][0]["query_id"] == "q1"
 
 
-def test_the_place_of_the_json_is_made_or_refused_beforehand(
-    command: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_the_place_of_the_json_is_made_or_refused_beforehand(tmp_path: Path) -> None:
     folders = [make(tmp_path / name, [0, 3]).folder for name in "ab"]
     out = tmp_path / "new" / "deep" / "out.json"
     assert command(*folders, "--resamples", 50, "--out", out).exit_code == 0
     assert json.loads(out.read_text())["kind"] == "vtr-comparison"
-    refused = command(*folders, "--out", tmp_path / "out.csv").exception
-    assert isinstance(refused, ConfigError)
-    assert str(refused) == f"--out is {tmp_path / 'out.csv'}; its name must end in .json"
+    with pytest.raises(ConfigError, match=r"--out is .*/out\.csv; its name must end in \.json$"):
+        command(*folders, "--out", tmp_path / "out.csv")
     (folders[0] / "per_query.csv").unlink()  # would be missed, were anything compared
-    refused = command(*folders, "--out", out / "x.json").exception
-    assert isinstance(refused, StoreWriteError)
-    assert re.match(
-        r"cannot make the folder .*out\.json: .*Choose another with --out", str(refused)
-    )
+    refusal = r"^cannot make the folder .*out\.json: .*Choose another with --out"
+    with pytest.raises(StoreWriteError, match=refusal):
+        command(*folders, "--out", out / "x.json")
 
 
-def test_numbers_out_of_range_are_named_alone(command: Callable[..., Any], tmp_path: Path) -> None:
+def test_numbers_out_of_range_are_named_alone(tmp_path: Path) -> None:
     folder = make(tmp_path / "a", [0, 3]).folder
     for words, message in (
         (
@@ -446,6 +425,5 @@ def test_numbers_out_of_range_are_named_alone(command: Callable[..., Any], tmp_p
         ),
         (("--show", -1), "--show is -1; it must be a whole number, 0 or more"),
     ):
-        refused = command(folder, folder, *words).exception
-        assert isinstance(refused, ConfigError)
-        assert str(refused) == message
+        with pytest.raises(ConfigError, match=f"^{message}$"):
+            command(folder, folder, *words)

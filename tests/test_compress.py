@@ -20,15 +20,11 @@ import av
 import builders
 import numpy as np
 import pytest
-import typer
-from builders import full_disk, grey, patchwork, write_clip
-from click.testing import Result
+from builders import full_disk, grey, patchwork, run_app, write_clip
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from typer.testing import CliRunner
 
-from vtr.commands import compress as compress_command
 from vtr.errors import ConfigError, DecodeError, StoreError, StoreLockedError, StoreWriteError
 from vtr.extract.compress import (
     CompressedVideo,
@@ -740,17 +736,11 @@ def test_modes_out_of_range() -> None:
 # ---- the command
 
 
-def run(*arguments: str) -> Result:
-    app = typer.Typer(pretty_exceptions_enable=False)
-    compress_command.register(app)
-    return CliRunner().invoke(app, list(arguments))
-
-
 def test_the_command_says_what_it_did(tmp_path: Path) -> None:
     films, small = tmp_path / "films", tmp_path / "small"
     write_video(films / "a.mkv", ramp(10))
     (films / "notes.txt").touch()
-    result = run(str(films), str(small))
+    result = run_app("compress", films, small)
     assert result.exit_code == 0
     assert result.stderr.splitlines()[0] == f"compressing: looking for the videos in {films}"
     lines = result.stdout.splitlines()
@@ -758,13 +748,13 @@ def test_the_command_says_what_it_did(tmp_path: Path) -> None:
     assert lines[0] == f"1 video = 1 ok + 0 partial + 0 failed in {small}"
     assert lines[1].startswith("this run: 1 video in ")
     (films / "b\x1b.mp4").touch()
-    result = run(str(films), str(small), "--json")
+    result = run_app("compress", films, small, "--json")
     assert result.exit_code == 3
     facts = json.loads(result.stdout)
     assert (facts["inputs"], facts["ok"], facts["failed"], facts["done_now"]) == (2, 1, 1, 1)
     assert facts["reasons"] == {"empty-file": 1}
     assert facts["failures"][0]["error"] == "empty-file: the file has 0 bytes"
-    result = run(str(films), str(small), "--quiet")
+    result = run_app("compress", films, small, "--quiet")
     assert result.exit_code == 3
     assert result.stdout.splitlines()[3] == "  empty-file: 1"
     assert result.stderr == r"failed b\x1b.mp4: empty-file: the file has 0 bytes" + "\n"

@@ -11,11 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import typer
-from builders import ramp, write_clip
+from builders import ramp, run_app, run_json, write_clip
 from hypothesis import given
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
 from vtr.datasets.base import Caption, Dataset
 from vtr.datasets.registry import load_dataset
@@ -259,15 +257,6 @@ def test_every_chart_can_be_drawn(build_store: Callable[..., Path]) -> None:
 # ---- the command
 
 
-def run(*arguments: object) -> Any:
-    from vtr.commands import eda
-
-    app = typer.Typer()
-    eda.register(app)
-    app.command("other")(lambda: None)
-    return CliRunner().invoke(app, ["eda", *map(str, arguments)])
-
-
 @pytest.fixture
 def annotated(tmp_path: Path) -> Path:
     (tmp_path / "videos").mkdir()
@@ -290,7 +279,7 @@ def test_the_command_works_with_annotations_alone(
 ) -> None:
     monkeypatch.chdir(annotated)
     given = ("--dataset", "demo", "--annotations", "annotations", "--videos", "videos")
-    done = run(*given, "--no-text", "--no-pictures", "--bins", "1-2,3+")
+    done = run_app("eda", *given, "--no-text", "--no-pictures", "--bins", "1-2,3+")
     assert done.exit_code == 0, done.output
     facts = json.loads((annotated / "eda" / "eda.json").read_text())
     assert facts["captions"]["all"]["bins"] == [{"name": "1-2", "n": 4}, {"name": "3+", "n": 2}]
@@ -301,12 +290,12 @@ def test_the_command_works_with_annotations_alone(
     assert "83.33" in done.output
     assert b"<script" not in (annotated / "eda" / "eda.html").read_bytes()
     with pytest.raises(StoreError, match="no features"):
-        raise run(*given, "--features", "nowhere").exception
+        run_app("eda", *given, "--features", "nowhere")
     with pytest.raises(StoreWriteError, match=r"cannot make the folder .*Choose another with"):
-        raise run(*given, "--features", "nowhere", "--out", "annotations/demo.json").exception
+        run_app("eda", *given, "--features", "nowhere", "--out", "annotations/demo.json")
     monkeypatch.chdir(annotated / "videos")
     with pytest.raises(ConfigError, match="nothing to look at"):
-        raise run("--no-text").exception
+        run_app("eda", "--no-text")
 
 
 def test_the_command_takes_a_store_and_a_model(
@@ -317,9 +306,9 @@ def test_the_command_takes_a_store_and_a_model(
     monkeypatch.chdir(annotated)
     store = build_store([[3, 2, 0]], samplers=("uniform",))
     given = ("--dataset", "demo", "--annotations", "annotations", "--videos", "videos")
-    done = run(
-        *given, "--features", store, "--model", demo_model_folder(), "--no-pictures", "--json"
-    )
+    model = demo_model_folder()
+    words = (*given, "--features", store, "--model", model, "--no-pictures", "--json")
+    done = run_app("eda", *words)
     assert done.exit_code == 0, done.output
     facts = json.loads(done.stdout)
     assert facts["features"]["videos"] == 2
@@ -337,10 +326,10 @@ def test_probing_decodes_some_videos(annotated: Path, monkeypatch: pytest.Monkey
     write_clip(annotated / "videos" / "vidéo 0.mp4", ramp(20), fps=10, codec="mpeg4")
     (annotated / "videos" / "vidéo 1.mp4").write_bytes(b"no video")
     given = ("--dataset", "demo", "--annotations", "annotations", "--videos", "videos")
-    quick = (*given, "--no-text", "--no-pictures", "--json")
-    unread = json.loads(run(*quick).stdout)["media"]
+    quick = ("eda", *given, "--no-text", "--no-pictures")
+    unread = run_json(*quick)["media"]
     assert unread["status"] == {"present": 2, "missing": 1}
-    media = json.loads(run(*quick, "--probe", 5).stdout)["media"]
+    media = run_json(*quick, "--probe", "5")["media"]
     assert media["status"] == {"ok": 1, "failed": 1, "missing": 1}
     assert media["rates"] == [[10.0, 1]]
     assert media["sizes"] == [["64x48", 1]]

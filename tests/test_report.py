@@ -15,11 +15,9 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-import typer
-from builders import write_clip
+from builders import run_app, run_json, write_clip
 from hypothesis import given
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
 from vtr.api.report import group_results, report_html, write_report
 from vtr.charts.drawing import cut, width_of, wrapped
@@ -745,22 +743,11 @@ def test_six_wide_frames_stand_in_full_rows(tmp_path: Path, width: int, rows: in
 # ---- the command
 
 
-@pytest.fixture
-def command() -> Callable[..., Any]:
-    from vtr.commands import report
-
-    app = typer.Typer()
-    report.register(app)
-    app.command("other")(lambda: None)
-    return lambda *arguments: CliRunner().invoke(app, ["report", *map(str, arguments)])
-
-
-def test_the_command_prints_the_path_of_the_page(
-    command: Callable[..., Any], pair: list[Result], tmp_path: Path
-) -> None:
+def test_the_command_prints_the_path_of_the_page(pair: list[Result], tmp_path: Path) -> None:
     out = tmp_path / "out"
     given = [result.folder for result in pair]
-    done = command(*given, "--out", out, "--no-pictures", "--bins", "1-8,9+", "--title", "Ours")
+    words = ("--no-pictures", "--bins", "1-8,9+", "--title", "Ours")
+    done = run_app("report", *given, "--out", out, *words)
     assert done.exit_code == 0
     assert done.output.strip() == str(out / "report.html")
     assert b"<h1>Ours</h1>" in (out / "report.html").read_bytes()
@@ -768,8 +755,7 @@ def test_the_command_prints_the_path_of_the_page(
     used = json.loads((out / "report.json").read_text())
     assert (used["bins"], used["results"]) == ("1-8,9+", [str(folder) for folder in given])
     (out / "of_another_report.png").touch()
-    done = command(*given, "--out", out, "--no-pictures", "--json")
-    assert json.loads(done.stdout)["pictures"] == []
+    assert run_json("report", *given, "--out", out, "--no-pictures")["pictures"] == []
 
 
 def test_videos_that_moved_are_found_by_as_much_of_their_path_as_is_there(tmp_path: Path) -> None:
@@ -797,23 +783,17 @@ def test_options_out_of_range_are_refused() -> None:
         Options.of(examples=-1)
 
 
-def test_the_command_takes_the_results_of_the_workspace(
-    command: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    done = command("--no-pictures")
-    assert isinstance(done.exception, ConfigError)
-    assert "run `vtr eval`" in str(done.exception)
-    make_result(tmp_path / "runs" / "one" / "eval" / "msrvtt-1kA", count=60)
-    make_result(tmp_path / "features" / "zero-shot" / "msrvtt-1kA", count=60, strength=0.1)
-    done = command("--no-pictures", "--json")
-    assert done.exit_code == 0
-    folders = json.loads(done.stdout)["results"]
+def test_the_command_takes_the_results_of_the_workspace(here: Path) -> None:
+    with pytest.raises(ConfigError, match="run `vtr eval`"):
+        run_app("report", "--no-pictures")
+    make_result(here / "runs" / "one" / "eval" / "msrvtt-1kA", count=60)
+    make_result(here / "features" / "zero-shot" / "msrvtt-1kA", count=60, strength=0.1)
+    folders = run_json("report", "--no-pictures")["results"]
     assert [Path(folder).parent.name for folder in folders] == ["zero-shot", "eval"]
     for name, strength in (("a-trained", 0.4), ("b-zero-shot", 0.1)):  # as `vtr demo` has them
-        make_result(tmp_path / "results" / name, count=60, strength=strength)
-    done = command("--no-pictures", "--examples", 0, "--json")
-    names = [Path(folder).name for folder in json.loads(done.stdout)["results"]]
+        make_result(here / "results" / name, count=60, strength=strength)
+    document = run_json("report", "--no-pictures", "--examples", "0")
+    names = [Path(folder).name for folder in document["results"]]
     assert names == ["msrvtt-1kA", "b-zero-shot", "msrvtt-1kA", "a-trained"]
 
 

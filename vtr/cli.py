@@ -18,7 +18,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "init": (
         "init", "Make a workspace: write vtr.toml and report which videos are present and missing."
     ),
-    "data": ("data", "List, show and verify datasets."),
+    "data": ("data:group", "List, show and verify datasets."),
     "eda": ("eda", "Look at a dataset before training: captions, duplicates, videos, features."),
     "protocols": (
         "protocols",
@@ -34,8 +34,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "compress",
         "Copy videos as small silent H.264 files: 3 frames a second, shorter side 224 pixels.",
     ),
-    "features": ("features", "Bring features of others into a store."),
-    "samplers": ("samplers", "List, show and compare frame samplers."),
+    "features": ("features:group", "Bring features of others into a store."),
+    "samplers": ("samplers:group", "List, show and compare frame samplers."),
     "heads": ("heads", "List the heads: each makes one score of a text and the frames of a video."),
     "models": (
         "models",
@@ -62,7 +62,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "compare",
         "Compare results query by query: difference, 95 % interval, paired permutation test.",
     ),
-    "import": ("import_", "Read checkpoints of CLIP4Clip, CLIP2Video and OpenAI's CLIP."),
+    "import": ("import_:group", "Read checkpoints of CLIP4Clip, CLIP2Video and OpenAI's CLIP."),
     "export": (
         "export",
         "Export a run with its model card, or a feature store in forms that other tools read.",
@@ -70,14 +70,15 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "push": (
         "push", "Push a run (a model) or a feature store (a data set) to the Hugging Face hub."
     ),
-    "pull": ("push", "Pull a run or a feature store from the Hugging Face hub."),
+    "pull": ("push:pull", "Pull a run or a feature store from the Hugging Face hub."),
     "demo": (
         "demo",
         "Render the demo world, extract it, train heads on it, and show what each can and cannot "
         "do.",
     ),
 }  # fmt: skip
-"""By name as typed: the module in `vtr.commands` and the first paragraph of its help."""
+"""By name as typed: the module in `vtr.commands`, what of it is called where that has another name,
+and the first paragraph of its help."""
 
 
 class _Root(Commands):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vtr.commands.console import print_json, say, say_folded
+from vtr.commands.console import AsJson, print_json, say, say_folded
 from vtr.commands.flags import with_options
 from vtr.counts import counted
 from vtr.progress import note
@@ -19,11 +19,6 @@ if TYPE_CHECKING:
 SOME_IMPOSSIBLE = 3
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the command to the app."""
-    app.command("check-table")(check_table)
-
-
 @with_options("check-table")
 def check_table(
     numbers: Annotated[
@@ -31,7 +26,7 @@ def check_table(
     ],
     *,
     options: Options,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check that R@K times N is a whole number, within the rounding of the printed digits.
 

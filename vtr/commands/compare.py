@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vtr.commands.console import print_json, say, say_folded
+from vtr.commands.console import AsJson, print_json, say, say_folded
 from vtr.commands.flags import with_options
 from vtr.commands.tables import print_table
 from vtr.counts import counted
@@ -22,11 +22,6 @@ SURE = 0.05
 NAME_WIDTH = 10  # of a column
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the command to the app."""
-    app.command("compare")(compare)
-
-
 @with_options("compare")
 def compare(
     results: Annotated[
@@ -34,7 +29,7 @@ def compare(
     ],
     *,
     options: Options,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compare results query by query: difference, 95 % interval, paired permutation test.
 

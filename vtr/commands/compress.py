@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vtr.commands.console import Terminal, print_json, say
+from vtr.commands.console import AsJson, Quiet, Terminal, print_json, say
 from vtr.commands.flags import with_options
 from vtr.counts import counted, human_bytes, human_seconds
 from vtr.progress import listening, note
@@ -15,11 +15,6 @@ from vtr.verbs.compress import Options
 
 PARTLY_FAILED = 3
 MAX_LISTED = 20
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command to the app."""
-    app.command("compress")(compress)
 
 
 @with_options("compress")
@@ -32,8 +27,8 @@ def compress(
     ],
     options: Options,
     *,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Copy videos as small silent H.264 files: 3 frames a second, shorter side 224 pixels.
 

@@ -10,13 +10,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from vtr.counts import human_seconds
 from vtr.foreign import printable
 from vtr.progress import PLAIN_EVERY_SECONDS, Listener, Update, note
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
 
 def say(line: object = "") -> None:

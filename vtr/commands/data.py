@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vtr.commands.console import print_json
+from vtr.commands.console import AsJson, print_json
 from vtr.commands.data_table import print_datasets, print_description, print_verdict
 from vtr.commands.flags import Only, with_options
 from vtr.verbs._scale import OnRay
@@ -19,12 +19,6 @@ group = typer.Typer(no_args_is_help=True)
 DatasetName = Annotated[
     str | None, typer.Argument(help="Which dataset; in a workspace its own.", show_default=False)
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the commands to the app."""
-    app.add_typer(group, name="data", help="List, show and verify datasets.")
 
 
 @group.command("list")

@@ -6,12 +6,12 @@ import shlex
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from vtr.arithmetic import prepare_arithmetic
-from vtr.commands.console import near, print_json, say
+from vtr.commands.console import AsJson, Quiet, near, print_json, say
 from vtr.commands.demo_tables import print_gains, print_results
 from vtr.commands.flags import with_options
 from vtr.commands.tables import print_searches
@@ -22,17 +22,12 @@ from vtr.verbs.demo import Options
 PARTLY_FAILED = 3
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the command to the app."""
-    app.command("demo")(demo)
-
-
 @with_options("demo")
 def demo(
     *,
     options: Options,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Render the demo world, extract it, train heads on it, and show what each can and cannot do.
 

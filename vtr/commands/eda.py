@@ -15,11 +15,6 @@ from vtr.verbs.eda import Options
 from vtr.workspace import Workspace
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the command to the app."""
-    app.command("eda")(eda)
-
-
 @with_options("eda")
 def eda(
     context: typer.Context,

@@ -20,11 +20,6 @@ from vtr.verbs.eval import Options
 from vtr.workspace import Workspace
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the command to the app."""
-    app.command("eval")(evaluate)
-
-
 @with_options("eval")
 def evaluate(
     options: Options,

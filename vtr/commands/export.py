@@ -7,16 +7,11 @@ from typing import Annotated
 
 import typer
 
-from vtr.commands.console import near, print_json, say
+from vtr.commands.console import AsJson, near, print_json, say
 from vtr.commands.flags import Only, with_options
 from vtr.errors import ConfigError
 from vtr.verbs.export import FORMS, Options
 from vtr.workspace import Workspace
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command to the app."""
-    app.command("export")(export)
 
 
 @with_options("export")
@@ -44,7 +39,7 @@ def export(
         Path | None,
         typer.Option(help="Folder to make of the run.", rich_help_panel="A run"),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Export a run with its model card, or a feature store in forms that other tools read.
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from vtr.arithmetic import prepare_arithmetic
-from vtr.commands.console import Terminal, print_json, say
+from vtr.commands.console import AsJson, Quiet, Terminal, print_json, say
 from vtr.commands.flags import Only, with_options
 from vtr.counts import counted, human_seconds
 from vtr.progress import listening, note
@@ -15,11 +15,6 @@ from vtr.verbs.extract import Options
 from vtr.workspace import Workspace
 
 PARTLY_FAILED = 3
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command to the app."""
-    app.command("extract")(extract)
 
 
 @with_options("extract")
@@ -36,8 +31,8 @@ def extract(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done; decode nothing.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Decode videos, choose frames, embed them with CLIP and cache the features.
 

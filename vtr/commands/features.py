@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vtr.commands.console import print_json, say
+from vtr.commands.console import AsJson, print_json, say
 from vtr.commands.flags import with_options
 from vtr.counts import counted
 from vtr.progress import note
@@ -21,18 +21,15 @@ PARTLY_FAILED = 3
 _NAMED = 5
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the group to the app."""
-    group = typer.Typer(no_args_is_help=True, help="Bring features of others into a store.")
-    group.command("import")(import_features)
-    group.callback()(_group)
-    app.add_typer(group, name="features")
+group = typer.Typer(no_args_is_help=True)
 
 
-def _group() -> None:
+@group.callback()
+def features() -> None:
     """Bring features of others into a store."""
 
 
+@group.command("import")
 @with_options("features")
 def import_features(
     source: Annotated[
@@ -45,7 +42,7 @@ def import_features(
     options: Options,
     *,
     out: Annotated[Path, typer.Option("--out", help="Folder of the store to make.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Make a store of arrays named by video, such as those of clip-features-vit-h14.
 

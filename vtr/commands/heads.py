@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from vtr.commands.console import print_json
+from vtr.commands.console import AsJson, print_json
 from vtr.counts import counted
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the command to the app."""
-    app.command()(heads)
-
-
-def heads(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-) -> None:
+def heads(as_json: AsJson = False) -> None:
     """List the heads: each makes one score of a text and the frames of a video.
 
     Options go behind the name: vtr train --head seqTransf:layers=2:dropout=0.1

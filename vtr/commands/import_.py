@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vtr.commands.console import print_json, say
+from vtr.commands.console import AsJson, print_json, say
 from vtr.commands.flags import Only, with_options
 from vtr.counts import counted
 from vtr.verbs.import_ import Options
@@ -20,14 +20,6 @@ group = typer.Typer(no_args_is_help=True)
 
 FileArgument = Annotated[Path, typer.Argument(help="The checkpoint file.")]
 OutOption = Annotated[Path, typer.Option(help="Folder to make.", file_okay=False)]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the commands to the app."""
-    app.add_typer(
-        group, name="import", help="Read checkpoints of CLIP4Clip, CLIP2Video and OpenAI's CLIP."
-    )
 
 
 @group.command()
@@ -43,7 +35,7 @@ def clip4clip(
     ],
     out: OutOption,
     options: Options,
-    as_json: JsonOption = False,
+    as_json: AsJson = False,
 ) -> None:
     """Read CLIP4Clip's pytorch_model.bin.N into OUT/clip (vtr extract) and OUT/run (vtr eval).
 
@@ -68,7 +60,7 @@ def clip2video(
             "max_frames) and weight; the rest is read from the file."
         ),
     ] = "clip2video:pad_to=12",
-    as_json: JsonOption = False,
+    as_json: AsJson = False,
 ) -> None:
     """Read CLIP2Video's pytorch_model.bin.N into OUT/clip (vtr extract) and OUT/run (vtr eval).
 
@@ -86,7 +78,7 @@ def openai(
     file: FileArgument,
     out: OutOption,
     options: Annotated[Options, Only("clip", "vision_heads", "text_heads")],
-    as_json: JsonOption = False,
+    as_json: AsJson = False,
 ) -> None:
     """Read OpenAI's own file (ViT-B-32.pt) into a folder for --model.
 

@@ -8,16 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from vtr.commands.console import print_json, say
+from vtr.commands.console import AsJson, print_json, say
 from vtr.counts import counted
 from vtr.foreign import first_few, printable
 
 MAX_LISTED = 5
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command to the app."""
-    app.command("init")(init)
 
 
 def init(
@@ -40,7 +35,7 @@ def init(
     ] = None,
     path: Annotated[Path, typer.Option(help="Folder of the workspace.")] = Path(),
     force: Annotated[bool, typer.Option("--force", help="Replace an existing vtr.toml.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Make a workspace: write vtr.toml and report which videos are present and missing."""
     from vtr.api.init import make_workspace

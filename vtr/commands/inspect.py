@@ -7,16 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from vtr.commands.console import print_json, say
+from vtr.commands.console import AsJson, print_json, say
 from vtr.commands.tables import echo_wrapped
 from vtr.counts import counted, human_bytes
 
 MAX_LISTED = 20
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command to the app."""
-    app.command("inspect")(inspect)
 
 
 def inspect(
@@ -33,7 +28,7 @@ def inspect(
     failures: Annotated[
         bool, typer.Option("--failures", help="List every failed and partial video.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show what is in a feature store: settings, counts, failures by reason, sizes.
 

@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
 
-import typer
-
-from vtr.commands.console import print_json, say
+from vtr.commands.console import AsJson, print_json, say
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the command to the app."""
-    app.command()(models)
-
-
-def models(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-) -> None:
+def models(as_json: AsJson = False) -> None:
     """List the models that have a short name: what they take, their licence, known figures.
 
     Any other of these families is read by its hub id or folder just as well. The name or the hub

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
-from vtr.commands.console import print_json
+from vtr.commands.console import AsJson, print_json
 from vtr.commands.tables import echo_wrapped, new_table, print_table
 from vtr.train.presets import ADAPTED, LAST_BATCH, PRESETS, listed_values, shown_values, with_chunk
 
@@ -16,14 +12,7 @@ _FOOTNOTE = (
 )
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the command to the app."""
-    app.command("presets")(presets)
-
-
-def presets(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-) -> None:
+def presets(as_json: AsJson = False) -> None:
     """List the presets of `vtr train`: every option each of them sets, and where it comes from."""
     if as_json:
         print_json(

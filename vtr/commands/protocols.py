@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
-from vtr.commands.console import print_json
+from vtr.commands.console import AsJson, print_json
 from vtr.commands.tables import echo_wrapped
 from vtr.counts import counted
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the command to the app."""
-    app.command("protocols")(protocols)
-
-
-def protocols(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-) -> None:
+def protocols(as_json: AsJson = False) -> None:
     """List the evaluation protocols: videos, queries, captions, training videos, source."""
     from vtr.api.data import list_protocols
 

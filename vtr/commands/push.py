@@ -7,19 +7,11 @@ from typing import Annotated
 
 import typer
 
-from vtr.commands.console import near, print_json, say
+from vtr.commands.console import AsJson, near, print_json, say
 from vtr.commands.flags import with_options
 from vtr.counts import counted
 from vtr.verbs.pull import Options as PullOptions
 from vtr.verbs.push import Options as PushOptions
-
-_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the commands to the app."""
-    app.command("push")(push)
-    app.command("pull")(pull)
 
 
 @with_options("push")
@@ -27,7 +19,7 @@ def push(
     target: Annotated[str, typer.Argument(metavar="RUN|STORE", help="Folder, or name of a run.")],
     repo: Annotated[str, typer.Argument(metavar="REPO", help="OWNER/NAME on the hub.")],
     options: PushOptions,
-    as_json: _Json = False,
+    as_json: AsJson = False,
 ) -> None:
     """Push a run (a model) or a feature store (a data set) to the Hugging Face hub.
 
@@ -59,7 +51,7 @@ def pull(
             help="To make. (default: NAME, of a run among the workspace's runs)",
         ),
     ] = None,
-    as_json: _Json = False,
+    as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Pull a run or a feature store from the Hugging Face hub.
 

@@ -7,14 +7,9 @@ from typing import Annotated
 
 import typer
 
-from vtr.commands.console import near, print_json, say
+from vtr.commands.console import AsJson, near, print_json, say
 from vtr.commands.flags import with_options
 from vtr.verbs.report import Options
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command to the app."""
-    app.command("report")(report)
 
 
 @with_options("report")
@@ -27,7 +22,7 @@ def report(
     ] = None,
     *,
     options: Options,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Draw results as one self-contained HTML page, and as PNG files.
 

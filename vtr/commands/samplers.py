@@ -8,22 +8,17 @@ from typing import Annotated
 
 import typer
 
-from vtr.commands.console import near, print_json, say
+from vtr.commands.console import AsJson, near, print_json, say
 from vtr.commands.flags import with_options
 from vtr.verbs.samplers import Options
 
 group = typer.Typer(invoke_without_command=True, no_args_is_help=False)
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the commands to the app."""
-    app.add_typer(group, name="samplers", help="List, show and compare frame samplers.")
-
-
 @group.callback()
 def samplers(
     context: typer.Context,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the frame samplers; `show` draws what they choose, `study` measures it on a store."""
     if context.invoked_subcommand is not None:
@@ -76,7 +71,7 @@ def study(
             show_default=False,
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compare samplers on a dense store: spread, coverage, repetition, cost.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vtr.arithmetic import prepare_arithmetic
-from vtr.commands.console import near, print_json, say
+from vtr.commands.console import AsJson, near, print_json, say
 from vtr.commands.flags import with_options
 from vtr.commands.tables import print_hits
 from vtr.counts import counted, percent
@@ -20,11 +20,6 @@ if TYPE_CHECKING:
     from vtr.searching.query import Query
 
 ALL_FAILED = 3
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command to the app."""
-    app.command("search")(search)
 
 
 @with_options("search")
@@ -45,7 +40,7 @@ def search(
     play: Annotated[
         bool, typer.Option("--open", help="Play the first hit: mpv, VLC or the desktop's opener.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Find the moments that show what a sentence, a picture or a clip says.
 

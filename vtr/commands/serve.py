@@ -16,11 +16,6 @@ from vtr.progress import note
 from vtr.verbs.serve import Options
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the command to the app."""
-    app.command("serve")(serve)
-
-
 @with_options("serve")
 def serve(
     folder: Annotated[

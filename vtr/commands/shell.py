@@ -66,8 +66,13 @@ class _Loading(dict[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         if super().__getitem__(name) is None:
-            app = typer.Typer(rich_markup_mode="markdown")
-            importlib.import_module(f"vtr.commands.{self.table[name][0]}").register(app)
+            (place, line), app = self.table[name], typer.Typer(rich_markup_mode="markdown")
+            module, _, function = place.partition(":")
+            made = getattr(importlib.import_module(f"vtr.commands.{module}"), function or module)
+            if isinstance(made, typer.Typer):
+                app.add_typer(made, name=name, help=line)
+            else:
+                app.command(name)(made)
             command = typer.main.get_group(app).commands[name]
             for each in _all_commands(command):
                 context = typer.Context(each, help_option_names=["-h", "--help"])
@@ -87,7 +92,8 @@ class Commands(TyperGroup):
     """The root: imports a command when it is called, and advises on commands there are not."""
 
     table: Mapping[str, tuple[str, str]]
-    """Of each command its module in `vtr.commands` and its line in the root's help."""
+    """Of each command its module in `vtr.commands`, with ":NAME" where what it calls there has
+    another name, and its line in the root's help."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)

@@ -7,16 +7,11 @@ from typing import Annotated
 import typer
 
 from vtr.arithmetic import prepare_arithmetic
-from vtr.commands.console import near, print_json
+from vtr.commands.console import AsJson, Quiet, near, print_json
 from vtr.commands.flags import Only, with_options
 from vtr.progress import note
 from vtr.verbs.simulate import Options
 from vtr.workspace import Workspace
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command to the app."""
-    app.command("simulate")(simulate)
 
 
 @with_options("simulate")
@@ -34,8 +29,8 @@ def simulate(
             model="Text tower. (default: the workspace's)",
         ),
     ],
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compare pooling rules at 1, 2, 4, ... frames on cached features; nothing is trained.
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-import typer
-
 from vtr.arithmetic import prepare_arithmetic
-from vtr.commands.console import print_json, say
+from vtr.commands.console import AsJson, Quiet, print_json, say
 from vtr.commands.flags import Only, with_options
 from vtr.commands.tables import echo_wrapped
 from vtr.counts import counted, human_seconds
@@ -26,18 +24,13 @@ _FOLDERS = Only(
 )
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the command to the app."""
-    app.command("train")(train)
-
-
 @with_options("train")
 def train(
     *,
     options: Options,
     workspace: Annotated[Workspace, _FOLDERS],
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train a head on cached features, and the towers if asked.
 
