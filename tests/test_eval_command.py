@@ -17,6 +17,7 @@ from builders import full_disk, make_folder_workspace, make_run, run_app, write_
 import vtr as package
 from vtr.errors import ConfigError, StoreWriteError, VtrError
 from vtr.evaluate.metrics import hits
+from vtr.evaluate.ranks import rank_rows
 from vtr.evaluate.reporting.results import load_result, read_ranks
 from vtr.evaluate.rerank import rerank
 
@@ -211,6 +212,29 @@ def test_a_head_that_recalls_finds_what_it_reorders(workspace: Path) -> None:
         wanted = rerank(recall, 2, lambda rows, places: scorer.matrix()[rows, places])
         orders.append(np.argsort(-wanted.t2v, axis=1).tolist())
     assert np.argsort(-found["scores"][:, columns], axis=1).tolist() == orders[0] != orders[1]
+
+
+@pytest.mark.parametrize("way", ["--dual-softmax", "--qb-norm"])
+def test_reordered_lists_are_not_weighed_against_one_another(workspace: Path, way: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{way} weighs scores.*--rerank.*Leave out one"):
+        vtr(workspace, "eval", "--rerank", "3", way)
+
+
+def test_post_processing_reads_logits_as_cosines_times_the_scale_of_clip(workspace: Path) -> None:
+    rows = [*CAPTIONS, ("t.mp4", "a blue ball", "train"), ("u.mp4", "a blue ball", "train")]
+    (workspace / "videos/t.mp4").touch()
+    (workspace / "videos/u.mp4").touch()
+    write_captions(workspace / "captions.json", rows)
+    make_run(workspace / "runs" / "r", head="tightTransf:layers=1", moved=0.5)
+    flags = ("--dual-softmax", "--qb-norm", "--save-similarity", "--out", "o")
+    done = vtr(workspace, "eval", "--run", "r", "--json", *flags)
+    document = json.loads(done.stdout)
+    logits = np.load(workspace / "o" / "similarity.npz")["scores"].astype(np.float64)
+    weights = np.exp(logits - logits.max(axis=0))
+    changed = logits * weights / weights.sum(axis=0)
+    ranks = rank_rows(changed, np.arange(NUM_VIDEOS))
+    found = document["postprocessed"]["dual-softmax"]["metrics"]
+    assert found["t2v/MeanR"]["value"] == pytest.approx(ranks.expected.mean())
 
 
 def test_a_head_that_compares_candidates_is_asked_with_rerank_alone(workspace: Path) -> None:

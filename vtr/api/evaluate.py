@@ -53,6 +53,7 @@ from vtr.verbs.simulate import Asked
 from vtr.workspace import Workspace
 
 _LONG_SECONDS = 60.0
+_LOGITS_PER_COSINE = 100.0  # CLIP's scale: what a head that gives logits has in them already
 
 
 def evaluate(workspace: Workspace, options: Options) -> tuple[dict[str, Any], Path]:
@@ -93,7 +94,7 @@ def evaluate(workspace: Workspace, options: Options) -> tuple[dict[str, Any], Pa
             score_pairs=score_pairs,
             v2t_blocks=v2t_blocks,
             ks=options.k,
-            postprocess=_postprocess(options, bank, score),
+            postprocess=_postprocess(options, bank, scorer, score),
         )
         assert workspace.videos is not None
         found = resolve_videos(inputs.dataset, workspace.videos)
@@ -328,17 +329,21 @@ def _with_progress(
         update(scorer.shape[0], scorer.shape[0], "captions")
 
 
-def _postprocess(options: Options, bank: QuerySet | None, score: Any) -> Mapping[str, PostProcess]:
+def _postprocess(
+    options: Options, bank: QuerySet | None, scorer: Scorer, score: Any
+) -> Mapping[str, PostProcess]:
+    """Returns what was asked for; the constants of both are of cosines."""
     chosen: dict[str, PostProcess] = {}
+    unit = np.float32(1 if scorer.model.scaled else _LOGITS_PER_COSINE)
     if options.dual_softmax:
-        chosen["dual-softmax"] = lambda s: (dual_softmax(s), dual_softmax(s.T).T)
+        chosen["dual-softmax"] = lambda s: (dual_softmax(s / unit), dual_softmax(s.T / unit).T)
     if bank is not None:
         note(f"bank of QB-Norm: {counted(len(bank.texts), 'training caption')}")
         quiet = len(bank.texts) < MANY_TEXTS
-        scorer = score(bank.texts)
-        blocks = _with_progress(scorer, scorer.blocks, "scoring the bank", quiet=quiet)
-        scores = np.concatenate([computed(rows) for _, rows in blocks])
-        chosen["qb-norm"] = lambda s: (querybank_norm(s, scores), None)
+        other = score(bank.texts)
+        blocks = _with_progress(other, other.blocks, "scoring the bank", quiet=quiet)
+        scores = np.concatenate([computed(rows) for _, rows in blocks]) / unit
+        chosen["qb-norm"] = lambda s: (querybank_norm(s / unit, scores), None)
     return chosen
 
 

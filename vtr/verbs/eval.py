@@ -81,6 +81,13 @@ class Options(Asked):
                 "--rerank lets the head of a run reorder what mean pooling found; --zero-shot is "
                 "mean pooling itself. Leave out one of them"
             )
+        for name in ("dual_softmax", "qb_norm") if self.rerank is not None else ():
+            if getattr(self, name):
+                raise ConfigError(
+                    f"{flag_of(name, type(self).model_fields[name])} weighs scores of one list by "
+                    "those of others, and --rerank gives each list an order of its own, without "
+                    "scores that others could be held against. Leave out one of them"
+                )
         if self.moments:
             self._check_moments()
         if self.seeds and self.run is None:
