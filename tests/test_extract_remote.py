@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import html
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
 
 import fsspec
 import pytest
 from builders import patchwork, run_app, write_clip
+from fsspec.implementations.memory import MemoryFileSystem
 
 import vtr
 from vtr.datasets.files import find_videos
 from vtr.demo import demo_model_folder
 from vtr.errors import ConfigError, DecodeError
 from vtr.extract.resume import file_facts
-from vtr.remote import fetched, url_of
-from vtr.workspace import Workspace
+from vtr.remote import _escaped, _plain, fetched, uri_of, url_of
+from vtr.workspace import Workspace, read_workspace
 
 
 def test_videos_of_a_url_give_the_bytes_of_the_same_folder(tmp_path: Path) -> None:
@@ -77,7 +81,10 @@ def test_a_url_is_joined_to_no_folder_of_this_machine(tmp_path: Path) -> None:
     [
         ("s3://bucket/x", r"s3:// needs a package that is not installed .*: pip install s3fs"),
         ("nope://x", r"nope:// is no protocol that fsspec knows"),
-        ("memory://nothing/here", r"--videos is memory://nothing/here, but there are no files"),
+        (
+            "memory://nothing/here",
+            "--videos is memory://nothing/here, but there is no such fol",
+        ),
     ],
 )
 def test_what_cannot_be_listed_is_one_clear_line(url: str, message: str) -> None:
@@ -86,3 +93,78 @@ def test_what_cannot_be_listed_is_one_clear_line(url: str, message: str) -> None
             __import__("s3fs")
     with pytest.raises(ConfigError, match=message):
         find_videos(Path(url))
+
+
+class Stubborn(MemoryFileSystem):  # type: ignore[misc]
+    """A file system one of whose folders nobody may list."""
+
+    protocol = "stubborn"
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return f"/{path.removeprefix('stubborn://').strip('/')}"
+
+    def ls(self, path: str, detail: bool = True, **more: Any) -> Any:
+        if path.rstrip("/").endswith("closed"):
+            raise PermissionError("403 Forbidden")
+        return super().ls(path, detail=detail, **more)
+
+
+class Unreachable(MemoryFileSystem):  # type: ignore[misc]
+    """A file system that connects at once, to nothing."""
+
+    protocol = "unreachable"
+
+    def __init__(self, **more: Any) -> None:
+        raise ConnectionRefusedError("Connection refused")
+
+
+def test_a_folder_that_cannot_be_listed_is_told_and_does_not_hide_the_others() -> None:
+    fsspec.register_implementation("stubborn", Stubborn, clobber=True)
+    memory = fsspec.filesystem("memory")
+    for name in ("open/a.mp4", "closed/b.mp4", "c.mp4"):
+        memory.pipe(f"/stubborn-root/{name}", b"x")
+    listing = find_videos(Path("stubborn:///stubborn-root"))
+    assert listing.names == ("c.mp4", "open/a.mp4")
+    assert listing.unreadable == (("closed", "403 Forbidden"),)
+
+
+def test_a_server_that_is_not_there_is_said_with_its_address() -> None:
+    fsspec.register_implementation("unreachable", Unreachable, clobber=True)
+    with pytest.raises(ConfigError, match="unreachable://host/x cannot be reached: Connection re"):
+        find_videos(Path("unreachable://host/x"))
+
+
+@pytest.mark.parametrize("url", ["ftp://me:secret@host/x", "https://secret@host/x"])
+def test_a_password_in_a_url_is_refused_and_not_repeated(url: str, tmp_path: Path) -> None:
+    for words in (("init", "--path", tmp_path), ("extract",), ("data", "verify", "folder")):
+        with pytest.raises(ConfigError, match="with a password in it, which would be pr") as found:
+            run_app(*words, "--videos", url)
+        assert "secret" not in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("a%20b.mp4", "a b.mp4"),
+        ("%C3%A9%231.mp4", "é#1.mp4"),
+        ("a&amp;b.mp4", "a&b.mp4"),
+        ("100%25.mp4", "100%.mp4"),
+        ("a%2520b.mp4", "a%2520b.mp4"),  # decoded it would be asked for as "a b"
+    ],
+)
+def test_names_of_web_pages_are_those_of_the_files(name: str, plain: str) -> None:
+    assert _plain(name, "https://host/videos") == plain
+    assert _plain(name, "s3://bucket") == name
+    assert unquote(_escaped(plain)) == unquote(html.unescape(name))
+
+
+def test_a_workspace_of_a_url(tmp_path: Path) -> None:
+    write_clip(tmp_path / "videos/a.mp4", patchwork(6))
+    run_app("init", "--path", tmp_path / "w", "--videos", f"file://{tmp_path}/videos")
+    work = read_workspace(tmp_path / "w/vtr.toml")
+    assert url_of(work.require_videos()) == f"file://{tmp_path}/videos"
+    with pytest.raises(ConfigError, match="vtr compress reads folders of this machine"):
+        run_app("compress", f"file://{tmp_path}/videos", tmp_path / "small")
+    assert not (tmp_path / "small").exists()
+    assert uri_of(Path("s3://bucket/a b.mp4")) == "s3://bucket/a b.mp4"

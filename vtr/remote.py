@@ -6,12 +6,14 @@ never joined to a folder of this machine. FFmpeg sees no URL, only the file that
 
 from __future__ import annotations
 
+import html
 import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 from vtr.errors import ConfigError, DecodeError
 from vtr.foreign import printable, shown
@@ -35,22 +37,108 @@ def url_of(path: str | Path) -> str | None:
     return f"{match[1]}:{slashes}{match[2]}"
 
 
-def list_files(url: str) -> list[str]:
-    """Returns the files below a folder, by their paths relative to it.
+def absolute(path: Path) -> Path:
+    """Returns where a path leads from anywhere: one that stands for a URL does so as it is."""
+    return path if url_of(path) else path.absolute()
+
+
+def uri_of(path: Path) -> str:
+    """Returns a link to a file, here or elsewhere."""
+    return url_of(path) or path.absolute().as_uri()
+
+
+def check_url(url: str) -> str:
+    """Returns a URL without secrets: what is named on a command line is printed and written down.
+
+    Raises:
+        ConfigError: It has a password, or a token in front of a web server's name.
+    """
+    protocol = url.partition(":")[0]
+    user, at, _ = url.partition("://")[2].partition("/")[0].rpartition("@")
+    if at and (":" in user or protocol in ("http", "https")):
+        raise ConfigError(
+            f"--videos is {protocol}:// with a password in it, which would be printed and written "
+            "into files. Leave it out, and give it where fsspec looks for it: the variables "
+            f"FSSPEC_{protocol.upper()}_USERNAME and FSSPEC_{protocol.upper()}_PASSWORD, or "
+            f"FSSPEC_{protocol.upper()} as JSON; for s3 and gs what their own tools read"
+        )
+    return url
+
+
+def require_local(path: Path, *, verb: str) -> Path:
+    """Returns a path of this machine.
+
+    Raises:
+        ConfigError: It stands for a URL; says what reads those.
+    """
+    if url := url_of(path):
+        raise ConfigError(
+            f"vtr {verb} reads folders of this machine, and {printable(check_url(url))} is none; "
+            "only vtr extract, vtr init and vtr data verify read URLs"
+        )
+    return path
+
+
+def list_files(url: str) -> tuple[list[str], list[tuple[str, str]]]:
+    """Returns the files below a folder, by their paths relative to it, and what was not listed.
+
+    Every folder is listed by itself: what fsspec's own walk cannot list it leaves out in silence.
+
+    Returns:
+        The names, and (folder, why) of folders that cannot be listed.
 
     Raises:
         ConfigError: The protocol's package is missing, or there is no such folder.
     """
-    system, root = _system(url)
-    try:
-        found = [str(name) for name in system.find(root)]
-    except Exception as error:  # noqa: BLE001  (every protocol has errors of its own)
-        raise ConfigError(f"--videos is {printable(url)}, but {_words(error)}") from None
-    start = f"{root.rstrip('/')}/"
-    names = [name.removeprefix(start) for name in found if name.startswith(start)]
-    if not names:
+    system, root = _system(check_url(url))
+    root = root.rstrip("/")
+    names: list[str] = []
+    unreadable: list[tuple[str, str]] = []
+    todo, seen = [root], {root}
+    while todo:
+        folder = todo.pop()
+        try:
+            entries = [(str(one["name"]).rstrip("/"), one["type"]) for one in _ls(system, folder)]
+        except Exception as error:  # noqa: BLE001  (every protocol has errors of its own)
+            if folder == root:
+                reason = "there is no such folder"
+                reason = reason if isinstance(error, FileNotFoundError) else _words(error)
+                raise ConfigError(f"--videos is {printable(url)}, but {reason}") from None
+            unreadable.append((_plain(folder[len(root) + 1 :], url), _words(error)))
+            continue
+        for name, kind in sorted(entries, reverse=True):
+            if name in seen or not name.startswith(f"{root}/"):
+                continue
+            seen.add(name)
+            if kind == "directory":
+                todo.append(name)
+            else:
+                names.append(_plain(name[len(root) + 1 :], url))
+    if not names and not unreadable:
         raise ConfigError(f"--videos is {printable(url)}, but there are no files")
-    return names
+    return names, unreadable
+
+
+def _ls(system: Any, folder: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = system.ls(folder, detail=True)
+    return found
+
+
+def _plain(name: str, url: str) -> str:
+    """Returns what a name on a web page stands for; as it is where it could not be asked for."""
+    if not url.startswith(("http:", "https:")):
+        return name
+    plain = unquote(html.unescape(name))
+    return plain if unquote(_escaped(plain)) == plain else name
+
+
+def _escaped(name: str) -> str:
+    """Escapes what an address must not hold; escapes that are there stay.
+
+    >>> _escaped("a b#1 100%.mp4"), _escaped("a%20b")
+    ('a%20b%231%20100%25.mp4', 'a%20b')
+    """
+    return quote(re.sub(r"%(?![0-9a-fA-F]{2})", "%25", name), safe="%/:@&=+$,;!~*'()[]")
 
 
 def facts_of(url: str) -> dict[str, Any]:
@@ -106,11 +194,14 @@ def fetched(path: Path | str) -> Iterator[Path]:
 def _system(url: str) -> tuple[Any, str]:
     import fsspec.core
 
+    protocol = url.partition(":")[0]
     try:
         system, path = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
-        raise ConfigError(_missing(url.partition(":")[0], error)) from None
-    return system, str(path)
+        raise ConfigError(_missing(protocol, error)) from None
+    except Exception as error:  # noqa: BLE001  (some connect at once)
+        raise ConfigError(f"{printable(url)} cannot be reached: {_words(error)}") from None
+    return system, _escaped(str(path)) if protocol in ("http", "https") else str(path)
 
 
 def _missing(protocol: str, error: Exception) -> str:

@@ -14,6 +14,7 @@ from vtr.extract.settings import usable_cores
 from vtr.files import publish
 from vtr.foreign import escape_undecodable
 from vtr.progress import progress, warn_of_unreadable
+from vtr.remote import require_local
 from vtr.settings import resolved
 from vtr.verbs.compress import Options
 from vtr.verbs.extract import statuses
@@ -30,6 +31,7 @@ def compress(source: Path, target: Path, options: Options) -> dict[str, Any]:
     """
     options.refuse_processes(options)
     settings = CompressSettings(options.fps, options.size, options.crf, options.upscale)
+    source, target = require_local(source, verb="compress"), require_local(target, verb="compress")
     source, target = source.absolute(), target.absolute()  # the same from every process
     mode = CompressMode(
         workers=options.workers or usable_cores(),

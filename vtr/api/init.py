@@ -14,6 +14,7 @@ from vtr.errors import ConfigError
 from vtr.foreign import first_few, json_values, printable
 from vtr.names import VIDEO_EXTENSIONS
 from vtr.progress import note, warn_of_unreadable
+from vtr.settings import rooted
 from vtr.workspace import Workspace, settings, write_workspace
 
 MAX_LISTED = 5
@@ -49,11 +50,11 @@ def make_workspace(
         annotations = annotations.absolute()
     if model and Path(model).is_dir():
         model = str(Path(model).absolute())  # valid from wherever vtr is called
-    data = load_dataset(dataset, annotations=annotations, videos=videos.absolute())
+    data = load_dataset(dataset, annotations=annotations, videos=rooted(videos, Path.cwd()))
     workspace = settings(
         Workspace.at(path), dataset=dataset, videos=videos, annotations=annotations, model=model
     )
-    survey = survey_videos(data, videos.absolute())
+    survey = survey_videos(data, rooted(videos, Path.cwd()))
     _require_videos(data, survey)
     file = write_workspace(workspace, force=force)
     facts = _facts(file, workspace, data, survey)

@@ -19,6 +19,7 @@ from vtr.extract.seeking import origin_seconds
 from vtr.files import make_folder, publish
 from vtr.foreign import shown
 from vtr.progress import note, progress
+from vtr.remote import absolute
 from vtr.searching.cut_list import Moment, check_suffix, cut_list
 from vtr.searching.library import Hit
 from vtr.searching.player import play
@@ -145,7 +146,7 @@ def clip_name(number: int, hit: Hit) -> str:
 
 def _moment(hit: Hit) -> Moment:
     rate = read_rate(hit.path)
-    path = None if hit.path is None else hit.path.absolute()  # the list is read from elsewhere
+    path = None if hit.path is None else absolute(hit.path)  # the list is read from elsewhere
     facts = (
         hit.video_id, path, hit.start_seconds, hit.end_seconds, hit.best_seconds, hit.score,
         hit.level,

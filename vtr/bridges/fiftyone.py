@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtr.features.rows import LedgerRow, VideoRow
+from vtr.remote import url_of
 
 VERSION = "1.22.1"
 _FIELDS = "fiftyone.core.fields"
@@ -81,7 +82,7 @@ def make_sample(
     ledger = row.ledger
     total = max(1, round(ledger.duration_seconds * rate)) if rate else None
     sample: dict[str, Any] = {
-        "filepath": str(path.absolute()) if path else _placeholder(ledger.id),
+        "filepath": (url_of(path) or str(path.absolute())) if path else _placeholder(ledger.id),
         "_media_type": "video",  # else it goes by the file's ending
         "tags": [ledger.status],
         "metadata": _metadata(ledger, rate, total),

@@ -13,6 +13,7 @@ from vtr.commands.console import say
 from vtr.counts import counted, percent
 from vtr.foreign import printable, screen
 from vtr.progress import note
+from vtr.remote import uri_of
 
 _LEGEND = (
     "R@k and MRR in %, with 95 % intervals. t2v: text to video; v2t: video to text (its first "
@@ -230,7 +231,7 @@ def print_hits(hits: Sequence[Any], *, levels: bool) -> None:
     for number, hit in enumerate(hits, start=1):
         name: Any = printable(hit.video_id)
         if hit.path is not None:
-            link = f"{hit.path.absolute().as_uri()}#t={hit.start_seconds:.1f}"
+            link = f"{uri_of(hit.path)}#t={hit.start_seconds:.1f}"
             name = Text(name, style=Style(link=link))
         times = [clock(t) for t in (hit.start_seconds, hit.end_seconds, hit.best_seconds)]
         table.add_row(f"{number}", name, *times, f"{hit.score:.3f}", *[percent(hit.level)] * levels)

@@ -19,7 +19,7 @@ from vtr.counts import counted
 from vtr.errors import ConfigError
 from vtr.foreign import escape_undecodable, printable
 from vtr.names import VIDEO_EXTENSIONS, match_names
-from vtr.remote import list_files, url_of
+from vtr.remote import check_url, list_files, url_of
 
 # What network disks and desktops keep beside the files: previews, rubbish, snapshots, indices.
 SYSTEM_NAMES = frozenset({
@@ -95,7 +95,8 @@ def require_folder(path: Path, *, what: str) -> Path:
     Raises:
         ConfigError: It is missing, a file, or may not be read; `what` says whose ("--videos").
     """
-    if url_of(path):
+    if url := url_of(path):
+        check_url(url)
         return path  # looked for when it is listed
     try:
         with os.scandir(path):
@@ -132,7 +133,8 @@ def find_videos(folder: Path) -> VideoListing:
 def _find_elsewhere(folder: Path, url: str) -> VideoListing:
     """Lists a folder of another file system, by extension alone: nothing is opened."""
     names, num_hidden, others = [], 0, Counter[str]()
-    for name in list_files(url):
+    found, unreadable = list_files(url)
+    for name in found:
         steps = name.split("/")
         if any(step.startswith(".") or step.lower() in SYSTEM_NAMES for step in steps):
             num_hidden += 1
@@ -140,7 +142,8 @@ def _find_elsewhere(folder: Path, url: str) -> VideoListing:
             names.append(name)
         else:
             others[extension] += 1
-    return VideoListing(folder, _by_bytes(names), num_hidden, dict(others))
+    listed = _by_bytes(names)
+    return VideoListing(folder, listed, num_hidden, dict(others), tuple(sorted(unreadable)))
 
 
 def match_videos(

@@ -11,6 +11,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 from vtr.errors import ConfigError
 from vtr.extras import require_extra
 from vtr.foreign import csv_table, printable
+from vtr.remote import uri_of
 
 SUFFIXES = (".csv", ".edl", ".fcpxml", ".otio")
 _USUAL_RATE = Fraction(25)
@@ -32,7 +33,7 @@ class Moment:
     @property
     def uri(self) -> str:
         """The file's address; empty where it is not known."""
-        return "" if self.path is None else self.path.absolute().as_uri()
+        return "" if self.path is None else uri_of(self.path)
 
     @property
     def frames(self) -> tuple[int, int]:

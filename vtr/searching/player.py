@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from vtr.errors import ConfigError
+from vtr.remote import absolute, url_of
 
 
 def play(path: Path, seconds: float) -> str:
@@ -18,23 +19,26 @@ def play(path: Path, seconds: float) -> str:
     Raises:
         ConfigError: There is neither.
     """
-    at, path = max(0.0, seconds), path.absolute()  # no name is taken for an option
+    at, path = max(0.0, seconds), absolute(path)  # no name is taken for an option
+    place = url_of(path) or str(path)
     players = {
-        "mpv": [f"--start={at:.2f}", "--", str(path)],
-        "vlc": [f"--start-time={at:.2f}", str(path)],
+        "mpv": [f"--start={at:.2f}", "--", place],
+        "vlc": [f"--start-time={at:.2f}", place],
     }
     for name, words in players.items():
         if found := shutil.which(name):
             _start([found, *words])
-            return f"{name} plays {path} from {at:.1f} s"
+            return f"{name} plays {place} from {at:.1f} s"
     opener = shutil.which("open" if sys.platform == "darwin" else "xdg-open")
     if opener is None:
         raise ConfigError(
-            f"--open found neither mpv nor vlc nor the desktop's opener. The first hit is {path} "
+            f"--open found neither mpv nor vlc nor the desktop's opener. The first hit is {place} "
             f"at {at:.1f} s"
         )
-    _start([opener, str(path)])
-    return f"opened {path} at its start; the moment is at {at:.1f} s (mpv or vlc would begin there)"
+    _start([opener, place])
+    return (
+        f"opened {place} at its start; the moment is at {at:.1f} s (mpv or vlc would begin there)"
+    )
 
 
 def _start(words: list[str]) -> None:
