@@ -306,6 +306,10 @@ def test_the_head_of_a_run_decides_the_order(workspace: Path, head: str) -> None
     order = [store.ids[n] for n in np.argsort(-scores)]
     assert [hit["video_id"] for hit in hits] == order
     np.testing.assert_allclose([h["score"] for h in hits], np.sort(scores)[::-1], atol=1e-5)
+    few = (*words[:4], "--top", "2", "--all-moments", "--json")
+    answer = json.loads(run_app(*few, cwd=workspace).stdout)
+    found = [hit["video_id"] for hit in answer["hits"] or answer["nearest"]]
+    assert list(dict.fromkeys(found)) == order[: len(set(found))]
     with pytest.raises(ConfigError, match="by sentences alone"):
         run_app("search", "--like", "0.mp4@1", "--run", "mine", cwd=workspace)
 

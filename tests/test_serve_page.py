@@ -7,6 +7,7 @@ import os
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -355,8 +356,9 @@ def test_filters(page: Page, world: World) -> None:
 
 def test_everything_by_keys(page: Page, world: World) -> None:
     page.locator("body").click(position={"x": 5, "y": 5})
-    page.keyboard.press("/")
-    expect(page.locator("#words")).to_be_focused()
+    for _ in range(2):  # the second one is no letter of the search
+        page.keyboard.press("/")
+        expect(page.locator("#words")).to_be_focused()
     page.keyboard.type(world.captions[0])
     with page.expect_response("**/api/search"):
         page.keyboard.press("Enter")
@@ -447,6 +449,10 @@ def test_phone(browser: Browser, address: str, world: World) -> None:
         search(page, world.captions[5])
         width = "document.documentElement.scrollWidth"
         assert page.evaluate(width) == 390
+        told, cut_list = (page.locator(name).bounding_box() for name in ("#summary", "#cut-list"))
+        assert told is not None
+        assert cut_list is not None
+        assert abs(told["y"] + told["height"] / 2 - cut_list["y"] - cut_list["height"] / 2) < 4
         page.locator("#grid .card .open").first.tap()
         wait(page, "!document.querySelector('#video').paused")
         box = page.locator("#player").bounding_box()
@@ -483,6 +489,38 @@ def test_indexing_is_shown_and_the_query_waits(
         expect(page.locator("#panel h2")).to_contain_text("One moment", timeout=30_000)
         expect(page.locator("#grid .card, #nearest").first).to_be_visible(timeout=90_000)
         page.close()
+
+
+def test_a_folder_that_changes_while_the_page_is_used(
+    browser: Browser, world: World, tmp_path: Path
+) -> None:
+    folder, linked = tmp_path / "videos", tmp_path / "linked"
+    shutil.copytree(world.folder / "single", folder)
+    linked.mkdir()
+    (folder / "link").symlink_to(linked)
+    flags = ("--model", str(demo_model_folder()), "--device", "cpu")
+    with serving(folder, *flags) as (address, process), opened(browser, address) as page:
+        page.fill("#words", "quarterly tax form spreadsheet lawyer")
+        page.locator("#nearest").click()
+        first = page.locator("#grid .open").first
+        expect(first).to_be_focused()
+        shutil.copy(world.folder / "joined" / "three.mp4", linked)
+        expect(page.locator("#grid .card")).to_have_count(
+            5, timeout=30_000
+        )  # a link's videos come, too
+        expect(page.locator("#grid .open:focus")).to_have_count(1)
+        page.locator("#grid .card", has_text="1.mp4").locator(".open").click()
+        (folder / "1.mp4").unlink()
+        expect(page.locator(".toast")).to_contain_text("4 videos", timeout=30_000)
+        expect(page.locator("#player")).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(page.locator("#grid .card")).to_have_count(4)
+        for path in (*folder.glob("*.mp4"), folder / "link"):
+            path.unlink()
+        expect(page.locator("#panel h2")).to_have_text("No videos yet", timeout=30_000)
+        expect(page.locator("#grid .card")).to_have_count(0)
+        os.kill(process, signal.SIGTERM)
+        expect(page.locator("#panel h2")).to_have_text("vtr serve does not answer", timeout=30_000)
 
 
 def test_a_workspace_shows_its_results(browser: Browser, tmp_path: Path) -> None:

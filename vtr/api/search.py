@@ -231,7 +231,8 @@ def _ordered_by_run(
     order = np.argsort(-scores, kind="stable").tolist()
     rank = {ids[place]: (n, float(scores[place])) for n, place in enumerate(order)}
     chosen = set(list(rank)[: options.top])
-    again = _search(library, query, options, inside=chosen)
+    every = len(library.index.pts_seconds)  # moments of the chosen, in no order that counts yet
+    again = _search(library, query, options, inside=chosen, top=max(every, options.top))
     hits = sorted(
         (replace(hit, score=rank[hit.video_id][1]) for hit in (*again.hits, *again.nearest)),
         key=lambda hit: rank[hit.video_id][0],

@@ -53,7 +53,7 @@ export function card(hit, { play, more, less, share, number }) {
   const where = whole ? "" : `, ${span(hit)}`;
   const shot = el("span", { class: "shot" }, image, reel, progress,
     whole ? null : el("span", { class: "when" }, span(hit)),
-    el("span", { class: "long" }, clock(hit.duration)));
+    el("span", { class: "long" }, clock(hit.duration, hit.duration < 1)));
   const caption = el("span", { class: "caption" },
     el("span", { class: "name" }, hit.name, hit.folder ? el("span", { class: "folder" }, hit.folder) : null));
   if (!whole) {
@@ -110,16 +110,21 @@ function animate(item, hit, reel, progress) {
   item.addEventListener("focusout", stop);
 }
 
+export const same = (one, other) => one && other && one.key === other.key && one.start === other.start;
+export const isSure = (hit, level = 0) => (hit.level ?? 1) >= level;
+
 /** Fills a list; its cards are walked with the arrow keys. What is less sure comes under a line. */
 export function fill(grid, hits, doing, sure = 0) {
+  const held = grid.contains(document.activeElement) && document.activeElement.closest(".card")?.hit;
   const scores = hits.map((hit) => hit.score ?? 0);
   const best = Math.max(...scores, 0.0001), least = Math.min(...scores, best);
   const share = (hit) => 0.25 + 0.75 * ((hit.score - least) / (best - least || 1));
   grid.replaceChildren(...hits.map((hit, number) => card(hit, { ...doing, share: share(hit), number })));
-  const firm = hits.filter((hit) => (hit.level ?? 1) >= sure).length;
-  const unsure = [...grid.children].find((item) => (item.hit.level ?? 1) < sure);
-  if (unsure && firm) unsure.before(el("li", { class: "divider" }, "Less sure: these stand out no more than they do for some unrelated sentences"));
-  grid.querySelectorAll(".open").forEach((button, number) => { button.tabIndex = number ? -1 : 0; });
+  const unsure = [...grid.children].find((item) => !isSure(item.hit, sure));
+  if (unsure && hits.some((hit) => isSure(hit, sure))) unsure.before(el("li", { class: "divider" }, "Less sure: these stand out no more than they do for some unrelated sentences"));
+  const buttons = [...grid.querySelectorAll(".open")];
+  buttons.forEach((button, number) => { button.tabIndex = number ? -1 : 0; });
+  if (held) focusCard(buttons, Math.max(0, buttons.findIndex((button) => same(button.parentElement.hit, held))));
 }
 
 /** Moves the focus between cards; returns whether the key was one for it. */

@@ -1,7 +1,7 @@
 // The page: searching, what is shown, the keys, and what the server says of its library.
 
 import { $, ask, copy, counted, el, icon, lasting, remember, remembered, toast } from "/page/dom.js";
-import { fill, focusCard, walk } from "/page/cards.js";
+import { fill, focusCard, isSure, same, walk } from "/page/cards.js";
 import * as history_ from "/page/history.js";
 import * as player from "/page/player.js";
 import * as query from "/page/query.js";
@@ -18,6 +18,8 @@ let asked = null;      // the question that `answer` answers
 let running = null;    // the search that is under way
 let typing = 0;
 let wantsNearest = false;
+let isDown = false;    // whether the server did not answer last
+let isOld = false;     // whether the folder changed while the player hid the moments
 
 if (new URLSearchParams(location.search).has("token")) { // the cookie has it now
   const kept = new URLSearchParams(location.search);
@@ -27,14 +29,18 @@ if (new URLSearchParams(location.search).has("token")) { // the cookie has it no
 
 // ---- searching
 
-/** Searches for what the field and the filters say; `how` tells what becomes of the address. */
+/**
+ * Searches for what the field and the filters say; `how` tells what becomes of the address: "push",
+ * "replace", or "keep" it; "again" keeps the nearest in view, too.
+ */
 async function search(how = "push") {
   clearTimeout(typing);
   history_.close();
   running?.abort();
   running = null;
-  wantsNearest = false;
-  if (how !== "keep") history[how === "push" && query.toAddress() !== location.pathname + location.search ? "pushState" : "replaceState"](null, "", query.toAddress());
+  wantsNearest = wantsNearest && how === "again";
+  isOld = false;
+  if (how === "push" || how === "replace") history[how === "push" && query.toAddress() !== location.pathname + location.search ? "pushState" : "replaceState"](null, "", query.toAddress());
   if (query.isEmpty()) return home();
   if (how === "push") history_.keep(words.value);
   if (state.phase !== "ready") return show(); // it is asked when the library is there
@@ -69,7 +75,6 @@ const doing = {
 
 const listed = () => (answer ? (wantsNearest ? answer.nearest : answer.hits) : overview.some.map(whole));
 const whole = (video) => ({ ...video, start: 0, end: video.duration, best: video.duration / 2 });
-const same = (one, other) => one && other && one.key === other.key && one.start === other.start;
 
 function open(hit) {
   const list = listed(), place = list.findIndex((other) => same(other, hit));
@@ -82,6 +87,7 @@ function step(by) {
 }
 
 player.onAction({ more: doing.more, less: doing.less, step, closed: () => {
+  if (isOld && !query.isEmpty()) search("again");
   const buttons = [...document.querySelectorAll("main .open")];
   const place = buttons.findIndex((button) => same(button.parentElement.hit, player.shown()));
   if (place >= 0) focusCard(buttons, place);
@@ -102,9 +108,9 @@ function show() {
   $("#to-results").toggleAttribute("aria-current", isResults);
   document.body.dataset.view = looking || answer ? "found" : "home";
   $("#filters").hidden = !(looking || answer) || state.phase !== "ready";
-  const hits = answer ? listed() : [];
+  const hits = answer && state.phase === "ready" ? listed() : []; // of a folder that is empty now, none
   $("#cut-list").hidden = !hits.length;
-  summary.textContent = answer && !answer.failed ? told(hits) : "";
+  summary.textContent = told(hits);
   grid.classList.remove("stale");
   if (!running) $("#search").removeAttribute("aria-busy");
   fill(grid, hits, doing, wantsNearest ? 0 : answer?.match_level);
@@ -121,13 +127,20 @@ function show() {
 }
 
 function told(hits) {
-  const videos = new Set(hits.map((hit) => hit.key)).size;
-  const moments = hits.length === videos ? counted(hits.length, "moment") : `${counted(hits.length, "moment")} in ${counted(videos, "video")}`;
-  const cut = answer.num_truncated ? "the end of the sentence was not read · " : "";
-  return hits.length ? `${cut}${wantsNearest ? "nearest: " : ""}${moments} · ${Math.round(answer.milliseconds)} ms` : "";
+  if (!hits.length) return "";
+  const firm = wantsNearest ? hits : hits.filter((hit) => isSure(hit, answer.match_level));
+  const videos = new Set(firm.map((hit) => hit.key)).size;
+  const moments = counted(firm.length, "moment") + (firm.length === videos ? "" : ` in ${counted(videos, "video")}`);
+  return [
+    answer.num_truncated ? "the end of the sentence was not read" : "",
+    wantsNearest ? `nearest: ${moments}` : moments,
+    firm.length < hits.length ? `${hits.length - firm.length} less sure` : "",
+    `${Math.round(answer.milliseconds)} ms`,
+  ].filter(Boolean).join(" · ");
 }
 
 function whatPanel(looking, hits) {
+  if (isDown && state.phase !== "ready") return message("broken", "vtr serve does not answer", "When it runs again, this page goes on by itself.");
   if (state.phase === "indexing") return indexing(looking);
   if (state.phase === "empty") return message("picture", "No videos yet", `Put videos into ${state.root}, in sub-folders or not. They appear here by themselves.`);
   if (state.phase === "failed") return message("broken", "This cannot be searched", state.error);
@@ -180,6 +193,7 @@ async function look() {
   try {
     const before = state;
     state = await ask("/api/state");
+    isDown = false;
     if (state.phase !== "ready" || state.work) pause = OFTEN;
     $("#place").textContent = state.work && state.phase === "ready" ? `${state.title} · looking at new videos` : state.title;
     $("#place").title = state.root;
@@ -189,11 +203,15 @@ async function look() {
       query.setFolders(overview.folders);
       $("#lead").textContent = state.phase === "ready" ? `${counted(overview.videos, "video")}, ${lasting(overview.seconds)} in ${state.title}` : "";
       if (before.version > 0) toast(`The folder has changed: ${counted(overview.videos, "video")}`);
-      if (!query.isEmpty() && !player.isOpen()) await search("keep");
+      isOld = player.isOpen();
+      if (!query.isEmpty() && !isOld) await search("again");
       else show();
     } else if (state.phase !== "ready" || before.phase !== state.phase) show();
+    if (state.phase === "ready" && state.error && state.error !== before.error) toast(`The new videos are not here yet: ${state.error}`, "bad");
   } catch (error) {
     $("#place").textContent = error.message;
+    isDown = !error.status;
+    if (state.phase !== "ready") show();
     pause = 2 * OFTEN;
   }
   setTimeout(look, document.hidden ? 2 * SELDOM : pause);
@@ -223,7 +241,8 @@ words.addEventListener("keydown", (event) => {
     event.preventDefault();
     if (down && cards.length && $("#history").hidden && words.value) focusCard(cards, 0);
     else history_.move(down ? 1 : -1);
-  } else if (event.key === "Backspace" && !words.value) query.dropLast();
+  } else if (event.key === "/" && !words.value) event.preventDefault(); // the field has the focus already
+  else if (event.key === "Backspace" && !words.value) query.dropLast();
   else if (event.key === "Escape") {
     if ($("#history").hidden) {
       query.clear();
@@ -286,8 +305,14 @@ $("#brand").addEventListener("click", (event) => {
 });
 
 const focused = () => document.activeElement?.closest?.(".card")?.hit;
+function write() {
+  if (location.hash) location.hash = "";
+  show();
+  words.focus();
+  words.select();
+}
 const KEYS = {
-  "/": () => { words.focus(); words.select(); },
+  "/": write,
   "?": () => $("#help").showModal(),
   t: changeTheme,
   x: copyCutList,
@@ -305,7 +330,7 @@ addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || $("#help").open) {
     if ((event.ctrlKey || event.metaKey) && event.key === "k" && !player.isOpen()) {
       event.preventDefault();
-      KEYS["/"]();
+      write();
     }
     return;
   }
