@@ -517,7 +517,7 @@ def test_pictures_at_their_own_shape_do_not_depend_on_their_neighbours(folders: 
 
 def test_towers_of_transformers_are_not_taken_apart(folders: Any) -> None:
     backbone = load(folders["aimv2"][0])
-    with pytest.raises(ModelError, match="computes the towers of a aimv2 model; --vis"):
+    with pytest.raises(ModelError, match="computes the towers of the family aimv2; --vis"):
         backbone.require_towers("--vision tune")
     with pytest.raises(ModelError, match="is a aimv2 model: its tokens are not projected"):
         embed_tokens(backbone, ["a"])

@@ -393,13 +393,22 @@ def test_a_dry_run_lists_what_happens(workspace: Path) -> None:
     assert "time of the head alone " in timed
 
 
-def test_pictures_of_another_size_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        ({"size": (32, 32), "resize_to": 32}, r"size \[32, 32\] against \[48, 48\], resize_to"),
+        ({"resize": "squash", "resize_to": (48, 48)}, "resize squash against shortest-edge"),
+        ({"resample": "bilinear"}, "others: resample bilinear against bicubic"),
+    ],
+)
+def test_pictures_that_the_tower_would_make_otherwise_are_refused(
+    made: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A run trained on them could be tested neither on them nor on its own."""
     monkeypatch.chdir(tmp_path)
-    size = replace(demo_backbone().preprocessing, size=(32, 32), resize_to=32)
-    make_demo_workspace(tmp_path, IDS, pictures=True, preprocessing=size.as_dict())
-    with pytest.raises(ModelError, match=r"pictures of \(32, 32\).*model sees \(48, 48\)"):
+    seen = replace(demo_backbone().preprocessing, **made)
+    make_demo_workspace(tmp_path, IDS, pictures=True, preprocessing=seen.as_dict())
+    with pytest.raises(ModelError, match=message):
         trained("--head", "meanP")
 
 

@@ -97,7 +97,7 @@ def test_what_the_tower_saw_is_kept(inputs: Any, tmp_path: Path, kind: Any) -> N
     report = extract(inputs, tmp_path, encoder, settings(pictures=kind))
     assert (report.ok, report.failed) == (6, 2)
     store = FeatureStore(tmp_path)
-    assert (store.picture_format, store.picture_shape) == (kind, (SIDE, SIDE))
+    assert (store.picture_format, store.spec.preprocessing["size"]) == (kind, [SIDE, SIDE])
     packed = store.pictures()
     np.testing.assert_array_equal(packed.pixels, np.concatenate(encoder.seen))
     np.testing.assert_array_equal(packed.offsets, store.packed().offsets)

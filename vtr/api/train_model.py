@@ -10,6 +10,7 @@ from vtr.api.stores import check_same_model, text_backbone
 from vtr.clip.backbone import Backbone, load_backbone
 from vtr.errors import ConfigError, ModelError
 from vtr.features import FeatureStore
+from vtr.features.pictures import require_same_making
 from vtr.progress import note
 from vtr.train.headlist import build_head, parse_head
 from vtr.train.loop import NOTHING_TO_TRAIN
@@ -145,22 +146,21 @@ def _check_layers(
 def _vision(
     options: Options, values: Mapping[str, Any], backbone: Backbone, store: FeatureStore
 ) -> VisionSpec | None:
-    """Returns the trained vision tower; refuses pictures that are not of its size.
+    """Returns the trained vision tower; refuses pictures that are not as it sees them.
 
     Raises:
-        ModelError: The store's pictures are of another size, or its features of another D.
+        ModelError: The store's pictures were made otherwise, or its features are of another D.
     """
     if values["vision"] == "frozen":
         return None
     backbone.require_towers(f"--vision {values['vision']}", but=("eva",))
     store.require_pictures()
-    shape = store.picture_shape
-    if shape != backbone.preprocessing.size:
-        raise ModelError(
-            f"{store.folder} holds pictures of {shape} (height, width), "
-            f"{backbone.model_id} sees {backbone.preprocessing.size}: extract with --crops and "
-            f"--model {backbone.model_id} into another folder"
-        )
+    require_same_making(
+        store.spec.preprocessing,
+        backbone.preprocessing.as_dict(),
+        what=f"the pictures in {store.folder} were made for {store.spec.backbone}",
+        by=backbone.model_id,
+    )
     if store.spec.embedding_dim != backbone.embedding_dim:
         raise ModelError(
             f"{store.folder} holds features of {store.spec.embedding_dim} dimensions, "

@@ -252,7 +252,7 @@ class Backbone:
         if isinstance(self.model, FamilyEncoder):
             others = ", ".join(kind for kind in KINDS if kind not in but)
             raise ModelError(
-                f"{self.model_id}: transformers computes the towers of a {self.family} model; "
+                f"{self.model_id}: transformers computes the towers of the family {self.family}; "
                 f"{purpose} needs one of {others}. Heads and --text projection train on "
                 "its features"
             )

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from vtr.clip.device import ENGINES
 from vtr.datasets.base import Video
-from vtr.errors import ModelError, StoreError
+from vtr.errors import StoreError
 from vtr.extract.choose import DENSE
 from vtr.extract.pipeline import ExtractReport, Progress, StoreRun, first_slot, report_of
 from vtr.extract.resume import ExtractMode, Input, open_for_writing
@@ -21,6 +20,7 @@ from vtr.extract.settings import (
     library_versions,
 )
 from vtr.features.lock import write_lock
+from vtr.features.pictures import require_same_making
 from vtr.features.rows import LedgerRow
 from vtr.features.shard import list_shards
 from vtr.features.spec import FeatureSpec
@@ -137,7 +137,10 @@ def stale_shards(folder: Path, ledger: Mapping[str, LedgerRow]) -> list[Path]:
 def _spec_of(source: FeatureStore, encoder: Encoder) -> FeatureSpec:
     """Returns the spec of a source's pictures as another tower embeds them."""
     described = encoder.describe()
-    _check_same_pictures(source, described)
+    what = f"the pictures in {source.folder} were made for {source.spec.backbone}"
+    require_same_making(
+        source.spec.preprocessing, described["preprocessing"], what=what, by=described["backbone"]
+    )
     engine = described.get("engine", "torch")
     engines = {package for packages in ENGINES.values() for package in packages}
     versions = {n: v for n, v in source.spec.versions.items() if n not in engines}
@@ -147,19 +150,3 @@ def _spec_of(source: FeatureStore, encoder: Encoder) -> FeatureSpec:
     route = source.spec.preprocessing["route"]  # by which the pictures were made
     decided["preprocessing"] = {**described["preprocessing"], "route": route}
     return replace(source.spec, **decided)
-
-
-def _check_same_pictures(source: FeatureStore, described: Mapping[str, Any]) -> None:
-    """Refuses a tower for which the pictures would have been made in another way."""
-    ours, theirs = source.spec.preprocessing, described["preprocessing"]
-    differing = [
-        f"{name} {ours.get(name)} against {theirs.get(name)}"
-        for name in ("size", "resize", "resize_to", "resample", "frames")
-        if ours.get(name) != theirs.get(name)
-    ]
-    if differing:
-        raise ModelError(
-            f"the pictures in {source.folder} were made for {source.spec.backbone}, and "
-            f"{described['backbone']} sees others: {', '.join(differing)}. Extract from the videos "
-            "with this model"
-        )

@@ -7,14 +7,14 @@ core (about 560 frames/s). HDF5's own filters were slower than either (measured:
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vtr.errors import ShardError
+from vtr.errors import ModelError, ShardError
 
 PictureFormat = Literal["raw", "webp"]
 PICTURE_FORMATS: tuple[str, ...] = get_args(PictureFormat)
@@ -23,6 +23,33 @@ WEBP_SHARE = 0.33  # of the raw bytes, measured on crops of MSR-VTT
 Pixels = NDArray[np.uint8]
 Kept = Pixels | Sequence[bytes]
 """(R, H, W, 3) RGB, or R files of WebP."""
+
+
+def require_same_making(
+    made: Mapping[str, Any], seen: Mapping[str, Any], *, what: str, by: str
+) -> None:
+    """Refuses pictures that a model would have made in another way, whatever their size.
+
+    Args:
+        made: How they were made: `preprocessing` of a store.
+        seen: How the model makes them.
+        what: Whose pictures, for the message.
+        by: The model.
+
+    Raises:
+        ModelError: Naming what differs.
+    """
+    names = ("size", "resize", "resize_to", "resample", "frames")
+    values = [(name, made.get(name, 1), seen.get(name, 1)) for name in names]
+    differing = [
+        f"{name} {ours} against {theirs}" for name, ours, theirs in values if ours != theirs
+    ]
+    if differing:
+        raise ModelError(
+            f"{what}, and {by} sees others: {', '.join(differing)}. Extract from the videos with "
+            "this model (vtr extract --crops raw --model MODEL --features DIR), or use the one "
+            "they were made for"
+        )
 
 
 @dataclass(frozen=True)

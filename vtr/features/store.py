@@ -195,14 +195,6 @@ class FeatureStore(Mapping[str, VideoFeatures]):
         formats = {shard.picture_format for shard in self.shards if len(shard.frames)}
         return formats.pop() if len(formats) == 1 else None
 
-    @property
-    def picture_shape(self) -> tuple[int, int] | None:
-        """(height, width) of the kept pictures in pixels; None where none are kept."""
-        if self.picture_format is None:
-            return None
-        height, width = self.spec.preprocessing["size"]
-        return height, width
-
     def require_pictures(self) -> None:
         """Refuses a store that keeps no pictures.
 
