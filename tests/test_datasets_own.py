@@ -212,9 +212,15 @@ def test_case_is_forgiven_with_a_note(pets: Path) -> None:
     dataset = load(pets, path)
     assert [item.video_id for item in dataset.captions] == ["cats/one.mp4", "dogs/one.mp4"]
     assert (
-        "1 of 2 names in captions.csv differ from the file in upper and lower case "
+        "1 of 2 names in captions.csv differ from the file in upper and lower case or blanks "
         "(first: CATS/ONE.MP4 is taken for cats/one.mp4)"
     ) in dataset.notes
+
+
+def test_a_file_whose_name_begins_with_a_blank_has_its_caption(pets: Path) -> None:
+    (pets / "cats/one.mp4").rename(pets / "cats/ one.mp4")
+    path = write(pets.parent, "captions.json", '[{"video": "cats/ one.mp4", "caption": "x"}]')
+    assert {item.video_id for item in load(pets, path).captions} == {"cats/ one.mp4"}
 
 
 @pytest.mark.slow

@@ -132,6 +132,8 @@ def test_case_is_only_forgiven_on_request_and_where_it_is_unique() -> None:
     assert match_names(["A.mp4"], ["a.mp4", "a.MP4"], any_case=True).files == {}
     assert match_names(["A", "a"], ["a.mp4"], any_case=True).files == {"a": ("a.mp4",)}
     assert match_names(["aB", "Ab"], ["ab.mp4"], any_case=True).files == {}
+    blank = {"x/a.mp4": ("x/ a.mp4",), "a .mp4": ("a .mp4",)}
+    assert match_names(blank, ["x/ a.mp4", "a .mp4"], any_case=True).files == blank
 
 
 def test_extensions_and_normal_paths() -> None:

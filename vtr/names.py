@@ -68,7 +68,7 @@ class NameMatch:
     contested: Mapping[str, str]
     """Name to a file that names which contradict each other fit equally well; none has it."""
     recased: Mapping[str, str]
-    """Those of `files` that fit only when upper and lower case are alike, to their file."""
+    """Those of `files` that fit only where case and blanks around a name do not count, to their file."""
     free: tuple[str, ...]
     """The files that belong to no name."""
 
@@ -98,7 +98,8 @@ def match_names(
         names: As annotation files spell them.
         files: Paths relative to one folder.
         extensions: What counts as an extension, in lower case with the dot.
-        any_case: Fit what is left by names whose upper and lower case differ, where that is unique.
+        any_case: Fit what is left by names that differ in case, or in blanks around them, where that
+            is unique.
 
     Returns:
         In time linear in the number of path parts.
@@ -171,7 +172,9 @@ def without_extension(name: str, extensions: Collection[str] = MEDIA_EXTENSIONS)
 
 
 def _folded_path(name: str) -> str:
-    return _composed(normal_path(name).casefold())
+    """As `normal_path`, in one case and without the blanks around parts that tables lose."""
+    parts = normal_path(name).casefold().split("/")
+    return _composed("/".join(part.strip() for part in parts))
 
 
 def _composed(name: str) -> str:

@@ -86,7 +86,7 @@ class VideoMatch:
     unexpected: tuple[Path, ...]  # Files that belong to no id
     spellings: Mapping[str, Path]  # Another spelling of an id in `paths`, to that file
     contested: Mapping[str, Path]  # Ids that contradict each other, to the file that all fit
-    recased: tuple[str, ...]  # Ids in `paths` whose file differs in upper and lower case
+    recased: tuple[str, ...]  # Ids in `paths` whose file differs in case or outer blanks
 
 
 def require_folder(path: Path, *, what: str) -> Path:
@@ -163,7 +163,7 @@ def match_videos(
         ids: The expected ids.
         stems: Id to another name, without extension, that its file may have; tried last, and only
             where it is no other id's as well.
-        any_case: Whether what is left may differ in upper and lower case.
+        any_case: Whether what is left may differ in upper and lower case and in outer blanks.
     """
     files: dict[str, list[str]] = {}  # what names are matched with -> names on the disk
     for name in listing.names:

@@ -187,7 +187,7 @@ def _identities(
         name = match.recased[0]
         notes.append(
             f"{len(match.recased):,} of {counted(len(names), 'name')} in {path.name} differ from "
-            f"the file in upper and lower case (first: {printable(name)} is taken for "
+            f"the file in upper and lower case or blanks (first: {printable(name)} is taken for "
             f"{printable(video(match.paths[name]))})"
         )
     ids = {name: video(file) for name, file in {**match.paths, **match.spellings}.items()}
