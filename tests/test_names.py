@@ -6,7 +6,7 @@ import time
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vtr.names import match_names, normal_path, without_extension
@@ -151,6 +151,7 @@ PATHS = st.lists(st.tuples(PARTS, st.sampled_from([".mp4", ".avi", ""])).map("".
 
 
 @given(PATHS, PATHS, st.booleans())
+@example(["b.mp4", "b.avi"], ["a/a/b", "a/b"], False)
 def test_a_file_is_given_once_and_no_folder_contradicts(
     names: list[str], files: list[str], any_case: bool
 ) -> None:

@@ -68,7 +68,7 @@ class NameMatch:
     contested: Mapping[str, str]
     """Name to a file that names which contradict each other fit equally well; none has it."""
     recased: Mapping[str, str]
-    """Those of `files` that fit only where case and blanks around a name do not count, to their file."""
+    """Those of `files` that fit only if case and blanks around a name do not count, to their file."""
     free: tuple[str, ...]
     """The files that belong to no name."""
 
@@ -98,8 +98,7 @@ def match_names(
         names: As annotation files spell them.
         files: Paths relative to one folder.
         extensions: What counts as an extension, in lower case with the dot.
-        any_case: Fit what is left by names that differ in case, or in blanks around them, where that
-            is unique.
+        any_case: Fit what is left by names that differ in case or outer blanks, where it is unique.
 
     Returns:
         In time linear in the number of path parts.
@@ -122,7 +121,7 @@ def match_names(
             if len(fit) == 1 and fit[0] not in again.spellings.values()
         }
         matching.given |= {name: (file,) for name, file in recased.items()}
-    taken = matching.takers.keys() | recased.values()
+    taken = {*chain.from_iterable(matching.given.values()), *matching.contested.values()}
     return NameMatch(
         {name: matching.given[name] for name in wanted if name in matching.given},
         matching.spellings,
