@@ -68,7 +68,7 @@ class NameMatch:
     contested: Mapping[str, str]
     """Name to a file that names which contradict each other fit equally well; none has it."""
     recased: Mapping[str, str]
-    """Those of `files` that fit only if case and blanks around a name do not count, to their file."""
+    """Those of `files` that fit only if case and outer blanks do not count, to their file."""
     free: tuple[str, ...]
     """The files that belong to no name."""
 
