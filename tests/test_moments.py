@@ -54,6 +54,8 @@ def test_a_window_is_found_once() -> None:
     twice = np.array([[0.9, 0.6], [0.95, 0.0]])  # the second may not take the first's window
     assert average_precision(twice, 0.5) == 0.5
     assert average_precision(np.zeros((0, 2)), 0.5) == 0
+    alike = np.array([[0.6, 0.6], [0.9, 0.0]])  # of two covered alike the last is taken
+    assert (average_precision(alike, 0.5), average_precision(alike[:, ::-1], 0.5)) == (1, 0.5)
 
 
 def test_a_highlight_is_a_clip_that_one_annotator_rates_very_good() -> None:
@@ -97,7 +99,7 @@ def oracle_precision(predicted: list, described: list, threshold: float) -> floa
         good = {w: iou for w, iou in overlap.items() if iou >= threshold}
         hits.append(bool(good))
         if good:
-            free.remove(max(good, key=lambda w: (good[w], -w)))
+            free.remove(max(good, key=lambda w: (good[w], w)))
     points = [(sum(hits[:n]) / len(described), sum(hits[:n]) / n) for n in range(1, len(hits) + 1)]
     area, before = 0.0, 0.0
     for recall in sorted({r for r, _ in points}):

@@ -133,14 +133,15 @@ def average_precision(ious: Values, threshold: float) -> float:
     """Returns the average precision of ranked predictions, 0 to 1, by `temporal_iou` (P, W).
 
     Each prediction takes the free described window that it covers best, if by `threshold` or more;
-    otherwise it is wrong. Precision is interpolated: at each recall the best at that or more.
+    otherwise it is wrong. Of windows covered alike it takes the last, as moment_detr does.
+    Precision is interpolated: at each recall the best at that or more.
     """
     free = np.ones(ious.shape[1], bool)
     hit = np.zeros(len(ious), bool)
     for row, iou in enumerate(ious):
         fitting = np.where(free & (iou >= threshold), iou, -1.0)
         if fitting.max(initial=-1.0) >= 0:
-            free[fitting.argmax()] = False
+            free[len(free) - 1 - fitting[::-1].argmax()] = False
             hit[row] = True
     precision = np.cumsum(hit) / np.arange(1, len(hit) + 1)
     best_later = np.maximum.accumulate(precision[::-1])[::-1]
