@@ -271,6 +271,18 @@ def test_another_model_is_refused(clips: Path, tmp_path: Path) -> None:
         run_app("search", clips, "x", "--model", str(other))
 
 
+def test_a_model_that_went_is_named_and_taken_from_where_it_lies_now(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    shutil.copytree(MODEL, old)
+    write_clip(tmp_path / "v" / "a.mp4", patchwork(1) * 4)
+    run_app("search", tmp_path / "v", "x", "--model", old)
+    old.rename(new)
+    with pytest.raises(VtrError, match=r"were made with .*old, which is not there any more"):
+        run_app("search", tmp_path / "v", "x")
+    assert run_app("search", tmp_path / "v", "x", "--model", new).exit_code == 0
+    assert run_app("search", tmp_path / "v", "x").exit_code == 0
+
+
 @pytest.fixture(scope="module")
 def workspace(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("workspace")
