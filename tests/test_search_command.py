@@ -200,7 +200,7 @@ def test_a_clip_that_blinks_in_step_with_the_candidates_is_found_by_each_of_its_
     [
         ((), ConfigError, "nothing to search for"),
         ((" ",), ConfigError, "is empty"),
-        (("a\0b",), ConfigError, "has a NUL character"),
+        (("a\0b",), ConfigError, r"'a\\x00b' has a NUL character"),
         (("a\ud800b",), ConfigError, "is not valid Unicode"),
         (("--image", "gone.png"), ConfigError, "gone.png does not exist"),
         (("--image", "broken.mp4"), ConfigError, r"broken\.mp4"),

@@ -95,7 +95,7 @@ class QueryEncoder:
                 raise
             raise ModelNotFoundError(
                 f"the features in {self.folder} were made with {self.model}, which is not there "
-                "any more. Say with --model where it lies now; with another model, --rebuild as well"
+                "any more. Say with --model where it lies now; for another model, --rebuild too"
             ) from None
 
     @cached_property
