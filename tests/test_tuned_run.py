@@ -219,6 +219,11 @@ def test_training_goes_on_from_an_imported_checkpoint(workspace: Path) -> None:
     heads = ("--vision-heads", "3", "--text-heads", "3", "--clip", str(demo_model_folder()))
     file = "given/pytorch_model.bin.0"
     app("import", "clip4clip", file, "--head", "seqTransf", "--out", "imported", *heads)
+    bare = ("import", "clip4clip", file, "--head", "seqTransf", "--out", "bare", *heads[4:])
+    told = app(*bare).stderr
+    assert "the vision tower gets 1 attention head, width / 64" in told, "no shape shows it"
+    assert "the text tower gets 1 attention head" in told
+    assert "--text-heads 3" in told
     done = app("eval", "--run", "imported/run")
     assert "embedding the pictures of 3 videos with the towers of" in done.stderr
     head = "seqTransf:layers=1:positions=32"  # as many as CLIP has for words
