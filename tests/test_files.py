@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,6 +109,16 @@ def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path) -> None:
             read_json(tmp_path / name, needed="a thing")
     with pytest.raises(ConfigError, match="is larger than 100 bytes"):
         read_regular(tmp_path / "big", needed="a thing", limit=100)
+
+
+def test_reading_takes_memory_for_what_there_is_not_for_what_there_may_be(tmp_path: Path) -> None:
+    (tmp_path / "small").write_bytes(b"abc")
+    tracemalloc.start()
+    try:
+        assert read_regular(tmp_path / "small", needed="a thing", limit=16 << 30) == b"abc"
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @dataclass(frozen=True)

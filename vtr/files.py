@@ -23,6 +23,7 @@ UNFINISHED = ".unfinished"
 _REPLACED = ".replaced"
 _MOST_ATTEMPTS = 3
 MAX_DOCUMENT_BYTES = 64 << 20
+_GROWN_BYTES = 1 << 16  # by which a file may have grown since its size was asked
 
 
 Payload = bytes | memoryview | Callable[[BinaryIO], object]
@@ -71,11 +72,13 @@ def read_regular(
     """
     try:
         with os.fdopen(open_regular(path), "rb") as file:
-            content = file.read(limit + 1)
+            size = os.fstat(file.fileno()).st_size
+            # Memory is taken for as many bytes as are asked for, however few come.
+            content = file.read(min(limit, size + _GROWN_BYTES) + 1) if size <= limit else b""
     except OSError as refusal:
         reason = refusal.strerror or refusal
         raise error(f"cannot read {path}: {reason}; needed: {needed}") from None
-    if len(content) > limit:
+    if max(size, len(content)) > limit:
         raise error(f"{path} is larger than {limit:,} bytes; needed: {needed}")
     return content
 

@@ -214,8 +214,9 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def _pickle(file: IO[bytes], path: Path, _: TensorReader) -> Iterator[tuple[str, Array | str]]:
-    _require_size((path.stat().st_size,), np.dtype(np.uint8), MOST_BYTES)
-    program = file.read(MOST_BYTES)
+    size = path.stat().st_size
+    _require_size((size,), np.dtype(np.uint8), MOST_BYTES)
+    program = file.read(size)
     require_light_keys(program)
     yield from _named(_ArrayUnpickler(io.BytesIO(program)).load(), len(program))
 
