@@ -8,6 +8,8 @@ import json
 import os
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ import vtr
 from vtr.demo import demo_model_folder
 from vtr.errors import ConfigError, DecodeError, UnknownNameError, VtrError
 from vtr.features import FeatureStore
+from vtr.searching.same_files import mark_files, read_marks, replaced, write_marks
 
 MODEL = str(demo_model_folder())
 
@@ -248,14 +251,44 @@ def test_folders_that_cannot_be_searched(tmp_path: Path, monkeypatch: pytest.Mon
             run_app("search", *words, "--model", MODEL)
 
 
-def test_a_read_only_folder_is_searched_by_the_users_cache(
+def test_a_folder_that_takes_nothing_is_searched_by_the_users_cache(
     clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    index = tmp_path / "elsewhere"
-    before = sorted(path.name for path in clips.iterdir())
-    ask(clips, "a red square", "--index", index, "--model", MODEL)
-    assert any(index.iterdir())
-    assert sorted(path.name for path in clips.iterdir()) == before
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "v").mkdir()
+    shutil.copy(clips / "0.mp4", tmp_path / "v")
+    (tmp_path / "v" / ".vtr").touch()  # no folder can be made there
+    ask(tmp_path / "v", "a red square", "--model", MODEL)
+    assert [path.name[:2] for path in (tmp_path / "cache" / "vtr" / "search").iterdir()] == ["v-"]
+
+
+SETPRIV = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
+
+
+@pytest.mark.skipif(not shutil.which("setpriv"), reason="no setpriv")
+def test_what_another_user_indexed_answers_and_says_that_it_is_old(
+    clips: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(clips, tmp_path / "v")
+    write_clip(tmp_path / "v" / "new.mp4", patchwork(1) * 4)
+    for path in (tmp_path / "v" / ".vtr").rglob("*"):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    words = [sys.executable, "-m", "vtr", "search", tmp_path / "v", "--like", "sub/2.mp4@4"]
+    prefix = SETPRIV if os.geteuid() == 0 else ()
+    done = subprocess.run([*prefix, *words], capture_output=True, text=True, check=False)
+    assert (done.returncode, "sub/2.mp4" in done.stdout) == (0, True), done.stderr
+    assert "cannot be written: the answer comes from what was indexed before" in done.stderr
+
+
+def test_a_file_is_another_one_by_its_ends_or_if_it_can_be_read_now(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"content")
+    now = mark_files({"a": tmp_path / "a", "gone": tmp_path / "b", "none": None}, {})
+    assert list(now) == ["a"]
+    shut, other = {"a": (1, 2, "")}, {"a": (1, 2, "0" * 24)}
+    assert replaced(now, now) == replaced(shut, now) == replaced(now, {}) == frozenset()
+    assert replaced(now, shut) == replaced(now, other) == {"a"}
+    write_marks(tmp_path, now)
+    assert read_marks(tmp_path) == now
 
 
 def test_another_model_is_refused(clips: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from vtr.names import video_id
 from vtr.progress import note, progress, warn_of_unreadable
 from vtr.searching.codes import wants_codes
 from vtr.searching.encoder import QueryEncoder
-from vtr.searching.home import find_home, find_index
+from vtr.searching.home import can_make, find_home, find_index
 from vtr.searching.index import Index, read_index, update_index
 from vtr.searching.same_files import mark_files, read_marks, replaced, write_marks
 
@@ -37,6 +37,7 @@ _JITTER = 0.75
 # What a kill loses at most: of short clips so many, of films half an hour or so.
 _SHARD_VIDEOS, _SHARD_BYTES = 64, 4 << 20
 _WAIT_SECONDS = 0.3
+_AS_BEFORE = ": the answer comes from what was indexed before"
 
 
 @dataclass(frozen=True)
@@ -116,11 +117,14 @@ class FolderSource:
             if marks != known:
                 write_marks(place, marks)
             return index, changes
+        if index is not None and not can_make(self.store):
+            note(f"{self.store} cannot be written{_AS_BEFORE}; --index DIR keeps one of your own")
+            return index, changes
         try:
             self._extract(rebuild=rebuild, again=others)
         except StoreLockedError as error:
             if index is not None:
-                note(f"{_writer(error)}: the answer comes from what was indexed before")
+                note(f"{_writer(error)}{_AS_BEFORE}")
                 return index, changes
             with _waiting_lock(self.store):
                 pass

@@ -21,9 +21,9 @@ def find_home(folder: Path) -> Path:
     if held := held_home(folder):
         return held
     beside, cached = folder / HIDDEN / NAME, cache_folder(folder)
-    if _can_make(beside):
+    if can_make(beside):
         return beside
-    if cached is not None and _can_make(cached):
+    if cached is not None and can_make(cached):
         return cached
     raise StoreWriteError(
         f"neither {beside} nor {cached} can be written. Name a folder that can with --index DIR"
@@ -39,7 +39,7 @@ def held_home(folder: Path) -> Path | None:
 def find_index(store: Path) -> Path:
     """Returns where the index of a store lies or is to be made."""
     beside, cached = store / "index", cache_folder(store)
-    if (beside / "index.npz").exists() or cached is None or _can_make(beside):
+    if (beside / "index.npz").exists() or cached is None or can_make(beside):
         return beside
     return cached / "index"
 
@@ -54,7 +54,7 @@ def cache_folder(folder: Path) -> Path | None:
     return cache / "vtr" / NAME / f"{folder.resolve().name[:40]}-{key}"
 
 
-def _can_make(place: Path) -> bool:
+def can_make(place: Path) -> bool:
     """Makes a folder and tries whether files can be written there."""
     try:
         place.mkdir(parents=True, exist_ok=True)

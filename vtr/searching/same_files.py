@@ -21,7 +21,7 @@ from vtr.foreign import json_values
 from vtr.json_files import read_json
 
 Mark = tuple[int, int, str]
-"""Inode, time of the last change of the inode in ns, digest of the first and last bytes."""
+"""Inode, time of its last change in ns, digest of the first and last bytes; "" if unreadable."""
 RECORD = "files.json"
 _READ_BYTES = 1 << 16
 
@@ -42,7 +42,7 @@ def write_marks(folder: Path, marks: Mapping[str, Mark]) -> None:
 
 
 def mark_files(files: Mapping[str, Path | None], known: Mapping[str, Mark]) -> dict[str, Mark]:
-    """Returns the marks of the regular files that can be read, by video id.
+    """Returns the marks of the regular files, by video id.
 
     Args:
         files: Video id to its file.
@@ -61,12 +61,17 @@ def mark_files(files: Mapping[str, Path | None], known: Mapping[str, Mark]) -> d
 
 
 def replaced(marks: Mapping[str, Mark], known: Mapping[str, Mark]) -> frozenset[str]:
-    """Returns the videos whose file holds something else than it did."""
-    return frozenset(i for i, mark in marks.items() if i in known and mark[2] != known[i][2])
+    """Returns the videos whose file holds something else than it did, or can be read now."""
+    seen = ((i, mark[2], known[i][2]) for i, mark in marks.items() if i in known)
+    return frozenset(i for i, now, before in seen if now and now != before)
 
 
 def _digest_of_ends(path: Path, num_bytes: int) -> str:
-    with path.open("rb", buffering=0) as file:
+    try:
+        file = path.open("rb", buffering=0)
+    except OSError:
+        return ""
+    with file:
         digest = hashlib.blake2b(file.read(_READ_BYTES), digest_size=12)
         file.seek(max(0, num_bytes - _READ_BYTES))
         digest.update(file.read(_READ_BYTES))
