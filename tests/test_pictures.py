@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -140,6 +141,35 @@ def test_a_store_is_of_one_kind(inputs: Any, tmp_path: Path) -> None:
         extract(inputs, tmp_path, Corners(), settings())
     extract(inputs[:2], tmp_path, Corners(), settings(), mode=ExtractMode(overwrite=True))
     assert FeatureStore(tmp_path).picture_format == "raw"
+
+
+@pytest.mark.parametrize("kinds", [("raw", "webp"), ("raw", None)])
+def test_parts_of_several_kinds_are_read_together_and_stay_as_they_are(
+    inputs: Any, tmp_path: Path, kinds: Any
+) -> None:
+    both = tmp_path / "both"
+    both.mkdir()
+    for part, kind in enumerate(kinds, 1):
+        one = tmp_path / str(part)
+        mode = ExtractMode(part=(part, 2))
+        extract(inputs, one, Corners(), settings(pictures=kind), mode=mode)
+        for path in one.glob("shard-*.h5"):
+            shutil.copy(path, both)
+    store = FeatureStore(both)
+    if None in kinds:
+        with pytest.raises(StoreError, match=r"no pictures of the videos in shard-002of002-0000"):
+            store.require_pictures()
+    else:
+        extract(inputs, tmp_path / "whole", Corners(), settings())
+        expected = FeatureStore(tmp_path / "whole").pictures(store.ids).pixels
+        np.testing.assert_array_equal(store.pictures().pixels, expected)
+        assert store.picture_format == "webp", "some are decoded each time"
+    before = names(both)
+    for how in kinds:
+        again = ExtractMode(retry=frozenset({"failed"}))
+        with pytest.raises(FingerprintError, match=r"several --crops .* nothing is added to them"):
+            extract(inputs, both, Corners(), settings(pictures=how), mode=again)
+    assert names(both) == before
 
 
 def test_a_store_without_pictures_says_how_to_make_them(inputs: Any, tmp_path: Path) -> None:

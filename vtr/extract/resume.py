@@ -116,6 +116,13 @@ def _settle_twins(store: FeatureStore, mode: ExtractMode) -> bool:
 
 def require_same_pictures(store: FeatureStore, pictures: PictureFormat | None) -> None:
     """Refuses to keep pictures in another way than a store does (FingerprintError)."""
+    if len(store.picture_formats) > 1:
+        kinds = " and ".join(sorted(map(_kept, store.picture_formats)))
+        raise FingerprintError(
+            f"shards of {store.folder} keep {kinds} beside their embeddings: parts made with "
+            "several --crops are read together, but nothing is added to them. Use another folder "
+            "(--features DIR), or --overwrite to start it anew"
+        )
     if len(store) and store.picture_format != pictures:
         raise FingerprintError(
             f"{store.folder} keeps {_kept(store.picture_format)} beside its embeddings, asked: "

@@ -22,6 +22,7 @@ from vtr.features.reader import Shard, open_shard
 from vtr.features.rows import LedgerRow, VideoFeatures
 from vtr.features.shard import ShardName, list_shards
 from vtr.features.spec import FeatureSpec
+from vtr.foreign import first_few
 
 Index = NDArray[np.int64]
 
@@ -191,9 +192,18 @@ class FeatureStore(Mapping[str, VideoFeatures]):
 
     @cached_property
     def picture_format(self) -> PictureFormat | None:
-        """How pictures are kept beside the embeddings; None where (some) shards keep none."""
-        formats = {shard.picture_format for shard in self.shards if len(shard.frames)}
-        return formats.pop() if len(formats) == 1 else None
+        """How pictures are kept beside the embeddings; None where (some) shards keep none.
+
+        Parts made in folders of their own may differ: where some are WebP, it is WebP.
+        """
+        if None in self.picture_formats:
+            return None
+        return max(self.picture_formats, default=None, key=str)
+
+    @cached_property
+    def picture_formats(self) -> frozenset[PictureFormat | None]:
+        """Every way in which shards keep pictures, None for those that keep none."""
+        return frozenset(shard.picture_format for shard in self.shards if len(shard.frames))
 
     def require_pictures(self) -> None:
         """Refuses a store that keeps no pictures.
@@ -217,8 +227,10 @@ class FeatureStore(Mapping[str, VideoFeatures]):
             )
         num_frames = sum(len(shard.frames) for shard in self.shards)
         raw = num_frames * size[0] * size[1] * 3 / 1e9
+        bare = [shard.path.name for shard in self.shards if shard.picture_format is None]
+        which = "" if len(bare) == len(self.shards) else f" of the videos in {first_few(bare, 2)}"
         raise StoreError(
-            f"{self.folder} keeps no pictures. Extract them with `vtr extract --crops raw "
+            f"{self.folder} keeps no pictures{which}. Extract them with `vtr extract --crops raw "
             f"--overwrite`, or into another folder with --features: about {raw:.3g} GB for its "
             f"{counted(num_frames, 'frame')}, a third of that with --crops webp"
         )
