@@ -57,6 +57,7 @@ def test_a_frame_a_picture_and_a_clip_find_their_moment(clips: Path, tmp_path: P
         frames = [frame.to_image() for frame in container.decode(video=0)]
     frames[16].save(tmp_path / "p.png")  # at 4 s
     clip = write_clip(tmp_path / "c.mp4", patchwork(1, seed=5) * 8)
+    assert {hit["level"] for hit in ask(clips, "--like", "sub/2.mp4@4")["hits"]} == {1.0}
     for words in (
         ("--like", "sub/2.mp4@4"),
         ("--image", tmp_path / "p.png"),

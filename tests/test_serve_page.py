@@ -214,6 +214,19 @@ def test_type_and_see(page: Page, world: World) -> None:
     expect(page.locator("#grid .card .name").first).not_to_have_text("2.mp4")
 
 
+def test_what_is_sure_stands_above_the_line_and_is_counted(page: Page) -> None:
+    for words in ("a red circle", "a star", "a blue heart", "a square moves"):
+        search(page, words)
+        cards = "[...document.querySelectorAll('#grid > li')].map(li => li.hit?.level ?? 'line')"
+        levels = page.evaluate(cards)
+        if "line" in levels:
+            above, below = (levels[: levels.index("line")], levels[levels.index("line") + 1 :])
+            assert min(above) >= 0.98 > max(below)
+            said = page.locator("#summary").inner_text()
+            assert said.startswith(f"{len(above)} moment")
+            assert f"{len(below)} less sure" in said
+
+
 def test_what_is_typed_is_searched_without_enter(page: Page, world: World) -> None:
     page.locator("#words").press_sequentially(world.captions[1], delay=1)
     expect(page.locator("#grid .card .name").first).to_contain_text("1.mp4")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Self
@@ -54,7 +54,7 @@ class Hit:
     end_seconds: float
     best_seconds: float  # Of the frame that fits best
     score: float  # Cosine of that frame (of sentences: and what is around it); the order of hits
-    level: float  # Share of the unrelated sentences whose best frame stands out less, 0 to 1
+    level: float  # Share of the unrelated sentences that stand out less, 0 to 1; of pictures 1
 
 
 @dataclass(frozen=True)
@@ -201,6 +201,8 @@ class Library:
         mix = _as_they_are if query.has_pictures else with_surroundings
         for n in self._candidates(scores, asked.vector, allowed, top, mix):
             hits += self._hits(n, asked.vector, low, middle, mix, several=all_moments)
+        if query.has_pictures:  # not to be held against sentences
+            hits = [replace(hit, level=1.0) for hit in hits]
         hits.sort(key=lambda hit: (-hit.score, hit.video_id, hit.start_seconds))
         level = 1.0 if query.has_pictures else self._level(scores, allowed, low)
         found = tuple(hits[:top])

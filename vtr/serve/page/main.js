@@ -51,7 +51,8 @@ async function search(how = "push") {
   try {
     const found = await ask("/api/search", { ...body, top: 60 }, { signal: mine.signal });
     if (mine !== running) return;
-    answer = found;
+    const sure = found.hits.filter((hit) => isSure(hit, found.match_level));
+    answer = { ...found, hits: [...sure, ...found.hits.filter((hit) => !sure.includes(hit))] };
     asked = body;
   } catch (error) {
     if (error.name === "AbortError" || mine !== running) return;
