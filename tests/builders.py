@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import multiprocessing
 import os
 import resource
 import signal
@@ -16,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,6 +135,54 @@ def write_clip(
         if track:
             write_silence(out, track)
     return path
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Numbered pictures, and how they are written."""
+
+    codec: str = "libx264"
+    suffix: str = ".mp4"
+    num_frames: int = 60
+    rate: int | Fraction = 25
+    options: dict[str, str] = field(default_factory=dict)
+    pts: tuple[int, ...] | None = None
+    time_base: Fraction | None = None
+    size: tuple[int, int] = (96, 64)
+    pix_fmt: str = "yuv420p"
+    rotation: tuple[float, bool, bool] = (0, False, False)
+    bframes: int | None = None
+    container: str | None = None
+
+
+def write_numbered(path: Path, clip: Clip) -> Path:
+    """Encodes a clip of `numbered` pictures."""
+
+    def prepare(stream: Any) -> None:
+        stream.codec_context.thread_count = 1
+        if clip.bframes is not None:
+            stream.codec_context.max_b_frames = clip.bframes
+        if clip.rotation != (0, False, False):
+            stream.set_display_rotation(*clip.rotation)
+
+    return write_clip(
+        path,
+        (numbered(index, clip.size) for index in range(clip.num_frames)),
+        fps=clip.rate,
+        codec=clip.codec,
+        pix_fmt=clip.pix_fmt,
+        options=clip.options,
+        pts=clip.pts or range(clip.num_frames),
+        time_base=clip.time_base,
+        prepare=prepare,
+        format=clip.container,
+    )
+
+
+def x265(parameters: str) -> dict[str, str]:
+    """Options of the encoder of that name."""
+    quiet = "log-level=none:pools=none:frame-threads=1:crf=14"
+    return {"preset": "ultrafast", "x265-params": f"{quiet}:{parameters}"}
 
 
 def write_silence(out: Any, track: Any) -> None:
@@ -345,6 +395,38 @@ def make_run(
     return folder
 
 
+class Corners:
+    """A real encoder, only a simple one: two corner pixels, scaled. Remembers what it saw."""
+
+    device = "cpu"
+
+    def __init__(self, factor: float = 1.0, **preprocessing: Any) -> None:
+        self.factor = factor
+        self.seen: list[NDArray[np.uint8]] = []
+        self.preprocessing = {
+            "route": "exact", "size": [8, 8], "resize": "shortest-edge", "resize_to": 8,
+            "resample": "bicubic", "mean": [0.5] * 3, "std": [0.5] * 3, **preprocessing,
+        }  # fmt: skip
+
+    def describe(self) -> dict[str, Any]:
+        """As a `Backbone` does."""
+        return {
+            "backbone": f"corners-{self.factor:g}", "revision": "local",
+            "weights_sha256": f"{self.factor:064.3f}", "embedding_dim": 6,
+            "compute_dtype": "float32", "preprocessing": self.preprocessing,
+        }  # fmt: skip
+
+    def encode_frames(self, crops: NDArray[Any]) -> NDArray[Any]:
+        """(B, 6) of (B, 8, 8, 3) crops."""
+        self.seen.append(crops.copy())
+        corners = np.concatenate([crops[:, 0, 0], crops[:, -1, -1]], axis=1)
+        return (corners.astype(np.float32) + 1) * self.factor
+
+    def pad_embedding(self) -> NDArray[Any]:
+        """(6,) ones."""
+        return np.ones(6, np.float32)
+
+
 # ---- folders of models
 
 
@@ -442,9 +524,68 @@ def random_clip_text(dim: int, *, num_layers: int = 3) -> ClipText:
     return ClipText(draw(77, dim), blocks, draw(dim + 8, dim), 4.6)
 
 
+def golden(name: str) -> dict[str, Any]:
+    """Returns the arrays of golden/NAME.npz."""
+    with np.load(Path(__file__).parent / "golden" / f"{name}.npz", allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def tensors(arrays: Mapping[str, Any], prefix: str = "param/") -> dict[str, Tensor]:
+    """Returns those whose names begin so, without that."""
+    import torch
+
+    return {
+        name.removeprefix(prefix): torch.from_numpy(array)
+        for name, array in arrays.items()
+        if name.startswith(prefix)
+    }
+
+
+def without(name: str) -> Callable[[dict[str, Any]], object]:
+    """An edit of a state dict."""
+    return lambda state: state.pop(name)
+
+
+def with_zeros(name: str, *shape: int) -> Callable[[dict[str, Any]], object]:
+    """An edit of a state dict."""
+    import torch
+
+    return lambda state: state.update({name: torch.zeros(shape)})
+
+
+def unit(rows: NDArray[Any]) -> NDArray[np.float64]:
+    """Rows of length 1."""
+    return np.asarray(rows / np.linalg.norm(rows, axis=-1, keepdims=True))
+
+
 def close(got: Tensor, expected: Any, *, atol: float = 1e-5) -> None:
     """Asserts that numbers agree, whatever their size."""
     np.testing.assert_allclose(got.detach().numpy(), expected, rtol=0, atol=atol)
+
+
+def in_two_processes(work: Callable[..., object], *given: Any) -> None:
+    """Calls `work(World(rank, 2), *given)` in both; `work` is a function of a test file."""
+    context, port = multiprocessing.get_context("spawn"), free_port()
+    workers = [context.Process(target=_as_rank, args=(n, port, work, given)) for n in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+
+
+def _as_rank(rank: int, port: int, work: Callable[..., object], given: tuple[Any, ...]) -> None:
+    import torch
+
+    from vtr.train.distributed import World
+
+    torch.set_num_threads(1)
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
+    try:
+        work(World(rank, 2), *given)
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def free_port() -> int:
@@ -457,22 +598,22 @@ def free_port() -> int:
 # ---- the command line
 
 
-def run_app(*words: str | Path, cwd: Path | None = None, width: int = 80) -> Result:
-    """Runs `vtr` in this process; errors of ours come out as they are raised."""
+def run_app(*words: str | Path, cwd: Path | None = None, width: int = 80, code: int = 0) -> Result:
+    """Runs `vtr` in this process, to this exit code; errors of ours come out as they are raised."""
     from typer.testing import CliRunner
 
     from vtr.cli import app
 
     with chdir(cwd or Path.cwd()):
         runner = CliRunner(env={"COLUMNS": str(width)})
-        return runner.invoke(app, [*map(str, words)], catch_exceptions=False)
+        done = runner.invoke(app, [*map(str, words)], catch_exceptions=False)
+    assert done.exit_code == code, done.output
+    return done
 
 
-def run_json(*words: str | Path, cwd: Path | None = None) -> Any:
-    """Runs `vtr ... --json` in this process and returns its document; it must end well."""
-    done = run_app(*words, "--json", cwd=cwd)
-    assert done.exit_code == 0, done.output
-    return json.loads(done.stdout)
+def run_json(*words: str | Path, cwd: Path | None = None, code: int = 0) -> Any:
+    """Runs `vtr ... --json` as `run_app` does, and returns its document."""
+    return json.loads(run_app(*words, "--json", cwd=cwd, code=code).stdout)
 
 
 def run_process(

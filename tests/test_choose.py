@@ -9,13 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import write_clip
+from builders import Corners, run_app, write_clip
 from PIL import Image
-from typer.testing import CliRunner
 
 import vtr
 from vtr.api.stores import open_store
-from vtr.cli import app
 from vtr.datasets.base import Video
 from vtr.errors import ConfigError
 from vtr.extract.choose import choose
@@ -43,37 +41,6 @@ from vtr.extract.study_plot import (
 )
 from vtr.features import FeatureStore
 from vtr.workspace import Workspace
-
-
-class Corners:
-    """A real encoder, only a simple one: the four corner pixels of an 8x8 picture."""
-
-    device = "cpu"
-
-    def describe(self) -> dict[str, Any]:
-        preprocessing = {
-            "route": "exact",
-            "size": [8, 8],
-            "resize": "shortest-edge",
-            "resize_to": 8,
-            "resample": "bicubic",
-            "mean": [0.5, 0.5, 0.5],
-            "std": [0.5, 0.5, 0.5],
-        }
-        return {
-            "backbone": "corners",
-            "revision": "local",
-            "weights_sha256": "0" * 64,
-            "embedding_dim": 12,
-            "compute_dtype": "float32",
-            "preprocessing": preprocessing,
-        }
-
-    def encode_frames(self, crops: np.ndarray) -> np.ndarray:
-        return crops[:, ::7, ::7].reshape(len(crops), 12).astype(np.float32) + 1
-
-    def pad_embedding(self) -> np.ndarray:
-        return np.ones(12, np.float32)
 
 
 def jumping_squares(num_frames: int, seed: int) -> Iterator[np.ndarray]:
@@ -154,8 +121,7 @@ def test_a_dense_store_opens_through_any_sampler(stores: dict[str, Path]) -> Non
 
 def test_inspect_says_that_any_sampler_applies(stores: dict[str, Path]) -> None:
     said = {
-        name: " ".join(CliRunner().invoke(app, ["inspect", str(folder)]).stdout.split())
-        for name, folder in stores.items()
+        name: " ".join(run_app("inspect", folder).stdout.split()) for name, folder in stores.items()
     }
     assert "; any other with --sampler NAME, without the videos" in said["dense"]
     assert "; any other that compares no pictures" in said["bare"]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from builders import close as near
-from builders import head_batches, perturbed, random_clip_text
+from builders import golden, head_batches, perturbed, random_clip_text, tensors
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,7 +19,6 @@ from vtr.train.headlist import build_head, parse_head
 from vtr.train.heads.base import TextBatch, VideoBatch
 from vtr.train.heads.clip2video import PRESETS, Clip2Video, Options, build
 
-GOLDEN = Path(__file__).parent / "golden"
 CONFIGS = ("meanP", "seqTransf", "tdb_sub", "tdb_mlp", "tdb_selfA", "tab_plain", "tab_action")
 CASES = ("full", "ragged", "odd")
 TOLERANCE = 2e-5
@@ -28,11 +26,6 @@ close = functools.partial(near, atol=TOLERANCE)
 PROJECTIONS = {"": "none", "sigmoid_mlp": "mlp", "sigmoid_selfA": "attention"}
 
 Arrays = dict[str, NDArray[Any]]
-
-
-def load(config: str) -> Arrays:
-    with np.load(GOLDEN / f"clip2video_{config}.npz") as arrays:
-        return dict(arrays)
 
 
 def golden_head(arrays: Arrays, *, pad_to: int) -> Clip2Video:
@@ -51,8 +44,7 @@ def golden_head(arrays: Arrays, *, pad_to: int) -> Clip2Video:
         pad_to=pad_to,
     )
     head = build(flags["width"], options).eval()
-    prefix = "param/"
-    state = {k.removeprefix(prefix): torch.tensor(v) for k, v in arrays.items() if prefix in k[:6]}
+    state = tensors(arrays)
     del state["clip.logit_scale"]
     head.load_state_dict(state, strict=True)
     assert isinstance(head, Clip2Video)
@@ -79,7 +71,7 @@ def info_nce(scores: Tensor) -> Tensor:
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("config", CONFIGS)
 def test_golden_scores_and_losses(config: str, case: str) -> None:
-    arrays = load(config)
+    arrays = golden(f"clip2video_{config}")
     texts, videos = golden_batches(arrays, case)
     head = golden_head(arrays, pad_to=videos.mask.shape[1])
     scale = float(arrays["logit_scale_exp"])
@@ -105,7 +97,7 @@ def test_golden_scores_and_losses(config: str, case: str) -> None:
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_golden_gradients(config: str) -> None:
-    arrays = load(config)
+    arrays = golden(f"clip2video_{config}")
     texts, videos = golden_batches(arrays, "full")
     head = golden_head(arrays, pad_to=12)
     for leaf in (texts.pooled, texts.tokens, videos.frames):
@@ -129,7 +121,7 @@ def test_golden_gradients(config: str) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_golden_alignment_of_words(case: str) -> None:
-    arrays = load("tab_action")
+    arrays = golden("clip2video_tab_action")
     texts, videos = golden_batches(arrays, case)
     head = golden_head(arrays, pad_to=0)
     with torch.no_grad():
@@ -323,7 +315,7 @@ def test_the_code_is_one_unit_vector() -> None:
 
 @pytest.mark.parametrize(("weight", "name"), [(0.0, "tab"), (1.0, "global")])
 def test_a_branch_of_no_weight_is_not_trained(weight: float, name: str) -> None:
-    arrays = load("tab_action")
+    arrays = golden("clip2video_tab_action")
     texts, videos = golden_batches(arrays, "full")
     head = golden_head(arrays, pad_to=0)
     mixed = Clip2Video(64, Options(**{**vars(head.options), "weight": weight}))
@@ -361,7 +353,7 @@ def test_more_frames_than_positions_are_refused() -> None:
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_golden_scores_with_zeros_for_padding(config: str) -> None:
-    arrays = load(config)
+    arrays = golden(f"clip2video_{config}")
     texts, videos = golden_batches(arrays, "ragged")
     head = golden_head(arrays, pad_to=12)
     zeros = VideoBatch(videos.frames, videos.mask, torch.zeros(64))

@@ -20,7 +20,7 @@ import av
 import builders
 import numpy as np
 import pytest
-from builders import full_disk, grey, patchwork, run_app, write_clip
+from builders import full_disk, grey, patchwork, run_app, run_json, write_clip
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -741,21 +741,17 @@ def test_the_command_says_what_it_did(tmp_path: Path) -> None:
     write_video(films / "a.mkv", ramp(10))
     (films / "notes.txt").touch()
     result = run_app("compress", films, small)
-    assert result.exit_code == 0
     assert result.stderr.splitlines()[0] == f"compressing: looking for the videos in {films}"
     lines = result.stdout.splitlines()
     assert "skipped: 1 other file (1 .txt)" in lines
     assert lines[0] == f"1 video = 1 ok + 0 partial + 0 failed in {small}"
     assert lines[1].startswith("this run: 1 video in ")
     (films / "b\x1b.mp4").touch()
-    result = run_app("compress", films, small, "--json")
-    assert result.exit_code == 3
-    facts = json.loads(result.stdout)
+    facts = run_json("compress", films, small, code=3)
     assert (facts["inputs"], facts["ok"], facts["failed"], facts["done_now"]) == (2, 1, 1, 1)
     assert facts["reasons"] == {"empty-file": 1}
     assert facts["failures"][0]["error"] == "empty-file: the file has 0 bytes"
-    result = run_app("compress", films, small, "--quiet")
-    assert result.exit_code == 3
+    result = run_app("compress", films, small, "--quiet", code=3)
     assert result.stdout.splitlines()[3] == "  empty-file: 1"
     assert result.stderr == r"failed b\x1b.mp4: empty-file: the file has 0 bytes" + "\n"
 

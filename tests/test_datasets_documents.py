@@ -254,14 +254,11 @@ def test_a_hostile_pickle_runs_nothing(tmp_path: Path, protocol: int) -> None:
         b"ccollections\nOrderedDict\n(tR.",
     ],
 )
-def test_every_door_to_code_is_shut(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, payload: bytes
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    path = write(tmp_path / "p.pkl", payload)
+def test_every_door_to_code_is_shut(here: Path, payload: bytes) -> None:
+    path = write(here / "p.pkl", payload)
     with pytest.raises(DatasetError, match=r"wants to build|is no whole pickle"):
         read_plain_pickle(path)
-    assert not (tmp_path / "CANARY").exists()
+    assert not (here / "CANARY").exists()
 
 
 def test_a_damaged_pickle_is_an_error_whatever_the_cut(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import av
 import av.logging
 import numpy as np
 import pytest
-from builders import number_of, numbered, write_clip
+from builders import Clip, number_of, write_numbered, x265
 
 from vtr.datasets.files import find_videos
 from vtr.errors import ConfigError, DecodeError
@@ -33,44 +32,6 @@ needs_x265 = pytest.mark.skipif(
 WIDTH, HEIGHT = 96, 64
 
 
-@dataclass(frozen=True)
-class Clip:
-    """What to write."""
-
-    codec: str = "libx264"
-    suffix: str = ".mp4"
-    num_frames: int = 60
-    rate: int | Fraction = 25
-    options: dict[str, str] = field(default_factory=dict)
-    pts: tuple[int, ...] | None = None
-    time_base: Fraction | None = None
-    size: tuple[int, int] = (WIDTH, HEIGHT)
-    pix_fmt: str = "yuv420p"
-    rotation: tuple[float, bool, bool] = (0, False, False)
-    bframes: int | None = None
-
-
-def write(path, clip):
-    def prepare(stream):
-        stream.codec_context.thread_count = 1
-        if clip.bframes is not None:
-            stream.codec_context.max_b_frames = clip.bframes
-        if clip.rotation != (0, False, False):
-            stream.set_display_rotation(*clip.rotation)
-
-    return write_clip(
-        path,
-        (numbered(index, clip.size) for index in range(clip.num_frames)),
-        fps=clip.rate,
-        codec=clip.codec,
-        pix_fmt=clip.pix_fmt,
-        options=clip.options,
-        pts=clip.pts or range(clip.num_frames),
-        time_base=clip.time_base,
-        prepare=prepare,
-    )
-
-
 @pytest.fixture(scope="session")
 def make(tmp_path_factory):
     """Returns a function that writes a clip once per session."""
@@ -79,7 +40,7 @@ def make(tmp_path_factory):
     @functools.cache
     def write_once(name):
         clip = CLIPS[name]
-        return write(folder / f"{name}{clip.suffix}", clip)
+        return write_numbered(folder / f"{name}{clip.suffix}", clip)
 
     return write_once
 
@@ -87,11 +48,6 @@ def make(tmp_path_factory):
 X264 = {"preset": "ultrafast", "crf": "16"}
 PYRAMID = {"preset": "veryfast", "crf": "16", "x264-params": "keyint=12:bframes=4:b-adapt=0"}
 OPEN = {**PYRAMID, "x264-params": "keyint=12:bframes=3:b-adapt=0:open-gop=1:scenecut=0"}
-
-
-def x265(parameters):
-    quiet = "log-level=none:pools=none:frame-threads=1:crf=14"
-    return {"preset": "ultrafast", "x265-params": f"{quiet}:{parameters}"}
 
 
 CLIPS = {
@@ -332,8 +288,8 @@ def test_avi_frames_are_in_the_order_they_are_shown(make):
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
 def test_rotation_is_applied(tmp_path, degrees, mirrored):
     clip = Clip(options=X264, num_frames=3, rotation=(degrees, mirrored, False))
-    turned = write(tmp_path / "turned.mp4", clip)
-    plain = write(tmp_path / "plain.mp4", Clip(options=X264, num_frames=3))
+    turned = write_numbered(tmp_path / "turned.mp4", clip)
+    plain = write_numbered(tmp_path / "plain.mp4", Clip(options=X264, num_frames=3))
     shown = sample_video(request(turned), lambda image: image)
     stored = sample_video(request(plain), lambda image: image)
     # The display matrix turns counter-clockwise, then mirrors.
@@ -358,14 +314,16 @@ class UnknownBeside:
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
 def test_rotation_beside_unknown_data(tmp_path, degrees):
     clip = Clip(options=X264, num_frames=1, rotation=(degrees, False, False))
-    with av.open(str(write(tmp_path / "x.mp4", clip))) as container:
+    with av.open(str(write_numbered(tmp_path / "x.mp4", clip))) as container:
         frame = next(container.decode(video=0))
     assert upright(UnknownBeside(frame)) == upright(frame)
     assert upright(frame).degrees == degrees
 
 
 def test_turn_that_is_not_a_right_angle_is_ignored(tmp_path):
-    path = write(tmp_path / "x.mp4", Clip(options=X264, num_frames=2, rotation=(30, False, False)))
+    path = write_numbered(
+        tmp_path / "x.mp4", Clip(options=X264, num_frames=2, rotation=(30, False, False))
+    )
     info = probe(path)
     assert (info.width, info.height, info.rotation_degrees) == (WIDTH, HEIGHT, 0)
 
@@ -374,7 +332,7 @@ def test_size_may_change_midway(tmp_path):
     """Two raw streams in one file: no pts at all, then another picture size."""
     path = tmp_path / "both.h264"
     for size in ((96, 64), (160, 96)):
-        part = write(tmp_path / "part.h264", Clip(options=X264, num_frames=10, size=size))
+        part = write_numbered(tmp_path / "part.h264", Clip(options=X264, num_frames=10, size=size))
         with path.open("ab") as file:
             file.write(part.read_bytes())
     shapes = []
@@ -695,7 +653,7 @@ def test_files_are_closed(make):
     ids=lambda value: value if isinstance(value, str) else value.codec,
 )
 def test_what_is_listed_is_opened_with_its_extension_or_without(tmp_path, suffix, clip):
-    named = write(tmp_path / f"clip{suffix}", clip)
+    named = write_numbered(tmp_path / f"clip{suffix}", clip)
     (tmp_path / "clip").write_bytes(named.read_bytes())
     assert find_videos(tmp_path).names == ("clip", named.name)
     for path in (named, tmp_path / "clip"):

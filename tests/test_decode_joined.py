@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
-from builders import number_of, numbered, write_clip
+from builders import Clip, number_of, write_numbered, x265
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,44 +19,6 @@ from vtr.extract.joined import Clock, second_flv
 from vtr.extract.probe import probe
 from vtr.extract.sample import FrameRequest, sample_video
 from vtr.extract.samplers.base import parse_samplers
-
-WIDTH, HEIGHT = 96, 64
-
-
-@dataclass(frozen=True)
-class Clip:
-    """What to write."""
-
-    codec: str = "libx264"
-    num_frames: int = 60
-    options: dict[str, str] = field(default_factory=dict)
-    rate: int | Fraction = 25
-    pts: tuple[int, ...] | None = None
-    bframes: int | None = None
-    container: str | None = None
-
-
-def write(path, clip):
-    def prepare(stream):
-        stream.codec_context.thread_count = 1
-        if clip.bframes is not None:
-            stream.codec_context.max_b_frames = clip.bframes
-
-    return write_clip(
-        path,
-        map(numbered, range(clip.num_frames)),
-        fps=clip.rate,
-        codec=clip.codec,
-        options=clip.options,
-        pts=clip.pts or range(clip.num_frames),
-        prepare=prepare,
-        format=clip.container,
-    )
-
-
-def x265(parameters):
-    quiet = "log-level=none:pools=none:frame-threads=1:crf=14"
-    return {"preset": "ultrafast", "x265-params": f"{quiet}:{parameters}"}
 
 
 def request(path, samplers, num_frames=12, **settings):
@@ -99,7 +61,7 @@ def join(path, *parts):
 @needs_x265
 @pytest.mark.parametrize("name", JOINED)
 def test_joined_recordings_come_in_file_order(tmp_path, name):
-    part = write(tmp_path / f"part-{name}", JOINED[name])
+    part = write_numbered(tmp_path / f"part-{name}", JOINED[name])
     path = join(tmp_path / name, part, part, part)
     alone = every(part)
     for samplers in ("dense", "motion"):
@@ -118,8 +80,10 @@ def test_joined_recordings_come_in_file_order(tmp_path, name):
 def test_every_way_through_a_joined_file_sees_the_same(tmp_path, first_later):
     """Whole, by the second, in a window, and copied: also where FFmpeg sees a wrap in the join."""
     clip = Clip(options=H264, num_frames=50, container="mpegts")
-    second = write(tmp_path / "b.ts", clip)
-    first = write(tmp_path / "a.ts", shifted(clip, 100 * 90_000)) if first_later else second
+    second = write_numbered(tmp_path / "b.ts", clip)
+    first = (
+        write_numbered(tmp_path / "a.ts", shifted(clip, 100 * 90_000)) if first_later else second
+    )
     path = join(tmp_path / "x.ts", first, second)
     by_the_second = sample_video(request(path, "dense", candidate_fps=1), lambda image: image)
     assert numbers(by_the_second) == [0, 25, 0, 25]
@@ -131,7 +95,7 @@ def test_every_way_through_a_joined_file_sees_the_same(tmp_path, first_later):
 
 @pytest.mark.parametrize("packet_bytes", [1 << 20, 0], ids=["in memory", "read twice"])
 def test_the_clock_goes_on_in_every_pass(tmp_path, packet_bytes):
-    part = write(tmp_path / "a.ts", JOINED["h264.ts"])
+    part = write_numbered(tmp_path / "a.ts", JOINED["h264.ts"])
     asked = request(
         join(tmp_path / "x.ts", part, part), "motion", num_frames=60,
         limits=Limits(max_packet_bytes=packet_bytes, max_frame_bytes=0),
@@ -144,14 +108,14 @@ def test_a_wrap_of_33_bits_is_no_gap(tmp_path):
     clip = Clip(options=H264, num_frames=100, container="mpegts")
     for before in (2 * 90_000, 70 * 90_000):
         late = shifted(clip, WRAP - before)
-        path = write(tmp_path / "x.ts", late)
+        path = write_numbered(tmp_path / "x.ts", late)
         sampled = sample_video(request(path, "dense"), lambda image: image)
         assert numbers(sampled) == list(range(100))
         assert sampled.duration_seconds == pytest.approx(4, abs=0.01)
 
 
 def test_a_second_flv_is_missed_aloud(tmp_path):
-    part = write(tmp_path / "a.flv", Clip(options=H264, num_frames=FRAMES))
+    part = write_numbered(tmp_path / "a.flv", Clip(options=H264, num_frames=FRAMES))
     assert second_flv(part) is None
     path = join(tmp_path / "x.flv", part, part)
     assert second_flv(path) == part.stat().st_size
@@ -165,13 +129,13 @@ def test_a_second_flv_is_missed_aloud(tmp_path):
 
 def test_slow_pictures_of_a_transport_stream_are_no_new_clock(tmp_path):
     clip = Clip(options=H264, rate=Fraction(1, 20), num_frames=5, container="mpegts")
-    info = probe(write(tmp_path / "x.ts", clip))
+    info = probe(write_numbered(tmp_path / "x.ts", clip))
     np.testing.assert_allclose(np.diff(info.pts_seconds), 20)
 
 
 def test_a_picture_that_stands_for_long_is_no_new_clock(tmp_path):
     clip = Clip(options=H264, num_frames=4, pts=(0, 1, 2, 9000))
-    assert probe(write(tmp_path / "x.mkv", clip)).pts_seconds[-1] == pytest.approx(360)
+    assert probe(write_numbered(tmp_path / "x.mkv", clip)).pts_seconds[-1] == pytest.approx(360)
 
 
 @given(
@@ -213,7 +177,7 @@ def cut_head(path, ticks):
 
 def test_packets_before_zero_are_no_missing_end(tmp_path):
     """The header counts them, what is shown begins after them."""
-    path = write(tmp_path / "x.mp4", Clip(options=H264, num_frames=60))
+    path = write_numbered(tmp_path / "x.mp4", Clip(options=H264, num_frames=60))
     with av.open(str(path)) as container:
         second = container.streams.video[0].time_base.denominator
     cut_head(path, second)
@@ -241,7 +205,7 @@ DAMAGED = {
 def test_frames_that_are_kept_are_those_of_the_sound_file(tmp_path, name, position):
     if DAMAGED[name].codec not in av.codecs_available:
         pytest.skip("this PyAV has no x265")
-    path = write(tmp_path / name, DAMAGED[name])
+    path = write_numbered(tmp_path / name, DAMAGED[name])
     sound = sample_video(request(path, "dense"), lambda image: image)
     with av.open(str(path)) as container:
         packet = [bytes(p) for p in container.demux(video=0) if p.size][position]

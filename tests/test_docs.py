@@ -368,14 +368,9 @@ def test_paths_given_in_python_start_at_the_current_folder(
     ],
 )
 def test_settings_given_in_python_are_checked(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    folder: Any,
-    settings: dict[str, Any],
-    message: str,
+    here: Path, folder: Any, settings: dict[str, Any], message: str
 ) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.chdir(tmp_path)
+    (here / "file").touch()
     with pytest.raises(vtr.VtrError, match=message):
         vtr.open_workspace(folder, **settings)
 
@@ -424,15 +419,12 @@ WRONG_CALLS = {
 
 
 @pytest.mark.parametrize("message", WRONG_CALLS)
-def test_calls_with_wrong_types_are_told_what_is_allowed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_calls_with_wrong_types_are_told_what_is_allowed(here: Path, message: str) -> None:
     calls: list[Any] = WRONG_CALLS[message]
     for call in calls:
         with pytest.raises(vtr.VtrError, match=re.escape(message)):
-            call(vtr.open_workspace(tmp_path))
-    assert not list(tmp_path.iterdir())
+            call(vtr.open_workspace(here))
+    assert not list(here.iterdir())
 
 
 def test_text_features_and_runs_are_short_in_print(tmp_path: Path) -> None:

@@ -12,15 +12,12 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from builders import ramp, write_clip
-from typer.testing import CliRunner
+from builders import ramp, run_json, write_clip
 
 import vtr
-from vtr.cli import app
 from vtr.demo import demo_model_folder
 from vtr.errors import ConfigError, FingerprintError
 from vtr.train.loop import read_metrics
@@ -45,16 +42,10 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def invoke(*words: str) -> Any:
-    done = CliRunner().invoke(app, list(words), catch_exceptions=False)
-    assert done.exit_code == 0, done.stderr
-    return json.loads(done.stdout)
-
-
 def test_its_interrupted_training_goes_on_as_if_never_stopped(workspace: Path) -> None:
     with pytest.raises(ConfigError, match=r"other settings: --lr 0\.5 \(was 0\.01\)"):
-        invoke("train", "--resume", "--lr", "0.5")
-    resumed = invoke("train", "--resume", "--lr", "0.01", "--json")
+        run_json("train", "--resume", "--lr", "0.5")
+    resumed = run_json("train", "--resume", "--lr", "0.01")
     before = json.loads((workspace / "runs" / "whole" / "result.json").read_text())
     changing = ("run", "seconds", "selection")  # its words may change
     assert {k: resumed[k] for k in before if k not in changing} == {
@@ -71,7 +62,7 @@ def test_its_run_and_its_result_are_read(workspace: Path) -> None:
     run = vtr.load_run(workspace / "runs" / "whole")
     assert (run.sampler, run.epoch, run.seed, len(run.train_ids or ())) == ("uniform", 0, 0, 8)
     before = vtr.load_result(workspace / "runs" / "whole" / "eval" / "demo")
-    document = invoke("eval", "--run", "runs/whole", "--json")
+    document = run_json("eval", "--run", "runs/whole")
     for name, cell in before.metrics.items():
         assert document["metrics"][name]["value"] == pytest.approx(cell["value"]), name
 

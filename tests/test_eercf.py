@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import close, head_batches, perturbed
+from builders import close, head_batches, perturbed, unit
 from numpy.typing import NDArray
 
 from vtr.errors import ConfigError
@@ -23,10 +23,6 @@ Floats = NDArray[np.float64]
 
 def head(text: str, **how: Any) -> Head:
     return perturbed(build_head(parse_head(text), dim=DIM, clip=None, seed=0), 0.5, **how)
-
-
-def unit(rows: Floats) -> Floats:
-    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
 def plain(made: Head) -> tuple[Floats, Floats, list[list[Floats]]]:

@@ -17,11 +17,9 @@ import numpy as np
 import open_clip_goldens
 import pytest
 import torch
-from builders import patchwork, write_clip
-from typer.testing import CliRunner
+from builders import patchwork, run_app, write_clip
 
 from vtr.api.inspect import inspect
-from vtr.cli import app
 from vtr.clip.backbone import Backbone, load_backbone
 from vtr.clip.device import ENGINES
 from vtr.clip.encoders import blank_encoder
@@ -145,9 +143,7 @@ def test_the_worst_of_all_runs_is_what_a_store_says(tmp_path: Path) -> None:
 def extract(folder: Path, *words: str) -> str:
     command = ["extract", "--videos", str(folder / "videos"), "--model", str(demo_model_folder())]
     command += ["--features", str(folder / "f"), "--frames", "5", "--device", "cpu", "--fps", "4"]
-    done = CliRunner().invoke(app, [*command, *words], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    return done.stderr
+    return run_app(*command, *words).stderr
 
 
 def test_a_store_of_another_dtype_says_how_far_it_is(tmp_path: Path) -> None:
@@ -158,7 +154,7 @@ def test_a_store_of_another_dtype_says_how_far_it_is(tmp_path: Path) -> None:
     facts, _ = inspect(tmp_path / "f")
     assert facts["engine_check"]["frames"] == 10
     assert 0.99 < facts["engine_check"]["worst_cosine"] < 1
-    shown = CliRunner().invoke(app, ["inspect", str(tmp_path / "f")]).stdout
+    shown = run_app("inspect", tmp_path / "f").stdout
     assert "against float32 worst cosine 0.99" in " ".join(shown.split())
     # Nothing new: nothing is measured. Anew in float32: the note goes with what it was about.
     assert "worst cosine" not in extract(tmp_path, "--dtype", "bfloat16")

@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from builders import patchwork, run_app, write_clip
+from builders import golden, patchwork, run_json, tensors, write_clip
 from huggingface_hub.repocard import ModelCard, metadata_load
 
 from tests import test_import_command as imports
@@ -31,9 +31,7 @@ METRIC = {"value": 40.0, "low": 31.25, "high": 48.5, "n": 1000}
 
 
 def vtr(*words: str | Path) -> Any:
-    result = run_app(*words, "--json")
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
+    return run_json(*words)
 
 
 def write_videos(folder: Path, names: list[str]) -> None:
@@ -69,38 +67,35 @@ def put_result(run: Path, document: Any, name: str = "1k-A") -> None:
 
 
 @pytest.mark.slow
-def test_imported_checkpoints_extract_and_evaluate(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    words = imports.tiny.write_tokeniser(tmp_path / "words", 300)
-    torch.save(imports.published("seqTransf"), tmp_path / "m.bin")
+def test_imported_checkpoints_extract_and_evaluate(here: Path) -> None:
+    words = imports.tiny.write_tokeniser(here / "words", 300)
+    torch.save(imports.published("seqTransf"), here / "m.bin")
     made = vtr(
-        "import", "clip4clip", tmp_path / "m.bin", "--head", "seqTransf", "--clip", words,
+        "import", "clip4clip", here / "m.bin", "--head", "seqTransf", "--clip", words,
         "--out", "imported",
     )  # fmt: skip
-    write_videos(tmp_path / "videos", ["a", "b", "c"])
+    write_videos(here / "videos", ["a", "b", "c"])
     captions = {"a.mp4": ["w1 w2"], "b.mp4": ["w3"], "c.mp4": ["w4 w5"]}
-    (tmp_path / "notes").mkdir()
-    (tmp_path / "notes" / "captions.json").write_text(json.dumps(captions))
+    (here / "notes").mkdir()
+    (here / "notes" / "captions.json").write_text(json.dumps(captions))
     common = (
         "--videos",
-        tmp_path / "videos",
+        here / "videos",
         "--annotations",
-        tmp_path / "notes",
+        here / "notes",
         "--features",
-        tmp_path / "features",
+        here / "features",
     )
     vtr("extract", *common, "--model", made["clip"], "--workers", "1")
     first = vtr("eval", *common, "--run", made["run"], "--device", "cpu")
     assert first["setup"]["head"] == "seqTransf:layers=2"
     assert first["setup"]["trained_on_test"] is None
-    out = tmp_path / "given"
+    out = here / "given"
     vtr("export", "--run", made["run"], "--out", out)
     card = (out / "README.md").read_text()
     assert "not known whether it was trained on these videos" in card
     assert "clip4clip, file m.bin" in card
-    assert str(tmp_path) not in card
+    assert str(here) not in card
     again = vtr("eval", *common, "--run", out, "--device", "cpu")
     assert again["metrics"] == first["metrics"]
 
@@ -252,7 +247,7 @@ def test_onnx_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def tuned_run(tmp_path: Path, *, layers: int) -> tuple[Path, RetrievalModel, ModelSpec]:
     """A run whose trained text layers differ from the backbone's in every number."""
     words = imports.tiny.write_tokeniser(tmp_path / "words", 300)
-    state, clip = imports.tiny.openai_state(imports.tiny.golden()), tmp_path / "clip"
+    state, clip = tensors(golden("clip_tiny"), "clip/"), tmp_path / "clip"
     write_clip_folder(clip, state, tokeniser=words)
     backbone = load_backbone(str(clip), device="cpu")
     spec = ModelSpec("meanP", 128, text_spec(backbone, "tune", video_dim=128, layers=layers))
@@ -316,7 +311,7 @@ def test_the_onnx_graph_computes_what_torch_computes(tmp_path: Path, mode: Any) 
         pytest.importorskip(package)
     runtime = pytest.importorskip("onnxruntime")
     words = imports.tiny.write_tokeniser(tmp_path / "words", 300)
-    state, clip = imports.tiny.openai_state(imports.tiny.golden()), tmp_path / "clip"
+    state, clip = tensors(golden("clip_tiny"), "clip/"), tmp_path / "clip"
     write_clip_folder(clip, state, tokeniser=words)
     dim = 64 if mode == "projection" else 128
     spec = ModelSpec("meanP", dim, TextSpec(mode, 128, dim))

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import ramp, write_clip
-from typer.testing import CliRunner
+from builders import ramp, run_json, write_clip
 
-from vtr.cli import app
 from vtr.demo import demo_model_folder
 from vtr.errors import ConfigError
 from vtr.settings import fact
@@ -25,10 +23,9 @@ FILE = {
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    write_clip(tmp_path / "videos" / "a.mp4", ramp(3))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def workspace(here: Path) -> Path:
+    write_clip(here / "videos" / "a.mp4", ramp(3))
+    return here
 
 
 def write_file(folder: Path, **options: object) -> None:
@@ -37,11 +34,8 @@ def write_file(folder: Path, **options: object) -> None:
     (folder / "vtr.toml").write_text(head + "\n".join(lines))
 
 
-def extract(*words: str) -> dict[str, Any]:
-    done = CliRunner().invoke(app, ["extract", "--json", *words], catch_exceptions=False)
-    assert done.exit_code == 0, done.stderr
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
+def extract(*words: str) -> Any:
+    return run_json("extract", *words)
 
 
 def test_options_stand_in_the_file_and_a_flag_wins(workspace: Path) -> None:

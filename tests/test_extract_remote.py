@@ -33,7 +33,7 @@ def test_videos_of_a_url_give_the_bytes_of_the_same_folder(tmp_path: Path) -> No
         done = run_app(
             "extract", "--videos", place, "--dataset", "folder", "--model", demo_model_folder(),
             "--features", tmp_path / name, "--frames", "3", "--fps", "native", "--quiet",
-            "--device", "cpu",
+            "--device", "cpu", code=3,
         )  # fmt: skip
         assert "4 videos = 3 ok + 0 partial + 1 failed" in done.stdout
         assert "skipped: 1 other file (1 .txt), 1 hidden or system entry" in done.stderr

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import patchwork, write_clip
+from builders import golden, patchwork, write_clip
 
 from tests import test_import_clip_folder as tiny
 from vtr.clip.backbone import Backbone, load_backbone
@@ -30,7 +30,7 @@ LENGTHS = {"a": 5, "b": 1, "c": 9, "d": 3}
 def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
     folder = tmp_path_factory.mktemp("model")
     words = tiny.write_tokeniser(folder / "words", 300)
-    write_clip_folder(folder / "clip", tiny.temporal_state(tiny.golden()), tokeniser=words)
+    write_clip_folder(folder / "clip", tiny.temporal_state(golden("clip_tiny")), tokeniser=words)
     return load_backbone(str(folder / "clip"), device="cpu")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import fcntl
 import json
-import multiprocessing
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import demo_backbone, free_port, full_disk
+from builders import demo_backbone, full_disk, in_two_processes
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
@@ -415,16 +414,8 @@ def test_a_resumed_training_ends_bit_for_bit_as_an_unbroken_one(
     assert same(tmp_path / "whole", tmp_path / "broken")
 
 
-def _work(rank: int, port: int, folder: Path, settings: TrainSettings) -> None:
-    import os
-
-    torch.set_num_threads(1)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
-    try:
-        trainer(folder, settings, world=World(rank, 2)).run()
-    finally:
-        torch.distributed.destroy_process_group()
+def _work(world: World, folder: Path, settings: TrainSettings) -> None:
+    trainer(folder, settings, world=world).run()
 
 
 @pytest.mark.slow
@@ -433,16 +424,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     trainer(tmp_path / "one", settings).run()
     spec = spec_of()
     start_run(tmp_path / "two", config={"model": spec.as_dict()}, train_ids=[])
-    context, port = multiprocessing.get_context("spawn"), free_port()
-    workers = [
-        context.Process(target=_work, args=(rank, port, tmp_path / "two", settings))
-        for rank in range(2)
-    ]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(120)
-    assert [worker.exitcode for worker in workers] == [0, 0]
+    in_two_processes(_work, tmp_path / "two", settings)
     one, two = load_file(tmp_path / "one" / LAST), load_file(tmp_path / "two" / LAST)
     for key, value in one.items():
         # Keys' biases change no softmax: what gradient they have is rounding noise, which Adam
@@ -530,7 +512,6 @@ def test_a_run_is_read_as_a_head_on_features_of_its_own_towers(tmp_path: Path) -
         load_run(tmp_path / "run")
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     config["towers"] = {"weights_sha256": "abc"}
-    (tmp_path / "run" / "towers").mkdir()
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))
     run = load_run(tmp_path / "run")
     assert run.towers == tmp_path / "run" / "towers"

@@ -45,17 +45,15 @@ BRIEF = ("--vision", "tune", "--vision-chunk", "0", "--batch-size", "4")
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
+def workspace(here: Path) -> Path:
     words = ("red", "blue", "green")
-    return make_demo_workspace(tmp_path, IDS, words=words, pictures=True)
+    return make_demo_workspace(here, IDS, words=words, pictures=True)
 
 
 def trained(*arguments: str) -> dict[str, Any]:
     brief = () if "--resume" in arguments else BRIEF
     epochs = () if {"--resume", "--epochs"} & set(arguments) else ("--epochs", "1")
     result = run_app("train", *brief, *epochs, "--json", *arguments)
-    assert result.exit_code == 0, result.stderr
     document: dict[str, Any] = json.loads(result.stdout)
     return document
 
@@ -117,7 +115,7 @@ def test_a_stopped_training_goes_on_bit_for_bit(
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_one_epoch", stopped)
-        assert run_app("train", *BRIEF, *how, "--name", "broken").exit_code == 130
+        run_app("train", *BRIEF, *how, "--name", "broken", code=130)
     broken = Path(trained("--resume", "--name", "broken")["run"])
     one, two = load_file(whole / LAST), load_file(broken / LAST)
     assert one.keys() == two.keys()
@@ -236,14 +234,11 @@ def test_what_a_start_decides_is_not_asked_for_again(
     assert not (workspace / "runs" / "next").exists(), "refused before anything is begun"
 
 
-def test_a_checkpoint_of_the_reference_goes_on_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    words = write_tokeniser(tmp_path / "words", 300)
-    done = imported(tmp_path, published("seqTransf"), "--clip", words, head="seqTransf")
-    tower = load_backbone(str(tmp_path / "out" / "clip"), device="cpu")
-    make_demo_workspace(tmp_path, IDS, tower=tower, pictures=True)
+def test_a_checkpoint_of_the_reference_goes_on_training(here: Path) -> None:
+    words = write_tokeniser(here / "words", 300)
+    done = imported(here, published("seqTransf"), "--clip", words, head="seqTransf")
+    tower = load_backbone(str(here / "out" / "clip"), device="cpu")
+    make_demo_workspace(here, IDS, tower=tower, pictures=True)
     before = load_run(done["run"])
     document = trained("--preset", "clip4clip", "--start", done["run"], "--epochs", "0")
     run = load_run(document["run"])
@@ -256,14 +251,11 @@ def test_a_checkpoint_of_the_reference_goes_on_training(
     assert trained("--preset", "clip4clip", "--start", done["run"])["epochs"] == 1
 
 
-def test_a_siglip_trains_its_vision_tower_beside_a_projection(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make_siglip(tmp_path / "siglip", "T5Tokenizer")
-    tower = load_backbone(str(tmp_path / "siglip"), device="cpu")
-    monkeypatch.chdir(tmp_path)
-    make_demo_workspace(tmp_path, IDS, tower=tower, pictures=True)
-    own = ("--head", "meanP", "--model", str(tmp_path / "siglip"))
+def test_a_siglip_trains_its_vision_tower_beside_a_projection(here: Path) -> None:
+    make_siglip(here / "siglip", "T5Tokenizer")
+    tower = load_backbone(str(here / "siglip"), device="cpu")
+    make_demo_workspace(here, IDS, tower=tower, pictures=True)
+    own = ("--head", "meanP", "--model", str(here / "siglip"))
     with pytest.raises(ConfigError, match=r"--text tune knows CLIP's text tower.*siglip"):
         trained(*own)
     with pytest.raises(ConfigError, match="--linear-patch 3d is CLIP4Clip's"):
@@ -282,7 +274,7 @@ def test_what_was_kept_of_a_training_gone_astray_can_be_used(workspace: Path) ->
     run = load_run("runs/astray")
     assert (run.epoch, run.towers) == (0, Path("runs/astray/towers"))
     run.check_text_model(load_backbone(str(run.towers), device="cpu"))
-    assert run_app("eval", "--run", "astray").exit_code == 0
+    run_app("eval", "--run", "astray")
     further = trained("--head", "meanP", "--start", "astray", "--epochs", "0", "--name", "further")
     assert further["start"] == str(workspace / "runs" / "astray")
     shown = run_app("train", *BRIEF, "--start", "astray", "--head", "meanP", "--epochs", "0", "-q")
@@ -304,7 +296,7 @@ def test_a_training_that_goes_on_has_no_towers_until_it_ends(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Trainer, "_one_epoch", stopped)
-    assert run_app("train", "--resume", "--name", "astray").exit_code == 130
+    run_app("train", "--resume", "--name", "astray", code=130)
     with pytest.raises(ConfigError, match="has not finished"):
         load_run("runs/astray")
 
@@ -330,11 +322,8 @@ def test_a_dry_run_tells_memory_and_time(workspace: Path) -> None:
     assert not list((workspace / "runs").glob("*/config.json"))
 
 
-def test_a_store_without_pictures_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    make_demo_workspace(tmp_path, IDS)
+def test_a_store_without_pictures_is_refused(here: Path) -> None:
+    make_demo_workspace(here, IDS)
     with pytest.raises(StoreError, match=r"keeps no pictures.*vtr extract --crops raw.*GB"):
         trained("--head", "meanP")
 
@@ -402,12 +391,11 @@ def test_a_dry_run_lists_what_happens(workspace: Path) -> None:
     ],
 )
 def test_pictures_that_the_tower_would_make_otherwise_are_refused(
-    made: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: dict[str, Any], message: str, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run trained on them could be tested neither on them nor on its own."""
-    monkeypatch.chdir(tmp_path)
     seen = replace(demo_backbone().preprocessing, **made)
-    make_demo_workspace(tmp_path, IDS, pictures=True, preprocessing=seen.as_dict())
+    make_demo_workspace(here, IDS, pictures=True, preprocessing=seen.as_dict())
     with pytest.raises(ModelError, match=message):
         trained("--head", "meanP")
 
@@ -454,13 +442,10 @@ app(sys.argv[1:], standalone_mode=False)
 
 
 @pytest.mark.slow
-def test_a_machine_of_little_memory_trains_in_parts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_machine_of_little_memory_trains_in_parts(here: Path) -> None:
     """A real process that the system refuses memory."""
-    monkeypatch.chdir(tmp_path)
     ids = [f"{split}{n:02}" for split in ("train", "val", "test") for n in range(20)]
-    make_demo_workspace(tmp_path, ids, pictures=True, num_frames=8)
+    make_demo_workspace(here, ids, pictures=True, num_frames=8)
     how = ("train", "--vision", "tune", "--head", "meanP", "--epochs", "1", "--batch-size", "20")
     done = subprocess.run(
         [sys.executable, "-c", _LITTLE_MEMORY, *how, "--vision-chunk", "0", "--json"],

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from builders import golden, tensors
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tests.test_import_clip_folder import golden, openai_state, spell, write_tokeniser
+from tests.test_import_clip_folder import spell, write_tokeniser
 from vtr.clip.backbone import Backbone, load_backbone
 from vtr.clip.folder import write_clip_folder
 from vtr.train import optim
@@ -36,7 +37,6 @@ from vtr.verbs.train import Options
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-FOLDER = Path(__file__).parent / "golden"
 PAIRS, STEPS = 6, 6
 LOSS, SIMILARITY = 5e-6, 5e-5
 WEIGHTS = 1e-5  # at a rate of 1e-3
@@ -51,13 +51,8 @@ HEADS = {
 Arrays = dict[str, NDArray[Any]]
 
 
-def load(name: str) -> Arrays:
-    with np.load(FOLDER / f"{name}.npz") as arrays:
-        return dict(arrays)
-
-
-CASES = load("finetune")
-BATCHES = load("finetune_batches")
+CASES = golden("finetune")
+BATCHES = golden("finetune_batches")
 NAMES = [key.removesuffix("/config") for key in CASES if key.endswith("/config")]
 FLOAT32 = [name for name in NAMES if "fp16" not in name]
 
@@ -65,7 +60,7 @@ FLOAT32 = [name for name in NAMES if "fp16" not in name]
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Callable[[float], Backbone]:
     """The tiny CLIP as a folder, with any logit scale."""
-    folder, state = tmp_path_factory.mktemp("clip"), openai_state(golden())
+    folder, state = tmp_path_factory.mktemp("clip"), tensors(golden("clip_tiny"), "clip/")
     words = write_tokeniser(folder / "words", 300)
 
     def loaded(scale: float) -> Backbone:
@@ -109,7 +104,7 @@ class Case:
         self.spec = spec = self._spec(frozen)
         self.model = build_model(spec, backbone=self.backbone)
         if "perturb" in self.config:
-            heads, head = load("finetune_heads"), self.config["head"]
+            heads, head = golden("finetune_heads"), self.config["head"]
             state = {
                 key.removeprefix(f"{head}/"): torch.from_numpy(value).float()
                 for key, value in heads.items()

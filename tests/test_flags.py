@@ -34,8 +34,8 @@ class Options(Settings):
 
 
 @pytest.fixture
-def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Runs the verb `train` with these options in `tmp_path`; returns (options, workspace)."""
+def go(here: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs the verb `train` with these options in `here`; returns (options, workspace)."""
     seen: list[Any] = []
     app = typer.Typer()
 
@@ -57,7 +57,6 @@ def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         importlib, "import_module", lambda name: module if name == "vtr.verbs.train" else real(name)
     )
     monkeypatch.setattr("vtr.workspace.verb_names", lambda: ["train"])
-    monkeypatch.chdir(tmp_path)
 
     def run(*words: str) -> Any:
         done = CliRunner().invoke(app, list(words), env={"COLUMNS": "160"})
@@ -156,10 +155,7 @@ def test_help_groups_the_options_and_says_their_defaults(go: Any) -> None:
 
 
 @pytest.mark.parametrize("verb", verb_names())
-def test_every_option_of_every_verb_may_stand_in_a_file(
-    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_every_option_of_every_verb_may_stand_in_a_file(verb: str, here: Path) -> None:
     model = verb_options(verb)
     lines, names = [], set()
     for section, keys in file_keys(model, verb).items():
@@ -169,9 +165,9 @@ def test_every_option_of_every_verb_may_stand_in_a_file(
             if default not in (None, ()):
                 names.add(name)
                 lines.append(f"{key} = {json.dumps(to_jsonable_python(default))}")
-    (tmp_path / "own.toml").write_text("\n".join(lines))
-    given = resolve(model, {}, verb=verb, config=tmp_path / "own.toml")
-    (tmp_path / "own.toml").rename(tmp_path / "vtr.toml")
+    (here / "own.toml").write_text("\n".join(lines))
+    given = resolve(model, {}, verb=verb, config=here / "own.toml")
+    (here / "own.toml").rename(here / "vtr.toml")
     around = resolve(model, {}, verb=verb)
     assert given == around
     assert names <= given.given.keys()

@@ -10,12 +10,11 @@ import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from builders import perturbed
+from builders import golden, perturbed, tensors
 from torch import Tensor
 
 from vtr.clip.towers import Attention
@@ -577,15 +576,9 @@ DEFECTS: dict[str, tuple[str, Build, set[str]]] = {
 
 def golden_difference(name: str, build: Build) -> float:
     """Largest difference from the reference's similarities; NaN counts as infinite."""
-    path = Path(__file__).parent / "golden" / f"clip4clip_{name}.npz"
-    with np.load(path, allow_pickle=False) as file:
-        arrays: dict[str, Any] = dict(file)
-    head = build(128).eval()
-    state = {
-        key.removeprefix("param/"): torch.from_numpy(value)
-        for key, value in arrays.items()
-        if key.startswith("param/") and key.removeprefix("param/") in head.state_dict()
-    }
+    arrays, head = golden(f"clip4clip_{name}"), build(128).eval()
+    wanted = head.state_dict()
+    state = {key: value for key, value in tensors(arrays).items() if key in wanted}
     head.load_state_dict(state, strict=True)
     frames, mask = torch.from_numpy(arrays["video"]), torch.from_numpy(arrays["video_mask"]).bool()
     texts = TextBatch(torch.from_numpy(arrays["text"]))

@@ -8,17 +8,16 @@ golden/clip4clip_*.npz: small made-up weights and inputs, run through ArrowLuo/C
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from builders import golden, tensors
 
 from vtr.train.headlist import build_head, parse_head
 from vtr.train.heads.base import Head, TextBatch, VideoBatch
 
-GOLDEN = Path(__file__).parent / "golden"
 LABELS = {
     "meanP": "meanP",
     "maxP": "maxP",
@@ -31,17 +30,8 @@ TOLERANCE = 1e-5
 Arrays = Mapping[str, Any]
 
 
-def load(name: str) -> dict[str, Any]:
-    with np.load(GOLDEN / f"clip4clip_{name}.npz", allow_pickle=False) as file:
-        return dict(file)
-
-
 def reference_state(arrays: Arrays) -> dict[str, torch.Tensor]:
-    state = {
-        key.removeprefix("param/"): torch.from_numpy(value)
-        for key, value in arrays.items()
-        if key.startswith("param/")
-    }
+    state = tensors(arrays)
     if "lstm_visual.weight_ih_l0" in state:
         # The reference carries this table without ever reading it.
         del state["frame_position_embeddings.weight"]
@@ -83,7 +73,7 @@ def similarity(head: Head, arrays: Arrays, batch: VideoBatch) -> Any:
     ],
 )
 def test_similarity_matches_the_reference(name: str, expected: str, mask: str, pad: str) -> None:
-    arrays = load(name)
+    arrays = golden(f"clip4clip_{name}")
     head = golden_head(name, arrays)
     got = similarity(head, arrays, videos(arrays, mask, pad=pad))
     assert got.dtype == np.float32
@@ -92,7 +82,7 @@ def test_similarity_matches_the_reference(name: str, expected: str, mask: str, p
 
 @pytest.mark.parametrize("name", LABELS)
 def test_losses_and_gradients_match_the_reference(name: str) -> None:
-    arrays = load(name)
+    arrays = golden(f"clip4clip_{name}")
     head = golden_head(name, arrays).train()
     text = torch.from_numpy(arrays["text"][:5]).requires_grad_()
     frames = torch.from_numpy(arrays["video"]).requires_grad_()
@@ -270,7 +260,7 @@ def by_hand(oracle: Oracle, state: Arrays, arrays: Arrays) -> Any:
 
 @pytest.mark.parametrize("name", ORACLES)
 def test_similarity_matches_the_oracle(name: str) -> None:
-    arrays = load(name)
+    arrays = golden(f"clip4clip_{name}")
     head = golden_head(name, arrays)
     expected = by_hand(ORACLES[name], head.state_dict(), arrays) * scale(head, arrays)
     got = similarity(head, arrays, videos(arrays, pad="nan"))
@@ -280,7 +270,7 @@ def test_similarity_matches_the_oracle(name: str) -> None:
 
 @pytest.mark.parametrize("tau", [0.01, 0.1, 5.0])
 def test_attention_matches_the_oracle(tau: float) -> None:
-    arrays = load("meanP")
+    arrays = golden("clip4clip_meanP")
     head = build_head(parse_head(f"attentionP:tau={tau}"), dim=128, clip=None, seed=0)
     expected = by_hand(oracle_attention(tau), {}, arrays)
     texts = TextBatch(torch.from_numpy(arrays["text"]))
@@ -289,7 +279,7 @@ def test_attention_matches_the_oracle(tau: float) -> None:
 
 
 def test_attention_tends_to_the_best_frame_and_to_the_raw_mean() -> None:
-    arrays = load("meanP")
+    arrays = golden("clip4clip_meanP")
     batch = videos(arrays, pad="nan")
     texts = TextBatch(torch.from_numpy(arrays["text"]))
     best = build_head(parse_head("attentionP:tau=0.0001"), dim=128, clip=None, seed=0)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 import torch
+from builders import run_app, run_json
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from typer.testing import CliRunner
 
-from vtr.cli import app
 from vtr.clip.backbone import load_backbone
 from vtr.clip.encoders import huggingface_state
 from vtr.clip.towers import Block, quick_gelu
@@ -447,8 +444,7 @@ def test_the_estimate_counts_the_products_that_are_computed() -> None:
 
 
 def test_the_command_lists_every_head() -> None:
-    result = CliRunner().invoke(app, ["heads"])
-    assert result.exit_code == 0
+    result = run_app("heads")
     for name in head_names():
         assert f"\n{name} " in f"\n{result.output}"
     assert "12,648,960 parameters at D = 512" in result.output
@@ -459,8 +455,7 @@ def test_the_command_lists_every_head() -> None:
 
 
 def test_the_command_prints_json() -> None:
-    result = CliRunner().invoke(app, ["heads", "--json"])
-    facts = {fact["name"]: fact for fact in json.loads(result.output)}
+    facts = {fact["name"]: fact for fact in run_json("heads")}
     assert set(facts) == set(head_names())
     assert facts["seqTransf"]["needs"] == ["order"]
     assert facts["seqTransf"]["indexable"] is True

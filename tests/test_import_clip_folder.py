@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import write_words
+from builders import golden, tensors, write_words
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -26,7 +26,6 @@ from vtr.clip.preprocess import normalise
 from vtr.clip.temporal import follows_in_clip
 from vtr.errors import CheckpointError
 
-GOLDEN = Path(__file__).parent / "golden" / "clip_tiny.npz"
 State = dict[str, Tensor]
 
 
@@ -42,22 +41,9 @@ def spell(ids: np.ndarray) -> list[str]:
     return [" ".join(f"w{number}" for number in row) for row in rows]
 
 
-def golden() -> dict[str, np.ndarray]:
-    with np.load(GOLDEN) as arrays:
-        return dict(arrays)
-
-
-def openai_state(arrays: dict[str, np.ndarray]) -> State:
-    return {
-        name.removeprefix("clip/"): torch.from_numpy(array)
-        for name, array in arrays.items()
-        if name.startswith("clip/")
-    }
-
-
 @pytest.fixture(scope="module")
 def arrays() -> dict[str, np.ndarray]:
-    return golden()
+    return golden("clip_tiny")
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +56,7 @@ def flat_folder(
     arrays: dict[str, np.ndarray], words: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     folder = tmp_path_factory.mktemp("flat") / "clip"
-    write_clip_folder(folder, openai_state(arrays), tokeniser=words)
+    write_clip_folder(folder, tensors(arrays, "clip/"), tokeniser=words)
     return folder
 
 
@@ -80,7 +66,7 @@ def flat(flat_folder: Path) -> Backbone:
 
 
 def temporal_state(arrays: dict[str, np.ndarray], *, initial: bool = False) -> State:
-    state = openai_state(arrays)
+    state = tensors(arrays, "clip/")
     weight = torch.from_numpy(arrays["clip_visual_conv2_weight_perturbed"])
     if initial:
         weight = torch.zeros_like(weight)
@@ -142,7 +128,7 @@ def test_the_folder_keeps_half_precision_and_the_transform(flat_folder: Path) ->
 
 
 def test_another_vocabulary_is_refused(arrays: dict[str, np.ndarray], tmp_path: Path) -> None:
-    state = openai_state(arrays)
+    state = tensors(arrays, "clip/")
     for size, message in ((299, "ids up to 298 .* table has 300 rows"), (301, "only 300 rows")):
         words = write_tokeniser(tmp_path / str(size), size)
         with pytest.raises(CheckpointError, match=message):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import run_app
+from builders import golden, run_app, tensors, with_zeros, without
 from torch import Tensor, nn
 
 from tests import test_import_clip_folder as tiny
@@ -24,7 +24,6 @@ from vtr.train.heads.base import Head, TextBatch, VideoBatch
 from vtr.train.importing import bare_names, complete_head, load_head, split_state
 from vtr.train.run import load_run
 
-GOLDEN = Path(__file__).parent / "golden"
 HEADS = ["meanP", "maxP", "seqLSTM", "seqTransf", "tightTransf"]
 CLIP2VIDEO = ["meanP", "seqTransf", "tab_action", "tab_plain", "tdb_mlp", "tdb_selfA", "tdb_sub"]
 State = dict[str, Tensor]
@@ -32,10 +31,8 @@ State = dict[str, Tensor]
 
 def vtr(*words: str | Path) -> dict[str, Any]:
     """Runs `vtr import ... --json`; errors come out as they are."""
-    result = run_app("import", *words, "--json")
-    assert result.exit_code == 0, result.output
-    document: dict[str, Any] = json.loads(result.stdout)
-    return document | {"stderr": result.stderr}
+    done = run_app("import", *words, "--json")
+    return json.loads(done.stdout) | {"stderr": done.stderr}
 
 
 def imported(folder: Path, state: Any, *more: str | Path, head: str = "meanP") -> dict[str, Any]:
@@ -45,22 +42,9 @@ def imported(folder: Path, state: Any, *more: str | Path, head: str = "meanP") -
     return vtr(system, folder / "m.bin", "--head", head, "--out", folder / "out", *more)
 
 
-def golden(name: str) -> dict[str, np.ndarray]:
-    with np.load(GOLDEN / f"{name}.npz") as arrays:
-        return dict(arrays)
-
-
-def tensors(arrays: dict[str, np.ndarray], prefix: str = "param/") -> State:
-    return {
-        name.removeprefix(prefix): torch.from_numpy(array)
-        for name, array in arrays.items()
-        if name.startswith(prefix)
-    }
-
-
 def published(head: str) -> State:
     """What CLIP4Clip saves: the fine-tuned CLIP in half precision, the head in float32."""
-    clip = tiny.openai_state(tiny.golden())
+    clip = tensors(golden("clip_tiny"), "clip/")
     clip["logit_scale"] = torch.from_numpy(golden(f"clip4clip_{head}")["logit_scale"])
     return {f"clip.{name}": tensor for name, tensor in clip.items()} | tensors(
         golden(f"clip4clip_{head}")
@@ -99,7 +83,7 @@ def test_clip4clip_logits_equal_the_reference(name: str) -> None:
 
 def test_pixels_and_words_to_logits(tmp_path: Path, words: Path) -> None:
     """The whole way on the imported folders: the reference's features, and the head on them."""
-    arrays, state = tiny.golden(), published("seqTransf")
+    arrays, state = golden("clip_tiny"), published("seqTransf")
     facts = imported(tmp_path, state, "--clip", words, head="seqTransf")
     run = load_run(facts["run"])
     assert run.train_ids is None
@@ -127,7 +111,7 @@ def test_pixels_and_words_to_logits(tmp_path: Path, words: Path) -> None:
 
 
 def test_temporal_checkpoints_come_out_temporal(tmp_path: Path, words: Path) -> None:
-    arrays = tiny.golden()
+    arrays = golden("clip_tiny")
     state = published("meanP") | {
         f"clip.{name}": tensor for name, tensor in tiny.temporal_state(arrays).items()
     }
@@ -147,7 +131,7 @@ def random_clip(dim: int) -> State:
     rng = np.random.default_rng(5)
     state = {
         name: torch.from_numpy(rng.normal(0, 0.1, array.shape).astype(np.float16))
-        for name, array in tiny.openai_state(tiny.golden()).items()
+        for name, array in tensors(golden("clip_tiny"), "clip/").items()
     }
     state["visual.proj"], state["text_projection"] = torch.rand(64, dim), torch.rand(128, dim)
     return {f"clip.{name}": tensor for name, tensor in state.items()}
@@ -258,8 +242,8 @@ class Archived(Holder):
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning")
 @pytest.mark.parametrize("kind", ["archive", "state dict"])
 def test_openai_files(tmp_path: Path, words: Path, kind: str) -> None:
-    arrays = tiny.golden()
-    state = tiny.openai_state(arrays)
+    arrays = golden("clip_tiny")
+    state = tensors(arrays, "clip/")
     path = tmp_path / "ViT-B-32.pt"
     jit: Any = torch.jit
     if kind == "archive":
@@ -276,20 +260,6 @@ def test_openai_files(tmp_path: Path, words: Path, kind: str) -> None:
 # --- refusals
 
 
-def drop(name: str) -> Callable[[State], None]:
-    def edit(state: State) -> None:
-        del state[name]
-
-    return edit
-
-
-def put(name: str, *shape: int) -> Callable[[State], None]:
-    def edit(state: State) -> None:
-        state[name] = torch.zeros(shape)
-
-    return edit
-
-
 @pytest.mark.parametrize(
     ("head", "edit", "message"),
     [
@@ -297,22 +267,26 @@ def put(name: str, *shape: int) -> Callable[[State], None]:
         ("seqLSTM", dict, r"of seqLSTM; .* of seqTransf:layers=2\. Write --head seqTransf$"),
         (
             "seqTransf",
-            drop("transformerClip.resblocks.1.ln_1.bias"),
+            without("transformerClip.resblocks.1.ln_1.bias"),
             r"'seqTransf:layers=2' at D = 128\. missing: \S+resblocks\.1\.ln_1\.bias$",
         ),
         (
             "seqTransf:layers=3",
-            drop("transformerClip.resblocks.1.ln_1.bias"),
+            without("transformerClip.resblocks.1.ln_1.bias"),
             r"missing: transformerClip\.resblocks\.1\.ln_1\.bias, .*resblocks\.2\.attn\.in_proj_w",
         ),
         (
             "seqTransf",
-            put("transformerClip.resblocks.0.mlp.c_fc.bias", 3),
+            with_zeros("transformerClip.resblocks.0.mlp.c_fc.bias", 3),
             r"c_fc\.bias \(file \(3,\), needed \(512,\)\)",
         ),
-        ("seqTransf", put("other", 1), r"unexpected: other$"),
-        ("seqTransf", drop("clip.ln_final.bias"), r"OpenAI's names\)\. missing: ln_final\.bias$"),
-        ("seqTransf", put("clip.head", 1), r"unexpected: head$"),
+        ("seqTransf", with_zeros("other", 1), r"unexpected: other$"),
+        (
+            "seqTransf",
+            without("clip.ln_final.bias"),
+            r"OpenAI's names\)\. missing: ln_final\.bias$",
+        ),
+        ("seqTransf", with_zeros("clip.head", 1), r"unexpected: head$"),
         ("seqTransf", dict.clear, r"has no parameters named clip\.\*, only none"),
     ],
 )
@@ -361,14 +335,11 @@ def test_the_ids_of_a_split_are_kept(tmp_path: Path, words: Path) -> None:
         imported(tmp_path, state, *notes, "--out", tmp_path / "b", "--train-split", "trian")
 
 
-def test_annotations_alone_say_what_a_checkpoint_was_trained_on(
-    tmp_path: Path, words: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_annotations_alone_say_what_a_checkpoint_was_trained_on(here: Path, words: Path) -> None:
     """Outside of any workspace, with no folder of videos anywhere."""
     rows = ["video,caption,split", "a.mp4,a man,train", "b/c.mp4,a dog,train", "d.mp4,a cat,test"]
-    (tmp_path / "captions.csv").write_text("\n".join(rows) + "\n")
-    torch.save(published("meanP"), tmp_path / "m.bin")
-    monkeypatch.chdir(tmp_path)
+    (here / "captions.csv").write_text("\n".join(rows) + "\n")
+    torch.save(published("meanP"), here / "m.bin")
     arguments: list[str | Path] = ["clip4clip", "m.bin", "--head", "meanP", "--clip", words]
     split = ("--train-split", "train")
     facts = vtr(*arguments, "--out", "out", *split, "--annotations", "captions.csv")
@@ -376,14 +347,13 @@ def test_annotations_alone_say_what_a_checkpoint_was_trained_on(
     assert "no folder of videos is known here" in facts["stderr"]
     with pytest.raises(ConfigError, match=r"--train-split is 'train', but no annotations say"):
         vtr(*arguments, "--out", "other", *split)
-    assert {path.name for path in tmp_path.iterdir()} == {"captions.csv", "m.bin", "out"}
+    assert {path.name for path in here.iterdir()} == {"captions.csv", "m.bin", "out"}
 
 
 def test_what_can_be_refused_is_refused_before_anything_is_sought_on_the_hub(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "m.bin").touch()
-    monkeypatch.chdir(tmp_path)
+    (here / "m.bin").touch()
     monkeypatch.setattr("vtr.clip.folder.find_tokeniser", lambda _: pytest.fail("sought first"))
     with pytest.raises(ConfigError, match="no head named 'nope'"):
         vtr("clip4clip", "m.bin", "--head", "nope", "--out", "o")
@@ -453,7 +423,7 @@ def test_a_wrapped_checkpoint_is_imported_like_the_plain_one(tmp_path: Path, wor
 
 def test_the_closing_lines_name_a_store_of_their_own(tmp_path: Path, words: Path) -> None:
     torch.save(published("meanP"), tmp_path / "m.bin")
-    torch.save(tiny.openai_state(tiny.golden()), tmp_path / "o.bin")
+    torch.save(tensors(golden("clip_tiny"), "clip/"), tmp_path / "o.bin")
     out, clip = tmp_path / "made here", tmp_path / "clip"
     flags = ("--clip", str(words), "--out")
     result = run_app("import", "clip4clip", tmp_path / "m.bin", "--head", "meanP", *flags, out)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import head_batches, perturbed
+from builders import head_batches, perturbed, unit
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -31,10 +31,6 @@ def batches(**changes: Any) -> tuple[TextBatch, VideoBatch]:
 
 def head(text: str) -> Head:
     return perturbed(build_head(parse_head(text), dim=DIM, clip=None, seed=0), 0.5)
-
-
-def unit(rows: Floats) -> Floats:
-    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
 def mean_max(words: Floats, frames: Floats) -> float:

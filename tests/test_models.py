@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from builders import run_app, run_json
 
 from vtr.choices import CHOICES
-from vtr.cli import app
 from vtr.clip.hub import check_model_name, find_model
 from vtr.clip.models import known_models, resolve_model
 from vtr.errors import ModelNotFoundError
@@ -42,8 +40,7 @@ def test_open_clip_says_every_dimension_and_meta_that_of_its_smallest() -> None:
 
 
 def test_the_list_is_read_by_people_and_by_programs() -> None:
-    told = CliRunner().invoke(app, ["models"]).stdout
-    facts = json.loads(CliRunner().invoke(app, ["models", "--json"]).stdout)
+    told, facts = run_app("models").stdout, run_json("models")
     assert [fact["name"] for fact in facts] == list(known_models())
     for fact in facts:
         line = next(line for line in told.splitlines() if line.startswith(f"{fact['name']} "))
@@ -56,16 +53,13 @@ def test_the_list_is_read_by_people_and_by_programs() -> None:
 
 def test_init_writes_the_hub_id(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").touch()
-    asked = ["init", "--videos", str(tmp_path), "--path", str(tmp_path), "--model", "PE-Core-B16"]
-    done = CliRunner().invoke(app, asked)
-    assert done.exit_code == 0, done.output
+    run_app("init", "--videos", tmp_path, "--path", tmp_path, "--model", "PE-Core-B16")
     assert 'id = "timm/PE-Core-B-16"' in (tmp_path / "vtr.toml").read_text()
 
 
-def test_a_folder_of_that_name_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert Workspace.at(tmp_path, model="siglip2-b16").model == "google/siglip2-base-patch16-224"
-    (tmp_path / "siglip2-b16").mkdir()
+def test_a_folder_of_that_name_comes_first(here: Path) -> None:
+    assert Workspace.at(here, model="siglip2-b16").model == "google/siglip2-base-patch16-224"
+    (here / "siglip2-b16").mkdir()
     assert resolve_model("siglip2-b16") == "siglip2-b16"
 
 

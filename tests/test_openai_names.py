@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from builders import with_zeros, without
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
@@ -155,37 +156,35 @@ def test_attributes_of_archives_are_dropped(openai_state: State) -> None:
     same(to_huggingface(openai_state | {"context_length": torch.tensor(12)}), plain)
 
 
-def drop(name: str) -> Callable[[State], None]:
-    def edit(state: State) -> None:
-        del state[name]
-
-    return edit
-
-
-def put(name: str, *shape: int) -> Callable[[State], None]:
-    def edit(state: State) -> None:
-        state[name] = torch.zeros(shape)
-
-    return edit
-
-
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (drop("ln_final.bias"), r"missing: ln_final\.bias$"),
+        (without("ln_final.bias"), r"missing: ln_final\.bias$"),
         (
-            drop("transformer.resblocks.1.attn.in_proj_bias"),
+            without("transformer.resblocks.1.attn.in_proj_bias"),
             r"missing: transformer\.resblocks\.1\.attn\.in_proj_bias$",
         ),
-        (put("head.weight", 3), r"unexpected: head\.weight$"),
-        (put("visual.proj", 63, 20), r"shape: visual\.proj \(file \(63, 20\), needed \(64, 20\)\)"),
-        (put("visual.positional_embedding", 11, 64), r"file \(11, 64\), needed \(10, 64\)"),
-        (put("transformer.resblocks.7.ln_1.weight", 128), r"missing: transformer\.resblocks\.3"),
-        (put("transformer.resblocks.999999999.x", 1), r"unexpected: .*resblocks\.999999999\.x$"),
-        (put("transformer.resblocks.0.mlp.c_fc.weight", 9, 9), r"c_fc\.weight \(file \(9, 9\)"),
-        (drop("visual.conv1.weight"), r"with a ViT: visual\.conv1\.weight \(missing\)"),
-        (put("text_projection", 5), r"text_projection \(shape \(5,\), needs 2 axes\)"),
-        (put("visual.layer1.0.conv1.weight", 1), r"vision tower is a ResNet"),
+        (with_zeros("head.weight", 3), r"unexpected: head\.weight$"),
+        (
+            with_zeros("visual.proj", 63, 20),
+            r"shape: visual\.proj \(file \(63, 20\), needed \(64, 20\)\)",
+        ),
+        (with_zeros("visual.positional_embedding", 11, 64), r"file \(11, 64\), needed \(10, 64\)"),
+        (
+            with_zeros("transformer.resblocks.7.ln_1.weight", 128),
+            r"missing: transformer\.resblocks\.3",
+        ),
+        (
+            with_zeros("transformer.resblocks.999999999.x", 1),
+            r"unexpected: .*resblocks\.999999999\.x$",
+        ),
+        (
+            with_zeros("transformer.resblocks.0.mlp.c_fc.weight", 9, 9),
+            r"c_fc\.weight \(file \(9, 9\)",
+        ),
+        (without("visual.conv1.weight"), r"with a ViT: visual\.conv1\.weight \(missing\)"),
+        (with_zeros("text_projection", 5), r"text_projection \(shape \(5,\), needs 2 axes\)"),
+        (with_zeros("visual.layer1.0.conv1.weight", 1), r"vision tower is a ResNet"),
         (dict.clear, r"conv1\.weight \(missing\), .*positional_embedding \(missing\)"),
     ],
 )

@@ -14,7 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from builders import full_disk, ramp, run_app, write_clip, write_config
+from builders import Corners, full_disk, ramp, run_app, write_clip, write_config
 from PIL import Image
 
 import vtr
@@ -38,34 +38,6 @@ from vtr.features import FeatureStore
 from vtr.features.pictures import from_webp, to_webp
 
 SIDE = 8
-
-
-class Corners:
-    """A real encoder, only a simple one: two corner pixels, scaled. Remembers what it saw."""
-
-    device = "cpu"
-
-    def __init__(self, factor: float = 1.0, **preprocessing: Any) -> None:
-        self.factor, self.seen = factor, []
-        self.preprocessing = {
-            "route": "exact", "size": [SIDE, SIDE], "resize": "shortest-edge", "resize_to": SIDE,
-            "resample": "bicubic", "mean": [0.5] * 3, "std": [0.5] * 3, **preprocessing,
-        }  # fmt: skip
-
-    def describe(self) -> dict[str, Any]:
-        return {
-            "backbone": f"corners-{self.factor:g}", "revision": "local",
-            "weights_sha256": f"{self.factor:064.3f}", "embedding_dim": 6,
-            "compute_dtype": "float32", "preprocessing": self.preprocessing,
-        }  # fmt: skip
-
-    def encode_frames(self, crops: np.ndarray) -> np.ndarray:
-        self.seen.append(crops.copy())
-        corners = np.concatenate([crops[:, 0, 0], crops[:, -1, -1]], axis=1)
-        return (corners.astype(np.float32) + 1) * self.factor
-
-    def pad_embedding(self) -> np.ndarray:
-        return np.ones(6, np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -310,9 +282,7 @@ def workspace(tmp_path: Path) -> Path:
 
 
 def extract_app(workspace: Path, *words: str) -> Any:
-    done = run_app("extract", "--frames", "2", "--fps", "native", *words, cwd=workspace)
-    assert done.exit_code == 0, done.stderr
-    return done
+    return run_app("extract", "--frames", "2", "--fps", "native", *words, cwd=workspace)
 
 
 def test_the_command_says_what_pictures_take_and_goes_on_as_the_store_has_them(
@@ -377,7 +347,7 @@ def test_a_dense_run_ends_before_it_takes_more_than_the_budget(workspace: Path) 
     assert FeatureStore(workspace / "features").input_ids == ("v0.mp4", "v1.mp4"), (
         "what fitted is kept"
     )
-    assert run_app(*way, "0.001", cwd=workspace).exit_code == 0
+    run_app(*way, "0.001", cwd=workspace)
     assert FeatureStore(workspace / "features").input_ids == ("v0.mp4", "v1.mp4", "v2.mp4")
 
 
@@ -385,8 +355,7 @@ def test_what_vtr_toml_says_of_decoding_does_not_hinder_embedding_anew(workspace
     extract_app(workspace, "--crops", "raw")
     with (workspace / "vtr.toml").open("a") as file:
         file.write('[extract]\ncrops = "raw"\nframes = 2\nmemory = 2.0\n')
-    done = run_app("extract", "--from-crops", "features", "--features", "new", cwd=workspace)
-    assert done.exit_code == 0, done.stderr
+    run_app("extract", "--from-crops", "features", "--features", "new", cwd=workspace)
 
 
 def test_pictures_are_embedded_anew_without_the_videos(workspace: Path) -> None:
@@ -408,8 +377,7 @@ def test_pictures_are_embedded_anew_without_the_videos(workspace: Path) -> None:
     dry = run_app(*way, "--dry-run", cwd=workspace)
     assert "would extract 3 new videos and 0 again" in dry.stdout
     assert not (workspace / "new").exists()
-    done = run_app(*way, cwd=workspace)
-    assert done.exit_code == 0, done.stderr
+    run_app(*way, cwd=workspace)
     np.testing.assert_array_equal(
         FeatureStore(workspace / "new").packed().frames, old.packed().frames
     )

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from typer.testing import CliRunner
+from builders import run_app
 
-from vtr.cli import app
 from vtr.datasets.base import Caption, Dataset
 from vtr.datasets.registry import dataset_names
 from vtr.errors import ConfigError, DatasetError, UnknownNameError
@@ -46,10 +45,9 @@ def toy(**changes: object) -> Protocol:
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
-def test_the_list_fits_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_list_fits_a_terminal() -> None:
     for columns in (60, 80):
-        monkeypatch.setenv("COLUMNS", str(columns))
-        shown = CliRunner().invoke(app, ["protocols"]).stdout
+        shown = run_app("protocols", width=columns).stdout
         assert max(map(len, shown.splitlines())) <= columns
         words = " ".join(shown.split())
         for name in protocol_names():

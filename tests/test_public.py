@@ -21,11 +21,8 @@ from vtr.evaluate.metrics import hits
 from vtr.evaluate.ranks import rank_rows
 
 
-def test_every_public_name_has_an_example_that_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None
-) -> None:
+def test_every_public_name_has_an_example_that_runs(here: Path, one_thread: None) -> None:
     """Where `vtr demo` has made the demo world and `meanP` was trained on it (a small one here)."""
-    monkeypatch.chdir(tmp_path)
     sizes: dict[Any, int] = dict.fromkeys(("train", "val", "test"), 2)
     world = vtr.demo_workspace("demo-world", clips_per_group=sizes)
     vtr.extract_features(world, device="cpu", workers=1)

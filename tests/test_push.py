@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import full_disk, make_demo_workspace, make_run, random_store, run_app
+from builders import full_disk, make_demo_workspace, make_run, random_store, run_app, run_json
 from hub_server import TOKEN, Hub, serving
 from huggingface_hub.repocard import metadata_load
 
@@ -31,9 +31,8 @@ RUN = ("models", "me/run")
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+def hub(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("vtr.api.hub._PAUSE_SECONDS", 0.0)
     with serving() as server:
         yield server
@@ -210,8 +209,9 @@ def test_branches_are_made_and_pulled(hub: Hub, tmp_path: Path) -> None:
 
 def test_the_command_prints_where_it_went(hub: Hub, tmp_path: Path) -> None:
     random_store(tmp_path / "fe atures é", ["a"])
-    sent = run_app("push", "fe atures é", "clips", "--hub-url", hub.url, "--json")
-    assert json.loads(sent.stdout)["repository"] == "me/clips"
+    assert (
+        run_json("push", "fe atures é", "clips", "--hub-url", hub.url)["repository"] == "me/clips"
+    )
     again = run_app("push", "fe atures é", "clips", "--hub-url", hub.url)
     assert "nothing new sent, 1 file proven" in again.stdout
     got = run_app("pull", "datasets/me/clips", "--hub-url", hub.url)

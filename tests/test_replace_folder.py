@@ -108,17 +108,14 @@ def test_features_that_did_not_fit_on_the_disk_leave_no_half_store(tmp_path: Pat
     assert import_arrays(tmp_path / "arrays", tmp_path / "store").ok == SHARD_VIDEOS + 1
 
 
-def test_where_nothing_can_be_renamed_an_empty_folder_is_filled_or_left_empty(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_nothing_can_be_renamed_an_empty_folder_is_filled_or_left_empty(here: Path) -> None:
     """Such as a mount point of a container, given to --out; or the folder one is in."""
-    monkeypatch.chdir(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        _stop_half_way(tmp_path)
-    assert not list(tmp_path.iterdir())
+        _stop_half_way(here)
+    assert not list(here.iterdir())
     with replacing(Path(), option="--out") as new:
         _make(new, "new")
-    assert _read(tmp_path) == {"a": "new", "b": "new"}
+    assert _read(here) == {"a": "new", "b": "new"}
     with pytest.raises(StoreWriteError, match=r"\. is where you are, and cannot be replaced"):
         _stop_half_way(Path())
 

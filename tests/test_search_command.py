@@ -16,7 +16,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from builders import make_run, patchwork, run_app, run_process, write_clip, write_config
+from builders import make_run, patchwork, run_app, run_json, run_process, write_clip, write_config
 from PIL import Image
 
 import vtr
@@ -41,9 +41,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ask(clips: Path, *words: str | Path) -> dict[str, Any]:
-    done = run_app("search", clips, *words, "--json")
-    assert done.exit_code == 0, done.stderr
-    answer: dict[str, Any] = json.loads(done.stdout)
+    answer: dict[str, Any] = run_json("search", clips, *words)
     return answer
 
 
@@ -73,8 +71,7 @@ def test_what_cannot_be_read_is_counted(clips: Path, tmp_path: Path) -> None:
     answer = ask(clips, "a red square")
     assert (answer["num_videos"], answer["num_failed"]) == (5, 1)
     (tmp_path / "broken.mp4").write_bytes(b"no video")
-    done = run_app("search", tmp_path, "a red square", "--model", MODEL)
-    assert done.exit_code == 3
+    done = run_app("search", tmp_path, "a red square", "--model", MODEL, code=3)
     assert "none can be read" in done.stdout
     assert "1 video of 1 could not be read" in done.stderr
 
@@ -109,7 +106,6 @@ def test_parts_are_averaged_and_weights_are_said(clips: Path) -> None:
 def test_what_is_no_match_is_said_and_shown_on_request(clips: Path) -> None:
     sentence = "qwx zzk vvrt"
     done = run_app("search", clips, sentence)
-    assert done.exit_code == 0
     assert done.stdout.startswith("no match: ")
     assert "--nearest shows the 4 moments" in done.stderr
     assert "1 video of 5 could not be read" in done.stderr
@@ -204,7 +200,7 @@ def test_a_clip_that_blinks_in_step_with_the_candidates_is_found_by_each_of_its_
     [
         ((), ConfigError, "nothing to search for"),
         ((" ",), ConfigError, "is empty"),
-        (("a\0b",), ConfigError, r"'a\\x00b' has a NUL character"),
+        (("a\0b",), ConfigError, "has a NUL character"),
         (("a\ud800b",), ConfigError, "is not valid Unicode"),
         (("--image", "gone.png"), ConfigError, "gone.png does not exist"),
         (("--image", "broken.mp4"), ConfigError, r"broken\.mp4"),
@@ -236,13 +232,11 @@ def test_bad_queries_are_refused_in_words(
 
 def test_a_long_sentence_is_cut_and_that_is_said(clips: Path) -> None:
     done = run_app("search", clips, "word " * 10_000)
-    assert done.exit_code == 0
     assert "1 sentence was longer than the model reads" in done.stderr
 
 
-def test_folders_that_cannot_be_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "empty").mkdir()
+def test_folders_that_cannot_be_searched(here: Path) -> None:
+    (here / "empty").mkdir()
     for words, message in (
         (("empty", "x"), "no video"),
         (("nowhere", "x"), "'nowhere' does not exist, and there is no vtr.toml"),
@@ -305,24 +299,11 @@ def test_another_model_is_refused(clips: Path, tmp_path: Path) -> None:
         run_app("search", clips, "x", "--model", str(other))
 
 
-def test_a_model_that_went_is_named_and_taken_from_where_it_lies_now(tmp_path: Path) -> None:
-    old, new = tmp_path / "old", tmp_path / "new"
-    shutil.copytree(MODEL, old)
-    write_clip(tmp_path / "v" / "a.mp4", patchwork(1) * 4)
-    run_app("search", tmp_path / "v", "x", "--model", old)
-    old.rename(new)
-    with pytest.raises(VtrError, match=r"were made with .*old, which is not there any more"):
-        run_app("search", tmp_path / "v", "x")
-    assert run_app("search", tmp_path / "v", "x", "--model", new).exit_code == 0
-    assert run_app("search", tmp_path / "v", "x").exit_code == 0
-
-
 @pytest.fixture(scope="module")
 def workspace(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("workspace")
     write_config(folder, data={"dataset": "folder", "videos": str(clips)})
-    done = run_app("extract", "--sampler", "dense", "--fps", "2", cwd=folder)
-    assert done.exit_code == 3, done.stderr
+    run_app("extract", "--sampler", "dense", "--fps", "2", cwd=folder, code=3)
     make_run(folder / "runs" / "mine")
     return folder
 
@@ -333,8 +314,7 @@ def test_a_workspaces_index_is_kept_where_it_was_asked_for(workspace: Path, tmp_
 
 
 def test_in_a_workspace_its_store_is_searched(workspace: Path, clips: Path) -> None:
-    done = run_app("search", "--like", "sub/2.mp4@4", "--json", cwd=workspace)
-    hit = json.loads(done.stdout)["hits"][0]
+    hit = run_json("search", "--like", "sub/2.mp4@4", cwd=workspace)["hits"][0]
     assert (hit["video_id"], hit["path"]) == ("sub/2.mp4", str(clips / "sub" / "2.mp4"))
 
 
@@ -344,7 +324,6 @@ def test_the_head_of_a_run_decides_the_order(workspace: Path, head: str) -> None
     make_run(workspace / "runs" / "mine", head=head)
     words = ("search", "a red square", "--run", "mine", "--rerank", "1", "--top", "9", "--json")
     done = run_app(*words, cwd=workspace)
-    assert done.exit_code == 0, done.stderr
     answer = json.loads(done.stdout)
     hits = answer["hits"] or answer["nearest"]
     store = vtr.FeatureStore(workspace / "features", sampler="uniform")
@@ -365,7 +344,6 @@ def test_a_head_that_recalls_reorders_what_it_found(workspace: Path, head: str) 
     run = make_run(workspace / "runs" / "gated", head=head, moved=0.5)
     words = ("a red square", "a ball", "--not", "blue", "--run", "gated", "--json", "--rerank", "2")
     done = run_app("search", *words, cwd=workspace)
-    assert done.exit_code == 0, done.stderr
     answer = json.loads(done.stdout)
     store = vtr.FeatureStore(workspace / "features", sampler="uniform")
     backbone = vtr.load_backbone(MODEL, device="cpu")

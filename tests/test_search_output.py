@@ -85,10 +85,7 @@ def test_a_sheet_of_nothing_says_so_and_a_picture_has_no_level(hits: list[Hit]) 
         ({"export": "file/x"}, "--export"),
     ],
 )
-def test_outputs_that_cannot_be_are_refused_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: Any, message: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_outputs_that_cannot_be_are_refused_first(here: Path, options: Any, message: str) -> None:
     Path("file").touch()
     with pytest.raises((ConfigError, StoreWriteError), match=message):
         check_outputs(Options.of(**options))

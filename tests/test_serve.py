@@ -596,15 +596,14 @@ def test_a_host_that_is_not_ours_is_one_line(host: str) -> None:
         bind(host, 0)
 
 
-def test_what_cannot_be_served_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_what_cannot_be_served_is_one_line(here: Path) -> None:
     with pytest.raises(ConfigError, match="vtr serve FOLDER"):
         serve()
     with pytest.raises(ConfigError, match="does not exist"):
         serve("nowhere")
-    (tmp_path / "file").touch()
+    (here / "file").touch()
     with pytest.raises(ConfigError, match="is no folder"):
-        serve(tmp_path / "file", Options(port=0))
+        serve(here / "file", Options(port=0))
 
 
 def test_it_listens_on_this_machine_only() -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from builders import free_port, perturbed
+from builders import in_two_processes, perturbed
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -174,27 +172,14 @@ def test_every_head_has_the_same_loss_and_gradients_in_parts(head: str, hard: in
     same(whole, gradients(head, chunk=3, options=options))
 
 
-def _work(rank: int, port: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
-    try:
-        both = World(rank, 2)
-        found = {head: gradients(head, world=both, dropout=True) for head in head_names()}
-        torch.save(found, folder / f"{rank}.pt")
-    finally:
-        torch.distributed.destroy_process_group()
+def _work(world: World, folder: Path) -> None:
+    found = {head: gradients(head, world=world, dropout=True) for head in head_names()}
+    torch.save(found, folder / f"{world.rank}.pt")
 
 
 @pytest.mark.slow
 def test_every_head_has_the_same_loss_and_gradients_in_two_processes(tmp_path: Path) -> None:
-    context, port = multiprocessing.get_context("spawn"), free_port()
-    workers = [context.Process(target=_work, args=(rank, port, tmp_path)) for rank in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(120)
-    assert [worker.exitcode for worker in workers] == [0, 0]
+    in_two_processes(_work, tmp_path)
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt")
         for head in head_names():

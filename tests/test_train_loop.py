@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import free_port, full_disk
+from builders import full_disk, in_two_processes
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -460,15 +458,8 @@ def test_tensorboard_is_handed_every_number(
 # ---- several processes
 
 
-def _work(rank: int, port: int, folder: Path, settings: TrainSettings, head: str) -> None:
-    torch.set_num_threads(1)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
-    try:
-        spec = spec_of(head)
-        trainer(folder, settings, spec=spec, world=World(rank, 2)).run()
-    finally:
-        torch.distributed.destroy_process_group()
+def _work(world: World, folder: Path, settings: TrainSettings, head: str) -> None:
+    trainer(folder, settings, spec=spec_of(head), world=world).run()
 
 
 @pytest.mark.slow
@@ -480,16 +471,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path, head: str, mode: st
     spec = spec_of(head)
     trainer(tmp_path / "one", settings, spec=spec).run()
     start_run(tmp_path / "two", config={"model": spec.as_dict()}, train_ids=[])
-    context, port = multiprocessing.get_context("spawn"), free_port()
-    workers = [
-        context.Process(target=_work, args=(rank, port, tmp_path / "two", settings, head))
-        for rank in range(2)
-    ]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(120)
-    assert [worker.exitcode for worker in workers] == [0, 0]
+    in_two_processes(_work, tmp_path / "two", settings, head)
     losses = [[r.get("loss") for r in read_metrics(tmp_path / name)] for name in ("one", "two")]
     assert losses[0][1:] == pytest.approx(losses[1][1:], rel=1e-5)
     one, two = load_file(tmp_path / "one" / LAST), load_file(tmp_path / "two" / LAST)

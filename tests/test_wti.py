@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import close, head_batches, perturbed
+from builders import close, head_batches, perturbed, unit
 from numpy.typing import NDArray
 
 from vtr.train.headlist import build_head, parse_head
@@ -35,10 +35,6 @@ def unpacked(texts: TextBatch, videos: VideoBatch) -> tuple[list[Floats], list[F
     words = [texts.tokens[n, :count].double().numpy() for n, count in enumerate(WORDS)]
     frames = [videos.frames[v, :count].double().numpy() for v, count in enumerate(LENGTHS)]
     return words, frames
-
-
-def unit(rows: Floats) -> Floats:
-    return np.stack([row / np.linalg.norm(row) for row in rows])
 
 
 def plain_shares(head: Head | None, name: str, rows: Floats) -> Floats:

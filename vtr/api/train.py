@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ from vtr.errors import ConfigError, ModelError
 from vtr.files import begin_beside, take_place
 from vtr.progress import note
 from vtr.train.batches import BatchPlan
-from vtr.train.distributed import World, joined_processes, torch_device
+from vtr.train.distributed import World, joined_processes
 from vtr.train.loop import Trainer, TrainResult
 from vtr.train.model import ModelSpec, RetrievalModel, build_model, count_parameters
 from vtr.train.presets import DEFAULT_PRESET, TrainSettings, listed_values
@@ -498,3 +499,10 @@ def _publish(targets: Sequence[Target], documents: Sequence[Mapping[str, Any]]) 
 
 def _summary_file(documents: Sequence[Mapping[str, Any]], runs: Path) -> Path:
     return runs / f"{Path(documents[0]['run']).name}-to-{documents[-1]['seed']}.json"
+
+
+def torch_device(name: str) -> str:
+    """Returns the device; under torchrun each process's own GPU."""
+    if name in ("auto", "cuda") and torch.cuda.is_available():
+        return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    return "cpu" if name == "auto" else name
