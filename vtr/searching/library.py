@@ -395,10 +395,12 @@ def is_inside(video_id: str, pattern: str) -> bool:
 
     >>> is_inside("cats/one.mp4", "cats/"), is_inside("cats/one.mp4", "*one*")
     (True, True)
+    >>> is_inside("cats/[1] one.mp4", "[1] one.mp4")  # a name as it is, whatever it means
+    True
     """
     names = (video_id, video_id.rpartition("/")[2])
     below = video_id.startswith(pattern.rstrip("/") + "/")
-    return below or any(fnmatch(name, pattern) for name in names)
+    return below or pattern in names or any(fnmatch(name, pattern) for name in names)
 
 
 def _looked_into(top: int) -> int:
