@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from vtr.errors import ConfigError
 from vtr.evaluate.rerank import pairs_to_rerank, rerank
@@ -42,6 +43,23 @@ def test_ties_of_the_costly_head_stay_ties() -> None:
     found = rerank(cheap, 3, lambda rows, columns: np.array([7.0, 7.0, 7.0, 7.0])[columns])
     assert len(set(found.t2v[0, :3].tolist())) == 1
     assert found.t2v[0, 3] < found.t2v[0, 0]
+
+
+@given(seed=st.integers(0, 999), k=st.integers(1, 7))
+def test_the_order_of_the_gallery_has_no_say_in_ties(seed: int, k: int) -> None:
+    rng = np.random.default_rng(seed)
+    cheap = rng.integers(0, 3, (6, 6)).astype(np.float32)
+    costly = rng.normal(size=(6, 6)).astype(np.float32)
+    order = rng.permutation(6)
+
+    def ranks(cheap: NDArray[np.float32], costly: NDArray[np.float32]) -> NDArray[np.int64]:
+        found = rerank(cheap, k, lambda rows, columns: costly[rows, columns])
+        above = found.t2v[:, None, :] > found.t2v[:, :, None]
+        below = found.v2t.T[:, None, :] > found.v2t.T[:, :, None]
+        return np.stack([above.sum(axis=2), below.sum(axis=2).T])
+
+    moved = ranks(cheap[:, order][order], costly[:, order][order])
+    assert (moved == ranks(cheap, costly)[:, order][:, :, order]).all()
 
 
 def test_k_below_one_is_refused() -> None:

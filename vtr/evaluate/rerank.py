@@ -24,6 +24,8 @@ class Reranked:
 def pairs_to_rerank(scores: Scores, k: int) -> NDArray[np.int64]:
     """Returns (P, 2) the pairs among the best k of a row or of a column, ascending, each once.
 
+    What ties with the k-th is among them, so that the order of the gallery has no say.
+
     Raises:
         ConfigError: k below 1.
     """
@@ -49,14 +51,10 @@ def rerank(scores: Scores, k: int, score_pairs: PairScores) -> Reranked:
 
 
 def _best(scores: Scores, k: int) -> NDArray[np.bool_]:
-    """(R, C) True for exactly min(k, C) best of each row."""
-    width = scores.shape[1]
-    chosen = np.zeros(scores.shape, np.bool_)
-    if k >= width:
-        return ~chosen
-    best = np.argpartition(scores, width - k, axis=1)[:, width - k :]
-    np.put_along_axis(chosen, best, True, axis=1)
-    return chosen
+    """(R, C) True for the k best of each row and what equals the last: no order chooses of ties."""
+    place = max(0, scores.shape[1] - k)
+    least = np.partition(scores, place, axis=1)[:, place, None]
+    return np.asarray(~(scores < least))  # NaN is chosen, to be told of when it is ranked
 
 
 def _merged(cheap: Scores, costly: Scores, first: NDArray[np.bool_]) -> NDArray[np.float32]:
