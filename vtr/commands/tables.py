@@ -227,14 +227,19 @@ def print_hits(hits: Sequence[Any], *, levels: bool) -> None:
 
     from vtr.searching.sheet import clock
 
-    table = new_table("", ("", "video", "start", "end", "best", "score", *["level"] * levels))
+    columns = ("", "start", "end", "best", "score", *["level"] * levels, "video")
+    table = new_table("", columns)
+    table.columns[
+        -1
+    ].justify = "left"  # and last: where it is long, the numbers stay where they are
     for number, hit in enumerate(hits, start=1):
         name: Any = printable(hit.video_id)
         if hit.path is not None:
             link = f"{uri_of(hit.path)}#t={hit.start_seconds:.1f}"
             name = Text(name, style=Style(link=link))
         times = [clock(t) for t in (hit.start_seconds, hit.end_seconds, hit.best_seconds)]
-        table.add_row(f"{number}", name, *times, f"{hit.score:.3f}", *[percent(hit.level)] * levels)
+        scores = [f"{hit.score:.3f}", *[percent(hit.level)] * levels]
+        table.add_row(f"{number}", *times, *scores, name)
     print_table(table)
 
 
