@@ -482,6 +482,28 @@ def test_a_library_that_cannot_be_opened_says_why(root: Path) -> None:
         assert answer.json()["error"] == state["error"]
 
 
+def test_what_failed_is_tried_again(
+    library: Library,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tries: list[int] = []
+
+    def refuse_twice() -> Library:
+        tries.append(1)
+        if len(tries) < 3:
+            raise ConfigError("no space left on the disk")
+        return library
+
+    monkeypatch.setattr("vtr.serve.librarian._LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("vtr.serve.librarian._AGAIN_SECONDS", 0.05)
+    app = create_app(Librarian(refuse_twice, root), Doors.of(None, 8642), title="x")
+    with TestClient(app, base_url=HERE) as client:
+        until(lambda: client.get("/api/state").json()["phase"] == "ready")
+    assert capsys.readouterr().err.count("no space left") == 1  # told once
+
+
 def test_the_folder_is_followed(
     library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

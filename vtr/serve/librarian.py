@@ -7,6 +7,7 @@ this), and new videos are embedded (another). So a query waits for other queries
 from __future__ import annotations
 
 import contextvars
+import math
 import queue
 import threading
 import time
@@ -28,6 +29,7 @@ T = TypeVar("T")
 _ROOM = 32  # queries that may wait
 _LOOK_SECONDS = 5.0  # between two looks at the folder, while somebody looks at the page
 _LOOK_SHARE = 0.05  # of the time may go into looking: large folders are looked at less often
+_AGAIN_SECONDS = 60.0  # after what failed is tried again: a disk is emptied, a model comes back
 _WATCHED_SECONDS = 40.0  # after a page asked last, nobody looks any more
 _KEPT_NOTES = 6
 _CLOSE_SECONDS = 2.0
@@ -185,13 +187,16 @@ class Librarian:
     def _keep_up(self) -> None:
         with listening(self._board):
             held: str | None = None
+            again = math.inf
             while not self._stopping.is_set():
                 began = time.monotonic()
                 now = signature(self.root) if self._watches else "fixed"
                 pause = max(_LOOK_SECONDS, (time.monotonic() - began) / _LOOK_SHARE)
-                if now != held:
+                if now != held or time.monotonic() > again:
                     held = now
                     self._renew(is_empty=not now)
+                    failed = self._error and self._phase != "empty"
+                    again = time.monotonic() + _AGAIN_SECONDS if failed else math.inf
                 if not self._watches and self._library is not None:
                     return
                 self._stopping.wait(pause)
@@ -208,6 +213,7 @@ class Librarian:
             self._phase, self._error = "empty", "There are no videos in this folder yet."
             self._version += 1
             return
+        before = self._error
         if self._library is None:
             self._phase, self._error = "indexing", ""
         try:
@@ -215,7 +221,8 @@ class Librarian:
         except VtrError as error:
             self._error = printable(error)
             self._phase = "failed" if self._library is None else self._phase
-            note(f"error: {error}")
+            if self._error != before:
+                note(f"error: {error}")
             return
         except _LeftError:
             return
