@@ -13,13 +13,7 @@ import pytest
 import torch
 from builders import save_quietly, write_processor, write_words
 from safetensors.torch import load_file, save_file
-from transformers import (
-    CLIPConfig,
-    CLIPModel,
-    CLIPTokenizer,
-    SiglipConfig,
-    SiglipModel,
-)
+from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, SiglipConfig, SiglipModel
 from transformers.utils import logging as transformers_logging
 
 from vtr.clip.backbone import Backbone, load_backbone, run_in_batches

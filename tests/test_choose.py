@@ -30,15 +30,7 @@ from vtr.extract.study import (
     spacing_variation,
     study,
 )
-from vtr.extract.study_plot import (
-    BETTER,
-    NEITHER,
-    WORSE,
-    Column,
-    StudyPicture,
-    draw_study,
-    verdict,
-)
+from vtr.extract.study_plot import BETTER, NEITHER, WORSE, Column, StudyPicture, draw_study, verdict
 from vtr.features import FeatureStore
 from vtr.workspace import Workspace
 

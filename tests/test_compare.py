@@ -17,14 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vtr.errors import ConfigError, StoreWriteError
-from vtr.evaluate.compare import (
-    Comparison,
-    Side,
-    compare,
-    per_query,
-    setting_differences,
-    sides_of,
-)
+from vtr.evaluate.compare import Comparison, Side, compare, per_query, setting_differences, sides_of
 from vtr.evaluate.ranks import Ranks
 from vtr.evaluate.reporting.results import Result, load_result, read_ranks
 

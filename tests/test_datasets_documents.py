@@ -42,11 +42,7 @@ def test_files_are_found_by_preference_then_depth_whatever_their_case(tmp_path: 
         write(tmp_path / name, "")
     write(tmp_path / "1/2/3/4/too-deep.json", "")
     found = find_documents(tmp_path, ("train_list.txt", "*.json"))
-    assert found == [
-        tmp_path / "b/train_list.txt",
-        tmp_path / "A.JSON",
-        tmp_path / "z.json",
-    ]
+    assert found == [tmp_path / "b/train_list.txt", tmp_path / "A.JSON", tmp_path / "z.json"]
 
 
 def test_a_folder_without_the_files_is_named_with_what_it_holds(tmp_path: Path) -> None:

@@ -11,11 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vtr.datasets.base import Dataset, Video
-from vtr.datasets.files import (
-    VideoMatch,
-    find_videos,
-    match_videos,
-)
+from vtr.datasets.files import VideoMatch, find_videos, match_videos
 from vtr.datasets.registry import (
     dataset_names,
     load_dataset,
@@ -176,8 +172,7 @@ def test_a_path_too_long_for_the_system_is_reported_and_the_rest_listed(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"),
-    [("missing", "there is no such folder"), ("file.mp4", "that is a file")],
+    ("name", "reason"), [("missing", "there is no such folder"), ("file.mp4", "that is a file")]
 )
 def test_what_is_no_folder_is_refused(tmp_path: Path, name: str, reason: str) -> None:
     touch(tmp_path, "file.mp4")

@@ -184,8 +184,7 @@ def test_everything_else_is_decoded_in_full(make, name, why):
 
 @needs_x265
 @pytest.mark.parametrize(
-    ("name", "why"),
-    [("hevc-layers", "HEVC temporal sub-layers"), ("hevc-radl", None)],
+    ("name", "why"), [("hevc-layers", "HEVC temporal sub-layers"), ("hevc-radl", None)]
 )
 def test_hevc_with_layers_or_leading_pictures(make, name, why):
     sampled = sample_video(request(make(name), num_frames=60), lambda image: image)

@@ -22,14 +22,7 @@ import pytest
 from builders import write_clip, write_silence
 
 from vtr.errors import DecodeError
-from vtr.extract.container import (
-    FAILURES,
-    FFMPEG_ERRORS,
-    DecoderLog,
-    Limits,
-    failure,
-    open_video,
-)
+from vtr.extract.container import FAILURES, FFMPEG_ERRORS, DecoderLog, Limits, failure, open_video
 from vtr.extract.probe import probe
 from vtr.extract.sample import FrameRequest, sample_video
 from vtr.extract.samplers.base import SamplerChoice, parse_samplers

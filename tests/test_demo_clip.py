@@ -12,13 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModel, AutoTokenizer, CLIPModel, CLIPTokenizer
 
-from tools.demo_clip.frames import (
-    FrameScene,
-    caption_frames,
-    draw_scenes,
-    frame_scenes,
-    truths_of,
-)
+from tools.demo_clip.frames import FrameScene, caption_frames, draw_scenes, frame_scenes, truths_of
 from tools.demo_clip.grammar import ORDER_WORDS, vocabulary
 from tools.demo_clip.measure import ZeroShot, measure_zero_shot, top_hits
 from tools.demo_clip.parts import (

@@ -390,10 +390,7 @@ def _document() -> dict[str, list[dict[str, object]]]:
     ("change", "message"),
     [
         (lambda d: d.pop("videos"), "no list 'videos'; expected videos and captions"),
-        (
-            lambda d: d["videos"][0].pop("group"),
-            "entry 0 of 'videos' must be an object with id",
-        ),
+        (lambda d: d["videos"][0].pop("group"), "entry 0 of 'videos' must be an object with id"),
         (lambda d: d["videos"][0].update(split="validate"), "split 'validate'; allowed: train,"),
         (lambda d: d["videos"][0].update(group="odd"), "group 'odd'; allowed: content, order"),
         (lambda d: d["videos"].append(d["videos"][0]), "video 'v' is listed 2 times"),

@@ -393,15 +393,11 @@ WRONG_CALLS = {
     "teacher is 3; it must be a path, as text": [lambda w: vtr.train_head(w, teacher=3)],
     "head is 3; it must be a text": [lambda w: vtr.train_head(w, ONE_WORD and 3)],
     "name is 3; it must be one folder name": [lambda w: vtr.train_head(w, name=3)],
-    "sampler is 3 (int); it must be a text, or None": [
-        lambda w: vtr.open_features(w, 3),
-    ],
-    "sampler is 3; it must be a text that is not empty": [
-        lambda w: vtr.evaluate_run(w, sampler=3),
-    ],
+    "sampler is 3 (int); it must be a text, or None": [lambda w: vtr.open_features(w, 3)],
+    "sampler is 3; it must be a text that is not empty": [lambda w: vtr.evaluate_run(w, sampler=3)],
     "run is 3; it must be a run, the path of one, or None": [lambda w: vtr.evaluate_run(w, 3)],
     "k is (1, 'x'); it must be whole numbers from 1 to 999999999, such as 1,5,10": [
-        lambda w: vtr.evaluate_run(w, ks=[1, "x"]),
+        lambda w: vtr.evaluate_run(w, ks=[1, "x"])
     ],
     "k is 0; it must be whole numbers from 1": [lambda w: vtr.evaluate_run(w, k=0)],
     "k and ks are two names of one setting": [lambda w: vtr.evaluate_run(w, k=1, ks=(5,))],

@@ -71,10 +71,7 @@ def test_duplicates_against_a_plain_count(pairs: list[tuple[str, str]]) -> None:
     assert dict(map(tuple, found["most_shared"])) == {t: n for t, n in shared.items() if n > 1}
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 2), TEXTS), min_size=1, max_size=7),
-    st.integers(1, 3),
-)
+@given(st.lists(st.tuples(st.integers(0, 2), TEXTS), min_size=1, max_size=7), st.integers(1, 3))
 def test_no_order_of_the_videos_beats_the_ceiling(pairs: list[tuple[int, str]], k: int) -> None:
     """The oracle tries every order of the videos for every text."""
     asked = query_set(pairs)
@@ -216,8 +213,7 @@ def test_the_gap_of_two_clouds() -> None:
 
 def test_charts_hold_the_figures() -> None:
     data = dataset(
-        [("v", "a man runs"), ("v", "a dog"), ("w", "a dog")],
-        categories={"v": "sport", "w": "<b>"},
+        [("v", "a man runs"), ("v", "a dog"), ("w", "a dog")], categories={"v": "sport", "w": "<b>"}
     )
     facts = describe_dataset(data, tokens=TokenLengths("m", 77, np.array([5, 4, 4])))
     charts = {chart.head.name: chart for chart in charts_of(facts)}

@@ -17,14 +17,7 @@ from numpy.typing import NDArray
 
 from vtr.errors import DatasetError, ModelError, StoreError, UnknownNameError
 from vtr.evaluate.coverage import Coverage, check_features, cover
-from vtr.evaluate.evaluator import (
-    Evaluation,
-    PostProcess,
-    Task,
-    evaluate,
-    plan,
-    score_matrix,
-)
+from vtr.evaluate.evaluator import Evaluation, PostProcess, Task, evaluate, plan, score_matrix
 from vtr.evaluate.intervals import bootstrap
 from vtr.evaluate.metrics import average_precision, retrieval_metrics
 from vtr.evaluate.observe import Observer, pair_accuracy

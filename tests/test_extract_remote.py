@@ -81,10 +81,7 @@ def test_a_url_is_joined_to_no_folder_of_this_machine(tmp_path: Path) -> None:
     [
         ("s3://bucket/x", r"s3:// needs a package that is not installed .*: pip install s3fs"),
         ("nope://x", r"nope:// is no protocol that fsspec knows"),
-        (
-            "memory://nothing/here",
-            "--videos is memory://nothing/here, but there is no such fol",
-        ),
+        ("memory://nothing/here", "--videos is memory://nothing/here, but there is no such fol"),
     ],
 )
 def test_what_cannot_be_listed_is_one_clear_line(url: str, message: str) -> None:

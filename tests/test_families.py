@@ -212,10 +212,7 @@ def agree(found: np.ndarray, expected: Tensor, bound: float = 2e-5) -> None:
     )
 
 
-PROCESSORS = {
-    "align": "EfficientNetImageProcessorPil",
-    "siglip2": "Siglip2ImageProcessorPil",
-}
+PROCESSORS = {"align": "EfficientNetImageProcessorPil", "siglip2": "Siglip2ImageProcessorPil"}
 
 
 @pytest.mark.parametrize("name", [name for name in KINDS if name not in WINDOWS])
@@ -321,56 +318,20 @@ PICTURES = "preprocessor_config.json"
         ("altclip", {"text_config__num_attention_heads": -1}, "does not divide hidden_size 32"),
         ("videoprism", {"vision_config__num_frames": "x"}, "'num_frames' expected int"),
         ("xclip", {"vision_config__num_frames": 4}, "another shape: mit.position_embedding"),
-        (
-            "metaclip_2",
-            {"text_config__hidden_act": "gelu"},
-            "'gelu' for text and 'quick",
-        ),
+        ("metaclip_2", {"text_config__hidden_act": "gelu"}, "'gelu' for text and 'quick"),
         ("chinese_clip", {"text_config__hidden_act": "quick_gelu"}, "'gelu'; with the wrong one"),
-        (
-            "altclip",
-            {"vision_config__hidden_act": "gelu"},
-            "hidden_act 'gelu', but altclip was",
-        ),
+        ("altclip", {"vision_config__hidden_act": "gelu"}, "hidden_act 'gelu', but altclip was"),
         ("align", {"vision_config__hidden_act": "relu"}, "trained with 'swish'"),
         ("aimv2", {"text_config__hidden_act": "gelu"}, "trained with 'silu'"),
         ("siglip2", {"vision_config__hidden_act": "gelu"}, "trained with 'gelu_pytorch_tanh'"),
-        (
-            "chinese_clip",
-            {"text_config__hidden_size": "wide"},
-            "makes no ChineseCLIPModel of",
-        ),
-        (
-            "chinese_clip",
-            {"text_config__hidden_size": 1 << 16},
-            "fit.*of another shape: text",
-        ),
-        (
-            "chinese_clip",
-            {"text_config__num_hidden_layers": 3},
-            "missing: text_model.encoder.la",
-        ),
-        (
-            "chinese_clip",
-            {"text_config__vocab_size": 10},
-            "another shape: text_model.embe",
-        ),
+        ("chinese_clip", {"text_config__hidden_size": "wide"}, "makes no ChineseCLIPModel of"),
+        ("chinese_clip", {"text_config__hidden_size": 1 << 16}, "fit.*of another shape: text"),
+        ("chinese_clip", {"text_config__num_hidden_layers": 3}, "missing: text_model.encoder.la"),
+        ("chinese_clip", {"text_config__vocab_size": 10}, "another shape: text_model.embe"),
         ("aimv2", {"vision_config__image_size": 32}, "of another shape: vision_model.embeddings"),
-        (
-            "altclip",
-            {"text_config__pad_token_id": 3},
-            "pads with id 1, the text tower passes",
-        ),
-        (
-            "metaclip_2",
-            {"text_config__eos_token_id": 3},
-            "ends texts with id 2, the text",
-        ),
-        (
-            "aimv2",
-            {"text_config__eos_token_id": 3},
-            "ends texts with id 4, the text",
-        ),
+        ("altclip", {"text_config__pad_token_id": 3}, "pads with id 1, the text tower passes"),
+        ("metaclip_2", {"text_config__eos_token_id": 3}, "ends texts with id 2, the text"),
+        ("aimv2", {"text_config__eos_token_id": 3}, "ends texts with id 4, the text"),
     ],
 )
 def test_a_configuration_of_another_model_is_refused(

@@ -38,14 +38,9 @@ def build(label: str, *, dim: int = 64, clip: ClipText | None = None, seed: int 
 
 
 def test_all_heads_of_the_field_are_there() -> None:
-    assert {
-        "meanP",
-        "maxP",
-        "seqLSTM",
-        "seqTransf",
-        "tightTransf",
-        "attentionP",
-    } <= set(head_names())
+    assert {"meanP", "maxP", "seqLSTM", "seqTransf", "tightTransf", "attentionP"} <= set(
+        head_names()
+    )
 
 
 @pytest.mark.parametrize("name", head_names())

@@ -172,13 +172,7 @@ def hostile_eval(path: Path, canary: Path) -> None:
     rewrite(path, lambda name, old: payload if name.endswith("/data.pkl") else old)
 
 
-HOSTILE = [
-    hostile_plain,
-    hostile_state,
-    hostile_legacy,
-    hostile_archive,
-    hostile_eval,
-]
+HOSTILE = [hostile_plain, hostile_state, hostile_legacy, hostile_archive, hostile_eval]
 
 
 @pytest.mark.parametrize("make", HOSTILE)

@@ -132,10 +132,7 @@ def test_mteb_finds_our_numbers(workspace: Path, head: str, rerank: int | None) 
     assert differing(document["scores"]["test"][0], theirs) == {}
     read = mteb.TaskResult.from_disk(workspace / "o" / "mteb.json")
     assert read.get_score() == document["scores"]["test"][0]["ndcg_at_10"]
-    assert (read.task_name, read.dataset_revision) == (
-        task.metadata.name,
-        task.metadata.revision,
-    )
+    assert (read.task_name, read.dataset_revision) == (task.metadata.name, task.metadata.revision)
     assert "torchvision" not in sys.modules
 
 
@@ -232,9 +229,7 @@ def test_one_vector_heads_encode_what_they_search_with(workspace: Path) -> None:
     matrix = vtr.score_matrix(texts, store, run, ids=ids)
     np.testing.assert_allclose(model.similarity(one, two), matrix, atol=1e-6)
     np.testing.assert_allclose(
-        model.similarity_pairwise(one, two[:7]),
-        matrix[:, :7].diagonal(),
-        atol=1e-6,
+        model.similarity_pairwise(one, two[:7]), matrix[:, :7].diagonal(), atol=1e-6
     )
     for batch, message in (
         ({"id": ["nowhere"]}, "no features for nowhere"),

@@ -74,9 +74,7 @@ ACTIVATIONS = {
 
 
 @pytest.mark.parametrize("name", [*either("pe_core_b", "pe_core_g", "clip_gelu", "siglip2_gopt")])
-def test_what_passes_between_the_blocks_equals_open_clip(
-    name: str,
-) -> None:
+def test_what_passes_between_the_blocks_equals_open_clip(name: str) -> None:
     model, expected = load(golden_folder(name)), golden(name)
     for key, step in ACTIVATIONS.items():
         given = pixels(name) if "image" in key else ids(name)
@@ -113,9 +111,7 @@ def test_pictures_of_another_size_by_resized_positions(name: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("name", ["pe_core_b", *either("siglip2_gopt")])
-def test_pictures_are_squashed_by_the_filter_of_the_folder(
-    name: str,
-) -> None:
+def test_pictures_are_squashed_by_the_filter_of_the_folder(name: str) -> None:
     preprocessing = preprocessing_from_config(golden_folder(name), route="exact")
     assert preprocessing.resize == "squash"
     assert preprocessing.resample == config(name)["preprocess_cfg"]["interpolation"]

@@ -143,8 +143,7 @@ WITH_CLASS_TOKEN: dict[str, tuple[Wrong, float, float]] = {
     "class token turned": (lambda m, p: patch_turn(p, class_token_turned), 0.05, 0),
     "pool without the class token": (
         lambda m, p: patch_pool(
-            m,
-            lambda t: m.visual.projection(m.visual.attention_pool(m.visual.ln_post(t)[:, 1:])),
+            m, lambda t: m.visual.projection(m.visual.attention_pool(m.visual.ln_post(t)[:, 1:]))
         ),
         0.1,
         0,

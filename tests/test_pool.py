@@ -97,10 +97,7 @@ def test_answers_come_in_order(run: Run) -> None:
         (("bug", 0), ("crashed", "the worker process died (exit code 1): KeyError: 'oops'")),
         (
             ("eat", 2 << 30),
-            (
-                "out-of-memory",
-                "the worker's memory limit was reached; raise it with --memory",
-            ),
+            ("out-of-memory", "the worker's memory limit was reached; raise it with --memory"),
         ),
         (("sleep", 60), ("timeout", "not done within 1 s (--timeout); the worker was killed")),
     ],

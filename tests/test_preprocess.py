@@ -15,12 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vtr.clip.preprocess import (
-    Preprocessing,
-    normalise,
-    preprocessing_from_config,
-    resize_crop,
-)
+from vtr.clip.preprocess import Preprocessing, normalise, preprocessing_from_config, resize_crop
 from vtr.errors import CheckpointError, ModelError
 
 GOLDEN = Path(__file__).parent / "golden" / "preprocess.npz"

@@ -201,11 +201,7 @@ def test_charts_hold_the_figures_of_the_result_exactly(pair: list[Result]) -> No
     rows = {row["name"]: row for row in pair[1].breakdown("category")}
     for point in by_category.series[1].points:
         entry = rows[point.label]["metrics"]["t2v/R@1"]
-        assert (point.value, point.low, point.high) == (
-            entry["value"],
-            entry["low"],
-            entry["high"],
-        )
+        assert (point.value, point.low, point.high) == (entry["value"], entry["low"], entry["high"])
         assert point.n == rows[point.label]["n"]
     similarity = figures.similarity_distribution(pair[1])
     assert similarity is not None

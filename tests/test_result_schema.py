@@ -34,10 +34,7 @@ def test_a_sound_result_passes() -> None:
         ({"metrics": {"a": CELL | {"value": 10**400}}}, r"a: value is 10+; allowed: a number"),
         ({"similarity": {"edges": [{"a": 1}]}}, r"similarity: edges is \[\{'a': 1\}\]; allowed"),
         (of_success(rank=1.0, retrieved=[1.0]), "retrieved is .*a list of objects"),
-        (
-            of_success(rank=1.0, own={"pts_seconds": ["x"]}),
-            r"pts_seconds is \['x'\]; allowed: num",
-        ),
+        (of_success(rank=1.0, own={"pts_seconds": ["x"]}), r"pts_seconds is \['x'\]; allowed: num"),
         ({"breakdowns": {"category": [{"name": "x", "n": 1}]}}, "category is .* name, n and m"),
         ({"groups": {"g": {"metrics": {"a": "x"}}}}, "groups: g: metrics: a is 'x'; allowed: an"),
         ({"videos": {"paths": {"a": 1e308}}}, "videos: paths: a is 1e.308; allowed: a path"),

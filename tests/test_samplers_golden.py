@@ -13,14 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vtr.extract.samplers import (
-    activity,
-    enhanced_uniform,
-    hybrid,
-    motion,
-    scene,
-    sparse_dense,
-)
+from vtr.extract.samplers import activity, enhanced_uniform, hybrid, motion, scene, sparse_dense
 from vtr.extract.samplers.base import Indices, SamplerChoice, Signals
 from vtr.extract.samplers.common import spread
 
@@ -42,7 +35,7 @@ NAMES = {
 
 # The reference returned K different frames, but not those of its own rule.
 INDEX_BUG = {
-    "plateau60/mf8/pos5": "eleven cuts: frame 0 is ranked by the change into frame 59 and dropped",
+    "plateau60/mf8/pos5": "eleven cuts: frame 0 is ranked by the change into frame 59 and dropped"
 }
 # It returned fewer than K, one of which follows no rule that we keep.
 ODD_FRAME = {

@@ -207,11 +207,7 @@ def test_a_clip_that_blinks_in_step_with_the_candidates_is_found_by_each_of_its_
         (("--image", "broken.mp4"), ConfigError, r"broken\.mp4"),
         (("--video", "broken.mp4"), DecodeError, r"not-a-video"),
         (("--video", "broken.mp4", "--at", "1", "--at", "2"), ConfigError, "--at is given 2 times"),
-        (
-            ("--video", "0.mp4", "--at", "-1"),
-            ConfigError,
-            r"\(-1.0,\); it must be a number of s",
-        ),
+        (("--video", "0.mp4", "--at", "-1"), ConfigError, r"\(-1.0,\); it must be a number of s"),
         (("--video", "0.mp4", "--at", "nan"), ConfigError, "--at is nan; it must be a number of s"),
         (("--like", "0.mp4"), ConfigError, "a video and a second of it"),
         (("--like", "0.mp4@99"), ConfigError, "there is no second 99"),

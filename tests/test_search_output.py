@@ -15,13 +15,7 @@ import pytest
 from builders import write_clip
 from PIL import Image
 
-from vtr.api.search_output import (
-    check_outputs,
-    clip_name,
-    export_clips,
-    play_first,
-    write_outputs,
-)
+from vtr.api.search_output import check_outputs, clip_name, export_clips, play_first, write_outputs
 from vtr.errors import ConfigError, StoreWriteError
 from vtr.searching.library import Hit
 from vtr.searching.sheet import contact_sheet

@@ -27,14 +27,7 @@ from builders import grey, make_run, run_app, run_json, write_clip, write_store
 from vtr.clip.backbone import load_backbone
 from vtr.counts import counted
 from vtr.demo import demo_model_folder
-from vtr.errors import (
-    ConfigError,
-    DatasetError,
-    ModelError,
-    StoreError,
-    UnknownNameError,
-    VtrError,
-)
+from vtr.errors import ConfigError, DatasetError, ModelError, StoreError, UnknownNameError, VtrError
 from vtr.features import FeatureStore, LedgerRow, VideoRow
 from vtr.train.run import load_run
 
@@ -156,12 +149,7 @@ def check_result(folder: Path) -> dict[str, Any]:
         "4 videos, the protocol has 1,000",
         "4 queries, the protocol has 1,000",
     ]
-    assert document["coverage"] == {
-        "present": 4,
-        "videos": 4,
-        "policy": "miss",
-        "absent": [],
-    }
+    assert document["coverage"] == {"present": 4, "videos": 4, "policy": "miss", "absent": []}
     assert (setup["head"], setup["sampler"], setup["text"]) == ("seqTransf", "motion", "frozen")
     assert setup["trained_on_test"] == 0
     assert "held out of the training split" in setup["selection"]
@@ -428,8 +416,7 @@ def test_a_run_trained_on_test_videos_is_refused_or_stamped(
     assert leaked, "not both are held out"
     write_annotations(folder / "annotations")
     with pytest.raises(
-        ConfigError,
-        match=rf"trained on {len(leaked)} of the 4 videos.*{leaked[0]}.*--force",
+        ConfigError, match=rf"trained on {len(leaked)} of the 4 videos.*{leaked[0]}.*--force"
     ):
         vtr(folder, *LINES[2])
     done = vtr(folder, *LINES[2], "--force")

@@ -10,12 +10,7 @@ from hypothesis import strategies as st
 
 from vtr.clip.preprocess import windows
 from vtr.errors import ConfigError
-from vtr.extract.timeline import (
-    SLACK_SECONDS,
-    candidate_indices,
-    frame_seconds,
-    window_spans,
-)
+from vtr.extract.timeline import SLACK_SECONDS, candidate_indices, frame_seconds, window_spans
 
 
 def oracle(pts, fps, start=0.0, end=math.inf, *, jitter=0.0):

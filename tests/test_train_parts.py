@@ -25,13 +25,7 @@ from vtr.train.fixed_codes import fixed_texts, fixed_videos
 from vtr.train.gradients import BatchGradient
 from vtr.train.mining import confusable_groups, nearest_wrong_videos
 from vtr.train.model import ModelSpec, RetrievalModel, build_model, zero_shot_model
-from vtr.train.optim import (
-    BertAdam,
-    Schedule,
-    cosine_factor,
-    make_optimiser,
-    reference_factor,
-)
+from vtr.train.optim import BertAdam, Schedule, cosine_factor, make_optimiser, reference_factor
 from vtr.train.presets import BatchOptions, LossOptions, TrainSettings
 from vtr.train.scoring import Scorer
 from vtr.train.text_tower import TextSpec

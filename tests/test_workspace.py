@@ -236,10 +236,9 @@ def test_the_file_names_every_setting_and_explains_it(tmp_path: Path) -> None:
     assert content["folders"] == {"features": "features", "runs": "runs"}
     assert '# videos = "videos"' in text
     keys = {key for table in content.values() for key in table}
-    assert keys | {"videos", "annotations"} == set(Workspace.model_fields) - {
-        "root",
-        "model",
-    } | {"id"}
+    assert keys | {"videos", "annotations"} == set(Workspace.model_fields) - {"root", "model"} | {
+        "id"
+    }
     lines = text.splitlines()
     settings_lines = [i for i, line in enumerate(lines) if " = " in line]
     assert all(lines[i - 1].startswith(("#", "features =")) for i in settings_lines)

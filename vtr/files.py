@@ -53,11 +53,7 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
 
 
 def read_regular(
-    path: Path,
-    *,
-    needed: str,
-    limit: int = MAX_DOCUMENT_BYTES,
-    error: type[VtrError] = ConfigError,
+    path: Path, *, needed: str, limit: int = MAX_DOCUMENT_BYTES, error: type[VtrError] = ConfigError
 ) -> bytes:
     """Returns the content of a regular file.
 

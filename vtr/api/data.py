@@ -126,11 +126,7 @@ def read_dataset(workspace: Workspace) -> Dataset:
 
 
 def verify_dataset(
-    workspace: Workspace,
-    *,
-    fast: bool = False,
-    quiet: bool = False,
-    scale: OnRay | None = None,
+    workspace: Workspace, *, fast: bool = False, quiet: bool = False, scale: OnRay | None = None
 ) -> dict[str, Any]:
     """Returns which of the expected videos are missing, undecodable, damaged or there twice.
 

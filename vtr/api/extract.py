@@ -351,10 +351,7 @@ def _new(workspace: Workspace, survey: VideoSurvey, options: Options) -> list[st
 
 
 def check_room(
-    workspace: Workspace,
-    settings: ExtractSettings,
-    size: tuple[int, int],
-    num_videos: int,
+    workspace: Workspace, settings: ExtractSettings, size: tuple[int, int], num_videos: int
 ) -> None:
     """Says what the pictures will take, and refuses what there is no room for.
 

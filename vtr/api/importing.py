@@ -102,13 +102,7 @@ def import_checkpoint(
             "them)"
         )
     return Imported(
-        out / "clip",
-        shape,
-        backbone.temporal,
-        out / "features",
-        out / "run",
-        choice.label,
-        notes,
+        out / "clip", shape, backbone.temporal, out / "features", out / "run", choice.label, notes
     )
 
 

@@ -238,11 +238,7 @@ def _ordered_by_run(
         key=lambda hit: rank[hit.video_id][0],
     )
     found = tuple(hits[: options.top])
-    return replace(
-        first,
-        hits=found if first.match else (),
-        nearest=() if first.match else found,
-    )
+    return replace(first, hits=found if first.match else (), nearest=() if first.match else found)
 
 
 def _of_sentences(matrix: NDArray[np.float32], num_wanted: int) -> NDArray[np.float32]:

@@ -43,10 +43,7 @@ def resize_window(
 
 
 def _resize_fast(
-    picture: np.ndarray,
-    resized: tuple[int, int],
-    window: tuple[int, int, int, int],
-    resample: str,
+    picture: np.ndarray, resized: tuple[int, int], window: tuple[int, int, int, int], resample: str
 ) -> np.ndarray:
     """The `fast` route. Cropping the source first was measured: no gain worth its rounding."""
     import torch
@@ -62,10 +59,7 @@ def _resize_fast(
 
 
 def _resize_exact(
-    picture: np.ndarray,
-    resized: tuple[int, int],
-    window: tuple[int, int, int, int],
-    resample: str,
+    picture: np.ndarray, resized: tuple[int, int], window: tuple[int, int, int, int], resample: str
 ) -> np.ndarray:
     """The `exact` route: horizontal pass, crop of the columns, vertical pass, crop of the rows."""
     top, left, rows, columns = window

@@ -23,12 +23,7 @@ PARTLY_FAILED = 3
 
 
 @with_options("demo")
-def demo(
-    *,
-    options: Options,
-    quiet: Quiet = False,
-    as_json: AsJson = False,
-) -> None:
+def demo(*, options: Options, quiet: Quiet = False, as_json: AsJson = False) -> None:
     """Render the demo world, extract it, train heads on it, and show what each can and cannot do.
 
     Needs no network and no data: clips, captions and model come with the package. A second call

@@ -36,8 +36,7 @@ def export(
         ),
     ] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(help="Folder to make of the run.", rich_help_panel="A run"),
+        Path | None, typer.Option(help="Folder to make of the run.", rich_help_panel="A run")
     ] = None,
     as_json: AsJson = False,
 ) -> None:

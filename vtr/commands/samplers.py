@@ -16,10 +16,7 @@ group = typer.Typer(invoke_without_command=True, no_args_is_help=False)
 
 
 @group.callback()
-def samplers(
-    context: typer.Context,
-    as_json: AsJson = False,
-) -> None:
+def samplers(context: typer.Context, as_json: AsJson = False) -> None:
     """List the frame samplers; `show` draws what they choose, `study` measures it on a store."""
     if context.invoked_subcommand is not None:
         return

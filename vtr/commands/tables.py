@@ -93,11 +93,7 @@ def _numbers(metrics: Mapping[str, Any], title: str) -> Any:
     table = new_table(title, ("", "N", *columns))
     for direction in directions:
         cells = [metrics[f"{direction}/{column}"] for column in columns]
-        table.add_row(
-            direction,
-            f"{cells[0]['n']:,}",
-            *[interval_text(cell) for cell in cells],
-        )
+        table.add_row(direction, f"{cells[0]['n']:,}", *[interval_text(cell) for cell in cells])
     return table
 
 

@@ -16,14 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtr.errors import ConfigError
-from vtr.evaluate.metrics import (
-    DEFAULT_KS,
-    SUMMARY_KS,
-    check_ks,
-    combined,
-    hits,
-    reciprocal_ranks,
-)
+from vtr.evaluate.metrics import DEFAULT_KS, SUMMARY_KS, check_ks, combined, hits, reciprocal_ranks
 from vtr.evaluate.ranks import Ranks, RetrievalRanks
 
 Interval = tuple[float, float]

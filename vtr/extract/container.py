@@ -74,10 +74,7 @@ _ALIGNMENT_PIXELS = 64 * 16384
 _CLOCKS_JUMP = frozenset({"mpegts", "mpeg", "ogg", "wtv"})
 # What FFmpeg tells of protection where it passes the packets on as they are: Windows Media DRM
 # and WebM's ContentEncKeyID.
-_PROTECTION_TAGS = {
-    "asf": ("ASF_Protection_Type", "encryption"),
-    "matroska,webm": ("enc_key_id",),
-}
+_PROTECTION_TAGS = {"asf": ("ASF_Protection_Type", "encryption"), "matroska,webm": ("enc_key_id",)}
 _FILE_TYPES = (
     (stat.S_ISDIR, "directory"), (stat.S_ISFIFO, "named pipe (FIFO)"), (stat.S_ISSOCK, "socket"),
     (stat.S_ISCHR, "character device"), (stat.S_ISBLK, "block device"),

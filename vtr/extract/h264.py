@@ -75,13 +75,7 @@ class H264Writer:
         look: What they become.
     """
 
-    def __init__(
-        self,
-        file: BinaryIO,
-        video: VideoSource,
-        first: VideoFrame,
-        look: Look,
-    ) -> None:
+    def __init__(self, file: BinaryIO, video: VideoSource, first: VideoFrame, look: Look) -> None:
         fps = look.fps
         self._turn = upright(first)
         self._log = video.log

@@ -18,14 +18,7 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from vtr.errors import WorkersLostError
-from vtr.extract.processes import (
-    LOOK_SECONDS,
-    NO_ANSWER,
-    Outcome,
-    PoolSettings,
-    Server,
-    Worker,
-)
+from vtr.extract.processes import LOOK_SECONDS, NO_ANSWER, Outcome, PoolSettings, Server, Worker
 
 __all__ = ["Outcome", "PoolSettings", "StandingWorker", "WorkerPool"]
 

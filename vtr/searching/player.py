@@ -21,10 +21,7 @@ def play(path: Path, seconds: float) -> str:
     """
     at, path = max(0.0, seconds), absolute(path)  # no name is taken for an option
     place = url_of(path) or str(path)
-    players = {
-        "mpv": [f"--start={at:.2f}", "--", place],
-        "vlc": [f"--start-time={at:.2f}", place],
-    }
+    players = {"mpv": [f"--start={at:.2f}", "--", place], "vlc": [f"--start-time={at:.2f}", place]}
     for name, words in players.items():
         if found := shutil.which(name):
             _start([found, *words])

@@ -34,9 +34,7 @@ CLIP_PREFIX = "clip."
 _WRAPPED = re.compile(r"(?:^|(?<=\.))(?:(?:module|_orig_mod)\.)+")
 
 # Saved, but read by nothing in the reference (clip4clip.md: created for every sequential head).
-_UNUSED: Mapping[str, frozenset[str]] = {
-    "seqLSTM": frozenset({"frame_position_embeddings.weight"}),
-}
+_UNUSED: Mapping[str, frozenset[str]] = {"seqLSTM": frozenset({"frame_position_embeddings.weight"})}
 
 
 def split_state(

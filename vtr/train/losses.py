@@ -87,10 +87,7 @@ def weighted_loss(
     terms: Sequence[tuple[float, Tensor]], right: Tensor, options: LossOptions
 ) -> Loss:
     """Returns the weighted sum of the losses of several matrices of the same pairs."""
-    how: Mapping[str, Any] = {
-        "hard_negatives": options.hard_negatives,
-        "sigmoid": options.sigmoid,
-    }
+    how: Mapping[str, Any] = {"hard_negatives": options.hard_negatives, "sigmoid": options.sigmoid}
     losses = [(weight, contrastive_loss(logits, right, **how)) for weight, logits in terms]
     t2v = torch.stack([weight * loss.t2v for weight, loss in losses]).sum()
     v2t = torch.stack([weight * loss.v2t for weight, loss in losses]).sum()

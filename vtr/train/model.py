@@ -177,12 +177,7 @@ def build_model(
         if spec.lora and isinstance(part, TunedText | TunedVision):
             adapt(part, spec.lora, seed=seed)
     return RetrievalModel(
-        tower,
-        head,
-        scale,
-        learn_scale=spec.temperature is None,
-        vision=vision,
-        bias=spec.bias,
+        tower, head, scale, learn_scale=spec.temperature is None, vision=vision, bias=spec.bias
     ).eval()
 
 

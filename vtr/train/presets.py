@@ -107,9 +107,7 @@ class TrainSettings:
                 drop_last,
             ),
             loss=LossOptions(
-                values["hard_negatives"],
-                values["loss"] == "reference",
-                values["loss"] == "sigmoid",
+                values["hard_negatives"], values["loss"] == "reference", values["loss"] == "sigmoid"
             ),
             seed=seed,
         )

@@ -55,12 +55,7 @@ def select(
 
 
 def pick(
-    energy: Floats,
-    num_frames: int,
-    rng: Draws,
-    *,
-    global_share: float = 0.25,
-    floor: float = 0.1,
+    energy: Floats, num_frames: int, rng: Draws, *, global_share: float = 0.25, floor: float = 0.1
 ) -> Indices:
     """Returns the indices, by the reference's chances unless `floor` is another.
 
