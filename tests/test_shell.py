@@ -401,3 +401,15 @@ def test_words_about_a_training_and_a_result_are_folded(
 def test_an_unset_variable_is_not_the_current_folder(arguments: list[str], what: str) -> None:
     with pytest.raises(ConfigError, match=rf"^{what} is ' ?'; it must be a path"):
         run_app(*arguments)
+
+
+def test_the_home_folder_is_expanded_where_no_shell_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "clips").mkdir()
+    assert run_app("init", "--videos=~/clips", "--path=~/work").exit_code == 0
+    assert (tmp_path / "work" / "vtr.toml").is_file()
+    for words in (["report", "~/res"], ["inspect", "~/res"], ["eval", "--run=~/res"]):
+        with pytest.raises(VtrError, match=f"{tmp_path}/res"):
+            run_app(*words, cwd=tmp_path / "work")

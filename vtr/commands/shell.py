@@ -168,7 +168,7 @@ def _dress(parameter: Any, command: str | None) -> None:
 
     choice = CHOICES.get(parameter.name)
     if "Path" in str(parameter.type_descriptor.annotation):
-        _refuse_empty(parameter)
+        _read_paths(parameter)
     if choice is None or getattr(parameter, "is_flag", False):
         return
     former = parameter.callback
@@ -182,16 +182,27 @@ def _dress(parameter: Any, command: str | None) -> None:
     parameter._custom_shell_complete = lambda _context, _parameter, part: choice.complete(part)
 
 
-def _refuse_empty(parameter: Any) -> None:
-    """Lets a path refuse the empty text of an unset variable: it would be the current folder."""
+def _read_paths(parameter: Any) -> None:
+    """Lets a path refuse the empty text of an unset variable: it would be the current folder.
+
+    The home folder is expanded as in vtr.toml: shells leave `--videos=~/clips` as it is.
+    """
     convert = parameter.process_value
 
+    def read(text: Any, resilient: bool) -> Any:
+        if not isinstance(text, str) or resilient:
+            return text
+        if not text.strip():
+            name = next((o for o in parameter.opts if o.startswith("-")), parameter.metavar)
+            raise ConfigError(f"{name} is {text!r}; it must be a path; the current folder is .")
+        from vtr.settings import as_path
+
+        return str(as_path(text)) if text.startswith("~") else text
+
     def process(context: Any, value: Any) -> Any:
-        for text in value if isinstance(value, list | tuple) else (value,):
-            if isinstance(text, str) and not text.strip() and not context.resilient_parsing:
-                name = next((o for o in parameter.opts if o.startswith("-")), parameter.metavar)
-                raise ConfigError(f"{name} is {text!r}; it must be a path; the current folder is .")
-        return convert(context, value)
+        several = isinstance(value, list | tuple)
+        texts = [read(text, context.resilient_parsing) for text in (value if several else (value,))]
+        return convert(context, type(value)(texts) if several else texts[0])
 
     parameter.process_value = process
 

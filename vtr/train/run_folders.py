@@ -18,6 +18,7 @@ from vtr.errors import ConfigError, StoreWriteError
 from vtr.files import beside, is_begun, make_folder
 from vtr.json_files import as_fields
 from vtr.progress import note
+from vtr.settings import as_path
 from vtr.train.model import ModelSpec
 from vtr.train.presets import TrainSettings
 from vtr.train.run import CONFIG, TOWERS, list_runs, read_config, read_outcome, recency
@@ -41,7 +42,7 @@ def find_run(runs: Path, name: str | Path) -> Path:
 
     Where neither is a run it is what the message should be about.
     """
-    folder = Path(name)
+    folder = as_path(name)
     if (folder / CONFIG).is_file():
         return folder
     # The path of a flag starts at the current folder by now, that of vtr.toml at its own.
