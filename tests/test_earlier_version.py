@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from builders import ramp, run_json, write_clip
 import vtr
 from vtr.demo import demo_model_folder
 from vtr.errors import ConfigError, FingerprintError
+from vtr.features.store import require_same
 from vtr.train.loop import read_metrics
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -58,6 +60,19 @@ def test_its_interrupted_training_goes_on_as_if_never_stopped(workspace: Path) -
         )
 
 
+def test_a_resumed_training_keeps_what_its_versions_presets_decided(workspace: Path) -> None:
+    """The rate of `cut` as if that version's preset had it: today's would be 0.0028."""
+    config = workspace / "runs" / "cut" / "config.json"
+    document = json.loads(config.read_text())
+    assert document["settings"]["lr"] == 0.01
+    for flag in ("lr", "loss", "warmup", "captions"):
+        document["request"].pop(flag, None)
+    config.write_text(json.dumps(document))
+    invoke("train", "--resume", "--json")
+    one, two = (read_metrics(workspace / "runs" / name) for name in ("cut", "whole"))
+    assert [row.get("loss") for row in one] == pytest.approx([row.get("loss") for row in two])
+
+
 def test_its_run_and_its_result_are_read(workspace: Path) -> None:
     run = vtr.load_run(workspace / "runs" / "whole")
     assert (run.sampler, run.epoch, run.seed, len(run.train_ids or ())) == ("uniform", 0, 0, 8)
@@ -77,3 +92,6 @@ def test_its_store_is_read_and_not_extended_with_other_frames(workspace: Path) -
     with pytest.raises(FingerprintError, match=r"made with other settings: .*samplers is .*asked"):
         vtr.extract_features(changed, device="cpu")
     assert sorted(path.name for path in store.folder.glob("shard-*.h5")) == shards
+    same = replace(store.spec, decoding=store.spec.decoding + 1)
+    with pytest.raises(FingerprintError, match=r"other versions: decoding is .* No option brings"):
+        require_same(store.spec, same, what="it")

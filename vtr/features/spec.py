@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from vtr.errors import ShardError
-from vtr.json_files import as_fields, parse_json
+from vtr.json_files import as_fields, flat, parse_json
 
 SCHEMA = 1
 _FLAT = "2d"
@@ -91,14 +91,6 @@ class FeatureSpec:
 
         Fields of nested mappings are named with a dot ("preprocessing.route").
         """
-        ours, theirs = (dict(_flat(json.loads(json.dumps(asdict(spec))))) for spec in (self, other))
+        ours, theirs = (dict(flat(json.loads(json.dumps(asdict(spec))))) for spec in (self, other))
         names = sorted(ours.keys() | theirs.keys())
         return [(n, ours.get(n), theirs.get(n)) for n in names if ours.get(n) != theirs.get(n)]
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -469,6 +469,10 @@ def _gather(source: NDArray[Any], rows: slice | Index, out: NDArray[Any]) -> Non
         out[:] = source[rows]
 
 
+_OF_VERSION = ("decoding", "vision.", "versions.")
+"""Fields of a spec that no option sets."""
+
+
 def require_same(stored: FeatureSpec, asked: FeatureSpec, *, what: str) -> None:
     """Raises FingerprintError naming every field in which two specs differ."""
     differences = stored.differences(asked)
@@ -476,7 +480,14 @@ def require_same(stored: FeatureSpec, asked: FeatureSpec, *, what: str) -> None:
         lines = "; ".join(
             f"{name} is {ours!r}, asked {theirs!r}" for name, ours, theirs in differences
         )
+        of_version = all(name.startswith(_OF_VERSION) for name, _, _ in differences)
+        advice = (
+            "No option brings that back: another version of vtr or its libraries made it. Evaluate "
+            "and train on it as it is; to extract, use"
+            if of_version
+            else "Use the same settings,"
+        )
         raise FingerprintError(
-            f"{what}: made with other settings: {lines}. Use the same settings, another folder "
-            "(--features DIR), or --overwrite to start it anew"
+            f"{what}: made with other {'versions' if of_version else 'settings'}: {lines}. "
+            f"{advice} another folder (--features DIR), or --overwrite to start it anew"
         )

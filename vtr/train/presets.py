@@ -48,6 +48,13 @@ AUTO_CHUNK = 256
 keep about 3 GB for the backward pass."""
 
 
+_OF_SAME_NAME = (
+    *("optimiser", "lr", "coef_lr", "coef_lr_vision", "weight_decay", "warmup", "clip_norm"),
+    *("epochs", "patience", "mine", "chunk"),
+)
+"""Settings that are called what their options are."""
+
+
 @dataclass(frozen=True)
 class TrainSettings:
     """How to train, whatever the model and the data; `vtr.verbs.train` says what is allowed."""
@@ -93,10 +100,8 @@ class TrainSettings:
     ) -> TrainSettings:
         """Returns the settings from the values of `vtr train`'s options, as presets have them."""
         captions = {"all": ALL_CAPTIONS, "one": 1}.get(values["captions"])
-        same = ("optimiser", "lr", "coef_lr", "weight_decay", "warmup", "clip_norm", "epochs")
         return cls(
-            **{name: values[name] for name in (*same, "patience", "mine", "chunk")},
-            coef_lr_vision=values["coef_lr_vision"],
+            **{name: values[name] for name in _OF_SAME_NAME},
             vision_chunk=None if values["vision_chunk"] == "auto" else int(values["vision_chunk"]),
             short=values["precision"] == "bfloat16",
             checkpointing=values.get("checkpointing", False),
@@ -115,6 +120,22 @@ class TrainSettings:
     def as_dict(self) -> dict[str, Any]:
         """Returns the fields in JSON types."""
         return asdict(self)
+
+    def as_values(self) -> dict[str, Any]:
+        """Returns what `of` was given, but for the precision, which follows the device."""
+        captions = {ALL_CAPTIONS: "all", 1: "one"}.get(self.batch.captions, self.batch.captions)
+        kinds = {"reference": self.loss.reference, "sigmoid": self.loss.sigmoid, "all": True}
+        loss = next(kind for kind, is_it in kinds.items() if is_it)
+        return {
+            **{name: getattr(self, name) for name in _OF_SAME_NAME},
+            "vision_chunk": "auto" if self.vision_chunk is None else self.vision_chunk,
+            "checkpointing": self.checkpointing,
+            "batches": self.batch.mode,
+            "batch_size": self.batch.size,
+            "captions": captions,
+            "hard_negatives": self.loss.hard_negatives,
+            "loss": loss,
+        }
 
 
 @dataclass(frozen=True)

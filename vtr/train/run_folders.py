@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from vtr.errors import ConfigError, StoreWriteError
 from vtr.files import beside, is_begun, make_folder
-from vtr.json_files import as_fields
+from vtr.json_files import as_fields, flat
 from vtr.progress import note
 from vtr.settings import as_path
 from vtr.train.model import ModelSpec
@@ -191,6 +191,15 @@ _DECISIVE = (
 )
 
 
+def begun_settings(folder: Path) -> TrainSettings | None:
+    """Returns how a run was begun, which its version's presets decided; None where unknown."""
+    place = workplace(folder)
+    record = read_config(place).get("settings") if (place / CONFIG).is_file() else None
+    if record is None:
+        return None
+    return as_fields(TrainSettings, record, source=f"{place / CONFIG}: settings")
+
+
 def check_resumable(folder: Path, config: Mapping[str, Any]) -> None:
     """Refuses to go on with other features, training data or model than a run began with."""
     before, now = read_config(folder), json.loads(json.dumps(dict(config)))
@@ -200,11 +209,22 @@ def check_resumable(folder: Path, config: Mapping[str, Any]) -> None:
         for key in path:
             ours = ours.get(key) if isinstance(ours, dict) else None
             theirs = theirs.get(key)
-        if _completed(path, ours) != theirs:
+        name, was, now_is = _first_difference(".".join(path), _completed(path, ours), theirs)
+        if was != now_is:
             raise ConfigError(
-                f"{folder} cannot go on: {'.'.join(path)} is not what it was "
-                f"({ours!s:.80}, now {theirs!s:.80}). Start a new run"
+                f"{folder} cannot go on: {name} is not what it was "
+                f"({was!s:.80}, now {now_is!s:.80}). Start a new run"
             )
+
+
+def _first_difference(name: str, ours: Any, theirs: Any) -> tuple[str, Any, Any]:
+    """Returns the place of what differs, and the two values; of objects the first such field."""
+    if not (isinstance(ours, dict) and isinstance(theirs, dict)):
+        return name, ours, theirs
+    before, now = (dict(flat(values, f"{name}.")) for values in (ours, theirs))
+    places = (place for place in before | now if before.get(place) != now.get(place))
+    place = next(places, name)
+    return place, before.get(place), now.get(place)
 
 
 _KINDS: Mapping[tuple[str, ...], Any] = {("model",): ModelSpec, ("settings",): TrainSettings}

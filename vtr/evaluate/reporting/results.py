@@ -17,7 +17,7 @@ from vtr.errors import ConfigError
 from vtr.evaluate.ranks import Ranks
 from vtr.files import file_sha256
 from vtr.foreign import csv_text, printable
-from vtr.json_files import read_json
+from vtr.json_files import flat, read_json
 from vtr.result_schema import RESULT_FILE, read_result
 
 PER_QUERY = "per_query.csv"
@@ -99,7 +99,7 @@ class Result:
         config = self._run_folder / RUN_CONFIG
         document = read_json(config, needed="the configuration of a run")
         kept = {name: document.get(name) for name in _CONFIG_SECTIONS}
-        return {**self.part("setup"), **dict(_flat(kept, ""))}
+        return {**self.part("setup"), **dict(flat(kept))}
 
     @cached_property
     def _run_folder(self) -> Path | None:
@@ -130,14 +130,6 @@ class Result:
     def per_video(self) -> Path:
         """Where the table of videos (v2t) is, whether it exists or not."""
         return self.folder / str(self.part("files").get("per_video") or PER_VIDEO)
-
-
-def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def marked(
