@@ -68,7 +68,7 @@ def test_a_resumed_training_keeps_what_its_versions_presets_decided(workspace: P
     for flag in ("lr", "loss", "warmup", "captions"):
         document["request"].pop(flag, None)
     config.write_text(json.dumps(document))
-    invoke("train", "--resume", "--json")
+    run_json("train", "--resume")
     one, two = (read_metrics(workspace / "runs" / name) for name in ("cut", "whole"))
     assert [row.get("loss") for row in one] == pytest.approx([row.get("loss") for row in two])
 
