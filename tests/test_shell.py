@@ -378,7 +378,8 @@ def test_words_about_a_training_and_a_result_are_folded(
 
     monkeypatch.setenv("COLUMNS", "80")
     chosen = "mean of R@1, R@5 and R@10 in both directions on the 20 videos of the validation split"
-    document = {"run": "runs/a", "best_epoch": 1, "epochs": 1, "metrics": {}, "events": []}
+    document = {"run": "runs/a", "best_epoch": 1, "epochs": 1, "metrics": {}}
+    document |= {"events": [], "stopped_early": False}
     print_result({**document, "selection": chosen})
     print_result({"seeds": [0], "selection": chosen, "metrics": {}, "runs": ["runs/a"]})
     shown = capsys.readouterr().out
@@ -408,6 +409,7 @@ def test_the_home_folder_is_expanded_where_no_shell_does(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "clips").mkdir()
+    (tmp_path / "clips/a.mp4").touch()
     assert run_app("init", "--videos=~/clips", "--path=~/work").exit_code == 0
     assert (tmp_path / "work" / "vtr.toml").is_file()
     for words in (["report", "~/res"], ["inspect", "~/res"], ["eval", "--run=~/res"]):
