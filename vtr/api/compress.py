@@ -29,7 +29,7 @@ def compress(source: Path, target: Path, options: Options) -> dict[str, Any]:
     Returns:
         The counts, the failures and what this run did, as JSON values.
     """
-    options.refuse_processes(options)
+    options.check_ray(options)
     settings = CompressSettings(options.fps, options.size, options.crf, options.upscale)
     source, target = require_local(source, verb="compress"), require_local(target, verb="compress")
     source, target = source.absolute(), target.absolute()  # the same from every process

@@ -141,7 +141,6 @@ def verify_dataset(
         DatasetError: The annotation files cannot be read or do not agree.
     """
     scale = scale or OnRay()
-    scale.refuse_processes(workspace)
     if fast and scale.ray is not None:
         raise ConfigError(
             "--ray shares out the decoding, and --fast decodes nothing: leave one out"

@@ -91,7 +91,7 @@ def extract_features(workspace: Workspace, *, quiet: bool = True, **options: Any
 
 def extract(workspace: Workspace, options: Options, *, quiet: bool = False) -> ExtractReport:
     """As `extract_features`, with checked options."""
-    options.refuse_processes(workspace)
+    options.check_ray(workspace)
     if options.from_crops is not None:
         return embed_pictures(workspace, options, quiet=quiet)
     survey = _survey(workspace, quiet=quiet)
@@ -199,7 +199,7 @@ def plan(workspace: Workspace, options: Options, *, quiet: bool = False) -> dict
         FingerprintError: It would be refused: the store was made with other settings.
         ConfigError: There is no room for the pictures.
     """
-    options.refuse_processes(workspace)
+    options.check_ray(workspace)
     if options.from_crops is not None:
         return _plan_of_pictures(workspace, options)
     with many_rows():

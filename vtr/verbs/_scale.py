@@ -8,6 +8,7 @@ from typing import Annotated, Self
 import pydantic
 
 from vtr.errors import ConfigError
+from vtr.extras import require_extra
 from vtr.settings import Settings, flag_of, option
 
 _GROUP = "Several machines"
@@ -54,11 +55,11 @@ class OnRay(Settings):
         bounds={"ge": 1},
     )  # fmt: skip
 
-    def refuse_processes(self, settings: Settings) -> None:
-        """Refuses `workers` of this machine where Ray's do the work.
+    def check_ray(self, settings: Settings) -> None:
+        """Refuses what cannot be done on Ray, before a folder is made or a video looked for.
 
         Raises:
-            ConfigError: Both are typed.
+            ConfigError: Ray is not installed, or `workers` of this machine are typed beside it.
         """
         if self.ray is not None:
             settings.refuse_typed(
@@ -66,6 +67,7 @@ class OnRay(Settings):
                 "is about the processes of this machine, and with --ray each of Ray's workers "
                 "decodes as many videos at once as it has cores: give --cpus-per-worker",
             )
+            require_extra("ray", ["ray"], "--ray", needs="the package ray")
 
     @pydantic.model_validator(mode="after")
     def _only_on_ray(self) -> Self:
