@@ -272,11 +272,20 @@ def test_a_node_that_does_not_see_what_it_needs_is_named(
     assert "25 videos = 24 ok" in done.stdout, done.stderr
 
 
-def test_without_the_extra_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_the_line_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     message = r"--ray needs the package ray: pip install 'vtr\[ray\]'"
     with pytest.raises(ConfigError, match=message), connected("local"):
         pass
+    (tmp_path / "V").mkdir()
+    store = ("extract", "--videos", "V", "--features", "F", "--ray")
+    verify = ("data", "verify", "folder", "--videos", "V", "--ray")
+    for words in (store, (*store, "--dry-run"), ("compress", "V", "C", "--ray"), verify):
+        with pytest.raises(ConfigError, match=message):
+            run_app(*words, cwd=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["V"]  # nothing was begun
 
 
 def descendants(pid: int) -> dict[int, str]:

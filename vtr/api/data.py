@@ -145,6 +145,7 @@ def verify_dataset(
         raise ConfigError(
             "--ray shares out the decoding, and --fast decodes nothing: leave one out"
         )
+    scale.check_ray(workspace)
     if workspace.videos is None:
         raise ConfigError("name the folder of the videos with --videos")
     dataset = read_dataset(workspace)
