@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import ramp, run_app, run_json, write_clip
+from builders import make_folder_workspace, ramp, run_app, run_json, write_clip
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -313,6 +313,14 @@ def test_the_command_takes_a_store_and_a_model(
     assert facts["modality_gap"] is None  # the store is of another model
     assert "not measured: the features in" in done.stderr
     assert "come from tiny" in done.stderr
+
+
+def test_one_video_alone_has_no_spread(tmp_path: Path) -> None:
+    make_folder_workspace(tmp_path, [("a.mp4", "a cat")])
+    shown = run_app("eda", "--no-pictures", "--no-text", cwd=tmp_path).stdout
+    assert "feature norms" in shown
+    assert "feature spread" not in shown
+    assert "nan" not in shown
 
 
 def test_probing_decodes_some_videos(annotated: Path, monkeypatch: pytest.MonkeyPatch) -> None:

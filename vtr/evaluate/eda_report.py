@@ -140,9 +140,10 @@ def _feature_lines(facts: Mapping[str, Any]) -> Iterator[list[str]]:
     if features := facts["features"]:
         norms, cosine = features["norms"], features["cosine_between_videos"]
         yield ["feature norms", f"mean {norms['mean']:.3f}, sd {norms['sd']:.3f}"]
-        size = f"{features['effective_dimensions']:.1f} effective dimensions of "
-        size += f"{features['dimensions']}; cosine of different videos "
-        yield ["feature spread", f"{size}{cosine.get('mean', float('nan')):.3f}"]
+        if cosine["n"]:  # one video alone has no spread
+            size = f"{features['effective_dimensions']:.1f} effective dimensions of "
+            size += f"{features['dimensions']}; cosine of different videos {cosine['mean']:.3f}"
+            yield ["feature spread", size]
     if gap := facts["modality_gap"]:
         distance = f"{gap['distance']:.3f} between the means of captions and videos"
         yield ["modality gap", f"{distance}, {gap['separable']:.0f} % told apart by a plane"]
