@@ -1,7 +1,5 @@
 """As much of the Hugging Face hub's HTTP as pushing and pulling call: a real server, in memory."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Models that open_clip itself has run, as the folders it writes, and what came out of them."""
 
-from __future__ import annotations
-
 import atexit
 import functools
 import json

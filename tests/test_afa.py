@@ -1,7 +1,5 @@
 """afa against its formula in float64 loops, and against meanP before training."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Beside what a command makes stand the options that it was made with."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The backbone on tiny models with random weights: numbers, and every way a folder can be wrong."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

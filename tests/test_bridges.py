@@ -1,7 +1,5 @@
 """A store in forms of others, and back: bit by bit, or refused by name."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

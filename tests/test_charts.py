@@ -1,7 +1,5 @@
 """Charts: what a picture needs of the machine, and where its marks and letters are."""
 
-from __future__ import annotations
-
 import io
 import re
 from xml.etree import ElementTree

@@ -1,7 +1,5 @@
 """Printed recalls against all counts there are."""
 
-from __future__ import annotations
-
 import json
 from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Samplers applied to a dense store afterwards; the study and the contact sheet."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The command line as a person meets it: a real process, its exit code, both its outputs."""
 
-from __future__ import annotations
-
 import functools
 import json
 import os

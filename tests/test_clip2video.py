@@ -1,7 +1,5 @@
 """clip2video against the reference's own numbers, and against plain loops where it has none."""
 
-from __future__ import annotations
-
 import functools
 import json
 from typing import Any

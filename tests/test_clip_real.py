@@ -1,7 +1,5 @@
 """Preprocessing against tensors that OpenAI's own code made from real photographs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

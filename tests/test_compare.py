@@ -1,7 +1,5 @@
 """Comparing results: against plain oracles, and refusing what cannot be compared."""
 
-from __future__ import annotations
-
 import csv
 import itertools
 import json

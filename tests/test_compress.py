@@ -1,7 +1,5 @@
 """`vtr compress`: which frames, what pictures, and a folder that survives anything."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """Clips cut out of videos, and lists of them for editing programs."""
 
-from __future__ import annotations
-
 import csv
 import io
 import sys

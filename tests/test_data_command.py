@@ -1,7 +1,5 @@
 """`vtr data` and `vtr init` on a dataset in MSR-VTT's layout, through the command line."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Annotation files as they come: marks, line ends, cuts, wrong columns, hostile pickles."""
 
-from __future__ import annotations
-
 import json
 import os
 import pickle

@@ -1,7 +1,5 @@
 """Listing a folder, matching files to ids, and ids that are always one to one."""
 
-from __future__ import annotations
-
 import os
 import unicodedata
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Every published layout, on small generated files: other data in the same shape is read too."""
 
-from __future__ import annotations
-
 import csv
 import inspect
 import io

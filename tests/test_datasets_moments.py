@@ -1,7 +1,5 @@
 """Datasets of moments, in their published layouts: parts of videos with their sentences."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

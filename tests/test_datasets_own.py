@@ -1,7 +1,5 @@
 """A person's own folder with captions: CSV, TSV, JSONL and JSON."""
 
-from __future__ import annotations
-
 import json
 import time
 from pathlib import Path

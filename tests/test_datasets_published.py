@@ -1,7 +1,5 @@
 """The split lists that ship with the package, and how they are packed."""
 
-from __future__ import annotations
-
 import hashlib
 import lzma
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The published annotation files themselves: counts, pairs, and the lists we ship."""
 
-from __future__ import annotations
-
 import csv
 import json
 import shutil

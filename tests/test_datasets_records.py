@@ -1,7 +1,5 @@
 """Caption files as people have them: encodings, headers, quotes, lists in cells, JSON layouts."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Published layouts beside the usual ones: as authors released them, as mirrors pass them on."""
 
-from __future__ import annotations
-
 import json
 import pickle
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Frames by time, bit for bit: sparse fetch against full decode on generated clips."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 from fractions import Fraction

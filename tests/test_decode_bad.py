@@ -1,7 +1,5 @@
 """Bad input to the decoder: every file ends in a class and one line, or in the frames it has."""
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import io

@@ -1,7 +1,5 @@
 """The matrix and the range that a stream names decide its colours, with the oldest PyAV too."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """Joined recordings, clocks that wrap, edit lists, damage: each frame in its place, and sound."""
 
-from __future__ import annotations
-
 import struct
 from dataclasses import replace
 from fractions import Fraction

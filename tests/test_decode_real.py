@@ -1,7 +1,5 @@
 """Decoding proven on real files: every video of the folder named by VTR_REAL_DATA."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path

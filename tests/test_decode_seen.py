@@ -1,7 +1,5 @@
 """Frames as a viewer sees them: pixels that are not square, transparency, interlaced pictures."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from fractions import Fraction
 

@@ -1,7 +1,5 @@
 """The demo's own figures: what the store shows against what the world's construction says."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -1,7 +1,5 @@
 """Distillation terms against numpy, at their extremes, and as something that can be learned."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The documentation says what is so: commands, flags, names, links, tables, examples, notebook."""
 
-from __future__ import annotations
-
 import ast
 import importlib.util
 import inspect

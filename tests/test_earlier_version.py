@@ -6,8 +6,6 @@ stopped after its second epoch (`cut`). Made with that version's own commands:
 --loss all --warmup 0.2`.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -1,7 +1,5 @@
 """Looking at datasets: plain oracles for the counts, and the known facts of MSR-VTT."""
 
-from __future__ import annotations
-
 import itertools
 import json
 from collections import Counter

@@ -1,7 +1,5 @@
 """eercf against its formula in float64 loops, and what finds what it looks at."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

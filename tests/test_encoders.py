@@ -1,7 +1,5 @@
 """Several encoders share a run: the same bytes whoever is fast, fails, or is interrupted."""
 
-from __future__ import annotations
-
 import _thread
 import copy
 import itertools

@@ -1,7 +1,5 @@
 """Faster ways of embedding: each is judged by float32 before it counts, and named in the store."""
 
-from __future__ import annotations
-
 import functools
 import json
 import os

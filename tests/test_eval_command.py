@@ -1,7 +1,5 @@
 """`vtr eval` and `vtr simulate` as a user meets them, on a small store of made-up features."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

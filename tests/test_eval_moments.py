@@ -1,7 +1,5 @@
 """`vtr eval --moments` on frames that are made to show their sentence at known times."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

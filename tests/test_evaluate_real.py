@@ -1,7 +1,5 @@
 """Evaluation on real CLIP ViT-B/32 numbers and on the published lists."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

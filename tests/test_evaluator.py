@@ -1,7 +1,5 @@
 """The evaluator: coverage, absent videos, duplicates, what it keeps, what it writes."""
 
-from __future__ import annotations
-
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Import, extract, evaluate, export, evaluate again: the whole way on generated videos."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any, cast

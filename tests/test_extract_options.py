@@ -1,7 +1,5 @@
 """Every option of `vtr extract` may stand in [extract] of vtr.toml, but those of a single run."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

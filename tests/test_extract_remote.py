@@ -1,7 +1,5 @@
 """Videos on other file systems: listed and fetched whole by fsspec."""
 
-from __future__ import annotations
-
 import html
 from pathlib import Path
 from typing import Any

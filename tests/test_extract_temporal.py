@@ -1,7 +1,5 @@
 """Extraction with a backbone that sees neighbouring frames: real files, a real tiny CLIP."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Families that transformers computes, against transformers' own outputs on tiny random models."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

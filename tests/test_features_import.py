@@ -1,7 +1,5 @@
 """Features of others: what layouts are understood, and what each file that is not one costs."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import math

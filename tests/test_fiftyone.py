@@ -3,8 +3,6 @@
 By hand `Dataset.from_json` of that version, with its database, read the document of `world`.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 import json

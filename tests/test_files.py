@@ -1,7 +1,5 @@
 """Files appear whole, and those that belong together appear together."""
 
-from __future__ import annotations
-
 import os
 import tracemalloc
 from collections.abc import Mapping

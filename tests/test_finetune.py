@@ -1,7 +1,5 @@
 """Training the vision tower: caches, chunks, memory, precision and what a run leaves behind."""
 
-from __future__ import annotations
-
 import copy
 import fcntl
 import json

@@ -1,7 +1,5 @@
 """`vtr train --vision tune` from a workspace whose store keeps pictures."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import os

@@ -4,8 +4,6 @@ golden/finetune*.npz: six optimiser steps of ArrowLuo/CLIP4Clip@508ffa3 on a tin
 pictures, float32 unless a case is called fp16.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable

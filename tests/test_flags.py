@@ -1,7 +1,5 @@
 """Options declared once: a model becomes flags, keywords, sections of vtr.toml."""
 
-from __future__ import annotations
-
 import importlib
 import json
 from pathlib import Path

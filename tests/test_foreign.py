@@ -1,7 +1,5 @@
 """Text of others on its way to a terminal, a spreadsheet and a page."""
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import io

@@ -1,7 +1,5 @@
 """`benchmarks/gpu.py` runs without a GPU, so that it runs when one is at hand."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -4,8 +4,6 @@ Each contract is a function of a head. Planted defects must fail the contracts n
 or parity with the golden arrays where no contract can know better (positions, residuals).
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from dataclasses import replace

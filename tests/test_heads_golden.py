@@ -5,8 +5,6 @@ golden/clip4clip_*.npz: small made-up weights and inputs, run through ArrowLuo/C
 1, 5, 2 frames, 7 texts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Naming, building and starting heads; the shared block; `vtr heads`; the tight head's memory."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

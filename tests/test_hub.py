@@ -1,7 +1,5 @@
 """Finding models: a real HTTP server of our own stands in for the hub."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

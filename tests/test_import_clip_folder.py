@@ -3,8 +3,6 @@
 The arrays are outputs of ArrowLuo/CLIP4Clip@508ffa3 in float32 on the CPU.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

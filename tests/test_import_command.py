@@ -3,8 +3,6 @@
 Numbers: outputs of CLIP4Clip@508ffa3 and CLIP2Video@e941318 in float32 (tests/golden).
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

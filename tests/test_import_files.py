@@ -1,7 +1,5 @@
 """Reading foreign checkpoint files: the right tensors, and never anything that runs."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import pickle

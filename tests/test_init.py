@@ -1,7 +1,5 @@
 """`vtr init`, through the command line."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

@@ -1,7 +1,5 @@
 """Intervals against resampling query by query, and against what theory says."""
 
-from __future__ import annotations
-
 import importlib.util
 import itertools
 import math

@@ -1,7 +1,5 @@
 """maxsim and multivector against their formulas in float64 loops."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

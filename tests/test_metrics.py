@@ -1,7 +1,5 @@
 """Numbers from ranks: against the reference, every order of the ties, and trec_eval."""
 
-from __future__ import annotations
-
 import itertools
 from pathlib import Path
 from typing import Any

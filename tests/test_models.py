@@ -1,7 +1,5 @@
 """Models by short name: what each resolves to, what is told of them, and names that are none."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Moment retrieval: the measures against plain oracles, and numbers worked out by hand."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given

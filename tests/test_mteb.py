@@ -1,7 +1,5 @@
 """mteb: our numbers in its schema are those it finds itself, for any head and both directions."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Sequence

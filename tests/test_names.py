@@ -1,7 +1,5 @@
 """One rule for which file a name means: separators, folders, extensions, spellings, case."""
 
-from __future__ import annotations
-
 import time
 import unicodedata
 

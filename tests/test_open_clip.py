@@ -1,7 +1,5 @@
 """open_clip's folders against outputs of open_clip itself."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A folder of open_clip's through the commands, and its towers in training."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Folders of open_clip's that are not what they say: one line each, by name."""
 
-from __future__ import annotations
-
 import copy
 import json
 from collections.abc import Callable

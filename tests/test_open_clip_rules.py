@@ -1,7 +1,5 @@
 """Every rule of open_clip's towers got wrong on purpose: the goldens see each of them."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """CLIP's parameter names both ways: exact round trips, and every fault of a state dict told."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

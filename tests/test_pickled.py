@@ -1,7 +1,5 @@
 """Pickles whose keys would take for ever to hash."""
 
-from __future__ import annotations
-
 import collections
 import pickle
 import time

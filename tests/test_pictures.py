@@ -1,7 +1,5 @@
 """The pictures that a store keeps: what the tower saw, bit for bit, through every way."""
 
-from __future__ import annotations
-
 import io
 import json
 import re

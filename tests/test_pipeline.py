@@ -4,8 +4,6 @@ The encoder is a small one of our own: the mean colour of each quarter of the pi
 show their frame number as brightness, so a wrong frame is a wrong number.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import random

@@ -1,7 +1,5 @@
 """The worker pool: order, deaths, hangs, memory, and a bounded buffer; with real processes."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """Dual softmax and QB-Norm against loops over Python numbers."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

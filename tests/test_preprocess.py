@@ -1,7 +1,5 @@
 """Preprocessing: bit-exact on the exact route, within two grey levels on the fast one."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

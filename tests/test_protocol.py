@@ -1,7 +1,5 @@
 """Protocols: what they declare, and the queries they come to."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

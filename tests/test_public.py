@@ -1,7 +1,5 @@
 """The public calls: every one has an example that runs, and the numbers are those of the parts."""
 
-from __future__ import annotations
-
 import doctest
 import inspect
 from importlib.util import find_spec

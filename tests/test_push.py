@@ -1,7 +1,5 @@
 """Runs and stores to the hub and back: a real HTTP server of our own stands in for it."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

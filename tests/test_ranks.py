@@ -1,7 +1,5 @@
 """Ranks by counting, whole and streamed, against counting one by one."""
 
-from __future__ import annotations
-
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Work on Ray: real clusters, real actors, real kills."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib.util
 import json

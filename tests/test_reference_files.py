@@ -6,8 +6,6 @@ golden/clip4clip_own_code.npz is what its own code makes of our files, its trunk
 its BertAdam after the six steps of golden/finetune.npz, whose losses it gives to 5e-7.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import asdict

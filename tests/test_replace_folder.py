@@ -1,7 +1,5 @@
 """A folder is replaced as a whole: at any moment its name holds the old version or the new one."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

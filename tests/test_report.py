@@ -1,7 +1,5 @@
 """Reports: every figure is the result's own, nothing in it runs, and it stays small."""
 
-from __future__ import annotations
-
 import csv
 import json
 import re

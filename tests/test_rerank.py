@@ -1,7 +1,5 @@
 """Re-ranking against a plain loop."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given, settings

@@ -1,7 +1,5 @@
 """Results that were edited or damaged are refused in words, by whoever reads them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """The contract every sampler keeps, over the files in the folder; and the few exact formulas."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

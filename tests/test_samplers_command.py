@@ -1,7 +1,5 @@
 """`vtr samplers study` on a small demo world: brief events, costs, table, JSON and plot."""
 
-from __future__ import annotations
-
 import io
 import json
 import re

@@ -6,8 +6,6 @@ after `np.random.seed(S)`. Here our selections run on the reference's signals: r
 pictures, its legacy generator.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What each sampler is for: its formula against a slow plain one, its options, what it finds."""
 
-from __future__ import annotations
-
 import math
 from fractions import Fraction
 

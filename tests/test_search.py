@@ -1,7 +1,5 @@
 """`vtr search`: a folder, a sentence, the moments that show it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

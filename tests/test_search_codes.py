@@ -1,7 +1,5 @@
 """8-bit codes of very many frames: what they find, when they are made, kept and left alone."""
 
-from __future__ import annotations
-
 import sys
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`vtr search` as a user meets it: folders, workspaces, queries, answers, refusals."""
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 import json

@@ -1,7 +1,5 @@
 """What a folder's search keeps: added to, gone on with, shared, and derived anew when lost."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import signal

@@ -1,7 +1,5 @@
 """What a search makes of its hits: clips, a sheet, a list, a player at the moment."""
 
-from __future__ import annotations
-
 import io
 import os
 import time

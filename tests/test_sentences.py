@@ -1,7 +1,5 @@
 """A run's text side in sentence-transformers, as that library loads it: no code of ours in it."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import shutil

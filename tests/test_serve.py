@@ -1,7 +1,5 @@
 """The page's server over HTTP: what it answers, whom it turns away, and that nothing stalls it."""
 
-from __future__ import annotations
-
 import asyncio
 import io
 import json

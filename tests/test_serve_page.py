@@ -1,7 +1,5 @@
 """The page in a real browser over a real `vtr serve`: type, see, play, filter, keys, phone."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

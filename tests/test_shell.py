@@ -1,7 +1,5 @@
 """The command line before it does anything: names, completion, help, commands of other programs."""
 
-from __future__ import annotations
-
 import ast
 import os
 import re

@@ -1,7 +1,5 @@
 """`--loss sigmoid`: formula, bias, and every head under it, whole, in parts, in two processes."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

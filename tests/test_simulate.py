@@ -1,7 +1,5 @@
 """Pooling rules against a slow loop, and against each other where they must agree."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The cache: round trips, damage, foreign content, locks, a disk that refuses."""
 
-from __future__ import annotations
-
 import hashlib
 import multiprocessing
 import os

@@ -1,7 +1,5 @@
 """A run that teaches another: its scores, the loss with it, what the student learns, the flag."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

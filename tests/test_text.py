@@ -1,7 +1,5 @@
 """Text rules: the reference's own ids, the end token under truncation, SigLIP's padding."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

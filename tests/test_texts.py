@@ -1,7 +1,5 @@
 """Captions embedded once: the cache beside the features, and the tokens."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -5,8 +5,6 @@ Twelve generated clips, annotations in the layout that the dataset is published 
 that ships with the package: real decoders, real workers, real files.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import os

@@ -1,7 +1,5 @@
 """tokenbinder against its formula in float64 loops, and what seeing candidates together means."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

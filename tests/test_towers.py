@@ -1,7 +1,5 @@
 """Our towers against transformers' on tiny models with random weights, and folders as they come."""
 
-from __future__ import annotations
-
 import copy
 import json
 import os

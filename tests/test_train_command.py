@@ -1,7 +1,5 @@
 """`vtr train` and `vtr features import` from a workspace with rendered features."""
 
-from __future__ import annotations
-
 import json
 import os
 import shlex

@@ -1,7 +1,5 @@
 """The loop: what it learns, what it keeps, where it stops."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The loss against a loop that spells out its formula, and against the reference's numbers."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Batches, optimisers, gradients in parts, scoring: each against its plain form."""
 
-from __future__ import annotations
-
 import json
 import time
 from dataclasses import replace

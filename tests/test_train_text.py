@@ -1,7 +1,5 @@
 """Text towers on the demo's CLIP: tuning starts from the frozen text and leaves it alone."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import replace
 from pathlib import Path

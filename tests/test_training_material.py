@@ -1,7 +1,5 @@
 """What `vtr train` trains and validates on, told from a folder's captions and a store."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path

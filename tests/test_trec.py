@@ -1,7 +1,5 @@
 """TREC files: read back by pytrec-eval and by hand."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A run whose vision tower was trained: what is stored is stale, and it is given away whole."""
 
-from __future__ import annotations
-
 import itertools
 import json
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """Stores whose rows are windows of frames: read, written again, selected, damaged, searched."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

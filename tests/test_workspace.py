@@ -1,7 +1,5 @@
 """vtr.toml: found, read, checked, written; flags over file over defaults."""
 
-from __future__ import annotations
-
 import json
 import re
 import tomllib

@@ -1,7 +1,5 @@
 """wti against its formula in float64 loops: scores, both maskings, the decorrelation term."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

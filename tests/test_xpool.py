@@ -1,7 +1,5 @@
 """xpool against its formula in float64 loops; what the untrained head is; chunks change nothing."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
