@@ -510,6 +510,7 @@ def test_a_run_is_read_as_a_head_on_features_of_its_own_towers(tmp_path: Path) -
         load_run(tmp_path / "run")
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     config["towers"] = {"weights_sha256": "abc"}
+    (tmp_path / "run" / "towers").mkdir()
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))
     run = load_run(tmp_path / "run")
     assert run.towers == tmp_path / "run" / "towers"

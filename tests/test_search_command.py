@@ -199,7 +199,7 @@ def test_a_clip_that_blinks_in_step_with_the_candidates_is_found_by_each_of_its_
     [
         ((), ConfigError, "nothing to search for"),
         ((" ",), ConfigError, "is empty"),
-        (("a\0b",), ConfigError, "has a NUL character"),
+        (("a\0b",), ConfigError, r"'a\\x00b' has a NUL character"),
         (("a\ud800b",), ConfigError, "is not valid Unicode"),
         (("--image", "gone.png"), ConfigError, "gone.png does not exist"),
         (("--image", "broken.mp4"), ConfigError, r"broken\.mp4"),
@@ -292,6 +292,18 @@ def test_another_model_is_refused(clips: Path, tmp_path: Path) -> None:
     save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(VtrError, match="--rebuild"):
         run_app("search", clips, "x", "--model", str(other))
+
+
+def test_a_model_that_went_is_named_and_taken_from_where_it_lies_now(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    shutil.copytree(MODEL, old)
+    write_clip(tmp_path / "v" / "a.mp4", patchwork(1) * 4)
+    run_app("search", tmp_path / "v", "x", "--model", old)
+    old.rename(new)
+    with pytest.raises(VtrError, match=r"were made with .*old, which is not there any more"):
+        run_app("search", tmp_path / "v", "x")
+    run_app("search", tmp_path / "v", "x", "--model", new)
+    run_app("search", tmp_path / "v", "x")
 
 
 @pytest.fixture(scope="module")

@@ -85,6 +85,18 @@ def test_an_index_that_is_lost_is_derived_from_the_store_again(tmp_path: Path, d
     assert np.array_equal(after.index.frames, before)
 
 
+def test_a_store_without_a_whole_shard_is_made_anew(tmp_path: Path) -> None:
+    before = np.array(open_it(write_clips(tmp_path, 2)).index.frames)
+    (shard,) = index_folder(tmp_path).parent.glob("shard-*.h5")
+    content = bytearray(shard.read_bytes())
+    content[4000] ^= 255
+    shard.write_bytes(content)
+    (index_folder(tmp_path) / "index.npz").unlink()
+    after = open_it(tmp_path)
+    assert after.changes.new == ("0.mp4", "1.mp4")
+    assert np.array_equal(after.index.frames, before)
+
+
 @pytest.mark.parametrize(
     ("seen", "sent"), [("shard-*.h5", signal.SIGINT), ("model.json", signal.SIGKILL)]
 )

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from vtr.clip.backbone import load_backbone
 from vtr.clip.preprocess import normalise
 from vtr.demo import demo_model_folder
-from vtr.errors import ConfigError, ModelError
+from vtr.errors import CheckpointError, ConfigError, ModelError
 from vtr.features import FeatureStore
 from vtr.train import loop
 from vtr.train.run import load_run
@@ -106,9 +107,14 @@ def test_towers_that_are_others_than_the_run_s_are_refused(workspace: Path) -> N
     weights = run / "towers" / "model.safetensors"
     changed = {name: value * 1.01 for name, value in load_file(weights).items()}
     save_file(changed, weights, metadata={"format": "pt"})
-    with pytest.raises(ModelError, match=r"was trained with the text of weights .* now has"):
+    lost = r"runs/tuned/towers {}.*Copy the run's folder again, or train again"
+    with pytest.raises(CheckpointError, match=lost.format("holds other weights than this run")):
         run_app("eval", "--run", str(run))
     assert not (run / "features").exists()
+    shutil.rmtree(run / "towers")
+    for words in (("eval", "--run"), ("train", "--vision", "tune", "--start")):
+        with pytest.raises(CheckpointError, match=lost.format("is not there")):
+            run_app(*words, str(run))
 
 
 def test_what_is_given_away_is_a_run_and_a_model_that_transformers_loads(workspace: Path) -> None:
@@ -208,6 +214,11 @@ def test_training_goes_on_from_an_imported_checkpoint(workspace: Path) -> None:
     heads = ("--vision-heads", "3", "--text-heads", "3", "--clip", str(demo_model_folder()))
     file = "given/pytorch_model.bin.0"
     app("import", "clip4clip", file, "--head", "seqTransf", "--out", "imported", *heads)
+    bare = ("import", "clip4clip", file, "--head", "seqTransf", "--out", "bare", *heads[4:])
+    told = app(*bare).stderr
+    assert "the vision tower gets 1 attention head, width / 64" in told, "no shape shows it"
+    assert "the text tower gets 1 attention head" in told
+    assert "--text-heads 3" in told
     done = app("eval", "--run", "imported/run")
     assert "embedding the pictures of 3 videos with the towers of" in done.stderr
     head = "seqTransf:layers=1:positions=32"  # as many as CLIP has for words

@@ -12,9 +12,12 @@ from torch import Tensor
 
 from vtr.clip.backbone import Backbone, load_backbone
 from vtr.clip.checkpoint_files import read_tensors, require_file
+from vtr.clip.configuration import read_config
 from vtr.clip.folder import write_clip_folder
+from vtr.clip.hub import find_tokeniser
 from vtr.clip.openai_names import read_shape
 from vtr.clip.towers import Architecture
+from vtr.counts import counted
 from vtr.datasets.base import Dataset
 from vtr.datasets.registry import load_dataset
 from vtr.errors import CheckpointError, ConfigError, UnknownNameError
@@ -147,7 +150,25 @@ def _write_clip(
         vision_heads=options.vision_heads,
         text_heads=options.text_heads,
     )
-    return shape, load_backbone(str(folder), device="cpu")
+    backbone = load_backbone(str(folder), device="cpu")
+    _tell_of_heads(backbone.architecture, options)
+    return shape, backbone
+
+
+def _tell_of_heads(made: Architecture, options: Options) -> None:
+    """Warns where the CLIP that was named has other attention heads: no shape shows them."""
+    folder = find_tokeniser(options.clip)
+    record = read_config(folder) if (folder / "config.json").is_file() else {}
+    for name, given in (("vision", options.vision_heads), ("text", options.text_heads)):
+        section = record.get(f"{name}_config")
+        theirs = section.get("num_attention_heads") if isinstance(section, dict) else None
+        ours = getattr(made, name).heads
+        if given is None and theirs not in (None, ours):
+            note(
+                f"warning: the {name} tower gets {counted(ours, 'attention head')}, width / 64, as "
+                f"the published code has it; {options.clip} has {theirs}. If the file came from "
+                f"such a model: --{name}-heads {theirs}"
+            )
 
 
 def _config(clip_folder: Path, backbone: Backbone) -> dict[str, Any]:

@@ -129,7 +129,10 @@ def find(folder: Path | None, query: Query, options: Options) -> tuple[Library, 
     run = None
     if options.run is not None:
         if workspace is None:
-            raise ConfigError("--run names a run of a workspace; search from within one")
+            raise ConfigError(
+                f"--run names a run of a workspace, and {folder} is none: name a workspace, or "
+                "leave the folder out within one"
+            )
         run = _load(workspace, options.run)
     library = open_library(folder, workspace, options)
     if run is None:

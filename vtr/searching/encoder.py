@@ -7,6 +7,7 @@ import io
 import json
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -17,7 +18,14 @@ from numpy.typing import NDArray
 
 from vtr.clip.backbone import Backbone, TextEncoder, load_backbone, load_text_encoder
 from vtr.clip.hub import SMALL_FILES, ModelFolder, find_model, weight_files
-from vtr.errors import ConfigError, DecodeError, HubOfflineError, VtrError
+from vtr.errors import (
+    ConfigError,
+    DecodeError,
+    HubOfflineError,
+    ModelNotFoundError,
+    StoreWriteError,
+    VtrError,
+)
 from vtr.files import publish
 from vtr.foreign import printable
 from vtr.json_files import read_json
@@ -66,6 +74,7 @@ class QueryEncoder:
         record = _read_record(folder)
         given = None if model is None else _absolute(model)
         self.model = given or record.get("model") or default
+        self._is_chosen = given is not None or not record
         self._record = record if record.get("model") == self.model else {}
         if self._record and self._record["files"] != _file_facts(Path(self._record["path"])):
             self._record = {}
@@ -81,6 +90,13 @@ class QueryEncoder:
             return load_backbone(self._record.get("path", self.model), device=self.device)
         except HubOfflineError as error:
             raise HubOfflineError(f"{error}, with --model FOLDER") from None
+        except ModelNotFoundError:
+            if self._is_chosen:
+                raise
+            raise ModelNotFoundError(
+                f"the features in {self.folder} were made with {self.model}, which is not there "
+                "any more. Say with --model where it lies now; for another model, --rebuild too"
+            ) from None
 
     @cached_property
     def _text_encoder(self) -> TextEncoder:
@@ -106,7 +122,8 @@ class QueryEncoder:
             "files": _file_facts(path),
             "weights_sha256": self.backbone.weights_sha256,
         }
-        publish(self.folder / RECORD, json.dumps(self._record, indent=2).encode())
+        with suppress(StoreWriteError):
+            publish(self.folder / RECORD, json.dumps(self._record, indent=2).encode())
 
     def texts(self, texts: Sequence[str]) -> tuple[Vectors, int]:
         """Returns (N, D) unit vectors, and how many texts lost their tail."""

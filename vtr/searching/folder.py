@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -14,7 +14,7 @@ from vtr.counts import counted, human_seconds
 from vtr.datasets.base import Video
 from vtr.datasets.files import VideoListing, find_videos
 from vtr.datasets.registry import unique_videos
-from vtr.errors import ConfigError, FingerprintError, ModelError, StoreLockedError
+from vtr.errors import ConfigError, FingerprintError, ModelError, ShardError, StoreLockedError
 from vtr.features.lock import write_lock
 from vtr.features.shard import list_shards
 from vtr.features.store import FeatureStore
@@ -107,8 +107,10 @@ class FolderSource:
         known = read_marks(place)
         marks = mark_files(self.paths(()), known)
         if not rebuild and list_shards(self.store)[0]:
-            self._require_same()
-            index = bring_up_to_date(place, self.store, self.encoder)
+            with suppress(ShardError):  # none is whole: they are put aside, and all is made anew
+                self._require_same()
+                index = bring_up_to_date(place, self.store, self.encoder)
+                self.encoder.remember()
         others = replaced(marks, known)
         changes = self._changes(index, others)
         if not (rebuild or changes.new or changes.changed) and index is not None:
@@ -202,7 +204,8 @@ class FolderSource:
     def _jitter(self, *, rebuild: bool) -> float:
         """Returns that of the store, so that an older one goes on; windows need even steps."""
         if not rebuild and list_shards(self.store)[0]:
-            return FeatureStore(self.store, skip_damaged=True).spec.candidate_jitter
+            with suppress(ShardError):
+                return FeatureStore(self.store, skip_damaged=True).spec.candidate_jitter
         return 0.0 if self.encoder.backbone.window > 1 else _JITTER
 
     def _require_same(self) -> None:

@@ -38,7 +38,7 @@ class Query:
                 raise ConfigError(f"a sentence is {shown(repr(text), 60)}; it must be a text")
             if fault := _fault(text):
                 raise ConfigError(
-                    f"the sentence {shown(text, 40)!r} {fault}. Write in some words what is to be "
+                    f"the sentence '{shown(text, 40)}' {fault}. Write in some words what is to be "
                     "seen"
                 )
 
@@ -64,7 +64,7 @@ def read_like(text: str) -> tuple[str, float]:
         at = -1.0
     if not video_id or not 0 <= at < float("inf"):
         raise ConfigError(
-            f"--like is {shown(text, 60)!r}; it must be a video and a second of it, such as "
+            f"--like is '{shown(text, 60)}'; it must be a video and a second of it, such as "
             "cats/one.mp4@12.5"
         )
     return video_id, at

@@ -87,6 +87,13 @@ class World:
 ALONE = World()
 
 
+def torch_device(name: str) -> str:
+    """Returns the device; under torchrun each process's own GPU."""
+    if name in ("auto", "cuda") and torch.cuda.is_available():
+        return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    return "cpu" if name == "auto" else name
+
+
 @contextmanager
 def joined_processes(device: torch.device) -> Iterator[World]:
     """Joins the processes that torchrun started, within the block; alone where it did not."""

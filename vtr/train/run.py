@@ -176,6 +176,8 @@ class Run:
     def check_text_model(self, backbone: Backbone) -> None:
         """Refuses texts that this model was not trained with the like of (ModelError)."""
         wanted, text = self.text_sha256, self._text
+        if self.towers is not None and wanted != backbone.weights_sha256:
+            raise CheckpointError(_lost(self.towers, "holds other weights than this run wrote"))
         if wanted not in (None, backbone.weights_sha256):
             raise ModelError(
                 f"{self.folder} was trained with the text of weights {str(wanted)[:12]}; "
@@ -386,6 +388,8 @@ def load_run(folder: str | Path, *, last: bool = False, device: torch.device | s
     towers = None
     if spec.vision is not None:
         towers, config = place / TOWERS, _with_towers(place, config)
+        if not towers.is_dir():
+            raise CheckpointError(_lost(towers, "is not there: the towers that this run trained"))
         spec, tensors = _beside_towers(spec, tensors)
     model = build_model(spec)
     load_weights(model, tensors, what=str(place))
@@ -394,6 +398,10 @@ def load_run(folder: str | Path, *, last: bool = False, device: torch.device | s
         raise CheckpointError(f"{place}: the epoch of the weights is {epoch!r:.80}; train again")
     known = _read_ids(place / TRAIN_IDS)
     return Run(place, config, spec, model.to(device), known, int(epoch), towers)
+
+
+def _lost(towers: Path, what: str) -> str:
+    return f"{towers} {what}. Copy the run's folder again, or train again with --overwrite"
 
 
 def _with_towers(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
