@@ -165,20 +165,34 @@ def test_a_killed_training_goes_on_bit_for_bit(workspace: Path) -> None:
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 
-@pytest.mark.slow
-def test_two_processes_train_the_towers_of_one(workspace: Path) -> None:
-    flags = (*BRIEF, "--epochs", "1", "--head", "seqTransf:layers=1", "--head-epochs", "1", "-q")
-    alone = Path(trained(*flags[:-1], "--name", "one")["run"])
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
-            *("--master-port", str(free_port()), "-m", "vtr", "train", *flags, "--name", "two"),
-        ],
+def in_two_processes(*flags: str) -> subprocess.CompletedProcess[str]:
+    """`vtr train` under torchrun."""
+    how = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port")
+    return subprocess.run(
+        [sys.executable, *how, str(free_port()), "-m", "vtr", "train", *flags],
         env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+@pytest.mark.slow
+def test_two_processes_gone_astray_leave_whole_towers(workspace: Path) -> None:
+    """Where one of them ends, torchrun ends the other, which may be writing."""
+    how = ("--head", "meanP", "--epochs", "3", "--lr", "1e20", "--coef-lr", "1", "-q")
+    done = in_two_processes(*BRIEF, *how, "--batches", "pairs", "--name", "astray")
+    assert "error: the loss became nan in epoch 1" in done.stderr
+    run = load_run("runs/astray")
+    run.check_text_model(load_backbone(str(run.towers), device="cpu"))
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_towers_of_one(workspace: Path) -> None:
+    head = "seqTransf:layers=1:dropout=0.3"
+    flags = (*BRIEF, "--epochs", "1", "--head", head, "--head-epochs", "1", "-q")
+    alone = Path(trained(*flags[:-1], "--name", "one")["run"])
+    done = in_two_processes(*flags, "--name", "two")
     assert done.returncode == 0, done.stderr
     one, two = load_file(alone / LAST), load_file(workspace / "runs" / "two" / LAST)
     for key, value in one.items():
@@ -409,6 +423,7 @@ def test_updates_of_layers_that_are_all_frozen_are_refused(workspace: Path) -> N
         (("--lora", "2", "--linear-patch", "3d"), "--linear-patch 3d begins .* --lora 2 trains no"),
         (("--head", "tightTransf:layers=1", "--temperature", "0.1"), "--temperature divides"),
         (("--head-epochs", "2"), "--head-epochs 2 .* meanP has no parameters"),
+        (("--preset", "clip-video"), "of --preset clip-video: --freeze-layers is 6; .* 0 to 3"),
         (("--checkpointing", "--freeze-layers", "3", "--text", "frozen"), "--checkpointing spares"),
     ],
 )

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy
@@ -22,11 +20,11 @@ from vtr.api.train_inputs import Inputs, Reader
 from vtr.api.train_model import Base, begin_from, check_start, load_base, model_spec
 from vtr.clip.backbone import Backbone
 from vtr.errors import ConfigError, ModelError
-from vtr.files import begin_beside, take_place
+from vtr.files import begin_beside
 from vtr.progress import note
 from vtr.train.batches import BatchPlan
-from vtr.train.distributed import World, joined_processes
-from vtr.train.loop import Trainer, TrainResult
+from vtr.train.distributed import World, joined_processes, torch_device
+from vtr.train.loop import AstrayError, Trainer, TrainResult
 from vtr.train.model import ModelSpec, RetrievalModel, build_model, count_parameters
 from vtr.train.presets import DEFAULT_PRESET, TrainSettings, listed_values
 from vtr.train.run import (
@@ -58,6 +56,8 @@ from vtr.train.run_folders import (
     holding,
     names_of,
     summarise,
+    summary_file,
+    take_places,
     targets_of,
 )
 from vtr.train.teacher import describe_teacher, load_teacher
@@ -240,7 +240,7 @@ class Training:
                 for seed, target in zip(seeds, targets, strict=True)
             ]
             if world.is_first:
-                _publish(targets, documents)
+                take_places(targets, documents)
         return documents[0] if options.seeds == 1 else self._summary(documents, world)
 
     def _check_target(self, target: Target, seed: int) -> None:
@@ -371,7 +371,7 @@ class Training:
         """
         try:
             yield
-        except ModelError:
+        except ModelError as error:
             kept = (target.work / BEST).is_file() and self.spec.vision is not None
             if world.is_first and kept:
                 epoch = self._write_towers(target, model)["epoch"]
@@ -380,6 +380,8 @@ class Training:
                     f"eval --run {target.work} tests them, vtr train --start {target.work} goes "
                     "on from them"
                 )
+            if isinstance(error, AstrayError):
+                world.wait()  # torchrun ends all processes where one has ended
             raise
 
     def _begin_folder(self, target: Target, config: dict[str, Any]) -> None:
@@ -418,7 +420,7 @@ class Training:
             "metrics": summarise([d["metrics"] for d in documents]),
         }
         if world.is_first:
-            write_json(_summary_file(documents, self.workspace.runs), document)
+            write_json(summary_file(documents, self.workspace.runs), document)
         return document
 
     def config(self, seed: int) -> dict[str, Any]:
@@ -492,24 +494,3 @@ class Training:
             },
             "given": sorted(self.options.recipe()),
         }
-
-
-def _publish(targets: Sequence[Target], documents: Sequence[Mapping[str, Any]]) -> None:
-    """Puts trainings that replace others in their places, with all that belonged to those gone."""
-    for target in targets:
-        if target.replaces:
-            stem, runs = target.folder.name.rpartition("-seed")[0], target.folder.parent
-            for summary in (_summary_file(documents, runs), *runs.glob(f"{stem}-seeds-*.json")):
-                summary.unlink(missing_ok=True)
-            take_place(target.folder)
-
-
-def _summary_file(documents: Sequence[Mapping[str, Any]], runs: Path) -> Path:
-    return runs / f"{Path(documents[0]['run']).name}-to-{documents[-1]['seed']}.json"
-
-
-def torch_device(name: str) -> str:
-    """Returns the device; under torchrun each process's own GPU."""
-    if name in ("auto", "cuda") and torch.cuda.is_available():
-        return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-    return "cpu" if name == "auto" else name

@@ -173,7 +173,12 @@ def _vision(
             f"--linear-patch 2d: the patches of {backbone.model_id} look at three frames, and stay "
             "so. Leave it out"
         )
-    return vision_spec(backbone, frozen=values["freeze_layers"], temporal=temporal)
+    try:
+        return vision_spec(backbone, frozen=values["freeze_layers"], temporal=temporal)
+    except ConfigError as error:
+        if values["freeze_layers"] and options.freeze_layers is None:
+            raise ConfigError(f"of --preset {options.preset}: {error}") from None
+        raise
 
 
 def check_start(spec: ModelSpec, run: Run) -> None:

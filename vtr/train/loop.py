@@ -53,6 +53,10 @@ NOTHING_TO_TRAIN = (
 _SHOW_SECONDS = 0.2
 
 
+class AstrayError(ModelError):
+    """Numbers that are not finite any more: each of several processes raises it alike."""
+
+
 @dataclass(frozen=True)
 class TrainResult:
     """What came out."""
@@ -375,7 +379,7 @@ class Trainer:
             write_json(self.folder / FAILURE, record)
         what = "loss" if not np.isfinite(values[0]) else "norm of the gradients"
         kept = f"the weights after epoch {epoch - 1} are kept" if epoch > 1 else "nothing is lost"
-        raise ModelError(
+        raise AstrayError(
             f"the {what} became {values[0] if what == 'loss' else values[3]} in epoch {epoch}. "
             f"First tensor that is not finite: {culprit}. Videos of the batch: "
             f"{first_few(videos, 5)} (all in {self.folder / FAILURE}); {kept}. Check these "
@@ -389,7 +393,7 @@ class Trainer:
         kept = f"the weights after epoch {epoch - 1} are kept; use a smaller --lr"
         for name, parameter in self.model.named_parameters():
             if not bool(parameter.isfinite().all()):
-                raise ModelError(f"weight {name} is not finite after epoch {epoch}: {kept}")
+                raise AstrayError(f"weight {name} is not finite after epoch {epoch}: {kept}")
         try:
             return self._validate()
         except ModelError as error:

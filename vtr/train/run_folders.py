@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vtr.errors import ConfigError, StoreWriteError
-from vtr.files import beside, is_begun, make_folder
+from vtr.files import beside, is_begun, make_folder, take_place
 from vtr.json_files import as_fields, flat
 from vtr.progress import note
 from vtr.settings import as_path
@@ -255,3 +255,18 @@ def summarise(rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]
         for name in names
         for values in [[float(row[name]) for row in rows]]
     }
+
+
+def take_places(targets: Sequence[Target], documents: Sequence[Mapping[str, Any]]) -> None:
+    """Puts trainings that replace others in their places, with all that belonged to those gone."""
+    for target in targets:
+        if target.replaces:
+            stem, runs = target.folder.name.rpartition("-seed")[0], target.folder.parent
+            for summary in (summary_file(documents, runs), *runs.glob(f"{stem}-seeds-*.json")):
+                summary.unlink(missing_ok=True)
+            take_place(target.folder)
+
+
+def summary_file(documents: Sequence[Mapping[str, Any]], runs: Path) -> Path:
+    """Returns where mean and spread of several seeds stand."""
+    return runs / f"{Path(documents[0]['run']).name}-to-{documents[-1]['seed']}.json"
