@@ -15,8 +15,10 @@ from vtr.files import (
     open_shared,
     publish,
     publish_all,
+    publishing,
     read_regular,
     remove_leftovers,
+    replacing,
 )
 from vtr.json_files import as_fields, read_json
 
@@ -29,7 +31,7 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
 
 def test_one_refused_file_leaves_all_as_they_were(tmp_path: Path) -> None:
     publish(tmp_path / "a", b"old")
-    too_long = tmp_path / ("b" * 255)  # the temporary name does not fit a file system's 255 bytes
+    too_long = tmp_path / ("b" * 256)
     with pytest.raises(StoreWriteError, match=r"cannot write .*b+ \(3 bytes\): File name too long"):
         publish_all({tmp_path / "a": b"new", too_long: b"new"})
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"old")]
@@ -60,6 +62,22 @@ def test_a_planted_temporary_name_is_not_followed(tmp_path: Path) -> None:
     publish(tmp_path / "a", b"new")
     assert (tmp_path / "precious").read_text() == "mine"
     assert (tmp_path / "a").read_bytes() == b"new"
+
+
+def test_the_longest_name_can_be_written_and_cleared_up_after(tmp_path: Path) -> None:
+    longest = tmp_path / ("é" * 127 + "a")
+    with publishing() as create:
+        create(longest).write(b"old")
+        (temporary,) = tmp_path.iterdir()
+    temporary.touch()  # as a killed writer leaves it
+    with publishing(alone=True) as create:
+        create(longest).write(b"new")
+    assert [(path, path.read_bytes()) for path in tmp_path.iterdir()] == [(longest, b"new")]
+    folder = tmp_path / "folders" / ("f" * 255)
+    for text in ("old", "new"):
+        with replacing(folder, option="--out") as new:
+            (new / "a").write_text(text)
+    assert [path.read_text() for path in folder.parent.rglob("*") if path.is_file()] == ["new"]
 
 
 def test_a_folder_among_leftovers_is_left(tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def test_names_that_cannot_be_processed_are_warned_of_and_printed_harmlessly(her
     except OSError:
         pytest.skip("this file system takes only Unicode names")
     result = run("--videos", "films", "--json")
-    assert r"2 videos cannot be processed under their names" in result.stderr
+    assert r"2 videos cannot be processed as named" in result.stderr
     assert r"caf\xe9.mp4 (bad-name)" in result.stderr
     problems = json.loads(result.stdout)["problems"]
     assert problems == {r"caf\xe9.mp4": "bad-name", "é.mp4#duplicate-2": "duplicate-id"}

@@ -22,6 +22,7 @@ UNFINISHED = ".unfinished"
 """Folder beside a folder, in which its next version grows until it is whole."""
 _REPLACED = ".replaced"
 _MOST_ATTEMPTS = 3
+_LONGEST_NAME, _MARK_BYTES = 255, 16  # of a name, and of what a temporary one has before it
 MAX_DOCUMENT_BYTES = 64 << 20
 _GROWN_BYTES = 1 << 16  # by which a file may have grown since its size was asked
 
@@ -212,7 +213,7 @@ def publishing(*, alone: bool = False) -> Iterator[Create]:
 def _remove_stale(file: Path) -> None:
     """Deletes what killed writers left of a file."""
     for path in file.parent.glob(_temporary_names(file)):
-        number = path.name[len(TEMPORARY_PREFIX) : -len(file.name) - 1]
+        number = path.name[len(TEMPORARY_PREFIX) : -len(_ending(file)) - 1]
         if number.isdigit() and path.is_file():
             path.unlink(missing_ok=True)
 
@@ -232,11 +233,24 @@ def _remedy(path: Path, number: int | None = None) -> str:
 
 def _temporary(path: Path) -> Path:
     # Not the process's number: other machines that write to this folder have the same ones.
-    return path.with_name(f"{TEMPORARY_PREFIX}{secrets.randbelow(10**9)}-{path.name}")
+    return path.with_name(f"{TEMPORARY_PREFIX}{secrets.randbelow(10**9)}-{_ending(path)}")
 
 
 def _temporary_names(path: Path) -> str:
-    return f"{TEMPORARY_PREFIX}*-{glob.escape(path.name)}"
+    return f"{TEMPORARY_PREFIX}*-{glob.escape(_ending(path))}"
+
+
+def _ending(path: Path) -> str:
+    """Returns the name, or the digest of one that leaves no room for what stands before it.
+
+    Raises:
+        OSError: No file can have such a name.
+    """
+    name = os.fsencode(path.name)
+    if len(name) > _LONGEST_NAME:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+    is_short = len(name) <= _LONGEST_NAME - _MARK_BYTES
+    return path.name if is_short else hashlib.sha256(name).hexdigest()
 
 
 def make_folder(folder: Path, *, option: str) -> None:

@@ -113,7 +113,7 @@ def _warnings(facts: dict[str, Any]) -> list[str]:
         f"{first_few(facts['duplicates'], MAX_LISTED)}": facts["duplicates"],
         "several ids fit one file equally well, so that none has it: "
         f"{first_few(facts['contested'], MAX_LISTED)}": facts["contested"],
-        f"{counted(len(problems), 'video')} cannot be processed under their names: "
+        f"{counted(len(problems), 'video')} cannot be processed as named: "
         f"{first_few(problems, MAX_LISTED)}": problems,
     }
     return [text for text, is_due in warnings.items() if is_due]
