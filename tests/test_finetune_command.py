@@ -462,7 +462,13 @@ def test_a_machine_of_little_memory_trains_in_parts(here: Path) -> None:
     how = ("train", "--vision", "tune", "--head", "meanP", "--epochs", "1", "--batch-size", "20")
     done = subprocess.run(
         [sys.executable, "-c", _LITTLE_MEMORY, *how, "--vision-chunk", "0", "--json"],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        # Each thread's first allocation may reserve 64 MB of addresses, most of what there is.
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "HF_HUB_OFFLINE": "1",
+            "MALLOC_ARENA_MAX": "1",
+        },
         capture_output=True,
         text=True,
         check=False,
