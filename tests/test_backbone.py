@@ -15,7 +15,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, SiglipConfig, Sig
 from transformers.utils import logging as transformers_logging
 
 from vtr.clip.backbone import Backbone, load_backbone, run_in_batches
-from vtr.clip.preprocess import normalise
+from vtr.clip.preprocess import normalise, preprocessing_from_config
 from vtr.errors import (
     CheckpointError,
     ConfigError,
@@ -477,6 +477,9 @@ def test_other_families_are_refused(copy: Path) -> None:
     edit_json(copy / "config.json", lambda record: record.update(model_type="blip"))
     with pytest.raises(ModelError, match="'blip' is not supported"):
         load_backbone(str(copy), device="cpu")
+    (copy / "preprocessor_config.json").unlink()  # copying it would help nobody
+    with pytest.raises(ModelError, match="'blip' is not supported; vtr knows clip, siglip"):
+        preprocessing_from_config(copy)
 
 
 def test_folders_that_are_not_there(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from vtr.clip.hub import OPEN_CLIP_CONFIG, PROCESSOR_FILES, is_open_clip
 from vtr.clip.resize import FILTERS, Filter, resize_window
+from vtr.clip.text import require_family
 from vtr.errors import CheckpointError, ModelError
 from vtr.json_files import as_fields, read_json
 
@@ -276,6 +277,9 @@ def preprocessing_from_config(folder: Path, *, route: Route = "fast") -> Preproc
     """
     if is_open_clip(folder):
         return _from_open_clip(folder / OPEN_CLIP_CONFIG, route)
+    config = _model_config(folder)
+    if "model_type" in config:  # before a file is asked for that would help nobody
+        require_family(folder, str(config["model_type"]))
     record, path = _read_processor(folder)
     unknown = sorted(
         key
@@ -291,26 +295,32 @@ def preprocessing_from_config(folder: Path, *, route: Route = "fast") -> Preproc
         if record.get(key, True) is not True:
             raise ModelError(f"{path}: {key} is {record[key]!r}; only true is supported")
     try:
-        return replace(_from_record(record, route), frames=_window(folder))
+        return replace(_from_record(record, route), frames=_window(folder, config))
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path}: missing or malformed setting: {error!r}") from None
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from None
 
 
-def _window(folder: Path) -> int:
-    """Returns how many pictures make one embedding: what config.json says of such a family."""
+def _model_config(folder: Path) -> dict[str, Any]:
+    """Returns what config.json says; nothing where there is none."""
     path = folder / "config.json"
     if not path.is_file():
-        return 1
-    config = read_json(path, needed="a transformers model", error=CheckpointError)
+        return {}
+    return read_json(path, needed="a transformers model", error=CheckpointError)
+
+
+def _window(folder: Path, config: dict[str, Any]) -> int:
+    """Returns how many pictures make one embedding: what config.json says of such a family."""
     default = _WINDOWS.get(str(config.get("model_type")))
     vision = config.get("vision_config") or {}
     if default is None:
         return 1
     frames = vision.get("num_frames", default) if isinstance(vision, dict) else vision
     if not isinstance(frames, int) or isinstance(frames, bool):
-        raise CheckpointError(f"{path} has vision_config.num_frames {frames!r:.80}")
+        raise CheckpointError(
+            f"{folder / 'config.json'} has vision_config.num_frames {frames!r:.80}"
+        )
     return frames
 
 

@@ -188,21 +188,25 @@ class Tokeniser:
         return array
 
 
+def require_family(folder: Path, model_type: str) -> None:
+    """Raises ModelError where a `model_type` is none of ours; says which are."""
+    if model_type in (*TEXT_RULES, "siglip"):
+        return
+    alone = " (one tower alone)" if model_type.endswith(("_vision_model", "_text_model")) else ""
+    raise ModelError(
+        f"{folder}: model_type {shown(model_type, 60)!r}{alone} is not supported; vtr knows "
+        f"{', '.join(TEXT_RULES)}, and folders of open_clip. `vtr models` lists models of each"
+    )
+
+
 def text_family(folder: Path, model_type: str) -> str:
     """Returns which text rules apply: a key of `TEXT_RULES`.
 
     SigLIP 2 at a fixed size says `siglip` in config.json; only its tokeniser tells it apart.
     """
+    require_family(folder, model_type)
     if model_type != "siglip":
-        if model_type in TEXT_RULES:
-            return model_type
-        alone = (
-            " (one tower alone)" if model_type.endswith(("_vision_model", "_text_model")) else ""
-        )
-        raise ModelError(
-            f"{folder}: model_type {shown(model_type, 60)!r}{alone} is not supported; vtr knows "
-            f"{', '.join(TEXT_RULES)}, and folders of open_clip. `vtr models` lists models of each"
-        )
+        return model_type
     if not (folder / "tokenizer.json").is_file():
         raise _no_vocabulary(folder)
     tokeniser = str(_settings(folder).get("tokenizer_class", "")).lower()
