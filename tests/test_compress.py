@@ -612,6 +612,13 @@ def test_a_folder_without_videos_or_none_at_all(tmp_path: Path) -> None:
     assert not (tmp_path / "small").exists()
 
 
+def test_a_folder_that_cannot_be_made_is_said_in_the_words_of_the_command(tmp_path: Path) -> None:
+    write_video(tmp_path / "films" / "a.mkv", ramp(3))
+    (tmp_path / "small").symlink_to(tmp_path / "gone" / "below")
+    with pytest.raises(StoreWriteError, match=r"cannot make the folder .*small.* with DST$"):
+        run_folder(tmp_path)
+
+
 def test_a_second_run_is_refused(tmp_path: Path) -> None:
     write_video(tmp_path / "films" / "a.mkv", ramp(3))
     with (

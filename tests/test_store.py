@@ -461,7 +461,7 @@ def test_one_writer_at_a_time(
             with write_lock(tmp_path, part=second):
                 pass
         else:
-            with pytest.raises(StoreLockedError, match=r"being written by .*--features DIR"):
+            with pytest.raises(StoreLockedError, match=r"being written by .*--features$"):
                 write_lock(tmp_path, part=second).__enter__()
     finally:
         leave.set()
@@ -500,6 +500,22 @@ def test_a_full_disk_under_the_lock_is_said(tmp_path: Path) -> None:
         pytest.raises(StoreWriteError, match=r"cannot write .*\.lock: File too large"),
     ):
         write_lock(tmp_path).__enter__()
+
+
+@pytest.mark.parametrize("option", ["--index", "DST"])
+def test_what_is_in_the_way_names_the_option_of_the_command_at_work(
+    tmp_path: Path, option: str
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreWriteError, match=f"Choose another with {option}$"):
+        write_lock(tmp_path / "file" / "below", option=option).__enter__()
+    with full_disk(0), pytest.raises(StoreWriteError, match=f"another folder with {option}$"):
+        write_lock(tmp_path, option=option).__enter__()
+    with (
+        write_lock(tmp_path),
+        pytest.raises(StoreLockedError, match=f"another folder with {option}$"),
+    ):
+        write_lock(tmp_path, option=option).__enter__()
 
 
 def test_lock_file_of_a_dead_process_is_harmless(tmp_path: Path) -> None:

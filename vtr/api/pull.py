@@ -164,7 +164,7 @@ def _holds(folder: Path, manifest: Manifest, name: str) -> bool:
 def _alone(work: Path, target: Path) -> Iterator[None]:
     make_folder(work, option="FOLDER")
     try:
-        with write_lock(work):
+        with write_lock(work, option="FOLDER"):
             yield
     except StoreLockedError:
         raise HubError(f"another vtr pull is filling {target}: wait for it to end") from None

@@ -357,7 +357,7 @@ def _lock(stack: ExitStack, target: Path) -> None:
             remove_leftovers(target)
 
     try:
-        stack.enter_context(write_lock(target))
+        stack.enter_context(write_lock(target, option="DST"))
     except StoreLockedError:
         raise StoreLockedError(
             f"another run is writing to {printable(target)}. Wait for it to end, or choose "

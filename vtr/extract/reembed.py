@@ -57,7 +57,7 @@ def reembed(
     settings = ExtractSettings(batch_size=batch_size)
     check_selections(encoder.describe(), spec.samplers)
     now = Progress(len(source.input_ids))
-    with write_lock(folder, part=(1, 1)):
+    with write_lock(folder, option="--run"):
         store = open_for_writing(folder, spec, ExtractMode(), None)
         held = {shard.name.slot: shard for shard in store.shards} if store else {}
         run = StoreRun(folder, encoder, settings, spec, now, progress)
@@ -105,7 +105,7 @@ def embed_view(
     budget = None if label == DENSE else settings.num_frames
     spec = replace(spec, samplers=(label,), num_frames=budget, thumbnail_side=None)
     ledger = {row.id: row for row in view.ledger}
-    with write_lock(folder, part=(1, 1)):
+    with write_lock(folder, option="--run"):
         for path in stale_shards(folder, ledger):
             path.unlink(missing_ok=True)
         store = open_for_writing(folder, spec, ExtractMode(), None)

@@ -15,7 +15,9 @@ from vtr.foreign import printable
 
 
 @contextmanager
-def write_lock(folder: Path, *, part: tuple[int, int] = (1, 1)) -> Iterator[None]:
+def write_lock(
+    folder: Path, *, part: tuple[int, int] = (1, 1), option: str = "--features"
+) -> Iterator[None]:
     """Holds the store for writing.
 
     A whole run excludes every other; the parts `i/n` of one split plan (one per machine) exclude
@@ -25,23 +27,25 @@ def write_lock(folder: Path, *, part: tuple[int, int] = (1, 1)) -> Iterator[None
     Args:
         folder: The store; made if absent.
         part: (i, n) of `--shard i/n`.
+        option: With which another folder can be named.
 
     Raises:
         StoreLockedError: Held by another run; names its process and machine.
         StoreWriteError: The folder cannot be made or written.
     """
-    make_folder(folder, option="--features")
+    make_folder(folder, option=option)
     whole = part[1] == 1
     with ExitStack() as stack:
-        stack.enter_context(_flock(folder / ".lock", fcntl.LOCK_EX if whole else fcntl.LOCK_SH))
+        mode = fcntl.LOCK_EX if whole else fcntl.LOCK_SH
+        stack.enter_context(_flock(folder / ".lock", mode, option))
         if not whole:
             name = f".lock-{part[0]}of{part[1]}"
-            stack.enter_context(_flock(folder / name, fcntl.LOCK_EX))
+            stack.enter_context(_flock(folder / name, fcntl.LOCK_EX, option))
         yield
 
 
 @contextmanager
-def _flock(path: Path, mode: int) -> Iterator[None]:
+def _flock(path: Path, mode: int, option: str) -> Iterator[None]:
     with ExitStack() as stack:
         try:
             descriptor = open_regular(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
@@ -54,12 +58,12 @@ def _flock(path: Path, mode: int) -> Iterator[None]:
             text = os.read(descriptor, 200).decode(errors="replace").strip()
             holder = printable(text) or "another process"
             raise StoreLockedError(
-                f"{path.parent} is being written by {holder}. Wait for it to end, or extract into "
-                "another folder with --features DIR"
+                f"{path.parent} is being written by {holder}. Wait for it to end, or choose "
+                f"another folder with {option}"
             ) from None
         except OSError as error:
             raise StoreWriteError(
                 f"cannot write {path}: {error.strerror or error}. Free some space, move "
-                "away what lies there, or choose another folder with --features"
+                f"away what lies there, or choose another folder with {option}"
             ) from None
         yield

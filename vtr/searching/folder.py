@@ -294,7 +294,7 @@ def _waiting_lock(folder: Path) -> Iterator[None]:
     told = False
     while True:
         try:
-            with write_lock(folder):
+            with write_lock(folder, option="--index"):
                 yield
             return
         except StoreLockedError as error:
