@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import demo_backbone, run_app, write_config, write_store
+from builders import demo_backbone, run_app, run_json, write_config, write_store
 
 from vtr.errors import ConfigError, DatasetError
 from vtr.features.rows import LedgerRow, VideoRow
@@ -48,9 +48,8 @@ def workspace(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def evaluate(workspace: Path, *words: str) -> dict[str, Any]:
-    done = run_app("eval", "--moments", "--json", *words, cwd=workspace)
-    return json.loads(done.stdout)
+def evaluate(workspace: Path, *words: str) -> Any:
+    return run_json("eval", "--moments", *words, cwd=workspace)
 
 
 def test_moments_are_found_to_half_a_frame(workspace: Path) -> None:

@@ -28,10 +28,6 @@ from vtr.train.text_tower import FrozenText, TextSpec, TunedText, text_spec
 METRIC = {"value": 40.0, "low": 31.25, "high": 48.5, "n": 1000}
 
 
-def vtr(*words: str | Path) -> Any:
-    return run_json(*words)
-
-
 def write_videos(folder: Path, names: list[str]) -> None:
     for number, name in enumerate(names):
         write_clip(folder / f"{name}.mp4", patchwork(3, seed=number), fps=1)
@@ -68,7 +64,7 @@ def put_result(run: Path, document: Any, name: str = "1k-A") -> None:
 def test_imported_checkpoints_extract_and_evaluate(here: Path) -> None:
     words = imports.tiny.write_tokeniser(here / "words", 300)
     torch.save(imports.published("seqTransf"), here / "m.bin")
-    made = vtr(
+    made = run_json(
         "import", "clip4clip", here / "m.bin", "--head", "seqTransf", "--clip", words,
         "--out", "imported",
     )  # fmt: skip
@@ -84,17 +80,17 @@ def test_imported_checkpoints_extract_and_evaluate(here: Path) -> None:
         "--features",
         here / "features",
     )
-    vtr("extract", *common, "--model", made["clip"], "--workers", "1")
-    first = vtr("eval", *common, "--run", made["run"], "--device", "cpu")
+    run_json("extract", *common, "--model", made["clip"], "--workers", "1")
+    first = run_json("eval", *common, "--run", made["run"], "--device", "cpu")
     assert first["setup"]["head"] == "seqTransf:layers=2"
     assert first["setup"]["trained_on_test"] is None
     out = here / "given"
-    vtr("export", "--run", made["run"], "--out", out)
+    run_json("export", "--run", made["run"], "--out", out)
     card = (out / "README.md").read_text()
     assert "not known whether it was trained on these videos" in card
     assert "clip4clip, file m.bin" in card
     assert str(here) not in card
-    again = vtr("eval", *common, "--run", out, "--device", "cpu")
+    again = run_json("eval", *common, "--run", out, "--device", "cpu")
     assert again["metrics"] == first["metrics"]
 
 
@@ -107,7 +103,7 @@ def test_the_card_gives_every_number_its_facts(tmp_path: Path) -> None:
         selection="t2v R@1 on validation",
     )
     put_result(run, result())
-    facts = vtr("export", "--run", run, "--out", tmp_path / "out")
+    facts = run_json("export", "--run", run, "--out", tmp_path / "out")
     assert facts["files"] == [
         "README.md", "best.safetensors", "config.json", "export.json", "train_ids.txt",
     ]  # fmt: skip
@@ -141,7 +137,7 @@ def front_matter(folder: Path) -> Any:
 
 def test_the_card_begins_as_the_hub_wants_it(tmp_path: Path) -> None:
     run = tiny_run(tmp_path / "run", text_model={"id": "openai/clip-vit-base-patch32"})
-    vtr("export", "--run", run, "--out", tmp_path / "bare")
+    run_json("export", "--run", run, "--out", tmp_path / "bare")
     bare = front_matter(tmp_path / "bare")
     assert bare["base_model"] == "openai/clip-vit-base-patch32"
     assert bare["library_name"] == "vtr"
@@ -149,7 +145,7 @@ def test_the_card_begins_as_the_hub_wants_it(tmp_path: Path) -> None:
     assert "meanP" in bare["tags"]
     assert "model-index" not in bare
     put_result(run, result())
-    vtr("export", "--run", run, "--out", tmp_path / "out")
+    run_json("export", "--run", run, "--out", tmp_path / "out")
     found = front_matter(tmp_path / "out")
     (index,) = found["model-index"]
     (measured,) = index["results"]
@@ -164,7 +160,7 @@ def test_results_of_one_protocol_are_told_apart_on_the_card(tmp_path: Path) -> N
     run = tiny_run(tmp_path / "run")
     put_result(run, result())
     put_result(run, result(rerank=50, sampler="motion"), "again")
-    vtr("export", "--run", run, "--out", tmp_path / "out")
+    run_json("export", "--run", run, "--out", tmp_path / "out")
     (entry,) = ModelCard.load(tmp_path / "out" / "README.md").data.to_dict()["model-index"]
     names = [metric["name"] for found in entry["results"] for metric in found["metrics"]]
     assert len(names) == len(set(names)) == 12
@@ -186,7 +182,7 @@ def test_the_python_on_the_card_runs(
     config = {"text_model": {"id": str(demo_model_folder().resolve())}}
     model = RetrievalModel(FrozenText(), MeanPooling(), 2.0)
     write_run(run, model, spec, config=config, train_ids=None)
-    vtr("export", "--run", run, "--out", tmp_path / "out")
+    run_json("export", "--run", run, "--out", tmp_path / "out")
     import_arrays(tmp_path / "arrays", tmp_path / "out" / "features")
     (tmp_path / "out" / demo_model_folder().name).symlink_to(demo_model_folder().resolve())
     monkeypatch.chdir(tmp_path / "out")
@@ -200,7 +196,7 @@ def test_the_card_warns(tmp_path: Path) -> None:
     put_result(run, result(trained_on_test=12) | {"protocol": result()["protocol"] | {
         "published": False
     }})  # fmt: skip
-    vtr("export", "--run", run, "--out", tmp_path / "out")
+    run_json("export", "--run", run, "--out", tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
     assert "**trained on 12 of these videos**" in card
     assert "NOT the published lists" in card
@@ -216,21 +212,21 @@ def test_a_damaged_list_of_training_videos_is_named(tmp_path: Path) -> None:
 
 def test_what_cannot_be_exported(tmp_path: Path) -> None:
     run = tiny_run(tmp_path / "run")
-    vtr("export", "--run", run, "--out", tmp_path / "out")
+    run_json("export", "--run", run, "--out", tmp_path / "out")
     assert "was never evaluated" in (tmp_path / "out" / "README.md").read_text()
     with pytest.raises(ConfigError, match=r"--out .*out is in use"):
-        vtr("export", "--run", run, "--out", tmp_path / "out")
+        run_json("export", "--run", run, "--out", tmp_path / "out")
     with pytest.raises(ConfigError, match="there is no such folder"):
-        vtr("export", "--run", tmp_path / "absent", "--out", tmp_path / "new")
+        run_json("export", "--run", tmp_path / "absent", "--out", tmp_path / "new")
     put_result(run, "{")
     with pytest.raises(ConfigError, match=r"result\.json is not whole JSON"):
-        vtr("export", "--run", run, "--out", tmp_path / "new")
+        run_json("export", "--run", run, "--out", tmp_path / "new")
     put_result(run, {"kind": "other"})
     with pytest.raises(ConfigError, match=r"is no result of vtr eval"):
-        vtr("export", "--run", run, "--out", tmp_path / "new")
+        run_json("export", "--run", run, "--out", tmp_path / "new")
     (run / "best.safetensors").write_bytes(b"no")
     with pytest.raises(CheckpointError, match=r"best\.safetensors cannot be read"):
-        vtr("export", "--run", run, "--out", tmp_path / "new")
+        run_json("export", "--run", run, "--out", tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
@@ -238,7 +234,7 @@ def test_onnx_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     run = tiny_run(tmp_path / "run")
     monkeypatch.setattr("vtr.train.onnx._PACKAGES", ("no_such_package",))
     with pytest.raises(ConfigError, match=r"needs no_such_package: pip install 'vtr\[onnx\]'"):
-        vtr("export", "--run", run, "--out", tmp_path / "out", "--onnx")
+        run_json("export", "--run", run, "--out", tmp_path / "out", "--onnx")
     assert not (tmp_path / "out").exists()
 
 
@@ -280,7 +276,7 @@ def test_the_onnx_graph_of_tuned_text(tmp_path: Path) -> None:
         pytest.importorskip(package)
     runtime = pytest.importorskip("onnxruntime")
     clip, model, spec = tuned_run(tmp_path, layers=1)
-    vtr("export", "--run", tmp_path / "run", "--out", tmp_path / "out", "--onnx")
+    run_json("export", "--run", tmp_path / "run", "--out", tmp_path / "out", "--onnx")
     backbone = load_backbone(str(clip), device="cpu")
     texts = ["w5 w7 w9 w200", "w20 w21 w1"]
     activations = ResidentTexts(embed_for(spec, backbone, texts), torch.device("cpu"))
@@ -298,7 +294,7 @@ def test_a_failed_export_leaves_nothing_in_the_way(
     run = tiny_run(tmp_path / "run", text_model={"id": str(tmp_path / "nowhere")})
     monkeypatch.setattr("vtr.train.onnx._PACKAGES", ())
     with pytest.raises(ModelError, match="nowhere"):
-        vtr("export", "--run", run, "--out", tmp_path / "out", "--onnx")
+        run_json("export", "--run", run, "--out", tmp_path / "out", "--onnx")
     assert not (tmp_path / "out").exists()
 
 
@@ -316,7 +312,7 @@ def test_the_onnx_graph_computes_what_torch_computes(tmp_path: Path, mode: Any) 
     model = build_model(spec)
     config = {"text_model": {"id": str(clip)}}
     write_run(tmp_path / "run", model, spec, config=config)
-    facts = vtr("export", "--run", tmp_path / "run", "--out", tmp_path / "out", "--onnx")
+    facts = run_json("export", "--run", tmp_path / "run", "--out", tmp_path / "out", "--onnx")
     assert "text.onnx" in facts["files"]
     backbone = load_backbone(str(clip), device="cpu")
     texts = ["w1", "w5 w7 w9 w200 w3 w4 w4 w4", "", "w20 w21"]

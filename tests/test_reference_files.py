@@ -32,14 +32,10 @@ from vtr.train.run import LAST, append_line, load_run, start_run
 clip = trajectories.clip  # a fixture
 
 
-def app(*words: str | Path) -> None:
-    run_app(*words)
-
-
 def exported(folder: Path, head: str, words: Path, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Import and export again."""
     imports.imported(folder, state, "--clip", words, head=head)
-    app("export", "--run", folder / "out" / "run", "--out", folder / "given", "--reference")
+    run_app("export", "--run", folder / "out" / "run", "--out", folder / "given", "--reference")
     loaded: dict[str, Tensor] = torch.load(folder / "given" / MODEL_FILE, weights_only=True)
     return loaded
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import make_demo_workspace, random_store, run_app
+from builders import make_demo_workspace, random_store, run_json
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -294,10 +294,8 @@ def workspace(here: Path) -> Path:
     return make_demo_workspace(here, ids, samplers=("head", "uniform"))
 
 
-def vtr_train(*arguments: str) -> dict[str, Any]:
-    result = run_app("train", "--epochs", "2", "--json", *arguments)
-    document: dict[str, Any] = json.loads(result.stdout)
-    return document
+def vtr_train(*arguments: str) -> Any:
+    return run_json("train", "--epochs", "2", *arguments)
 
 
 def test_a_run_teaches_another(workspace: Path) -> None:

@@ -51,10 +51,8 @@ def outcome(run: str | Path, name: str = "training.json") -> dict[str, Any]:
     return document
 
 
-def trained(*arguments: str) -> dict[str, Any]:
-    result = run_app("train", "--epochs", "2", "--json", *arguments)
-    document: dict[str, Any] = json.loads(result.stdout)
-    return document
+def trained(*arguments: str) -> Any:
+    return run_json("train", "--epochs", "2", *arguments)
 
 
 def test_one_line_trains_skips_what_failed_and_keeps_a_run(workspace: Path) -> None:

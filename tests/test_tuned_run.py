@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import make_demo_workspace, patchwork, random_store, run_app, write_clip
+from builders import make_demo_workspace, patchwork, random_store, run_app, run_json, write_clip
 from safetensors.torch import load_file, save_file
 
 from vtr.clip.backbone import load_backbone
@@ -35,44 +35,30 @@ def workspace(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return make_demo_workspace(here, IDS, pictures=True)
 
 
-def app(*words: str) -> Any:
-    return run_app(*words)
-
-
 def train(*words: str, name: str = "tuned") -> Path:
     how = ("--vision", "tune", "--vision-chunk", "0", "--batch-size", "4", "--epochs", "1")
-    app(
-        "train",
-        *how,
-        "--head-epochs",
-        "0",
-        "--lr",
-        "1e-3",
-        "--coef-lr",
-        "1",
-        "--name",
-        name,
-        *words,
-    )
+    rates = ("--head-epochs", "0", "--lr", "1e-3", "--coef-lr", "1")
+    run_app("train", *how, *rates, "--name", name, *words)
     return Path("runs") / name
 
 
-def evaluated(*words: str) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(app("eval", *words, "--json").stdout)
-    return document
+def evaluated(*words: str) -> Any:
+    return run_json("eval", *words)
 
 
 def test_eval_embeds_the_test_videos_with_the_towers_once(workspace: Path) -> None:
     run = train("--head", "meanP")
-    first = app("eval", "--run", str(run))
+    first = run_app("eval", "--run", str(run))
     assert "embedding the pictures of 3 videos with the towers of" in first.stderr
-    again = app("eval", "--run", str(run))
+    again = run_app("eval", "--run", str(run))
     assert "embedding the pictures" not in again.stderr
     (cache,) = (run / "features").iterdir()
     made = FeatureStore(cache)
     assert sorted(made.ids) == TEST_IDS
     one = evaluated("--run", str(run), "--out", "one")
-    app("extract", "--from-crops", "features", "--model", str(run / "towers"), "--features", "own")
+    run_app(
+        "extract", "--from-crops", "features", "--model", str(run / "towers"), "--features", "own"
+    )
     own = FeatureStore("own")
     ours, theirs = (store.packed(TEST_IDS).frames for store in (made, own))
     np.testing.assert_allclose(ours, theirs, atol=2e-3)  # float16, in batches of other sizes
@@ -122,8 +108,8 @@ def test_what_is_given_away_is_a_run_and_a_model_that_transformers_loads(workspa
 
     run = train("--head", "seqTransf:layers=1")
     with pytest.raises(ConfigError, match="--features is about the export of a store"):
-        app("export", "--run", run.name, "--out", "given", "--features", "features")
-    app("export", "--run", run.name, "--out", "given")
+        run_app("export", "--run", run.name, "--out", "given", "--features", "features")
+    run_app("export", "--run", run.name, "--out", "given")
     assert "vtr extract --model FOLDER/towers" in Path("given/README.md").read_text()
     run.rename("elsewhere")
     theirs = CLIPModel.from_pretrained("given/towers").eval()
@@ -135,11 +121,11 @@ def test_what_is_given_away_is_a_run_and_a_model_that_transformers_loads(workspa
         expected = theirs.get_image_features(pixel_values=pixels)
     expected = getattr(expected, "pooler_output", expected)
     np.testing.assert_allclose(ours.encode_frames(crops), expected, atol=1e-5)
-    app("extract", "--from-crops", "features", "--model", "given/towers", "--features", "own")
+    run_app("extract", "--from-crops", "features", "--model", "given/towers", "--features", "own")
     assert evaluated("--run", "given", "--features", "own")["metrics"]
     write_clip(workspace / "clips" / "a.mp4", patchwork(8))
     model = ("--model", "given/towers")
-    found = app("search", "clips", "a red thing", *model, "--index", "index", "--json")
+    found = run_app("search", "clips", "a red thing", *model, "--index", "index", "--json")
     assert "a.mp4" in found.stdout
 
 
@@ -169,7 +155,7 @@ def test_the_reference_s_files_hold_the_optimiser_and_training_goes_on_from_them
 ) -> None:
     head = "seqTransf:layers=1:positions=12"
     run = train("--preset", "clip4clip", "--head", head, "--freeze-layers", "1")
-    app("export", "--run", str(run), "--out", "given", "--reference")
+    run_app("export", "--run", str(run), "--out", "given", "--reference")
     weights = torch.load("given/pytorch_model.bin.0", weights_only=True)
     document = torch.load("given/pytorch_opt.bin.0", weights_only=True)
     assert document["epoch"] == 0
@@ -210,16 +196,16 @@ def reference_groups(names: Iterable[str]) -> list[list[str]]:
 def test_training_goes_on_from_an_imported_checkpoint(workspace: Path) -> None:
     head = "seqTransf:layers=1:positions=12"
     run = train("--preset", "clip4clip", "--head", head)
-    app("export", "--run", str(run), "--out", "given", "--reference")
+    run_app("export", "--run", str(run), "--out", "given", "--reference")
     heads = ("--vision-heads", "3", "--text-heads", "3", "--clip", str(demo_model_folder()))
     file = "given/pytorch_model.bin.0"
-    app("import", "clip4clip", file, "--head", "seqTransf", "--out", "imported", *heads)
+    run_app("import", "clip4clip", file, "--head", "seqTransf", "--out", "imported", *heads)
     bare = ("import", "clip4clip", file, "--head", "seqTransf", "--out", "bare", *heads[4:])
-    told = app(*bare).stderr
+    told = run_app(*bare).stderr
     assert "the vision tower gets 1 attention head, width / 64" in told, "no shape shows it"
     assert "the text tower gets 1 attention head" in told
     assert "--text-heads 3" in told
-    done = app("eval", "--run", "imported/run")
+    done = run_app("eval", "--run", "imported/run")
     assert "embedding the pictures of 3 videos with the towers of" in done.stderr
     head = "seqTransf:layers=1:positions=32"  # as many as CLIP has for words
     further = train("--head", head, "--start", "imported/run", name="further")
