@@ -575,6 +575,8 @@ def test_a_place_in_use_is_refused(tmp_path: Path) -> None:
         ({"parquet": store}, "--parquet .*store is in use"),
         ({"parquet": tmp_path / "x.parquet"}, "x.parquet is a folder"),
         ({"webdataset": tmp_path / "p"}, "it must end in .tar: one file, or with %05d"),
+        ({"webdataset": tmp_path / "p-{00..10}.tar"}, "must end in .tar: .* with %05d once"),
+        ({"webdataset": tmp_path / "p-%d-%d.tar"}, "must end in .tar: .* with %05d once"),
         ({}, "nothing to export: name a run"),
     ):
         with pytest.raises(ConfigError, match=reason):

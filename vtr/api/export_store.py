@@ -8,7 +8,7 @@ from pathlib import Path
 from vtr.api.export_samples import write_samples
 from vtr.bridges.arrow import write_parquet
 from vtr.bridges.lances import write_lance
-from vtr.bridges.tars import is_pattern, parts_of, write_tars
+from vtr.bridges.tars import is_other_pattern, is_pattern, parts_of, write_tars
 from vtr.errors import ConfigError
 from vtr.extras import require_extra
 from vtr.features import FeatureStore
@@ -89,10 +89,10 @@ def _parquet(store: FeatureStore, target: Path, file_bytes: int) -> list[Path]:
 
 
 def _webdataset(store: FeatureStore, target: Path, file_bytes: int) -> list[Path]:
-    if target.suffix.lower() != ".tar":
+    if target.suffix.lower() != ".tar" or is_other_pattern(target.name):
         raise ConfigError(
-            f"--webdataset is {target}; it must end in .tar: one file, or with %05d in its name as "
-            "many as --file-mb makes of them"
+            f"--webdataset is {target}; it must end in .tar: one file, or with %05d once in its name "
+            "as many as --file-mb makes of them"
         )
     if is_pattern(target.name) and parts_of(target):
         raise ConfigError(f"--webdataset {target}: {parts_of(target)[0].name} is there already")

@@ -34,6 +34,7 @@ from vtr.json_files import parse_json
 _META = "__vtr__/"
 _HEAD, _END, _FAILED = f"{_META}store.json", f"{_META}end.json", f"{_META}failed/"
 _NUMBER = re.compile(r"%(0?)(\d*)d")
+_OTHER_NUMBER = re.compile(r"%\d*[dis]|\{\d+\.\.\d+\}")  # several, another letter, a shell's
 _PLAIN = (tarfile.REGTYPE, tarfile.AREGTYPE)
 _KEY_LETTERS = 180  # with endings and a digest below the 255 of a file's name
 
@@ -62,6 +63,15 @@ def part_name(pattern: str, number: int) -> str:
 def is_pattern(name: str) -> bool:
     """Returns whether a name has the place of a number: %05d."""
     return len(_NUMBER.findall(name)) == 1
+
+
+def is_other_pattern(name: str) -> bool:
+    """Returns whether a name asks for numbers in a way that is not followed here.
+
+    >>> [is_other_pattern(name) for name in ("it-{000..010}.tar", "it-%s.tar", "it-%05d.tar")]
+    [True, True, False]
+    """
+    return not is_pattern(name) and _OTHER_NUMBER.search(name) is not None
 
 
 def parts_of(pattern: Path) -> list[Path]:
