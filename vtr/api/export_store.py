@@ -91,8 +91,8 @@ def _parquet(store: FeatureStore, target: Path, file_bytes: int) -> list[Path]:
 def _webdataset(store: FeatureStore, target: Path, file_bytes: int) -> list[Path]:
     if target.suffix.lower() != ".tar" or is_other_pattern(target.name):
         raise ConfigError(
-            f"--webdataset is {target}; it must end in .tar: one file, or with %05d once in its name "
-            "as many as --file-mb makes of them"
+            f"--webdataset is {target}; it must end in .tar: one file, or with %05d once in its "
+            "name as many as --file-mb makes of them"
         )
     if is_pattern(target.name) and parts_of(target):
         raise ConfigError(f"--webdataset {target}: {parts_of(target)[0].name} is there already")
