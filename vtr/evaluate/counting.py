@@ -20,7 +20,7 @@ Rows = Scores | Callable[[], Scores]  # a function is called by the thread that 
 Pass = Iterator[Any]
 
 CACHE_BYTES = 1 << 20  # of a chunk: several passes read it, and their marks want room beside it
-GROUPS = 256  # of columns, whose maxima bound the best scores of a row
+MOST_DEPTH = 6  # columns of a group, whose maximum bounds the best scores of a row
 MAX_CHUNK_ROWS = 255  # counts down a column are kept in one byte
 MAX_BLOCK_ROWS = 1024  # at most so much is remembered of the chunks of a block until its end
 MOST_THREADS = 16  # more would wait for each other: between passes only one may run
@@ -44,27 +44,10 @@ def in_step(passes: Iterable[Pass]) -> None:
         pass
 
 
-def num_groups(num_columns: int) -> int:
-    """Returns how many `group_maxima` a row has."""
-    return num_columns // max(1, num_columns // GROUPS)
-
-
-def group_maxima(scores: Scores, maxima: Scores) -> Pass:
-    """Fills (b, G) with the maxima of G groups of the C columns: group g is columns g::G."""
-    num, width = maxima.shape[1], scores.shape[1]
-    depth = width // num
-    for part in chunks(scores):
-        chunk, out = scores[part], maxima[part]
-        np.max(chunk[:, : num * depth].reshape(len(chunk), depth, num), axis=1, out=out)
-        if rest := width - num * depth:
-            np.maximum(out[:, :rest], chunk[:, num * depth :], out=out[:, :rest])
-        yield
-
-
-def sound_maxima(start: int, block: Scores, maxima: Scores) -> Pass:
-    """Fills in the maxima; refuses scores that cannot be ranked."""
-    for part, _ in zip(chunks(block), group_maxima(block, maxima), strict=True):
-        if not maxima[part].max() < np.inf:  # the maximum of anything with NaN is NaN
+def sound(start: int, block: Scores) -> Pass:
+    """Refuses scores that cannot be ranked."""
+    for part in chunks(block):
+        if not block[part].max() < np.inf:  # the maximum of anything with NaN is NaN
             raise _unrankable(block, start)
         yield
 
@@ -91,22 +74,34 @@ def _unrankable(chunk: Scores, start: int) -> ModelError:
     )
 
 
-def best_cells(count: int, scores: Scores, maxima: Scores) -> tuple[Counts, Counts, Scores]:
+def best_cells(count: int, scores: Scores) -> tuple[Counts, Counts, Scores]:
     """Returns (rows, columns, scores) of the best cells of each row, `count` or more, row by row.
 
-    The `count`-th best maximum of any groups is no better than the `count`-th best score.
+    The `count`-th best maximum of any groups is no better than the `count`-th best score, and what
+    is as good lies in the groups whose maxima are.
     """
-    num = maxima.shape[1]
-    fourth = num // 4
-    coarse = (
-        maxima[:, : 4 * fourth].reshape(-1, 4, fourth).max(axis=1) if fourth >= count else maxima
-    )
-    bounds = np.sort(coarse, axis=1)[:, -count]
-    width = scores.shape[1]
+    maxima, num_columns = _group_maxima(count, scores), scores.shape[1]
+    bounds = np.sort(_group_maxima(count, maxima), axis=1)[:, -count, None]
     # nonzero of one dimension takes a tenth of the time that nonzero of two takes, // a third of %
-    places = (scores >= bounds[:, None]).reshape(-1).nonzero()[0]
-    rows = places // width
-    return rows, places - width * rows, scores.reshape(-1)[places]
+    groups, width = (maxima >= bounds).reshape(-1).nonzero()[0], maxima.shape[1]
+    rows = groups // width
+    firsts = num_columns * rows
+    cells = (groups + (firsts - width * rows))[:, None] + np.arange(0, num_columns, width)
+    values = scores.reshape(-1).take(cells, mode="clip")
+    values[cells[:, -1] >= firsts + num_columns, -1] = np.nan  # in no group: of the next row
+    chosen = (values >= bounds[rows]).reshape(-1).nonzero()[0]
+    group = chosen // cells.shape[1]
+    return rows[group], cells.reshape(-1)[chosen] - firsts[group], values.reshape(-1)[chosen]
+
+
+def _group_maxima(count: int, scores: Scores) -> Scores:
+    """(b, G) the maxima of G groups of the C columns, far more than `count`; g is columns g::G."""
+    depth = max(1, min(MOST_DEPTH, scores.shape[1] // (2 * count)))
+    width = scores.shape[1] // depth
+    maxima: Scores = scores[:, : depth * width].reshape(-1, depth, width).max(axis=1)
+    rest = scores[:, depth * width :]
+    np.maximum(maxima[:, : rest.shape[1]], rest, out=maxima[:, : rest.shape[1]])
+    return maxima
 
 
 def num_threads() -> int:

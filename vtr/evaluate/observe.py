@@ -72,15 +72,12 @@ class Observer:
         self._own = np.full(len(query_video), -np.inf)
         self._rival = np.full(len(query_video), np.nan)
         self._step = -(-num_texts * num_videos // _SAMPLED_PAIRS)
-        self._sample: dict[int, NDArray[np.float64]] = {}  # by first row
+        self._sample: dict[int, Scores] = {}  # by first row
         self._order = np.argsort(query_text, kind="stable")
         self._texts = query_text[self._order]
 
-    def look(self, start: int, scores: Scores, maxima: Scores) -> Pass:
-        """Keeps what is needed of some rows (b, V); other threads may look at others meanwhile.
-
-        `maxima` (b, G) are their `group_maxima`.
-        """
+    def look(self, start: int, scores: Scores) -> Pass:
+        """Keeps what is needed of some rows (b, V); other threads may look at others meanwhile."""
         self._dtype = scores.dtype
         first, last = np.searchsorted(self._texts, [start, start + len(scores)])
         asked = self._order[first:last]
@@ -89,20 +86,20 @@ class Observer:
         rivals = self._rivals[columns]
         has = rivals >= 0
         self._rival[asked[has]] = scores[rows[has], rivals[has]]
-        yield from self._keep_best(slice(start, start + len(scores)), scores, maxima)
+        yield from self._keep_best(slice(start, start + len(scores)), scores)
         skipped = -start % self._step
         picked = scores[skipped :: self._step]
         if len(picked):
             others = np.isfinite(picked)
             mine = rows % self._step == skipped
             others[rows[mine] // self._step, columns[mine]] = False
-            self._sample[start] = picked[others].astype(np.float64)
+            self._sample[start] = picked[others]
 
-    def _keep_best(self, place: slice, scores: Scores, maxima: Scores) -> Pass:
+    def _keep_best(self, place: slice, scores: Scores) -> Pass:
         num_top, num_listed = self._top.shape[1], self._listed.shape[1]
         count, cells = max(num_top, num_listed), []
         for part in chunks(scores):
-            rows, columns, values = best_cells(count, scores[part], maxima[part])
+            rows, columns, values = best_cells(count, scores[part])
             cells.append((rows + part.start, columns, values))
             yield
         rows, columns, values = map(np.concatenate, zip(*cells, strict=True))
@@ -123,12 +120,14 @@ class Observer:
 
     def kept(self) -> KeptScores:
         """Returns what was kept, once all rows have been shown."""
-        other = np.concatenate([np.empty(0), *(self._sample[row] for row in sorted(self._sample))])
+        other = np.concatenate(
+            [np.empty(0, self._dtype), *(self._sample[row] for row in sorted(self._sample))]
+        )
         own = self._own[np.isfinite(self._own)]
         ends = [
             end for values in (own, other) if len(values) for end in (values.min(), values.max())
         ]
-        low, high = (min(ends), max(ends)) if ends else (0.0, 1.0)
+        low, high = (float(min(ends)), float(max(ends))) if ends else (0.0, 1.0)
         edges = np.linspace(low, high if high > low else low + 1, NUM_BINS + 1)
         return KeptScores(
             own=self._own,
@@ -138,7 +137,7 @@ class Observer:
             edges=edges,
             matching=np.histogram(own, edges)[0],
             other=np.histogram(other, edges)[0],
-            other_mean=float(other.mean()) if len(other) else float("nan"),
+            other_mean=float(other.astype(np.float64).mean()) if len(other) else float("nan"),
             listed=self._listed,
             listed_scores=self._listed_scores.astype(self._dtype, copy=False),
         )

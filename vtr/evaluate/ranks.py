@@ -35,13 +35,12 @@ from vtr.evaluate.counting import (
     computed,
     in_step,
     lane_sums,
-    num_groups,
     num_threads,
-    sound_maxima,
+    sound,
 )
 
 Blocks = Callable[[], Iterable[tuple[int, Rows]]]
-Look = Callable[[int, Scores, Scores], Pass]
+Look = Callable[[int, Scores], Pass]
 _Count = Callable[[Counts, Scores, Tally], Iterable[Pass]]
 
 ROUNDING = 1e-5  # relative: further apart are no two ways of computing one score in float32
@@ -266,8 +265,8 @@ class Layout:
     ) -> RetrievalRanks:
         """Ranks as `stream_ranks` does.
 
-        `look` is shown (first row, scores, their `group_maxima`) of all rows of the first round
-        while they are in the cache, in any order and from several threads.
+        `look` is shown (first row, scores) of all rows of the first round while they are in the
+        cache, in any order and from several threads.
         """
         guess = None if own_scores is None or not both else self.best(np.asarray(own_scores))
         columns = None if guess is None else _ColumnCounts(self, guess, self.videos, ROUNDING)
@@ -338,11 +337,9 @@ class Layout:
             raise ValueError(f"scores for row {row}; the last query's row is {last}")
         for begin in range(0, len(given), MAX_BLOCK_ROWS):
             block = given[begin : begin + MAX_BLOCK_ROWS]
-            groups = 1 if look is None else num_groups(self.num_videos)
-            maxima = np.empty((len(block), groups), block.dtype)
-            passes = [sound_maxima(start + begin, block, maxima)]
+            passes = [sound(start + begin, block)]
             if look is not None:
-                passes.append(look(start + begin, block, maxima))
+                passes.append(look(start + begin, block))
             for queries, scores in self._expand(start + begin, block):
                 in_step([*passes, *count(queries, scores, tally)])
                 passes = []

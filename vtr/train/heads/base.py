@@ -17,7 +17,7 @@ from vtr.errors import ConfigError
 Code = tuple[Tensor, ...]
 Made = TypeVar("Made")
 
-_PAIRS_AT_ONCE = 1 << 16
+_PAIRS_AT_ONCE = 1 << 8
 _ELEMENTS_AT_ONCE = 1 << 23
 """Numbers in a block of scores: 32 MiB of float32, a few times over while it is computed."""
 
