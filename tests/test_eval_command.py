@@ -348,6 +348,7 @@ def test_a_simulation_leaves_no_flag_unheard(workspace: Path, words: tuple[str, 
         (("--k", "1" + "0" * 30), ConfigError, r"--k is '10+.*whole numbers from 1 to 999999999"),
         (("--rerank", "3"), ConfigError, r"--rerank lets the head of a run.*Leave out one"),
         (("--out", "captions.json"), StoreWriteError, r"cannot make the folder .*captions\.json"),
+        (("--out", "/proc"), StoreWriteError, r"cannot write into .* /proc: .*another with --out"),
         (
             ("--simulate", "maxpool", "--out", "captions.json"),
             StoreWriteError,

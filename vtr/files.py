@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import stat
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -254,7 +255,7 @@ def _ending(path: Path) -> str:
 
 
 def make_folder(folder: Path, *, option: str) -> None:
-    """Makes a folder where it is not there yet; call it before long work rather than after.
+    """Makes a folder that can be written to, or is; call it before long work rather than after.
 
     Args:
         folder: With all that it lies in.
@@ -265,9 +266,13 @@ def make_folder(folder: Path, *, option: str) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # Rights do not tell: root has them all, on a file system that only reads too.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
+        what = "write into" if folder.is_dir() else "make"
         raise StoreWriteError(
-            f"cannot make the folder {folder}: {error.strerror or error}. "
+            f"cannot {what} the folder {folder}: {error.strerror or error}. "
             f"Choose another with {option}"
         ) from None
 

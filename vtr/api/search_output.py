@@ -34,7 +34,8 @@ def check_outputs(options: Options) -> None:
     """Refuses what cannot be written, before anything is searched.
 
     Raises:
-        ConfigError: A name with another ending, or a folder that cannot be made.
+        ConfigError: A name with another ending, or one that lacks its library.
+        StoreWriteError: A folder that cannot be made or written to.
     """
     if options.cut_list is not None:
         check_suffix(options.cut_list)
@@ -57,7 +58,6 @@ def write_outputs(texts: Sequence[str], hits: Sequence[Hit], options: Options) -
 
     Raises:
         StoreWriteError: The disk refused.
-        ConfigError: OTIO without its library.
     """
     written: list[Path] = []
     title = " + ".join(texts) or "search"

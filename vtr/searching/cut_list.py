@@ -43,16 +43,21 @@ class Moment:
 
 
 def check_suffix(path: Path) -> None:
-    """Refuses a file that is no cut list by its name.
+    """Refuses a file that is no cut list by its name, and one that lacks its library.
 
     Raises:
-        ConfigError: Naming the endings.
+        ConfigError: Naming the endings, or what installs the library.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(
             f"--cut-list is {path}; its name must end in {', '.join(SUFFIXES[:-1])} or "
             f"{SUFFIXES[-1]}"
         )
+    if path.suffix.lower() == ".otio":
+        require_extra(
+            "otio", ["opentimelineio"], "--cut-list *.otio",
+            instead=". The endings .edl, .fcpxml and .csv need nothing",
+        )  # fmt: skip
 
 
 def cut_list(moments: Sequence[Moment], suffix: str, *, title: str) -> bytes:
@@ -60,11 +65,8 @@ def cut_list(moments: Sequence[Moment], suffix: str, *, title: str) -> bytes:
 
     Args:
         moments: In order.
-        suffix: One of `SUFFIXES`.
+        suffix: One of `SUFFIXES`, as `check_suffix` let it through.
         title: Its name in the editing program.
-
-    Raises:
-        ConfigError: OTIO without its library.
     """
     makers = {".csv": _csv, ".edl": _edl, ".fcpxml": _fcpxml, ".otio": _otio}
     return makers[suffix.lower()](moments, title)
@@ -152,10 +154,6 @@ def _fcpxml(moments: Sequence[Moment], title: str) -> bytes:
 
 
 def _otio(moments: Sequence[Moment], title: str) -> bytes:
-    require_extra(
-        "otio", ["opentimelineio"], "--cut-list *.otio",
-        instead=". The endings .edl, .fcpxml and .csv need nothing",
-    )  # fmt: skip
     import opentimelineio as otio
 
     timeline = otio.schema.Timeline(title)
