@@ -27,7 +27,7 @@ from vtr.demo.scenes import (
 )
 from vtr.demo.words import BACKGROUNDS, COLOURS, LOOKS, PARTS, SHAPES, looks_of, part_of
 from vtr.demo.world import WORLD_SEED, WorldSummary, describe, render_world
-from vtr.errors import ConfigError, DatasetError
+from vtr.errors import ConfigError, DatasetError, StoreWriteError
 from vtr.extract.samplers.base import SamplerChoice, Signals
 
 WORLD = plan_world(WORLD_SEED)
@@ -370,8 +370,11 @@ def test_interrupted_run_leaves_no_digest(tmp_path: Path) -> None:
 
 def test_folder_and_workers_are_checked(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"cannot make the demo world in .*file: .*directory"):
+    refused = r"cannot make the folder .*file: File exists. Choose another with --path"
+    with pytest.raises(StoreWriteError, match=refused):
         render_world(tmp_path / "file", workers=1)
+    with pytest.raises(StoreWriteError, match=r"cannot write into .* /proc: .*another with --path"):
+        render_world(Path("/proc"), workers=1)
     with pytest.raises(ConfigError, match="workers is 0; rendering needs at least 1"):
         render_world(tmp_path, workers=0)
 

@@ -482,7 +482,7 @@ def test_a_run_that_exists_is_told_before_anything_is_embedded(
             run_app("train", "--head", "seqLSTM", "--name", name, *flags)
 
 
-def test_a_changed_run_is_told_before_anything_is_embedded(
+def test_a_run_that_cannot_be_is_told_before_anything_is_embedded(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = Path(trained("--head", "seqLSTM", "--name", "one")["run"])
@@ -491,6 +491,8 @@ def test_a_changed_run_is_told_before_anything_is_embedded(
     monkeypatch.setattr("vtr.api.train_inputs.embed_for", lambda *_: pytest.fail("embedded first"))
     with pytest.raises(ConfigError, match="cannot go on: settings is not what it was"):
         run_app("train", "--resume", "--name", "one")
+    with pytest.raises(StoreWriteError, match=r"cannot write into .* /proc: .*another with --runs"):
+        run_app("train", "--runs", "/proc")
 
 
 def test_too_few_videos_are_told_before_a_run_begins(workspace: Path) -> None:

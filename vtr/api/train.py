@@ -20,7 +20,7 @@ from vtr.api.train_inputs import Inputs, Reader
 from vtr.api.train_model import Base, begin_from, check_start, load_base, model_spec
 from vtr.clip.backbone import Backbone
 from vtr.errors import ConfigError, ModelError
-from vtr.files import begin_beside
+from vtr.files import begin_beside, make_folder
 from vtr.progress import note
 from vtr.train.batches import BatchPlan
 from vtr.train.distributed import World, joined_processes, torch_device
@@ -244,13 +244,14 @@ class Training:
         return documents[0] if options.seeds == 1 else self._summary(documents, world)
 
     def _check_target(self, target: Target, seed: int) -> None:
-        """Refuses to go on with a run of something else, or to write over the teacher."""
+        """Refuses a run of something else, the teacher's folder, and one that cannot be written."""
         if self.teacher is not None and target.folder.resolve() == self.teacher.folder.resolve():
             raise ConfigError(
                 f"{target.folder} is the teacher itself: give the student another --name"
             )
         if target.begun:
             check_resumable(target.work, self.config(seed))
+        make_folder(target.work if target.begun else self.workspace.runs, option="--runs")
 
     def _train(
         self,

@@ -39,7 +39,7 @@ from vtr.errors import ConfigError, StoreWriteError, WorkersLostError
 from vtr.extract.pool import Outcome, PoolSettings, WorkerPool
 from vtr.extract.settings import usable_cores
 from vtr.extract.worker import Answer
-from vtr.files import publish
+from vtr.files import make_folder, publish
 from vtr.foreign import escape_undecodable
 from vtr.json_files import read_json
 
@@ -85,8 +85,8 @@ def render_world(
     (clips done, clips to do).
 
     Raises:
-        ConfigError: `workers` is below 1, or `folder` cannot be one.
-        StoreWriteError: The disk refused.
+        ConfigError: `workers` is below 1.
+        StoreWriteError: The disk refused, or `folder` cannot be one.
     """
     if workers is not None and workers < 1:
         raise ConfigError(f"workers is {workers}; rendering needs at least 1 process")
@@ -97,7 +97,8 @@ def render_world(
     known = _whole_files(folder, recipe)
     todo = [clip for clip in clips if _clip_name(clip) not in known]
     if todo or notes not in known:
-        _make_folders(folder)
+        for name in ("", "videos", "annotations"):
+            make_folder(folder / name, option="--path")
         (folder / _DIGEST_FILE).unlink(missing_ok=True)
         publish(folder / notes, payload)
         known[notes] = hashlib.sha256(payload).hexdigest()
@@ -195,17 +196,6 @@ def _digest(path: Path) -> str | None:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError:
         return None
-
-
-def _make_folders(folder: Path) -> None:
-    try:
-        for name in ("videos", "annotations"):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot make the demo world in {folder}: {error.strerror or error}. "
-            "Name a folder that is new or empty"
-        ) from None
 
 
 def _summary(
