@@ -234,6 +234,7 @@ def test_folders_that_cannot_be_searched(here: Path) -> None:
     (here / "empty").mkdir()
     for words, message in (
         (("empty", "x"), "no video"),
+        (("s3://bucket/x", "a dog"), "s3://bucket/x is none; .* A workspace of it is needed"),
         (("nowhere", "x"), "'nowhere' does not exist, and there is no vtr.toml"),
         ((), "no folder named"),
     ):

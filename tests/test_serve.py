@@ -621,6 +621,8 @@ def test_what_cannot_be_served_is_one_line(here: Path) -> None:
         serve()
     with pytest.raises(ConfigError, match="does not exist"):
         serve("nowhere")
+    with pytest.raises(ConfigError, match="A workspace of it is needed"):
+        serve("s3://bucket/x")
     (here / "file").touch()
     with pytest.raises(ConfigError, match="is no folder"):
         serve(here / "file", Options(port=0))

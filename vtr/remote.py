@@ -20,6 +20,10 @@ from vtr.foreign import printable, shown
 
 MOST_BYTES = 64 << 30
 """Of one video that is fetched."""
+OF_URL = (
+    ". A workspace of it is needed: in a folder of its own, vtr init --videos URL, then vtr extract"
+)
+"""What to do where a command wants a folder of videos."""
 _CHUNK_BYTES = 4 << 20
 _URL = re.compile(r"([a-z][a-z0-9+.-]+):/+(.*)", re.DOTALL)
 
@@ -65,8 +69,8 @@ def check_url(url: str) -> str:
     return url
 
 
-def require_local(path: Path, *, verb: str) -> Path:
-    """Returns a path of this machine.
+def require_local(path: Path, *, verb: str, instead: str = "") -> Path:
+    """Returns a path of this machine; `instead` says what else to try.
 
     Raises:
         ConfigError: It stands for a URL; says what reads those.
@@ -74,7 +78,7 @@ def require_local(path: Path, *, verb: str) -> Path:
     if url := url_of(path):
         raise ConfigError(
             f"vtr {verb} reads folders of this machine, and {printable(check_url(url))} is none; "
-            "only vtr extract, vtr init and vtr data verify read URLs"
+            f"only vtr extract, vtr init and vtr data verify read URLs{instead}"
         )
     return path
 

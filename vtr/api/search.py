@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from vtr.datasets.files import require_folder
 from vtr.errors import ConfigError
 from vtr.progress import note
+from vtr.remote import OF_URL, require_local
 from vtr.searching.library import Answer, Hit, Library
 from vtr.searching.query import Query, read_like
 from vtr.settings import takes
@@ -77,6 +78,7 @@ def split(words: Sequence[str]) -> tuple[Path | None, tuple[str, ...]]:
         if first.is_dir():
             return first, tuple(words[1:])
         if find_workspace(Path.cwd()) is None or os.sep in words[0]:
+            require_local(first, verb="search", instead=OF_URL)
             what = "is no folder" if first.exists() else "does not exist"
             raise ConfigError(
                 f"{words[0]!r} {what}, and there is no {FILE_NAME} in {Path.cwd()} or above it. "

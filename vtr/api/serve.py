@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vtr.datasets.files import require_folder
 from vtr.errors import ConfigError, VtrError
 from vtr.extras import require_extra
+from vtr.remote import OF_URL, require_local
 from vtr.verbs.serve import Options
 from vtr.workspace import FILE_NAME, Workspace, find_workspace, read_workspace
 
@@ -88,6 +89,7 @@ def find_place(folder: Path | None) -> Place:
     else:
         folder = folder.expanduser()
         if not folder.is_dir():
+            require_local(folder, verb="serve", instead=OF_URL)
             what = "is no folder" if folder.exists() else "does not exist"
             raise ConfigError(f"{folder} {what}; name the folder of the videos: vtr serve FOLDER")
         file = require_folder(folder, what="the folder of videos") / FILE_NAME

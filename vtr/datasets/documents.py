@@ -308,9 +308,10 @@ def parse_table(
         )
     for number, row in rows[1:]:
         if len(row) != len(header):
+            what = "tab" if delimiter == "\t" else "comma"
             raise DatasetError(
                 f"{printable(path)}, line {number}: {counted(len(row), 'field')}, but the header "
-                f"names {len(header)} ({', '.join(header)}). A text with a comma must be in quotes"
+                f"names {len(header)} ({', '.join(header)}). A text with a {what} must be in quotes"
             )
     return [(number, dict(zip(header, row, strict=True))) for number, row in rows[1:]]
 
