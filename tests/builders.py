@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from vtr.demo import demo_model_folder
@@ -195,12 +196,16 @@ def write_silence(out: Any, track: Any) -> None:
 
 @contextmanager
 def full_disk(num_bytes: int) -> Iterator[None]:
-    """No file grows beyond so many bytes, as on a disk that is full."""
+    """No file grows beyond so many bytes, as on a full disk; nothing of ours is compiled."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
-        yield
+        # A compiled module that is cut off breaks whatever imports it afterwards.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+            patch.setattr(sys, "dont_write_bytecode", True)
+            yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)

@@ -163,6 +163,12 @@ def test_a_full_disk_is_said_and_nothing_is_lost(tmp_path: Path) -> None:
     assert len(open_it(tmp_path).videos) == 2
 
 
+def test_a_lock_that_cannot_be_written_names_the_option_of_search(tmp_path: Path) -> None:
+    (index_folder(write_clips(tmp_path, 2)).parent / ".lock").mkdir(parents=True)
+    with pytest.raises(StoreWriteError, match=r"\.lock.*Is a directory.* with --index$"):
+        open_it(tmp_path)
+
+
 def test_tries_on_a_full_disk_do_not_add_up(tmp_path: Path) -> None:
     open_it(write_clips(tmp_path, 2))
     (index_folder(tmp_path) / "index.npz").unlink()

@@ -109,7 +109,7 @@ def extract(
     mode, hashed = mode or ExtractMode(), settings.hash_files
     spec = feature_spec(encoder, settings)
     mine = list(inputs) if mode.is_alone else list(inputs)[mode.part[0] - 1 :: mode.part[1]]
-    with write_lock(folder, part=mode.part):
+    with write_lock(folder, part=mode.part, option=mode.option):
         replaces = mode.overwrite and bool(list_shards(folder)[0])
         kept = settings.pictures
         work = begin_anew(folder, spec, kept) if replaces else folder

@@ -57,6 +57,9 @@ class ExtractMode:
     again: frozenset[str] = frozenset()
     """Ids of videos that are done anew whatever their rows say."""
 
+    option: str = "--features"
+    """With which another folder can be named where this one cannot be written to."""
+
     check: Check | None = None
     """Judges the encoder by the run's first frames (n, h, w, 3), before it counts: raises where it
     is too far from right, and returns the figures of an `EngineCheck`."""

@@ -181,7 +181,12 @@ class FolderSource:
             shard_bytes=_SHARD_BYTES,
             workers=self.workers or min(usable_cores(), len(self._inputs)),
         )
-        mode = ExtractMode(retry=frozenset({"changed", "damaged"}), again=again, overwrite=rebuild)
+        mode = ExtractMode(
+            retry=frozenset({"changed", "damaged"}),
+            again=again,
+            overwrite=rebuild,
+            option="--index",
+        )
         note(f"indexing {self.folder} ({counted(len(self._inputs), 'video')}) into {self.store}")
         with progress("indexing") as update:
 
