@@ -191,3 +191,5 @@ def test_other_endings_and_a_missing_library_are_refused(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "opentimelineio", None)
     with pytest.raises(ConfigError, match=r"pip install 'vtr\[otio\]'"):
         cut_list(MOMENTS, ".otio", title="t")
+    with pytest.raises(ConfigError, match=r"pip install 'vtr\[otio\]'"):
+        check_suffix(Path("cuts.otio"))

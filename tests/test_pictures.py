@@ -390,7 +390,6 @@ REFUSED: Sequence[tuple[Sequence[str], type[vtr.VtrError], str]] = [
         for words in (
             ("--crops", "raw"), ("--sampler", "head"), ("--fps", "2"), ("--frames", "3"),
             ("--route", "exact"), ("--hash", "--dry-run"), ("--memory", "2"), ("--max-pixels", "9"),
-            ("--workers", "1"), ("--timeout", "9"), ("--videos", "v"), ("--shard-videos", "2"),
         )
     ),
     (["--thumbnails", "--sampler", "head"], ConfigError, "--thumbnails is about --sampler dense"),

@@ -42,11 +42,6 @@ def extract(
     prepare_arithmetic()
     from vtr.api import extract as api
 
-    if options.from_crops is not None:
-        workspace.refuse_typed(
-            ("videos", "workers", "timeout_seconds", "shard_videos"),
-            "has no meaning with --from-crops, which decodes no video. Leave it out",
-        )
     if dry_run:
         plan = api.plan(workspace, options, quiet=quiet)
         again = f"{counted(plan['new'], 'new video')} and {plan['again']} again"

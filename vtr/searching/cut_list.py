@@ -54,10 +54,7 @@ def check_suffix(path: Path) -> None:
             f"{SUFFIXES[-1]}"
         )
     if path.suffix.lower() == ".otio":
-        require_extra(
-            "otio", ["opentimelineio"], "--cut-list *.otio",
-            instead=". The endings .edl, .fcpxml and .csv need nothing",
-        )  # fmt: skip
+        _require_otio()
 
 
 def cut_list(moments: Sequence[Moment], suffix: str, *, title: str) -> bytes:
@@ -65,8 +62,11 @@ def cut_list(moments: Sequence[Moment], suffix: str, *, title: str) -> bytes:
 
     Args:
         moments: In order.
-        suffix: One of `SUFFIXES`, as `check_suffix` let it through.
+        suffix: One of `SUFFIXES`.
         title: Its name in the editing program.
+
+    Raises:
+        ConfigError: OTIO without its library.
     """
     makers = {".csv": _csv, ".edl": _edl, ".fcpxml": _fcpxml, ".otio": _otio}
     return makers[suffix.lower()](moments, title)
@@ -153,7 +153,15 @@ def _fcpxml(moments: Sequence[Moment], title: str) -> bytes:
     return f'<?xml version="1.0" encoding="UTF-8"?>\n<!DOCTYPE fcpxml>\n{body}\n'.encode()
 
 
+def _require_otio() -> None:
+    require_extra(
+        "otio", ["opentimelineio"], "--cut-list *.otio",
+        instead=". The endings .edl, .fcpxml and .csv need nothing",
+    )  # fmt: skip
+
+
 def _otio(moments: Sequence[Moment], title: str) -> bytes:
+    _require_otio()
     import opentimelineio as otio
 
     timeline = otio.schema.Timeline(title)
