@@ -26,7 +26,7 @@ def write_lock(
 
     Args:
         folder: The store; made if absent.
-        part: (i, n) of `--part i/n`.
+        part: (i, n) of `--shard i/n`.
         option: With which another folder can be named.
 
     Raises:
