@@ -78,7 +78,12 @@ def test_qvhighlights_has_windows_and_ratings_but_for_test(tmp_path: Path) -> No
         ({"relevant_clip_ids": ["a", 1]}, "relevant_clip_ids"),
         ({"relevant_windows": [[1]]}, r"expected starts and ends in seconds, found \[\[1\]\]"),
         ({"relevant_windows": 3}, "expected starts and ends in seconds, found 3"),
-        ({"vid": None}, "id must be a text"),
+        ({"relevant_windows": [[0, 10**400]]}, "expected starts and ends in seconds"),
+        ({"relevant_windows": [[False, True]]}, "expected starts and ends in seconds"),
+        ({"relevant_windows": ["35"]}, "expected starts and ends in seconds"),
+        ({"relevant_clip_ids": [41, 41]}, "none of which twice"),
+        ({"vid": None}, "a video's id must be a text"),
+        ({"qid": None}, "line 1: qid must be a text, is None"),
     ],
 )
 def test_a_record_of_another_form_is_named(

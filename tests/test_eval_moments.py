@@ -9,6 +9,7 @@ import pytest
 from builders import demo_backbone, run_app, run_json, write_config, write_store
 
 from vtr.errors import ConfigError, DatasetError
+from vtr.features import FeatureStore
 from vtr.features.rows import LedgerRow, VideoRow
 from vtr.features.spec import FeatureSpec
 from vtr.searching.moments import ranked_runs
@@ -80,6 +81,55 @@ def test_a_video_without_features_is_a_miss_or_left_out(workspace: Path) -> None
     assert missed["metrics"]["R1@0.5"]["value"] == pytest.approx(200 / 3)
     assert missed["coverage"] == {"missing_videos": 1, "policy": "miss"}
     assert evaluate(workspace, "--missing", "restrict")["metrics"]["R1@0.5"]["value"] == 100
+    kept = workspace / "features" / "zero-shot" / "charades-sta-moments" / "moments.json"
+    assert json.loads(kept.read_text()) == missed  # the other lies beside it
+    with pytest.raises(DatasetError, match=r"1 of the 2 videos .* C \(not in the store\)"):
+        run_app("eval", "--moments", "--missing", "fail", cwd=workspace)
+
+
+def test_a_store_of_none_of_the_videos_is_refused(workspace: Path) -> None:
+    (workspace / "charades_sta_test.txt").write_text("C 0 5##a red square\n")
+    with pytest.raises(DatasetError, match=r"1 of the 1 video .* have no features"):
+        run_app("eval", "--moments", cwd=workspace)
+
+
+def test_one_frame_a_video_gives_a_document_of_json(workspace: Path) -> None:
+    store = workspace / "features"
+    spec = FeatureStore(store).spec
+    row = VideoRow(
+        LedgerRow("A", "ok", duration_seconds=10.0), np.ones((1, 96), np.float32),
+        np.zeros(1), {"dense": np.arange(1)},
+    )  # fmt: skip
+    write_store(workspace / "one", [row], spec)
+    document = evaluate(workspace, "--features", "one")
+    assert document["setup"]["median_gap_seconds"] is None
+    table = run_app("eval", "--moments", "--features", "one", cwd=workspace)
+    assert "one frame a video" in " ".join(table.stdout.split())
+
+
+def test_what_begins_after_the_end_is_said(workspace: Path) -> None:
+    (workspace / "charades_sta_test.txt").write_text(
+        "A 3 6##a red square\nA 3 60##a red square\nA 10.5 11##a red square\n"
+    )
+    said = " ".join(run_app("eval", "--moments", cwd=workspace).stderr.split())
+    assert "1 caption of what begins after the video's end" in said
+    assert "(first: 'A#test-2' at 10.5 s of a video of 10 s)" in said
+
+
+def test_predictions_call_queries_as_qvhighlights_does(workspace: Path) -> None:
+    (workspace / "charades_sta_test.txt").unlink()
+    lines = [
+        {"qid": qid, "query": SENTENCES["red"], "vid": "A", "relevant_windows": [[3, 6]]}
+        for qid in (7, "007", "x")
+    ]
+    path = workspace / "highlight_val_release.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_config(
+        workspace, data={"dataset": "qvhighlights", "videos": "videos", "annotations": "."}
+    )
+    evaluate(workspace, "--out", "m")
+    said = (workspace / "m" / "predictions.jsonl").read_text().splitlines()
+    assert [json.loads(line)["qid"] for line in said] == [7, "007", "x"]
 
 
 def test_what_is_about_whole_videos_is_refused(workspace: Path) -> None:

@@ -403,14 +403,18 @@ def _trec_files(evaluation: Evaluation, *, tag: str) -> dict[str, Payload]:
 def _default_folder(
     workspace: Workspace, options: Options, setup: Setup, run: Run | None, protocol: str
 ) -> Path:
-    """Returns the protocol's folder, or one beside it for what was asked in another way.
+    home = Path(setup.run) / "eval" if setup.run else workspace.features / "zero-shot"
+    other = options.sampler is not None and (run is None or setup.sampler != run.sampler)
+    return result_folder(home, protocol, options, sampler=setup.sampler if other else None)
+
+
+def result_folder(home: Path, name: str, options: Options, *, sampler: str | None) -> Path:
+    """Returns the folder `name` in `home`, or one beside it for what was asked in another way.
 
     So a second sampler, or re-ranking, does not replace the result it is to be compared with.
     """
-    home = Path(setup.run) / "eval" if setup.run else workspace.features / "zero-shot"
-    other = options.sampler is not None and (run is None or setup.sampler != run.sampler)
-    sampler = re.sub(r"[^A-Za-z0-9_.=-]+", "-", setup.sampler) if other else None
+    sampler = re.sub(r"[^A-Za-z0-9_.=-]+", "-", sampler) if sampler else None
     rerank_marks = ["rerank", str(options.rerank)] if options.rerank is not None else []
     policy = "restrict" if options.missing == "restrict" else None
     gallery = "captioned" if options.gallery == "captioned" else None
-    return home / "-".join(filter(None, [protocol, sampler, *rerank_marks, policy, gallery]))
+    return home / "-".join(filter(None, [name, sampler, *rerank_marks, policy, gallery]))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -12,11 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vtr.api.evaluate import result_folder
 from vtr.api.stores import check_same_model, meet, open_store, read_dataset
 from vtr.clip.backbone import Backbone, load_backbone
 from vtr.counts import counted
 from vtr.datasets.base import Caption, split_queries
 from vtr.errors import ConfigError, DatasetError
+from vtr.evaluate.coverage import cover_videos
 from vtr.evaluate.moments import (
     MOST_PREDICTIONS,
     MomentMetrics,
@@ -31,6 +35,7 @@ from vtr.extract.choose import DENSE
 from vtr.features import FeatureStore
 from vtr.features.rows import VideoFeatures
 from vtr.files import make_folder, publish_all
+from vtr.foreign import printable
 from vtr.progress import embedding, note, progress
 from vtr.searching.moments import find_cuts, piece_means, ranked_runs, row_edges
 from vtr.settings import resolved
@@ -48,16 +53,16 @@ Vectors = NDArray[np.float32]
 def evaluate_moments(workspace: Workspace, options: Options) -> tuple[dict[str, Any], Path]:
     """Predicts up to ten moments per query from the frames' scores, and counts them.
 
-    Every query is asked of its own video; one without features is a miss, or with
-    `missing="restrict"` left out. The predictions are written in the layout that QVHighlights
-    takes.
+    Every query is asked of its own video; `missing` says what becomes of one without features.
+    The predictions are written in the layout that QVHighlights takes.
 
     Returns:
         The document and the path of `moments.json`.
 
     Raises:
-        DatasetError: No caption of the protocol says which part it describes.
-        StoreError: There are no features, or none of these videos.
+        DatasetError: No caption of the protocol says which part it describes, or there are no
+            features of these videos, or with `missing="fail"` of one of them.
+        StoreError: There are no features.
         ModelError: Text and frames of different models.
     """
     dataset = read_dataset(workspace)
@@ -65,22 +70,17 @@ def evaluate_moments(workspace: Workspace, options: Options) -> tuple[dict[str, 
     queries = _queries(protocol, dataset)
     every = DENSE if DENSE in FeatureStore(workspace.features).spec.samplers else None
     store = meet(open_store(workspace, options.sampler or every), dataset.video_ids)
-    absent = {query.video_id for query in queries} - set(store)
+    asked_of = tuple(dict.fromkeys(query.video_id for query in queries))
+    there = cover_videos(asked_of, store, protocol=protocol.name, policy=options.missing)
     if options.missing == "restrict":
-        queries = [query for query in queries if query.video_id not in absent]
-        if not queries:
-            raise ConfigError("no query is left: none of their videos has features")
+        queries = [query for query in queries if query.video_id in store]
     backbone = load_backbone(workspace.model, device=options.device)
     check_same_model(backbone, store)
     with embedding(len(queries)) as tell:
         texts = embed_texts(backbone, [q.text for q in queries], cache=store.folder, tell=tell)
     asked = [MomentQuery(q.id, q.video_id, np.array(q.windows), dict(q.ratings)) for q in queries]
     predictions, gap = predict(store, queries, texts.pooled)
-    if gap > _WIDEST_GAP_SECONDS:
-        note(
-            f"the frames of a video lie {gap:.1f} s apart in the median: ends of moments cannot be "
-            "more exact. For these figures extract with --sampler dense --fps 2"
-        )
+    _tell_doubts(store, queries, gap)
     numbers = moment_metrics(asked, predictions, seed=workspace.seed)
     document = {
         "schema": 1,
@@ -90,12 +90,15 @@ def evaluate_moments(workspace: Workspace, options: Options) -> tuple[dict[str, 
             "num_videos": len({query.video_id for query in queries}),
             "published": len(queries) == protocol.num_queries,
         },
-        "coverage": {"missing_videos": len(absent), "policy": options.missing},
+        "coverage": {"missing_videos": len(there.absent), "policy": options.missing},
         "setup": _setup(store, backbone, gap=gap, seed=workspace.seed),
         "metrics": _cells(numbers),
         "files": {"predictions": PREDICTIONS},
     }
-    folder = options.out or workspace.features / "zero-shot" / f"{protocol.name}-moments"
+    folder = options.out or result_folder(
+        workspace.features / "zero-shot", f"{protocol.name}-moments", options,
+        sampler=store.sampler if options.sampler else None,
+    )  # fmt: skip
     make_folder(folder, option="--out")
     rows = query_values(asked, predictions)
     lines = (_line(*row) for row in zip(queries, predictions, rows["mIoU"].tolist(), strict=True))
@@ -106,7 +109,9 @@ def evaluate_moments(workspace: Workspace, options: Options) -> tuple[dict[str, 
     return document, folder / RESULT
 
 
-def _setup(store: FeatureStore, backbone: Backbone, *, gap: float, seed: int) -> dict[str, Any]:
+def _setup(
+    store: FeatureStore, backbone: Backbone, *, gap: float | None, seed: int
+) -> dict[str, Any]:
     return {
         "backbone": backbone.model_id,
         "weights_sha256": backbone.weights_sha256,
@@ -150,9 +155,28 @@ def _queries(protocol: Protocol, dataset: Any) -> list[Caption]:
     return described
 
 
+def _tell_doubts(store: FeatureStore, queries: Sequence[Caption], gap: float | None) -> None:
+    """Says where frames are too far apart, and where what is described cannot be in the video."""
+    if gap is not None and gap > _WIDEST_GAP_SECONDS:
+        note(
+            f"the frames of a video lie {gap:.1f} s apart in the median: ends of moments cannot be "
+            "more exact. For these figures extract with --sampler dense --fps 2"
+        )
+    ends = {row.id: row.duration_seconds or math.inf for row in store.ledger}
+    firsts = ((query, min(query.windows)[0]) for query in queries)
+    beyond = [(q, start) for q, start in firsts if start >= ends.get(q.video_id, math.inf)]
+    if beyond:
+        query, start = beyond[0]
+        note(
+            f"{counted(len(beyond), 'caption')} of what begins after the video's end, which cannot "
+            f"be found (first: {printable(query.id)!r} at {start:g} s of a video of "
+            f"{ends[query.video_id]:g} s). Are these the videos that the annotations are of?"
+        )
+
+
 def predict(
     store: FeatureStore, queries: Sequence[Caption], vectors: Vectors
-) -> tuple[list[MomentPrediction], float]:
+) -> tuple[list[MomentPrediction], float | None]:
     """Returns up to ten moments for each query, the surest first; none where a video is absent.
 
     Args:
@@ -161,7 +185,8 @@ def predict(
         vectors: (Q, D) their embeddings.
 
     Returns:
-        Q predictions, and the median time between neighbouring frames in seconds.
+        Q predictions, and the median time between neighbouring frames in seconds; None where no
+        video has two.
     """
     lasts = {row.id: row.duration_seconds for row in store.ledger}
     of_video: Mapping[str, list[int]] = defaultdict(list)
@@ -178,7 +203,7 @@ def predict(
                 for number, prediction in zip(numbers, found, strict=True):
                     predictions[number] = prediction
             update(done, len(of_video), "videos")
-    return predictions, float(np.median(gaps)) if gaps else float("inf")
+    return predictions, float(np.median(gaps)) if gaps else None
 
 
 def _in_video(
@@ -204,5 +229,7 @@ def _line(query: Caption, said: MomentPrediction, iou: float) -> str:
         [round(float(start), 3), round(float(end), 3), -rank]
         for rank, (start, end) in enumerate(said.windows)
     ]
-    row = {"qid": query.id, "query": query.text, "vid": query.video_id}
+    # QVHighlights' ids are numbers, and its evaluation takes "7" for another id than 7.
+    number = re.fullmatch("0|[1-9][0-9]{0,17}", query.id)
+    row = {"qid": int(query.id) if number else query.id, "query": query.text, "vid": query.video_id}
     return json.dumps(row | {"pred_relevant_windows": windows, "iou": round(iou, 4)}) + "\n"

@@ -197,10 +197,12 @@ def print_moments(document: Mapping[str, Any]) -> None:
         counted(protocol[name], noun)
         for name, noun in (("num_queries", "query"), ("num_videos", "video"))
     )
+    gap = setup["median_gap_seconds"]
+    every = "one frame a video" if gap is None else f"a frame every {gap:.2g} s"
     line = (
         f"{protocol['name']}: {queries} over {videos}, {coverage['missing_videos']:,} without "
         f"features ({coverage['policy']}) · sampler "
-        f"{setup['sampler']}, a frame every {setup['median_gap_seconds']:.2g} s · zero-shot · "
+        f"{setup['sampler']}, {every} · zero-shot · "
         f"{setup['backbone']}"
     )
     echo_wrapped("", line, width=0)

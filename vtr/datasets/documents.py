@@ -416,7 +416,7 @@ def read_plain_pickle(path: Path) -> Any:
 # ---- values
 
 
-def identity(value: object, *, place: str) -> str:
+def identity(value: object, *, place: str, what: str = "a video's id") -> str:
     """Returns an id, a text or a whole number, as text in NFC.
 
     Raises:
@@ -425,7 +425,7 @@ def identity(value: object, *, place: str) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str) or not value.strip():
-        raise DatasetError(f"{place}: a video's id must be a text, is {value!r:.80}")
+        raise DatasetError(f"{place}: {what} must be a text, is {value!r:.80}")
     return unicodedata.normalize("NFC", value.strip())
 
 
@@ -461,10 +461,12 @@ def moment_windows(pairs: Any, *, place: str) -> tuple[tuple[float, float], ...]
         DatasetError: Something else, or a time that is negative or not finite.
     """
     try:
+        if not all(isinstance(pair, list) and bool not in map(type, pair) for pair in pairs):
+            raise TypeError
         windows = tuple((float(start), float(end)) for start, end in pairs)
         if not all(0 <= time < math.inf for window in windows for time in window):
             raise ValueError
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise DatasetError(
             f"{printable(place)}: expected starts and ends in seconds, found {pairs!r:.80}"
         ) from None

@@ -59,7 +59,7 @@ def _read(path: Path, captions: CaptionList) -> tuple[str, ...]:
             )
         ids.append(identity(record["vid"], place=place))
         captions.add(
-            identity(record["qid"], place=place), ids[-1], record["query"], place=place,
+            identity(record["qid"], place=place, what="qid"), ids[-1], record["query"], place=place,
             windows=moment_windows(record.get("relevant_windows", ()), place=place),
             ratings=_ratings(record, place),
         )  # fmt: skip
@@ -73,6 +73,7 @@ def _ratings(record: Mapping[str, Any], place: str) -> tuple[tuple[int, tuple[in
         and isinstance(scores, list)
         and len(clips) == len(scores)
         and all(type(clip) is int and clip >= 0 for clip in clips)
+        and len(set(clips)) == len(clips)
         and all(
             isinstance(row, list) and all(type(n) is int and n in RATING for n in row)
             for row in scores
@@ -81,6 +82,6 @@ def _ratings(record: Mapping[str, Any], place: str) -> tuple[tuple[int, tuple[in
     if not fits:
         raise DatasetError(
             f"{printable(place)}: expected in saliency_scores a list of ratings from 0 to 4 for "
-            f"each of relevant_clip_ids, found {scores!r:.80}"
+            f"each of relevant_clip_ids, none of which twice, found {scores!r:.80}"
         )
     return tuple((clip, tuple(row)) for clip, row in zip(clips, scores, strict=True))

@@ -42,7 +42,14 @@ class Coverage:
 
 
 def cover(queries: QuerySet, store: FeatureStore, *, policy: str = "miss") -> Coverage:
-    """Compares a gallery with a store; `policy` is one of `POLICIES`.
+    """Compares a gallery with a store, as `cover_videos` does."""
+    return cover_videos(queries.video_ids, store, protocol=queries.protocol, policy=policy)
+
+
+def cover_videos(
+    video_ids: Sequence[str], store: FeatureStore, *, protocol: str, policy: str
+) -> Coverage:
+    """Compares the V videos of a protocol with a store; `policy` is one of `POLICIES`.
 
     Raises:
         UnknownNameError: No such policy.
@@ -50,8 +57,8 @@ def cover(queries: QuerySet, store: FeatureStore, *, policy: str = "miss") -> Co
     """
     if policy not in POLICIES:
         raise UnknownNameError("policy for missing videos", policy, POLICIES)
-    present = np.array([video_id in store for video_id in queries.video_ids], dtype=np.bool_)
-    lost = [video_id for v, video_id in enumerate(queries.video_ids) if not present[v]]
+    present = np.array([video_id in store for video_id in video_ids], dtype=np.bool_)
+    lost = [video_id for v, video_id in enumerate(video_ids) if not present[v]]
     wanted = set(lost)
     ledger = {row.id: row.error for row in store.ledger if row.id in wanted} if lost else {}
     reasons = {video_id: ledger.get(video_id, "not in the store") for video_id in lost}
@@ -59,7 +66,7 @@ def cover(queries: QuerySet, store: FeatureStore, *, policy: str = "miss") -> Co
         named = _some([f"{video_id} ({reasons[video_id]})" for video_id in lost])
         some = ", or leave them out with --missing restrict" if present.any() else ""
         raise DatasetError(
-            f"{len(lost):,} of the {counted(len(present), 'video')} of {queries.protocol!r} have "
+            f"{len(lost):,} of the {counted(len(present), 'video')} of {protocol!r} have "
             f"no features in {store.folder}: {named}. Extract them, or choose another store with "
             f"--features{some}"
         )
