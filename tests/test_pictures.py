@@ -24,6 +24,7 @@ from vtr.errors import (
     OverBudgetError,
     ShardError,
     StoreError,
+    StoreLockedError,
     StoreWriteError,
 )
 from vtr.extract.choose import choose
@@ -33,6 +34,7 @@ from vtr.extract.resume import ExtractMode
 from vtr.extract.samplers.base import parse_samplers
 from vtr.extract.settings import ExtractSettings
 from vtr.features import FeatureStore
+from vtr.features.lock import write_lock
 from vtr.features.pictures import from_webp, to_webp
 
 SIDE = 8
@@ -161,6 +163,11 @@ def test_another_model_embeds_the_pictures(inputs: Any, tmp_path: Path) -> None:
     np.testing.assert_array_equal(one.packed().frames, other.packed().frames)
     assert names(tmp_path / "b") == names(tmp_path / "direct")
     assert reembed(source, tmp_path / "b", Corners(2.0, mean=[0.1] * 3)).frames_now == 0
+    with (
+        write_lock(tmp_path / "b"),
+        pytest.raises(StoreLockedError, match=r"another folder with --features$"),
+    ):
+        reembed(source, tmp_path / "b", Corners(2.0, mean=[0.1] * 3))
 
 
 def test_the_route_by_which_pictures_were_made_stays(inputs: Any, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def reembed(
     settings = ExtractSettings(batch_size=batch_size)
     check_selections(encoder.describe(), spec.samplers)
     now = Progress(len(source.input_ids))
-    with write_lock(folder, option="--run"):
+    with write_lock(folder):
         store = open_for_writing(folder, spec, ExtractMode(), None)
         held = {shard.name.slot: shard for shard in store.shards} if store else {}
         run = StoreRun(folder, encoder, settings, spec, now, progress)
