@@ -138,12 +138,11 @@ class Training:
             short = spec.vision is not None and backbone.device.type == "cuda"
             values["precision"] = "bfloat16" if short else "float32"
         seed = workspace.seed if options.seed is None else options.seed
-        name = options.name or default_name(spec, options.preset)
-        begun = begun_settings(
-            workspace.runs / names_of(name, range(seed, seed + options.seeds))[0]
-        )
-        if options.resume and begun is not None:
-            values, drop_last = values | begun.as_values(), begun.batch.drop_last
+        if options.resume:
+            name = options.name or default_name(spec, options.preset)
+            first = names_of(name, range(seed, seed + options.seeds))[0]
+            if begun := begun_settings(workspace.runs / first):
+                values, drop_last = values | begun.as_values(), begun.batch.drop_last
         settings = TrainSettings.of(values, seed=seed, drop_last=drop_last)
         plan = BatchPlan(data.train.query_video, settings.batch)
         if options.hard_negatives is not None and options.hard_negatives >= plan.most_wrong > 0:

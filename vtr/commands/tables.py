@@ -227,9 +227,8 @@ def print_hits(hits: Sequence[Any], *, levels: bool) -> None:
 
     columns = ("", "start", "end", "best", "score", *["level"] * levels, "video")
     table = new_table("", columns)
-    table.columns[
-        -1
-    ].justify = "left"  # and last: where it is long, the numbers stay where they are
+    # The name is last: where it is long, the numbers stay where they are.
+    table.columns[-1].justify = "left"
     for number, hit in enumerate(hits, start=1):
         name: Any = printable(hit.video_id)
         if hit.path is not None:

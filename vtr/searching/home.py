@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from vtr.errors import StoreWriteError
+from vtr.files import make_folder
 
 HIDDEN = ".vtr"
 NAME = "search"
@@ -55,12 +56,9 @@ def cache_folder(folder: Path) -> Path | None:
 
 
 def can_make(place: Path) -> bool:
-    """Makes a folder and tries whether files can be written there."""
+    """Makes a folder; returns whether files can be written there."""
     try:
-        place.mkdir(parents=True, exist_ok=True)
-        trial = place / f".tmp-{os.getpid()}-trial"
-        trial.touch()
-        trial.unlink()
-    except OSError:
+        make_folder(place, option="--index")
+    except StoreWriteError:
         return False
     return True
