@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from builders import run_app, run_json
 from typer.main import get_command
+from typer.testing import CliRunner
 
 import vtr
 from vtr.choices import CHOICES, check_names, head_options
@@ -413,3 +414,18 @@ def test_the_home_folder_is_expanded_where_no_shell_does(
     for words in (["report", "~/res"], ["inspect", "~/res"], ["eval", "--run=~/res"]):
         with pytest.raises(VtrError, match=f"{tmp_path}/res"):
             run_app(*words, cwd=tmp_path / "work")
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_a_value_of_another_type_is_answered_in_our_words(path: tuple[str, ...]) -> None:
+    """Typer hands on what pydantic says: "Value error, ..." and "Input should be ..."."""
+    for parameter in COMMANDS[path].params:
+        declared = str(parameter.type_descriptor.annotation)
+        if parameter.param_type_name == "argument" or getattr(parameter, "is_flag", False):
+            continue
+        if parameter.name in CHOICES or not re.search(r"int|float|Literal", declared):
+            continue
+        refused = CliRunner().invoke(app, [*path, parameter.opts[0], "zz"])
+        said = " ".join(refused.output.replace("│", " ").split())
+        assert refused.exit_code == 2
+        assert re.search(r"'zz'; it must be (a (whole )?number|\"\w)", said), said

@@ -343,7 +343,18 @@ def allowed_values(field: FieldInfo) -> str:
     """
     if text := fact(field, "allowed"):
         return text
-    return " or ".join(_kind(kind, _bounds(field)) for kind in plain_types(field.annotation))
+    return type_in_words(field.annotation, _bounds(field))
+
+
+def type_in_words(declared: Any, bounds: str = "") -> str:
+    """Returns what a value of a declared type is; of a list, what each in it is.
+
+    >>> type_in_words(int | None), type_in_words(list[Literal["slow", "fast"]])
+    ('a whole number', '"slow" or "fast"')
+    """
+    if typing.get_origin(declared) is list:
+        declared = typing.get_args(declared)[0]
+    return " or ".join(_kind(kind, bounds) for kind in plain_types(declared))
 
 
 def _kind(kind: Any, bounds: str) -> str:

@@ -167,6 +167,7 @@ def _dress(parameter: Any, command: str | None) -> None:
     from vtr.choices import CHOICES
 
     choice = CHOICES.get(parameter.name)
+    _refuse_in_our_words(parameter)
     if "Path" in str(parameter.type_descriptor.annotation):
         _read_paths(parameter)
     if choice is None or getattr(parameter, "is_flag", False):
@@ -180,6 +181,26 @@ def _dress(parameter: Any, command: str | None) -> None:
 
     parameter.callback = checked
     parameter._custom_shell_complete = lambda _context, _parameter, part: choice.complete(part)
+
+
+def _refuse_in_our_words(parameter: Any) -> None:
+    """Says of a wrong value what is allowed; Typer says what pydantic thought of it."""
+    convert = parameter.process_value
+
+    def process(context: Any, value: Any) -> Any:
+        try:
+            return convert(context, value)
+        except typer.BadParameter as error:
+            if not hasattr(error.__cause__, "errors"):
+                raise
+            from vtr.settings import type_in_words
+
+            wrong = error.__cause__.errors(include_url=False)[0]["input"]
+            words = type_in_words(parameter.type_descriptor.annotation)
+            error.message = f"{wrong!r}; it must be {words}"
+            raise
+
+    parameter.process_value = process
 
 
 def _read_paths(parameter: Any) -> None:
