@@ -191,13 +191,12 @@ def _refuse_in_our_words(parameter: Any) -> None:
         try:
             return convert(context, value)
         except typer.BadParameter as error:
-            if not hasattr(error.__cause__, "errors"):
-                raise
-            from vtr.settings import type_in_words
+            errors = getattr(error.__cause__, "errors", None)
+            if errors is not None:
+                from vtr.settings import type_in_words
 
-            wrong = error.__cause__.errors(include_url=False)[0]["input"]
-            words = type_in_words(parameter.type_descriptor.annotation)
-            error.message = f"{wrong!r}; it must be {words}"
+                words = type_in_words(parameter.type_descriptor.annotation)
+                error.message = f"{errors()[0]['input']!r}; it must be {words}"
             raise
 
     parameter.process_value = process
