@@ -17,7 +17,7 @@ from vtr.errors import DatasetError, ModelError, StoreError, UnknownNameError
 from vtr.evaluate.coverage import Coverage, check_features, cover
 from vtr.evaluate.evaluator import Evaluation, PostProcess, Task, evaluate, plan, score_matrix
 from vtr.evaluate.intervals import bootstrap
-from vtr.evaluate.metrics import average_precision, retrieval_metrics
+from vtr.evaluate.metrics import retrieval_metrics
 from vtr.evaluate.observe import Observer, pair_accuracy
 from vtr.evaluate.postprocess import dual_softmax, querybank_norm
 from vtr.evaluate.protocol import Protocol, QuerySet
@@ -168,7 +168,6 @@ def test_a_miss_is_a_hit_at_no_depth() -> None:
             assert [side[f"{direction}/R@{k}"] for k in (1, 5, 10, 1000)] == [80.0] * 4
             assert side[f"{direction}/MRR"] == 80
             assert side[f"{direction}/MeanR"] == 2  # (1 + 1 + 1 + 1 + 6) / 5
-    assert average_precision(np.array([[1, -np.inf]]), np.array([[False, True]])).tolist() == [0]
 
 
 def test_a_rival_that_is_absent_is_not_beaten() -> None:

@@ -164,26 +164,16 @@ def test_directions_and_their_clusters() -> None:
     ranks = stream_ranks(lambda: [(0, scores)], video, 12)
     found = retrieval_intervals(ranks, seed=3)
     assert set(found) == set(retrieval_metrics(ranks).expected)
-    clustered = bootstrap(ranks.t2v, seed=3, clusters=video)
-    assert found["t2v/R@5"] == clustered["R@5"]
-    assert retrieval_intervals(ranks, seed=3, by_video=False)["t2v/R@5"] != clustered["R@5"]
+    assert found["t2v/R@5"] == bootstrap(ranks.t2v, seed=3, clusters=video)["R@5"]
+    assert found["t2v/R@5"] != bootstrap(ranks.t2v, seed=3)["R@5"]
 
 
 def test_what_cannot_be_asked() -> None:
     ranks = make_ranks(5, 0)
     with pytest.raises(ConfigError, match="R@0"):
         bootstrap(ranks, (0,), seed=0)
-    with pytest.raises(ConfigError, match="0 resamples"):
-        bootstrap(ranks, seed=0, num_resamples=0)
-    with pytest.raises(ConfigError, match=r"is 95; it must lie between 0 and 1"):
-        bootstrap(ranks, seed=0, level=95)
     with pytest.raises(ConfigError, match=r"\(3,\) and \(4,\) queries cannot be paired"):
         paired_permutation(np.zeros(3), np.zeros(4), seed=0)
-
-
-def test_wilson_at_another_level() -> None:
-    narrow, wide = wilson_interval(3, 10, 0.5), wilson_interval(3, 10, 0.99)
-    assert wide[0] < narrow[0] < 0.3 < narrow[1] < wide[1]
 
 
 @pytest.mark.parametrize("clustered", [False, True])

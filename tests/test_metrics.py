@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 import vtr
 from vtr.errors import ConfigError, ModelError
-from vtr.evaluate.metrics import average_precision, retrieval_metrics, summary
+from vtr.evaluate.metrics import retrieval_metrics
 from vtr.evaluate.ranks import Ranks, RetrievalRanks, rank_rows, stream_ranks
 
 with np.load(Path(__file__).parent / "golden" / "metrics.npz", allow_pickle=False) as arrays:
@@ -136,36 +136,6 @@ def test_every_order_of_the_ties(better: int, tied: int, correct: int) -> None:
     assert numbers.pessimistic["x/MRR"] == pytest.approx(100 / found.max())
 
 
-def plain_precision(marks: tuple[bool, ...]) -> float:
-    found = np.flatnonzero(marks)
-    return float(np.mean((np.arange(len(found)) + 1) / (found + 1)))
-
-
-@given(st.integers(1, 6), st.integers(0, 2**32 - 1))
-def test_average_precision_over_every_order(size: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    scores = rng.integers(0, 3, size).astype(float)
-    relevant = rng.random(size) < 0.5
-    relevant[rng.integers(size)] = True
-    found = [
-        plain_precision(tuple(relevant[list(order)]))
-        for order in itertools.permutations(range(size))
-        if all(scores[a] >= scores[b] for a, b in itertools.pairwise(order))
-    ]
-    mean = average_precision(scores[None], relevant[None])
-    assert mean == pytest.approx([np.mean(found)])
-
-
-def test_average_precision_of_one_correct_item_is_the_reciprocal_rank() -> None:
-    scores = np.random.default_rng(0).integers(0, 5, (30, 20)).astype(np.float32)
-    targets = np.arange(30) % 20
-    relevant = np.eye(20, dtype=bool)[targets]
-    mean = average_precision(scores, relevant).mean()
-    assert 100 * mean == pytest.approx(summary(rank_rows(scores, targets))["MRR"])
-    with pytest.raises(ValueError, match="a correct item in every row"):
-        average_precision(scores, relevant & False)
-
-
 def trec(scores: NDArray[Any], relevant: NDArray[np.bool_]) -> dict[str, dict[str, float]]:
     """trec_eval's numbers per query; it breaks ties by document id, later ids first."""
     run = {
@@ -175,7 +145,7 @@ def trec(scores: NDArray[Any], relevant: NDArray[np.bool_]) -> dict[str, dict[st
         f"q{q}": {f"d{d:03}": int(mark) for d, mark in enumerate(row)}
         for q, row in enumerate(relevant)
     }
-    measures = {"success.1,5,10", "recip_rank", "map"}
+    measures = {"success.1,5,10", "recip_rank"}
     answer: dict[str, dict[str, float]] = pytrec_eval.RelevanceEvaluator(qrels, measures).evaluate(
         run
     )
@@ -223,9 +193,6 @@ def test_trec_eval_exactly_where_its_own_order_breaks_the_ties() -> None:
     )
     np.testing.assert_allclose(
         1 / ranks.optimistic, [row["recip_rank"] for row in theirs.values()], atol=1e-6
-    )
-    np.testing.assert_allclose(
-        average_precision(parted, relevant), [row["map"] for row in theirs.values()], atol=1e-6
     )
 
 

@@ -24,6 +24,7 @@ Values = NDArray[np.float64]
 Clusters = NDArray[np.integer[Any]]
 
 RESAMPLES = 2000
+_Z = NormalDist().inv_cdf(0.975)  # every interval is one of 95 %
 CELLS = 1 << 22  # of the largest temporary array
 EXACT_IN_FLOAT32 = 1 << 22  # queries; counts stay whole numbers even where a resample has 4 x that
 
@@ -38,13 +39,13 @@ class PairedDifference:
     p_value: float  # Two-sided, of the hypothesis that it does not matter which run is which
 
 
-def wilson_interval(hits: int, trials: int, level: float = 0.95) -> Interval:
-    """Returns the score interval of a share, 0 to 1 (Wilson 1927, JASA 22, p. 209).
+def wilson_interval(hits: int, trials: int) -> Interval:
+    """Returns the 95 % score interval of a share, 0 to 1 (Wilson 1927, JASA 22, p. 209).
 
     >>> [round(end, 3) for end in wilson_interval(5, 10)]
     [0.237, 0.763]
     """
-    return _score_interval(hits / trials, trials, NormalDist().inv_cdf((1 + level) / 2))
+    return _score_interval(hits / trials, trials, _Z)
 
 
 def _score_interval(share: float, trials: float, z: float) -> Interval:
@@ -61,9 +62,8 @@ def bootstrap(
     seed: int,
     clusters: Clusters | None = None,
     num_resamples: int = RESAMPLES,
-    level: float = 0.95,
 ) -> dict[str, Interval]:
-    """Returns the bootstrap interval of every number of `vtr.evaluate.metrics.summary`.
+    """Returns the 95 % bootstrap interval of every number of `vtr.evaluate.metrics.summary`.
 
     Queries are drawn with replacement; the gallery stays as it is. Captions of one video fail
     together, so with `clusters` whole videos are drawn, each with all its captions.
@@ -81,17 +81,15 @@ def bootstrap(
         seed: The same seed gives the same interval.
         clusters: (Q,) the cluster of each query; None draws single queries.
         num_resamples: At least 1.
-        level: Between 0 and 1.
 
     Raises:
         ConfigError: A setting outside its range.
     """
     ks = check_ks(ks)
-    _check(num_resamples, level)
     samples = _samples(ranks, ks, clusters, np.random.default_rng(seed), num_resamples)
     num_units = len(ranks) if clusters is None else len(np.unique(clusters))
-    ends = {name: percentile_ends(sample, level, num_units) for name, sample in samples.items()}
-    none, every = (wilson_interval(n, num_units, level) for n in (0, num_units))
+    ends = {name: percentile_ends(sample, num_units) for name, sample in samples.items()}
+    none, every = (wilson_interval(n, num_units) for n in (0, num_units))
     for k in ks:
         low, high = ends[f"R@{k}"]
         share = float(hits(ranks, k).mean())
@@ -99,7 +97,7 @@ def bootstrap(
         own = share, share
         if spread and 0 < share < 1:  # as many independent queries as have this spread
             trials = share * (1 - share) / spread
-            own = _score_interval(share, trials, _student(level, num_units))
+            own = _score_interval(share, trials, _student(num_units))
         low, high = min(low, 100 * own[0]), max(high, 100 * own[1])
         ends[f"R@{k}"] = min(low, 100 * every[0]), max(high, 100 * none[1])
     return ends
@@ -132,13 +130,13 @@ def _samples(
     return named | combined(np.stack([found[k] for k in SUMMARY_KS], axis=1))
 
 
-def _student(level: float, num_units: int) -> float:
+def _student(num_units: int) -> float:
     """The two-sided quantile of Student's t, num_units - 1 degrees of freedom; 1 unit has none.
 
     Four terms of the series in 1 / degrees (Abramowitz and Stegun 26.7.5): from 5 degrees on right
     to 0.01; below, the resamples end before the quantile does.
     """
-    z = NormalDist().inv_cdf((1 + level) / 2)
+    z = _Z
     terms = (
         (z**3 + z) / 4,
         (5 * z**5 + 16 * z**3 + 3 * z) / 96,
@@ -154,21 +152,16 @@ def retrieval_intervals(
     ks: Sequence[int] = DEFAULT_KS,
     *,
     seed: int,
-    by_video: bool = True,
-    num_resamples: int = RESAMPLES,
-    level: float = 0.95,
 ) -> dict[str, Interval]:
     """Returns the intervals of all directions, by keys such as "t2v/R@1"; see `bootstrap`.
 
-    `by_video`: where videos have several captions, t2v draws videos and not captions.
+    Where videos have several captions, t2v draws videos and not captions.
     """
     intervals = {}
     several = len(np.unique(ranks.query_video)) < len(ranks.query_video)
     for direction, rows in ranks.directions.items():
-        clusters = ranks.query_video if direction == "t2v" and by_video and several else None
-        found = bootstrap(
-            rows, ks, seed=seed, clusters=clusters, num_resamples=num_resamples, level=level
-        )
+        clusters = ranks.query_video if direction == "t2v" and several else None
+        found = bootstrap(rows, ks, seed=seed, clusters=clusters)
         intervals.update({f"{direction}/{name}": ends for name, ends in found.items()})
     return intervals
 
@@ -180,7 +173,6 @@ def paired_permutation(
     seed: int,
     clusters: Clusters | None = None,
     num_resamples: int = 10_000,
-    level: float = 0.95,
 ) -> PairedDifference:
     """Compares two runs over the same queries by swapping them query by query.
 
@@ -190,12 +182,10 @@ def paired_permutation(
         seed: The same seed gives the same answer.
         clusters: (Q,) queries that are swapped together; None swaps single queries.
         num_resamples: Random swaps; the smallest p is 1 / (num_resamples + 1).
-        level: Of the interval.
 
     Raises:
         ConfigError: Different lengths, no query, or a setting outside its range.
     """
-    _check(num_resamples, level)
     if a.shape != b.shape or a.ndim != 1 or not len(a):
         raise ConfigError(
             f"runs of {a.shape} and {b.shape} queries cannot be paired; both must be evaluated on "
@@ -214,7 +204,7 @@ def paired_permutation(
             for draw in _multinomial(rng, len(sums), repeats, num_resamples)
         ]
     )
-    low, high = percentile_ends(differences, level, len(sums))
+    low, high = percentile_ends(differences, len(sums))
     extreme = _swapped_at_least(abs(observed) * len(a), sums, rng, num_resamples)
     return PairedDifference(float(observed), low, high, (1 + extreme) / (1 + num_resamples))
 
@@ -289,15 +279,8 @@ def _portions(num_resamples: int, width: int) -> Iterator[int]:
     return (min(step, num_resamples - first) for first in range(0, num_resamples, step))
 
 
-def percentile_ends(sample: Values, level: float, num_units: int) -> Interval:
+def percentile_ends(sample: Values, num_units: int) -> Interval:
     """Returns the expanded percentiles of a bootstrap of so many units (see `bootstrap`)."""
-    wider = math.sqrt(num_units / max(1, num_units - 1)) * _student(level, num_units)
+    wider = math.sqrt(num_units / max(1, num_units - 1)) * _student(num_units)
     low, high = np.quantile(sample, (NormalDist().cdf(-wider), NormalDist().cdf(wider)))
     return float(low), float(high)
-
-
-def _check(num_resamples: int, level: float) -> None:
-    if num_resamples < 1:
-        raise ConfigError(f"{num_resamples} resamples; at least 1 is needed, 1,000 or more is wise")
-    if not 0 < level < 1:
-        raise ConfigError(f"the level of an interval is {level}; it must lie between 0 and 1")

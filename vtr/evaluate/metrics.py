@@ -1,4 +1,4 @@
-"""Retrieval numbers from ranks: recall, median and mean rank, MRR, average precision.
+"""Retrieval numbers from ranks: recall, median and mean rank, MRR.
 
 Everything that is a share is in percent; ranks count from 1. Under ties a number is its mean over
 all orders of the tied items (expected), and beside it the best and the worst of them.
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtr.errors import ConfigError
-from vtr.evaluate.counting import Counts, Scores
+from vtr.evaluate.counting import Counts
 from vtr.evaluate.ranks import Ranks, RetrievalRanks
 
 DEFAULT_KS = (1, 5, 10)
@@ -51,8 +51,7 @@ def retrieval_metrics(
 
     MedR is the median of the expected ranks (better + (tied + 1) / 2), the mean of the two middle
     ones where their count is even. One correct item per query makes mean average precision equal
-    to MRR, so only MRR is given; where several are correct (v2t) the ranks know the first alone,
-    and `average_precision` needs the scores.
+    to MRR, so only MRR is given; where several are correct (v2t) the ranks know the first alone.
 
     Raises:
         ConfigError: A k below 1.
@@ -175,37 +174,6 @@ def _first_of_several(better: int, tied: int, correct: int) -> float:
     none_before = np.concatenate([[1.0], np.cumprod((tied - correct - taken) / (tied - taken))])
     first_here = none_before[:-1] - none_before[1:]
     return float(np.sum(first_here / (better + taken + 1)))
-
-
-def average_precision(scores: Scores, relevant: NDArray[np.bool_]) -> Values:
-    """(Q,) average precision, 0 to 1, of rows with any number of correct items, expected over ties.
-
-    Within n tied items of which r are correct, after s items of which R are correct, each place i
-    is correct with chance r / n and then has R + 1 + (i - 1)(r - 1)/(n - 1) correct items up to
-    itself on average (McSherry and Najork, ECIR 2008). `scores` (Q, C) have no NaN, and what is at
-    -inf was never found; `relevant` (Q, C) has a correct item in every row.
-    """
-    if scores.shape != relevant.shape or not bool(relevant.any(axis=1).all()):
-        raise ValueError(
-            f"scores {scores.shape} and relevant {relevant.shape} must agree, with a correct item "
-            "in every row"
-        )
-    return np.array([*map(_row_precision, scores, relevant)])
-
-
-def _row_precision(scores: Scores, relevant: NDArray[np.bool_]) -> float:
-    order = np.argsort(-scores, kind="stable")
-    ordered, marks = scores[order], relevant[order].astype(np.int64)
-    group = np.concatenate([[0], np.cumsum(ordered[1:] != ordered[:-1])])
-    size = np.bincount(group)[group]
-    correct = np.bincount(group, weights=marks)[group]
-    starts = np.flatnonzero(np.concatenate([[True], group[1:] != group[:-1]]))
-    place = np.arange(len(scores)) - starts[group]  # from 0 within the tied
-    before = np.concatenate([[0], np.cumsum(marks)])[starts[group]]
-    others = place * (correct - 1) / np.maximum(size - 1, 1)
-    precision = (before + 1 + others) / np.arange(1, len(scores) + 1)
-    found = ~np.isneginf(ordered)
-    return float(np.sum(correct[found] / size[found] * precision[found]) / marks.sum())
 
 
 def _untied(ranks: Ranks, rank: Counts) -> Ranks:

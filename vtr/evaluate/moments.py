@@ -158,6 +158,6 @@ def _interval(
     for first in range(0, num_resamples, _PORTION):
         drawn = rng.multinomial(len(present), even, size=len(sample[first : first + _PORTION]))
         sample[first : first + len(drawn)] = (drawn @ sums) / (drawn @ sizes)
-    low, high = percentile_ends(sample, 0.95, len(present))
+    low, high = percentile_ends(sample, len(present))
     none, every = (wilson_interval(hits, len(present)) for hits in (0, len(present)))
     return 100 * max(0.0, min(low, every[0])), 100 * min(1.0, max(high, none[1]))

@@ -16,7 +16,6 @@ from vtr.evaluate.counting import Scores
 
 Values = NDArray[np.float64]
 
-TRANSDUCTIVE = {"dual_softmax": True, "querybank_norm": False}  # needs all test queries at once?
 CELLS = 1 << 22  # of a temporary array
 
 

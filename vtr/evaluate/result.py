@@ -188,7 +188,7 @@ def _pairs(evaluation: Evaluation) -> dict[str, Any]:
     units = np.unique(pair[queries.query_video[chosen]], return_inverse=True)[1]
     sums, sizes = np.bincount(units, weights=accuracy[chosen]), np.bincount(units)
     draws = np.random.default_rng(0).integers(0, len(sums), (RESAMPLES, len(sums)))
-    low, high = percentile_ends(sums[draws].sum(1) / sizes[draws].sum(1), 0.95, len(sums))
+    low, high = percentile_ends(sums[draws].sum(1) / sizes[draws].sum(1), len(sums))
     return {
         "order": {
             "n": len(chosen),

@@ -15,7 +15,6 @@ import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
-from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders, QueryParams
 from starlette.responses import PlainTextResponse
@@ -163,14 +162,3 @@ def _is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def safe_json(document: Any) -> Any:
-    """Returns a document without numbers that JSON lacks."""
-    if isinstance(document, dict):
-        return {key: safe_json(value) for key, value in document.items()}
-    if isinstance(document, list | tuple):
-        return [safe_json(value) for value in document]
-    if isinstance(document, float) and not abs(document) < float("inf"):
-        return None
-    return document
