@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from vtr.errors import VtrError, WorkersLostError
-from vtr.extract.pool import Outcome, PoolSettings, StandingWorker, WorkerPool
+from vtr.extract.pool import Outcome, PoolSettings, WorkerPool
 
 HANDLERS = """
 import contextlib, os, signal, sys, time
@@ -97,42 +97,52 @@ def test_answers_come_in_order(run: Run) -> None:
             ("eat", 2 << 30),
             ("out-of-memory", "the worker's memory limit was reached; raise it with --memory"),
         ),
-        (("sleep", 60), ("timeout", "not done within 1 s (--timeout); the worker was killed")),
+        (("sleep", 60), ("timeout", "not done within 1 s (--slow); the worker was killed")),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else str(value),
 )
 def test_a_bad_job_costs_only_itself(run: Run, job: Any, failure: tuple[str, str]) -> None:
     jobs = [("sleep", 0), job, ("sleep", 0.01), ("sleep", 0.02)]
-    outcomes = run(jobs, timeout_seconds=1.0, memory_bytes=1 << 30)
+    outcomes = run(jobs, timeout_seconds=1.0, timeout_option="--slow", memory_bytes=1 << 30)
     assert outcomes[1].failure == failure
     assert [outcomes[i].header["value"] for i in (0, 2, 3)] == [0, 0.01, 0.02]
 
 
-def test_a_standing_worker_outlives_every_bad_job(run: Run) -> None:
+def test_a_pool_of_one_outlives_every_bad_job(run: Run) -> None:
+    """As the page of `vtr serve` uses it: job after job, each a run of its own."""
     settings = PoolSettings(
         "pool_handlers:make", 5, 1, timeout_seconds=1.0, memory_bytes=1 << 30, recycle_after=3
     )
-    worker = StandingWorker(settings)
     jobs = [("sleep", 0), ("bad", 0), ("segfault", 0), ("sleep", 60), ("halt", 0), ("orphan", 0)]
-    failed = [("bad", 0), ("segfault", 0), ("sleep", 60), ("halt", 0), ("orphan", 0)]
-    for job in [*jobs, ("sleep", 0), ("bytes", 300_000), ("sleep", 0), ("sleep", 0)]:
-        outcome = worker.do(job)
-        assert (outcome.failure is not None) == (job in failed), (job, outcome)
-    worker.close()
+    failed = [("bad", 0), ("segfault", 0), ("sleep", 60), ("halt", 0)]
+    with WorkerPool(settings) as pool:
+        for job in [*jobs, ("sleep", 0), ("bytes", 300_000), ("sleep", 0), ("sleep", 0)]:
+            if job == ("orphan", 0):
+                with pytest.raises(WorkersLostError, match="died"):
+                    list(pool.run([job]))
+                continue
+            (outcome,) = pool.run([job])
+            assert (outcome.failure is not None) == (job in failed), (job, outcome)
 
 
-def test_a_standing_worker_is_left_at_once(run: Run) -> None:
-    worker = StandingWorker(PoolSettings("pool_handlers:make", 5, 1))
-    assert worker.do(("sleep", 0)).failure is None
-    threading.Timer(0.2, worker.leave).start()
-    assert worker.do(("sleep", 600)).failure is not None
-    worker.close()
+def test_a_pool_is_left_at_once_and_begins_nothing_afterwards(run: Run) -> None:
+    pool = WorkerPool(PoolSettings("pool_handlers:make", 5, 1))
+    (outcome,) = pool.run([("sleep", 0)])
+    closing = threading.Timer(0.2, pool.close)
+    closing.start()
+    with pytest.raises(WorkersLostError, match="the pool was closed"):
+        list(pool.run([("sleep", 600)]))
+    with pytest.raises(WorkersLostError, match="the pool was closed"):
+        list(pool.run([("sleep", 0)]))
+    assert outcome.failure is None
+    closing.join()
+    assert not pool.started
 
 
 def test_a_worker_that_stops_while_it_answers_costs_only_its_job(run: Run) -> None:
     jobs = [("sleep", 0), ("halt", 1), *[("sleep", 0.01)] * 3]
     outcomes = run(jobs, timeout_seconds=1.5)
-    what = ("timeout", "not done within 1.5 s (--timeout); the worker was killed")
+    what = ("timeout", "not done within 1.5 s; the worker was killed")
     assert [outcome.failure for outcome in outcomes] == [None, what, None, None, None]
 
 

@@ -86,7 +86,11 @@ class CompressMode:
         """Returns what does so many jobs; without any, no cluster is asked for them."""
         workers = min(self.workers, max(1, num_jobs))
         how = PoolSettings(
-            HANDLER, (settings, str(target)), workers, timeout_seconds=self.timeout_seconds
+            HANDLER,
+            (settings, str(target)),
+            workers,
+            timeout_seconds=self.timeout_seconds,
+            timeout_option="--timeout",
         )
         return (self.make_pool if num_jobs else WorkerPool)(how)
 

@@ -85,19 +85,11 @@ def extract(
     mode: ExtractMode | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> ExtractReport:
-    """Embeds the chosen frames of every input that the store does not hold yet.
+    """Embeds the chosen frames of every input that the store in a folder does not hold yet.
 
     Run again after any interruption, it goes on where it stopped. Every input ends with one
-    ledger row: ok, partial or failed.
-
-    Args:
-        inputs: (video, problem) in a stable order; a problem (a failure class) makes a failed
-            row without decoding. See `vtr.datasets.registry.unique_videos`.
-        folder: The store.
-        encoder: The vision tower.
-        settings: How frames are chosen and work is cut.
-        mode: Which part of the plan, and what to do anew; by default all that is not there yet.
-        progress: Called after every video.
+    ledger row: ok, partial or failed. One with a problem, a failure class, is not decoded (see
+    `vtr.datasets.registry.unique_videos`). `progress` is called after every video.
 
     Raises:
         FingerprintError: The store was made with other settings.
@@ -144,6 +136,7 @@ def pool_settings(settings: ExtractSettings, preprocessing: Mapping[str, Any]) -
         (settings, dict(preprocessing)),
         workers=settings.workers,
         timeout_seconds=settings.timeout_seconds,
+        timeout_option="--timeout",
         memory_bytes=settings.memory_bytes,
     )
 

@@ -18,9 +18,9 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from vtr.errors import WorkersLostError
-from vtr.extract.processes import LOOK_SECONDS, NO_ANSWER, Outcome, PoolSettings, Server, Worker
+from vtr.extract.processes import NO_ANSWER, Outcome, PoolSettings, Server, Worker
 
-__all__ = ["Outcome", "PoolSettings", "StandingWorker", "WorkerPool"]
+__all__ = ["Outcome", "PoolSettings", "WorkerPool"]
 
 
 class _Batch:
@@ -82,11 +82,13 @@ class WorkerPool:
         One run at a time: closing it drops its unfinished jobs.
 
         Raises:
-            WorkersLostError: The workers cannot even start, or all died; the next run starts them
-                anew.
+            WorkersLostError: The workers cannot even start, or all died (the next run starts them
+                anew); or the pool was closed.
         """
         if not jobs:
             return
+        if self._stopping:
+            raise WorkersLostError("the pool was closed")
         self._batch = batch = _Batch(jobs)
         self.start()
         self._batches.put(batch)
@@ -202,8 +204,9 @@ class WorkerPool:
         index = worker.job
         assert index is not None
         self._dismiss(worker)
-        limit = self.settings.timeout_seconds
-        detail = f"not done within {limit:g} s (--timeout); the worker was killed"
+        option = self.settings.timeout_option
+        limit = f"{self.settings.timeout_seconds:g} s{f' ({option})' * bool(option)}"
+        detail = f"not done within {limit}; the worker was killed"
         self._finish(batch, index, Outcome({}, failure=("timeout", detail)))
         return 1
 
@@ -226,77 +229,3 @@ class WorkerPool:
             batch.done[index] = outcome
             batch.buffered += len(outcome.payload)
             self._changed.notify_all()
-
-
-class StandingWorker:
-    """One worker process that takes job after job for as long as its owner lives.
-
-    Like the pool's: a job that hangs or dies costs its answer, and the next one gets a fresh
-    process. For one thread, which must live as long: the processes end with it.
-    """
-
-    def __init__(self, settings: PoolSettings) -> None:
-        self.settings = settings
-        self._stopping = False
-        self._server: Server | None = None
-        self._worker: Worker | None = None
-
-    def do(self, job: Any) -> Outcome:
-        """Returns the answer to a job.
-
-        Raises:
-            WorkersLostError: No worker can be started; the next job tries it anew.
-        """
-        try:
-            worker = self._ready()
-            worker.give(0, pickle.dumps(job), self.settings.timeout_seconds)
-        except WorkersLostError:
-            self._lose()
-            raise
-        except OSError:  # it died idle, or stands still
-            self._lose()
-            return Outcome({}, failure=("crashed", "the worker process died before its job"))
-        while (left := worker.deadline - time.monotonic()) > 0 and not self._stopping:
-            if not wait([worker.socket], timeout=min(left, LOOK_SECONDS)):
-                continue
-            try:
-                if worker.answer.grow(worker.socket):
-                    return worker.answer.outcome()
-            except NO_ANSWER:
-                return Outcome({}, failure=("crashed", f"the worker process died ({self._end()}"))
-        self._end()
-        limit = f"not done within {self.settings.timeout_seconds:g} s; the worker was killed"
-        return Outcome({}, failure=("timeout", limit))
-
-    def leave(self) -> None:
-        """Lets the job of another thread end at once, without an answer."""
-        self._stopping = True
-
-    def close(self) -> None:
-        """Ends the processes."""
-        self._lose()
-
-    def _ready(self) -> Worker:
-        self._server = self._server or Server(self.settings, lambda: self._stopping)
-        if self._worker and self._worker.num_jobs >= self.settings.recycle_after:
-            self._end()
-        self._worker = self._worker or Worker(self._server)
-        return self._worker
-
-    def _end(self) -> str:
-        """Ends the worker, and with it a server that cannot; returns what it died of."""
-        worker, self._worker = self._worker, None
-        try:
-            return worker.stop() if worker else ""
-        except WorkersLostError as error:
-            self._lose()
-            return f"{error})"
-
-    def _lose(self) -> None:
-        worker, server = self._worker, self._server
-        self._worker = self._server = None
-        with contextlib.suppress(WorkersLostError):  # it died with its server
-            if worker:
-                worker.stop()
-        if server:
-            server.stop()

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from vtr.errors import WorkersLostError
-from vtr.extract.pool import Outcome, PoolSettings, StandingWorker
+from vtr.extract.pool import Outcome, PoolSettings, WorkerPool
 from vtr.serve.pictures import HANDLER
 
 _CLOSE_SECONDS = 5.0
@@ -21,7 +21,7 @@ class BusyError(Exception):
 
 
 class Workshop:
-    """Threads with a standing worker each, and a queue before them.
+    """Threads with a pool of one worker each, and a queue before them.
 
     Args:
         workers: How many jobs are done at once.
@@ -36,7 +36,7 @@ class Workshop:
         self._queue: queue.Queue[tuple[Any, Future[Outcome]] | None] = queue.Queue(room)
         self._going: dict[Hashable, Future[Outcome]] = {}
         self._lock = threading.Lock()
-        self._standing: list[StandingWorker] = []
+        self._pools: list[WorkerPool] = []
         self._threads = [
             threading.Thread(target=self._work, name="vtr-workshop", daemon=True)
             for _ in range(workers)
@@ -63,8 +63,6 @@ class Workshop:
 
     def close(self) -> None:
         """Ends the workers; what waits is dropped."""
-        for worker in self._standing:
-            worker.leave()
         while True:
             try:
                 item = self._queue.get_nowait()
@@ -74,24 +72,24 @@ class Workshop:
                 item[1].cancel()
         for _ in self._threads:
             self._queue.put(None)
+        for pool in self._pools:
+            pool.close()
         for thread in self._threads:
             thread.join(_CLOSE_SECONDS)
 
     def _work(self) -> None:
-        """Runs in a thread: the worker process lives as long as this does."""
-        worker = StandingWorker(self._settings)
-        self._standing.append(worker)
+        pool = WorkerPool(self._settings)
+        self._pools.append(pool)
         while (item := self._queue.get()) is not None:
             job, future = item
             try:
-                outcome = worker.do(job)
+                (outcome,) = pool.run([job])
             except WorkersLostError as error:
                 outcome = Outcome({}, failure=("crashed", str(error)))
             with self._lock:
                 self._going.pop(job, None)
             if not future.cancelled():
                 future.set_result(outcome)
-        worker.close()
 
 
 class Shelf:
