@@ -72,11 +72,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def read_content(path: Path, stand_ins: Mapping[str, Callable[..., Any]]) -> Any:
     """Returns what `torch.save` wrote: any nesting of plain values, with arrays for tensors.
 
-    A tensor that is none in plain memory becomes the error that says so.
-
-    Args:
-        path: The file.
-        stand_ins: What is called for names in its pickle that are not torch's ("numpy.dtype").
+    A tensor that is none in plain memory becomes the error that says so. Names in the pickle that
+    are not torch's ("numpy.dtype") are called as `stand_ins` says.
 
     Raises:
         CheckpointError: Not such a file, damaged, or it asks for anything else.

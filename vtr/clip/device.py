@@ -45,11 +45,7 @@ def runs_on_cpu(engine: str) -> bool:
 
 
 def check_engine(engine: str, dtype: str, device: str) -> None:
-    """Refuses what cannot run together or is not installed, before torch is imported.
-
-    Raises:
-        ConfigError: Says what to take instead, or the line that installs it.
-    """
+    """Refuses what cannot run together or is not installed, before torch is imported."""
     for kind, name, known in (("engine", engine, ENGINES), ("dtype", dtype, get_args(DTypeName))):
         if name not in known:
             raise ConfigError(f"no {kind} {name!r}; allowed: {', '.join(known)}")
@@ -73,9 +69,7 @@ def check_engine(engine: str, dtype: str, device: str) -> None:
 def find_devices(name: str, *, num_gpus: int | None = None) -> list[str]:
     """Returns the devices that a run may use at once: "cuda" is every GPU, "cuda:1" one.
 
-    Args:
-        name: As for `find_device`; "auto" is every GPU if there is one.
-        num_gpus: Of this machine; counted unless given.
+    "auto" is every GPU if there is one; those of this machine are counted unless given.
     """
     if num_gpus is None:
         import torch

@@ -185,12 +185,7 @@ def _scale(network: Any) -> Tensor:
 def load_family(
     folder: ModelFolder, record: Mapping[str, Any], weights: Mapping[str, Tensor]
 ) -> tuple[FamilyEncoder, Architecture, str]:
-    """Builds the model of a folder and fills it; in float32, in evaluation mode.
-
-    Args:
-        folder: For messages.
-        record: Its config.json, whose `model_type` is in `FAMILIES`.
-        weights: As stored.
+    """Builds the model of a folder and fills it with weights; in float32, in evaluation mode.
 
     Raises:
         CheckpointError: Weights or configuration that contradict each other or what is known.

@@ -27,8 +27,7 @@ def check(
 ) -> dict[str, Any]:
     """Compares two ways of running one model on (n, h, w, 3) frames.
 
-    Returns:
-        The figures of `compare`, and whether one falls short of what needs no remark; JSON values.
+    Returns the figures of `compare`, and whether one falls short of what needs no remark.
 
     Raises:
         ModelError: One is below its limit.

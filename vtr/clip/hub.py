@@ -174,11 +174,8 @@ def is_open_clip(folder: Path, names: Collection[str] = ()) -> bool:
     """Returns whether open_clip's files are what is read of a folder.
 
     A repository may hold a model twice, and the picture tower alone for timm, whose config.json
-    names no model_type: transformers' copy is taken where there is one.
-
-    Args:
-        folder: Where its small files lie.
-        names: All its files, where not all of them lie there yet.
+    names no model_type: transformers' copy is taken where there is one. `names` are all its files,
+    where not all of them lie there yet.
     """
     with suppress(OSError):  # what it lacks is said elsewhere
         names = names or {path.name for path in folder.iterdir()}

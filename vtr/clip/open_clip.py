@@ -135,12 +135,7 @@ class Sections:
 
 
 def read_sections(folder: ModelFolder) -> Sections:
-    """Reads the configuration alone.
-
-    Raises:
-        ModelError: A kind of tower, or a setting, that is not read.
-        CheckpointError: It is no such configuration.
-    """
+    """Reads the configuration alone; refuses a kind of tower, or a setting, that is not read."""
     source = f"{folder.model_id}: {OPEN_CLIP_CONFIG}"
     path = folder.path / OPEN_CLIP_CONFIG
     record = read_json(path, needed="an open_clip configuration", error=CheckpointError)

@@ -83,9 +83,7 @@ def to_huggingface(openai_state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def to_openai(state: Mapping[str, Tensor], *, halved: bool = False) -> dict[str, Tensor]:
     """Returns weights of a CLIP of ours under OpenAI's names, in the order of its modules.
 
-    Args:
-        state: By the names of `DualEncoder`; not all of them need be there.
-        halved: Round to float16 what CLIP's own code keeps so; else all is as it was.
+    They need not be all; `halved` rounds to float16 what CLIP's own code keeps so.
     """
     named: dict[str, Tensor] = {}
     for ours, value in state.items():

@@ -129,17 +129,11 @@ class Preprocessing:
 
 
 def resize_crop(picture: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
-    """Returns the picture at the model's size, still in grey levels.
+    """Returns a picture (H, W, 3) uint8 RGB at the model's size (h, w, 3), still in grey levels.
 
-    Args:
-        picture: (H, W, 3) uint8, RGB, any size from 1x1; not changed.
-        preprocessing: What the model wants.
-
-    Returns:
-        (h, w, 3) uint8, contiguous, freshly allocated or `picture` itself where nothing changes.
-        The longer side is `int(long * resize_to / short)` (truncated) before the crop, the crop's
-        offset is rounded half to even: torchvision's rules, which CLIP was trained and is used
-        with.
+    It is contiguous, and `picture` itself where nothing changes. The longer side is
+    `int(long * resize_to / short)` (truncated) before the crop, the crop's offset is rounded half
+    to even: torchvision's rules, which CLIP was trained and is used with.
 
     Raises:
         ValueError: Not an (H, W, 3) uint8 array, or empty.
@@ -173,14 +167,11 @@ def _resized(
 
 
 def to_patches(picture: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
-    """Returns a picture cut into patches, one below the other, as one array of a fixed size.
+    """Returns ((patches + 1) * side, side, 3) uint8: a picture's patches, one below the other.
 
     The first patch says how many rows and columns of patches follow, row by row, as two numbers of
     two bytes; the rest is 0. The grid is the largest of the picture's shape: SigLIP 2 NaFlex, after
     big_vision's `get_image_size_for_seq`.
-
-    Returns:
-        ((patches + 1) * side, side, 3) uint8.
     """
     assert isinstance(preprocessing.resize_to, tuple)
     most, side = preprocessing.resize_to
@@ -211,15 +202,10 @@ def _grid(height: int, width: int, *, most: int, side: int) -> tuple[int, int]:
 def read_patches(
     crops: torch.Tensor, preprocessing: Preprocessing
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns what `to_patches` made, apart.
+    """Returns what `to_patches` made, apart: of crops (B, (patches + 1) * side, side, 3) uint8.
 
-    Args:
-        crops: (B, (patches + 1) * side, side, 3) uint8.
-        preprocessing: What it was made with.
-
-    Returns:
-        (B, patches, side * side * 3) float32, normalised and 0 behind the last; and (B, 2) int64
-        rows and columns.
+    (B, patches, side * side * 3) float32, normalised and 0 behind the last; and (B, 2) int64
+    rows and columns.
     """
     import torch
 

@@ -9,13 +9,9 @@ from torch import Tensor, nn
 
 
 def run_block(block: nn.Module, tokens: Tensor, *, checkpointing: bool, **how: Any) -> Tensor:
-    """Returns what a block makes of tokens.
+    """Returns what a block makes of tokens (B, K, D); `how` is as `Block.forward` takes it.
 
-    Args:
-        block: A `Block`.
-        tokens: (B, K, D).
-        checkpointing: Keep only the tokens for the backward pass, which then runs the block again.
-        how: As `Block.forward` takes it.
+    With `checkpointing` only the tokens are kept for the backward pass, which runs the block again.
     """
     if not (checkpointing and torch.is_grad_enabled()):
         output: Tensor = block(tokens, **how)

@@ -63,11 +63,7 @@ class FeatureStore(StoredFeatures):
 
 
 def single_sampler(text: str) -> SamplerChoice:
-    """Reads the name of one sampler with its options.
-
-    Raises:
-        ConfigError: Several, or none of that name.
-    """
+    """Reads the name of one sampler with its options; ConfigError where there are several."""
     chosen = parse_samplers(text, embedded=True)
     if len(chosen) != 1:
         raise ConfigError(f"--sampler is {text!r}; here it must be a single sampler")

@@ -50,11 +50,10 @@ class Share:
 
 @contextmanager
 def connected(address: str) -> Iterator[Cluster]:
-    """Connects to Ray for the time of a block.
+    """Connects for the time of a block to Ray.
 
-    Args:
-        address: "local" starts one on this machine, "auto" takes the one that runs here, else
-            HOST:PORT of the head node.
+    "local" starts one on this machine, "auto" takes the one that runs here, else it is HOST:PORT of
+    the head node.
 
     Raises:
         ConfigError: Ray is not installed, or the cluster cannot be reached.
@@ -134,15 +133,10 @@ class Cluster:
     def require_on_every_node(
         self, look: Callable[[Any], str | None], what: Any, share: Share
     ) -> None:
-        """Lets every node that will work look whether it has what is needed.
-
-        Args:
-            look: Returns what is wrong there; None where nothing is.
-            what: Its argument.
-            share: Nodes that cannot hold this are not asked.
+        """Lets every node that can hold a share look whether it has `what` is needed there.
 
         Raises:
-            ConfigError: Names the nodes.
+            ConfigError: Names the nodes, and what `look` says is wrong on each.
         """
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -170,12 +164,8 @@ class Cluster:
     ) -> Iterator[tuple[int, Any, str | None]]:
         """Has actors do jobs and yields (number of the job, answer, problem) as they are done.
 
-        Args:
-            make: "module:function" that takes `config` and returns what does a job; an error of
-                vtr's is that job's problem.
-            config: Sent to every actor once.
-            jobs: What they take, one after the other.
-            share: Of one actor.
+        `make` ("module:function") takes `config`, which every actor gets once, and returns what
+        does a job; an error of vtr's is that job's problem.
         """
         count = min(len(jobs), sum(map(share.fits, self.nodes)))
         kind = self._ray.remote(

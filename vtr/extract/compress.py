@@ -77,14 +77,7 @@ class CompressedVideo:
 def compress_video(
     source: Path, target: Path, settings: CompressSettings, *, scratch: Path | None = None
 ) -> CompressedVideo:
-    """Writes a small H.264 copy of one video.
-
-    Args:
-        source: The video.
-        target: The copy, an MP4 file; replaced where it exists. Its folder is made.
-        settings: What the copy is like.
-        scratch: Where the temporary file goes: a folder on the target's file system; default the
-            target's own.
+    """Writes a small H.264 copy of one video, an MP4 file that replaces what is there.
 
     Raises:
         DecodeError: No frame can be decoded, or the target's name is too long; it is not touched.
@@ -115,15 +108,11 @@ def compress_video(
 def place_frames(
     frames: Iterable[tuple[float, float, T]], *, fps: Fraction
 ) -> Iterator[tuple[int, T]]:
-    """Chooses frames for a steady rate; see the module's docstring for the rule.
+    """Yields (k, frame): the frame that stands at instant k / fps; k ascends strictly.
 
-    Args:
-        frames: (seconds, duration_seconds, frame), ascending from 0.0; only the last duration
-            counts, and only if it is not longer than the interval before it.
-        fps: Instants per second.
-
-    Yields:
-        (k, frame): the frame that stands at instant k / fps; k ascends strictly.
+    See the module's docstring for the rule. `frames` are (seconds, duration_seconds, frame),
+    ascending from 0.0; only the last duration counts, and only if it is not longer than the
+    interval before it.
     """
     free = 0
     before = math.inf
@@ -147,13 +136,10 @@ def place_frames(
 def put_in_order(
     frames: Iterable[tuple[float, T]], *, relabel: bool, lookahead: int = LOOKAHEAD_FRAMES
 ) -> Iterator[tuple[float, T]]:
-    """Puts frames in the order of their times, as far as `lookahead` frames reach.
+    """Puts (seconds, frame) in the order of their times, as far as `lookahead` frames reach.
 
-    Args:
-        frames: (seconds, frame) as the decoder gives them.
-        relabel: Keep the frames' order and sort only the times: the n-th frame gets the n-th
-            smallest time.
-        lookahead: Frames held back.
+    With `relabel` the frames keep their order and the times alone are sorted: the n-th frame gets
+    the n-th smallest time.
     """
     times: list[tuple[float, int]] = []
     waiting: dict[int, T] = {}  # in order of arrival

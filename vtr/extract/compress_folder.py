@@ -129,14 +129,8 @@ def compress_folder(
     """Makes a small copy of every video in a folder and in the folders below it.
 
     Run again, it does what is new, what changed its size or date, and everything if the settings
-    changed.
-
-    Args:
-        source: The videos.
-        target: Where the copies and the ledger go, sub-folders kept; see `assign_targets`.
-        settings: What the copies are like.
-        mode: How to work.
-        progress: Called with (done, total, failed) after every video.
+    changed. Copies and ledger go to `target`, sub-folders kept; see `assign_targets`. `progress` is
+    called with (done, total, failed) after every video.
 
     Raises:
         ConfigError: No source folder, no videos in it, one folder inside the other, or files in
@@ -185,13 +179,10 @@ def assign_targets(names: Iterable[str], *, held: Mapping[str, str]) -> dict[str
 
     Where two would meet, a source that is called .mp4 already keeps its name and the others get
     .mp4 appended to theirs (x.avi.mp4); so does a newcomer whose name an earlier run gave away.
+    Names that are `held` stay, and the order of the others does not count.
 
     >>> assign_targets(["x.avi", "x.mp4", "y.mkv"], held={})
     {'x.mp4': 'x.mp4', 'x.avi': 'x.avi.mp4', 'y.mkv': 'y.mp4'}
-
-    Args:
-        names: Source paths, relative, in an order that depends on nothing else.
-        held: Names that earlier runs gave; they stay.
     """
     every = list(names)
     targets = {name: held[name] for name in every if name in held}
@@ -252,11 +243,7 @@ class _Ledger:
         self._file = open_shared(self._path, append=True)
 
     def add(self, row: CompressRow) -> None:
-        """Adds one finished row; it is on the disk when this returns.
-
-        Raises:
-            StoreWriteError: The file system refused.
-        """
+        """Adds one finished row, which is on the disk afterwards, or raises StoreWriteError."""
         assert self._file is not None
         try:
             self._file.write(_line(row))
@@ -372,11 +359,7 @@ def _lock(stack: ExitStack, target: Path) -> None:
 
 
 def _finished(row: CompressRow, outcome: Outcome) -> CompressRow:
-    """Returns the row of a video that was worked on.
-
-    Raises:
-        StoreWriteError: The worker could not write.
-    """
+    """Returns the row of a video that was worked on; StoreWriteError where its worker could not."""
     facts = dict(outcome.header)
     if "store_error" in facts:
         raise StoreWriteError(facts["store_error"])

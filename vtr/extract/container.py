@@ -156,10 +156,8 @@ class VideoSource:
         """Yields packets in the file's order, without the flush packets.
 
         Where the video's clock starts anew, its packets get the times of one that goes on; a
-        `Mark` on them counts how often that happened before.
-
-        Args:
-            all_streams: Also sound and subtitles; else the others are not even read.
+        `Mark` on them counts how often that happened before. Sound and subtitles are not even read
+        unless `all_streams` are asked for.
 
         Raises:
             DecodeError: The container breaks off or is damaged.
@@ -236,13 +234,10 @@ def read_rate(path: Path | None) -> float | None:
 
 @contextmanager
 def open_video(path: Path | str, *, limits: Limits | None = None) -> Iterator[VideoSource]:
-    """Opens a local video file for decoding with one thread.
+    """Opens a local video file, never a URL, for decoding with one thread.
 
-    Chosen is the stream FFmpeg itself finds best; cover art is no video.
-
-    Args:
-        path: The file; never interpreted as a URL.
-        limits: Caps; the picture size is checked here and again by the decoder.
+    Chosen is the stream FFmpeg itself finds best; cover art is no video. The picture size is
+    checked here and again by the decoder.
 
     Raises:
         DecodeError: With one of the kinds of `FAILURES`.

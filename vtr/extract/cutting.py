@@ -106,10 +106,9 @@ def cut(job: Cut) -> Clip:
 
 
 def _require_there(video: VideoSource, job: Cut) -> None:
-    """Refuses a part behind the file's end, as its header has it: the last frame is not shown then.
+    """Refuses a part behind the end of a file that was longer when it was searched (DecodeError).
 
-    Raises:
-        DecodeError: It was a longer file when it was searched.
+    The header tells: the last frame would not be shown then.
     """
     length = (video.container.duration or 0) / av.time_base
     if length and job.start_seconds >= length:

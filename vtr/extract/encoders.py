@@ -61,14 +61,10 @@ class EncoderGroup:
     def submit(
         self, crops: NDArray[np.uint8], *, offsets: list[int] | None = None
     ) -> Future[Embeddings]:
-        """Hands a batch to the encoder that is free next; waits while enough are under way.
+        """Hands a batch (B, h, w, 3) to the encoder that is free; waits while enough are under way.
 
-        Args:
-            crops: (B, h, w, 3).
-            offsets: Where each clip's frames begin, for a `TemporalEncoder`.
-
-        Returns:
-            What becomes (B, D), or raises ModelError where the device failed.
+        `offsets` say where each clip's frames begin, for a `TemporalEncoder`. The answer becomes
+        (B, D), or raises ModelError where the device failed.
         """
         answer: Future[Embeddings] = Future()
         if len(self.encoders) == 1:

@@ -68,11 +68,7 @@ class Look:
 class H264Writer:
     """An MP4 file that grows by one frame at a time; use as a context manager.
 
-    Args:
-        file: Where it goes.
-        video: Whose frames these are.
-        first: The first of them: it says how all are turned.
-        look: What they become.
+    The first frame of the video says how all are turned.
     """
 
     def __init__(self, file: BinaryIO, video: VideoSource, first: VideoFrame, look: Look) -> None:

@@ -28,11 +28,9 @@ JUMP_SECONDS = 10.0
 class Clock:
     """Continues the clock of one stream where it starts anew, so that order in the file is kept.
 
-    Args:
-        second: Ticks per second.
-        frame: Ticks per frame, as far as the header tells.
-        jumps: Whether a jump ahead is a new clock too, as in MPEG's transport and program streams;
-            elsewhere it is a picture that stands for long.
+    `second` and `frame` are in ticks, as far as the header tells. With `jumps` a jump ahead is a
+    new clock too, as in MPEG's transport and program streams; elsewhere it is a picture that
+    stands for long.
     """
 
     def __init__(self, *, second: float, frame: float, jumps: bool) -> None:
@@ -46,12 +44,9 @@ class Clock:
         self._end = 0
 
     def see(self, decode: int | None, show: int | None, duration: int | None) -> int:
-        """Returns what to add to the times of the next packet of the file.
+        """Returns what to add to the times of the next packet of the file; all in ticks.
 
-        Args:
-            decode: Its decoding time in ticks, which never goes back as long as a clock runs.
-            show: Its presentation time.
-            duration: How long it is shown, if that is known.
+        Its decoding time never goes back as long as a clock runs.
         """
         if decode is None:
             return self.shift

@@ -299,18 +299,16 @@ class Segment:
 def plan_segments(
     pts: Ticks, entries: NDArray[np.int64], targets: NDArray[np.int64]
 ) -> list[Segment]:
-    """Returns which packets a sparse fetch must decode.
+    """Returns which packets a sparse fetch must decode: disjoint segments, each from an entry on.
 
-    A target is decoded from the last entry that is before it both in the file and on screen.
+    A target is decoded from the last entry that is before it both in the file and on screen. The
+    first packet of the file is always decoded: the encoder's name in it switches work-arounds of
+    the decoder.
 
     Args:
         pts: (P,) ticks of all packets, in decoding order.
         entries: (E,) ascending positions where decoding may start, the first of them 0.
         targets: (T,) positions of the wanted packets, T >= 1.
-
-    Returns:
-        Disjoint segments, ascending, each from an entry on. The first packet of the file is always
-        decoded: the encoder's name in it switches work-arounds of the decoder.
     """
     targets = np.sort(targets)
     in_file = np.searchsorted(entries, targets, side="right")

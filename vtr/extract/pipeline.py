@@ -130,7 +130,7 @@ def first_slot(store: FeatureStore | None, part: tuple[int, int]) -> Slot:
 
 
 def pool_settings(settings: ExtractSettings, preprocessing: Mapping[str, Any]) -> PoolSettings:
-    """Returns how the decoding processes of an extraction are run."""
+    """How the decoding processes of an extraction are run."""
     return PoolSettings(
         HANDLER,
         (settings, dict(preprocessing)),
@@ -240,10 +240,7 @@ class StoreRun:
         self.now.seconds = time.perf_counter() - self._start
 
     def decoded(self, inputs: Sequence[Input]) -> Rows:
-        """Yields a row without embeddings and its crops per input, in order.
-
-        Faulty inputs are not decoded.
-        """
+        """Yields a row without embeddings and its crops per input, in order."""
         settings, now = self.settings, self.now
         how = pool_settings(settings, self.spec.preprocessing)
         own = WorkerPool(how)  # starts nothing yet
@@ -264,11 +261,7 @@ class StoreRun:
                 yield row, crops
 
     def _check_budget(self, row: VideoRow) -> None:
-        """Refuses the pictures that the run has no budget for.
-
-        Raises:
-            OverBudgetError: With those of this video it would be more.
-        """
+        """Raises OverBudgetError where this video's pictures exceed the run's budget."""
         self._picture_bytes += 0 if row.pictures is None else stored_bytes(row.pictures)
         limit = self.settings.picture_bytes
         if limit is not None and self._picture_bytes > limit:

@@ -62,10 +62,6 @@ class FrameReader(Protocol):
 class SparseReader:
     """Decodes only what the wanted frames need; see `vtr.extract.packets` for why it is exact.
 
-    Args:
-        source: The open file, its packets just read.
-        table: Those packets.
-
     Raises:
         UnprovenError: Not known to be exact for this file.
     """
@@ -132,11 +128,7 @@ class SparseReader:
 class FullReader:
     """Decodes everything, in the first pass guessing from the packets which frames are wanted.
 
-    Args:
-        source: The open file.
-        table: Its packets.
-        why: Why not sparse, for the record.
-        fresh: Whether the decoder of `source` has not been used yet.
+    `why` says why not sparse, for the record; `fresh` whether the decoder is not used yet.
     """
 
     def __init__(
@@ -203,11 +195,6 @@ class Decoding:
     packet gives a frame. (None of 66 sound real files makes its decoder log one: measured.) What is
     decoded from damage on may show it, so frames are left out until the next one that needs no
     other; `damage` tells why.
-
-    Args:
-        source: Whose decoder to use.
-        packets: All packets of the video.
-        table: What is known of them.
     """
 
     def __init__(
@@ -350,10 +337,8 @@ def expected_ticks(source: VideoSource, table: PacketTable) -> Ticks:
 def shortfall(source: VideoSource, table: PacketTable, *, unseen_seconds: float) -> str:
     """Returns why frames are missing at the end, "" if none are known to be.
 
-    Args:
-        source: The open file.
-        table: Its packets, all of which went through the decoder.
-        unseen_seconds: From the last frame that came out to the last one expected.
+    All packets of the table went through the decoder; `unseen_seconds` is from the last frame that
+    came out to the last one expected.
     """
     read = table.end_seconds or 0.0
     if table.error:

@@ -39,18 +39,10 @@ def reembed(
     """Embeds the pictures that a store keeps, without the videos: same rows, other numbers.
 
     The new store has the shards of the old one, each published whole; run again after an
-    interruption, it goes on.
-
-    Args:
-        source: Keeps pictures.
-        folder: The new store.
-        encoder: The vision tower; it must see pictures of that size, made in that way.
-        batch_size: Frames per call of the encoder.
-        mode: For its `check`.
-        progress: Called after every video.
+    interruption, it goes on. Of `mode` only `check` counts; `progress` is called after every video.
 
     Raises:
-        ModelError: The tower sees other pictures.
+        ModelError: The tower sees pictures of another size or made in another way.
         FingerprintError: `folder` holds a store of other settings.
     """
     spec = _spec_of(source, encoder)
@@ -85,19 +77,12 @@ def embed_view(
 ) -> None:
     """Embeds the frames that a store is seen through, of some videos: their pictures are kept.
 
-    The new store holds that selection alone, and of the videos those that were ever asked for. It
-    is a cache: what is damaged in it, or was done again in the source, is made anew.
-
-    Args:
-        view: Keeps pictures, and is seen through one sampler.
-        ids: Of its inputs, failed ones too.
-        folder: The new store.
-        encoder: The vision tower; it must see pictures of that size, made in that way.
-        settings: The budget of the sampler, and the size of batches and shards.
-        progress: Called after every video.
+    The new store holds that selection alone, and of the videos (failed ones too) those that were
+    ever asked for. It is a cache: what is damaged in it, or was done again in the source, is made
+    anew. Of the settings the sampler's budget and the size of batches and shards count.
 
     Raises:
-        ModelError: The tower sees other pictures.
+        ModelError: The tower sees pictures of another size or made in another way.
         StoreWriteError: The disk refused; what was published before is intact.
     """
     spec, label = _spec_of(view, encoder), str(view.sampler)
@@ -118,9 +103,7 @@ def embed_view(
 def stale_shards(folder: Path, ledger: Mapping[str, LedgerRow]) -> list[Path]:
     """Returns the shards of a cache that are damaged or hold other rows than those of its source.
 
-    Args:
-        folder: The cache; it need not be there.
-        ledger: Of the source, by id.
+    The cache need not be there; `ledger` is that of the source, by id.
     """
     try:
         store = FeatureStore(folder, skip_damaged=True)

@@ -226,9 +226,7 @@ def has_changed(row: LedgerRow, video: Video, *, hashed: bool = False) -> bool:
 def file_facts(path: Path | None, *, hashed: bool = False) -> dict[str, Any]:
     """Returns what tells a file from another in its place, by the names of the ledger.
 
-    Args:
-        path: The file.
-        hashed: Read it all, for the digest of its content.
+    With `hashed` it is read as a whole, for the digest of its content.
     """
     try:
         if path is None:

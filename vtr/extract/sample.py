@@ -137,10 +137,8 @@ class SampledVideo:
 def sample_video(request: FrameRequest, transform: Transform) -> SampledVideo:
     """Decodes a video once for all samplers of the request.
 
-    Args:
-        request: Which frames.
-        transform: Called once per chosen frame with its upright (H, W, 3) uint8 RGB picture;
-            must give one shape and dtype, whatever the size of the picture.
+    `transform` is called once per chosen frame with its upright (H, W, 3) uint8 RGB picture; it
+    must give one shape and dtype, whatever the size of the picture.
 
     Raises:
         DecodeError: No frame could be had; see `vtr.extract.container.FAILURES`.
@@ -208,12 +206,8 @@ def _sample(
 class _Visitor:
     """Turns visited frames into what is needed of them, once each.
 
-    Args:
-        source: For its limits and log.
-        transform: What makes a crop of a picture.
-        luma: Make a thumbnail of every visited frame.
-        keep_frames: Keep the frames themselves while the budget lasts, for samplers that look
-            before they choose; else make crops at once.
+    With `luma` that is a thumbnail of each. With `keep_frames` frames are kept while the budget
+    lasts, for samplers that look before they choose; else crops are made at once.
     """
 
     def __init__(
@@ -311,11 +305,7 @@ def _reaches_end(request: FrameRequest, pts_seconds: Seconds) -> bool:
 
 
 def make_handler(config: tuple[ExtractSettings, Mapping[str, Any]]) -> Callable[[Video], Answer]:
-    """Returns the job handler of a worker; runs once in each.
-
-    Args:
-        config: The settings, and the backbone's preprocessing as JSON values.
-    """
+    """Returns the job handler of a worker, of settings and preprocessing as JSON values."""
     settings, preprocessing = config[0], Preprocessing.from_dict(dict(config[1]))
     if preprocessing.route == "fast":
         import torch

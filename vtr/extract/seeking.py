@@ -30,9 +30,7 @@ def origin_seconds(video: VideoSource) -> float:
 def frames_from(video: VideoSource, seconds: float) -> Iterator[Timed]:
     """Yields (seconds since the first frame, frame) in order, from one at or before a time on.
 
-    Args:
-        video: The open file; where it cannot seek it is read from its beginning.
-        seconds: The time.
+    A file that cannot seek is read from its beginning.
 
     Raises:
         DecodeError: No frame comes.

@@ -103,11 +103,7 @@ def feature_spec(encoder: Encoder, settings: ExtractSettings) -> FeatureSpec:
 
 
 def check_selections(described: Mapping[str, Any], labels: Sequence[str]) -> None:
-    """Refuses several samplers, or `dense`, with a backbone that sees neighbouring frames.
-
-    Raises:
-        ConfigError: Naming them.
-    """
+    """Refuses several samplers, or `dense`, with a backbone that sees neighbouring frames."""
     if described.get("linear_patch") == "3d" and (len(labels) > 1 or "dense" in labels):
         raise ConfigError(
             f"{described['backbone']} (linear_patch 3d) sees each frame together with its "

@@ -41,12 +41,8 @@ def study(
 ) -> tuple[list[SamplerStudy], dict[str, dict[str, Indices]]]:
     """Returns the figures of every sampler, and what each chose per video.
 
-    Args:
-        dense: A store that holds every candidate, seen through `dense`.
-        choices: The samplers.
-        num_frames: The budget K.
-        seed: Run seed of the random samplers.
-        progress: Called with (samplers done, samplers, the one that is next) as it goes on.
+    `dense` holds every candidate and is seen through `dense`; `progress` is called with (samplers
+    done, samplers, the one that is next).
     """
     figures, chosen = [], {}
     for number, choice in enumerate(choices):
@@ -125,11 +121,7 @@ def repetition(unit: Floats) -> float:
 
 
 def open_dense(store: FeatureStore) -> FeatureStore:
-    """Returns a store seen through all its candidates.
-
-    Raises:
-        ConfigError: It was not made with `--sampler dense`.
-    """
+    """Returns a store seen through all its candidates; ConfigError where it was not made so."""
     require_dense(store, "a study of samplers")
     return FeatureStore(store.folder, sampler=DENSE)
 
@@ -154,12 +146,8 @@ def measure_costs(
     """Decodes every video once per sampler; returns a cost for each, in the order of `choices`.
 
     A sampler that compares embeddings costs what `dense` costs: all candidates are embedded first.
-
-    Args:
-        requests: One per video, at least one; their samplers are replaced.
-        choices: The samplers.
-        transform: Makes the encoder's crop of a picture.
-        encode: The encoder, on (B, ...) crops.
+    There is one request per video, at least one, whose samplers are replaced; `encode` is called
+    with the (B, ...) crops that `transform` makes.
 
     Raises:
         DecodeError: A video cannot be read.

@@ -103,10 +103,7 @@ def duration_seconds(pts_seconds: Seconds, *, rate: float | None = None) -> floa
 def window_spans(pts_seconds: Seconds, groups: Indices, *, end_seconds: float) -> Seconds:
     """Returns (W, 2) start and end of windows: each ends where the candidate behind it begins.
 
-    Args:
-        pts_seconds: (N,) of the candidates, ascending.
-        groups: (W, k) what `windows` gave.
-        end_seconds: Where the last one ends.
+    `groups` (W, k) are windows of the (N,) ascending candidates; the last ends at `end_seconds`.
     """
     starts = pts_seconds[groups[:, 0]]
     ends = np.append(pts_seconds, end_seconds)[groups[:, -1] + 1]

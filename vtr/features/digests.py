@@ -70,8 +70,7 @@ class WholeShards:
     def remember(self, *, others: bool = False) -> None:
         """Keeps what was found for the next time; without a cache that can be written, nothing.
 
-        Args:
-            others: Not all shards were looked at: what was known of others stays.
+        With `others` not all shards were looked at: what was known of others stays.
         """
         if others:
             self._now |= self._before

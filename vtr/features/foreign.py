@@ -48,14 +48,11 @@ class UnusableError(Exception):
 
 
 def read_arrays(path: Path, *, tensors: TensorReader) -> Iterator[tuple[str, Array | str]]:
-    """Yields what a file holds, one array at a time.
+    """Yields what a file holds, one array at a time: its name, and the array or why it is unusable.
 
-    Args:
-        path: One of `EXTENSIONS`, in capitals too.
-        tensors: For files of torch.
+    The name is that within the file, "" where the file is one array.
 
-    Yields:
-        Name within the file ("": the file is one array), and the array or why it cannot be used.
+    The file ends in one of `EXTENSIONS`, in capitals too; `tensors` reads those of torch.
 
     Raises:
         UnusableError: The file as a whole cannot be used.

@@ -119,11 +119,7 @@ def import_arrays(
 
 
 def require_new(store: Path) -> None:
-    """Refuses a folder in which something lies.
-
-    Raises:
-        ConfigError: A store, or a folder of other files.
-    """
+    """Refuses a folder in which something lies: a store, or other files (ConfigError)."""
     if list_shards(store)[0]:
         raise ConfigError(f"{store} is a store already: import into another folder")
     if store.exists() and (not store.is_dir() or any(store.iterdir())):
@@ -133,13 +129,7 @@ def require_new(store: Path) -> None:
 def write_rows(
     store: Path, rows: Iterable[VideoRow], spec: FeatureSpec, pad: NDArray[np.float32]
 ) -> ImportReport:
-    """Makes a store of rows, whole or not at all; holds one shard of them in memory.
-
-    Args:
-        store: Its folder, which `require_new` takes.
-        rows: In plan order.
-        spec: What the numbers depend on.
-        pad: (D,) as in `write_shard`.
+    """Makes a store of rows in plan order, whole or not at all; holds one shard of them in memory.
 
     Raises:
         StoreError: Two rows are of one video; no store is made.
@@ -171,11 +161,7 @@ class _Reader:
         self.padded: set[str] = set()
 
     def survey(self, sources: Sequence[Source]) -> str:
-        """Returns the dtype that keeps what all videos hold.
-
-        Raises:
-            StoreError: Not one has features.
-        """
+        """Returns the dtype that keeps what all videos hold; StoreError where none has features."""
         reasons, fits = [], True
         for row in map(self.row, sources):
             if row.ledger.error:

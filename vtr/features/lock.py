@@ -18,16 +18,12 @@ from vtr.foreign import printable
 def write_lock(
     folder: Path, *, part: tuple[int, int] = (1, 1), option: str = "--features"
 ) -> Iterator[None]:
-    """Holds the store for writing.
+    """Holds the store for writing; its folder is made if absent.
 
     A whole run excludes every other; the parts `i/n` of one split plan (one per machine) exclude
     whole runs and a second run of the same part, not each other. The kernel releases the lock
     when the process ends, however it ends, so a lock file left by a dead process is harmless.
-
-    Args:
-        folder: The store; made if absent.
-        part: (i, n) of `--shard i/n`.
-        option: With which another folder can be named.
+    Another folder can be named with `option`.
 
     Raises:
         StoreLockedError: Held by another run; names its process and machine.

@@ -30,14 +30,7 @@ def require_same_making(
 ) -> None:
     """Refuses pictures that a model would have made in another way, whatever their size.
 
-    Args:
-        made: How they were made: `preprocessing` of a store.
-        seen: How the model makes them.
-        what: Whose pictures, for the message.
-        by: The model.
-
-    Raises:
-        ModelError: Naming what differs.
+    `made` is the `preprocessing` of a store, `seen` the model's; `what` and `by` call them.
     """
     names = ("size", "resize", "resize_to", "resample", "frames")
     values = [(name, made.get(name, 1), seen.get(name, 1)) for name in names]
@@ -74,11 +67,7 @@ def to_webp(pixels: Pixels) -> list[bytes]:
 
 
 def from_webp(files: Iterable[bytes | memoryview], out: Pixels) -> None:
-    """Reads files of WebP into (R, H, W, 3).
-
-    Raises:
-        ShardError: One is no picture, or of another size.
-    """
+    """Reads files of WebP into (R, H, W, 3); ShardError: no picture, or of another size."""
     from PIL import Image
 
     for file, place in zip(files, out, strict=True):

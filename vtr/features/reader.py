@@ -60,11 +60,7 @@ class Shard:
         return sum(self.columns[name].nbytes for name in PICTURES if name in self.columns)
 
     def pictures(self, rows: slice | NDArray[np.int64], out: Pixels) -> None:
-        """Reads the kept pictures of some rows.
-
-        Args:
-            rows: Which of the shard's frames.
-            out: (rows, H, W, 3), written.
+        """Reads the kept pictures of some of the shard's frames into `out` (rows, H, W, 3).
 
         Raises:
             ShardError: One cannot be read.
@@ -138,12 +134,7 @@ assert tuple(STATUS_OF.values()) == STATUSES
 def open_shard(
     path: Path, name: ShardName, *, specs: dict[str, FeatureSpec] | None = None
 ) -> Shard:
-    """Opens and checks one shard.
-
-    Args:
-        path: The file.
-        name: What it is called.
-        specs: Those of shards opened before, by their text.
+    """Opens and checks one shard; `specs` are those of shards opened before, by their text.
 
     Raises:
         ShardError: Not HDF5, cut short, of another schema, inconsistent, or with anything in it

@@ -65,10 +65,7 @@ def common_size(shapes: Sequence[tuple[int, int]], named: int | None) -> int:
 def read_rows(array: NDArray[Any], dim: int, *, turned: bool) -> tuple[Rows, int]:
     """Returns the rows of an array, and how many follow that are padding.
 
-    Args:
-        array: Real numbers, of any shape that `plain_shape` takes.
-        dim: D.
-        turned: Whether an array (D, n) is turned.
+    The array is of any shape that `plain_shape` takes; with `turned` one of (D, n) is turned.
 
     Raises:
         UnusableError: It has another shape or type, or values that nothing can be compared with.

@@ -206,11 +206,7 @@ class FeatureStore(Mapping[str, VideoFeatures]):
         return frozenset(shard.picture_format for shard in self.shards if len(shard.frames))
 
     def require_pictures(self) -> None:
-        """Refuses a store that keeps no pictures.
-
-        Raises:
-            StoreError: Saying how to make them, and how large they are.
-        """
+        """Refuses a store that keeps no pictures: says how to make them, and how large they are."""
         if self.picture_format is not None:
             return
         if self.spec.window_frames > 1:
@@ -236,10 +232,7 @@ class FeatureStore(Mapping[str, VideoFeatures]):
         )
 
     def pictures(self, ids: Sequence[str] | None = None) -> PackedPictures:
-        """Returns the kept pictures of several videos in one array, in the order of `packed`.
-
-        Args:
-            ids: Which videos, in this order; repeats allowed. All by default.
+        """Returns the kept pictures of several videos, all by default, in the order of `packed`.
 
         Raises:
             StoreError: The store keeps none, or an id has no features.
@@ -255,19 +248,13 @@ class FeatureStore(Mapping[str, VideoFeatures]):
         return PackedPictures(self.ids if ids is None else tuple(ids), pixels, offsets)
 
     def offsets(self, ids: Sequence[str] | None = None) -> NDArray[np.int64]:
-        """Returns (V+1,) where the frames of several videos begin in `packed` and `pictures`.
-
-        Raises:
-            StoreError: An id has no features.
-        """
+        """Returns (V+1,) where the frames of several videos begin in `packed` and `pictures`."""
         return self._offsets(self._positions(ids))
 
     def with_selection(self, label: str, picks: Mapping[str, Index]) -> Self:
-        """Returns this store with other frames selected.
+        """Returns this store with other frames selected, under a label.
 
-        Args:
-            label: What to call the selection.
-            picks: For every video, ascending indices into the frames that `self` returns of it.
+        `picks` are, for every video, ascending indices into the frames that `self` returns of it.
         """
         view = copy.copy(self)
         view.sampler = label
@@ -289,10 +276,7 @@ class FeatureStore(Mapping[str, VideoFeatures]):
         return view
 
     def renamed(self, names: Mapping[str, str]) -> Self:
-        """Returns this store with other ids.
-
-        Args:
-            names: Stored id to its new one; ids that are not named stay.
+        """Returns this store with other ids, by the stored ones; those that are not named stay.
 
         Raises:
             StoreError: Two inputs would share an id.
@@ -439,12 +423,8 @@ def stored_picture_format(folder: Path) -> PictureFormat | None:
 def set_aside_damaged(folder: Path, *, owned: Callable[[ShardName], bool]) -> list[Path]:
     """Renames the damaged shards of a store, so that an extraction does their videos again.
 
-    Args:
-        folder: The store; its write lock must be held.
-        owned: Says which shards the caller may replace.
-
-    Returns:
-        What the files are called now: they are kept, and no part of the store any more.
+    The store's write lock must be held; `owned` says which shards may be replaced. Returns what the
+    files are called now: they are kept, and no part of the store any more.
     """
     whole, moved = WholeShards(folder), []
     for name, path in list_shards(folder)[0]:

@@ -82,11 +82,7 @@ class SamplerChoice(NamedChoice):
     def select(self, signals: Signals, num_frames: int, *, seed: int, video_id: str) -> Indices:
         """Returns the indices of the chosen candidates, checked against the contract.
 
-        Args:
-            signals: The candidates.
-            num_frames: The budget K, at least 1.
-            seed: Of the run; with the video's id it fixes random choices.
-            video_id: Which video this is.
+        The seed of the run fixes random choices together with the video's id.
 
         Raises:
             ConfigError: K below 1, or a signal that this sampler needs is absent.

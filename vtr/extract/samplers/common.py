@@ -167,11 +167,8 @@ def spread(
 ) -> tuple[Indices, NDArray[np.float64]]:
     """Chooses frames far from each other: repeatedly the one farthest from all chosen.
 
-    Args:
-        distances_to: Distances, (N,) not negative, of all frames to the one of this index.
-        start: The first frame chosen.
-        num_frames: How many to choose, 1 to N.
-        tie: Distances closer than this to the largest count as equal; the lowest index wins.
+    `distances_to` gives the (N,) distances of all frames to the one of an index; those closer than
+    `tie` to the largest count as equal, and the lowest index wins.
 
     Returns:
         The indices (num_frames,) in order of choice, and how far each was from those before it
