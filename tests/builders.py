@@ -36,8 +36,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vtr.clip.backbone import Backbone
-    from vtr.train.heads.base import Head, TextBatch, VideoBatch
-    from vtr.train.heads.blocks import ClipText
+    from vtr.train.heads.base import ClipText, Head, TextBatch, VideoBatch
 
 Picture = NDArray[np.uint8]
 NO_VIDEO = "not-a-video: moov atom not found"
@@ -501,6 +500,13 @@ def head_batches(
     return TextBatch(pooled, tokens, word_mask), VideoBatch(frames, mask, pad)
 
 
+def make_head(label: str, *, dim: int = 64, clip: ClipText | None = None, seed: int = 0) -> Head:
+    """Returns the untrained head that `--head LABEL` asks for."""
+    from vtr.train.headlist import build_head, parse_head
+
+    return build_head(parse_head(label), dim=dim, clip=clip, seed=seed)
+
+
 def perturbed(head: Head, amount: float = 0.1) -> Head:
     """Moves every parameter away from zeros, ones and identities, which would hide defects."""
     import torch
@@ -517,7 +523,7 @@ def random_clip_text(dim: int, *, num_layers: int = 3) -> ClipText:
     import torch
 
     from vtr.clip.towers import Block
-    from vtr.train.heads.blocks import ClipText
+    from vtr.train.heads.base import ClipText
 
     generator = torch.Generator().manual_seed(8)
 

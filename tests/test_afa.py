@@ -5,11 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import close, head_batches, perturbed, random_clip_text
+from builders import close, head_batches, make_head, perturbed, random_clip_text
 
-from vtr.train.headlist import build_head, parse_head
 from vtr.train.heads import meanP, seqTransf
-from vtr.train.heads.afa import AttentiveAggregation, Options, build
+from vtr.train.heads.afa import AttentiveAggregation
 from vtr.train.heads.base import Head, TextBatch, VideoBatch
 
 DIM = 16
@@ -21,7 +20,7 @@ def batches() -> tuple[TextBatch, VideoBatch]:
 
 
 def trained(text: str) -> AttentiveAggregation:
-    head = perturbed(build_head(parse_head(text), dim=DIM, clip=None, seed=0))
+    head = perturbed(make_head(text, dim=DIM))
     assert isinstance(head, AttentiveAggregation)
     return head
 
@@ -49,19 +48,19 @@ def test_scores_equal_plain_loops(temperature: float) -> None:
 
 def meanP_scores() -> Any:
     texts, videos = batches()
-    return meanP.build(DIM, meanP.Options()).similarity(texts, videos).numpy()
+    return meanP.MeanPooling().similarity(texts, videos).numpy()
 
 
 def test_untrained_is_the_mean() -> None:
     texts, videos = batches()
-    close(build(DIM, Options()).similarity(texts, videos), meanP_scores(), atol=1e-6)
+    close(make_head("afa", dim=DIM).similarity(texts, videos), meanP_scores(), atol=1e-6)
 
 
 def test_untrained_with_layers_is_seqtransf() -> None:
     texts, videos = batches()
     clip = random_clip_text(DIM)
     heads: list[Head] = [
-        build_head(parse_head(f"{name}:layers=2:heads=2"), dim=DIM, clip=clip, seed=seed)
+        make_head(f"{name}:layers=2:heads=2", dim=DIM, clip=clip, seed=seed)
         for seed, name in enumerate(("afa", "seqTransf"))
     ]
     assert isinstance(heads[1], seqTransf.TransformerPooling)

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 from builders import close as near
-from builders import golden, head_batches, perturbed, random_clip_text, tensors
+from builders import golden, head_batches, make_head, perturbed, random_clip_text, tensors
 from numpy.typing import NDArray
 from torch import Tensor
 
 from vtr.errors import ConfigError
-from vtr.train.headlist import build_head, parse_head
+from vtr.train.headlist import parse_head
 from vtr.train.heads.base import TextBatch, VideoBatch
-from vtr.train.heads.clip2video import PRESETS, Clip2Video, Options, build
+from vtr.train.heads.clip2video import PRESETS, Clip2Video, Options
 
 CONFIGS = ("meanP", "seqTransf", "tdb_sub", "tdb_mlp", "tdb_selfA", "tab_plain", "tab_action")
 CASES = ("full", "ragged", "odd")
@@ -41,7 +41,7 @@ def golden_head(arrays: Arrays, *, pad_to: int) -> Clip2Video:
         heads=flags["heads"],
         pad_to=pad_to,
     )
-    head = build(flags["width"], options).eval()
+    head = Clip2Video(flags["width"], options).eval()
     state = tensors(arrays)
     del state["clip.logit_scale"]
     head.load_state_dict(state, strict=True)
@@ -228,7 +228,7 @@ def plain_centres(p: Arrays, tokens: list[Any]) -> Any:
 
 def released(*, pad_to: int) -> Clip2Video:
     text = f"clip2video:preset=vatex:pad_to={pad_to}:heads=4:layers=2:weight=0.3"
-    head = perturbed(build_head(parse_head(text), dim=16, clip=None, seed=3))
+    head = perturbed(make_head(text, dim=16, seed=3))
     assert isinstance(head, Clip2Video)
     return head
 
@@ -341,10 +341,10 @@ def test_presets_are_the_released_scripts() -> None:
 
 
 def test_more_frames_than_positions_are_refused() -> None:
-    head = build(16, Options(positions=4, heads=2, alignment="off"))
+    head = make_head("clip2video:positions=4:heads=2:alignment=off", dim=16)
     with pytest.raises(ConfigError, match="5 frames per video, but this head has positions for 4"):
         head.encode_videos(ragged((5, 2), num_slots=5))
-    free = build(16, Options(sim="meanP", alignment="plain", positions=4, heads=2))
+    free = make_head("clip2video:sim=meanP:alignment=plain:positions=4:heads=2", dim=16)
     (code,) = free.encode_videos(ragged((5, 2), num_slots=5))
     assert code.shape == (2, 32)
 
@@ -368,15 +368,14 @@ def test_golden_scores_with_zeros_for_padding(config: str) -> None:
 
 def test_weights_start_as_the_references() -> None:
     clip = random_clip_text(16)
-    choice = parse_head("clip2video:projection=mlp:layers=2:heads=4")
-    state = build_head(choice, dim=16, clip=clip, seed=0).state_dict()
+    label = "clip2video:layers=2:heads=4"
+    state = make_head(f"{label}:projection=mlp", dim=16, clip=clip).state_dict()
     assert torch.equal(state["frame_position_embeddings.weight"], clip.positional_embedding)
     assert torch.equal(state["type_position_embeddings.weight"], clip.positional_embedding[:2])
     assert torch.equal(state["frame2t_projection"], clip.visual_projection[:16])
     for name, value in clip.blocks[1].items():
         assert torch.equal(state[f"transformerClip.resblocks.1.{name}"], value)
-    choice = parse_head("clip2video:layers=2:heads=4")
-    state = build_head(choice, dim=16, clip=clip, seed=0).state_dict()
+    state = make_head(label, dim=16, clip=clip).state_dict()
     for name, value in clip.blocks[0].items():
         assert torch.equal(state[f"actionClip.resblocks.0.{name}"], value)
         assert torch.equal(state[f"frame2t_attention.resblocks.0.{name}"], value)
@@ -386,7 +385,7 @@ def test_origin_tells_what_was_copied() -> None:
     clip = random_clip_text(16)
 
     def origin(text: str) -> str:
-        return build_head(parse_head(text), dim=16, clip=clip, seed=0).origin
+        return make_head(text, dim=16, clip=clip).origin
 
     assert origin("clip2video:layers=2") == "CLIP's text positions and first 2 text layers"
     assert "first 3 text layers" in origin("clip2video")
@@ -395,6 +394,6 @@ def test_origin_tells_what_was_copied() -> None:
 
 
 def test_centres_are_drawn_as_in_the_reference() -> None:
-    head = build_head(parse_head("clip2video:centres=50"), dim=64, clip=None, seed=0)
+    head = make_head("clip2video:centres=50")
     for name in ("weight_center", "emb_center"):
         assert float(head.state_dict()[name].std()) == pytest.approx(0.125, rel=0.05)

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from builders import make_head
 from torch import Tensor
 
 from vtr.errors import ConfigError
-from vtr.train.headlist import build_head, parse_head
 from vtr.train.heads.afa import AttentiveAggregation
 from vtr.train.heads.base import TextBatch, VideoBatch
 from vtr.train.teacher import (
@@ -100,7 +100,7 @@ def test_terms_are_weighted() -> None:
 
 @pytest.mark.parametrize("teacher", ["meanP", "xpool", "wti"])
 def test_frame_scores_are_those_of_each_frame_alone(teacher: str) -> None:
-    head = build_head(parse_head(teacher), dim=8, clip=None, seed=0)
+    head = make_head(teacher, dim=8)
     frames, tokens = draw(3, 4, 8), draw(3, 5, 8, seed=1)
     mask = torch.tensor([[True] * 4, [True] + [False] * 3, [True, True, False, False]])
     texts = TextBatch(tokens[:, -1], tokens, torch.ones(3, 5, dtype=torch.bool))
@@ -122,8 +122,8 @@ def test_a_student_learns_which_frames_its_teacher_likes() -> None:
     shows = torch.arange(4) == torch.arange(32)[:, None] % 4
     frames = torch.where(shows[..., None], texts[:, None] + mark, draw(32, 4, 16, seed=2))
     videos, batch = VideoBatch(frames, torch.ones(32, 4, dtype=torch.bool)), TextBatch(texts)
-    teacher = build_head(parse_head("xpool"), dim=16, clip=None, seed=0)
-    student = build_head(parse_head("afa"), dim=16, clip=None, seed=0)
+    teacher = make_head("xpool", dim=16)
+    student = make_head("afa", dim=16)
     assert isinstance(student, AttentiveAggregation)
     with torch.no_grad():
         wanted = 10 * teacher.similarity(batch, videos)

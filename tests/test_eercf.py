@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import close, head_batches, perturbed, unit
+from builders import close, head_batches, make_head, perturbed, unit
 from numpy.typing import NDArray
 
 from vtr.errors import ConfigError
-from vtr.train.headlist import build_head, parse_head
+from vtr.train.headlist import parse_head
 from vtr.train.heads.base import Code, Head, select_code
 from vtr.train.heads.eercf import TextGated
 
@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 
 
 def head(text: str, **how: Any) -> Head:
-    return perturbed(build_head(parse_head(text), dim=DIM, clip=None, seed=0), 0.5, **how)
+    return perturbed(make_head(text, dim=DIM), 0.5, **how)
 
 
 def plain(made: Head) -> tuple[Floats, Floats, list[list[Floats]]]:
@@ -35,7 +35,7 @@ def plain(made: Head) -> tuple[Floats, Floats, list[list[Floats]]]:
         for v, length in enumerate(LENGTHS):
             x = unit(videos.frames[v, :length].double().numpy())
             y = unit(context[v, :length].double().numpy())
-            gate = np.exp(x @ text / made.tau)
+            gate = np.exp(x @ text / made.options.tau)
             vectors[n].append(unit((gate / gate.sum()) @ y))
             scores[n, v] = text @ vectors[n][v]
             recall[n, v] = text @ unit(y.mean(axis=0))

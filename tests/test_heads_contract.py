@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from builders import golden, perturbed, tensors
+from builders import golden, make_head, perturbed, tensors
 from torch import Tensor
 
 from vtr.clip.towers import Attention
 from vtr.errors import ConfigError
-from vtr.train.headlist import HeadChoice, build_head, head_names, parse_head
+from vtr.train.headlist import head_names
 from vtr.train.heads import attentionP, meanP, seqLSTM, seqTransf
 from vtr.train.heads.base import (
     Code,
@@ -381,10 +381,6 @@ def half_precision_gives_nearly_the_same_numbers(head: Head) -> None:
         torch.testing.assert_close(found, expected, rtol=0, atol=bound * scale)
 
 
-def make_head(name: str, *, seed: int = 0) -> Head:
-    return perturbed(build_head(HeadChoice(name), dim=DIM, clip=None, seed=seed))
-
-
 def broken_contracts(head: Head) -> set[str]:
     broken = set()
     for name, check in CONTRACTS.items():
@@ -398,18 +394,18 @@ def broken_contracts(head: Head) -> set[str]:
 @pytest.mark.parametrize("name", head_names())
 @pytest.mark.parametrize("rule", CONTRACTS)
 def test_every_head_keeps_every_contract(name: str, rule: str) -> None:
-    CONTRACTS[rule](make_head(name))
+    CONTRACTS[rule](perturbed(make_head(name)))
 
 
 @pytest.mark.parametrize("name", head_names())
 def test_weights_survive_a_round_trip(name: str, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
-    head = make_head(name, seed=1)
+    head = perturbed(make_head(name, seed=1))
     save_file(head.state_dict() | {"none": torch.zeros(1)}, tmp_path / "head.safetensors")
     state = load_file(tmp_path / "head.safetensors")
     del state["none"]
-    other = build_head(HeadChoice(name), dim=DIM, clip=None, seed=2)
+    other = make_head(name, seed=2)
     other.load_state_dict(state, strict=True)
     texts, videos = make_texts(), make_videos()
     assert torch.equal(score(other, texts, videos), score(head, texts, videos))
@@ -419,17 +415,17 @@ def test_weights_survive_a_round_trip(name: str, tmp_path: Path) -> None:
 def test_the_seed_decides_the_weights_and_nothing_else(name: str) -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    one = build_head(HeadChoice(name), dim=DIM, clip=None, seed=1).state_dict()
+    one = make_head(name, seed=1).state_dict()
     assert torch.equal(before, torch.get_rng_state())
     torch.rand(3)
-    same_seed = build_head(HeadChoice(name), dim=DIM, clip=None, seed=1).state_dict()
+    same_seed = make_head(name, seed=1).state_dict()
     assert one.keys() == same_seed.keys()
     assert all(torch.equal(value, same_seed[key]) for key, value in one.items())
 
 
 @pytest.mark.parametrize("name", ["seqLSTM", "seqTransf", "tightTransf"])
 def test_another_seed_gives_other_weights(name: str) -> None:
-    heads = (build_head(parse_head(name), dim=8, clip=None, seed=seed) for seed in (1, 2))
+    heads = (make_head(name, dim=8, seed=seed) for seed in (1, 2))
     one, two = (torch.nn.utils.parameters_to_vector(head.parameters()) for head in heads)
     assert not torch.equal(one, two)
 
@@ -504,12 +500,12 @@ class NormWithoutGuard(meanP.MeanPooling):
 
 class AttentionSoftmax(attentionP.AttentionPooling):
     def __init__(self, axis: int) -> None:
-        super().__init__(0.1)
+        super().__init__(options=attentionP.Options())
         self.axis = axis
 
     def _pool(self, products: Tensor, gram: Tensor, mask: Tensor) -> Tensor:
         norms = gram.diagonal(dim1=-2, dim2=-1).clamp_min(1e-16).sqrt()
-        logits = (products / (norms * self.tau)).masked_fill(~mask, -1e6)
+        logits = (products / (norms * self.options.tau)).masked_fill(~mask, -1e6)
         weights = logits.softmax(dim=self.axis)
         squares = torch.einsum("...j,...jk,...k->...", weights, gram, weights)
         return (weights * products).sum(dim=-1) / squares.clamp_min(1e-16).sqrt()
@@ -552,7 +548,7 @@ DEFECTS: dict[str, tuple[str, Build, set[str]]] = {
     ),
     "mask ignored in the softmax": (
         "attentionP",
-        lambda _: MaskIgnoredInSoftmax(0.1),
+        lambda _: MaskIgnoredInSoftmax(options=attentionP.Options()),
         {ANYTHING, PADDING, ALONE},
     ),
     "position off by one": ("seqTransf", lambda dim: Spoilt(dim, first=1), {GOLDEN}),

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import golden, tensors
+from builders import golden, make_head, tensors
 
-from vtr.train.headlist import build_head, parse_head
 from vtr.train.heads.base import Head, TextBatch, VideoBatch
 
 LABELS = {
@@ -37,7 +36,7 @@ def reference_state(arrays: Arrays) -> dict[str, torch.Tensor]:
 
 
 def golden_head(name: str, arrays: Arrays) -> Head:
-    head = build_head(parse_head(LABELS[name]), dim=128, clip=None, seed=0)
+    head = make_head(LABELS[name], dim=128)
     head.load_state_dict(reference_state(arrays), strict=True)
     return head
 
@@ -269,7 +268,7 @@ def test_similarity_matches_the_oracle(name: str) -> None:
 @pytest.mark.parametrize("tau", [0.01, 0.1, 5.0])
 def test_attention_matches_the_oracle(tau: float) -> None:
     arrays = golden("clip4clip_meanP")
-    head = build_head(parse_head(f"attentionP:tau={tau}"), dim=128, clip=None, seed=0)
+    head = make_head(f"attentionP:tau={tau}", dim=128)
     expected = by_hand(oracle_attention(tau), {}, arrays)
     texts = TextBatch(torch.from_numpy(arrays["text"]))
     got = head.similarity(texts, videos(arrays, pad="nan")).numpy()
@@ -280,8 +279,8 @@ def test_attention_tends_to_the_best_frame_and_to_the_raw_mean() -> None:
     arrays = golden("clip4clip_meanP")
     batch = videos(arrays, pad="nan")
     texts = TextBatch(torch.from_numpy(arrays["text"]))
-    best = build_head(parse_head("attentionP:tau=0.0001"), dim=128, clip=None, seed=0)
-    flat = build_head(parse_head("attentionP:tau=10000"), dim=128, clip=None, seed=0)
+    best = make_head("attentionP:tau=0.0001", dim=128)
+    flat = make_head("attentionP:tau=10000", dim=128)
     frames = [arrays["video"][v][batch.mask[v].numpy()].astype(np.float64) for v in range(5)]
     text = [unit(t) for t in arrays["text"].astype(np.float64)]
     largest = [[max(t @ unit(f) for f in video) for video in frames] for t in text]

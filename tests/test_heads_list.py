@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from builders import run_app, run_json
+from builders import make_head, run_app, run_json
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -12,8 +12,6 @@ from vtr.clip.encoders import huggingface_state
 from vtr.clip.towers import Block, quick_gelu
 from vtr.demo import demo_model_folder
 from vtr.errors import ConfigError, UnknownNameError
-from vtr.options import load_plugin
-from vtr.train import heads
 from vtr.train.headlist import (
     HeadChoice,
     build_head,
@@ -24,13 +22,15 @@ from vtr.train.headlist import (
     parse_head,
 )
 from vtr.train.heads import tightTransf
-from vtr.train.heads.base import Head, TextBatch, VideoBatch, empty_rows, normalise, pad_codes
-from vtr.train.heads.blocks import ClipText, Transformer, choose_num_heads, clip_text, key_bias
-
-
-def build(label: str, *, dim: int = 64, clip: ClipText | None = None, seed: int = 0) -> Head:
-    return build_head(parse_head(label), dim=dim, clip=clip, seed=seed)
-
+from vtr.train.heads.base import (
+    ClipText,
+    TextBatch,
+    VideoBatch,
+    empty_rows,
+    normalise,
+    pad_codes,
+)
+from vtr.train.heads.blocks import Transformer, choose_num_heads, clip_text, key_bias
 
 # --- names and options ---
 
@@ -58,7 +58,7 @@ def test_a_choice_knows_what_the_built_head_will_need(name: str) -> None:
     if "layers" in head_options(name):
         labels.append(f"{name}:layers=1")
     for choice in map(parse_head, labels):
-        assert build_head(choice, dim=64, clip=None, seed=0).info == choice.info
+        assert build_head(choice, dim=64).info == choice.info
 
 
 def test_options_are_typed_and_sorted() -> None:
@@ -135,7 +135,7 @@ def test_options_out_of_range(head: str, option: str, allowed: str) -> None:
 
 def test_options_that_do_not_fit_the_dimension_are_refused() -> None:
     with pytest.raises(ConfigError, match="'seqTransf': heads=7 does not divide the dimension 64"):
-        build("seqTransf:heads=7")
+        make_head("seqTransf:heads=7")
 
 
 @pytest.mark.parametrize(
@@ -169,9 +169,8 @@ LAYERS = 12_648_960
     ],
 )
 def test_parameters_at_512_as_published(label: str, count: int) -> None:
-    choice = parse_head(label)
     with torch.device("meta"):
-        head = load_plugin(heads, choice.name, kind="head").build(512, choice.resolve())
+        head = make_head(label, dim=512)
     assert sum(parameter.numel() for parameter in head.parameters()) == count
 
 
@@ -190,7 +189,7 @@ def test_facts_count_parameters() -> None:
     ],
 )
 def test_depth_and_width_are_options(label: str, size: int) -> None:
-    head = build(label)
+    head = make_head(label)
     assert sum(parameter.numel() for parameter in head.parameters()) == size
     videos = VideoBatch(torch.randn(3, 4, 64), torch.ones(3, 4, dtype=torch.bool))
     assert bool(head.similarity(TextBatch(torch.randn(2, 64)), videos).isfinite().all())
@@ -198,7 +197,7 @@ def test_depth_and_width_are_options(label: str, size: int) -> None:
 
 @pytest.mark.parametrize("name", ["seqLSTM", "seqTransf", "tightTransf"])
 def test_dropout_works_in_training_only(name: str) -> None:
-    head = build(f"{name}:dropout=0.5")
+    head = make_head(f"{name}:dropout=0.5")
     videos = VideoBatch(torch.randn(3, 4, 64), torch.ones(3, 4, dtype=torch.bool))
     texts = TextBatch(torch.randn(2, 64))
     one, two = (head.similarity(texts, videos) for _ in range(2))
@@ -209,13 +208,13 @@ def test_dropout_works_in_training_only(name: str) -> None:
 
 
 def test_too_many_frames_for_the_positions() -> None:
-    head = build("seqTransf:positions=5")
+    head = make_head("seqTransf:positions=5")
     videos = VideoBatch(torch.randn(2, 6, 64), torch.ones(2, 6, dtype=torch.bool))
     with pytest.raises(
         ConfigError, match=r"6 frames per video, but .* positions for 5.*positions=N"
     ):
         head.encode_videos(videos)
-    tight = build("tightTransf:positions=6")
+    tight = make_head("tightTransf:positions=6")
     with pytest.raises(ConfigError, match="6 frames per video, but this head has positions for 5"):
         tight.encode_videos(videos)
 
@@ -249,7 +248,7 @@ def test_clip_text_holds_the_text_tower_under_openai_names(clip: ClipText) -> No
 @pytest.mark.parametrize("name", ["seqTransf", "tightTransf"])
 def test_heads_start_from_clips_first_layers(name: str, clip: ClipText) -> None:
     layers = len(clip.blocks) + 1
-    head = build(f"{name}:layers={layers}", dim=clip.dim, clip=clip)
+    head = make_head(f"{name}:layers={layers}", dim=clip.dim, clip=clip)
     state = head.state_dict()
     stack = "transformerClip" if name == "seqTransf" else "cross.transformer"
     for index, block in enumerate(clip.blocks):
@@ -265,17 +264,17 @@ def test_heads_start_from_clips_first_layers(name: str, clip: ClipText) -> None:
 
 
 def test_what_does_not_fit_clip_is_drawn_and_said(clip: ClipText) -> None:
-    other = build("seqTransf", dim=2 * clip.dim, clip=clip)
+    other = make_head("seqTransf", dim=2 * clip.dim, clip=clip)
     wanted = f"random weights: CLIP's text layers are {clip.dim} wide, the frames' features"
     assert other.origin == f"{wanted} {2 * clip.dim}"
     matrix = other.get_parameter("transformerClip.resblocks.0.mlp.c_fc.weight")
     assert float(matrix.detach().std()) == pytest.approx(0.02, rel=0.1)
     assert not bool(other.get_parameter("transformerClip.resblocks.0.mlp.c_fc.bias").any())
-    narrow = build("seqTransf:mlp_ratio=2", dim=clip.dim, clip=clip)
+    narrow = make_head("seqTransf:mlp_ratio=2", dim=clip.dim, clip=clip)
     assert narrow.origin.startswith("CLIP's text positions, random layers")
-    assert "no CLIP text layers" in build("seqTransf").origin
-    assert build("seqLSTM", clip=clip).origin == "random weights, as in the reference"
-    assert build("meanP", clip=clip).origin == "no parameters"
+    assert "no CLIP text layers" in make_head("seqTransf").origin
+    assert make_head("seqLSTM", clip=clip).origin == "random weights, as in the reference"
+    assert make_head("meanP", clip=clip).origin == "no parameters"
 
 
 def test_clip_text_is_float32_and_its_own_whatever_the_backbone_computes_in(clip: ClipText) -> None:
@@ -357,8 +356,8 @@ def tight_batch() -> tuple[TextBatch, VideoBatch]:
 @pytest.mark.parametrize("pairs", [1, 3, 34, 35, 1000])
 def test_chunks_never_change_a_tight_score(pairs: int) -> None:
     texts, videos = tight_batch()
-    whole = build("tightTransf:pairs=100000")
-    parts = build(f"tightTransf:pairs={pairs}")
+    whole = make_head("tightTransf:pairs=100000")
+    parts = make_head(f"tightTransf:pairs={pairs}")
     torch.testing.assert_close(
         parts.similarity(texts, videos), whole.similarity(texts, videos), rtol=0, atol=1e-6
     )
@@ -368,7 +367,7 @@ def test_chunks_never_change_a_tight_gradient() -> None:
     texts, videos = tight_batch()
     gradients = []
     for pairs in (4, 1000):
-        head = build(f"tightTransf:dropout=0:pairs={pairs}").train()
+        head = make_head(f"tightTransf:dropout=0:pairs={pairs}").train()
         head.similarity(texts, videos).logsumexp(dim=1).sum().backward()
         gradients.append(torch.cat([p.grad.flatten() for p in head.parameters()]))
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-5)
@@ -390,7 +389,7 @@ class LargestTensor(TorchDispatchMode):
 def test_the_tight_head_never_holds_more_than_its_pairs() -> None:
     texts, videos = tight_batch()
     videos = VideoBatch(videos.frames.repeat(5, 1, 1), videos.mask.repeat(5, 1))
-    head = build("tightTransf:pairs=20")
+    head = make_head("tightTransf:pairs=20")
     with torch.no_grad(), LargestTensor() as seen:
         head.similarity(texts, videos)
     assert 0 < seen.largest <= 20 * 5 * 4 * 64, "pairs x tokens x MLP width, of 175 pairs"
@@ -400,7 +399,7 @@ def saved_for_the_way_back(label: str, copies: int) -> int:
     """How many numbers autograd keeps between the forward pass and the backward pass."""
     texts, videos = tight_batch()
     frames, mask = videos.frames.repeat(copies, 1, 1), videos.mask.repeat(copies, 1)
-    head = build(label).train()
+    head = make_head(label).train()
     saved = 0
 
     def pack(tensor: Tensor) -> Tensor:
@@ -424,7 +423,7 @@ def test_training_the_tight_head_keeps_no_activations_of_its_chunks() -> None:
 def test_the_estimate_counts_the_products_that_are_computed() -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
-    head = build("tightTransf:layers=3", dim=128)
+    head = make_head("tightTransf:layers=3", dim=128)
     videos = VideoBatch(torch.randn(5, 12, 128), torch.ones(5, 12, dtype=torch.bool))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         head.similarity(TextBatch(torch.randn(4, 128)), videos)

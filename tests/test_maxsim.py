@@ -5,13 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import head_batches, perturbed, unit
+from builders import head_batches, make_head, perturbed, unit
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from vtr.searching.scan import Scanner
-from vtr.train.headlist import build_head, parse_head
 from vtr.train.heads import meanP, seqTransf
 from vtr.train.heads.base import Head, TextBatch, VideoBatch, normalise
 from vtr.train.heads.multivector import clusters
@@ -28,7 +27,7 @@ def batches(**changes: Any) -> tuple[TextBatch, VideoBatch]:
 
 
 def head(text: str) -> Head:
-    return perturbed(build_head(parse_head(text), dim=DIM, clip=None, seed=0), 0.5)
+    return perturbed(make_head(text, dim=DIM), 0.5)
 
 
 def mean_max(words: Floats, frames: Floats) -> float:
@@ -61,8 +60,8 @@ def test_maxsim_is_its_formula(layers: int) -> None:
 
 
 def test_the_context_of_maxsim_is_seqtransfs() -> None:
-    plain = build_head(parse_head("seqTransf:layers=2:heads=2"), dim=DIM, clip=None, seed=0)
-    made = build_head(parse_head("maxsim:layers=2:heads=2"), dim=DIM, clip=None, seed=0)
+    plain = make_head("seqTransf:layers=2:heads=2", dim=DIM)
+    made = make_head("maxsim:layers=2:heads=2", dim=DIM)
     assert isinstance(plain, seqTransf.TransformerPooling)
     assert made.state_dict().keys() == plain.state_dict().keys()
 
@@ -110,7 +109,7 @@ def test_one_vector_is_the_mean_and_all_are_the_maximum() -> None:
     with torch.no_grad():
         one = head("multivector:vectors=1").similarity(texts, videos)
         every = head("multivector:vectors=9").similarity(texts, videos)
-        mean = build_head(parse_head("meanP"), dim=DIM, clip=None, seed=0)
+        mean = make_head("meanP", dim=DIM)
     assert isinstance(mean, meanP.MeanPooling)
     torch.testing.assert_close(one, mean.similarity(texts, videos))
     cosines = [

@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import close, head_batches, perturbed, unit
+from builders import close, head_batches, make_head, perturbed, unit
 from numpy.typing import NDArray
 from torch import Tensor
 
 from vtr.errors import ConfigError
-from vtr.train.headlist import build_head, parse_head
+from vtr.train.headlist import parse_head
 from vtr.train.heads import tokenbinder
 from vtr.train.heads.base import Code, TextBatch, VideoBatch
 from vtr.train.heads.tokenbinder import TokenBinder
@@ -28,7 +28,7 @@ def batches(**changes: Any) -> tuple[TextBatch, VideoBatch]:
 
 
 def head(options: str = "", amount: float = 0.3) -> TokenBinder:
-    made = build_head(parse_head(f"tokenbinder{options}"), dim=DIM, clip=None, seed=0)
+    made = make_head(f"tokenbinder{options}", dim=DIM)
     assert isinstance(made, TokenBinder)
     perturbed(made, amount)
     return made
@@ -51,7 +51,7 @@ class Plain:
 
     def __init__(self, made: TokenBinder) -> None:
         self.p = {name: value.double().numpy() for name, value in made.state_dict().items()}
-        self.tau = made.tau
+        self.tau = made.options.tau
         texts, videos = batches()
         assert texts.tokens is not None
         self.words = [texts.tokens[n, :k].double().numpy() for n, k in enumerate(WORDS)]
@@ -176,7 +176,7 @@ def test_gradients_of_chunks_are_those_of_the_whole(monkeypatch: pytest.MonkeyPa
 
 def test_untrained_it_is_the_mean_that_finds_and_the_gated_sum_that_decides() -> None:
     made = head(amount=0.0)
-    gated = build_head(parse_head("eercf:layers=0"), dim=DIM, clip=None, seed=0)
+    gated = make_head("eercf:layers=0", dim=DIM)
     texts, videos = batches()
     with torch.no_grad():
         mean, plain = gated.training_terms(gated.encode_texts(texts), gated.encode_videos(videos))

@@ -5,13 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import close, head_batches, perturbed, unit
+from builders import close, head_batches, make_head, perturbed, unit
 from numpy.typing import NDArray
 
-from vtr.train.headlist import build_head, parse_head
 from vtr.train.heads import base, seqTransf
 from vtr.train.heads.base import Head, TextBatch, VideoBatch, select_code
-from vtr.train.heads.wti import Options, build
 
 DIM = 16
 LENGTHS = (5, 1, 3, 4)
@@ -25,7 +23,7 @@ def batches(**changes: Any) -> tuple[TextBatch, VideoBatch]:
 
 
 def trained(text: str = "wti") -> Head:
-    return perturbed(build_head(parse_head(text), dim=DIM, clip=None, seed=0), 0.5)
+    return perturbed(make_head(text, dim=DIM), 0.5)
 
 
 def unpacked(texts: TextBatch, videos: VideoBatch) -> tuple[list[Floats], list[Floats]]:
@@ -73,7 +71,7 @@ def test_scores_equal_plain_loops(shift: float) -> None:
 
 
 def test_untrained_weighs_all_tokens_alike() -> None:
-    head, (texts, videos) = build(DIM, Options()), batches()
+    head, (texts, videos) = make_head("wti", dim=DIM), batches()
     close(head.similarity(texts, videos), plain_scores(None, texts, videos))
 
 
@@ -82,7 +80,7 @@ def test_untrained_with_one_word_and_one_frame_is_their_cosine() -> None:
     tokens = torch.randn(3, 1, DIM, generator=generator)
     frames = torch.randn(2, 1, DIM, generator=generator)
     texts = TextBatch(tokens[:, 0], tokens, torch.ones(3, 1, dtype=torch.bool))
-    got = build(DIM, Options()).similarity(
+    got = make_head("wti", dim=DIM).similarity(
         texts, VideoBatch(frames, torch.ones(2, 1, dtype=torch.bool))
     )
     expected = torch.cosine_similarity(tokens, frames[:, 0][None], dim=-1)
@@ -151,7 +149,7 @@ def test_chunked_scores_have_the_same_gradients(monkeypatch: pytest.MonkeyPatch)
 
 def test_layers_in_front_are_those_of_seqtransf() -> None:
     head = trained("wti:layers=2:heads=2")
-    other = seqTransf.build(DIM, seqTransf.Options(layers=2, heads=2)).eval()
+    other = make_head("seqTransf:layers=2:heads=2", dim=DIM)
     state = head.state_dict()
     other.load_state_dict({name: state[name] for name in other.state_dict()})
     assert isinstance(other, seqTransf.TransformerPooling)
@@ -200,7 +198,7 @@ def test_matching_tokens_that_agree_have_no_decorrelation_term() -> None:
     generator = torch.Generator().manual_seed(5)
     tokens = torch.randn(4, 3, DIM, generator=generator)
     mask = torch.ones(4, 3, dtype=torch.bool)
-    head = build(DIM, Options())
+    head = make_head("wti", dim=DIM)
     codes = (
         head.encode_texts(TextBatch(tokens[:, 0], tokens, mask)),
         head.encode_videos(VideoBatch(tokens, mask)),

@@ -5,14 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import close, head_batches, perturbed
+from builders import close, head_batches, make_head, perturbed
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vtr.train.headlist import build_head, parse_head
 from vtr.train.heads import base, meanP
 from vtr.train.heads.base import TextBatch, VideoBatch
-from vtr.train.heads.xpool import Options, XPool, build
+from vtr.train.heads.xpool import XPool
 
 DIM = 24
 LENGTHS = (5, 1, 3, 4)
@@ -23,7 +22,7 @@ def batches(num_texts: int = 3) -> tuple[TextBatch, VideoBatch]:
 
 
 def trained(*, dropout: float = 0.0) -> XPool:
-    head = perturbed(build(DIM, Options(dropout=dropout)).eval(), 0.3)
+    head = perturbed(make_head(f"xpool:dropout={dropout}", dim=DIM), 0.3)
     assert isinstance(head, XPool)
     return head
 
@@ -125,7 +124,7 @@ def test_untrained_weighs_frames_by_their_likeness_to_the_text() -> None:
     shares = (logits / DIM**0.5).masked_fill(~videos.mask, -torch.inf).softmax(-1)
     pooled = torch.einsum("nvk,vkd->nvd", shares, standardised(frames))
     expected = torch.cosine_similarity(texts.pooled[:, None], pooled, dim=-1)
-    head = build_head(parse_head("xpool"), dim=DIM, clip=None, seed=0)
+    head = make_head("xpool", dim=DIM)
     with torch.no_grad():
         close(head.similarity(texts, videos), expected, atol=1e-4)
 
@@ -143,14 +142,14 @@ def test_untrained_finds_at_least_as_many_as_the_mean() -> None:
             best = head.eval().similarity(TextBatch(texts), videos).argmax(dim=1)
         return float((best == torch.arange(200)).float().mean())
 
-    of_mean = recall(meanP.build(64, meanP.Options()))
+    of_mean = recall(meanP.MeanPooling())
     assert 0.3 < of_mean < 0.95
-    assert recall(build(64, Options())) >= of_mean
+    assert recall(make_head("xpool")) >= of_mean
 
 
 def test_parameters_are_those_of_the_reference() -> None:
     with torch.device("meta"):
-        head = build(512, Options())
+        head = make_head("xpool", dim=512)
     assert {name.partition(".")[0] for name in head.state_dict()} == {
         "cross_attn",
         "layer_norm1",

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -148,7 +149,8 @@ def _scoring(rule: str, videos: Gallery, options: PoolingOptions) -> Callable[[V
     heads: dict[str, Callable[[], Head]] = {
         "mean": MeanPooling,
         "maxP": MaxPooling,
-        "attention": lambda: AttentionPooling(options.temperature),
+        # Colder than a run's head may be.
+        "attention": lambda: AttentionPooling(options=SimpleNamespace(tau=options.temperature)),
     }
     if rule not in heads:
         raise UnknownNameError("pooling rule", rule, RULES)

@@ -21,8 +21,7 @@ from vtr.options import (
     types_of,
 )
 from vtr.train import heads
-from vtr.train.heads.base import Head, HeadInfo
-from vtr.train.heads.blocks import ClipText
+from vtr.train.heads.base import ClipText, Head, HeadInfo
 
 REFERENCE_DIM = 512
 """D at which `describe_heads` counts parameters: that of ViT-B/32."""
@@ -36,7 +35,7 @@ class HeadChoice(NamedChoice):
     @property
     def info(self) -> HeadInfo:
         """What this head needs and offers with these options."""
-        info: HeadInfo = getattr(self.resolve(), "info", _module(self.name).INFO)
+        info: HeadInfo = getattr(self.resolve(), "info", _class(self.name).info)
         return info
 
     def resolve(self) -> Any:
@@ -95,36 +94,38 @@ def head_presets(name: str) -> dict[str, dict[str, OptionValue]]:
     }
 
 
-def build_head(choice: HeadChoice, *, dim: int, clip: ClipText | None, seed: int) -> Head:
+def build_head(
+    choice: HeadChoice, *, dim: int, clip: ClipText | None = None, seed: int = 0
+) -> Head:
     """Returns the untrained head, in evaluation mode on the CPU.
 
     The global random state stays as it was. `Head.origin` says what the weights were drawn or
     copied from. ConfigError for an option that does not fit D.
     """
-    module, options = _module(choice.name), choice.resolve()
+    options = choice.resolve()
     with torch.random.fork_rng(devices=[]):
         # torch.manual_seed would also reset the generators of the GPUs, which are not forked.
         torch.default_generator.manual_seed(seed)
         try:
-            head: Head = module.build(dim, options)
+            head = _class(choice.name)(dim, options)
         except ConfigError as error:
             raise ConfigError(f"head {choice.name!r}: {error}") from None
-    head.origin = _initialise(module, head, dim, clip)
+        head.draw_weights()
+    head.origin = _initialise(head, dim, clip)
     return head.eval()
 
 
-def _initialise(module: ModuleType, head: Head, dim: int, clip: ClipText | None) -> str:
+def _initialise(head: Head, dim: int, clip: ClipText | None) -> str:
     """Copies what the reference copies from CLIP, if it fits; returns what was done."""
     if not any(True for _ in head.parameters()):
         return "no parameters"
-    if not hasattr(module, "initialise"):
+    if type(head).start_from is Head.start_from:
         return "random weights, as in the reference"
     if clip is None:
         return "random weights: no CLIP text layers to start from"
     if clip.dim != dim:
         return f"random weights: CLIP's text layers are {clip.dim} wide, the frames' features {dim}"
-    note: str | None = module.initialise(head, clip)
-    return note or "CLIP's text layers"
+    return head.start_from(clip)
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def describe_heads() -> list[HeadFacts]:
 
 def _describe(name: str) -> HeadFacts:
     module = _module(name)
-    info: HeadInfo = module.INFO
+    info = HeadChoice(name).info
     needs = {
         "tokens": info.needs_tokens,
         "order": info.needs_order,
@@ -161,7 +162,7 @@ def _describe(name: str) -> HeadFacts:
     }
     # On the meta device this takes longer: its first random draw imports half of the compiler.
     with torch.random.fork_rng(devices=[]):
-        head: Head = module.build(REFERENCE_DIM, module.Options())
+        head = _class(name)(REFERENCE_DIM, module.Options())
     return HeadFacts(
         name=name,
         summary=(module.__doc__ or "").splitlines()[0],
@@ -179,6 +180,14 @@ def _describe(name: str) -> HeadFacts:
 
 def _values(options: Any) -> dict[str, OptionValue]:
     return {item.name: getattr(options, item.name) for item in dataclasses.fields(options)}
+
+
+def _class(name: str) -> type[Head]:
+    module = _module(name)
+    made = [
+        one for one in vars(module).values() if getattr(one, "__module__", "") == module.__name__
+    ]
+    return next(one for one in made if isinstance(one, type) and issubclass(one, Head))
 
 
 def _module(name: str) -> ModuleType:

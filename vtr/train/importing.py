@@ -113,7 +113,7 @@ def load_head(
     choice: HeadChoice, dim: int, head_state: Mapping[str, Tensor]
 ) -> tuple[Head, tuple[str, ...]]:
     """Returns a head with the weights of a checkpoint (float32), and notes on what was dropped."""
-    head = build_head(choice, dim=dim, clip=None, seed=0)
+    head = build_head(choice, dim=dim)
     wanted = {name: tuple(tensor.shape) for name, tensor in head.state_dict().items()}
     unused = _UNUSED.get(choice.name, frozenset()) - set(wanted)
     require_keys(head_state, wanted, what=f"head {choice.label!r} at D = {dim}", benign=unused)

@@ -3,15 +3,11 @@
 A head is a module in this folder whose file name is the option name (`seqTransf`), with
 
 - a docstring whose first line `vtr heads` shows; formula, source, parameter count below it;
-- `INFO: HeadInfo`: what it needs and what it offers;
 - `Options`: a frozen dataclass of what users may set (`--head seqTransf:layers=2`), checked in its
-  `__post_init__` (ConfigError);
-- `build(dim, options) -> Head`: the untrained module, parameters under the reference's names,
-  every random draw from torch's global generator;
-- optionally `initialise(head, clip) -> str`: copies what the reference copies from CLIP's text
-  layers and says in a phrase what was copied (`Head.origin`);
-- where options change what a head needs, a property `info: HeadInfo` of `Options`, which the head
-  takes over;
+  `__post_init__` (ConfigError); where options change what a head needs, its property `info`;
+- one class derived from `Head`, made of (dim, options): parameters under the reference's names,
+  every random draw from torch's global generator; its `info` says what it needs and offers, its
+  `draw_weights` and `start_from` make the weights that training begins with;
 - optionally `PRESETS: Mapping[str, Options]`.
 """
 

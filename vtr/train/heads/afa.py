@@ -19,29 +19,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vtr.train.heads.base import Code, Head, HeadInfo, VideoBatch, check_option, normalise
-from vtr.train.heads.blocks import (
-    NUM_POSITIONS,
-    ClipText,
-    SequenceHead,
-    check_layers,
-    initialise_weights,
-    share_mlp,
-    start_uniform,
-)
+from vtr.train.heads.base import ClipText, Code, HeadInfo, VideoBatch, check_option, normalise
+from vtr.train.heads.blocks import LayerOptions, SequenceHead, share_mlp, start_uniform
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(LayerOptions):
     """What users may set."""
 
-    layers: int = 0  # Of seqTransf in front; 0 for none
-    heads: int = 0  # Attention heads of these; 0 means D // 64
-    positions: int = NUM_POSITIONS  # Largest number of frames, where there are layers
     temperature: float = 0.1  # Of the softmax over frames
 
     def __post_init__(self) -> None:
-        check_layers(self, fewest=0)
+        super().__post_init__()
         check_option(self.temperature > 0, "temperature", self.temperature, "above 0")
 
     @property
@@ -52,8 +41,6 @@ class Options:
         )
 
 
-INFO = Options().info
-
 PRESETS: Mapping[str, Options] = {"teachclip": Options(layers=4)}
 
 
@@ -62,9 +49,16 @@ class AttentiveAggregation(SequenceHead):
 
     def __init__(self, dim: int, options: Options) -> None:
         super().__init__(dim, options)
-        self.info = options.info
-        self.temperature = options.temperature
         self.frame_weight_fc = share_mlp(dim)
+
+    def draw_weights(self) -> None:
+        """Draws all weights; those of frames start uniform."""
+        super().draw_weights()
+        start_uniform(self.frame_weight_fc)
+
+    def start_from(self, clip: ClipText) -> str:
+        """Copies CLIP's text layers where there are layers."""
+        return ", ".join(filter(None, [super().start_from(clip), "uniform weights"]))
 
     def encode_videos(self, videos: VideoBatch) -> Code:
         """Returns one unit vector (V, D) per video."""
@@ -74,17 +68,5 @@ class AttentiveAggregation(SequenceHead):
         """Returns the code and (V, K) logits of its frames, not yet divided by the temperature."""
         frames = self.contextual_frames(videos)
         logits = self.frame_weight_fc(frames)[..., 0].masked_fill(~videos.mask, -torch.inf)
-        weights = (logits / self.temperature).softmax(dim=1)
+        weights = (logits / self.options.temperature).softmax(dim=1)
         return (normalise(torch.einsum("vk,vkd->vd", weights, normalise(frames))),), logits
-
-
-def build(dim: int, options: Options) -> Head:
-    """Returns the untrained head for features of size `dim`."""
-    head = AttentiveAggregation(dim, options).apply(initialise_weights)
-    start_uniform(head.frame_weight_fc)
-    return head
-
-
-def initialise(head: AttentiveAggregation, clip: ClipText) -> str:
-    """Copies CLIP's text layers where there are layers; returns what was done."""
-    return ", ".join(filter(None, [head.start_from(clip), "uniform weights"]))

@@ -26,12 +26,6 @@ from vtr.train.heads.base import (
 )
 from vtr.train.heads.blocks import pooled_cosines, root
 
-INFO = HeadInfo(
-    indexable=False,
-    cost="K inner products",
-    source="query scoring, Bain et al., A CLIP-Hitchhiker's Guide, arXiv 2205.08508",
-)
-
 _PAIRS_AT_ONCE = 1 << 13
 
 
@@ -48,11 +42,11 @@ class Options:
 class AttentionPooling(Head):
     """See the module."""
 
-    info = INFO
-
-    def __init__(self, tau: float) -> None:
-        super().__init__()
-        self.tau = tau
+    info = HeadInfo(
+        indexable=False,
+        cost="K inner products",
+        source="query scoring, Bain et al., A CLIP-Hitchhiker's Guide, arXiv 2205.08508",
+    )
 
     def encode_videos(self, videos: VideoBatch) -> Code:
         """Returns frames (V, K, D), their inner products (V, K, K) and the mask (V, K) bool."""
@@ -79,10 +73,5 @@ class AttentionPooling(Head):
     def _pool(self, products: Tensor, gram: Tensor, mask: Tensor) -> Tensor:
         """From <t^, f_k> (..., K), <f_j, f_k> and the mask to the score (...)."""
         norms = root(gram.diagonal(dim1=-2, dim2=-1))
-        logits = (products / (norms * self.tau)).masked_fill(~mask, -torch.inf)
+        logits = (products / (norms * self.options.tau)).masked_fill(~mask, -torch.inf)
         return pooled_cosines(logits.softmax(dim=-1), products, gram)
-
-
-def build(dim: int, options: Options) -> Head:
-    """Returns the head for frames of size `dim`."""
-    return AttentionPooling(options.tau)

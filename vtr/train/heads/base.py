@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -52,6 +52,24 @@ class HeadInfo:
     scaled: bool = True
     cost: str = "one inner product"  # Cost of one text-video pair in a few words
     source: str = ""  # Paper or repository @commit
+
+
+@dataclass(frozen=True)
+class ClipText:
+    """Weights that heads start from, float32 on the CPU, under OpenAI's names."""
+
+    positional_embedding: Tensor  # (77, D) the text tower's table of positions; D is its width
+    # The text layers in order: attn.in_proj_weight (3D, D), attn.in_proj_bias,
+    # attn.out_proj.weight, attn.out_proj.bias, ln_1.weight, ln_1.bias, mlp.c_fc.weight (4D, D),
+    # mlp.c_fc.bias, mlp.c_proj.weight (D, 4D), mlp.c_proj.bias, ln_2.weight, ln_2.bias.
+    blocks: Sequence[Mapping[str, Tensor]]
+    visual_projection: Tensor  # (vision width, embedding dim)
+    logit_scale: float  # Natural logarithm of the scale (CLIP: ln 100)
+
+    @property
+    def dim(self) -> int:
+        """D, the width of the text tower."""
+        return self.positional_embedding.shape[1]
 
 
 @dataclass(frozen=True)
@@ -161,10 +179,15 @@ class Head(nn.Module):
         origin: Where its first weights came from, one phrase for the run's record.
     """
 
-    info: HeadInfo
+    info = HeadInfo()
     origin: str = "random weights"
     candidates: int = 0
     """How many of its best videos a text sees together where nothing else is said."""
+
+    def __init__(self, dim: int = 0, options: Any = None) -> None:
+        super().__init__()
+        self.options = options
+        self.info = getattr(options, "info", type(self).info)
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Lets a head be given features of any type, such as the float16 of a store."""
@@ -172,6 +195,13 @@ class Head(nn.Module):
         for name in ("encode_texts", "encode_videos"):
             if name in vars(cls):
                 setattr(cls, name, in_own_type(vars(cls)[name]))
+
+    def draw_weights(self) -> None:
+        """Draws weights as the references do; by default they are what torch has drawn."""
+
+    def start_from(self, clip: ClipText) -> str:
+        """Copies what the reference copies from CLIP's text layers; says in a phrase what."""
+        return ""
 
     @in_own_type
     def encode_texts(self, texts: TextBatch) -> Code:

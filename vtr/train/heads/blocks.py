@@ -24,7 +24,7 @@ from vtr.clip.backbone import Backbone
 from vtr.clip.towers import Block
 from vtr.errors import ConfigError
 from vtr.train.dropout import RowDropout
-from vtr.train.heads.base import Head, VideoBatch, check_option, masked_frames
+from vtr.train.heads.base import ClipText, Head, VideoBatch, check_option, masked_frames
 
 LAYER_NORM_EPSILON = 1e-12
 NUM_POSITIONS = 77
@@ -35,24 +35,6 @@ _ALL_MASKED_BIAS = -1e6
 _INIT_STD = 0.02
 _SMALLEST_NORM = 1e-8
 _SMALLEST_VARIANCE = 1e-8
-
-
-@dataclass(frozen=True)
-class ClipText:
-    """Weights that heads start from, float32 on the CPU, under OpenAI's names."""
-
-    positional_embedding: Tensor  # (77, D) the text tower's table of positions; D is its width
-    # The text layers in order: attn.in_proj_weight (3D, D), attn.in_proj_bias,
-    # attn.out_proj.weight, attn.out_proj.bias, ln_1.weight, ln_1.bias, mlp.c_fc.weight (4D, D),
-    # mlp.c_fc.bias, mlp.c_proj.weight (D, 4D), mlp.c_proj.bias, ln_2.weight, ln_2.bias.
-    blocks: Sequence[Mapping[str, Tensor]]
-    visual_projection: Tensor  # (vision width, embedding dim)
-    logit_scale: float  # Natural logarithm of the scale (CLIP: ln 100)
-
-    @property
-    def dim(self) -> int:
-        """D, the width of the text tower."""
-        return self.positional_embedding.shape[1]
 
 
 def clip_text(backbone: Backbone) -> ClipText | None:
@@ -193,6 +175,18 @@ def check_positions(num_frames: int, allowed: int) -> None:
         )
 
 
+@dataclass(frozen=True)
+class LayerOptions:
+    """The options of a head that may have seqTransf's layers in front."""
+
+    layers: int = 0  # Of seqTransf in front; 0 for none
+    heads: int = 0  # Attention heads of these; 0 means D // 64
+    positions: int = NUM_POSITIONS  # Largest number of frames, where there are layers
+
+    def __post_init__(self) -> None:
+        check_layers(self, fewest=0)
+
+
 class SequenceHead(Head):
     """A head whose frames may pass the layers of `seqTransf` first, under the same names.
 
@@ -200,7 +194,7 @@ class SequenceHead(Head):
     """
 
     def __init__(self, dim: int, options: Any) -> None:
-        super().__init__()
+        super().__init__(dim, options)
         self.num_layers = options.layers
         if self.num_layers:
             self.frame_position_embeddings = nn.Embedding(options.positions, dim)
@@ -213,6 +207,10 @@ class SequenceHead(Head):
             )
         self.placed_dropout = RowDropout(getattr(options, "dropout", 0.0))
 
+    def draw_weights(self) -> None:
+        """Draws all weights, see `initialise_weights`."""
+        self.apply(initialise_weights)
+
     def contextual_frames(self, videos: VideoBatch) -> Tensor:
         """Returns y (V, K, D), zero in padded places."""
         frames = masked_frames(videos)
@@ -223,7 +221,7 @@ class SequenceHead(Head):
         return torch.where(videos.mask[..., None], mixed, 0.0)
 
     def start_from(self, clip: ClipText) -> str:
-        """Copies CLIP's text layers and positions where there are layers; returns what was."""
+        """Copies CLIP's first text layers and its positions where there are layers."""
         if not self.num_layers:
             return ""
         return copy_text_layers(self.frame_position_embeddings, self.transformerClip, clip)

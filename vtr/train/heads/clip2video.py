@@ -43,6 +43,7 @@ from torch.nn import functional
 
 from vtr.errors import ConfigError
 from vtr.train.heads.base import (
+    ClipText,
     Code,
     Head,
     HeadInfo,
@@ -56,7 +57,6 @@ from vtr.train.heads.base import (
 )
 from vtr.train.heads.blocks import (
     NUM_POSITIONS,
-    ClipText,
     Transformer,
     add_positions,
     check_layers,
@@ -144,8 +144,6 @@ class Options:
         )
 
 
-INFO = Options().info
-
 PRESETS: Mapping[str, Options] = {
     "msrvtt-9k": Options(pad_to=12),
     "msrvtt-full": Options(pad_to=12),
@@ -159,8 +157,7 @@ class Clip2Video(Head):
     """See the module; parameters are named as in the reference."""
 
     def __init__(self, dim: int, options: Options) -> None:
-        super().__init__()
-        self.options, self.info = options, options.info
+        super().__init__(dim, options)
         heads = choose_num_heads(dim, options.heads)
         self.trans_layernorm = nn.LayerNorm(dim)  # eps 1e-5; the reference always has it
         if options.sequenced or options.attends:
@@ -178,6 +175,29 @@ class Clip2Video(Head):
             self.emb_center = nn.Parameter(torch.randn(options.centres, dim) * _CENTRE_STD)
         if options.attends:
             self.actionClip = Transformer(dim, num_layers=1, num_heads=heads)
+
+    def draw_weights(self) -> None:
+        """Draws all weights, see `initialise_weights`."""
+        self.apply(initialise_weights)
+
+    def start_from(self, clip: ClipText) -> str:
+        """Copies what the reference copies from CLIP, with `sim=seqTransf` alone."""
+        options = self.options
+        if not options.sequenced:
+            return "random weights: the reference takes CLIP's text layers for sim=seqTransf alone"
+        copied = copy_text_layers(self.frame_position_embeddings, self.transformerClip, clip)
+        if options.differs:
+            copy_rows(self.type_position_embeddings, clip.positional_embedding)
+        if options.differs and options.projection == "attention":
+            copy_blocks(self.frame2t_attention, clip.blocks)
+        if options.differs and options.projection == "mlp":
+            # The leading D rows of the tower's projection, where there are as many.
+            rows = clip.visual_projection[: len(self.frame2t_projection)]
+            if rows.shape == self.frame2t_projection.shape:
+                self.frame2t_projection.data.copy_(rows)
+        if options.attends:
+            copy_blocks(self.actionClip, clip.blocks)
+        return copied
 
     def encode_texts(self, texts: TextBatch) -> Code:
         """Returns one unit vector per text: (N, 2 D) with alignment, (N, D) without."""
@@ -297,28 +317,3 @@ class Clip2Video(Head):
         """Both branches as one unit vector, whose inner products are the mixed similarities."""
         of_global, of_aligned = map(math.sqrt, self.options.parts)
         return torch.cat([of_global * pooled, of_aligned * aligned], dim=-1)
-
-
-def build(dim: int, options: Options) -> Head:
-    """Returns the untrained head for features of size `dim`."""
-    return Clip2Video(dim, options).apply(initialise_weights)
-
-
-def initialise(head: Clip2Video, clip: ClipText) -> str:
-    """Copies what the reference copies from CLIP; returns what was copied."""
-    options = head.options
-    if not options.sequenced:
-        return "random weights: the reference takes CLIP's text layers for sim=seqTransf alone"
-    copied = copy_text_layers(head.frame_position_embeddings, head.transformerClip, clip)
-    if options.differs:
-        copy_rows(head.type_position_embeddings, clip.positional_embedding)
-    if options.differs and options.projection == "attention":
-        copy_blocks(head.frame2t_attention, clip.blocks)
-    if options.differs and options.projection == "mlp":
-        # The leading D rows of the tower's projection, where there are as many.
-        rows = clip.visual_projection[: len(head.frame2t_projection)]
-        if rows.shape == head.frame2t_projection.shape:
-            head.frame2t_projection.data.copy_(rows)
-    if options.attends:
-        copy_blocks(head.actionClip, clip.blocks)
-    return copied

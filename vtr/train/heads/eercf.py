@@ -30,7 +30,6 @@ from torch import Tensor
 
 from vtr.train.heads.base import (
     Code,
-    Head,
     HeadInfo,
     VideoBatch,
     check_option,
@@ -39,28 +38,23 @@ from vtr.train.heads.base import (
     score_in_chunks,
 )
 from vtr.train.heads.blocks import (
-    NUM_POSITIONS,
-    ClipText,
+    LayerOptions,
     SequenceHead,
-    check_layers,
     decorrelation,
-    initialise_weights,
     pooled_cosines,
 )
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(LayerOptions):
     """What users may set."""
 
     layers: int = 4  # Of seqTransf; 0 for the frames as they are
-    heads: int = 0  # Attention heads of these; 0 means D // 64
-    positions: int = NUM_POSITIONS  # Largest number of frames, where there are layers
     tau: float = 0.1  # Temperature of the gate, of cosines
     pearson: float = 1.4e-4  # Weight of the decorrelation term in the loss; 0 leaves it out
 
     def __post_init__(self) -> None:
-        check_layers(self, fewest=0)
+        super().__post_init__()
         check_option(0.0001 <= self.tau <= 10000, "tau", self.tau, "0.0001 to 10000")
         check_option(0 <= self.pearson < torch.inf, "pearson", self.pearson, "0 (off) or more")
 
@@ -76,19 +70,12 @@ class Options:
         )
 
 
-INFO = Options().info
-
-
 class TextGated(SequenceHead):
     """See the module.
 
     Codes of videos: their means (V, D), unit frames (V, K, D), unit frames in context (V, K, D),
     the inner products of these (V, K, K), and the mask (V, K).
     """
-
-    def __init__(self, dim: int, options: Options) -> None:
-        super().__init__(dim, options)
-        self.info, self.tau, self.pearson = options.info, options.tau, options.pearson
 
     def encode_videos(self, videos: VideoBatch) -> Code:
         """Returns the five parts of the code."""
@@ -109,29 +96,21 @@ class TextGated(SequenceHead):
 
     def regulariser(self, texts: Code, videos: Code) -> Tensor | None:
         """Returns the decorrelation term of matching rows, weight included, or None if off."""
-        if not self.pearson:
+        if not self.options.pearson:
             return None
         (text,), (mean, frames, context, _, mask) = texts, videos
         shares = self._gate(torch.einsum("bd,bkd->bk", text, frames), mask)
         gated = normalise(torch.einsum("bk,bkd->bd", shares, context))
         one = torch.ones_like(text[:, :1])
         terms = [decorrelation(text[:, None], part[:, None], one) for part in (mean, gated)]
-        return self.pearson * (terms[0] + terms[1])
+        weight: float = self.options.pearson
+        return weight * (terms[0] + terms[1])
 
     def _gate(self, cosines: Tensor, mask: Tensor) -> Tensor:
-        return (cosines.detach() / self.tau).masked_fill(~mask, -torch.inf).softmax(dim=-1)
+        tau: float = self.options.tau
+        return (cosines.detach() / tau).masked_fill(~mask, -torch.inf).softmax(dim=-1)
 
     def _score(self, texts: Code, videos: Code) -> Tensor:
         (text,), (_, frames, context, gram, mask) = texts, videos
         shares = self._gate(torch.einsum("nd,vkd->nvk", text, frames), mask)
         return pooled_cosines(shares, torch.einsum("nd,vkd->nvk", text, context), gram)
-
-
-def build(dim: int, options: Options) -> Head:
-    """Returns the untrained head for features of size `dim`."""
-    return TextGated(dim, options).apply(initialise_weights)
-
-
-def initialise(head: TextGated, clip: ClipText) -> str:
-    """Copies CLIP's text layers where there are layers; returns what was done."""
-    return head.start_from(clip)

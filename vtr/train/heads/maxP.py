@@ -13,8 +13,6 @@ import torch
 
 from vtr.train.heads.base import Code, Head, HeadInfo, VideoBatch, masked_frames, normalise
 
-INFO = HeadInfo(source="CLIP_video, sijiasiga/CLIP_video@91bcaf6, sim_header maxP")
-
 
 @dataclass(frozen=True)
 class Options:
@@ -24,14 +22,9 @@ class Options:
 class MaxPooling(Head):
     """See the module."""
 
-    info = INFO
+    info = HeadInfo(source="CLIP_video, sijiasiga/CLIP_video@91bcaf6, sim_header maxP")
 
     def encode_videos(self, videos: VideoBatch) -> Code:
         """Returns one unit vector (V, D) per video."""
         frames = normalise(masked_frames(videos))
         return (normalise(frames.masked_fill(~videos.mask[..., None], -torch.inf).amax(dim=1)),)
-
-
-def build(dim: int, options: Options) -> Head:
-    """Returns the head for frames of size `dim`."""
-    return MaxPooling()

@@ -23,7 +23,6 @@ from torch import Tensor
 
 from vtr.train.heads.base import (
     Code,
-    Head,
     HeadInfo,
     TextBatch,
     VideoBatch,
@@ -31,25 +30,14 @@ from vtr.train.heads.base import (
     score_in_chunks,
     valid_tokens,
 )
-from vtr.train.heads.blocks import (
-    NUM_POSITIONS,
-    ClipText,
-    SequenceHead,
-    check_layers,
-    initialise_weights,
-)
+from vtr.train.heads.blocks import LayerOptions, SequenceHead
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(LayerOptions):
     """What users may set."""
 
     layers: int = 4  # Of seqTransf; 0 compares with the frames alone
-    heads: int = 0  # Attention heads of these; 0 means D // 64
-    positions: int = NUM_POSITIONS  # Largest number of frames, where there are layers
-
-    def __post_init__(self) -> None:
-        check_layers(self, fewest=0)
 
     @property
     def info(self) -> HeadInfo:
@@ -63,19 +51,12 @@ class Options:
         )
 
 
-INFO = Options().info
-
-
 class MeanMaxSim(SequenceHead):
     """See the module.
 
     Codes: unit tokens (N, W, D) and mask (N, W); unit frames (V, K, D), unit frames in context
     (V, K, D) and mask (V, K).
     """
-
-    def __init__(self, dim: int, options: Options) -> None:
-        super().__init__(dim, options)
-        self.info = options.info
 
     def encode_texts(self, texts: TextBatch) -> Code:
         """Returns unit tokens (N, W, D), zero in padded places, and their mask (N, W)."""
@@ -100,16 +81,6 @@ class MeanMaxSim(SequenceHead):
             return [(1.0, self.score(texts, videos))]
         frames, context, mask = videos
         return [(0.5, mean_max_sim(texts, (part, mask))) for part in (frames, context)]
-
-
-def build(dim: int, options: Options) -> Head:
-    """Returns the untrained head for features of size `dim`."""
-    return MeanMaxSim(dim, options).apply(initialise_weights)
-
-
-def initialise(head: MeanMaxSim, clip: ClipText) -> str:
-    """Copies CLIP's text layers where there are layers; returns what was done."""
-    return head.start_from(clip)
 
 
 def mean_max_sim(texts: Code, videos: Code) -> Tensor:

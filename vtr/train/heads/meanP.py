@@ -20,8 +20,6 @@ from vtr.train.heads.base import (
     normalise,
 )
 
-INFO = HeadInfo(source="CLIP4Clip, ArrowLuo/CLIP4Clip@508ffa3, sim_header meanP")
-
 
 @dataclass(frozen=True)
 class Options:
@@ -31,14 +29,9 @@ class Options:
 class MeanPooling(Head):
     """See the module."""
 
-    info = INFO
+    info = HeadInfo(source="CLIP4Clip, ArrowLuo/CLIP4Clip@508ffa3, sim_header meanP")
 
     def encode_videos(self, videos: VideoBatch) -> Code:
         """Returns one unit vector (V, D) per video."""
         frames = normalise(masked_frames(videos))
         return (normalise(masked_mean(frames, videos.mask)),)
-
-
-def build(dim: int, options: Options) -> Head:
-    """Returns the head for frames of size `dim`."""
-    return MeanPooling()

@@ -29,12 +29,6 @@ from vtr.train.heads.base import (
     normalise,
 )
 
-INFO = HeadInfo(
-    indexable=False,
-    rows=True,
-    cost="M inner products (M vectors)",
-    source="hierarchical pooling of multi-vector representations (description)",
-)
 _PAIRS = 1 << 22  # cosines of a block of texts
 
 
@@ -51,16 +45,17 @@ class Options:
 class MultiVector(Head):
     """See the module. Video codes: unit vectors (V, M, D) and which of them are there (V, M)."""
 
-    info = INFO
-
-    def __init__(self, options: Options) -> None:
-        super().__init__()
-        self.vectors = options.vectors
+    info = HeadInfo(
+        indexable=False,
+        rows=True,
+        cost="M inner products (M vectors)",
+        source="hierarchical pooling of multi-vector representations (description)",
+    )
 
     def encode_videos(self, videos: VideoBatch) -> Code:
         """Returns unit vectors (V, M, D), zero where a video has fewer, and their mask (V, M)."""
         frames = normalise(masked_frames(videos))
-        share = clusters(frames.detach(), videos.mask, self.vectors).to(frames.dtype)
+        share = clusters(frames.detach(), videos.mask, self.options.vectors).to(frames.dtype)
         means = torch.einsum("vmk,vkd->vmd", share, frames)
         return normalise(means), share.sum(dim=2) > 0
 
@@ -73,11 +68,6 @@ class MultiVector(Head):
             for part in torch.split(texts[0], step)
         ]
         return torch.cat(rows)
-
-
-def build(dim: int, options: Options) -> Head:
-    """Returns the head; it has no parameters."""
-    return MultiVector(options)
 
 
 def clusters(frames: Tensor, mask: Tensor, most: int) -> Tensor:

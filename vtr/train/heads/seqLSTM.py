@@ -24,10 +24,6 @@ from vtr.train.heads.base import (
     normalise,
 )
 
-INFO = HeadInfo(
-    needs_order=True, source="CLIP4Clip, ArrowLuo/CLIP4Clip@508ffa3, sim_header seqLSTM"
-)
-
 
 @dataclass(frozen=True)
 class Options:
@@ -46,10 +42,12 @@ class Options:
 class LstmPooling(Head):
     """See the module."""
 
-    info = INFO
+    info = HeadInfo(
+        needs_order=True, source="CLIP4Clip, ArrowLuo/CLIP4Clip@508ffa3, sim_header seqLSTM"
+    )
 
     def __init__(self, dim: int, options: Options) -> None:
-        super().__init__()
+        super().__init__(dim, options)
         width = options.width or dim
         self.lstm_visual = nn.LSTM(dim, width, num_layers=options.layers, batch_first=True)
         self.back = nn.Identity() if width == dim else nn.Linear(width, dim, bias=False)
@@ -62,8 +60,3 @@ class LstmPooling(Head):
         states, _ = self.lstm_visual(frames)
         told = frames + self.dropout(self.back(states))
         return (normalise(masked_mean(normalise(told), videos.mask)),)
-
-
-def build(dim: int, options: Options) -> Head:
-    """Returns the untrained head for frames of size `dim`."""
-    return LstmPooling(dim, options)

@@ -10,18 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vtr.train.heads.base import Code, Head, HeadInfo, VideoBatch, masked_mean, normalise
-from vtr.train.heads.blocks import (
-    NUM_POSITIONS,
-    ClipText,
-    SequenceHead,
-    check_layers,
-    initialise_weights,
-)
-
-INFO = HeadInfo(
-    needs_order=True, source="CLIP4Clip, ArrowLuo/CLIP4Clip@508ffa3, sim_header seqTransf"
-)
+from vtr.train.heads.base import Code, HeadInfo, VideoBatch, masked_mean, normalise
+from vtr.train.heads.blocks import NUM_POSITIONS, SequenceHead, check_layers
 
 
 @dataclass(frozen=True)
@@ -41,19 +31,11 @@ class Options:
 class TransformerPooling(SequenceHead):
     """See the module."""
 
-    info = INFO
+    info = HeadInfo(
+        needs_order=True, source="CLIP4Clip, ArrowLuo/CLIP4Clip@508ffa3, sim_header seqTransf"
+    )
 
     def encode_videos(self, videos: VideoBatch) -> Code:
         """Returns one unit vector (V, D) per video."""
         frames = self.contextual_frames(videos)
         return (normalise(masked_mean(normalise(frames), videos.mask)),)
-
-
-def build(dim: int, options: Options) -> Head:
-    """Returns the untrained head for frames of size `dim`."""
-    return TransformerPooling(dim, options).apply(initialise_weights)
-
-
-def initialise(head: TransformerPooling, clip: ClipText) -> str:
-    """Copies CLIP's first text layers and its positions; returns what was copied."""
-    return head.start_from(clip)

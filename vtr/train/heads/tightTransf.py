@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vtr.clip.towers import quick_gelu
 from vtr.train.heads.base import (
+    ClipText,
     Code,
     Head,
     HeadInfo,
@@ -34,7 +35,6 @@ from vtr.train.heads.base import (
 from vtr.train.heads.blocks import (
     LAYER_NORM_EPSILON,
     NUM_POSITIONS,
-    ClipText,
     Transformer,
     add_positions,
     check_layers,
@@ -42,14 +42,6 @@ from vtr.train.heads.blocks import (
     choose_num_heads,
     copy_text_layers,
     initialise_weights,
-)
-
-INFO = HeadInfo(
-    needs_order=True,
-    indexable=False,
-    scaled=False,
-    cost="a transformer over K + 1 tokens",
-    source="CLIP4Clip, ArrowLuo/CLIP4Clip@508ffa3, sim_header tightTransf",
 )
 
 
@@ -125,13 +117,26 @@ class CrossEncoder(nn.Module):
 class TightTransformer(Head):
     """See the module."""
 
-    info = INFO
+    info = HeadInfo(
+        needs_order=True,
+        indexable=False,
+        scaled=False,
+        cost="a transformer over K + 1 tokens",
+        source="CLIP4Clip, ArrowLuo/CLIP4Clip@508ffa3, sim_header tightTransf",
+    )
 
     def __init__(self, dim: int, options: Options) -> None:
-        super().__init__()
+        super().__init__(dim, options)
         self.cross = CrossEncoder(dim, options)
         self.similarity_dense = nn.Linear(dim, 1)
-        self.pairs_at_once = options.pairs
+
+    def draw_weights(self) -> None:
+        """Draws all weights, see `initialise_weights`."""
+        self.apply(initialise_weights)
+
+    def start_from(self, clip: ClipText) -> str:
+        """Copies CLIP's first text layers and its positions."""
+        return copy_text_layers(self.cross.positions, self.cross.transformer, clip)
 
     def encode_texts(self, texts: TextBatch) -> Code:
         """Returns the pooled texts (N, D) as they are."""
@@ -153,7 +158,7 @@ class TightTransformer(Head):
         self, texts: Code, videos: Code, text_index: Tensor, video_index: Tensor
     ) -> Tensor:
         """Returns (P,) logits of chosen pairs, `pairs` of them at a time."""
-        chunks = list(split_pairs(text_index, video_index, self.pairs_at_once))
+        chunks = list(split_pairs(text_index, video_index, self.options.pairs))
         score: Callable[..., Tensor] = self._score
         if len(chunks) > 1 and torch.is_grad_enabled():
             # The activations of all chunks would pile up: each is computed again on the way back.
@@ -165,13 +170,3 @@ class TightTransformer(Head):
         pooled = self.cross(texts[0][rows], videos[0][columns], videos[1][columns])
         logits: Tensor = self.similarity_dense(pooled)[:, 0]
         return logits
-
-
-def build(dim: int, options: Options) -> Head:
-    """Returns the untrained head for frames of size `dim`."""
-    return TightTransformer(dim, options).apply(initialise_weights)
-
-
-def initialise(head: TightTransformer, clip: ClipText) -> str:
-    """Copies CLIP's first text layers and its positions; returns what was copied."""
-    return copy_text_layers(head.cross.positions, head.cross.transformer, clip)

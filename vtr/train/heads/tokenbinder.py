@@ -33,8 +33,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vtr.train.heads.base import (
+    ClipText,
     Code,
-    Head,
     HeadInfo,
     TextBatch,
     VideoBatch,
@@ -45,10 +45,8 @@ from vtr.train.heads.base import (
     valid_tokens,
 )
 from vtr.train.heads.blocks import (
-    NUM_POSITIONS,
-    ClipText,
+    LayerOptions,
     SequenceHead,
-    check_layers,
     identity,
     initialise_weights,
     pooled_cosines,
@@ -58,18 +56,15 @@ _ELEMENTS_AT_ONCE = 1 << 23
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(LayerOptions):
     """What users may set."""
 
-    layers: int = 0  # Of seqTransf in front; 0 for none
-    heads: int = 0  # Attention heads of these; 0 means D // 64
-    positions: int = NUM_POSITIONS  # Largest number of frames, where there are layers
     indicators: int = 3  # Queries that see the candidates, beside the one that finds them
     candidates: int = 20  # How many videos a text sees together where no --rerank N says so
     tau: float = 0.1  # Temperature of the softmax over a video's frames, of cosines
 
     def __post_init__(self) -> None:
-        check_layers(self, fewest=0)
+        super().__post_init__()
         check_option(1 <= self.indicators <= 64, "indicators", self.indicators, "1 to 64")
         check_option(2 <= self.candidates <= 4096, "candidates", self.candidates, "2 to 4096")
         check_option(0.0001 <= self.tau <= 10000, "tau", self.tau, "0.0001 to 10000")
@@ -88,9 +83,6 @@ class Options:
         )
 
 
-INFO = Options().info
-
-
 class TokenBinder(SequenceHead):
     """See the module.
 
@@ -103,8 +95,7 @@ class TokenBinder(SequenceHead):
         if self.num_layers:
             self.transformerClip.apply(initialise_weights)
             initialise_weights(self.frame_position_embeddings)
-        self.info = options.info
-        self.tau, self.candidates = options.tau, options.candidates
+        self.candidates = options.candidates
         self.indicators = nn.Parameter(torch.randn(1 + options.indicators, dim))
         self.word_norm, self.word_out = nn.LayerNorm(dim), _zero(dim, dim)
         self.query_norm, self.frame_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
@@ -113,6 +104,14 @@ class TokenBinder(SequenceHead):
         self.mlp = nn.Sequential(
             nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.GELU(), _zero(2 * dim, dim)
         )
+
+    def draw_weights(self) -> None:
+        """Draws no more: some weights begin as what they are."""
+
+    def start_from(self, clip: ClipText) -> str:
+        """Copies CLIP's text layers where there are layers."""
+        copied = super().start_from(clip)
+        return ", ".join(filter(None, [copied, "the rest as text and mean are"]))
 
     def encode_texts(self, texts: TextBatch) -> Code:
         """Returns the query that finds videos (N, D), and those that will see them (N, M, D)."""
@@ -158,23 +157,13 @@ class TokenBinder(SequenceHead):
     def _score(self, texts: Code, videos: Code) -> Tensor:
         (_, queries), (_, frames, gram, _, _, mask) = texts, videos
         cosines = torch.einsum("nmd,vkd->nvmk", normalise(queries), frames)
-        logits = (cosines / self.tau).masked_fill(~mask[:, None], -torch.inf)
+        logits = (cosines / self.options.tau).masked_fill(~mask[:, None], -torch.inf)
         return pooled_cosines(logits.softmax(dim=-1), cosines, gram[:, None]).mean(dim=-1)
 
     def training_terms(self, texts: Code, videos: Code) -> Sequence[tuple[float, Tensor]]:
         """Returns recall and score, each with half the weight."""
         recall = texts[0] @ videos[0].T
         return [(0.5, recall), (0.5, self.score(self.bind_best(texts, videos), videos))]
-
-
-def build(dim: int, options: Options) -> Head:
-    """Returns the untrained head for features of size `dim`."""
-    return TokenBinder(dim, options)
-
-
-def initialise(head: TokenBinder, clip: ClipText) -> str:
-    """Copies CLIP's text layers where there are layers; returns what was done."""
-    return ", ".join(filter(None, [head.start_from(clip), "the rest as text and mean are"]))
 
 
 def _attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:

@@ -30,8 +30,8 @@ import torch
 from torch import Tensor, nn
 
 from vtr.train.heads.base import (
+    ClipText,
     Code,
-    Head,
     HeadInfo,
     TextBatch,
     VideoBatch,
@@ -42,12 +42,9 @@ from vtr.train.heads.base import (
     valid_tokens,
 )
 from vtr.train.heads.blocks import (
-    NUM_POSITIONS,
-    ClipText,
+    LayerOptions,
     SequenceHead,
-    check_layers,
     decorrelation,
-    initialise_weights,
     share_mlp,
     start_uniform,
 )
@@ -56,19 +53,16 @@ _MASKINGS = ("inf", "zero")
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(LayerOptions):
     """What users may set."""
 
-    layers: int = 0  # Of seqTransf in front; 0 for none
-    heads: int = 0  # Attention heads of these; 0 means D // 64
-    positions: int = NUM_POSITIONS  # Largest number of frames, where there are layers
     masking: str = "inf"  # `inf` keeps padding out of every maximum, `zero` is the reference's
     cdcr: float = 1e-3  # Weight of the decorrelation term in the loss; 0 leaves it out
     # Weight of the diagonal within it; the reference has 0.11 to 0.14 by dataset.
     cdcr_alpha: float = 0.11
 
     def __post_init__(self) -> None:
-        check_layers(self, fewest=0)
+        super().__post_init__()
         check_option(self.masking in _MASKINGS, "masking", self.masking, ", ".join(_MASKINGS))
         check_option(self.cdcr >= 0, "cdcr", self.cdcr, "0 (off) or more")
         check_option(self.cdcr_alpha >= 0, "cdcr_alpha", self.cdcr_alpha, "0 (off) or more")
@@ -85,8 +79,6 @@ class Options:
         )
 
 
-INFO = Options().info
-
 PRESETS: Mapping[str, Options] = {"drl": Options(layers=4)}
 
 
@@ -99,9 +91,18 @@ class WeightedTokenInteraction(SequenceHead):
 
     def __init__(self, dim: int, options: Options) -> None:
         super().__init__(dim, options)
-        self.options, self.info = options, options.info
         self.text_weight_fc = share_mlp(dim)
         self.video_weight_fc = share_mlp(dim)
+
+    def draw_weights(self) -> None:
+        """Draws all weights; the shares start uniform."""
+        super().draw_weights()
+        start_uniform(self.text_weight_fc)
+        start_uniform(self.video_weight_fc)
+
+    def start_from(self, clip: ClipText) -> str:
+        """Copies CLIP's text layers where there are layers."""
+        return ", ".join(filter(None, [super().start_from(clip), "uniform weights"]))
 
     def encode_texts(self, texts: TextBatch) -> Code:
         """Returns tokens (N, W, D), shares (N, W) and mask (N, W)."""
@@ -134,7 +135,7 @@ class WeightedTokenInteraction(SequenceHead):
 
     def regulariser(self, texts: Code, videos: Code) -> Tensor | None:
         """Returns the decorrelation term of matching rows, weights included, or None if off."""
-        weight = self.options.cdcr * self.options.cdcr_alpha
+        weight: float = self.options.cdcr * self.options.cdcr_alpha
         if not weight:
             return None
         (tokens, word_shares, word_mask), (frames, frame_shares, frame_mask) = texts, videos
@@ -144,19 +145,6 @@ class WeightedTokenInteraction(SequenceHead):
         of_words = decorrelation(tokens, _pick(frames, best_frame), word_shares)
         of_frames = decorrelation(frames, _pick(tokens, best_word), frame_shares)
         return weight * (of_words + of_frames) / 2
-
-
-def build(dim: int, options: Options) -> Head:
-    """Returns the untrained head for features of size `dim`."""
-    head = WeightedTokenInteraction(dim, options).apply(initialise_weights)
-    start_uniform(head.text_weight_fc)
-    start_uniform(head.video_weight_fc)
-    return head
-
-
-def initialise(head: WeightedTokenInteraction, clip: ClipText) -> str:
-    """Copies CLIP's text layers where there are layers; returns what was done."""
-    return ", ".join(filter(None, [head.start_from(clip), "uniform weights"]))
 
 
 def _shares(mlp: nn.Sequential, vectors: Tensor, mask: Tensor) -> Tensor:

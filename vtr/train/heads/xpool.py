@@ -37,12 +37,6 @@ from vtr.train.heads.base import (
 )
 from vtr.train.heads.blocks import identity
 
-INFO = HeadInfo(
-    indexable=False,
-    cost="attention over K frames: 2 K D + O(K^2)",
-    source="X-Pool, layer6ai-labs/xpool (formula)",
-)
-
 
 @dataclass(frozen=True)
 class Options:
@@ -62,17 +56,21 @@ class XPool(Head):
     their mean over D, mixed values (V, K, D), mask (V, K)).
     """
 
-    info = INFO
+    info = HeadInfo(
+        indexable=False,
+        cost="attention over K frames: 2 K D + O(K^2)",
+        source="X-Pool, layer6ai-labs/xpool (formula)",
+    )
 
-    def __init__(self, dim: int, *, dropout: float) -> None:
-        super().__init__()
+    def __init__(self, dim: int, options: Options) -> None:
+        super().__init__(dim, options)
         names = ("q_proj", "k_proj", "v_proj", "out_proj")
         self.cross_attn = nn.ModuleDict({name: identity(dim) for name in names})
         self.layer_norm1 = nn.LayerNorm(dim)
         self.layer_norm2 = nn.LayerNorm(dim)
         self.layer_norm3 = nn.LayerNorm(dim)
         self.linear_proj = identity(dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(options.dropout)
 
     def encode_texts(self, texts: TextBatch) -> Code:
         """Returns queries and unit texts, (N, D) each."""
@@ -128,11 +126,6 @@ class XPool(Head):
         squares = _quadratic(rows @ rows.mT, shares) + bias @ bias
         squares = squares + 2 * torch.einsum("vkn,vk->vn", shares, rows @ bias)
         return (products * squares.clamp_min(torch.finfo(squares.dtype).tiny).rsqrt()).T
-
-
-def build(dim: int, options: Options) -> Head:
-    """Returns the untrained head for features of size `dim`."""
-    return XPool(dim, dropout=options.dropout)
 
 
 def _centred(vectors: Tensor) -> Tensor:
