@@ -89,7 +89,7 @@ def test_a_video_without_features_is_a_miss_or_left_out(workspace: Path) -> None
 
 def test_a_store_of_none_of_the_videos_is_refused(workspace: Path) -> None:
     (workspace / "charades_sta_test.txt").write_text("C 0 5##a red square\n")
-    with pytest.raises(DatasetError, match=r"1 of the 1 video .* have no features"):
+    with pytest.raises(DatasetError, match=r"1 of the 1 video .* has no features"):
         run_app("eval", "--moments", cwd=workspace)
 
 

@@ -351,7 +351,7 @@ def test_examples_name_the_true_clip_and_what_came_first() -> None:
 def test_broken_features_are_named_and_refused(value: float) -> None:
     packed = frames_of(("fine", "broken"))
     packed.frames[3] = value
-    with pytest.raises(StoreError, match=r"1 frame embeddings .* in 1 video: broken\."):
+    with pytest.raises(StoreError, match=r"1 frame embedding is .* in 1 video: broken\."):
         check_features(packed)
     check_features(frames_of(("fine",)))
 
@@ -372,6 +372,8 @@ def test_absent_videos_carry_their_reason() -> None:
     found = cover(query_set([0, 1, 2], 3), store)  # type: ignore[arg-type]
     assert found.absent == (("v1", "not-a-video: text"), ("v2", "not in the store"))
     assert found.line == "1 of 3 videos; 2 absent ones counted as misses"
+    one = cover(query_set([0, 1], 2), store)  # type: ignore[arg-type]
+    assert one.line == "1 of 2 videos; 1 absent one counted as a miss"
     with pytest.raises(
         DatasetError, match=r"2 of the 3 videos .* v1 \(not-a-video: text\).* --missing"
     ):

@@ -281,7 +281,8 @@ def test_presets_are_listed_with_every_value_and_source() -> None:
 
 PLURALS = re.compile(
     r"^ (?:training |new )?(videos|frames|queries|captions|files|rows|shards|samplers|results|ids|"
-    r"seeds|embeddings|clips|names|words|fields|columns|settings|texts|runs)\b(?!/)"
+    r"seeds|embeddings|clips|names|words|fields|columns|settings|texts|runs|predictions|pairs|have|"
+    r"frame embeddings|absent ones|more are|more have)\b(?!/)"
 )
 
 
@@ -302,7 +303,8 @@ def bare_plurals(path: Path) -> Iterator[str]:
 
 def test_every_count_goes_through_the_one_helper() -> None:
     home = Path(vtr.__file__).parent
-    folders = [home / name for name in ("commands", "datasets", "features")]
+    spoken = ("api", "bridges", "commands", "datasets", "evaluate", "features", "searching")
+    folders = [home / name for name in spoken]
     found = [
         place for folder in folders for path in folder.rglob("*.py") for place in bare_plurals(path)
     ]

@@ -148,7 +148,11 @@ def described(document: Mapping[str, Any]) -> dict[str, str]:
         "time in all, at most": human_seconds(document["seconds_in_all_at_most"]),
         "time to embed captions": human_seconds(document["seconds_to_embed"]),
         "vision tower": document["vision"]
-        + (f", {document['vision_chunk']:,} videos at once" if "vision_chunk" in document else ""),
+        + (
+            f", {counted(document['vision_chunk'], 'video')} at once"
+            if "vision_chunk" in document
+            else ""
+        ),
         "device": document["device"],
         "preset": document["preset"],
     }

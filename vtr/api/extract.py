@@ -283,7 +283,9 @@ def _survey(workspace: Workspace, *, quiet: bool) -> VideoSurvey:
     if workspace.sampler != "dense":
         kept = f"{workspace.frames} of the candidates at {rate}"
     missing = len(survey.videos) - present
-    absent = f" ({missing} more are missing from the disk)" if missing else ""
+    absent = (
+        f" ({counted(missing, 'more is', 'more are')} missing from the disk)" if missing else ""
+    )
     skipped = f"; skipped: {survey.listing.skipped}" if survey.listing.skipped else ""
     note(
         f"{counted(present, 'video')}{absent} of dataset {workspace.dataset!r}; sampler "

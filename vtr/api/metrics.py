@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from vtr.counts import counted
 from vtr.errors import ConfigError
 from vtr.evaluate import metrics
 from vtr.evaluate.intervals import retrieval_intervals
@@ -144,7 +145,7 @@ def _checked(
     if columns.shape != (len(matrix),) or columns.dtype.kind not in "iu":
         raise ConfigError(
             f"targets are {columns.dtype} of shape {columns.shape}; they must be a whole number "
-            f"for each of the {len(matrix)} queries"
+            f"for each of the {counted(len(matrix), 'query')}"
         )
     if columns.min() < 0 or columns.max() >= matrix.shape[1]:
         raise ConfigError(

@@ -265,7 +265,9 @@ class SearchModel:
                 f"({first_few(names, 3)}): give mteb_model frames=12 to embed what mteb brings"
             )
         if len(there) < len(names):
-            note(f"{len(names) - len(there):,} of {len(names):,} videos of the task are not there")
+            are = "is" if len(names) - len(there) == 1 else "are"
+            videos = f"{len(names) - len(there):,} of {counted(len(names), 'video')}"
+            note(f"{videos} of the task {are} not there")
         return self.store.packed(there, dtype="float32")
 
     def _pictures(self, names: Sequence[str], videos: Iterable[Any]) -> PackedFrames:

@@ -79,7 +79,9 @@ class TrainingData:
         count, whole = len(self.task.video_ids), ""
         videos = counted(count, "video")
         if count < self.val_asked:
-            whole = f" ({self.val_asked - count:,} more have no features: misses)"
+            whole = (
+                f" ({counted(self.val_asked - count, 'more has', 'more have')} no features: misses)"
+            )
         if self.held_out:
             return f"{SELECTION} on {videos} held out of the training split{whole}"
         return f"{SELECTION} on the {videos} of the validation split{whole}"
@@ -138,7 +140,7 @@ class TrainingData:
             kept = len(self.task.video_ids)
             gone.append(f"{kept:,} of {kept + count:,} was held out for validation")
         if self.skipped:
-            gone.append(f"{len(self.skipped):,} have no features")
+            gone.append(f"{counted(len(self.skipped), 'has', 'have')} no features")
         raise ConfigError(
             f"training needs captions of at least 2 videos; there are captions of {count}"
             + (f" ({', '.join(gone)})" if gone else "")

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtr.bridges.rows import head_values, input_rows, ledger_values, make_row, read_head
+from vtr.counts import counted
 from vtr.errors import StoreError
 from vtr.features import FeatureSpec, FeatureStore
 from vtr.features.importing import ImportReport, write_rows
@@ -296,8 +297,8 @@ class _Frames:
             part = self._batch.slice(self._at, size) if size else None
             if part is None or not _is_of(part, video_id, done):
                 raise StoreError(
-                    f"{source}: the {count:,} frames of {shown(video_id, 80)!r} that its ledger "
-                    f"names do not all follow in order: row {done:,} is not there. Is a file "
+                    f"{source}: the {counted(count, 'frame')} of {shown(video_id, 80)!r} that its "
+                    f"ledger names cannot be read in order: row {done:,} is not there. Is a file "
                     "missing, or was it sorted anew?"
                 )
             embedding.append(_matrix(part.column("embedding"), spec.embedding_dim))

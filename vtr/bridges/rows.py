@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vtr.counts import counted
 from vtr.errors import StoreError
 from vtr.features import FeatureStore
 from vtr.features.rows import LedgerRow, VideoRow
@@ -126,7 +127,7 @@ def make_row(
             f"{spec.storage_dtype} {wanted}"
         )
     if pts_seconds.shape != (count,) or pts_seconds.dtype != np.float64:
-        raise StoreError(f"{where} has {pts_seconds.shape} times for {count} frames")
+        raise StoreError(f"{where} has {pts_seconds.shape} times for {counted(count, 'frame')}")
     side = spec.thumbnail_side
     shape = (count, side, side)
     if side is not None and (luma is None or luma.shape != shape or luma.dtype != np.uint8):

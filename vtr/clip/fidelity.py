@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtr.clip.backbone import Backbone
+from vtr.counts import counted
 from vtr.errors import ModelError
 from vtr.progress import note
 
@@ -38,7 +39,7 @@ def check(
     described = backbone.describe()
     how = f"{described.get('engine', 'torch')} in {described['compute_dtype']}"
     figures = ", ".join(f"{n.replace('_', ' ')} {v:.4f}" for n, v in measured.items())
-    told = f"{how} on the first {len(frames)} frames against torch in float32: {figures}"
+    told = f"{how} on the first {counted(len(frames), 'frame')} against torch in float32: {figures}"
     if any(not measured[name] >= least for name, (_, least) in LIMITS.items()):
         wanted = ", ".join(f"{n.replace('_', ' ')} {least}" for n, (_, least) in LIMITS.items())
         raise ModelError(

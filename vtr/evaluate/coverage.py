@@ -37,8 +37,13 @@ class Coverage:
         total, there = len(self.present), int(self.present.sum())
         if there == total:
             return f"all {counted(total, 'video')}"
-        fate = "counted as misses" if self.policy == "miss" else "left out with their queries"
-        return f"{there:,} of {counted(total, 'video')}; {total - there:,} absent ones {fate}"
+        one = total - there == 1
+        fate = "left out with its queries" if one else "left out with their queries"
+        if self.policy == "miss":
+            fate = "counted as a miss" if one else "counted as misses"
+        return (
+            f"{there:,} of {counted(total, 'video')}; {counted(total - there, 'absent one')} {fate}"
+        )
 
 
 def cover(queries: QuerySet, store: FeatureStore, *, policy: str = "miss") -> Coverage:
@@ -65,8 +70,9 @@ def cover_videos(
     if lost and (policy == "fail" or not present.any()):
         named = _some([f"{video_id} ({reasons[video_id]})" for video_id in lost])
         some = ", or leave them out with --missing restrict" if present.any() else ""
+        have = "has" if len(lost) == 1 else "have"
         raise DatasetError(
-            f"{len(lost):,} of the {counted(len(present), 'video')} of {protocol!r} have "
+            f"{len(lost):,} of the {counted(len(present), 'video')} of {protocol!r} {have} "
             f"no features in {store.folder}: {named}. Extract them, or choose another store with "
             f"--features{some}"
         )
@@ -88,9 +94,9 @@ def check_features(packed: PackedFrames) -> None:
         owners = np.searchsorted(packed.offsets, np.array(bad), side="right") - 1
         named = list(dict.fromkeys(packed.ids[v] for v in owners.tolist()))
         raise StoreError(
-            f"{len(bad):,} frame embeddings are not finite or all zeros, in "
-            f"{counted(len(named), 'video')}: {_some(named)}. No similarity can be computed from "
-            "them; extract these videos again in float32"
+            f"{counted(len(bad), 'frame embedding is', 'frame embeddings are')} not finite or all "
+            f"zeros, in {counted(len(named), 'video')}: {_some(named)}. No similarity can be "
+            "computed from them; extract these videos again in float32"
         )
 
 

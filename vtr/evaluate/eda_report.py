@@ -106,7 +106,7 @@ def _more(facts: Mapping[str, Any]) -> list[list[str]]:
     rows = []
     if words["size"]:
         common = ", ".join(word for word, _ in words["most_frequent"][:LISTED])
-        text = f"{words['size']:,} words, {words['once']:,} once; most frequent: {common}"
+        text = f"{counted(words['size'], 'word')}, {words['once']:,} once; most frequent: {common}"
         rows.append(["vocabulary", text])
     if per_video.get("max"):
         counts = f"{per_video['min']} to {per_video['max']}, mean {per_video['mean']:.2f}"
@@ -175,7 +175,7 @@ def _categories(facts: Mapping[str, Any]) -> Iterator[BarChart]:
         total, kept = sum(row["videos"] for row in rows), rows[:MAX_BARS]
         left = len(rows) - len(kept)
         more = f" The {left} smallest of {len(rows)} are not shown." if left else ""
-        note = f"{facts['dataset']}, N = {total:,} videos with a category.{more}"
+        note = f"{facts['dataset']}, N = {counted(total, 'video')} with a category.{more}"
         name, title = f"video_category_distribution_{split}", f"Videos by category, {split}"
         names, counts = zip(*((row["name"], row["videos"]) for row in kept), strict=True)
         yield BarChart(Head(name, title, note, "videos"), names, counts)
@@ -185,8 +185,8 @@ def _lengths(facts: Mapping[str, Any]) -> Histogram | None:
     found = facts["captions"]["all"]
     if not found.get("counts"):
         return None
-    span = f"mean {found['mean']:.2f}, {found['min']} to {found['max']} words."
-    note = f"{facts['dataset']}, N = {found['num']:,} captions, {span}"
+    span = f"mean {found['mean']:.2f}, {found['min']} to {counted(found['max'], 'word')}."
+    note = f"{facts['dataset']}, N = {counted(found['num'], 'caption')}, {span}"
     head = Head("caption_lengths", "Caption length in words", note, "words", "captions")
     return _whole_numbers(head, found["counts"])
 
@@ -207,7 +207,7 @@ def _per_video(facts: Mapping[str, Any]) -> Histogram | None:
     if len(found.get("counts") or []) < 2:  # the same everywhere is no distribution
         return None
     rest = f"mean {found['mean']:.2f}; {found['without']:,} without a caption."
-    note = f"{facts['dataset']}, N = {facts['videos']:,} videos, {rest}"
+    note = f"{facts['dataset']}, N = {counted(facts['videos'], 'video')}, {rest}"
     head = Head("captions_per_video", "Captions per video", note, "captions", "videos")
     return _whole_numbers(head, found["counts"])
 
@@ -232,7 +232,7 @@ def _durations(media: Mapping[str, Any]) -> Histogram | None:
         return None
     numbers = media["duration_seconds"]
     span = f"median {numbers['median']:.1f} s, {numbers['total'] / 3600:.2f} h in all."
-    note = f"N = {numbers['n']:,} videos, counted from decoded frames; {span}"
+    note = f"N = {counted(numbers['n'], 'video')}, counted from decoded frames; {span}"
     head = Head("video_durations", "Duration of the videos", note, "duration (s)", "videos")
     return _counts(head, media["duration_histogram"])
 
@@ -243,7 +243,9 @@ def _norms(facts: Mapping[str, Any]) -> Histogram | None:
         return None
     numbers = features["norms"]
     spread = f"mean {numbers['mean']:.2f}, standard deviation {numbers['sd']:.2f}."
-    note = f"N = {numbers['n']:,} frames of {features['sampled']:,} videos; {spread}"
+    note = (
+        f"N = {counted(numbers['n'], 'frame')} of {counted(features['sampled'], 'video')}; {spread}"
+    )
     head = Head("feature_norms", "Length of the frame vectors", note, "Euclidean norm", "frames")
     return _counts(head, features["norm_histogram"])
 
@@ -255,7 +257,8 @@ def _cosines(facts: Mapping[str, Any]) -> Histogram | None:
     found = features["cosine_histogram"]
     within, between = (features[f"cosine_{name}"] for name in ("within_video", "between_videos"))
     note = (
-        f"{within['n']:,} videos of two frames or more; {between['n']:,} pairs of videos. Each "
+        f"{counted(within['n'], 'video')} of two frames or more; "
+        f"{counted(between['n'], 'pair')} of videos. Each "
         "distribution sums to 100 %; a dashed line is its mean."
     )
     title = "Cosine between frames of a video, and between videos"
@@ -278,8 +281,8 @@ def _plane(facts: Mapping[str, Any], kind: str) -> Scatter | None:
         return None
     plane, (title, axis) = gap[kind], _PLANES[kind]
     note = (
-        f"{len(plane['texts']):,} captions and their videos (mean of frames), unit vectors. The "
-        f"means lie {gap['distance']:.3f} apart; a plane between them tells "
+        f"{counted(len(plane['texts']), 'caption')} and their videos (mean of frames), unit "
+        f"vectors. The means lie {gap['distance']:.3f} apart; a plane between them tells "
         f"{gap['separable']:.0f} % of the points' kinds."
     )
     labels = [f"{axis} {n}" for n in (1, 2)]

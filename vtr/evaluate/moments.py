@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from vtr.counts import counted
 from vtr.errors import ConfigError
 from vtr.evaluate.intervals import RESAMPLES, Interval, percentile_ends, wilson_interval
 
@@ -75,7 +76,8 @@ def moment_metrics(
     """
     if not queries or len(queries) != len(predictions):
         raise ConfigError(
-            f"{len(predictions)} predictions for {len(queries)} queries; one for each is needed"
+            f"{counted(len(predictions), 'prediction')} for {counted(len(queries), 'query')}; one "
+            "for each is needed"
         )
     rows = query_values(queries, predictions)
     videos = np.unique([query.video_id for query in queries], return_inverse=True)[1]

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vtr.counts import counted
 from vtr.errors import ModelError
 from vtr.evaluate.counting import (
     MAX_BLOCK_ROWS,
@@ -251,7 +252,8 @@ class Layout:
         else:
             self._texts = _indices(query_text, None, "query_text")
             if len(self._texts) != len(query_video):
-                raise ValueError(f"{len(self._texts)} texts for {len(query_video)} queries")
+                queries = counted(len(query_video), "query")
+                raise ValueError(f"{counted(len(self._texts), 'text')} for {queries}")
             self._order = np.argsort(self._texts, kind="stable")
             self._offsets = np.concatenate([[0], np.cumsum(np.bincount(self._texts))])
 
@@ -293,7 +295,9 @@ class Layout:
     def best(self, own: Scores) -> NDArray[np.float64]:
         """(num_videos,) the best score among each video's own captions; -inf where none."""
         if own.shape != self.query_video.shape:
-            raise ValueError(f"own_scores is {own.shape} for {len(self.query_video)} queries")
+            raise ValueError(
+                f"own_scores is {own.shape} for {counted(len(self.query_video), 'query')}"
+            )
         best = np.full(self.num_videos, -np.inf)
         np.maximum.at(best, self.query_video, own)
         return best
@@ -326,7 +330,8 @@ class Layout:
             while running:
                 finish()
         if num_rows < len(self._offsets) - 1:
-            raise ValueError(f"{num_rows} rows of scores for {len(self._offsets) - 1} texts")
+            texts = counted(len(self._offsets) - 1, "text")
+            raise ValueError(f"{counted(num_rows, 'row')} of scores for {texts}")
 
     def _count(self, start: int, rows: Rows, count: _Count, look: Look | None) -> int:
         """Counts what a caller gave at once; returns how many rows it has."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vtr.counts import counted
 from vtr.errors import ConfigError
 from vtr.extract.samplers.base import Indices, SamplerChoice, Signals, parse_samplers
 from vtr.features.store import FeatureStore as StoredFeatures
@@ -85,7 +86,7 @@ def choose(
     spec = store.spec
     if choice.label in spec.samplers and choice.label != DENSE and spec.num_frames == num_frames:
         return FeatureStore(store.folder, sampler=choice.label)
-    require_dense(store, f"sampler {choice.label!r} with {num_frames} frames")
+    require_dense(store, f"sampler {choice.label!r} with {counted(num_frames, 'frame')}")
     everything = FeatureStore(store.folder, sampler=DENSE)
     return everything.with_selection(choice.label, picks(everything, choice, num_frames, seed=seed))
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vtr.counts import counted
 from vtr.errors import StoreWriteError
 from vtr.extras import missing_packages
 from vtr.progress import note
@@ -60,13 +61,13 @@ def code_frames(
         return {name: before[name] for name in ("codes", "coded_rows", "recall")}
     if missing_packages(["faiss"]):
         note(
-            f"{count:,} frames are scanned exactly; pip install 'vtr[index]' halves the memory "
-            "that this reads"
+            f"{counted(count, 'frame is', 'frames are')} scanned exactly; pip install 'vtr[index]' "
+            "halves the memory that this reads"
         )
         return {}
     import faiss
 
-    note(f"writing 8-bit codes of {count:,} frames, and measuring what they find")
+    note(f"writing 8-bit codes of {counted(count, 'frame')}, and measuring what they find")
     made = faiss.IndexScalarQuantizer(
         scanner.frames.shape[1], faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
     )

@@ -204,7 +204,8 @@ class FolderSource:
                 raise FingerprintError(f"{differences}. Make it anew with --rebuild") from None
         self.encoder.remember()
         seconds = human_seconds(report.seconds)
-        note(f"indexed {counted(report.done_now, 'video')}, {report.frames_now} frames, {seconds}")
+        frames = counted(report.frames_now, "frame")
+        note(f"indexed {counted(report.done_now, 'video')}, {frames}, {seconds}")
 
     def _jitter(self, *, rebuild: bool) -> float:
         """Returns that of the store, so that an older one goes on; windows need even steps."""

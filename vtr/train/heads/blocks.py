@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from vtr.clip.backbone import Backbone
 from vtr.clip.towers import Block
+from vtr.counts import counted
 from vtr.errors import ConfigError
 from vtr.train.dropout import RowDropout
 from vtr.train.heads.base import ClipText, Head, VideoBatch, check_option, masked_frames
@@ -170,7 +171,7 @@ def check_positions(num_frames: int, allowed: int) -> None:
     """Refuses more frames than the table of positions has rows."""
     if num_frames > allowed:
         raise ConfigError(
-            f"{num_frames} frames per video, but this head has positions for {allowed}; "
+            f"{counted(num_frames, 'frame')} per video, but this head has positions for {allowed}; "
             f"use fewer frames, or give the head more with positions=N"
         )
 
