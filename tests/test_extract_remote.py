@@ -1,6 +1,7 @@
 """Videos on other file systems: listed and fetched whole by fsspec."""
 
 import html
+import pickle
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -79,7 +80,7 @@ def test_a_url_is_joined_to_no_folder_of_this_machine(tmp_path: Path) -> None:
     [
         ("s3://bucket/x", r"s3:// needs a package that is not installed .*: pip install s3fs"),
         ("nope://x", r"nope:// is no protocol that fsspec knows"),
-        ("memory://nothing/here", "--videos is memory://nothing/here, but there is no such fol"),
+        ("memory://nothing/here", "the folder of videos is memory://nothing/here, but there is no"),
     ],
 )
 def test_what_cannot_be_listed_is_one_clear_line(url: str, message: str) -> None:
@@ -133,9 +134,14 @@ def test_a_server_that_is_not_there_is_said_with_its_address() -> None:
 @pytest.mark.parametrize("url", ["ftp://me:secret@host/x", "https://secret@host/x"])
 def test_a_password_in_a_url_is_refused_and_not_repeated(url: str, tmp_path: Path) -> None:
     for words in (("init", "--path", tmp_path), ("extract",), ("data", "verify", "folder")):
-        with pytest.raises(ConfigError, match="with a password in it, which would be pr") as found:
+        with pytest.raises(ConfigError, match="has a password in it, which would be p") as found:
             run_app(*words, "--videos", url)
         assert "secret" not in str(found.value)
+    for words in (("search", url, "a cat"), ("serve", url), ("compress", url, "small")):
+        with pytest.raises(ConfigError, match="has a password in it") as found:
+            run_app(*words)
+        assert "secret" not in str(found.value)
+        assert "--videos" not in str(found.value)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +164,18 @@ def test_a_workspace_of_a_url(tmp_path: Path) -> None:
     write_clip(tmp_path / "videos/a.mp4", patchwork(6))
     run_app("init", "--path", tmp_path / "w", "--videos", f"file://{tmp_path}/videos")
     work = read_workspace(tmp_path / "w/vtr.toml")
-    assert url_of(work.require_videos()) == f"file://{tmp_path}/videos"
+    url = f"file://{tmp_path}/videos"
+    assert url_of(work.require_videos()) == url
+    assert f'videos = "{url}"' in (tmp_path / "w/vtr.toml").read_text("utf-8")
+    assert str(pickle.loads(pickle.dumps(work.require_videos() / "a.mp4"))) == f"{url}/a.mp4"
+    assert work.as_dict()["videos"] == url
+    plan = run_app(
+        "extract", "--config", tmp_path / "w/vtr.toml", "--videos", url, "--dry-run", "--json",
+        "--dataset", "folder", "--model", demo_model_folder(),
+    )  # fmt: skip
+    assert url in plan.stdout
+    assert url in plan.stderr
+    assert "file:/t" not in plan.output
     with pytest.raises(ConfigError, match="vtr compress reads folders of this machine"):
         run_app("compress", f"file://{tmp_path}/videos", tmp_path / "small")
     assert not (tmp_path / "small").exists()

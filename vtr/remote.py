@@ -1,7 +1,8 @@
 """Videos on other file systems (s3://, gs://, http://, ...) by fsspec: listed there, fetched whole.
 
 A path of ours stands for a URL by its beginning: `Path("s3://bucket/x")` is `s3:/bucket/x`, and is
-never joined to a folder of this machine. FFmpeg sees no URL, only the file that was fetched.
+never joined to a folder of this machine; `located` gives one that prints both slashes. FFmpeg sees
+no URL, only the file that was fetched.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PosixPath
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -41,6 +42,21 @@ def url_of(path: str | Path) -> str | None:
     return f"{match[1]}:{slashes}{match[2]}"
 
 
+class _UrlPath(PosixPath):
+    def __str__(self) -> str:
+        plain = super().__str__()
+        return url_of(plain) or plain
+
+
+def located(path: str | Path) -> Path:
+    """Returns a path; one that stands for a URL, and all below it, is written as that URL.
+
+    >>> print(located("s3://bucket") / "a b.mp4", located("/data"))
+    s3://bucket/a b.mp4 /data
+    """
+    return _UrlPath(path) if url_of(path) else Path(path)
+
+
 def absolute(path: Path) -> Path:
     """Returns where a path leads from anywhere: one that stands for a URL does so as it is."""
     return path if url_of(path) else path.absolute()
@@ -61,7 +77,7 @@ def check_url(url: str) -> str:
     user, at, _ = url.partition("://")[2].partition("/")[0].rpartition("@")
     if at and (":" in user or protocol in ("http", "https")):
         raise ConfigError(
-            f"--videos is {protocol}:// with a password in it, which would be printed and written "
+            f"the {protocol}:// address has a password in it, which would be printed and written "
             "into files. Leave it out, and give it where fsspec looks for it: the variables "
             f"FSSPEC_{protocol.upper()}_USERNAME and FSSPEC_{protocol.upper()}_PASSWORD, or "
             f"FSSPEC_{protocol.upper()} as JSON; for s3 and gs what their own tools read"
@@ -107,7 +123,9 @@ def list_files(url: str) -> tuple[list[str], list[tuple[str, str]]]:
             if folder == root:
                 reason = "there is no such folder"
                 reason = reason if isinstance(error, FileNotFoundError) else _words(error)
-                raise ConfigError(f"--videos is {printable(url)}, but {reason}") from None
+                raise ConfigError(
+                    f"the folder of videos is {printable(url)}, but {reason}"
+                ) from None
             unreadable.append((_plain(folder[len(root) + 1 :], url), _words(error)))
             continue
         for name, kind in sorted(entries, reverse=True):
@@ -119,7 +137,7 @@ def list_files(url: str) -> tuple[list[str], list[tuple[str, str]]]:
             else:
                 names.append(_plain(name[len(root) + 1 :], url))
     if not names and not unreadable:
-        raise ConfigError(f"--videos is {printable(url)}, but there are no files")
+        raise ConfigError(f"the folder of videos is {printable(url)}, but there are no files")
     return names, unreadable
 
 

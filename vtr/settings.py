@@ -28,7 +28,7 @@ import pydantic
 from pydantic.fields import FieldInfo
 
 from vtr.errors import ConfigError, UnknownNameError
-from vtr.remote import url_of
+from vtr.remote import located, url_of
 
 _GREATEST = 2**63 - 1
 """Of all whole numbers: what NumPy, torch and the files of results hold."""
@@ -121,7 +121,9 @@ def as_path(value: str | Path) -> Path:
 def rooted(value: str | Path, base: Path) -> Path:
     """Returns a path that starts at `base`; a URL, and what no path can be, as it was given."""
     path = as_path(value)
-    return path if url_of(path) or "\0" in str(path) else base / path
+    if url_of(path):
+        return located(path)
+    return path if "\0" in str(path) else base / path
 
 
 def _as_declared(value: Any, declared: Any) -> Any:

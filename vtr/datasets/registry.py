@@ -13,6 +13,7 @@ from vtr.datasets.files import VideoListing, find_videos, match_videos
 from vtr.foreign import is_undecodable
 from vtr.names import video_id
 from vtr.options import load_plugin, plugin_names
+from vtr.remote import located
 
 DUPLICATE_ID = "duplicate-id"
 BAD_NAME = "bad-name"
@@ -68,7 +69,7 @@ def load_dataset(
     """
     reader = load_plugin(datasets, name, kind="dataset")
     folder = None if annotations is None else Path(annotations)
-    dataset: Dataset = reader.load(folder, Path(videos))
+    dataset: Dataset = reader.load(folder, located(videos))
     return dataset
 
 
@@ -98,7 +99,7 @@ def survey_videos(dataset: Dataset, videos: str | Path) -> VideoSurvey:
         ConfigError: `videos` is missing or no folder.
     """
     known = dataset.listing
-    listing = known if known and known.root == Path(videos) else find_videos(Path(videos))
+    listing = known if known and known.root == located(videos) else find_videos(located(videos))
     match = match_videos(listing, dataset.video_ids, stems=dataset.file_stems)
     files = {i: [path, *match.duplicates.get(i, ())] for i, path in match.paths.items()}
     expected: list[Video] = []
