@@ -6,7 +6,7 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
@@ -69,6 +69,7 @@ class Hub(ThreadingHTTPServer):
         self.portal = False  # a page answers everything
         self.silent = False  # nothing answers
         self.gated = False
+        self.heard: Callable[[str], object] = lambda path: None  # called with each request
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Keeps quiet about those who were killed."""
@@ -103,6 +104,7 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if self.headers.get("Transfer-Encoding") == "chunked":
             body = b"".join(self.chunks())
+        hub.heard(f"{self.command} {path}")
         with hub.lock:
             hub.requests.append((self.command, path))
             for key, statuses in hub.fail.items():

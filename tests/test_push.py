@@ -21,8 +21,17 @@ from tests import test_export as exports
 from vtr.api.hub import Manifest, split_name
 from vtr.api.push import Push
 from vtr.demo import demo_model_folder
-from vtr.errors import ConfigError, HubError, HubOfflineError, ModelError, StoreWriteError, VtrError
+from vtr.errors import (
+    ConfigError,
+    HubError,
+    HubOfflineError,
+    ModelError,
+    StoreError,
+    StoreWriteError,
+    VtrError,
+)  # fmt: skip
 from vtr.features.engine_check import EngineCheck, read_engine_check
+from vtr.files import publish
 
 STORE = ("datasets", "me/clips")
 RUN = ("models", "me/run")
@@ -314,6 +323,51 @@ def test_two_pulls_of_one_folder_do_not_mix(hub: Hub, tmp_path: Path) -> None:
         pytest.raises(HubError, match="another vtr pull is filling got"),
     ):
         pull(hub)
+
+
+def retry_first(store: Path) -> None:
+    """Replaces the first shard as a retry does."""
+    from builders import random_rows
+
+    from vtr.features.shard import list_shards, write_shard
+
+    (name, path), *_ = list_shards(store)[0]
+    spec = vtr.FeatureStore(store).spec
+    pad = np.zeros(spec.embedding_dim, np.float32)
+    rows = random_rows(["a0"], spec, seed=name.revision + 1)
+    write_shard(
+        store, rows, spec=spec, slot=name.slot, revision=name.revision + 1, pad_embedding=pad
+    )
+    path.unlink()
+
+
+@pytest.mark.parametrize("what", ["a shard", "the weights"])
+def test_what_is_replaced_while_it_is_pushed_makes_no_commit(
+    hub: Hub, tmp_path: Path, what: str
+) -> None:
+    """Digests and files of two states would make a repository that nobody can pull."""
+    if what == "a shard":
+        place = several_shards(tmp_path / "features")
+        change = lambda: retry_first(place)  # noqa: E731
+    else:
+        place = make_run(tmp_path / "runs/r")
+        weights = place / "best.safetensors"
+        change = lambda: publish(weights, weights.read_bytes()[:-4] + b"1234")  # noqa: E731
+
+    def heard(request: str) -> None:
+        if request.startswith("GET /api/") and hub.heard is heard:
+            hub.heard = lambda request: None
+            change()
+
+    hub.heard = heard
+    with pytest.raises(StoreError, match=r"was replaced while it was pushed, and the push is not "):
+        push(hub, place)
+    if what == "a shard":
+        assert hub.repos[STORE].files.keys() <= {".gitattributes"}
+        push(hub, place)
+        assert len(vtr.FeatureStore(pull(hub))) == 3
+    else:
+        assert not any("best" in name for repo in hub.repos.values() for name in repo.files)
 
 
 # ---- what is wrong

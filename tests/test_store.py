@@ -17,6 +17,7 @@ from builders import full_disk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from vtr.api.inspect import describe
 from vtr.errors import (
     FingerprintError,
     ShardError,
@@ -25,13 +26,13 @@ from vtr.errors import (
     StoreWriteError,
     UnknownNameError,
 )
+from vtr.extract.resume import set_aside_damaged
 from vtr.features import FeatureSpec, FeatureStore, LedgerRow, VideoRow
 from vtr.features.digests import WholeShards
 from vtr.features.lock import write_lock
 from vtr.features.reader import open_shard
 from vtr.features.rows import MAX_ERROR_BYTES
 from vtr.features.shard import ShardName, list_shards, write_shard
-from vtr.features.store import set_aside_damaged
 from vtr.files import publish, remove_leftovers
 
 Build = Callable[..., Path]
@@ -422,7 +423,42 @@ def test_a_shard_replaced_while_the_store_opens_is_found_again(
 
     monkeypatch.setattr("vtr.features.store.open_shard", replace_first)
     assert FeatureStore(folder, sampler="uniform").ids == ("anew", "vidéo 1")
-    assert len(openings) == 4
+    assert len(openings) == 3  # what was sound is not read again
+
+
+def test_a_slot_that_a_listing_missed_is_found_again(
+    build_store: Build, spec: FeatureSpec, row_factory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large folder is read in pieces: the old name went before, the new one came behind."""
+    folder = build_store([[2], [3], [1]])
+    rows = [row_factory("anew", 1)]
+    listings = []
+
+    def list_late(folder: Path, **more: Any) -> object:
+        found, superseded = list_shards(folder, **more)
+        if not listings:
+            write_shard(folder, rows, spec=spec, slot=(1, 1, 1), revision=1, pad_embedding=PAD)
+            found[1][1].unlink()
+        listings.append(found)
+        return found if len(listings) > 1 else [found[0], found[2]], superseded
+
+    monkeypatch.setattr("vtr.features.store.list_shards", list_late)
+    assert FeatureStore(folder, sampler="uniform").ids == ("vidéo 0", "anew", "vidéo 2")
+    assert len(listings) == 3
+
+
+def test_a_shard_replaced_after_the_store_was_opened_is_still_read(
+    build_store: Build, spec: FeatureSpec, row_factory
+) -> None:
+    folder = build_store([[2], [3]])
+    store = FeatureStore(folder, sampler="uniform")
+    before, num_bytes = store.packed().frames.tobytes(), describe(store)["bytes"]
+    rows = [row_factory("anew", 1)]
+    write_shard(folder, rows, spec=spec, slot=(1, 1, 0), revision=1, pad_embedding=PAD)
+    store.shards[0].path.unlink()
+    assert store.packed().frames.tobytes() == before
+    assert store.verify() == []
+    assert describe(store)["bytes"] == num_bytes
 
 
 def test_not_hdf5_at_all(tmp_path: Path) -> None:
@@ -531,7 +567,7 @@ def test_full_disk_is_a_clear_error_and_nothing_is_left(build_store: Build) -> N
 import resource, sys
 from pathlib import Path
 from vtr.errors import StoreWriteError
-from vtr.features.store import set_aside_damaged
+from vtr.extract.resume import set_aside_damaged
 from vtr.files import publish
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
 try:

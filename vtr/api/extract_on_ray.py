@@ -22,10 +22,10 @@ from vtr.extract import pipeline
 from vtr.extract.cluster import MOST_RETRIES, connected, num_parts
 from vtr.extract.nodes import Sight, a_few, look, marked, other_size
 from vtr.extract.pipeline import ExtractReport, Progress
-from vtr.extract.resume import ExtractMode, Input, size_of
+from vtr.extract.resume import ExtractMode, Input, set_aside_damaged, size_of
 from vtr.extract.settings import ExtractSettings
 from vtr.features.shard import list_shards
-from vtr.features.store import FeatureStore, set_aside_damaged
+from vtr.features.store import FeatureStore
 from vtr.files import make_folder, publish
 from vtr.foreign import first_few
 from vtr.progress import progress

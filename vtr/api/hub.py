@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 from vtr.api.hub_talk import get_token, status_of, talking
 from vtr.clip.hub import transport_error, without_bars
 from vtr.counts import human_bytes
-from vtr.errors import ConfigError, HubError, StoreWriteError
+from vtr.errors import ConfigError, HubError, StoreError, StoreWriteError
 from vtr.files import MAX_DOCUMENT_BYTES, open_shared
 from vtr.json_files import as_fields, parse_json
 from vtr.progress import note
@@ -320,11 +320,16 @@ class Repository:
         *,
         message: str,
         parent: str,
+        digests: Mapping[str, tuple[str, int]],
         deleted: Sequence[str] = (),
     ) -> str:
         """Uploads files and makes one commit of them; returns it.
 
         What the hub has of an interrupted upload is not sent again.
+
+        Raises:
+            StoreError: A file is not the one any more of which `digests` tells.
+            VtrError: The hub refuses or cannot be reached.
         """
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
@@ -332,17 +337,19 @@ class Repository:
             stack.enter_context(self._talking("push to"))
             stack.enter_context(without_bars())
             stack.enter_context(_heard())
-            # Files that are open go by LFS.
-            opened = {
-                name: content if isinstance(content, bytes) else stack.enter_context(
-                    content.open("rb")
-                )
-                for name, content in files.items()
-            }  # fmt: skip
-            operations: list[CommitOperationAdd | CommitOperationDelete] = [
-                *(CommitOperationAdd(name, content) for name, content in opened.items()),
-                *(CommitOperationDelete(name, is_folder=False) for name in deleted),
-            ]
+            operations: list[CommitOperationAdd | CommitOperationDelete] = []
+            for name, content in files.items():
+                try:  # files that are open go by LFS
+                    opened = content if isinstance(content, bytes) else content.open("rb")
+                except FileNotFoundError:
+                    raise _changed(name) from None
+                if not isinstance(opened, bytes):
+                    stack.enter_context(opened)
+                added = CommitOperationAdd(name, opened)  # reads it
+                if name in digests and added.upload_info.sha256.hex() != digests[name][0]:
+                    raise _changed(name)
+                operations.append(added)
+            operations += [CommitOperationDelete(name, is_folder=False) for name in deleted]
             made = self.api.create_commit(
                 operations=operations,
                 commit_message=message,
@@ -351,6 +358,14 @@ class Repository:
                 **self.where,
             )
             return str(made.oid)
+
+
+def _changed(name: str) -> StoreError:
+    return StoreError(
+        f"{name} was replaced while it was pushed, and the push is not finished. Wait until "
+        "nothing writes there any more, then run the same command again: what the hub has is not "
+        "sent again"
+    )
 
 
 def size_of(path: Path) -> int:

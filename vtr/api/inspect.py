@@ -56,7 +56,7 @@ def describe(store: FeatureStore) -> dict[str, Any]:
             for label in store.spec.samplers
         },
         "shards": len(store.shards),
-        "bytes": sum(shard.path.stat().st_size for shard in store.shards),
+        "bytes": sum(shard.num_bytes for shard in store.shards),
         "engine_check": stamp and asdict(stamp),
         "pictures": store.picture_format,
         "picture_bytes": sum(shard.picture_bytes for shard in store.shards),

@@ -150,7 +150,7 @@ def _pack_store(folder: Path, repo: str) -> Parcel:
     files, digests = {}, {}
     for shard in store.shards:
         files[shard.path.name] = shard.path
-        digests[shard.path.name] = (shard.name.sha256, shard.path.stat().st_size)
+        digests[shard.path.name] = (shard.name.sha256, shard.num_bytes)
     for path in sorted(folder.glob(f"{CHECKS}*.json")):  # how far another engine was from float32
         files[path.name], digests[path.name] = path, _digest(path)
     name = folder.resolve().name
@@ -445,8 +445,9 @@ def _transfer(
             last = number == len(batches)
             part = f" ({number} of {len(batches)})" if len(batches) > 1 else ""
             commit = place.commit(
-                batch, message=message + part, parent=commit, deleted=gone if last else ()
-            )
+                batch, message=message + part, parent=commit, digests=parcel.digests,
+                deleted=gone if last else (),
+            )  # fmt: skip
             done += len(batch)
             update(done, len(files), "files")
     return commit

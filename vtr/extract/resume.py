@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -16,15 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtr.datasets.base import Video
-from vtr.errors import FingerprintError, StoreError, StoreWriteError
+from vtr.errors import FingerprintError, ShardError, StoreError, StoreWriteError
 from vtr.extract.pool import WorkerPool
 from vtr.features import engine_check
+from vtr.features.digests import WholeShards
 from vtr.features.pictures import PictureFormat
-from vtr.features.reader import Shard
+from vtr.features.reader import Shard, open_shard
 from vtr.features.rows import LedgerRow
 from vtr.features.shard import ShardName, list_shards, write_shard
 from vtr.features.spec import FeatureSpec
-from vtr.features.store import FeatureStore, require_same, set_aside_damaged
+from vtr.features.store import FeatureStore, require_same
 from vtr.files import TEMPORARY_PREFIX, begin_beside, beside, is_begun, remove_leftovers
 from vtr.remote import facts_of, url_of
 
@@ -91,6 +93,26 @@ def open_for_writing(
     require_same(store.spec, spec, what=str(folder))
     require_same_pictures(store, pictures)
     return store
+
+
+def set_aside_damaged(folder: Path, *, owned: Callable[[ShardName], bool]) -> list[Path]:
+    """Renames the damaged shards of a store, so that an extraction does their videos again.
+
+    The store's write lock must be held; `owned` says which shards may be replaced. Returns what the
+    files are called now: they are kept, and no part of the store any more.
+    """
+    whole, moved = WholeShards(folder), []
+    for name, path in list_shards(folder)[0]:
+        if not owned(name):
+            continue
+        try:
+            whole.check(path, name)
+            open_shard(path, name)
+        except ShardError:
+            with contextlib.suppress(FileNotFoundError):  # one who cannot see our lock was faster
+                moved.append(path.rename(path.with_name(f"damaged-{path.name}")))
+    whole.remember()
+    return moved
 
 
 def _settle_twins(store: FeatureStore, mode: ExtractMode) -> bool:

@@ -82,9 +82,17 @@ class WholeShards:
 
 
 def is_whole(path: Path, name: ShardName) -> bool:
-    """Reads every byte of a shard; returns whether they are those it was written with."""
-    with path.open("rb") as file:
-        return _digest(file) == name.sha256
+    """Reads every byte of a shard; returns whether they are those it was written with.
+
+    One that went since it was opened was replaced by a retry, and is not damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            return _digest(file) == name.sha256
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
 
 
 def mend(folder: Path) -> str:

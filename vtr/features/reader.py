@@ -34,6 +34,7 @@ class Shard:
     name: ShardName  # What its name says
     spec: FeatureSpec  # What its numbers depend on
     ids: tuple[str, ...]  # V video ids
+    num_bytes: int  # Of the file
     # Dataset name to array, as listed in `vtr.features.shard`.
     columns: dict[str, NDArray[Any]] = field(repr=False)
 
@@ -153,7 +154,7 @@ def open_shard(
             asked = [i for i in _layout(spec, 0, 0, {}) if i not in OPTIONAL or i in file]
             asked += [item for item in PICTURES if item in file]
             places = {item: _place(file, item) for item in asked}
-        columns = _map(path, places)
+        columns, num_bytes = _map(path, places)
         _check(spec, columns)
         ids = tuple(decode_texts(columns["video/id"]))
         for item in {"video/error", "video/file_sha256"} & columns.keys():
@@ -162,7 +163,7 @@ def open_shard(
         raise ShardError(f"{path}: not a readable shard ({error}). {mend(path.parent)}") from None
     except ShardError as error:
         raise ShardError(f"{path}: {error}. {mend(path.parent)}") from None
-    return Shard(path, name, spec, ids, columns)
+    return Shard(path, name, spec, ids, num_bytes, columns)
 
 
 def decode_texts(column: NDArray[np.bytes_]) -> list[str]:
@@ -226,7 +227,7 @@ def _place(file: h5py.File, name: str) -> tuple[np.dtype[Any], tuple[int, ...], 
 
 def _map(
     path: Path, places: dict[str, tuple[np.dtype[Any], tuple[int, ...], int]]
-) -> dict[str, NDArray[Any]]:
+) -> tuple[dict[str, NDArray[Any]], int]:
     with path.open("rb") as file:
         memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     columns = {}
@@ -235,7 +236,7 @@ def _map(
         if offset + count * dtype.itemsize > len(memory):
             raise ShardError(f"{name!r} reaches past the end of the file")
         columns[name] = np.frombuffer(memory, dtype, count, offset).reshape(shape)
-    return columns
+    return columns, len(memory)
 
 
 def _check(spec: FeatureSpec, columns: Mapping[str, NDArray[Any]]) -> None:

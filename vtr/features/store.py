@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -385,29 +385,41 @@ def _open_shards(
     folder: Path, skip_damaged: bool, part: tuple[int, int] | None
 ) -> tuple[tuple[Shard, ...], dict[Path, ShardError]]:
     """Opens the shards that count; returns them and the damaged ones."""
-    names = list_shards(folder, part=part)[0]
-    if not names:
-        if folder.is_dir():
-            what = "holds no shards"
-        else:
-            what = "is not a folder" if folder.exists() else "does not exist"
-        raise StoreError(f"no features: {folder} {what}. Run `vtr extract` first")
+    names = _require_shards(folder, part)
     whole = WholeShards(folder)
-    shards, damaged = [], {}
+    opened: dict[Path, Shard] = {}
     specs: dict[str, FeatureSpec] = {}  # read once: they are the same
-    for name, path in names:
-        try:
-            whole.check(path, name)
-            shards.append(open_shard(path, name, specs=specs))
-        except ShardError as error:
-            damaged[path] = error
-    # A retry that runs meanwhile replaces shards: then another look finds the new ones.
-    if damaged and list_shards(folder, part=part)[0] != names:
-        return _open_shards(folder, skip_damaged, part)
-    if damaged and not (skip_damaged and shards):
+    while True:
+        damaged = {}
+        for name, path in names:
+            try:
+                if path not in opened:
+                    whole.check(path, name)
+                    opened[path] = open_shard(path, name, specs=specs)
+            except ShardError as error:
+                damaged[path] = error
+        # A retry that runs meanwhile replaces shards: then another look finds the new ones, those
+        # too of which the old one went before a large folder was read as far as its name.
+        before, names = names, _require_shards(folder, part)
+        slots = {name.slot for name, _ in before}
+        missed = any(name.revision and name.slot not in slots for name, _ in names)
+        if names == before or not (damaged or missed):
+            break
+    if damaged and not (skip_damaged and opened):
         raise next(iter(damaged.values()))
     whole.remember(others=part is not None)
-    return tuple(shards), damaged
+    return tuple(opened[path] for _, path in before if path in opened), damaged
+
+
+def _require_shards(folder: Path, part: tuple[int, int] | None) -> list[tuple[ShardName, Path]]:
+    """Returns the shards that count; refuses a folder without any."""
+    if names := list_shards(folder, part=part)[0]:
+        return names
+    if folder.is_dir():
+        what = "holds no shards"
+    else:
+        what = "is not a folder" if folder.exists() else "does not exist"
+    raise StoreError(f"no features: {folder} {what}. Run `vtr extract` first")
 
 
 def stored_picture_format(folder: Path) -> PictureFormat | None:
@@ -418,26 +430,6 @@ def stored_picture_format(folder: Path) -> PictureFormat | None:
             if len(shard.frames):
                 return shard.picture_format
     return None
-
-
-def set_aside_damaged(folder: Path, *, owned: Callable[[ShardName], bool]) -> list[Path]:
-    """Renames the damaged shards of a store, so that an extraction does their videos again.
-
-    The store's write lock must be held; `owned` says which shards may be replaced. Returns what the
-    files are called now: they are kept, and no part of the store any more.
-    """
-    whole, moved = WholeShards(folder), []
-    for name, path in list_shards(folder)[0]:
-        if not owned(name):
-            continue
-        try:
-            whole.check(path, name)
-            open_shard(path, name)
-        except ShardError:
-            with contextlib.suppress(FileNotFoundError):  # one who cannot see our lock was faster
-                moved.append(path.rename(path.with_name(f"damaged-{path.name}")))
-    whole.remember()
-    return moved
 
 
 def _gather(source: NDArray[Any], rows: slice | Index, out: NDArray[Any]) -> None:
