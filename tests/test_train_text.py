@@ -53,7 +53,13 @@ def test_tuning_starts_from_the_frozen_text(
         with torch.no_grad():
             found = pooled(model, features).numpy()
         assert np.allclose(found, frozen.pooled, atol=2e-5, rtol=1e-4)
-    assert len(list((tmp_path / "texts").glob("*.float32"))) == 1
+    (file,) = (tmp_path / "texts").glob("*.float32")
+    whole = file.read_bytes()
+    file.unlink()  # not written over: it is mapped
+    file.write_bytes(whole[:99] + bytes([whole[99] ^ 64]) + whole[100:])
+    again = embed_for(spec, backbone, TEXTS, cache=tmp_path)
+    assert np.array_equal(again.tokens, features.tokens), "damaged ones are made anew"
+    assert file.read_bytes() == whole
 
 
 def test_a_caption_alone_is_what_it_is_among_others(backbone: Backbone) -> None:

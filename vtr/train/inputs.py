@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from vtr.clip.backbone import Backbone
 from vtr.errors import ConfigError
+from vtr.train.kept import kept_rows
 from vtr.train.model import ModelSpec
-from vtr.train.texts import FOLDER, TextFeatures, embed_texts, fill_rows, keep, token_offsets
+from vtr.train.texts import FOLDER, TextFeatures, embed_texts, fill_rows, token_offsets
 
 FLOAT32_BYTES = 1 << 30
 """Up to this size activations are kept in float32, above in float16 (180,000 captions of ViT-B/32
@@ -91,15 +92,14 @@ def embed_activations(
     shape = (int(offsets[-1]), text.sizes.width)
     kind = np.float32 if shape[0] * shape[1] * 4 <= FLOAT32_BYTES else np.float16
     path = None if cache is None else cache / FOLDER / _name(backbone, tokens, layers, kind)
-    rows = None if path is None else _read(path, shape, kind)
-    if rows is None:
-        rows = np.empty(shape, kind)
+
+    def fill(rows: NDArray[Any]) -> None:
         # The layers that are trained never run.
         fill_rows(
             backbone, tokens, rows, lambda ids: text.run(text.embed(ids), stop=stop), tell=tell
         )
-        if path is not None:
-            keep(path, rows.tobytes())
+
+    rows = kept_rows(path, shape, kind, fill)
     return replace(features, tokens=rows, token_offsets=offsets)
 
 
@@ -112,12 +112,3 @@ def _name(
     for row in tokens:
         digest.update(np.array([len(row), *row], np.int64).tobytes())
     return f"{digest.hexdigest()[:24]}.{np.dtype(kind).name}"
-
-
-def _read(path: Path, shape: tuple[int, int], kind: type[np.generic]) -> NDArray[Any] | None:
-    """Returns the kept activations; None where the file is absent or of another size."""
-    wanted = shape[0] * shape[1] * np.dtype(kind).itemsize
-    if not path.is_file() or path.stat().st_size != wanted or not wanted:
-        return None
-    # Copy-on-write: torch refuses arrays that it must not write to, though nobody does.
-    return np.memmap(path, dtype=kind, mode="c", shape=shape)

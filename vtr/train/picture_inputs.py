@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from io import BufferedRandom
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,12 +17,12 @@ from vtr.clip.loading import weights_digest
 from vtr.clip.preprocess import normalise
 from vtr.clip.temporal import follows_in_clip
 from vtr.train.data import PictureRows
+from vtr.train.kept import kept_rows
 from vtr.train.vision_tower import EMBEDDING, VisionSpec
 
 Kept = Literal["float16", "float32"]
 
 _FOLDER = "activations"
-_DIGEST_BYTES = 32  # of SHA-256, at the end of a file
 _CPU_PICTURES, _GPU_PICTURES = 32, 256
 
 
@@ -58,7 +54,6 @@ def read_rows(
     # The last block makes only what is read of it.
     last = tower.num_outputs if spec.first == sizes.layers else None
     shape = (pictures.num_rows, last or len(tower.positions), sizes.width)
-    kind = np.dtype(kept)
     pad: Tensor | bool = False
     if pictures.pad is not False:
         # As many as are run together otherwise: see `_parts`.
@@ -68,14 +63,10 @@ def read_rows(
     path = None
     if cache is not None and shape[0]:
         path = cache / _FOLDER / f"{_digest(spec, backbone, pictures)}.{kept}"
-    if path is None or not _is_whole(path, shape, kind):
-        with _target(path, shape, kind) as rows:
-            _fill(rows, spec, backbone, pictures, tell=tell)
-        if path is None or not isinstance(rows, np.memmap):
-            return PictureRows(pictures.ids, rows, pictures.offsets, pad)
-    # Copy-on-write: torch refuses arrays that it must not write to, though nobody does.
-    mapped = np.memmap(path, dtype=kind, mode="c", shape=shape)
-    return PictureRows(pictures.ids, mapped, pictures.offsets, pad)
+    rows = kept_rows(
+        path, shape, kept, lambda rows: _fill(rows, spec, backbone, pictures, tell=tell)
+    )
+    return PictureRows(pictures.ids, rows, pictures.offsets, pad)
 
 
 def _fill(
@@ -137,61 +128,3 @@ def _digest(spec: VisionSpec, backbone: Backbone, pictures: PictureRows) -> str:
     for first, last in _parts(pictures.offsets, torch.device("cuda")):
         digest.update(np.ascontiguousarray(pictures.span(first, last)).data)
     return digest.hexdigest()[:24]
-
-
-def _is_whole(path: Path, shape: tuple[int, ...], kind: np.dtype[Any]) -> bool:
-    """Whether a file holds what was written: the digest at its end tells."""
-    num_bytes = int(np.prod(shape)) * kind.itemsize
-    if not path.is_file() or path.stat().st_size != num_bytes + _DIGEST_BYTES:
-        return False
-    content = np.memmap(path, np.uint8, mode="r")
-    return hashlib.sha256(content[:num_bytes].data).digest() == content[num_bytes:].tobytes()
-
-
-@contextmanager
-def _target(
-    path: Path | None, shape: tuple[int, ...], kind: np.dtype[Any]
-) -> Iterator[NDArray[Any]]:
-    """Yields what is written into: a file that gets its name when it is whole, or memory."""
-    num_bytes = int(np.prod(shape)) * kind.itemsize
-    file = None if path is None else _unfinished(path, num_bytes + _DIGEST_BYTES)
-    if file is None or path is None:
-        yield np.empty(shape, kind)
-        return
-    with file:
-        try:
-            rows = np.memmap(file, dtype=kind, mode="r+", shape=shape)
-            yield rows
-            rows.flush()
-            file.seek(num_bytes)
-            file.write(hashlib.sha256(rows.reshape(-1).view(np.uint8).data).digest())
-            file.flush()
-            os.fsync(file.fileno())
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
-
-
-def _unfinished(path: Path, num_bytes: int) -> BufferedRandom | None:
-    """Returns a new file beside another, all its bytes taken; None where there is no room.
-
-    What killed trainings left of such files goes: those that nobody holds.
-    """
-    name = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for other in path.parent.glob(".*"):
-            with other.open("rb") as held, suppress(BlockingIOError):
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                other.unlink(missing_ok=True)
-        with ExitStack() as stack:
-            file = stack.enter_context(name.open("w+b"))
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Taken whole at once: a disk that fills up later would end the process (SIGBUS).
-            os.posix_fallocate(file.fileno(), 0, num_bytes)
-            stack.pop_all()
-            return file
-    except (OSError, AttributeError):  # not every system takes room at once
-        name.unlink(missing_ok=True)
-    return None

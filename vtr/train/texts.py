@@ -99,7 +99,10 @@ def embed_texts(
         embedded = backbone.encode_texts(texts, tell=tell)
         kept = embedded.embeddings, embedded.num_truncated
         if path is not None:
-            keep(path, _bytes(*kept))
+            # Where the file system refuses, the next run computes them anew.
+            with contextlib.suppress(OSError, StoreWriteError):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                publish(path, _bytes(*kept))
     return TextFeatures(names, *kept, *(embed_tokens(backbone, texts) if tokens else (None, None)))
 
 
@@ -154,13 +157,6 @@ def fill_rows(
             rows[offsets[n] : offsets[n + 1]] = made[place, : lengths[n]]
         if tell is not None:
             tell(start + len(chosen), len(order))
-
-
-def keep(path: Path, payload: bytes) -> None:
-    """Writes a file of the cache; where the file system refuses, the next run computes it anew."""
-    with contextlib.suppress(OSError, StoreWriteError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        publish(path, payload)
 
 
 def _digest(backbone: Backbone, texts: Sequence[str]) -> str:
