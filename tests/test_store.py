@@ -13,11 +13,11 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from builders import full_disk
+from builders import full_disk, run_app
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vtr.api.inspect import describe
+from vtr.api.inspect import describe, inspect
 from vtr.errors import (
     FingerprintError,
     ShardError,
@@ -605,3 +605,17 @@ def test_publish_says_what_stands_in_the_way(tmp_path: Path) -> None:
     with pytest.raises(StoreWriteError, match="choose another name: this is a folder"):
         publish(tmp_path / "x.png", b"")
     assert [path.name for path in tmp_path.iterdir()] == ["x.png"]
+
+
+def test_inspect_names_the_parts_that_have_no_shard(
+    tmp_path: Path, spec: FeatureSpec, row_factory: Callable[..., VideoRow]
+) -> None:
+    pad = np.zeros(spec.embedding_dim, np.float32)
+    for n, slot in enumerate([(1, 1, 0), (4, 1, 0), (4, 3, 0), (4, 3, 1)]):
+        rows = [row_factory(f"v{n}", 2)]
+        write_shard(tmp_path, rows, spec=spec, slot=slot, revision=0, pad_embedding=pad)
+    facts, _ = inspect(tmp_path)
+    assert facts["parts_without_shards"] == ["2/4", "4/4"]
+    told = " ".join(run_app("inspect", tmp_path).stdout.split())
+    assert "no shard of 2/4, 4/4." in told
+    assert "vtr extract --shard 2/4" in told

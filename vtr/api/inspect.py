@@ -11,6 +11,7 @@ from typing import Any
 from vtr.counts import counted
 from vtr.features.digests import mend
 from vtr.features.engine_check import read_engine_check
+from vtr.features.shard import ShardName
 from vtr.features.store import FeatureStore
 
 
@@ -36,6 +37,19 @@ def inspect(folder: Path, *, verify: bool = False) -> tuple[dict[str, Any], str]
     return {**describe(store), "damaged": damaged if verdict else None}, verdict
 
 
+def _absent_parts(store: FeatureStore) -> list[tuple[int, int]]:
+    """Returns (n, i) of every part i of n without a shard, where another of the n has one."""
+    damaged = [name for path in store.damaged if (name := ShardName.parse(path.name))]
+    names = [shard.name for shard in store.shards] + damaged
+    there = {(name.parts, name.part) for name in names}
+    return [
+        (parts, part)
+        for parts in sorted({name.parts for name in names})
+        for part in range(1, parts + 1)
+        if (parts, part) not in there
+    ]
+
+
 def describe(store: FeatureStore) -> dict[str, Any]:
     """Returns everything about a store but its damage, as JSON values."""
     statuses = Counter(row.status for row in store.ledger)
@@ -56,6 +70,7 @@ def describe(store: FeatureStore) -> dict[str, Any]:
             for label in store.spec.samplers
         },
         "shards": len(store.shards),
+        "parts_without_shards": [f"{part}/{parts}" for parts, part in _absent_parts(store)],
         "bytes": sum(shard.num_bytes for shard in store.shards),
         "engine_check": stamp and asdict(stamp),
         "pictures": store.picture_format,

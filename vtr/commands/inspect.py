@@ -10,6 +10,7 @@ import typer
 from vtr.commands.console import AsJson, print_json, say
 from vtr.commands.tables import echo_wrapped
 from vtr.counts import counted, human_bytes
+from vtr.foreign import first_few
 
 MAX_LISTED = 20
 
@@ -77,6 +78,12 @@ def _print(facts: dict[str, Any], *, everything: bool) -> None:
         "frames": f"{counted(facts['frames'], 'embedding')} ({selected})",
         "size": f"{human_bytes(facts['bytes'])} in {counted(facts['shards'], 'shard')}",
     }
+    if absent := facts["parts_without_shards"]:
+        one = absent[0]
+        lines["parts"] = (
+            f"no shard of {first_few(absent, 10)}. Unless a part has no videos, it is "
+            + (f"still to be made: vtr extract --shard {one}")
+        )
     for name, text in lines.items():
         echo_wrapped(name, text, width=13)
     if facts["duplicate_ids"]:
