@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Self
@@ -195,16 +195,15 @@ class Library:
         else:  # the best of all rows may hold none of these
             scores, recall = self.scanner.scan(asked.vector), None
         sampled = scores[self.scanner.sample]
-        low, middle = float(usual(sampled)), float(np.median(sampled))
+        low = None if query.has_pictures else float(usual(sampled))
+        middle = float(np.median(sampled))
         hits: list[Hit] = []
         # A picture means the very frame; a sentence, what is shown for a while.
         mix = _as_they_are if query.has_pictures else with_surroundings
         for n in self._candidates(scores, asked.vector, allowed, top, mix):
             hits += self._hits(n, asked.vector, low, middle, mix, several=all_moments)
-        if query.has_pictures:  # not to be held against sentences
-            hits = [replace(hit, level=1.0) for hit in hits]
         hits.sort(key=lambda hit: (-hit.score, hit.video_id, hit.start_seconds))
-        level = 1.0 if query.has_pictures else self._level(scores, allowed, low)
+        level = 1.0 if low is None else self._level(scores, allowed, low)
         found = tuple(hits[:top])
         match = level >= MATCH_LEVEL
         return Answer(
@@ -249,14 +248,15 @@ class Library:
         return [n for _, n in sorted(ranks)[: top + 10]]
 
     def _hits(
-        self, n: int, vector: Vectors, low: float, middle: float, mix: Mix, *, several: bool
+        self, n: int, vector: Vectors, low: float | None, middle: float, mix: Mix, *, several: bool
     ) -> list[Hit]:
         """Returns the moments of a video, in float32.
 
         Args:
             n: Which of the videos that have frames.
             vector: (D,) of the query.
-            low: What a frame of the folder scores at least, but for some.
+            low: What a frame of the folder scores at least, but for some; None for a query with
+                pictures, which is not held against sentences.
             middle: The median over the folder.
             mix: What the score of a moment is made of.
             several: See `find_runs`.
@@ -265,7 +265,8 @@ class Library:
         exact = self.scanner.exact(rows.start, rows.stop, vector)
         pts, pieces = self.index.pts_seconds[rows], self.index.pieces(v)
         starts, ends = self._edges(v, rows)
-        mixed, outlier = mix(exact, pts), self._standard(exact, rows)
+        mixed = mix(exact, pts)
+        outlier = None if low is None else self._standard(exact, rows)
         return [
             Hit(
                 video_id,
@@ -274,7 +275,11 @@ class Library:
                 float(ends[stop - 1]),
                 float(pts[best]),
                 float(mixed[first:stop].max()),
-                self._calibration.level(float(exact[best]) - low, float(outlier[first:stop].max())),
+                1.0
+                if low is None or outlier is None
+                else self._calibration.level(
+                    float(exact[best]) - low, float(outlier[first:stop].max())
+                ),
             )
             for first, stop, best in find_runs(exact, pieces, background=middle, several=several)
         ]
