@@ -213,6 +213,23 @@ def full_disk(num_bytes: int) -> Iterator[None]:
 # ---- captions and workspaces
 
 
+def put(path: Path, content: Any = b"") -> Path:
+    """Writes bytes, a text, or a list or object as JSON, into folders that are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, list | dict):
+        content = json.dumps(content)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def touch(folder: Path, *names: str, content: bytes = b"") -> Path:
+    """Makes files of one content below a folder; returns it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        put(folder / name, content)
+    return folder
+
+
 def write_captions(path: Path, rows: Iterable[Sequence[str]]) -> Path:
     """Captions of a folder of videos: (video, caption) or (video, caption, split) each."""
     records = [dict(zip(("video", "caption", "split"), row, strict=False)) for row in rows]

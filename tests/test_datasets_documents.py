@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builders import put as write
 
 from vtr.datasets.annotations import CaptionList
 from vtr.datasets.captions import paragraph, sentences
@@ -24,12 +25,6 @@ from vtr.datasets.documents import (
 from vtr.errors import DatasetError
 
 BOM = b"\xef\xbb\xbf"
-
-
-def write(path: Path, content: bytes | str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
 
 
 # ---- finding

@@ -5,31 +5,19 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+from builders import touch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vtr.datasets.base import Dataset, Video
 from vtr.datasets.files import VideoMatch, find_videos, match_videos
-from vtr.datasets.registry import (
-    dataset_names,
-    load_dataset,
-    resolve_videos,
-    survey_videos,
-    unique_videos,
-)
-from vtr.errors import ConfigError, UnknownNameError
+from vtr.datasets.registry import load_dataset, resolve_videos, survey_videos, unique_videos
+from vtr.errors import ConfigError
 from vtr.foreign import escape_undecodable, is_undecodable
-from vtr.names import VIDEO_EXTENSIONS, video_id
+from vtr.names import video_id
 
 NFC = unicodedata.normalize("NFC", "café.mp4")
 NFD = unicodedata.normalize("NFD", "café.mp4")
-
-
-def touch(root: Path, *names: str) -> None:
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
 
 
 def match(root: Path, *ids: str) -> VideoMatch:
@@ -48,18 +36,6 @@ def test_lists_nested_videos_sorted_by_raw_bytes(tmp_path: Path) -> None:
     assert listing.path("a/z.MKV") == tmp_path / "a" / "z.MKV"
 
 
-def test_listing_equals_a_plain_walk(tmp_path: Path) -> None:
-    touch(tmp_path, *(f"{a}/{b}/{i}.{e}" for a in "xy" for b in "pq" for i, e in enumerate(
-        ["mp4", "txt", "avi", "MTS", "srt"])))  # fmt: skip
-    plain = sorted(
-        path.relative_to(tmp_path).as_posix()
-        for path in tmp_path.rglob("*")
-        if path.suffix.lower() in VIDEO_EXTENSIONS
-    )
-    assert list(find_videos(tmp_path).names) == plain
-    assert len(plain) == 12
-
-
 def test_a_folder_whose_dataset_is_its_listing_is_listed_once(tmp_path: Path) -> None:
     touch(tmp_path, "a.mp4", "b/c.mp4", "notes.txt")
     dataset = load_dataset("folder", videos=tmp_path)
@@ -71,21 +47,15 @@ def test_a_folder_whose_dataset_is_its_listing_is_listed_once(tmp_path: Path) ->
     assert [video.path for video in elsewhere.videos] == [tmp_path / "other/a.mp4", None]
 
 
-def test_hidden_entries_are_skipped_and_counted(tmp_path: Path) -> None:
-    touch(tmp_path, "a.mp4", "._a.mp4", ".git/b.mp4", ".tmp-1-c.mp4", "sub/.d.mp4")
-    listing = find_videos(tmp_path)
-    assert listing.names == ("a.mp4",)
-    assert listing.num_hidden == 4
-
-
 def test_folders_of_network_disks_and_desktops_are_skipped_and_counted(tmp_path: Path) -> None:
     touch(tmp_path, "a.mp4", "trip/b.mp4", "@eaDir/a.mp4/SYNOVIDEO_VIDEO_SCREENSHOT.jpg",
           "trip/@eaDir/b.mp4/SYNOINDEX_MEDIA_INFO", "#recycle/c.mp4", ".Trash-1000/files/d.mp4",
           "Thumbs.db", "$RECYCLE.BIN/e.mp4", "__MACOSX/._a.mp4", "._a.mp4", ".DS_Store",
-          "cover.webp", "notes.txt", "list.txt")  # fmt: skip
+          ".git/b.mp4", ".tmp-1-c.mp4", "trip/.d.mp4", "cover.webp", "notes.txt",
+          "list.txt")  # fmt: skip
     listing = find_videos(tmp_path)
     assert listing.names == ("a.mp4", "trip/b.mp4")
-    assert listing.skipped == ("3 other files (2 .txt, 1 .webp), 9 hidden or system entries")
+    assert listing.skipped == ("3 other files (2 .txt, 1 .webp), 12 hidden or system entries")
 
 
 def test_what_a_name_does_not_tell_the_content_does(tmp_path: Path) -> None:
@@ -269,17 +239,6 @@ def test_ids_find_their_files_in_any_folder_and_container(tmp_path: Path) -> Non
     assert found.duplicates == {}
 
 
-def test_an_id_with_an_extension_takes_another_container_only_if_nobody_fits_better(
-    tmp_path: Path,
-) -> None:
-    touch(tmp_path, "a.mp4", "b.avi.mp4")
-    assert match(tmp_path, "a.avi", "b.avi").paths == {
-        "a.avi": tmp_path / "a.mp4",
-        "b.avi": tmp_path / "b.avi.mp4",
-    }
-    assert match(tmp_path, "a.avi", "a.mp4").paths == {"a.mp4": tmp_path / "a.mp4"}
-
-
 def test_duplicates_first_in_order_wins_and_regular_files_come_first(tmp_path: Path) -> None:
     touch(tmp_path, "b/v.mp4", "c/v.webm", "d/v.mp4")
     (tmp_path / "a").mkdir()
@@ -291,25 +250,7 @@ def test_duplicates_first_in_order_wins_and_regular_files_come_first(tmp_path: P
     }
 
 
-@pytest.mark.parametrize("on_disk", [NFC, NFD])
-@pytest.mark.parametrize("asked", [NFC, NFD, NFC[:-4], NFD[:-4]])
-def test_composition_does_not_matter(tmp_path: Path, on_disk: str, asked: str) -> None:
-    touch(tmp_path, on_disk)
-    assert match(tmp_path, asked).paths == {asked: tmp_path / on_disk}
-
-
 # ---- the registry and the text helpers
-
-
-def test_the_registry_lists_readers_and_not_its_helpers() -> None:
-    names = dataset_names()
-    assert "folder" in names
-    assert {"base", "files", "registry"}.isdisjoint(names)
-
-
-def test_an_unknown_dataset_gets_a_suggestion(tmp_path: Path) -> None:
-    with pytest.raises(UnknownNameError, match=r"no dataset named 'foldr'\. Did you mean 'folder'"):
-        load_dataset("foldr", videos=tmp_path)
 
 
 def test_escapes_name_the_byte() -> None:

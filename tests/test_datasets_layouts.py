@@ -3,7 +3,6 @@
 import csv
 import inspect
 import io
-import json
 import pickle
 import unicodedata
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from builders import put as write
 
 import vtr.datasets
 from vtr.datasets.annotations import check_overlap
@@ -32,14 +32,6 @@ PUBLISHED = ["activitynet", "didemo", "lsmdc", "msrvtt", "msvd", "vatex"]
 
 def load(name: str, folder: Path) -> Dataset:
     return load_dataset(name, annotations=folder, videos=folder)
-
-
-def write(path: Path, content: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(content, list | dict):
-        content = json.dumps(content)
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
 
 
 def table(header: str, *rows: tuple[object, ...]) -> str:
@@ -132,6 +124,9 @@ CSVS = {
 def test_msrvtt_with_fewer_videos(tmp_path: Path, joined: bool) -> None:
     if joined:
         write(tmp_path / "MSRVTT_data.json", msrvtt_json(range(10)))
+        alone = load("msrvtt", tmp_path)  # by the split field
+        sizes = {split: len(ids) for split, ids in alone.splits.items()}
+        assert (sizes, alone.queries) == ({"train": 6, "val": 2, "test": 2, "trainval": 8}, {})
     else:
         write(tmp_path / "train_val_videodatainfo.json", msrvtt_json(range(8)))
         write(tmp_path / "deep" / "test_videodatainfo.json", msrvtt_json(range(8, 10)))
@@ -161,18 +156,6 @@ def test_msrvtt_with_fewer_videos(tmp_path: Path, joined: bool) -> None:
         "the annotations hold 10 videos, 10 of the published 10,000; trainval, 1kA-train, "
         "1kA-test, train, val, test come from the files themselves",
     )
-
-
-def test_msrvtt_from_the_split_field_alone(tmp_path: Path) -> None:
-    write(tmp_path / "MSRVTT_data.json", msrvtt_json(range(10)))
-    dataset = load("msrvtt", tmp_path)
-    assert {split: len(ids) for split, ids in dataset.splits.items()} == {
-        "train": 6,
-        "val": 2,
-        "test": 2,
-        "trainval": 8,
-    }
-    assert dataset.queries == {}
 
 
 def published_msrvtt(tmp_path: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+from builders import put, touch
 
 from vtr.datasets.base import Caption, Dataset, split_queries
 from vtr.datasets.registry import load_dataset, survey_videos
@@ -19,18 +20,11 @@ FULL = [
 
 @pytest.fixture
 def films(tmp_path: Path) -> Path:
-    for name in ("a.mp4", "sub/b.webm", "c.avi"):
-        path = tmp_path / "films" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    return tmp_path / "films"
+    return touch(tmp_path / "films", "a.mp4", "sub/b.webm", "c.avi")
 
 
 def write(folder: Path, name: str, text: str) -> Path:
-    path = folder / "notes" / name
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(text, encoding="utf-8-sig")
-    return path
+    return put(folder / "notes" / name, text.encode("utf-8-sig"))
 
 
 def load(films: Path, path: Path) -> Dataset:
@@ -112,19 +106,6 @@ def test_one_of_several_files_is_read(films: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("captions.csv", 'video;caption\na;"one, two"\n'),
-        ("captions.csv", '"video"\t"caption"\na\tone, two\n'),
-        ("captions.tsv", 'video,caption\na,"one, two"\n'),
-    ],
-)
-def test_a_table_may_part_its_columns_as_spreadsheets_do(films: Path, name: str, text: str) -> None:
-    dataset = load(films, write(films.parent, name, text))
-    assert [item.text for item in dataset.captions] == ["one, two"]
-
-
-@pytest.mark.parametrize(
     ("name", "text", "message"),
     [
         (
@@ -171,11 +152,8 @@ def test_a_name_that_fits_two_files_is_refused(films: Path) -> None:
 
 @pytest.fixture
 def pets(tmp_path: Path) -> Path:
-    for name in ("cats/one.mp4", "cats/two.mp4", "dogs/one.mp4", "dogs/three.mp4"):
-        path = tmp_path / "pets" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    return tmp_path / "pets"
+    names = ("cats/one.mp4", "cats/two.mp4", "dogs/one.mp4", "dogs/three.mp4")
+    return touch(tmp_path / "pets", *names)
 
 
 LOST = "video,caption,split\ncats/one.mp4,a,test\n{},lost,train\ndogs/three.mp4,three dogs,test\n"
@@ -224,10 +202,7 @@ def test_a_file_whose_name_begins_with_a_blank_has_its_caption(pets: Path) -> No
 @pytest.mark.slow
 def test_the_time_per_caption_does_not_grow_with_the_folder(tmp_path: Path) -> None:
     def seconds(files: int) -> float:
-        films = tmp_path / str(files)
-        films.mkdir()
-        for number in range(files):
-            (films / f"v{number}.mp4").touch()
+        films = touch(tmp_path / str(files), *(f"v{number}.mp4" for number in range(files)))
         rows = "".join(f"v{number},x\nlost/{number},y\n" for number in range(2 * files))
         path = write(films, "captions.csv", f"video,caption\n{rows}")
         start = time.process_time()

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builders import put, touch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -60,6 +61,8 @@ SAME = {
     "own.csv": table("name,caption"),
     "low.csv": table("id,name"),
     "semicolon.csv": table("video;caption", ";"),
+    "tabs.csv": table('"video"\t"caption"', "\t"),
+    "commas.tsv": table(),
     "sep.csv": "sep=;\n" + table("video;caption", ";"),
     "sep-crlf.csv": "sep=|\r\n" + table("video|caption", "|", "\r\n"),
     "index.csv": ",video,caption\n" + "".join(f"{i},{r}\n" for i, r in enumerate(
@@ -83,22 +86,12 @@ SAME = {
 
 @pytest.fixture
 def films(tmp_path: Path) -> Path:
-    for name, _ in ROWS:
-        path = tmp_path / "films" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    return tmp_path / "films"
-
-
-def write(folder: Path, name: str, content: str | bytes) -> Path:
-    path = folder / name
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
+    return touch(tmp_path / "films", *(name for name, _ in ROWS))
 
 
 @pytest.mark.parametrize("name", SAME)
 def test_every_layout_says_the_same(films: Path, name: str) -> None:
-    path = write(films.parent, name, SAME[name])
+    path = put(films.parent / name, SAME[name])
     dataset = load_dataset("folder", annotations=path, videos=films)
     assert [(item.video_id, item.text) for item in dataset.captions] == ROWS
     assert dataset.video_ids == tuple(name for name, _ in ROWS)
@@ -113,7 +106,7 @@ def test_every_layout_says_the_same(films: Path, name: str) -> None:
     ],
 )
 def test_json_by_splits(films: Path, content: object) -> None:
-    path = write(films.parent, "c.json", json.dumps(content))
+    path = put(films.parent / "c.json", json.dumps(content))
     dataset = load_dataset("folder", annotations=path, videos=films)
     assert dataset.splits == {"train": ("cats/one.mp4", "cats/two.mp4"), "val": ("dogs/one.mp4",)}
     assert [item.text for item in dataset.captions] == [text for _, text in ROWS]
@@ -123,14 +116,14 @@ def test_sentences_of_parts_are_one_paragraph_and_starts_that_differ_are_refused
     films: Path,
 ) -> None:
     spoken = {"cats/one": {"timestamps": [[0, 4], [4, 9]], "sentences": ["it sits.", " it runs."]}}
-    path = write(films.parent, "c.json", json.dumps(spoken))
+    path = put(films.parent / "c.json", json.dumps(spoken))
     dataset = load_dataset("folder", annotations=path, videos=films)
     assert [item.text for item in dataset.captions] == ["it sits. it runs."]
     rows = "YoutubeID,Start_timestamp,End_timestamp,Caption\ncats/one,0,4,sits\n"
-    path = write(films.parent, "c.csv", rows)
+    path = put(films.parent / "c.csv", rows)
     dataset = load_dataset("folder", annotations=path, videos=films)
     assert dataset.notes[0].startswith("the captions' start and end are not read")
-    path = write(films.parent, "c.csv", rows + "cats/one.mp4,4,9,runs\n")
+    path = put(films.parent / "c.csv", rows + "cats/one.mp4,4,9,runs\n")
     with pytest.raises(DatasetError, match=r"line 3: a caption of 'cats/one\.mp4' starts at '4'"):
         load_dataset("folder", annotations=path, videos=films)
 
@@ -203,27 +196,27 @@ def test_lists_come_back_as_python_and_json_write_them(texts: list[str]) -> None
 
 def test_lists_in_cells_become_captions(films: Path) -> None:
     text = 'video,caption\ncats/one,"[\'a\', ""it\'s b""]"\ndogs/one,"[""c""]"\n'
-    path = write(films.parent, "captions.csv", text)
+    path = put(films.parent / "captions.csv", text)
     dataset = load_dataset("folder", annotations=path, videos=films)
     assert [(item.id, item.text) for item in dataset.captions] == [
         ("cats/one.mp4#0", "a"),
         ("cats/one.mp4#1", "it's b"),
         ("dogs/one.mp4#0", "c"),
     ]
-    path = write(films.parent, "captions.jsonl", lines([{"video": "cats/one", "text": "['a', b]"}]))
+    path = put(films.parent / "captions.jsonl", lines([{"video": "cats/one", "text": "['a', b]"}]))
     with pytest.raises(DatasetError, match=r"line 1: .* begins as a list of captions and is none"):
         load_dataset("folder", annotations=path, videos=films)
 
 
 def test_a_quote_opens_a_field_in_tabs_only_where_it_closes_it(tmp_path: Path) -> None:
     text = 'video\tcaption\na\t"hello" says a man\nb\t"said ""sit"""\nc\ta 6" dog\nd\t"\n'
-    found = [record.captions for record in read_records(write(tmp_path, "c.tsv", text))]
+    found = [record.captions for record in read_records(put(tmp_path / "c.tsv", text))]
     assert found == ['"hello" says a man', 'said "sit"', 'a 6" dog', '"']
     text = 'video\tcaption\ra\t"one\u2028" two\r'
-    found = [record.captions for record in read_records(write(tmp_path, "c.tsv", text))]
+    found = [record.captions for record in read_records(put(tmp_path / "c.tsv", text))]
     assert found == ['"one\u2028" two']
     text = 'video\tcaption\na\t"one\ttwo\nthree"\n'
-    found = [record.captions for record in read_records(write(tmp_path, "c.tsv", text))]
+    found = [record.captions for record in read_records(put(tmp_path / "c.tsv", text))]
     assert found == ["one\ttwo\nthree"]
 
 
@@ -249,11 +242,11 @@ def test_what_cannot_be_read_is_explained(
     tmp_path: Path, name: str, content: str | bytes, message: str
 ) -> None:
     with pytest.raises(DatasetError, match=message):
-        list(read_records(write(tmp_path, name, content)))
+        list(read_records(put(tmp_path / name, content)))
 
 
 @pytest.mark.parametrize("cell", ["['a dog', 'it runs']", '[""a dog""]'])
 def test_no_reader_takes_a_list_for_one_caption(tmp_path: Path, cell: str) -> None:
-    write(tmp_path, "didemo_test_label.csv", f'video_path,text\nx.mp4,"{cell}"\n')
+    put(tmp_path / "didemo_test_label.csv", f'video_path,text\nx.mp4,"{cell}"\n')
     with pytest.raises(DatasetError, match=r"spells a list of captions where one is expected"):
         load_dataset("didemo", annotations=tmp_path, videos=tmp_path)

@@ -3,8 +3,10 @@
 import json
 import pickle
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import builders
 import pytest
 
 import vtr
@@ -15,15 +17,7 @@ from vtr.errors import DatasetError
 CLIPS = ("video7020", "video7021", "video7024", "video0")
 FILM = "0001_American_Beauty_00.00.51.926-00.00.54.129"
 OTHER_FILM = "1005_Signs_00.01.04.123-00.01.06.000"
-MP4 = b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41"
-
-
-def touch(folder: Path, *names: str) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(MP4)
-    return folder
+touch = partial(builders.touch, content=b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41")
 
 
 def texts(dataset: Dataset) -> dict[str, list[str]]:

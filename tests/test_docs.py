@@ -326,14 +326,6 @@ def test_unknown_names_are_refused_with_a_suggestion(tmp_path: Path) -> None:
         _ = vtr.extrct
 
 
-def test_settings_of_the_workspace_file_hold_and_flags_win(tmp_path: Path) -> None:
-    (tmp_path / "vtr.toml").write_text('[data]\nvideos = "a"\n[extract]\nframes = 3\n')
-    (tmp_path / "below").mkdir()
-    workspace = vtr.open_workspace(tmp_path / "below")
-    assert (workspace.videos, workspace.frames) == (tmp_path / "a", 3)
-    assert vtr.open_workspace(tmp_path, frames=5).frames == 5
-
-
 def test_paths_given_in_python_start_at_the_current_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -343,7 +335,8 @@ def test_paths_given_in_python_start_at_the_current_folder(
     (tmp_path / "here" / "captions.csv").touch()
     (tmp_path / "w" / "vtr.toml").write_text('[data]\nvideos = "clips"\n')
     monkeypatch.chdir(tmp_path / "here")
-    assert vtr.open_workspace("../w").videos == tmp_path / "w" / "clips"
+    (tmp_path / "w" / "below").mkdir()
+    assert vtr.open_workspace("../w/below").videos == tmp_path / "w" / "clips"
     for folder in ("../w", "w", "new"):
         opened = vtr.open_workspace(folder, videos="clips", annotations="captions.csv", model="./m")
         assert opened.videos == tmp_path / "here" / "clips"

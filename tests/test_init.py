@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import run_app
+from builders import run_app, touch
 from click.testing import Result
 
 import vtr.datasets
 from vtr.demo import demo_model_folder
-from vtr.errors import ConfigError, UnknownNameError, VtrError
+from vtr.errors import ConfigError, VtrError
 from vtr.workspace import find_workspace
 
 READER = '''
@@ -46,14 +46,6 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 def run(*arguments: str, code: int = 0) -> Result:
     return run_app("init", *arguments, code=code)
-
-
-def touch(root: Path, *names: str) -> Path:
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    return root
 
 
 def rows(text: str) -> dict[str, str]:
@@ -187,12 +179,6 @@ def test_a_folder_that_cannot_be_listed_is_named(
     monkeypatch.setattr(os, "scandir", refuse_locked)
     done = run_app(*words, code=3 if words[0] == "compress" else 0)  # an empty file fails
     assert "warning: the folder locked cannot be listed: Permission denied" in done.stderr
-
-
-def test_an_unknown_dataset_gets_a_suggestion(here: Path) -> None:
-    touch(here / "films", "a.mp4")
-    with pytest.raises(UnknownNameError, match=r"^no dataset named 'fold'\. Did you mean 'folder'"):
-        run("fold", "--videos", "films")
 
 
 def test_an_existing_workspace_is_kept_unless_forced(here: Path) -> None:

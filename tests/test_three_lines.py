@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import grey, make_run, run_app, run_json, write_clip, write_store
+from builders import grey, make_run, run_app, run_json, unit, write_clip, write_store
 
 from vtr.clip.backbone import load_backbone
 from vtr.counts import counted
@@ -288,10 +288,6 @@ def test_zero_shot_needs_no_training(extracted: Path, tmp_path: Path) -> None:
     assert gaps.min() > 1e-6, "no ties to break"
     first = (scores > own[:, None]).sum(axis=1) == 0
     assert document["metrics"]["t2v/R@1"]["value"] == pytest.approx(100 * first.mean())
-
-
-def unit(vectors: Any) -> Any:
-    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
 # ---- asked for the wrong thing

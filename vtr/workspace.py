@@ -24,7 +24,7 @@ from vtr.datasets.registry import dataset_names
 from vtr.errors import ConfigError, UnknownNameError
 from vtr.files import make_folder, publish, read_regular
 from vtr.foreign import is_undecodable, printable
-from vtr.settings import Settings, Source, fact, flags, merge, option, rooted
+from vtr.settings import Settings, Source, as_path, fact, flags, merge, option, rooted
 from vtr.verbs import verb_names, verb_options
 
 FILE_NAME = "vtr.toml"
@@ -58,7 +58,7 @@ def _samplers(text: str) -> str:
 def _model(name: str) -> str:
     if is_undecodable(name):
         raise ValueError("not Unicode")
-    return str(Path(name).expanduser()) if name.startswith("~/") else resolve_model(name)
+    return str(as_path(name)) if name.startswith("~/") else resolve_model(name)
 
 
 class Workspace(Settings):

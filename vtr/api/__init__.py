@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from vtr.choices import check_names
 from vtr.errors import ConfigError, UnknownNameError
-from vtr.settings import takes
+from vtr.settings import as_path, takes
 from vtr.workspace import Workspace, find_workspace
 from vtr.workspace import settings as merged
 
@@ -47,7 +47,7 @@ def open_workspace(folder: str | Path = ".", **settings: object) -> Workspace:
     """
     if not isinstance(folder, str | Path):
         raise ConfigError(f"folder is {_shown(folder)}; it must be a path")
-    place = Path(folder).expanduser()
+    place = as_path(str(folder))
     if not place.is_dir() and (place.exists() or settings.get("videos") is None):
         raise ConfigError(
             f"no workspace {place}: there is no such folder below {Path.cwd()}. Name one that "

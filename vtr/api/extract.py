@@ -44,7 +44,7 @@ from vtr.features.spec import FeatureSpec
 from vtr.features.store import FeatureStore, require_same, stored_picture_format
 from vtr.files import publish
 from vtr.progress import note, progress, warn_of_unreadable
-from vtr.settings import resolved, takes
+from vtr.settings import as_path, resolved, takes
 from vtr.verbs.extract import OF_VIDEOS, Options, statuses
 from vtr.workspace import Workspace
 
@@ -221,7 +221,7 @@ def _plan(workspace: Workspace, options: Options, *, quiet: bool) -> dict[str, A
     mine = [video for video, _ in present(survey)][options.part[0] - 1 :: options.part[1]]
     known = [(held[video.id], video) for video in mine if video.id in held]
     again = [row for row, video in known if wants_again(row, video, retry, options.hash)]
-    folder = Path(workspace.model).expanduser()
+    folder = as_path(workspace.model)
     if settings.pictures and folder.is_dir():  # another one might have to be fetched first
         size = preprocessing_from_config(folder).size
         check_room(workspace, settings, size, len(mine) - len(known))

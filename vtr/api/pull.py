@@ -32,7 +32,7 @@ from vtr.features.lock import write_lock
 from vtr.files import beside, file_sha256, make_folder, publish, replacing
 from vtr.foreign import first_few
 from vtr.progress import note, progress
-from vtr.settings import takes
+from vtr.settings import as_path, takes
 from vtr.verbs.pull import Options
 from vtr.workspace import find_workspace, settings
 
@@ -129,7 +129,7 @@ def _target(place: Repository, folder: str | Path | None) -> Path:
     if not isinstance(folder, str | Path | None):
         raise ConfigError(f"folder is {folder!r:.60}; it must be a path")
     if folder is not None:
-        return Path(folder).expanduser()
+        return as_path(str(folder))
     name = place.name.rpartition("/")[2]
     if place.kind == "store":
         return Path(name)

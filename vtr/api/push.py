@@ -36,7 +36,7 @@ from vtr.json_files import read_json
 from vtr.pages import render
 from vtr.progress import note, progress
 from vtr.result_schema import RESULT_FILE
-from vtr.settings import takes
+from vtr.settings import as_path, takes
 from vtr.verbs.push import Options
 from vtr.workspace import find_workspace, settings
 
@@ -122,7 +122,7 @@ def pack(target: str | Path, repo: str, options: Options) -> Parcel:
     """
     if not isinstance(target, str | Path):
         raise ConfigError(f"target is {target!r:.60}; it must be the folder of a run or a store")
-    folder = Path(target).expanduser()
+    folder = as_path(str(target))
     if folder.is_dir() and list_shards(folder)[0]:
         if options.results or options.with_model:
             raise ConfigError(f"{folder} is a store; --results and --with-model are for runs")

@@ -17,7 +17,7 @@ from vtr.progress import note
 from vtr.remote import OF_URL, require_local
 from vtr.searching.library import Answer, Hit, Library
 from vtr.searching.query import Query, read_like
-from vtr.settings import takes
+from vtr.settings import as_path, takes
 from vtr.verbs.search import Options
 from vtr.workspace import FILE_NAME, Workspace, find_workspace, read_workspace
 
@@ -59,7 +59,7 @@ def search(folder: str | Path | None, *texts: str, **options: Any) -> Answer:
     asked = Options.of(**options)
     check_outputs(asked)
     query = make_query(texts, asked)
-    place = None if folder is None else Path(folder).expanduser()
+    place = None if folder is None else as_path(str(folder))
     answer = find(place, query, asked)[1]
     write_outputs(texts, answer.hits, asked)
     return answer
@@ -74,12 +74,12 @@ def split(words: Sequence[str]) -> tuple[Path | None, tuple[str, ...]]:
         ConfigError: There is no workspace, and the first word is no folder.
     """
     if words:
-        first = Path(words[0]).expanduser()
-        if first.is_dir():
+        first = as_path(words[0])
+        if os.path.isdir(first):  # noqa: PTH112  (a sentence is longer than any name)
             return first, tuple(words[1:])
         if find_workspace(Path.cwd()) is None or os.sep in words[0]:
             require_local(first, verb="search", instead=OF_URL)
-            what = "is no folder" if first.exists() else "does not exist"
+            what = "is no folder" if os.path.exists(first) else "does not exist"  # noqa: PTH110
             raise ConfigError(
                 f"{words[0]!r} {what}, and there is no {FILE_NAME} in {Path.cwd()} or above it. "
                 'Name the folder of the videos first: vtr search FOLDER "a sentence"'

@@ -12,6 +12,7 @@ from vtr.datasets.files import require_folder
 from vtr.errors import ConfigError, VtrError
 from vtr.extras import require_extra
 from vtr.remote import OF_URL, require_local
+from vtr.settings import as_path
 from vtr.verbs.serve import Options
 from vtr.workspace import FILE_NAME, Workspace, find_workspace, read_workspace
 
@@ -87,7 +88,7 @@ def find_place(folder: Path | None) -> Place:
                 "Name the folder of the videos: vtr serve FOLDER"
             )
     else:
-        folder = folder.expanduser()
+        folder = as_path(str(folder))
         if not folder.is_dir():
             require_local(folder, verb="serve", instead=OF_URL)
             what = "is no folder" if folder.exists() else "does not exist"

@@ -17,6 +17,7 @@ from vtr.features import FeatureStore as StoredFeatures
 from vtr.features.importing import BACKBONE_PREFIX
 from vtr.names import match_names, normal_path, without_extension
 from vtr.progress import note
+from vtr.settings import as_path
 from vtr.workspace import Workspace, find_workspace, settings
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def text_backbone(run: Run, *, instead: str, device: str) -> Backbone:
     named = run.text_model
     if run.lacks_text_model:
         wanted = run.text_sha256 or "unknown"
-        if wanted == "unknown" or not Path(instead).expanduser().is_dir():
+        if wanted == "unknown" or not as_path(instead).is_dir():
             raise ModelError(
                 f"the text model of {run.folder} was the folder {named} where it was trained, "
                 f"and is not here (weights {wanted[:12]}): name a folder with these weights with "

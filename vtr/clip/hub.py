@@ -13,6 +13,7 @@ from vtr.clip.models import known_models, nearest_name, resolve_model
 from vtr.errors import CheckpointError, HubOfflineError, ModelError, ModelNotFoundError
 from vtr.foreign import first_few, first_line
 from vtr.json_files import read_json
+from vtr.settings import as_path
 
 EXAMPLE = "openai/clip-vit-base-patch32"
 
@@ -109,7 +110,7 @@ def find_model(model: str) -> ModelFolder:
         ModelError: The repository is gated.
     """
     model = resolve_model(model)
-    folder = Path(model).expanduser()
+    folder = as_path(model)
     if model and folder.is_dir():
         result = ModelFolder(folder.resolve().name, folder.resolve(), "local")
     else:
@@ -122,7 +123,7 @@ def find_model(model: str) -> ModelFolder:
 def find_tokeniser(model: str) -> Path:
     """Returns a folder with a model's tokeniser files; of a hub repository it fetches no others."""
     model = resolve_model(model)
-    folder = Path(model).expanduser()
+    folder = as_path(model)
     if not (model and folder.is_dir()):
         folder = _find_on_hub(model, tokeniser_only=True)
     if not has_vocabulary(folder):
@@ -145,7 +146,7 @@ def require_model(model: str) -> None:
     What the cache holds is not asked of the hub again.
     """
     model = resolve_model(model)
-    folder = Path(model).expanduser()
+    folder = as_path(model)
     if model and folder.is_dir():
         find_model(model)
         return
@@ -267,7 +268,7 @@ def transport_error() -> type[Exception]:
 
 def check_model_name(model: str) -> None:
     """Refuses what can be neither a folder here nor a hub id, without asking the hub."""
-    file = Path(model).expanduser()
+    file = as_path(model)
     if model and file.is_dir():
         return
     if file.is_file():

@@ -30,6 +30,7 @@ from vtr.files import publish
 from vtr.foreign import printable
 from vtr.json_files import read_json
 from vtr.searching.index import Bank
+from vtr.settings import as_path
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -221,7 +222,7 @@ def _opaque(picture: Image) -> Image:
 
 def _absolute(model: str) -> str:
     """Returns a folder by its whole path, and a hub id as it is."""
-    folder = Path(model).expanduser()
+    folder = as_path(model)
     return str(folder.resolve()) if folder.is_dir() else model
 
 
