@@ -54,6 +54,20 @@ def test_study_of_the_demo_world(world: Workspace, tmp_path: Path) -> None:
     assert Image.open(io.BytesIO(plot.read_bytes())).width > 3000
 
 
+def test_study_without_the_videos_leaves_the_costs_out(world: Workspace, tmp_path: Path) -> None:
+    assert world.videos is not None
+    world.videos.rename(tmp_path / "away")
+    world.videos.mkdir()
+    try:
+        done = run_app("samplers", "study", world.features, "--sampler", "uniform", "--json")
+    finally:
+        world.videos.rmdir()
+        (tmp_path / "away").rename(world.videos)
+    (row,) = json.loads(done.stdout)["samplers"]
+    assert (row["cost"], row["brief"]["events"]) == (None, 4)
+    assert "no costs: none of the store's videos is in" in done.stderr
+
+
 def test_study_elsewhere_has_neither_costs_nor_events(world: Workspace, tmp_path: Path) -> None:
     """A store away from its workspace: the videos are unknown."""
     moved = tmp_path / "moved"

@@ -326,6 +326,15 @@ def test_in_a_workspace_its_store_is_searched(workspace: Path, clips: Path) -> N
     assert (hit["video_id"], hit["path"]) == ("sub/2.mp4", str(clips / "sub" / "2.mp4"))
 
 
+def test_a_store_is_searched_where_its_videos_are_not(workspace: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(workspace, tmp_path / "w")
+    write_config(folder, data={"dataset": "folder", "videos": str(tmp_path / "gone")})
+    done = run_app("search", "--like", "sub/2.mp4@4", "--json", cwd=folder)
+    hit = json.loads(done.stdout)["hits"][0]
+    assert (hit["video_id"], hit["path"]) == ("sub/2.mp4", None)
+    assert "the files of the videos are not known: the folder of videos is" in done.stderr
+
+
 @pytest.mark.parametrize("head", ["meanP", "multivector:vectors=2"])
 def test_the_head_of_a_run_decides_the_order(workspace: Path, head: str) -> None:
     """Of all videos where an index could serve it, whatever frames say."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from vtr.api.stores import videos_here
 from vtr.bridges.fiftyone import Moment, has_video_ending, make_sample, write_dataset
 from vtr.bridges.rows import input_rows
 from vtr.counts import counted
@@ -32,10 +33,6 @@ def write_samples(
             whose videos are the workspace's.
         workspace: Where the videos and the model are.
         options: `query` and `top` say which moments.
-
-    Raises:
-        ModelError: The model of the queries cannot be had, or is not the store's.
-        StoreWriteError: The disk refused.
     """
     assert options.fiftyone is not None
     make_folder(options.fiftyone.parent, option="--fiftyone")
@@ -53,12 +50,7 @@ def _files(store: FeatureStore, videos: Path | None, workspace: Workspace) -> di
     """Returns the file of each video that is here."""
     if videos is not None:
         return {i: videos / i for i in store.input_ids if (videos / i).is_file()}
-    if workspace.videos is None:
-        return {}
-    from vtr.api.extract import find_inputs
-
-    found = find_inputs(workspace).videos
-    return {video.id: video.path for video in found if video.path is not None}
+    return {video.id: video.path for video in videos_here(workspace) if video.path is not None}
 
 
 def _moments(

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vtr.api.extract import find_inputs
-from vtr.api.stores import check_same_model, read_dataset, store_folder
+from vtr.api.stores import check_same_model, read_dataset, store_folder, videos_here
 from vtr.clip.backbone import load_backbone
 from vtr.clip.preprocess import Preprocessing, resize_crop
 from vtr.counts import counted
@@ -53,9 +52,6 @@ def study(store: Path | None, options: Options) -> dict[str, Any]:
     Args:
         store: Made with `--sampler dense`; None is that of the workspace around.
         options: Those of `vtr samplers study`.
-
-    Raises:
-        ConfigError: Not every candidate is in the store.
     """
     plot = options.plot
     if plot is not None and plot.suffix != ".png":
@@ -145,7 +141,7 @@ def _requests(
     dense: FeatureStore, workspace: Workspace, num_frames: int, *, seed: int, count: int
 ) -> list[FrameRequest]:
     """Returns `count` videos of the store, evenly spaced, as they were decoded for it."""
-    found = [v for v in find_inputs(workspace).videos if v.path is not None and v.id in dense]
+    found = [video for video in videos_here(workspace) if video.id in dense]
     step = max(1, len(found) // count)
     return [
         FrameRequest(
@@ -308,12 +304,7 @@ def _by_head(task: Task, texts: TextFeatures, store: FeatureStore) -> dict[str, 
 
 
 def show(video: Path, *, sampler: str, frames: int, fps: str, seed: int, out: Path | None) -> Path:
-    """Draws the contact sheet of a video; returns its path (default: VIDEO's name + .png).
-
-    Raises:
-        ConfigError: `out` is neither .png nor .html.
-        DecodeError: The video cannot be read.
-    """
+    """Draws the contact sheet of a video; returns its path (default: VIDEO's name + .png)."""
     target = out or Path(video.stem + ".png")
     if target.suffix not in (".png", ".html"):
         raise ConfigError(f"--out is {target}; its name must end in .png or .html")
@@ -323,11 +314,7 @@ def show(video: Path, *, sampler: str, frames: int, fps: str, seed: int, out: Pa
 
 
 def make_sheet(video: Path, *, sampler: str, frames: int, fps: str, seed: int) -> Sheet:
-    """Decodes a video once and returns what the contact sheet shows.
-
-    Raises:
-        DecodeError: The video cannot be read.
-    """
+    """Decodes a video once and returns what the contact sheet shows."""
     request = FrameRequest(
         path=video,
         video_id=video.name,

@@ -69,9 +69,6 @@ def split(words: Sequence[str]) -> tuple[Path | None, tuple[str, ...]]:
     """Returns the folder that the first word names, if it does, and the sentences.
 
     Without a folder the workspace around us is searched.
-
-    Raises:
-        ConfigError: There is no workspace, and the first word is no folder.
     """
     if words:
         first = as_path(words[0])
@@ -98,11 +95,7 @@ def _require_workspace() -> None:
 
 
 def make_query(texts: Sequence[str], options: Options) -> Query:
-    """Returns the query of sentences and options.
-
-    Raises:
-        ConfigError: Nothing is asked for, or a part cannot be read.
-    """
+    """Returns the query of sentences and options."""
     at, clips = options.at, options.video
     if at and len(at) != len(clips):
         raise ConfigError(
@@ -122,11 +115,7 @@ def make_query(texts: Sequence[str], options: Options) -> Query:
 
 
 def find(folder: Path | None, query: Query, options: Options) -> tuple[Library, Answer]:
-    """Opens what is to be searched, and searches it; with a run its head decides the order.
-
-    Raises:
-        VtrError: See `search`.
-    """
+    """Opens what is to be searched, and searches it; with a run its head decides the order."""
     workspace = _workspace_of(folder)
     run = None
     if options.run is not None:
@@ -182,10 +171,10 @@ def open_library(folder: Path | None, workspace: Workspace | None, options: Opti
             workers=options.workers,
             rebuild=options.rebuild,
         )
-    from vtr.api.extract import find_inputs
+    from vtr.api.stores import videos_here
     from vtr.searching.folder import StoreSource
 
-    files = {video.id: video.path for video in find_inputs(workspace).videos}
+    files = {video.id: video.path for video in videos_here(workspace)}
     model = options.model or workspace.model
     source = StoreSource(
         workspace.features, files, model=model, device=options.device, place=options.index

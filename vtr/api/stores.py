@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vtr.counts import counted
-from vtr.datasets.base import Dataset
-from vtr.datasets.registry import load_dataset
-from vtr.errors import ConfigError, ModelError
+from vtr.datasets.base import Dataset, Video
+from vtr.datasets.registry import load_dataset, resolve_videos
+from vtr.errors import ConfigError, ModelError, VtrError
 from vtr.extract.choose import DENSE, FeatureStore, choose, single_sampler
 from vtr.extract.samplers.base import parse_samplers
 from vtr.features import FeatureStore as StoredFeatures
@@ -110,13 +110,20 @@ def read_dataset(workspace: Workspace) -> Dataset:
     return load_dataset(workspace.dataset, annotations=workspace.annotations, videos=videos)
 
 
-def check_same_model(backbone: Backbone, store: StoredFeatures) -> None:
-    """Refuses text of one model against frames of another, or of one that computes otherwise.
+def videos_here(workspace: Workspace) -> list[Video]:
+    """Returns the dataset's videos whose files are here: features can do much without them."""
+    if workspace.videos is None:
+        return []
+    try:
+        expected = resolve_videos(read_dataset(workspace), workspace.videos)
+    except VtrError as error:
+        note(f"the files of the videos are not known: {error}")
+        return []
+    return [video for video in expected if video.path is not None]
 
-    Raises:
-        ModelError: The weights differ, or what they are run with (such as the activation); names
-            both.
-    """
+
+def check_same_model(backbone: Backbone, store: StoredFeatures) -> None:
+    """Refuses text of one model against frames of another, or of one that computes otherwise."""
     from vtr.train.run import require_same_settings  # torch, which opening a store does without
 
     spec = store.spec
@@ -143,9 +150,6 @@ def text_backbone(run: Run, *, instead: str, device: str) -> Backbone:
         instead: The workspace's model: taken where the run's was a folder that is not here, and
             the weights are the same.
         device: Where it shall run.
-
-    Raises:
-        ModelError: It is not here, or has other weights than the run was trained with.
     """
     from vtr.clip.backbone import load_backbone
 
