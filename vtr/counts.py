@@ -16,12 +16,7 @@ def count_text(number: object) -> str:
 
 
 def counted(number: object, noun: str, several: str = "") -> str:
-    """Returns a number with its noun.
-
-    Args:
-        number: How many.
-        noun: For one of them, with the verb where one follows ("shard is").
-        several: For any other number; left empty, it adds an s, or turns y into ies.
+    """Returns a number with its noun, and the verb where one follows.
 
     >>> counted(1, "query"), counted(2, "query"), counted(0, "video")
     ('1 query', '2 queries', '0 videos')

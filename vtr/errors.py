@@ -48,11 +48,6 @@ class ConfigError(VtrError):
 class UnknownNameError(ConfigError):
     """A name that is not on the list of what exists.
 
-    Args:
-        kind: What the name should be, in the singular ("sampler").
-        name: What was asked for.
-        allowed: The names that exist.
-
     >>> print(UnknownNameError("sampler", "unifrom", ["head", "uniform"]))
     no sampler named 'unifrom'. Did you mean 'uniform'? Known: head, uniform
     """

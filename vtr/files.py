@@ -111,10 +111,6 @@ def publish(path: Path, payload: bytes | memoryview) -> None:
     Temporary file in the same folder, fsync, rename, fsync of the folder: after a power loss the
     name holds the old content or the new one (order and need measured, see needs.md §4.2).
 
-    Args:
-        path: Final name; an existing file is replaced.
-        payload: The whole content.
-
     Raises:
         StoreWriteError: The file system refused (full, read-only, over quota); nothing is left.
     """
@@ -389,10 +385,6 @@ def replacing(folder: Path, *, option: str) -> Iterator[Path]:
 
     Where something did, it is removed again and `folder` is as it was; after a kill the remains
     lie `beside` until the next time.
-
-    Args:
-        folder: To be made or replaced.
-        option: As in `begin_beside`.
 
     Raises:
         StoreWriteError: The file system refused.

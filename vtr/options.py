@@ -37,11 +37,6 @@ def plugin_names(package: ModuleType) -> list[str]:
 def load_plugin(package: ModuleType, name: str, *, kind: str) -> ModuleType:
     """Imports the plug-in called `name`.
 
-    Args:
-        package: The package that holds one file per plug-in.
-        name: Option name, as listed by `plugin_names`.
-        kind: What to call it in an error ("sampler").
-
     Raises:
         UnknownNameError: No such file; the nearest name is suggested.
     """

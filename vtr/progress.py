@@ -53,12 +53,7 @@ def note(line: str = "") -> None:
 
 
 def progress(what: str, *, quiet: bool = False) -> AbstractContextManager[Update]:
-    """Shows how far a long piece of work is.
-
-    Args:
-        what: The verb, such as "extracting".
-        quiet: Show nothing.
-    """
+    """Shows how far a long piece of work is."""
     return _LOG.progress(what) if quiet else _LISTENER.get().progress(what)
 
 
@@ -84,10 +79,6 @@ def embedding(
 
 
 def warn_of_unreadable(folders: Iterable[tuple[str, str]]) -> None:
-    """Names folders whose videos cannot be known: they would be missing without a word.
-
-    Args:
-        folders: (name, why it cannot be listed).
-    """
+    """Names folders whose videos cannot be known: they would be missing without a word."""
     for name, why in folders:
         note(f"warning: the folder {name} cannot be listed: {why}")

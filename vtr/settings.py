@@ -184,14 +184,7 @@ class Bounds(TypedDict, total=False):
 
 
 def option(default: Any, text: str, *, bounds: Bounds | None = None, **facts: Unpack[Facts]) -> Any:
-    """Declares an option of a `Settings` model; nothing about it stands anywhere else.
-
-    Args:
-        default: Its value where nothing sets it.
-        text: What it does, one sentence for help.
-        bounds: The range of a number.
-        facts: See `Facts`.
-    """
+    """Declares an option of a `Settings` model; nothing about it stands anywhere else."""
     extra: Any = dict(facts)
     return pydantic.Field(default, description=text, json_schema_extra=extra, **(bounds or {}))
 

@@ -215,13 +215,7 @@ def read_workspace(path: Path) -> Workspace:
 
 
 def verb_source(model: type[Settings], verb: str, start: Path) -> list[Source]:
-    """Returns what the `vtr.toml` around a folder says for a verb: its section's options.
-
-    Args:
-        model: The verb's options.
-        verb: Its name, which is the section's.
-        start: Where the command was typed.
-    """
+    """Returns what the `vtr.toml` around a folder says for a verb: its section's options."""
     path = find_file(start)
     return [] if path is None else [read_source(path, model, verb=verb)]
 

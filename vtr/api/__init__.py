@@ -2,7 +2,7 @@
 
 A command's settings come from the workspace (`vtr.toml`); keyword arguments stand for its flags and
 win over it. Everything lands where the command would put it, so that a notebook and a shell can
-work on the same folders.
+work on the same folders. What a user can mend is a `VtrError`: its message says what and how.
 
 >>> import vtr
 >>> workspace = vtr.open_workspace(".", frames=8)
@@ -80,11 +80,7 @@ def open_features(workspace: Workspace, sampler: str | None = None) -> FeatureSt
 
 
 def _changed(workspace: Workspace, settings: Mapping[str, Any]) -> Workspace:
-    """Returns the workspace with some settings changed; relative paths start where Python runs.
-
-    Raises:
-        ConfigError: An unknown name, a value that is not allowed, or a path that does not exist.
-    """
+    """Returns the workspace with some settings changed; relative paths start where Python runs."""
     _check_names("setting", settings, Workspace.model_fields)
     check_names({**settings, "model": None})  # a folder may still be made
     changed = merged(_checked(workspace), **settings)
@@ -97,11 +93,7 @@ def _changed(workspace: Workspace, settings: Mapping[str, Any]) -> Workspace:
 
 
 def _checked(workspace: object) -> Workspace:
-    """Returns what should be a workspace.
-
-    Raises:
-        ConfigError: It is none.
-    """
+    """Returns what should be a workspace."""
     if not isinstance(workspace, Workspace):
         raise ConfigError(
             f"the workspace is {_shown(workspace)}; it must be what vtr.open_workspace(FOLDER) "

@@ -15,10 +15,6 @@ def check_table(numbers: Sequence[str], options: Options) -> dict[str, list[Verd
 
     Returns:
         A verdict per number by the name of each well-known test size; by "" for the size given.
-
-    Raises:
-        ConfigError: A number that is no percentage, a row without a size, or no such size.
-        DatasetError: The file cannot be read or has no recall column.
     """
     if len(numbers) == 1 and numbers[0].lower().endswith(".csv"):
         return {"": check_csv(Path(numbers[0]), options.n)}

@@ -52,17 +52,7 @@ def list_protocols() -> list[dict[str, Any]]:
 
 
 def of_dataset(workspace: Workspace, name: str | None, *, flags: Collection[str]) -> Workspace:
-    """Returns where a dataset lies: the workspace, which lends only its flags to another dataset.
-
-    Args:
-        workspace: Of the current folder.
-        name: The dataset; None is the workspace's.
-        flags: The settings that were typed.
-
-    Raises:
-        ConfigError: No dataset is named and the current folder is in no workspace.
-        UnknownNameError: No such dataset.
-    """
+    """Returns where a dataset is: the workspace, which lends another dataset only its flags."""
     if name is not None and name not in dataset_names():
         raise UnknownNameError("dataset", name, dataset_names())
     has_file = find_file(Path.cwd()) is not None
@@ -105,12 +95,7 @@ def show_dataset(workspace: Workspace) -> dict[str, Any]:
 
 
 def read_dataset(workspace: Workspace) -> Dataset:
-    """Returns the workspace's dataset; the published ones need no videos for that.
-
-    Raises:
-        ConfigError: A folder that the reader needs is not named.
-        DatasetError: The annotation files cannot be read or do not agree.
-    """
+    """Returns the workspace's dataset; the published ones need no videos for that."""
     videos = workspace.videos
     if videos is None and (workspace.dataset == "folder" or workspace.annotations is None):
         what = "--videos" if workspace.dataset == "folder" else "--annotations"
@@ -128,18 +113,7 @@ def read_dataset(workspace: Workspace) -> Dataset:
 def verify_dataset(
     workspace: Workspace, *, fast: bool = False, quiet: bool = False, scale: OnRay | None = None
 ) -> dict[str, Any]:
-    """Returns which of the expected videos are missing, undecodable, damaged or there twice.
-
-    Args:
-        workspace: Where the videos and annotations are.
-        fast: Only look for the files; decode nothing.
-        quiet: Show no progress.
-        scale: Where they are decoded; here by default.
-
-    Raises:
-        ConfigError: The folder of the videos is not named, or is none.
-        DatasetError: The annotation files cannot be read or do not agree.
-    """
+    """Returns which of the expected videos are missing, undecodable, damaged or there twice."""
     scale = scale or OnRay()
     if fast and scale.ray is not None:
         raise ConfigError(

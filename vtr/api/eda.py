@@ -47,13 +47,6 @@ def explore_dataset(
 
     Of "model" and "features" those `needed` must be there; the others' figures are left out where
     they cannot be had.
-
-    Raises:
-        ConfigError: Nothing to look at, or bins that overlap.
-        DatasetError: The annotation files cannot be read or do not agree.
-        ModelError: A needed model cannot be loaded.
-        StoreError: A needed store is not there.
-        StoreWriteError: The file system refused.
     """
     prepare_arithmetic()
     make_folder(options.out, option="--out")

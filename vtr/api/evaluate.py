@@ -57,11 +57,7 @@ _LOGITS_PER_COSINE = 100.0  # CLIP's scale: what a head that gives logits has in
 
 
 def evaluate(workspace: Workspace, options: Options) -> tuple[dict[str, Any], Path]:
-    """Evaluates and writes; returns the result and the path of `result.json`.
-
-    Raises:
-        VtrError: See `evaluate_run`.
-    """
+    """Evaluates and writes; returns the result and the path of `result.json`."""
     if options.out is not None:
         make_folder(options.out, option="--out")
     run = None if options.zero_shot else _load_run(workspace, options.run)
@@ -114,11 +110,7 @@ def evaluate(workspace: Workspace, options: Options) -> tuple[dict[str, Any], Pa
 
 
 def evaluate_seeds(workspace: Workspace, options: Options) -> tuple[dict[str, Any], Path]:
-    """Evaluates each seed into its own run; returns the summary and the file it is written to.
-
-    Raises:
-        ConfigError: No such runs.
-    """
+    """Evaluates each seed into its own run; returns the summary and the file it is written to."""
     run = Path(str(options.run))
     for base in (run, workspace.runs / run):
         if folders := [f for f in seed_folders(base.parent, base.name) if (f / BEST).exists()]:
@@ -173,9 +165,6 @@ def read_inputs(
 
     `sampler` says whose frames where `asked` names none; `seen` makes of the store and the
     gallery's ids the store to read.
-
-    Raises:
-        VtrError: Whatever is missing or does not fit; see the functions called.
     """
     dataset = read_dataset(workspace)
     protocol = load_protocol(asked.protocol) if asked.protocol else default_protocol(dataset.name)
@@ -226,11 +215,7 @@ def _load_run(workspace: Workspace, name: str | None) -> Run:
 
 
 def _bank(inputs: Inputs) -> QuerySet:
-    """Returns the training captions, before anything costly is done.
-
-    Raises:
-        ConfigError: There are none.
-    """
+    """Returns the training captions, before anything costly is done."""
     try:
         return queries(inputs.protocol, inputs.dataset, "train")
     except VtrError as error:

@@ -54,12 +54,6 @@ def export_run(folder: Path, out: Path, options: Options) -> Path:
 
     Returns:
         The card.
-
-    Raises:
-        ConfigError: No run, or `out` is in use; a result that is not valid JSON; a checkpoint of a
-            model that CLIP4Clip does not have.
-        CheckpointError: The run's weights are missing or damaged.
-        StoreWriteError: The disk refused.
     """
     run = load_run(folder)
     require_empty(out)
@@ -118,11 +112,7 @@ def _write_reference(made: Path, run: Run, backbone: Backbone) -> None:
 
 
 def read_results(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """Returns the evaluations of a run's weights, and the names of those of other weights.
-
-    Raises:
-        ConfigError: A file that is no result.
-    """
+    """Returns the evaluations of a run's weights, and the names of those of other weights."""
     weights, found, others = file_sha256(folder / BEST), [], []
     for path in sorted(folder.glob(f"eval/*/{RESULT_FILE}")):
         document = read_json(path, needed="a result of `vtr eval`")

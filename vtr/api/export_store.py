@@ -30,11 +30,6 @@ def export_store(folder: Path, options: Options, workspace: Workspace | None = N
 
     Returns:
         The files and folders, of each form the frames first.
-
-    Raises:
-        ConfigError: A place in use or with another ending, or an extra that is not installed.
-        StoreError: No store there, or a damaged one.
-        StoreWriteError: The disk refused.
     """
     _check(folder, options)
     home = None if list_shards(folder)[0] else held_home(folder)

@@ -193,12 +193,7 @@ def check_of(workspace: Workspace, backbone: Backbone) -> Check | None:
 
 
 def plan(workspace: Workspace, options: Options, *, quiet: bool = False) -> dict[str, Any]:
-    """Returns what `extract` would do, without model or decoder, as JSON values.
-
-    Raises:
-        FingerprintError: It would be refused: the store was made with other settings.
-        ConfigError: There is no room for the pictures.
-    """
+    """Returns what `extract` would do, without model or decoder, as JSON values."""
     options.check_ray(workspace)
     if options.from_crops is not None:
         return _plan_of_pictures(workspace, options)
@@ -251,12 +246,7 @@ def _plan_of_pictures(workspace: Workspace, options: Options) -> dict[str, Any]:
 
 
 def find_inputs(workspace: Workspace) -> VideoSurvey:
-    """Returns the dataset's videos on this disk and those that are missing.
-
-    Raises:
-        ConfigError: Neither a workspace nor a flag says where the videos are.
-        DatasetError: Not one of the videos is there.
-    """
+    """Returns the dataset's videos on this disk and those that are missing."""
     videos = workspace.require_videos()
     dataset = load_dataset(workspace.dataset, annotations=workspace.annotations, videos=videos)
     survey = survey_videos(dataset, videos)
@@ -355,11 +345,7 @@ def _new(workspace: Workspace, survey: VideoSurvey, options: Options) -> list[st
 def check_room(
     workspace: Workspace, settings: ExtractSettings, size: tuple[int, int], num_videos: int
 ) -> None:
-    """Says what the pictures will take, and refuses what there is no room for.
-
-    Raises:
-        ConfigError: More than the budget, or than the disk has free.
-    """
+    """Says what the pictures will take, and refuses what there is no room for."""
     one = size[0] * size[1] * 3 * (WEBP_SHARE if settings.pictures == "webp" else 1.0)
     place = workspace.features.resolve()
     free = shutil.disk_usage(next(one for one in (place, *place.parents) if one.exists())).free
@@ -385,12 +371,7 @@ def check_room(
 
 
 def embed_pictures(workspace: Workspace, options: Options, *, quiet: bool = False) -> ExtractReport:
-    """Embeds the pictures that a store keeps with the workspace's model, into its own store.
-
-    Raises:
-        StoreError: That store keeps no pictures, or is the one to be written.
-        ModelError: The model sees pictures of another size, or made otherwise.
-    """
+    """Embeds the pictures that a store keeps with the workspace's model, into its own store."""
     source = _source(workspace, options)
     prepare_arithmetic()
     note(

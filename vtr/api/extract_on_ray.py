@@ -48,12 +48,7 @@ class Part:
 def run(
     workspace: Workspace, survey: VideoSurvey, options: Options, *, quiet: bool = False
 ) -> ExtractReport:
-    """Extracts what `find_inputs` found with Ray's workers; see `vtr.api.extract.run`.
-
-    Raises:
-        ConfigError: No Ray, no such cluster, or a node that does not see what it needs.
-        StoreError: Some parts could not be done; says which, and why.
-    """
+    """Extracts what `find_inputs` found with Ray's workers; see `vtr.api.extract.run`."""
     assert options.ray is not None
     if options.device.startswith("cuda:"):
         raise ConfigError(

@@ -123,9 +123,6 @@ def split_name(repo: str) -> tuple[str, Kind | None]:
 
     >>> split_name("https://huggingface.co/datasets/me/clips"), split_name("me/run")
     (('me/clips', 'store'), ('me/run', None))
-
-    Raises:
-        ConfigError: No name that the hub allows.
     """
     if not isinstance(repo, str):
         raise ConfigError(f"the repository is {repo!r:.60}; it must be a text: OWNER/NAME")
@@ -177,11 +174,7 @@ class Repository:
         return f"{self.api.endpoint}/{self}"
 
     def look(self) -> tuple[str, bool] | None:
-        """Returns the commit and whether the repository is private; None where there is none.
-
-        Raises:
-            VtrError: The hub refuses or cannot be reached; there is no such revision.
-        """
+        """Returns the commit and whether the repository is private; None where there is none."""
         from huggingface_hub.errors import (
             GatedRepoError,
             RepositoryNotFoundError,
@@ -268,9 +261,6 @@ class Repository:
             part: Grows; it keeps what came where the transfer breaks off.
             size: Bytes that it should have; little beyond is written.
             tell: Called with the bytes that are there.
-
-        Raises:
-            VtrError: The hub cannot be reached, or the disk is full.
         """
         stalls, most = 0, size_of(part)
         while True:

@@ -14,11 +14,7 @@ _READ_SECONDS = 120.0  # without a byte
 
 
 def get_token() -> str | None:
-    """Returns the user's token, from HF_TOKEN or `hf auth login`.
-
-    Raises:
-        HubError: What stands there is no token.
-    """
+    """Returns the user's token, from HF_TOKEN or `hf auth login`."""
     from huggingface_hub import get_token as found
 
     token = found()

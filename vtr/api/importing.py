@@ -61,20 +61,7 @@ def import_checkpoint(
 ) -> Imported:
     """Writes `out/clip` and `out/run` from a checkpoint of CLIP4Clip or CLIP2Video.
 
-    Args:
-        file: The checkpoint.
-        out: Folder to make, or an empty one.
-        system: Whose layout it has.
-        head: As `--head` takes it; options that are not given are read from the shapes.
-        options: What the file does not say.
-
-    Raises:
-        CheckpointError: The file is damaged or holds other things than tensors; parameters are
-            missing, unexpected or misshapen (all are listed), or those of another head; another
-            vocabulary.
-        ModelError: No vocabulary to be had; sought last, since it may be far away.
-        ConfigError: A head that this system does not have, or `out` is in use.
-        StoreWriteError: The disk refused.
+    `head` is what `--head` takes; options that it does not give are read from the shapes.
     """
     check_head(system, head)
     require_file(file)
@@ -110,16 +97,7 @@ def import_checkpoint(
 
 
 def import_openai(file: Path, out: Path, options: Options) -> Imported:
-    """Writes a CLIP folder from OpenAI's own file (TorchScript archive or state dict).
-
-    Args:
-        file: Such as ViT-B-32.pt.
-        out: Folder to make, or an empty one.
-        options: Heads and vocabulary.
-
-    Raises:
-        CheckpointError, ConfigError, StoreWriteError: As in `import_checkpoint`.
-    """
+    """Writes a CLIP folder from OpenAI's own file (TorchScript archive or state dict)."""
     require_file(file)
     require_empty(out)
     state, _ = bare_names(read_tensors(file), "visual.", what=file)
@@ -184,12 +162,7 @@ def _config(clip_folder: Path, backbone: Backbone) -> dict[str, Any]:
 
 
 def _train_ids(options: Options) -> tuple[str, ...] | None:
-    """Returns the ids of a split of the dataset named by the options or by the workspace.
-
-    Raises:
-        ConfigError: No dataset and no annotations to find the split in.
-        UnknownNameError: The dataset has no such split.
-    """
+    """Returns the ids of a split of the dataset named by the options or by the workspace."""
     split, dataset, annotations = options.train_split, options.dataset, options.annotations
     if split is None:
         if dataset is not None or annotations is not None:

@@ -29,20 +29,7 @@ def make_workspace(
     path: Path = Path(),
     force: bool = False,
 ) -> dict[str, Any]:
-    """Writes `vtr.toml` and returns which videos are present and missing, as JSON values.
-
-    Args:
-        dataset: The reader of the annotations.
-        videos: Folder of the videos.
-        annotations: Folder of the annotation files, or a caption file.
-        model: The backbone: hub id, or a folder.
-        path: Folder of the workspace.
-        force: Replace an existing file.
-
-    Raises:
-        ConfigError: A folder is not there, holds no video, or is a workspace already.
-        DatasetError: The annotation files cannot be read or do not agree.
-    """
+    """Writes `vtr.toml` and returns which videos are present and missing, as JSON values."""
     require_folder(videos, what="--videos")
     if annotations is not None:
         if not annotations.is_file():  # a file of captions is named as it is

@@ -24,9 +24,6 @@ def inspect(folder: Path, *, verify: bool = False) -> tuple[dict[str, Any], str]
 
     Returns:
         The facts, and in words whether the shards are whole; empty where that was not looked at.
-
-    Raises:
-        StoreError: No store there, or no shard of it is sound.
     """
     store = FeatureStore(folder, skip_damaged=True)
     damaged = [shard.name for shard in store.damaged] + (store.verify() if verify else [])

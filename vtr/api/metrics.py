@@ -122,11 +122,7 @@ def retrieval_metrics(
 def _checked(
     scores: ArrayLike, targets: ArrayLike | None
 ) -> tuple[NDArray[np.floating[Any]], NDArray[np.int64]]:
-    """Returns scores as floats and targets as columns.
-
-    Raises:
-        ConfigError: They do not fit together.
-    """
+    """Returns scores as floats and targets as columns."""
     matrix = _array(scores, "scores", "(queries, items)")
     if matrix.dtype not in (np.float32, np.float64):
         if matrix.dtype.kind not in "fiub":

@@ -58,12 +58,6 @@ def evaluate_moments(workspace: Workspace, options: Options) -> tuple[dict[str, 
 
     Returns:
         The document and the path of `moments.json`.
-
-    Raises:
-        DatasetError: No caption of the protocol says which part it describes, or there are no
-            features of these videos, or with `missing="fail"` of one of them.
-        StoreError: There are no features.
-        ModelError: Text and frames of different models.
     """
     dataset = read_dataset(workspace)
     protocol = load_protocol(options.protocol or default_protocol(dataset.name).name)

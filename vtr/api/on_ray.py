@@ -30,9 +30,6 @@ def on_ray(
         source: The folder of the videos, which every node must see.
         files: Videos in it.
         target: The folder that is written to; it is there.
-
-    Raises:
-        ConfigError: No Ray, no such cluster, or a node that does not see what it needs.
     """
     assert options.ray is not None
     sizes = tuple((path, size_of(path)) for path in a_few(files))

@@ -219,11 +219,7 @@ def _fetch(
     blob: Path,
     tell: Callable[[int], None],
 ) -> None:
-    """Fetches one file and proves its digest.
-
-    Raises:
-        HubError: It has another one; the file is kept apart.
-    """
+    """Fetches one file and proves its digest."""
     part, size = _part(blob), manifest.sizes[name]
     place.fetch(commit, name, part, size, tell)
     digest = file_sha256(part)

@@ -114,12 +114,7 @@ def push(target: str | Path, repo: str, **options: Any) -> Push:
 
 
 def pack(target: str | Path, repo: str, options: Options) -> Parcel:
-    """Returns what of a folder goes up.
-
-    Raises:
-        ConfigError: It is neither a run nor a store.
-        VtrError: It is damaged.
-    """
+    """Returns what of a folder goes up."""
     if not isinstance(target, str | Path):
         raise ConfigError(f"target is {target!r:.60}; it must be the folder of a run or a store")
     folder = as_path(str(target))

@@ -77,11 +77,7 @@ def make_report(
 
 
 def load_results(paths: Sequence[Path] | None) -> list[Result]:
-    """Returns the results of some folders; without any those of the workspace, zero-shot first.
-
-    Raises:
-        ConfigError: There is none, or one is damaged.
-    """
+    """Returns the results of some folders; without any those of the workspace, zero-shot first."""
     here = result_files(settings(find_workspace(Path())))
     if not (paths or here):
         raise ConfigError(
@@ -117,10 +113,6 @@ def write_report(results: Sequence[Result], options: Options) -> Report:
 
     Nothing is written before everything is drawn: a folder never holds the page of one report and
     pictures of another.
-
-    Raises:
-        ConfigError: Own bins without a table of queries.
-        StoreWriteError: The file system refused.
     """
     if options.videos is not None:
         require_folder(options.videos, what="--videos")

@@ -31,12 +31,7 @@ _UNSAFE = re.compile(r"[^\w.-]+")
 
 
 def check_outputs(options: Options) -> None:
-    """Refuses what cannot be written, before anything is searched.
-
-    Raises:
-        ConfigError: A name with another ending, or one that lacks its library.
-        StoreWriteError: A folder that cannot be made or written to.
-    """
+    """Refuses what cannot be written, before anything is searched."""
     if options.cut_list is not None:
         check_suffix(options.cut_list)
         make_folder(options.cut_list.parent, option="--cut-list")
@@ -49,16 +44,7 @@ def check_outputs(options: Options) -> None:
 
 
 def write_outputs(texts: Sequence[str], hits: Sequence[Hit], options: Options) -> list[Path]:
-    """Writes what the options ask for; returns the files.
-
-    Args:
-        texts: The sentences that were looked for: the title.
-        hits: In order.
-        options: `cut_list`, `contact_sheet` and `export` are read.
-
-    Raises:
-        StoreWriteError: The disk refused.
-    """
+    """Writes what the options ask for; returns the files."""
     written: list[Path] = []
     title = " + ".join(texts) or "search"
     if options.cut_list is not None:
@@ -80,9 +66,6 @@ def export_clips(hits: Sequence[Hit], folder: Path) -> list[Path]:
 
     A video that cannot be cut costs its own clip alone. Names begin with the hit's number, so that
     they sort by score.
-
-    Raises:
-        StoreWriteError: The disk refused.
     """
     there = [(n, hit) for n, hit in enumerate(hits, start=1) if hit.path is not None]
     jobs = [
@@ -119,11 +102,7 @@ def export_clips(hits: Sequence[Hit], folder: Path) -> list[Path]:
 
 
 def play_first(hits: Sequence[Hit]) -> str:
-    """Plays the first hit at its moment; returns what to say about it.
-
-    Raises:
-        ConfigError: There is none that can be played, or no player.
-    """
+    """Plays the first hit at its moment; returns what to say about it."""
     for hit in hits:
         if hit.path is not None:
             return play(hit.path, hit.start_seconds)

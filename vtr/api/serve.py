@@ -75,11 +75,7 @@ def serve(
 
 
 def find_place(folder: Path | None) -> Place:
-    """Returns what a folder is: a workspace, or videos.
-
-    Raises:
-        ConfigError: No such folder, or none was named and there is no workspace.
-    """
+    """Returns what a folder is: a workspace, or videos."""
     if folder is None:
         workspace = find_workspace(Path.cwd())
         if workspace is None:

@@ -28,12 +28,7 @@ KINDS = ("maxpool",)
 def simulate(
     workspace: Workspace, options: Options, *, kind: str = "maxpool", quiet: bool = False
 ) -> tuple[dict[str, Any], Path]:
-    """Simulates, writes `simulation.json` and its plot; returns the document and its path.
-
-    Raises:
-        UnknownNameError: Another kind than `maxpool`.
-        StoreWriteError: The file system refused.
-    """
+    """Simulates, writes `simulation.json` and its plot; returns the document and its path."""
     if kind not in KINDS:
         raise UnknownNameError("simulation", kind, KINDS)
     inputs = read_inputs(workspace, options)

@@ -75,11 +75,6 @@ _OF_STAGES = ("run", "best_epoch", "epochs", "metrics", "seconds")
 def train(workspace: Workspace, options: Options, *, quiet: bool = False) -> dict[str, Any] | None:
     """Trains one model, or one for each of several seeds.
 
-    Args:
-        workspace: Where everything is.
-        options: What to train and how, where it goes; a resumed run keeps its own.
-        quiet: No progress.
-
     Returns:
         What `training.json` holds, the summary of several seeds, or what a dry run says; None in
         all but the first of several processes.
@@ -122,12 +117,7 @@ class Training:
     def prepare(
         cls, workspace: Workspace, options: Options, data: TrainingData, base: Base
     ) -> Training:
-        """Resolves model and settings.
-
-        Raises:
-            ConfigError: Sizes or settings that do not fit.
-            ModelError: Text of one model against frames of another, without a projection between.
-        """
+        """Resolves model and settings."""
         dim = data.store.spec.embedding_dim
         values, drop_last = options.resolve(dim=dim, num_videos=len(data.train.video_ids))
         backbone, values = base.backbone, values | base.kept(options)
@@ -262,16 +252,7 @@ class Training:
         before: tuple[Training, Inputs] | None = None,
         quiet: bool,
     ) -> dict[str, Any]:
-        """Trains one model into its folder; returns what training.json holds.
-
-        Args:
-            target: Its folder.
-            seed: Of this training.
-            inputs: What the loop reads.
-            world: The processes that share the training.
-            before: The training of the head alone that comes first, and what that reads.
-            quiet: No progress.
-        """
+        """Trains one model into its folder; returns what training.json holds."""
         outcome = read_outcome(target.work) if target.begun else None
         if outcome is not None:  # of a seed that had finished
             return {**outcome, "run": str(target.folder)}

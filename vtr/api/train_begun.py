@@ -27,11 +27,7 @@ def of_begun_run(workspace: Workspace, options: Options) -> Options:
 
 
 def _resumed(folder: Path, options: Options) -> Options:
-    """Returns the options with which an unfinished run was started.
-
-    Raises:
-        ConfigError: An option given now says something else.
-    """
+    """Returns the options with which an unfinished run was started."""
     folder = workplace(folder)
     source = f"{folder / CONFIG}: request"
     stored = read_config(folder).get("request") or {}

@@ -127,11 +127,7 @@ class TrainingData:
         }
 
     def check_enough(self) -> None:
-        """Refuses training data without a contrast, before anything is embedded.
-
-        Raises:
-            ConfigError: Fewer than two videos; says where the others went.
-        """
+        """Refuses training data without a contrast, before anything is embedded."""
         count = len(self.train.video_ids)
         if count >= 2:
             return
@@ -151,12 +147,7 @@ class TrainingData:
 def read_training_data(
     workspace: Workspace, recipe: Recipe, *, quiet: bool = False
 ) -> TrainingData:
-    """Reads the dataset, the protocol's training and validation part, and the features.
-
-    Raises:
-        DatasetError: No training video has features.
-        StoreError: No store there.
-    """
+    """Reads the dataset, the protocol's training and validation part, and the features."""
     dataset = read_dataset(workspace)
     name = recipe.protocol
     protocol = load_protocol(name) if name else default_protocol(dataset.name)

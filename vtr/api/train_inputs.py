@@ -42,12 +42,7 @@ class Reader(NamedTuple):
     """Type of what frozen layers make of pictures."""
 
     def inputs(self, teacher: Run | None = None, *, chunk: int = 0) -> Inputs:
-        """Embeds all captions, or reads them from the cache; reads the videos.
-
-        Args:
-            teacher: Whose ranking is learned as well.
-            chunk: Captions and videos that the teacher scores at once.
-        """
+        """Embeds all captions, or reads them from the cache; reads the videos."""
         data, train = self.data, self.data.train
         note(f"embedding {counted(len(train.texts), 'training caption')}")
         texts = self._embed(self.spec, train.texts, train.text_ids)

@@ -44,11 +44,7 @@ class Base:
 
 
 def load_base(workspace: Workspace, options: Options, device: str) -> Base:
-    """Loads the towers: those of the workspace's model, or those of the run to start from.
-
-    Raises:
-        ModelError: The model of that run is another one now.
-    """
+    """Loads the towers: those of the workspace's model, or those of the run to start from."""
     if options.start is None:
         return Base(load_backbone(workspace.model, device=device), workspace.model)
     start = load_run(find_run(workspace.runs, options.start))
@@ -146,11 +142,7 @@ def _check_layers(
 def _vision(
     options: Options, values: Mapping[str, Any], backbone: Backbone, store: FeatureStore
 ) -> VisionSpec | None:
-    """Returns the trained vision tower; refuses pictures that are not as it sees them.
-
-    Raises:
-        ModelError: The store's pictures were made otherwise, or its features are of another D.
-    """
+    """Returns the trained vision tower; refuses pictures that are not as it sees them."""
     if values["vision"] == "frozen":
         return None
     backbone.require_towers(f"--vision {values['vision']}", but=("eva",))

@@ -35,9 +35,6 @@ def own_features(
         store: Seen through one sampler.
         ids: Of the videos that are needed; those that the store lacks stay missing.
         device: Where the tower runs.
-
-    Raises:
-        ModelError: The store keeps no pictures, or others than the tower sees.
     """
     towers = run.own_towers
     if towers is None or store.spec.weights_sha256 == run.weights_sha256:

@@ -176,12 +176,7 @@ def is_parquet(source: Path) -> bool:
 
 
 def read_parquet(source: Path, store: Path) -> ImportReport:
-    """Makes a store of what `write_parquet` wrote, holding one shard of it in memory.
-
-    Raises:
-        StoreError: Not such files, damaged ones, or some are missing.
-        StoreWriteError: The file system refused; no store is made.
-    """
+    """Makes a store of what `write_parquet` wrote, holding one shard of it in memory."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -51,14 +51,7 @@ class Moment:
 def write_dataset(
     file: BinaryIO, name: str, info: dict[str, str], samples: Iterable[dict[str, Any]]
 ) -> None:
-    """Writes the document, one sample after the other.
-
-    Args:
-        file: To write to.
-        name: Of the dataset.
-        info: What is true of all of it, shown as `dataset.info`.
-        samples: Of `make_sample`.
-    """
+    """Writes the document, one sample after the other."""
     head = {"name": name, "version": VERSION, "media_type": "video",
             "sample_fields": _SAMPLE_FIELDS, "frame_fields": {}, "info": info}  # fmt: skip
     file.write(json.dumps(head)[:-1].encode() + b', "samples": [')

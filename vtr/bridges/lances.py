@@ -28,11 +28,7 @@ _BUFFER_BYTES = 64 << 20
 
 
 def write_lance(store: FeatureStore, folder: Path, *, file_bytes: int) -> list[Path]:
-    """Writes both tables into an empty folder; returns theirs.
-
-    Raises:
-        StoreWriteError: The disk refused.
-    """
+    """Writes both tables into an empty folder; returns theirs."""
     import lance
     import pyarrow as pa
 
@@ -59,12 +55,7 @@ def is_lance(source: Path) -> bool:
 
 
 def read_lance(source: Path, store: Path) -> ImportReport:
-    """Makes a store of what `write_lance` wrote, holding one shard of it in memory.
-
-    Raises:
-        StoreError: Other tables, damaged ones, or one is missing.
-        StoreWriteError: The file system refused; no store is made.
-    """
+    """Makes a store of what `write_lance` wrote, holding one shard of it in memory."""
     import lance
     import pyarrow as pa
 

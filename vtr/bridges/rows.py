@@ -46,12 +46,7 @@ def head_values(store: FeatureStore) -> dict[str, str]:
 def read_head(
     values: Mapping[str, Any], *, source: object
 ) -> tuple[FeatureSpec, NDArray[np.float32]]:
-    """Returns what `head_values` made texts of.
-
-    Raises:
-        StoreError: A text is absent, damaged or of a later schema, or the fingerprint is of another
-            spec.
-    """
+    """Returns what `head_values` made texts of."""
     absent = [f"vtr.{name}" for name in ("schema", "spec", "fingerprint", "pad_embedding")
               if not isinstance(values.get(f"vtr.{name}"), str)]  # fmt: skip
     if absent:
@@ -101,11 +96,7 @@ def make_row(
     *,
     spec: FeatureSpec,
 ) -> VideoRow:
-    """Returns the row that `ledger_values` and its arrays describe.
-
-    Raises:
-        StoreError: A value of another type or size, or one that a store never holds.
-    """
+    """Returns the row that `ledger_values` and its arrays describe."""
     video_id = values.get("video_id")
     if not isinstance(video_id, str) or not video_id or is_undecodable(video_id):
         raise StoreError(f"video_id is {shown(repr(video_id), 80)}; allowed: a text")

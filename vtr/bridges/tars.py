@@ -172,12 +172,7 @@ class _Part(NamedTuple):
 
 
 def read_tars(source: Path, store: Path) -> ImportReport:
-    """Makes a store of what `write_tars` wrote, holding one shard of it in memory.
-
-    Raises:
-        StoreError: Not such files, damaged ones, or some are missing.
-        StoreWriteError: The file system refused; no store is made.
-    """
+    """Makes a store of what `write_tars` wrote, holding one shard of it in memory."""
     if source.is_dir():
         files = sorted(source.glob("*.tar"))
     else:

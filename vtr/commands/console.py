@@ -34,13 +34,7 @@ def near(path: Path) -> str:
 
 
 def say_folded(line: str, *, indent: int = 0, err: bool = False) -> None:
-    """Prints a line of words, folded at the width of the terminal (80 columns where there is none).
-
-    Args:
-        line: Made `printable`.
-        indent: Blanks before it; two more before what follows a fold.
-        err: To stderr.
-    """
+    """Prints a line of words, folded where the terminal ends (80 columns where there is none)."""
     width = max(shutil.get_terminal_size().columns, 40)
     blanks = " " * indent
     folded = textwrap.wrap(

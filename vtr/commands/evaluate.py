@@ -79,11 +79,7 @@ def _moments(workspace: Workspace, options: Options, *, as_json: bool) -> None:
 
 
 def _simulation(options: Options) -> simulation.Options:
-    """Returns the options of a simulation, which must have been given no others.
-
-    Raises:
-        ConfigError: Naming those that a simulation would ignore.
-    """
+    """Returns the options of a simulation, which must have been given no others."""
     shared = simulation.Options.model_fields
     given = [
         flag_of(name, field)

@@ -42,10 +42,8 @@ def with_options(verb: str) -> Callable[[Command], Command]:
     """Returns a decorator: the command's `Settings` parameters are filled from its flags.
 
     What the user typed wins over `--config FILE`, that over the sections of `vtr.toml`, those over
-    the model's defaults. Other parameters (`--json`, arguments) stay as they are declared.
-
-    Args:
-        verb: The section of `vtr.toml` in which the options may stand.
+    the model's defaults. Other parameters (`--json`, arguments) stay as they are declared. `verb`
+    is the section of `vtr.toml` in which the options may stand.
     """
 
     def decorate(function: Command) -> Command:

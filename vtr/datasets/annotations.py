@@ -40,9 +40,6 @@ class CaptionList:
             text: The caption; empty, blank, None and NaN are dropped.
             place: Where it stands, for errors.
             moments: `windows` and `ratings` of the `Caption`.
-
-        Raises:
-            DatasetError: `text` is no text, or the id is taken.
         """
         if caption_id in self._ids:
             raise DatasetError(f"{place}: the caption id {printable(caption_id)!r} occurs twice")
@@ -96,9 +93,6 @@ class Annotations:
         videos: The folder of the videos.
         patterns: See `open_folder`; at least one file must fit.
         what: What these files are, for the error.
-
-    Raises:
-        DatasetError: There is no such folder, or no such file in it.
     """
 
     def __init__(
@@ -126,11 +120,7 @@ class Annotations:
         return find_documents(self.folder, patterns)
 
     def add_video(self, video_id: str, *, place: str, split: str | None = None) -> None:
-        """Adds a video that only one record may describe.
-
-        Raises:
-            DatasetError: Another did.
-        """
+        """Adds a video that only one record may describe."""
         if video_id in self.videos:
             raise DatasetError(f"{place}: the video {printable(video_id)!r} is listed twice")
         self.videos[video_id] = split
@@ -158,9 +148,6 @@ class Annotations:
 
         Args:
             apart: Pairs of splits that must share no video.
-
-        Raises:
-            DatasetError: They do, or a list and the published split differ.
         """
         known = tuple(self.videos)
         marked: dict[str, list[str]] = {}
@@ -184,11 +171,7 @@ class Annotations:
 
 
 def check_overlap(dataset: Dataset, apart: Iterable[tuple[str, str]]) -> None:
-    """Checks that pairs of splits share no video; those that the dataset lacks are skipped.
-
-    Raises:
-        DatasetError: Two share a video.
-    """
+    """Checks that pairs of splits share no video; those that the dataset lacks are skipped."""
     for one, other in apart:
         shared = sorted({*dataset.splits.get(one, ())} & {*dataset.splits.get(other, ())})
         if shared:

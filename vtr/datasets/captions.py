@@ -34,9 +34,6 @@ def sentences(value: object, *, place: str) -> list[object]:
 
     Returns:
         Texts, and what stands for a missing one (None, NaN), for `CaptionList.add` to judge.
-
-    Raises:
-        DatasetError: Anything else.
     """
     if isinstance(value, str) or is_missing(value):
         return [value]
@@ -57,11 +54,7 @@ def _sentence(value: object, place: str) -> object:
 
 
 def paragraph(parts: Iterable[object], *, place: str) -> str:
-    """Returns sentences joined to one text, each without blanks around it.
-
-    Raises:
-        DatasetError: A part is not a text.
-    """
+    """Returns sentences joined to one text, each without blanks around it."""
     texts = []
     for part in parts:
         if isinstance(part, str):
@@ -75,9 +68,6 @@ def listed_captions(text: str, *, place: str) -> object:
     r"""Returns the captions of a text that spells a list of them, as JSON, Python or NumPy would.
 
     Nothing in it is run. A text that merely has brackets is returned as it is.
-
-    Raises:
-        DatasetError: It begins as a list of quoted texts and is none.
 
     >>> listed_captions('["a cat", \'it\\\'s fast\']', place="line 2")
     ['a cat', "it's fast"]

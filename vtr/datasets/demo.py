@@ -39,9 +39,6 @@ def load(annotations: Path | None, videos: Path) -> Dataset:
 
     Returns:
         The dataset; every video has a group and a category.
-
-    Raises:
-        DatasetError: The file is missing, damaged, or does not agree with itself.
     """
     path = _locate(annotations, videos)
     needed = "videos and captions; `vtr demo` renders the world again"

@@ -1,7 +1,8 @@
 """Annotation files: found by name, read as text, JSON, CSV, lists or pickles, with helpful errors.
 
 Real files carry a byte order mark, CRLF, or end in the middle; every reader of a dataset goes
-through here, so that each of these is met once.
+through here, so that each of these is met once. What cannot be taken is a DatasetError that names
+the file, the place in it and what was expected.
 """
 
 from __future__ import annotations
@@ -58,9 +59,6 @@ def open_folder(
         patterns: As in `find_documents`; at least one file must be there.
         dataset: Its name, for the error.
         what: What the files are, for the error.
-
-    Raises:
-        DatasetError: No such folder, or none of the files in it.
     """
     folder = videos.parent / "annotations" if annotations is None else annotations
     if folder.is_file():
@@ -76,11 +74,7 @@ def open_folder(
 def require_documents(
     folder: Path, patterns: Sequence[str], *, dataset: str, what: str
 ) -> list[Path]:
-    """Returns the files of `find_documents`, at least one.
-
-    Raises:
-        DatasetError: There is none; the message names the files and what the folder holds.
-    """
+    """Returns the files of `find_documents`, at least one."""
     if files := find_documents(folder, patterns):
         return files
     there = first_few((path.name for path in _walk(folder)), 8)
@@ -135,9 +129,6 @@ def read_text(path: Path) -> str:
     """Returns a file's text, without a byte order mark; line ends are as they stand.
 
     UTF-16 and UTF-32 are read where a byte order mark says so, as spreadsheets write them.
-
-    Raises:
-        DatasetError: It cannot be read or is not UTF-8.
     """
     try:
         content = path.read_bytes()
@@ -166,11 +157,7 @@ def text_lines(text: str) -> list[str]:
 
 
 def read_json(path: Path) -> Any:
-    """Returns a JSON document; the words NaN and Infinity are taken as Python writes them.
-
-    Raises:
-        DatasetError: It cannot be read, is not whole JSON, or an object in it has a key twice.
-    """
+    """Returns a JSON document; the words NaN and Infinity are taken as Python writes them."""
     text = read_text(path)
     try:
         return json.loads(text, object_pairs_hook=_object)
@@ -188,11 +175,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """Yields (line number, document) of a JSONL file; empty lines are skipped.
-
-    Raises:
-        DatasetError: A line is not JSON, or an object in it has a key twice.
-    """
+    """Yields (line number, document) of a JSONL file; empty lines are skipped."""
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
@@ -220,11 +203,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def require_mapping(document: object, path: Path, *, expected: str) -> Mapping[str, Any]:
-    """Returns `document` where it is a JSON object.
-
-    Raises:
-        DatasetError: It is not; the message says what was `expected`.
-    """
+    """Returns `document` where it is a JSON object."""
     if isinstance(document, Mapping):
         return document
     kind = {list: "list", str: "text", type(None): "null"}.get(type(document), "number")
@@ -242,9 +221,6 @@ def records(
         expected: The layout, for errors.
         key: Name of the list.
         keys: What every record must have.
-
-    Raises:
-        DatasetError: There is no list, or one of them is no such object.
     """
     entries = document.get(key) if key else document
     if not isinstance(entries, list):
@@ -261,11 +237,7 @@ def records(
 
 
 def read_list(path: Path) -> tuple[str, ...]:
-    """Returns the ids of a text file with one id a line, in NFC.
-
-    Raises:
-        DatasetError: It cannot be read, or lists an id twice.
-    """
+    """Returns the ids of a text file with one id a line, in NFC."""
     lines = (line.strip() for line in read_text(path).splitlines())
     return unique(path, (identity(line, place=str(path)) for line in lines if line))
 
@@ -288,10 +260,6 @@ def parse_table(
         path: The file, for errors.
         columns: The columns that must be there; others are kept as well.
         delimiter: Between fields. Fields parted by tabs may hold quotes that enclose nothing.
-
-    Raises:
-        DatasetError: A column is missing or named twice, or a row has another number of fields
-            than the header.
     """
     rows = (_plain_rows(text) if delimiter == "\t" else None) or [*_rows(text, path, delimiter)]
     header = [name.strip() for name in rows[0][1]] if rows else []
@@ -387,9 +355,6 @@ def read_plain_pickle(path: Path) -> Any:
 
     Args:
         path: The file; texts of Python 2 must be UTF-8.
-
-    Raises:
-        DatasetError: It asks for anything but plain data (nothing of it is run), or is damaged.
     """
     try:
         size = path.stat().st_size
@@ -417,11 +382,7 @@ def read_plain_pickle(path: Path) -> Any:
 
 
 def identity(value: object, *, place: str, what: str = "a video's id") -> str:
-    """Returns an id, a text or a whole number, as text in NFC.
-
-    Raises:
-        DatasetError: Anything else, or an empty text.
-    """
+    """Returns an id, a text or a whole number, as text in NFC."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str) or not value.strip():
@@ -430,11 +391,7 @@ def identity(value: object, *, place: str, what: str = "a video's id") -> str:
 
 
 def unique(path: Path, ids: Iterable[str]) -> tuple[str, ...]:
-    """Returns `ids` as a tuple.
-
-    Raises:
-        DatasetError: One of them occurs twice.
-    """
+    """Returns `ids` as a tuple."""
     result = tuple(ids)
     name, count = Counter(result).most_common(1)[0] if result else ("", 0)
     if count > 1:
@@ -456,9 +413,6 @@ def moment_windows(pairs: Any, *, place: str) -> tuple[tuple[float, float], ...]
     Args:
         pairs: A list of pairs of numbers, or of texts that spell them.
         place: Where they stand, for the error.
-
-    Raises:
-        DatasetError: Something else, or a time that is negative or not finite.
     """
     try:
         if not all(isinstance(pair, list) and bool not in map(type, pair) for pair in pairs):

@@ -117,9 +117,6 @@ def find_videos(folder: Path) -> VideoListing:
     entered once, however many links lead to it, and under its real name where it has one here, so a
     new link never renames old videos. A folder with a video's name is listed only where it holds no
     videos (else it is just a folder).
-
-    Raises:
-        ConfigError: `folder` is missing or no folder.
     """
     if url := url_of(folder):
         return _find_elsewhere(folder, url)

@@ -57,10 +57,6 @@ def load(annotations: Path | None, videos: Path) -> Dataset:
         Every video on the disk, then those that only the caption file names. An id occurs twice
         where two names differ only in their Unicode composition (`unique_videos` tells them apart).
         Captions have the id of the video and their place among its captions.
-
-    Raises:
-        ConfigError: `videos` is missing or no folder.
-        DatasetError: The caption file is missing, damaged or contradicts itself.
     """
     listing = find_videos(videos)
     ids = tuple(map(video_id, listing.names))
@@ -158,11 +154,7 @@ def _caption_file(annotations: Path) -> tuple[Path, list[Path]]:
 def _identities(
     listing: VideoListing, records: Sequence[Record], path: Path
 ) -> tuple[dict[str, str], list[str]]:
-    """Returns the id of every video by the name that the caption file has for it, and remarks.
-
-    Raises:
-        DatasetError: A name fits several files, or several names that differ fit one.
-    """
+    """Returns the id of every video by the name that the caption file has for it, and remarks."""
     names = dict.fromkeys(record.name for record in records)
     match = match_videos(listing, names, any_case=True)
     advice = "write the path from the folder of the videos, with the extension"

@@ -47,11 +47,7 @@ class Record:
 
 
 def read_records(path: Path) -> Iterator[Record]:
-    """Yields the records of a caption file.
-
-    Raises:
-        DatasetError: It is no such file, is damaged, or names no video or no caption.
-    """
+    """Yields the records of a caption file."""
     suffix = path.suffix.lower()
     if suffix in (".csv", ".tsv"):
         yield from _table(path)

@@ -74,11 +74,7 @@ def load_dataset(
 
 
 def dataset_info(name: str) -> tuple[str, DatasetInfo]:
-    """Returns one line about a dataset, and what its reader says before any file is read.
-
-    Raises:
-        UnknownNameError: No such dataset.
-    """
+    """Returns one line about a dataset, and what its reader says before any file is read."""
     module = load_plugin(datasets, name, kind="dataset")
     info: DatasetInfo = getattr(module, "INFO", None) or DatasetInfo((), {}, "", "")
     return (module.__doc__ or "").strip().partition("\n")[0], info
@@ -94,9 +90,6 @@ def survey_videos(dataset: Dataset, videos: str | Path) -> VideoSurvey:
 
     An id that the dataset holds several times (twins in different Unicode composition) gets one
     file after the other.
-
-    Raises:
-        ConfigError: `videos` is missing or no folder.
     """
     known = dataset.listing
     listing = known if known and known.root == located(videos) else find_videos(located(videos))

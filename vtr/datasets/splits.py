@@ -62,9 +62,6 @@ def settle_splits(
 
     Returns:
         Split name to ids, and remarks for people.
-
-    Raises:
-        DatasetError: A list and the published split, or two lists of a split, differ.
     """
     annotated = set(known)
     lists = {
