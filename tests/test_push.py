@@ -484,7 +484,12 @@ def test_names_of_repositories(name: str) -> None:
 
 
 def test_what_is_neither_run_nor_store(hub: Hub, tmp_path: Path) -> None:
-    for name, why in (("absent", "does not exist"), (".", "holds neither a run nor shards")):
+    (tmp_path / "file").touch()
+    for name, why in (
+        ("absent", "does not exist"),
+        (".", "holds neither a run nor shards"),
+        ("file", "is a file"),
+    ):
         with pytest.raises(ConfigError, match=f"nothing to push: .*{why}"):
             push(hub, name)
     store = random_store(tmp_path / "features", ["a"])
@@ -495,7 +500,6 @@ def test_what_is_neither_run_nor_store(hub: Hub, tmp_path: Path) -> None:
     with pytest.raises(VtrError, match="is damaged"):
         push(hub, store)
     assert not hub.requests
-    (tmp_path / "file").touch()
     push(hub, random_store(tmp_path / "whole", ["a"]))
     with pytest.raises(ConfigError, match="file is a file; name a folder to make"):
         pull(hub, folder="file")

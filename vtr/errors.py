@@ -25,6 +25,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+SOME_FAILED = 3
+"""Exit code of work that is finished, but for some of its inputs."""
 INTERRUPTED = 130
 """Exit code of an interrupt, as shells have it: 128 and the number of the signal."""
 

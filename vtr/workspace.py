@@ -239,6 +239,11 @@ def settings(
     return merge(Workspace, [flags(given, base=base), Source(held, str)])
 
 
+def workspace_here(**given: Any) -> Workspace:
+    """Returns the workspace around the current folder, or the defaults there; see `settings`."""
+    return settings(find_workspace(Path.cwd()), **given)
+
+
 def write_workspace(workspace: Workspace, *, force: bool = False) -> Path:
     """Writes `vtr.toml` with a comment on every setting; returns its path.
 

@@ -33,7 +33,7 @@ from vtr.train.reference_files import (
 from vtr.train.run import BEST, CONFIG, TOWERS, TRAIN_IDS, Run, load_run
 from vtr.train.sentences import export_sentences, require_sentence_transformers
 from vtr.verbs.export import Options
-from vtr.workspace import find_workspace, settings
+from vtr.workspace import workspace_here
 
 CARD = "README.md"
 CONFIG_FILE = "export.json"
@@ -81,7 +81,7 @@ def export_run(folder: Path, out: Path, options: Options) -> Path:
 
 
 def _write_extras(made: Path, out: Path, run: Run, options: Options) -> None:
-    here = settings(find_workspace(Path.cwd())).model
+    here = workspace_here().model
     backbone = text_backbone(run, instead=here, device="cpu")
     if options.onnx:
         export_text_side(backbone, run.model.text_tower, made / GRAPH)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vtr.api import _changed
+from vtr.api import _changed, _check_names
 from vtr.arithmetic import many_rows, prepare_arithmetic
 from vtr.choices import check_names
 from vtr.clip.device import find_devices
@@ -21,7 +21,7 @@ from vtr.clip.preprocess import preprocessing_from_config
 from vtr.counts import counted
 from vtr.datasets.files import require_folder
 from vtr.datasets.registry import VideoSurvey, load_dataset, survey_videos, unique_videos
-from vtr.errors import ConfigError, DatasetError, StoreError, UnknownNameError
+from vtr.errors import ConfigError, DatasetError, StoreError
 from vtr.extract import pipeline
 from vtr.extract.container import Limits
 from vtr.extract.encoders import EncoderGroup
@@ -78,10 +78,7 @@ def extract_features(workspace: Workspace, *, quiet: bool = True, **options: Any
         FingerprintError: The store was made with other settings.
         StoreWriteError: The disk refused; what was published is intact.
     """
-    known = {*Workspace.model_fields, *Options.model_fields} - {"root"}
-    for name in options:
-        if name not in known:
-            raise UnknownNameError("setting", name, known)
+    _check_names("setting", options, {*Workspace.model_fields, *Options.model_fields})
     check_names({**options, "model": None})
     own = {name: value for name, value in options.items() if name in Options.model_fields}
     asked = Options.of(**own)

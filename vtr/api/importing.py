@@ -37,7 +37,7 @@ from vtr.train.model import ModelSpec, RetrievalModel
 from vtr.train.run import write_run
 from vtr.train.text_tower import FrozenText, TextSpec
 from vtr.verbs.import_ import Options
-from vtr.workspace import Workspace, find_workspace, settings
+from vtr.workspace import Workspace, workspace_here
 
 CONFIG_FILE = "import.json"
 """In what is made: the options that it was made with."""
@@ -168,7 +168,7 @@ def _train_ids(options: Options) -> tuple[str, ...] | None:
         if dataset is not None or annotations is not None:
             raise ConfigError("--dataset and --annotations say nothing without --train-split NAME")
         return None
-    workspace = settings(find_workspace(Path.cwd()), dataset=dataset, annotations=annotations)
+    workspace = workspace_here(dataset=dataset, annotations=annotations)
     if workspace.annotations is None and workspace.dataset == "folder":
         raise ConfigError(
             f"--train-split is {split!r}, but no annotations say which videos that is: name them "

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vtr.train.headlist import parse_head
 from vtr.train.run import read_config
-from vtr.workspace import Workspace, find_workspace, settings
+from vtr.workspace import Workspace, workspace_here
 
 _RERANKED = 50
 
@@ -32,7 +32,7 @@ def _flags_from_here(workspace: Workspace, *names: str) -> str:
 
     Such as " --features /data/h14"; empty where the workspace around us says the same.
     """
-    here = settings(find_workspace(Path.cwd()))
+    here = workspace_here()
     pairs = [(name, getattr(workspace, name)) for name in names]
     return "".join(
         f" --{name} {shlex.quote(str(value))}"

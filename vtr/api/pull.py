@@ -34,7 +34,7 @@ from vtr.foreign import first_few
 from vtr.progress import note, progress
 from vtr.settings import as_path, takes
 from vtr.verbs.pull import Options
-from vtr.workspace import find_workspace, settings
+from vtr.workspace import workspace_here
 
 _KINDS: tuple[Kind, ...] = ("run", "store")
 _MARGIN = 1 << 20  # bytes that a disk should have beside what is fetched
@@ -133,7 +133,7 @@ def _target(place: Repository, folder: str | Path | None) -> Path:
     name = place.name.rpartition("/")[2]
     if place.kind == "store":
         return Path(name)
-    return settings(find_workspace(Path.cwd())).runs / name
+    return workspace_here().runs / name
 
 
 def _is_up_to_date(target: Path, manifest: Manifest, *, overwrite: bool) -> bool:

@@ -38,7 +38,7 @@ from vtr.progress import note, progress
 from vtr.result_schema import RESULT_FILE
 from vtr.settings import as_path, takes
 from vtr.verbs.push import Options
-from vtr.workspace import find_workspace, settings
+from vtr.workspace import workspace_here
 
 if TYPE_CHECKING:
     from vtr.train.run import Run
@@ -124,9 +124,10 @@ def pack(target: str | Path, repo: str, options: Options) -> Parcel:
         return _pack_store(folder, repo)
     from vtr.train.run_folders import find_run
 
-    folder = find_run(settings(find_workspace(Path.cwd())).runs, folder)
+    folder = find_run(workspace_here().runs, folder)
     if not (folder / "config.json").is_file():
-        what = "holds neither a run nor shards" if folder.is_dir() else "does not exist"
+        what = "is a file" if folder.is_file() else "does not exist"
+        what = "holds neither a run nor shards" if folder.is_dir() else what
         raise ConfigError(
             f"nothing to push: {folder} {what}. Name the folder of a run (vtr train) or of a "
             "store (vtr extract)"

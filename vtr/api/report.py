@@ -34,7 +34,7 @@ from vtr.progress import note
 from vtr.result_schema import RESULT_FILE
 from vtr.settings import resolved, takes
 from vtr.verbs.report import Options
-from vtr.workspace import Workspace, find_workspace, settings
+from vtr.workspace import Workspace, workspace_here
 
 SHOWN_METRICS = ("R@1", "R@5", "R@10", "MedR", "MeanR", "MRR")
 PAGE = "report.html"
@@ -78,7 +78,7 @@ def make_report(
 
 def load_results(paths: Sequence[Path] | None) -> list[Result]:
     """Returns the results of some folders; without any those of the workspace, zero-shot first."""
-    here = result_files(settings(find_workspace(Path())))
+    here = result_files(workspace_here())
     if not (paths or here):
         raise ConfigError(
             "there is no result to report: name one, or run `vtr eval` in this workspace first"

@@ -18,7 +18,7 @@ from vtr.features.importing import BACKBONE_PREFIX
 from vtr.names import match_names, normal_path, without_extension
 from vtr.progress import note
 from vtr.settings import as_path
-from vtr.workspace import Workspace, find_workspace, settings
+from vtr.workspace import Workspace, workspace_here
 
 if TYPE_CHECKING:
     from vtr.clip.backbone import Backbone
@@ -101,7 +101,7 @@ def meet(store: StoredFeatures, video_ids: Sequence[str]) -> StoredFeatures:
 
 def store_folder(named: Path | None) -> Path:
     """Returns the store that was named, by default that of the workspace around us."""
-    return named or settings(find_workspace(Path.cwd())).features
+    return named or workspace_here().features
 
 
 def read_dataset(workspace: Workspace) -> Dataset:

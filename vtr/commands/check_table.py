@@ -10,13 +10,12 @@ import typer
 from vtr.commands.console import AsJson, print_json, say, say_folded
 from vtr.commands.flags import with_options
 from vtr.counts import counted
+from vtr.errors import SOME_FAILED
 from vtr.progress import note
 from vtr.verbs.check_table import Options
 
 if TYPE_CHECKING:
     from vtr.evaluate.check_table import Verdict
-
-SOME_IMPOSSIBLE = 3
 
 
 @with_options("check-table")
@@ -43,7 +42,7 @@ def check_table(
         else:
             _print(row)
     if not api.fits(checked):
-        raise typer.Exit(SOME_IMPOSSIBLE)
+        raise typer.Exit(SOME_FAILED)
 
 
 def _print(verdicts: Sequence[Verdict]) -> None:

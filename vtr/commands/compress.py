@@ -10,10 +10,10 @@ import typer
 from vtr.commands.console import AsJson, Quiet, Terminal, print_json, say
 from vtr.commands.flags import with_options
 from vtr.counts import counted, human_bytes, human_seconds
+from vtr.errors import SOME_FAILED
 from vtr.progress import listening, note
 from vtr.verbs.compress import Options
 
-PARTLY_FAILED = 3
 MAX_LISTED = 20
 
 
@@ -44,7 +44,7 @@ def compress(
     else:
         _print(facts)
     if facts["partial"] or facts["failed"]:
-        raise typer.Exit(PARTLY_FAILED)
+        raise typer.Exit(SOME_FAILED)
 
 
 def _print(facts: dict[str, Any]) -> None:

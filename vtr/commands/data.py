@@ -9,10 +9,9 @@ import typer
 from vtr.commands.console import AsJson, print_json
 from vtr.commands.data_table import print_datasets, print_description, print_verdict
 from vtr.commands.flags import Only, with_options
+from vtr.errors import SOME_FAILED
 from vtr.verbs._scale import OnRay
 from vtr.workspace import Workspace
-
-FINISHED_WITH_FAILURES = 3
 
 group = typer.Typer(no_args_is_help=True)
 
@@ -69,7 +68,7 @@ def verify(
     facts = data.verify_dataset(workspace, fast=fast, quiet=as_json, scale=scale)
     print_json(facts) if as_json else print_verdict(facts)
     if facts["missing"] or facts["undecodable"]:
-        raise typer.Exit(FINISHED_WITH_FAILURES)
+        raise typer.Exit(SOME_FAILED)
 
 
 def _typed(context: typer.Context) -> list[str]:

@@ -16,10 +16,9 @@ from vtr.commands.demo_tables import print_gains, print_results
 from vtr.commands.flags import with_options
 from vtr.commands.tables import print_searches
 from vtr.counts import counted, human_bytes, human_seconds
+from vtr.errors import SOME_FAILED
 from vtr.progress import note
 from vtr.verbs.demo import Options
-
-PARTLY_FAILED = 3
 
 
 @with_options("demo")
@@ -60,7 +59,7 @@ def demo(*, options: Options, quiet: Quiet = False, as_json: AsJson = False) -> 
         say(f"the page   vtr serve {folder}")
         note(f"done in {human_seconds(facts['seconds'])}")
     if facts["extract"]["failed"] or facts["extract"]["partial"]:
-        raise typer.Exit(PARTLY_FAILED)
+        raise typer.Exit(SOME_FAILED)
 
 
 def _print_store(facts: Mapping[str, Any], *, num_frames: int) -> None:

@@ -10,11 +10,10 @@ from vtr.arithmetic import prepare_arithmetic
 from vtr.commands.console import AsJson, Quiet, Terminal, print_json, say
 from vtr.commands.flags import Only, with_options
 from vtr.counts import counted, human_seconds
+from vtr.errors import SOME_FAILED
 from vtr.progress import listening, note
 from vtr.verbs.extract import Options
 from vtr.workspace import Workspace
-
-PARTLY_FAILED = 3
 
 
 @with_options("extract")
@@ -52,7 +51,7 @@ def extract(
     facts = {**vars(report), "store": str(workspace.features)}
     _print(facts, _lines(facts), as_json=as_json)
     if report.failed or report.partial:
-        raise typer.Exit(PARTLY_FAILED)
+        raise typer.Exit(SOME_FAILED)
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:

@@ -11,13 +11,13 @@ import typer
 from vtr.commands.console import AsJson, print_json, say
 from vtr.commands.flags import with_options
 from vtr.counts import counted
+from vtr.errors import SOME_FAILED
 from vtr.progress import note
 from vtr.verbs.features import Options
 
 if TYPE_CHECKING:
     from vtr.features.importing import ImportReport
 
-PARTLY_FAILED = 3
 _NAMED = 5
 
 
@@ -64,7 +64,7 @@ def import_features(
         if report.failed_before is None:
             note(f"train on it: vtr train --features {out} --text projection --model MODEL")
     if report.failed:
-        raise typer.Exit(PARTLY_FAILED)
+        raise typer.Exit(SOME_FAILED)
 
 
 def _details(report: ImportReport) -> Iterator[str]:

@@ -12,14 +12,13 @@ from vtr.commands.console import AsJson, near, print_json, say
 from vtr.commands.flags import with_options
 from vtr.commands.tables import print_hits
 from vtr.counts import counted, percent
+from vtr.errors import SOME_FAILED
 from vtr.progress import note
 from vtr.verbs.search import Options
 
 if TYPE_CHECKING:
     from vtr.searching.library import Answer, Library
     from vtr.searching.query import Query
-
-ALL_FAILED = 3
 
 
 @with_options("search")
@@ -66,7 +65,7 @@ def search(
     if play:
         note(output.play_first(hits))
     if api.num_failed(library) == len(library.videos):
-        raise typer.Exit(ALL_FAILED)
+        raise typer.Exit(SOME_FAILED)
 
 
 def _print(query: Query, answer: Answer, library: Library, *, nearest: bool) -> None:

@@ -62,8 +62,6 @@ def print_result(document: Mapping[str, Any]) -> None:
 
 def result_line(document: Mapping[str, Any]) -> str:
     """Returns what a number must never be quoted without."""
-    from vtr.counts import counted
-
     protocol, coverage, setup = document["protocol"], document["coverage"], document["setup"]
     name = protocol["name"] + ("" if protocol["published"] else " (NOT the published lists)")
     queries = counted(protocol["num_queries"], "query")
@@ -190,8 +188,6 @@ def _published(document: Mapping[str, Any]) -> Any | None:
 
 def print_moments(document: Mapping[str, Any]) -> None:
     """Prints the numbers of moments, with what they must never be quoted without."""
-    from vtr.counts import counted
-
     protocol, coverage, setup = document["protocol"], document["coverage"], document["setup"]
     queries, videos = (
         counted(protocol[name], noun)
