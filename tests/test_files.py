@@ -75,7 +75,7 @@ def test_the_longest_name_can_be_written_and_cleared_up_after(tmp_path: Path) ->
     assert [(path, path.read_bytes()) for path in tmp_path.iterdir()] == [(longest, b"new")]
     folder = tmp_path / "folders" / ("f" * 255)
     for text in ("old", "new"):
-        with replacing(folder, option="--out") as new:
+        with replacing(folder, option="--out", over=True) as new:
             (new / "a").write_text(text)
     assert [path.read_text() for path in folder.parent.rglob("*") if path.is_file()] == ["new"]
 

@@ -1,5 +1,6 @@
 """Runs and stores to the hub and back: a real HTTP server of our own stands in for it."""
 
+import contextlib
 import json
 import os
 import signal
@@ -368,6 +369,31 @@ def test_what_is_replaced_while_it_is_pushed_makes_no_commit(
         assert len(vtr.FeatureStore(pull(hub))) == 3
     else:
         assert not any("best" in name for repo in hub.repos.values() for name in repo.files)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_is_written_into_the_folder_while_it_is_pulled_stays(
+    hub: Hub, tmp_path: Path, overwrite: bool
+) -> None:
+    from vtr.features.lock import write_lock
+
+    push(hub, random_store(tmp_path / "features", ["a"]))
+    got = tmp_path / "got"
+    with contextlib.ExitStack() as stack:
+
+        def extract() -> None:
+            stack.enter_context(write_lock(got))
+            random_store(got, ["b"])
+
+        hub.heard = lambda request: "/cdn/" in request and not got.exists() and extract()
+        message = r"got is (in use and holds|being written by process \d+)"
+        with pytest.raises(VtrError, match=message):
+            pull(hub, overwrite=overwrite)
+        assert vtr.FeatureStore("got").ids == ("b",)
+    hub.heard = lambda request: None
+    hub.sent.clear()
+    assert vtr.FeatureStore(pull(hub, overwrite=True)).ids == ("a",)
+    assert not [path for path in hub.sent if "/cdn/" in path]
 
 
 # ---- what is wrong

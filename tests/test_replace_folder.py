@@ -1,5 +1,6 @@
 """A folder is replaced as a whole: at any moment its name holds the old version or the new one."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -27,7 +28,7 @@ def _read(folder: Path) -> dict[str, str]:
 
 
 def _stop_half_way(folder: Path) -> None:
-    with replacing(folder, option="--out") as new:
+    with replacing(folder, option="--out", over=True) as new:
         (new / "a").write_text("half")
         raise KeyboardInterrupt
 
@@ -35,7 +36,7 @@ def _stop_half_way(folder: Path) -> None:
 def test_the_new_version_takes_the_place_with_nothing_of_the_old(tmp_path: Path) -> None:
     _make(tmp_path / "run", "old")
     (tmp_path / "run/eval").mkdir()
-    with replacing(tmp_path / "run", option="--out") as new:
+    with replacing(tmp_path / "run", option="--out", over=True) as new:
         _make(new, "new")
         assert (tmp_path / "run/a").read_text() == "old"
     assert _read(tmp_path / "run") == {"a": "new", "b": "new"}
@@ -52,12 +53,48 @@ def test_what_goes_wrong_leaves_the_old_version(tmp_path: Path, there: bool) -> 
     assert not there or _read(tmp_path / "run") == {"a": "old", "b": "old"}
 
 
+@pytest.mark.parametrize("over", [True, False])
+def test_what_others_put_there_meanwhile_is_not_thrown_away(tmp_path: Path, over: bool) -> None:
+    folder = tmp_path / "store"
+    if over:
+        _make(folder, "old")
+    message = r"store was filled by others meanwhile \(c\) and stays as it is\. Choose .* --out"
+    with contextlib.ExitStack() as stack:
+        _make(stack.enter_context(replacing(folder, option="--out", over=over)), "new")
+        folder.mkdir(exist_ok=True)
+        (folder / "c").write_text("theirs")
+        with pytest.raises(StoreWriteError, match=message):
+            stack.close()
+    assert _read(folder) == ({"a": "old", "b": "old"} if over else {}) | {"c": "theirs"}
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_two_do_not_make_one_folder_at_once(tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    with replacing(folder, option="--out") as new:
+        _make(new, "first")
+        done = subprocess.run(
+            [sys.executable, "-c", BUILD, str(folder)], capture_output=True, text=True, check=False
+        )
+        assert "StoreWriteError: another program is making" in done.stderr
+    assert _read(folder) == {"a": "first", "b": "first"}
+
+
+BUILD = """
+import sys
+from pathlib import Path
+from vtr.files import replacing
+with replacing(Path(sys.argv[1]), option="--out"):
+    pass
+"""
+
+
 def test_where_names_cannot_be_exchanged_they_are_moved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "_exchange", lambda *_: False)  # such as NFS
     _make(tmp_path / "run", "old")
-    with replacing(tmp_path / "run", option="--out") as new:
+    with replacing(tmp_path / "run", option="--out", over=True) as new:
         _make(new, "new")
     assert _read(tmp_path / "run") == {"a": "new", "b": "new"}
     assert list(tmp_path.iterdir()) == [tmp_path / "run"]
@@ -75,14 +112,14 @@ def test_one_moved_away_by_a_process_that_died_comes_back(tmp_path: Path) -> Non
 def test_a_link_to_a_folder_stays_a_link(tmp_path: Path) -> None:
     _make(tmp_path / "disk/run", "old")
     (tmp_path / "run").symlink_to(tmp_path / "disk/run")
-    with replacing(tmp_path / "run", option="--out") as new:
+    with replacing(tmp_path / "run", option="--out", over=True) as new:
         _make(new, "new")
     assert (tmp_path / "run").is_symlink()
     assert _read(tmp_path / "disk/run") == {"a": "new", "b": "new"}
 
 
 def _write_much(folder: Path) -> None:
-    with full_disk(10_000), replacing(folder, option="--out") as new:
+    with full_disk(10_000), replacing(folder, option="--out", over=True) as new:
         publish(new / "a", bytes(20_000))
 
 
@@ -111,7 +148,7 @@ def test_where_nothing_can_be_renamed_an_empty_folder_is_filled_or_left_empty(he
     with pytest.raises(KeyboardInterrupt):
         _stop_half_way(here)
     assert not list(here.iterdir())
-    with replacing(Path(), option="--out") as new:
+    with replacing(Path(), option="--out", over=True) as new:
         _make(new, "new")
     assert _read(here) == {"a": "new", "b": "new"}
     with pytest.raises(StoreWriteError, match=r"\. is where you are, and cannot be replaced"):
@@ -152,7 +189,7 @@ def test_a_kill_at_any_moment_leaves_one_version_whole(tmp_path: Path, moment: i
     held.pop(".replaced", None)
     assert held.keys() == {"a", "b"}
     assert held["a"] == held["b"]
-    with replacing(folder, option="--out") as new:
+    with replacing(folder, option="--out", over=True) as new:
         _make(new, "after")
     assert _read(folder) == {"a": "after", "b": "after"}
     assert list(tmp_path.iterdir()) == [folder]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import glob
 import hashlib
 import os
@@ -342,6 +343,9 @@ def begin_beside(folder: Path, *, option: str) -> Path:
         for aside in new.parent.glob(_temporary_names(new)):
             if not old.exists() and (aside / _REPLACED).exists():
                 aside.rename(old)  # moved away by one who then died
+        if new.is_dir():
+            with _held(new, folder, option=option):  # else another builds there
+                pass
         _discard(new)
     make_folder(new, option=option)
     return new
@@ -380,14 +384,15 @@ def take_place(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def replacing(folder: Path, *, option: str) -> Iterator[Path]:
+def replacing(folder: Path, *, option: str, over: bool = False) -> Iterator[Path]:
     """Yields an empty folder that takes the place of `folder` where nothing went wrong.
 
     Where something did, it is removed again and `folder` is as it was; after a kill the remains
-    lie `beside` until the next time.
+    lie `beside` until the next time. With `over` it may hold something, which is replaced; nothing
+    may come to it meanwhile.
 
     Raises:
-        StoreWriteError: The file system refused.
+        StoreWriteError: The file system refused, or another program uses the folder.
     """
     if _is_fixed(folder.resolve()) and not any(folder.iterdir()):  # there is nothing to lose
         try:
@@ -397,14 +402,50 @@ def replacing(folder: Path, *, option: str) -> Iterator[Path]:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             raise
         return
+    before = _names(folder) if over else set()
     new = begin_beside(folder, option=option)
+    with _held(new, folder, option=option) as is_ours:
+        try:
+            yield new
+            if more := _names(folder) - before:
+                raise StoreWriteError(
+                    f"{folder} was filled by others meanwhile ({sorted(more)[0]}) and stays as it "
+                    f"is. Choose another folder with {option}"
+                )
+            take_place(folder)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                if is_ours():
+                    _discard(new)
+            raise
+
+
+def _names(folder: Path) -> set[str]:
+    return set(os.listdir(folder)) if folder.is_dir() else set()  # noqa: PTH208  (names only)
+
+
+@contextlib.contextmanager
+def _held(new: Path, folder: Path, *, option: str) -> Iterator[Callable[[], bool]]:
+    """Keeps others from building there; yields what tells whether it is still the same folder.
+
+    Raises:
+        StoreWriteError: Another does.
+    """
+    descriptor = os.open(new, os.O_RDONLY)
     try:
-        yield new
-        take_place(folder)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            _discard(new)
-        raise
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise StoreWriteError(
+            f"another program is making {folder}. Wait for it to end, or choose another folder "
+            f"with {option}"
+        ) from None
+    except OSError:
+        pass  # a file system that locks no folders
+    try:
+        yield lambda: os.path.samestat(os.fstat(descriptor), new.stat())
+    finally:
+        os.close(descriptor)
 
 
 def _is_fixed(folder: Path) -> bool:

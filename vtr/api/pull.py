@@ -29,6 +29,7 @@ from vtr.api.hub_talk import get_token
 from vtr.counts import counted, human_bytes
 from vtr.errors import ConfigError, HubError, StoreLockedError, StoreWriteError
 from vtr.features.lock import write_lock
+from vtr.features.shard import list_shards
 from vtr.files import beside, file_sha256, make_folder, publish, replacing
 from vtr.foreign import first_few
 from vtr.progress import note, progress
@@ -83,7 +84,11 @@ def pull(repo: str, folder: str | Path | None = None, **options: Any) -> Path:
         return target
     with _alone(work, target):
         _fetch_all(place, commit, manifest, work, target)
-        _assemble(place, commit, files, manifest, work, target)
+        with contextlib.ExitStack() as stack:
+            if list_shards(target)[0]:
+                stack.enter_context(write_lock(target, option="FOLDER"))
+            if not _is_up_to_date(target, manifest, overwrite=asked.overwrite):  # others work too
+                _assemble(place, commit, files, manifest, work, target)
     return target
 
 
@@ -163,11 +168,12 @@ def _holds(folder: Path, manifest: Manifest, name: str) -> bool:
 @contextlib.contextmanager
 def _alone(work: Path, target: Path) -> Iterator[None]:
     make_folder(work, option="FOLDER")
-    try:
-        with write_lock(work, option="FOLDER"):
-            yield
-    except StoreLockedError:
-        raise HubError(f"another vtr pull is filling {target}: wait for it to end") from None
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(write_lock(work, option="FOLDER"))
+        except StoreLockedError:
+            raise HubError(f"another vtr pull is filling {target}: wait for it to end") from None
+        yield
 
 
 def _blob(work: Path, manifest: Manifest, name: str) -> Path:
@@ -275,7 +281,7 @@ def _assemble(
         name: place.read(commit, name, files[name]) for name in (CARD, MANIFEST) if name in files
     }
     try:
-        with replacing(target, option="FOLDER") as made:
+        with replacing(target, option="FOLDER", over=True) as made:
             for name in manifest.files:
                 make_folder((made / name).parent, option="FOLDER")
                 _place(_blob(work, manifest, name), made / name)
