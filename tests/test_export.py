@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,9 +21,9 @@ from vtr.train.heads.base import TextBatch
 from vtr.train.heads.meanP import MeanPooling
 from vtr.train.inputs import embed_for
 from vtr.train.model import ModelSpec, RetrievalModel, build_model
-from vtr.train.onnx import tuned_text
 from vtr.train.run import load_run, write_run
-from vtr.train.text_tower import FrozenText, TextSpec, TunedText, text_spec
+from vtr.train.text_tower import FrozenText, TextSpec, text_spec
+from vtr.train.towers import merged
 
 METRIC = {"value": 40.0, "low": 31.25, "high": 48.5, "n": 1000}
 
@@ -262,10 +262,10 @@ def test_tuned_layers_come_into_their_places(tmp_path: Path, layers: int) -> Non
     texts = ["w1", "w5 w7 w9 w200 w3 w4 w4 w4", "w20 w21"]
     activations = ResidentTexts(embed_for(spec, backbone, texts), torch.device("cpu"))
     ids = torch.from_numpy(backbone.tokeniser.pad(backbone.tokeniser.encode(texts).ids))
-    merged = tuned_text(backbone, cast("TunedText", model.text_tower))
+    whole = merged(model, backbone).model.text
     with torch.inference_mode():
         expected = model.text_tower(activations.batch(np.arange(3))).pooled
-        found, before = merged(ids), backbone.model.text(ids)
+        found, before = whole(ids), backbone.model.text(ids)
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
     assert float((found - before).abs().max()) > 0.01, "and the backbone is left as it was"
 

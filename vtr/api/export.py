@@ -84,7 +84,7 @@ def _write_extras(made: Path, out: Path, run: Run, options: Options) -> None:
     here = workspace_here().model
     backbone = text_backbone(run, instead=here, device="cpu")
     if options.onnx:
-        export_text_side(backbone, run.model.text_tower, made / GRAPH)
+        export_text_side(backbone, run.model, made / GRAPH)
     if options.sentence_transformers:
         difference = export_sentences(backbone, run.model, run.spec, made)
         note(f"SentenceTransformer({str(out)!r}) differs from vtr by {difference:.1g}")

@@ -6,6 +6,7 @@ else of the towers stays as it is. A run's towers hold the sums.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,6 +54,14 @@ def merged_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         elif not any(f".{letter}_proj." in name for letter in _LETTERS):
             merged[name] = value
     return merged
+
+
+def renumbered(state: Mapping[str, Tensor], by: int) -> dict[str, Tensor]:
+    """Returns weights by name with other numbers of blocks."""
+    return {
+        re.sub(r"^blocks\.(\d+)", lambda found: f"blocks.{int(found[1]) + by}", name): value
+        for name, value in state.items()
+    }
 
 
 def _whole(state: Mapping[str, Tensor], owner: str, part: str) -> Tensor:

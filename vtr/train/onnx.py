@@ -5,7 +5,6 @@ Needs the extra `vtr[onnx]`. The graph is checked against torch with onnxruntime
 
 from __future__ import annotations
 
-import copy
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,12 @@ from torch import Tensor, nn
 
 from vtr.clip.backbone import Backbone
 from vtr.clip.engines import write_onnx
-from vtr.clip.towers import TextTower as ClipTextTower
 from vtr.errors import CheckpointError
 from vtr.extras import require_extra
 from vtr.train.heads.base import TextBatch
-from vtr.train.text_tower import FrozenText, TextTower, TunedText
+from vtr.train.model import RetrievalModel
+from vtr.train.text_tower import FrozenText, TunedText
+from vtr.train.towers import merged
 
 GRAPH = "text.onnx"
 OUTPUT = "text_vector"
@@ -33,11 +33,11 @@ _EXAMPLES = (("a man is cooking", "two"), ("a", "a dog runs over the field", "b"
 class _TextSide(nn.Module):
     """Ids to pooled vectors."""
 
-    def __init__(self, backbone: Backbone, tower: TextTower) -> None:
+    def __init__(self, backbone: Backbone, model: RetrievalModel) -> None:
         super().__init__()
-        self.text, self.tower = backbone.model.text, tower
-        if isinstance(tower, TunedText):
-            self.text, self.tower = tuned_text(backbone, tower), FrozenText()
+        self.text, self.tower = backbone.model.text, model.text_tower
+        if isinstance(self.tower, TunedText):
+            self.text, self.tower = merged(model, backbone).model.text, FrozenText()
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Returns (B, D) float32 from (B, L) int64."""
@@ -45,20 +45,12 @@ class _TextSide(nn.Module):
         return result
 
 
-def tuned_text(backbone: Backbone, tower: TunedText) -> ClipTextTower:
-    """Returns a copy of the backbone's text tower with the trained text layers in their places."""
-    merged = copy.deepcopy(backbone.model.text)
-    merged.blocks = nn.ModuleList([*merged.blocks[: -len(tower.layers)], *tower.layers])
-    merged.ln_final, merged.projection = tower.ln_final, tower.text_projection
-    return merged
-
-
 def require_onnx() -> None:
     """Refuses to begin without the packages of the extra."""
     require_extra("onnx", _PACKAGES, "ONNX", instead=", or export without --onnx")
 
 
-def export_text_side(backbone: Backbone, tower: TextTower, path: Path) -> float:
+def export_text_side(backbone: Backbone, model: RetrievalModel, path: Path) -> float:
     """Writes the graph: `input_ids` (batch, length) int64 -> `text_vector` (batch, D) float32.
 
     Ids are those of the tokeniser: start token, words, end token, then padding. The embedding is
@@ -73,7 +65,7 @@ def export_text_side(backbone: Backbone, tower: TextTower, path: Path) -> float:
     """
     require_onnx()
     backbone.require_towers("--onnx")
-    module = _TextSide(backbone, tower).eval()
+    module = _TextSide(backbone, model).eval()
     batches = [backbone.tokeniser.pad(backbone.tokeniser.encode(t).ids) for t in _EXAMPLES]
     ids = torch.from_numpy(batches[0])
     length = torch.export.Dim("length", min=2, max=backbone.tokeniser.max_length)

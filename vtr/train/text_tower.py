@@ -20,6 +20,7 @@ that wants them, activations below the trained layers for `tune`.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -33,7 +34,7 @@ from vtr.clip.towers import Sizes, make_blocks
 from vtr.errors import ConfigError
 from vtr.train.dropout import RowDropout
 from vtr.train.heads.base import TextBatch, in_own_type
-from vtr.train.lora import merged_state
+from vtr.train.lora import merged_state, renumbered
 from vtr.train.presets import TEXT_MODES, TextMode
 
 
@@ -156,14 +157,11 @@ class TunedText(TextTower):
 
     def whole_state(self, total: int) -> dict[str, Tensor]:
         """Returns the weights by their names in the whole tower, which has `total` layers."""
-        found = {}
-        for name, value in merged_state(self.state_dict()).items():
-            part, _, rest = name.partition(".")
-            if part == "layers":
-                number, _, tail = rest.partition(".")
-                name = f"blocks.{int(number) + total - len(self.layers)}.{tail}"
-            found[name.replace("text_projection.", "projection.")] = value
-        return found
+        whole = {
+            re.sub(r"^layers\.", "blocks.", re.sub(r"^text_", "", name)): value
+            for name, value in merged_state(self.state_dict()).items()
+        }
+        return renumbered(whole, total - len(self.layers))
 
     @in_own_type
     def forward(self, texts: TextBatch) -> TextBatch:

@@ -8,7 +8,6 @@ frozen it reads what they made of the pictures instead, which never changes and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +19,7 @@ from vtr.clip.preprocess import Preprocessing, normalise
 from vtr.clip.towers import Architecture, Block
 from vtr.errors import ConfigError
 from vtr.train.heads.base import VideoBatch
-from vtr.train.lora import merged_state
+from vtr.train.lora import merged_state, renumbered
 from vtr.train.presets import EVERYTHING
 
 EMBEDDING = ("patches", "positions", "class_embedding", "ln_pre")
@@ -92,7 +91,7 @@ class TunedVision(nn.Module):
 
     def whole_state(self) -> dict[str, Tensor]:
         """Returns the weights by their names in the whole tower."""
-        return dict(_shifted(merged_state(self.tower.state_dict()), self.spec.first))
+        return renumbered(merged_state(self.tower.state_dict()), self.spec.first)
 
     def forward(self, batch: PictureBatch) -> VideoBatch:
         """Returns the videos' embeddings, (V, T, D) in the type of the weights."""
@@ -160,14 +159,6 @@ def load_vision_layers(vision: TunedVision, backbone: Backbone) -> None:
         weight = state["patches.weight"]
         beside = torch.zeros_like(weight)
         state[_TEMPORAL] = torch.stack([beside, weight, beside], dim=2)
-    moved = dict(_shifted(state, -first))
+    moved = renumbered(state, -first)
     wanted = vision.tower.state_dict().keys()
     vision.tower.load_state_dict({name: moved[name] for name in wanted})
-
-
-def _shifted(state: Mapping[str, Tensor], by: int) -> Iterator[tuple[str, Tensor]]:
-    """Yields weights by name with other numbers of blocks."""
-    for name, value in state.items():
-        part, _, rest = name.partition(".")
-        number, _, tail = rest.partition(".")
-        yield f"{part}.{int(number) + by}.{tail}" if part == "blocks" else name, value
