@@ -360,7 +360,11 @@ def test_what_vtr_toml_says_of_decoding_does_not_hinder_embedding_anew(workspace
     extract_app(workspace, "--crops", "raw")
     with (workspace / "vtr.toml").open("a") as file:
         file.write('[extract]\ncrops = "raw"\nframes = 2\nmemory = 2.0\n')
-    run_app("extract", "--from-crops", "features", "--features", "new", cwd=workspace)
+    words = ("extract", "--from-crops", "features", "--features", "new")
+    done = run_app(*words, "--workers", "3", "--videos", "gone", "--timeout", "9", cwd=workspace)
+    idle = "not heeded with --from-crops, which decodes no videos: --videos, --workers, --timeout"
+    assert f"{idle}\n" in done.stderr
+    assert "not heeded" not in run_app(*words, "--dry-run", cwd=workspace).stderr
 
 
 def test_pictures_are_embedded_anew_without_the_videos(workspace: Path) -> None:

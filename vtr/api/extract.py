@@ -44,8 +44,8 @@ from vtr.features.spec import FeatureSpec
 from vtr.features.store import FeatureStore, require_same, stored_picture_format
 from vtr.files import publish
 from vtr.progress import note, progress, warn_of_unreadable
-from vtr.settings import as_path, resolved, takes
-from vtr.verbs.extract import OF_VIDEOS, Options, statuses
+from vtr.settings import as_path, flag_of, resolved, takes
+from vtr.verbs.extract import OF_DECODING, OF_VIDEOS, Options, statuses
 from vtr.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -411,6 +411,8 @@ def _source(workspace: Workspace, options: Options) -> FeatureStore:
     source = FeatureStore(options.from_crops)
     source.require_pictures()
     workspace.refuse_typed(_chosen_otherwise(workspace, source.spec), why)
+    if idle := [flag_of(n, Workspace.model_fields[n]) for n in OF_DECODING if n in workspace.typed]:
+        note(f"not heeded with --from-crops, which decodes no videos: {', '.join(idle)}")
     if workspace.features.resolve() == source.folder.resolve():
         raise StoreError(
             f"{source.folder} holds the pictures; name another folder for the new embeddings with "

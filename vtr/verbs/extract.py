@@ -18,6 +18,8 @@ OF_VIDEOS = (
     "max_pixels",
 )  # fmt: skip
 """Options that only decoding follows: `from_crops` has no use for them."""
+OF_DECODING = ("videos", "dataset", "annotations", "workers", "timeout_seconds", "shard_videos")
+"""Settings of a workspace that `from_crops` has no use for, and that no store depends on."""
 _LEAST_MEMORY = 0.001  # GiB
 RETRIES = ("failed", "partial", "changed", "damaged")
 
