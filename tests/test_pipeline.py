@@ -540,6 +540,35 @@ def test_read_only_store_is_refused(clips: Path, tmp_path: Path) -> None:
         run(inputs_of(clips)[:1], tmp_path / "file" / "store")
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"samplers": parse_samplers("head")},
+            r"began at the same time: made .* samplers is \['h",
+        ),
+        ({"pictures": "raw"}, "began at the same time, keeps raw pictures .* asked: no pictures"),
+    ],
+)
+def test_parts_that_begin_a_store_at_once_have_the_same_settings(
+    clips: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    """Neither finds a shard of the other when it looks: else nobody could open what they made."""
+    inputs, store = inputs_of(clips), tmp_path / "store"
+
+    class Slow(QuarterColours):  # type: ignore[misc, valid-type]
+        def encode_frames(self, crops: np.ndarray) -> np.ndarray:
+            if not shards(store):
+                run(inputs, store, mode={"part": (2, 2)}, **changes)
+            return super().encode_frames(crops)
+
+    with pytest.raises(FingerprintError, match=message):
+        extract(inputs, store, Slow(), settings(), mode=ExtractMode((1, 2)))
+    assert len(FeatureStore(store)) == 5
+    run(inputs, store, mode={"part": (1, 2)}, **changes)
+    assert len(FeatureStore(store)) == 10
+
+
 # ---- runs that cannot see each other's lock, as on a shared file system without one
 
 

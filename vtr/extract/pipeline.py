@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtr.counts import counted
-from vtr.errors import OverBudgetError, StoreError, WorkersLostError
+from vtr.errors import FingerprintError, OverBudgetError, StoreError, WorkersLostError
 from vtr.extract.container import FAILURES
 from vtr.extract.encoders import EncoderGroup
 from vtr.extract.pool import Outcome, PoolSettings, WorkerPool
@@ -27,6 +27,7 @@ from vtr.extract.resume import (
     has_changed,
     keep_others,
     open_for_writing,
+    require_alike,
     to_retry,
 )
 from vtr.extract.sample import HANDLER, Crops, read_answer
@@ -111,7 +112,7 @@ def extract(
         new = [item for item in mine if item[0].id not in held]
         now = Progress(len(new) + sum(len(items) for _, items in again))
         run = StoreRun(work, encoder, settings, spec, now, progress)
-        run.mode = mode
+        run.mode, run.has_begun = mode, store is not None
         run.redo(again)
         run.add(run.decoded(new), first_slot(store, mode.part))
         if replaces:
@@ -145,6 +146,7 @@ class StoreRun:
     """One run on one store: what does not change from shard to shard."""
 
     mode = ExtractMode()
+    has_begun = False  # There are shards of these settings: whoever comes with others is refused
 
     def __init__(
         self,
@@ -236,7 +238,18 @@ class StoreRun:
 
     def _write(self, rows: Sequence[VideoRow], slot: Slot, revision: int) -> None:
         pad, where = self.pad_embedding, self.folder
-        write_shard(where, rows, spec=self.spec, slot=slot, revision=revision, pad_embedding=pad)
+        if not self.has_begun:
+            require_alike(where, self.spec, self.settings.pictures)
+        path = write_shard(
+            where, rows, spec=self.spec, slot=slot, revision=revision, pad_embedding=pad
+        )
+        if not self.has_begun:
+            try:  # of two that began at the same moment at least one sees the other
+                require_alike(where, self.spec, self.settings.pictures)
+            except FingerprintError:
+                path.unlink(missing_ok=True)
+                raise
+        self.has_begun = True
         self.now.seconds = time.perf_counter() - self._start
 
     def decoded(self, inputs: Sequence[Input]) -> Rows:

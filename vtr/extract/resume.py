@@ -156,6 +156,23 @@ def require_same_pictures(store: FeatureStore, pictures: PictureFormat | None) -
         )
 
 
+def require_alike(folder: Path, spec: FeatureSpec, pictures: PictureFormat | None) -> None:
+    """Refuses settings with which another run, at work at the same time, has not begun a store."""
+    specs: dict[str, FeatureSpec] = {}
+    for name, path in list_shards(folder)[0]:
+        try:
+            other = open_shard(path, name, specs=specs)
+        except ShardError:  # replaced, or of no use to anybody
+            continue
+        what = f"{folder}, which another run began at the same time"
+        require_same(other.spec, spec, what=what)
+        if len(other.frames) and other.picture_format != pictures:
+            raise FingerprintError(
+                f"{what}, keeps {_kept(other.picture_format)} beside its embeddings, asked: "
+                f"{_kept(pictures)}. Use the same --crops, or another folder (--features DIR)"
+            )
+
+
 def _kept(pictures: PictureFormat | None) -> str:
     return "no pictures" if pictures is None else f"{pictures} pictures"
 
