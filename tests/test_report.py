@@ -28,7 +28,7 @@ from vtr.evaluate.observe import KeptScores
 from vtr.evaluate.protocol import QuerySet, load_protocol
 from vtr.evaluate.ranks import Ranks, RetrievalRanks
 from vtr.evaluate.reporting import figures
-from vtr.evaluate.reporting.examples import Example, Frame, Hit, Strip, read_strip, thinned
+from vtr.evaluate.reporting.examples import Example, Frame, Hit, Strip, read_strip
 from vtr.evaluate.reporting.figures import parse_bins
 from vtr.evaluate.reporting.results import Result, load_result, read_rows, told_apart
 from vtr.evaluate.result import Setup, build_result, write_result
@@ -489,14 +489,6 @@ def test_strips_say_why_there_are_no_pictures(tmp_path: Path) -> None:
     assert read_strip("v", None, [1.0]).problem == "the video file is not here"
     (tmp_path / "x.mp4").write_bytes(b"nothing of a video")
     assert read_strip("v", tmp_path / "x.mp4", [1.0]).problem.startswith("cannot be decoded: ")
-
-
-@given(st.lists(st.floats(0, 1e4), max_size=40), st.integers(1, 8))
-def test_thinned_times_are_some_of_the_times(times: list[float], limit: int) -> None:
-    kept = thinned(times, limit).tolist()
-    assert len(kept) == min(limit, len(times))
-    assert kept == sorted(kept)
-    assert set(kept) <= set(times)
 
 
 @given(st.floats(1e-6, 1e6))

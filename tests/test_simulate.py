@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from vtr.errors import ConfigError, UnknownNameError
+from vtr.errors import ConfigError
 from vtr.evaluate.coverage import Coverage
 from vtr.evaluate.evaluator import plan
 from vtr.evaluate.protocol import QuerySet
@@ -16,14 +16,21 @@ from vtr.evaluate.simulate import (
     RULES,
     PoolingOptions,
     frame_counts,
-    gallery,
     rule_blocks,
     simulate,
-    thin,
+    thinned,
 )
+from vtr.extract.samplers.segment import middles
 from vtr.features import PackedFrames
+from vtr.verbs.simulate import Options
 
-OPTIONS = PoolingOptions(top=2, temperature=0.1)
+
+def scores_of(
+    rule: str, packed: PackedFrames, frames: int, texts: NDArray[np.float32], **more: float
+) -> NDArray[np.float32]:
+    options = PoolingOptions(**{"top": 2, **more})  # type: ignore[arg-type]
+    blocks = rule_blocks(rule, texts, thinned(packed, frames), options)
+    return np.concatenate([np.asarray(rows) for _, rows in blocks()])
 
 
 def packed_frames(lengths: list[int], dim: int = 5, seed: int = 0) -> PackedFrames:
@@ -46,10 +53,10 @@ def slow_score(rule: str, text: NDArray[np.float64], frames: NDArray[np.float64]
     elif rule == "max-sim":
         return max(sims)
     elif rule == "top-k":
-        best = sorted(sims, reverse=True)[: OPTIONS.top]
+        best = sorted(sims, reverse=True)[:2]
         return sum(best) / len(best)
     else:
-        weights = np.array([np.exp(s / OPTIONS.temperature) for s in sims])
+        weights = np.array([np.exp(s / 0.1) for s in sims])
         pooled = sum(w * f for w, f in zip(weights / weights.sum(), frames, strict=True))
     return float(pooled @ t / np.linalg.norm(pooled))
 
@@ -63,11 +70,10 @@ def slow_score(rule: str, text: NDArray[np.float64], frames: NDArray[np.float64]
 def test_every_rule_equals_the_plain_formula(lengths: list[int], frames: int, seed: int) -> None:
     packed = packed_frames(lengths, seed=seed)
     texts = np.random.default_rng(seed + 1).standard_normal((3, 5)).astype(np.float32)
-    videos = gallery(packed, frames)
     for rule in RULES:
-        scores = np.concatenate([b for _, b in rule_blocks(rule, texts, videos, OPTIONS)()])
+        scores = scores_of(rule, packed, frames, texts)
         for v, length in enumerate(lengths):
-            rows = packed.offsets[v] + thin(length, videos.frames.shape[1])
+            rows = packed.offsets[v] + middles(length, frames)
             for n, text in enumerate(texts):
                 wanted = slow_score(
                     rule, text.astype(np.float64), packed.frames[rows].astype(np.float64)
@@ -78,10 +84,7 @@ def test_every_rule_equals_the_plain_formula(lengths: list[int], frames: int, se
 def test_one_frame_makes_all_rules_equal() -> None:
     packed = packed_frames([1, 4, 3])
     texts = np.random.default_rng(2).standard_normal((4, 5)).astype(np.float32)
-    videos = gallery(packed, 1)
-    first, *others = [
-        np.concatenate([b for _, b in rule_blocks(rule, texts, videos)()]) for rule in RULES
-    ]
+    first, *others = [scores_of(rule, packed, 1, texts) for rule in RULES]
     for other in others:
         assert other == pytest.approx(first, abs=1e-5)
 
@@ -90,15 +93,13 @@ def test_the_order_of_frames_changes_no_score_at_all_under_mean() -> None:
     packed = packed_frames([7], dim=64)
     turned = PackedFrames(packed.ids, packed.frames[::-1], packed.pts_seconds, packed.offsets)
     texts = np.random.default_rng(3).standard_normal((20, 64)).astype(np.float32)
-    (_, one), (_, other) = (
-        next(iter(rule_blocks("mean", texts, gallery(p, 7))())) for p in (packed, turned)
-    )
+    one, other = (scores_of("mean", p, 7, texts) for p in (packed, turned))
     assert np.array_equal(one, other)
 
 
 @given(length=st.integers(1, 300), wanted=st.integers(1, 80))
 def test_thinning_keeps_middles_of_equal_parts(length: int, wanted: int) -> None:
-    kept = thin(length, wanted)
+    kept = middles(length, wanted)
     assert len(kept) == min(length, wanted)
     assert len(set(kept.tolist())) == len(kept)
     assert kept.tolist() == [int((i + 0.5) * length / len(kept)) for i in range(len(kept))]
@@ -140,35 +141,29 @@ def test_simulation_finds_the_rule_that_fits() -> None:
         task,
         texts,
         packed,
-        options=PoolingOptions(rules=("mean", "max-sim")),
+        options=PoolingOptions(),
         tell=lambda done, total: told.append((done, total)),
     )
     found = {(row.rule, row.frames): row.metrics["t2v/R@1"]["value"] for row in rows}
     assert found["max-sim", 8] == 100
     assert found["mean", 8] < 90
     assert found["max-sim", 1] < 50
-    assert told[-1] == (len(rows), len(rows)) == (8, 8)
+    assert told[-1] == (len(rows), len(rows)) == (20, 20)
     assert {row.mean_frames for row in rows} == {1.0, 2.0, 4.0, 8.0}
 
 
 def test_wrong_settings_are_named() -> None:
-    with pytest.raises(UnknownNameError, match="Did you mean 'maxP'"):
-        PoolingOptions(rules=("maxp",))
-    with pytest.raises(ConfigError, match="top is 0"):
-        PoolingOptions(top=0)
-    with pytest.raises(ConfigError, match=r"temperature 0\.0"):
-        PoolingOptions(temperature=0.0)
-    for temperature in (1e-300, float("nan"), -1.0):
-        with pytest.raises(ConfigError, match=r"the temperature 1e-06 or more, such as 0\.1"):
-            PoolingOptions(temperature=temperature)
+    with pytest.raises(ConfigError, match="top is 0; it must be a whole number, 1 or more"):
+        Options.of(top=0)
+    for temperature in (0.0, 1e-300, float("nan"), -1.0):
+        with pytest.raises(ConfigError, match=r"temperature is .*; it must be .*1e-06 or more"):
+            Options.of(temperature=temperature)
 
 
 def test_the_coldest_attention_is_the_best_frame_alone() -> None:
     packed = packed_frames([5, 2])
     texts = np.random.default_rng(5).standard_normal((4, 5)).astype(np.float32)
-    videos, options = gallery(packed, 5), PoolingOptions(temperature=1e-6)
     best, cold = (
-        np.concatenate([b for _, b in rule_blocks(rule, texts, videos, options)()])
-        for rule in ("max-sim", "attention")
+        scores_of(rule, packed, 5, texts, temperature=1e-6) for rule in ("max-sim", "attention")
     )
     assert cold == pytest.approx(best, abs=1e-5)

@@ -13,7 +13,7 @@ from vtr.charts.files import save
 from vtr.clip.backbone import load_backbone
 from vtr.errors import UnknownNameError
 from vtr.evaluate.reporting.figures import recall_by_frames
-from vtr.evaluate.simulate import PoolingOptions
+from vtr.evaluate.simulate import RULES, PoolingOptions
 from vtr.evaluate.simulate import simulate as simulate_pooling
 from vtr.files import make_folder, publish
 from vtr.progress import embedding, progress
@@ -72,6 +72,6 @@ def _simulated(
         "sampler": str(store.sampler),
         "backbone": store.spec.backbone,
         "fingerprint": store.fingerprint,
-        "options": asdict(rules),
+        "options": {"rules": list(RULES), **asdict(rules)},
         "rows": [asdict(row) for row in rows],
     }

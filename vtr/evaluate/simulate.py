@@ -22,13 +22,15 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import normalize
 
-from vtr.errors import ConfigError, UnknownNameError
 from vtr.evaluate.counting import Scores
 from vtr.evaluate.evaluator import Task, evaluate
 from vtr.evaluate.intervals import retrieval_intervals
 from vtr.evaluate.metrics import retrieval_metrics
 from vtr.evaluate.ranks import Blocks
+from vtr.extract.samplers.segment import middles
 from vtr.features import PackedFrames
 from vtr.train.heads.attentionP import AttentionPooling
 from vtr.train.heads.base import Head, VideoBatch
@@ -37,8 +39,6 @@ from vtr.train.heads.meanP import MeanPooling
 
 Vectors = NDArray[np.float32]
 RULES = ("mean", "maxP", "max-sim", "top-k", "attention")
-COLDEST = 1e-6
-"""Below it similarities over the temperature leave float32; the best frame alone has long won."""
 _BLOCK_BYTES = 1 << 26
 
 
@@ -46,27 +46,8 @@ _BLOCK_BYTES = 1 << 26
 class PoolingOptions:
     """What the rules can be told."""
 
-    rules: tuple[str, ...] = RULES  # Which of `RULES` to compare
     top: int = 3  # k of "top-k", at least 1; a video with fewer frames uses all
-    temperature: float = 0.1  # tau of "attention", at least `COLDEST`
-
-    def __post_init__(self) -> None:
-        for rule in self.rules:
-            if rule not in RULES:
-                raise UnknownNameError("pooling rule", rule, RULES)
-        if self.top < 1 or not self.temperature >= COLDEST:
-            raise ConfigError(
-                f"top is {self.top} and temperature {self.temperature}; top must be 1 or more and "
-                f"the temperature {COLDEST} or more, such as 0.1"
-            )
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """V videos with up to n frames each, ready for all rules."""
-
-    frames: Vectors  # (V, n, D) float32, zeros where `mask` is False
-    mask: NDArray[np.bool_]  # (V, n) bool
+    temperature: float = 0.1  # tau of "attention"
 
 
 def frame_counts(longest: int) -> list[int]:
@@ -81,69 +62,46 @@ def frame_counts(longest: int) -> list[int]:
     return counts if longest == counts[-1] else [*counts, longest]
 
 
-def thin(num_frames: int, wanted: int) -> NDArray[np.int64]:
-    """Returns which of `num_frames` frames stay: the middles of `wanted` equal parts.
-
-    >>> thin(12, 4).tolist()
-    [1, 4, 7, 10]
-    """
-    count = min(num_frames, wanted)
-    return np.asarray((2 * np.arange(count) + 1) * num_frames // (2 * count), np.int64)
-
-
-def gallery(packed: PackedFrames, num_frames: int) -> Gallery:
-    """Returns the videos with at most `num_frames` frames each."""
+def thinned(packed: PackedFrames, num_frames: int) -> VideoBatch:
+    """Returns the videos with at most `num_frames` frames each, float32."""
     lengths = np.diff(packed.offsets)
     width = min(num_frames, int(lengths.max()))
     frames = np.zeros((len(lengths), width, packed.frames.shape[1]), np.float32)
     mask = np.zeros((len(lengths), width), np.bool_)
     for v, (start, length) in enumerate(zip(packed.offsets[:-1], lengths, strict=True)):
-        rows = start + thin(int(length), width)
+        rows = start + middles(int(length), width)
         frames[v, : len(rows)] = packed.frames[rows]
         mask[v, : len(rows)] = True
-    return Gallery(frames, mask)
+    return VideoBatch(torch.from_numpy(frames), torch.from_numpy(mask))
 
 
-def rule_blocks(
-    rule: str, texts: Vectors, videos: Gallery, options: PoolingOptions | None = None
-) -> Blocks:
-    """Returns the scores of all texts (T, D) with all videos under one rule, in blocks of rows.
-
-    Raises:
-        UnknownNameError: No such rule.
-    """
-    texts = unit(texts)
-    options = options or PoolingOptions()
+def rule_blocks(rule: str, texts: Vectors, videos: VideoBatch, options: PoolingOptions) -> Blocks:
+    """Returns the scores of all texts (T, D) with all videos under one rule, in blocks of rows."""
+    unit = normalize(torch.from_numpy(texts), dim=-1)
     score = _scoring(rule, videos, options)
-    cells = len(videos.mask) if rule in ("mean", "maxP") else 4 * videos.mask.size
+    cells = len(videos) if rule in ("mean", "maxP") else 4 * videos.mask.numel()
     step = max(1, _BLOCK_BYTES // (4 * max(1, cells)))
 
     def blocks() -> Iterator[tuple[int, Scores]]:
         for start in range(0, len(texts), step):
-            yield start, score(texts[start : start + step])
+            with torch.no_grad():
+                scores = score(unit[start : start + step])
+            yield start, scores.numpy()
 
     return blocks
 
 
-def unit(vectors: Vectors) -> Vectors:
-    """Returns the vectors (..., D) at length 1; zero vectors stay zero."""
-    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    result: Vectors = (vectors / np.where(length > 0, length, 1)).astype(np.float32)
-    return result
-
-
-def _scoring(rule: str, videos: Gallery, options: PoolingOptions) -> Callable[[Vectors], Scores]:
+def _scoring(rule: str, videos: VideoBatch, options: PoolingOptions) -> Callable[[Tensor], Tensor]:
     """Returns a function from unit texts (b, D) to scores (b, V)."""
     if rule in ("max-sim", "top-k"):
-        top = 1 if rule == "max-sim" else options.top
-        flat = unit(videos.frames).reshape(videos.mask.size, -1)
+        most = min(1 if rule == "max-sim" else options.top, videos.mask.shape[1])
+        flat = normalize(videos.frames, dim=-1).flatten(0, 1)
+        there = videos.mask.sum(dim=1).clamp(max=most)
 
-        def top_mean(texts: Vectors) -> Scores:
-            sims = (texts @ flat.T).reshape(-1, *videos.mask.shape)
-            best = np.sort(np.where(videos.mask, sims, -np.inf), axis=2)[:, :, ::-1][:, :, :top]
-            valid = np.isfinite(best)
-            total: Scores = np.where(valid, best, 0).sum(axis=2) / valid.sum(axis=2)
-            return total.astype(np.float32)
+        def top_mean(texts: Tensor) -> Tensor:
+            sims = (texts @ flat.T).unflatten(1, videos.mask.shape)
+            best = sims.masked_fill(~videos.mask, -torch.inf).topk(most, dim=2).values
+            return best.masked_fill(best.isinf(), 0).sum(dim=2) / there
 
         return top_mean
     heads: dict[str, Callable[[], Head]] = {
@@ -152,20 +110,10 @@ def _scoring(rule: str, videos: Gallery, options: PoolingOptions) -> Callable[[V
         # Colder than a run's head may be.
         "attention": lambda: AttentionPooling(options=SimpleNamespace(tau=options.temperature)),
     }
-    if rule not in heads:
-        raise UnknownNameError("pooling rule", rule, RULES)
     head = heads[rule]()
     with torch.no_grad():
-        codes = head.encode_videos(
-            VideoBatch(torch.from_numpy(videos.frames), torch.from_numpy(videos.mask))
-        )
-
-    def score(texts: Vectors) -> Scores:
-        with torch.no_grad():
-            scores: Scores = head.score((torch.from_numpy(texts),), codes).numpy()
-        return scores
-
-    return score
+        codes = head.encode_videos(videos)
+    return lambda texts: head.score((texts,), codes)
 
 
 @dataclass(frozen=True)
@@ -183,21 +131,20 @@ def simulate(
     texts: Vectors,
     packed: PackedFrames,
     *,
-    options: PoolingOptions | None = None,
+    options: PoolingOptions,
+    tell: Callable[[int, int], None],
     seed: int = 0,
-    tell: Callable[[int, int], None] | None = None,
 ) -> list[SimulatedRow]:
     """Evaluates every rule at every number of frames; `texts` (T, D) are those of the task.
 
     `tell` is called with (done, total) after each combination.
     """
-    options = options or PoolingOptions()
     longest = int(np.diff(packed.offsets).max())
     counts = frame_counts(longest)
     rows: list[SimulatedRow] = []
     for frames in counts:
-        videos = gallery(packed, frames)
-        for rule in options.rules:
+        videos = thinned(packed, frames)
+        for rule in RULES:
             blocks = rule_blocks(rule, texts, videos, options)
             ranks = evaluate(task, blocks).ranks
             ends = retrieval_intervals(ranks, seed=seed)
@@ -205,8 +152,7 @@ def simulate(
                 key: {"value": value, "low": ends[key][0], "high": ends[key][1]}
                 for key, value in retrieval_metrics(ranks).expected.items()
             }
-            mean_frames = float(videos.mask.sum() / len(videos.mask))
+            mean_frames = float(videos.mask.sum() / len(videos))
             rows.append(SimulatedRow(rule, frames, mean_frames, metrics))
-            if tell is not None:
-                tell(len(rows), len(counts) * len(options.rules))
+            tell(len(rows), len(counts) * len(RULES))
     return rows

@@ -191,52 +191,40 @@ def _draw_hit(drawing: Drawing, hit: Hit, top: float) -> None:
 # ---- frames of videos
 
 
-def read_strip(
-    video: str, path: Path | None, pts_seconds: Sequence[float], *, max_frames: int = MAX_FRAMES
-) -> Strip:
+def read_strip(video: str, path: Path | None, pts_seconds: Sequence[float]) -> Strip:
     """Decodes the frames nearest to given times; evenly spread ones where none is given.
 
-    More than `max_frames` times are thinned to the middles of equal parts.
+    More than `MAX_FRAMES` times are thinned to the middles of equal parts.
     """
     if path is None or not path.is_file():
         return Strip(video, (), "the video file is not here")
     try:
-        frames = _decode(path, thinned(pts_seconds, max_frames))
+        frames = _decode(path, np.sort(np.asarray(pts_seconds, np.float64)))
     except DecodeError as error:
         return Strip(video, (), f"cannot be decoded: {error}")
     return Strip(video, frames, chosen=bool(len(pts_seconds)))
 
 
-def thinned(pts_seconds: Sequence[float], limit: int) -> Seconds:
-    """Returns at most `limit` of the times: the middles of equal parts.
-
-    >>> thinned([0, 1, 2, 3, 4, 5], 3).tolist()
-    [1.0, 3.0, 5.0]
-    """
-    times = np.sort(np.asarray(list(pts_seconds), np.float64))
-    if len(times) <= limit:
-        return times
-    return times[(2 * np.arange(limit) + 1) * len(times) // (2 * limit)]
-
-
 def _decode(path: Path, wanted: Seconds) -> tuple[Frame, ...]:
     from vtr.extract.sample import FrameRequest, sample_video
     from vtr.extract.samplers.base import Indices, SamplerChoice, Signals
+    from vtr.extract.samplers.segment import middles
+
+    times = wanted[middles(len(wanted), MAX_FRAMES)]
 
     class AtTimes(FrameRequest):
         """Asks for the frames nearest to the wanted times, instead of a sampler's."""
 
         def select(self, signals: Signals) -> dict[str, Indices]:
             pts = signals.pts_seconds
-            if not len(wanted):
-                middles = (2 * np.arange(_EVEN_PARTS) + 1) * len(pts) // (2 * _EVEN_PARTS)
-                return {"": np.unique(middles)}
-            return {"": np.unique(np.abs(pts[None, :] - wanted[:, None]).argmin(axis=1))}
+            if not len(times):
+                return {"": middles(len(pts), _EVEN_PARTS)}
+            return {"": np.unique(np.abs(pts[None, :] - times[:, None]).argmin(axis=1))}
 
     uniform = (SamplerChoice("uniform"),)
     found = sample_video(AtTimes(path, path.name, uniform, MAX_FRAMES, None), _Small())
-    times = found.pts_seconds.tolist()
-    return tuple(Frame(*frame) for frame in zip(times, found.crops, strict=True))
+    taken = zip(found.pts_seconds.tolist(), found.crops, strict=True)
+    return tuple(Frame(*frame) for frame in taken)
 
 
 class _Small:

@@ -17,6 +17,14 @@ COST = "free: time stamps only"
 
 def select(signals: Signals, num_frames: int, rng: np.random.Generator) -> Indices:
     """Returns the K middles."""
-    count = len(signals)
-    budget = min(num_frames, count)
-    return (2 * np.arange(budget) + 1) * count // (2 * budget)
+    return middles(len(signals), num_frames)
+
+
+def middles(count: int, wanted: int) -> Indices:
+    """Returns the middles of `wanted` equal parts of `count` places; all where these are fewer.
+
+    >>> middles(12, 4).tolist(), middles(2, 4).tolist()
+    ([1, 4, 7, 10], [0, 1])
+    """
+    kept = min(count, wanted)
+    return (2 * np.arange(kept) + 1) * count // (2 * kept)
