@@ -18,6 +18,7 @@ from vtr.datasets.registry import load_dataset
 from vtr.errors import ConfigError, StoreError, StoreWriteError
 from vtr.evaluate.eda import (
     TokenLengths,
+    caption_lengths,
     captions_per_video,
     ceiling,
     describe_dataset,
@@ -32,6 +33,7 @@ from vtr.evaluate.eda import (
     token_lengths,
 )
 from vtr.evaluate.eda_report import charts_of
+from vtr.evaluate.parts import parse_bins
 from vtr.evaluate.protocol import QuerySet
 from vtr.features import FeatureStore
 
@@ -107,6 +109,11 @@ def test_captions_and_vocabulary_of_a_small_dataset() -> None:
     assert (words["words"], words["size"], words["once"]) == (8, 5, 3)
     assert words["most_frequent"][:2] == [["a", 3], ["dog", 2]]
     assert found["ceilings"][0]["R@1"] == 100
+
+
+def test_a_bin_of_no_words_holds_empty_captions_alone() -> None:
+    found = caption_lengths(["", " ", "a man", "a dog runs"], parse_bins("0,1-2,3+"))
+    assert found["bins"] == [{"name": "0", "n": 2}, {"name": "1-2", "n": 1}, {"name": "3+", "n": 1}]
 
 
 def test_videos_without_captions_are_counted() -> None:

@@ -52,9 +52,7 @@ def test_equals_plain_resampling(several: bool) -> None:
     ranks = make_ranks(120, 0)
     every = np.arange(120)
     clusters = every // 3 if several else every
-    ours = bootstrap(
-        ranks, (1, 3), seed=1, clusters=clusters if several else None, num_resamples=4000
-    )
+    ours = bootstrap(ranks, (1, 3), seed=1, clusters=clusters, num_resamples=4000)
     theirs = plain(ranks, clusters, 1500)
     point = summary(ranks, (1, 3))
     assert list(ours) == list(point)
@@ -65,12 +63,9 @@ def test_equals_plain_resampling(several: bool) -> None:
 
 
 def test_clusters_of_one_are_single_queries() -> None:
-    """Two ways of drawing, the same distribution."""
     ranks = make_ranks(300, 1)
-    alone = bootstrap(ranks, seed=0, num_resamples=8000)
-    ones = bootstrap(ranks, seed=0, clusters=np.arange(300), num_resamples=8000)
-    for name in ("R@1", "R@5", "R@10", "MeanR", "MRR"):
-        assert alone[name] == pytest.approx(ones[name], rel=0.03)
+    ones = bootstrap(ranks, seed=0, clusters=np.arange(300)[::-1], num_resamples=100)
+    assert bootstrap(ranks, seed=0, num_resamples=100) == ones
 
 
 def test_captions_that_fail_together_widen_the_interval() -> None:

@@ -25,11 +25,11 @@ from vtr.errors import ConfigError, StoreWriteError
 from vtr.evaluate.coverage import Coverage
 from vtr.evaluate.evaluator import Evaluation, plan
 from vtr.evaluate.observe import KeptScores
+from vtr.evaluate.parts import parse_bins
 from vtr.evaluate.protocol import QuerySet, load_protocol
 from vtr.evaluate.ranks import Ranks, RetrievalRanks
 from vtr.evaluate.reporting import figures
 from vtr.evaluate.reporting.examples import Example, Frame, Hit, Strip, read_strip
-from vtr.evaluate.reporting.figures import parse_bins
 from vtr.evaluate.reporting.results import Result, load_result, read_rows, told_apart
 from vtr.evaluate.result import Setup, build_result, write_result
 from vtr.features import PackedFrames

@@ -29,7 +29,7 @@ from vtr.evaluate.eda import (
     modality_gap,
 )
 from vtr.evaluate.eda_report import Table, tables, write_eda
-from vtr.evaluate.reporting.figures import parse_bins
+from vtr.evaluate.parts import parse_bins
 from vtr.extract.probe import probe
 from vtr.features import FeatureStore
 from vtr.files import make_folder

@@ -17,6 +17,7 @@ from vtr.charts.kinds import Chart, figure
 from vtr.counts import count_text, counted
 from vtr.datasets.files import require_folder
 from vtr.errors import ConfigError
+from vtr.evaluate.parts import parse_bins
 from vtr.evaluate.reporting import figures
 from vtr.evaluate.reporting.examples import Example, draw_examples, example_parts, read_examples
 from vtr.evaluate.reporting.results import (
@@ -216,7 +217,7 @@ def _draw(results: Sequence[Result], options: Options) -> list[_Drawn]:
 
 
 def _charts(results: Sequence[Result], options: Options) -> dict[str, list[Chart]]:
-    k, bins = options.k, None if options.bins is None else figures.parse_bins(options.bins)
+    k, bins = options.k, None if options.bins is None else parse_bins(options.bins)
     before = next((result for result in results if result.is_zero_shot), None)
     after = next((result for result in reversed(results) if not result.is_zero_shot), None)
     has_v2t = any(key.startswith("v2t/R@") for result in results for key in result.metrics)

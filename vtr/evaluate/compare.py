@@ -227,7 +227,6 @@ def _differences(
                 "again"
             )
     clusters = np.unique(np.array(first.clusters, object), return_inverse=True)[1]
-    several = len(np.unique(clusters)) < len(clusters)
     for name in (*(f"R@{k}" for k in DEFAULT_KS), "MeanR", "MRR"):
         values, spreads = [], []
         for tables in (ours, theirs):  # (seeds, Q)
@@ -236,7 +235,7 @@ def _differences(
             spreads.append(statistics.stdev(means) if len(means) > 1 else None)
         paired = paired_permutation(
             values[1].mean(axis=0), values[0].mean(axis=0),
-            seed=seed, clusters=clusters if several else None, num_resamples=num_resamples,
+            seed=seed, clusters=clusters, num_resamples=num_resamples,
         )  # fmt: skip
         numbers = {"a": float(values[0].mean()), "b": float(values[1].mean()), **asdict(paired)}
         numbers |= {"p_adjusted": paired.p_value, "sd_a": spreads[0], "sd_b": spreads[1]}

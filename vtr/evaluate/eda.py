@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 
 from vtr.datasets.base import Dataset, split_queries
 from vtr.errors import ConfigError, DatasetError
+from vtr.evaluate.parts import WORD_BINS, Bin
 from vtr.evaluate.protocol import QuerySet, load_protocol, protocol_names, queries
-from vtr.evaluate.reporting.figures import Bin
 from vtr.features import FeatureStore
 
 SCHEMA = 1
 KIND = "vtr-eda"
-WORD_BINS = (Bin(1, 10), Bin(11, 20), Bin(21, None))
 TOKEN_LIMITS = (32, 77)  # what the field's code cuts at: CLIP4Clip's --max_words, CLIP's context
 NUM_LISTED = 20
 CEILING_KS = (1, 5, 10)
@@ -96,7 +95,6 @@ def caption_lengths(texts: Sequence[str], bins: Sequence[Bin] = WORD_BINS) -> di
     words = np.array([len(text.split()) for text in texts], np.int64)
     if not len(words):
         return {"num": 0}
-    within = {b.name: (words >= b.low) & (words <= (b.high or words.max())) for b in bins}
     return {
         "num": len(words),
         "empty": int((words == 0).sum()),
@@ -105,7 +103,7 @@ def caption_lengths(texts: Sequence[str], bins: Sequence[Bin] = WORD_BINS) -> di
         "max": int(words.max()),
         "mean": float(words.mean()),
         "median": float(np.median(words)),
-        "bins": [{"name": name, "n": int(inside.sum())} for name, inside in within.items()],
+        "bins": [{"name": b.name, "n": int(b.holds(words).sum())} for b in bins],
         "counts": _how_often(words.tolist()),
     }
 

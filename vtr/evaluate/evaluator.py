@@ -15,7 +15,7 @@ from vtr.evaluate.coverage import Coverage
 from vtr.evaluate.metrics import DEFAULT_KS
 from vtr.evaluate.observe import KeptScores, Observer
 from vtr.evaluate.protocol import QuerySet
-from vtr.evaluate.ranks import Blocks, Layout, Ranks, RetrievalRanks
+from vtr.evaluate.ranks import Blocks, Layout, RetrievalRanks
 from vtr.evaluate.trec import later_first, lines_per_query
 
 Matrix = NDArray[np.float32]
@@ -155,12 +155,6 @@ def score_matrix(task: Task, blocks: Blocks) -> Matrix:
         scores = computed(later)
         distinct[start : start + len(scores)] = scores
     return distinct[task.query_text]
-
-
-def take(ranks: Ranks, chosen: NDArray[np.integer]) -> Ranks:
-    """Returns the ranks of some of the queries."""
-    correct = None if ranks.correct is None else ranks.correct[chosen]
-    return Ranks(ranks.better[chosen], ranks.tied[chosen], ranks.num_candidates, correct)
 
 
 def _whole_gallery(task: Task, blocks: Blocks) -> Blocks:

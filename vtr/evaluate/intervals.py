@@ -79,15 +79,17 @@ def bootstrap(
         ranks: One row per query.
         ks: Recall depths.
         seed: The same seed gives the same interval.
-        clusters: (Q,) the cluster of each query; None draws single queries.
+        clusters: (Q,) the cluster of each query; None, or each its own, draws single queries.
         num_resamples: At least 1.
 
     Raises:
         ConfigError: A setting outside its range.
     """
     ks = check_ks(ks)
-    samples = _samples(ranks, ks, clusters, np.random.default_rng(seed), num_resamples)
     num_units = len(ranks) if clusters is None else len(np.unique(clusters))
+    if num_units == len(ranks):
+        clusters = None
+    samples = _samples(ranks, ks, clusters, np.random.default_rng(seed), num_resamples)
     ends = {name: percentile_ends(sample, num_units) for name, sample in samples.items()}
     none, every = (wilson_interval(n, num_units) for n in (0, num_units))
     for k in ks:
@@ -158,9 +160,8 @@ def retrieval_intervals(
     Where videos have several captions, t2v draws videos and not captions.
     """
     intervals = {}
-    several = len(np.unique(ranks.query_video)) < len(ranks.query_video)
     for direction, rows in ranks.directions.items():
-        clusters = ranks.query_video if direction == "t2v" and several else None
+        clusters = ranks.query_video if direction == "t2v" else None
         found = bootstrap(rows, ks, seed=seed, clusters=clusters)
         intervals.update({f"{direction}/{name}": ends for name, ends in found.items()})
     return intervals

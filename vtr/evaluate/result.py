@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vtr.errors import StoreWriteError
-from vtr.evaluate.evaluator import Evaluation, take
-from vtr.evaluate.intervals import RESAMPLES, bootstrap, percentile_ends, retrieval_intervals
-from vtr.evaluate.metrics import retrieval_metrics, summary
+from vtr.evaluate.evaluator import Evaluation
+from vtr.evaluate.intervals import RESAMPLES, percentile_ends, retrieval_intervals
+from vtr.evaluate.metrics import retrieval_metrics
 from vtr.evaluate.observe import KeptScores, pair_accuracy
+from vtr.evaluate.parts import numbers_by_words, part_numbers
 from vtr.evaluate.protocol import Protocol, QuerySet
 from vtr.evaluate.ranks import Ranks, RetrievalRanks
 from vtr.features import PackedFrames
@@ -34,7 +34,6 @@ COMPANIONS = {
     "options": "eval.json", "mteb": "mteb.json",
 }  # fmt: skip
 """What `vtr eval` may write beside it, by its key in `files`."""
-WORD_BINS = ((1, 10), (11, 20), (21, None))
 NUM_EXAMPLES = 8
 _RANK_EDGES = (1, 2, 3, 4, 6, 11, 21, 51, 101, 501, 1001)
 
@@ -153,27 +152,15 @@ def numbers(
     }
 
 
-def _part(evaluation: Evaluation, chosen: NDArray[np.int64], seed: int) -> dict[str, Any]:
-    """The t2v numbers of some of the queries, among all videos."""
-    ranks = take(evaluation.ranks.t2v, chosen)
-    owners = evaluation.task.queries.query_video[chosen]
-    clusters = owners if len(np.unique(owners)) < len(owners) else None
-    ends = bootstrap(ranks, evaluation.ks, seed=seed, clusters=clusters)
-    cells = {
-        f"t2v/{name}": {"value": value, "low": ends[name][0], "high": ends[name][1]}
-        for name, value in summary(ranks, evaluation.ks).items()
-    }
-    return {"n": len(chosen), "metrics": cells}
-
-
 def _parts(
     evaluation: Evaluation, labels: Mapping[str, str], seed: int
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields each label of videos with the numbers of their queries, alphabetically."""
-    queries = evaluation.task.queries
-    owners = np.array([labels.get(i, "") for i in queries.video_ids])[queries.query_video]
-    for label in np.unique(owners[owners != ""]).tolist():
-        yield label, _part(evaluation, np.flatnonzero(owners == label), seed)
+    queries, ranks, ks = evaluation.task.queries, evaluation.ranks.t2v, evaluation.ks
+    own = np.array([labels.get(i, "") for i in queries.video_ids])[queries.query_video]
+    for label in np.unique(own[own != ""]).tolist():
+        chosen = np.flatnonzero(own == label)
+        yield label, part_numbers(ranks, chosen, queries.query_video, ks, seed=seed)
 
 
 def _pairs(evaluation: Evaluation) -> dict[str, Any]:
@@ -203,12 +190,8 @@ def _pairs(evaluation: Evaluation) -> dict[str, Any]:
 def _breakdowns(evaluation: Evaluation, seed: int) -> dict[str, Any]:
     queries = evaluation.task.queries
     words = np.array([len(text.split()) for text in queries.texts])
-    bins = []
-    for low, high in WORD_BINS:
-        chosen = np.flatnonzero((words >= low) & (words <= (high or words.max())))
-        if len(chosen):
-            name = f"{low}-{high}" if high else f"{low}+"
-            bins.append({"name": name, **_part(evaluation, chosen, seed)})
+    ranks, owners = evaluation.ranks.t2v, queries.query_video
+    bins = numbers_by_words(ranks, words, owners, evaluation.ks, seed=seed)
     if not queries.categories:
         return {"query_words": bins}
     named = _parts(evaluation, queries.categories, seed)

@@ -99,9 +99,10 @@ def _scoring(rule: str, videos: VideoBatch, options: PoolingOptions) -> Callable
         there = videos.mask.sum(dim=1).clamp(max=most)
 
         def top_mean(texts: Tensor) -> Tensor:
-            sims = (texts @ flat.T).unflatten(1, videos.mask.shape)
+            sims = (texts @ flat.T).reshape(-1, *videos.mask.shape)
             best = sims.masked_fill(~videos.mask, -torch.inf).topk(most, dim=2).values
-            return best.masked_fill(best.isinf(), 0).sum(dim=2) / there
+            total: Tensor = best.masked_fill(best.isinf(), 0).sum(dim=2)
+            return total / there
 
         return top_mean
     heads: dict[str, Callable[[], Head]] = {

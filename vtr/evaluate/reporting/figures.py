@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -28,9 +27,7 @@ from vtr.charts.kinds import (
 )
 from vtr.counts import count_text, counted
 from vtr.errors import ConfigError
-from vtr.evaluate.evaluator import take
-from vtr.evaluate.intervals import bootstrap
-from vtr.evaluate.metrics import hits
+from vtr.evaluate.parts import Bin, numbers_by_words
 from vtr.evaluate.reporting.results import Result, check_count, read_ranks, read_rows
 
 RECALLS = ("R@1", "R@5", "R@10")
@@ -39,47 +36,6 @@ MAX_ROWS = 40  # of a breakdown; the rest stays in result.json
 MAX_FRAME_COUNTS = 40
 MAX_WIDENING = 3.0  # of an axis, to share it with the chart beside
 MARKED = "† marks fewer than 30 queries."
-
-
-@dataclass(frozen=True)
-class Bin:
-    """Queries of `low` to `high` words; `high` None has no end."""
-
-    low: int
-    high: int | None
-
-    @property
-    def name(self) -> str:
-        """Such as "1-10", "5" or "21+"."""
-        if self.high is None:
-            return f"{self.low}+"
-        return f"{self.low}-{self.high}" if self.high > self.low else f"{self.low}"
-
-
-def parse_bins(text: str) -> tuple[Bin, ...]:
-    """Returns bins of query lengths, in words.
-
-    >>> [b.name for b in parse_bins("1-10,11-20,21+")]
-    ['1-10', '11-20', '21+']
-
-    Raises:
-        ConfigError: Not of this form, overlapping or out of order.
-    """
-    bins = []
-    for part in text.split(","):
-        low, dash, high = part.strip().partition("-")
-        is_open = not dash and low.endswith("+")
-        numbers = [low[:-1]] if is_open else [low, high if dash else low]
-        if not all(n.isdecimal() and n.isascii() for n in numbers):
-            raise ConfigError(f"--bins has {part.strip()!r}; write bins like 1-10,11-20,21+")
-        bins.append(Bin(int(numbers[0]), None if is_open else int(numbers[1])))
-    ends = [number for b in bins for number in (b.low, b.high)]
-    inner = [-1 if end is None else end for end in ends[:-1]]
-    fits = all(a <= b if i % 2 == 0 else a < b for i, (a, b) in enumerate(pairwise(inner)))
-    last = ends[-1]
-    if not fits or -1 in inner or (last is not None and last < inner[-1]):
-        raise ConfigError(f"--bins is {text!r}; the bins must ascend and not overlap")
-    return tuple(bins)
 
 
 def recall_comparison_chart(results: Sequence[Result], direction: str = "t2v") -> DotChart:
@@ -149,20 +105,8 @@ def count_bins(result: Result, bins: Sequence[Bin], k: int) -> list[dict[str, An
     table = read_ranks(result, "t2v")
     texts = [row["words"] for row in read_rows(result.per_query, ("words",))]
     words = np.array([int(text) if text.isdecimal() else 0 for text in texts])
-    clusters = np.unique(np.array(table.clusters, object), return_inverse=True)[1]
-    found = []
-    for one in bins:
-        high = words.max() if one.high is None else one.high
-        chosen = np.flatnonzero((words >= one.low) & (words <= high))
-        if not len(chosen):
-            continue
-        ranks = take(table.ranks, chosen)
-        several = len(np.unique(clusters[chosen])) < len(chosen)
-        ends = bootstrap(ranks, (k,), seed=0, clusters=clusters[chosen] if several else None)
-        low, top = ends[f"R@{k}"]
-        entry = {"value": 100 * float(hits(ranks, k).mean()), "low": low, "high": top}
-        found.append({"name": one.name, "n": len(chosen), "metrics": {f"t2v/R@{k}": entry}})
-    return found
+    owners = np.unique(np.array(table.clusters, object), return_inverse=True)[1]
+    return numbers_by_words(table.ranks, words, owners, (k,), bins=bins, seed=0)
 
 
 def video_category_distribution_test(result: Result) -> BarChart | None:
