@@ -33,7 +33,7 @@ from vtr.progress import progress
 from vtr.searching.folder import StoreSource
 from vtr.searching.library import Library
 from vtr.serve.app import create_app
-from vtr.serve.catalog import RefusedError, key_of, signature
+from vtr.serve.catalog import Film, RefusedError, key_of, signature
 from vtr.serve.librarian import Librarian
 from vtr.serve.media import window_times
 from vtr.serve.security import Doors
@@ -577,6 +577,49 @@ def test_a_file_that_hangs_costs_only_its_own_answers(tmp_path: Path) -> None:
     assert shop.submit(Still(sound, 0.5)) is not None  # waits for nobody any more
     with pytest.raises(BusyError):
         shop.submit(Still(sound, 0.75))
+
+
+def test_what_failed_once_is_tried_again_after_a_while(
+    tmp_path: Path, library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vtr.serve.media import Media
+    from vtr.serve.pictures import Still
+
+    path = write_clip(tmp_path / "a.mp4", ramp(4))
+    media = Media(Librarian(lambda: library, tmp_path))
+
+    def made() -> bytes:
+        still, film = Still(path, 0.0), Film(path, 1, (0, 0))
+        return bytes(asyncio.run(media._made(still, film)).payload)
+
+    patient, media._quick = media._quick, Workshop(workers=1, room=1, seconds=0.0005)
+    try:
+        monkeypatch.setattr("vtr.serve.media._FAILED_SECONDS", 1e9)
+        with pytest.raises(RefusedError, match="More wall-clock time than the limit"):
+            made()
+        media._quick.close()
+        media._quick = patient
+        with pytest.raises(RefusedError, match="More wall-clock time"):  # for some time
+            made()
+        monkeypatch.setattr("vtr.serve.media._FAILED_SECONDS", 1e-6)
+        assert made()
+    finally:
+        media.close()
+
+
+def test_who_leaves_while_a_job_is_done_stops_no_worker(tmp_path: Path) -> None:
+    from vtr.serve.pictures import Still
+
+    sound = write_clip(tmp_path / "sound.mp4", ramp(4))
+    shop = Workshop(workers=1, room=4, seconds=20)
+    try:
+        first, second = shop.submit(Still(sound, 0)), shop.submit(Still(sound, 0.25))
+        until(first.running)
+        assert not first.cancel()  # else its answer, which nobody takes, would end the thread
+        assert second.cancel()
+        assert shop.submit(Still(sound, 0.5)).result(30).payload
+    finally:
+        shop.close()
 
 
 def test_the_shelf_has_an_end() -> None:

@@ -54,14 +54,7 @@ class Results(Protocol):
 
 
 class Api:
-    """Answers the page's questions.
-
-    Args:
-        librarian: Has the library.
-        media: Makes pictures of what is dropped.
-        title: What is searched, in a word.
-        results: Of the workspace, if there is one.
-    """
+    """Answers the page's questions; see `create_app`."""
 
     def __init__(
         self, librarian: Librarian, media: Media, *, title: str, results: Results | None = None

@@ -35,13 +35,9 @@ _FONTS = {"inter.otf": "Inter-Regular.otf", "inter-semibold.otf": "Inter-SemiBol
 def create_app(
     librarian: Librarian, doors: Doors, *, title: str, results: Results | None = None
 ) -> Guard:
-    """Returns the server's application.
+    """Returns the server's application; the librarian begins when it does.
 
-    Args:
-        librarian: Has the library; begins when the application does.
-        doors: Who is let in.
-        title: What is searched, in a word.
-        results: Of the workspace, if there is one.
+    `title` is what is searched, in a word; `results` are the workspace's, if there is one.
     """
     media = Media(librarian)
     api = Api(librarian, media, title=title, results=results)

@@ -21,12 +21,7 @@ _MOST_FOLDERS = 500
 
 
 class RefusedError(Exception):
-    """Why a file is not shown, in a sentence.
-
-    Args:
-        status: Of the answer.
-        sentence: What the page shows.
-    """
+    """Why something is not shown: the status of the answer, and what the page says."""
 
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(sentence)
@@ -58,12 +53,9 @@ class Film:
 
 
 class Catalog:
-    """The videos of a library at one time.
+    """The videos of a library at one time, those that cannot be shown too.
 
-    Args:
-        videos: All of them, those that cannot be shown too.
-        root: The folder that they lie in.
-        follow_links: Also show files elsewhere that links in the folder point to.
+    With `follow_links` files outside `root` that links in it point to are shown as well.
     """
 
     def __init__(
@@ -74,11 +66,7 @@ class Catalog:
         self._entries = {key_of(video.id): video for video in videos}
 
     def entry(self, key: str) -> VideoEntry:
-        """Returns a video.
-
-        Raises:
-            RefusedError: There is none of this key.
-        """
+        """Returns a video; `RefusedError` where there is none of this key."""
         if key not in self._entries:
             raise RefusedError(404, "There is no such video here any more.")
         return self._entries[key]
@@ -112,31 +100,21 @@ class Catalog:
         """Returns what a page knows of a video."""
         folder, _, name = video.id.rpartition("/")
         path = "" if video.path is None else str(video.path)
-        return dict(
-            json_values(
-                {
-                    "key": key_of(video.id),
-                    "name": shown(name),
-                    "folder": shown(folder),
-                    "path": path,
-                    "duration": round(video.duration_seconds, 3),
-                    "status": video.status,
-                    "error": shown(video.error),
-                }
-            )
-        )
+        return {
+            "key": key_of(video.id),
+            "name": shown(name),
+            "folder": shown(folder),
+            "path": json_values(path),
+            "duration": round(video.duration_seconds, 3),
+            "status": video.status,
+            "error": shown(video.error),
+        }
 
     def hit(self, hit: Hit) -> dict[str, Any]:
         """Returns what a page knows of a moment."""
-        times = {
-            "start": hit.start_seconds,
-            "end": hit.end_seconds,
-            "best": hit.best_seconds,
-            "score": hit.score,
-            "level": hit.level,
-        }
-        video = self.entry(key_of(hit.video_id))
-        return {**self.document(video), **{name: round(x, 4) for name, x in times.items()}}
+        names = ("start_seconds", "end_seconds", "best_seconds", "score", "level")
+        numbers = {n.removesuffix("_seconds"): round(getattr(hit, n), 4) for n in names}
+        return {**self.document(self.entry(key_of(hit.video_id))), **numbers}
 
     def overview(self, num_shown: int = 24) -> dict[str, Any]:
         """Returns counts, the sub-folders, some videos, and those that cannot be searched."""

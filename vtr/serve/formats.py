@@ -38,12 +38,7 @@ _OF_WEBM = {"vp8", "vp9", "av1", "opus", "vorbis"}
 
 
 def media_type(container: InputContainer, video: VideoStream) -> str:
-    """Returns a MIME type with codecs, or "" for what no browser plays.
-
-    Args:
-        container: The open file.
-        video: The stream of it that is shown.
-    """
+    """Returns a MIME type with codecs, or "" for what no browser plays."""
     kind = _CONTAINERS.get(container.format.name)
     context = video.codec_context
     depth = context.pix_fmt in _DEEP

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +22,7 @@ from vtr.foreign import printable
 from vtr.progress import Listener, Update, listening, note, progress
 from vtr.searching.library import Library
 from vtr.serve.catalog import Catalog, RefusedError, signature
-from vtr.serve.workshop import BusyError
+from vtr.serve.workshop import BusyError, waiting
 
 T = TypeVar("T")
 
@@ -42,8 +42,7 @@ class _LeftError(Exception):
 class _Board(Listener):
     """Shows what long work tells on the page, and passes it on to the terminal.
 
-    Args:
-        stopping: Once set, long work is left where it next tells how far it is.
+    Once `stopping` is set, long work is left where it next tells how far it is.
     """
 
     def __init__(self, stopping: threading.Event) -> None:
@@ -57,12 +56,9 @@ class _Board(Listener):
         self.notes = [*self.notes, printable(line)][-_KEPT_NOTES:]
         self._terminal.copy().run(note, line)
 
-    def progress(self, what: str) -> AbstractContextManager[Update]:
-        """Shows how far `what` is."""
-        return self._progress(what)
-
     @contextmanager
-    def _progress(self, what: str) -> Iterator[Update]:
+    def progress(self, what: str) -> Iterator[Update]:
+        """Shows how far `what` is."""
         began = time.monotonic()
         context = self._terminal.copy()
         display = context.run(progress, what)
@@ -90,11 +86,8 @@ class _Board(Listener):
 class Librarian:
     """The library of a page.
 
-    Args:
-        open_library: Opens it, and embeds what is new; called again when the folder has changed.
-        root: The folder of the videos.
-        watch: Look whether the folder has changed.
-        follow_links: As in `Catalog`.
+    `open_library` embeds what is new in the folder `root`; it is called again when that has
+    changed, if `watch` says to look.
     """
 
     def __init__(
@@ -127,13 +120,8 @@ class Librarian:
     def close(self) -> None:
         """Takes no more queries and leaves what is being indexed, the next time goes on there."""
         self._stopping.set()
-        while True:
-            try:
-                waiting = self._queue.get_nowait()
-            except queue.Empty:
-                break
-            if waiting is not None:
-                waiting[1].cancel()
+        for _, future in waiting(self._queue):
+            future.cancel()
         self._queue.put(None)
         for thread in self._threads:
             thread.join(_CLOSE_SECONDS)
@@ -218,18 +206,16 @@ class Librarian:
             self._phase, self._error = "indexing", ""
         try:
             library = self._open()
-        except VtrError as error:
-            self._error = printable(error)
-            self._phase = "failed" if self._library is None else self._phase
-            if self._error != before:
-                note(f"error: {error}")
-            return
         except _LeftError:
             return
         except Exception as error:  # noqa: BLE001  (a bug of ours must not leave the page waiting)
-            self._error = f"internal error: {type(error).__name__}: {printable(error)}"
+            kind = (
+                "" if isinstance(error, VtrError) else f"internal error: {type(error).__name__}: "
+            )
+            self._error = f"{kind}{printable(error)}"
             self._phase = "failed" if self._library is None else self._phase
-            note(self._error)
+            if self._error != before:
+                note(self._error if kind else f"error: {error}")
             return
         self.catalog = Catalog(library.videos, self.root, follow_links=self._follows)
         self._library = library

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
+import time
 from collections.abc import Hashable
 from pathlib import Path
 from secrets import token_hex
@@ -30,17 +31,14 @@ _OVERLAP_SECONDS = 2.0
 _LONGEST_CLIP_SECONDS = 300.0
 _SHELF_BYTES = 96 << 20
 _PICTURE_SECONDS, _WINDOW_JOB_SECONDS = 10.0, 120.0
+_FAILED_SECONDS = 60.0  # until what failed is tried again, at most
 _RANGE = re.compile(r"\s*(\d{0,18})-(\d{0,18})\s*", re.ASCII)
 # Pictures of one version of a file never change: their address has its version in it.
 _KEEP = {"cache-control": "private, max-age=86400, immutable"}
 
 
 class Media:
-    """Answers requests for pictures and videos.
-
-    Args:
-        librarian: Whose catalog names the files.
-    """
+    """Answers requests for pictures and videos of the librarian's catalog."""
 
     def __init__(self, librarian: Librarian) -> None:
         self._librarian = librarian
@@ -114,11 +112,7 @@ class Media:
         )
 
     async def example(self, job: pictures.Example) -> Outcome:
-        """Returns the pictures of a file that somebody dropped.
-
-        Raises:
-            RefusedError: It holds none.
-        """
+        """Returns the pictures of a file that somebody dropped, or raises `RefusedError`."""
         return _sound(await asyncio.wrap_future(self._quick.submit(job)))
 
     # ---- what they share
@@ -133,18 +127,21 @@ class Media:
     async def _made(self, job: Any, film: Film) -> Outcome:
         """Returns what a worker makes of a file; once for every version of it.
 
+        A failure counts for a while: the machine may have been busy, or the disk away.
+
         Raises:
             RefusedError: It cannot be made; says why.
             BusyError: Too much waits.
         """
         key: Hashable = (job, film.version)
-        outcome = self._shelf.get(key)
+        failed: Hashable = (key, time.monotonic() // _FAILED_SECONDS)
+        outcome = self._shelf.get(key) or self._shelf.get(failed)
         if outcome is None:
             workshop = self._slow if isinstance(job, pictures.Window) else self._quick
             future = workshop.submit(job)
             # Others may wait for it too, so it is not given up with one who leaves.
             outcome = await asyncio.shield(asyncio.wrap_future(future))
-            self._shelf.put(key, outcome)
+            self._shelf.put(key if outcome.failure is None else failed, outcome)
         return _sound(outcome)
 
 

@@ -87,12 +87,7 @@ class Doors:
 
 
 class Guard:
-    """Turns away who may not ask, and dresses every answer in its headers.
-
-    Args:
-        app: What answers.
-        doors: What is let in.
-    """
+    """Turns away who may not ask, and dresses every answer in its headers."""
 
     def __init__(self, app: ASGIApp, doors: Doors) -> None:
         self.app, self.doors = app, doors

@@ -19,11 +19,7 @@ _CLOSE_SECONDS = 2
 
 
 def bind(host: str | None, port: int) -> socket.socket:
-    """Returns a bound socket.
-
-    Args:
-        host: A name or an address of this machine; None is loopback.
-        port: 0 for any that is free.
+    """Returns a bound socket; host None is loopback, port 0 any that is free.
 
     Raises:
         ConfigError: It cannot be had; says what to try.
@@ -58,13 +54,7 @@ def _why_not(error: OSError, name: str, port: int) -> str:
 
 
 def run(app: ASGIApp, bound: socket.socket, *, started: Callable[[], Any]) -> None:
-    """Serves until it is interrupted.
-
-    Args:
-        app: What answers.
-        bound: The socket.
-        started: Called when it listens.
-    """
+    """Serves until it is interrupted; `started` is called when it listens."""
     config = uvicorn.Config(
         app,
         log_level="critical",

@@ -28,12 +28,9 @@ _SOUND_RATE = 48_000
 
 
 def make_window(video: VideoSource, start: float, end: float) -> Answer:
-    """Returns an MP4 file of what is shown from `start` to `end`, in seconds; 0 is `start`.
+    """Returns an MP4 file of what is shown from `start` to `end`; its own clock begins there.
 
-    Args:
-        video: The open file.
-        start: After its first frame; what is on screen then is the first picture.
-        end: The same clock.
+    Both are seconds after the video's first frame; what is on screen at `start` comes first.
 
     Raises:
         DecodeError: Nothing of it can be shown.

@@ -5,13 +5,16 @@ from __future__ import annotations
 import queue
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from concurrent.futures import Future
-from typing import Any
+from contextlib import suppress
+from typing import Any, TypeVar
 
 from vtr.errors import WorkersLostError
 from vtr.extract.pool import Outcome, PoolSettings, WorkerPool
 from vtr.serve.pictures import HANDLER
+
+T = TypeVar("T")
 
 _CLOSE_SECONDS = 5.0
 
@@ -21,15 +24,10 @@ class BusyError(Exception):
 
 
 class Workshop:
-    """Threads with a pool of one worker each, and a queue before them.
-
-    Args:
-        workers: How many jobs are done at once.
-        room: How many may wait.
-        seconds: What one may take.
-    """
+    """Threads with a pool of one worker each, and a queue before them."""
 
     def __init__(self, *, workers: int, room: int, seconds: float) -> None:
+        """Begins; `room` is how many jobs may wait, `seconds` what one may take."""
         self._settings = PoolSettings(
             HANDLER, None, 1, timeout_seconds=seconds, memory_bytes=2 << 30, recycle_after=200
         )
@@ -63,13 +61,8 @@ class Workshop:
 
     def close(self) -> None:
         """Ends the workers; what waits is dropped."""
-        while True:
-            try:
-                item = self._queue.get_nowait()
-            except queue.Empty:
-                break
-            if item is not None:
-                item[1].cancel()
+        for _, future in waiting(self._queue):
+            future.cancel()
         for _ in self._threads:
             self._queue.put(None)
         for pool in self._pools:
@@ -82,14 +75,22 @@ class Workshop:
         self._pools.append(pool)
         while (item := self._queue.get()) is not None:
             job, future = item
-            try:
-                (outcome,) = pool.run([job])
-            except WorkersLostError as error:
-                outcome = Outcome({}, failure=("crashed", str(error)))
+            if future.set_running_or_notify_cancel():  # from here on nobody can give it up
+                try:
+                    (outcome,) = pool.run([job])
+                except WorkersLostError as error:
+                    outcome = Outcome({}, failure=("crashed", str(error)))
+                future.set_result(outcome)
             with self._lock:
                 self._going.pop(job, None)
-            if not future.cancelled():
-                future.set_result(outcome)
+
+
+def waiting(line: queue.Queue[T | None]) -> Iterator[T]:
+    """Takes out and yields what waits in a queue."""
+    with suppress(queue.Empty):
+        while True:
+            if (item := line.get_nowait()) is not None:
+                yield item
 
 
 class Shelf:
