@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.floating[Any]]
-SAMPLED_ROWS = 1 << 14
 _USUAL_PERCENT = 5
 _BLOCK_ROWS = 1 << 13
 
@@ -36,12 +35,7 @@ class Calibration:
 
     @classmethod
     def of(cls, above: Floats, outlier: Floats) -> Calibration:
-        """Measures a bank of B sentences.
-
-        Args:
-            above: (B,) best score of each above the `usual` one.
-            outlier: (B,) best standardised score.
-        """
+        """Measures B sentences: best score of each above the `usual`, best standardised score."""
         both = np.stack([above, outlier])
         centre = np.median(both, axis=1)
         spread = 1.4826 * np.median(np.abs(both - centre[:, None]), axis=1)
@@ -54,12 +48,7 @@ class Calibration:
         return float(((np.array([above, outlier]) - self.centre) / self.spread).max())
 
     def level(self, above: float, outlier: float) -> float:
-        """Returns the share of the bank that stands out less, 0 to 1.
-
-        Args:
-            above: Best score above the `usual` one.
-            outlier: Best standardised score.
-        """
+        """Returns the share of the bank that stands out less, 0 to 1."""
         far = self.distance(above, outlier)
         return float(np.searchsorted(self.levels, far)) / max(len(self.levels), 1)
 
@@ -70,18 +59,10 @@ def usual(sampled: Floats) -> Floats:
     return low
 
 
-def sampled_rows(alive: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Returns rows at even steps among those that count, enough to tell what is usual."""
-    rows = np.flatnonzero(alive)
-    return rows[:: max(1, len(rows) // SAMPLED_ROWS)]
-
-
 def bank_scores(frames: Floats, bank: Floats) -> tuple[Floats, Floats]:
     """Returns (R, 2) mean and deviation of each row over the bank, and (2, B) best per sentence.
 
-    Args:
-        frames: (R, D) unit vectors.
-        bank: (B, D) unit vectors.
+    Frames (R, D) and bank (B, D) are unit vectors.
     """
     moments = np.zeros((len(frames), 2), np.float32)
     best = np.full((2, len(bank)), -np.inf, np.float32)

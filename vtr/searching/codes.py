@@ -114,10 +114,7 @@ def open_scanner(folder: Path, facts: Mapping[str, Any], scanner: Scanner) -> Sc
 class CodedScanner(Scanner):
     """Scores the best rows by their codes; all others count as minus infinity.
 
-    Args:
-        exact: Of the same rows.
-        codes: A faiss index of the first of them.
-        recall: What was measured.
+    `codes` is a faiss index of the first rows of `exact`, `recall` what was measured of it.
     """
 
     def __init__(self, exact: Scanner, codes: Any, *, recall: float | None = None) -> None:

@@ -58,12 +58,7 @@ def check_suffix(path: Path) -> None:
 
 
 def cut_list(moments: Sequence[Moment], suffix: str, *, title: str) -> bytes:
-    """Returns the list.
-
-    Args:
-        moments: In order.
-        suffix: One of `SUFFIXES`.
-        title: Its name in the editing program.
+    """Returns the list by one of `SUFFIXES`; `title` is its name in the editing program.
 
     Raises:
         ConfigError: OTIO without its library.

@@ -59,13 +59,8 @@ class QueryEncoder:
     """A model as far as a query needs it: its parts are loaded when they are first used.
 
     Where the record in `folder` says what the model's files are, and they are still those, a
-    sentence takes the text tower alone, and neither the hub nor a digest of all weights.
-
-    Args:
-        model: Hub id or folder; None is the one of the record.
-        folder: Where the record is kept.
-        default: The model where there is no record either.
-        device: Where it runs.
+    sentence takes the text tower alone, and neither the hub nor a digest of all weights. `model` is
+    a hub id or folder; None is the one of the record, or `default` where there is none.
     """
 
     def __init__(

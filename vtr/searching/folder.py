@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from vtr.arithmetic import prepare_arithmetic
 from vtr.counts import counted, human_seconds
@@ -52,29 +51,8 @@ class Changes:
         return bool(self.new or self.changed or self.deleted)
 
 
-class Source(Protocol):
-    """What a library asks of the place that its features come from."""
-
-    encoder: QueryEncoder
-    store: Path  # Of the features
-
-    def refresh(self, *, rebuild: bool = False) -> tuple[Index, Changes]:
-        """Brings the index up to date."""
-
-    def paths(self, ids: Sequence[str]) -> Mapping[str, Path | None]:
-        """Returns the videos that can be found now, with their files."""
-
-
 class FolderSource:
-    """A plain folder of videos; its features are made here.
-
-    Args:
-        folder: Of the videos.
-        home: Of the features; None is hidden beside the videos, or in the user's cache.
-        model: As for `QueryEncoder`.
-        device: Where it runs.
-        workers: Decoding processes; None is one per core.
-    """
+    """A plain folder of videos; its features are made here; see `Library.open`."""
 
     def __init__(
         self,
@@ -108,7 +86,7 @@ class FolderSource:
         marks = mark_files(self.paths(()), known)
         if not rebuild and list_shards(self.store)[0]:
             with suppress(ShardError):  # none is whole: they are put aside, and all is made anew
-                self._require_same()
+                self._require_same(read_index(place))
                 index = bring_up_to_date(place, self.store, self.encoder)
                 self.encoder.remember()
         others = replaced(marks, known)
@@ -214,14 +192,9 @@ class FolderSource:
                 return FeatureStore(self.store, skip_damaged=True).spec.candidate_jitter
         return 0.0 if self.encoder.backbone.window > 1 else _JITTER
 
-    def _require_same(self) -> None:
+    def _require_same(self, index: Index | None) -> None:
         """Refuses another model than that of the features that are there already."""
-        index = read_index(find_index(self.store))
-        if index is not None:
-            made, name = index.facts["weights_sha256"], index.facts["backbone"]
-        else:
-            spec = FeatureStore(self.store, skip_damaged=True).spec
-            made, name = spec.weights_sha256, spec.backbone
+        made, name = _made_by(index, self.store, skip_damaged=True)
         if made != self.encoder.weights_sha256:
             raise ModelError(
                 f"the features in {self.store} were made with {name}, and {self.encoder.model} is "
@@ -233,12 +206,8 @@ class FolderSource:
 class StoreSource:
     """A store that exists, such as a workspace's; nothing is extracted.
 
-    Args:
-        store: Its folder.
-        files: Video id to its file; what is not named has none.
-        model: Of the store.
-        device: Where it runs.
-        place: Of the index; None is beside the features, or in the user's cache.
+    `files` are by video id, and what is not named has none; the index's `place` is beside the
+    features where it is None, or in the user's cache.
     """
 
     def __init__(
@@ -267,10 +236,8 @@ class StoreSource:
             ModelError: The store is of another model.
         """
         index = read_index(self.place)
-        spec = None if index is not None else FeatureStore(self.store).spec
-        made = spec.weights_sha256 if spec else index.facts["weights_sha256"]  # type: ignore[union-attr]
+        made, name = _made_by(index, self.store)
         if made != self.encoder.weights_sha256:
-            name = spec.backbone if spec else index.facts["backbone"]  # type: ignore[union-attr]
             raise ModelError(
                 f"{self.store} was made with {name}, and {self.encoder.model} is another model: "
                 "their spaces have nothing in common. Name the store's own with --model"
@@ -279,6 +246,17 @@ class StoreSource:
         index = bring_up_to_date(self.place, self.store, self.encoder, rebuild=rebuild)
         self.encoder.remember()
         return index, Changes(new=tuple(i for i in index.ids if i not in held))
+
+
+Source = FolderSource | StoreSource
+
+
+def _made_by(index: Index | None, store: Path, *, skip_damaged: bool = False) -> tuple[str, str]:
+    """Returns the digest and the name of the model that made the features of a store."""
+    if index is not None:
+        return index.facts["weights_sha256"], index.facts["backbone"]
+    spec = FeatureStore(store, skip_damaged=skip_damaged).spec
+    return spec.weights_sha256, spec.backbone
 
 
 def bring_up_to_date(

@@ -123,12 +123,7 @@ def read_index(folder: Path) -> Index | None:
 
 
 def update_index(folder: Path, store: FeatureStore, bank: Bank) -> Index:
-    """Makes the index of a store, or adds what is new to it.
-
-    Args:
-        folder: Of the index.
-        store: Whose frames to index.
-        bank: Of the store's model.
+    """Makes the index of a store, or adds what is new to it; `bank` is of the store's model.
 
     Raises:
         StoreWriteError: The disk refused.

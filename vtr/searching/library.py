@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtr.errors import ConfigError, UnknownNameError
-from vtr.features.rows import LedgerRow, Status
+from vtr.features.rows import Status
 from vtr.searching.calibration import Calibration, usual
 from vtr.searching.codes import open_scanner
 from vtr.searching.encoder import Vectors, unit
@@ -79,21 +79,8 @@ class Curve:
     pieces: tuple[tuple[float, float, float], ...]  # (start, end, mean score) of each piece
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """A query in the space of the frames."""
-
-    vector: Vectors
-    weights: tuple[tuple[str, float], ...]
-    num_truncated: int
-
-
 class Library:
-    """Videos that can be searched; made by `open`. Not for several threads at once.
-
-    Args:
-        source: Where videos and features come from.
-    """
+    """Videos that can be searched; made by `open`. Not for several threads at once."""
 
     def __init__(self, source: Source, *, rebuild: bool = False) -> None:
         self.source = source
@@ -142,7 +129,11 @@ class Library:
         self.index = index
         ledger = index.ledger()
         paths = self.source.paths([row.id for row in ledger])
-        self.videos = tuple(_entry(row, paths) for row in ledger if row.id in paths)
+        self.videos = tuple(
+            VideoEntry(row.id, paths[row.id], row.duration_seconds, row.status, row.error)
+            for row in ledger
+            if row.id in paths
+        )
         self._paths: Mapping[str, Path | None] = paths
         self._place = {row.id: v for v, row in enumerate(ledger)}
         sizes = index.video["stop"] - index.video["first"]
@@ -185,36 +176,31 @@ class Library:
             DecodeError: A clip of the query that cannot be read.
             UnknownNameError: `like` names no video here.
         """
-        asked = self._ask(query)
+        vector, weights, num_truncated = self._ask(query)
         allowed = self._allowed(inside, min_length, max_length)
         if not allowed.any():
-            return Answer((), False, 0.0, (), asked.num_truncated, asked.weights)
+            return Answer((), False, 0.0, (), num_truncated, weights)
         if allowed.all():
             least, recall = min(_looked_into(top), len(allowed)), self.scanner.recall
-            scores = self.scanner.scores(asked.vector, least_videos=least)
+            scores = self.scanner.scores(vector, least_videos=least)
         else:  # the best of all rows may hold none of these
-            scores, recall = self.scanner.scan(asked.vector), None
+            scores, recall = self.scanner.scan(vector), None
         sampled = scores[self.scanner.sample]
         low = None if query.has_pictures else float(usual(sampled))
         middle = float(np.median(sampled))
         hits: list[Hit] = []
         # A picture means the very frame; a sentence, what is shown for a while.
-        mix = _as_they_are if query.has_pictures else with_surroundings
-        for n in self._candidates(scores, asked.vector, allowed, top, mix):
-            hits += self._hits(n, asked.vector, low, middle, mix, several=all_moments)
+        mix: Mix = (lambda scores, _: scores) if query.has_pictures else with_surroundings
+        for n in self._candidates(scores, vector, allowed, top, mix):
+            hits += self._hits(n, vector, low, middle, mix, several=all_moments)
         hits.sort(key=lambda hit: (-hit.score, hit.video_id, hit.start_seconds))
         level = 1.0 if low is None else self._level(scores, allowed, low)
         found = tuple(hits[:top])
         match = level >= MATCH_LEVEL
         return Answer(
-            found if match else (),
-            match,
-            level,
-            () if match else found,
-            asked.num_truncated,
-            asked.weights,
-            recall,
-        )
+            hits=found if match else (), nearest=() if match else found, match=match, level=level,
+            num_truncated=num_truncated, weights=weights, recall=recall,
+        )  # fmt: skip
 
     def curve(self, query: Query, video_id: str) -> Curve:
         """Returns the scores of one video's frames and pieces.
@@ -226,7 +212,7 @@ class Library:
         first, stop = self._rows(video_id)
         v = self._place[video_id]
         pts, pieces = self.index.pts_seconds[first:stop], self.index.pieces(v)
-        scores = self.scanner.exact(first, stop, self._ask(query).vector)
+        scores = self.scanner.exact(first, stop, self._ask(query)[0])
         starts, ends = self._edges(v, slice(first, stop))
         means = piece_means(scores, pieces)
         edges = starts[pieces[:-1]].tolist(), ends[pieces[1:] - 1].tolist()
@@ -250,16 +236,10 @@ class Library:
     def _hits(
         self, n: int, vector: Vectors, low: float | None, middle: float, mix: Mix, *, several: bool
     ) -> list[Hit]:
-        """Returns the moments of a video, in float32.
+        """Returns the moments of the n-th video with frames, in float32.
 
-        Args:
-            n: Which of the videos that have frames.
-            vector: (D,) of the query.
-            low: What a frame of the folder scores at least, but for some; None for a query with
-                pictures, which is not held against sentences.
-            middle: The median over the folder.
-            mix: What the score of a moment is made of.
-            several: See `find_runs`.
+        Of the folder's frames `low` is what they score at least, but for some (None for a query
+        with pictures, which is not held against sentences), `middle` the median.
         """
         rows, v, video_id = self.scanner.rows(n), int(self._live[n]), self._ids[n]
         exact = self.scanner.exact(rows.start, rows.stop, vector)
@@ -301,7 +281,8 @@ class Library:
         outlier = self.scanner.best(self._standard(scores, slice(None)))[allowed].max()
         return self._calibration.level(float(best) - low, float(outlier))
 
-    def _ask(self, query: Query) -> _Asked:
+    def _ask(self, query: Query) -> tuple[Vectors, tuple[tuple[str, float], ...], int]:
+        """Returns a query in the space of the frames, its weights, and how many texts were cut."""
         encoder, sentences = self.source.encoder, [*query.texts, *query.without]
         parts: list[tuple[str, Vectors]] = []
         avoided: list[Vectors] = []
@@ -327,7 +308,7 @@ class Library:
         if query.unlike:
             vector = self._away(vector, [self._frame_at(i, at) for i, at in query.unlike])
             weights += [(f"not {i}@{at:g}", -_AWAY / len(query.unlike)) for i, at in query.unlike]
-        return _Asked(vector, tuple(weights), truncated)
+        return vector, tuple(weights), truncated
 
     def _away(self, vector: Vectors, frames: Sequence[Vectors]) -> Vectors:
         """Returns a vector turned away from what frames show that is not asked for.
@@ -411,14 +392,6 @@ def is_inside(video_id: str, pattern: str) -> bool:
 def _looked_into(top: int) -> int:
     """Returns how many videos with the best frames are ranked by what is around those, too."""
     return 4 * top + 100
-
-
-def _as_they_are(scores: Floats, _: Floats) -> Floats:
-    return scores
-
-
-def _entry(row: LedgerRow, paths: Mapping[str, Path | None]) -> VideoEntry:
-    return VideoEntry(row.id, paths[row.id], row.duration_seconds, row.status, row.error)
 
 
 def _label(part: Path | bytes) -> str:

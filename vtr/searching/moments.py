@@ -30,11 +30,7 @@ _AROUND = 0.3
 
 
 def find_cuts(frames: Floats) -> Indices:
-    """Returns where pieces begin, 0 first.
-
-    Args:
-        frames: (F, D) unit vectors of one video, in order; F may be 0.
-    """
+    """Returns where pieces of a video begin, 0 first; frames (F, D) are unit vectors in order."""
     count = len(frames)
     if count < 2:
         return np.zeros(count, np.int64)
@@ -77,13 +73,9 @@ class Run(NamedTuple):
 
 
 def run_around(means: Floats, weights: Floats, threshold: float, piece: int) -> Run:
-    """Returns the run of pieces around one that lies above a threshold by most.
+    """Returns the run around `piece`, always in it, that lies above a threshold by most.
 
-    Args:
-        means: (P,) mean score of each piece.
-        weights: (P,) how much each counts: its frames.
-        threshold: What a piece must reach to add anything.
-        piece: The one that is in the run in any case.
+    `means` (P,) are the pieces' scores, `weights` (P,) their numbers of frames.
 
     >>> run_around(np.array([0.1, 0.5, 0.4, 0.1]), np.ones(4), 0.3, 1)
     Run(first=1, stop=3)
@@ -97,11 +89,8 @@ def run_around(means: Floats, weights: Floats, threshold: float, piece: int) -> 
 def ranked_runs(means: Floats, weights: Floats) -> Iterator[Run]:
     """Yields runs that share no piece, the best first, until every piece is in one.
 
-    The threshold is half-way between mean and maximum of the pieces that are left.
-
-    Args:
-        means: (P,) mean score of each piece.
-        weights: (P,) how much each counts: its frames.
+    The threshold is half-way between mean and maximum of the pieces that are left; `means` and
+    `weights` (P,) as in `run_around`.
     """
     left = np.array(means, np.float64)
     while (free := np.isfinite(left)).any():
@@ -112,12 +101,7 @@ def ranked_runs(means: Floats, weights: Floats) -> Iterator[Run]:
 
 
 def piece_means(scores: Floats, pieces: Indices) -> Floats:
-    """Returns (P,) the mean score of each piece.
-
-    Args:
-        scores: (F,) of one video's frames.
-        pieces: (P+1,) where the pieces begin, and F.
-    """
+    """Returns (P,) the mean of scores (F,) in each piece; `pieces` (P+1,) begin there, F ends."""
     means: Floats = np.add.reduceat(scores, pieces[:-1]) / np.diff(pieces)
     return means
 
@@ -167,20 +151,13 @@ def with_surroundings(scores: Floats, pts_seconds: Floats) -> Floats:
 def row_edges(
     pts_seconds: Floats, spans: Floats | None, duration_seconds: float
 ) -> tuple[Floats, Floats]:
-    """Returns (F,) where each row begins and where it ends: windows say it, frames do not."""
+    """Returns (F,) where each row begins and where it ends.
+
+    Windows say it; frames, at least one, meet half-way between neighbours.
+    """
     if spans is not None and len(spans):
         return spans[:, 0], spans[:, 1]
-    edges = frame_edges(pts_seconds, duration_seconds)
-    return edges[:-1], edges[1:]
-
-
-def frame_edges(pts_seconds: Floats, duration_seconds: float) -> Floats:
-    """Returns (F+1,) where each frame's time begins and ends: half-way between neighbours.
-
-    Args:
-        pts_seconds: (F,) ascending, from the start of the file; F at least 1.
-        duration_seconds: Of the file, from its first frame.
-    """
     pts = np.asarray(pts_seconds, np.float64)
     middle = (pts[1:] + pts[:-1]) / 2
-    return np.concatenate([[min(0.0, pts[0])], middle, [max(duration_seconds, pts[-1])]])
+    ends = min(0.0, pts[0]), max(duration_seconds, pts[-1])
+    return np.append(ends[0], middle), np.append(middle, ends[1])

@@ -42,12 +42,7 @@ def write_marks(folder: Path, marks: Mapping[str, Mark]) -> None:
 
 
 def mark_files(files: Mapping[str, Path | None], known: Mapping[str, Mark]) -> dict[str, Mark]:
-    """Returns the marks of the regular files, by video id.
-
-    Args:
-        files: Video id to its file.
-        known: Marks of earlier; a file that nobody touched since is not read.
-    """
+    """Returns the marks of regular files, by video id; what a `known` one fits is not read."""
     marks = {}
     for video_id, path in files.items():
         with suppress(OSError, ValueError):

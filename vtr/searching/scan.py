@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vtr.searching.calibration import sampled_rows
-
 if TYPE_CHECKING:
     from torch import Tensor
 
 Floats = NDArray[np.floating[Any]]
 Indices = NDArray[np.int64]
+_SAMPLED_ROWS = 1 << 14
 _BLOCK_ROWS = 1 << 17  # times any row a multiple of the page
 _RESIDENT_BYTES = 3 << 28  # with a block in work and torch beside it, 1.3 GB in all
 
@@ -24,10 +23,8 @@ _RESIDENT_BYTES = 3 << 28  # with a block in work and torch beside it, 1.3 GB in
 class Scanner:
     """The rows of L videos among the R rows of an index.
 
-    Args:
-        frames: (R, D) float16 unit vectors.
-        starts: (L,) where each video's rows begin, ascending.
-        stops: (L,) where they end.
+    `frames` are (R, D) float16 unit vectors; each video has the rows from `starts` (L,), which
+    ascend, to before `stops` (L,).
     """
 
     recall: float | None = None
@@ -43,8 +40,9 @@ class Scanner:
 
     @cached_property
     def sample(self) -> Indices:
-        """Rows at even steps, enough to tell what is usual."""
-        return sampled_rows(self.alive)
+        """Rows at even steps among those of videos, enough to tell what is usual."""
+        rows = np.flatnonzero(self.alive)
+        return rows[:: max(1, len(rows) // _SAMPLED_ROWS)]
 
     def rows(self, n: int) -> slice:
         """Returns the rows of a video."""

@@ -18,13 +18,9 @@ MARGIN, GAP, CAPTION = 24, 14, 44
 def contact_sheet(
     title: str, hits: Sequence[Hit], pictures: Sequence[Picture | None], *, levels: bool = True
 ) -> bytes:
-    """Returns a PNG.
+    """Returns a PNG with the picture of each hit, (h, w, 3) uint8 or None where there is none.
 
-    Args:
-        title: What was looked for.
-        hits: In order.
-        pictures: The frame of each, (h, w, 3) uint8; None where it cannot be had.
-        levels: Whether they are held against unrelated sentences, as pictures cannot be.
+    `levels`: whether hits are held against unrelated sentences, as pictures cannot be.
     """
     columns = min(COLUMNS, max(1, len(hits)))
     drawing = Drawing(max(2 * MARGIN + columns * (WIDTH + GAP) - GAP, 560))
