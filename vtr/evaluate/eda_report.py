@@ -158,12 +158,12 @@ def _hours(seconds: float) -> str:
 
 def charts_of(facts: Mapping[str, Any]) -> list[Chart]:
     """Returns every chart that a document of kind "vtr-eda" has figures for."""
-    charts: list[Chart | None] = [
-        *_categories(facts), _lengths(facts), _tokens(facts), _per_video(facts),
-        _durations(facts.get("media") or {}), _norms(facts), _cosines(facts),
-        *(_plane(facts, kind) for kind in _PLANES),
-    ]  # fmt: skip
-    return [chart for chart in charts if chart is not None]
+    return [
+        *_categories(facts),
+        *_captions(facts),
+        *_numbers(facts.get("media") or {}, facts.get("features") or {}),
+        *_planes(facts.get("modality_gap") or {}),
+    ]
 
 
 def _categories(facts: Mapping[str, Any]) -> Iterator[BarChart]:
@@ -181,35 +181,27 @@ def _categories(facts: Mapping[str, Any]) -> Iterator[BarChart]:
         yield BarChart(Head(name, title, note, "videos"), names, counts)
 
 
-def _lengths(facts: Mapping[str, Any]) -> Histogram | None:
+def _captions(facts: Mapping[str, Any]) -> Iterator[Histogram]:
+    name = facts["dataset"]
     found = facts["captions"]["all"]
-    if not found.get("counts"):
-        return None
-    span = f"mean {found['mean']:.2f}, {found['min']} to {counted(found['max'], 'word')}."
-    note = f"{facts['dataset']}, N = {counted(found['num'], 'caption')}, {span}"
-    head = Head("caption_lengths", "Caption length in words", note, "words", "captions")
-    return _whole_numbers(head, found["counts"])
-
-
-def _tokens(facts: Mapping[str, Any]) -> Histogram | None:
+    if found.get("counts"):
+        span = f"mean {found['mean']:.2f}, {found['min']} to {counted(found['max'], 'word')}."
+        note = f"{name}, N = {counted(found['num'], 'caption')}, {span}"
+        head = Head("caption_lengths", "Caption length in words", note, "words", "captions")
+        yield _whole_numbers(head, found["counts"])
     found = facts.get("tokens")
-    if not found or not found["counts"]:
-        return None
-    cut = ", ".join(f"{row['percent']:.2f} % above {row['at']}" for row in found["truncated"])
-    note = f"Tokens of {found['model']}, begin and end included; the model takes "
-    note += f"{found['max_length']}. Longer: {cut}."
-    head = Head("caption_tokens", "Caption length in tokens", note, "tokens", "captions")
-    return _whole_numbers(head, found["counts"])
-
-
-def _per_video(facts: Mapping[str, Any]) -> Histogram | None:
+    if found and found["counts"]:
+        cut = ", ".join(f"{row['percent']:.2f} % above {row['at']}" for row in found["truncated"])
+        note = f"Tokens of {found['model']}, begin and end included; the model takes "
+        note += f"{found['max_length']}. Longer: {cut}."
+        head = Head("caption_tokens", "Caption length in tokens", note, "tokens", "captions")
+        yield _whole_numbers(head, found["counts"])
     found = facts["captions_per_video"]
-    if len(found.get("counts") or []) < 2:  # the same everywhere is no distribution
-        return None
-    rest = f"mean {found['mean']:.2f}; {found['without']:,} without a caption."
-    note = f"{facts['dataset']}, N = {counted(facts['videos'], 'video')}, {rest}"
-    head = Head("captions_per_video", "Captions per video", note, "captions", "videos")
-    return _whole_numbers(head, found["counts"])
+    if len(found.get("counts") or []) > 1:  # the same everywhere is no distribution
+        rest = f"mean {found['mean']:.2f}; {found['without']:,} without a caption."
+        note = f"{name}, N = {counted(facts['videos'], 'video')}, {rest}"
+        head = Head("captions_per_video", "Captions per video", note, "captions", "videos")
+        yield _whole_numbers(head, found["counts"])
 
 
 def _whole_numbers(head: Head, pairs: Sequence[Sequence[int]], limit: int = 80) -> Histogram:
@@ -223,50 +215,39 @@ def _whole_numbers(head: Head, pairs: Sequence[Sequence[int]], limit: int = 80) 
     return Histogram(head, edges, (("", tuple(counts)),), as_share=False)
 
 
-def _counts(head: Head, found: Mapping[str, Any]) -> Histogram:
+def _numbers(media: Mapping[str, Any], features: Mapping[str, Any]) -> Iterator[Histogram]:
+    if found := media.get("duration_histogram"):
+        numbers = media["duration_seconds"]
+        span = f"median {numbers['median']:.1f} s, {numbers['total'] / 3600:.2f} h in all."
+        note = f"N = {counted(numbers['n'], 'video')}, counted from decoded frames; {span}"
+        head = Head("video_durations", "Duration of the videos", note, "duration (s)", "videos")
+        yield _of_counts(head, found)
+    if found := features.get("norm_histogram"):
+        numbers = features["norms"]
+        spread = f"mean {numbers['mean']:.2f}, standard deviation {numbers['sd']:.2f}."
+        of = f"{counted(numbers['n'], 'frame')} of {counted(features['sampled'], 'video')}"
+        title = "Length of the frame vectors"
+        head = Head("feature_norms", title, f"N = {of}; {spread}", "Euclidean norm", "frames")
+        yield _of_counts(head, found)
+    if found := features.get("cosine_histogram"):
+        within, between = (
+            features[f"cosine_{name}"] for name in ("within_video", "between_videos")
+        )
+        note = (
+            f"{counted(within['n'], 'video')} of two frames or more; "
+            f"{counted(between['n'], 'pair')} of videos. Each "
+            "distribution sums to 100 %; a dashed line is its mean."
+        )
+        title = "Cosine between frames of a video, and between videos"
+        names = {"frames within a video": "within", "different videos": "between"}
+        series = tuple((name, tuple(found[key])) for name, key in names.items())
+        head = Head("feature_similarity", title, note, "cosine (no unit)", "share (%)")
+        means = (within.get("mean"), between.get("mean"))
+        yield Histogram(head, tuple(found["edges"]), series, means)
+
+
+def _of_counts(head: Head, found: Mapping[str, Any]) -> Histogram:
     return Histogram(head, tuple(found["edges"]), (("", tuple(found["counts"])),), as_share=False)
-
-
-def _durations(media: Mapping[str, Any]) -> Histogram | None:
-    if not media.get("duration_histogram"):
-        return None
-    numbers = media["duration_seconds"]
-    span = f"median {numbers['median']:.1f} s, {numbers['total'] / 3600:.2f} h in all."
-    note = f"N = {counted(numbers['n'], 'video')}, counted from decoded frames; {span}"
-    head = Head("video_durations", "Duration of the videos", note, "duration (s)", "videos")
-    return _counts(head, media["duration_histogram"])
-
-
-def _norms(facts: Mapping[str, Any]) -> Histogram | None:
-    features = facts.get("features")
-    if not features or not features["norm_histogram"]:
-        return None
-    numbers = features["norms"]
-    spread = f"mean {numbers['mean']:.2f}, standard deviation {numbers['sd']:.2f}."
-    note = (
-        f"N = {counted(numbers['n'], 'frame')} of {counted(features['sampled'], 'video')}; {spread}"
-    )
-    head = Head("feature_norms", "Length of the frame vectors", note, "Euclidean norm", "frames")
-    return _counts(head, features["norm_histogram"])
-
-
-def _cosines(facts: Mapping[str, Any]) -> Histogram | None:
-    features = facts.get("features")
-    if not features or not features["cosine_histogram"]:
-        return None
-    found = features["cosine_histogram"]
-    within, between = (features[f"cosine_{name}"] for name in ("within_video", "between_videos"))
-    note = (
-        f"{counted(within['n'], 'video')} of two frames or more; "
-        f"{counted(between['n'], 'pair')} of videos. Each "
-        "distribution sums to 100 %; a dashed line is its mean."
-    )
-    title = "Cosine between frames of a video, and between videos"
-    names = {"frames within a video": "within", "different videos": "between"}
-    series = tuple((name, tuple(found[key])) for name, key in names.items())
-    head = Head("feature_similarity", title, note, "cosine (no unit)", "share (%)")
-    means = (within.get("mean"), between.get("mean"))
-    return Histogram(head, tuple(found["edges"]), series, means)
 
 
 _PLANES = {
@@ -275,18 +256,18 @@ _PLANES = {
 }
 
 
-def _plane(facts: Mapping[str, Any], kind: str) -> Scatter | None:
-    gap = facts.get("modality_gap")
-    if not gap or kind not in gap:
-        return None
-    plane, (title, axis) = gap[kind], _PLANES[kind]
-    note = (
-        f"{counted(len(plane['texts']), 'caption')} and their videos (mean of frames), unit "
-        f"vectors. The means lie {gap['distance']:.3f} apart; a plane between them tells "
-        f"{gap['separable']:.0f} % of the points' kinds."
-    )
-    labels = [f"{axis} {n}" for n in (1, 2)]
-    for n, share in enumerate(plane.get("explained_percent", ())):
-        labels[n] += f" ({share:.0f} % of variance)"
-    points = {name: tuple(map(tuple, plane[name])) for name in ("texts", "videos")}
-    return Scatter(Head(f"modality_gap_{kind}", title, note, *labels), tuple(points.items()))
+def _planes(gap: Mapping[str, Any]) -> Iterator[Scatter]:
+    for kind, (title, axis) in _PLANES.items():
+        if kind not in gap:
+            continue
+        plane = gap[kind]
+        note = (
+            f"{counted(len(plane['texts']), 'caption')} and their videos (mean of frames), unit "
+            f"vectors. The means lie {gap['distance']:.3f} apart; a plane between them tells "
+            f"{gap['separable']:.0f} % of the points' kinds."
+        )
+        labels = [f"{axis} {n}" for n in (1, 2)]
+        for n, share in enumerate(plane.get("explained_percent", ())):
+            labels[n] += f" ({share:.0f} % of variance)"
+        points = {name: tuple(map(tuple, plane[name])) for name in ("texts", "videos")}
+        yield Scatter(Head(f"modality_gap_{kind}", title, note, *labels), tuple(points.items()))
