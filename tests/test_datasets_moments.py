@@ -31,15 +31,21 @@ def test_charades_sta_lines_give_windows(tmp_path: Path) -> None:
         ("3MSZA#test-1", "he opens a ## door", ((0.0, 9.9),)),
         ("A0#test-0", "nothing lasts", ()),
     ]
+    told = "1 window ends no later than it begins, dropped (first: A0#test-0)"
+    assert told in dataset.notes
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         ("3MSZA 24.3##a light", r"line 1: expected VIDEO START END##SENTENCE, found '3MSZA 24"),
-        ("3MSZA a 3##light", r"line 1: expected starts and ends in seconds, found \[\['a', '3'"),
-        ("3MSZA -1 3##light", r"in seconds, found \[\['-1', '3'"),
-        ("3MSZA nan 3##light", r"in seconds, found \[\['nan', '3'"),
+        ("3MSZA a 3##light", r"line 1: expected starts and ends in seconds, found \[\['a', 3"),
+        ("3MSZA -1 3##light", r"in seconds, found \[\[-1.0, 3"),
+        ("3MSZA nan 3##light", r"in seconds, found \[\['nan', 3"),
+        ("3MSZA 1_0 3##light", r"in seconds, found \[\['1_0', 3"),
+        ("3MSZA \u0661 3##light", r"in seconds, found \[\['\u0661', 3"),
+        ("\r\n \n", r"test\.txt holds 4 bytes, all blank: nothing is annotated in it"),
+        ("", r"charades_sta_test\.txt is empty: nothing is annotated in it"),
         ("3MSZA 1 3 light", r"expected VIDEO START END##SENTENCE"),
     ],
 )
@@ -70,6 +76,15 @@ def test_qvhighlights_has_windows_and_ratings_but_for_test(tmp_path: Path) -> No
     assert dataset.video_ids == ("NUsG9BgSes0_210.0_360.0",)  # a video may be in two splits
 
 
+def test_windows_without_length_among_others_are_dropped_and_counted(tmp_path: Path) -> None:
+    record = RECORD | {"relevant_windows": [[9, 9], [82, 150], [5, 4]]}
+    lines = json.dumps(record)
+    dataset = load("qvhighlights", tmp_path, highlight_val_release__jsonl=lines)
+    (query,) = split_queries(dataset, "val")
+    assert query.windows == ((82.0, 150.0),)
+    assert "2 windows end no later than they begin, dropped (first: 2579)" in dataset.notes
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -77,6 +92,7 @@ def test_qvhighlights_has_windows_and_ratings_but_for_test(tmp_path: Path) -> No
         ({"saliency_scores": [[5], [1]]}, "ratings from 0 to 4"),
         ({"relevant_clip_ids": ["a", 1]}, "relevant_clip_ids"),
         ({"relevant_windows": [[1]]}, r"expected starts and ends in seconds, found \[\[1\]\]"),
+        ({"relevant_windows": [["3", "4"]]}, "expected starts and ends in seconds, found"),
         ({"relevant_windows": 3}, "expected starts and ends in seconds, found 3"),
         ({"relevant_windows": [[0, 10**400]]}, "expected starts and ends in seconds"),
         ({"relevant_windows": [[False, True]]}, "expected starts and ends in seconds"),

@@ -16,6 +16,7 @@ from vtr.datasets.splits import SplitList, settle_splits
 from vtr.errors import DatasetError
 from vtr.foreign import escape_undecodable, printable
 
+Windows = Sequence[tuple[float, float]]
 APART = tuple(combinations(("train", "val", "test"), 2))
 """Splits that share no video."""
 
@@ -27,10 +28,18 @@ class CaptionList:
     items: list[Caption] = field(default_factory=list)  # What was kept
     _ids: set[str] = field(default_factory=set)
     _empty: list[str] = field(default_factory=list)
+    _instants: list[str] = field(default_factory=list)  # Captions of windows without length
     _unlisted: list[str] = field(default_factory=list)  # Videos of captions that were dropped
 
     def add(
-        self, caption_id: str, video_id: str, text: object, *, place: str, **moments: Any
+        self,
+        caption_id: str,
+        video_id: str,
+        text: object,
+        *,
+        place: str,
+        windows: Windows = (),
+        **ratings: Any,
     ) -> None:
         """Keeps one caption as it stands, however long and however often the text occurs.
 
@@ -39,7 +48,8 @@ class CaptionList:
             video_id: In NFC.
             text: The caption; empty, blank, None and NaN are dropped.
             place: Where it stands, for errors.
-            moments: `windows` and `ratings` of the `Caption`.
+            windows: (start, end) in seconds; those without length are dropped and counted.
+            ratings: `ratings` of the `Caption`, where it has some.
         """
         if caption_id in self._ids:
             raise DatasetError(f"{place}: the caption id {printable(caption_id)!r} occurs twice")
@@ -54,7 +64,10 @@ class CaptionList:
                 f"{place}: {text!r:.80} spells a list of captions where one is expected. Write one "
                 "caption a row"
             )
-        self.items.append(Caption(caption_id, video_id, escape_undecodable(text), **moments))
+        lasting = tuple((start, end) for start, end in windows if start < end)
+        self._instants += [caption_id] * (len(windows) - len(lasting))
+        words = escape_undecodable(text)
+        self.items.append(Caption(caption_id, video_id, words, windows=lasting, **ratings))
 
     def add_all(self, video_id: str, texts: Sequence[object], *, place: str) -> None:
         """Keeps the captions of one video; their ids are the video's with their place, from 0."""
@@ -77,6 +90,12 @@ class CaptionList:
                 "caption is",
                 "captions are",
                 " of videos that are not listed, dropped",
+            ),
+            (
+                self._instants,
+                "window ends no later than it begins",
+                "windows end no later than they begin",
+                ", dropped",
             ),
             (bare, "video has", "videos have", " no caption"),
         ):

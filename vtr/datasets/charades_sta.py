@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vtr.datasets.annotations import Annotations, CaptionList
 from vtr.datasets.base import Dataset, DatasetInfo
-from vtr.datasets.documents import identity, moment_windows, read_text, text_lines
+from vtr.datasets.documents import identity, moment_windows, plain_number, read_text, text_lines
 from vtr.errors import DatasetError
 from vtr.foreign import printable
 
@@ -52,7 +52,7 @@ def _read(path: Path, split: str, captions: CaptionList) -> tuple[str, ...]:
             )
         video_id = identity(fields[0], place=place)
         name = f"{video_id}#{split}-{count[video_id]}"
-        windows = moment_windows([fields[1:]], place=place)
+        windows = moment_windows([[*map(plain_number, fields[1:])]], place=place)
         captions.add(name, video_id, text, place=place, windows=windows)
         count[video_id] += 1
     return tuple(count)

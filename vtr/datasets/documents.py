@@ -14,6 +14,7 @@ import json
 import math
 import os
 import pickle
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -35,6 +36,7 @@ _MARKS = {
     codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
 }  # fmt: skip
+_NUMBER = re.compile(r"-?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
 _LONGEST_FIELD = 1 << 24  # csv's own limit of 131,072 would refuse a caption of 10,000 words
 _MOST_PICKLE_BYTES = 1 << 30  # MSVD's, the largest that is published, has 5 MB
 # What a damaged or hostile stream makes the interpreter of opcodes raise.
@@ -143,12 +145,22 @@ def read_text(path: Path) -> str:
             'Save it as UTF-8 (Excel: as "CSV UTF-8"; a shell: iconv -f cp1252 -t utf-8, or '
             "whatever it was written in)"
         ) from None
+    if not text.strip():
+        raise _nothing_in(path, content)
     if "\0" in text:
         raise DatasetError(
             f"{printable(path)} is not UTF-8 text: it holds NUL, as UTF-16 without a byte "
             "order mark does. Save it as UTF-8"
         )
     return text
+
+
+def _nothing_in(path: Path, content: bytes) -> DatasetError:
+    what = f"holds {counted(len(content), 'byte')}, all blank" if content else "is empty"
+    return DatasetError(
+        f"{printable(path)} {what}: nothing is annotated in it. A download or copy that failed "
+        "looks like this: fetch it again, or take the file away"
+    )
 
 
 def text_lines(text: str) -> list[str]:
@@ -363,6 +375,8 @@ def read_plain_pickle(path: Path) -> Any:
         content = path.read_bytes()
     except OSError as error:
         raise DatasetError(f"cannot read {printable(path)}: {error.strerror or error}") from None
+    if not content:
+        raise _nothing_in(path, content)
     try:
         require_light_keys(content)
         return _PlainUnpickler(io.BytesIO(content), encoding="utf-8").load()
@@ -408,14 +422,14 @@ def is_missing(value: object) -> bool:
 
 
 def moment_windows(pairs: Any, *, place: str) -> tuple[tuple[float, float], ...]:
-    """Returns (start, end) in seconds of the parts of a video; those without length are left out.
+    """Returns (start, end) in seconds of the parts of a video, also of those without length.
 
     Args:
-        pairs: A list of pairs of numbers, or of texts that spell them.
+        pairs: A list of pairs of numbers; a text is none, whatever it spells.
         place: Where they stand, for the error.
     """
     try:
-        if not all(isinstance(pair, list) and bool not in map(type, pair) for pair in pairs):
+        if not all(isinstance(pair, list) and {int, float} >= {*map(type, pair)} for pair in pairs):
             raise TypeError
         windows = tuple((float(start), float(end)) for start, end in pairs)
         if not all(0 <= time < math.inf for window in windows for time in window):
@@ -424,4 +438,15 @@ def moment_windows(pairs: Any, *, place: str) -> tuple[tuple[float, float], ...]
         raise DatasetError(
             f"{printable(place)}: expected starts and ends in seconds, found {pairs!r:.80}"
         ) from None
-    return tuple((start, end) for start, end in windows if start < end)
+    return windows
+
+
+def plain_number(text: str) -> float | str:
+    """Returns the number that a text spells in digits, else the text.
+
+    Python's own float takes more for numbers: "1_0", "nan", and the digits of every script.
+
+    >>> plain_number("24.30"), plain_number("1_0")
+    (24.3, '1_0')
+    """
+    return float(text) if _NUMBER.fullmatch(text) else text
