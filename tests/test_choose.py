@@ -14,10 +14,9 @@ import vtr
 from vtr.api.stores import open_store
 from vtr.datasets.base import Video
 from vtr.errors import ConfigError
-from vtr.extract.choose import choose
 from vtr.extract.pipeline import extract
 from vtr.extract.sample import FrameRequest
-from vtr.extract.samplers.base import SamplerChoice, parse_samplers
+from vtr.extract.samplers.base import parse_samplers
 from vtr.extract.settings import ExtractSettings
 from vtr.extract.sheet import Sheet, SheetRow, draw_html, draw_png
 from vtr.extract.study import (
@@ -72,12 +71,12 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def test_choosing_later_is_choosing_at_once(stores: dict[str, Path]) -> None:
     """Every sampler, from the dense store and from a decode of its own: the same frames."""
-    dense = FeatureStore(stores["dense"])
     labels = FeatureStore(stores["all"]).spec.samplers
     assert {"motion", "scene", "diversity", "hybrid", "shot"} <= set(labels)
     for label in labels:
         at_once = FeatureStore(stores["all"], sampler=label)
-        later = choose(dense, SamplerChoice(label), 6)
+        later = vtr.FeatureStore(stores["dense"], sampler=label, frames=6)
+        assert later.sampler == label
         assert later.ids == at_once.ids
         for video_id in at_once:
             np.testing.assert_array_equal(
@@ -90,19 +89,17 @@ def test_choosing_later_is_choosing_at_once(stores: dict[str, Path]) -> None:
 
 
 def test_a_dense_store_opens_through_any_sampler(stores: dict[str, Path]) -> None:
-    for label in ("motion", "uniform", "scene:threshold=20"):
-        opened = vtr.FeatureStore(stores["dense"], sampler=label, frames=6)
-        wanted = choose(FeatureStore(stores["dense"]), parse_samplers(label)[0], 6)
-        assert opened.sampler == wanted.sampler
-        np.testing.assert_array_equal(opened.packed().frames, wanted.packed().frames)
+    opened = vtr.FeatureStore(stores["dense"], sampler="scene:threshold=20", frames=6)
+    assert opened.sampler == "scene:threshold=20.0"
     assert [len(found.frames) for found in opened.values()][1:3] == [3, 1]
     assert len(vtr.FeatureStore(stores["dense"], sampler="uniform")["3.mp4"].frames) == 12
     assert vtr.FeatureStore(stores["all"], sampler="motion", frames=6).sampler == "motion"
     for name, sampler, frames, message in (
         ("dense", "unifrm", None, "no sampler named 'unifrm'. Did you mean 'uniform'"),
         ("dense", "head,tail", None, "must be a single sampler"),
-        ("bare", "motion", 6, "holds no thumbnails"),
+        ("bare", "motion", 6, "holds no thumbnails. Extract with --sampler dense without"),
         ("all", "motion", 5, "sampler 'motion' with 5 frames needs all candidates"),
+        ("all", "embedding-diversity", 6, "Extract with --sampler dense once"),
         ("all", "unifrm", None, "no selection in .* named 'unifrm'"),
     ):
         with pytest.raises(ConfigError, match=message):
@@ -118,29 +115,9 @@ def test_inspect_says_that_any_sampler_applies(stores: dict[str, Path]) -> None:
     assert "any other" not in said["all"]
 
 
-def test_a_selection_that_is_there_is_used(stores: dict[str, Path]) -> None:
-    store = choose(FeatureStore(stores["all"]), SamplerChoice("motion"), 6)
-    assert store.sampler == "motion"
-
-
 def test_embedding_diversity_needs_no_thumbnails(stores: dict[str, Path]) -> None:
-    store = choose(FeatureStore(stores["bare"]), SamplerChoice("embedding-diversity"), 6)
+    store = vtr.FeatureStore(stores["bare"], sampler="embedding-diversity", frames=6)
     assert [len(store[i].frames) for i in store] == [6, 3, 1, 6]
-
-
-@pytest.mark.parametrize(
-    ("name", "sampler", "frames", "message"),
-    [
-        ("bare", "motion", 6, "holds no thumbnails. Extract with --sampler dense without"),
-        ("all", "motion", 5, "sampler 'motion' with 5 frames needs all candidates"),
-        ("all", "embedding-diversity", 6, "Extract with --sampler dense once"),
-    ],
-)
-def test_what_cannot_be_chosen_says_how(
-    stores: dict[str, Path], name: str, sampler: str, frames: int, message: str
-) -> None:
-    with pytest.raises(ConfigError, match=message):
-        choose(FeatureStore(stores[name]), SamplerChoice(sampler), frames)
 
 
 def test_study_without_thumbnails_says_how_to_get_them(stores: dict[str, Path]) -> None:

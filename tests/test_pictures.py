@@ -27,7 +27,6 @@ from vtr.errors import (
     StoreLockedError,
     StoreWriteError,
 )
-from vtr.extract.choose import choose
 from vtr.extract.pipeline import extract
 from vtr.extract.reembed import embed_view, reembed
 from vtr.extract.resume import ExtractMode
@@ -194,8 +193,7 @@ def test_a_view_is_embedded_video_by_video_as_it_is_asked_for(inputs: Any, tmp_p
     """A sampler chooses from a dense store with pictures; the cache grows, and heals."""
     dense = settings(samplers=parse_samplers("dense"), thumbnails=False)
     extract(inputs, tmp_path / "a", Corners(), dense)
-    store = FeatureStore(tmp_path / "a", sampler="dense")
-    view = choose(store, parse_samplers("head")[0], 2)
+    view = vtr.FeatureStore(tmp_path / "a", sampler="head", frames=2)
     cache, how = tmp_path / "cache", settings(num_frames=2)
     expected = view.packed(["c3.mp4", "c0.mp4"]).frames * 2
     embed_view(view, ["c0.mp4", "bad.mp4"], cache, Corners(2.0), settings=how)
@@ -231,12 +229,6 @@ def test_a_model_that_sees_other_pictures_is_refused(inputs: Any, tmp_path: Path
     assert not (tmp_path / "b").exists()
 
 
-def rewrite(path: Path, name: str, value: np.ndarray) -> None:
-    with h5py.File(path, "a") as file:
-        del file[name]
-        file[name] = value
-
-
 @pytest.mark.parametrize(
     ("name", "change"),
     [
@@ -254,9 +246,10 @@ def test_pictures_that_do_not_fit_are_refused(
 
     extract(inputs[:2], tmp_path, Corners(), settings(pictures="webp"))
     ((shard, path),) = list_shards(tmp_path)[0]
-    with h5py.File(path) as file:
+    with h5py.File(path, "a") as file:
         value = change(file[name][:])
-    rewrite(path, name, value)
+        del file[name]
+        file[name] = value
     with pytest.raises(ShardError, match="inconsistent frame/picture"):
         open_shard(path, shard)
 
@@ -372,21 +365,11 @@ def test_pictures_are_embedded_anew_without_the_videos(workspace: Path) -> None:
     old = FeatureStore(workspace / "features")
     for video in (workspace / "videos").iterdir():
         video.unlink()
-    way = (
-        "extract",
-        "--from-crops",
-        "features",
-        "--features",
-        "new",
-        "--workers",
-        "1",
-        "--seed",
-        "0",
-    )
-    dry = run_app(*way, "--dry-run", cwd=workspace)
+    anew = ("--from-crops", "features", "--features", "new", "--workers", "1", "--seed", "0")
+    dry = run_app("extract", *anew, "--dry-run", cwd=workspace)
     assert "would extract 3 new videos and 0 again" in dry.stdout
     assert not (workspace / "new").exists()
-    run_app(*way, cwd=workspace)
+    run_app("extract", *anew, cwd=workspace)
     np.testing.assert_array_equal(
         FeatureStore(workspace / "new").packed().frames, old.packed().frames
     )

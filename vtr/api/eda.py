@@ -152,7 +152,7 @@ def _probed(video: Video) -> dict[str, Any]:
         duration_seconds=seconds,
         width=info.width,
         height=info.height,
-        frames_per_second=info.num_frames / seconds if seconds > 0 else None,
+        frames_per_second=len(info.pts_seconds) / seconds if seconds > 0 else None,
     )
 
 

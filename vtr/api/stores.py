@@ -11,7 +11,7 @@ from vtr.counts import counted
 from vtr.datasets.base import Dataset, Video
 from vtr.datasets.registry import load_dataset, resolve_videos
 from vtr.errors import ConfigError, ModelError, VtrError
-from vtr.extract.choose import DENSE, FeatureStore, choose, single_sampler
+from vtr.extract.choose import DENSE, FeatureStore, single_sampler
 from vtr.extract.samplers.base import parse_samplers
 from vtr.features import FeatureStore as StoredFeatures
 from vtr.features.importing import BACKBONE_PREFIX
@@ -54,8 +54,9 @@ def open_store(workspace: Workspace, sampler: str | None = None) -> FeatureStore
     chosen = single_sampler(sampler)
     if chosen.label in held:
         return _as_extracted(workspace, chosen.label)
-    store = FeatureStore(workspace.features, sampler=held[0])
-    return choose(store, chosen, workspace.frames, seed=workspace.seed)
+    return FeatureStore(
+        workspace.features, sampler=chosen.label, frames=workspace.frames, seed=workspace.seed
+    )
 
 
 def _as_extracted(workspace: Workspace, sampler: str) -> FeatureStore:

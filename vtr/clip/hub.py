@@ -110,9 +110,8 @@ def find_model(model: str) -> ModelFolder:
         ModelError: The repository is gated.
     """
     model = resolve_model(model)
-    folder = as_path(model)
-    if model and folder.is_dir():
-        result = ModelFolder(folder.resolve().name, folder.resolve(), "local")
+    if folder := _local(model):
+        result = ModelFolder(folder.name, folder, "local")
     else:
         path = _find_on_hub(model)
         result = ModelFolder(model, path, path.name)
@@ -120,12 +119,15 @@ def find_model(model: str) -> ModelFolder:
     return result
 
 
+def _local(model: str) -> Path | None:
+    folder = as_path(model)
+    return folder.resolve() if model and folder.is_dir() else None
+
+
 def find_tokeniser(model: str) -> Path:
     """Returns a folder with a model's tokeniser files; of a hub repository it fetches no others."""
     model = resolve_model(model)
-    folder = as_path(model)
-    if not (model and folder.is_dir()):
-        folder = _find_on_hub(model, tokeniser_only=True)
+    folder = _local(model) or _find_on_hub(model, tokeniser_only=True)
     if not has_vocabulary(folder):
         raise CheckpointError(
             f"{folder} has no vocabulary (tokenizer.json, or vocab.json and merges.txt)"
@@ -146,8 +148,7 @@ def require_model(model: str) -> None:
     What the cache holds is not asked of the hub again.
     """
     model = resolve_model(model)
-    folder = as_path(model)
-    if model and folder.is_dir():
+    if _local(model):
         find_model(model)
         return
     check_model_name(model)
@@ -268,10 +269,9 @@ def transport_error() -> type[Exception]:
 
 def check_model_name(model: str) -> None:
     """Refuses what can be neither a folder here nor a hub id, without asking the hub."""
-    file = as_path(model)
-    if model and file.is_dir():
+    if _local(model):
         return
-    if file.is_file():
+    if as_path(model).is_file():
         raise CheckpointError(
             f"{model} is a file; give the folder that holds config.json and the weights. "
             "OpenAI's own files are made into such a folder by `vtr import openai`"

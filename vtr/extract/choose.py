@@ -53,13 +53,13 @@ class FeatureStore(StoredFeatures):
     def _see_through(self, sampler: str) -> None:
         held, budget = self.spec.samplers, self._budget
         as_stored = sampler == DENSE or budget in (None, self.spec.num_frames)
-        if as_stored and (sampler in held or DENSE not in held):
+        if (as_stored and sampler in held) or (budget is None and DENSE not in held):
             super()._see_through(sampler)
             return
-        choice = single_sampler(sampler)
-        require_dense(self, f"sampler {choice.label!r} with {budget} frames")
+        choice, count = single_sampler(sampler), budget or DEFAULT_FRAMES
+        require_dense(self, f"sampler {choice.label!r} with {counted(count, 'frame')}")
         self.sampler = DENSE
-        chosen = picks(self, choice, budget or DEFAULT_FRAMES, seed=self._seed)
+        chosen = picks(self, choice, count, seed=self._seed)
         self.__dict__.update(vars(self.with_selection(choice.label, chosen)))
 
 
@@ -69,26 +69,6 @@ def single_sampler(text: str) -> SamplerChoice:
     if len(chosen) != 1:
         raise ConfigError(f"--sampler is {text!r}; here it must be a single sampler")
     return chosen[0]
-
-
-def choose(
-    store: StoredFeatures, choice: SamplerChoice, num_frames: int, *, seed: int = 0
-) -> FeatureStore:
-    """Returns the same store seen through a sampler, without touching the videos.
-
-    Where the store already holds this sampler's own selection, that one is used, drawn with the
-    seed of the extraction. Otherwise the sampler sees what it saw had it been asked while decoding:
-    time stamps, thumbnails and, only here, embeddings of all candidates.
-
-    Raises:
-        ConfigError: The store lacks candidates or what the sampler looks at; says how to get them.
-    """
-    spec = store.spec
-    if choice.label in spec.samplers and choice.label != DENSE and spec.num_frames == num_frames:
-        return FeatureStore(store.folder, sampler=choice.label)
-    require_dense(store, f"sampler {choice.label!r} with {counted(num_frames, 'frame')}")
-    everything = FeatureStore(store.folder, sampler=DENSE)
-    return everything.with_selection(choice.label, picks(everything, choice, num_frames, seed=seed))
 
 
 def require_dense(store: StoredFeatures, what: str) -> None:

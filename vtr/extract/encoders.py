@@ -11,13 +11,13 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vtr.errors import ModelError
-from vtr.extract.settings import Encoder, TemporalEncoder
+from vtr.extract.settings import Encoder
 from vtr.foreign import first_line
 
 Embeddings = NDArray[np.float32]
@@ -63,7 +63,7 @@ class EncoderGroup:
     ) -> Future[Embeddings]:
         """Hands a batch (B, h, w, 3) to the encoder that is free; waits while enough are under way.
 
-        `offsets` say where each clip's frames begin, for a `TemporalEncoder`. The answer becomes
+        `offsets` say where each clip's frames begin, for one that must know. The answer becomes
         (B, D), or raises ModelError where the device failed.
         """
         answer: Future[Embeddings] = Future()
@@ -107,7 +107,7 @@ class EncoderGroup:
         more: dict[str, Any] = {} if offsets is None else {"offsets": offsets}
         encoder, start = self.encoders[number], time.perf_counter()
         try:
-            return cast("TemporalEncoder", encoder).encode_frames(crops, **more)
+            return encoder.encode_frames(crops, **more)
         except RuntimeError as error:  # what torch raises for a device that is lost, too
             raise ModelError(
                 f"the model failed on {encoder.device}: {first_line(error)}. What was published "

@@ -22,16 +22,12 @@ from vtr.remote import fetched
 class VideoInfo:
     """A decoded and counted video."""
 
-    num_frames: int  # Frames that decode, F >= 1
-    pts_seconds: NDArray[np.float64]  # (F,) float64, their presentation times as stored, ascending
+    # (F,) float64, presentation times of the frames that decode, as stored, ascending, F >= 1.
+    pts_seconds: NDArray[np.float64]
     width: int  # Of the upright picture
     height: int  # Of the upright picture
     rotation_degrees: int  # Counter-clockwise turn that makes the stored picture upright
-    codec: str  # Such as "h264" or "av1"
-    pix_fmt: str  # Such as "yuv420p"
     duration_seconds: float  # From the first frame's start to the last one's end
-    start_seconds: float  # Presentation time of the first frame
-    header_frames: int  # What the header claims; 0 where it claims nothing
     trouble: str  # Why frames are missing, empty if none are known to be
 
 
@@ -52,21 +48,15 @@ def probe(path: Path | str, *, limits: Limits | None = None) -> VideoInfo:
         reader.read(np.arange(len(reader.pts_seconds)), keep_first)
         if not first:
             reader.read(np.array([0]), keep_first)
-        stream = source.stream
         pts = reader.pts_seconds
         frame, turn = first[0]
         width, height = turn.size(frame)
         return VideoInfo(
-            num_frames=len(pts),
             pts_seconds=pts,
             width=width,
             height=height,
             rotation_degrees=turn.degrees,
-            codec=stream.codec_context.codec.canonical_name,
-            pix_fmt=frame.format.name,
-            duration_seconds=duration_seconds(pts, rate=header_rate(stream)),
-            start_seconds=float(pts[0]),
-            header_frames=stream.frames,
+            duration_seconds=duration_seconds(pts, rate=header_rate(source.stream)),
             trouble=reader.damage or reader.cut,
         )
 

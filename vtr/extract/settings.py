@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, Protocol
@@ -30,23 +30,16 @@ class Encoder(Protocol):
     def describe(self) -> dict[str, Any]:
         """Returns the fields of `FeatureSpec` that the backbone decides."""
 
-    def encode_frames(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Returns (B, D) embeddings of (B, h, w, 3) crops, not normalised."""
+    @property
+    def encode_frames(self) -> Callable[..., NDArray[np.float32]]:
+        """Returns (B, D) embeddings, not normalised, of (B, h, w, 3) crops.
+
+        A backbone whose frames see their neighbours, whose description says `linear_patch: 3d`,
+        is also told `offsets` (n + 1,): where the n clips begin, and B at the end.
+        """
 
     def pad_embedding(self) -> NDArray[np.float32]:
         """Returns (D,) the answer to an all-zero normalised image."""
-
-
-class TemporalEncoder(Encoder, Protocol):
-    """A backbone whose frames see their neighbours: it must know where clips begin.
-
-    One whose description says `linear_patch: 3d`.
-    """
-
-    def encode_frames(
-        self, crops: NDArray[np.uint8], *, offsets: Sequence[int] | None = None
-    ) -> NDArray[np.float32]:
-        """As above; `offsets` (n + 1,) says where the n clips begin, and B at the end."""
 
 
 @dataclass(frozen=True)
