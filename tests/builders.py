@@ -478,6 +478,25 @@ def write_words(
     return folder
 
 
+def edit_json(path: Path, change: Callable[[dict[str, Any]], object] = len, **values: Any) -> None:
+    """Changes a file of JSON; `a__b=1` sets b in its object a."""
+    record = json.loads(path.read_text())
+    for key, value in values.items():
+        section, _, name = key.rpartition("__")
+        (record[section] if section else record)[name] = value
+    change(record)
+    path.write_text(json.dumps(record))
+
+
+def edit_weights(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
+    """Changes the weights of a folder."""
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
 def write_processor(folder: Path, size: Any, **more: Any) -> None:
     """The settings of an image processor, as its model folder holds them."""
     third = {"image_mean": [0.48, 0.46, 0.41], "image_std": [0.27, 0.26, 0.28]}
@@ -567,6 +586,14 @@ def tensors(arrays: Mapping[str, Any], prefix: str = "param/") -> dict[str, Tens
         for name, array in arrays.items()
         if name.startswith(prefix)
     }
+
+
+def same(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> None:
+    """Asserts that two state dicts have the same names, types and bits."""
+    assert left.keys() == right.keys()
+    for name, tensor in left.items():
+        assert tensor.dtype == right[name].dtype, name
+        assert tensor.equal(right[name]), name
 
 
 def without(name: str) -> Callable[[dict[str, Any]], object]:

@@ -9,8 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import save_quietly, write_processor, write_words
-from safetensors.torch import load_file, save_file
+from builders import (
+    edit_json,
+    edit_weights,
+    save_quietly,
+    with_zeros,
+    without,
+    write_processor,
+    write_words,
+)
+from safetensors.torch import load_file
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, SiglipConfig, SiglipModel
 from transformers.utils import logging as transformers_logging
 
@@ -101,18 +109,6 @@ def crops_for(backbone: Backbone, count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
-def edit_json(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    record = json.loads(path.read_text())
-    change(record)
-    path.write_text(json.dumps(record))
-
-
-def edit_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
-    weights = load_file(folder / "model.safetensors")
-    change(weights)
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-
-
 # --- numbers
 
 
@@ -194,10 +190,7 @@ def test_the_end_token_is_what_is_read(clip: Backbone) -> None:
 
 
 def test_legacy_end_token_setting_reads_the_same_place(clip: Backbone, copy: Path) -> None:
-    def legacy(record: dict[str, Any]) -> None:
-        record["text_config"]["eos_token_id"] = 2
-
-    edit_json(copy / "config.json", legacy)
+    edit_json(copy / "config.json", text_config__eos_token_id=2)
     old = load_backbone(str(copy), device="cpu").encode_texts(TEXTS)
     np.testing.assert_allclose(old.embeddings, clip.encode_texts(TEXTS).embeddings, atol=1e-6)
 
@@ -259,10 +252,7 @@ def test_what_it_says_about_itself(clip: Backbone, clip_folder: Path) -> None:
 
 
 def test_the_same_weights_run_otherwise_are_told_apart(clip: Backbone, copy: Path) -> None:
-    path = copy / "config.json"
-    config = json.loads(path.read_text())
-    config["vision_config"]["num_attention_heads"] = 1
-    path.write_text(json.dumps(config))
+    edit_json(copy / "config.json", vision_config__num_attention_heads=1)
     other = load_backbone(str(copy), device="cpu")
     assert other.weights_sha256 == clip.weights_sha256
     crops = crops_for(clip, 3)
@@ -295,55 +285,40 @@ def test_bin_and_safetensors_have_one_digest(clip: Backbone, copy: Path) -> None
     np.testing.assert_array_equal(from_bin.encode_frames(crops), clip.encode_frames(crops))
 
 
-def test_one_changed_weight_changes_the_digest(clip: Backbone, copy: Path) -> None:
-    def nudge(weights: dict[str, torch.Tensor]) -> None:
-        weights["logit_scale"] = weights["logit_scale"] + 1e-6
-
-    edit_weights(copy, nudge)
-    assert load_backbone(str(copy), device="cpu").weights_sha256 != clip.weights_sha256
+def nudge(weights: dict[str, torch.Tensor]) -> None:
+    weights["logit_scale"] = weights["logit_scale"] + 1e-6
 
 
-def test_swapped_weights_change_the_digest(clip: Backbone, copy: Path) -> None:
-    def swap(weights: dict[str, torch.Tensor]) -> None:
-        query, key = (f"text_model.encoder.layers.0.self_attn.{n}_proj.weight" for n in "qk")
-        weights[query], weights[key] = weights[key], weights[query]
+def swap(weights: dict[str, torch.Tensor]) -> None:
+    query, key = (f"text_model.encoder.layers.0.self_attn.{n}_proj.weight" for n in "qk")
+    weights[query], weights[key] = weights[key], weights[query]
 
-    edit_weights(copy, swap)
+
+@pytest.mark.parametrize("change", [nudge, swap])
+def test_changed_or_swapped_weights_change_the_digest(
+    clip: Backbone, copy: Path, change: Callable[[dict[str, torch.Tensor]], None]
+) -> None:
+    edit_weights(copy, change)
     assert load_backbone(str(copy), device="cpu").weights_sha256 != clip.weights_sha256
 
 
 # --- checkpoints that must not be used
 
 
-def remove_key(folder: Path) -> None:
-    edit_weights(folder, lambda weights: weights.__delitem__("visual_projection.weight"))
+def weights(change: Callable[[dict[str, torch.Tensor]], object]) -> Edit:
+    return lambda folder: edit_weights(folder, change)
 
 
-def add_key(folder: Path) -> None:
-    edit_weights(folder, lambda weights: weights.update(extra=torch.zeros(2)))
-
-
-def change_shape(folder: Path) -> None:
-    edit_weights(folder, lambda w: w.update({"text_projection.weight": torch.zeros(7, 32)}))
-
-
-def set_text(**values: Any) -> Edit:
-    return lambda folder: edit_json(
-        folder / "config.json", lambda record: record["text_config"].update(values)
-    )
+def config(**values: Any) -> Edit:
+    return lambda folder: edit_json(folder / "config.json", **values)
 
 
 def set_activation(name: str) -> Edit:
-    def change(record: dict[str, Any]) -> None:
-        record["text_config"]["hidden_act"] = record["vision_config"]["hidden_act"] = name
-
-    return lambda folder: edit_json(folder / "config.json", change)
+    return config(text_config__hidden_act=name, vision_config__hidden_act=name)
 
 
-def claim_origin(name: str) -> Edit:
-    return lambda folder: edit_json(
-        folder / "config.json", lambda record: record.update(_name_or_path=name)
-    )
+remove_key = weights(without("visual_projection.weight"))
+add_key = weights(with_zeros("extra", 2))
 
 
 def open_clip_without_quick_gelu(folder: Path) -> None:
@@ -375,7 +350,7 @@ def write(name: str, content: bytes) -> Edit:
         pytest.param(remove_key, r"missing: visual_projection\.weight", id="missing key"),
         pytest.param(add_key, r"unexpected: extra\. Fetch", id="unexpected key"),
         pytest.param(
-            change_shape,
+            weights(with_zeros("text_projection.weight", 7, 32)),
             r"of another shape: text_projection\.weight \(file \(7, 32\), needed \(20, 32\)\)",
             id="wrong shape",
         ),
@@ -383,15 +358,17 @@ def write(name: str, content: bytes) -> Edit:
             both(remove_key, add_key), "missing: visual.*; unexpected: extra", id="both at once"
         ),
         pytest.param(
-            set_text(hidden_act="gelu"), "'gelu' for text and 'quick_gelu' for vision", id="mixed"
+            config(text_config__hidden_act="gelu"),
+            "'gelu' for text and 'quick_gelu' for vision",
+            id="mixed",
         ),
         pytest.param(
-            both(claim_origin("openai/clip-vit-base-patch32"), set_activation("gelu")),
+            both(config(_name_or_path="openai/clip-vit-base-patch32"), set_activation("gelu")),
             "'gelu', but openai/clip-vit-base-patch32 was trained with 'quick_gelu'",
             id="openai with gelu",
         ),
         pytest.param(
-            claim_origin("laion/CLIP-ViT-H-14-laion2B-s32B-b79K"),
+            config(_name_or_path="laion/CLIP-ViT-H-14-laion2B-s32B-b79K"),
             "'quick_gelu', but laion/CLIP-ViT-H-14-laion2B-s32B-b79K was trained with 'gelu'",
             id="laion with quick_gelu",
         ),
@@ -401,7 +378,9 @@ def write(name: str, content: bytes) -> Edit:
             id="open_clip says gelu",
         ),
         pytest.param(
-            set_text(eos_token_id=7), r"ends texts with id 55, .* looks for 7", id="wrong end token"
+            config(text_config__eos_token_id=7),
+            r"ends texts with id 55, .* looks for 7",
+            id="wrong end token",
         ),
         pytest.param(
             lambda folder: write_processor(folder, 32, do_center_crop=True, crop_size=32),
@@ -439,7 +418,7 @@ def test_a_folder_that_does_not_fit_is_refused(copy: Path, edit: Edit, message: 
 def test_the_right_activation_is_accepted(copy: Path) -> None:
     set_activation("gelu")(copy)
     open_clip_without_quick_gelu(copy)
-    claim_origin("laion/CLIP-ViT-B-32-laion2B-s34B-b79K")(copy)
+    config(_name_or_path="laion/CLIP-ViT-B-32-laion2B-s34B-b79K")(copy)
     assert load_backbone(str(copy), device="cpu").family == "clip"
 
 
@@ -474,7 +453,7 @@ def test_no_pickle_is_run(copy: Path) -> None:
 
 
 def test_other_families_are_refused(copy: Path) -> None:
-    edit_json(copy / "config.json", lambda record: record.update(model_type="blip"))
+    edit_json(copy / "config.json", model_type="blip")
     with pytest.raises(ModelError, match="'blip' is not supported"):
         load_backbone(str(copy), device="cpu")
     (copy / "preprocessor_config.json").unlink()  # copying it would help nobody

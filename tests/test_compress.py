@@ -141,15 +141,12 @@ def test_the_nearest_frame_once_each_as_trying_all_gives(
         (1, 3, {0: 0, 3: 1, 6: 2}),  # slower than asked: nothing is repeated
         (2, 4, {0: 0, 1: 1, 3: 2, 4: 3}),
         (25, 1, {0: 0}),
+        (25, 0, {}),
     ],
 )
 def test_steady_videos(rate: int, count: int, expected: dict[int, int]) -> None:
     frames = [(number / rate, 1 / rate, number) for number in range(count)]
     assert dict(place_frames(frames, fps=Fraction(3))) == expected
-
-
-def test_no_frames_give_none() -> None:
-    assert list(place_frames([], fps=Fraction(3))) == []
 
 
 @given(st.permutations(range(12)), st.booleans())
@@ -232,25 +229,6 @@ def test_other_rates(tmp_path: Path, fps: float) -> None:
 
 
 # ---- what pictures
-
-
-@pytest.mark.parametrize(
-    ("size", "expected"),
-    [
-        ((640, 360), (398, 224)),
-        ((360, 640), (224, 398)),
-        ((1920, 1080), (398, 224)),
-        ((320, 240), (298, 224)),
-        ((224, 224), (224, 224)),
-        ((225, 225), (224, 224)),
-        ((121, 81), (120, 80)),
-        ((1, 1), (2, 2)),
-        ((3, 4000), (2, 4000)),
-    ],
-)
-def test_sizes(size: tuple[int, int], expected: tuple[int, int]) -> None:
-    assert scaled_size(*size, size=224) == expected
-    assert scaled_size(*size[::-1], size=224) == expected[::-1]
 
 
 @given(
@@ -373,6 +351,8 @@ def test_a_gif(tmp_path: Path) -> None:
         ({"size": 225}, r"^size is 225; it must be an even number, 2 or more"),
         ({"size": 0}, r"^size is 0; it must be an even number, 2 or more"),
         ({"crf": 52}, r"^crf is 52; it must be 0 \(lossless\) to 51"),
+        ({"workers": 0}, "^workers is 0; it must be a whole number, 1 or more"),
+        ({"timeout": 0}, "^timeout is 0; it must be a number, above 0"),
     ],
 )
 def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
@@ -586,19 +566,11 @@ def test_files_that_are_not_ours_are_kept(tmp_path: Path) -> None:
     assert mine.read_bytes()[4:8] == b"ftyp"
 
 
-@pytest.mark.parametrize(
-    ("target", "message"),
-    [
-        ("films", "neither may lie in the other"),
-        ("films/small", "neither may lie in the other"),
-        (".", "neither may lie in the other"),
-        ("link/small", "neither may lie in the other"),
-    ],
-)
-def test_originals_and_copies_stay_apart(tmp_path: Path, target: str, message: str) -> None:
+@pytest.mark.parametrize("target", ["films", "films/small", ".", "link/small"])
+def test_originals_and_copies_stay_apart(tmp_path: Path, target: str) -> None:
     write_video(tmp_path / "films" / "a.mkv", ramp(3))
     (tmp_path / "link").symlink_to("films")
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match="neither may lie in the other"):
         compress_folder(tmp_path / "films", tmp_path / target, CompressSettings())
     assert [path.name for path in (tmp_path / "films").iterdir()] == ["a.mkv"]
 
@@ -729,13 +701,6 @@ def test_a_killed_run_resumes_to_the_same_copies(
     expected = {path.name: path.read_bytes() for path in (tmp_path / "whole").glob("*.mp4")}
     assert {path.name: path.read_bytes() for path in target.glob("*.mp4")} == expected
     assert list(target.glob(".tmp-*")) == []
-
-
-def test_modes_out_of_range() -> None:
-    with pytest.raises(ConfigError, match="workers is 0; it must be a whole number, 1 or more"):
-        Options.of(workers=0)
-    with pytest.raises(ConfigError, match="timeout is 0; it must be a number, above 0"):
-        Options.of(timeout=0)
 
 
 # ---- the command

@@ -10,6 +10,8 @@ import pytest
 import torch
 import transformers
 from builders import (
+    edit_json,
+    edit_weights,
     patchwork,
     run_app,
     run_json,
@@ -291,21 +293,6 @@ def test_videoprism_reads_what_its_authors_give_it(folders: Any) -> None:
 # --- what is refused, by name
 
 
-def change_json(path: Path, **changes: Any) -> None:
-    record = json.loads(path.read_text())
-    for key, value in changes.items():
-        section, _, name = key.rpartition("__")
-        (record[section] if section else record)[name] = value
-    path.write_text(json.dumps(record))
-
-
-def change_weights(folder: Path, change: Any) -> None:
-    weights = load_file(folder / "model.safetensors")
-    change(weights)
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-
-
-KEY = {"chinese_clip": "text_projection.weight", "align": "temperature"}
 CONFIG = "config.json"
 PICTURES = "preprocessor_config.json"
 
@@ -336,7 +323,7 @@ def test_a_configuration_of_another_model_is_refused(
     folders: Any, tmp_path: Path, name: str, change: dict[str, Any], message: str
 ) -> None:
     copy = shutil.copytree(folders[name][0], tmp_path / "copy")
-    change_json(copy / CONFIG, **change)
+    edit_json(copy / CONFIG, **change)
     with pytest.raises(CheckpointError, match=message) as caught:
         load(copy)
     assert "\n" not in str(caught.value)
@@ -354,7 +341,7 @@ def test_weights_and_pictures_of_another_model_are_refused(
         (lambda w: w.update({"extra.weight": torch.ones(2)}), "unexpected: extra.weight"),
         (lambda w: w[key].reshape(-1)[0].fill_(float("nan")), f"NaN or infinite: {key}"),
     ):
-        change_weights(copy, change)
+        edit_weights(copy, change)
         with pytest.raises(CheckpointError, match=message):
             load(copy)
         shutil.copy(folder / "model.safetensors", copy)
@@ -363,11 +350,11 @@ def test_weights_and_pictures_of_another_model_are_refused(
         load(copy)
     shutil.copy(folder / "model.safetensors", copy)
     if name == "siglip2":
-        change_json(copy / PICTURES, patch_size=16)
+        edit_json(copy / PICTURES, patch_size=16)
     elif name == "align":
         (copy / PICTURES).write_text(json.dumps(PATCHES))
     else:
-        change_json(copy / PICTURES, size={"height": 16, "width": 16}, do_center_crop=False)
+        edit_json(copy / PICTURES, size={"height": 16, "width": 16}, do_center_crop=False)
     with pytest.raises(CheckpointError, match="they do not belong together"):
         load(copy)
 
@@ -388,7 +375,7 @@ def test_a_vocabulary_of_another_model_is_refused(folders: Any, tmp_path: Path) 
 
 def test_a_temperature_that_is_none_is_refused(folders: Any, tmp_path: Path) -> None:
     copy = shutil.copytree(folders["align"][0], tmp_path / "copy")
-    change_weights(copy, lambda weights: weights["temperature"].fill_(-1.0))
+    edit_weights(copy, lambda weights: weights["temperature"].fill_(-1.0))
     with pytest.raises(CheckpointError, match="the temperature is not above 0"):
         load(copy)
 
@@ -406,7 +393,7 @@ def test_files_of_before_are_read(folders: Any, tmp_path: Path) -> None:
     old["text_model.roberta.embeddings.position_ids"] = torch.arange(9)[None]
     torch.save(old, copy / "pytorch_model.bin")
     (copy / "model.safetensors").unlink()
-    change_json(copy / CONFIG, dtype="float16", text_config__dtype="float16")
+    edit_json(copy / CONFIG, dtype="float16", text_config__dtype="float16")
     before, after = load(folder), load(copy)
     assert after.weights_sha256 == before.weights_sha256
     assert after.describe() | {"backbone": ""} == before.describe() | {"backbone": ""}
@@ -447,7 +434,7 @@ def test_aimv2_under_the_names_of_its_makers(folders: Any, tmp_path: Path) -> No
                 theirs = theirs.replace(ours, other)
             weights[theirs] = value[None] if "preprocessor.pos" in theirs else value
 
-    change_weights(copy, change)
+    edit_weights(copy, change)
     assert (
         not load_file(copy / "model.safetensors").keys()
         & load_file(folder / "model.safetensors").keys()
@@ -467,7 +454,7 @@ def test_what_decides_numbers_is_in_the_fingerprint(folders: Any, tmp_path: Path
     described = load(folders["siglip2"][0]).describe()
     assert described["preprocessing"]["resize_to"] == [12, 8]
     copy = shutil.copytree(folders["siglip2"][0], tmp_path / "copy")
-    change_json(copy / CONFIG, vision_config__num_attention_heads=2)
+    edit_json(copy / CONFIG, vision_config__num_attention_heads=2)
     other = load(copy)
     assert other.weights_sha256 == described["weights_sha256"]
     assert other.describe()["vision"] != described["vision"]
@@ -494,7 +481,7 @@ def test_towers_of_transformers_are_not_taken_apart(folders: Any) -> None:
 def test_code_of_a_repository_is_never_run(folders: Any, tmp_path: Path) -> None:
     copy = shutil.copytree(folders["aimv2"][0], tmp_path / "copy")
     names = {"AutoConfig": "own.Config", "AutoModel": "own.Model"}
-    change_json(copy / CONFIG, auto_map=names)
+    edit_json(copy / CONFIG, auto_map=names)
     (copy / "own.py").write_text(f"open({str(tmp_path / 'canary')!r}, 'w')")
     load(copy)
     assert not (tmp_path / "canary").exists()

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import golden, tensors, write_words
+from builders import edit_weights, golden, tensors, write_words
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
@@ -230,11 +229,9 @@ def test_a_temporal_store_is_another_store(temporal: Backbone, flat: Backbone) -
 def test_a_misshapen_temporal_weight_is_refused(
     arrays: dict[str, np.ndarray], words: Path, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "clip"
+    folder, name = tmp_path / "clip", TEMPORAL_WEIGHT
     write_clip_folder(folder, temporal_state(arrays), tokeniser=words)
-    weights = load_file(folder / "model.safetensors")
-    weights[TEMPORAL_WEIGHT] = weights[TEMPORAL_WEIGHT][:, :, :2].contiguous()
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    edit_weights(folder, lambda w: w.update({name: w[name][:, :, :2].contiguous()}))
     with pytest.raises(
         CheckpointError,
         match=r"another shape: \S+temporal_weight \(file \(64, 3, 2, 8, 8\), needed \(64, 3, 3,",

@@ -227,19 +227,16 @@ def pre_norm(block: Any) -> Callable[..., Tensor]:
     return forward
 
 
-BOTH: dict[str, tuple[Wrong, float, float]] = {
-    f"{name} for the other": (
-        lambda m, p, name=name: [set_activation(t, name) for t in (m.visual, m.text)],
-        5e-3,
-        5e-3,
-    )
-    for name in ("gelu", "quick_gelu")
-}
+def set_activations(model: Any, name: str) -> None:
+    set_activation(model.visual, name)
+    set_activation(model.text, name)
+
+
 TABLES: dict[str, dict[str, tuple[Wrong, float, float]]] = {
     "pe_core_b": PERCEPTION | WITH_CLASS_TOKEN,
     "pe_core_g": PERCEPTION,
-    "clip_gelu": {"quick GELU": BOTH["quick_gelu for the other"]},
-    "clip_quickgelu": {"GELU": BOTH["gelu for the other"]},
+    "clip_gelu": {"quick GELU": (lambda m, p: set_activations(m, "quick_gelu"), 5e-3, 5e-3)},
+    "clip_quickgelu": {"GELU": (lambda m, p: set_activations(m, "gelu"), 5e-3, 5e-3)},
     **OTHER,
 }
 

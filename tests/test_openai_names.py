@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from builders import with_zeros, without
+from builders import same, with_zeros, without
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
@@ -83,13 +83,6 @@ def to_openai(state: State) -> State:
         else:
             openai[name] = tensor
     return openai
-
-
-def same(left: State, right: State) -> None:
-    assert left.keys() == right.keys()
-    for name, tensor in left.items():
-        assert tensor.dtype == right[name].dtype, name
-        assert torch.equal(tensor, right[name]), name
 
 
 def test_round_trips_are_exact_for_any_dtype(huggingface_state: State) -> None:

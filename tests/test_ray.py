@@ -47,17 +47,8 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def where(videos: Path, store: Path) -> list[str]:
-    model = str(demo_model_folder())
-    return [
-        "--videos",
-        f"{videos}",
-        "--dataset",
-        "folder",
-        "--model",
-        model,
-        "--features",
-        f"{store}",
-    ]
+    named = {"videos": videos, "model": demo_model_folder(), "features": store}
+    return ["--dataset", "folder", *(w for k, v in named.items() for w in (f"--{k}", str(v)))]
 
 
 @needs_ray

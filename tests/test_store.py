@@ -36,6 +36,7 @@ from vtr.features.shard import ShardName, list_shards, write_shard
 from vtr.files import publish, remove_leftovers
 
 Build = Callable[..., Path]
+Change = Callable[[h5py.File], object]
 PAD = np.arange(4, dtype=np.float32)
 
 
@@ -282,7 +283,7 @@ def test_cut_shard_is_refused(build_store: Build, keep: float) -> None:
         FeatureStore(path.parent)
 
 
-def _forge(path: Path, change: Callable[[h5py.File], None]) -> Path:
+def _forge(path: Path, change: Change) -> Path:
     """Changes a shard and gives it the name of what it now is, as an attacker would."""
     with h5py.File(path, "r+") as file:
         change(file)
@@ -292,106 +293,74 @@ def _forge(path: Path, change: Callable[[h5py.File], None]) -> Path:
     return path.rename(path.with_name(str(replace(name, sha256=digest))))
 
 
-def _external(file: h5py.File) -> None:
-    del file["frame/embedding"]
-    file.create_dataset(
-        "frame/embedding", (2, 4), "float16", external=[("/etc/passwd", 0, h5py.h5f.UNLIMITED)]
-    )
+def anew(name: str, *what: Any, **how: Any) -> Change:
+    """Puts another dataset in the place of one, as h5py makes it."""
+
+    def change(file: h5py.File) -> None:
+        del file[name]
+        file.create_dataset(name, *what, **how)
+
+    return change
 
 
-def _soft_link(file: h5py.File) -> None:
+def put(name: str, values: Any) -> Change:
+    return lambda file: file[name].__setitem__(..., values)
+
+
+def spec_with(old: str, new: str) -> Change:
+    return lambda file: file.attrs.__setitem__("spec", file.attrs["spec"].replace(old, new))
+
+
+def soft_link(file: h5py.File) -> None:
     file.move("frame/embedding", "elsewhere")
     file["frame/embedding"] = h5py.SoftLink("/elsewhere")
 
 
-def _external_link(file: h5py.File) -> None:
+def external_link(file: h5py.File) -> None:
     del file["video"]
     file["video"] = h5py.ExternalLink("other.h5", "/video")
 
 
-def _virtual(file: h5py.File) -> None:
+def virtual(file: h5py.File) -> None:
     del file["frame/embedding"]
     layout = h5py.VirtualLayout((2, 4), "float16")
     layout[:] = h5py.VirtualSource("other.h5", "data", (2, 4))
     file.create_virtual_dataset("frame/embedding", layout)
 
 
-def _object_ids(file: h5py.File) -> None:
-    del file["video/id"]
-    file.create_dataset("video/id", data=["x"], dtype=h5py.string_dtype())
-
-
-def _compressed(file: h5py.File) -> None:
-    del file["frame/embedding"]
-    file.create_dataset("frame/embedding", data=np.zeros((2, 4), "float16"), compression="gzip")
-
-
-def _absent(file: h5py.File) -> None:
-    del file["pad_embedding"]
-
-
-def _rows_outside(file: h5py.File) -> None:
-    file["selection/head/row"][:] = 99
-
-
-def _bad_offset(file: h5py.File) -> None:
-    file["video/frame_offset"][:] = [0, 1]
-
-
-def _bad_status(file: h5py.File) -> None:
-    file["video/status"][:] = 9
-
-
-def _no_utf8(file: h5py.File) -> None:
-    del file["video/error"]
-    file.create_dataset("video/error", data=np.array([b"\xff"]))
-
-
-def _float_rows(file: h5py.File) -> None:
-    del file["selection/head/row"]
-    file.create_dataset("selection/head/row", data=np.zeros(2))
-
-
-def _deep_spec(file: h5py.File) -> None:
-    file.attrs["spec"] = '{"schema": ' + "[" * 3_000 + "]" * 3_000 + "}"
-
-
-def _spec_of_other_types(file: h5py.File) -> None:
-    file.attrs["spec"] = file.attrs["spec"].replace('"seed":0', '"seed":"x"')
-
-
-def _other_spec(file: h5py.File) -> None:
-    file.attrs["spec"] = file.attrs["spec"].replace('"seed":0', '"seed":1')
-
-
-def _future_schema(file: h5py.File) -> None:
-    file.attrs["spec"] = file.attrs["spec"].replace('"schema":1', '"schema":2')
+FRAMES = "frame/embedding"
+NOT_PLAIN = "'frame/embedding' is not stored plainly"
+PASSWORDS = [("/etc/passwd", 0, h5py.h5f.UNLIMITED)]
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_external, "'frame/embedding' is not stored plainly"),
-        (_soft_link, "'frame/embedding' is absent or a link to elsewhere"),
-        (_external_link, "is absent or a link to elsewhere"),
-        (_virtual, "'frame/embedding' is not stored plainly"),
-        (_object_ids, "'video/id' holds object"),
-        (_compressed, "'frame/embedding' is not stored plainly"),
-        (_absent, "'pad_embedding' is absent"),
-        (_rows_outside, "inconsistent selection/head"),
-        (_bad_offset, "inconsistent video/frame_offset"),
-        (_bad_status, "inconsistent video/status"),
-        (_no_utf8, "not a readable shard .*invalid start byte"),
-        (_float_rows, "inconsistent selection/head/row"),
-        (_deep_spec, r"the spec is not whole JSON \(nested too deeply\)"),
-        (_spec_of_other_types, "the spec: seed is 'x'; allowed: int"),
-        (_other_spec, "its fingerprint does not fit its spec"),
-        (_future_schema, "schema 2; this vtr reads schema 1"),
+        (anew(FRAMES, (2, 4), "float16", external=PASSWORDS), NOT_PLAIN),
+        (soft_link, "'frame/embedding' is absent or a link to elsewhere"),
+        (external_link, "is absent or a link to elsewhere"),
+        (virtual, NOT_PLAIN),
+        (anew("video/id", data=["x"], dtype=h5py.string_dtype()), "'video/id' holds object"),
+        (anew(FRAMES, data=np.zeros((2, 4), "float16"), compression="gzip"), NOT_PLAIN),
+        (lambda file: file.pop("pad_embedding"), "'pad_embedding' is absent"),
+        (put("selection/head/row", 99), "inconsistent selection/head"),
+        (put("video/frame_offset", [0, 1]), "inconsistent video/frame_offset"),
+        (put("video/status", 9), "inconsistent video/status"),
+        (
+            anew("video/error", data=np.array([b"\xff"])),
+            "not a readable shard .*invalid start byte",
+        ),
+        (anew("selection/head/row", data=np.zeros(2)), "inconsistent selection/head/row"),
+        (
+            lambda file: file.attrs.update(spec='{"schema": ' + "[" * 3_000 + "]" * 3_000 + "}"),
+            r"the spec is not whole JSON \(nested too deeply\)",
+        ),
+        (spec_with('"seed":0', '"seed":"x"'), "the spec: seed is 'x'; allowed: int"),
+        (spec_with('"seed":0', '"seed":1'), "its fingerprint does not fit its spec"),
+        (spec_with('"schema":1', '"schema":2'), "schema 2; this vtr reads schema 1"),
     ],
 )
-def test_foreign_content_is_refused(
-    build_store: Build, change: Callable[[h5py.File], None], message: str
-) -> None:
+def test_foreign_content_is_refused(build_store: Build, change: Change, message: str) -> None:
     path = next(build_store([[2]]).glob("*.h5"))
     path = _forge(path, change)
     with pytest.raises(ShardError, match=message) as caught:

@@ -142,8 +142,6 @@ def test_unknown_families_are_refused(tmp_path: Path) -> None:
         text_family(tmp_path, "blip")
     with pytest.raises(ModelError, match=r"'clip_vision_model' \(one tower alone\) is not"):
         text_family(tmp_path, "clip_vision_model")
-    with pytest.raises(ModelError, match=r"'clip_vision_model' \(one tower alone\) is not"):
-        text_family(tmp_path, "clip_vision_model")
     with pytest.raises(ModelError, match="tells neither SigLIP"):
         text_family(siglip_folder(tmp_path, "PreTrainedTokenizerFast"), "siglip")
 

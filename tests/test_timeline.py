@@ -39,15 +39,6 @@ def uniform(num_frames, fps, first=0.0):
     return first + np.arange(num_frames) / fps
 
 
-def test_one_per_second_of_a_25_fps_clip():
-    assert candidate_indices(uniform(100, 25), fps=1).tolist() == [0, 25, 50, 75]
-
-
-def test_origin_is_the_first_frame_not_zero():
-    shifted = candidate_indices(uniform(100, 25, first=8.333), fps=1)
-    assert shifted.tolist() == [0, 25, 50, 75]
-
-
 def test_2997_does_not_drift():
     pts = np.arange(30_000) * 1001 / 30_000
     chosen = candidate_indices(pts, fps=1)
@@ -58,71 +49,40 @@ def test_2997_does_not_drift():
     assert pts[chosen[1000]] - pts[29 * 1000] > 30
 
 
-def test_half_a_frame_early_is_taken_and_more_is_not():
-    pts = np.array([0.0, 0.1, 0.2, 0.96, 1.06])
-    assert frame_seconds(pts) == pytest.approx(0.1)
-    assert candidate_indices(pts, fps=1).tolist() == [0, 3]
-    assert candidate_indices(np.array([0.0, 0.1, 0.2, 0.94, 1.06]), fps=1).tolist() == [0, 4]
+CLIP, LATE = uniform(100, 25), uniform(250, 25, first=8.33)
+EXAMPLES = {
+    "one per second": (CLIP, {"fps": 1}, [0, 25, 50, 75]),
+    "the origin is the first frame, not 0": (LATE[:100], {"fps": 1}, [0, 25, 50, 75]),
+    "nearly half a frame early": ([0.0, 0.1, 0.2, 0.96, 1.06], {"fps": 1}, [0, 3]),
+    "more than half a frame early": ([0.0, 0.1, 0.2, 0.94, 1.06], {"fps": 1}, [0, 4]),
+    "a frame that stands for seconds counts once": (
+        [*uniform(50, 25), 12.0, 12.04, 13.0], {"fps": 1}, [0, 25, 50, 52],
+    ),
+    "above the native rate": (uniform(10, 5), {"fps": 1000}, [*range(10)]),
+    "native": (CLIP, {"fps": None}, [*range(100)]),
+    "native, a window": (
+        CLIP, {"fps": None, "start_seconds": 1, "end_seconds": 2}, [*range(25, 50)],
+    ),
+    "the end is exclusive": (
+        LATE, {"fps": 1, "start_seconds": 2, "end_seconds": 5}, [50, 75, 100],
+    ),
+    "between frames": (LATE, {"fps": 1, "start_seconds": 2.5, "end_seconds": 3.51}, [62, 87]),
+    "a tiny window at the start": (CLIP, {"fps": 1, "end_seconds": 0.01}, [0]),
+    "after the last frame": (CLIP, {"fps": 1, "start_seconds": 9}, []),
+    "native, after the last frame": (CLIP, {"fps": None, "start_seconds": 9}, []),
+    "no frames": ([], {"fps": 1}, []),
+    "one frame, natively": ([7.5], {"fps": None}, [0]),
+    "a huge gap costs nothing": ([0.0, 0.04, 0.08, 1e12], {"fps": 1000.0}, [0, 1, 2, 3]),
+    "a huge gap, slower": ([0.0, 0.04, 0.08, 1e12], {"fps": 1.0}, [0, 3]),
+    "of equal times the first": ([0.0, 0.0, 1.0, 1.0, 2.0], {"fps": 1}, [0, 2, 4]),
+}  # fmt: skip
 
 
-def test_a_frame_that_stands_for_seconds_counts_once():
-    pts = np.concatenate([uniform(50, 25), [12.0, 12.04, 13.0]])
-    assert candidate_indices(pts, fps=1).tolist() == [0, 25, 50, 52]
-
-
-def test_rate_above_the_native_one_gives_every_frame_once():
-    assert candidate_indices(uniform(10, 5), fps=1000).tolist() == list(range(10))
-
-
-def test_native_is_every_frame_of_the_window():
-    pts = uniform(100, 25)
-    assert candidate_indices(pts, fps=None).tolist() == list(range(100))
-    window = candidate_indices(pts, fps=None, start_seconds=1, end_seconds=2)
-    assert window.tolist() == list(range(25, 50))
-
-
-def test_window_end_is_exclusive():
-    pts = uniform(250, 25)
-    assert candidate_indices(pts, fps=1, start_seconds=2, end_seconds=5).tolist() == [50, 75, 100]
-    assert candidate_indices(pts, fps=1, start_seconds=2.5, end_seconds=3.51).tolist() == [62, 87]
-
-
-def test_window_is_counted_from_the_first_frame():
-    pts = uniform(250, 25, first=8.33)
-    assert candidate_indices(pts, fps=1, start_seconds=2, end_seconds=4).tolist() == [50, 75]
-
-
-def test_tiny_window_at_the_start_holds_the_first_frame():
-    assert candidate_indices(uniform(50, 25), fps=1, end_seconds=0.01).tolist() == [0]
-
-
-def test_window_after_the_last_frame_is_empty():
-    assert candidate_indices(uniform(50, 25), fps=1, start_seconds=9).tolist() == []
-    assert candidate_indices(uniform(50, 25), fps=None, start_seconds=9).tolist() == []
-
-
-def test_no_frames_no_candidates():
-    assert candidate_indices(np.empty(0), fps=1).tolist() == []
-
-
-def test_one_frame():
-    for fps in (0.1, 1, 1000, None):
-        assert candidate_indices(np.array([7.5]), fps=fps).tolist() == [0]
-
-
-def test_huge_gap_costs_nothing():
-    pts = np.array([0.0, 0.04, 0.08, 1e12])
-    assert candidate_indices(pts, fps=1000.0).tolist() == [0, 1, 2, 3]
-    assert candidate_indices(pts, fps=1.0).tolist() == [0, 3]
-
-
-def test_equal_times_keep_the_first():
-    assert candidate_indices(np.array([0.0, 0.0, 1.0, 1.0, 2.0]), fps=1).tolist() == [0, 2, 4]
-
-
-def test_result_is_int64():
-    for fps in (1.0, None):
-        assert candidate_indices(uniform(5, 5), fps=fps).dtype == np.int64
+@pytest.mark.parametrize(("pts", "how", "expected"), EXAMPLES.values(), ids=EXAMPLES)
+def test_examples(pts, how, expected):
+    chosen = candidate_indices(np.array(pts), **how)
+    assert chosen.tolist() == expected
+    assert chosen.dtype == np.int64
 
 
 @pytest.mark.parametrize("fps", [0, -1, math.nan, math.inf])

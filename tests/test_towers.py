@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ import pytest
 import torch
 from builders import (
     close,
+    edit_json,
+    edit_weights,
     grey,
     save_quietly,
     write_captions,
@@ -312,12 +313,6 @@ def architecture(folder: Path) -> Architecture:
     return read_architecture(find_model(str(folder)), read_config(folder))
 
 
-def rewrite(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    record = json.loads((folder / "config.json").read_text())
-    change(record)
-    (folder / "config.json").write_text(json.dumps(record))
-
-
 @pytest.mark.parametrize(("family", "kind"), [("clip", CLIPConfig), ("siglip", SiglipConfig)])
 def test_what_config_json_leaves_out_is_transformers_default(
     family: str, kind: Any, tmp_path: Path
@@ -351,7 +346,7 @@ def test_sizes_that_early_folders_hold_twice(tmp_path: Path) -> None:
     """As in openai/clip-vit-large-patch14: what the second lacks is the default, as there."""
     folder = save(tiny("clip"), tmp_path)
     second = {"hidden_size": 64, "num_attention_heads": 4}
-    rewrite(folder, lambda r: r.update(text_config_dict=second, vision_config_dict=None))
+    edit_json(folder / "config.json", text_config_dict=second, vision_config_dict=None)
     expected = CLIPConfig(**json.loads((folder / "config.json").read_text())).text_config
     found = architecture(folder)
     assert found.text.width == expected.hidden_size == 64
@@ -387,26 +382,25 @@ def test_sizes_that_cannot_be_are_refused_before_memory_is_taken(
     values: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     folder = save(tiny("clip"), tmp_path)
-    rewrite(folder, lambda record: record["vision_config"].update(values))
+    edit_json(folder / "config.json", lambda record: record["vision_config"].update(values))
     with pytest.raises(CheckpointError, match=message):
         load(folder)
 
 
 def test_sections_that_are_no_objects_and_towers_without_a_pooling(tmp_path: Path) -> None:
     folder = save(tiny("siglip"), tmp_path)
-    rewrite(folder, lambda record: record["vision_config"].update(vision_use_head=False))
+    edit_json(folder / "config.json", vision_config__vision_use_head=False)
     with pytest.raises(CheckpointError, match="vision_use_head false"):
         load(folder)
-    rewrite(folder, lambda record: record.update(vision_config=3))
+    edit_json(folder / "config.json", vision_config=3)
     with pytest.raises(CheckpointError, match="vision_config 3; needed: an object"):
         load(folder)
 
 
 def test_whole_numbers_for_weights_are_refused(tmp_path: Path) -> None:
     folder = save(tiny("clip"), tmp_path)
-    weights = load_file(folder / "model.safetensors")
-    weights["visual_projection.weight"] = weights["visual_projection.weight"].to(torch.int8)
-    save_file(weights, folder / "model.safetensors")
+    name = "visual_projection.weight"
+    edit_weights(folder, lambda weights: weights.update({name: weights[name].to(torch.int8)}))
     with pytest.raises(CheckpointError, match=r"no floating.*: visual_proj\S+ \(torch\.int8\)"):
         load(folder)
 
