@@ -1,5 +1,7 @@
 import io
 import json
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from itertools import product
@@ -356,16 +358,27 @@ def test_half_made_or_other_world_is_made_again(tmp_path: Path) -> None:
     assert render_world(tmp_path, seed=2, workers=1, clips_per_group=size).num_rendered == 6
 
 
-def test_interrupted_run_leaves_no_digest(tmp_path: Path) -> None:
+def test_a_stopped_run_is_gone_on_with(tmp_path: Path) -> None:
+    size = {"test": 2}
+
     def stop(done: int, _: int) -> None:
         if done == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        render_world(tmp_path, seed=1, workers=1, clips_per_group={"test": 2}, progress=stop)
-    assert not (tmp_path / "world.json").exists()
-    again = render_world(tmp_path, seed=1, workers=1, clips_per_group={"test": 2})
-    assert again.num_rendered == 6
+        render_world(tmp_path / "it", seed=1, workers=1, clips_per_group=size, progress=stop)
+    kill = (
+        "import os, sys; from pathlib import Path; import vtr.demo.world as world\n"
+        "world._RECORD_SECONDS = 0\n"
+        "world.render_world(Path(sys.argv[1]), seed=1, workers=1, clips_per_group={'test': 2},"
+        " progress=lambda done, _: done < 3 or os.kill(os.getpid(), 9))"
+    )
+    killed = subprocess.run([sys.executable, "-c", kill, tmp_path / "it"], check=False)
+    assert killed.returncode == -9
+    again = render_world(tmp_path / "it", seed=1, workers=1, clips_per_group=size)
+    assert again.num_rendered == 1
+    render_world(tmp_path / "whole", seed=1, workers=1, clips_per_group=size)
+    assert _contents(tmp_path / "it") == _contents(tmp_path / "whole")
 
 
 def test_folder_and_workers_are_checked(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Renders the demo world: short clips, their captions and splits, the same every time.
 
-A folder of it holds `videos/ID.mp4`, `annotations/demo.json` and, written last, `world.json` with
-the digest of every file: what carries a fitting one is whole and is not rendered again.
+A folder of it holds `videos/ID.mp4`, `annotations/demo.json` and `world.json` with the digest of
+every file: what carries a fitting one is whole and is not rendered again, also after a kill.
 
 What is held out: every (shape, colour, background kind) triple that a test clip shows, as its
 sprite, as either half of a twin, as event or as distractor, occurs in no clip of train or val (see
@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ WORLD_VERSION = 3
 """Counted up whenever the same seed gives other pictures or captions."""
 
 _DIGEST_FILE = "world.json"
+_RECORD_SECONDS = 1.0  # so much work at most is done again after a kill
 _CLIPS_PER_PROCESS = 4
 HANDLER = "vtr.demo.world:make_handler"
 
@@ -80,7 +82,7 @@ def render_world(
     """Makes the demo world in `folder`, or finds it there.
 
     A whole world with the same seed and size is left alone; files of it that are missing or changed
-    are made again; of a half-made one everything is. Other files are not touched. Without `workers`
+    are made again; a half-made one is gone on with. Other files are not touched. Without `workers`
     there is one process per core; `clips_per_group` are even numbers; `progress` is called with
     (clips done, clips to do).
 
@@ -99,15 +101,19 @@ def render_world(
     if todo or notes not in known:
         for name in ("", "videos", "annotations"):
             make_folder(folder / name, option="--path")
-        (folder / _DIGEST_FILE).unlink(missing_ok=True)
         publish(folder / notes, payload)
         known[notes] = hashlib.sha256(payload).hexdigest()
-        for done, (name, digest) in enumerate(_rendered(todo, folder, seed, workers), start=1):
-            known[name] = digest
-            if progress is not None:
-                progress(done, len(todo))
-        record = {"recipe": recipe, "sha256": dict(sorted(known.items()))}
-        publish(folder / _DIGEST_FILE, _json(record))
+        recorded = time.monotonic()
+        try:
+            for done, (name, digest) in enumerate(_rendered(todo, folder, seed, workers), start=1):
+                known[name] = digest
+                if time.monotonic() - recorded > _RECORD_SECONDS:
+                    _record(folder, recipe, known)
+                    recorded = time.monotonic()
+                if progress is not None:
+                    progress(done, len(todo))
+        finally:
+            _record(folder, recipe, known)
     return _summary(folder, clips, num_captions=len(document["captions"]), num_rendered=len(todo))
 
 
@@ -181,8 +187,13 @@ def _rendered(
             yield answer.header["name"], answer.header["digest"]
 
 
+def _record(folder: Path, recipe: str, known: Mapping[str, str]) -> None:
+    """Writes down what is whole, so that a run that is stopped is gone on with."""
+    publish(folder / _DIGEST_FILE, _json({"recipe": recipe, "sha256": dict(sorted(known.items()))}))
+
+
 def _whole_files(folder: Path, recipe: str) -> dict[str, str]:
-    """Returns name and digest of the files that a finished run of this recipe left intact."""
+    """Returns name and digest of the files that runs of this recipe left intact."""
     try:
         record = read_json(folder / _DIGEST_FILE, needed="digests")
         files: dict[str, str] = dict(record["sha256"]) if record["recipe"] == recipe else {}
