@@ -16,6 +16,7 @@ from builders import write_clip
 from vtr.errors import ConfigError, DecodeError
 from vtr.extract.cutting import Clip, Cut, cut
 from vtr.searching.cut_list import Moment, check_suffix, cut_list, timecode
+from vtr.searching.library import Hit
 
 FPS = 10
 
@@ -143,8 +144,11 @@ def test_what_cannot_be_cut_says_why_and_leaves_nothing(tmp_path: Path) -> None:
 # ---- lists
 
 MOMENTS = [
-    Moment("a & <b>.mp4", Path("/v/a & <b>.mp4"), 1.0, 3.5, 2.0, 0.31, 0.99, Fraction(30000, 1001)),
-    Moment("gone", None, 0.0, 0.01, 0.0, 0.2, 0.5),
+    Moment(
+        Hit("a & <b>.mp4", Path("/v/a & <b>.mp4"), 1.0, 3.5, 2.0, 0.31, 0.99),
+        Fraction(30000, 1001),
+    ),
+    Moment(Hit("gone", None, 0.0, 0.01, 0.0, 0.2, 0.5)),
 ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -125,12 +126,9 @@ def clip_name(number: int, hit: Hit) -> str:
 
 def _moment(hit: Hit) -> Moment:
     rate = read_rate(hit.path)
-    path = None if hit.path is None else absolute(hit.path)  # the list is read from elsewhere
-    facts = (
-        hit.video_id, path, hit.start_seconds, hit.end_seconds, hit.best_seconds, hit.score,
-        hit.level,
-    )  # fmt: skip
-    return Moment(*facts, *([Fraction(rate).limit_denominator(1001)] if rate else []))
+    if hit.path is not None:
+        hit = replace(hit, path=absolute(hit.path))  # the list is read from elsewhere
+    return Moment(hit, *([Fraction(rate).limit_denominator(1001)] if rate else []))
 
 
 def _picture(hit: Hit) -> Picture | None:

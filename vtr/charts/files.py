@@ -27,12 +27,7 @@ COUNT, INTERVAL, VALUE = 60.0, 110.0, 60.0  # widths of columns
 
 
 def save(chart: Chart, path: Path) -> None:
-    """Draws a chart into a .png or .svg file.
-
-    Raises:
-        ConfigError: Another extension.
-        StoreWriteError: The file system refused.
-    """
+    """Draws a chart into a .png or .svg file."""
     kind = path.suffix.lstrip(".")
     if kind not in ("png", "svg"):
         raise ConfigError(f"{path.name} must end in .png or .svg")

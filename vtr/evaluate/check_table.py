@@ -62,9 +62,6 @@ def check_number(printed: str, num_queries: int, place: str = "") -> Verdict:
 
     >>> check_number("44.5", 670).counts, check_number("44.55", 1000).possible
     (range(298, 299), False)
-
-    Raises:
-        ConfigError: No such percentage, or N below 1 or above `MOST_QUERIES`.
     """
     if not 1 <= num_queries <= MOST_QUERIES:
         raise ConfigError(
@@ -108,10 +105,6 @@ def check_csv(path: Path, num_queries: int | None) -> list[Verdict]:
     Columns whose name ends in R1, R@1, Recall@1 (any depth) are read, others are not; a column
     "N" holds the row's own number of queries, else it is `num_queries`. Empty cells, "-" and "n/a"
     are passed over.
-
-    Raises:
-        ConfigError: A row without N, or a recall that is no percentage.
-        DatasetError: The file cannot be read or has no recall column.
     """
     try:
         text = path.read_text("utf-8-sig")

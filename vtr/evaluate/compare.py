@@ -106,12 +106,7 @@ class Comparison:
 def compare(
     sides: Sequence[Side], *, k: int = 1, seed: int = 0, num_resamples: int = 10_000
 ) -> tuple[Comparison, ...]:
-    """Compares every further side with the first one; `k` as in `Comparison`.
-
-    Raises:
-        ConfigError: Fewer than two sides; other protocols, queries or coverages (the message
-            names the first key that differs); missing tables.
-    """
+    """Compares every further side with the first one; `k` as in `Comparison`."""
     if len(sides) < 2:
         raise ConfigError(f"{len(sides)} result is nothing to compare; name two or more")
     check_comparable([result for side in sides for result in side.results])
@@ -153,12 +148,7 @@ def sides_of(results: Sequence[Result], *, by_seed: bool = False) -> tuple[Side,
 
 
 def check_comparable(results: Sequence[Result]) -> None:
-    """Refuses results whose queries or galleries differ.
-
-    Raises:
-        ConfigError: Naming the first key that differs and, where that is not the protocol itself,
-            the settings that differ too.
-    """
+    """Refuses results whose queries or galleries differ; names the first key that does."""
     first = results[0]
     titles = told_apart([result.title for result in results], [r.folder for r in results])
     for other, title in zip(results[1:], titles[1:], strict=True):

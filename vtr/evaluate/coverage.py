@@ -56,9 +56,7 @@ def cover_videos(
 ) -> Coverage:
     """Compares the V videos of a protocol with a store; `policy` is one of `POLICIES`.
 
-    Raises:
-        UnknownNameError: No such policy.
-        DatasetError: Policy "fail" and something is absent, or nothing is there at all.
+    Policy "fail" refuses a store that lacks any, every policy one that lacks all.
     """
     if policy not in POLICIES:
         raise UnknownNameError("policy for missing videos", policy, POLICIES)
@@ -80,11 +78,7 @@ def cover_videos(
 
 
 def check_features(packed: PackedFrames) -> None:
-    """Refuses features that cannot be compared with anything.
-
-    Raises:
-        StoreError: A frame's embedding is not finite or all zeros; names the videos.
-    """
+    """Refuses features that cannot be compared with anything."""
     bad: list[int] = []
     for start in range(0, len(packed.frames), _ROWS_AT_ONCE):
         rows = packed.frames[start : start + _ROWS_AT_ONCE]

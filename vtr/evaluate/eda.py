@@ -269,9 +269,6 @@ def describe_features(store: FeatureStore, *, max_videos: int = MAX_VIDEOS) -> d
     """Returns norms of the frames and how alike the frames of a video and the videos are.
 
     Stores of more than `max_videos` are thinned evenly.
-
-    Raises:
-        ConfigError: The store holds no features.
     """
     means, norms, within, counts = [], [], [], []
     for video_id in _sample(store.ids, max_videos):
@@ -328,9 +325,6 @@ def modality_gap(
 
     The gap is the distance between the two means of the unit vectors (Liang et al. 2022,
     "Mind the Gap", section 2). `tsne` makes a t-SNE plane too, with scikit-learn.
-
-    Raises:
-        ConfigError: Other shapes, or nothing in them.
     """
     if texts.shape != videos.shape or texts.ndim != 2 or not len(texts):
         raise ConfigError(

@@ -27,11 +27,7 @@ class Table(NamedTuple):
 
 
 def write_eda(facts: Mapping[str, Any], folder: Path, *, pictures: bool = True) -> None:
-    """Writes eda.json, eda.html and, where asked for, every chart as PNG and SVG.
-
-    Raises:
-        StoreWriteError: The file system refused.
-    """
+    """Writes eda.json, eda.html and, where asked for, every chart as PNG and SVG."""
     make_folder(folder, option="--out")
     text = json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False)
     files = {folder / "eda.json": text.encode("utf-8", "backslashreplace")}

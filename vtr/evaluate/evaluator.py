@@ -52,11 +52,7 @@ class Evaluation:
 
 
 def plan(queries: QuerySet, coverage: Coverage) -> Task:
-    """Returns what must be scored.
-
-    Raises:
-        DatasetError: No query is left.
-    """
+    """Returns what must be scored."""
     if coverage.policy == "restrict":
         queries, coverage = _restricted(queries, coverage)
     if not len(queries.texts):
@@ -104,9 +100,6 @@ def evaluate(
         ks: Recall depths.
         postprocess: Name to a function from the whole (Q, P) matrix of all queries to the scores
             of t2v and of v2t (None: that direction has none), so that no batch size has a say.
-
-    Raises:
-        ModelError: A score is NaN or +inf.
     """
     queries = task.queries
     place = {video_id: v for v, video_id in enumerate(queries.video_ids)}

@@ -81,9 +81,6 @@ def bootstrap(
         seed: The same seed gives the same interval.
         clusters: (Q,) the cluster of each query; None, or each its own, draws single queries.
         num_resamples: At least 1.
-
-    Raises:
-        ConfigError: A setting outside its range.
     """
     ks = check_ks(ks)
     num_units = len(ranks) if clusters is None else len(np.unique(clusters))
@@ -183,9 +180,6 @@ def paired_permutation(
         seed: The same seed gives the same answer.
         clusters: (Q,) queries that are swapped together; None swaps single queries.
         num_resamples: Random swaps; the smallest p is 1 / (num_resamples + 1).
-
-    Raises:
-        ConfigError: Different lengths, no query, or a setting outside its range.
     """
     if a.shape != b.shape or a.ndim != 1 or not len(a):
         raise ConfigError(

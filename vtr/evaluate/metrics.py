@@ -52,9 +52,6 @@ def retrieval_metrics(
     MedR is the median of the expected ranks (better + (tied + 1) / 2), the mean of the two middle
     ones where their count is even. One correct item per query makes mean average precision equal
     to MRR, so only MRR is given; where several are correct (v2t) the ranks know the first alone.
-
-    Raises:
-        ConfigError: A k below 1.
     """
     named = ranks.directions if isinstance(ranks, RetrievalRanks) else ranks
     expected: dict[str, float] = {}
@@ -71,11 +68,7 @@ def retrieval_metrics(
 
 
 def summary(ranks: Ranks, ks: Sequence[int] = DEFAULT_KS) -> dict[str, float]:
-    """Returns the expected numbers of one direction: R@k, MedR, MeanR, MRR, GeoMean, SumR.
-
-    Raises:
-        ConfigError: A k below 1.
-    """
+    """Returns the expected numbers of one direction: R@k, MedR, MeanR, MRR, GeoMean, SumR."""
     ks = check_ks(ks)
     numbers = {f"R@{k}": 100 * float(hits(ranks, k).mean()) for k in ks}
     numbers["MedR"] = float(np.median(ranks.expected))
@@ -92,11 +85,7 @@ def combined(recalls: Values) -> dict[str, Values]:
 
 
 def check_ks(ks: Any) -> tuple[int, ...]:
-    """Returns recall depths, one or several, as Python's whole numbers.
-
-    Raises:
-        ConfigError: None, or one that is no whole number from 1 to `MOST_ITEMS`.
-    """
+    """Returns recall depths, one or several, as Python's whole numbers."""
     several = ks if isinstance(ks, Sequence) and not isinstance(ks, str) else np.ravel(ks).tolist()
     for k in several:
         whole = isinstance(k, Integral) and not isinstance(k, bool)

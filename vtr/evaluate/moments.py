@@ -70,9 +70,6 @@ def moment_metrics(
     An interval is a bootstrap over whole videos, each with all its queries, widened as
     `vtr.evaluate.intervals.bootstrap` does, and no narrower than Wilson's where every query or
     none is a hit. There is one prediction per query, in the same order.
-
-    Raises:
-        ConfigError: No query, or another number of predictions.
     """
     if not queries or len(queries) != len(predictions):
         raise ConfigError(

@@ -44,9 +44,6 @@ def parse_bins(text: str) -> tuple[Bin, ...]:
 
     >>> [b.name for b in parse_bins("1-10,11-20,21+")]
     ['1-10', '11-20', '21+']
-
-    Raises:
-        ConfigError: Not of this form, overlapping or out of order.
     """
     bins = []
     for part in text.split(","):

@@ -26,9 +26,6 @@ def dual_softmax(scores: Scores, temperature: float = 0.01) -> Values:
     queries at once: transductive, and not comparable with numbers that do not. The formula means
     positive scores; of two negative ones the preferred is pushed down. Scores are (Q, V); -inf is
     a recorded miss and stays. 0.01 suits cosines.
-
-    Raises:
-        ConfigError: The temperature is not above 0.
     """
     _positive("temperature", temperature)
     result = np.empty(scores.shape)
@@ -53,9 +50,6 @@ def querybank_norm(scores: Scores, bank_scores: Scores, beta: float = 20.0) -> V
     the videos of a query alike and cannot overflow. Each query is treated by itself, so with
     training captions as the bank this is no peeking at the test set. Scores are (Q, V), those of
     the bank (B, V); -inf is a recorded miss and stays. Rank within rows only. 20 suits cosines.
-
-    Raises:
-        ConfigError: beta is not above 0, or the bank is empty or of another number of videos.
     """
     _positive("beta", beta)
     if bank_scores.ndim != 2 or not len(bank_scores) or bank_scores.shape[1] != scores.shape[1]:

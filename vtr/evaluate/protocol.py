@@ -127,12 +127,7 @@ def load_protocol(name: str) -> Protocol:
 
 
 def with_gallery(protocol: Protocol, gallery: str | None) -> Protocol:
-    """Returns a protocol with the gallery that `--gallery` names; None leaves its own.
-
-    Raises:
-        UnknownNameError: No such gallery.
-        ConfigError: The gallery of the protocol is published.
-    """
+    """Returns a protocol with the gallery that `--gallery` names; None leaves its own."""
     if gallery is None:
         return protocol
     if gallery not in GALLERIES:
@@ -146,11 +141,7 @@ def with_gallery(protocol: Protocol, gallery: str | None) -> Protocol:
 
 
 def default_protocol(dataset: str) -> Protocol:
-    """Returns the protocol to use where none is named: the dataset's most used one.
-
-    Raises:
-        ConfigError: No protocol is defined on this dataset.
-    """
+    """Returns the protocol to use where none is named: the dataset's most used one."""
     preferred = {"msrvtt": "msrvtt-1kA", "vatex": "vatex-1k5"}
     fitting = [name for name in protocol_names() if load_protocol(name).dataset == dataset]
     if not fitting:

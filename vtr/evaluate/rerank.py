@@ -25,9 +25,6 @@ def pairs_to_rerank(scores: Scores, k: int) -> NDArray[np.int64]:
     """Returns (P, 2) the pairs among the best k of a row or of a column, ascending, each once.
 
     What ties with the k-th is among them, so that the order of the gallery has no say.
-
-    Raises:
-        ConfigError: k below 1.
     """
     if k < 1:
         raise ConfigError(f"--rerank is {k}; it must be 1 or more, such as 50")

@@ -280,9 +280,6 @@ def write_result(
 
     A result that was there before stands until all of the new one is written; companions of it
     (by their keys in `COMPANIONS`) that the new one lacks are deleted: they hold other scores.
-
-    Raises:
-        StoreWriteError: The file system refused.
     """
     make_folder(folder, option="--out")
     path, given = folder / RESULT_FILE, companions or {}

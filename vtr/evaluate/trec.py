@@ -63,9 +63,6 @@ def run_lines(
             the file is R@k of the evaluation for k up to n.
         scores: (T, n) float32 or float64.
         tag: The run's name, the last word of each line.
-
-    Raises:
-        ConfigError: An id twice, or an empty tag.
     """
     if not tag:
         raise ConfigError("a run needs a tag, not ''")

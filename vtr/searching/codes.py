@@ -50,9 +50,6 @@ def code_frames(
     Returns:
         `codes`, `coded_rows`, `recall`; the last alone where too little is found, nothing for few
         rows or without faiss.
-
-    Raises:
-        StoreWriteError: The disk refused.
     """
     count = len(scanner.frames)
     if count < LEAST_ROWS:

@@ -12,6 +12,7 @@ from vtr.errors import ConfigError
 from vtr.extras import require_extra
 from vtr.foreign import csv_table, printable
 from vtr.remote import uri_of
+from vtr.searching.library import Hit
 
 SUFFIXES = (".csv", ".edl", ".fcpxml", ".otio")
 _USUAL_RATE = Fraction(25)
@@ -21,33 +22,23 @@ _USUAL_RATE = Fraction(25)
 class Moment:
     """One entry: a part of a file."""
 
-    video_id: str
-    path: Path | None
-    start_seconds: float
-    end_seconds: float
-    best_seconds: float
-    score: float
-    level: float
+    hit: Hit
     rate: Fraction = _USUAL_RATE  # Frames per second of the file
 
     @property
     def uri(self) -> str:
         """The file's address; empty where it is not known."""
-        return "" if self.path is None else uri_of(self.path)
+        return "" if self.hit.path is None else uri_of(self.hit.path)
 
     @property
     def frames(self) -> tuple[int, int]:
         """First frame and the one after the last; at least one frame long."""
-        first = round(self.start_seconds * self.rate)
-        return first, max(first + 1, round(self.end_seconds * self.rate))
+        first = round(self.hit.start_seconds * self.rate)
+        return first, max(first + 1, round(self.hit.end_seconds * self.rate))
 
 
 def check_suffix(path: Path) -> None:
-    """Refuses a file that is no cut list by its name, and one that lacks its library.
-
-    Raises:
-        ConfigError: Naming the endings, or what installs the library.
-    """
+    """Refuses a file that is no cut list by its name, and one that lacks its library."""
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(
             f"--cut-list is {path}; its name must end in {', '.join(SUFFIXES[:-1])} or "
@@ -58,11 +49,7 @@ def check_suffix(path: Path) -> None:
 
 
 def cut_list(moments: Sequence[Moment], suffix: str, *, title: str) -> bytes:
-    """Returns the list by one of `SUFFIXES`; `title` is its name in the editing program.
-
-    Raises:
-        ConfigError: OTIO without its library.
-    """
+    """Returns the list by one of `SUFFIXES`; `title` is its name in the editing program."""
     makers = {".csv": _csv, ".edl": _edl, ".fcpxml": _fcpxml, ".otio": _otio}
     return makers[suffix.lower()](moments, title)
 
@@ -73,10 +60,10 @@ _COLUMNS = ("video", "path", "start_seconds", "end_seconds", "best_seconds", "sc
 def _csv(moments: Sequence[Moment], _title: str) -> bytes:
     rows = [
         (
-            m.video_id, str(m.path or ""), round(m.start_seconds, 3), round(m.end_seconds, 3),
-            round(m.best_seconds, 3), round(m.score, 4), round(m.level, 3),
+            h.video_id, str(h.path or ""), round(h.start_seconds, 3), round(h.end_seconds, 3),
+            round(h.best_seconds, 3), round(h.score, 4), round(h.level, 3),
         )
-        for m in moments
+        for h in (moment.hit for moment in moments)
     ]  # fmt: skip
     return csv_table(_COLUMNS, rows)
 
@@ -107,10 +94,10 @@ def _edl(moments: Sequence[Moment], title: str) -> bytes:
         place += length
         lines += [
             f"{number:03d}  AX       V     C        {' '.join(codes)}",
-            f"* FROM CLIP NAME: {printable(moment.video_id)}",
+            f"* FROM CLIP NAME: {printable(moment.hit.video_id)}",
         ]
-        if moment.path is not None:
-            lines.append(f"* SOURCE FILE: {printable(moment.path)}")
+        if moment.hit.path is not None:
+            lines.append(f"* SOURCE FILE: {printable(moment.hit.path)}")
         lines.append("")
     return "\n".join(lines).encode()
 
@@ -131,7 +118,7 @@ def _fcpxml(moments: Sequence[Moment], title: str) -> bytes:
     spine, place = SubElement(sequence, "spine"), Fraction(0)
     for number, moment in enumerate(moments, start=2):
         first, stop = moment.frames
-        name, key = printable(moment.video_id), f"r{number}"
+        name, key = printable(moment.hit.video_id), f"r{number}"
         asset = SubElement(
             resources, "asset", id=key, name=name, hasVideo="1", start="0s", format="r1",
             duration=_time(stop, moment.rate),
@@ -169,8 +156,10 @@ def _otio(moments: Sequence[Moment], title: str) -> bytes:
             otio.opentime.RationalTime(first, rate), otio.opentime.RationalTime(stop - first, rate)
         )
         source = otio.schema.MissingReference()
-        if moment.path is not None:
+        if moment.hit.path is not None:
             source = otio.schema.ExternalReference(moment.uri)
-        facts = {"vtr": {"score": moment.score, "level": moment.level}}
-        track.append(otio.schema.Clip(moment.video_id, source, source_range=span, metadata=facts))
+        facts = {"vtr": {"score": moment.hit.score, "level": moment.hit.level}}
+        track.append(
+            otio.schema.Clip(moment.hit.video_id, source, source_range=span, metadata=facts)
+        )
     return str(timeline.to_json_string()).encode()

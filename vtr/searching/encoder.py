@@ -77,11 +77,7 @@ class QueryEncoder:
 
     @cached_property
     def backbone(self) -> Backbone:
-        """Both towers.
-
-        Raises:
-            ModelError: It cannot be had, or must not be used.
-        """
+        """Both towers."""
         try:
             return load_backbone(self._record.get("path", self.model), device=self.device)
         except HubOfflineError as error:
@@ -134,11 +130,7 @@ class QueryEncoder:
         return Bank(version, self.texts(content.splitlines())[0])
 
     def picture(self, picture: Path | bytes) -> Vectors:
-        """Returns (D,) the unit vector of a picture.
-
-        Raises:
-            ConfigError: No picture that can be read.
-        """
+        """Returns (D,) the unit vector of a picture."""
         from vtr.clip.preprocess import resize_crop
 
         crop = resize_crop(_read_picture(picture), self.backbone.preprocessing)
@@ -149,9 +141,6 @@ class QueryEncoder:
         """Returns (D,) the unit vector of a clip: the mean of its frames, or the one at a time.
 
         It is decoded in a process of its own, which is ended where it takes a minute.
-
-        Raises:
-            DecodeError: No frame can be had; says why.
         """
         if isinstance(clip, bytes):
             with tempfile.NamedTemporaryFile(suffix=".mp4") as file:

@@ -75,11 +75,7 @@ class FolderSource:
         return {video.id: video.path for video, _ in self._inputs}
 
     def refresh(self, *, rebuild: bool = False) -> tuple[Index, Changes]:
-        """Embeds what is new and changed.
-
-        Raises:
-            ModelError: The features are of another model than the one that was asked for.
-        """
+        """Embeds what is new and changed."""
         self._look()
         place, index = find_index(self.store), None
         known = read_marks(place)
@@ -134,11 +130,7 @@ class FolderSource:
         )
 
     def _extract(self, *, rebuild: bool, again: frozenset[str]) -> None:
-        """Embeds what the store lacks; waits for another process that does so already.
-
-        Raises:
-            StoreLockedError: Another process is at it, and there is something to search meanwhile.
-        """
+        """Embeds what the store lacks; waits for another process that does so already."""
         from vtr.extract import pipeline
         from vtr.extract.resume import ExtractMode
         from vtr.extract.samplers.base import parse_samplers
@@ -230,11 +222,7 @@ class StoreSource:
         return {i: self.files.get(i) for i in ids}
 
     def refresh(self, *, rebuild: bool = False) -> tuple[Index, Changes]:
-        """Indexes shards that are new in the store.
-
-        Raises:
-            ModelError: The store is of another model.
-        """
+        """Indexes shards that are new in the store."""
         index = read_index(self.place)
         made, name = _made_by(index, self.store)
         if made != self.encoder.weights_sha256:

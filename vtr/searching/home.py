@@ -14,11 +14,7 @@ NAME = "search"
 
 
 def find_home(folder: Path) -> Path:
-    """Returns the folder of features of a folder of videos; the one that exists, else to be made.
-
-    Raises:
-        StoreWriteError: Neither place can be written.
-    """
+    """Returns the folder of features of a folder of videos: that which exists, or a new one."""
     if held := held_home(folder):
         return held
     beside, cached = folder / HIDDEN / NAME, cache_folder(folder)

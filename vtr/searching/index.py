@@ -123,12 +123,7 @@ def read_index(folder: Path) -> Index | None:
 
 
 def update_index(folder: Path, store: FeatureStore, bank: Bank) -> Index:
-    """Makes the index of a store, or adds what is new to it; `bank` is of the store's model.
-
-    Raises:
-        StoreWriteError: The disk refused.
-        StoreError: Frames without times.
-    """
+    """Makes the index of a store, or adds what is new to it; `bank` is of the store's model."""
     make_folder(folder, option="--index")
     names = [shard.path.name for shard in store.shards]
     old = read_index(folder)

@@ -15,9 +15,6 @@ def play(path: Path, seconds: float) -> str:
     """Starts a player at a moment and returns what to say about it.
 
     mpv and VLC begin at the moment; the desktop's own opener shows the file from its start.
-
-    Raises:
-        ConfigError: There is neither.
     """
     at, path = max(0.0, seconds), absolute(path)  # no name is taken for an option
     place = url_of(path) or str(path)

@@ -51,9 +51,6 @@ class Query:
 def read_like(text: str) -> tuple[str, float]:
     """Returns the video and the second of an ID@SECONDS.
 
-    Raises:
-        ConfigError: Written otherwise.
-
     >>> read_like("cats/one.mp4@12.5")
     ('cats/one.mp4', 12.5)
     """

@@ -150,12 +150,7 @@ class Api:
         return self._examples[key]
 
     def _query(self, body: Mapping[str, Any], catalog: Catalog) -> Query:
-        """Reads a query; a page's own words are as foreign as any others.
-
-        Raises:
-            RefusedError: It is none.
-            ConfigError: A sentence that cannot be read.
-        """
+        """Reads a query; a page's own words are as foreign as any others."""
         examples = [self._example(_text(key)) for key in _list(body, "examples")]
         return Query(
             texts=tuple(map(_text, _list(body, "texts"))),
@@ -182,11 +177,9 @@ async def _body(request: Request) -> dict[str, Any]:
 
 
 async def _received(request: Request, most_bytes: int, limit: str) -> AsyncIterator[bytes]:
-    """Yields a body as it comes.
+    """Yields a body as it comes; refuses one that is too long, as `limit` says.
 
-    Raises:
-        RefusedError: It is too long, as `limit` says, or its sender has fallen silent: it would
-            hold one of few places for ever.
+    Its sender may not fall silent: it would hold one of few places for ever.
     """
     chunks, num_bytes = aiter(request.stream()), 0
     while True:

@@ -72,11 +72,7 @@ class Catalog:
         return self._entries[key]
 
     def film(self, key: str) -> Film:
-        """Returns the file of a video.
-
-        Raises:
-            RefusedError: It is gone, no regular file, or a link that leads out of the folder.
-        """
+        """Returns the file of a video."""
         path = self.entry(key).path
         if path is None:
             raise RefusedError(404, "The file is not in the folder any more.")

@@ -144,12 +144,7 @@ class Librarian:
         }
 
     def ask(self, question: Callable[[Library], T]) -> Future[T]:
-        """Returns the answer to come to a question to the library.
-
-        Raises:
-            BusyError: Too many questions wait.
-            RefusedError: The library is not open yet.
-        """
+        """Returns the answer to come; `RefusedError` before there is a library, or `BusyError`."""
         if self._library is None:
             raise RefusedError(409, self._error or "The videos are still being indexed.")
         future: Future[T] = Future()

@@ -128,10 +128,6 @@ class Media:
         """Returns what a worker makes of a file; once for every version of it.
 
         A failure counts for a while: the machine may have been busy, or the disk away.
-
-        Raises:
-            RefusedError: It cannot be made; says why.
-            BusyError: Too much waits.
         """
         key: Hashable = (job, film.version)
         failed: Hashable = (key, time.monotonic() // _FAILED_SECONDS)
@@ -147,9 +143,6 @@ class Media:
 
 def window_times(number: int, length: float) -> tuple[float, float]:
     """Returns start and end of the n-th preview of a video, in seconds.
-
-    Raises:
-        RefusedError: It has no such part.
 
     >>> window_times(0, 14.0), window_times(0, 100.0), window_times(9, 104.0)
     ((0.0, 14.0), (0.0, 12.0), (90.0, 104.0))

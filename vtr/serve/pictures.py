@@ -39,44 +39,40 @@ _MOST_PIXELS = 50_000_000
 
 
 @dataclass(frozen=True)
-class Still:
+class _OfFile:
+    path: Path
+
+
+@dataclass(frozen=True)
+class Still(_OfFile):
     """One frame, as a JPEG."""
 
-    path: Path  # The file
     seconds: float  # After its first frame
 
 
 @dataclass(frozen=True)
-class Film:
+class Film(_OfFile):
     """Eight frames of a moment side by side, as a JPEG."""
 
-    path: Path  # The file
-    start_seconds: float  # Of the moment
-    end_seconds: float  # Of the moment
+    start_seconds: float
+    end_seconds: float
     best_seconds: float  # What long moments are shown around
 
 
 @dataclass(frozen=True)
-class Window:
+class Window(_OfFile):
     """A part of a video as an MP4 file that every browser plays."""
 
-    path: Path  # The file
     start_seconds: float  # After its first frame
-    end_seconds: float  # The same
+    end_seconds: float
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(_OfFile):
     """What kind of file it is, as a browser asks."""
 
-    path: Path  # The file
 
-
-@dataclass(frozen=True)
-class Example:
+class Example(_OfFile):
     """Pictures to search by, of a picture or a clip that somebody dropped."""
-
-    path: Path  # The file
 
 
 def make_handler(_config: None) -> Handler:
@@ -84,7 +80,7 @@ def make_handler(_config: None) -> Handler:
     from PIL import Image
 
     Image.init()  # before the memory limit is set
-    _as_jpeg(np.zeros((8, 8, 3), np.uint8))
+    _encoded(np.zeros((8, 8, 3), np.uint8), "JPEG")
     return _handle
 
 
@@ -104,7 +100,8 @@ def _handle(job: Still | Film | Window | Facts | Example | Cut) -> Answer:
             pictures = _pictures(video, [job.seconds], _STILL_SIZE)
         else:
             pictures = _pictures(video, _film_times(job), _FILM_SIZE)
-    return {"frames": len(pictures)}, _as_jpeg(np.concatenate(pictures, axis=1))
+    beside = np.concatenate(pictures, axis=1)
+    return {"frames": len(pictures)}, _encoded(beside, "JPEG", quality=_QUALITY)
 
 
 def _film_times(film: Film) -> list[float]:
@@ -150,11 +147,11 @@ def _picture(
     return turn(np.asarray(small.to_ndarray(), np.uint8))
 
 
-def _as_jpeg(picture: Picture) -> bytes:
+def _encoded(picture: Picture, kind: str, **options: int) -> bytes:
     from PIL import Image
 
     stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, "JPEG", quality=_QUALITY)
+    Image.fromarray(picture).save(stream, kind, **options)
     return stream.getvalue()
 
 
@@ -169,7 +166,7 @@ def _example(path: Path) -> Answer:
             times = [length * (n + 0.5) / _QUERY_FRAMES for n in range(_QUERY_FRAMES)]
             pictures = _pictures(video, times, (_QUERY_SIDE, _QUERY_SIDE))
         kind = "clip"
-    parts = [_as_png(one) for one in pictures]
+    parts = [_encoded(one, "PNG", compress_level=1) for one in pictures]
     return {"what": kind, "sizes": [len(part) for part in parts]}, b"".join(parts)
 
 
@@ -206,14 +203,6 @@ def _read_picture(path: Path) -> Picture | None:
         wanted = (math.ceil(opaque.width * scale), math.ceil(opaque.height * scale))
         opaque = opaque.resize(wanted, Image.Resampling.BICUBIC)
     return np.asarray(opaque)
-
-
-def _as_png(picture: Picture) -> bytes:
-    from PIL import Image
-
-    stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, "PNG", compress_level=1)
-    return stream.getvalue()
 
 
 def parts(header: dict[str, Any], payload: bytes | bytearray) -> list[bytes]:

@@ -19,11 +19,7 @@ _CLOSE_SECONDS = 2
 
 
 def bind(host: str | None, port: int) -> socket.socket:
-    """Returns a bound socket; host None is loopback, port 0 any that is free.
-
-    Raises:
-        ConfigError: It cannot be had; says what to try.
-    """
+    """Returns a bound socket; host None is loopback, port 0 any that is free."""
     name = host or LOOPBACK
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(

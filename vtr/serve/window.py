@@ -31,9 +31,6 @@ def make_window(video: VideoSource, start: float, end: float) -> Answer:
     """Returns an MP4 file of what is shown from `start` to `end`; its own clock begins there.
 
     Both are seconds after the video's first frame; what is on screen at `start` comes first.
-
-    Raises:
-        DecodeError: Nothing of it can be shown.
     """
     rate = header_rate(video.stream) or 25.0
     fps = min(_MOST_FPS, Fraction(rate).limit_denominator(1001)) if rate >= 1 else Fraction(1)

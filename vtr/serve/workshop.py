@@ -43,11 +43,7 @@ class Workshop:
             thread.start()
 
     def submit(self, job: Any) -> Future[Outcome]:
-        """Returns the answer to come; that of an equal job which waits or is being done, if any.
-
-        Raises:
-            BusyError: Too many wait already.
-        """
+        """Returns the answer to come, an equal job's if one waits or is being done; `BusyError`."""
         with self._lock:
             if job in self._going:
                 return self._going[job]

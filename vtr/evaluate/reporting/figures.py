@@ -64,11 +64,7 @@ def category_recall_comparison(results: Sequence[Result], k: int = 1) -> DotChar
 def query_length_recall(
     results: Sequence[Result], k: int = 1, *, bins: Sequence[Bin] | None = None
 ) -> DotChart | None:
-    """R@k by the number of words; own `bins` are counted from `per_query.csv`.
-
-    Raises:
-        ConfigError: Own bins without a table of queries.
-    """
+    """R@k by the number of words; own `bins` are counted from `per_query.csv`."""
     rows = [
         _named(r.breakdown("query_words") if bins is None else count_bins(r, bins, k))
         for r in results
@@ -97,11 +93,7 @@ def order_accuracy(results: Sequence[Result]) -> DotChart | None:
 
 
 def count_bins(result: Result, bins: Sequence[Bin], k: int) -> list[dict[str, Any]]:
-    """Returns breakdown rows like those of `result.json` for other bins of query length.
-
-    Raises:
-        ConfigError: There is no table of queries.
-    """
+    """Returns breakdown rows like those of `result.json` for other bins of query length."""
     table = read_ranks(result, "t2v")
     texts = [row["words"] for row in read_rows(result.per_query, ("words",))]
     words = np.array([int(text) if text.isdecimal() else 0 for text in texts])
@@ -179,11 +171,7 @@ def rank_histogram(results: Sequence[Result]) -> Histogram | None:
 
 
 def recall_by_frames(simulation: Mapping[str, Any], k: int = 1) -> LineChart:
-    """R@k against the number of frames per video, one line per pooling rule of a simulation.
-
-    Raises:
-        ConfigError: It is no document of kind "vtr-simulation", or has no such recall.
-    """
+    """R@k against the number of frames per video, one line per pooling rule of a simulation."""
     if simulation.get("kind") != "vtr-simulation":
         raise ConfigError(f"--frames names a {simulation.get('kind')!r}, not a 'vtr-simulation'")
     lines: dict[str, list[Place]] = defaultdict(list)

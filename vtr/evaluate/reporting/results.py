@@ -221,11 +221,7 @@ def load_result(path: Path | str) -> Result:
 
 
 def read_rows(file: Path, columns: tuple[str, ...]) -> Iterator[Mapping[str, str]]:
-    """Yields the rows of a CSV file that must have some columns, one at a time.
-
-    Raises:
-        ConfigError: The table is missing, damaged or lacks a column.
-    """
+    """Yields the rows of a CSV file that must have some columns, one at a time."""
     try:
         with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
             reader = csv.DictReader(stream)
@@ -260,11 +256,7 @@ def has_ranks(result: Result, direction: str) -> bool:
 
 
 def check_count(result: Result, direction: str, file: Path, rows: int) -> None:
-    """Refuses a table that does not have a row for every query that the metrics count.
-
-    Raises:
-        ConfigError: Rows are missing or too many, as after a copy that was cut short.
-    """
+    """Refuses a table that does not have a row for every query that the metrics count."""
     entries = (e for key, e in result.metrics.items() if key.startswith(f"{direction}/"))
     count = next((entry.get("n") for entry in entries), None)
     if isinstance(count, int) and rows != count:
@@ -284,11 +276,7 @@ class RankTable:
 
 
 def read_ranks(result: Result, direction: str) -> RankTable:
-    """Reads the ranks of "t2v" (`per_query.csv`), "v2t" or "v2t_groups" (`per_video.csv`).
-
-    Raises:
-        ConfigError: The table is missing, damaged, or contradicts itself.
-    """
+    """Reads the ranks of "t2v" (`per_query.csv`), "v2t" or "v2t_groups" (`per_video.csv`)."""
     is_t2v = direction == "t2v"
     file = result.per_query if is_t2v else result.per_video
     key, candidates = ("query_id", "num_videos") if is_t2v else ("video_id", "num_queries")
