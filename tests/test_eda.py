@@ -9,7 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import make_folder_workspace, ramp, run_app, run_json, write_clip
+from builders import (
+    demo_backbone,
+    make_folder_workspace,
+    ramp,
+    random_rows,
+    run_app,
+    run_json,
+    write_clip,
+    write_store,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,7 +44,7 @@ from vtr.evaluate.eda import (
 from vtr.evaluate.eda_report import charts_of
 from vtr.evaluate.parts import parse_bins
 from vtr.evaluate.protocol import QuerySet
-from vtr.features import FeatureStore
+from vtr.features import FeatureSpec, FeatureStore
 
 TEXTS = st.sampled_from(["a", "b", "c d", "c d e"])
 
@@ -182,6 +191,18 @@ def test_features_against_plain_loops(build_store: Callable[..., Path]) -> None:
     assert found["cosine_within_video"]["mean"] == pytest.approx(np.mean(within), abs=1e-5)
     assert found["cosine_between_videos"]["mean"] == pytest.approx(np.mean(between), abs=1e-5)
     assert describe_features(store, max_videos=2)["sampled"] == 2
+
+
+def test_features_that_are_no_numbers_are_named(tmp_path: Path) -> None:
+    spec = FeatureSpec(
+        **demo_backbone().describe(), storage_dtype="float16", candidate_fps=1.0, num_frames=3,
+        samplers=("uniform",), seed=0,
+    )  # fmt: skip
+    rows = random_rows(("a", "b"), spec)
+    rows[1].frames[2, 5] = np.nan
+    store = FeatureStore(write_store(tmp_path / "store", rows, spec))
+    with pytest.raises(StoreError, match=r"1 frame embedding is not finite .* in 1 video: b\."):
+        describe_features(store)
 
 
 def test_effective_dimensions_of_known_clouds() -> None:

@@ -470,6 +470,14 @@ def test_recall_by_frames_is_drawn_from_the_simulation(pair: list[Result], tmp_p
     assert b"against the number of frames" in page
     with pytest.raises(ConfigError, match="not a 'vtr-simulation'"):
         figures.recall_by_frames({"kind": "other"})
+    for damage in ({"rule": None}, {"frames": "x"}, {"metrics": {"t2v/R@1": {"value": "9"}}}):
+        row = {key: value for key, value in {**rows[0], **damage}.items() if value is not None}
+        with pytest.raises(ConfigError, match="damaged: a row of it has no rule, frames or num"):
+            figures.recall_by_frames({**simulation, "rows": [row]})
+    nan = {"value": float("nan")}
+    for row in (3, {**rows[0], "metrics": {"t2v/R@1": nan}}, {**rows[0], "metrics": []}):
+        with pytest.raises(ConfigError, match="damaged"):
+            figures.recall_by_frames({**simulation, "rows": [row]})
 
 
 def test_strips_show_the_frames_asked_for(tmp_path: Path) -> None:

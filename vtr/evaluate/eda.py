@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from vtr.datasets.base import Dataset, split_queries
 from vtr.errors import ConfigError, DatasetError
+from vtr.evaluate.coverage import check_features
 from vtr.evaluate.parts import WORD_BINS, Bin
 from vtr.evaluate.protocol import QuerySet, load_protocol, protocol_names, queries
 from vtr.features import FeatureStore
@@ -229,10 +230,7 @@ def histogram(values: Sequence[float] | NDArray[Any], bins: int = 40) -> dict[st
     numbers = np.asarray(values, np.float64)
     if not len(numbers):
         return {}
-    low, high = float(numbers.min()), float(numbers.max())
-    if high <= low:
-        low, high = low - 0.5, high + 0.5
-    counts, edges = np.histogram(numbers, np.linspace(low, high, bins + 1))
+    counts, edges = np.histogram(numbers, bins)
     return {"edges": edges.tolist(), "counts": counts.tolist()}
 
 
@@ -272,14 +270,15 @@ def describe_features(store: FeatureStore, *, max_videos: int = MAX_VIDEOS) -> d
     """
     means, norms, within, counts = [], [], [], []
     for video_id in _sample(store.ids, max_videos):
-        frames = store[video_id].frames.astype(np.float32)
+        packed = store.packed([video_id], dtype="float32")
+        check_features(packed)
+        frames, count = packed.frames, len(packed.frames)
+        counts.append(count)
         norms.append(np.linalg.norm(frames, axis=1))
-        mean = (frames / np.maximum(norms[-1], 1e-12)[:, None]).mean(axis=0)
-        counts.append(len(frames))
+        mean = (frames / norms[-1][:, None]).mean(axis=0)
         # The mean cosine of two different frames follows from the length of their sum.
-        if len(frames) > 1:
-            total = float((mean @ mean) * len(frames) ** 2)
-            within.append((total - len(frames)) / (len(frames) * (len(frames) - 1)))
+        if count > 1:
+            within.append((float(mean @ mean) * count**2 - count) / (count * (count - 1)))
         means.append(mean / max(float(np.linalg.norm(mean)), 1e-12))
     if not means:
         raise ConfigError(f"{store.folder} holds no features; see `vtr inspect`")

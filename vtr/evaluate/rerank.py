@@ -21,30 +21,22 @@ class Reranked:
     num_pairs: int  # How many pairs the costly head scored
 
 
-def pairs_to_rerank(scores: Scores, k: int) -> NDArray[np.int64]:
-    """Returns (P, 2) the pairs among the best k of a row or of a column, ascending, each once.
-
-    What ties with the k-th is among them, so that the order of the gallery has no say.
-    """
-    if k < 1:
-        raise ConfigError(f"--rerank is {k}; it must be 1 or more, such as 50")
-    chosen = _best(scores, k)
-    chosen |= _best(scores.T, k).T
-    return np.argwhere(chosen)
-
-
 def rerank(scores: Scores, k: int, score_pairs: PairScores) -> Reranked:
     """Reorders the best k of every row, and for v2t of every column, by another head.
 
-    What is not reordered keeps its place below; an item outside the first k can never enter.
-    `scores` (T, V) are the cheap head's; `score_pairs` takes rows (P,) and columns (P,).
+    What ties with the k-th is among them, so that the order of the gallery has no say. What is not
+    reordered keeps its place below; an item outside the first k can never enter. `scores` (T, V)
+    are the cheap head's; `score_pairs` takes rows (P,) and columns (P,), each pair once.
     """
-    pairs = pairs_to_rerank(scores, k)
+    if k < 1:
+        raise ConfigError(f"--rerank is {k}; it must be 1 or more, such as 50")
+    of_rows, of_columns = _best(scores, k), _best(scores.T, k)
+    pairs = np.nonzero(of_rows | of_columns.T)
     costly = np.full(scores.shape, -np.inf, np.float32)
-    costly[pairs[:, 0], pairs[:, 1]] = score_pairs(pairs[:, 0], pairs[:, 1])
-    rows = _merged(scores, costly, _best(scores, k))
-    columns = _merged(scores.T, costly.T, _best(scores.T, k)).T
-    return Reranked(rows, np.ascontiguousarray(columns), len(pairs))
+    costly[pairs] = score_pairs(*pairs)
+    rows = _merged(scores, costly, of_rows)
+    columns = _merged(scores.T, costly.T, of_columns).T
+    return Reranked(rows, np.ascontiguousarray(columns), len(pairs[0]))
 
 
 def _best(scores: Scores, k: int) -> NDArray[np.bool_]:

@@ -6,6 +6,7 @@ are pictures and live in `vtr.evaluate.reporting.examples`); N and intervals com
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -175,12 +176,20 @@ def recall_by_frames(simulation: Mapping[str, Any], k: int = 1) -> LineChart:
     if simulation.get("kind") != "vtr-simulation":
         raise ConfigError(f"--frames names a {simulation.get('kind')!r}, not a 'vtr-simulation'")
     lines: dict[str, list[Place]] = defaultdict(list)
-    for row in simulation.get("rows") or []:
-        found = row.get("metrics", {}).get(f"t2v/R@{k}")
-        entry = found if isinstance(found, Mapping) else {"value": found}
-        if entry.get("value") is not None:
-            place = (float(row["frames"]), entry["value"], entry.get("low"), entry.get("high"))
-            lines[str(row["rule"])].append(place)
+    try:
+        for row in simulation.get("rows") or []:
+            found = row.get("metrics", {}).get(f"t2v/R@{k}")
+            entry = found if isinstance(found, Mapping) else {"value": found}
+            if entry.get("value") is not None:
+                value, *ends = (entry.get(name) for name in ("value", "low", "high"))
+                low, high = (None if end is None else _finite(end) for end in ends)
+                place = (_finite(row["frames"]), _finite(value), low, high)
+                lines[str(row["rule"])].append(place)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise ConfigError(
+            "the simulation is damaged: a row of it has no rule, frames or numbers; run "
+            "`vtr simulate` again"
+        ) from None
     if not lines:
         raise ConfigError(f"the simulation has no t2v/R@{k}; run `vtr simulate` again")
     about = simulation.get("protocol")
@@ -190,6 +199,12 @@ def recall_by_frames(simulation: Mapping[str, Any], k: int = 1) -> LineChart:
     head = Head("recall_by_frames", f"R@{k} against the number of frames", note, *axes)
     series = [(rule, tuple(sorted(found)[:MAX_FRAME_COUNTS])) for rule, found in lines.items()]
     return LineChart(head, tuple(series))
+
+
+def _finite(number: Any) -> float:
+    if not math.isfinite(number):
+        raise ValueError
+    return float(number)
 
 
 _Entries = Mapping[str, Mapping[str, Any] | None]  # by the name of a row: value, low, high, n
