@@ -568,7 +568,7 @@ def random_clip_text(dim: int, *, num_layers: int = 3) -> ClipText:
 
     own = Block(dim, 2, 4 * dim).state_dict().items()
     blocks = [{name: draw(*value.shape) for name, value in own} for _ in range(num_layers)]
-    return ClipText(draw(77, dim), blocks, draw(dim + 8, dim), 4.6)
+    return ClipText(draw(77, dim), blocks, draw(dim + 8, dim))
 
 
 def golden(name: str) -> dict[str, Any]:

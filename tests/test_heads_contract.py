@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vtr.clip.towers import Attention
 from vtr.errors import ConfigError
+from vtr.train.dropout import RowDropout, keyed
 from vtr.train.headlist import head_names
 from vtr.train.heads import attentionP, meanP, seqLSTM, seqTransf
 from vtr.train.heads.base import (
@@ -279,6 +280,21 @@ def evaluation_is_deterministic_and_leaves_its_input_alone(head: Head) -> None:
 
 
 @contract
+def codes_in_training_draw_by_their_items_alone(head: Head) -> None:
+    """A batch in parts is encoded twice: what torch's generator drew would not be drawn again."""
+    dropouts = [module for module in head.modules() if isinstance(module, RowDropout)]
+    before, index = torch.get_rng_state(), np.arange(6)
+    head.train()
+    try:
+        with torch.no_grad(), keyed(dropouts, index, index, side=0):
+            head.encode_texts(make_texts())
+            head.encode_videos(make_videos())
+    finally:
+        head.eval()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@contract
 def an_empty_video_is_named(head: Head) -> None:
     videos = make_videos()
     mask = videos.mask.clone()
@@ -533,6 +549,7 @@ ALONE = "a_video_alone_needs_no_padding"
 ANYTHING = "padding_may_hold_anything"
 GRADIENTS = "gradients_are_finite_and_never_touch_padding"
 ZEROS = "vectors_of_zeros_give_no_nan"
+DRAWS = "codes_in_training_draw_by_their_items_alone"
 DETERMINISTIC = "evaluation_is_deterministic_and_leaves_its_input_alone"
 Build = Callable[[int], Head]
 DEFECTS: dict[str, tuple[str, Build, set[str]]] = {
@@ -564,7 +581,7 @@ DEFECTS: dict[str, tuple[str, Build, set[str]]] = {
     "softmax over videos": ("attentionP", lambda _: AttentionSoftmax(1), {NEIGHBOURS}),
     "centred on the batch": ("meanP", lambda _: CentredOnTheBatch(), {NEIGHBOURS, GOLDEN}),
     "norm without guard": ("meanP", lambda _: NormWithoutGuard(), {ZEROS}),
-    "dropout in evaluation": ("meanP", lambda _: DropoutInEvaluation(), {DETERMINISTIC}),
+    "dropout in evaluation": ("meanP", lambda _: DropoutInEvaluation(), {DETERMINISTIC, DRAWS}),
 }
 
 

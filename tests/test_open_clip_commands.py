@@ -150,9 +150,9 @@ def test_last_text_layers_of_a_causal_tower_are_its_own(name: str) -> None:
 @pytest.mark.parametrize("name", either("pe_core_b", "siglip", "clipa", "coca", "clip_gelu"))
 def test_towers_are_written_as_they_came(name: str, tmp_path: Path) -> None:
     backbone = load_backbone(str(golden_folder(name)), device="cpu")
-    record = write_towers(tmp_path / "t", backbone, like=str(golden_folder(name)))
+    write_towers(tmp_path / "t", backbone, like=str(golden_folder(name)))
     again = load_backbone(str(tmp_path / "t"), device="cpu")
-    assert again.weights_sha256 == backbone.weights_sha256 == record["weights_sha256"]
+    assert again.weights_sha256 == backbone.weights_sha256
     crops = golden(name)["image_u8"]
     np.testing.assert_array_equal(again.encode_frames(crops), backbone.encode_frames(crops))
 

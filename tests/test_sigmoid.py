@@ -1,6 +1,7 @@
 """`--loss sigmoid`: formula, bias, and every head under it, whole, in parts, in two processes."""
 
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +193,7 @@ def trainer(folder: Path, *, spec: ModelSpec, epochs: int = 2, **more: Any) -> T
         lr=3e-3, epochs=epochs, patience=0, batch=BatchOptions(size=4), loss=SIGMOID, seed=1
     )
     if not (folder / "config.json").exists():
-        start_run(folder, config={"model": spec.as_dict()}, train_ids=["v0"])
+        start_run(folder, config={"model": asdict(spec)}, train_ids=["v0"])
     model = build_model(spec, seed=1)
     return Trainer(model, made_up(), settings, folder=folder, quiet=True, **more)
 

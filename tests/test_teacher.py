@@ -1,7 +1,7 @@
 """A run that teaches another: its scores, the loss with it, what the student learns, the flag."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,10 @@ from vtr.train.scoring import Scorer
 from vtr.train.teacher import (
     DistillWeights,
     Teacher,
+    WeighsFrames,
     encode_student,
     relation_term,
     split_student,
-    weighs_frames,
 )
 from vtr.train.text_tower import TextSpec
 from vtr.train.texts import TextFeatures
@@ -81,10 +81,10 @@ def test_its_score_is_what_it_scores_text_by_text(head: str, chunk: int) -> None
     data, model = made_up(tokens=True), model_of(head)
     teacher = Teacher(model, data.texts, chunk=chunk)
     step, resident = first_step(data), Resident(data, CPU)
-    scored = teacher.score_batch(step, resident, frames=True)
-    assert scored.frames is not None
-    assert not scored.scores.requires_grad
-    assert not scored.frames.requires_grad
+    scored, liked = teacher.score_batch(step, resident, frames=True)
+    assert liked is not None
+    assert not scored.requires_grad
+    assert not liked.requires_grad
     scale = 10.0  # of the temperature
     if not model.scaled:
         scale = 1.0
@@ -93,23 +93,22 @@ def test_its_score_is_what_it_scores_text_by_text(head: str, chunk: int) -> None
         texts = resident.texts.batch(np.array([text]))
         with torch.no_grad():
             scores = scale * model.head.similarity(texts, videos)[0]
-        assert torch.allclose(scored.scores[row], scores, atol=1e-5)
+        assert torch.allclose(scored[row], scores, atol=1e-5)
         own = int(step.columns[row])
         for place in range(int(videos.mask[own].sum())):
             single = VideoBatch(videos.frames[own, place][None, None], torch.ones(1, 1).bool())
             with torch.no_grad():
                 alone = scale * model.head.similarity(texts, single)[0, 0]
-            assert scored.frames[row, place].item() == pytest.approx(alone.item(), abs=1e-5)
-        assert not scored.frames[row, int(videos.mask[own].sum()) :].any()
+            assert liked[row, place].item() == pytest.approx(alone.item(), abs=1e-5)
+        assert not liked[row, int(videos.mask[own].sum()) :].any()
 
 
 def test_without_frames_only_scores_are_computed() -> None:
     data = made_up()
-    found = Teacher(model_of("xpool"), data.texts).score_batch(
-        first_step(data), Resident(data, CPU)
-    )
-    assert found.frames is None
-    assert found.scores.shape == (12, 6)
+    teacher = Teacher(model_of("xpool"), data.texts)
+    scores, liked = teacher.score_batch(first_step(data), Resident(data, CPU), frames=False)
+    assert liked is None
+    assert scores.shape == (12, 6)
 
 
 def test_a_code_comes_apart_as_it_was_put_together() -> None:
@@ -117,7 +116,7 @@ def test_a_code_comes_apart_as_it_was_put_together() -> None:
     videos = Resident(data, CPU).videos.batch(np.arange(5))
     for name, weighs in (("afa", True), ("meanP", False), ("xpool", False)):
         head = model_of(name).head
-        assert weighs_frames(head) is weighs
+        assert isinstance(head, WeighsFrames) is weighs
         code, more = split_student(head, encode_student(head, videos))
         expected = head.encode_videos(videos)
         assert len(code) == len(expected)
@@ -152,7 +151,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms() -> None:
         theirs = 10 * teacher.head.similarity(texts, videos)
         logits = student.head.encode_with_weights(videos)[1]  # type: ignore[operator]
     relation = 1 - (pearson(mine, theirs) + pearson(mine.T, theirs.T)) / 2
-    frames, liked = 0.0, taught.score_batch(step, resident, frames=True).frames
+    frames, liked = 0.0, taught.score_batch(step, resident, frames=True)[1]
     assert liked is not None
     for n, v in enumerate(step.columns):
         count = int(videos.mask[v].sum())
@@ -205,7 +204,7 @@ def train(
 ) -> RetrievalModel:
     spec = ModelSpec(student, DIM, TextSpec("projection", DIM, DIM), temperature=0.1)
     if not resume:
-        start_run(folder, config={"model": spec.as_dict()}, train_ids=data.videos.ids)
+        start_run(folder, config={"model": asdict(spec)}, train_ids=data.videos.ids)
     model = build_model(spec, seed=0)
     taught = Teacher(model_of("xpool"), data.texts, weights=weights)
     Trainer(model, data, settings, folder=folder, on_epoch=on_epoch, teacher=taught).run(

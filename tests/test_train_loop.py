@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -91,7 +91,7 @@ def trainer(
 ) -> Trainer:
     spec, data = spec or spec_of(), data or made_up()
     if not (folder / "config.json").exists():
-        start_run(folder, config={"model": spec.as_dict()}, train_ids=data.videos.ids)
+        start_run(folder, config={"model": asdict(spec)}, train_ids=data.videos.ids)
     model = build_model(spec, seed=settings.seed)
     validation = judged(data) if validate else None
     return Trainer(model, data, settings, folder=folder, validation=validation, **more)
@@ -266,7 +266,7 @@ def test_weights_that_overflow_in_the_last_step_are_never_kept(
                 one.model.text_tower.inner.bias[0] = torch.inf  # type: ignore[union-attr,index]
 
     one.settings = replace(one.settings, batch=BatchOptions(size=16))
-    one._plan = one._make_plan(16)  # one step per epoch: no later one meets the bad weight
+    one.plan = one._make_plan(16)  # one step per epoch: no later one meets the bad weight
     one.optimiser.step = overflow  # type: ignore[assignment]
     message = (
         r"weight text_tower\.inner\.bias is not finite after epoch 2: the weights after epoch 1"
@@ -380,7 +380,7 @@ def test_a_run_of_other_weights_is_refused(tmp_path: Path) -> None:
     write_run(tmp_path / "run", build_model(spec), spec, config={})
     other = replace(spec, head="seqTransf:layers=2")
     config = json.loads((tmp_path / "run" / "config.json").read_text())
-    config["model"] = other.as_dict()
+    config["model"] = asdict(other)
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=r"missing: head\.transformerClip\.resblocks\.1"):
         load_run(tmp_path / "run")
@@ -405,7 +405,7 @@ def test_an_imported_run_knows_no_training_videos(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_settings_come_back_from_json(name: str) -> None:
     settings = find_preset(name).settings()
-    values = json.loads(json.dumps(settings.as_dict()))
+    values = json.loads(json.dumps(asdict(settings)))
     assert as_fields(TrainSettings, values, source="settings") == settings
 
 
@@ -468,7 +468,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path, head: str, mode: st
     settings = replace(SETTINGS, epochs=2, batch=batch)
     spec = spec_of(head)
     trainer(tmp_path / "one", settings, spec=spec).run()
-    start_run(tmp_path / "two", config={"model": spec.as_dict()}, train_ids=[])
+    start_run(tmp_path / "two", config={"model": asdict(spec)}, train_ids=[])
     in_two_processes(_work, tmp_path / "two", settings, head)
     losses = [[r.get("loss") for r in read_metrics(tmp_path / name)] for name in ("one", "two")]
     assert losses[0][1:] == pytest.approx(losses[1][1:], rel=1e-5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy
@@ -337,8 +337,12 @@ class Training:
         tensors, metadata = read_tensors(target.work / BEST)
         load_weights(model, tensors, what=str(target.work))
         towers = merged(model, self.backbone)
-        written = write_towers(target.work / TOWERS, towers, like=self.base.model)
-        record = {"folder": TOWERS, "epoch": int(metadata["epoch"]), **written}
+        write_towers(target.work / TOWERS, towers, like=self.base.model)
+        record = {
+            "folder": TOWERS,
+            "epoch": int(metadata["epoch"]),
+            "weights_sha256": towers.weights_sha256,
+        }
         write_json(target.work / CONFIG, {**read_config(target.work), "towers": record})
         return record
 
@@ -412,7 +416,7 @@ class Training:
         if self.options.seeds > 1:
             request["seed"] = seed
         document = {
-            "model": self.spec.as_dict(),
+            "model": asdict(self.spec),
             "text_model": {
                 "id": self.base.model,
                 "revision": backbone.revision,
@@ -420,7 +424,7 @@ class Training:
                 "settings": backbone.text_settings,
             },
             **data.as_config(self.workspace),
-            "settings": replace(self.settings, seed=seed).as_dict(),
+            "settings": asdict(replace(self.settings, seed=seed)),
             "preset": self.options.preset,
             "request": request,
             "selection": data.selection,

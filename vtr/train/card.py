@@ -17,7 +17,7 @@ _SHOWN = ("R@1", "R@5", "R@10", "MedR", "MeanR")
 
 def model_card(run: Run, results: Sequence[Mapping[str, Any]], left_out: Sequence[str] = ()) -> str:
     """Returns the card in Markdown, as the Hugging Face hub reads model cards."""
-    text = run.config.get("text_model") or {}
+    text = run.section("text_model")
     model = Path(str(text.get("id", "MODEL"))).name if is_local(text) else text.get("id", "MODEL")
     card = render(
         "card.md",
@@ -42,9 +42,9 @@ def _front_matter(run: Run, results: Sequence[Mapping[str, Any]]) -> str:
     """Returns the YAML of the card; of the licence only its owner can say more."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    text = run.config.get("text_model") or {}
+    text = run.section("text_model")
     head = run.spec.head.partition(":")[0]
-    dataset = (run.config.get("data") or {}).get("dataset", "folder")
+    dataset = run.section("data").get("dataset", "folder")
     return ModelCardData(
         license="unknown",
         library_name="vtr",
@@ -95,9 +95,10 @@ def _how(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:
-    config, (total, trained) = run.config, count_parameters(run.model)
-    features, data = config.get("features") or {}, config.get("data") or {}
-    imported, text = config.get("imported") or {}, config.get("text_model") or {}
+    total, trained = count_parameters(run.model)
+    features, data, imported, text = map(
+        run.section, ("features", "data", "imported", "text_model")
+    )
     known = "unknown" if run.train_ids is None else f"{len(run.train_ids):,} (train_ids.txt)"
     frames = f"({counted(features['frames'], 'frame')})" if features.get("frames") else ""
     source = f"{imported.get('system')}, file {imported.get('file')}" if imported else ""
@@ -119,7 +120,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         "training split": data.get("train_split", ""),
         "videos trained on": known,
         "best epoch": f"{run.epoch}, chosen by: {run.selection}",
-        "seed": str(run.seed) if "seed" in (config.get("settings") or {}) else "unknown",
+        "seed": str(run.seed) if "seed" in run.section("settings") else "unknown",
     }
     return [(name, str(value)) for name, value in facts.items() if value]
 

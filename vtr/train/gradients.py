@@ -180,46 +180,38 @@ class BatchGradient:
         )
         encoded = [self._encode(side) for side in sides]
         whole = [
-            _leaves(self.world.gather_code(part.code, side.sizes))
-            for part, side in zip(encoded, sides, strict=True)
+            _leaves(self.world.gather_code(code, side.sizes))
+            for code, side in zip(encoded, sides, strict=True)
         ]
         loss = self.loss(whole[0], whole[1], step)
         (loss.total / self.world.size).backward()  # type: ignore[no-untyped-call]
-        for part, side, leaves in zip(encoded, sides, whole, strict=True):
-            self._carry_back(part, side, leaves)
+        for code, side, leaves in zip(encoded, sides, whole, strict=True):
+            self._carry_back(code, side, leaves)
         self.world.add_gradients(self.model)
         return loss
 
-    def _encode(self, side: _Side) -> _Encoded:
+    def _encode(self, side: _Side) -> Code:
         """Encodes this process's share in parts; with the graph where one part is all."""
-        parts = _cut(side.mine, side.chunk)
-        if len(parts) == 1:
-            return _Encoded(side.encode(side.mine), parts, ())
-        states, codes = [], []
+        if len(side.parts) == 1:
+            return side.encode(side.mine)
         with torch.no_grad():
-            for part in parts:
-                states.append(_random_state(self.data.device))
-                codes.append(side.encode(part))
-        return _Encoded(pad_codes(codes), parts, tuple(states))
+            return pad_codes([side.encode(part) for part in side.parts])
 
-    def _carry_back(self, encoded: _Encoded, side: _Side, leaves: Code) -> None:
+    def _carry_back(self, code: Code, side: _Side, leaves: Code) -> None:
         """Continues the backward pass from the codes' gradients into the encoders."""
         start = sum(side.sizes[: self.world.rank])
         gradients = [
             None if grad is None else self.world.add(grad)[start : start + len(side.mine)]
             for grad in (leaf.grad for leaf in leaves)
         ]
-        if not encoded.states:
-            _backward(encoded.code, gradients)
+        if len(side.parts) == 1:
+            _backward(code, gradients)
             return
         done = 0
-        after = _random_state(self.data.device)
-        for part, state in zip(encoded.parts, encoded.states, strict=True):
-            _set_random_state(state, self.data.device)
+        for part in side.parts:
             rows = slice(done, done + len(part))
             _backward(side.encode(part), [None if g is None else g[rows] for g in gradients])
             done += len(part)
-        _set_random_state(after, self.data.device)
 
 
 @dataclass(frozen=True)
@@ -231,14 +223,9 @@ class _Side:
     sizes: list[int]
     chunk: int
 
-
-@dataclass(frozen=True)
-class _Encoded:
-    """Codes of this process's share; `states` is empty where their graph is alive."""
-
-    code: Code
-    parts: list[Index]
-    states: tuple[list[Tensor], ...]
+    @property
+    def parts(self) -> list[Index]:
+        return _cut(self.mine, self.chunk)
 
 
 def _exceeds(count: int, chunk: int) -> bool:
@@ -265,14 +252,3 @@ def _backward(code: Code, gradients: Sequence[Tensor | None]) -> None:
     ]
     if pairs:
         torch.autograd.backward([part for part, _ in pairs], [gradient for _, gradient in pairs])
-
-
-def _random_state(device: torch.device) -> list[Tensor]:
-    states = [torch.get_rng_state()]
-    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
-
-
-def _set_random_state(states: list[Tensor], device: torch.device) -> None:
-    torch.set_rng_state(states[0])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(states[1], device)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from vtr.counts import human_seconds
 from vtr.errors import ConfigError, ModelError
@@ -82,19 +83,20 @@ class _EpochSums:
     steps: int = 0
     pairs: int = 0
     items: int = 0
-    losses: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
-    """Of both directions, of texts, of videos."""
+    # Of both directions, of texts, of videos.
+    losses: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
     start: float = field(default_factory=time.perf_counter)
 
     def add(self, step: Step, losses: list[float]) -> None:
         self.steps += 1
         self.pairs += len(step.texts)
         self.items += len(step.videos)
-        self.losses = [one + other for one, other in zip(self.losses, losses, strict=True)]
+        self.losses += losses
 
     @property
     def mean_losses(self) -> list[float]:
-        return [loss / self.steps for loss in self.losses]
+        means: list[float] = (self.losses / self.steps).tolist()
+        return means
 
     @property
     def seconds(self) -> float:
@@ -145,7 +147,7 @@ class Trainer:
         )
         self.model.compute(short=settings.short, checkpointing=settings.checkpointing)
         self.progress = Progress(vision_chunk=settings.vision_chunk)
-        self._plan = self._make_plan(0)
+        self.plan = self._make_plan(0)
 
     def run(self, *, resume: bool = False) -> TrainResult:
         """Trains until the last epoch or until patience runs out; `resume` goes on from before.
@@ -161,7 +163,7 @@ class Trainer:
         stopped = self._exhausted
         self._fit_pictures()
         if self.model.logit_bias is not None and not begun:
-            self.gradient.start_bias(self._plan.epoch(1)[0])
+            self.gradient.start_bias(self.plan.epoch(1)[0])
         devices = [self.device] if self.device.type == "cuda" else []
         with (
             progress("training", quiet=self.quiet) as self._show,
@@ -172,11 +174,6 @@ class Trainer:
                 stopped = self._exhausted
         self.model.eval()
         return self._result(stopped and self.progress.epoch < self.settings.epochs)
-
-    @property
-    def plan(self) -> BatchPlan:
-        """How epochs are cut."""
-        return self._plan
 
     @property
     def _exhausted(self) -> bool:
@@ -213,7 +210,7 @@ class Trainer:
         if self.world.is_first:
             read_tensors(self.folder / BEST)
         if self.progress.batch_size:
-            self._plan = self._make_plan(self.progress.batch_size)
+            self.plan = self._make_plan(self.progress.batch_size)
         if self.world.is_first:
             rows = [row for row in read_metrics(self.folder) if row["epoch"] <= self.progress.epoch]
             text = "".join(json.dumps(row) + "\n" for row in rows)
@@ -231,7 +228,7 @@ class Trainer:
             assert isinstance(batch, PictureBatch)
             sharing = self.world.size if self.device.type == "cpu" else 1
             fits = max(1, fitting_videos(self.model, batch) // sharing)
-            mine = -(-self._plan.size // self.world.size)
+            mine = -(-self.plan.size // self.world.size)
             self.progress.vision_chunk = 0 if fits >= mine else fits
             if fits < mine:
                 self.events.append({"event": "vision chunk", "videos": fits})
@@ -282,8 +279,8 @@ class Trainer:
     def _steps(self, epoch: int) -> _EpochSums:
         groups = None
         if self.settings.mine == "global":
-            groups = confusable_groups(self.model, self.data, self._plan, epoch)
-        waiting = deque(self._plan.epoch(epoch, groups=groups))
+            groups = confusable_groups(self.model, self.data, self.plan, epoch)
+        waiting = deque(self.plan.epoch(epoch, groups=groups))
         total = sum(len(step.videos) for step in waiting)
         sums, shown = _EpochSums(), 0.0
         while waiting:
@@ -361,9 +358,9 @@ class Trainer:
                 "memory does not hold a step of two videos: use --captions one, fewer frames, "
                 "--checkpointing where towers are trained, or on a GPU --device cpu"
             )
-        size = max(2, self._plan.size // 2)
+        size = max(2, self.plan.size // 2)
         self.progress.batch_size = size
-        self._plan = self._make_plan(size)
+        self.plan = self._make_plan(size)
         event = {"event": "out of memory: batch halved", "epoch": epoch, "batch_size": size}
         self.events.append(event)
         return deque(smaller)

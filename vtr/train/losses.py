@@ -122,7 +122,8 @@ def _one_way(
     if sigmoid:
         each = functional.softplus(-own) + functional.softplus(wrong).sum(dim=1)[rows]
     else:  # log(1 + e^(c - s)) for every right answer s, c being all that speaks against it
-        each = functional.softplus(_log_sum(wrong)[rows] - own)
+        against: Tensor = _LogSum.apply(wrong)  # type: ignore[no-untyped-call]
+        each = functional.softplus(against[rows] - own)
     counts = torch.zeros(len(wrong), device=own.device).index_add(0, rows, torch.ones_like(own))
     return (each / counts[rows]).sum() / len(wrong)
 
@@ -141,8 +142,3 @@ class _LogSum(torch.autograd.Function):
         rows, sums = ctx.saved_tensors
         shares: Tensor = rows - sums[:, None]
         return shares.exp_().mul_(gradient[:, None])
-
-
-def _log_sum(rows: Tensor) -> Tensor:
-    sums: Tensor = _LogSum.apply(rows)  # type: ignore[no-untyped-call]
-    return sums

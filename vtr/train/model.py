@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -58,10 +57,6 @@ class ModelSpec:
     def choice(self) -> HeadChoice:
         """The head with its options."""
         return parse_head(self.head)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Returns the fields in JSON types."""
-        return asdict(self)
 
 
 class RetrievalModel(nn.Module):

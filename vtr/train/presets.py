@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from vtr.errors import ConfigError, UnknownNameError
@@ -116,10 +116,6 @@ class TrainSettings:
             ),
             seed=seed,
         )
-
-    def as_dict(self) -> dict[str, Any]:
-        """Returns the fields in JSON types."""
-        return asdict(self)
 
     def as_values(self) -> dict[str, Any]:
         """Returns what `of` was given, but for the precision, which follows the device."""

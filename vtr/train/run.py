@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,14 +86,13 @@ class Run:
     @property
     def sampler(self) -> str | None:
         """Whose frames it was trained on; None where that is not known."""
-        found = self._features.get("sampler")
-        return None if found is None else str(found)
+        return self._known("features", "sampler")
 
     @property
     def features_folder(self) -> Path | None:
         """The store it was trained on; None where that is not known."""
-        found = self._features.get("folder")
-        return None if found is None else Path(str(found)).resolve()
+        found = self._known("features", "folder")
+        return None if found is None else Path(found).resolve()
 
     @property
     def text_model(self) -> str:
@@ -108,7 +107,7 @@ class Run:
     @property
     def lacks_text_model(self) -> bool:
         """Whether its text model was a folder of the machine it was trained on, and is not here."""
-        return is_local(self._text) and not Path(self.text_model).is_dir()
+        return is_local(self.section("text_model")) and not Path(self.text_model).is_dir()
 
     @property
     def own_towers(self) -> str | None:
@@ -121,14 +120,12 @@ class Run:
     @property
     def text_sha256(self) -> str | None:
         """Of the weights of its text model; None where that is not known."""
-        found = self._text.get("weights_sha256")
-        return None if found is None else str(found)
+        return self._known("text_model", "weights_sha256")
 
     @property
     def weights_sha256(self) -> str | None:
         """Of the vision tower whose features it reads; None where that is not known."""
-        found = self._features.get("weights_sha256")
-        return None if found is None else str(found)
+        return self._known("features", "weights_sha256")
 
     @property
     def selection(self) -> str:
@@ -138,22 +135,20 @@ class Run:
     @property
     def seed(self) -> int:
         """Of the training."""
-        settings: Mapping[str, Any] = self.config.get("settings") or {}
-        return int(settings.get("seed", 0))
+        return int(self.section("settings").get("seed", 0))
 
-    @property
-    def _features(self) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = self.config.get("features") or {}
+    def section(self, name: str) -> Mapping[str, Any]:
+        """Returns an object of `config.json`; an empty one where it is not there."""
+        found: Mapping[str, Any] = self.config.get(name) or {}
         return found
 
-    @property
-    def _text(self) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = self.config.get("text_model") or {}
-        return found
+    def _known(self, section: str, name: str) -> str | None:
+        found = self.section(section).get(name)
+        return None if found is None else str(found)
 
     def check_store(self, store: FeatureStore) -> None:
         """Refuses features that this model was not trained on the like of (ModelError)."""
-        spec = store.spec
+        spec, ours = store.spec, self.section("features")
         if spec.embedding_dim != self.spec.dim:
             raise ModelError(
                 f"{self.folder} was trained on features of {self.spec.dim} dimensions, "
@@ -162,12 +157,12 @@ class Run:
         trained = self.weights_sha256
         if trained is not None and trained != spec.weights_sha256:
             raise ModelError(
-                f"{self.folder} was trained on features of {self._features.get('backbone')} "
+                f"{self.folder} was trained on features of {ours.get('backbone')} "
                 f"(weights {trained[:12]}), {store.folder} holds those of {spec.backbone} "
                 f"(weights {spec.weights_sha256[:12]}): name the right store with --features"
             )
         require_same_settings(
-            self._features.get("vision") or {},
+            ours.get("vision") or {},
             spec.vision,
             what=f"{self.folder} was trained on features made with",
             other=f"those of {store.folder} with",
@@ -175,7 +170,7 @@ class Run:
 
     def check_text_model(self, backbone: Backbone) -> None:
         """Refuses texts that this model was not trained with the like of (ModelError)."""
-        wanted, text = self.text_sha256, self._text
+        wanted, text = self.text_sha256, self.section("text_model")
         if self.towers is not None and wanted != backbone.weights_sha256:
             raise CheckpointError(_lost(self.towers, "holds other weights than this run wrote"))
         if wanted not in (None, backbone.weights_sha256):
@@ -232,7 +227,7 @@ def write_run(
     folder}), "features" ({"sampler", "backbone", "weights_sha256"}), "settings" ({"seed"}) and
     "selection", each where it is there.
     """
-    start_run(folder, config={**config, "model": spec.as_dict()}, train_ids=train_ids)
+    start_run(folder, config={**config, "model": asdict(spec)}, train_ids=train_ids)
     save_model(folder / BEST, model, {"epoch": "0"})
 
 

@@ -13,7 +13,6 @@ Source: TeachCLIP (ruc-aimc-lab/TeachCLIP), implemented from the formulas.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -118,21 +117,6 @@ class WeighsFrames(Protocol):
         """Returns the code of the videos and (V, K) logits of their frames."""
 
 
-def weighs_frames(head: Head) -> bool:
-    """Returns whether a head can also learn which frames its teacher likes."""
-    return isinstance(head, WeighsFrames)
-
-
-@dataclass(frozen=True)
-class TeacherScores:
-    """What a teacher makes of a batch, without gradients."""
-
-    scores: Tensor  # (N, V) logits
-    # (N, K) logits of the frames of each text's own video, 0 in padded places; None where the
-    # student does not weigh frames.
-    frames: Tensor | None
-
-
 class Teacher:
     """A trained model that is asked about every batch of a training.
 
@@ -162,8 +146,13 @@ class Teacher:
         return len(self._texts)
 
     @torch.no_grad()
-    def score_batch(self, step: Step, data: Resident, *, frames: bool = False) -> TeacherScores:
-        """Returns its scores of a batch, with `frames` also those of single frames."""
+    def score_batch(
+        self, step: Step, data: Resident, *, frames: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Returns its logits of a batch (N, V), and those of frames where they are asked for.
+
+        That is (N, K) of the frames of each text's own video, 0 in padded places.
+        """
         head, scale = self.model.head, self.model.scale()
         stored = data.videos.batch(step.videos)
         assert isinstance(stored, VideoBatch)  # `vtr train` refuses a teacher of a trained tower
@@ -181,19 +170,19 @@ class Teacher:
                 liked.append(scale * matching_frame_scores(head, texts, shown))
         encoded = head.encode_videos(videos)
         scores = scale * head.score(head.bind_best(pad_codes(codes), encoded), encoded).float()
-        return TeacherScores(scores, torch.cat(liked) if liked else None)
+        return scores, torch.cat(liked) if liked else None
 
     def loss(
         self, contrastive: Tensor, scores: Tensor, weighed: Code, step: Step, data: Resident
     ) -> Tensor:
         """Returns the student's loss with the terms of this teacher."""
-        theirs = self.score_batch(step, data, frames=bool(weighed))
-        relation = relation_term(scores.float(), theirs.scores)
-        if theirs.frames is None:
+        theirs, liked = self.score_batch(step, data, frames=bool(weighed))
+        relation = relation_term(scores.float(), theirs)
+        if liked is None:
             return distillation_loss(contrastive, relation, None, self.weights)
         logits, mask = weighed
         own = torch.from_numpy(step.columns).to(mask.device)
-        frames = frame_term(logits[own].float(), theirs.frames, mask[own])
+        frames = frame_term(logits[own].float(), liked, mask[own])
         return distillation_loss(contrastive, relation, frames, self.weights)
 
 
@@ -211,7 +200,7 @@ def encode_student(head: Head, videos: VideoBatch) -> Code:
 
 def split_student(head: Head, code: Code) -> tuple[Code, Code]:
     """Returns the code that the head scores, and what `encode_student` added; () where nothing."""
-    if not weighs_frames(head):
+    if not isinstance(head, WeighsFrames):
         return code, ()
     return code[:-_PARTS], code[-_PARTS:]
 
@@ -226,7 +215,7 @@ def load_teacher(folder: Path, store: FeatureStore, backbone: Backbone) -> Run:
     except ConfigError as error:
         raise ConfigError(f"--teacher: {error}") from None
     run.check_store(store)
-    features: Mapping[str, Any] = run.config.get("features") or {}
+    features = run.section("features")
     for what, theirs, ours in (
         ("frames of the sampler", features.get("sampler"), store.sampler),
         ("a store with the fingerprint", features.get("fingerprint"), store.fingerprint),

@@ -21,8 +21,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -72,10 +71,6 @@ class TextSpec:
                 "which learns to map one to the other, or --model with the backbone of the store"
             )
 
-    def as_dict(self) -> dict[str, Any]:
-        """Returns the fields in JSON types."""
-        return asdict(self)
-
 
 class TextTower(nn.Module):
     """The part of the text side that training sees.
@@ -89,10 +84,6 @@ class TextTower(nn.Module):
     pretrained = False
     short = False
     checkpointing = False
-
-    def forward(self, texts: TextBatch) -> TextBatch:
-        """Returns the texts in the dimension of the frames."""
-        raise TypeError(f"{type(self).__name__} has no forward")
 
 
 class FrozenText(TextTower):
@@ -242,8 +233,6 @@ def text_spec(
 
 def load_text_layers(tower: TunedText, backbone: Backbone) -> None:
     """Copies the backbone's last layers, final norm and projection into the tower."""
-    if not backbone.model.text.clips:
-        raise ConfigError(f"{backbone.model_id} has no CLIP text layers to train")
     text = backbone.model.text
     blocks = list(text.blocks)[len(text.blocks) - len(tower.layers) :]
     pairs = [*zip(tower.layers, blocks, strict=True), (tower.ln_final, text.ln_final)]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save
@@ -62,7 +61,7 @@ def merged(model: RetrievalModel, backbone: Backbone) -> Backbone:
     )
 
 
-def write_towers(folder: Path, backbone: Backbone, *, like: str) -> dict[str, Any]:
+def write_towers(folder: Path, backbone: Backbone, *, like: str) -> None:
     """Writes a backbone as a folder of the kind it came from, which `load_backbone` reads.
 
     Args:
@@ -70,9 +69,6 @@ def write_towers(folder: Path, backbone: Backbone, *, like: str) -> dict[str, An
         backbone: Its weights, float32.
         like: Hub id or folder of the model that training started from: its tokeniser, settings
             of pictures and configuration.
-
-    Returns:
-        {"weights_sha256"}: what the folder's backbone will call itself by.
 
     Raises:
         StoreWriteError: The disk refused.
@@ -92,7 +88,7 @@ def write_towers(folder: Path, backbone: Backbone, *, like: str) -> dict[str, An
     publish(folder / file, save(weights, metadata={"format": "pt"}))
     if foreign:
         publish(folder / OPEN_CLIP_CONFIG, (source / OPEN_CLIP_CONFIG).read_bytes())
-        return {"weights_sha256": backbone.weights_sha256}
+        return
     config = {key: value for key, value in read_config(source).items() if key != "torch_dtype"}
     config["dtype"] = "float32"
     # Told elsewhere too, such as by the name on the hub, which this folder has not.
@@ -102,4 +98,3 @@ def write_towers(folder: Path, backbone: Backbone, *, like: str) -> dict[str, An
         config[f"{name}_config"] = {**section, "hidden_act": sizes.activation}
     # Last: without it the folder is no model.
     publish(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
-    return {"weights_sha256": backbone.weights_sha256}

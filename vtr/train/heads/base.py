@@ -64,7 +64,6 @@ class ClipText:
     # mlp.c_fc.bias, mlp.c_proj.weight (D, 4D), mlp.c_proj.bias, ln_2.weight, ln_2.bias.
     blocks: Sequence[Mapping[str, Tensor]]
     visual_projection: Tensor  # (vision width, embedding dim)
-    logit_scale: float  # Natural logarithm of the scale (CLIP: ln 100)
 
     @property
     def dim(self) -> int:

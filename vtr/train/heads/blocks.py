@@ -50,7 +50,6 @@ def clip_text(backbone: Backbone) -> ClipText | None:
             for block in model.text.blocks
         ],
         visual_projection=_own(projection.weight.T),
-        logit_scale=backbone.logit_scale,
     )
 
 
