@@ -571,6 +571,36 @@ def random_clip_text(dim: int, *, num_layers: int = 3) -> ClipText:
     return ClipText(draw(77, dim), blocks, draw(dim + 8, dim))
 
 
+def same_tensors(one: Path, other: Path) -> bool:
+    """Whether two safetensors files hold the same numbers under the same names."""
+    import torch
+    from safetensors.torch import load_file
+
+    first, second = load_file(one), load_file(other)
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+def require_same_model(one: Path, other: Path, *, but: str, atol: float = 2e-5) -> None:
+    """Compares the weights of two checkpoints, but for those whose names end so."""
+    import torch
+    from safetensors.torch import load_file
+
+    second = load_file(other)
+    for key, value in load_file(one).items():
+        if key.startswith("model.") and not key.endswith(but):
+            assert torch.allclose(value, second[key], atol=atol), key
+
+
+def stop_at(epoch: int) -> Callable[[Mapping[str, Any]], None]:
+    """Returns an `on_epoch` that stops a training as its user would, before it is saved."""
+
+    def stop(row: Mapping[str, Any]) -> None:
+        if row["epoch"] == epoch:
+            raise KeyboardInterrupt
+
+    return stop
+
+
 def golden(name: str) -> dict[str, Any]:
     """Returns the arrays of golden/NAME.npz."""
     with np.load(Path(__file__).parent / "golden" / f"{name}.npz", allow_pickle=False) as arrays:

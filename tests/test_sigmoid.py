@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import in_two_processes, perturbed
+from builders import in_two_processes, perturbed, stop_at
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -202,16 +202,8 @@ def test_a_run_keeps_its_bias_and_resumes_with_it(tmp_path: Path) -> None:
     spec = spec_of("seqTransf:layers=1")
     result = trainer(tmp_path / "whole", spec=spec, epochs=3).run()
     assert result.epochs == 3
-
-    class Stopped(Exception):
-        pass
-
-    def stop(row: Any) -> None:
-        if row["epoch"] == 2:
-            raise Stopped
-
-    with pytest.raises(Stopped):
-        trainer(tmp_path / "cut", spec=spec, epochs=3, on_epoch=stop).run()
+    with pytest.raises(KeyboardInterrupt):
+        trainer(tmp_path / "cut", spec=spec, epochs=3, on_epoch=stop_at(2)).run()
     trainer(tmp_path / "cut", spec=spec, epochs=3).run(resume=True)
     rows = [read_metrics(tmp_path / name) for name in ("whole", "cut")]
     assert [r.get("bias") for r in rows[0]] == [r.get("bias") for r in rows[1]]

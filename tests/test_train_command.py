@@ -13,10 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import typer
-from builders import make_demo_workspace, random_store, run_app, run_json
-from safetensors.torch import load_file
+from builders import make_demo_workspace, random_store, run_app, run_json, same_tensors
 from typer.testing import CliRunner
 
 from vtr.clip.backbone import Backbone, load_backbone
@@ -498,7 +496,7 @@ def test_a_run_that_cannot_be_is_told_before_anything_is_embedded(
 def test_too_few_videos_are_told_before_a_run_begins(workspace: Path) -> None:
     path = workspace / "annotations" / "demo.json"
     document = json.loads(path.read_text())
-    for count, reason in ((2, r" \(1 have no features\)"), (1, "")):
+    for count, reason in ((2, r" \(1 has no features\)"), (1, "")):
         few = ["train00", "train03"][:count]
         videos = [v for v in document["videos"] if v["split"] != "train" or v["id"] in few]
         known = {v["id"] for v in videos}
@@ -591,9 +589,7 @@ def test_a_run_killed_twice_ends_as_if_it_never_was(workspace: Path) -> None:
     assert 25 <= first < first + 25 <= second < epochs, "killed on the way, twice"
     finish(start("--resume", "--name", "cut"))
     for name in (BEST, LAST):
-        one, two = load_file(whole / name), load_file(cut / name)
-        assert one.keys() == two.keys()
-        assert all(torch.equal(one[key], two[key]) for key in one), name
+        assert same_tensors(whole / name, cut / name), name
     assert timeless(whole) == timeless(cut)
     results = [outcome(folder) for folder in (whole, cut)]
     changing = ("run", "seconds")
