@@ -13,7 +13,7 @@ from PIL import Image
 import vtr
 from vtr.api.stores import open_store
 from vtr.datasets.base import Video
-from vtr.errors import ConfigError
+from vtr.errors import ConfigError, StoreError
 from vtr.extract.pipeline import extract
 from vtr.extract.sample import FrameRequest
 from vtr.extract.samplers.base import parse_samplers
@@ -140,6 +140,16 @@ def test_study_figures(stores: dict[str, Path]) -> None:
     assert chosen["head"]["0.mp4"].tolist() == [0, 1, 2, 3, 4, 5]
     with pytest.raises(ConfigError, match="a study of samplers needs all candidates"):
         open_dense(FeatureStore(stores["all"]))
+
+
+def test_of_a_store_in_which_all_failed_nothing_is_asked(build_store: Callable[..., Path]) -> None:
+    """A study divided by no candidates; embedding anew told to extract what was extracted."""
+    store = FeatureStore(build_store([[0, 0]], samplers=("dense",)))
+    for ask in (lambda: open_dense(store), store.require_pictures):
+        with pytest.raises(
+            StoreError, match=r"has features of no video: 2 videos failed\. .* --fail"
+        ):
+            ask()
 
 
 def test_costs_count_what_is_decoded_and_embedded(tmp_path: Path) -> None:

@@ -97,15 +97,21 @@ def test_answers_come_in_order(run: Run) -> None:
             ("eat", 2 << 30),
             ("out-of-memory", "the worker's memory limit was reached; raise it with --memory"),
         ),
-        (("sleep", 60), ("timeout", "not done within 1 s (--slow); the worker was killed")),
+        (("sleep", 60), ("timeout", "not done within 1 s (--timeout); the worker was killed")),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else str(value),
 )
 def test_a_bad_job_costs_only_itself(run: Run, job: Any, failure: tuple[str, str]) -> None:
     jobs = [("sleep", 0), job, ("sleep", 0.01), ("sleep", 0.02)]
-    outcomes = run(jobs, timeout_seconds=1.0, timeout_option="--slow", memory_bytes=1 << 30)
+    options = ("--timeout", "--memory")
+    outcomes = run(jobs, timeout_seconds=1.0, options=options, memory_bytes=1 << 30)
     assert outcomes[1].failure == failure
     assert [outcomes[i].header["value"] for i in (0, 2, 3)] == [0, 0.01, 0.02]
+
+
+def test_an_option_that_the_command_lacks_is_not_advised(run: Run) -> None:
+    (outcome,) = run([("eat", 2 << 30)], memory_bytes=1 << 30)
+    assert outcome.failure == ("out-of-memory", "the worker's memory limit was reached")
 
 
 def test_a_pool_of_one_outlives_every_bad_job(run: Run) -> None:

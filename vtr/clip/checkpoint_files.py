@@ -235,8 +235,6 @@ class _Holder:
 
 
 class _ScriptArchive:
-    """A TorchScript archive's parameters and buffers."""
-
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self._archive = archive
         pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
@@ -248,7 +246,6 @@ class _ScriptArchive:
         self._state_names = self._declared_state()
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Yields the state dict's names and tensors."""
         if self._root + "byteorder" in self._archive.namelist():
             order = self._member("byteorder")
             if order != b"little":
@@ -351,7 +348,6 @@ class _ScriptUnpickler(pickle.Unpickler):
         return lambda *arguments: target(*arguments)
 
     def persistent_load(self, pid: Any) -> Tensor:
-        """Returns the values that a persistent id stands for."""
         kind, dtype, key, _, _ = pid
         if kind != "storage" or not isinstance(dtype, torch.dtype) or not isinstance(key, str):
             raise pickle.UnpicklingError(f"unknown kind of stored object {kind!r}")

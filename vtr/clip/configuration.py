@@ -157,7 +157,6 @@ def object_of(source: str, record: Mapping[str, Any], key: str) -> Mapping[str, 
 
 
 def _sizes(section: Section) -> Sizes:
-    """Returns the sizes of the tower's blocks."""
     width, activation = section.number("hidden_size"), section.values["hidden_act"]
     if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise CheckpointError(

@@ -91,8 +91,6 @@ FAMILIES: Mapping[str, Family] = {
 
 
 class _Part(nn.Module):
-    """One side of a model of transformers."""
-
     def __init__(self, network: Any, settings: dict[str, Any]) -> None:
         super().__init__()
         self.network, self.settings = network, settings
@@ -172,7 +170,6 @@ class FamilyEncoder(DualEncoder):
 
 
 def _scale(network: Any) -> Tensor:
-    """Returns the natural logarithm of the scale of cosines."""
     state: dict[str, Tensor] = network.state_dict()
     if "temperature" in state:
         return -state["temperature"].log()

@@ -37,7 +37,6 @@ SMALL_FILES = ("config.json", OPEN_CLIP_CONFIG, *PROCESSOR_FILES, *TOKENISER_FIL
 
 
 def _names(stem: str, suffix: str) -> _Kind:
-    """A file of weights, its parts and their index."""
     return f"{stem}.{suffix}", f"{stem}-*.{suffix}", f"{stem}.{suffix}.index.json"
 
 

@@ -247,7 +247,6 @@ def _native_family(vision: Section) -> str:
 
 
 def _sizes(section: Section, heads: int, activation: str) -> Sizes:
-    """Returns the sizes of one of open_clip's own towers."""
     width, ratio = section.number("width"), section.values["mlp_ratio"]
     if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 < ratio <= 64:
         raise section.refusal("mlp_ratio", "a number above 0, at most 64")

@@ -183,19 +183,16 @@ class _Bits:
         return self._value >> self._left & ((1 << count) - 1)
 
     def golomb(self) -> int:
-        """Returns the next unsigned Exp-Golomb number."""
         zeros = 0
         while not self.read(1):
             zeros += 1
         return (1 << zeros) - 1 + self.read(zeros)
 
     def skip_golombs(self, count: int) -> None:
-        """Passes over `count` Exp-Golomb numbers."""
         for _ in range(count):
             self.golomb()
 
     def signed_golomb(self) -> int:
-        """Returns the next signed Exp-Golomb number."""
         number = self.golomb()
         return (number + 1) // 2 if number % 2 else -(number // 2)
 

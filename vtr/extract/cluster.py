@@ -193,8 +193,6 @@ class Cluster:
 
 
 class _Actor:
-    """What lives in a process of Ray's."""
-
     def __init__(self, make: str, cpus: int) -> None:
         os.environ["OMP_NUM_THREADS"] = str(cpus)  # before torch is imported
         self._make = make

@@ -90,7 +90,7 @@ class CompressMode:
             (settings, str(target)),
             workers,
             timeout_seconds=self.timeout_seconds,
-            timeout_option="--timeout",
+            options=("--timeout",),
         )
         return (self.make_pool if num_jobs else WorkerPool)(how)
 
@@ -220,8 +220,6 @@ def make_handler(config: tuple[CompressSettings, str]) -> Callable[[tuple[str, s
 
 
 class _Ledger:
-    """The rows of a target folder, in memory and on disk."""
-
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: BinaryIO | None = None

@@ -350,7 +350,6 @@ def _refuse_protected(container: InputContainer, stream: VideoStream) -> None:
 
 
 def _configure(stream: VideoStream, limits: Limits) -> None:
-    """Sets the caps and the threading before the decoder opens."""
     context = stream.codec_context
     check_size(context.width, context.height, limits)
     # av.open(options=...) does not reach the decoder; this does (measured, needs.md §4.2).

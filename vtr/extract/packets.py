@@ -87,7 +87,6 @@ class _TableBuilder:
             self.unproven = str(reason)
 
     def add(self, packet: Packet[VideoStream]) -> None:
-        """Adds one packet of any stream."""
         if packet.pts is not None:
             end = packet.pts + (packet.duration or 0)
             index = packet.stream_index
@@ -125,7 +124,6 @@ class _TableBuilder:
         return tuple(sorted({*flagged, *(position + 1 for position in flagged)}))
 
     def end_seconds(self) -> float | None:
-        """Returns the latest end of a packet of any stream."""
         streams = self._source.container.streams
         ends = (end * time_base(streams[index]) for index, end in self.end_ticks.items())
         return max(map(float, ends), default=None)

@@ -137,7 +137,7 @@ def pool_settings(settings: ExtractSettings, preprocessing: Mapping[str, Any]) -
         (settings, dict(preprocessing)),
         workers=settings.workers,
         timeout_seconds=settings.timeout_seconds,
-        timeout_option="--timeout",
+        options=("--timeout", "--memory"),
         memory_bytes=settings.memory_bytes,
     )
 

@@ -13,12 +13,14 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import wait
 from typing import Any
 
 from vtr.errors import WorkersLostError
 from vtr.extract.processes import NO_ANSWER, Outcome, PoolSettings, Server, Worker
+from vtr.extract.worker import LIMIT_REACHED, OUT_OF_MEMORY
 
 __all__ = ["Outcome", "PoolSettings", "WorkerPool"]
 
@@ -195,6 +197,12 @@ class WorkerPool:
             outcome = worker.answer.outcome()
         except NO_ANSWER:
             return self._bury(batch, worker)
+        if (
+            outcome.failure == (OUT_OF_MEMORY, LIMIT_REACHED)
+            and "--memory" in self.settings.options
+        ):
+            advice = f"{LIMIT_REACHED}; raise it with --memory"
+            outcome = replace(outcome, failure=(OUT_OF_MEMORY, advice))
         index, worker.job, worker.deadline = worker.job, None, float("inf")
         assert index is not None
         self._finish(batch, index, outcome)
@@ -204,8 +212,8 @@ class WorkerPool:
         index = worker.job
         assert index is not None
         self._dismiss(worker)
-        option = self.settings.timeout_option
-        limit = f"{self.settings.timeout_seconds:g} s{f' ({option})' * bool(option)}"
+        option = " (--timeout)" * ("--timeout" in self.settings.options)
+        limit = f"{self.settings.timeout_seconds:g} s{option}"
         detail = f"not done within {limit}; the worker was killed"
         self._finish(batch, index, Outcome({}, failure=("timeout", detail)))
         return 1

@@ -55,7 +55,7 @@ class PoolSettings:
     max_buffered_bytes: int = 256 << 20  # Answers that wait for their turn may hold this much
     recycle_after: int = 1000  # Jobs after which a worker is replaced (decoders leak a little)
     server_seconds: float = 60.0  # How long starting or ending one worker may take
-    timeout_option: str = ""  # What the user can give another time limit with, where anything
+    options: tuple[str, ...] = ()  # Of the command, that set limits: named where one is reached
 
 
 @dataclass(frozen=True)

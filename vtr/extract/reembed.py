@@ -96,7 +96,8 @@ def embed_view(
         store = open_for_writing(folder, spec, ExtractMode(), None)
         held = set(store.input_ids) if store else set()
         new = [video_id for video_id in ids if video_id not in held]
-        run = StoreRun(folder, encoder, settings, spec, Progress(len(new)), progress)
+        how = replace(settings, pictures=None)  # none are kept once more
+        run = StoreRun(folder, encoder, how, spec, Progress(len(new)), progress)
         run.add(run.kept(view, new), first_slot(store, (1, 1)))
 
 

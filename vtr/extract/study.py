@@ -121,8 +121,9 @@ def repetition(unit: Floats) -> float:
 
 
 def open_dense(store: FeatureStore) -> FeatureStore:
-    """Returns a store seen through all its candidates; ConfigError where it was not made so."""
+    """Returns a store seen through all its candidates; refuses one that has not all, or none."""
     require_dense(store, "a study of samplers")
+    store.require_videos()
     return FeatureStore(store.folder, sampler=DENSE)
 
 

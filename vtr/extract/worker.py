@@ -35,6 +35,7 @@ REQUEST = struct.Struct("!cI")  # what, process id
 REPLY = struct.Struct("!Ii")  # process id, wait status; 0 for one that does not end
 SIZES = struct.Struct("!IQ")  # bytes of an answer's header and payload
 FORK, WAIT = b"f", b"w"
+OUT_OF_MEMORY, LIMIT_REACHED = "out-of-memory", "the worker's memory limit was reached"
 # A process that waits for a dead disk ends when that answers, if ever.
 COLLECT_SECONDS = 2.0
 
@@ -114,10 +115,7 @@ def _run(handler: Handler, job: Any) -> Answer:
     except DecodeError as error:
         header = {"kind": error.kind, "detail": error.detail}
     except MemoryError:
-        header = {
-            "kind": "out-of-memory",
-            "detail": "the worker's memory limit was reached; raise it with --memory",
-        }
+        header = {"kind": OUT_OF_MEMORY, "detail": LIMIT_REACHED}
     return {**header, "cpu_seconds": time.process_time() - start}, payload
 
 

@@ -154,8 +154,6 @@ def write_rows(
 
 
 class _Reader:
-    """Reads the rows of videos."""
-
     def __init__(self, loader: Loader, *, fps: float, dim: int, turned: bool) -> None:
         self._loader, self._fps, self.dim, self._turned = loader, fps, dim, turned
         self.padded: set[str] = set()
@@ -200,7 +198,6 @@ class _Reader:
 
 
 def _cut(rows: Iterable[VideoRow]) -> Iterator[list[VideoRow]]:
-    """Yields the rows of one shard after the other."""
     part: list[VideoRow] = []
     size = 0
     for row in rows:

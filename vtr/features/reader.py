@@ -176,7 +176,6 @@ Layout = dict[str, tuple[type[np.generic], tuple[int, ...]]]
 
 
 def _layout(spec: FeatureSpec, num_videos: int, num_frames: int, rows: Mapping[str, int]) -> Layout:
-    """Returns type and shape of every dataset."""
     layout: Layout = {
         "video/id": (np.bytes_, (num_videos,)),
         "video/error": (np.bytes_, (num_videos,)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -209,6 +210,7 @@ class FeatureStore(Mapping[str, VideoFeatures]):
         """Refuses a store that keeps no pictures: says how to make them, and how large they are."""
         if self.picture_format is not None:
             return
+        self.require_videos()
         if self.spec.window_frames > 1:
             raise StoreError(
                 f"{self.folder} keeps no pictures: its rows are windows of "
@@ -230,6 +232,15 @@ class FeatureStore(Mapping[str, VideoFeatures]):
             f"--overwrite`, or into another folder with --features: about {raw:.3g} GB for its "
             f"{counted(num_frames, 'frame')}, a third of that with --crops webp"
         )
+
+    def require_videos(self) -> None:
+        """Raises StoreError where every video failed; says where the reasons are."""
+        if not len(self):
+            failed = counted(len(self.input_ids), "video")
+            raise StoreError(
+                f"{self.folder} has features of no video: {failed} failed. Which and why: "
+                f"vtr inspect {shlex.quote(str(self.folder))} --failures"
+            )
 
     def pictures(self, ids: Sequence[str] | None = None) -> PackedPictures:
         """Returns the kept pictures of several videos, all by default, in the order of `packed`.
