@@ -45,6 +45,7 @@ from vtr.evaluate.eda_report import charts_of
 from vtr.evaluate.parts import parse_bins
 from vtr.evaluate.protocol import QuerySet
 from vtr.features import FeatureSpec, FeatureStore
+from vtr.searching.index import Bank, update_index
 
 TEXTS = st.sampled_from(["a", "b", "c d", "c d e"])
 
@@ -203,6 +204,8 @@ def test_features_that_are_no_numbers_are_named(tmp_path: Path) -> None:
     store = FeatureStore(write_store(tmp_path / "store", rows, spec))
     with pytest.raises(StoreError, match=r"1 frame embedding is not finite .* in 1 video: b\."):
         describe_features(store)
+    with pytest.raises(StoreError, match=r"in 1 video: b\."):
+        update_index(tmp_path / "index", store, Bank("none", np.eye(96, dtype=np.float32)))
 
 
 def test_effective_dimensions_of_known_clouds() -> None:

@@ -27,6 +27,7 @@ from vtr.evaluate.eda import (
     describe_features,
     describe_media,
     modality_gap,
+    norms_and_mean,
 )
 from vtr.evaluate.eda_report import Table, tables, write_eda
 from vtr.evaluate.parts import parse_bins
@@ -178,11 +179,7 @@ def _gap(
         note(f"the modality gap is not measured: {error}")
         return None
     texts = backbone.encode_texts([text for _, text in pairs]).embeddings
-    frames = (store[video_id].frames.astype(np.float32) for video_id, _ in pairs)
-    means = [
-        (f / np.maximum(np.linalg.norm(f, axis=1, keepdims=True), 1e-12)).mean(axis=0)
-        for f in frames
-    ]
+    means = [norms_and_mean(store, video_id)[1] for video_id, _ in pairs]
     return modality_gap(texts, np.stack(means), tsne=options.tsne)
 
 

@@ -270,12 +270,9 @@ def describe_features(store: FeatureStore, *, max_videos: int = MAX_VIDEOS) -> d
     """
     means, norms, within, counts = [], [], [], []
     for video_id in _sample(store.ids, max_videos):
-        packed = store.packed([video_id], dtype="float32")
-        check_features(packed)
-        frames, count = packed.frames, len(packed.frames)
-        counts.append(count)
-        norms.append(np.linalg.norm(frames, axis=1))
-        mean = (frames / norms[-1][:, None]).mean(axis=0)
+        lengths, mean = norms_and_mean(store, video_id)
+        counts.append(count := len(lengths))
+        norms.append(lengths)
         # The mean cosine of two different frames follows from the length of their sum.
         if count > 1:
             within.append((float(mean @ mean) * count**2 - count) / (count * (count - 1)))
@@ -303,6 +300,14 @@ def describe_features(store: FeatureStore, *, max_videos: int = MAX_VIDEOS) -> d
         "cosine_histogram": cosines,
         "effective_dimensions": effective_dimensions(videos),
     }
+
+
+def norms_and_mean(store: FeatureStore, video_id: str) -> tuple[Vectors, Vectors]:
+    """Returns (K,) the lengths of a video's frames and (D,) the mean of their unit vectors."""
+    packed = store.packed([video_id], dtype="float32")
+    check_features(packed)
+    norms = np.linalg.norm(packed.frames, axis=1)
+    return norms, (packed.frames / norms[:, None]).mean(axis=0)
 
 
 def effective_dimensions(vectors: Vectors) -> float:

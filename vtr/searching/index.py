@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtr.errors import StoreError, StoreWriteError
+from vtr.evaluate.coverage import check_features
 from vtr.features.reader import STATUS_OF
 from vtr.features.rows import STATUSES, LedgerRow
 from vtr.features.store import FeatureStore
@@ -197,6 +198,7 @@ class _Build:
         self._seen.update(ids)
         held = [i for i in ids if i in self.store]
         packed = self.store.packed(held, dtype="float32")
+        check_features(packed)  # one frame that is no number would make every answer none
         if not np.isfinite(packed.pts_seconds).all():
             raise StoreError(f"{self.store.folder} has frames without times; extract it again")
         frames = packed.frames / np.maximum(
