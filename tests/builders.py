@@ -20,6 +20,7 @@ from contextlib import chdir, contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import av
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vtr.clip.backbone import Backbone
-    from vtr.train.heads.base import ClipText, Head, TextBatch, VideoBatch
+    from vtr.clip.encoders import DualEncoder
+    from vtr.train.heads.base import Head, TextBatch, VideoBatch
 
 Picture = NDArray[np.uint8]
 NO_VIDEO = "not-a-video: moov atom not found"
@@ -536,7 +538,7 @@ def head_batches(
     return TextBatch(pooled, tokens, word_mask), VideoBatch(frames, mask, pad)
 
 
-def make_head(label: str, *, dim: int = 64, clip: ClipText | None = None, seed: int = 0) -> Head:
+def make_head(label: str, *, dim: int = 64, clip: DualEncoder | None = None, seed: int = 0) -> Head:
     """Returns the untrained head that `--head LABEL` asks for."""
     from vtr.train.headlist import build_head, parse_head
 
@@ -554,21 +556,26 @@ def perturbed(head: Head, amount: float = 0.1) -> Head:
     return head
 
 
-def random_clip_text(dim: int, *, num_layers: int = 3) -> ClipText:
-    """Noise of the shapes of CLIP's text layers, for heads that start from them."""
+def random_clip(dim: int, *, num_layers: int = 3) -> Any:
+    """Noise of the shapes of what heads start from in CLIP's towers."""
     import torch
 
     from vtr.clip.towers import Block
-    from vtr.train.heads.base import ClipText
 
     generator = torch.Generator().manual_seed(8)
 
-    def draw(*shape: int) -> Tensor:
-        return 0.3 * torch.randn(*shape, generator=generator)
+    def draw(module: torch.nn.Module) -> torch.nn.Module:
+        for parameter in module.parameters():
+            torch.nn.init.normal_(parameter, std=0.3, generator=generator)
+        return module
 
-    own = Block(dim, 2, 4 * dim).state_dict().items()
-    blocks = [{name: draw(*value.shape) for name, value in own} for _ in range(num_layers)]
-    return ClipText(draw(77, dim), blocks, draw(dim + 8, dim))
+    blocks = torch.nn.ModuleList(Block(dim, 2, 4 * dim) for _ in range(num_layers))
+    text = SimpleNamespace(
+        clips=True, blocks=draw(blocks), positions=draw(torch.nn.Embedding(77, dim)).weight.detach()
+    )
+    visual = torch.nn.Module()
+    visual.projection = draw(torch.nn.Linear(dim + 8, dim, bias=False))
+    return SimpleNamespace(text=text, visual=visual)
 
 
 def same_tensors(one: Path, other: Path) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import close, head_batches, make_head, perturbed, random_clip_text
+from builders import close, head_batches, make_head, perturbed, random_clip
 
 from vtr.train.heads import meanP, seqTransf
 from vtr.train.heads.afa import AttentiveAggregation
@@ -58,7 +58,7 @@ def test_untrained_is_the_mean() -> None:
 
 def test_untrained_with_layers_is_seqtransf() -> None:
     texts, videos = batches()
-    clip = random_clip_text(DIM)
+    clip = random_clip(DIM)
     heads: list[Head] = [
         make_head(f"{name}:layers=2:heads=2", dim=DIM, clip=clip, seed=seed)
         for seed, name in enumerate(("afa", "seqTransf"))

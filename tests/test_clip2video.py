@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from builders import close as near
-from builders import golden, head_batches, make_head, perturbed, random_clip_text, tensors
+from builders import golden, head_batches, make_head, perturbed, random_clip, tensors
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -367,22 +367,22 @@ def test_golden_scores_with_zeros_for_padding(config: str) -> None:
 
 
 def test_weights_start_as_the_references() -> None:
-    clip = random_clip_text(16)
+    clip = random_clip(16)
     label = "clip2video:layers=2:heads=4"
     state = make_head(f"{label}:projection=mlp", dim=16, clip=clip).state_dict()
-    assert torch.equal(state["frame_position_embeddings.weight"], clip.positional_embedding)
-    assert torch.equal(state["type_position_embeddings.weight"], clip.positional_embedding[:2])
-    assert torch.equal(state["frame2t_projection"], clip.visual_projection[:16])
-    for name, value in clip.blocks[1].items():
+    assert torch.equal(state["frame_position_embeddings.weight"], clip.text.positions)
+    assert torch.equal(state["type_position_embeddings.weight"], clip.text.positions[:2])
+    assert torch.equal(state["frame2t_projection"], clip.visual.projection.weight.T[:16])
+    for name, value in clip.text.blocks[1].state_dict().items():
         assert torch.equal(state[f"transformerClip.resblocks.1.{name}"], value)
     state = make_head(label, dim=16, clip=clip).state_dict()
-    for name, value in clip.blocks[0].items():
+    for name, value in clip.text.blocks[0].state_dict().items():
         assert torch.equal(state[f"actionClip.resblocks.0.{name}"], value)
         assert torch.equal(state[f"frame2t_attention.resblocks.0.{name}"], value)
 
 
 def test_origin_tells_what_was_copied() -> None:
-    clip = random_clip_text(16)
+    clip = random_clip(16)
 
     def origin(text: str) -> str:
         return make_head(text, dim=16, clip=clip).origin

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vtr.clip.backbone import load_backbone
-from vtr.clip.encoders import huggingface_state
-from vtr.clip.towers import Block, quick_gelu
+from vtr.clip.encoders import DualEncoder, huggingface_state
+from vtr.clip.towers import quick_gelu
 from vtr.demo import demo_model_folder
 from vtr.errors import ConfigError, UnknownNameError
 from vtr.train.headlist import (
@@ -23,14 +23,13 @@ from vtr.train.headlist import (
 )
 from vtr.train.heads import tightTransf
 from vtr.train.heads.base import (
-    ClipText,
     TextBatch,
     VideoBatch,
     empty_rows,
     normalise,
     pad_codes,
 )
-from vtr.train.heads.blocks import Transformer, choose_num_heads, clip_text, key_bias
+from vtr.train.heads.blocks import Transformer, choose_num_heads, key_bias
 
 # --- names and options ---
 
@@ -223,70 +222,58 @@ def test_too_many_frames_for_the_positions() -> None:
 
 
 @pytest.fixture(scope="module")
-def clip() -> ClipText:
-    found = clip_text(load_backbone(str(demo_model_folder()), device="cpu"))
-    assert found is not None
-    return found
-
-
-def test_clip_text_holds_the_text_tower_under_openai_names(clip: ClipText) -> None:
-    backbone = load_backbone(str(demo_model_folder()), device="cpu")
-    own = huggingface_state(backbone.model)
-    assert torch.equal(
-        clip.positional_embedding, own["text_model.embeddings.position_embedding.weight"]
-    )
-    assert torch.equal(clip.visual_projection.T, own["visual_projection.weight"])
-    assert len(clip.blocks) == backbone.model.text.sizes.layers
-    for index, block in enumerate(clip.blocks):
-        attention = f"text_model.encoder.layers.{index}.self_attn"
-        parts = [own[f"{attention}.{part}_proj.weight"] for part in "qkv"]
-        assert torch.equal(block["attn.in_proj_weight"], torch.cat(parts))
-        assert block.keys() == Block(clip.dim, 1, 4 * clip.dim).state_dict().keys()
+def clip() -> DualEncoder:
+    return load_backbone(str(demo_model_folder()), device="cpu").model
 
 
 @pytest.mark.parametrize("name", ["seqTransf", "tightTransf"])
-def test_heads_start_from_clips_first_layers(name: str, clip: ClipText) -> None:
-    layers = len(clip.blocks) + 1
-    head = make_head(f"{name}:layers={layers}", dim=clip.dim, clip=clip)
-    state = head.state_dict()
+def test_heads_start_from_clips_first_layers(name: str, clip: DualEncoder) -> None:
+    layers, (length, width) = len(clip.text.blocks), clip.text.positions.shape
+    head = make_head(f"{name}:layers={layers + 1}", dim=width, clip=clip)
+    state, own = head.state_dict(), huggingface_state(clip)
     stack = "transformerClip" if name == "seqTransf" else "cross.transformer"
-    for index, block in enumerate(clip.blocks):
-        for key, value in block.items():
+    for index, block in enumerate(clip.text.blocks):
+        for key, value in block.state_dict().items():
             assert torch.equal(state[f"{stack}.resblocks.{index}.{key}"], value)
+        attention = f"text_model.encoder.layers.{index}.self_attn"
+        parts = torch.cat([own[f"{attention}.{part}_proj.weight"] for part in "qkv"])
+        assert torch.equal(state[f"{stack}.resblocks.{index}.attn.in_proj_weight"], parts)
     table = "" if name == "seqTransf" else "cross.embeddings."
     last = {"": "frame_position_embeddings.weight"}.get(table, f"{table}position_embeddings.weight")
-    rows = min(77, len(clip.positional_embedding))
-    assert torch.equal(state[last][:rows], clip.positional_embedding[:rows])
-    assert head.origin == (
-        f"CLIP's text positions and first {layers - 1} text layers, 1 more random"
-    )
+    rows = min(77, length)
+    assert torch.equal(state[last][:rows], clip.text.positions[:rows])
+    assert head.origin == f"CLIP's text positions and first {layers} text layers, 1 more random"
 
 
-def test_what_does_not_fit_clip_is_drawn_and_said(clip: ClipText) -> None:
-    other = make_head("seqTransf", dim=2 * clip.dim, clip=clip)
-    wanted = f"random weights: CLIP's text layers are {clip.dim} wide, the frames' features"
-    assert other.origin == f"{wanted} {2 * clip.dim}"
+def test_what_does_not_fit_clip_is_drawn_and_said(clip: DualEncoder) -> None:
+    width = clip.text.positions.shape[1]
+    other = make_head("seqTransf", dim=2 * width, clip=clip)
+    wanted = f"random weights: CLIP's text layers are {width} wide, the frames' features"
+    assert other.origin == f"{wanted} {2 * width}"
     matrix = other.get_parameter("transformerClip.resblocks.0.mlp.c_fc.weight")
     assert float(matrix.detach().std()) == pytest.approx(0.02, rel=0.1)
     assert not bool(other.get_parameter("transformerClip.resblocks.0.mlp.c_fc.bias").any())
-    narrow = make_head("seqTransf:mlp_ratio=2", dim=clip.dim, clip=clip)
+    narrow = make_head("seqTransf:mlp_ratio=2", dim=width, clip=clip)
     assert narrow.origin.startswith("CLIP's text positions, random layers")
     assert "no CLIP text layers" in make_head("seqTransf").origin
     assert make_head("seqLSTM", clip=clip).origin == "random weights, as in the reference"
     assert make_head("meanP", clip=clip).origin == "no parameters"
 
 
-def test_clip_text_is_float32_and_its_own_whatever_the_backbone_computes_in(clip: ClipText) -> None:
+def test_heads_are_float32_and_their_own_whatever_the_backbone_computes_in(
+    clip: DualEncoder,
+) -> None:
     """The model that ships holds halves, so that nothing is lost in them."""
-    half = load_backbone(str(demo_model_folder()), device="cpu", dtype="float16")
-    read = clip_text(half)
-    assert read is not None
-    for ours, theirs in zip(read.blocks, clip.blocks, strict=True):
-        assert all(value.dtype == torch.float32 for value in ours.values())
-        assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
-    before = half.model.text.positions.clone()
-    read.positional_embedding.zero_()
-    assert torch.equal(half.model.text.positions, before)
+    half, width = load_backbone(str(demo_model_folder()), device="cpu", dtype="float16").model, 96
+    head, other = (make_head("seqTransf", dim=width, clip=model) for model in (half, clip))
+    for name, value in head.state_dict().items():
+        assert value.dtype == torch.float32
+        assert torch.equal(value, other.state_dict()[name])
+    before = half.text.positions.clone()
+    for parameter in head.parameters():
+        parameter.data.zero_()
+    assert torch.equal(half.text.positions, before)
+    assert bool(half.text.blocks[0].ln_1.weight.any())
 
 
 # --- the block and the small functions ---

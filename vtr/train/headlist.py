@@ -9,7 +9,9 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from torch import nn
 
+from vtr.clip.encoders import DualEncoder
 from vtr.errors import ConfigError, UnknownNameError
 from vtr.options import (
     NamedChoice,
@@ -21,7 +23,7 @@ from vtr.options import (
     types_of,
 )
 from vtr.train import heads
-from vtr.train.heads.base import ClipText, Head, HeadInfo
+from vtr.train.heads.base import Head, HeadInfo
 
 REFERENCE_DIM = 512
 """D at which `describe_heads` counts parameters: that of ViT-B/32."""
@@ -95,7 +97,7 @@ def head_presets(name: str) -> dict[str, dict[str, OptionValue]]:
 
 
 def build_head(
-    choice: HeadChoice, *, dim: int, clip: ClipText | None = None, seed: int = 0
+    choice: HeadChoice, *, dim: int, clip: DualEncoder | None = None, seed: int = 0
 ) -> Head:
     """Returns the untrained head, in evaluation mode on the CPU.
 
@@ -115,17 +117,23 @@ def build_head(
     return head.eval()
 
 
-def _initialise(head: Head, dim: int, clip: ClipText | None) -> str:
+def _initialise(head: Head, dim: int, clip: DualEncoder | None) -> str:
     """Copies what the reference copies from CLIP, if it fits; returns what was done."""
     if not any(True for _ in head.parameters()):
         return "no parameters"
     if type(head).start_from is Head.start_from:
         return "random weights, as in the reference"
-    if clip is None:
+    if clip is None or not has_clip_layers(clip):
         return "random weights: no CLIP text layers to start from"
-    if clip.dim != dim:
-        return f"random weights: CLIP's text layers are {clip.dim} wide, the frames' features {dim}"
+    width = clip.text.positions.shape[1]
+    if width != dim:
+        return f"random weights: CLIP's text layers are {width} wide, the frames' features {dim}"
     return head.start_from(clip)
+
+
+def has_clip_layers(model: DualEncoder) -> bool:
+    """Returns whether both towers are CLIP's, so that heads may start from the text layers."""
+    return bool(model.text.clips) and isinstance(model.visual.projection, nn.Linear)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from vtr.clip.backbone import Backbone
 from vtr.errors import ConfigError
 from vtr.train.headlist import HeadChoice, build_head, parse_head
 from vtr.train.heads.base import Code, Head, TextBatch, VideoBatch
-from vtr.train.heads.blocks import clip_text
 from vtr.train.heads.meanP import MeanPooling
 from vtr.train.lora import adapt
 from vtr.train.text_tower import (
@@ -155,7 +154,7 @@ def build_model(
     Without the backbone whose weights it starts from, a tuned text tower and heads that copy CLIP's
     layers hold random values: a checkpoint is loaded next.
     """
-    clip = None if backbone is None else clip_text(backbone)
+    clip = None if backbone is None else backbone.model
     head = build_head(spec.choice, dim=spec.dim, clip=clip, seed=seed)
     tower = build_text_tower(spec.text, seed=seed)
     if backbone is not None and isinstance(tower, TunedText):

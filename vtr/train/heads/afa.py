@@ -19,7 +19,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vtr.train.heads.base import ClipText, Code, HeadInfo, VideoBatch, check_option, normalise
+from vtr.clip.encoders import DualEncoder
+from vtr.train.heads.base import Code, HeadInfo, VideoBatch, check_option, normalise
 from vtr.train.heads.blocks import LayerOptions, SequenceHead, share_mlp, start_uniform
 
 
@@ -56,7 +57,7 @@ class AttentiveAggregation(SequenceHead):
         super().draw_weights()
         start_uniform(self.frame_weight_fc)
 
-    def start_from(self, clip: ClipText) -> str:
+    def start_from(self, clip: DualEncoder) -> str:
         """Copies CLIP's text layers where there are layers."""
         return ", ".join(filter(None, [super().start_from(clip), "uniform weights"]))
 

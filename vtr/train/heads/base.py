@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vtr.clip.encoders import DualEncoder
 from vtr.errors import ConfigError
 
 Code = tuple[Tensor, ...]
@@ -52,23 +53,6 @@ class HeadInfo:
     scaled: bool = True
     cost: str = "one inner product"  # Cost of one text-video pair in a few words
     source: str = ""  # Paper or repository @commit
-
-
-@dataclass(frozen=True)
-class ClipText:
-    """Weights that heads start from, float32 on the CPU, under OpenAI's names."""
-
-    positional_embedding: Tensor  # (77, D) the text tower's table of positions; D is its width
-    # The text layers in order: attn.in_proj_weight (3D, D), attn.in_proj_bias,
-    # attn.out_proj.weight, attn.out_proj.bias, ln_1.weight, ln_1.bias, mlp.c_fc.weight (4D, D),
-    # mlp.c_fc.bias, mlp.c_proj.weight (D, 4D), mlp.c_proj.bias, ln_2.weight, ln_2.bias.
-    blocks: Sequence[Mapping[str, Tensor]]
-    visual_projection: Tensor  # (vision width, embedding dim)
-
-    @property
-    def dim(self) -> int:
-        """D, the width of the text tower."""
-        return self.positional_embedding.shape[1]
 
 
 @dataclass(frozen=True)
@@ -198,7 +182,7 @@ class Head(nn.Module):
     def draw_weights(self) -> None:
         """Draws weights as the references do; by default they are what torch has drawn."""
 
-    def start_from(self, clip: ClipText) -> str:
+    def start_from(self, clip: DualEncoder) -> str:
         """Copies what the reference copies from CLIP's text layers; says in a phrase what."""
         return ""
 

@@ -13,19 +13,18 @@ A block of width D has 12 D^2 + 13 D parameters and costs 24 D^2 + 4 K D FLOP pe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vtr.clip.backbone import Backbone
+from vtr.clip.encoders import DualEncoder
 from vtr.clip.towers import Block
 from vtr.counts import counted
 from vtr.errors import ConfigError
 from vtr.train.dropout import RowDropout
-from vtr.train.heads.base import ClipText, Head, VideoBatch, check_option, masked_frames
+from vtr.train.heads.base import Head, VideoBatch, check_option, masked_frames
 
 LAYER_NORM_EPSILON = 1e-12
 NUM_POSITIONS = 77
@@ -36,25 +35,6 @@ _ALL_MASKED_BIAS = -1e6
 _INIT_STD = 0.02
 _SMALLEST_NORM = 1e-8
 _SMALLEST_VARIANCE = 1e-8
-
-
-def clip_text(backbone: Backbone) -> ClipText | None:
-    """Returns what heads start from, or None where the text tower is not CLIP's."""
-    model, projection = backbone.model, backbone.model.visual.projection
-    if not (model.text.clips and isinstance(projection, nn.Linear)):
-        return None
-    return ClipText(
-        positional_embedding=_own(model.text.positions),
-        blocks=[
-            {name: _own(value) for name, value in block.state_dict().items()}
-            for block in model.text.blocks
-        ],
-        visual_projection=_own(projection.weight.T),
-    )
-
-
-def _own(value: Tensor) -> Tensor:
-    return value.detach().to("cpu", torch.float32, copy=True)
 
 
 class Transformer(nn.Module):
@@ -119,14 +99,15 @@ def initialise_weights(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-def copy_blocks(target: Transformer, blocks: Sequence[Mapping[str, Tensor]]) -> int:
+def copy_blocks(target: Transformer, blocks: nn.ModuleList) -> int:
     """Copies CLIP's first text layers into a stack; returns how many, 0 where shapes differ."""
-    pairs = list(zip(target.resblocks, blocks, strict=False))
-    states = [(block.state_dict(), weights) for block, weights in pairs]
-    if any(w[name].shape != value.shape for own, w in states for name, value in own.items()):
+    pairs = [
+        (own, block.state_dict()) for own, block in zip(target.resblocks, blocks, strict=False)
+    ]
+    if any(w[n].shape != v.shape for own, w in pairs for n, v in own.state_dict().items()):
         return 0
-    for block, weights in pairs:
-        block.load_state_dict(dict(weights))
+    for own, weights in pairs:
+        own.load_state_dict(weights)
     return len(pairs)
 
 
@@ -137,10 +118,10 @@ def copy_rows(target: nn.Embedding, rows: Tensor) -> None:
         target.weight[:count] = rows[:count]
 
 
-def copy_text_layers(positions: nn.Embedding, layers: Transformer, clip: ClipText) -> str:
+def copy_text_layers(positions: nn.Embedding, layers: Transformer, clip: DualEncoder) -> str:
     """Copies CLIP's text positions and first text layers; returns what was copied, in a phrase."""
-    copy_rows(positions, clip.positional_embedding)
-    copied, total = copy_blocks(layers, clip.blocks), len(layers.resblocks)
+    copy_rows(positions, clip.text.positions)
+    copied, total = copy_blocks(layers, clip.text.blocks), len(layers.resblocks)
     if not copied:
         return "CLIP's text positions, random layers: CLIP's have another MLP width"
     rest = f", {total - copied} more random" if copied < total else ""
@@ -220,7 +201,7 @@ class SequenceHead(Head):
         mixed = frames + self.transformerClip(placed, videos.mask)
         return torch.where(videos.mask[..., None], mixed, 0.0)
 
-    def start_from(self, clip: ClipText) -> str:
+    def start_from(self, clip: DualEncoder) -> str:
         """Copies CLIP's first text layers and its positions where there are layers."""
         if not self.num_layers:
             return ""

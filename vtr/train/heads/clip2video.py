@@ -41,9 +41,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vtr.clip.encoders import DualEncoder
 from vtr.errors import ConfigError
 from vtr.train.heads.base import (
-    ClipText,
     Code,
     Head,
     HeadInfo,
@@ -180,23 +180,23 @@ class Clip2Video(Head):
         """Draws all weights, see `initialise_weights`."""
         self.apply(initialise_weights)
 
-    def start_from(self, clip: ClipText) -> str:
+    def start_from(self, clip: DualEncoder) -> str:
         """Copies what the reference copies from CLIP, with `sim=seqTransf` alone."""
         options = self.options
         if not options.sequenced:
             return "random weights: the reference takes CLIP's text layers for sim=seqTransf alone"
         copied = copy_text_layers(self.frame_position_embeddings, self.transformerClip, clip)
         if options.differs:
-            copy_rows(self.type_position_embeddings, clip.positional_embedding)
+            copy_rows(self.type_position_embeddings, clip.text.positions)
         if options.differs and options.projection == "attention":
-            copy_blocks(self.frame2t_attention, clip.blocks)
+            copy_blocks(self.frame2t_attention, clip.text.blocks)
         if options.differs and options.projection == "mlp":
             # The leading D rows of the tower's projection, where there are as many.
-            rows = clip.visual_projection[: len(self.frame2t_projection)]
+            rows = clip.visual.get_parameter("projection.weight").T[: len(self.frame2t_projection)]
             if rows.shape == self.frame2t_projection.shape:
                 self.frame2t_projection.data.copy_(rows)
         if options.attends:
-            copy_blocks(self.actionClip, clip.blocks)
+            copy_blocks(self.actionClip, clip.text.blocks)
         return copied
 
     def encode_texts(self, texts: TextBatch) -> Code:

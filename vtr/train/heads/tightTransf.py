@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from vtr.clip.encoders import DualEncoder
 from vtr.clip.towers import quick_gelu
 from vtr.train.heads.base import (
-    ClipText,
     Code,
     Head,
     HeadInfo,
@@ -134,7 +134,7 @@ class TightTransformer(Head):
         """Draws all weights, see `initialise_weights`."""
         self.apply(initialise_weights)
 
-    def start_from(self, clip: ClipText) -> str:
+    def start_from(self, clip: DualEncoder) -> str:
         """Copies CLIP's first text layers and its positions."""
         return copy_text_layers(self.cross.positions, self.cross.transformer, clip)
 

@@ -32,8 +32,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from vtr.clip.encoders import DualEncoder
 from vtr.train.heads.base import (
-    ClipText,
     Code,
     HeadInfo,
     TextBatch,
@@ -108,7 +108,7 @@ class TokenBinder(SequenceHead):
     def draw_weights(self) -> None:
         """Draws no more: some weights begin as what they are."""
 
-    def start_from(self, clip: ClipText) -> str:
+    def start_from(self, clip: DualEncoder) -> str:
         """Copies CLIP's text layers where there are layers."""
         copied = super().start_from(clip)
         return ", ".join(filter(None, [copied, "the rest as text and mean are"]))

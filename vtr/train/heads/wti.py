@@ -29,8 +29,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from vtr.clip.encoders import DualEncoder
 from vtr.train.heads.base import (
-    ClipText,
     Code,
     HeadInfo,
     TextBatch,
@@ -100,7 +100,7 @@ class WeightedTokenInteraction(SequenceHead):
         start_uniform(self.text_weight_fc)
         start_uniform(self.video_weight_fc)
 
-    def start_from(self, clip: ClipText) -> str:
+    def start_from(self, clip: DualEncoder) -> str:
         """Copies CLIP's text layers where there are layers."""
         return ", ".join(filter(None, [super().start_from(clip), "uniform weights"]))
 
