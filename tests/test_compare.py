@@ -1,6 +1,5 @@
 """Comparing results: against plain oracles, and refusing what cannot be compared."""
 
-import csv
 import itertools
 import json
 from collections.abc import Mapping, Sequence
@@ -18,14 +17,10 @@ from vtr.errors import ConfigError, StoreWriteError
 from vtr.evaluate.compare import Comparison, Side, compare, per_query, setting_differences, sides_of
 from vtr.evaluate.ranks import Ranks
 from vtr.evaluate.reporting.results import Result, load_result, read_ranks
+from vtr.foreign import csv_table
 
 QUICK = 500  # random swaps
 Change = Mapping[str, Mapping[str, Any]]  # of sections of a document
-
-
-def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream).writerows([header, *rows])
 
 
 def make(
@@ -58,10 +53,12 @@ def make(
         (f"q{n}", f"v{n // per_video}", value, 1 if tied is None else tied[n], f"text {n}")
         for n, value in enumerate(better)
     ]
-    write_rows(folder / "per_query.csv", ["query_id", "video_id", "better", "tied", "text"], rows)
+    header = ["query_id", "video_id", "better", "tied", "text"]
+    (folder / "per_query.csv").write_bytes(csv_table(header, rows))
     if v2t is not None:
         lines = [(f"v{n}", value, 1, 1) for n, value in enumerate(v2t)]
-        write_rows(folder / "per_video.csv", ["video_id", "better", "tied", "correct"], lines)
+        table = csv_table(["video_id", "better", "tied", "correct"], lines)
+        (folder / "per_video.csv").write_bytes(table)
     return load_result(folder)
 
 
@@ -291,9 +288,8 @@ def test_per_query_values_under_ties() -> None:
 def test_groups_of_captions_are_read_from_their_own_columns(tmp_path: Path) -> None:
     result = make(tmp_path / "a", [0] * 8)
     header = ["video_id", "better", "tied", "correct", "group_better", "group_tied"]
-    write_rows(
-        tmp_path / "a" / "per_video.csv", header, [("v0", 1, 3, 2, 0, 1), ("v1", 0, 1, 1, 4, 2)]
-    )
+    rows = [("v0", 1, 3, 2, 0, 1), ("v1", 0, 1, 1, 4, 2)]
+    (tmp_path / "a" / "per_video.csv").write_bytes(csv_table(header, rows))
     v2t, groups = read_ranks(result, "v2t").ranks, read_ranks(result, "v2t_groups").ranks
     assert (v2t.better.tolist(), v2t.num_correct.tolist()) == ([1, 0], [2, 1])
     assert (groups.better.tolist(), groups.tied.tolist()) == ([0, 4], [1, 2])

@@ -33,7 +33,7 @@ from vtr.evaluate.reporting.examples import Example, Frame, Hit, Strip, read_str
 from vtr.evaluate.reporting.results import Result, load_result, read_rows, told_apart
 from vtr.evaluate.result import Setup, build_result, write_result
 from vtr.features import PackedFrames
-from vtr.foreign import escaped, shown
+from vtr.foreign import csv_table, escaped, shown
 from vtr.pages import Section, part
 from vtr.pages import page as render_page
 from vtr.verbs.report import Options
@@ -47,13 +47,6 @@ def make_video(path: Path, num_frames: int = 40) -> Path:
     for n, picture in enumerate(pictures):
         picture[:, : 2 * n + 2] = (20, 60, 200)
     return write_clip(path, pictures, fps=10, codec="mpeg4")
-
-
-def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(header)
-        writer.writerows(rows)
 
 
 def make_result(
@@ -519,7 +512,7 @@ def test_a_result_of_100_000_queries_gives_a_small_page(tmp_path: Path) -> None:
         for n in range(100_000)
     )
     header = ["query_id", "video_id", "words", "category", "better", "tied", "rank", "text"]
-    write_table(folder / "per_query.csv", header, list(rows))
+    (folder / "per_query.csv").write_bytes(csv_table(header, rows))
     result = edited(
         folder,
         breakdowns={"category": [{**row, "name": f"category {n}"} for n in range(5000)]},

@@ -74,12 +74,8 @@ def build_result(
 ) -> dict[str, Any]:
     """Returns the document of schema 1.
 
-    Args:
-        evaluation: The numbers.
-        protocol: Its declaration.
-        setup: What was evaluated.
-        packed: The frames, for the time stamps of the examples.
-        paths: Video id to its file, for the examples' pictures.
+    Of the frames `packed` the examples have their time stamps, of `paths`, which are by video id,
+    their files.
     """
     task, queries, seed = evaluation.task, evaluation.task.queries, setup.seed
     examples = _examples(evaluation, packed)

@@ -56,7 +56,7 @@ def run_lines(
     """Yields a run file: the best items of every query, in this module's order.
 
     Args:
-        query_ids: Q ids.
+        query_ids: Q ids of the queries.
         item_ids: C ids of what is ranked.
         rows: (Q,) whose row of `items` and `scores` is the query's.
         items: (T, n) the best items of each row, best first and ties as `later_first` says; R@k of

@@ -6,7 +6,7 @@ import functools
 import threading
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from av.sidedata.sidedata import SideData
@@ -15,6 +15,9 @@ from av.video.frame import VideoFrame
 from av.video.plane import VideoPlane
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 Picture = NDArray[np.uint8]
 
@@ -174,3 +177,14 @@ def _timed_as(frame: VideoFrame, seen: VideoFrame) -> VideoFrame:
 
 def _array(frame: VideoFrame) -> Picture:
     return np.asarray(frame.to_ndarray(), np.uint8)
+
+
+def opaque(file: Image) -> Image:
+    """Returns an opened picture as a viewer sees it: upright, in RGB, transparency over black."""
+    from PIL import Image, ImageOps
+
+    seen = ImageOps.exif_transpose(file)
+    if not seen.has_transparency_data:
+        return seen.convert("RGB")
+    black = Image.new("RGBA", seen.size, (0, 0, 0, 255))
+    return Image.alpha_composite(black, seen.convert("RGBA")).convert("RGB")

@@ -37,15 +37,11 @@ _READ_ROWS = 1 << 10  # 64 kB are mapped around each
 def code_frames(
     folder: Path, scanner: Scanner, moments: Floats, bank: Floats, *, before: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Writes codes of all rows of an index, and measures what they find.
+    """Writes codes of all rows of an index into its folder, and measures what they find.
 
-    Args:
-        folder: Of the index.
-        scanner: Of all its videos.
-        moments: (R, 2) mean and deviation of each row over the unrelated sentences.
-        bank: (B, D) those sentences.
-        before: Facts of the index that this one adds to; its codes are kept where most rows have
-            one.
+    `moments` (R, 2) are mean and deviation of each row over the unrelated sentences of `bank`
+    (B, D). The codes of `before`, the facts of the index that this one adds to, are kept where most
+    rows have one.
 
     Returns:
         `codes`, `coded_rows`, `recall`; the last alone where too little is found, nothing for few

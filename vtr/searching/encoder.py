@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,9 +31,6 @@ from vtr.foreign import printable
 from vtr.json_files import read_json
 from vtr.searching.index import Bank
 from vtr.settings import as_path
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 Vectors = NDArray[np.float32]
 RECORD = "model.json"
@@ -176,7 +173,9 @@ def _decode(clip: Path, at_seconds: float | None, backbone: Backbone) -> NDArray
 
 def _read_picture(picture: Path | bytes) -> NDArray[np.uint8]:
     """Returns (H, W, 3) as a viewer sees it; transparency lies over black."""
-    from PIL import Image, ImageOps
+    from PIL import Image
+
+    from vtr.extract.frames import opaque
 
     name = "the picture" if isinstance(picture, bytes) else printable(picture)
     source = io.BytesIO(picture) if isinstance(picture, bytes) else picture
@@ -189,19 +188,10 @@ def _read_picture(picture: Path | bytes) -> NDArray[np.uint8]:
                     f"{name} has {file.width} x {file.height} pixels; at most {_MOST_PIXELS:,} are "
                     "read. Make it smaller"
                 )
-            return np.asarray(_opaque(ImageOps.exif_transpose(file)))
+            return np.asarray(opaque(file))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         reason = getattr(error, "strerror", None) or "it is damaged, or of no kind that is known"
         raise ConfigError(f"{name} cannot be read as a picture: {reason}") from None
-
-
-def _opaque(picture: Image) -> Image:
-    from PIL import Image
-
-    if not picture.has_transparency_data:
-        return picture.convert("RGB")
-    black = Image.new("RGBA", picture.size, (0, 0, 0, 255))
-    return Image.alpha_composite(black, picture.convert("RGBA")).convert("RGB")
 
 
 def _absolute(model: str) -> str:

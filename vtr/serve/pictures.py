@@ -20,7 +20,7 @@ from vtr.errors import DecodeError
 from vtr.extract.container import FFMPEG_ERRORS, VideoSource, failure, header_rate, open_video
 from vtr.extract.cutting import Cut
 from vtr.extract.cutting import make_handler as make_cutter
-from vtr.extract.frames import Picture, Upright, as_seen, upright
+from vtr.extract.frames import Picture, Upright, as_seen, opaque, upright
 from vtr.extract.seeking import frames_at, origin_seconds
 from vtr.extract.worker import Answer, Handler
 from vtr.serve.formats import media_type
@@ -180,7 +180,7 @@ def _length(video: VideoSource) -> float:
 
 def _read_picture(path: Path) -> Picture | None:
     """Returns a picture as a viewer sees it; None where the file holds none that is known."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(path) as file:
@@ -190,19 +190,16 @@ def _read_picture(path: Path) -> Picture | None:
                 raise DecodeError(
                     "too-large", f"{file.width} x {file.height}; at most {_MOST_PIXELS:,} pixels"
                 )
-            seen = ImageOps.exif_transpose(file).convert("RGBA")
+            seen = opaque(file)
     except UnidentifiedImageError:
         return None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DecodeError("decode-error", f"a damaged picture: {error}") from None
-    black = Image.new("RGBA", seen.size, (0, 0, 0, 255))
-    opaque = Image.alpha_composite(black, seen).convert("RGB")
-    side = min(opaque.size)
-    if side > _QUERY_SIDE:
-        scale = _QUERY_SIDE / side
-        wanted = (math.ceil(opaque.width * scale), math.ceil(opaque.height * scale))
-        opaque = opaque.resize(wanted, Image.Resampling.BICUBIC)
-    return np.asarray(opaque)
+    scale = _QUERY_SIDE / min(seen.size)
+    if scale < 1:
+        wanted = (math.ceil(seen.width * scale), math.ceil(seen.height * scale))
+        seen = seen.resize(wanted, Image.Resampling.BICUBIC)
+    return np.asarray(seen)
 
 
 def parts(header: dict[str, Any], payload: bytes | bytearray) -> list[bytes]:
