@@ -2,13 +2,16 @@
 
 import html
 import pickle
+import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import unquote
 
 import fsspec
 import pytest
-from builders import patchwork, run_app, write_clip
+from builders import full_disk, patchwork, run_app, write_clip
 from fsspec.implementations.memory import MemoryFileSystem
 
 import vtr
@@ -180,3 +183,83 @@ def test_a_workspace_of_a_url(tmp_path: Path) -> None:
         run_app("compress", f"file://{tmp_path}/videos", tmp_path / "small")
     assert not (tmp_path / "small").exists()
     assert uri_of(Path("s3://bucket/a b.mp4")) == "s3://bucket/a b.mp4"
+
+
+class Stumbling(MemoryFileSystem):  # type: ignore[misc]
+    """A file system that says nothing, or fails as often as `failures` has something."""
+
+    protocol = "stumbling"
+    failures: ClassVar[list[Exception]] = []
+    silence = threading.Event()
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return "/vtr/a.mp4" if "://" in path else path
+
+    def info(self, path: str, **more: Any) -> Any:
+        if self.failures:
+            raise self.failures.pop(0)
+        return super().info("/vtr/a.mp4", **more)
+
+    def modified(self, path: str) -> Any:
+        self.silence.wait(30)
+        return super().modified("/vtr/a.mp4")
+
+
+@pytest.fixture
+def stumbling(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Stumbling]]:
+    monkeypatch.setattr("vtr.remote._PAUSES", (0.0, 0.0))
+    fsspec.filesystem("memory").pipe("/vtr/a.mp4", b"x" * 100_000)
+    for protocol in ("stumbling", "http"):
+        monkeypatch.setitem(sys.modules["fsspec.registry"]._registry, protocol, Stumbling)
+    yield Stumbling
+    Stumbling.failures, Stumbling.silence = [], threading.Event()
+
+
+def test_a_file_system_that_says_nothing_does_not_hold_a_run(
+    stumbling: type[Stumbling], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger is written by who has no time limit of its own."""
+    monkeypatch.setattr("vtr.remote.FACTS_SECONDS", 0.1)
+    assert file_facts(Path("stumbling://a.mp4")) == {}
+    stumbling.silence.set()
+    assert file_facts(Path("stumbling://a.mp4"))["file_bytes"] == 100_000
+
+
+def refused(status: int) -> Exception:
+    """What fsspec makes of a web server's answer."""
+    error = FileNotFoundError("http://host/a.mp4")
+    error.__cause__ = OSError(f"{status}, message='No'")
+    error.__cause__.status = status  # type: ignore[attr-defined]
+    return error
+
+
+def test_a_server_that_stumbles_is_asked_again(stumbling: type[Stumbling]) -> None:
+    stumbling.failures[:] = [refused(500), ConnectionResetError("the line broke")]
+    with fetched(Path("http://host/a.mp4")) as local:
+        assert local.read_bytes() == b"x" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("status", "times", "message"),
+    [
+        (404, 1, "not-found: nothing at http://host/a.mp4"),
+        (403, 1, "not-fetched: http://host/a.mp4: 403, message='No'"),
+        (500, 3, "not-fetched: http://host/a.mp4: 500, message='No'"),
+    ],
+)
+def test_what_a_server_answers_stands_in_the_row(
+    stumbling: type[Stumbling], status: int, times: int, message: str
+) -> None:
+    stumbling.failures[:] = [refused(status) for _ in range(times)]
+    with pytest.raises(DecodeError, match=message), fetched(Path("http://host/a.mp4")):
+        pass
+    assert not stumbling.failures
+
+
+def test_a_full_scratch_folder_is_named(tmp_path: Path) -> None:
+    fsspec.filesystem("memory").pipe("/vtr/large.mp4", b"x" * 100_000)
+    message = r"no room for it in the scratch folder \(.+\); set TMPDIR to a folder on another"
+    with full_disk(70_000), pytest.raises(DecodeError, match=message):  # noqa: SIM117
+        with fetched(Path("memory://vtr/large.mp4")):
+            pass

@@ -10,10 +10,12 @@ from __future__ import annotations
 import html
 import re
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PosixPath
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote, unquote
 
 from vtr.errors import ConfigError, DecodeError
@@ -21,11 +23,14 @@ from vtr.foreign import printable, shown
 
 MOST_BYTES = 64 << 30
 """Of one video that is fetched."""
+FACTS_SECONDS = 10.0
+"""In which a file system says how large a file is, or is taken for one that says nothing."""
 OF_URL = (
     ". A workspace of it is needed: in a folder of its own, vtr init --videos URL, then vtr extract"
 )
 """What to do where a command wants a folder of videos."""
 _CHUNK_BYTES = 4 << 20
+_PAUSES = (0.5, 2.0)  # seconds, after which what did not come is asked for again
 _URL = re.compile(r"([a-z][a-z0-9+.-]+):/+(.*)", re.DOTALL)
 
 
@@ -164,18 +169,26 @@ def _escaped(name: str) -> str:
 
 
 def facts_of(url: str) -> dict[str, Any]:
-    """Returns size and date of a file as `vtr.extract.resume.file_facts` does; {} for none."""
-    try:
+    """Returns size and date of a file as `vtr.extract.resume.file_facts` does; {} for none.
+
+    None, too, of one that does not answer: who asks has no time limit of its own.
+    """
+    facts: dict[str, Any] = {}
+    asking = threading.Thread(target=_ask, args=(url, facts), daemon=True)
+    asking.start()
+    asking.join(FACTS_SECONDS)
+    return {} if asking.is_alive() else facts
+
+
+def _ask(url: str, facts: dict[str, Any]) -> None:
+    with suppress(Exception):
         system, path = _system(url)
-        info = system.info(path)
-        facts = {"file_bytes": int(info["size"])}
-    except Exception:  # noqa: BLE001
-        return {}
-    try:
-        facts["file_mtime_ns"] = int(system.modified(path).timestamp() * 1e9)
-    except Exception:  # noqa: BLE001  (some protocols know no dates)
-        facts["file_mtime_ns"] = -1
-    return facts
+        num_bytes = int(system.info(path)["size"])
+        try:
+            mtime_ns = int(system.modified(path).timestamp() * 1e9)
+        except Exception:  # noqa: BLE001  (some protocols know no dates)
+            mtime_ns = -1
+        facts |= {"file_bytes": num_bytes, "file_mtime_ns": mtime_ns}
 
 
 @contextmanager
@@ -191,26 +204,77 @@ def fetched(path: Path | str) -> Iterator[Path]:
     if url is None:
         yield Path(path)
         return
-    with tempfile.TemporaryFile() as file:
-        try:
-            system, place = _system(url)
-            with system.open(place, "rb") as source:
-                size, expected = 0, system.info(place).get("size")
-                while chunk := source.read(_CHUNK_BYTES):
-                    size += len(chunk)
-                    if size > MOST_BYTES:
-                        raise DecodeError("too-large", f"has more than {MOST_BYTES:,} bytes")
-                    file.write(chunk)
-            file.flush()
-        except FileNotFoundError:
-            raise DecodeError("not-found", f"nothing at {shown(url)}") from None
-        except (DecodeError, MemoryError):
-            raise
-        except Exception as error:  # noqa: BLE001
-            raise DecodeError("not-fetched", f"{shown(url)}: {_words(error)}") from None
-        if expected is not None and size != expected:
-            raise DecodeError("not-fetched", f"{size:,} of {expected:,} bytes of {shown(url)} came")
+    with _scratch(url) as file:
+        for pause in (*_PAUSES, None):  # a server that stumbles is asked again
+            try:
+                _fetch(url, file)
+                break
+            except _PassingError as error:
+                if pause is None:
+                    raise DecodeError("not-fetched", f"{shown(url)}: {error}") from None
+            file.seek(0)
+            file.truncate()
+            time.sleep(pause)
         yield Path(f"/proc/self/fd/{file.fileno()}")
+
+
+class _PassingError(Exception):
+    """What may go well the next time."""
+
+
+def _fetch(url: str, file: BinaryIO) -> None:
+    """Writes what a URL leads to into a file."""
+    try:
+        system, place = _system(url)
+        with system.open(place, "rb") as source:
+            size, expected = 0, system.info(place).get("size")
+            while chunk := source.read(_CHUNK_BYTES):
+                size += len(chunk)
+                if size > MOST_BYTES:
+                    raise DecodeError("too-large", f"has more than {MOST_BYTES:,} bytes")
+                _write(url, file, chunk)
+    except (DecodeError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001
+        # Of a web server fsspec calls every refusal a file that is not there.
+        at_web = url.startswith(("http:", "https:"))
+        cause = error.__cause__ if isinstance(error, FileNotFoundError) and at_web else None
+        status = getattr(cause or error, "status", None)
+        if isinstance(error, FileNotFoundError) and (cause is None or status in (404, 410)):
+            raise DecodeError("not-found", f"nothing at {shown(url)}") from None
+        if isinstance(status, int) and 300 <= status < 500 and status not in (408, 429):
+            raise DecodeError("not-fetched", f"{shown(url)}: {_words(cause or error)}") from None
+        raise _PassingError(_words(cause or error)) from None
+    if expected is not None and size != expected:
+        raise _PassingError(f"{size:,} of {expected:,} bytes came")
+
+
+@contextmanager
+def _scratch(url: str) -> Iterator[BinaryIO]:
+    """Yields a file without a name and without a buffer, so that a full disk is seen at once."""
+    try:
+        file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+    except OSError as error:
+        raise _no_room(url, error) from None
+    with file:
+        yield file
+
+
+def _write(url: str, file: BinaryIO, chunk: bytes) -> None:
+    rest = memoryview(chunk)
+    try:
+        while rest:  # what nearly fills a disk is written in part
+            rest = rest[file.write(rest) :]
+    except OSError as error:
+        raise _no_room(url, error) from None
+
+
+def _no_room(url: str, error: OSError) -> DecodeError:
+    return DecodeError(
+        "not-fetched",
+        f"{shown(url)}: no room for it in the scratch folder ({error.strerror or error}); set "
+        "TMPDIR to a folder on another disk, then --retry failed",
+    )
 
 
 def _system(url: str) -> tuple[Any, str]:
@@ -236,5 +300,5 @@ def _missing(protocol: str, error: Exception) -> str:
     return f"{protocol}:// needs a package that is not installed ({shown(error)}){line}"
 
 
-def _words(error: Exception) -> str:
+def _words(error: BaseException) -> str:
     return shown(str(error) or type(error).__name__)
