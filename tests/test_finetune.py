@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from vtr.clip.backbone import load_backbone
 from vtr.demo import demo_model_folder
-from vtr.errors import ConfigError, ModelError
+from vtr.errors import ConfigError, ModelError, WorkersLostError
 from vtr.json_files import as_fields
 from vtr.train.batches import BatchPlan
 from vtr.train.data import PairedData, PictureRows, Resident
@@ -414,6 +414,17 @@ def test_a_resumed_training_ends_bit_for_bit_as_an_unbroken_one(
 
 def _work(world: World, folder: Path, settings: TrainSettings) -> None:
     trainer(folder, settings, world=world).run()
+
+
+def _left_alone(world: World) -> None:
+    if world.is_first:
+        with pytest.raises(WorkersLostError, match=r"another of the processes .* --resume goes on"):
+            world.wait()
+
+
+@pytest.mark.slow
+def test_a_process_that_is_left_alone_ends_with_one_message() -> None:
+    in_two_processes(_left_alone)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ VtrError
 │   ├── HubOfflineError
 │   └── CheckpointError    missing or unexpected weights, wrong activation
 ├── DecodeError            one video that cannot be read; carries the ledger class
-├── WorkersLostError       the decoding processes cannot start, or died as a whole
+├── WorkersLostError       processes that work together cannot start, or died
 ├── HubError               the Hugging Face hub refuses, or holds something else than was pushed
 └── StoreError             the feature cache
     ├── FingerprintError   made with other settings than those asked for
@@ -102,7 +102,7 @@ class DecodeError(VtrError):
 
 
 class WorkersLostError(VtrError):
-    """The decoding processes cannot start, or died as a whole; no single video is to blame."""
+    """Processes that work together cannot start, or died; no single input is to blame."""
 
 
 class HubError(VtrError):

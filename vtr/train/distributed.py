@@ -20,8 +20,25 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from vtr.errors import ConfigError
+from vtr.errors import ConfigError, WorkersLostError
+from vtr.foreign import shown
 from vtr.train.heads.base import Code
+from vtr.train.memory import is_out_of_memory
+
+
+@contextmanager
+def _talking() -> Iterator[None]:
+    """Says of what torch tells where another process is gone whose fault it is not."""
+    try:
+        yield
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        raise WorkersLostError(
+            f"another of the processes that train together has ended ({shown(error, 120)}): what "
+            "it printed says why. What was published is kept; once that is mended, the same command "
+            "with --resume goes on"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -48,14 +65,16 @@ class World:
         sent[: len(part)] = part
         sent = sent.to(torch.uint8) if part.dtype == torch.bool else sent
         received = [torch.empty_like(sent) for _ in range(self.size)]
-        dist.all_gather(received, sent.contiguous())
+        with _talking():
+            dist.all_gather(received, sent.contiguous())
         whole = torch.cat([r[:n] for r, n in zip(received, sizes, strict=True)])
         return whole.to(part.dtype)
 
     def add(self, tensor: Tensor) -> Tensor:
         """Returns the sum over all processes, in place."""
         if self.size > 1:
-            dist.all_reduce(tensor)
+            with _talking():
+                dist.all_reduce(tensor)
         return tensor
 
     def add_gradients(self, model: nn.Module) -> None:
@@ -66,14 +85,15 @@ class World:
             if parameter.requires_grad:
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
-                dist.all_reduce(parameter.grad)
+                self.add(parameter.grad)
 
     def share(self, values: list[float]) -> list[float]:
         """Returns the first process's numbers."""
         if self.size == 1:
             return values
         box: list[list[float] | None] = [values if self.is_first else None]
-        dist.broadcast_object_list(box, src=0)
+        with _talking():
+            dist.broadcast_object_list(box, src=0)
         received = box[0]
         assert received is not None
         return received
@@ -81,7 +101,8 @@ class World:
     def wait(self) -> None:
         """Returns once all processes are here."""
         if self.size > 1:
-            dist.barrier()
+            with _talking():
+                dist.barrier()
 
 
 ALONE = World()
