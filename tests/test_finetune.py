@@ -418,7 +418,7 @@ def _work(world: World, folder: Path, settings: TrainSettings) -> None:
 
 def _left_alone(world: World) -> None:
     if world.is_first:
-        with pytest.raises(WorkersLostError, match=r"another of the processes .* --resume goes on"):
+        with pytest.raises(WorkersLostError, match=r"another of the processes .* and --resume"):
             world.wait()
 
 

@@ -36,8 +36,8 @@ def _talking() -> Iterator[None]:
             raise
         raise WorkersLostError(
             f"another of the processes that train together has ended ({shown(error, 120)}): what "
-            "it printed says why. What was published is kept; once that is mended, the same command "
-            "with --resume goes on"
+            "it printed says why. What was published is kept; once that is mended, go on with the "
+            "same command and --resume"
         ) from None
 
 
