@@ -19,7 +19,16 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from builders import demo_model_folder, grey, patchwork, ramp, random_rows, write_clip, write_store
+from builders import (
+    demo_model_folder,
+    full_disk,
+    grey,
+    patchwork,
+    ramp,
+    random_rows,
+    write_clip,
+    write_store,
+)
 from PIL import Image
 
 pytest.importorskip("starlette", reason="the extra `serve` is not installed")
@@ -349,6 +358,13 @@ def test_examples_are_searched_by(client: TestClient, tmp_path: Path) -> None:
         answer = client.post("/api/examples", content=content)
         assert answer.status_code == status
         assert answer.json()["error"]
+
+
+def test_an_example_that_a_full_disk_does_not_take_says_so(client: TestClient) -> None:
+    with full_disk(1000):
+        answer = client.post("/api/examples", content=b"x" * 100_000)
+    assert answer.status_code == 507
+    assert "No room is left for files in" in answer.json()["error"]
 
 
 # ---- who is let in

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from importlib.resources import files
+from tempfile import gettempdir
 from typing import Any
 
 from starlette.applications import Starlette
@@ -23,6 +25,7 @@ from vtr.serve.media import Media
 from vtr.serve.security import REPORT_CSP, Doors, Guard
 from vtr.serve.workshop import BusyError
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PAGE_TYPES = {
     ".html": "text/html",
     ".css": "text/css",
@@ -73,7 +76,8 @@ def create_app(
         Route("/clip/{key}", media.clip),
     ]
     handlers: Mapping[Any, Any] = dict.fromkeys(
-        (RefusedError, BusyError, VtrError, HTTPException, ClientDisconnect, Exception), _refused
+        (RefusedError, BusyError, VtrError, HTTPException, ClientDisconnect, OSError, Exception),
+        _refused,
     )
     return Guard(Starlette(routes=routes, exception_handlers=handlers, lifespan=life), doors)
 
@@ -113,5 +117,9 @@ async def _refused(_request: Request, error: Exception) -> Response:
         return JSONResponse({"error": shown(error.detail)}, error.status_code)
     if isinstance(error, ClientDisconnect):
         return Response(status_code=400)
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        words = f"No room is left for files in {gettempdir()} of the machine that serves this page"
+        note(f"error: {words} ({error.strerror})")
+        return JSONResponse({"error": f"{words}: free some, then try again."}, 507)
     note(f"internal error: {type(error).__name__}: {error}")
     return JSONResponse({"error": "An internal error; the terminal says more."}, 500)
