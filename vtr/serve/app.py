@@ -118,8 +118,8 @@ async def _refused(_request: Request, error: Exception) -> Response:
     if isinstance(error, ClientDisconnect):
         return Response(status_code=400)
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
-        words = f"No room is left for files in {gettempdir()} of the machine that serves this page"
-        note(f"error: {words} ({error.strerror})")
-        return JSONResponse({"error": f"{words}: free some, then try again."}, 507)
+        why = f"No room is left for files in {gettempdir()} of the machine that serves this page"
+        note(f"error: {why} ({error.strerror})")
+        return JSONResponse({"error": f"{why}: free some, then try again."}, 507)
     note(f"internal error: {type(error).__name__}: {error}")
     return JSONResponse({"error": "An internal error; the terminal says more."}, 500)
