@@ -188,7 +188,10 @@ def test_damaged_tables_are_refused_in_words(tmp_path: Path) -> None:
     for text, message in (
         ("query_id,video_id,better\n", "lacks the column 'tied'"),
         ("query_id,video_id,better,tied\n", "has no rows"),
-        ("query_id,video_id,better,tied\nq0,v0,x,1\n", "'q0' has no whole ranks"),
+        *(
+            (f"query_id,video_id,better,tied\nq0,v0,{cells}\n", "'q0' has no whole ranks")
+            for cells in ("x,1", "-1,1", "1_0,1", "0,1_0", "²,1", "1.0,1", f"{'9' * 5000},1", ",1")
+        ),
         ("query_id,video_id,better,tied\nq0,v0\n", "line 2 has too few columns"),
         ("query_id,video_id,better,tied\nq0,v0,99,99\n", "contradicts itself"),
     ):

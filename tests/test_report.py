@@ -296,10 +296,22 @@ def test_small_bins_are_marked(pair: list[Result]) -> None:
     assert page.count(b' faded"') == 1
 
 
-@pytest.mark.parametrize("text", ["", "a", "5-1", "1-10,10-20", "1+,5-6", "3-", "1--2", "²"])
+@pytest.mark.parametrize(
+    "text", ["", "a", "5-1", "1-10,10-20", "1+,5-6", "3-", "1--2", "²", "1_0", "9" * 5000]
+)
 def test_bins_that_mean_nothing_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="--bins"):
         parse_bins(text)
+
+
+def test_words_that_are_no_count_are_refused(tmp_path: Path) -> None:
+    result = load_result(make_result(tmp_path / "r", count=60))
+    rows = list(csv.reader(result.per_query.read_text().splitlines()))
+    for cell in ("x", "-1", "1_0", "9" * 5000):
+        rows[7][rows[0].index("words")] = cell
+        result.per_query.write_bytes(csv_table(rows[0], rows[1:]))
+        with pytest.raises(ConfigError, match=r"per_query\.csv has no whole number of words \('"):
+            figures.count_bins(result, parse_bins("1-9,10+"), 1)
 
 
 def test_the_contents_name_every_section(pair: list[Result]) -> None:

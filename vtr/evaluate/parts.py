@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,6 +15,8 @@ from vtr.errors import ConfigError
 from vtr.evaluate.intervals import Clusters, bootstrap
 from vtr.evaluate.metrics import summary
 from vtr.evaluate.ranks import Ranks
+
+_NUMBER = re.compile(r"[0-9]{1,9}")
 
 
 @dataclass(frozen=True)
@@ -50,12 +53,12 @@ def parse_bins(text: str) -> tuple[Bin, ...]:
         low, dash, high = part.strip().partition("-")
         is_open = not dash and low.endswith("+")
         numbers = [low[:-1]] if is_open else [low, high if dash else low]
-        if not all(n.isdecimal() and n.isascii() for n in numbers):
-            raise ConfigError(f"--bins has {part.strip()!r}; write bins like 1-10,11-20,21+")
+        if not all(_NUMBER.fullmatch(n) for n in numbers):
+            raise ConfigError(f"--bins has {part.strip()!r:.60}; write bins like 1-10,11-20,21+")
         bins.append(Bin(int(numbers[0]), None if is_open else int(numbers[1])))
     ascend = all(b.high is None or b.low <= b.high for b in bins)
     if not ascend or not all(a.high is not None and a.high < b.low for a, b in pairwise(bins)):
-        raise ConfigError(f"--bins is {text!r}; the bins must ascend and not overlap")
+        raise ConfigError(f"--bins is {text!r:.60}; the bins must ascend and not overlap")
     return tuple(bins)
 
 

@@ -29,7 +29,7 @@ from vtr.charts.kinds import (
 from vtr.counts import count_text, counted
 from vtr.errors import ConfigError
 from vtr.evaluate.parts import Bin, numbers_by_words
-from vtr.evaluate.reporting.results import Result, check_count, read_ranks, read_rows
+from vtr.evaluate.reporting.results import Result, check_count, read_ranks, read_rows, whole
 
 RECALLS = ("R@1", "R@5", "R@10")
 DIRECTIONS = {"t2v": "text to video", "v2t": "video to text"}
@@ -96,8 +96,12 @@ def order_accuracy(results: Sequence[Result]) -> DotChart | None:
 def count_bins(result: Result, bins: Sequence[Bin], k: int) -> list[dict[str, Any]]:
     """Returns breakdown rows like those of `result.json` for other bins of query length."""
     table = read_ranks(result, "t2v")
-    texts = [row["words"] for row in read_rows(result.per_query, ("words",))]
-    words = np.array([int(text) if text.isdecimal() else 0 for text in texts])
+    try:
+        words = np.array([whole(row["words"]) for row in read_rows(result.per_query, ("words",))])
+    except ValueError as error:
+        raise ConfigError(
+            f"{result.per_query} has no whole number of words ({error}); evaluate again"
+        ) from None
     owners = np.unique(np.array(table.clusters, object), return_inverse=True)[1]
     return numbers_by_words(table.ranks, words, owners, (k,), bins=bins, seed=0)
 

@@ -24,6 +24,7 @@ PER_QUERY = "per_query.csv"
 PER_VIDEO = "per_video.csv"
 RUN_CONFIG = "config.json"
 RUN_WEIGHTS = "best.safetensors"
+_MOST_DIGITS = 15
 _CONFIG_SECTIONS = ("model", "text_model", "features", "data", "settings", "preset")
 
 
@@ -284,7 +285,7 @@ def read_ranks(result: Result, direction: str) -> RankTable:
     if direction == "v2t_groups":
         prefix, candidates = "group_", "num_videos"
     names = (f"{prefix}better", f"{prefix}tied")
-    ids, clusters, numbers = [], [], []
+    ids, clusters, numbers, missed = [], [], [], []
     # Results of before #12 have no mark of a miss in their tables.
     absent = {printable(str(video["id"])) for video in result.part("coverage").get("absent", ())}
     for row in read_rows(file, (key, "video_id", *names)):
@@ -292,10 +293,11 @@ def read_ranks(result: Result, direction: str) -> RankTable:
         clusters.append(row["video_id"])
         correct = row.get("correct") if direction == "v2t" else None
         try:
-            counts = (*(int(row[name]) for name in names), int(correct or 1))
+            counts = [whole(text) for text in (*(row[name] for name in names), correct or "1")]
         except ValueError as error:
             raise ConfigError(f"{file}: {row[key]!r} has no whole ranks ({error})") from None
-        numbers.append(counts if row["video_id"] not in absent else (-1, 1, 1))
+        missed.append(row["video_id"] in absent)
+        numbers.append((0, 1, 1) if missed[-1] else counts)
     check_count(result, direction, file, len(ids))
     if not numbers:
         raise ConfigError(f"{file} has no rows; evaluate again")
@@ -303,7 +305,14 @@ def read_ranks(result: Result, direction: str) -> RankTable:
     among = result.part("protocol").get(candidates)
     among = among if isinstance(among, int) else int((better + tied).max())
     try:
-        ranks = Ranks(np.where(better < 0, among, better), tied, among, several)
+        ranks = Ranks(np.where(missed, among, better), tied, among, several)
     except ValueError as error:
         raise ConfigError(f"{file} contradicts itself: {error}") from None
     return RankTable(tuple(ids), tuple(clusters), ranks)
+
+
+def whole(text: str) -> int:
+    """Returns the number that digits stand for; ValueError for anything else."""
+    if not (text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS):
+        raise ValueError(f"{text!r:.40}")
+    return int(text)
