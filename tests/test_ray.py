@@ -188,6 +188,28 @@ def test_a_cluster_copies_and_checks_as_one_process_does(videos: Path, tmp_path:
     assert list(checked[0]["undecodable"]) == ["no video.mp4"]
 
 
+@needs_ray
+@pytest.mark.slow
+def test_what_is_printed_is_the_result_though_actors_die(videos: Path, tmp_path: Path) -> None:
+    many = tmp_path / "many"
+    for n, source in enumerate(sorted(videos.iterdir()) * 8):
+        many.mkdir(exist_ok=True)
+        os.link(source, many / f"{n:03d} {source.name}")
+    verify = ("data", "verify", "folder", "--videos", many, "--json")
+    plain = run_process(*verify)
+    words = [sys.executable, "-m", "vtr", *map(str, verify), "--ray", "--cpus-per-worker", "1"]
+    pipe = subprocess.PIPE
+    driver = subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True)
+    killed = 0
+    while killed < 2 and driver.poll() is None:
+        killed += kill_one(driver, "ray::_Actor.do")
+        time.sleep(0.1)
+    output, errors = driver.communicate(timeout=200)
+    assert killed, errors
+    assert json.loads(output) == json.loads(plain.stdout)
+    assert len(json.loads(output)["undecodable"]) == 8
+
+
 @pytest.fixture(scope="module")
 def cluster(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """A cluster whose only node with cores has other folders mounted over two of ours."""

@@ -12,8 +12,9 @@ import math
 import os
 import secrets
 import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -66,6 +67,15 @@ def connected(address: str) -> Iterator[Cluster]:
 
     if address not in ("local", "auto"):
         _require_cluster(address)
+    with redirect_stdout(sys.stderr):  # where Ray tells of actors that died; ours is for results
+        _begin(ray, address)
+        try:
+            yield Cluster(ray)
+        finally:
+            ray.shutdown()
+
+
+def _begin(ray: Any, address: str) -> None:
     here = {"num_cpus": usable_cores(), "object_store_memory": _STORE_BYTES}
     try:
         ray.init(
@@ -76,10 +86,6 @@ def connected(address: str) -> Iterator[Cluster]:
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         what = "start a Ray on this machine" if address == "local" else f"reach Ray at {address}"
         raise ConfigError(f"cannot {what}: {shown(error)}") from None
-    try:
-        yield Cluster(ray)
-    finally:
-        ray.shutdown()
 
 
 def _require_cluster(address: str) -> None:
