@@ -26,7 +26,14 @@ from vtr.features.importing import import_arrays
 from vtr.files import TEMPORARY_PREFIX, UNFINISHED, beside
 from vtr.train.loop import Trainer, read_metrics
 from vtr.train.run import BEST, LAST, list_runs, load_run, recency
-from vtr.train.run_folders import advising, find_interrupted, holding, summarise
+from vtr.train.run_folders import (
+    Target,
+    advising,
+    find_interrupted,
+    holding,
+    summarise,
+    take_places,
+)
 from vtr.train.texts import embed_texts
 from vtr.verbs.train import Options
 
@@ -389,6 +396,19 @@ def test_a_config_changed_by_hand_is_refused(
     with pytest.raises(ConfigError, match=message):
         run_app("train", "--resume", "--name", "one")
     assert load_run(folder).seed == 0
+
+
+def test_only_summaries_of_replaced_seeds_go(tmp_path: Path) -> None:
+    """A name is no pattern: of runs a* those of ab are others."""
+    for name in ("a*-seeds-demo.json", "ab-seeds-demo.json", "a*-seed0-to-1.json"):
+        (tmp_path / name).touch()
+    folders = [tmp_path / f"a*-seed{seed}" for seed in (0, 1)]
+    for folder in folders:
+        (beside(folder)).mkdir(parents=True)
+    documents = [{"run": str(folder), "seed": seed} for seed, folder in enumerate(folders)]
+    take_places([Target(folder, beside(folder), True) for folder in folders], documents)
+    assert [path.name for path in tmp_path.glob("*.json")] == ["ab-seeds-demo.json"]
+    assert all(folder.is_dir() for folder in folders)
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt(), StoreWriteError("disk full")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import itertools
 import json
 import os
@@ -262,7 +263,8 @@ def take_places(targets: Sequence[Target], documents: Sequence[Mapping[str, Any]
     for target in targets:
         if target.replaces:
             stem, runs = target.folder.name.rpartition("-seed")[0], target.folder.parent
-            for summary in (summary_file(documents, runs), *runs.glob(f"{stem}-seeds-*.json")):
+            others = runs.glob(f"{glob.escape(stem)}-seeds-*.json")
+            for summary in (summary_file(documents, runs), *others):
                 summary.unlink(missing_ok=True)
             take_place(target.folder)
 
