@@ -19,7 +19,6 @@ from vtr.features.store import PackedFrames
 from vtr.train.batches import BatchPlan, Step, halve
 from vtr.train.data import Packed, PairedData, Resident
 from vtr.train.dropout import RowDropout, keyed
-from vtr.train.fixed_codes import fixed_texts, fixed_videos
 from vtr.train.gradients import BatchGradient
 from vtr.train.mining import confusable_groups, nearest_wrong_videos
 from vtr.train.model import ModelSpec, RetrievalModel, build_model, zero_shot_model
@@ -283,14 +282,14 @@ def test_codes_that_no_training_changes_are_those_of_each_batch(
             assert torch.equal(gradient._encode_texts(step.texts)[0], texts)
             loss = gradient.loss((texts,), (videos,), step)
             assert torch.equal(gradient(step).total, loss.total)
-    assert fixed_videos(model, resident) is not None
-    assert (fixed_texts(model, resident) is None) == (text == "projection")
+    assert gradient.videos is not None
+    assert (gradient.texts is None) == (text == "projection")
 
 
 @pytest.mark.parametrize("head", ["seqTransf:layers=1", "multivector", "attentionP"])
 def test_codes_that_change_or_are_many_vectors_are_not_kept(head: str) -> None:
     resident = Resident(made_up(5), torch.device("cpu"))
-    assert fixed_videos(model_of(head, "frozen"), resident) is None
+    assert BatchGradient(model_of(head, "frozen"), resident, LossOptions()).videos is None
 
 
 @pytest.mark.parametrize(

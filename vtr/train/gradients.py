@@ -19,18 +19,20 @@ import torch
 from torch import Tensor
 
 from vtr.train.batches import Step
-from vtr.train.data import Index, Resident
+from vtr.train.data import Index, Resident, ResidentVideos, chosen_rows
 from vtr.train.distributed import ALONE, World
 from vtr.train.dropout import RowDropout, keyed
-from vtr.train.fixed_codes import fixed_texts, fixed_videos, take
 from vtr.train.heads.base import Code, Head, pad_codes, select_code
 from vtr.train.losses import Loss, best_bias, right_pairs, weighted_loss
+from vtr.train.memory import fits
 from vtr.train.model import RetrievalModel
 from vtr.train.presets import LossOptions
 from vtr.train.scoring import evaluating
 from vtr.train.teacher import Teacher, encode_student, split_student
+from vtr.train.text_tower import FrozenText
 
 Encode = Callable[[Index], Code]
+_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ class BatchGradient:
         self, index: Index, width: int | None = None, place: Index | None = None
     ) -> Code:
         if self.texts is not None:
-            return take(self.texts, index)
+            return tuple(chosen_rows(part, index) for part in self.texts)
         with self._keyed(index, place, side=0):
             return self.model.encode_texts(self.data.texts.batch(index, width))
 
@@ -131,19 +133,38 @@ class BatchGradient:
 
     @cached_property
     def texts(self) -> Code | None:
-        """Codes of all captions, where training never changes them; see `fixed_codes`."""
-        return fixed_texts(self.model, self.data)
+        """Codes of all captions; None where training changes them or they are many vectors."""
+        if not isinstance(self.model.text_tower, FrozenText):
+            return None
+        texts = self.data.texts
+        return self._fixed(len(texts), lambda part: self.model.encode_texts(texts.batch(part)))
 
     @cached_property
     def videos(self) -> Code | None:
         """Codes of all videos, the same way."""
-        return fixed_videos(self.model, self.data) if self.teacher is None else None
+        videos = self.data.videos
+        if self.teacher is not None or not isinstance(videos, ResidentVideos):
+            return None
+        return self._fixed(len(videos), lambda part: self.model.encode_videos(videos.batch(part)))
+
+    @torch.no_grad()
+    def _fixed(self, count: int, encode: Encode) -> Code | None:
+        """Encodes all items once: to the bit what a batch would have given."""
+        if next(self.model.head.parameters(), None) is not None:
+            return None
+        first = encode(np.arange(1))
+        needed = sum(count * part[0].numel() * part.element_size() for part in first)
+        if any(part.ndim != 2 for part in first) or not fits(needed, self.data.device):
+            return None
+        starts = range(0, count, _AT_ONCE)
+        parts = [encode(np.arange(i, min(i + _AT_ONCE, count))) for i in starts]
+        return tuple(torch.cat(one) for one in zip(*parts, strict=True))
 
     def _encode_videos(
         self, index: Index, width: int | None = None, place: Index | None = None
     ) -> Code:
         if self.videos is not None:
-            return take(self.videos, index)
+            return tuple(chosen_rows(part, index) for part in self.videos)
         batch = self.model.embed_videos(self.data.videos.batch(index, width))
         with self._keyed(index, place, side=1):
             if self.teacher is None:
