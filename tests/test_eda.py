@@ -26,7 +26,6 @@ from vtr.datasets.base import Caption, Dataset
 from vtr.datasets.registry import load_dataset
 from vtr.errors import ConfigError, StoreError, StoreWriteError
 from vtr.evaluate.eda import (
-    TokenLengths,
     caption_lengths,
     captions_per_video,
     ceiling,
@@ -135,7 +134,7 @@ def test_videos_without_captions_are_counted() -> None:
 
 
 def test_truncated_captions_are_counted_at_every_limit() -> None:
-    found = token_lengths(TokenLengths("m", 40, np.array([10, 32, 33, 40, 41, 90])))
+    found = token_lengths("m", 40, np.array([10, 32, 33, 40, 41, 90]))
     assert found["truncated"] == [
         {"at": 32, "n": 4, "percent": pytest.approx(100 * 4 / 6)},
         {"at": 40, "n": 2, "percent": pytest.approx(100 * 2 / 6)},
@@ -244,7 +243,7 @@ def test_charts_hold_the_figures() -> None:
     data = dataset(
         [("v", "a man runs"), ("v", "a dog"), ("w", "a dog")], categories={"v": "sport", "w": "<b>"}
     )
-    facts = describe_dataset(data, tokens=TokenLengths("m", 77, np.array([5, 4, 4])))
+    facts = describe_dataset(data, tokens=token_lengths("m", 77, np.array([5, 4, 4])))
     charts = {chart.head.name: chart for chart in charts_of(facts)}
     named = {"caption_lengths", "caption_tokens", "captions_per_video"}
     assert set(charts) == named | {"video_category_distribution_test"}

@@ -42,7 +42,7 @@ from vtr.progress import progress
 from vtr.searching.folder import StoreSource
 from vtr.searching.library import Library
 from vtr.serve.app import create_app
-from vtr.serve.catalog import Film, RefusedError, key_of, signature
+from vtr.serve.catalog import RefusedError, VideoFile, key_of, signature
 from vtr.serve.librarian import Librarian
 from vtr.serve.media import window_times
 from vtr.serve.security import Doors
@@ -605,8 +605,8 @@ def test_what_failed_once_is_tried_again_after_a_while(
     media = Media(Librarian(lambda: library, tmp_path))
 
     def made() -> bytes:
-        still, film = Still(path, 0.0), Film(path, 1, (0, 0))
-        return bytes(asyncio.run(media._made(still, film)).payload)
+        still, file = Still(path, 0.0), VideoFile(path, 1, (0, 0))
+        return bytes(asyncio.run(media._made(still, file)).payload)
 
     patient, media._quick = media._quick, Workshop(workers=1, room=1, seconds=0.0005)
     try:

@@ -144,12 +144,12 @@ def test_simulation_finds_the_rule_that_fits() -> None:
         options=PoolingOptions(),
         tell=lambda done, total: told.append((done, total)),
     )
-    found = {(row.rule, row.frames): row.metrics["t2v/R@1"]["value"] for row in rows}
+    found = {(row["rule"], row["frames"]): row["metrics"]["t2v/R@1"]["value"] for row in rows}
     assert found["max-sim", 8] == 100
     assert found["mean", 8] < 90
     assert found["max-sim", 1] < 50
     assert told[-1] == (len(rows), len(rows)) == (20, 20)
-    assert {row.mean_frames for row in rows} == {1.0, 2.0, 4.0, 8.0}
+    assert {row["mean_frames"] for row in rows} == {1.0, 2.0, 4.0, 8.0}
 
 
 def test_wrong_settings_are_named() -> None:

@@ -22,12 +22,12 @@ from vtr.errors import ConfigError, DecodeError, ModelError
 from vtr.evaluate.eda import (
     KIND,
     SCHEMA,
-    TokenLengths,
     describe_dataset,
     describe_features,
     describe_media,
     modality_gap,
     norms_and_mean,
+    token_lengths,
 )
 from vtr.evaluate.eda_report import Table, tables, write_eda
 from vtr.evaluate.parts import parse_bins
@@ -82,7 +82,7 @@ def _explore(workspace: Workspace, options: Options, needed: Collection[str]) ->
     }
 
 
-def _tokens(model: str, data: Dataset, *, is_needed: bool) -> TokenLengths | None:
+def _tokens(model: str, data: Dataset, *, is_needed: bool) -> dict[str, Any] | None:
     if not data.captions:
         return None
     try:
@@ -95,7 +95,7 @@ def _tokens(model: str, data: Dataset, *, is_needed: bool) -> TokenLengths | Non
         return None
     lengths = _token_counts(tokeniser, [caption.text for caption in data.captions])
     name = folder.name if Path(model).is_dir() else model
-    return TokenLengths(name, tokeniser.max_length, lengths)
+    return token_lengths(name, tokeniser.max_length, lengths)
 
 
 def _tokeniser(folder: Path) -> Tokeniser:

@@ -73,5 +73,5 @@ def _simulated(
         "backbone": store.spec.backbone,
         "fingerprint": store.fingerprint,
         "options": {"rules": list(RULES), **asdict(rules)},
-        "rows": [asdict(row) for row in rows],
+        "rows": rows,
     }

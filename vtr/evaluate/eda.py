@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,19 +32,16 @@ MAX_PERPLEXITY = 30.0
 Vectors = NDArray[np.floating[Any]]
 
 
-@dataclass(frozen=True)
-class TokenLengths:
-    """How long the captions are for a model."""
-
-    model: str  # The model's id
-    max_length: int  # Tokens that fit, begin and end included
-    lengths: NDArray[np.int64]  # (C,) tokens per caption before truncation, begin and end included
-
-
 def describe_dataset(
-    dataset: Dataset, *, tokens: TokenLengths | None = None, bins: Sequence[Bin] = WORD_BINS
+    dataset: Dataset,
+    *,
+    tokens: Mapping[str, Any] | None = None,
+    bins: Sequence[Bin] = WORD_BINS,
 ) -> dict[str, Any]:
-    """Returns everything that the annotations alone tell, as JSON values; `bins` are of words."""
+    """Returns everything that the annotations alone tell, as JSON values.
+
+    `tokens` are `token_lengths`; `bins` are of words.
+    """
     per_split = {split: split_queries(dataset, split) for split in dataset.splits}
     asked = {"all": dataset.captions, **per_split}
     texts = {name: [caption.text for caption in captions] for name, captions in asked.items()}
@@ -66,7 +62,7 @@ def describe_dataset(
         "categories": categories(dataset),
         "captions": {name: caption_lengths(some, bins) for name, some in texts.items()},
         "captions_per_video": captions_per_video(dataset),
-        "tokens": None if tokens is None else token_lengths(tokens),
+        "tokens": tokens,
         "vocabulary": vocabulary(texts["all"]),
         "duplicates": {name: duplicates(texts[name], owners[name]) for name in asked},
         "ceilings": ceilings(dataset),
@@ -113,13 +109,16 @@ def _how_often(numbers: Iterable[int]) -> list[list[int]]:
     return [[number, count] for number, count in sorted(Counter(numbers).items())]
 
 
-def token_lengths(tokens: TokenLengths) -> dict[str, Any]:
-    """Returns lengths in tokens and how many captions lose their tail, at the usual limits."""
-    lengths, total = tokens.lengths, len(tokens.lengths)
-    longer = {at: int((lengths > at).sum()) for at in sorted({*TOKEN_LIMITS, tokens.max_length})}
+def token_lengths(model: str, max_length: int, lengths: NDArray[np.int64]) -> dict[str, Any]:
+    """Returns lengths in tokens and how many captions lose their tail, at the usual limits.
+
+    Of captions (C,) before truncation, begin and end included; the model takes `max_length`.
+    """
+    total = len(lengths)
+    longer = {at: int((lengths > at).sum()) for at in sorted({*TOKEN_LIMITS, max_length})}
     return {
-        "model": tokens.model,
-        "max_length": tokens.max_length,
+        "model": model,
+        "max_length": max_length,
         "mean": float(lengths.mean()) if total else None,
         "max": int(lengths.max(initial=0)),
         "truncated": [

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
@@ -117,16 +118,6 @@ def _scoring(rule: str, videos: VideoBatch, options: PoolingOptions) -> Callable
     return lambda texts: head.score((texts,), codes)
 
 
-@dataclass(frozen=True)
-class SimulatedRow:
-    """One rule at one number of frames."""
-
-    rule: str  # One of `RULES`
-    frames: int  # At most so many frames of each video
-    mean_frames: float  # How many it had on average
-    metrics: dict[str, dict[str, float]]  # Key such as "t2v/R@1" to value, low and high
-
-
 def simulate(
     task: Task,
     texts: Vectors,
@@ -135,14 +126,16 @@ def simulate(
     options: PoolingOptions,
     tell: Callable[[int, int], None],
     seed: int = 0,
-) -> list[SimulatedRow]:
+) -> list[dict[str, Any]]:
     """Evaluates every rule at every number of frames; `texts` (T, D) are those of the task.
 
-    `tell` is called with (done, total) after each combination.
+    A row has `rule`, `frames` (at most so many of each video), `mean_frames` (how many it had on
+    average) and `metrics`: key such as "t2v/R@1" to value, low and high. `tell` is called with
+    (done, total) after each combination.
     """
     longest = int(np.diff(packed.offsets).max())
     counts = frame_counts(longest)
-    rows: list[SimulatedRow] = []
+    rows: list[dict[str, Any]] = []
     for frames in counts:
         videos = thinned(packed, frames)
         for rule in RULES:
@@ -154,6 +147,7 @@ def simulate(
                 for key, value in retrieval_metrics(ranks).expected.items()
             }
             mean_frames = float(videos.mask.sum() / len(videos))
-            rows.append(SimulatedRow(rule, frames, mean_frames, metrics))
+            row = {"rule": rule, "frames": frames, "mean_frames": mean_frames, "metrics": metrics}
+            rows.append(row)
             tell(len(rows), len(counts) * len(RULES))
     return rows

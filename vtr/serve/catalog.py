@@ -39,7 +39,7 @@ def key_of(video_id: str) -> str:
 
 
 @dataclass(frozen=True)
-class Film:
+class VideoFile:
     """A file that was found fit to be shown."""
 
     path: Path  # Where it really lies
@@ -71,7 +71,7 @@ class Catalog:
             raise RefusedError(404, "There is no such video here any more.")
         return self._entries[key]
 
-    def film(self, key: str) -> Film:
+    def file(self, key: str) -> VideoFile:
         """Returns the file of a video."""
         path = self.entry(key).path
         if path is None:
@@ -90,7 +90,7 @@ class Catalog:
             )
         if not stat.S_ISREG(facts.st_mode):
             raise RefusedError(404, "This is no regular file any more.")
-        return Film(real, facts.st_size, (facts.st_mtime_ns, facts.st_ctime_ns))
+        return VideoFile(real, facts.st_size, (facts.st_mtime_ns, facts.st_ctime_ns))
 
     def document(self, video: VideoEntry) -> dict[str, Any]:
         """Returns what a page knows of a video."""

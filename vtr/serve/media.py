@@ -21,7 +21,7 @@ from vtr.extract.cutting import Cut
 from vtr.extract.pool import Outcome
 from vtr.foreign import shown
 from vtr.serve import pictures
-from vtr.serve.catalog import Film, RefusedError
+from vtr.serve.catalog import RefusedError, VideoFile
 from vtr.serve.librarian import Librarian
 from vtr.serve.workshop import Shelf, Workshop
 
@@ -55,42 +55,42 @@ class Media:
 
     async def video(self, request: Request) -> Response:
         """The file itself, or a range of it."""
-        film = await self._film(request)
-        kind = (await self._facts(film))["type"].partition(";")[0]
+        file = await self._file(request)
+        kind = (await self._facts(file))["type"].partition(";")[0]
         if not asked_ranges(request):
             headers = request.scope["headers"]
             request.scope["headers"] = [pair for pair in headers if pair[0] != b"range"]
-        return FileResponse(film.path, media_type=kind or "application/octet-stream")
+        return FileResponse(file.path, media_type=kind or "application/octet-stream")
 
     async def facts(self, request: Request) -> dict[str, Any]:
         """What a browser is asked before it is given the file."""
-        film = await self._film(request)
-        return {**await self._facts(film), "window": WINDOW_SECONDS}
+        file = await self._file(request)
+        return {**await self._facts(file), "window": WINDOW_SECONDS}
 
     async def still(self, request: Request) -> Response:
         """One frame."""
-        film, seconds = await self._film(request), _seconds(request, "at")
-        return _picture(await self._made(pictures.Still(film.path, seconds), film))
+        file, seconds = await self._file(request), _seconds(request, "at")
+        return _picture(await self._made(pictures.Still(file.path, seconds), file))
 
     async def film(self, request: Request) -> Response:
         """Frames of a moment side by side."""
-        film = await self._film(request)
+        file = await self._file(request)
         start, end, best = (_seconds(request, name) for name in ("start", "end", "best"))
-        return _picture(await self._made(pictures.Film(film.path, start, end, best), film))
+        return _picture(await self._made(pictures.Film(file.path, start, end, best), file))
 
     async def window(self, request: Request) -> Response:
         """A preview of the part of a video around a time, that every browser plays."""
-        film, number = await self._film(request), int(request.path_params["number"])
+        file, number = await self._file(request), int(request.path_params["number"])
         length = self._librarian.catalog.entry(request.path_params["key"]).duration_seconds
         # A store of others' features knows no lengths.
-        length = length or float((await self._facts(film))["seconds"])
+        length = length or float((await self._facts(file))["seconds"])
         start, end = window_times(number, length)
-        outcome = await self._made(pictures.Window(film.path, start, end), film)
+        outcome = await self._made(pictures.Window(file.path, start, end), file)
         return ranged(bytes(outcome.payload), request, "video/mp4")
 
     async def clip(self, request: Request) -> Response:
         """A moment as a file of its own."""
-        film = await self._film(request)
+        file = await self._file(request)
         start, end = _seconds(request, "start"), _seconds(request, "end")
         if not 0 < end - start <= _LONGEST_CLIP_SECONDS:
             raise RefusedError(
@@ -98,17 +98,17 @@ class Media:
                 f"Here a clip lasts up to {_LONGEST_CLIP_SECONDS:g} s; "
                 "`vtr search --export` cuts longer ones.",
             )
-        stem = re.sub(r"[^\w.-]+", "_", film.path.stem, flags=re.ASCII).strip("._")[:80]
-        cut = Cut(film.path, Path(self._scratch.name), token_hex(8), start, end)
+        stem = re.sub(r"[^\w.-]+", "_", file.path.stem, flags=re.ASCII).strip("._")[:80]
+        cut = Cut(file.path, Path(self._scratch.name), token_hex(8), start, end)
         outcome = _sound(await asyncio.wrap_future(self._slow.submit(cut)))
         if "refused" in outcome.header:
             raise RefusedError(507, f"The clip cannot be written: {outcome.header['refused']}.")
         suffix = ".mkv" if str(outcome.header["path"]).endswith(".mkv") else ".mp4"
-        file = cut.folder / f"{cut.stem}{suffix}"
+        clip = cut.folder / f"{cut.stem}{suffix}"
         return FileResponse(
-            file,
+            clip,
             filename=f"{stem or 'clip'}_{start:.1f}-{end:.1f}{suffix}",
-            background=BackgroundTask(file.unlink, missing_ok=True),
+            background=BackgroundTask(clip.unlink, missing_ok=True),
         )
 
     async def example(self, job: pictures.Example) -> Outcome:
@@ -117,19 +117,19 @@ class Media:
 
     # ---- what they share
 
-    async def _film(self, request: Request) -> Film:
+    async def _file(self, request: Request) -> VideoFile:
         key = request.path_params["key"]
-        return await asyncio.to_thread(self._librarian.catalog.film, key)
+        return await asyncio.to_thread(self._librarian.catalog.file, key)
 
-    async def _facts(self, film: Film) -> dict[str, Any]:
-        return (await self._made(pictures.Facts(film.path), film)).header
+    async def _facts(self, file: VideoFile) -> dict[str, Any]:
+        return (await self._made(pictures.Facts(file.path), file)).header
 
-    async def _made(self, job: Any, film: Film) -> Outcome:
+    async def _made(self, job: Any, file: VideoFile) -> Outcome:
         """Returns what a worker makes of a file; once for every version of it.
 
         A failure counts for a while: the machine may have been busy, or the disk away.
         """
-        key: Hashable = (job, film.version)
+        key: Hashable = (job, file.version)
         failed: Hashable = (key, time.monotonic() // _FAILED_SECONDS)
         outcome = self._shelf.get(key) or self._shelf.get(failed)
         if outcome is None:
