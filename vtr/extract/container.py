@@ -57,6 +57,7 @@ FAILURES: dict[str, str] = {
     "crashed": "the decoding process died",
     "duplicate-id": "another input has the same id",
     "bad-features": "the encoder gave a row that is not finite",
+    "encode-error": "the copy's encoder gave up",
 }
 
 # What is not here is refused: hls, concat, dash, sdp, image sequences, text art, devices.
