@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from vtr.clip.backbone import Backbone
     from vtr.clip.encoders import DualEncoder
+    from vtr.extract.sample import SampledVideo
     from vtr.train.heads.base import Head, TextBatch, VideoBatch
 
 Picture = NDArray[np.uint8]
@@ -179,6 +180,23 @@ def write_numbered(path: Path, clip: Clip) -> Path:
         prepare=prepare,
         format=clip.container,
     )
+
+
+def sampled(
+    path: Path | str,
+    samplers: str | Sequence[Any] = "uniform",
+    num_frames: int = 12,
+    *,
+    transform: Callable[[Any], Any] = lambda image: image,
+    **settings: Any,
+) -> SampledVideo:
+    """What samplers, by name or made, choose of all frames of a file."""
+    from vtr.extract.sample import FrameRequest, sample_video
+    from vtr.extract.samplers.base import parse_samplers
+
+    choices = parse_samplers(samplers) if isinstance(samplers, str) else tuple(samplers)
+    how = {"candidate_fps": None, **settings}
+    return sample_video(FrameRequest(path, "an id", choices, num_frames, **how), transform)
 
 
 def x265(parameters: str) -> dict[str, str]:

@@ -18,7 +18,7 @@ import av
 import builders
 import numpy as np
 import pytest
-from builders import full_disk, grey, patchwork, run_app, run_json, write_clip
+from builders import full_disk, grey, patchwork, run_app, run_json, sampled, write_clip
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -40,8 +40,6 @@ from vtr.extract.compress_folder import (
     compress_folder,
 )
 from vtr.extract.h264 import scaled_size
-from vtr.extract.sample import FrameRequest, sample_video
-from vtr.extract.samplers.base import SamplerChoice
 from vtr.features.lock import write_lock
 from vtr.verbs.compress import Options
 
@@ -405,10 +403,8 @@ def test_damage_is_counted_as_extraction_counts_it(tmp_path: Path) -> None:
         content[rng.integers(48, len(whole) // 2)] ^= 1 << int(rng.integers(8))
         source = tmp_path / f"{number}.mp4"
         source.write_bytes(content)
-        choice = (SamplerChoice("dense"),)
-        request = FrameRequest(source, "a", choice, num_frames=1, candidate_fps=None)
         try:
-            extracted = sample_video(request, lambda picture: picture[:2, :2]).error
+            extracted = sampled(source, "dense").error
         except DecodeError as error:
             with pytest.raises(DecodeError, match=re.escape(error.detail)):
                 shrink(source)

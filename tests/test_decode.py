@@ -9,7 +9,7 @@ import av
 import av.logging
 import numpy as np
 import pytest
-from builders import Clip, number_of, write_numbered, x265
+from builders import Clip, number_of, sampled, write_numbered, x265
 
 from vtr.datasets.files import find_videos
 from vtr.errors import ConfigError, DecodeError
@@ -20,8 +20,7 @@ from vtr.extract.frames import Upright, to_rgb, upright
 from vtr.extract.packets import Segment, plan_segments, read_packets, reorder_depth
 from vtr.extract.probe import probe
 from vtr.extract.readers import FullReader, SparseReader
-from vtr.extract.sample import FrameRequest, sample_video
-from vtr.extract.samplers.base import SamplerChoice, parse_samplers
+from vtr.extract.samplers.base import SamplerChoice
 from vtr.extract.timeline import candidate_indices
 
 needs_x265 = pytest.mark.skipif(
@@ -126,12 +125,6 @@ def read_all(reader):
     return [images[key] for key in keys.tolist()]
 
 
-def request(path, samplers="uniform", num_frames=12, **settings):
-    return FrameRequest(
-        path, "an id", parse_samplers(samplers), num_frames, **{"candidate_fps": None, **settings}
-    )
-
-
 def target_sets(num_frames):
     rng = np.random.default_rng(num_frames)
     return {
@@ -171,13 +164,13 @@ def test_sparse_and_full_agree_on_the_timeline(make, name):
 @pytest.mark.parametrize(("name", "why"), FULL.items())
 def test_everything_else_is_decoded_in_full(make, name, why):
     path, expected = make(name), every(make(name))
-    sampled = sample_video(request(path, num_frames=60), lambda image: image)
-    assert sampled.decode_route == f"full: {why}"
-    assert (sampled.status, sampled.error) == ("ok", "")
-    assert sampled.num_candidates == len(expected) == CLIPS[name].num_frames
+    video = sampled(path, num_frames=60)
+    assert video.decode_route == f"full: {why}"
+    assert (video.status, video.error) == ("ok", "")
+    assert video.num_candidates == len(expected) == CLIPS[name].num_frames
     if name != "h264-interlaced":  # of which one field is shown
-        np.testing.assert_array_equal(sampled.crops, expected)
-    assert [number_of(image) for image in sampled.crops] == list(range(len(expected)))
+        np.testing.assert_array_equal(video.crops, expected)
+    assert [number_of(image) for image in video.crops] == list(range(len(expected)))
 
 
 @needs_x265
@@ -185,9 +178,9 @@ def test_everything_else_is_decoded_in_full(make, name, why):
     ("name", "why"), [("hevc-layers", "HEVC temporal sub-layers"), ("hevc-radl", None)]
 )
 def test_hevc_with_layers_or_leading_pictures(make, name, why):
-    sampled = sample_video(request(make(name), num_frames=60), lambda image: image)
-    assert sampled.decode_route == (f"full: {why}" if why else "sparse")
-    assert [number_of(image) for image in sampled.crops] == list(range(60))
+    video = sampled(make(name), num_frames=60)
+    assert video.decode_route == (f"full: {why}" if why else "sparse")
+    assert [number_of(image) for image in video.crops] == list(range(60))
 
 
 def test_sparse_leaves_packets_out(make):
@@ -274,9 +267,9 @@ def test_avi_frames_are_in_the_order_they_are_shown(make):
     with av.open(str(make("h264-avi"))) as container:
         raw = [frame.pts for frame in container.decode(video=0)]
     assert raw != sorted(raw)
-    sampled = sample_video(request(make("h264-avi"), num_frames=60), lambda image: image)
-    assert [number_of(image) for image in sampled.crops] == list(range(60))
-    np.testing.assert_allclose(np.diff(sampled.pts_seconds), 1 / 25)
+    video = sampled(make("h264-avi"), num_frames=60)
+    assert [number_of(image) for image in video.crops] == list(range(60))
+    np.testing.assert_allclose(np.diff(video.pts_seconds), 1 / 25)
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
@@ -285,8 +278,8 @@ def test_rotation_is_applied(tmp_path, degrees, mirrored):
     clip = Clip(options=X264, num_frames=3, rotation=(degrees, mirrored, False))
     turned = write_numbered(tmp_path / "turned.mp4", clip)
     plain = write_numbered(tmp_path / "plain.mp4", Clip(options=X264, num_frames=3))
-    shown = sample_video(request(turned), lambda image: image)
-    stored = sample_video(request(plain), lambda image: image)
+    shown = sampled(turned)
+    stored = sampled(plain)
     # The display matrix turns counter-clockwise, then mirrors.
     expected = np.rot90(stored.crops, degrees // 90, axes=(1, 2))
     expected = expected[:, :, ::-1] if mirrored else expected
@@ -331,61 +324,61 @@ def test_size_may_change_midway(tmp_path):
         with path.open("ab") as file:
             file.write(part.read_bytes())
     shapes = []
-    sampled = sample_video(
-        request(path, num_frames=20), lambda image: shapes.append(image.shape) or image[:2, :2]
-    )
+
+    def look(image):
+        shapes.append(image.shape)
+        return image[:2, :2]
+
+    video = sampled(path, num_frames=20, transform=look)
     assert shapes == [(64, 96, 3)] * 10 + [(96, 160, 3)] * 10
-    assert (np.diff(sampled.pts_seconds) > 0).all()
+    assert (np.diff(video.pts_seconds) > 0).all()
 
 
 # ---- sampling -----------------------------------------------------------------------------------
 
 
 def test_candidates_go_by_time(make):
-    sampled = sample_video(
-        request(make("h264-2997"), candidate_fps=1, num_frames=99), lambda image: image
-    )
-    assert [number_of(image) for image in sampled.crops] == [0, 30, 60, 90]
-    assert sampled.num_candidates == 4
-    np.testing.assert_allclose(sampled.pts_seconds, np.arange(4) * 1.001)
+    video = sampled(make("h264-2997"), candidate_fps=1, num_frames=99)
+    assert [number_of(image) for image in video.crops] == [0, 30, 60, 90]
+    assert video.num_candidates == 4
+    np.testing.assert_allclose(video.pts_seconds, np.arange(4) * 1.001)
 
 
 def test_window(make):
     for name in ("h264", "vp9"):
-        sampled = sample_video(
-            request(make(name), start_seconds=0.4, end_seconds=0.8, num_frames=99),
-            lambda image: image,
-        )
-        assert [number_of(image) for image in sampled.crops] == list(range(10, 20))
-        assert sampled.duration_seconds == pytest.approx(2.4, abs=0.01)
-        assert sampled.start_seconds == 0
+        video = sampled(make(name), start_seconds=0.4, end_seconds=0.8, num_frames=99)
+        assert [number_of(image) for image in video.crops] == list(range(10, 20))
+        assert video.duration_seconds == pytest.approx(2.4, abs=0.01)
+        assert video.start_seconds == 0
 
 
 def test_window_outside_the_video(make):
     with pytest.raises(DecodeError, match=r"window 30 s to 40 s holds no frame.*lasts 2.40 s") as e:
-        sample_video(request(make("h264"), start_seconds=30, end_seconds=40), lambda image: image)
+        sampled(make("h264"), start_seconds=30, end_seconds=40)
     assert e.value.kind == "no-frames"
     with pytest.raises(DecodeError, match=r"window from 30 s holds no frame.*lasts 2.40 s"):
-        sample_video(request(make("h264"), start_seconds=30), lambda image: image)
+        sampled(make("h264"), start_seconds=30)
 
 
 @pytest.mark.parametrize("name", ["h264", "vp9", "h264-avi"])
 def test_one_pass_for_all_samplers(make, name):
     calls = []
-    sampled = sample_video(
-        request(make(name), "uniform,head,tail", num_frames=5),
-        lambda image: calls.append(number_of(image)) or np.full((2, 2), number_of(image)),
-    )
+
+    def count(image):
+        calls.append(number_of(image))
+        return np.full((2, 2), number_of(image))
+
+    video = sampled(make(name), "uniform,head,tail", num_frames=5, transform=count)
     union = sorted({*range(5), *range(55, 60), 15, 30, 44} | {0, 59})
-    told = {label: sampled.crops[rows, 0, 0].tolist() for label, rows in sampled.selections.items()}
+    told = {label: video.crops[rows, 0, 0].tolist() for label, rows in video.selections.items()}
     assert told["head"] == [0, 1, 2, 3, 4]
     assert told["tail"] == [55, 56, 57, 58, 59]
     assert told["uniform"][0] == 0
     assert told["uniform"][-1] == 59
-    assert calls == sampled.crops[:, 0, 0].tolist() == sorted(set(calls))
+    assert calls == video.crops[:, 0, 0].tolist() == sorted(set(calls))
     assert set(calls) == set().union(*map(set, told.values()))
     assert len(union) - 3 <= len(calls) <= len(union)
-    np.testing.assert_allclose(sampled.pts_seconds, np.array(calls) / 25, atol=0.041)
+    np.testing.assert_allclose(video.pts_seconds, np.array(calls) / 25, atol=0.041)
 
 
 class Brightest(SamplerChoice):
@@ -407,20 +400,13 @@ class Brightest(SamplerChoice):
 def test_samplers_that_look(make, name, frame_bytes):
     if CLIPS[name].codec not in av.codecs_available:
         pytest.skip("this PyAV has no x265")
-    asked = FrameRequest(
-        make(name),
-        "an id",
-        (Brightest("brightest"), *parse_samplers("uniform")),
-        4,
-        candidate_fps=None,
-        limits=Limits(max_frame_bytes=frame_bytes),
-    )
-    sampled = sample_video(asked, lambda image: image)
+    choices = (Brightest("brightest"), SamplerChoice("uniform"))
+    video = sampled(make(name), choices, 4, limits=Limits(max_frame_bytes=frame_bytes))
     # Below 60 the most bits are set in 31 and 47, 55, 59.
-    rows = sampled.selections["brightest"]
-    assert [number_of(image) for image in sampled.crops[rows]] == [31, 47, 55, 59]
+    rows = video.selections["brightest"]
+    assert [number_of(image) for image in video.crops[rows]] == [31, 47, 55, 59]
     expected = every(make(name))
-    for image in sampled.crops:
+    for image in video.crops:
         np.testing.assert_array_equal(image, expected[number_of(image)])
 
 
@@ -444,30 +430,27 @@ def test_kept_frames_are_not_overwritten_by_the_decoder(make, name):
 @pytest.mark.parametrize("name", ["tiny", "dot", "two-frames", "one-frame"])
 def test_smallest_videos(make, name):
     clip = CLIPS[name]
-    sampled = sample_video(request(make(name)), lambda image: image)
-    assert sampled.crops.shape == (clip.num_frames, *clip.size[::-1], 3)
-    assert sampled.status == "ok"
-    asked = FrameRequest(make(name), "x", (Brightest("brightest"),), 12, candidate_fps=None)
-    assert len(sample_video(asked, lambda image: image).crops) == clip.num_frames
+    video = sampled(make(name))
+    assert video.crops.shape == (clip.num_frames, *clip.size[::-1], 3)
+    assert video.status == "ok"
+    assert len(sampled(make(name), [Brightest("brightest")]).crops) == clip.num_frames
 
 
 def test_request_is_checked():
-    with pytest.raises(ConfigError, match="candidate rate is 0"):
-        request("x", candidate_fps=0)
-    with pytest.raises(ConfigError, match="window 5 s to 3 s is empty"):
-        request("x", start_seconds=5, end_seconds=3)
-    with pytest.raises(ConfigError, match="--frames is 0"):
-        request("x", num_frames=0)
-    with pytest.raises(ConfigError, match="no sampler"):
-        FrameRequest("x", "x", (), 3)
+    for wrong, message in (
+        ({"candidate_fps": 0}, "candidate rate is 0"),
+        ({"start_seconds": 5, "end_seconds": 3}, "window 5 s to 3 s is empty"),
+        ({"num_frames": 0}, "--frames is 0"),
+        ({"samplers": []}, "no sampler"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            sampled("x", **wrong)
 
 
 def test_candidates_of_a_request_are_those_of_the_timeline(make):
     pts = probe(make("vfr")).pts_seconds
-    sampled = sample_video(
-        request(make("vfr"), "dense", candidate_fps=2), lambda image: image[:1, :1]
-    )
-    np.testing.assert_array_equal(sampled.pts_seconds, pts[candidate_indices(pts, fps=2)])
+    video = sampled(make("vfr"), "dense", candidate_fps=2)
+    np.testing.assert_array_equal(video.pts_seconds, pts[candidate_indices(pts, fps=2)])
 
 
 # ---- bit streams --------------------------------------------------------------------------------
@@ -625,7 +608,7 @@ def test_files_are_closed(make):
 
     with open_video(make("h264")):
         assert open_files()
-    sample_video(request(make("h264")), lambda image: image)
+    sampled(make("h264"))
     assert not open_files()
 
 
@@ -645,8 +628,6 @@ def test_what_is_listed_is_opened_with_its_extension_or_without(tmp_path, suffix
     (tmp_path / "clip").write_bytes(named.read_bytes())
     assert find_videos(tmp_path).names == ("clip", named.name)
     for path in (named, tmp_path / "clip"):
-        choices = (SamplerChoice("dense"),)
-        request = FrameRequest(path, "clip", choices, num_frames=1, candidate_fps=None)
-        sampled = sample_video(request, lambda image: image)
-        assert [number_of(image) for image in sampled.crops] == [0, 1, 2, 3]
-        assert sampled.status == "ok"
+        video = sampled(path, "dense")
+        assert [number_of(image) for image in video.crops] == [0, 1, 2, 3]
+        assert video.status == "ok"

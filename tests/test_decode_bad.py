@@ -18,13 +18,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from builders import write_clip, write_silence
+from builders import sampled, write_clip, write_silence
 
 from vtr.errors import DecodeError
 from vtr.extract.container import FAILURES, FFMPEG_ERRORS, DecoderLog, Limits, failure, open_video
 from vtr.extract.probe import probe
-from vtr.extract.sample import FrameRequest, sample_video
-from vtr.extract.samplers.base import SamplerChoice, parse_samplers
+from vtr.extract.samplers.base import SamplerChoice
 
 NUM_FRAMES = 60
 
@@ -50,10 +49,7 @@ def mkv(tmp_path_factory):
 
 
 def run(path, **settings):
-    limits = settings.pop("limits", Limits())
-    settings = {"candidate_fps": None, **settings}
-    asked = FrameRequest(path, "x", parse_samplers("dense"), 1, limits=limits, **settings)
-    return sample_video(asked, lambda image: image[:1, :1])
+    return sampled(path, "dense", transform=lambda image: image[:1, :1], **settings)
 
 
 def refusal(path, **settings):
@@ -480,12 +476,12 @@ def test_only_the_first_bytes(tmp_path, mp4):
 
 def test_mp4_cut_off_keeps_the_frames_before(tmp_path, mp4):
     (tmp_path / "x.mp4").write_bytes(mp4[: len(mp4) * 6 // 10])
-    sampled = run(tmp_path / "x.mp4")
-    assert sampled.status == "partial"
-    assert 0.4 * NUM_FRAMES < sampled.num_candidates < 0.7 * NUM_FRAMES
-    assert sampled.error
-    assert sampled.error.isprintable()
-    assert sampled.decode_route.startswith("full: ")
+    video = run(tmp_path / "x.mp4")
+    assert video.status == "partial"
+    assert 0.4 * NUM_FRAMES < video.num_candidates < 0.7 * NUM_FRAMES
+    assert video.error
+    assert video.error.isprintable()
+    assert video.decode_route.startswith("full: ")
 
 
 def test_mkv_cut_off_ends_without_an_error_but_is_seen(tmp_path, mkv):
@@ -494,11 +490,11 @@ def test_mkv_cut_off_ends_without_an_error_but_is_seen(tmp_path, mkv):
     with av.open(str(path)) as container:
         decoded = sum(1 for _ in container.decode(video=0))
     assert decoded < 0.7 * NUM_FRAMES
-    sampled = run(path)
-    assert sampled.status == "partial"
-    assert sampled.num_candidates == decoded
-    assert "before its header says" in sampled.error
-    assert probe(path).trouble == sampled.error
+    video = run(path)
+    assert video.status == "partial"
+    assert video.num_candidates == decoded
+    assert "before its header says" in video.error
+    assert probe(path).trouble == video.error
 
 
 def test_cut_after_the_window_does_not_matter(tmp_path, mkv):
@@ -520,10 +516,10 @@ def test_header_that_claims_hours(tmp_path, mkv):
     mark = mkv.index(b"\x44\x89\x88") + 3
     assert struct.unpack(">d", mkv[mark : mark + 8])[0] == pytest.approx(2400, abs=50)
     (tmp_path / "x.mkv").write_bytes(mkv[:mark] + struct.pack(">d", 3.6e7) + mkv[mark + 8 :])
-    sampled = run(tmp_path / "x.mkv")
-    assert sampled.num_candidates == NUM_FRAMES
-    assert sampled.status == "partial"
-    assert sampled.error.startswith("the file ends after 2.4")
+    video = run(tmp_path / "x.mkv")
+    assert video.num_candidates == NUM_FRAMES
+    assert video.status == "partial"
+    assert video.error.startswith("the file ends after 2.4")
 
 
 def zero(content, packets):
@@ -539,13 +535,13 @@ def zero(content, packets):
 
 def test_one_damaged_packet_costs_the_frames_up_to_the_next_key_frame(tmp_path, mp4):
     (tmp_path / "x.mp4").write_bytes(zero(mp4, slice(30, 31)))
-    sampled = run(tmp_path / "x.mp4")
-    assert sampled.status == "partial"
-    assert sampled.num_candidates == NUM_FRAMES - 6  # of 36, the next key frame
-    assert sampled.error.startswith(
+    video = run(tmp_path / "x.mp4")
+    assert video.status == "partial"
+    assert video.num_candidates == NUM_FRAMES - 6  # of 36, the next key frame
+    assert video.error.startswith(
         "5 frames left out that may not be sound: packets that do not decode: 1; Invalid data"
     )
-    assert "[h264]" in sampled.error
+    assert "[h264]" in video.error
     # Damage counts even where the window ends before the file does.
     assert run(tmp_path / "x.mp4", end_seconds=0.5).status == "partial"
 
@@ -558,21 +554,21 @@ def test_pictures_in_which_the_decoder_conceals_damage_are_left_out(tmp_path, mp
         at = mp4.index(bytes(packet)) + packet.size // 3
     damaged[at : at + 60] = np.random.default_rng(1).bytes(60)
     (tmp_path / "x.mp4").write_bytes(damaged)
-    sampled = run(tmp_path / "x.mp4")
-    assert sampled.num_candidates == NUM_FRAMES - 12
-    assert sampled.status == "partial"
-    assert sampled.error.startswith(
+    video = run(tmp_path / "x.mp4")
+    assert video.num_candidates == NUM_FRAMES - 12
+    assert video.status == "partial"
+    assert video.error.startswith(
         "12 frames left out that may not be sound: errors the decoder tells of: "
     )
-    assert "[h264]" in sampled.error
-    assert sampled.decode_route.startswith("full: ")
+    assert "[h264]" in video.error
+    assert video.decode_route.startswith("full: ")
 
 
 def test_gives_up_after_eight_in_a_row(tmp_path, mp4):
     (tmp_path / "x.mp4").write_bytes(zero(mp4, slice(30, 38)))
-    sampled = run(tmp_path / "x.mp4")
-    assert sampled.num_candidates == 30
-    assert "packets that do not decode: 8;" in sampled.error
+    video = run(tmp_path / "x.mp4")
+    assert video.num_candidates == 30
+    assert "packets that do not decode: 8;" in video.error
     (tmp_path / "y.mp4").write_bytes(zero(mp4, slice(29, 36)))
     assert run(tmp_path / "y.mp4").num_candidates == NUM_FRAMES - 7
 
@@ -618,10 +614,9 @@ def test_file_changed_between_two_passes(tmp_path, suffix, changed, kind):
     path = encode(tmp_path / f"x{suffix}")
     shorter = encode(tmp_path / f"shorter{suffix}", num_frames=9).read_bytes()
     change = path.unlink if changed == "deleted" else lambda: path.write_bytes(shorter)
-    choices = (Vandal("vandal", {"change": change}),)
     limits = Limits(max_packet_bytes=0, max_frame_bytes=0)
     with pytest.raises(DecodeError) as caught:
-        sample_video(FrameRequest(path, "x", choices, 1, None, limits=limits), lambda image: image)
+        sampled(path, [Vandal("vandal", {"change": change})], limits=limits)
     assert caught.value.kind == kind
 
 

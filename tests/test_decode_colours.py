@@ -12,9 +12,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-
-from vtr.extract.sample import FrameRequest, sample_video
-from vtr.extract.samplers.base import parse_samplers
+from builders import sampled
 
 ROOT = Path(__file__).parents[1]
 COLOURS = np.array(
@@ -70,8 +68,7 @@ def patches(picture):
 @pytest.mark.parametrize(("matrix", "full"), KINDS)
 def test_colours_are_those_that_were_meant(tmp_path, matrix, full, bits):
     path = write_patches(tmp_path / "x.mkv", matrix, full=full, bits=bits)
-    asked = FrameRequest(path, "x", parse_samplers("head"), 1)
-    picture = sample_video(asked, lambda image: image).crops[0]
+    picture = sampled(path, "head", 1).crops[0]
     assert np.abs(patches(picture).astype(int) - COLOURS).max() <= 3
 
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from builders import Clip, number_of, write_numbered, x265
+from builders import Clip, number_of, sampled, write_numbered, x265
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,13 +15,6 @@ from vtr.extract.compress import CompressSettings, compress_video
 from vtr.extract.container import Limits
 from vtr.extract.joined import Clock, second_flv
 from vtr.extract.probe import probe
-from vtr.extract.sample import FrameRequest, sample_video
-from vtr.extract.samplers.base import parse_samplers
-
-
-def request(path, samplers, num_frames=12, **settings):
-    settings = {"candidate_fps": None, **settings}
-    return FrameRequest(path, "an id", parse_samplers(samplers), num_frames, **settings)
 
 
 def every(path):
@@ -41,8 +34,8 @@ JOINED = {
 WRAP = 2**33
 
 
-def numbers(sampled):
-    return [number_of(image) for image in sampled.crops]
+def numbers(video):
+    return [number_of(image) for image in video.crops]
 
 
 def shifted(clip, ticks):
@@ -63,12 +56,12 @@ def test_joined_recordings_come_in_file_order(tmp_path, name):
     path = join(tmp_path / name, part, part, part)
     alone = every(part)
     for samplers in ("dense", "motion"):
-        sampled = sample_video(request(path, samplers, num_frames=3 * FRAMES), lambda image: image)
-        assert (sampled.status, sampled.error) == ("ok", "")
-        assert numbers(sampled) == [*range(FRAMES)] * 3
-        np.testing.assert_array_equal(sampled.crops, alone * 3)
-        np.testing.assert_allclose(np.diff(sampled.pts_seconds), 1 / 25, atol=1e-4)
-        assert sampled.duration_seconds == pytest.approx(3 * FRAMES / 25, abs=0.01)
+        video = sampled(path, samplers, num_frames=3 * FRAMES)
+        assert (video.status, video.error) == ("ok", "")
+        assert numbers(video) == [*range(FRAMES)] * 3
+        np.testing.assert_array_equal(video.crops, alone * 3)
+        np.testing.assert_allclose(np.diff(video.pts_seconds), 1 / 25, atol=1e-4)
+        assert video.duration_seconds == pytest.approx(3 * FRAMES / 25, abs=0.01)
     info = probe(path)
     assert len(info.pts_seconds) == 3 * FRAMES
     assert info.duration_seconds == pytest.approx(3 * FRAMES / 25, abs=0.01)
@@ -83,10 +76,10 @@ def test_every_way_through_a_joined_file_sees_the_same(tmp_path, first_later):
         write_numbered(tmp_path / "a.ts", shifted(clip, 100 * 90_000)) if first_later else second
     )
     path = join(tmp_path / "x.ts", first, second)
-    by_the_second = sample_video(request(path, "dense", candidate_fps=1), lambda image: image)
+    by_the_second = sampled(path, "dense", candidate_fps=1)
     assert numbers(by_the_second) == [0, 25, 0, 25]
-    window = request(path, "dense", start_seconds=1.6, end_seconds=2.4)
-    assert numbers(sample_video(window, lambda image: image)) == [*range(40, 50), *range(10)]
+    window = sampled(path, "dense", start_seconds=1.6, end_seconds=2.4)
+    assert numbers(window) == [*range(40, 50), *range(10)]
     compress_video(path, tmp_path / "copy.mp4", CompressSettings(fps=25, crf=1, size=64))
     assert [number_of(image) for image in every(tmp_path / "copy.mp4")] == [*range(50)] * 2
 
@@ -94,12 +87,9 @@ def test_every_way_through_a_joined_file_sees_the_same(tmp_path, first_later):
 @pytest.mark.parametrize("packet_bytes", [1 << 20, 0], ids=["in memory", "read twice"])
 def test_the_clock_goes_on_in_every_pass(tmp_path, packet_bytes):
     part = write_numbered(tmp_path / "a.ts", JOINED["h264.ts"])
-    asked = request(
-        join(tmp_path / "x.ts", part, part), "motion", num_frames=60,
-        limits=Limits(max_packet_bytes=packet_bytes, max_frame_bytes=0),
-    )  # fmt: skip
-    sampled = sample_video(asked, lambda image: image)
-    assert numbers(sampled) == [*range(FRAMES)] * 2
+    limits = Limits(max_packet_bytes=packet_bytes, max_frame_bytes=0)
+    video = sampled(join(tmp_path / "x.ts", part, part), "motion", 60, limits=limits)
+    assert numbers(video) == [*range(FRAMES)] * 2
 
 
 def test_a_wrap_of_33_bits_is_no_gap(tmp_path):
@@ -107,9 +97,9 @@ def test_a_wrap_of_33_bits_is_no_gap(tmp_path):
     for before in (2 * 90_000, 70 * 90_000):
         late = shifted(clip, WRAP - before)
         path = write_numbered(tmp_path / "x.ts", late)
-        sampled = sample_video(request(path, "dense"), lambda image: image)
-        assert numbers(sampled) == list(range(100))
-        assert sampled.duration_seconds == pytest.approx(4, abs=0.01)
+        video = sampled(path, "dense")
+        assert numbers(video) == list(range(100))
+        assert video.duration_seconds == pytest.approx(4, abs=0.01)
 
 
 def test_a_second_flv_is_missed_aloud(tmp_path):
@@ -117,11 +107,11 @@ def test_a_second_flv_is_missed_aloud(tmp_path):
     assert second_flv(part) is None
     path = join(tmp_path / "x.flv", part, part)
     assert second_flv(path) == part.stat().st_size
-    sampled = sample_video(request(path, "dense"), lambda image: image)
-    assert numbers(sampled) == list(range(FRAMES))
-    assert sampled.status == "partial"
-    assert f"another FLV file begins at byte {part.stat().st_size}" in sampled.error
-    whole = sample_video(request(part, "dense"), lambda image: image)
+    video = sampled(path, "dense")
+    assert numbers(video) == list(range(FRAMES))
+    assert video.status == "partial"
+    assert f"another FLV file begins at byte {part.stat().st_size}" in video.error
+    whole = sampled(part, "dense")
     assert (whole.status, whole.decode_route) == ("ok", "sparse")
 
 
@@ -179,9 +169,9 @@ def test_packets_before_zero_are_no_missing_end(tmp_path):
     with av.open(str(path)) as container:
         second = container.streams.video[0].time_base.denominator
     cut_head(path, second)
-    sampled = sample_video(request(path, "dense"), lambda image: image)
-    assert (sampled.status, sampled.error) == ("ok", "")
-    assert numbers(sampled)[-1] == 59
+    video = sampled(path, "dense")
+    assert (video.status, video.error) == ("ok", "")
+    assert numbers(video)[-1] == 59
     content = path.read_bytes()
     assert content.index(b"mdat") < content.index(b"moov")
 
@@ -204,7 +194,7 @@ def test_frames_that_are_kept_are_those_of_the_sound_file(tmp_path, name, positi
     if DAMAGED[name].codec not in av.codecs_available:
         pytest.skip("this PyAV has no x265")
     path = write_numbered(tmp_path / name, DAMAGED[name])
-    sound = sample_video(request(path, "dense"), lambda image: image)
+    sound = sampled(path, "dense")
     with av.open(str(path)) as container:
         packet = [bytes(p) for p in container.demux(video=0) if p.size][position]
     content = bytearray(path.read_bytes())
@@ -213,12 +203,12 @@ def test_frames_that_are_kept_are_those_of_the_sound_file(tmp_path, name, positi
     at = content.index(piece)
     content[at : at + len(piece)] = np.random.default_rng(position).bytes(len(piece))
     path.write_bytes(content)
-    sampled = sample_video(request(path, "dense"), lambda image: image)
-    if sampled.status == "ok":
+    video = sampled(path, "dense")
+    if video.status == "ok":
         pytest.skip("the decoder does not notice")
     expected = dict(zip(sound.pts_seconds.tolist(), sound.crops, strict=True))
-    assert 0 < len(sampled.crops) < len(sound.crops)
-    for seconds, image in zip(sampled.pts_seconds.tolist(), sampled.crops, strict=True):
+    assert 0 < len(video.crops) < len(sound.crops)
+    for seconds, image in zip(video.pts_seconds.tolist(), video.crops, strict=True):
         np.testing.assert_array_equal(image, expected[seconds])
     # What was not reached is there: the frames before, and those after the next key frame.
-    assert len(sampled.crops) >= 60 - 2 * 12 - 4
+    assert len(video.crops) >= 60 - 2 * 12 - 4

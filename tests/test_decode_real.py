@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import sampled
 
 from vtr.errors import DecodeError
 from vtr.extract.bitstream import UnprovenError
@@ -14,8 +15,7 @@ from vtr.extract.frames import Upright, to_rgb
 from vtr.extract.packets import read_packets
 from vtr.extract.probe import probe
 from vtr.extract.readers import FullReader, SparseReader
-from vtr.extract.sample import FrameRequest, sample_video
-from vtr.extract.samplers.base import SamplerChoice, parse_samplers
+from vtr.extract.samplers.base import SamplerChoice
 from vtr.extract.timeline import candidate_indices
 
 pytestmark = pytest.mark.real
@@ -36,6 +36,10 @@ def sound(real_data):
 
 def digest(frame):
     return frame.pts, hashlib.sha256(to_rgb(frame, Upright())).hexdigest()
+
+
+def corner(image):
+    return image[:1, :1]
 
 
 def target_sets(pts_seconds):
@@ -108,12 +112,9 @@ def test_sparse_fetch_is_the_full_decode_bit_for_bit(real_data, sound):
 
 def test_every_sound_file_is_ok(real_data, sound):
     for fact in sound:
-        request = FrameRequest(
-            real_data / "videos" / fact["file"], fact["file"], parse_samplers("uniform"), 12
-        )
-        sampled = sample_video(request, lambda image: image[:1, :1])
-        assert (sampled.status, sampled.error) == ("ok", ""), fact["file"]
-        assert len(sampled.crops) == min(12, sampled.num_candidates)
+        video = sampled(real_data / "videos" / fact["file"], transform=corner, candidate_fps=1.0)
+        assert (video.status, video.error) == ("ok", ""), fact["file"]
+        assert len(video.crops) == min(12, video.num_candidates)
 
 
 class Everything(SamplerChoice):
@@ -133,11 +134,14 @@ def test_frames_kept_for_samplers_that_look_are_the_same(real_data, sound):
     for fact in sound:
         path = real_data / "videos" / fact["file"]
         looked, direct = (
-            sample_video(
-                FrameRequest(path, "x", choices, 10**6),
-                lambda image: np.frombuffer(hashlib.sha256(image).digest(), np.uint8),
+            sampled(
+                path,
+                choices,
+                10**6,
+                transform=lambda image: np.frombuffer(hashlib.sha256(image).digest(), np.uint8),
+                candidate_fps=1.0,
             )
-            for choices in ((Everything("looker"),), parse_samplers("dense"))
+            for choices in ([Everything("looker")], "dense")
         )
         np.testing.assert_array_equal(looked.crops, direct.crops, err_msg=fact["file"])
         np.testing.assert_array_equal(looked.pts_seconds, direct.pts_seconds)
@@ -145,10 +149,7 @@ def test_frames_kept_for_samplers_that_look_are_the_same(real_data, sound):
 
 def ordinals(path, picks):
     """The chosen pictures against the full decode, by position."""
-    everything = sample_video(
-        FrameRequest(path, "x", parse_samplers("dense"), 1, candidate_fps=None),
-        lambda image: image.copy(),
-    )
+    everything = sampled(path, "dense", transform=np.copy)
     with open_video(path) as source:
         reader, got = SparseReader(source, read_packets(source)), {}
         reader.read(picks, lambda i, f: got.__setitem__(i, to_rgb(f, Upright())))
@@ -172,18 +173,15 @@ def test_bars_tell_the_frame(real_data):
     assert len(clips) == 7
     for path in clips:
         for fps in (1.0, 2.0, None):
-            sampled = sample_video(
-                FrameRequest(path, "x", parse_samplers("dense"), 1, candidate_fps=fps),
-                lambda image: image.copy(),
-            )
-            top = sampled.crops[:, : sampled.height // 2].mean((1, 3))
+            video = sampled(path, "dense", transform=np.copy, candidate_fps=fps)
+            top = video.crops[:, : video.height // 2].mean((1, 3))
             bars = np.stack([part.mean(1) > 128 for part in np.array_split(top, 8, axis=1)], 1)
             numbers = np.packbits(bars, axis=1)[:, 0]
             info = probe(path)
             picks = candidate_indices(info.pts_seconds, fps=fps)
             assert numbers.tolist() == picks.tolist(), (path.name, fps)
             if fps:
-                off = np.abs(sampled.pts_seconds - np.arange(len(picks)) / fps)
+                off = np.abs(video.pts_seconds - np.arange(len(picks)) / fps)
                 rate = 1 / np.median(np.diff(info.pts_seconds))
                 assert rate < 2 * fps or off.max() <= 0.5 / rate + 1e-6
 
@@ -214,11 +212,10 @@ def test_broken_files_end_in_a_class(real_data):
     assert {Path(fact["file"]).name for fact in found} == set(BROKEN)
     for fact in found:
         path = real_data / "videos" / fact["file"]
-        request = FrameRequest(path, "x", parse_samplers("uniform"), 12, candidate_fps=None)
         try:
-            sampled = sample_video(request, lambda image: image[:1, :1])
-            outcome, told = sampled.status, sampled.error
-            assert sampled.num_candidates >= fact["n"], path.name
+            video = sampled(path, transform=corner)
+            outcome, told = video.status, video.error
+            assert video.num_candidates >= fact["n"], path.name
         except DecodeError as error:
             outcome, told = error.kind, error.detail
         assert outcome == BROKEN[path.name], told
@@ -237,10 +234,9 @@ ODD = {
 def test_odd_files(real_data):
     for name, expected in ODD.items():
         path = real_data / "videos" / "odd" / name
-        request = FrameRequest(path, "x", parse_samplers("dense"), 1, candidate_fps=None)
         try:
-            sampled = sample_video(request, lambda image: image[:1, :1])
-            outcome = sampled.status, sampled.num_candidates
+            video = sampled(path, "dense", transform=corner)
+            outcome = video.status, video.num_candidates
         except DecodeError as error:
             outcome = error.kind, 0
         assert outcome == expected, name

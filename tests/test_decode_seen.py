@@ -6,14 +6,12 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from builders import write_clip
+from builders import sampled, write_clip
 
 from vtr.extract.compress import CompressSettings, compress_video
 from vtr.extract.container import Limits, open_video
 from vtr.extract.frames import DECODING
 from vtr.extract.probe import probe
-from vtr.extract.sample import FrameRequest, sample_video
-from vtr.extract.samplers.base import parse_samplers
 from vtr.extract.settings import ExtractSettings, chosen_fields
 from vtr.features.spec import FeatureSpec
 
@@ -38,8 +36,7 @@ def write(path, pictures, *, codec="ffv1", pix_fmt="yuv444p", shape=None, turn=0
 
 
 def look(path, samplers="dense", **settings):
-    asked = FrameRequest(path, "x", parse_samplers(samplers), 4, candidate_fps=None, **settings)
-    return sample_video(asked, lambda image: image)
+    return sampled(path, samplers, 4, **settings)
 
 
 X264 = {"codec": "libx264", "crf": "1", "preset": "ultrafast"}
@@ -53,28 +50,28 @@ X264 = {"codec": "libx264", "crf": "1", "preset": "ultrafast"}
 )
 def test_the_shape_on_screen_counts(tmp_path, shape, width):
     path = write(tmp_path / "x.mp4", [bars()] * 3, shape=shape, **X264)
-    sampled = look(path)
-    assert (sampled.width, sampled.height) == (width, HEIGHT)
-    assert sampled.crops.shape[1:3] == (HEIGHT, width)
+    video = look(path)
+    assert (video.width, video.height) == (width, HEIGHT)
+    assert video.crops.shape[1:3] == (HEIGHT, width)
     assert (probe(path).width, probe(path).height) == (width, HEIGHT)
-    off = np.abs(sampled.crops[0].astype(int) - bars(width))
+    off = np.abs(video.crops[0].astype(int) - bars(width))
     assert off.max() <= 12
     assert off.mean() < 3
 
 
 def test_a_turned_picture_is_stretched_before_the_turn(tmp_path):
     path = write(tmp_path / "x.mp4", [bars()] * 2, shape=Fraction(2), turn=90, **X264)
-    sampled = look(path)
-    assert (sampled.width, sampled.height) == (HEIGHT, 2 * WIDTH)
+    video = look(path)
+    assert (video.width, video.height) == (HEIGHT, 2 * WIDTH)
     expected = np.rot90(bars(2 * WIDTH))
-    assert np.abs(sampled.crops[0].astype(int) - expected).mean() < 3
+    assert np.abs(video.crops[0].astype(int) - expected).mean() < 3
 
 
 @pytest.mark.parametrize("shape", [None, Fraction(1), Fraction(160, 159), Fraction(1, 100)])
 def test_square_pixels_are_left_alone(tmp_path, shape):
     plain = look(write(tmp_path / "plain.mp4", [bars()], **X264))
-    sampled = look(write(tmp_path / "x.mp4", [bars()], shape=shape, **X264))
-    np.testing.assert_array_equal(sampled.crops, plain.crops)
+    video = look(write(tmp_path / "x.mp4", [bars()], shape=shape, **X264))
+    np.testing.assert_array_equal(video.crops, plain.crops)
 
 
 def test_stretched_pictures_heed_the_cap(tmp_path):
@@ -161,8 +158,8 @@ def test_fields_are_not_shown_as_a_comb(tmp_path, codec):
     path = write(tmp_path / "x.mkv", pictures, codec=codec, pix_fmt="yuv420p", **options)
     with av.open(str(path)) as container:
         assert next(container.decode(video=0)).interlaced_frame
-    sampled = look(path)
-    for index, image in enumerate(sampled.crops):
+    video = look(path)
+    for index, image in enumerate(video.crops):
         combed = np.abs(woven(index).astype(int) - moving(8 + 8 * index)).mean()
         off = np.abs(image.astype(int) - moving(8 + 8 * index)).mean()
         assert off < combed / 4

@@ -6,14 +6,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from builders import number_of, numbered, random_rows, write_clip, write_store
+from builders import number_of, numbered, random_rows, sampled, write_clip, write_store
 
 import vtr
 from vtr.api.moments import predict
 from vtr.datasets.base import Caption
 from vtr.errors import ShardError, StoreError
-from vtr.extract.sample import FrameRequest, sample_video
-from vtr.extract.samplers.base import parse_samplers
 from vtr.features import FeatureSpec, VideoRow
 from vtr.features.shard import ShardName, list_shards
 from vtr.searching.moments import row_edges
@@ -104,10 +102,8 @@ def test_a_window_holds_the_frames_of_its_span(
     tmp_path: Path, label: str, start: float | None, end: float | None
 ) -> None:
     clip = write_clip(tmp_path / "c.mp4", [numbered(n) for n in range(23)], fps=4)
-    request = FrameRequest(
-        clip, "c", parse_samplers(label), 2, 2.0, start_seconds=start, end_seconds=end, window=3
-    )
-    found = sample_video(request, lambda picture: picture)
+    part = {"start_seconds": start, "end_seconds": end}
+    found = sampled(clip, label, 2, candidate_fps=2.0, window=3, **part)
     seen = np.array([[number_of(picture) for picture in window] for window in found.crops])
     assert found.spans is not None
     assert seen.shape == (len(found.spans), 3)
