@@ -22,7 +22,8 @@ from safetensors.torch import load_file
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, SiglipConfig, SiglipModel
 from transformers.utils import logging as transformers_logging
 
-from vtr.clip.backbone import Backbone, load_backbone, run_in_batches
+from vtr.clip.backbone import Backbone, load_backbone
+from vtr.clip.batches import run_in_batches
 from vtr.clip.preprocess import normalise, preprocessing_from_config
 from vtr.errors import (
     CheckpointError,

@@ -28,14 +28,14 @@ from torch.nn import functional
 from vtr.clip.recompute import run_block
 from vtr.clip.temporal import TemporalPatches
 
-_QUICK_GELU = 1.702
+QUICK_GELU = 1.702
 _LEGACY_END = 2  # of configurations before transformers #24773
 
 
 def quick_gelu(values: Tensor) -> Tensor:
     """Returns z * sigmoid(1.702 z)."""
     # silu(z) = z * sigmoid(z) is one kernel each way, the product written out is five.
-    return functional.silu(values * _QUICK_GELU).mul_(1 / _QUICK_GELU)
+    return functional.silu(values * QUICK_GELU).mul_(1 / QUICK_GELU)
 
 
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
@@ -46,11 +46,10 @@ ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
 # The same, writing over a tensor that nobody needs: a tenth of a block's time on a CPU goes into
 # fresh memory for the widest tensor there is.
 _OVERWRITING: Mapping[str, Callable[[Tensor], Tensor]] = {
-    "quick_gelu": lambda z: functional.silu(z.mul_(_QUICK_GELU), inplace=True).mul_(
-        1 / _QUICK_GELU
-    ),
+    "quick_gelu": lambda z: functional.silu(z.mul_(QUICK_GELU), inplace=True).mul_(1 / QUICK_GELU),
     "gelu": torch.ops.aten.gelu_,
     "gelu_pytorch_tanh": partial(torch.ops.aten.gelu_, approximate="tanh"),
+    "silu": partial(functional.silu, inplace=True),  # of `vtr.clip.packed`
 }
 
 
@@ -182,6 +181,7 @@ class Attention(nn.Module):
         self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
         self.out_proj = nn.Linear(dim, dim)
+        self.packed: nn.Module | None = None  # what multiplies in place of in_proj_weight
         nn.init.xavier_uniform_(self.in_proj_weight)
 
     def forward(
@@ -220,7 +220,8 @@ class Attention(nn.Module):
             return query, key, value
         weight, offset, dim = self.in_proj_weight, self.in_proj_bias, tokens.shape[-1]
         if queries is None:
-            query, key, value = functional.linear(tokens, weight, offset).chunk(3, dim=-1)
+            made = self.packed(tokens) if self.packed else functional.linear(tokens, weight, offset)
+            query, key, value = made.chunk(3, dim=-1)
             return query, key, value
         query = functional.linear(queries, weight[:dim], offset[:dim])
         key, value = functional.linear(tokens, weight[dim:], offset[dim:]).chunk(2, dim=-1)
@@ -253,7 +254,7 @@ class Mlp(nn.Module):
     def forward(self, tokens: Tensor, onto: Tensor | None = None) -> Tensor:
         """Returns the same shape, added to `onto`."""
         if self.activation == "quick_gelu" and _is_bare(tokens, self.c_fc, self.c_proj):
-            weight, bias, factor = self.c_fc.weight, self.c_fc.bias, _QUICK_GELU
+            weight, bias, factor = self.c_fc.weight, self.c_fc.bias, QUICK_GELU
             flat = tokens.flatten(0, -2)
             hidden = torch.addmm(bias, flat, weight.t(), beta=factor, alpha=factor)
             gated = functional.silu(hidden, inplace=True).view(*tokens.shape[:-1], len(bias))
