@@ -1,7 +1,7 @@
 """A vision tower whose matrices are laid out once as MKL multiplies by them, for much to encode.
 
 BLAS lays a matrix out anew for every product, which for the rows of 16 pictures is some 5 % of its
-time. What comes out is the same to the bit. It takes the memory of the weights once more.
+time. Laying out a tower takes the time of half a batch, and the memory of its weights once more.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from torch.nn import functional
 
 from vtr.clip.towers import QUICK_GELU, Attention, Mlp, VisionTower
 
-_PACK_AFTER = 4  # Batches: laying a tower out takes the time of one or two
 _MOST_BYTES = 2**29  # Of weights: a base model's 340 MB, not a large one's 1.2 GB
 
 
@@ -60,10 +59,13 @@ class PackedPatches(nn.Module):
 
 
 class Packing:
-    """Which tower runs: the one given, or once much has come a copy that is laid out."""
+    """Which tower runs: the one given, or for full batches a copy that is laid out for them.
+
+    It depends on the batch alone, never on how much came before: a run that goes on where another
+    was killed gives the same bits.
+    """
 
     def __init__(self) -> None:
-        self._num_batches = 0
         self._copy: VisionTower | None = None
         self._versions: list[tuple[int, int]] = []
 
@@ -74,15 +76,12 @@ class Packing:
             visual: The tower, whose weights may have changed since the last call.
             is_full: Whether the batch is of the size of most.
         """
-        if not _can_be_packed(visual):
+        if not (is_full and _can_be_packed(visual)):
             return visual
         versions = [(id(weight), weight._version) for weight in visual.parameters()]
-        if versions != self._versions:
-            self._versions, self._num_batches, self._copy = versions, 0, None
-        self._num_batches += is_full
-        if self._copy is None and is_full and self._num_batches > _PACK_AFTER:
-            self._copy = packed_tower(visual)
-        return self._copy or visual
+        if self._copy is None or versions != self._versions:
+            self._copy, self._versions = packed_tower(visual), versions
+        return self._copy
 
 
 def packed_tower(visual: VisionTower) -> VisionTower:
