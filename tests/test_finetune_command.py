@@ -190,6 +190,7 @@ def test_two_processes_train_the_towers_of_one(workspace: Path) -> None:
     alone = Path(trained(*flags[:-1], "--name", "one")["run"])
     done = in_two_processes(*flags, "--name", "two")
     assert done.returncode == 0, done.stderr
+    assert done.stderr.count("parameters) into") == 2, "of the head alone and of the towers"
     other = workspace / "runs" / "two" / LAST
     require_same_model(alone / LAST, other, but="in_proj_bias", atol=5e-5)
 

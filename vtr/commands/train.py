@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Annotated, Any
 
 from vtr.arithmetic import prepare_arithmetic
@@ -10,7 +12,7 @@ from vtr.commands.console import AsJson, Quiet, print_json, say
 from vtr.commands.flags import Only, with_options
 from vtr.commands.tables import echo_wrapped
 from vtr.counts import counted, human_seconds
-from vtr.progress import note
+from vtr.progress import Listener, listening, note
 from vtr.verbs.train import Options
 from vtr.workspace import Workspace
 
@@ -39,15 +41,16 @@ def train(
     """
     workspace.require_videos()
     quiet = quiet or as_json
-    if not quiet:
-        note(f"reading the annotations of dataset {workspace.dataset!r}")
-    prepare_arithmetic()
-    from vtr.api.dry_run import described
-    from vtr.api.next_commands import eval_command
-    from vtr.api.train import train as train_runs
+    with nullcontext() if _is_first() else listening(Listener()):
+        if not quiet:
+            note(f"reading the annotations of dataset {workspace.dataset!r}")
+        prepare_arithmetic()
+        from vtr.api.dry_run import described
+        from vtr.api.next_commands import eval_command
+        from vtr.api.train import train as train_runs
 
-    document = train_runs(workspace, options, quiet=quiet)
-    if document is None:
+        document = train_runs(workspace, options, quiet=quiet)
+    if document is None or not _is_first():
         return
     if as_json:
         print_json(document)
@@ -57,6 +60,11 @@ def train(
     else:
         print_result(document)
         say(f"test: {eval_command(workspace, document.get('runs') or [document['run']])}")
+
+
+def _is_first() -> bool:
+    """Returns whether this is the first of several processes: the others would say the same."""
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
 
 
 def print_result(document: Mapping[str, Any]) -> None:
