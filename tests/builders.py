@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from vtr.clip.backbone import Backbone
     from vtr.clip.encoders import DualEncoder
+    from vtr.evaluate.protocol import QuerySet
     from vtr.extract.sample import SampledVideo
     from vtr.train.heads.base import Head, TextBatch, VideoBatch
 
@@ -367,6 +368,20 @@ def random_rows(
     return rows
 
 
+def demo_spec(tower: Backbone | None = None, **changes: Any) -> FeatureSpec:
+    """What a store of a tower (default: the one that ships) says of itself."""
+    facts: dict[str, Any] = {
+        **(tower or demo_backbone()).describe(),
+        "storage_dtype": "float16",
+        "candidate_fps": 1.0,
+        "num_frames": 3,
+        "samplers": ("uniform",),
+        "seed": 0,
+        **changes,
+    }
+    return FeatureSpec(**facts)
+
+
 def random_store(
     folder: Path,
     ids: Iterable[str],
@@ -378,18 +393,28 @@ def random_store(
     **changes: Any,
 ) -> Path:
     """A store of noise that a tower (default: the one that ships) might have written."""
-    facts: dict[str, Any] = {
-        **(tower or demo_backbone()).describe(),
-        "storage_dtype": "float16",
-        "candidate_fps": 1.0,
-        "num_frames": num_frames,
-        "samplers": ("uniform",),
-        "seed": 0,
-        **changes,
-    }
-    spec = FeatureSpec(**facts)
+    spec = demo_spec(tower, num_frames=num_frames, **changes)
     rows = random_rows(ids, spec, num_frames=num_frames, failed=failed, pictures=pictures)
     return write_store(folder, rows, spec)
+
+
+def query_set(
+    owners: Sequence[int], num_videos: int, texts: Sequence[str] | None = None
+) -> QuerySet:
+    """A query for each owner, among others of two videos that their order tells apart."""
+    from vtr.evaluate.protocol import QuerySet
+
+    return QuerySet(
+        protocol="toy",
+        part="test",
+        video_ids=tuple(f"v{v}" for v in range(num_videos)),
+        texts=tuple(texts or [f"text {q}" for q in range(len(owners))]),
+        text_ids=tuple(f"q{q}" for q in range(len(owners))),
+        query_video=np.array(owners, np.int64),
+        categories={"v0": "cats", "v1": "dogs"},
+        groups={"v0": "order", "v1": "order"},
+        rivals={"v0": "v1", "v1": "v0"},
+    )
 
 
 # ---- models and runs

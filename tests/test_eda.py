@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from builders import (
-    demo_backbone,
+    demo_spec,
     make_folder_workspace,
+    query_set,
     ramp,
     random_rows,
     run_app,
@@ -42,8 +43,7 @@ from vtr.evaluate.eda import (
 )
 from vtr.evaluate.eda_report import charts_of
 from vtr.evaluate.parts import parse_bins
-from vtr.evaluate.protocol import QuerySet
-from vtr.features import FeatureSpec, FeatureStore
+from vtr.features import FeatureStore
 from vtr.searching.index import Bank, update_index
 
 TEXTS = st.sampled_from(["a", "b", "c d", "c d e"])
@@ -53,20 +53,6 @@ def dataset(pairs: list[tuple[str, str]], **more: Any) -> Dataset:
     ids = tuple(dict.fromkeys(video for video, _ in pairs))
     captions = tuple(Caption(str(n), v, t) for n, (v, t) in enumerate(pairs))
     return Dataset("folder", ids, captions, **{"splits": {"test": ids}, **more})
-
-
-def query_set(pairs: list[tuple[int, str]]) -> QuerySet:
-    pairs = sorted(pairs, key=lambda pair: pair[0])
-    videos = sorted({video for video, _ in pairs})
-    place = {video: n for n, video in enumerate(videos)}
-    return QuerySet(
-        protocol="p",
-        part="test",
-        video_ids=tuple(map(str, videos)),
-        texts=tuple(text for _, text in pairs),
-        text_ids=tuple(str(n) for n in range(len(pairs))),
-        query_video=np.array([place[video] for video, _ in pairs], np.int64),
-    )
 
 
 @given(st.lists(st.tuples(st.sampled_from("uvw"), TEXTS), max_size=12))
@@ -83,7 +69,8 @@ def test_duplicates_against_a_plain_count(pairs: list[tuple[str, str]]) -> None:
 @given(st.lists(st.tuples(st.integers(0, 2), TEXTS), min_size=1, max_size=7), st.integers(1, 3))
 def test_no_order_of_the_videos_beats_the_ceiling(pairs: list[tuple[int, str]], k: int) -> None:
     """The oracle tries every order of the videos for every text."""
-    asked = query_set(pairs)
+    owners, texts = zip(*sorted(pairs, key=lambda pair: pair[0]), strict=True)
+    asked = query_set(owners, 3, texts)
     best = 0
     for text in set(asked.texts):
         wanted = [int(v) for t, v in zip(asked.texts, asked.query_video, strict=True) if t == text]
@@ -194,10 +181,7 @@ def test_features_against_plain_loops(build_store: Callable[..., Path]) -> None:
 
 
 def test_features_that_are_no_numbers_are_named(tmp_path: Path) -> None:
-    spec = FeatureSpec(
-        **demo_backbone().describe(), storage_dtype="float16", candidate_fps=1.0, num_frames=3,
-        samplers=("uniform",), seed=0,
-    )  # fmt: skip
+    spec = demo_spec()
     rows = random_rows(("a", "b"), spec)
     rows[1].frames[2, 5] = np.nan
     store = FeatureStore(write_store(tmp_path / "store", rows, spec))

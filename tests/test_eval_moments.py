@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import demo_backbone, run_app, run_json, write_config, write_store
+from builders import demo_backbone, demo_spec, run_app, run_json, write_config, write_store
 
 from vtr.errors import ConfigError, DatasetError
 from vtr.features import FeatureStore
 from vtr.features.rows import LedgerRow, VideoRow
-from vtr.features.spec import FeatureSpec
 from vtr.searching.moments import ranked_runs
 
 SENTENCES = {"red": "a red square", "blue": "a blue circle"}
@@ -34,10 +33,7 @@ def workspace(tmp_path: Path) -> Path:
     frames = np.repeat(noise[:1], 20, axis=0) * 0.1
     frames[6:12], frames[16:20] = 10 * texts[0], 10 * texts[1]
     frames += 0.01 * rng.normal(size=frames.shape)
-    spec = FeatureSpec(
-        **tower.describe(), storage_dtype="float16", candidate_fps=2.0, num_frames=None,
-        samplers=("dense",), seed=0,
-    )  # fmt: skip
+    spec = demo_spec(candidate_fps=2.0, num_frames=None, samplers=("dense",))
     rows = [
         VideoRow(
             LedgerRow(i, "ok", duration_seconds=10.0), picture.astype(np.float32),

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from builders import query_set
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -20,24 +21,10 @@ from vtr.evaluate.intervals import bootstrap
 from vtr.evaluate.metrics import retrieval_metrics
 from vtr.evaluate.observe import Observer, pair_accuracy
 from vtr.evaluate.postprocess import dual_softmax, querybank_norm
-from vtr.evaluate.protocol import Protocol, QuerySet
+from vtr.evaluate.protocol import Protocol
 from vtr.evaluate.ranks import Blocks, Layout
 from vtr.evaluate.result import Setup, build_result, write_result
 from vtr.features import FeatureStore, PackedFrames
-
-
-def query_set(owners: list[int], num_videos: int, texts: list[str] | None = None) -> QuerySet:
-    return QuerySet(
-        protocol="toy",
-        part="test",
-        video_ids=tuple(f"v{v}" for v in range(num_videos)),
-        texts=tuple(texts or [f"text {q}" for q in range(len(owners))]),
-        text_ids=tuple(f"q{q}" for q in range(len(owners))),
-        query_video=np.array(owners, np.int64),
-        categories={"v0": "cats", "v1": "dogs"},
-        groups={"v0": "order", "v1": "order"},
-        rivals={"v0": "v1", "v1": "v0"},
-    )
 
 
 def covering(present: list[bool], policy: str = "miss") -> Coverage:

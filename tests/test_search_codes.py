@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import demo_backbone, random_rows, write_store
+from builders import demo_spec, random_rows, write_store
 
 from vtr.demo import demo_model_folder
-from vtr.features import FeatureSpec
 from vtr.searching.codes import CodedScanner
 from vtr.searching.folder import StoreSource
 from vtr.searching.index import read_index
@@ -19,8 +18,7 @@ from vtr.searching.scan import Scanner
 
 pytest.importorskip("faiss", reason="needs the extra `index`")
 MODEL = str(demo_model_folder())
-FACTS = {"storage_dtype": "float16", "candidate_fps": 1.0, "num_frames": 40, "seed": 0}
-SPEC = FeatureSpec(**demo_backbone().describe(), **FACTS, samplers=("uniform",))
+SPEC = demo_spec(num_frames=40)
 SENTENCES = ("a red circle spins", "two squares", "nothing moves on stripes", "a star")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from builders import (
-    demo_backbone,
+    demo_spec,
     full_disk,
     patchwork,
     random_rows,
@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from vtr.demo import demo_model_folder
 from vtr.errors import StoreError, StoreWriteError
-from vtr.features import FeatureSpec, FeatureStore
+from vtr.features import FeatureStore
 from vtr.features.lock import write_lock
 from vtr.searching.calibration import Calibration
 from vtr.searching.encoder import unit
@@ -197,8 +197,7 @@ def test_a_deleted_video_is_gone_and_an_answer_is_the_same_twice(tmp_path: Path)
 
 
 def test_a_store_without_times_is_refused(tmp_path: Path) -> None:
-    facts = {"storage_dtype": "float16", "candidate_fps": 1.0, "num_frames": 3, "seed": 0}
-    spec = FeatureSpec(**demo_backbone().describe(), **facts, samplers=("uniform",))
+    spec = demo_spec()
     rows = random_rows(["a"], spec)
     rows[0].pts_seconds[:] = np.nan
     store = write_store(tmp_path / "features", rows, spec)

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from builders import (
     demo_model_folder,
+    demo_spec,
     full_disk,
     grey,
     patchwork,
@@ -82,12 +83,8 @@ def make_library(folder: Path, spec: FeatureSpec) -> Library:
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory, backbone: Any) -> Library:
-    facts = backbone.describe()
-    spec = FeatureSpec(
-        **facts, storage_dtype="float16", candidate_fps=1.0, num_frames=3, samplers=("uniform",),
-        seed=0,
-    )  # fmt: skip
-    return make_library(video_folder(tmp_path_factory.mktemp("world") / "videos"), spec)
+    folder = video_folder(tmp_path_factory.mktemp("world") / "videos")
+    return make_library(folder, demo_spec(backbone))
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from builders import query_set
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -11,7 +12,6 @@ from numpy.typing import NDArray
 from vtr.errors import ConfigError
 from vtr.evaluate.coverage import Coverage
 from vtr.evaluate.evaluator import plan
-from vtr.evaluate.protocol import QuerySet
 from vtr.evaluate.simulate import (
     RULES,
     PoolingOptions,
@@ -127,14 +127,7 @@ def test_simulation_finds_the_rule_that_fits() -> None:
         np.zeros(num_videos * num_frames),
         np.arange(num_videos + 1) * num_frames,
     )
-    queries = QuerySet(
-        "toy",
-        "test",
-        packed.ids,
-        tuple(f"text {v}" for v in range(num_videos)),
-        tuple(f"q{v}" for v in range(num_videos)),
-        np.arange(num_videos),
-    )
+    queries = query_set(range(num_videos), num_videos)
     task = plan(queries, Coverage("miss", np.ones(num_videos, np.bool_), ()))
     told: list[tuple[int, int]] = []
     rows = simulate(
