@@ -461,6 +461,24 @@ def test_the_page_is_there_while_videos_are_indexed_and_queries_wait(
         assert client.post("/api/search", json={"texts": ["x"]}).status_code == 200
 
 
+def test_a_query_that_waits_is_answered_though_the_folder_is_emptied(
+    library: Library, tmp_path: Path
+) -> None:
+    librarian, held = Librarian(lambda: library, tmp_path, watch=False), threading.Event()
+    librarian.start()
+    try:
+        until(lambda: librarian.state()["phase"] == "ready")
+        librarian.ask(lambda _: held.wait(30))
+        asked = librarian.ask(lambda library: len(library.videos))
+        librarian._renew(is_empty=True)
+        held.set()
+        assert asked.result(30) == 6
+        with pytest.raises(RefusedError, match="There are no videos in this folder yet"):
+            librarian.ask(lambda library: library)
+    finally:
+        librarian.close()
+
+
 def test_what_is_being_indexed_is_shown_and_left_with_the_server(root: Path) -> None:
     def slowly() -> Library:
         with progress("indexing") as update:

@@ -15,7 +15,6 @@ from secrets import token_urlsafe
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -271,20 +270,14 @@ def _without(answer: Answer, unlike: Sequence[tuple[str, float]]) -> Answer:
 
 
 def _curve(curve: Curve) -> dict[str, Any]:
-    seconds, scores = _thinned(curve.seconds, np.asarray(curve.scores, np.float64))
+    """Returns at most so many points as a screen has; of each stretch the highest."""
+    seconds, scores = curve.seconds, np.asarray(curve.scores, np.float64)
+    if len(seconds) > _MOST_POINTS:
+        parts = np.array_split(np.arange(len(seconds)), _MOST_POINTS)
+        peaks = [part[int(np.argmax(scores[part]))] for part in parts]
+        seconds, scores = seconds[peaks], scores[peaks]
     return {
         "seconds": np.round(seconds, 3).tolist(),
         "scores": np.round(scores, 4).tolist(),
         "pieces": [[round(number, 4) for number in piece] for piece in curve.pieces],
     }
-
-
-def _thinned(
-    seconds: NDArray[np.float64], scores: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Returns at most so many points as a screen has; of each stretch the highest."""
-    if len(seconds) <= _MOST_POINTS:
-        return seconds, scores
-    parts: Sequence[NDArray[np.int64]] = np.array_split(np.arange(len(seconds)), _MOST_POINTS)
-    peaks = np.array([part[int(np.argmax(scores[part]))] for part in parts])
-    return seconds[peaks], scores[peaks]

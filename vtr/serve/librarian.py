@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -107,8 +108,7 @@ class Librarian:
         self._stopping = threading.Event()
         self._board = _Board(self._stopping)
         self._threads: list[threading.Thread] = []
-        self._queue: queue.Queue[tuple[Callable[[Library], Any], Future[Any]] | None]
-        self._queue = queue.Queue(_ROOM)
+        self._queue: queue.Queue[tuple[Callable[[], Any], Future[Any]] | None] = queue.Queue(_ROOM)
 
     def start(self) -> None:
         """Begins to open the library, and to answer."""
@@ -145,11 +145,12 @@ class Librarian:
 
     def ask(self, question: Callable[[Library], T]) -> Future[T]:
         """Returns the answer to come; `RefusedError` before there is a library, or `BusyError`."""
-        if self._library is None:
+        library = self._library  # this one answers, whatever becomes of the folder meanwhile
+        if library is None:
             raise RefusedError(409, self._error or "The videos are still being indexed.")
         future: Future[T] = Future()
         try:
-            self._queue.put_nowait((question, future))
+            self._queue.put_nowait((partial(question, library), future))
         except queue.Full:
             raise BusyError from None
         return future
@@ -162,8 +163,7 @@ class Librarian:
             if not future.set_running_or_notify_cancel():
                 continue
             try:
-                assert self._library is not None
-                future.set_result(question(self._library))
+                future.set_result(question())
             except BaseException as error:  # noqa: BLE001  (handed to who asked)
                 future.set_exception(error)
 
