@@ -189,6 +189,17 @@ def test_what_was_done_again_is_embedded_again(inputs: Any, tmp_path: Path) -> N
     assert FeatureStore(tmp_path / "b").ledger == FeatureStore(tmp_path / "a").ledger
 
 
+def test_what_the_source_has_no_more_goes(inputs: Any, tmp_path: Path) -> None:
+    """The source was started anew with fewer videos: its last shards stayed in the other."""
+    few = settings(shard_videos=2)
+    extract(inputs[:5], tmp_path / "a", Corners(), few)
+    reembed(FeatureStore(tmp_path / "a"), tmp_path / "b", Corners(2.0))
+    extract(inputs[:2], tmp_path / "a", Corners(), few, mode=ExtractMode(overwrite=True))
+    report = reembed(FeatureStore(tmp_path / "a"), tmp_path / "b", Corners(2.0))
+    assert report.inputs == 2
+    assert FeatureStore(tmp_path / "b").ledger == FeatureStore(tmp_path / "a").ledger
+
+
 def test_a_view_is_embedded_video_by_video_as_it_is_asked_for(inputs: Any, tmp_path: Path) -> None:
     """A sampler chooses from a dense store with pictures; the cache grows, and heals."""
     dense = settings(samplers=parse_samplers("dense"), thumbnails=False)

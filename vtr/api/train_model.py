@@ -150,7 +150,7 @@ def _vision(
     require_same_making(
         store.spec.preprocessing,
         backbone.preprocessing.as_dict(),
-        what=f"the pictures in {store.folder} were made for {store.spec.backbone}",
+        what=f"the pictures in {store.folder} were made for {store.spec.backbone!r}",
         by=backbone.model_id,
     )
     if store.spec.embedding_dim != backbone.embedding_dim:

@@ -39,7 +39,8 @@ def reembed(
     """Embeds the pictures that a store keeps, without the videos: same rows, other numbers.
 
     The new store has the shards of the old one, each published whole; run again after an
-    interruption, it goes on. Of `mode` only `check` counts; `progress` is called after every video.
+    interruption, it goes on, and what the old one has no more goes. Of `mode` only `check` counts;
+    `progress` is called after every video.
 
     Raises:
         ModelError: The tower sees pictures of another size or made in another way.
@@ -61,6 +62,11 @@ def reembed(
                 continue
             run.embed(shard, 0 if old is None else old.name.revision + 1)
             if old is not None:  # its videos were done again since
+                old.path.unlink(missing_ok=True)
+        slots = {shard.name.slot for shard in source.shards}
+        parts = {slot[:2] for slot in slots}  # other parts may come from other stores
+        for slot, old in held.items():
+            if slot[:2] in parts and slot not in slots:  # its videos are in the source no more
                 old.path.unlink(missing_ok=True)
     inputs: list[Input] = [(Video(video_id, None), None) for video_id in source.input_ids]
     return report_of(folder, inputs, now, hashed=set())
@@ -121,7 +127,7 @@ def stale_shards(folder: Path, ledger: Mapping[str, LedgerRow]) -> list[Path]:
 def _spec_of(source: FeatureStore, encoder: Encoder) -> FeatureSpec:
     """Returns the spec of a source's pictures as another tower embeds them."""
     described = encoder.describe()
-    what = f"the pictures in {source.folder} were made for {source.spec.backbone}"
+    what = f"the pictures in {source.folder} were made for {source.spec.backbone!r}"
     require_same_making(
         source.spec.preprocessing, described["preprocessing"], what=what, by=described["backbone"]
     )

@@ -39,7 +39,7 @@ def require_same_making(
     ]
     if differing:
         raise ModelError(
-            f"{what}, and {by} sees others: {', '.join(differing)}. Extract from the videos with "
+            f"{what}, and {by!r} sees others: {', '.join(differing)}. Extract from the videos with "
             "this model (vtr extract --crops raw --model MODEL --features DIR), or use the one "
             "they were made for"
         )
