@@ -352,6 +352,33 @@ def test_out_of_memory_halves_the_batch_and_says_so(tmp_path: Path) -> None:
     assert rows[2]["steps"] == 4, "the next epoch begins with what fits"
 
 
+@pytest.mark.parametrize("mine", ["batch", "global"])
+def test_memory_that_runs_out_between_steps_is_said(
+    tmp_path: Path, mine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While pictures, rivals or scores are computed no batch can be halved."""
+    one = trainer(tmp_path / "run", replace(SETTINGS, mine=mine))
+    encode, seen = one.model.head.encode_videos, []
+
+    def refuse(videos: Any) -> Code:
+        seen.append(videos)
+        if not one.model.training and len(seen) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        code: Code = encode(videos)
+        return code
+
+    monkeypatch.setattr(one.model.head, "encode_videos", refuse)
+    kept = "; the weights after epoch 0 are kept" if mine == "batch" else ""
+    told = f"memory does not hold what is scored at once: .* --device cpu{kept}$"
+    with pytest.raises(ModelError, match=told):
+        one.run()
+    assert load_run(tmp_path / "run").epoch == 0
+    data = made_up()
+    monkeypatch.setattr(one.model.eval(), "to", refuse)
+    with pytest.raises(ModelError, match="memory does not hold the model with all texts and"):
+        Scorer(one.model, data.texts, data.videos)
+
+
 def test_nothing_to_train_is_said(tmp_path: Path) -> None:
     spec = ModelSpec("meanP", DIM, TextSpec("frozen", DIM, DIM), temperature=0.05)
     with pytest.raises(ConfigError, match=r"nothing to train.*--text projection"):

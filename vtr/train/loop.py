@@ -26,7 +26,7 @@ from vtr.train.data import PairedData, Resident
 from vtr.train.distributed import ALONE, World
 from vtr.train.gradients import BatchGradient
 from vtr.train.health import first_non_finite
-from vtr.train.memory import fitting_videos, is_out_of_memory
+from vtr.train.memory import ShortOfMemoryError, fitting_videos, is_out_of_memory, within_memory
 from vtr.train.mining import confusable_groups
 from vtr.train.model import RetrievalModel
 from vtr.train.optim import make_optimiser
@@ -128,7 +128,6 @@ class Trainer:
         quiet: bool = False,
     ) -> None:
         self.device = torch.device(device)
-        self.model = model.to(self.device)
         self.settings = settings
         self.folder = folder
         self.validation = validation
@@ -137,7 +136,9 @@ class Trainer:
         self.quiet = quiet or not world.is_first
         if teacher is not None and len(teacher) != len(data.texts):
             raise ValueError(f"{len(data.texts)} captions, the teacher has {len(teacher)}")
-        self.data = Resident(data, self.device)
+        with within_memory("the model with all texts and videos"):
+            self.model = model.to(self.device)
+            self.data = Resident(data, self.device)
         self.events: list[dict[str, Any]] = []
         if not any(p.requires_grad for n, p in model.named_parameters() if n != "logit_bias"):
             raise ConfigError(NOTHING_TO_TRAIN)
@@ -387,14 +388,18 @@ class Trainer:
 
     def _measure(self, epoch: int) -> dict[str, float]:
         """Returns the validation's metrics; weights that have gone astray never reach a file."""
-        kept = f"the weights after epoch {epoch - 1} are kept; use a smaller --lr"
+        kept, smaller = f"the weights after epoch {epoch - 1} are kept", "use a smaller --lr"
         for name, parameter in self.model.named_parameters():
             if not bool(parameter.isfinite().all()):
-                raise AstrayError(f"weight {name} is not finite after epoch {epoch}: {kept}")
+                raise AstrayError(
+                    f"weight {name} is not finite after epoch {epoch}: {kept}; {smaller}"
+                )
         try:
             return self._validate()
+        except ShortOfMemoryError as error:
+            raise ShortOfMemoryError(f"after epoch {epoch} {error}; {kept}") from None
         except ModelError as error:
-            raise ModelError(f"after epoch {epoch} {error}; {kept}") from None
+            raise ModelError(f"after epoch {epoch} {error}; {kept}; {smaller}") from None
 
     def _validate(self) -> dict[str, float]:
         if self.validation is None:

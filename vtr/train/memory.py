@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from vtr.errors import ModelError
 from vtr.train.model import RetrievalModel
 from vtr.train.vision_tower import PictureBatch
 
@@ -45,6 +48,23 @@ def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
     """Returns whether torch says that memory, of a GPU or of the machine, did not suffice."""
     told = any(text in str(error) for text in _NO_MEMORY)
     return told or isinstance(error, torch.OutOfMemoryError | MemoryError)
+
+
+class ShortOfMemoryError(ModelError):
+    """Memory, of a GPU or of the machine, does not hold what was to be computed."""
+
+
+@contextmanager
+def within_memory(what: str) -> Iterator[None]:
+    """Says of what memory does not hold what it was, and what needs less."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ShortOfMemoryError(
+            f"memory does not hold {what}: take features of fewer frames, or on a GPU --device cpu"
+        ) from None
 
 
 def _lines(path: Path) -> list[str]:

@@ -21,6 +21,7 @@ from vtr.errors import ConfigError, ModelError
 from vtr.features.store import PackedFrames
 from vtr.train.data import Index, PictureRows, ResidentTexts, resident_videos
 from vtr.train.heads.base import Code, pad_codes
+from vtr.train.memory import within_memory
 from vtr.train.model import RetrievalModel
 from vtr.train.texts import TextFeatures
 
@@ -92,11 +93,12 @@ class Scorer:
         if not len(texts) or not videos.ids:
             raise ConfigError(f"nothing to score: {len(texts)} texts, {len(videos.ids)} videos")
         self.device = model.logit_scale.device if device is None else torch.device(device)
-        self.model = model.to(self.device)
         self.batch_size = batch_size
         self.candidates = 0
-        self._texts = ResidentTexts(texts, self.device)
-        self._videos = resident_videos(videos, self.device, pad)
+        with within_memory("the model with all texts and videos"):
+            self.model = model.to(self.device)
+            self._texts = ResidentTexts(texts, self.device)
+            self._videos = resident_videos(videos, self.device, pad)
         self._kept: dict[int, Code] = {}  # by first row
         if not self._videos.lengths.all():
             empty = videos.ids[int(np.argmin(self._videos.lengths))]
@@ -288,7 +290,7 @@ def evaluating(model: RetrievalModel) -> Iterator[None]:
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad():
+        with within_memory("what is scored at once"), torch.no_grad():
             yield
     finally:
         model.train(was_training)
