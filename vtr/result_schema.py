@@ -17,6 +17,7 @@ from vtr.errors import ConfigError
 from vtr.json_files import read_json
 
 RESULT_FILE = "result.json"
+PER_QUERY, PER_VIDEO = "per_query.csv", "per_video.csv"  # the tables beside it
 SCHEMA = 1
 KIND = "vtr-result"
 _LARGEST = 1e300

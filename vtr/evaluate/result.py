@@ -27,7 +27,7 @@ from vtr.evaluate.ranks import Ranks, RetrievalRanks
 from vtr.features import PackedFrames
 from vtr.files import Payload, make_folder, publish_all
 from vtr.foreign import csv_table
-from vtr.result_schema import KIND, RESULT_FILE, SCHEMA, result_bytes
+from vtr.result_schema import KIND, PER_QUERY, PER_VIDEO, RESULT_FILE, SCHEMA, result_bytes
 
 COMPANIONS = {
     "run": "run.trec", "qrels": "qrels.trec", "similarity": "similarity.npz",
@@ -111,7 +111,7 @@ def build_result(
         "rank_histogram": _rank_histogram(evaluation.ranks.t2v),
         "examples": examples,
         "videos": {"paths": {i: str(p) for i, p in (paths or {}).items() if i in shown}},
-        "files": {"per_query": "per_query.csv", "per_video": "per_video.csv"},
+        "files": {"per_query": PER_QUERY, "per_video": PER_VIDEO},
     }
 
 
@@ -282,8 +282,8 @@ def write_result(
     publish_all(
         {
             **{folder / COMPANIONS[key]: payload for key, payload in given.items()},
-            folder / "per_query.csv": _per_query(evaluation),
-            folder / "per_video.csv": _per_video(evaluation),
+            folder / PER_QUERY: _per_query(evaluation),
+            folder / PER_VIDEO: _per_video(evaluation),
             path: result_bytes(document),
         }
     )

@@ -47,10 +47,8 @@ _VIDEO = ("shard", "status", "bytes", "mtime_ns", "duration", "start", "first", 
 class Bank:
     """Unrelated sentences in the model's space: what a score has to be better than."""
 
-    version: str
-    """Names the list and the model."""
-    vectors: NDArray[np.float32] = field(repr=False)
-    """(B, D) unit vectors."""
+    version: str  # Names the list and the model
+    vectors: NDArray[np.float32] = field(repr=False)  # (B, D) unit vectors
 
 
 @dataclass(frozen=True)
@@ -58,25 +56,18 @@ class Index:
     """What a store's search needs; arrays run over V inputs, R rows, P pieces."""
 
     folder: Path
-    facts: Mapping[str, Any]
-    """Fingerprint, bank version, shard names, name of the file of frames, backbone."""
-    video: Mapping[str, Array]
-    """`id`, `error`, `shard`, `status`, `bytes`, `mtime_ns`, `duration`, `start`, `first`, `stop`
-    of each input; its rows are first to before stop."""
-    pts_seconds: NDArray[np.float64]
-    """(R,) from the first frame of the file on."""
-    piece_row: NDArray[np.int64]
-    """(P,) where each piece begins, ascending."""
-    frames: NDArray[np.float16] = field(repr=False)
-    """(R, D) unit vectors, mapped."""
+    facts: Mapping[str, Any]  # Fingerprint, bank version, shard names, file of frames, backbone
+    video: Mapping[str, Array]  # `_TEXTS` and `_VIDEO` of each input; rows first to before stop
+    pts_seconds: NDArray[np.float64]  # (R,) from the first frame of the file on
+    piece_row: NDArray[np.int64]  # (P,) where each piece begins, ascending
+    frames: NDArray[np.float16] = field(repr=False)  # (R, D) unit vectors, mapped
+    # (R, 2) mean and deviation of each row's scores over the unrelated sentences.
     bank_moments: NDArray[np.float32] = field(repr=False)
-    """(R, 2) mean and deviation of each row's scores over the unrelated sentences."""
+    # (S, 2, B) what each of them scores at best in each shard, raw and standardised.
     bank_best: NDArray[np.float32] = field(repr=False)
-    """(S, 2, B) what each of them scores at best in each shard, raw and standardised."""
-    bank_usual: NDArray[np.float32] = field(repr=False)
-    """(B,) what a frame usually scores."""
+    bank_usual: NDArray[np.float32] = field(repr=False)  # (B,) what a frame usually scores
+    # (R, 2) start and end of each row where rows are windows, else (0, 2).
     spans: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)), repr=False)
-    """(R, 2) start and end of each row where rows are windows, else (0, 2)."""
 
     @property
     def ids(self) -> list[str]:

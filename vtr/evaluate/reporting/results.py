@@ -18,10 +18,8 @@ from vtr.evaluate.ranks import Ranks
 from vtr.files import file_sha256
 from vtr.foreign import csv_text, printable
 from vtr.json_files import flat, read_json
-from vtr.result_schema import RESULT_FILE, read_result
+from vtr.result_schema import PER_QUERY, PER_VIDEO, RESULT_FILE, read_result
 
-PER_QUERY = "per_query.csv"
-PER_VIDEO = "per_video.csv"
 RUN_CONFIG = "config.json"
 RUN_WEIGHTS = "best.safetensors"
 _MOST_DIGITS = 15
