@@ -95,17 +95,8 @@ def head_options(name: str) -> dict[str, str]:
 
     Read from the source: a head is one file, and importing its module imports torch.
     """
-    spec = importlib.util.find_spec(f"vtr.train.heads.{name.replace('-', '_')}")
-    assert spec is not None
-    assert spec.origin is not None
-    module = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-    options = {
-        field.target.id: ast.unparse(field.annotation)
-        for item in module.body
-        if isinstance(item, ast.ClassDef) and item.name == "Options"
-        for field in item.body
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
-    }
+    module = _source(f"vtr.train.heads.{name.replace('-', '_')}")
+    options = _fields(module, "Options")
     named = {
         target.id
         for item in module.body
@@ -114,6 +105,30 @@ def head_options(name: str) -> dict[str, str]:
         if isinstance(target, ast.Name)
     }
     return {**options, "preset": "str"} if "PRESETS" in named else options
+
+
+def _source(name: str) -> ast.Module:
+    spec = importlib.util.find_spec(name)
+    assert spec is not None
+    assert spec.origin is not None
+    return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+
+
+def _fields(module: ast.Module, name: str) -> dict[str, str]:
+    """Returns the fields of a dataclass and their types, those of its bases first."""
+    found: dict[str, str] = {}
+    for item in module.body:
+        if isinstance(item, ast.ImportFrom) and name in {alias.name for alias in item.names}:
+            return _fields(_source(str(item.module)), name)
+        if isinstance(item, ast.ClassDef) and item.name == name:
+            for base in item.bases:
+                found |= _fields(module, ast.unparse(base))
+            found |= {
+                field.target.id: ast.unparse(field.annotation)
+                for field in item.body
+                if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+            }
+    return found
 
 
 def _check_samplers(value: str) -> None:
