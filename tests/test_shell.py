@@ -64,6 +64,7 @@ PYTHON_TYPOS = {
     "evaluate_run(w, protocol='msrvtt1kA')": "Did you mean 'msrvtt-1kA'?",
     "evaluate_run(w, protocol='msrvt')": "no protocol named 'msrvt'",
     "extract_features(w, device='gpu')": "no device named 'gpu'",
+    "train_head(w, device='gpu')": "no device named 'gpu'",
     "evaluate_run(w, zero_shot=True)": "no option of vtr eval named 'zero_shot'",
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vtr.clip.device import DeviceName
 from vtr.settings import Settings, option
 
 
@@ -24,4 +25,4 @@ class Options(Settings):
     text: bool = option(True, "Count tokens, and embed captions for the gap.", group="Figures")
     tsne: bool = option(True, "Draw t-SNE of the gap.", group="Output")
     pictures: bool = option(True, "Draw PNG and SVG files.", group="Output")
-    device: str = option("auto", "auto, cpu, cuda, cuda:1.", group="Figures")
+    device: DeviceName = option("auto", "auto, cpu, cuda, cuda:1.", group="Figures")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Self
 
 import pydantic
 
-from vtr.clip.device import check_device_name
+from vtr.clip.device import DeviceName
 from vtr.errors import ConfigError
 from vtr.settings import flag_of, option
 from vtr.verbs.simulate import Asked
@@ -67,7 +67,7 @@ class Options(Asked):
     force: bool = option(
         False, "Evaluate a run that was trained on test videos.", group="Model", file_key="-"
     )
-    device: Annotated[str, pydantic.AfterValidator(check_device_name)] = option(
+    device: DeviceName = option(
         "auto", "Where the model runs: auto, cpu, cuda, cuda:1.",
         group="Model", metavar="DEVICE",
     )  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 import pydantic
 
-from vtr.clip.device import DTypeName, EngineName, check_device_name, check_engine, runs_on_cpu
+from vtr.clip.device import DeviceName, DTypeName, EngineName, check_engine, runs_on_cpu
 from vtr.errors import ConfigError, UnknownNameError
 from vtr.settings import option
 from vtr.verbs._scale import MOST_PARTS, OnRay
@@ -53,7 +53,7 @@ def statuses(text: str | None) -> frozenset[str]:
 class Options(OnRay):
     """How to extract; which frames of which videos is the workspace's."""
 
-    device: Annotated[str, pydantic.AfterValidator(check_device_name)] = option(
+    device: DeviceName = option(
         "auto", "Where the model runs: auto, cpu, cuda (every GPU), cuda:1 (that one).",
         group="Model", metavar="DEVICE",
     )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import pydantic
 
-from vtr.clip.device import check_device_name
+from vtr.clip.device import DeviceName
 from vtr.settings import Settings, option
 
 
@@ -23,7 +23,7 @@ class Indexed(Settings):
         None, "Where the features lie; in a workspace, their index.", group="Index", metavar="DIR",
         unset="hidden in the folder, or in the user's cache",
     )  # fmt: skip
-    device: Annotated[str, pydantic.AfterValidator(check_device_name)] = option(
+    device: DeviceName = option(
         "auto", "Where the model runs: auto, cpu, cuda, cuda:1.", group="Index", metavar="DEVICE"
     )
     workers: int | None = option(

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 import pydantic
 
+from vtr.clip.device import DeviceName
 from vtr.errors import ConfigError
 from vtr.settings import Settings, flag_of, option
 from vtr.train.presets import (
@@ -346,7 +347,7 @@ class Options(Recipe):
     overwrite: bool = option(
         False, "Replace the run --name.", group="Output and run", file_key="-"
     )  # fmt: skip
-    device: str = option(
+    device: DeviceName = option(
         "auto", "auto, cpu, cuda, cuda:1.",
         group="Output and run", metavar="DEVICE",
     )  # fmt: skip
