@@ -22,10 +22,10 @@ def cosines(num_rows: int, num_videos: int, seed: int, levels: int = 0) -> NDArr
     return scores.astype(np.float32)
 
 
-def plain_dual(scores: NDArray[Any], temperature: float) -> NDArray[np.float64]:
+def plain_dual(scores: NDArray[Any]) -> NDArray[np.float64]:
     result = np.zeros(scores.shape)
     for video in range(scores.shape[1]):
-        column = [float(s) / temperature for s in scores[:, video]]
+        column = [float(s) / 0.01 for s in scores[:, video]]
         total = math.fsum(math.exp(s) for s in column)
         for text, logit in enumerate(column):
             result[text, video] = float(scores[text, video]) * math.exp(logit) / total
@@ -54,14 +54,12 @@ sizes = st.integers(1, 8)
 seeds = st.integers(0, 2**32 - 1)
 
 
-@given(sizes, sizes, seeds, st.sampled_from([0, 3]), st.sampled_from([0.05, 1.0]))
+@given(sizes, sizes, seeds, st.sampled_from([0, 3]), st.sampled_from([0.01, 0.2, 1.0]))
 def test_dual_softmax(
-    num_texts: int, num_videos: int, seed: int, levels: int, temperature: float
+    num_texts: int, num_videos: int, seed: int, levels: int, scale: float
 ) -> None:
-    scores = cosines(num_texts, num_videos, seed, levels)
-    np.testing.assert_allclose(
-        dual_softmax(scores, temperature), plain_dual(scores, temperature), rtol=1e-9, atol=1e-300
-    )
+    scores = cosines(num_texts, num_videos, seed, levels) * np.float32(scale)
+    np.testing.assert_allclose(dual_softmax(scores), plain_dual(scores), rtol=1e-9, atol=1e-300)
 
 
 @given(sizes, sizes, sizes, seeds, st.sampled_from([0, 3]))
@@ -102,8 +100,8 @@ def test_querybank_norm_treats_each_query_alone() -> None:
 
 def test_extreme_scales_stay_finite() -> None:
     logits = 100 * cosines(6, 5, 0)
-    assert np.isfinite(dual_softmax(logits, 0.01)).all()
-    assert np.isfinite(querybank_norm(logits, logits, 20.0)).all()
+    assert np.isfinite(dual_softmax(logits)).all()
+    assert np.isfinite(querybank_norm(logits, logits)).all()
 
 
 def test_recorded_misses_stay_misses() -> None:
@@ -118,13 +116,8 @@ def test_recorded_misses_stay_misses() -> None:
         np.testing.assert_allclose(changed[:, keep], without, atol=1e-14)
 
 
-def test_settings_that_mean_nothing() -> None:
+def test_a_bank_of_other_videos_or_of_none_is_refused() -> None:
     scores = cosines(3, 4, 0)
-    for value in (0, -1, math.nan, math.inf):
-        with pytest.raises(ConfigError, match=r"temperature is .* a number above 0"):
-            dual_softmax(scores, value)
-        with pytest.raises(ConfigError, match="beta is"):
-            querybank_norm(scores, scores, value)
     for bank in (scores[:0], scores[:, :3]):
         with pytest.raises(ConfigError, match="does not fit scores of"):
             querybank_norm(scores, bank)
