@@ -77,7 +77,7 @@ def test_intervals_draw_whole_videos_and_stay_open_at_the_ends() -> None:
 
 
 def test_counts_must_agree() -> None:
-    with pytest.raises(ConfigError, match="0 predictions for 1 queries"):
+    with pytest.raises(ConfigError, match="0 predictions for 1 query; one"):
         moment_metrics([query((0, 1))], [])
 
 

@@ -16,6 +16,7 @@ from vtr.pages import Section, page, part
 
 LISTED = 5
 MAX_BARS = 40
+MOST_COLUMNS = 80  # of a histogram of whole numbers
 
 
 class Table(NamedTuple):
@@ -200,10 +201,10 @@ def _captions(facts: Mapping[str, Any]) -> Iterator[Histogram]:
         yield _whole_numbers(head, found["counts"])
 
 
-def _whole_numbers(head: Head, pairs: Sequence[Sequence[int]], limit: int = 80) -> Histogram:
+def _whole_numbers(head: Head, pairs: Sequence[Sequence[int]]) -> Histogram:
     """Returns a histogram with a bar per whole number, or per few where the range is long."""
     low, high = int(pairs[0][0]), int(pairs[-1][0])
-    step = -(-(high - low + 1) // limit)
+    step = -(-(high - low + 1) // MOST_COLUMNS)
     counts = [0] * ((high - low) // step + 1)
     for number, count in pairs:
         counts[(int(number) - low) // step] += int(count)

@@ -63,7 +63,6 @@ def moment_metrics(
     predictions: Sequence[MomentPrediction],
     *,
     seed: int = 0,
-    num_resamples: int = RESAMPLES,
 ) -> MomentMetrics:
     """Returns R1@0.3/0.5/0.7, R5@0.5, mIoU, mAP@0.5, @0.75 and @0.5:0.95; HIT@1 where rated.
 
@@ -83,7 +82,7 @@ def moment_metrics(
     for name, row in rows.items():
         known = ~np.isnan(row)
         values[name] = 100 * float(row[known].mean())
-        intervals[name] = _interval(row[known], videos[known], rng, num_resamples)
+        intervals[name] = _interval(row[known], videos[known], rng)
         counts[name] = int(known.sum())
     return MomentMetrics(values, intervals, counts)
 
@@ -147,14 +146,12 @@ def average_precision(ious: Values, threshold: float) -> float:
     return float(best_later[hit].sum() / len(free))
 
 
-def _interval(
-    row: Values, videos: NDArray[np.integer], rng: np.random.Generator, num_resamples: int
-) -> Interval:
+def _interval(row: Values, videos: NDArray[np.integer], rng: np.random.Generator) -> Interval:
     present, unit = np.unique(videos, return_inverse=True)
     sums, sizes = np.bincount(unit, row), np.bincount(unit)
     even = np.full(len(present), 1 / len(present))
-    sample = np.empty(num_resamples)
-    for first in range(0, num_resamples, _PORTION):
+    sample = np.empty(RESAMPLES)
+    for first in range(0, RESAMPLES, _PORTION):
         drawn = rng.multinomial(len(present), even, size=len(sample[first : first + _PORTION]))
         sample[first : first + len(drawn)] = (drawn @ sums) / (drawn @ sizes)
     low, high = percentile_ends(sample, len(present))

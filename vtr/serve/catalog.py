@@ -18,6 +18,7 @@ from vtr.foreign import json_values, shown
 from vtr.searching.library import Hit, VideoEntry
 
 _MOST_FOLDERS = 500
+_SHOWN = 24  # videos before anything is searched
 
 
 class RefusedError(Exception):
@@ -112,16 +113,16 @@ class Catalog:
         numbers = {n.removesuffix("_seconds"): round(getattr(hit, n), 4) for n in names}
         return {**self.document(self.entry(key_of(hit.video_id))), **numbers}
 
-    def overview(self, num_shown: int = 24) -> dict[str, Any]:
+    def overview(self) -> dict[str, Any]:
         """Returns counts, the sub-folders, some videos, and those that cannot be searched."""
         sound = [video for video in self.videos if video.status != "failed"]
-        step = max(1, len(sound) // num_shown)
+        step = max(1, len(sound) // _SHOWN)
         failed = [video for video in self.videos if video.status == "failed"]
         return {
             "videos": len(self.videos),
             "seconds": round(sum(video.duration_seconds for video in self.videos)),
             "folders": _folders(video.id for video in self.videos),
-            "some": [self.document(video) for video in sound[::step][:num_shown]],
+            "some": [self.document(video) for video in sound[::step][:_SHOWN]],
             "failed": [self.document(video) for video in failed[:200]],
             "num_failed": len(failed),
             "num_partial": sum(video.status == "partial" for video in self.videos),

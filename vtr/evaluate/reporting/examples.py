@@ -141,15 +141,16 @@ def example_parts(examples: Sequence[Example], kind: str, title: str) -> list[Ma
 
 # ---- as a picture
 
+_DRAWN = 4  # examples
 _WIDTH, _MARGIN, _LEFT, _ROW, _HEIGHT = 900.0, 24.0, 200.0, 98.0, 72.0  # pixels
 
 
-def draw_examples(examples: Sequence[Example], kind: str, *, limit: int = 4) -> bytes:
+def draw_examples(examples: Sequence[Example], kind: str) -> bytes:
     """Returns queries, own and retrieved videos as frame strips, as a PNG; three videos a query."""
     drawing = Drawing(_WIDTH)
     drawing.text(_MARGIN, 38, f"{kind.capitalize()} cases", size=17, kind="ink bold")
     y = 46.0
-    for example in examples[:limit]:
+    for example in examples[:_DRAWN]:
         for line in wrapped(shown(example.text, 190), _WIDTH - 2 * _MARGIN, 14):
             y += 20
             drawing.text(_MARGIN, y, line, size=14, kind="ink")
