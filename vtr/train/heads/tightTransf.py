@@ -62,27 +62,6 @@ class Options:
         check_option(1 <= self.pairs <= 1 << 20, "pairs", self.pairs, "1 to 1048576")
 
 
-def estimate_flops_per_pair(dim: int, num_frames: int, options: Options) -> int:
-    """Returns the floating point operations of one forward pass over one pair.
-
-    Counts matrix products only, a multiplication and an addition as two: per layer the
-    projections of queries, keys, values and outputs, the MLP and the attention itself, in the last
-    layer for the one token that is read. Training costs four times as much where a batch is larger
-    than `options.pairs` (the forward pass runs twice), else three times.
-
-    >>> round(estimate_flops_per_pair(512, 12, Options()) / 1e9, 3)
-    0.266
-    """
-    tokens = num_frames + 1
-
-    def layer(outputs: int) -> int:
-        # Keys and values for all tokens; queries, projections and MLP for the wanted ones.
-        weights = 2 * tokens + (2 + 2 * options.mlp_ratio) * outputs
-        return 2 * weights * dim**2 + 4 * outputs * tokens * dim
-
-    return (options.layers - 1) * layer(tokens) + layer(1) + 2 * dim**2 + 2 * dim
-
-
 class CrossEncoder(nn.Module):
     """Positions, blocks and pooler: what the reference calls `cross`."""
 
