@@ -87,7 +87,7 @@ def make_optimiser(
     reference = settings.optimiser == "bertadam"
     groups = parameter_groups(model, settings, reference=reference)
     if reference:
-        optimiser: torch.optim.Optimizer = BertAdam(groups, lr=settings.lr)
+        optimiser: torch.optim.Optimizer = BertAdam(groups)
         return optimiser, Schedule(optimiser, lambda x: reference_factor(x, settings.warmup))
     # Measured on 2 cores, 12.6 M parameters: 40 ms a step with foreach, 11 ms fused.
     optimiser = torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.98), eps=1e-6, fused=True)
@@ -121,24 +121,9 @@ class BertAdam(torch.optim.Optimizer):
     modules/optimization.py.
     """
 
-    def __init__(
-        self,
-        params: Iterable[Any],
-        *,
-        lr: float,
-        betas: tuple[float, float] = (0.9, 0.98),
-        eps: float = 1e-6,
-        weight_decay: float = 0.01,
-        max_grad_norm: float = 1.0,
-    ) -> None:
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "max_grad_norm": max_grad_norm,
-        }
-        super().__init__(params, defaults)
+    def __init__(self, groups: Iterable[dict[str, Any]]) -> None:
+        """Each group has its "lr" and "weight_decay"."""
+        super().__init__(groups, {"betas": (0.9, 0.98), "eps": 1e-6, "max_grad_norm": 1.0})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
