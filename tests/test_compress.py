@@ -8,6 +8,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from fractions import Fraction
@@ -651,6 +652,25 @@ def test_a_video_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
     assert list((tmp_path / "small").glob("*.mp4")) == []
     assert run_folder(tmp_path, retry=frozenset({"failed"})).count("ok") == 1
     assert list((tmp_path / "small").glob(".tmp-*")) == []
+
+
+def test_what_another_run_took_for_a_leftover_is_copied_again(tmp_path: Path) -> None:
+    """It cannot see our lock, and sweeps when it begins."""
+    source = write_clip(tmp_path / "a.mp4", patchwork(300))
+    target, swept = tmp_path / "small/a.mp4", []
+
+    def sweep() -> None:
+        while not swept:
+            for path in target.parent.glob(".tmp-*"):
+                path.unlink(missing_ok=True)
+                swept.append(path)
+
+    sweeper = threading.Thread(target=sweep)
+    sweeper.start()
+    copy = compress_video(source, target, CompressSettings(size=32))
+    sweeper.join()
+    assert target.stat().st_size == copy.num_bytes
+    assert list(target.parent.iterdir()) == [target]
 
 
 def test_a_full_disk_stops_the_run_and_it_resumes(tmp_path: Path) -> None:

@@ -172,6 +172,14 @@ def test_no_store(tmp_path: Path) -> None:
         FeatureStore(tmp_path / "absent")
 
 
+def test_a_store_that_was_begun_is_told_from_one_that_is_not_there(tmp_path: Path) -> None:
+    with (
+        write_lock(tmp_path, part=(1, 2)),
+        pytest.raises(StoreError, match=r"no features yet: .* at work there, wait for its first"),
+    ):
+        FeatureStore(tmp_path)
+
+
 def test_long_errors_and_odd_ids_survive(tmp_path: Path, spec: FeatureSpec) -> None:
     ids = ["a/b", "../../x", "new\nline", 'quo"te', "emoji 🎬", "." * 300, "العربية", "NUL", ""]
     rows = [VideoRow.failed(LedgerRow(i, "failed", "decode-error: " + "ü" * 400), 4) for i in ids]

@@ -83,15 +83,12 @@ def compress_video(
         DecodeError: No frame can be decoded, or the target's name is too long; it is not touched.
         StoreWriteError: The file system refused; the target is not touched.
     """
-    own = f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}-compress.mp4"
-    temporary = (scratch or target.parent) / own
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with open_shared(temporary) as file:
-            copy = _write_copy(source, file, settings)
-            os.fsync(file.fileno())
-        temporary.replace(target)
-        sync_folder(target.parent)
+        try:
+            return _place_copy(source, target, settings, scratch or target.parent)
+        except FileNotFoundError:  # one who cannot see our lock took it for a leftover, once
+            return _place_copy(source, target, settings, scratch or target.parent)
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise DecodeError("bad-name", "the copy's name would be too long") from None
@@ -99,6 +96,18 @@ def compress_video(
             f"cannot write {target}: {error.strerror or error}. What is finished is intact; free "
             "some space or choose another folder, then run the same command again: it resumes"
         ) from None
+
+
+def _place_copy(
+    source: Path, target: Path, settings: CompressSettings, scratch: Path
+) -> CompressedVideo:
+    temporary = scratch / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}-compress.mp4"
+    try:
+        with open_shared(temporary) as file:
+            copy = _write_copy(source, file, settings)
+            os.fsync(file.fileno())
+        temporary.replace(target)
+        sync_folder(target.parent)
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -426,6 +426,11 @@ def _require_shards(folder: Path, part: tuple[int, int] | None) -> list[tuple[Sh
     """Returns the shards that count; refuses a folder without any."""
     if names := list_shards(folder, part=part)[0]:
         return names
+    if (folder / ".lock").exists():
+        raise StoreError(
+            f"no features yet: {folder} holds no shards. If `vtr extract` is at work there, wait "
+            "for its first one; else run it (again)"
+        )
     if folder.is_dir():
         what = "holds no shards"
     else:
