@@ -175,14 +175,15 @@ def _vision(
 
 def check_start(spec: ModelSpec, run: Run) -> None:
     """Refuses to start from a run of another head, or with a projection on one side only."""
-    ours, theirs = (spec.head, spec.text.mode), (run.spec.head, run.spec.text.mode)
-    projected = "projection" in (ours[1], theirs[1])
-    if ours[0] != theirs[0] or (projected and ours[1] != theirs[1]):
-        raise ConfigError(
-            f"{run.folder} has head {theirs[0]} and text {theirs[1]}, this training {ours[0]} and "
-            f"{ours[1]}: start with --head {theirs[0]} --text "
-            f"{'projection' if theirs[1] == 'projection' else 'tune'}"
-        )
+    pairs = [("head", spec.head, run.spec.head)]
+    if "projection" in (spec.text.mode, run.spec.text.mode):
+        theirs = "projection" if run.spec.text.mode == "projection" else "tune"
+        pairs.append(("text", spec.text.mode, theirs))
+    if unlike := [pair for pair in pairs if pair[1] != pair[2]]:
+        held = " and ".join(f"{name} {theirs}" for name, _, theirs in unlike)
+        asked = " and ".join(ours for _, ours, _ in unlike)
+        way = " ".join(f"--{name} {theirs}" for name, _, theirs in unlike)
+        raise ConfigError(f"{run.folder} has {held}, this training {asked}: start with {way}")
 
 
 def begin_from(model: RetrievalModel, spec: ModelSpec, run: Run) -> None:
