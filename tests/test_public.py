@@ -70,7 +70,7 @@ def test_recall_is_that_of_the_ranks(rows: int, columns: int, data: st.DataObjec
         ([[1.0, 2.0]], None, r"no diagonal: give targets"),
         ([1.0, 2.0], None, r"shape \(2,\); they must be"),
         ([[1.0, 2.0]], [2], r"targets run from 2 to 2; scores have columns 0 to 1"),
-        ([[1.0, 2.0]], [0, 1], r"a whole number for each of the 1 queries"),
+        ([[1.0, 2.0]], [0, 1], r"a whole number for each of 1 query"),
         ([[1.0, 2.0]], [0.0], r"targets are float64"),
         ([["a", "b"]], [0], r"they must be numbers"),
         (np.zeros((0, 0)), None, r"shape \(0, 0\)"),

@@ -141,7 +141,7 @@ def _checked(
     if columns.shape != (len(matrix),) or columns.dtype.kind not in "iu":
         raise ConfigError(
             f"targets are {columns.dtype} of shape {columns.shape}; they must be a whole number "
-            f"for each of the {counted(len(matrix), 'query')}"
+            f"for each of {counted(len(matrix), 'query')}"
         )
     if columns.min() < 0 or columns.max() >= matrix.shape[1]:
         raise ConfigError(
