@@ -372,7 +372,9 @@ def test_features_of_another_model_are_refused_by_both_names(
 
 def test_zero_rows_are_refused_by_name(trained: Path, tmp_path: Path) -> None:
     rewrite_store(trained / "features", tmp_path / "zero", zero="video9")
-    with pytest.raises(StoreError, match=r"1 frame embeddings .* all zeros, in 1 video: video9\."):
+    with pytest.raises(
+        StoreError, match=r"1 frame embedding is .* all zeros, in 1 video: video9\."
+    ):
         vtr(trained, "eval", "--features", str(tmp_path / "zero"))
 
 

@@ -7,9 +7,7 @@ float64, which scores and losses use.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
-
-import pydantic
+from typing import TYPE_CHECKING, Literal, get_args
 
 from vtr.errors import ConfigError, UnknownNameError
 from vtr.extras import require_extra
@@ -39,9 +37,6 @@ def check_device_name(name: str) -> str:
     if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", name):
         raise UnknownNameError("device", name, DEVICES)
     return name
-
-
-DeviceName = Annotated[str, pydantic.AfterValidator(check_device_name)]
 
 
 def runs_on_cpu(engine: str) -> bool:

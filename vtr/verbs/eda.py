@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vtr.clip.device import DeviceName
 from vtr.settings import Settings, option
+from vtr.verbs._device import DeviceName
 
 
 class Options(Settings):

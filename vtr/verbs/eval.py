@@ -6,9 +6,9 @@ from typing import Annotated, Any, Self
 
 import pydantic
 
-from vtr.clip.device import DeviceName
 from vtr.errors import ConfigError
 from vtr.settings import flag_of, option
+from vtr.verbs._device import DeviceName
 from vtr.verbs.simulate import Asked
 
 _MOST_DIGITS = 9  # more items than any gallery has

@@ -8,9 +8,10 @@ from typing import Annotated, Literal, Self
 
 import pydantic
 
-from vtr.clip.device import DeviceName, DTypeName, EngineName, check_engine, runs_on_cpu
+from vtr.clip.device import DTypeName, EngineName, check_engine, runs_on_cpu
 from vtr.errors import ConfigError, UnknownNameError
 from vtr.settings import option
+from vtr.verbs._device import DeviceName
 from vtr.verbs._scale import MOST_PARTS, OnRay
 
 OF_VIDEOS = (

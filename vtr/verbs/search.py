@@ -7,8 +7,8 @@ from typing import Annotated
 
 import pydantic
 
-from vtr.clip.device import DeviceName
 from vtr.settings import Settings, option
+from vtr.verbs._device import DeviceName
 
 
 class Indexed(Settings):

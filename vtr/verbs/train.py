@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal, Self
 
 import pydantic
 
-from vtr.clip.device import DeviceName
 from vtr.errors import ConfigError
 from vtr.settings import Settings, flag_of, option
 from vtr.train.presets import (
@@ -24,6 +23,7 @@ from vtr.train.presets import (
     find_preset,
     with_chunk,
 )
+from vtr.verbs._device import DeviceName
 
 _LONGEST_NAME = 200  # bytes
 _OF_TEXT = {"dropout": "projection", "tune_layers": "tune", "coef_lr": "tune"}
