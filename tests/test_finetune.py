@@ -26,7 +26,7 @@ from vtr.errors import ConfigError, ModelError, WorkersLostError
 from vtr.json_files import as_fields
 from vtr.train.batches import BatchPlan
 from vtr.train.data import PairedData, PictureRows, Resident
-from vtr.train.distributed import World
+from vtr.train.distributed import World, joined_processes
 from vtr.train.gradients import BatchGradient
 from vtr.train.inputs import embed_for
 from vtr.train.loop import Trainer
@@ -425,6 +425,20 @@ def _left_alone(world: World) -> None:
 @pytest.mark.slow
 def test_a_process_that_is_left_alone_ends_with_one_message() -> None:
     in_two_processes(_left_alone)
+
+
+@pytest.mark.parametrize(
+    ("size", "rank", "why"),
+    [("x", "0", "invalid literal"), ("2", "7", "RANK is 7"), ("2", "-1", "RANK is -1")],
+)
+def test_an_environment_of_no_process_is_refused_at_once(
+    size: str, rank: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", size)
+    monkeypatch.setenv("RANK", rank)
+    refused = pytest.raises(ConfigError, match=f"WORLD_SIZE is {size}, .*{why}.* with: torchrun")
+    with refused, joined_processes(torch.device("cpu")):
+        pass
 
 
 @pytest.mark.slow

@@ -117,13 +117,21 @@ def torch_device(name: str) -> str:
 
 @contextmanager
 def joined_processes(device: torch.device) -> Iterator[World]:
-    """Joins the processes that torchrun started, within the block; alone where it did not."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
+    """Joins the processes that torchrun started, within the block; alone where it did not.
+
+    Raises:
+        ConfigError: The environment names no such process, or they cannot find each other.
+    """
+    size, rank = (
+        os.environ.get(name, usual) for name, usual in (("WORLD_SIZE", "1"), ("RANK", "0"))
+    )
+    if size == "1":
         yield ALONE
         return
     try:
         if not dist.is_initialized():
+            if not 0 <= int(rank) < int(size):  # torch would wait for half an hour
+                raise ValueError(f"RANK is {rank}, and must be below that")
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     except (ValueError, RuntimeError) as error:
         raise ConfigError(
