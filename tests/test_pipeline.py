@@ -7,6 +7,7 @@ show their frame number as brightness, so a wrong frame is a wrong number.
 import hashlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -600,6 +601,30 @@ def test_two_runs_that_cannot_see_each_others_lock_make_the_bytes_of_one(
     assert start(whole).communicate()[0].strip() == "10"
     assert shards(store) == shards(whole)
     assert FeatureStore(store).duplicates == []
+
+
+@pytest.mark.slow
+def test_one_of_two_such_runs_is_killed_twenty_times(start: Start, tmp_path: Path) -> None:
+    store, whole, chance = tmp_path / "store", tmp_path / "whole", random.Random(5)
+    assert start(whole, per_shard=1).communicate()[0].strip() == "10"
+    for _ in range(20):
+        shutil.rmtree(store, ignore_errors=True)
+        runs = [start(store, per_shard=1)]
+        while not (store / ".lock").exists():
+            time.sleep(0.002)
+        blind(store)
+        runs.append(start(store, per_shard=1))
+        wait_for_shards(runs[0], store, chance.randrange(8))
+        time.sleep(chance.uniform(0, 0.1))
+        killed = runs.pop(chance.randrange(2))
+        killed.kill()
+        killed.communicate()
+        output, errors = runs[0].communicate(timeout=120)
+        assert output.strip() == "10", errors
+        assert start(store, per_shard=1).communicate()[0].strip() == "10"
+        assert shards(store) == shards(whole)
+        assert FeatureStore(store).verify() == FeatureStore(store).duplicates == []
+        assert not list(store.glob(".tmp-*"))
 
 
 def test_what_two_such_runs_cut_differently_is_all_there_and_settled_by_the_next(
