@@ -24,7 +24,6 @@ from vtr.train.heads import tightTransf
 from vtr.train.heads.base import (
     TextBatch,
     VideoBatch,
-    empty_rows,
     normalise,
     pad_codes,
 )
@@ -312,9 +311,12 @@ def test_pad_codes_fills_with_zeros_and_false() -> None:
     assert len(plain) == 3
 
 
-def test_empty_rows_are_all_told() -> None:
-    mask = torch.tensor([[True, False], [False, False], [False, True], [False, False]])
-    assert empty_rows(mask) == [1, 3]
+def test_empty_rows_are_counted() -> None:
+    mask = torch.tensor([[True, False], [False, False], [True, True], [False, False]])
+    with pytest.raises(ConfigError, match=r"row 1 of the batch has no frames \(2 of 4 rows are"):
+        VideoBatch(torch.zeros(4, 2, 8), mask)
+    with pytest.raises(ConfigError, match="text in row 1 of the batch has no tokens; even an empt"):
+        TextBatch(torch.zeros(4, 8), torch.zeros(4, 2, 8), mask)
 
 
 # --- the tight head ---

@@ -70,11 +70,6 @@ class TextBatch:
         if self.tokens is not None and self.token_mask is not None:
             mask = _checked(self.token_mask, self.tokens, "text")
             object.__setattr__(self, "token_mask", mask)
-            if mask.device.type == "cpu" and empty_rows(mask):
-                raise ConfigError(
-                    f"the text in row {empty_rows(mask)[0]} of the batch has no tokens; even an "
-                    "empty text has its start and its end token"
-                )
 
     def __len__(self) -> int:
         return len(self.pooled)
@@ -94,7 +89,7 @@ class VideoBatch:
     frames: Tensor
     # (V, K) bool, or whole numbers 0 and 1, which become that; at least one True in each row, and
     # none behind a False. Looked at on the CPU only: on a GPU that would make each batch wait for
-    # the one before (see `check_videos`).
+    # the one before.
     mask: Tensor
     pad: Tensor | None = None  # (D,) the vision tower's output for padding, for heads that need it
 
@@ -103,8 +98,6 @@ class VideoBatch:
         if not self.mask.numel() and not len(self.mask):  # no videos: of one frame each
             object.__setattr__(self, "frames", self.frames.new_zeros(0, 1, self.frames.shape[2]))
             object.__setattr__(self, "mask", self.mask.new_zeros(0, 1))
-        if self.mask.device.type == "cpu":
-            check_videos(self.mask)
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -133,6 +126,17 @@ def _checked(mask: Tensor, vectors: Tensor, whose: str) -> Tensor:
             raise ConfigError(
                 f"the mask in row {holes[0]} of the {whose} batch has a hole: True behind False "
                 f"({len(holes)} of {len(flags)} rows). Move what is valid to the left"
+            )
+        empty = (~flags.any(dim=1)).nonzero()[:, 0].tolist()
+        if empty and whose == "text":
+            raise ConfigError(
+                f"the text in row {empty[0]} of the batch has no tokens; even an empty text has "
+                "its start and its end token"
+            )
+        if empty:
+            raise ConfigError(
+                f"the video in row {empty[0]} of the batch has no frames ({len(empty)} of "
+                f"{len(flags)} rows are empty); a video needs at least 1. Leave it out of the ids"
             )
     return flags
 
@@ -336,22 +340,6 @@ def _pad_parts(parts: Sequence[Tensor]) -> Tensor:
         widths = [width for amount in reversed(missing) for width in (0, amount)]
         padded.append(functional.pad(part, widths) if any(missing) else part)
     return torch.cat(padded)
-
-
-def check_videos(mask: Tensor) -> None:
-    """Refuses videos without frames in a mask (V, K) bool."""
-    rows = empty_rows(mask)
-    if rows:
-        raise ConfigError(
-            f"the video in row {rows[0]} of the batch has no frames ({len(rows)} of {len(mask)} "
-            "rows are empty); a video needs at least 1. Leave it out of the ids"
-        )
-
-
-def empty_rows(mask: Tensor) -> list[int]:
-    """Returns the rows of a (V, K) bool mask in which nothing is True."""
-    rows: list[int] = (~mask.any(dim=1)).nonzero()[:, 0].tolist()
-    return rows
 
 
 def valid_tokens(texts: TextBatch) -> tuple[Tensor, Tensor]:
