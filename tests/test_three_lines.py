@@ -312,6 +312,7 @@ def test_zero_shot_needs_no_training(extracted: Path, tmp_path: Path) -> None:
         (("--run", "runs/nowhere"), ConfigError, r"no run runs/nowhere.* Runs in runs: seqTransf"),
         (("--run", "nowhere"), ConfigError, r"no run .*runs/nowhere.* Runs in .*runs: seqTransf"),
         (("--run", "features"), ConfigError, r"features is not a run"),
+        (("--run", "runs"), ConfigError, r"runs is not a run: .* In it are: .*runs/seqTransf"),
         (("--run", "runs/seqTransf", "--zero-shot"), ConfigError, "exclude each other"),
         (("--sampler", "uniform"), VtrError, r"uniform"),
         (("--features", "nowhere"), VtrError, r"nowhere.*vtr extract"),

@@ -356,7 +356,9 @@ def _no_run(folder: Path) -> str:
         names = [path.name for path in list_runs(folder.parent)]
         there = f" Runs in {folder.parent}: {', '.join(names)}" if names else ""
         return f"no run {folder}: there is no such folder.{there}"
-    return f"{folder} is not a run: it holds no {CONFIG}. `vtr train` makes one"
+    inside = [str(path) for path in list_runs(folder) if (path / BEST).is_file()]
+    there = f"In it are: {', '.join(inside)}" if inside else "`vtr train` makes one"
+    return f"{folder} is not a run: it holds no {CONFIG}. {there}"
 
 
 def load_run(folder: str | Path, *, last: bool = False, device: torch.device | str = "cpu") -> Run:
