@@ -32,8 +32,7 @@ import torch
 
 from vtr.features.store import PackedFrames
 from vtr.train.batches import BatchPlan, Step
-from vtr.train.data import PairedData, Resident
-from vtr.train.fixed_codes import take
+from vtr.train.data import PairedData, Resident, chosen_rows
 from vtr.train.gradients import BatchGradient
 from vtr.train.loop import make_optimiser
 from vtr.train.model import ModelSpec, build_model
@@ -161,7 +160,10 @@ class Training:
             (self.gradient.texts, self.resident.texts, step.texts),
             (self.gradient.videos, self.resident.videos, step.videos),
         ):
-            rows.batch(index) if codes is None else take(codes, index)
+            if codes is None:
+                rows.batch(index)
+            else:
+                _ = [chosen_rows(part, index) for part in codes]
         wait(self.device)
 
     def plan_seconds(self) -> float:

@@ -213,6 +213,19 @@ def used_names(source: str) -> set[str]:
     return found
 
 
+@pytest.mark.parametrize("folder", ["benchmarks", "tools", "docs"])
+def test_scripts_import_what_exists(folder: str) -> None:
+    """No other test runs most of them."""
+    for path in sorted((ROOT / folder).glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vtr"):
+                module = importlib.import_module(node.module or "")
+                for alias in node.names:
+                    held = hasattr(module, alias.name)
+                    inner = f"{node.module}.{alias.name}"
+                    assert held or importlib.util.find_spec(inner), f"{path.name}: {inner}"
+
+
 def check_names(source: str) -> None:
     for name in used_names(source):
         module, _, attribute = name.rpartition(":")
