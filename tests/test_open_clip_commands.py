@@ -19,9 +19,10 @@ from vtr.errors import ConfigError
 from vtr.features import FeatureStore
 from vtr.train.headlist import has_clip_layers
 from vtr.train.heads.base import TextBatch
+from vtr.train.model import zero_shot_model
 from vtr.train.onnx import export_text_side
 from vtr.train.run import load_run
-from vtr.train.text_tower import FrozenText, build_text_tower, load_text_layers, text_spec
+from vtr.train.text_tower import build_text_tower, load_text_layers, text_spec
 from vtr.train.texts import embed_tokens
 from vtr.train.towers import write_towers
 from vtr.train.vision_tower import PictureBatch, TunedVision, load_vision_layers, vision_spec
@@ -163,7 +164,7 @@ def test_graphs_of_both_towers_compute_the_same(name: str, tmp_path: Path) -> No
     for package in ("onnx", "onnxruntime", "onnxscript"):
         pytest.importorskip(package)
     backbone = load_backbone(str(golden_folder(name)), device="cpu")
-    assert export_text_side(backbone, FrozenText(), tmp_path / "text.onnx") < 5e-6
+    assert export_text_side(backbone, zero_shot_model(1.0), tmp_path / "text.onnx") < 5e-6
     run = make_engine("onnx", "float32", backbone.model.visual).run
     with torch.inference_mode():
         made = run(pixels(name))
