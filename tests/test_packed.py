@@ -64,8 +64,9 @@ def test_a_packed_product_is_the_plain_one(bias: bool, scale: float) -> None:
 
 
 def test_full_batches_are_packed_and_anew_when_weights_change() -> None:
-    backbone, packing = load_backbone(str(demo_model_folder()), device="cpu"), Packing()
+    backbone, packing = load_backbone(str(demo_model_folder()), device="cpu"), Packing(0)
     visual: Any = backbone.model.visual
+    assert Packing().choose(visual, is_full=True) is visual, "a toy is left as it is"
     packed = packing.choose(visual, is_full=True)
     assert packed is not visual
     assert packing.choose(visual, is_full=False) is visual
@@ -78,10 +79,10 @@ def test_full_batches_are_packed_and_anew_when_weights_change() -> None:
 
 
 def test_what_a_backbone_embeds_does_not_depend_on_how_much_came_before() -> None:
-    backbone = load_backbone(str(demo_model_folder()), device="cpu")
+    backbone, other = (load_backbone(str(demo_model_folder()), device="cpu") for _ in range(2))
+    backbone._packing, other._packing = Packing(0), Packing(0)
     side = backbone.preprocessing.size[0]
     crops = np.random.default_rng(0).integers(0, 256, (150, side, side, 3), np.uint8)
-    other = load_backbone(str(demo_model_folder()), device="cpu")
     made = backbone.encode_frames(crops)
     for start in (0, 48, 96):
         np.testing.assert_array_equal(made[start:], other.encode_frames(crops[start:]))
