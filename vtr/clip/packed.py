@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from vtr.clip.towers import QUICK_GELU, Attention, Mlp, VisionTower
 
-# Of weights: a base model's 340 MB, not a large one's 1.2 GB, nor a toy's, which saves 4 % of little.
+# Of weights: a base model's 340 MB, not a large one's 1.2 GB; nor a toy's, which saves little.
 _FEWEST_BYTES, _MOST_BYTES = 2**24, 2**29
 
 
