@@ -79,10 +79,9 @@ def _print(facts: dict[str, Any], *, everything: bool) -> None:
         "size": f"{human_bytes(facts['bytes'])} in {counted(facts['shards'], 'shard')}",
     }
     if absent := facts["parts_without_shards"]:
-        one = absent[0]
         lines["parts"] = (
-            f"no shard of {first_few(absent, 10)}. Unless a part has no videos, it is "
-            + (f"still to be made: vtr extract --shard {one}")
+            f"no shard of {first_few(absent, 10)}. Unless a part has no videos, it is still to be "
+            f"made: vtr extract --shard {absent[0]}"
         )
     for name, text in lines.items():
         echo_wrapped(name, text, width=13)
