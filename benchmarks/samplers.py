@@ -25,8 +25,9 @@ from encoders import clip_preprocessing
 from numpy.typing import NDArray
 
 from vtr.clip.preprocess import resize_crop
-from vtr.extract.container import Limits
-from vtr.extract.sample import FrameRequest, SampledVideo, sample_video
+from vtr.extract.answers import SampledVideo
+from vtr.extract.limits import Limits
+from vtr.extract.sample import FrameRequest, sample_video
 from vtr.extract.samplers.base import SamplerChoice, Signals, parse_samplers
 
 FRAMES = 12

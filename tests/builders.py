@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from vtr.clip.backbone import Backbone
     from vtr.clip.encoders import DualEncoder
     from vtr.evaluate.protocol import QuerySet
-    from vtr.extract.sample import SampledVideo
+    from vtr.extract.answers import SampledVideo
     from vtr.train.heads.base import Head, TextBatch, VideoBatch
 
 Picture = NDArray[np.uint8]

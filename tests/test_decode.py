@@ -15,8 +15,9 @@ from vtr.datasets.files import find_videos
 from vtr.errors import ConfigError, DecodeError
 from vtr.extract import bitstream
 from vtr.extract.bitstream import UnprovenError, read_header
-from vtr.extract.container import Limits, open_video
+from vtr.extract.container import open_video
 from vtr.extract.frames import Upright, to_rgb, upright
+from vtr.extract.limits import Limits
 from vtr.extract.packets import Segment, plan_segments, read_packets, reorder_depth
 from vtr.extract.probe import probe
 from vtr.extract.readers import FullReader, SparseReader

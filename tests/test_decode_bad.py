@@ -21,7 +21,8 @@ import pytest
 from builders import sampled, write_clip, write_silence
 
 from vtr.errors import DecodeError
-from vtr.extract.container import FAILURES, FFMPEG_ERRORS, DecoderLog, Limits, failure, open_video
+from vtr.extract.container import FFMPEG_ERRORS, DecoderLog, failure, open_video
+from vtr.extract.limits import FAILURES, Limits
 from vtr.extract.probe import probe
 from vtr.extract.samplers.base import SamplerChoice
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vtr.extract.compress import CompressSettings, compress_video
-from vtr.extract.container import Limits
 from vtr.extract.joined import Clock, second_flv
+from vtr.extract.limits import Limits
 from vtr.extract.probe import probe
 
 

@@ -10,8 +10,9 @@ from builders import sampled
 
 from vtr.errors import DecodeError
 from vtr.extract.bitstream import UnprovenError
-from vtr.extract.container import FAILURES, open_video
+from vtr.extract.container import open_video
 from vtr.extract.frames import Upright, to_rgb
+from vtr.extract.limits import FAILURES
 from vtr.extract.packets import read_packets
 from vtr.extract.probe import probe
 from vtr.extract.readers import FullReader, SparseReader

@@ -234,3 +234,12 @@ def test_reading_a_model_loads_no_compiler() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_whoever_only_plans_an_extraction_loads_neither_torch_nor_a_decoder() -> None:
+    code = (
+        "import sys\nimport vtr.api.extract, vtr.commands.extract\n"
+        "print(sorted({'av', 'PIL', 'torch', 'transformers'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -50,6 +50,10 @@ def make(config):
                 with contextlib.suppress(OSError):
                     os.write(number, value)
             os._exit(0)
+        elif what == "mark":
+            first = not os.path.exists(value)
+            open(value, "w").close()
+            return {"value": value, "first": first}, b""
         elif what == "bytes":
             return {"n": value}, b"x" * value
         return {"value": value, "config": config, "pid": os.getpid()}, b""
@@ -222,6 +226,47 @@ def test_a_pool_whose_processes_died_starts_others_for_the_next_run(run: Run) ->
 
 def test_no_jobs_start_no_workers(run: Run) -> None:
     assert run([]) == []
+
+
+def until(happened: Callable[[], bool]) -> None:
+    """Waits for something, a minute at most."""
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def marks(folder: Path) -> list[tuple[str, str]]:
+    """Jobs that each leave a file."""
+    return [("mark", str(folder / str(number))) for number in range(12)]
+
+
+def test_the_first_jobs_are_done_before_they_are_asked_for(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "marks").mkdir()
+    jobs = marks(tmp_path / "marks")
+    with WorkerPool(PoolSettings("pool_handlers:make", 0, workers=2)) as pool:
+        pool.start(jobs)
+        until(lambda: len(list((tmp_path / "marks").iterdir())) == 3)
+        time.sleep(0.3)
+        assert len(list((tmp_path / "marks").iterdir())) == 3  # one for each worker and one more
+        answers = list(pool.run(marks(tmp_path / "marks")))  # equal jobs, another list
+        assert [(answer.header["value"]) for answer in answers] == [path for _, path in jobs]
+        assert all(answer.header["first"] for answer in answers)  # none was done twice
+
+
+def test_begun_jobs_that_nobody_asks_for_are_dropped(tmp_path: Path, run: Run) -> None:
+    with WorkerPool(PoolSettings("pool_handlers:make", 0, workers=1)) as pool:
+        pool.start([("sleep", 0), ("sleep", 0.2), ("sleep", 60)])
+        others = [("bytes", 3), ("bytes", 4)]
+        assert [answer.payload for answer in pool.run(others)] == [b"xxx", b"xxxx"]
+        assert [answer.payload for answer in pool.run(others)] == [b"xxx", b"xxxx"]
+
+
+def test_a_begun_pool_that_cannot_start_says_so_to_whoever_asks(run: Run) -> None:
+    with WorkerPool(PoolSettings("pool_handlers:broken", 0, workers=1)) as pool:
+        pool.start([("bytes", 3)])
+        with pytest.raises(WorkersLostError, match="no decoder here"):
+            list(pool.run([("bytes", 3)]))
 
 
 def test_answers_wait_within_a_bounded_buffer(tmp_path: Path, run: Run) -> None:

@@ -1,6 +1,8 @@
 """Preprocessing: bit-exact on the exact route, within two grey levels on the fast one."""
 
+import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from vtr.clip import aten, resize
 from vtr.clip.preprocess import Preprocessing, normalise, preprocessing_from_config, resize_crop
 from vtr.errors import CheckpointError, ModelError
 
@@ -290,7 +293,7 @@ def test_normalise_is_the_reference_arithmetic() -> None:
 
 
 def test_worker_imports_stay_light() -> None:
-    """The exact route needs no torch, the fast one no threads of its own."""
+    """Neither route needs Python's torch, nor makes threads of its own in a worker."""
     code = """
 import sys
 import numpy as np
@@ -299,18 +302,65 @@ third = (0.5, 0.5, 0.5)
 made = {r: Preprocessing(r, (32, 32), "shortest-edge", 32, "bicubic", third, third)
         for r in ("exact", "fast")}
 picture = np.zeros((480, 640, 3), dtype=np.uint8)
-resize_crop(picture, made["exact"])
-assert not {"torch", "transformers", "huggingface_hub"} & set(sys.modules)
-import torch
-torch.set_num_threads(1)
 def threads():
     return [l for l in open("/proc/self/status") if l.startswith("Threads:")][0].split()[1]
 before = threads()
-resize_crop(picture, made["fast"])
+for one in made.values():
+    resize_crop(picture, one)
 assert threads() == before, (threads(), before)
-assert not {"transformers", "huggingface_hub"} & set(sys.modules)
+assert not {"torch", "transformers", "huggingface_hub"} & set(sys.modules)
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    alone = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, env=alone)
+
+
+@given(
+    shape=st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    size=st.tuples(st.integers(1, 70), st.integers(1, 70)),
+    resample=st.sampled_from(["bicubic", "bilinear"]),
+    seed=st.integers(0, 99),
+)
+def test_the_c_interface_gives_the_pixels_of_interpolate(
+    shape: tuple[int, int], size: tuple[int, int], resample: str, seed: int
+) -> None:
+    picture = np.random.default_rng(seed).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    held = aten.library()
+    assert held is not None
+    found = aten.resize(held, picture, size, resample=resample)
+    np.testing.assert_array_equal(found, resize.interpolate(picture, size, resample))
+
+
+def test_without_the_c_interface_torch_itself_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    expected = resize_crop(picture, clip_like(24, "fast"))
+    elsewhere = aten.library.__wrapped__
+    with monkeypatch.context() as patched:
+        patched.setattr(importlib.util, "find_spec", lambda _: None)  # laid out in another way
+        aten.library.cache_clear()
+        assert elsewhere() is None
+        np.testing.assert_array_equal(resize_crop(picture, clip_like(24, "fast")), expected)
+    aten.library.cache_clear()
+
+
+def test_lack_of_memory_for_a_resized_picture_is_told_as_such() -> None:
+    code = """
+import resource
+import numpy as np
+from vtr.clip import aten
+held, picture = aten.library(), np.zeros((4000, 4000, 3), np.uint8)
+aten.resize(held, picture[:8, :8].copy(), (4, 4), resample="bicubic")
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (8 << 20), used + (8 << 20)))
+try:
+    aten.resize(held, picture, (3999, 3999), resample="bicubic")
+except MemoryError as error:
+    print(error)
+"""
+    alone = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=alone
+    )
+    assert done.stdout.strip() == "torch could not resize a picture", done
 
 
 SPREAD = {"image_mean": [0.48, 0.45, 0.4], "image_std": [0.26, 0.27, 0.28]}

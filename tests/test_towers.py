@@ -161,6 +161,20 @@ def test_names_bytes_and_digest_are_those_of_the_folder(family: str, tmp_path: P
     assert weights_digest(state) == weights_digest(expected)
 
 
+@pytest.mark.parametrize("kind", ["float32", "float16", "one of float16"])
+@pytest.mark.parametrize("family", ["clip", "siglip"])
+def test_the_digest_is_of_what_was_loaded(family: str, kind: str, tmp_path: Path) -> None:
+    """Taken of the files where they say the same bytes, else of the weights in float32."""
+    theirs = tiny(family)
+    if kind == "float16":
+        theirs = theirs.half()
+    elif kind == "one of float16":
+        theirs.logit_scale.data = theirs.logit_scale.data.half()
+    loaded = load_model(find_model(str(save(theirs, tmp_path))))
+    assert loaded.digest == weights_digest(loaded.model.named_weights())
+    assert loaded.digest == weights_digest(theirs.float().state_dict())
+
+
 def test_what_stores_and_runs_recorded_before_is_still_so() -> None:
     """The fingerprint of a store made with transformers' towers, on the model that we ship."""
     backbone = load_backbone(str(demo_model_folder()), device="cpu")

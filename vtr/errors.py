@@ -88,7 +88,7 @@ class DecodeError(VtrError):
     """One video that cannot be read.
 
     Args:
-        kind: The ledger class, such as "not-a-video"; see `vtr.extract.container.FAILURES`.
+        kind: The ledger class, such as "not-a-video"; see `vtr.extract.limits.FAILURES`.
         detail: One line: what happened, ending with the decoder's own last line where it gave one.
     """
 

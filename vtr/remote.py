@@ -8,6 +8,7 @@ no URL, only the file that was fetched.
 from __future__ import annotations
 
 import html
+import os
 import re
 import tempfile
 import threading
@@ -32,6 +33,14 @@ OF_URL = (
 _CHUNK_BYTES = 4 << 20
 _PAUSES = (0.5, 2.0)  # seconds, after which what did not come is asked for again
 _URL = re.compile(r"([a-z][a-z0-9+.-]+):/+(.*)", re.DOTALL)
+
+
+def as_path(value: str | Path) -> Path:
+    """Returns a path, the home folder expanded in a text.
+
+    Unlike Path.expanduser, this leaves "./~x" and the home of an unknown user as they are.
+    """
+    return value if isinstance(value, Path) else Path(os.path.expanduser(value))  # noqa: PTH111
 
 
 def url_of(path: str | Path) -> str | None:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import inspect
 import json
 import numbers
-import os
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +27,7 @@ import pydantic
 from pydantic.fields import FieldInfo
 
 from vtr.errors import ConfigError, UnknownNameError
-from vtr.remote import located, url_of
+from vtr.remote import as_path, located, url_of
 
 _GREATEST = 2**63 - 1
 """Of all whole numbers: what NumPy, torch and the files of results hold."""
@@ -108,14 +107,6 @@ class Settings(pydantic.BaseModel):
             if isinstance(taken, tuple) and not isinstance(value, list | tuple):
                 raise ValueError("one alone that is not allowed") from None  # shown as it was given
             raise
-
-
-def as_path(value: str | Path) -> Path:
-    """Returns a path, the home folder expanded in a text.
-
-    Unlike Path.expanduser, this leaves "./~x" and the home of an unknown user as they are.
-    """
-    return value if isinstance(value, Path) else Path(os.path.expanduser(value))  # noqa: PTH111
 
 
 def rooted(value: str | Path, base: Path) -> Path:

@@ -24,7 +24,8 @@ from vtr.datasets.registry import dataset_names
 from vtr.errors import ConfigError, UnknownNameError
 from vtr.files import make_folder, publish, read_regular
 from vtr.foreign import is_undecodable, printable
-from vtr.settings import Settings, Source, as_path, fact, flags, merge, option, rooted
+from vtr.remote import as_path
+from vtr.settings import Settings, Source, fact, flags, merge, option, rooted
 from vtr.verbs import verb_names, verb_options
 
 FILE_NAME = "vtr.toml"

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from vtr.choices import check_names
 from vtr.errors import ConfigError, UnknownNameError
-from vtr.settings import as_path, takes
+from vtr.remote import as_path
+from vtr.settings import takes
 from vtr.workspace import Workspace, find_workspace
 from vtr.workspace import settings as merged
 

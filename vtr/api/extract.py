@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtr.api import _changed, _check_names
-from vtr.arithmetic import many_rows, prepare_arithmetic
+from vtr.arithmetic import prepare_arithmetic, uncollected
 from vtr.choices import check_names
 from vtr.clip.device import find_devices
 from vtr.clip.hub import find_model, require_model
@@ -23,9 +23,9 @@ from vtr.datasets.files import require_folder
 from vtr.datasets.registry import VideoSurvey, load_dataset, survey_videos, unique_videos
 from vtr.errors import ConfigError, DatasetError, StoreError
 from vtr.extract import pipeline
-from vtr.extract.container import Limits
 from vtr.extract.encoders import EncoderGroup
-from vtr.extract.pipeline import ExtractReport, Progress
+from vtr.extract.limits import Limits
+from vtr.extract.pipeline import ExtractReport, Progress, to_decode
 from vtr.extract.pool import WorkerPool
 from vtr.extract.reembed import reembed
 from vtr.extract.resume import (
@@ -44,7 +44,8 @@ from vtr.features.spec import FeatureSpec
 from vtr.features.store import FeatureStore, require_same, stored_picture_format
 from vtr.files import publish
 from vtr.progress import note, progress, warn_of_unreadable
-from vtr.settings import as_path, flag_of, resolved, takes
+from vtr.remote import as_path
+from vtr.settings import flag_of, resolved, takes
 from vtr.verbs.extract import OF_DECODING, OF_VIDEOS, Options, statuses
 from vtr.workspace import Workspace
 
@@ -107,11 +108,12 @@ def run(
     """Extracts what `find_inputs` found, and writes the resolved options beside the shards."""
     prepare_arithmetic()
     settings = settings_of(workspace, survey, options)
-    num_new = len(_new(workspace, survey, options))
+    inputs = present(survey)
+    new = _new(workspace, inputs, options)
     with contextlib.ExitStack() as stack:
         pool = stack.enter_context(decoding_pool(workspace, settings))
-        if num_new or options.retry:
-            pool.start()
+        if new or options.retry:  # retried ones come first
+            pool.start([] if options.retry else to_decode(new))
         backbones = load_backbones_of(workspace, options)
         backbone = backbones[0]
         if settings.pictures and backbone.window > 1:
@@ -120,10 +122,10 @@ def run(
                 f"{backbone.model_id} sees windows of {backbone.window}: leave out --crops"
             )
         if settings.pictures:
-            check_room(workspace, settings, backbone.preprocessing.size, num_new)
+            check_room(workspace, settings, backbone.preprocessing.size, len(new))
         mode = replace(_mode(options), pool=pool, check=check_of(workspace, backbone))
         encoders = stack.enter_context(encoder_group(backbones))
-        report = _extract(present(survey), workspace.features, encoders, settings, mode, quiet)
+        report = _extract(inputs, workspace.features, encoders, settings, mode, quiet)
     devices = ",".join(str(one.device) for one in backbones)
     used = {"device": devices, "dtype": backbone.describe()["compute_dtype"]}
     publish(workspace.features / CONFIG_FILE, resolved(workspace, options, **used))
@@ -161,7 +163,8 @@ def _extract(
 
 def load_backbones_of(workspace: Workspace, options: Options) -> list[Backbone]:
     """Returns the model on each device of the run."""
-    from vtr.clip.backbone import load_backbone  # torch: not before `prepare_arithmetic`
+    with uncollected():
+        from vtr.clip.backbone import load_backbone  # torch: not before `prepare_arithmetic`
 
     how: dict[str, Any] = {"dtype": options.dtype, "engine": options.engine}
     devices = ["cpu"] if options.on_cpu else find_devices(options.device)
@@ -194,7 +197,7 @@ def plan(workspace: Workspace, options: Options, *, quiet: bool = False) -> dict
     options.check_ray(workspace)
     if options.from_crops is not None:
         return _plan_of_pictures(workspace, options)
-    with many_rows():
+    with uncollected():
         return _plan(workspace, options, quiet=quiet)
 
 
@@ -261,7 +264,7 @@ def _survey(workspace: Workspace, *, quiet: bool) -> VideoSurvey:
     if not quiet:
         note(f"looking for {workspace.model} and for the videos in {workspace.videos}")
     require_model(workspace.model)
-    with many_rows():
+    with uncollected():
         survey = find_inputs(workspace)
     warn_of_unreadable(survey.listing.unreadable)
     present = sum(video.path is not None for video in survey.videos)
@@ -329,14 +332,14 @@ def _kept_pictures(folder: Path, options: Options) -> PictureFormat | None:
     return None if options.overwrite else stored_picture_format(folder)
 
 
-def _new(workspace: Workspace, survey: VideoSurvey, options: Options) -> list[str]:
-    """Returns the ids of this run's part that the store does not hold."""
+def _new(workspace: Workspace, inputs: Sequence[Input], options: Options) -> Sequence[Input]:
+    """Returns those of this run's part that the store does not hold."""
     part, parts = options.part
-    mine = [video.id for video, _ in present(survey)][part - 1 :: parts]
+    held: frozenset[str] = frozenset()
     with contextlib.suppress(StoreError):  # none, or nothing sound in it
-        held = FeatureStore(workspace.features, skip_damaged=True).input_ids
-        return mine if options.overwrite else list(set(mine) - set(held))
-    return mine
+        if not options.overwrite:
+            held = frozenset(FeatureStore(workspace.features, skip_damaged=True).input_ids)
+    return [item for item in inputs[part - 1 :: parts] if item[0].id not in held]
 
 
 def check_room(

@@ -33,7 +33,8 @@ from vtr.features.shard import list_shards
 from vtr.files import beside, file_sha256, make_folder, publish, replacing
 from vtr.foreign import first_few
 from vtr.progress import note, progress
-from vtr.settings import as_path, takes
+from vtr.remote import as_path
+from vtr.settings import takes
 from vtr.verbs.pull import Options
 from vtr.workspace import workspace_here
 

@@ -35,8 +35,9 @@ from vtr.foreign import first_few, printable
 from vtr.json_files import read_json
 from vtr.pages import render
 from vtr.progress import note, progress
+from vtr.remote import as_path
 from vtr.result_schema import RESULT_FILE
-from vtr.settings import as_path, takes
+from vtr.settings import takes
 from vtr.verbs.push import Options
 from vtr.workspace import workspace_here
 

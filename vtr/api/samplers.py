@@ -23,7 +23,8 @@ from vtr.evaluate.evaluator import Task, evaluate, plan
 from vtr.evaluate.intervals import retrieval_intervals
 from vtr.evaluate.metrics import retrieval_metrics
 from vtr.evaluate.protocol import default_protocol, queries
-from vtr.extract.sample import FrameRequest, SampledVideo, sample_video
+from vtr.extract.answers import SampledVideo
+from vtr.extract.sample import FrameRequest, sample_video
 from vtr.extract.samplers.base import Indices, SamplerChoice, parse_samplers
 from vtr.extract.sheet import Sheet, SheetRow, draw_html, draw_png
 from vtr.extract.study import SamplerCost, measure_costs, open_dense

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from vtr.datasets.files import require_folder
 from vtr.errors import ConfigError
 from vtr.progress import note
-from vtr.remote import OF_URL, require_local
+from vtr.remote import OF_URL, as_path, require_local
 from vtr.searching.library import Answer, Hit, Library
 from vtr.searching.query import Query, read_like
-from vtr.settings import as_path, takes
+from vtr.settings import takes
 from vtr.verbs.search import Options
 from vtr.workspace import FILE_NAME, Workspace, find_workspace, read_workspace
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vtr.datasets.files import require_folder
 from vtr.errors import ConfigError, VtrError
 from vtr.extras import require_extra
-from vtr.remote import OF_URL, require_local
-from vtr.settings import as_path
+from vtr.remote import OF_URL, as_path, require_local
 from vtr.verbs.serve import Options
 from vtr.workspace import FILE_NAME, Workspace, find_workspace, read_workspace
 

@@ -17,7 +17,7 @@ from vtr.features import FeatureStore as StoredFeatures
 from vtr.features.importing import BACKBONE_PREFIX
 from vtr.names import match_names, normal_path, without_extension
 from vtr.progress import note
-from vtr.settings import as_path
+from vtr.remote import as_path
 from vtr.workspace import Workspace, workspace_here
 
 if TYPE_CHECKING:

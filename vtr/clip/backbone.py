@@ -15,7 +15,7 @@ from vtr.clip.encoders import KINDS, DualEncoder
 from vtr.clip.engines import Engine, make_engine
 from vtr.clip.families import FamilyEncoder
 from vtr.clip.hub import ModelFolder, find_model, is_open_clip
-from vtr.clip.loading import load_model, load_text_tower, weights_digest
+from vtr.clip.loading import load_model, load_text_tower
 from vtr.clip.open_clip_text import open_clip_tokeniser
 from vtr.clip.packed import Packing
 from vtr.clip.preprocess import (
@@ -351,11 +351,10 @@ def load_backbone(
     target = find_device("cpu" if runs_on_cpu(engine) else device)
     compute_dtype = _HALVES.get(dtype, torch.float32)
     folder = find_model(model)
-    network, architecture, family = load_model(folder)
+    network, architecture, family, digest = load_model(folder)
     preprocessing = preprocessing_from_config(folder.path, route=route)
     _check_pictures(folder.model_id, preprocessing, architecture)
     tokeniser = _tokeniser(folder, architecture, family)
-    digest = weights_digest(network.named_weights())
     network = network.to(device=target, dtype=compute_dtype)
     made = None if engine == "torch" else make_engine(engine, dtype, network.visual)
     return Backbone(

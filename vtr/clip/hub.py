@@ -13,7 +13,7 @@ from vtr.clip.models import known_models, nearest_name, resolve_model
 from vtr.errors import CheckpointError, HubOfflineError, ModelError, ModelNotFoundError
 from vtr.foreign import first_few, first_line
 from vtr.json_files import read_json
-from vtr.settings import as_path
+from vtr.remote import as_path
 
 EXAMPLE = "openai/clip-vit-base-patch32"
 

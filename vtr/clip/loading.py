@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -31,11 +32,17 @@ from vtr.foreign import first_few, first_line
 _BESIDE_TEXT = ("visual", "vision_", "logit_", "text_decoder.")
 
 
-def load_model(folder: ModelFolder) -> tuple[DualEncoder, Architecture, str]:
-    """Loads a dual encoder in float32 on the CPU and proves that it is whole.
+class Loaded(NamedTuple):
+    """What was read from a folder."""
 
-    Returns:
-        The model in evaluation mode, its sizes, and its family (a key of `TEXT_RULES`).
+    model: DualEncoder  # In evaluation mode
+    architecture: Architecture
+    family: str  # A key of `TEXT_RULES`
+    digest: str  # The `weights_digest` of the weights; "" of a text tower alone
+
+
+def load_model(folder: ModelFolder) -> Loaded:
+    """Loads a dual encoder in float32 on the CPU and proves that it is whole.
 
     Raises:
         CheckpointError: Weights or configuration that contradict each other; all keys are listed.
@@ -49,17 +56,44 @@ def load_text_tower(folder: ModelFolder) -> tuple[TextTower, Architecture, str]:
 
     That the rest of the folder is whole too is not looked at.
     """
-    model, architecture, family = _load(folder, text_only=True)
+    model, architecture, family, _ = _load(folder, text_only=True)
     return model.text, architecture, family
 
 
-def _load(folder: ModelFolder, *, text_only: bool) -> tuple[DualEncoder, Architecture, str]:
+def _load(folder: ModelFolder, *, text_only: bool) -> Loaded:
     record = None if is_open_clip(folder.path) else read_config(folder.path)
     if record is not None and record["model_type"] in FAMILIES:
-        return load_family(folder, record, _read_weights(folder, text_only=False))
+        whole, sizes, family = load_family(folder, record, _read_weights(folder, text_only=False))
+        return Loaded(whole, sizes, family, weights_digest(whole.named_weights()))
     contents = _read(folder, record, text_only=text_only)
     # Without memory until the sizes are known to be those of the files.
     model = blank_encoder(contents.architecture, temporal=contents.temporal)
+    digest = None
+    with ThreadPoolExecutor(1) as aside:
+        if not text_only and (stored := _digested(contents, model)):
+            # In a thread: it takes as long as all the rest.
+            digest = aside.submit(weights_digest, stored)
+        _fill(folder, contents, model, text_only=text_only)
+    if digest is None:
+        taken = "" if text_only else weights_digest(model.named_weights())
+    else:
+        taken = digest.result()
+    model = model.eval().requires_grad_(False)
+    return Loaded(model, contents.architecture, contents.family, taken)
+
+
+def _digested(contents: Contents, model: DualEncoder) -> dict[str, Tensor]:
+    """Returns stored weights of which the digest can be taken; none under other names or dtypes."""
+    if contents.state is not DualEncoder.named_weights:
+        return {}
+    names, weights = model.named_weights().keys(), contents.weights
+    if not names <= weights.keys() or any(weights[n].dtype is not torch.float32 for n in names):
+        return {}
+    return {name: weights[name] for name in names}
+
+
+def _fill(folder: ModelFolder, contents: Contents, model: DualEncoder, *, text_only: bool) -> None:
+    """Copies the weights to where they belong, once all of them are known to fit."""
     wanted = _parts(contents.state(model), text_only)
     require_fit(
         folder.model_id,
@@ -73,7 +107,6 @@ def _load(folder: ModelFolder, *, text_only: bool) -> tuple[DualEncoder, Archite
     part.load_state_dict(memory, assign=True)
     for name, target in _parts(contents.state(model), text_only).items():
         target.copy_(contents.weights.pop(name))
-    return model.eval().requires_grad_(False), contents.architecture, contents.family
 
 
 def _parts(tensors: Mapping[str, Tensor], text_only: bool) -> Mapping[str, Tensor]:

@@ -11,10 +11,11 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from PIL import Image
+
+from vtr.clip import aten
 
 Filter = Literal["bicubic", "bilinear"]
-FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+FILTERS = {"bicubic": 3, "bilinear": 2}  # Pillow's numbers, as configurations say them
 _FILTER_RADIUS = {"bicubic": 2.0, "bilinear": 1.0}
 
 # Beyond this ratio of the sides most of a resized picture would be thrown away by the crop, and a
@@ -46,22 +47,33 @@ def _resize_fast(
     picture: np.ndarray, resized: tuple[int, int], window: tuple[int, int, int, int], resample: str
 ) -> np.ndarray:
     """The `fast` route. Cropping the source first was measured: no gain worth its rounding."""
+    # torch warns about read-only arrays and refuses negative strides: those are copied.
+    picture = np.require(picture, requirements=["C", "W"])
+    held = aten.library()
+    if held is None:
+        output = interpolate(picture, resized, resample)
+    else:
+        output = aten.resize(held, picture, resized, resample=resample)
+    top, left, rows, columns = window
+    return output[top : top + rows, left : left + columns].copy()
+
+
+def interpolate(picture: np.ndarray, size: tuple[int, int], resample: str) -> np.ndarray:
+    """Returns what `vtr.clip.aten.resize` does, by torch itself."""
     import torch
     from torch.nn.functional import interpolate
 
-    # torch warns about read-only arrays and refuses negative strides: those are copied.
-    picture = np.require(picture, requirements=["C", "W"])
     channels_last = torch.from_numpy(picture).permute(2, 0, 1).unsqueeze(0)
-    output = interpolate(channels_last, size=resized, mode=resample, antialias=True)
-    top, left, rows, columns = window
-    crop = output[0, :, top : top + rows, left : left + columns]
-    return crop.permute(1, 2, 0).contiguous().numpy()
+    output = interpolate(channels_last, size=size, mode=resample, antialias=True)
+    return output[0].permute(1, 2, 0).numpy()
 
 
 def _resize_exact(
     picture: np.ndarray, resized: tuple[int, int], window: tuple[int, int, int, int], resample: str
 ) -> np.ndarray:
     """The `exact` route: horizontal pass, crop of the columns, vertical pass, crop of the rows."""
+    from PIL import Image
+
     top, left, rows, columns = window
     image = Image.fromarray(picture).resize((resized[1], picture.shape[0]), FILTERS[resample])
     image = image.crop((left, 0, left + columns, picture.shape[0]))

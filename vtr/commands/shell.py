@@ -215,7 +215,7 @@ def _read_paths(parameter: Any) -> None:
         if not text.strip():
             name = next((o for o in parameter.opts if o.startswith("-")), parameter.metavar)
             raise ConfigError(f"{name} is {text!r}; it must be a path; the current folder is .")
-        from vtr.settings import as_path
+        from vtr.remote import as_path
 
         return str(as_path(text)) if text.startswith("~") else text
 

@@ -29,8 +29,9 @@ from typing import BinaryIO, TypeVar
 from av.video.frame import VideoFrame
 
 from vtr.errors import DecodeError, StoreWriteError
-from vtr.extract.container import Limits, VideoSource, header_rate, open_video
+from vtr.extract.container import VideoSource, header_rate, open_video
 from vtr.extract.h264 import H264Writer, Look
+from vtr.extract.limits import Limits
 from vtr.extract.packets import read_packets, time_base
 from vtr.extract.readers import (
     Decoding,

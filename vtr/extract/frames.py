@@ -16,15 +16,12 @@ from av.video.plane import VideoPlane
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
+from vtr.extract.settings import THUMBNAIL_SIZE
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 Picture = NDArray[np.uint8]
-
-THUMBNAIL_SIZE = 32
-# Counts the rules by which a decoded frame becomes a picture. 1: pixels as stored. 2: square
-# pixels, alpha over black, one field of interlaced pictures, only sound frames, joined clocks.
-DECODING = 2
 
 
 @dataclass(frozen=True)

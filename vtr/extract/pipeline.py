@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtr.counts import counted
+from vtr.datasets.base import Video
 from vtr.errors import FingerprintError, OverBudgetError, StoreError, WorkersLostError
-from vtr.extract.container import FAILURES
+from vtr.extract.answers import HANDLER, Crops, read_answer
 from vtr.extract.encoders import EncoderGroup
+from vtr.extract.limits import FAILURES
 from vtr.extract.pool import Outcome, PoolSettings, WorkerPool
 from vtr.extract.resume import (
     ExtractMode,
@@ -30,7 +33,6 @@ from vtr.extract.resume import (
     require_alike,
     to_retry,
 )
-from vtr.extract.sample import HANDLER, Crops, read_answer
 from vtr.extract.settings import Encoder, ExtractSettings, feature_spec
 from vtr.features.engine_check import EngineCheck
 from vtr.features.lock import write_lock
@@ -123,6 +125,11 @@ def extract(
     return report_of(folder, mine, now, hashed=held - redone if hashed else set(), part=only)
 
 
+def to_decode(inputs: Sequence[Input]) -> list[Video]:
+    """Returns the videos of the inputs without a problem."""
+    return [video for video, problem in inputs if problem is None]
+
+
 def first_slot(store: FeatureStore | None, part: tuple[int, int]) -> Slot:
     """Returns the first free slot of this part; shards of other parts do not count."""
     slots = [shard.name.slot for shard in store.shards] if store else []
@@ -163,7 +170,11 @@ class StoreRun:
         on_gpu = str(encoder.device).startswith("cuda")
         self.batch_size = settings.batch_size or (256 if on_gpu else 32)
         self._picture_bytes = 0
-        self.pad_embedding = np.asarray(encoder.pad_embedding(), np.float32)
+
+    @cached_property
+    def pad_embedding(self) -> NDArray[np.float32]:
+        """(D,); only when a shard is written, as the first frames need not wait for it."""
+        return np.asarray(self.encoders.pad_embedding(), np.float32)
 
     def add(self, new: Rows, slot: Slot) -> None:
         """Works through new rows and publishes a shard whenever one is full."""
@@ -258,8 +269,7 @@ class StoreRun:
         how = pool_settings(settings, self.spec.preprocessing)
         own = WorkerPool(how)  # starts nothing yet
         pool = self.mode.pool if self.mode.pool and self.mode.pool.settings == how else own
-        jobs = [video for video, problem in inputs if problem is None]
-        with own, closing(pool.run(jobs)) as decoded:
+        with own, closing(pool.run(to_decode(inputs))) as decoded:
             for video, problem in inputs:
                 if problem is None:
                     outcome = next(decoded)

@@ -20,6 +20,7 @@ from typing import Any
 
 from vtr.errors import WorkersLostError
 from vtr.extract.processes import NO_ANSWER, Outcome, PoolSettings, Server, Worker
+from vtr.extract.settings import usable_cores
 from vtr.extract.worker import LIMIT_REACHED, OUT_OF_MEMORY
 
 __all__ = ["Outcome", "PoolSettings", "WorkerPool"]
@@ -34,7 +35,7 @@ class _Batch:
         self.buffered = 0
         self.next = 0
         self.problem: BaseException | None = None
-        self.is_left = False
+        self.is_awaited = self.is_left = False
 
 
 class WorkerPool:
@@ -64,8 +65,15 @@ class WorkerPool:
         """Whether there is, or will be at once, what decodes."""
         return self._thread is not None
 
-    def start(self) -> None:
-        """Starts what decodes, which imports for seconds, while the caller still prepares."""
+    def start(self, jobs: Sequence[Any] = ()) -> None:
+        """Starts what decodes, which imports for seconds, while the caller still prepares.
+
+        With the jobs of the next `run` their first are done meanwhile, one for each worker and one
+        more; a core is left to the caller.
+        """
+        if jobs:
+            self._batch = _Batch(jobs)
+            self._batches.put(self._batch)
         if self._thread is None:
             self._thread = threading.Thread(target=self._serve, name="vtr-pool", daemon=True)
             self._thread.start()
@@ -91,9 +99,14 @@ class WorkerPool:
             return
         if self._stopping:
             raise WorkersLostError("the pool was closed")
-        self._batch = batch = _Batch(jobs)
-        self.start()
-        self._batches.put(batch)
+        batch = self._batch
+        if batch is None or batch.is_awaited or batch.jobs != jobs:
+            if batch is not None:
+                batch.is_left = True  # what was begun is not what is wanted
+            self.start(jobs)
+            batch = self._batch
+        assert batch is not None
+        batch.is_awaited = True
         try:
             for index in range(len(jobs)):
                 with self._changed:
@@ -165,6 +178,9 @@ class WorkerPool:
             self._workers.append(Worker(self._server))
 
     def _may_start(self, batch: _Batch, index: int) -> bool:
+        if not batch.is_awaited:
+            busy = sum(worker.job is not None for worker in self._workers)
+            return index <= self.settings.workers and busy < max(1, usable_cores() - 1)
         # The job the consumer waits for may always start, else a full buffer would never drain.
         with self._changed:
             return batch.buffered < self.settings.max_buffered_bytes or index == batch.next

@@ -9,8 +9,9 @@ import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from vtr.extract.container import Limits, header_rate, open_video
+from vtr.extract.container import header_rate, open_video
 from vtr.extract.frames import Upright, upright
+from vtr.extract.limits import Limits
 from vtr.extract.packets import read_packets
 from vtr.extract.readers import FullReader
 from vtr.extract.timeline import duration_seconds
@@ -35,7 +36,7 @@ def probe(path: Path | str, *, limits: Limits | None = None) -> VideoInfo:
     """Decodes a whole file and tells what came out.
 
     Raises:
-        DecodeError: Not a single frame; see `vtr.extract.container.FAILURES`.
+        DecodeError: Not a single frame; see `vtr.extract.limits.FAILURES`.
     """
     first: list[tuple[VideoFrame, Upright]] = []
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,10 @@ from numpy.typing import NDArray
 from vtr.clip.preprocess import Preprocessing, resize_crop, windows
 from vtr.datasets.base import Video
 from vtr.errors import ConfigError, DecodeError
+from vtr.extract.answers import SampledVideo, answer
 from vtr.extract.bitstream import UnprovenError
 from vtr.extract.container import (
     FFMPEG_ERRORS,
-    Limits,
     VideoSource,
     check_size,
     failure,
@@ -30,8 +29,8 @@ from vtr.extract.container import (
     open_video,
 )
 from vtr.extract.frames import Picture, Upright, frame_bytes, to_luma, to_rgb, upright
+from vtr.extract.limits import Limits
 from vtr.extract.packets import read_packets
-from vtr.extract.pool import Outcome
 from vtr.extract.readers import FrameReader, FullReader, SparseReader
 from vtr.extract.resume import file_facts
 from vtr.extract.samplers.base import SamplerChoice, Signals
@@ -46,15 +45,10 @@ from vtr.extract.timeline import (
     window_spans,
 )
 from vtr.extract.worker import Answer
-from vtr.features.pictures import to_webp
-from vtr.features.rows import LedgerRow, VideoRow
 from vtr.foreign import shown
 from vtr.remote import fetched
 
-HANDLER = "vtr.extract.sample:make_handler"
-
 Transform = Callable[[Picture], NDArray[Any]]
-Crops = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -108,32 +102,6 @@ class FrameRequest:
         return {one.label: one.select(signals, self.num_frames, **drawn) for one in self.choices}
 
 
-@dataclass(frozen=True)
-class SampledVideo:
-    """The frames that at least one sampler chose."""
-
-    # (R, ...) stacked outputs of the transform, in presentation order, R >= 1; (R, k, ...) of
-    # windows.
-    crops: NDArray[Any]
-    pts_seconds: Seconds  # (R,) float64, presentation times as stored in the file
-    # Sampler label to (K,) int64 ascending indices into the R frames.
-    selections: Mapping[str, Indices]
-    signals: Signals  # What the samplers saw, one entry per candidate
-    status: str  # "ok", or "partial" where the file is damaged or cut off
-    error: str  # One line why it is partial, else empty
-    width: int  # Of the upright picture
-    height: int  # Of the upright picture
-    duration_seconds: float  # Of the whole file, counted
-    start_seconds: float  # Presentation time of the file's first frame
-    decode_route: str  # "sparse", or "full: " and why not sparse
-    spans: Seconds | None = None  # (R, 2) start and end of windows, as stored in the file
-
-    @property
-    def num_candidates(self) -> int:
-        """How many frames the samplers chose from."""
-        return len(self.signals)
-
-
 def sample_video(request: FrameRequest, transform: Transform) -> SampledVideo:
     """Decodes a video once for all samplers of the request.
 
@@ -141,7 +109,7 @@ def sample_video(request: FrameRequest, transform: Transform) -> SampledVideo:
     must give one shape and dtype, whatever the size of the picture.
 
     Raises:
-        DecodeError: No frame could be had; see `vtr.extract.container.FAILURES`.
+        DecodeError: No frame could be had; see `vtr.extract.limits.FAILURES`.
     """
     with open_video(request.path, limits=request.limits) as source:
         table = read_packets(source)
@@ -307,11 +275,7 @@ def _reaches_end(request: FrameRequest, pts_seconds: Seconds) -> bool:
 def make_handler(config: tuple[ExtractSettings, Mapping[str, Any]]) -> Callable[[Video], Answer]:
     """Returns the job handler of a worker, of settings and preprocessing as JSON values."""
     settings, preprocessing = config[0], Preprocessing.from_dict(dict(config[1]))
-    if preprocessing.route == "fast":
-        import torch
-
-        torch.set_num_threads(1)
-    # Allocates what the first resize allocates before the memory limit is set.
+    # Loads and allocates what the first resize does before the memory limit is set.
     resize_crop(np.zeros((8, 8, 3), np.uint8), preprocessing)
 
     def handle(video: Video) -> Answer:
@@ -321,7 +285,7 @@ def make_handler(config: tuple[ExtractSettings, Mapping[str, Any]]) -> Callable[
         with fetched(request.path) as path:
             here = replace(request, path=path)
             sampled = sample_video(here, lambda p: resize_crop(p, preprocessing))
-        return _answer(sampled, facts, settings)
+        return answer(sampled, facts, settings)
 
     return handle
 
@@ -342,61 +306,3 @@ def _request(video: Video, settings: ExtractSettings, *, window: int) -> FrameRe
         keep_luma=settings.keeps_thumbnails,
         window=window,
     )
-
-
-def _answer(sampled: SampledVideo, facts: Mapping[str, Any], settings: ExtractSettings) -> Answer:
-    """Returns a header as JSON values and the bytes of crops, and of what else is to be kept."""
-    header: dict[str, Any] = {
-        "shape": sampled.crops.shape,
-        "pts_seconds": sampled.pts_seconds.tolist(),
-        "spans": None if sampled.spans is None else sampled.spans.tolist(),
-        "selections": {label: rows.tolist() for label, rows in sampled.selections.items()},
-        "facts": {
-            "status": sampled.status,
-            "error": f"damaged: {sampled.error}" if sampled.error else "",
-            "num_candidates": sampled.num_candidates,
-            "duration_seconds": sampled.duration_seconds,
-            "start_seconds": sampled.start_seconds,
-            "width": sampled.width,
-            "height": sampled.height,
-            **facts,
-        },
-    }
-    payload = np.ascontiguousarray(sampled.crops).data.cast("B")
-    more: list[bytes] = []
-    if settings.pictures == "webp":  # here, on all cores
-        more = to_webp(sampled.crops)
-        header["webp_bytes"] = [len(file) for file in more]
-    if not settings.keeps_thumbnails:
-        return header, b"".join([payload, *more]) if more else payload
-    # Thumbnails are kept on stores that hold every candidate: then they are the rows'.
-    assert sampled.signals.luma is not None
-    assert len(sampled.signals.luma) == len(sampled.crops)
-    header["luma_shape"] = sampled.signals.luma.shape
-    return header, b"".join([payload, *more, sampled.signals.luma.tobytes()])
-
-
-def read_answer(video: Video, outcome: Outcome, embedding_dim: int) -> tuple[VideoRow, Crops]:
-    """Returns a video's row, its embeddings still to be made, and (R, h, w, 3) uint8 crops.
-
-    The crops are a view of the answer's bytes.
-    """
-    if outcome.failure is not None:
-        error = ": ".join(outcome.failure)
-        ledger = LedgerRow(video.id, "failed", error, **file_facts(video.path))
-        return VideoRow.failed(ledger, embedding_dim), np.zeros((0, 0, 0, 3), np.uint8)
-    header = outcome.header
-    payload = np.frombuffer(outcome.payload, np.uint8)
-    num_crop_bytes = math.prod(header["shape"])
-    ends = num_crop_bytes + np.cumsum([0, *header.get("webp_bytes", ())])
-    luma = header.get("luma_shape")
-    row = VideoRow(
-        LedgerRow(video.id, **header["facts"]),
-        np.zeros((0, embedding_dim), np.float32),
-        np.array(header["pts_seconds"], np.float64),
-        {label: np.array(rows, np.int64) for label, rows in header["selections"].items()},
-        None if luma is None else payload[ends[-1] :].reshape(luma).copy(),
-        [payload[start:end].tobytes() for start, end in pairwise(ends.tolist())] or None,
-        None if header.get("spans") is None else np.array(header["spans"], np.float64),
-    )
-    return row, payload[:num_crop_bytes].reshape(header["shape"])

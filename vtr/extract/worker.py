@@ -12,6 +12,7 @@ bytes, so that a worker taken over by a hostile video cannot hand the parent a p
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -42,6 +43,7 @@ COLLECT_SECONDS = 2.0
 
 def main() -> None:
     """Serves fork and wait requests until the parent closes the socket."""
+    gc.set_threshold(50_000)  # as in `vtr.__main__`
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
     _die_with_parent()
     control = socket.socket(fileno=int(sys.argv[1]))

@@ -29,8 +29,8 @@ from vtr.errors import (
 from vtr.files import publish
 from vtr.foreign import printable
 from vtr.json_files import read_json
+from vtr.remote import as_path
 from vtr.searching.index import Bank
-from vtr.settings import as_path
 
 Vectors = NDArray[np.float32]
 RECORD = "model.json"
@@ -150,8 +150,8 @@ class QueryEncoder:
 
 def _decode(clip: Path, at_seconds: float | None, backbone: Backbone) -> NDArray[np.uint8]:
     from vtr.datasets.base import Video
+    from vtr.extract.answers import HANDLER, read_answer
     from vtr.extract.pool import PoolSettings, WorkerPool
-    from vtr.extract.sample import HANDLER, read_answer
     from vtr.extract.samplers.base import parse_samplers
     from vtr.extract.settings import ExtractSettings
 

@@ -16,8 +16,8 @@ from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
-from vtr.extract.container import FAILURES
 from vtr.extract.cutting import Cut
+from vtr.extract.limits import FAILURES
 from vtr.extract.pool import Outcome
 from vtr.foreign import shown
 from vtr.serve import pictures

@@ -19,7 +19,7 @@ from vtr.errors import ConfigError, StoreWriteError
 from vtr.files import beside, is_begun, make_folder, take_place
 from vtr.json_files import as_fields, flat
 from vtr.progress import note
-from vtr.settings import as_path
+from vtr.remote import as_path
 from vtr.train.model import ModelSpec
 from vtr.train.presets import TrainSettings
 from vtr.train.run import CONFIG, TOWERS, list_runs, read_config, read_outcome, recency
