@@ -1,6 +1,6 @@
 """torch's antialiased resize without Python's torch: through the stable C interface of its library.
 
-`import torch` takes a second of CPU and 150 MB, which a process that only decodes and resizes has
+`import torch` takes a second of CPU and 70 MB, which a process that only decodes and resizes has
 no other use for; the library alone loads in 0.2 s, and a call takes half the time. The functions
 are of torch/csrc/stable/c/shim.h and torch/csrc/inductor/aoti_torch/c/shim.h @ v2.10, which later
 versions keep. The pixels are those of `torch.nn.functional.interpolate`: it is the same operator.
