@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -38,12 +39,13 @@ from starlette.testclient import TestClient
 
 from vtr.api.serve import serve
 from vtr.errors import ConfigError
+from vtr.features.shard import ShardName
 from vtr.features.spec import FeatureSpec
 from vtr.progress import progress
 from vtr.searching.folder import StoreSource
 from vtr.searching.library import Library
 from vtr.serve.app import create_app
-from vtr.serve.catalog import RefusedError, VideoFile, key_of, signature
+from vtr.serve.catalog import RefusedError, VideoFile, key_of, signature, store_signature
 from vtr.serve.librarian import Librarian
 from vtr.serve.media import window_times
 from vtr.serve.security import Doors
@@ -91,7 +93,7 @@ def library(tmp_path_factory: pytest.TempPathFactory, backbone: Any) -> Library:
 def serving(
     open_library: Callable[[], Library], root: Path, *, host: str | None = None, **settings: Any
 ) -> Iterator[TestClient]:
-    librarian = Librarian(open_library, root, watch=False, **settings)
+    librarian = Librarian(open_library, root, look=lambda: "fixed", **settings)
     doors = Doors.of(host, 8642)
     app = create_app(librarian, doors, title="videos")
     with TestClient(app, base_url=HERE, raise_server_exceptions=False) as client:
@@ -451,7 +453,9 @@ def test_the_page_is_there_while_videos_are_indexed_and_queries_wait(
         assert going.wait(30)
         return library
 
-    app = create_app(Librarian(slowly, root, watch=False), Doors.of(None, 8642), title="videos")
+    app = create_app(
+        Librarian(slowly, root, look=lambda: "fixed"), Doors.of(None, 8642), title="videos"
+    )
     with TestClient(app, base_url=HERE) as client:
         assert client.get("/api/state").json()["phase"] == "indexing"
         assert client.get("/").status_code == 200
@@ -464,7 +468,7 @@ def test_the_page_is_there_while_videos_are_indexed_and_queries_wait(
 def test_a_query_that_waits_is_answered_though_the_folder_is_emptied(
     library: Library, tmp_path: Path
 ) -> None:
-    librarian, held = Librarian(lambda: library, tmp_path, watch=False), threading.Event()
+    librarian, held = Librarian(lambda: library, tmp_path, look=lambda: "fixed"), threading.Event()
     librarian.start()
     try:
         until(lambda: librarian.state()["phase"] == "ready")
@@ -487,7 +491,7 @@ def test_what_is_being_indexed_is_shown_and_left_with_the_server(root: Path) -> 
                 time.sleep(0.01)
         raise AssertionError
 
-    librarian = Librarian(slowly, root, watch=False)
+    librarian = Librarian(slowly, root, look=lambda: "fixed")
     with TestClient(
         create_app(librarian, Doors.of(None, 8642), title="x"), base_url=HERE
     ) as client:
@@ -556,6 +560,30 @@ def test_the_folder_is_followed(
         before = client.get("/api/state").json()["version"]
         (tmp_path / "newer.mp4").touch()
         until(lambda: client.get("/api/state").json()["version"] > before)
+
+
+def test_a_store_that_another_process_writes_into_is_followed(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "features"
+    seen = [store_signature(store)]
+    monkeypatch.setattr("vtr.serve.librarian._LOOK_SECONDS", 0.05)
+    look = partial(store_signature, store)
+    app = create_app(
+        Librarian(lambda: library, tmp_path, look=look), Doors.of(None, 8642), title="x"
+    )
+    with TestClient(app, base_url=HERE) as client:
+        for sequence in (0, 1):
+            until(lambda: client.get("/api/state").json()["phase"] == "ready")
+            before = client.get("/api/state").json()["version"]
+            store.mkdir(exist_ok=True)
+            name = str(ShardName(1, 1, sequence, 0, "0" * 64))
+            (store / name).write_bytes(b"of one that writes")
+            until(lambda b=before: client.get("/api/state").json()["version"] > b)
+            seen.append(store_signature(store))
+    (store / ".tmp-of-a-writer").touch()
+    assert store_signature(store) == seen[-1]
+    assert len(set(seen)) == 3
 
 
 def test_whatever_the_index_takes_is_followed(tmp_path: Path) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import gc
 import os
 import signal
 import sys
 from types import FrameType
 
+from vtr.arithmetic import uncollected
 from vtr.errors import INTERRUPTED
 
 
@@ -22,15 +22,13 @@ def main() -> None:
     The exit code of an interrupt stays 130 to the end: a second one leaves at once, and Python,
     which ends by the signal where the first passed through `exec`, does not come to that.
     """
-    # Imports make half a million objects that stay: the collector would walk through them again
-    # and again (measured: a tenth of the time to import torch).
-    gc.set_threshold(50_000, *gc.get_threshold()[1:])
     interrupted: list[bool] = []
     atexit.register(lambda: _end() if interrupted else None)  # the first registered runs last
     heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else by nohup's wish
     if heard:
         signal.signal(signal.SIGINT, _leave)
-    from vtr.cli import main as run
+    with uncollected():
+        from vtr.cli import main as run
 
     if heard:
         signal.signal(signal.SIGINT, signal.default_int_handler)

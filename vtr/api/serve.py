@@ -55,15 +55,17 @@ def serve(
 
     bound = bind(options.host, options.port)  # first: it may be refused
     from vtr.serve.app import create_app
+    from vtr.serve.catalog import store_signature
     from vtr.serve.librarian import Librarian
     from vtr.serve.security import Doors
 
     port = bound.getsockname()[1]
     doors = Doors.of(options.host, port)
+    store = place.workspace.features if place.workspace else None
     librarian = Librarian(
         partial(open_library, place, options),
         place.videos,
-        watch=place.workspace is None,
+        look=None if store is None else partial(store_signature, store),
         follow_links=options.follow_links,
     )
     results = None if place.workspace is None else WorkspaceResults(place.workspace)

@@ -12,7 +12,6 @@ bytes, so that a worker taken over by a hostile video cannot hand the parent a p
 from __future__ import annotations
 
 import ctypes
-import gc
 import importlib
 import json
 import os
@@ -27,6 +26,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from vtr.arithmetic import uncollected
 from vtr.errors import DecodeError
 
 Answer = tuple[dict[str, Any], bytes | memoryview]
@@ -43,13 +43,13 @@ COLLECT_SECONDS = 2.0
 
 def main() -> None:
     """Serves fork and wait requests until the parent closes the socket."""
-    gc.set_threshold(50_000)  # as in `vtr.__main__`
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
     _die_with_parent()
     control = socket.socket(fileno=int(sys.argv[1]))
     module, function, config, memory_bytes = pickle.load(sys.stdin.buffer)
-    make_handler: Callable[[Any], Handler] = getattr(importlib.import_module(module), function)
-    handler = make_handler(config)
+    with uncollected():
+        make_handler: Callable[[Any], Handler] = getattr(importlib.import_module(module), function)
+        handler = make_handler(config)
     control.sendall(REPLY.pack(os.getpid(), 0))
     while True:
         request, descriptors, _, _ = socket.recv_fds(control, REQUEST.size, 2)

@@ -14,6 +14,7 @@ from typing import Any
 
 from vtr.datasets.files import find_videos
 from vtr.errors import VtrError
+from vtr.features.shard import list_shards
 from vtr.foreign import json_values, shown
 from vtr.searching.library import Hit, VideoEntry
 
@@ -135,6 +136,16 @@ def _folders(ids: Iterable[str]) -> list[str]:
         parts = video_id.split("/")[:-1]
         names.update("/".join(parts[: n + 1]) for n in range(len(parts)))
     return [str(json_values(name)) for name in sorted(names)[:_MOST_FOLDERS]]
+
+
+def store_signature(folder: Path) -> str:
+    """Returns what changes when a shard of a store comes, goes or changes; never ""."""
+    marks = []
+    for _, path in list_shards(folder)[0]:
+        with suppress(OSError):
+            facts = path.stat()
+            marks.append((path.name, facts.st_size, facts.st_mtime_ns, facts.st_ino))
+    return repr(marks)
 
 
 def signature(root: Path) -> str:

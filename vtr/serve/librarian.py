@@ -87,8 +87,8 @@ class _Board(Listener):
 class Librarian:
     """The library of a page.
 
-    `open_library` embeds what is new in the folder `root`; it is called again when that has
-    changed, if `watch` says to look.
+    `open_library` embeds what is new in the folder `root`; it is called again when what `look`
+    returns has changed, by default the videos of that folder; "" says that there are none.
     """
 
     def __init__(
@@ -96,11 +96,11 @@ class Librarian:
         open_library: Callable[[], Library],
         root: Path,
         *,
-        watch: bool = True,
+        look: Callable[[], str] | None = None,
         follow_links: bool = False,
     ) -> None:
         self._open, self.root = open_library, root
-        self._watches, self._follows = watch, follow_links
+        self._look, self._follows = look or partial(signature, root), follow_links
         self._library: Library | None = None
         self.catalog = Catalog((), root)
         self._phase, self._error, self._version = "indexing", "", 0
@@ -173,15 +173,14 @@ class Librarian:
             again = math.inf
             while not self._stopping.is_set():
                 began = time.monotonic()
-                now = signature(self.root) if self._watches else "fixed"
+                now = self._look()
                 pause = max(_LOOK_SECONDS, (time.monotonic() - began) / _LOOK_SHARE)
                 if now != held or time.monotonic() > again:
-                    held = now
+                    held, began = now, time.monotonic()
                     self._renew(is_empty=not now)
+                    pause = max(pause, time.monotonic() - began)  # half of the time at most
                     failed = self._error and self._phase != "empty"
                     again = time.monotonic() + _AGAIN_SECONDS if failed else math.inf
-                if not self._watches and self._library is not None:
-                    return
                 self._stopping.wait(pause)
                 while self._is_unwatched() and not self._stopping.is_set():
                     self._stopping.wait(1.0)
