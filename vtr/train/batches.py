@@ -91,8 +91,11 @@ class BatchPlan:
         if self.options.mode == "pairs":
             parts = self._cut(rng.permutation(texts))
             return [Step(part, self._owner[part], np.arange(len(part))) for part in parts]
-        by_video, offsets = group_by_owner(self._owner[texts], len(self._offsets) - 1)
-        texts = texts[by_video]
+        if self.options.captions == ALL_CAPTIONS:
+            texts, offsets = self._sorted, self._offsets
+        else:
+            by_video, offsets = group_by_owner(self._owner[texts], len(self._offsets) - 1)
+            texts = texts[by_video]
         videos = groups if groups is not None else self._cut(rng.permutation(self._described))
         return [_video_step(texts, offsets, chosen) for chosen in videos]
 
