@@ -60,8 +60,14 @@ print(time.time() - begun if {times} > 1 else time.time())
 def seconds(code: str, home: Path) -> float:
     """From the start of a process to the time that it prints last."""
     begun = time.time()
+    cache = {**os.environ, "XDG_CACHE_HOME": str(home / "cache")}
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=home, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        cwd=home,
+        capture_output=True,
+        text=True,
+        check=True,
+        env=cache,
     )
     return float(done.stdout.split()[-1]) - begun
 
@@ -76,15 +82,24 @@ def first_batch(model: Path, videos: Path, rounds: int) -> None:
             [sys.executable, "-m", "vtr", *words], cwd=home, check=True, capture_output=True
         )
 
-        def extract() -> float:
-            shutil.rmtree(home / "features", ignore_errors=True)
+        def extract(first: str = "features") -> float:
+            for name in ("features", first):
+                shutil.rmtree(home / name, ignore_errors=True)
             return seconds(FIRST_BATCH, home)
 
         bare = BARE.format(weights=weights)
-        took = in_turn(rounds, bare=lambda: seconds(bare, home), ours=extract)
-    ratio = median(ratios(took["ours"], took["bare"]))
+        took = in_turn(
+            rounds,
+            bare=lambda: seconds(bare, home),
+            first=lambda: extract("cache"),  # the model's digest is not remembered yet
+            later=extract,
+        )
+    over = {
+        name: goal(median(ratios(took[name], took["bare"])), at_most=1.3)
+        for name in ("first", "later")
+    }
     medians = {name: median(values) for name, values in took.items()}
-    emit("first_batch", model=model.name, seconds=medians, over_bare=goal(ratio, at_most=1.3))
+    emit("first_batch", model=model.name, seconds=medians, over_bare=over)
 
 
 def zero_shot(home: Path, rounds: int) -> None:
@@ -113,6 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     root = Path(__file__).resolve().parent.parent
     parser.add_argument("--data", type=Path, default=root / "bench-data", help="clips and model")
+    parser.add_argument("--model", type=Path, help="a folder to measure instead of two of ours")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--demo", type=Path, help="a folder that `vtr demo` made: measure eval")
     args = parser.parse_args()
@@ -124,7 +140,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for path in paths:
             shutil.copy(path, folder)
-        for model in (demo_model_folder(), random_clip(args.data)):
+        ours = (demo_model_folder(), random_clip(args.data))
+        for model in (args.model.absolute(),) if args.model else ours:
             first_batch(model, Path(folder), args.rounds)
 
 

@@ -18,12 +18,13 @@ from builders import (
     write_processor,
     write_words,
 )
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, SiglipConfig, SiglipModel
 from transformers.utils import logging as transformers_logging
 
 from vtr.clip.backbone import Backbone, load_backbone
 from vtr.clip.batches import run_in_batches
+from vtr.clip.known_digest import KnownDigest
 from vtr.clip.preprocess import normalise, preprocessing_from_config
 from vtr.errors import (
     CheckpointError,
@@ -284,6 +285,35 @@ def test_bin_and_safetensors_have_one_digest(clip: Backbone, copy: Path) -> None
     assert from_bin.weights_sha256 == clip.weights_sha256
     crops = crops_for(clip, 2)
     np.testing.assert_array_equal(from_bin.encode_frames(crops), clip.encode_frames(crops))
+
+
+def test_the_digest_is_remembered_while_the_files_are_the_same(
+    clip: Backbone, copy: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    names = load_file(copy / "model.safetensors").keys()
+
+    def known() -> str | None:
+        return KnownDigest(copy).get(names)
+
+    assert load_backbone(str(copy), device="cpu").weights_sha256 == clip.weights_sha256
+    assert known() is None  # so new that the file may change unseen
+    monkeypatch.setattr("vtr.marks._SETTLED_NS", 0)
+    for _ in range(2):
+        assert load_backbone(str(copy), device="cpu").weights_sha256 == clip.weights_sha256
+        assert known() == clip.weights_sha256
+    assert KnownDigest(copy).get([*names, "another"]) is None
+    weights = load_file(copy / "model.safetensors")
+    nudge(weights)
+    changed, asked = save(weights, {"format": "pt"}), KnownDigest(copy)
+    assert len(changed) == (copy / "model.safetensors").stat().st_size
+    with (copy / "model.safetensors").open("r+b") as file:  # in its place
+        file.write(changed)
+    assert asked.get(names) is None  # it changed while it was read
+    assert known() is None
+    assert load_backbone(str(copy), device="cpu").weights_sha256 != clip.weights_sha256
+    (next((tmp_path / "cache" / "vtr" / "weights").iterdir())).write_bytes(b"\xff\x00 rubbish")
+    assert known() is None
 
 
 def nudge(weights: dict[str, torch.Tensor]) -> None:

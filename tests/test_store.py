@@ -234,7 +234,7 @@ def test_bytes_are_read_once_and_again_when_the_file_changed(
     read: list[object] = []
     digest = hashlib.file_digest
     monkeypatch.setattr(hashlib, "file_digest", lambda *a: read.append(a) or digest(*a))
-    monkeypatch.setattr("vtr.features.digests._SETTLED_NS", 0)
+    monkeypatch.setattr("vtr.marks._SETTLED_NS", 0)
     for _ in range(3):
         FeatureStore(folder)
     assert len(read) == 1
@@ -255,7 +255,7 @@ def test_a_file_just_written_is_not_yet_remembered(
     """Within a tick of the clock a second write leaves size and times as they are."""
     folder = build_store([[3]])
     FeatureStore(folder)
-    assert WholeShards(folder)._before == frozenset()
+    assert WholeShards(folder)._before.lines == frozenset()
 
 
 def test_reading_many_bytes_is_told_once(
@@ -275,7 +275,7 @@ def test_without_a_cache_the_bytes_are_read_each_time(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", cache)
     monkeypatch.setenv("HOME", "/dev/null")
-    monkeypatch.setattr("vtr.features.digests._SETTLED_NS", 0)
+    monkeypatch.setattr("vtr.marks._SETTLED_NS", 0)
     folder = build_store([[3]])
     for _ in range(2):
         assert len(FeatureStore(folder)) == 1

@@ -21,6 +21,7 @@ from vtr.clip.configuration import read_architecture, read_config
 from vtr.clip.encoders import Contents, DualEncoder, blank_encoder
 from vtr.clip.families import FAMILIES, load_family
 from vtr.clip.hub import ModelFolder, is_open_clip, weight_files
+from vtr.clip.known_digest import KnownDigest
 from vtr.clip.open_clip import read_open_clip
 from vtr.clip.openai_names import BENIGN_HUGGINGFACE, TEMPORAL_WEIGHT, require_fit
 from vtr.clip.text import text_family
@@ -65,21 +66,23 @@ def _load(folder: ModelFolder, *, text_only: bool) -> Loaded:
     if record is not None and record["model_type"] in FAMILIES:
         whole, sizes, family = load_family(folder, record, _read_weights(folder, text_only=False))
         return Loaded(whole, sizes, family, weights_digest(whole.named_weights()))
+    known = KnownDigest(folder.path)
     contents = _read(folder, record, text_only=text_only)
     # Without memory until the sizes are known to be those of the files.
     model = blank_encoder(contents.architecture, temporal=contents.temporal)
-    digest = None
+    stored = {} if text_only else _digested(contents, model)
+    digest = "" if text_only else known.get(stored) if stored else None
     with ThreadPoolExecutor(1) as aside:
-        if not text_only and (stored := _digested(contents, model)):
-            # In a thread: it takes as long as all the rest.
-            digest = aside.submit(weights_digest, stored)
+        # In a thread: it takes as long as all the rest.
+        begun = aside.submit(weights_digest, stored) if stored and not digest else None
         _fill(folder, contents, model, text_only=text_only)
-    if digest is None:
-        taken = "" if text_only else weights_digest(model.named_weights())
-    else:
-        taken = digest.result()
+    if begun is not None:
+        digest = begun.result()
+        known.keep(stored, digest)
+    elif digest is None or (stored and known.get(stored) != digest):
+        digest = weights_digest(model.named_weights())
     model = model.eval().requires_grad_(False)
-    return Loaded(model, contents.architecture, contents.family, taken)
+    return Loaded(model, contents.architecture, contents.family, digest)
 
 
 def _digested(contents: Contents, model: DualEncoder) -> dict[str, Tensor]:

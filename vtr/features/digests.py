@@ -1,27 +1,19 @@
-"""Whether a shard's bytes are those it was written with: read once, remembered for each user.
-
-What was found whole is remembered in the user's cache and not beside the store, which others may
-be able to write. It is forgotten when the file's inode, size, time of change or time of status
-change (which nobody can set) differ.
-"""
+"""Whether a shard's bytes are those it was written with: read once, remembered for each user."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import shlex
-import time
 from io import BufferedReader
 from pathlib import Path
 
-from vtr.errors import ShardError, VtrError
+from vtr.errors import ShardError
 from vtr.features.shard import ShardName
-from vtr.files import make_folder, open_regular, publish, read_regular
+from vtr.files import open_regular
+from vtr.marks import Remembered, is_settled, mark_of
 from vtr.progress import note
 
-# Within the granularity of a file system's clock a second write can leave the times as they are.
-_SETTLED_NS = 2_000_000_000
 _SEVERAL_SECONDS = 1 << 30  # bytes to read, of pictures for the most part
 
 
@@ -29,14 +21,9 @@ class WholeShards:
     """The shards of one store that were found whole, now or before."""
 
     def __init__(self, folder: Path) -> None:
-        self._place = _place(folder)
-        self._before: frozenset[str] = frozenset()
+        self._before = Remembered("whole-shards", folder)
         self._now: set[str] = set()
         self._read = 0  # bytes
-        if self._place is not None:
-            with contextlib.suppress(VtrError):
-                text = read_regular(self._place, needed="digests").decode("ascii", "replace")
-                self._before = frozenset(text.split("\n"))
 
     def check(self, path: Path, name: ShardName) -> None:
         """Reads a shard's bytes, unless they were found whole before.
@@ -47,9 +34,8 @@ class WholeShards:
         try:
             with os.fdopen(open_regular(path), "rb") as file:
                 status = os.fstat(file.fileno())
-                times = (status.st_mtime_ns, status.st_ctime_ns)
-                mark = " ".join(map(str, (name.sha256, status.st_ino, status.st_size, *times)))
-                if mark not in self._before and self._digest(path, file) != name.sha256:
+                mark = f"{name.sha256} {mark_of(status)}"
+                if mark not in self._before.lines and self._digest(path, file) != name.sha256:
                     raise ShardError(
                         f"{path} is damaged: its bytes are not those it was written with. "
                         f"{mend(path.parent)}"
@@ -58,7 +44,7 @@ class WholeShards:
             raise ShardError(
                 f"{path} cannot be read: {error.strerror or error}. {mend(path.parent)}"
             ) from None
-        if mark in self._before or time.time_ns() - max(times) > _SETTLED_NS:
+        if mark in self._before.lines or is_settled(status):
             self._now.add(mark)
 
     def _digest(self, path: Path, file: BufferedReader) -> str:
@@ -73,12 +59,8 @@ class WholeShards:
         With `others` not all shards were looked at: what was known of others stays.
         """
         if others:
-            self._now |= self._before
-        if self._place is None or self._now == self._before:
-            return
-        with contextlib.suppress(VtrError):
-            make_folder(self._place.parent, option="XDG_CACHE_HOME")
-            publish(self._place, "\n".join(sorted(self._now)).encode())
+            self._now |= self._before.lines
+        self._before.replace(self._now)
 
 
 def is_whole(path: Path, name: ShardName) -> bool:
@@ -105,13 +87,3 @@ def mend(folder: Path) -> str:
 
 def _digest(file: BufferedReader) -> str:
     return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _place(folder: Path) -> Path | None:
-    """The file of a store in the user's cache; None where the user has no home."""
-    try:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        key = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32]
-    except (OSError, RuntimeError):
-        return None
-    return cache / "vtr" / "whole-shards" / key
