@@ -10,9 +10,9 @@ from builders import sampled, write_clip
 
 from vtr.extract.compress import CompressSettings, compress_video
 from vtr.extract.container import open_video
-from vtr.extract.limits import Limits
+from vtr.extract.limits import DECODING, Limits
 from vtr.extract.probe import probe
-from vtr.extract.settings import DECODING, ExtractSettings, chosen_fields
+from vtr.extract.settings import ExtractSettings, chosen_fields
 from vtr.features.spec import FeatureSpec
 
 WIDTH, HEIGHT = 96, 64

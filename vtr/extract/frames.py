@@ -16,7 +16,7 @@ from av.video.plane import VideoPlane
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from vtr.extract.settings import THUMBNAIL_SIZE
+from vtr.extract.limits import THUMBNAIL_SIZE
 
 if TYPE_CHECKING:
     from PIL.Image import Image

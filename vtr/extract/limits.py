@@ -1,8 +1,13 @@
-"""What one video may cost, and the classes of its failures."""
+"""What one video may cost, how it may fail, and by which rules it becomes pictures."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+THUMBNAIL_SIZE = 32
+# Counts the rules by which a decoded frame becomes a picture. 1: pixels as stored. 2: square
+# pixels, alpha over black, one field of interlaced pictures, only sound frames, joined clocks.
+DECODING = 2
 
 FAILURES: dict[str, str] = {
     "not-found": "no file of this name",

@@ -13,15 +13,10 @@ from numpy.typing import NDArray
 
 from vtr.clip.device import ENGINES
 from vtr.errors import ConfigError
-from vtr.extract.limits import Limits
+from vtr.extract.limits import DECODING, THUMBNAIL_SIZE, Limits
 from vtr.extract.samplers.base import SamplerChoice, parse_samplers
 from vtr.features.pictures import PictureFormat
 from vtr.features.spec import FeatureSpec
-
-THUMBNAIL_SIZE = 32
-# Counts the rules by which a decoded frame becomes a picture. 1: pixels as stored. 2: square
-# pixels, alpha over black, one field of interlaced pictures, only sound frames, joined clocks.
-DECODING = 2
 
 
 class Encoder(Protocol):

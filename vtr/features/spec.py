@@ -45,7 +45,7 @@ class FeatureSpec:
     # What of the tower's configuration decides numbers and does not show in its weights
     # ("hidden_act", ...); empty in older stores, and where it is not known.
     vision: Mapping[str, Any] = field(default_factory=dict)
-    # Which rules made pictures of decoded frames (`vtr.extract.settings.DECODING`); 1 in older
+    # Which rules made pictures of decoded frames (`vtr.extract.limits.DECODING`); 1 in older
     # stores and in imported ones.
     decoding: int = 1
     engine: str = "torch"  # What ran the tower
