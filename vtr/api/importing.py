@@ -20,7 +20,13 @@ from vtr.clip.towers import Architecture
 from vtr.counts import counted
 from vtr.datasets.base import Dataset
 from vtr.datasets.registry import load_dataset
-from vtr.errors import CheckpointError, ConfigError, UnknownNameError
+from vtr.errors import (
+    CheckpointError,
+    ConfigError,
+    HubOfflineError,
+    ModelNotFoundError,
+    UnknownNameError,
+)
 from vtr.files import file_sha256, publish, replacing, require_empty
 from vtr.progress import note
 from vtr.settings import resolved
@@ -121,6 +127,11 @@ def _write_clip(
     folder: Path, state: dict[str, Tensor], options: Options
 ) -> tuple[Architecture, Backbone]:
     """Writes a CLIP and reads it back: what cannot be used should fail here, not in a week."""
+    try:
+        find_tokeniser(options.clip)
+    except (HubOfflineError, ModelNotFoundError) as error:
+        advice = "Its vocabulary alone is needed: --clip DIR names a folder that has it"
+        raise type(error)(f"{error}. {advice}") from None
     shape = write_clip_folder(
         folder,
         state,
