@@ -150,6 +150,26 @@ def test_a_compiled_module_that_a_full_disk_cut_off_is_named(tmp_path: Path) -> 
     assert b"Ran out of input" in done.stderr  # and no "Aborted." alone
 
 
+def test_an_interrupt_that_falls_into_the_removal_of_an_object_is_not_lost() -> None:
+    """Python prints and forgets what is raised there."""
+    code = """
+import time
+import vtr.cli
+class Held:
+    def __del__(self):
+        raise KeyboardInterrupt
+def work():
+    Held()
+    for _ in range(1000):
+        time.sleep(0.01)
+vtr.cli.main = work
+from vtr.__main__ import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+
+
 def test_the_installed_command_begins_where_interrupts_are_answered() -> None:
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
     assert project["scripts"] == {"vtr": "vtr.__main__:main"}

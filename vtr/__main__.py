@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 from types import FrameType
 
 from vtr.arithmetic import uncollected
@@ -27,6 +28,7 @@ def main() -> None:
     heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else by nohup's wish
     if heard:
         signal.signal(signal.SIGINT, _leave)
+        sys.unraisablehook = _interrupt_again
     with uncollected():
         from vtr.cli import main as run
 
@@ -42,6 +44,14 @@ def main() -> None:
             if heard:
                 signal.signal(signal.SIGINT, _leave)
         raise
+
+
+def _interrupt_again(lost: sys.UnraisableHookArgs) -> None:
+    """Repeats an interrupt that came while an object was being removed, where Python drops it."""
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        threading.Timer(0.01, signal.raise_signal, [signal.SIGINT]).start()
+    else:
+        sys.__unraisablehook__(lost)
 
 
 def _end() -> None:

@@ -173,9 +173,10 @@ class FolderSource:
                 differences = str(error).partition(". Use ")[0]
                 raise FingerprintError(f"{differences}. Make it anew with --rebuild") from None
         self.encoder.remember()
-        seconds = human_seconds(report.seconds)
-        frames = counted(report.frames_now, "frame")
-        note(f"indexed {counted(report.done_now, 'video')}, {frames}, {seconds}")
+        if report.done_now:  # else another process has just made it
+            seconds = human_seconds(report.seconds)
+            frames = counted(report.frames_now, "frame")
+            note(f"indexed {counted(report.done_now, 'video')}, {frames}, {seconds}")
 
     def _jitter(self, *, rebuild: bool) -> float:
         """Returns that of the store, so that an older one goes on; windows need even steps."""
