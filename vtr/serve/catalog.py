@@ -16,6 +16,7 @@ from vtr.datasets.files import find_videos
 from vtr.errors import VtrError
 from vtr.features.shard import list_shards
 from vtr.foreign import json_values, shown
+from vtr.marks import mark_of
 from vtr.searching.library import Hit, VideoEntry
 
 _MOST_FOLDERS = 500
@@ -143,8 +144,7 @@ def store_signature(folder: Path) -> str:
     marks = []
     for _, path in list_shards(folder)[0]:
         with suppress(OSError):
-            facts = path.stat()
-            marks.append((path.name, facts.st_size, facts.st_mtime_ns, facts.st_ino))
+            marks.append((path.name, mark_of(path.stat())))
     return repr(marks)
 
 
