@@ -19,7 +19,7 @@ from vtr.clip.towers import Attention
 from vtr.errors import ConfigError
 from vtr.train.dropout import RowDropout, keyed
 from vtr.train.headlist import head_names
-from vtr.train.heads import attentionP, meanP, seqLSTM, seqTransf
+from vtr.train.heads import attentionP, base, meanP, seqLSTM, seqTransf, tokenbinder
 from vtr.train.heads.base import (
     Code,
     Head,
@@ -411,6 +411,43 @@ def broken_contracts(head: Head) -> set[str]:
 @pytest.mark.parametrize("rule", CONTRACTS)
 def test_every_head_keeps_every_contract(name: str, rule: str) -> None:
     CONTRACTS[rule](perturbed(make_head(name)))
+
+
+@pytest.mark.parametrize("label", [*head_names(), "wti:masking=zero"])
+def test_chunks_change_neither_scores_nor_gradients(
+    label: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for elements in (1 << 23, 2000, 300, 1):
+        for module in (base, tokenbinder):
+            monkeypatch.setattr(module, "_ELEMENTS_AT_ONCE", elements)
+        head, texts, videos = perturbed(make_head(label)), make_texts(), make_videos()
+        scores = [score(head, texts, videos)]
+        videos.frames.requires_grad_()
+        head.similarity(texts, videos).square().sum().backward()
+        training_loss(head, texts, videos).backward()
+        leaves = [videos.frames, *head.parameters()]
+        found.append([*scores, *(leaf.grad for leaf in leaves if leaf.grad is not None)])
+    for other in found[1:]:
+        for one, two in zip(found[0], other, strict=True):
+            bound = 1e-5 * max(1.0, float(one.abs().max()))
+            torch.testing.assert_close(one, two, rtol=1e-4, atol=bound)
+
+
+@pytest.mark.parametrize("elements", [1, 30, 200, 1000])
+def test_a_chunk_holds_no_more_than_it_may(elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "_ELEMENTS_AT_ONCE", elements)
+    sizes = []
+
+    def score_chunk(texts: Code, videos: Code) -> Tensor:
+        sizes.append(len(texts[0]) * len(videos[0]))
+        return texts[0] @ videos[0].T
+
+    texts, videos = torch.rand(7, 3), torch.rand(4, 3)
+    got = base.score_in_chunks(score_chunk, (texts,), (videos,), elements_per_pair=24)
+    same(got, texts @ videos.T)
+    assert sum(sizes) == 28
+    assert max(sizes) <= max(elements // 24, 1)
 
 
 @pytest.mark.parametrize("name", head_names())

@@ -8,7 +8,7 @@ import torch
 from builders import close, head_batches, make_head, perturbed, unit
 from numpy.typing import NDArray
 
-from vtr.train.heads import base, seqTransf
+from vtr.train.heads import seqTransf
 from vtr.train.heads.base import Head, TextBatch, VideoBatch, select_code
 
 DIM = 16
@@ -75,18 +75,6 @@ def test_untrained_weighs_all_tokens_alike() -> None:
     close(head.similarity(texts, videos), plain_scores(None, texts, videos))
 
 
-def test_untrained_with_one_word_and_one_frame_is_their_cosine() -> None:
-    generator = torch.Generator().manual_seed(4)
-    tokens = torch.randn(3, 1, DIM, generator=generator)
-    frames = torch.randn(2, 1, DIM, generator=generator)
-    texts = TextBatch(tokens[:, 0], tokens, torch.ones(3, 1, dtype=torch.bool))
-    got = make_head("wti", dim=DIM).similarity(
-        texts, VideoBatch(frames, torch.ones(2, 1, dtype=torch.bool))
-    )
-    expected = torch.cosine_similarity(tokens, frames[:, 0][None], dim=-1)
-    close(got, expected)
-
-
 def test_zero_masking_lets_padding_win_as_in_the_reference() -> None:
     head, (texts, videos) = trained("wti:masking=zero"), batches(shift=3.0)
     words, frames = unpacked(texts, videos)
@@ -106,45 +94,6 @@ def test_zero_masking_lets_padding_win_as_in_the_reference() -> None:
             head.similarity(texts, batches(shift=3.0, extra=1)[1])[:, 0].numpy() - expected[:, 0]
         )
     assert np.abs(change).max() > 0.1, "the longest video now has padding, too"
-
-
-def test_zero_masking_is_the_same_where_nothing_is_padded() -> None:
-    texts, videos = batches()
-    assert texts.tokens is not None
-    assert texts.token_mask is not None
-    full = TextBatch(texts.pooled[1:2], texts.tokens[1:2], texts.token_mask[1:2])
-    whole = VideoBatch(videos.frames[:1], videos.mask[:1])
-    scores = [trained(text).similarity(full, whole).item() for text in ("wti", "wti:masking=zero")]
-    assert scores[0] == pytest.approx(scores[1], abs=1e-6)
-
-
-@pytest.mark.parametrize("elements", [1, 100, 500])
-@pytest.mark.parametrize("masking", ["inf", "zero"])
-def test_chunks_change_nothing(
-    elements: int, masking: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    head, (texts, videos) = trained(f"wti:masking={masking}"), batches()
-    with torch.no_grad():
-        texts_code, videos_code = head.encode_texts(texts), head.encode_videos(videos)
-        rows = torch.tensor([3, 1, 0, 2, 2, 1])
-        code = select_code(texts_code, rows)
-        expected = head.score(code, videos_code)
-        monkeypatch.setattr(base, "_ELEMENTS_AT_ONCE", elements)
-        close(head.score(code, videos_code), expected)
-        close(head.score(texts_code, videos_code)[rows], expected)
-
-
-def test_chunked_scores_have_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
-    head, (texts, videos) = trained(), batches()
-    found = []
-    for elements in (1 << 23, 60):
-        monkeypatch.setattr(base, "_ELEMENTS_AT_ONCE", elements)
-        head.zero_grad()
-        head.similarity(texts, videos).square().sum().backward()
-        found.append([p.grad.clone() for p in head.parameters() if p.grad is not None])
-    assert len(found[0]) == 8
-    for one, two in zip(*found, strict=True):
-        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
 
 
 def test_layers_in_front_are_those_of_seqtransf() -> None:

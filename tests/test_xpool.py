@@ -3,13 +3,12 @@
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from builders import close, head_batches, make_head, perturbed
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vtr.train.heads import base, meanP
+from vtr.train.heads import meanP
 from vtr.train.heads.base import TextBatch, VideoBatch
 from vtr.train.heads.xpool import XPool
 
@@ -92,24 +91,6 @@ def test_dropout_acts_in_training_alone() -> None:
         head.train()
         torch.manual_seed(0)
         assert float((head.similarity(texts, videos) - torch.tensor(plain)).abs().max()) > 1e-3
-
-
-@pytest.mark.parametrize("elements", [1, 30, 200, 1000])
-def test_chunks_change_nothing(elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    head, (texts, videos) = trained(), batches(7)
-    blocks = []
-    score = head._score_chunk
-
-    def watched(texts: Any, videos: Any) -> Tensor:
-        blocks.append(len(texts[0]) * len(videos[0]))
-        return score(texts, videos)
-
-    monkeypatch.setattr(base, "_ELEMENTS_AT_ONCE", elements)
-    monkeypatch.setattr(head, "_score_chunk", watched)
-    with torch.no_grad():
-        close(head.similarity(texts, videos), plain_scores(head, texts, videos))
-    assert sum(blocks) == 7 * len(LENGTHS)
-    assert max(blocks) <= max(elements // 24, 1)
 
 
 def test_untrained_weighs_frames_by_their_likeness_to_the_text() -> None:
