@@ -17,7 +17,7 @@ from vtr.clip.families import FamilyEncoder
 from vtr.clip.hub import ModelFolder, find_model, is_open_clip
 from vtr.clip.loading import load_model, load_text_tower
 from vtr.clip.open_clip_text import open_clip_tokeniser
-from vtr.clip.packed import Packing
+from vtr.clip.packed import Packing, quickest_text_tower
 from vtr.clip.preprocess import (
     Preprocessing,
     Route,
@@ -67,9 +67,11 @@ class TextEncoder:
         # Texts of one length together: padding to the longest of a mixed batch costs up to 2.6x.
         order = np.argsort(lengths, kind="stable")
 
+        tower = quickest_text_tower(self.tower)
+
         def encode(start: int, stop: int) -> torch.Tensor:
             ids = self.tokeniser.pad([tokens.ids[row] for row in order[start:stop]])
-            embeddings: torch.Tensor = self.tower(torch.from_numpy(ids).to(self.device))
+            embeddings: torch.Tensor = tower(torch.from_numpy(ids).to(self.device))
             tell(stop, len(texts))
             return embeddings
 

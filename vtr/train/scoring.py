@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vtr.clip.products import has_onednn, laid_out, multiplied
 from vtr.errors import ConfigError, ModelError
 from vtr.features.store import PackedFrames
 from vtr.train.data import Index, PictureRows, ResidentTexts, resident_videos
@@ -30,12 +31,9 @@ Scores = NDArray[np.float32]
 _CELLS = 1 << 24
 """Largest block of scores: 64 MiB of float32."""
 
-_PRODUCT_ROWS = 250, 1024
-"""Texts per block where scores are inner products: fewer make the product slower, and of the least
-there are to be some blocks for the threads that count them."""
-
-_PRODUCT_BLOCKS = 8
-"""So many, where there are texts enough."""
+_PRODUCT_ROWS = 256
+"""Texts per block, at most, where scores are inner products: few enough for their scores to be in
+the cache when they are counted, more make the product no quicker."""
 
 _SURELY_FINITE = 1e37
 """Inner products of vectors whose lengths multiply to less do not overflow float32."""
@@ -149,43 +147,25 @@ class Scorer:
     def stream(self) -> Iterator[tuple[int, Scores | Callable[[], Scores]]]:
         """Yields the same as `blocks`, where scores are inner products as functions that give them.
 
-        They may be called in several threads at once, and each product has one thread: cores that
-        count what they multiplied do not wait for each other. A thread gets its scores in the same
-        piece of memory each time: with a new one for each block, what is kept of them lies between,
-        and no memory can be used again.
+        They may be called in several threads at once.
         """
         if not self.model.head.info.indexable:
             yield from self.blocks()
             return
-        local, longest = threading.local(), float(self.video_codes[0].norm(dim=1).max())
-        product = partial(self._product, longest, local, torch.get_num_threads())
+        inner = _InnerProducts(self.video_codes[0], self._height)
         for start in range(0, self.shape[0], self._height):
-            yield start, partial(product, start, self._text_codes(start)[0])
+            yield start, partial(self._product, inner, start, self._text_codes(start)[0])
 
-    @torch.no_grad()
-    def _product(
-        self, longest: float, local: threading.local, num_threads: int, start: int, code: Tensor
-    ) -> Scores:
-        if not hasattr(local, "scores"):
-            shape = self._height, len(self._videos)
-            local.scores = torch.empty(shape, device=self.device)
-        torch.set_num_threads(1)  # of this thread
-        try:
-            out = _numpy(torch.mm(code, self.video_codes[0].T, out=local.scores[: len(code)]))
-            flat = code.reshape(-1)  # no vector of a block is longer than all of it
-            is_bounded = math.sqrt(float(flat @ flat)) * longest < _SURELY_FINITE
-        finally:
-            torch.set_num_threads(num_threads)
-        return out if is_bounded else self._checked(start, out)
+    def _product(self, inner: _InnerProducts, start: int, code: Tensor) -> Scores:
+        scores = inner(code)
+        return scores if inner.surely_finite(code) else self._checked(start, scores)
 
     @property
     def _height(self) -> int:
         """Texts per block; the last has hardly fewer, as few rows are multiplied in another way."""
         num_texts, rows = self.shape[0], self.batch_size
         if self.model.head.info.indexable:
-            fewest, most = _PRODUCT_ROWS
-            blocks = max(-(-num_texts // most), min(_PRODUCT_BLOCKS, num_texts // fewest), 1)
-            rows = max(rows, -(-num_texts // blocks))
+            rows = -(-num_texts // -(-num_texts // _PRODUCT_ROWS))
         return max(1, min(rows, _CELLS // len(self._videos)))
 
     def matrix(self) -> Scores:
@@ -282,6 +262,40 @@ class Scorer:
             f"the score of text {self.text_ids[text]!r} and video {self.video_ids[video]!r} is "
             f"{score}: the model's weights or the features hold a value that is not finite"
         )
+
+
+class _InnerProducts:
+    """The inner products of texts (b, D) with all videos (V, D), for several threads.
+
+    Each product has one thread: cores that count what they multiplied do not wait for each other.
+    A thread gets its scores in the same piece of memory each time: with a new one for each block,
+    what is kept of them lies between, and no memory can be used again.
+    """
+
+    def __init__(self, videos: Tensor, height: int) -> None:
+        self._shape, self._local = (height, len(videos)), threading.local()
+        self._longest = float(videos.norm(dim=1).max())
+        self._num_threads = torch.get_num_threads()
+        self._by_onednn = videos.device.type == "cpu" and has_onednn()
+        self._videos = laid_out(videos) if self._by_onednn else videos
+
+    def surely_finite(self, code: Tensor) -> bool:
+        """Whether no product with these texts can have overflowed."""
+        flat = code.reshape(-1)  # no vector of a block is longer than all of it
+        return math.sqrt(float(flat @ flat)) * self._longest < _SURELY_FINITE
+
+    @torch.no_grad()
+    def __call__(self, code: Tensor) -> Scores:
+        if not hasattr(self._local, "scores"):
+            self._local.scores = torch.empty(self._shape, device=code.device)
+        out = self._local.scores[: len(code)]
+        torch.set_num_threads(1)  # of this thread
+        try:
+            if self._by_onednn:
+                return _numpy(out.copy_(multiplied(code, self._videos)))
+            return _numpy(torch.mm(code, self._videos.T, out=out))
+        finally:
+            torch.set_num_threads(self._num_threads)
 
 
 @contextmanager
