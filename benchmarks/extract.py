@@ -31,7 +31,7 @@ from common import Bench, Others, emit
 from parts import bench_encoder, bench_preprocessing, bench_sparse
 from pipelines import bench_feeder, bench_gpu, bench_memory, bench_whole
 
-from vtr.extract.settings import usable_cores
+from vtr.arithmetic import usable_cores
 
 GROUPS: dict[str, Callable[[Bench], None]] = {
     "feeder": bench_feeder,

@@ -25,10 +25,10 @@ from common import (
 )
 from encoders import BATCH, NullEncoder, encode_alone, random_clip, random_crops
 
+from vtr.arithmetic import usable_cores
 from vtr.clip.backbone import load_backbone
 from vtr.datasets.base import Video
 from vtr.errors import ConfigError
-from vtr.extract.settings import usable_cores
 
 _CLOCK = (
     "the clock starts at the first worker's first answer and stops when the store is closed; "

@@ -331,7 +331,7 @@ def test_nothing_that_only_linux_has_is_needed(tmp_path: Path, run: Run) -> None
     )
     script = """
 from vtr.extract.pool import PoolSettings, WorkerPool
-from vtr.extract.settings import usable_cores
+from vtr.arithmetic import usable_cores
 assert usable_cores() >= 1
 jobs = [("value", 1), ("segfault", 0), ("value", 3)]
 with WorkerPool(PoolSettings("pool_handlers:make", 0, workers=2)) as pool:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from vtr.errors import ConfigError, ModelError
 from vtr.evaluate.counting import computed
 from vtr.features.store import PackedFrames
+from vtr.train.ahead import Ahead
 from vtr.train.batches import BatchPlan, Step, halve
 from vtr.train.data import Packed, PairedData, Resident
 from vtr.train.dropout import RowDropout, keyed
@@ -227,6 +228,26 @@ def test_pretrained_layers_learn_slower_and_biases_and_the_scale_are_not_decayed
     assert reference[id(model.logit_scale)] == (pytest.approx(1e-4), 0.2), "a part of CLIP"
     assert reference[id(tower["inner.bias"])] == (pytest.approx(1e-4), 0.0)
     assert reference[id(block["transformerClip.resblocks.0.ln_1.weight"])] == (1e-3, 0.2)
+
+
+# ---- rows of fixed codes
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_rows_fetched_ahead_are_those_of_the_step(begins: bool) -> None:
+    rng = np.random.default_rng(0)
+    texts, videos = (torch.from_numpy(rng.normal(size=(n, DIM))) for n in (40, 10))
+    steps = BatchPlan(np.arange(40) // 4, BatchOptions(size=3)).epoch(1)
+    for codes in (((texts,), (videos,)), ((texts, texts[:, 0]), None), (None, None)):
+        ahead = Ahead(*codes, begins=begins)
+        order = [steps[0], steps[1], steps[1], steps[0], steps[2]]  # one again, one not as told
+        for step, following in zip(order, [steps[1], steps[2], None, steps[1], None], strict=True):
+            for table, index, found in zip(
+                codes, (step.texts, step.videos), ahead.rows(step, following), strict=True
+            ):
+                assert (found is None) == (table is None)
+                for part, got in zip(table or (), found or (), strict=True):
+                    assert torch.equal(got, part[torch.from_numpy(index)])
 
 
 # ---- gradients in parts

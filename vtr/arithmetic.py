@@ -1,4 +1,4 @@
-"""Settings of the process: two that tensor work needs, one for very many rows."""
+"""The process: two settings that tensor work needs, one for very many rows, and its cores."""
 
 from __future__ import annotations
 
@@ -33,6 +33,11 @@ def prepare_arithmetic() -> None:
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the largest that glibc takes
         mallopt(_M_TRIM_THRESHOLD, 512 << 20)
+
+
+def usable_cores() -> int:
+    """Returns the number of cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from vtr.api.on_ray import on_ray
+from vtr.arithmetic import usable_cores
 from vtr.extract.compress import CompressSettings
 from vtr.extract.compress_folder import LEDGER_NAME, CompressMode, compress_folder
-from vtr.extract.settings import usable_cores
 from vtr.files import publish
 from vtr.foreign import escape_undecodable
 from vtr.progress import progress, warn_of_unreadable

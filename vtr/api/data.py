@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vtr.api.on_ray import on_ray
+from vtr.arithmetic import usable_cores
 from vtr.datasets.base import Dataset, split_queries
 from vtr.datasets.registry import (
     VideoSurvey,
@@ -21,7 +22,6 @@ from vtr.datasets.registry import (
 from vtr.errors import ConfigError, UnknownNameError
 from vtr.evaluate.protocol import load_protocol, protocol_names
 from vtr.extract.pool import PoolSettings, WorkerPool
-from vtr.extract.settings import usable_cores
 from vtr.foreign import json_values
 from vtr.progress import progress
 from vtr.verbs._scale import OnRay

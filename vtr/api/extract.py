@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtr.api import _changed, _check_names
-from vtr.arithmetic import prepare_arithmetic, uncollected
+from vtr.arithmetic import prepare_arithmetic, uncollected, usable_cores
 from vtr.choices import check_names
 from vtr.clip.device import find_devices
 from vtr.clip.hub import find_model, require_model
@@ -37,7 +37,7 @@ from vtr.extract.resume import (
     wants_again,
 )
 from vtr.extract.samplers.base import parse_samplers
-from vtr.extract.settings import Encoder, ExtractSettings, chosen_fields, usable_cores
+from vtr.extract.settings import Encoder, ExtractSettings, chosen_fields
 from vtr.features.pictures import WEBP_SHARE, PictureFormat
 from vtr.features.shard import list_shards
 from vtr.features.spec import FeatureSpec

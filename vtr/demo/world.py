@@ -32,13 +32,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vtr.arithmetic import usable_cores
 from vtr.demo.captions import clip_captions
 from vtr.demo.render import encode_clip
 from vtr.demo.scenes import CLIPS_PER_GROUP, FRAMES_PER_SECOND, Clip, plan_world
 from vtr.demo.words import Part
 from vtr.errors import ConfigError, StoreWriteError, WorkersLostError
 from vtr.extract.pool import Outcome, PoolSettings, WorkerPool
-from vtr.extract.settings import usable_cores
 from vtr.extract.worker import Answer
 from vtr.files import make_folder, publish
 from vtr.foreign import escape_undecodable

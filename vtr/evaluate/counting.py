@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vtr.arithmetic import usable_cores
 from vtr.errors import ModelError
 
 Counts = NDArray[np.int64]
@@ -107,8 +108,7 @@ def _group_maxima(count: int, scores: Scores) -> Scores:
 def num_threads() -> int:
     """Returns how many threads count: OMP_NUM_THREADS, or one for each processor."""
     asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(allowed or 1, int(asked) if asked.isdigit() else MOST_THREADS))
+    return max(1, min(usable_cores(), int(asked) if asked.isdigit() else MOST_THREADS))
 
 
 def computed(rows: Rows) -> Scores:

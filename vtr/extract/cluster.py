@@ -18,10 +18,10 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from typing import Any
 
+from vtr.arithmetic import usable_cores
 from vtr.counts import counted
 from vtr.errors import ConfigError, VtrError, WorkersLostError
 from vtr.extract.pool import Outcome, PoolSettings, WorkerPool
-from vtr.extract.settings import usable_cores
 from vtr.extras import require_extra
 from vtr.foreign import first_few, printable, shown
 

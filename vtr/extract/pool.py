@@ -18,9 +18,9 @@ from functools import partial
 from multiprocessing.connection import wait
 from typing import Any
 
+from vtr.arithmetic import usable_cores
 from vtr.errors import WorkersLostError
 from vtr.extract.processes import NO_ANSWER, Outcome, PoolSettings, Server, Worker
-from vtr.extract.settings import usable_cores
 from vtr.extract.worker import LIMIT_REACHED, OUT_OF_MEMORY
 
 __all__ = ["Outcome", "PoolSettings", "WorkerPool"]

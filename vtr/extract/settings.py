@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -11,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from vtr.arithmetic import usable_cores
 from vtr.clip.device import ENGINES
 from vtr.errors import ConfigError
 from vtr.extract.limits import DECODING, THUMBNAIL_SIZE, Limits
@@ -62,7 +62,7 @@ class ExtractSettings:
     shard_videos: int = 256  # Inputs per shard, at most
     # Bytes of embeddings and pictures per shard, at most (one video may exceed it).
     shard_bytes: int = 256 << 20
-    workers: int = field(default_factory=lambda: usable_cores())  # Decoding processes
+    workers: int = field(default_factory=usable_cores)  # Decoding processes
     hash_files: bool = False  # Keep a digest of every file's content, and tell changed files by it
     timeout_seconds: float = 300.0  # Wall-clock limit per video
     memory_bytes: int = 4 << 30  # Address space a worker may add after its start
@@ -73,11 +73,6 @@ class ExtractSettings:
     def keeps_thumbnails(self) -> bool:
         """Whether the store will hold thumbnails: only where it holds every candidate."""
         return self.thumbnails and any(choice.name == "dense" for choice in self.samplers)
-
-
-def usable_cores() -> int:
-    """Returns the number of cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def feature_spec(encoder: Encoder, settings: ExtractSettings) -> FeatureSpec:

@@ -131,10 +131,11 @@ class FolderSource:
 
     def _extract(self, *, rebuild: bool, again: frozenset[str]) -> None:
         """Embeds what the store lacks; waits for another process that does so already."""
+        from vtr.arithmetic import usable_cores
         from vtr.extract import pipeline
         from vtr.extract.resume import ExtractMode
         from vtr.extract.samplers.base import parse_samplers
-        from vtr.extract.settings import ExtractSettings, usable_cores
+        from vtr.extract.settings import ExtractSettings
 
         make_folder(self.store, option="--index")
         note(f"loading {self.encoder.model}")

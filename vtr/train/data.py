@@ -79,11 +79,16 @@ class PairedData:
             )
 
 
-def chosen_rows(table: Tensor, index: Index) -> Tensor:
-    """Returns rows of a table in the order of `index` (M,): neighbours are a view."""
+def chosen_rows(table: Tensor, index: Index, beside: bool = False) -> Tensor:
+    """Returns rows of a table in the order of `index` (M,): neighbours are a view.
+
+    `beside` other work of torch on a CPU it takes no more than the caller's thread.
+    """
     first, count = int(index[0]), len(index)
     if index[-1] == first + count - 1 and bool((index[1:] > index[:-1]).all()):
         return table[first : first + count]
+    if beside:
+        return torch.from_numpy(table.numpy().take(index, axis=0))
     # Six times as fast as [place] on a CPU.
     return table.index_select(0, torch.from_numpy(index).to(table.device))
 

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vtr.train.ahead import Ahead
 from vtr.train.batches import Step
 from vtr.train.data import Index, Resident, ResidentVideos, chosen_rows
 from vtr.train.distributed import ALONE, World
@@ -48,10 +49,14 @@ class BatchGradient:
     # Whose ranking the model learns as well; every process asks it about whole batches.
     teacher: Teacher | None = None
 
-    def __call__(self, step: Step) -> Loss:
-        """Returns the loss of a batch, with the gradients in place."""
+    def __call__(self, step: Step, following: Step | None = None) -> Loss:
+        """Returns the loss of a batch, with the gradients in place; prepares the following one."""
         if self.world.size == 1 and not self._is_large(step):
-            texts, videos = self._encode_texts(step.texts), self._encode_videos(step.videos)
+            texts, videos = self.fixed.rows(step, following)
+            if texts is None:
+                texts = self._encode_texts(step.texts)
+            if videos is None:
+                videos = self._encode_videos(step.videos)
             loss = self.loss(texts, videos, step)
             loss.total.backward()  # type: ignore[no-untyped-call]
             return loss
@@ -130,6 +135,11 @@ class BatchGradient:
     ) -> AbstractContextManager[None]:
         where = np.arange(len(index)) if place is None else place
         return keyed(self._dropouts, index, where, side=side, device=self.data.device)
+
+    @cached_property
+    def fixed(self) -> Ahead:
+        """Rows of the codes that training does not change."""
+        return Ahead(self.texts, self.videos)
 
     @cached_property
     def texts(self) -> Code | None:

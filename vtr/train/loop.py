@@ -286,7 +286,8 @@ class Trainer:
         sums, shown = _EpochSums(), 0.0
         while waiting:
             step = waiting.popleft()
-            losses = self._try_step(step, epoch - 1 + sums.items / total)
+            following = waiting[0] if waiting else None
+            losses = self._try_step(step, following, epoch - 1 + sums.items / total)
             if losses is None:
                 waiting.appendleft(step)
                 if not self._halve_chunk(step, epoch):
@@ -307,10 +308,12 @@ class Trainer:
             f"{sums.pairs / sums.seconds:,.0f} pairs/s",
         )
 
-    def _try_step(self, step: Step, epochs_done: float) -> list[float] | None:
+    def _try_step(
+        self, step: Step, following: Step | None, epochs_done: float
+    ) -> list[float] | None:
         """Returns the losses of one step; None where the GPU's memory did not hold it."""
         try:
-            return self._step(step, epochs_done)
+            return self._step(step, following, epochs_done)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -322,10 +325,10 @@ class Trainer:
         # Outside the handler: its traceback keeps the tensors alive until it ends.
         return None
 
-    def _step(self, step: Step, epochs_done: float) -> list[float]:
+    def _step(self, step: Step, following: Step | None, epochs_done: float) -> list[float]:
         self.schedule.set(epochs_done / self.settings.epochs)
         self.optimiser.zero_grad(set_to_none=True)
-        loss = self.gradient(step)
+        loss = self.gradient(step, following)
         norm = self._clip()
         values = torch.stack([loss.total, loss.t2v, loss.v2t, norm]).detach().tolist()
         if not np.isfinite(values).all():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vtr.clip.products import has_onednn, laid_out, multiplied
 from vtr.errors import ConfigError, ModelError
 from vtr.features.store import PackedFrames
 from vtr.train.data import Index, PictureRows, ResidentTexts, resident_videos
 from vtr.train.heads.base import Code, pad_codes
+from vtr.train.inner import InnerProducts, InThreads
 from vtr.train.memory import within_memory
 from vtr.train.model import RetrievalModel
 from vtr.train.texts import TextFeatures
@@ -34,9 +32,6 @@ _CELLS = 1 << 24
 _PRODUCT_ROWS = 256
 """Texts per block, at most, where scores are inner products: few enough for their scores to be in
 the cache when they are counted, more make the product no quicker."""
-
-_SURELY_FINITE = 1e37
-"""Inner products of vectors whose lengths multiply to less do not overflow float32."""
 
 _PAIRS = 1 << 15
 """Pairs scored at once where a pair costs more than an inner product."""
@@ -152,13 +147,17 @@ class Scorer:
         if not self.model.head.info.indexable:
             yield from self.blocks()
             return
-        inner = _InnerProducts(self.video_codes[0], self._height)
+        inner = InThreads(self._inner, self._height)
         for start in range(0, self.shape[0], self._height):
             yield start, partial(self._product, inner, start, self._text_codes(start)[0])
 
-    def _product(self, inner: _InnerProducts, start: int, code: Tensor) -> Scores:
-        scores = inner(code)
-        return scores if inner.surely_finite(code) else self._checked(start, scores)
+    def _product(self, inner: InThreads, start: int, code: Tensor) -> Scores:
+        scores = _numpy(inner(code))
+        return scores if self._inner.surely_finite(code) else self._checked(start, scores)
+
+    @cached_property
+    def _inner(self) -> InnerProducts:
+        return InnerProducts(self.video_codes[0])
 
     @property
     def _height(self) -> int:
@@ -204,7 +203,7 @@ class Scorer:
         videos = self.video_codes
         with evaluating(self.model):
             if self.model.head.info.indexable:
-                return _numpy(self.model.head.score(texts, videos))
+                return _numpy(self._inner(texts[0]))
             width = max(1, _PAIRS // len(texts[0]))
             parts = [
                 _numpy(self.model.head.score(texts, tuple(p[i : i + width] for p in videos)))
@@ -262,40 +261,6 @@ class Scorer:
             f"the score of text {self.text_ids[text]!r} and video {self.video_ids[video]!r} is "
             f"{score}: the model's weights or the features hold a value that is not finite"
         )
-
-
-class _InnerProducts:
-    """The inner products of texts (b, D) with all videos (V, D), for several threads.
-
-    Each product has one thread: cores that count what they multiplied do not wait for each other.
-    A thread gets its scores in the same piece of memory each time: with a new one for each block,
-    what is kept of them lies between, and no memory can be used again.
-    """
-
-    def __init__(self, videos: Tensor, height: int) -> None:
-        self._shape, self._local = (height, len(videos)), threading.local()
-        self._longest = float(videos.norm(dim=1).max())
-        self._num_threads = torch.get_num_threads()
-        self._by_onednn = videos.device.type == "cpu" and has_onednn()
-        self._videos = laid_out(videos) if self._by_onednn else videos
-
-    def surely_finite(self, code: Tensor) -> bool:
-        """Whether no product with these texts can have overflowed."""
-        flat = code.reshape(-1)  # no vector of a block is longer than all of it
-        return math.sqrt(float(flat @ flat)) * self._longest < _SURELY_FINITE
-
-    @torch.no_grad()
-    def __call__(self, code: Tensor) -> Scores:
-        if not hasattr(self._local, "scores"):
-            self._local.scores = torch.empty(self._shape, device=code.device)
-        out = self._local.scores[: len(code)]
-        torch.set_num_threads(1)  # of this thread
-        try:
-            if self._by_onednn:
-                return _numpy(out.copy_(multiplied(code, self._videos)))
-            return _numpy(torch.mm(code, self._videos.T, out=out))
-        finally:
-            torch.set_num_threads(self._num_threads)
 
 
 @contextmanager
