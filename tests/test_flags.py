@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from vtr.commands.flags import Only, resolve, with_options
 from vtr.errors import ConfigError, UnknownNameError
-from vtr.settings import Settings, allowed_values, option
+from vtr.settings import Settings, allowed_values, meaning, option
 from vtr.verbs import verb_names, verb_options
 from vtr.workspace import Workspace, file_keys
 
@@ -21,14 +21,18 @@ from vtr.workspace import Workspace, file_keys
 class Options(Settings):
     """Of a verb that exists in this test only."""
 
-    lr: float = option(1e-3, "Rate.", group="Optimisation", bounds={"gt": 0, "le": 1})
-    epochs: int | None = option(
-        None, "At most so many.", unset="the preset's", bounds={"ge": 1}, short="-e"
-    )
-    mode: Literal["all", "one", "none"] = option("all", "Which.")
-    shuffle: bool = option(True, "In random order.")
-    teacher: Path | None = option(None, "Folder of a run.", metavar="DIR")
-    force: bool = option(False, "Whatever happens.", file_key="-")
+    lr: float = option(1e-3, group="Optimisation", gt=0, le=1)
+    """Rate."""
+    epochs: int | None = option(None, unset="the preset's", ge=1, short="-e")
+    """At most so many."""
+    mode: Literal["all", "one", "none"] = option("all")
+    """Which."""
+    shuffle: bool = option(True)
+    """In random order."""
+    teacher: Path | None = option(None, metavar="DIR")
+    """Folder of a run."""
+    force: bool = option(False, file_key="-")
+    """Whatever happens."""
 
 
 @pytest.fixture
@@ -155,6 +159,7 @@ def test_help_groups_the_options_and_says_their_defaults(go: Any) -> None:
 @pytest.mark.parametrize("verb", verb_names())
 def test_every_option_of_every_verb_may_stand_in_a_file(verb: str, here: Path) -> None:
     model = verb_options(verb)
+    assert all(meaning(field).endswith((".", ")")) for field in model.model_fields.values())
     lines, names = [], set()
     for section, keys in file_keys(model, verb).items():
         lines.append(f"[{section}]")

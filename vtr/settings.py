@@ -1,10 +1,12 @@
 """Options declared once: a model per verb, filled from flags, Python keywords and TOML files.
 
-A verb's model names every option with its type, default, range and help. The command line, the
-Python functions, the sections of `vtr.toml` and the resolved configuration all come from it.
+A verb's model names every option with its type, default and range; the text below it is its help.
+The command line, the Python functions, the sections of `vtr.toml` and the resolved configuration
+all come from it.
 
 >>> class Wash(Settings):
-...     cycles: int = option(2, "How often.", bounds={"ge": 1})
+...     cycles: int = option(2, ge=1)
+...     "How often."
 >>> merge(Wash, [flags({"cycles": 3}), Source({"cycles": 1}, str)]).cycles
 3
 >>> merge(Wash, [flags({"cycles": 0})])
@@ -37,8 +39,9 @@ class Settings(pydantic.BaseModel):
     """Options of one verb, each checked; build one with `merge`, `of` or `changed`."""
 
     model_config = pydantic.ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False
-    )
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )  # fmt: skip
     _typed: frozenset[str] = frozenset()
 
     def __eq__(self, other: object) -> bool:
@@ -165,19 +168,18 @@ class Facts(TypedDict, total=False):
     metavar: str  # the value in help ("DIR")
 
 
-class Bounds(TypedDict, total=False):
-    """The range of a number."""
-
-    ge: float
-    gt: float
-    le: float
-    lt: float
-
-
-def option(default: Any, text: str, *, bounds: Bounds | None = None, **facts: Unpack[Facts]) -> Any:
-    """Declares an option of a `Settings` model; nothing about it stands anywhere else."""
+def option(
+    default: Any,
+    *,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
+    **facts: Unpack[Facts],
+) -> Any:
+    """Declares an option of a `Settings` model; the text below it is its help."""
     extra: Any = dict(facts)
-    return pydantic.Field(default, description=text, json_schema_extra=extra, **(bounds or {}))
+    return pydantic.Field(default, ge=ge, gt=gt, le=le, lt=lt, json_schema_extra=extra)
 
 
 def resolved(*settings: Settings, **used: Any) -> bytes:
@@ -243,6 +245,11 @@ def fact(field: FieldInfo, name: str) -> str:
     """Returns what `option` was given under a name; empty where nothing."""
     extra = field.json_schema_extra
     return str(extra.get(name, "")) if isinstance(extra, dict) else ""
+
+
+def meaning(field: FieldInfo) -> str:
+    """Returns the help of an option, in one line."""
+    return " ".join((field.description or "").split())
 
 
 def flag_of(name: str, field: FieldInfo) -> str:
@@ -323,7 +330,7 @@ def allowed_values(field: FieldInfo) -> str:
     """Returns what an option must be, in words.
 
     >>> class Wash(Settings):
-    ...     speed: Literal["slow", "fast"] | None = option(None, "Of the drum.")
+    ...     speed: Literal["slow", "fast"] | None = option(None)
     >>> allowed_values(Wash.model_fields["speed"])
     '"slow" or "fast"'
     """

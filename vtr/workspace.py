@@ -25,7 +25,7 @@ from vtr.errors import ConfigError, UnknownNameError
 from vtr.files import make_folder, publish, read_regular
 from vtr.foreign import is_undecodable, printable
 from vtr.remote import as_path
-from vtr.settings import Settings, Source, fact, flags, merge, option, rooted
+from vtr.settings import Settings, Source, fact, flags, meaning, merge, option, rooted
 from vtr.verbs import verb_names, verb_options
 
 FILE_NAME = "vtr.toml"
@@ -71,80 +71,62 @@ class Workspace(Settings):
     ('demo', 'features', 8)
     """
 
-    root: Path = option(Path(), "Folder of vtr.toml; relative paths start here.", file_key="-")
+    root: Path = option(Path(), file_key="-")
+    """Folder of vtr.toml; relative paths start here."""
     dataset: Annotated[str, pydantic.AfterValidator(_dataset)] = option(
-        "folder",
-        "The reader of the annotation files; `folder` is a plain folder of videos.",
-        group="Data", file_key="data.dataset", metavar="NAME",
-    )  # fmt: skip
-    videos: Path | None = option(
-        None,
-        "Where the videos are, in sub-folders or not, in any container.",
-        group="Data", file_key="data.videos", metavar="DIR",
-    )  # fmt: skip
+        "folder", group="Data", file_key="data.dataset", metavar="NAME"
+    )
+    """The reader of the annotation files; `folder` is a plain folder of videos."""
+    videos: Path | None = option(None, group="Data", file_key="data.videos", metavar="DIR")
+    """Where the videos are, in sub-folders or not, in any container."""
     annotations: Path | None = option(
-        None,
-        "Where the dataset's published annotation files are.",
-        group="Data", file_key="data.annotations", metavar="DIR",
-    )  # fmt: skip
+        None, group="Data", file_key="data.annotations", metavar="DIR"
+    )
+    """Where the dataset's published annotation files are."""
     model: Annotated[str, pydantic.AfterValidator(_model)] = option(
-        "openai/clip-vit-base-patch32",
-        "The backbone: an image-text model by hub id, short name (`vtr models`) or folder.",
-        group="Model", file_key="model.id", metavar="ID",
-    )  # fmt: skip
+        "openai/clip-vit-base-patch32", group="Model", file_key="model.id", metavar="ID"
+    )
+    """The backbone: an image-text model by hub id, short name (`vtr models`) or folder."""
     features: Path = option(
-        Path("features"), "Folder of the cached features.",
-        group="Data", file_key="folders.features", metavar="DIR",
-    )  # fmt: skip
+        Path("features"), group="Data", file_key="folders.features", metavar="DIR"
+    )
+    """Folder of the cached features."""
     runs: Path = option(
-        Path("runs"), "Folder of the training runs.",
-        group="Output and run", file_key="folders.runs", metavar="DIR",
-    )  # fmt: skip
+        Path("runs"), group="Output and run", file_key="folders.runs", metavar="DIR"
+    )
+    """Folder of the training runs."""
     fps: Annotated[float | str, pydantic.BeforeValidator(_fps)] = option(
-        1.0,
-        "Candidate frames per second of video, or `native` for every frame.",
-        group="Frames", file_key="extract.fps", metavar="RATE",
+        1.0, group="Frames", file_key="extract.fps", metavar="RATE",
         allowed='frames per second above 0, or "native" for every frame',
     )  # fmt: skip
-    frames: int = option(
-        12, "Frames that a sampler keeps of each video.",
-        group="Frames", file_key="extract.frames", bounds={"ge": 1},
-    )  # fmt: skip
+    """Candidate frames per second of video, or `native` for every frame."""
+    frames: int = option(12, group="Frames", file_key="extract.frames", ge=1)
+    """Frames that a sampler keeps of each video."""
     sampler: Annotated[str, pydantic.AfterValidator(_samplers)] = option(
-        "uniform",
-        "Which frames to keep: names separated by commas, options as NAME:key=value, `all`, or "
-        "`dense` for every candidate.",
-        group="Frames", file_key="extract.sampler", metavar="NAME,...",
-    )  # fmt: skip
-    seed: int = option(
-        0, "Seed of all random choices.",
-        group="Frames", file_key="extract.seed", bounds={"ge": 0},
-    )  # fmt: skip
-    route: Literal["exact", "fast"] = option(
-        "fast",
-        "Preprocessing: `fast`, or `exact` for the reference's pixels bit by bit.",
-        group="Model", file_key="extract.route",
-    )  # fmt: skip
-    shard_videos: int = option(
-        256,
-        "Videos per shard of the cache: what is lost at most when a run is stopped.",
-        group="Output and run", file_key="extract.shard_videos", bounds={"ge": 1},
-    )  # fmt: skip
+        "uniform", group="Frames", file_key="extract.sampler", metavar="NAME,..."
+    )
+    """Which frames to keep: names separated by commas, options as NAME:key=value, `all`, or
+    `dense` for every candidate."""
+    seed: int = option(0, group="Frames", file_key="extract.seed", ge=0)
+    """Seed of all random choices."""
+    route: Literal["exact", "fast"] = option("fast", group="Model", file_key="extract.route")
+    """Preprocessing: `fast`, or `exact` for the reference's pixels bit by bit."""
+    shard_videos: int = option(256, group="Output and run", file_key="extract.shard_videos", ge=1)
+    """Videos per shard of the cache: what is lost at most when a run is stopped."""
     workers: int | None = option(
-        None, "Decoding processes.",
-        group="Speed and limits", file_key="extract.workers", unset="one per core",
-        bounds={"ge": 1},
-    )  # fmt: skip
+        None, group="Speed and limits", file_key="extract.workers", unset="one per core", ge=1
+    )
+    """Decoding processes."""
     timeout_seconds: float = option(
-        300.0, "A video that takes longer than this, in seconds, is given up.",
-        group="Speed and limits", file_key="extract.timeout_seconds", flag="--timeout",
-        metavar="SECONDS", allowed="a number of seconds above 0", bounds={"gt": 0},
+        300.0, group="Speed and limits", file_key="extract.timeout_seconds", flag="--timeout",
+        metavar="SECONDS", allowed="a number of seconds above 0", gt=0,
     )  # fmt: skip
+    """A video that takes longer than this, in seconds, is given up."""
     batch_size: int | None = option(
-        None, "Frames per forward pass of the backbone.",
-        group="Speed and limits", file_key="extract.batch_size", unset="32 on CPU, 256 on GPU",
-        bounds={"ge": 1},
+        None, group="Speed and limits", file_key="extract.batch_size",
+        unset="32 on CPU, 256 on GPU", ge=1,
     )  # fmt: skip
+    """Frames per forward pass of the backbone."""
 
     @classmethod
     def at(cls, root: Path, **values: Any) -> Self:
@@ -399,7 +381,7 @@ def _render(workspace: Workspace) -> str:
 def _comment(name: str) -> str:
     field = Workspace.model_fields[name]
     unset = fact(field, "unset")
-    text = str(field.description)
+    text = meaning(field)
     return f"{text.removesuffix('.')}; {unset} unless set." if unset else text
 
 

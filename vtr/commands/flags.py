@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 from pydantic.fields import FieldInfo
 
-from vtr.settings import Settings, Source, fact, flag_of, flags, merge, plain_types
+from vtr.settings import Settings, Source, fact, flag_of, flags, meaning, merge, plain_types
 
 Command = Callable[..., None]
 Parameter = inspect.Parameter
@@ -163,8 +163,8 @@ def _help(model: type[Settings], name: str, text: str | None) -> str:
     default = default_text(field)
     if model is Workspace:
         default = f"the workspace's, or {default}" if default else "the workspace's"
-    meaning = text or str(field.description)
-    return f"{meaning} (default: {default})" if default and "(default" not in meaning else meaning
+    text = text or meaning(field)
+    return f"{text} (default: {default})" if default and "(default" not in text else text
 
 
 def default_text(field: FieldInfo) -> str:

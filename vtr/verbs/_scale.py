@@ -33,27 +33,26 @@ class OnRay(Settings):
     """Where work runs that is cut into parts."""
 
     ray: Annotated[str | None, pydantic.AfterValidator(_address)] = option(
-        None, "Work on Ray: with an address (HOST:6379 of the head node, or auto on a machine of "
-        "the cluster) on that cluster, without one on all cores here.",
-        group=_GROUP, file_key="-", metavar="[ADDRESS]", unset="this process does the work",
+        None, group=_GROUP, file_key="-", metavar="[ADDRESS]", unset="this process does the work",
         allowed="HOST:PORT of the head node, auto or local",
     )  # fmt: skip
+    """Work on Ray: with an address (HOST:6379 of the head node, or auto on a machine of the
+    cluster) on that cluster, without one on all cores here."""
     parts: int | None = option(
-        None, "Pieces that Ray's workers take one after the other.",
-        group=_GROUP, file_key="-", metavar="N", unset="4 for each worker, of 4,096 videos at most",
-        bounds={"ge": 1, "le": MOST_PARTS},
+        None, group=_GROUP, file_key="-", metavar="N",
+        unset="4 for each worker, of 4,096 videos at most", ge=1, le=MOST_PARTS,
     )  # fmt: skip
+    """Pieces that Ray's workers take one after the other."""
     gpus_per_worker: float | None = option(
-        None, "GPUs of one of Ray's workers.",
-        group=_GROUP, file_key="-", metavar="G",
-        unset="1 where the cluster has any and --device is not cpu",
-        bounds={"ge": 0},
+        None, group=_GROUP, file_key="-", metavar="G",
+        unset="1 where the cluster has any and --device is not cpu", ge=0,
     )  # fmt: skip
+    """GPUs of one of Ray's workers."""
     cpus_per_worker: int | None = option(
-        None, "Cores of one of Ray's workers: so many videos does it decode at once.",
-        group=_GROUP, file_key="-", metavar="C", unset="8, or what the smallest node has",
-        bounds={"ge": 1},
+        None, group=_GROUP, file_key="-", metavar="C", unset="8, or what the smallest node has",
+        ge=1,
     )  # fmt: skip
+    """Cores of one of Ray's workers: so many videos does it decode at once."""
 
     def check_ray(self, settings: Settings) -> None:
         """Refuses what cannot be done on Ray, before a folder is made or a video looked for.

@@ -8,4 +8,5 @@ from vtr.settings import Settings, option
 class Options(Settings):
     """Of which test set the numbers are."""
 
-    n: int | None = option(None, "Queries in the test set.", unset="every well-known size")
+    n: int | None = option(None, unset="every well-known size")
+    """Queries in the test set."""

@@ -25,33 +25,24 @@ class Options(OnRay):
     """What the copies are like, and how they are made."""
 
     fps: float = option(
-        3.0, "Frames per second.", group="Copies", metavar="RATE",
-        allowed="from 0.001 to 1000", bounds={"ge": 0.001, "le": 1000},
-    )  # fmt: skip
+        3.0, group="Copies", metavar="RATE", allowed="from 0.001 to 1000", ge=0.001, le=1000
+    )
+    """Frames per second."""
     size: Annotated[int, pydantic.AfterValidator(_even)] = option(
-        224,
-        "Shorter side in pixels.",
-        group="Copies",
-        metavar="PIXELS",
-        allowed="an even number, 2 or more",
+        224, group="Copies", metavar="PIXELS", allowed="an even number, 2 or more"
     )
-    crf: int = option(
-        23, "H.264 quality: 0 is lossless, 51 coarse.",
-        group="Copies", allowed="0 (lossless) to 51 (coarse)", bounds={"ge": 0, "le": 51},
-    )  # fmt: skip
-    upscale: bool = option(False, "Enlarge videos that are smaller than --size.", group="Copies")
-    workers: int | None = option(
-        None, "Processes.", group="Speed and limits", unset="one per core", bounds={"ge": 1}
-    )
-    timeout: float = option(
-        3600.0, "Seconds a single video may take.",
-        group="Speed and limits", metavar="SECONDS", bounds={"gt": 0},
-    )  # fmt: skip
+    """Shorter side in pixels."""
+    crf: int = option(23, group="Copies", allowed="0 (lossless) to 51 (coarse)", ge=0, le=51)
+    """H.264 quality: 0 is lossless, 51 coarse."""
+    upscale: bool = option(False, group="Copies")
+    """Enlarge videos that are smaller than --size."""
+    workers: int | None = option(None, group="Speed and limits", unset="one per core", ge=1)
+    """Processes."""
+    timeout: float = option(3600.0, group="Speed and limits", metavar="SECONDS", gt=0)
+    """Seconds a single video may take."""
     retry: Annotated[str | None, pydantic.AfterValidator(_retry)] = option(
-        None, "Do these again: failed, partial, or failed,partial.",
-        group="Which videos", metavar="STATUS,...", file_key="-", unset="none",
-    )  # fmt: skip
-    overwrite: bool = option(
-        False, "Do all again, and replace whatever is in DST.",
-        group="Which videos", file_key="-",
-    )  # fmt: skip
+        None, group="Which videos", metavar="STATUS,...", file_key="-", unset="none"
+    )
+    """Do these again: failed, partial, or failed,partial."""
+    overwrite: bool = option(False, group="Which videos", file_key="-")
+    """Do all again, and replace whatever is in DST."""

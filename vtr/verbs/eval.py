@@ -33,44 +33,35 @@ def _depths(value: Any) -> Any:
 class Options(Asked):
     """What is evaluated, by which protocol, and how."""
 
-    zero_shot: bool = option(
-        False, "No training: CLIP's text, mean of the frames.", group="Model", file_key="-"
-    )
-    run: str | None = option(
-        None, "Folder or name of a run.",
-        group="Model", metavar="DIR", unset="the latest",
-    )  # fmt: skip
-    seeds: bool = option(
-        False, "Every seed of --run NAME, with mean and spread.", group="Model", file_key="-"
-    )
+    zero_shot: bool = option(False, group="Model", file_key="-")
+    """No training: CLIP's text, mean of the frames."""
+    run: str | None = option(None, group="Model", metavar="DIR", unset="the latest")
+    """Folder or name of a run."""
+    seeds: bool = option(False, group="Model", file_key="-")
+    """Every seed of --run NAME, with mean and spread."""
     k: Annotated[tuple[int, ...], pydantic.BeforeValidator(_depths)] = option(
-        (1, 5, 10), "Recall depths, separated by commas.",
-        group="Scoring", metavar="K,...", short="-k",
+        (1, 5, 10), group="Scoring", metavar="K,...", short="-k",
         allowed=f"whole numbers from 1 to {10**_MOST_DIGITS - 1}, such as 1,5,10",
     )  # fmt: skip
-    dual_softmax: bool = option(
-        False, "Also with dual softmax: sees all queries at once.", group="Scoring"
-    )
-    qb_norm: bool = option(False, "Also with QB-Norm; bank: training captions.", group="Scoring")
+    """Recall depths, separated by commas."""
+    dual_softmax: bool = option(False, group="Scoring")
+    """Also with dual softmax: sees all queries at once."""
+    qb_norm: bool = option(False, group="Scoring")
+    """Also with QB-Norm; bank: training captions."""
     rerank: int | None = option(
-        None, "Score by mean pooling or as the head recalls; it re-ranks the first N both ways.",
-        group="Scoring", metavar="N", unset="the head scores every pair", bounds={"ge": 1},
-    )  # fmt: skip
-    moments: bool = option(
-        False, "Where in its video a sentence is: R1@IoU, mIoU, mAP; no training, frame by frame.",
-        group="Scoring", file_key="-",
-    )  # fmt: skip
-    save_similarity: bool = option(False, "Also write similarity.npz.", group="Output")
-    mteb: bool = option(
-        False, "Also write mteb.json: text to video in the schema of mteb.", group="Output"
+        None, group="Scoring", metavar="N", unset="the head scores every pair", ge=1
     )
-    force: bool = option(
-        False, "Evaluate a run that was trained on test videos.", group="Model", file_key="-"
-    )
-    device: DeviceName = option(
-        "auto", "Where the model runs: auto, cpu, cuda, cuda:1.",
-        group="Model", metavar="DEVICE",
-    )  # fmt: skip
+    """Score by mean pooling or as the head recalls; it re-ranks the first N both ways."""
+    moments: bool = option(False, group="Scoring", file_key="-")
+    """Where in its video a sentence is: R1@IoU, mIoU, mAP; no training, frame by frame."""
+    save_similarity: bool = option(False, group="Output")
+    """Also write similarity.npz."""
+    mteb: bool = option(False, group="Output")
+    """Also write mteb.json: text to video in the schema of mteb."""
+    force: bool = option(False, group="Model", file_key="-")
+    """Evaluate a run that was trained on test videos."""
+    device: DeviceName = option("auto", group="Model", metavar="DEVICE")
+    """Where the model runs: auto, cpu, cuda, cuda:1."""
 
     @pydantic.model_validator(mode="after")
     def _check_together(self) -> Self:

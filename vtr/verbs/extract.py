@@ -54,64 +54,53 @@ def statuses(text: str | None) -> frozenset[str]:
 class Options(OnRay):
     """How to extract; which frames of which videos is the workspace's."""
 
-    device: DeviceName = option(
-        "auto", "Where the model runs: auto, cpu, cuda (every GPU), cuda:1 (that one).",
-        group="Model", metavar="DEVICE",
-    )  # fmt: skip
-    dtype: DTypeName = option(
-        "float32", "Arithmetic of the model; int8 with --engine openvino or onnx.", group="Model"
-    )
-    engine: EngineName = option(
-        "torch", "What runs the model: torch, compiled by torch, or on the CPU by ONNX Runtime or "
-        "OpenVINO (extras onnx, openvino). All but torch in float32 are measured against that.",
-        group="Model",
-    )  # fmt: skip
+    device: DeviceName = option("auto", group="Model", metavar="DEVICE")
+    """Where the model runs: auto, cpu, cuda (every GPU), cuda:1 (that one)."""
+    dtype: DTypeName = option("float32", group="Model")
+    """Arithmetic of the model; int8 with --engine openvino or onnx."""
+    engine: EngineName = option("torch", group="Model")
+    """What runs the model: torch, compiled by torch, or on the CPU by ONNX Runtime or OpenVINO
+    (extras onnx, openvino). All but torch in float32 are measured against that."""
     memory: Annotated[float, pydantic.AfterValidator(_memory)] = option(
-        4.0, "GiB that a decoding process may take; 0 is no limit.",
-        group="Speed and limits", metavar="GIB", bounds={"ge": 0, "le": 1e6},
+        4.0, group="Speed and limits", metavar="GIB", ge=0, le=1e6,
         allowed="GiB from 0.001 to 1000000, or 0 for no limit",
     )  # fmt: skip
+    """GiB that a decoding process may take; 0 is no limit."""
     max_pixels: int | None = option(
-        None, "Largest picture to decode, in pixels.",
-        group="Speed and limits", metavar="PIXELS", unset="8K", bounds={"ge": 1, "lt": 2**31},
+        None, group="Speed and limits", metavar="PIXELS", unset="8K", ge=1, lt=2**31,
         allowed="a whole number from 1 to 2147483647, what FFmpeg takes",
     )  # fmt: skip
-    thumbnails: bool = option(
-        True, "With the dense sampler, keep small pictures for choosing frames later.",
-        group="Frames",
-    )  # fmt: skip
+    """Largest picture to decode, in pixels."""
+    thumbnails: bool = option(True, group="Frames")
+    """With the dense sampler, keep small pictures for choosing frames later."""
     crops: Literal["raw", "webp", "none"] | None = option(
-        None, "Keep the pictures that the model saw, to fine-tune it or to embed them anew: raw "
-        "(fast to read) or webp (a third of the size).",
-        group="Frames", unset="as the store has them, at first none",
-    )  # fmt: skip
+        None, group="Frames", unset="as the store has them, at first none"
+    )
+    """Keep the pictures that the model saw, to fine-tune it or to embed them anew: raw (fast to
+    read) or webp (a third of the size)."""
     crops_budget: float | None = option(
-        None, "Most GB that the pictures of this run may take.",
-        group="Speed and limits", metavar="GB", unset="the room on the disk",
-        bounds={"ge": 1e-9, "le": 1e9}, allowed="GB above 0, at most 1000000000",
+        None, group="Speed and limits", metavar="GB", unset="the room on the disk", ge=1e-9, le=1e9,
+        allowed="GB above 0, at most 1000000000",
     )  # fmt: skip
+    """Most GB that the pictures of this run may take."""
     from_crops: Path | None = option(
-        None, "Embed the pictures of this store anew with --model, without the videos.",
-        group="Which videos", metavar="DIR", file_key="-", unset="the videos are decoded",
-    )  # fmt: skip
-    hash: bool = option(
-        False, "Tell changed files by their content too; every file is read once more.",
-        group="Which videos",
-    )  # fmt: skip
+        None, group="Which videos", metavar="DIR", file_key="-", unset="the videos are decoded"
+    )
+    """Embed the pictures of this store anew with --model, without the videos."""
+    hash: bool = option(False, group="Which videos")
+    """Tell changed files by their content too; every file is read once more."""
     shard: Annotated[str, pydantic.AfterValidator(_shard)] = option(
-        "1/1", "Work on part i of n of the videos, as i/n: one per machine.",
-        group="Which videos", metavar="i/n", file_key="-",
+        "1/1", group="Which videos", metavar="i/n", file_key="-",
         allowed="a part: write i/n with 1 <= i <= n <= 99999, such as 2/4",
     )  # fmt: skip
+    """Work on part i of n of the videos, as i/n: one per machine."""
     retry: Annotated[str | None, pydantic.AfterValidator(check_retry)] = option(
-        None, "Do these again: failed, partial, changed (another file is there now), damaged (all "
-        "videos of shards whose bytes changed), or several, separated by commas.",
-        group="Which videos", metavar="STATUS,...", file_key="-", unset="none",
-    )  # fmt: skip
-    overwrite: bool = option(
-        False, "Start anew; the old store goes when all is done.",
-        group="Which videos", file_key="-",
-    )  # fmt: skip
+        None, group="Which videos", metavar="STATUS,...", file_key="-", unset="none"
+    )
+    """Do these again: failed, partial, changed (another file is there now), damaged (all videos
+    of shards whose bytes changed), or several, separated by commas."""
+    overwrite: bool = option(False, group="Which videos", file_key="-")
+    """Start anew; the old store goes when all is done."""
 
     @property
     def part(self) -> tuple[int, int]:

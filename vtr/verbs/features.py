@@ -8,13 +8,9 @@ from vtr.settings import Settings, option
 class Options(Settings):
     """How features of others are to be understood."""
 
-    name: str | None = option(
-        None, "What to call the backbone.", metavar="NAME", unset="the folder's name"
-    )
-    fps: float = option(
-        1.0, "Rows per second of video, where no file of times says more.",
-        metavar="RATE", allowed="from 0.001 to 1000", bounds={"ge": 0.001, "le": 1000},
-    )  # fmt: skip
-    dim: int | None = option(
-        None, "D; arrays (D, n) are then turned.", unset="what the shapes tell", bounds={"ge": 1}
-    )
+    name: str | None = option(None, metavar="NAME", unset="the folder's name")
+    """What to call the backbone."""
+    fps: float = option(1.0, metavar="RATE", allowed="from 0.001 to 1000", ge=0.001, le=1000)
+    """Rows per second of video, where no file of times says more."""
+    dim: int | None = option(None, unset="what the shapes tell", ge=1)
+    """D; arrays (D, n) are then turned."""

@@ -10,35 +10,17 @@ from vtr.settings import Settings, option
 class Options(Settings):
     """What a checkpoint does not say of itself."""
 
-    clip: str = option(
-        "openai/clip-vit-base-patch32",
-        "Hub id or folder of the CLIP it came from, for the vocabulary alone: checkpoints hold "
-        "none.",
-        group="Model", metavar="ID|DIR",
-    )  # fmt: skip
-    vision_heads: int | None = option(
-        None,
-        "Attention heads of the vision tower.",
-        group="Model", unset="width / 64", bounds={"ge": 1},
-    )  # fmt: skip
-    text_heads: int | None = option(
-        None,
-        "Attention heads of the text tower.",
-        group="Model", unset="width / 64", bounds={"ge": 1},
-    )  # fmt: skip
-    train_split: str | None = option(
-        None,
-        "Split of the dataset that it was trained on, so that `vtr eval` can refuse to test on "
-        "it. Without it the run says that this is unknown.",
-        group="Training videos", metavar="SPLIT",
-    )  # fmt: skip
-    dataset: str | None = option(
-        None,
-        "Dataset of --train-split.",
-        group="Training videos", metavar="DATASET",
-    )  # fmt: skip
-    annotations: Path | None = option(
-        None,
-        "Its annotation files; the videos need not be here.",
-        group="Training videos", metavar="DIR",
-    )  # fmt: skip
+    clip: str = option("openai/clip-vit-base-patch32", group="Model", metavar="ID|DIR")
+    """Hub id or folder of the CLIP it came from, for the vocabulary alone: checkpoints hold
+    none."""
+    vision_heads: int | None = option(None, group="Model", unset="width / 64", ge=1)
+    """Attention heads of the vision tower."""
+    text_heads: int | None = option(None, group="Model", unset="width / 64", ge=1)
+    """Attention heads of the text tower."""
+    train_split: str | None = option(None, group="Training videos", metavar="SPLIT")
+    """Split of the dataset that it was trained on, so that `vtr eval` can refuse to test on it.
+    Without it the run says that this is unknown."""
+    dataset: str | None = option(None, group="Training videos", metavar="DATASET")
+    """Dataset of --train-split."""
+    annotations: Path | None = option(None, group="Training videos", metavar="DIR")
+    """Its annotation files; the videos need not be here."""

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from vtr.settings import Settings, option
 
-
-def hub_url() -> Any:
-    """Declares the hub's address."""
-    return option(
-        None, "Address of the hub. The token goes there: name only one that you trust.",
-        group="Hub", metavar="URL", unset="HF_ENDPOINT, or https://huggingface.co", file_key="-",
-    )  # fmt: skip
+HUB = "HF_ENDPOINT, or https://huggingface.co"
 
 
 class Options(Settings):
     """Where a run or a store goes, and what of it."""
 
-    private: bool = option(False, "Make the repository private, where it is new.", group="Hub")
-    revision: str = option(
-        "main", "Branch to push to; made if there is none.", group="Hub", metavar="BRANCH"
-    )
-    results: bool = option(
-        False, "Also eval/*/result.json of a run: it holds captions and names of videos.",
-        group="Content",
-    )  # fmt: skip
-    with_model: bool = option(
-        False, "Also the text model of a run that is a local folder, as model/.", group="Content"
-    )
-    dry_run: bool = option(
-        False, "Say what would go up, and ask the hub nothing.", group="Content", file_key="-"
-    )
-    hub_url: str | None = hub_url()
+    private: bool = option(False, group="Hub")
+    """Make the repository private, where it is new."""
+    revision: str = option("main", group="Hub", metavar="BRANCH")
+    """Branch to push to; made if there is none."""
+    results: bool = option(False, group="Content")
+    """Also eval/*/result.json of a run: it holds captions and names of videos."""
+    with_model: bool = option(False, group="Content")
+    """Also the text model of a run that is a local folder, as model/."""
+    dry_run: bool = option(False, group="Content", file_key="-")
+    """Say what would go up, and ask the hub nothing."""
+    hub_url: str | None = option(None, group="Hub", metavar="URL", unset=HUB, file_key="-")
+    """Address of the hub. The token goes there: name only one that you trust."""

@@ -10,17 +10,15 @@ from vtr.settings import Settings, option
 class Options(Settings):
     """What is compared on a dense store."""
 
-    sampler: str = option("all", "Which samplers.", metavar="SAMPLER")
-    frames: int | None = option(
-        None, "Frames per sampler.", unset="the workspace's", metavar="N", bounds={"ge": 1}
-    )
-    seed: int = option(0, "Seed of the random samplers.", metavar="N", bounds={"ge": 0})
-    costs: int = option(
-        3,
-        "Videos to decode and embed for the cost columns; 0 leaves them out.",
-        bounds={"ge": 0},
-        allowed="0 or more videos",
-        metavar="N",
-    )
-    plot: Path | None = option(None, "Also draw the figures, a .png file.", metavar="FILE")
-    out: Path | None = option(None, "Also write the figures to this .json file.", metavar="FILE")
+    sampler: str = option("all", metavar="SAMPLER")
+    """Which samplers."""
+    frames: int | None = option(None, unset="the workspace's", metavar="N", ge=1)
+    """Frames per sampler."""
+    seed: int = option(0, metavar="N", ge=0)
+    """Seed of the random samplers."""
+    costs: int = option(3, ge=0, allowed="0 or more videos", metavar="N")
+    """Videos to decode and embed for the cost columns; 0 leaves them out."""
+    plot: Path | None = option(None, metavar="FILE")
+    """Also draw the figures, a .png file."""
+    out: Path | None = option(None, metavar="FILE")
+    """Also write the figures to this .json file."""

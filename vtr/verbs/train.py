@@ -64,165 +64,108 @@ def _name(value: str) -> str:
     return value
 
 
-def _of_preset(name: str, text: str, *, group: str, **facts: Any) -> Any:
+def _of_preset(name: str, *, group: str, **facts: Any) -> Any:
     """Declares an option whose default is the preset's."""
-    return option(None, text, group=group, unset=default_text(name), **facts)
+    return option(None, group=group, unset=default_text(name), **facts)
 
 
 class Recipe(Settings):
     """What is trained and how; what of it was given stands in `config.json` under "request"."""
 
-    head: str | None = _of_preset(
-        "head", "Head with options, such as seqTransf:layers=2.",
-        group="Model", metavar="HEAD",
-    )  # fmt: skip
-    sampler: str | None = option(
-        None, "Whose frames; on a dense store any sampler.",
-        group="Data", metavar="SAMPLER", unset="the store's own",
-    )  # fmt: skip
-    text: TextMode | None = _of_preset(
-        "text", "Text side: frozen, projection, or tune.",
-        group="Model", metavar="MODE",
-    )  # fmt: skip
-    tune_layers: int | None = _of_preset(
-        "tune_layers", "With tune: the last N text layers; 0 is all. Of texts it decides, and not "
-        "--freeze-layers.",
-        group="Model", bounds={"ge": 0},
-    )  # fmt: skip
-    dropout: float | None = option(
-        None, "With projection: dropout in it.",
-        group="Model", unset="0", bounds={"ge": 0, "lt": 1},
-    )  # fmt: skip
-    preset: str | None = option(
-        None, "Named settings: vtr, clip4clip, clip-video, two-tower.",
-        group="Optimisation", metavar="PRESET", unset=DEFAULT_PRESET,
-    )  # fmt: skip
+    head: str | None = _of_preset("head", group="Model", metavar="HEAD")
+    """Head with options, such as seqTransf:layers=2."""
+    sampler: str | None = option(None, group="Data", metavar="SAMPLER", unset="the store's own")
+    """Whose frames; on a dense store any sampler."""
+    text: TextMode | None = _of_preset("text", group="Model", metavar="MODE")
+    """Text side: frozen, projection, or tune."""
+    tune_layers: int | None = _of_preset("tune_layers", group="Model", ge=0)
+    """With tune: the last N text layers; 0 is all. Of texts it decides, and not --freeze-layers."""
+    dropout: float | None = option(None, group="Model", unset="0", ge=0, lt=1)
+    """With projection: dropout in it."""
+    preset: str | None = option(None, group="Optimisation", metavar="PRESET", unset=DEFAULT_PRESET)
+    """Named settings: vtr, clip4clip, clip-video, two-tower."""
     protocol: str | None = option(
-        None, "Whose training split.",
-        group="Data", metavar="PROTOCOL", unset="the dataset's most used",
-    )  # fmt: skip
-    epochs: int | None = _of_preset(
-        "epochs", "At most so many.", group="Optimisation", bounds={"ge": 0}
+        None, group="Data", metavar="PROTOCOL", unset="the dataset's most used"
     )
-    patience: int | None = _of_preset(
-        "patience", "Stop after so many epochs without a better one; 0: never.",
-        group="Optimisation", bounds={"ge": 0},
-    )  # fmt: skip
-    batch_size: int | None = _of_preset(
-        "batch_size", "Videos or pairs per step; a contrast needs at least 2.",
-        group="Optimisation", bounds={"ge": 2},
-    )  # fmt: skip
-    batches: BatchMode | None = _of_preset(
-        "batches", "videos: each encoded once a step, with --loss all unless given; pairs: the "
-        "reference's.",
-        group="Data", metavar="videos|pairs",
-    )  # fmt: skip
+    """Whose training split."""
+    epochs: int | None = _of_preset("epochs", group="Optimisation", ge=0)
+    """At most so many."""
+    patience: int | None = _of_preset("patience", group="Optimisation", ge=0)
+    """Stop after so many epochs without a better one; 0: never."""
+    batch_size: int | None = _of_preset("batch_size", group="Optimisation", ge=2)
+    """Videos or pairs per step; a contrast needs at least 2."""
+    batches: BatchMode | None = _of_preset("batches", group="Data", metavar="videos|pairs")
+    """videos: each encoded once a step, with --loss all unless given; pairs: the reference's."""
     captions: Annotated[str, _count_or("all", "one", least=1)] | None = _of_preset(
-        "captions", "Captions of each video and epoch: all, one, or a number.",
-        group="Data", metavar="all|one|N", allowed="all, one, or a number from 1",
-    )  # fmt: skip
-    optimiser: Optimiser | None = _of_preset(
-        "optimiser", "adamw or bertadam.", group="Optimisation", metavar="NAME"
+        "captions", group="Data", metavar="all|one|N", allowed="all, one, or a number from 1"
     )
-    lr: float | None = _of_preset(
-        "lr", "Rate of the head and of new layers.", group="Optimisation", bounds={"gt": 0}
-    )
-    coef_lr: float | None = _of_preset(
-        "coef_lr", "Factor on it for pretrained layers of the towers.",
-        group="Optimisation", bounds={"ge": 0},
-    )  # fmt: skip
-    warmup: float | None = _of_preset(
-        "warmup", "Share of the training, 0 to 1.",
-        group="Optimisation", bounds={"ge": 0, "lt": 1},
-    )  # fmt: skip
-    weight_decay: float | None = _of_preset(
-        "weight_decay", "Of matrices.", group="Optimisation", bounds={"ge": 0, "le": 1}
-    )
-    clip_norm: float | None = _of_preset(
-        "clip_norm", "Largest norm of all gradients; 0: no limit.",
-        group="Optimisation", bounds={"ge": 0},
-    )  # fmt: skip
+    """Captions of each video and epoch: all, one, or a number."""
+    optimiser: Optimiser | None = _of_preset("optimiser", group="Optimisation", metavar="NAME")
+    """adamw or bertadam."""
+    lr: float | None = _of_preset("lr", group="Optimisation", gt=0)
+    """Rate of the head and of new layers."""
+    coef_lr: float | None = _of_preset("coef_lr", group="Optimisation", ge=0)
+    """Factor on it for pretrained layers of the towers."""
+    warmup: float | None = _of_preset("warmup", group="Optimisation", ge=0, lt=1)
+    """Share of the training, 0 to 1."""
+    weight_decay: float | None = _of_preset("weight_decay", group="Optimisation", ge=0, le=1)
+    """Of matrices."""
+    clip_norm: float | None = _of_preset("clip_norm", group="Optimisation", ge=0)
+    """Largest norm of all gradients; 0: no limit."""
     loss: Literal["all", "reference", "sigmoid"] | None = _of_preset(
-        "loss", "all: each caption of a video is right; reference: the diagonal only; sigmoid: as "
-        "all, each pair alone.",
-        group="Optimisation", metavar="all|reference|sigmoid",
-    )  # fmt: skip
-    temperature: float | None = _of_preset(
-        "temperature", "Fixed temperature, such as 0.07.",
-        group="Optimisation", bounds={"ge": 1e-4, "le": 100},
-    )  # fmt: skip
-    hard_negatives: int | None = _of_preset(
-        "hard_negatives", "Only the k most confusing negatives count; 0: all.",
-        group="Optimisation", bounds={"ge": 0},
-    )  # fmt: skip
-    mine: Mining | None = _of_preset(
-        "mine", "batch, or global: confusable videos of the whole set share a batch.",
-        group="Optimisation", metavar="batch|global",
-    )  # fmt: skip
-    chunk: int | None = _of_preset(
-        "chunk", "Encode large batches in parts of so many (with --vision tune: of captions); 0: "
-        "whole. With --text tune: 256 unless given.",
-        group="Optimisation", bounds={"ge": 0},
-    )  # fmt: skip
+        "loss", group="Optimisation", metavar="all|reference|sigmoid"
+    )
+    """all: each caption of a video is right; reference: the diagonal only; sigmoid: as all,
+    each pair alone."""
+    temperature: float | None = _of_preset("temperature", group="Optimisation", ge=1e-4, le=100)
+    """Fixed temperature, such as 0.07."""
+    hard_negatives: int | None = _of_preset("hard_negatives", group="Optimisation", ge=0)
+    """Only the k most confusing negatives count; 0: all."""
+    mine: Mining | None = _of_preset("mine", group="Optimisation", metavar="batch|global")
+    """batch, or global: confusable videos of the whole set share a batch."""
+    chunk: int | None = _of_preset("chunk", group="Optimisation", ge=0)
+    """Encode large batches in parts of so many (with --vision tune: of captions); 0: whole.
+    With --text tune: 256 unless given."""
     vision: Literal["frozen", "tune"] | None = _of_preset(
-        "vision", "Vision tower: frozen, or tune, from pictures that extract --crops keeps.",
-        group="Vision tower", metavar="frozen|tune",
-    )  # fmt: skip
-    freeze_layers: int | None = _of_preset(
-        "freeze_layers", "First layers of both towers that stay as they are; -1: not even the "
-        "embeddings do.",
-        group="Vision tower", bounds={"ge": -1},
-    )  # fmt: skip
+        "vision", group="Vision tower", metavar="frozen|tune"
+    )
+    """Vision tower: frozen, or tune, from pictures that extract --crops keeps."""
+    freeze_layers: int | None = _of_preset("freeze_layers", group="Vision tower", ge=-1)
+    """First layers of both towers that stay as they are; -1: not even the embeddings do."""
     linear_patch: Literal["2d", "3d"] | None = _of_preset(
-        "linear_patch", "2d, or 3d: patches look at the frames before and after too.",
-        group="Vision tower", metavar="2d|3d",
-    )  # fmt: skip
-    coef_lr_vision: float | None = _of_preset(
-        "coef_lr_vision", "Factor on the rate for the vision tower.",
-        group="Vision tower", bounds={"ge": 0},
-    )  # fmt: skip
+        "linear_patch", group="Vision tower", metavar="2d|3d"
+    )
+    """2d, or 3d: patches look at the frames before and after too."""
+    coef_lr_vision: float | None = _of_preset("coef_lr_vision", group="Vision tower", ge=0)
+    """Factor on the rate for the vision tower."""
     precision: Literal["auto", "float32", "bfloat16"] | None = _of_preset(
-        "precision", "What trained towers compute in; auto: bfloat16 on a GPU.",
-        group="Vision tower", metavar="TYPE",
-    )  # fmt: skip
-    checkpointing: bool = option(
-        False, "Keep a fifteenth of the activations; a third more time.", group="Vision tower"
+        "precision", group="Vision tower", metavar="TYPE"
     )
+    """What trained towers compute in; auto: bfloat16 on a GPU."""
+    checkpointing: bool = option(False, group="Vision tower")
+    """Keep a fifteenth of the activations; a third more time."""
     vision_chunk: Annotated[str, _count_or("auto", least=0)] | None = _of_preset(
-        "vision_chunk", "Videos that the tower encodes at once: auto by free memory; 0: all.",
-        group="Vision tower", metavar="auto|N", allowed="auto, or a number from 0",
-    )  # fmt: skip
-    activations: Literal["float16", "float32"] | None = option(
-        None, "With --freeze-layers from 1: how what frozen layers make is kept.",
-        group="Vision tower", metavar="TYPE", unset="float16",
-    )  # fmt: skip
-    head_epochs: int | None = _of_preset(
-        "head_epochs", "Epochs that train the head alone first; 0: none.",
-        group="Vision tower", bounds={"ge": 0},
-    )  # fmt: skip
-    lora: int | None = _of_preset(
-        "lora", "Train updates of this rank of query and value instead of the towers; 0: not.",
-        group="Vision tower", bounds={"ge": 0, "le": 1024},
-    )  # fmt: skip
-    start: Path | None = option(
-        None,
-        "Folder of a run whose weights to start from.",
-        group="Vision tower",
-        metavar="DIR",
-        unset="those of the model",
+        "vision_chunk", group="Vision tower", metavar="auto|N", allowed="auto, or a number from 0"
     )
-    teacher: Path | None = option(
-        None, "Folder of a run whose ranking is learned too, such as one of xpool.",
-        group="Model", metavar="DIR",
-    )  # fmt: skip
-    hold_out: float | None = option(
-        None, "Share of training videos to validate on where there is no such split.",
-        group="Data", unset="0.05", bounds={"gt": 0, "lt": 1},
-    )  # fmt: skip
-    seed: int | None = option(
-        None, "Of weights, shuffling, dropout.",
-        group="Optimisation", unset="the workspace's, or 0", bounds={"ge": 0},
-    )  # fmt: skip
+    """Videos that the tower encodes at once: auto by free memory; 0: all."""
+    activations: Literal["float16", "float32"] | None = option(
+        None, group="Vision tower", metavar="TYPE", unset="float16"
+    )
+    """With --freeze-layers from 1: how what frozen layers make is kept."""
+    head_epochs: int | None = _of_preset("head_epochs", group="Vision tower", ge=0)
+    """Epochs that train the head alone first; 0: none."""
+    lora: int | None = _of_preset("lora", group="Vision tower", ge=0, le=1024)
+    """Train updates of this rank of query and value instead of the towers; 0: not."""
+    start: Path | None = option(
+        None, group="Vision tower", metavar="DIR", unset="those of the model"
+    )
+    """Folder of a run whose weights to start from."""
+    teacher: Path | None = option(None, group="Model", metavar="DIR")
+    """Folder of a run whose ranking is learned too, such as one of xpool."""
+    hold_out: float | None = option(None, group="Data", unset="0.05", gt=0, lt=1)
+    """Share of training videos to validate on where there is no such split."""
+    seed: int | None = option(None, group="Optimisation", unset="the workspace's, or 0", ge=0)
+    """Of weights, shuffling, dropout."""
 
     @pydantic.model_validator(mode="after")
     def _check_together(self) -> Self:
@@ -330,34 +273,24 @@ class Recipe(Settings):
 class Options(Recipe):
     """All options of `vtr train`."""
 
-    seeds: int = option(
-        1, "Train so many times; reports mean and spread.",
-        group="Optimisation", bounds={"ge": 1, "le": 1000},
-    )  # fmt: skip
+    seeds: int = option(1, group="Optimisation", ge=1, le=1000)
+    """Train so many times; reports mean and spread."""
     name: Annotated[str, pydantic.AfterValidator(_name)] | None = option(
-        None, "Folder of the run within runs/.",
-        group="Output and run", metavar="NAME", unset="made of head and text",
+        None, group="Output and run", metavar="NAME", unset="made of head and text",
         allowed=f"one folder name of at most {_LONGEST_NAME} bytes, without slashes; --runs says "
         "where the folder goes",
     )  # fmt: skip
-    resume: bool = option(
-        False, "Go on with --name, or with the latest unfinished run.",
-        group="Output and run", file_key="-",
-    )  # fmt: skip
-    overwrite: bool = option(
-        False, "Replace the run --name.", group="Output and run", file_key="-"
-    )  # fmt: skip
-    device: DeviceName = option(
-        "auto", "auto, cpu, cuda, cuda:1.",
-        group="Output and run", metavar="DEVICE",
-    )  # fmt: skip
-    tensorboard: bool = option(
-        False, "Also write TensorBoard events into the run.", group="Output and run"
-    )
-    dry_run: bool = option(
-        False, "Say parameters, memory, steps and time; train not.",
-        group="Output and run", file_key="-",
-    )  # fmt: skip
+    """Folder of the run within runs/."""
+    resume: bool = option(False, group="Output and run", file_key="-")
+    """Go on with --name, or with the latest unfinished run."""
+    overwrite: bool = option(False, group="Output and run", file_key="-")
+    """Replace the run --name."""
+    device: DeviceName = option("auto", group="Output and run", metavar="DEVICE")
+    """auto, cpu, cuda, cuda:1."""
+    tensorboard: bool = option(False, group="Output and run")
+    """Also write TensorBoard events into the run."""
+    dry_run: bool = option(False, group="Output and run", file_key="-")
+    """Say parameters, memory, steps and time; train not."""
 
     def _goes_on(self) -> bool:
         return self.resume and self.seeds == 1
