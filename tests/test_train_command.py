@@ -372,7 +372,8 @@ def test_results_are_told_in_sentences(workspace: Path) -> None:
 def test_a_missing_tensorboard_is_said_before_a_run_begins(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    for name in ("tensorboard", "torch.utils.tensorboard"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ConfigError, match="--tensorboard needs the package tensorboard"):
         run_app("train", "--tensorboard")
     assert not (workspace / "runs").exists()

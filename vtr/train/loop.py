@@ -287,7 +287,7 @@ class Trainer:
         while waiting:
             step = waiting.popleft()
             following = waiting[0] if waiting else None
-            losses = self._try_step(step, following, epoch - 1 + sums.items / total)
+            losses = self._try_step(step, epoch - 1 + sums.items / total, following)
             if losses is None:
                 waiting.appendleft(step)
                 if not self._halve_chunk(step, epoch):
@@ -309,11 +309,11 @@ class Trainer:
         )
 
     def _try_step(
-        self, step: Step, following: Step | None, epochs_done: float
+        self, step: Step, epochs_done: float, following: Step | None
     ) -> list[float] | None:
         """Returns the losses of one step; None where the GPU's memory did not hold it."""
         try:
-            return self._step(step, following, epochs_done)
+            return self._step(step, epochs_done, following)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -325,7 +325,7 @@ class Trainer:
         # Outside the handler: its traceback keeps the tensors alive until it ends.
         return None
 
-    def _step(self, step: Step, following: Step | None, epochs_done: float) -> list[float]:
+    def _step(self, step: Step, epochs_done: float, following: Step | None = None) -> list[float]:
         self.schedule.set(epochs_done / self.settings.epochs)
         self.optimiser.zero_grad(set_to_none=True)
         loss = self.gradient(step, following)
