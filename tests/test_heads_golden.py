@@ -1,17 +1,17 @@
-"""Heads against CLIP4Clip's and CLIP_video's numbers.
+"""Heads against CLIP4Clip's and CLIP_video's numbers, and against slow float64 oracles.
 
 golden/clip4clip_*.npz: small made-up weights and inputs, run through ArrowLuo/CLIP4Clip@508ffa3
 (maxP: sijiasiga/CLIP_video@91bcaf6). D = 128, 2 attention heads, 2 layers, K = 6, 5 videos of 6, 3,
 1, 5, 2 frames, 7 texts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from builders import close, golden, make_head, tensors, unit
+from builders import golden, make_head, tensors
 
 from vtr.train.heads.base import Head, TextBatch, VideoBatch
 
@@ -117,18 +117,173 @@ def same_direction_and_norm(got: torch.Tensor | None, expected: Any) -> None:
     np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max() + 1e-7)
 
 
-# --- attentionP, of which the reference has no numbers ---
+# --- oracles: float64, one video, one text, one frame at a time ---
+
+Vector = Any
+Oracle = Callable[[Arrays, Vector, list[Vector]], float]
 
 
-@pytest.mark.parametrize("tau", [0.0001, 0.01, 0.1, 5.0, 10000.0])
-def test_attention_matches_its_formula(tau: float) -> None:
-    """In float64; of a cold softmax the best frame is left, of a hot one the raw mean."""
+def unit(vector: Vector) -> Vector:
+    length = np.sqrt((vector**2).sum())
+    return vector / length if length else vector
+
+
+def mean_score(text: Vector, frames: list[Vector]) -> float:
+    return float(unit(text) @ unit(sum(unit(frame) for frame in frames) / len(frames)))
+
+
+def oracle_mean(_: Arrays, text: Vector, frames: list[Vector]) -> float:
+    return mean_score(text, frames)
+
+
+def oracle_max(_: Arrays, text: Vector, frames: list[Vector]) -> float:
+    units = [unit(frame) for frame in frames]
+    largest = np.array([max(u[d] for u in units) for d in range(len(text))])
+    return float(unit(text) @ unit(largest))
+
+
+def sigmoid(x: Vector) -> Vector:
+    return 1 / (1 + np.exp(-x))
+
+
+def oracle_lstm(p: Arrays, text: Vector, frames: list[Vector]) -> float:
+    hidden = cell = np.zeros(len(text))
+    told = []
+    for frame in frames:
+        gates = p["lstm_visual.weight_ih_l0"] @ frame + p["lstm_visual.bias_ih_l0"]
+        gates = gates + p["lstm_visual.weight_hh_l0"] @ hidden + p["lstm_visual.bias_hh_l0"]
+        enter, forget, new, out = np.split(gates, 4)
+        cell = sigmoid(forget) * cell + sigmoid(enter) * np.tanh(new)
+        hidden = sigmoid(out) * np.tanh(cell)
+        told.append(frame + hidden)
+    return mean_score(text, told)
+
+
+def layer_norm(p: Arrays, name: str, x: Vector) -> Vector:
+    centred = x - x.mean()
+    scaled = centred / np.sqrt((centred**2).mean() + 1e-12)
+    return p[f"{name}.weight"] * scaled + p[f"{name}.bias"]
+
+
+def gelu(x: Vector) -> Vector:
+    return x * sigmoid(1.702 * x)
+
+
+def run_block(p: Arrays, name: str, tokens: list[Vector], num_heads: int) -> list[Vector]:
+    packed = [
+        p[f"{name}.attn.in_proj_weight"] @ layer_norm(p, f"{name}.ln_1", x)
+        + p[f"{name}.attn.in_proj_bias"]
+        for x in tokens
+    ]
+    outputs = []
+    for position, token in enumerate(tokens):
+        mixed = []
+        for head in range(num_heads):
+            query, *_ = parts(packed[position], head, num_heads)
+            keys = [parts(other, head, num_heads)[1] for other in packed]
+            values = [parts(other, head, num_heads)[2] for other in packed]
+            logits = np.array([query @ key / np.sqrt(len(query)) for key in keys])
+            weights = np.exp(logits - logits.max())
+            weights = weights / weights.sum()
+            mixed.append(sum(w * value for w, value in zip(weights, values, strict=True)))
+        projected = p[f"{name}.attn.out_proj.weight"] @ np.concatenate(mixed)
+        token = token + projected + p[f"{name}.attn.out_proj.bias"]
+        inner = p[f"{name}.mlp.c_fc.weight"] @ layer_norm(p, f"{name}.ln_2", token)
+        inner = gelu(inner + p[f"{name}.mlp.c_fc.bias"])
+        outer = p[f"{name}.mlp.c_proj.weight"] @ inner + p[f"{name}.mlp.c_proj.bias"]
+        outputs.append(token + outer)
+    return outputs
+
+
+def parts(packed: Vector, head: int, num_heads: int) -> list[Vector]:
+    return [np.split(part, num_heads)[head] for part in np.split(packed, 3)]
+
+
+def run_blocks(p: Arrays, prefix: str, tokens: list[Vector], num_heads: int) -> list[Vector]:
+    layer = 0
+    while f"{prefix}.resblocks.{layer}.ln_1.weight" in p:
+        tokens = run_block(p, f"{prefix}.resblocks.{layer}", tokens, num_heads)
+        layer += 1
+    assert layer
+    return tokens
+
+
+def oracle_transformer(p: Arrays, text: Vector, frames: list[Vector]) -> float:
+    table = p["frame_position_embeddings.weight"]
+    placed = [frame + table[position] for position, frame in enumerate(frames)]
+    outputs = run_blocks(p, "transformerClip", placed, len(text) // 64)
+    return mean_score(text, [f + out for f, out in zip(frames, outputs, strict=True)])
+
+
+def oracle_tight(p: Arrays, text: Vector, frames: list[Vector]) -> float:
+    table = p["cross.embeddings.position_embeddings.weight"]
+    placed = [token + table[position] for position, token in enumerate([text, *frames])]
+    first = run_blocks(p, "cross.transformer", placed, len(text) // 64)[0]
+    dense = p["cross.pooler.dense.weight"] @ layer_norm(p, "cross.pooler.ln_pool", first)
+    pooled = gelu(dense + p["cross.pooler.dense.bias"])
+    return float(p["similarity_dense.weight"][0] @ pooled + p["similarity_dense.bias"][0])
+
+
+def oracle_attention(tau: float) -> Oracle:
+    def score(_: Arrays, text: Vector, frames: list[Vector]) -> float:
+        logits = np.array([unit(text) @ unit(frame) / tau for frame in frames])
+        weights = np.exp(logits - logits.max())
+        weights = weights / weights.sum()
+        return float(unit(text) @ unit(sum(w * f for w, f in zip(weights, frames, strict=True))))
+
+    return score
+
+
+ORACLES: dict[str, Oracle] = {
+    "meanP": oracle_mean,
+    "maxP": oracle_max,
+    "seqLSTM": oracle_lstm,
+    "seqTransf": oracle_transformer,
+    "tightTransf": oracle_tight,
+}
+
+
+def by_hand(oracle: Oracle, state: Arrays, arrays: Arrays) -> Any:
+    frames = arrays["video"].astype(np.float64)
+    mask = arrays["video_mask"].astype(bool)
+    parameters = {name: np.asarray(value, np.float64) for name, value in state.items()}
+    return np.array(
+        [
+            [oracle(parameters, text, list(frames[v][mask[v]])) for v in range(len(frames))]
+            for text in arrays["text"].astype(np.float64)
+        ]
+    )
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_similarity_matches_the_oracle(name: str) -> None:
+    arrays = golden(f"clip4clip_{name}")
+    head = golden_head(name, arrays)
+    expected = by_hand(ORACLES[name], head.state_dict(), arrays) * scale(head, arrays)
+    got = similarity(head, arrays, videos(arrays, pad="nan"))
+    np.testing.assert_allclose(got, expected, rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(arrays["sim_eval"], expected, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("tau", [0.01, 0.1, 5.0])
+def test_attention_matches_the_oracle(tau: float) -> None:
     arrays = golden("clip4clip_meanP")
-    text, frames = unit(arrays["text"].astype(np.float64)), arrays["video"].astype(np.float64)
-    logits = np.einsum("nd,vkd->nvk", text, unit(frames)) / tau
-    logits = np.where(arrays["video_mask"].astype(bool), logits, -np.inf)
-    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    expected = np.einsum("nd,nvd->nv", text, unit(np.einsum("nvk,vkd->nvd", weights, frames)))
     head = make_head(f"attentionP:tau={tau}", dim=128)
+    expected = by_hand(oracle_attention(tau), {}, arrays)
     texts = TextBatch(torch.from_numpy(arrays["text"]))
-    close(head.similarity(texts, videos(arrays, pad="nan")), expected, atol=1e-6)
+    got = head.similarity(texts, videos(arrays, pad="nan")).numpy()
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-6)
+
+
+def test_attention_tends_to_the_best_frame_and_to_the_raw_mean() -> None:
+    arrays = golden("clip4clip_meanP")
+    batch = videos(arrays, pad="nan")
+    texts = TextBatch(torch.from_numpy(arrays["text"]))
+    best = make_head("attentionP:tau=0.0001", dim=128)
+    flat = make_head("attentionP:tau=10000", dim=128)
+    frames = [arrays["video"][v][batch.mask[v].numpy()].astype(np.float64) for v in range(5)]
+    text = [unit(t) for t in arrays["text"].astype(np.float64)]
+    largest = [[max(t @ unit(f) for f in video) for video in frames] for t in text]
+    mean = [[t @ unit(video.mean(axis=0)) for video in frames] for t in text]
+    np.testing.assert_allclose(best.similarity(texts, batch), largest, rtol=0, atol=2e-3)
+    np.testing.assert_allclose(flat.similarity(texts, batch), mean, rtol=0, atol=1e-4)
