@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from vtr.clip.encoders import DualEncoder
     from vtr.evaluate.protocol import QuerySet
     from vtr.extract.answers import SampledVideo
+    from vtr.extract.samplers.base import Signals
     from vtr.train.heads.base import Head, TextBatch, VideoBatch
 
 Picture = NDArray[np.uint8]
@@ -198,6 +199,16 @@ def sampled(
     choices = parse_samplers(samplers) if isinstance(samplers, str) else tuple(samplers)
     how = {"candidate_fps": None, **settings}
     return sample_video(FrameRequest(path, "an id", choices, num_frames, **how), transform)
+
+
+def changing(absolute: NDArray[np.float64], squared: NDArray[np.float64]) -> Signals:
+    """Candidates that are said to change so from one to the next; their thumbnails do not."""
+    from vtr.extract.samplers.base import Signals
+
+    count = len(absolute)
+    signals = Signals(np.arange(float(count)), np.zeros((count, 1, 1), np.uint8))
+    vars(signals).update(absolute_change=absolute, squared_change=squared)
+    return signals
 
 
 def x265(parameters: str) -> dict[str, str]:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import changing
 
-from vtr.extract.samplers import activity, enhanced_uniform, hybrid, motion, scene, sparse_dense
-from vtr.extract.samplers.base import Indices, SamplerChoice, Signals
+from vtr.extract.samplers import hybrid, motion
+from vtr.extract.samplers.base import Indices, SamplerChoice
 from vtr.extract.samplers.common import spread
 
 with np.load(Path(__file__).parent / "golden" / "samplers.npz", allow_pickle=False) as arrays:
@@ -56,26 +57,17 @@ def ours(case: str) -> Indices:
     steps = np.diff(red, axis=0)
     absolute = np.concatenate([[0], np.abs(steps).mean(axis=(1, 2))])
     squared = np.concatenate([[0], np.square(steps).mean(axis=(1, 2))])
+    signals = changing(absolute, squared * motion.LEVELS_PER_UNIT**2)
     legacy = np.random.RandomState(seed)
-    if name == "sparse-dense":
-        return sparse_dense.pick(count, budget)
-    if name == "motion":
-        return motion.pick(squared, budget, legacy)
-    if name == "scene":
-        return scene.pick(absolute, budget)
+    if name == "motion" and budget < count:
+        return motion.select(signals, budget, legacy, floor_total=1e9)
+    if name == "hybrid" and budget < count:
+        return hybrid.select(signals, budget, legacy)
     if name == "diversity":
         order, _ = spread(
             lambda index: np.square(red - red[index]).mean(axis=(1, 2)), 0, min(budget, count)
         )
         return np.sort(order)
-    if name == "activity":
-        share = 0.6 if count <= 3 * budget else 0.4
-        return activity.pick(absolute[1:], budget, sparse_share=share)
-    if name == "enhanced-uniform":
-        return enhanced_uniform.pick(count, budget)
-    if name == "hybrid":
-        return hybrid.pick(absolute, budget, legacy)
-    signals = Signals(np.arange(float(count)))
     return SamplerChoice(name).select(signals, budget, seed=0, video_id="")
 
 

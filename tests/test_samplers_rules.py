@@ -5,10 +5,11 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from builders import changing
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.signal import find_peaks as scipy_find_peaks
 
 from vtr.errors import ConfigError
@@ -29,6 +30,18 @@ def choose(name: str, luma: NDArray[np.uint8], num_frames: int = 8, seed: int = 
     (choice,) = parse_samplers(name)
     signals = Signals(np.arange(float(len(luma))), luma)
     return choice.select(signals, num_frames, seed=seed, video_id="v").tolist()
+
+
+def changing_picks(name: str, change: ArrayLike, num_frames: int) -> list[int]:
+    """The picks of a sampler that is told how much changes before each frame."""
+    (choice,) = parse_samplers(name)
+    signals = changing(np.array(change, float), np.array(change, float))
+    return choice.select(signals, num_frames, seed=0, video_id="v").tolist()
+
+
+def embedded_picks(rows: NDArray[np.floating], num_frames: int) -> list[int]:
+    signals = Signals(np.arange(float(len(rows))), embeddings=rows)
+    return embedding_diversity.select(signals, num_frames, np.random.default_rng(0)).tolist()
 
 
 def still(count: int, level: int = 90) -> NDArray[np.uint8]:
@@ -172,19 +185,20 @@ CHANGES = hnp.arrays(
 def test_cores_keep_the_contract_on_any_signal(
     change: NDArray[np.float64], num_frames: int, seed: int
 ) -> None:
-    budget = min(num_frames, len(change))
+    assume(num_frames < len(change))
+    signals = changing(change, change * motion.LEVELS_PER_UNIT**2)
     rng, legacy = np.random.default_rng(seed), np.random.RandomState(seed)
     picks: dict[str, Indices] = {
-        "motion": motion.pick(change, num_frames, rng),
-        "motion, no floor": motion.pick(change, num_frames, rng, floor=0),
-        "motion, legacy": motion.pick(change, num_frames, legacy),
-        "scene": scene.pick(change, num_frames),
-        "activity": activity.pick(change[1:], num_frames, sparse_share=0.4),
-        "hybrid": hybrid.pick(change, num_frames, rng),
-        "hybrid, legacy": hybrid.pick(change, num_frames, legacy),
+        "motion": motion.select(signals, num_frames, rng, floor_total=1e9),
+        "motion, no floor": motion.select(signals, num_frames, rng, floor=0),
+        "motion, legacy": motion.select(signals, num_frames, legacy, floor_total=1e9),
+        "scene": scene.select(signals, num_frames, rng),
+        "activity": activity.select(signals, num_frames, rng, short_sparse_share=0.4),
+        "hybrid": hybrid.select(signals, num_frames, rng),
+        "hybrid, legacy": hybrid.select(signals, num_frames, legacy),
     }
     for name, chosen in picks.items():
-        check_selection(chosen, num_candidates=len(change), budget=budget, sampler=name)
+        check_selection(chosen, num_candidates=len(change), budget=num_frames, sampler=name)
 
 
 # --- Options -------------------------------------------------------------------------------------
@@ -372,6 +386,17 @@ def test_motion_without_a_floor_takes_what_moves() -> None:
     assert {0, 99} < set(picks) < {0, 99, 40, 41, 42, 43, 44, 45, 46}
 
 
+def plain_motion(energy: NDArray[np.float64], num_frames: int, rng: np.random.Generator) -> Indices:
+    """A quarter evenly, the others by e / (max e + 0.00001) + 0.1, anew while some are missing."""
+    weights = energy / (energy[1:].max() + 1e-5) + 0.1
+    chosen = common.spaced(0, len(energy) - 1, max(num_frames // 4, 1))
+    size, free = num_frames - len(chosen), np.arange(1, len(energy))
+    while size:
+        chosen = common.merge(chosen, common.draw(rng, free, size, weights[free]))
+        size, free = num_frames - len(chosen), np.setdiff1d(np.arange(len(energy)), chosen)
+    return chosen
+
+
 @given(change=CHANGES, num_frames=st.integers(1, 16), seed=st.integers(0, 99))
 def test_motion_without_a_bound_is_the_reference_s_rule(
     change: NDArray[np.float64], num_frames: int, seed: int
@@ -380,8 +405,9 @@ def test_motion_without_a_bound_is_the_reference_s_rule(
     luma = np.zeros((len(change), 1, 1), np.uint8)
     luma[:, 0, 0] = change.astype(np.int64) % 256
     signals = Signals(np.arange(float(len(luma))), luma)
+    assume(num_frames < len(change))
     energy = signals.squared_change / motion.LEVELS_PER_UNIT**2
-    theirs = motion.pick(energy, num_frames, np.random.default_rng(seed))
+    theirs = plain_motion(energy, num_frames, np.random.default_rng(seed))
     lifted = motion.select(signals, num_frames, np.random.default_rng(seed), floor_total=1e9)
     np.testing.assert_array_equal(lifted, theirs)
     if len(luma) <= 10:
@@ -414,9 +440,9 @@ def test_scene_takes_the_frame_after_each_cut_and_frame_0() -> None:
 def test_scene_with_more_cuts_than_frames_keeps_the_largest() -> None:
     change = np.zeros(400)
     change[[50, 100, 150, 200, 250]] = [10, 30, 20, 30, 40]
-    assert scene.pick(change, 4).tolist() == [0, 100, 200, 250]
-    assert scene.pick(change, 3).tolist() == [0, 100, 250]
-    assert scene.pick(change, 1).tolist() == [0]
+    assert changing_picks("scene", change, 4) == [0, 100, 200, 250]
+    assert changing_picks("scene", change, 3) == [0, 100, 250]
+    assert changing_picks("scene", change, 1) == [0]
 
 
 def test_diversity_spreads_over_time_where_nothing_differs() -> None:
@@ -494,27 +520,27 @@ def plain_activity(steps: list[float], num_frames: int, sparse_share: float) -> 
     sparse_share=st.sampled_from([0.0, 0.2, 0.4, 0.6, 1.0]),
 )
 def test_activity_is_the_plain_one(steps: list[int], num_frames: int, sparse_share: float) -> None:
-    array = np.array(steps, float)
-    got = activity.pick(array, num_frames, sparse_share=sparse_share)
-    assert got.tolist() == plain_activity(array.tolist(), num_frames, sparse_share)
+    name = f"activity:sparse_share={sparse_share}:short_sparse_share={sparse_share}"
+    got = changing_picks(name, [0, *steps], num_frames)
+    assert got == plain_activity([float(step) for step in steps], num_frames, sparse_share)
 
 
 def test_activity_s_three_windows_stay_within_their_share() -> None:
     """Windows of 5 where 4 each are due: the third gives 2, as in the reference."""
     steps = np.zeros(49)
     steps[[10, 24, 38]] = [3, 2, 1]
-    assert activity.pick(steps, 20, sparse_share=0.4).tolist() == plain_activity(
-        steps.tolist(), 20, 0.4
-    )
+    got = changing_picks("activity:short_sparse_share=0.4", [0, *steps], 20)
+    assert got == plain_activity(steps.tolist(), 20, 0.4)
 
 
 @pytest.mark.parametrize(("count", "share"), [(24, 0.6), (25, 0.4)])
 def test_activity_spreads_more_frames_in_a_short_video(count: int, share: float) -> None:
     luma = np.random.default_rng(0).integers(0, 256, (count, 32, 32)).astype(np.uint8)
-    steps = common.absolute_change(luma)[1:]
-    expected = activity.pick(steps, 8, sparse_share=share)
-    assert choose("activity", luma) == expected.tolist()
-    assert expected.tolist() != activity.pick(steps, 8, sparse_share=1 - share).tolist()
+    expected, other = (
+        choose(f"activity:sparse_share={one}:short_sparse_share={one}", luma)
+        for one in (share, 1 - share)
+    )
+    assert choose("activity", luma) == expected != other
 
 
 @given(change=st.lists(st.integers(0, 4), min_size=8, max_size=24), seed=st.integers(0, 99))
@@ -530,9 +556,8 @@ def test_hybrid_looks_where_most_changes_first(change: list[int], seed: int) -> 
     centre = means.index(max(means)) if any(around) else count // 2
     rng = np.random.default_rng(seed)
     # So sharply focused, one draw in a thousand misses the centre; the median of nine does not.
-    picks = [
-        hybrid.pick(np.array(change) / 10, 1, rng, sparse_share=0, focus=100)[0] for _ in range(9)
-    ]
+    signals = changing(np.array(change) / 10, np.zeros(count))
+    picks = [hybrid.select(signals, 1, rng, sparse_share=0, focus=100)[0] for _ in range(9)]
     assert np.median(picks) == centre
 
 
@@ -643,9 +668,9 @@ def on_circle(*degrees: float) -> NDArray[np.float64]:
 def test_embedding_diversity_starts_at_the_medoid_and_goes_far() -> None:
     rows = on_circle(80, 0, 10, 12, 20, 30)
     lengths = np.array([1, 900, 3, 1, 0.1, 5])[:, None]  # length must not matter
-    assert embedding_diversity.pick(rows * lengths, 1).tolist() == [4]
-    assert embedding_diversity.pick(rows * lengths, 2).tolist() == [0, 4]
-    assert embedding_diversity.pick(rows * lengths, 3).tolist() == [0, 1, 4]
+    assert embedded_picks(rows * lengths, 1) == [4]
+    assert embedded_picks(rows * lengths, 2) == [0, 4]
+    assert embedded_picks(rows * lengths, 3) == [0, 1, 4]
 
 
 @given(degrees=st.lists(st.integers(0, 80), min_size=1, max_size=12, unique=True))
@@ -654,12 +679,12 @@ def test_the_medoid_is_the_plain_one(degrees: list[int]) -> None:
     sums = (1 - rows @ rows.T).sum(axis=1)
     best = np.flatnonzero(sums <= sums.min() + 1e-5)
     assume(len(best) == 1)
-    assert embedding_diversity.pick(rows, 1).tolist() == best.tolist()
+    assert embedded_picks(rows, 1) == best.tolist()
 
 
 def test_embedding_diversity_spreads_equal_embeddings_over_time() -> None:
-    assert embedding_diversity.pick(np.ones((20, 4), np.float16), 4).tolist() == [0, 5, 10, 15]
-    assert embedding_diversity.pick(np.zeros((20, 4), np.float16), 4).tolist() == [0, 1, 2, 3]
+    assert embedded_picks(np.ones((20, 4), np.float16), 4) == [0, 5, 10, 15]
+    assert embedded_picks(np.zeros((20, 4), np.float16), 4) == [0, 1, 2, 3]
 
 
 def test_embeddings_equal_up_to_rounding_are_equal() -> None:
@@ -668,13 +693,13 @@ def test_embeddings_equal_up_to_rounding_are_equal() -> None:
         first, second = rng.standard_normal((2, 64))
         rows = np.concatenate([np.tile(first, (8, 1)), np.tile(second, (5, 1))])
         rows *= rng.uniform(0.1, 10, (13, 1))
-        assert embedding_diversity.pick(rows, 1).tolist() == [0]
-        assert embedding_diversity.pick(rows, 2).tolist() == [0, 8]
+        assert embedded_picks(rows, 1) == [0]
+        assert embedded_picks(rows, 2) == [0, 8]
 
 
 def test_embedding_diversity_refuses_nan() -> None:
     with pytest.raises(ValueError, match="NaN or infinity"):
-        embedding_diversity.pick(np.array([[1.0, np.nan]]), 1)
+        embedded_picks(np.array([[1.0, np.nan]]), 1)
 
 
 @pytest.mark.slow

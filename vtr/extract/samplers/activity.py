@@ -50,19 +50,12 @@ def select(
     check_range("activity", "peaks", peaks, low=1, high=float("inf"))
     short = len(signals) <= 3 * num_frames
     share = short_sparse_share if short else sparse_share
-    return pick(signals.absolute_change[1:], num_frames, sparse_share=share, num_peaks=peaks)
-
-
-def pick(steps: Floats, num_frames: int, *, sparse_share: float, num_peaks: int = 3) -> Indices:
-    """Returns the indices; `steps` is (N - 1,) mean absolute change from frame k to k + 1."""
-    count = len(steps) + 1
-    if num_frames >= count:
-        return np.arange(count)
-    sparse = spaced(0, count - 1, max(portion(num_frames, sparse_share), 1))
+    steps, count = signals.absolute_change[1:], len(signals)
+    sparse = spaced(0, count - 1, max(portion(num_frames, share), 1))
     dense = np.zeros(0, np.int64)
     if count > 2 * len(sparse):
         num_dense = num_frames - len(sparse)
-        dense = _add_changes(_around_peaks(steps, num_dense, num_peaks), steps, num_dense)
+        dense = _add_changes(_around_peaks(steps, num_dense, peaks), steps, num_dense)
     chosen = _add_changes(merge(sparse, dense), steps, num_frames)
     return fill_gaps(chosen, count, num_frames)
 

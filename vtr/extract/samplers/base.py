@@ -96,10 +96,13 @@ class SamplerChoice(NamedChoice):
             )
         if "embeddings" in self.needs and signals.embeddings is None:
             raise ConfigError(_needs_dense_store(self.name))
+        count = len(signals)
+        if num_frames >= count:
+            return np.arange(count)
         select = _module(self.name).select
         chosen = select(signals, num_frames, sampler_rng(seed, video_id), **self.options)
-        budget = len(signals) if self.name == "dense" else min(num_frames, len(signals))
-        check_selection(chosen, num_candidates=len(signals), budget=budget, sampler=self.name)
+        budget = count if self.name == "dense" else num_frames
+        check_selection(chosen, num_candidates=count, budget=budget, sampler=self.name)
         return np.asarray(chosen, dtype=np.int64)
 
 

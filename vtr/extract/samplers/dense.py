@@ -16,4 +16,4 @@ COST = "free to choose; embeds every candidate"
 
 def select(signals: Signals, num_frames: int, rng: np.random.Generator) -> Indices:
     """Returns all indices."""
-    return np.arange(len(signals), dtype=np.int64)
+    return np.arange(len(signals))

@@ -30,10 +30,9 @@ def select(
     """Returns the indices."""
     check_range("diversity", "same", same, high=float("inf"))
     luma = signals.pictures
-    budget = min(num_frames, len(luma))
 
     order, gains = spread(
-        lambda index: squared_distances(luma, luma[index].astype(np.int16)), 0, budget
+        lambda index: squared_distances(luma, luma[index].astype(np.int16)), 0, num_frames
     )
     new = gains > same * luma[0].size
-    return fill_gaps(np.sort(order[new]), len(luma), budget)
+    return fill_gaps(np.sort(order[new]), len(luma), num_frames)

@@ -29,25 +29,19 @@ TIE = 1e-6
 def select(
     signals: Signals, num_frames: int, rng: np.random.Generator, *, same: float = 1e-4
 ) -> Indices:
-    """Returns the indices."""
-    check_range("embedding-diversity", "same", same, high=2)
-    if signals.embeddings is None:
-        raise ValueError("these candidates have no embeddings")
-    return pick(signals.embeddings, num_frames, same=same)
-
-
-def pick(embeddings: Floats, num_frames: int, *, same: float = 1e-4) -> Indices:
-    """Returns the indices; of (N, D) a row of zeros is at distance 1 from all others.
+    """Returns the indices; an embedding of zeros is at distance 1 from all others.
 
     Raises:
         ValueError: An embedding holds NaN or infinity.
     """
-    rows = embeddings.astype(np.float32)
+    check_range("embedding-diversity", "same", same, high=2)
+    if signals.embeddings is None:
+        raise ValueError("these candidates have no embeddings")
+    rows = signals.embeddings.astype(np.float32)
     if not np.isfinite(rows).all():
         raise ValueError("the embeddings hold NaN or infinity; a store never does")
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     rows /= np.where(norms > 0, norms, 1)
-    budget = min(num_frames, len(rows))
     closeness = rows @ rows.sum(axis=0, dtype=np.float64).astype(np.float32)
     medoid = int(np.argmax(closeness >= closeness.max() - TIE * len(rows)))
 
@@ -55,5 +49,5 @@ def pick(embeddings: Floats, num_frames: int, *, same: float = 1e-4) -> Indices:
         distances: Floats = np.maximum(1 - rows @ rows[index], 0)
         return distances
 
-    order, gains = spread(distances_to, medoid, budget, tie=TIE)
-    return fill_gaps(np.sort(order[gains > same]), len(rows), budget)
+    order, gains = spread(distances_to, medoid, num_frames, tie=TIE)
+    return fill_gaps(np.sort(order[gains > same]), len(rows), num_frames)

@@ -27,16 +27,10 @@ def select(
 ) -> Indices:
     """Returns the indices."""
     check_range("enhanced-uniform", "uniform_share", uniform_share)
-    return pick(len(signals), num_frames, uniform_share=uniform_share)
-
-
-def pick(num_candidates: int, num_frames: int, *, uniform_share: float = 0.8) -> Indices:
-    """Returns the indices for N candidates."""
-    if num_frames >= num_candidates:
-        return np.arange(num_candidates)
-    even = spaced(0, num_candidates - 1, portion(num_frames, uniform_share))
+    count = len(signals)
+    even = spaced(0, count - 1, portion(num_frames, uniform_share))
     spare = num_frames - len(even)
-    rest = np.setdiff1d(np.arange(num_candidates), even)
-    head = rest[: min(spare // 2, num_candidates // 10)]
+    rest = np.setdiff1d(np.arange(count), even)
+    head = rest[: min(spare // 2, count // 10)]
     tail = rest[len(rest) - (spare - spare // 2) :]
-    return fill_gaps(merge(even, head, tail), num_candidates, num_frames)
+    return fill_gaps(merge(even, head, tail), count, num_frames)

@@ -32,7 +32,6 @@ from numpy.typing import NDArray
 from vtr.extract.samplers.base import Indices, Signals
 from vtr.extract.samplers.common import (
     Draws,
-    Floats,
     check_range,
     draw,
     fill_gaps,
@@ -50,37 +49,17 @@ KEEP_AWAY = 3
 def select(
     signals: Signals,
     num_frames: int,
-    rng: np.random.Generator,
-    *,
-    sparse_share: float = 0.5,
-    uniform_share: float = 0.7,
-    focus: float = 5.0,
-) -> Indices:
-    """Returns the indices, random by `rng`."""
-    check_range("hybrid", "sparse_share", sparse_share)
-    check_range("hybrid", "uniform_share", uniform_share)
-    check_range("hybrid", "focus", focus, high=100)
-    shares = {"sparse_share": sparse_share, "uniform_share": uniform_share}
-    return pick(signals.absolute_change, num_frames, rng, **shares, focus=focus)
-
-
-def pick(
-    change: Floats,
-    num_frames: int,
     rng: Draws,
     *,
     sparse_share: float = 0.5,
     uniform_share: float = 0.7,
     focus: float = 5.0,
 ) -> Indices:
-    """Returns the indices, drawn by `rng` for step 2 and then for step 3.
-
-    `change` is (N,) mean absolute change from the frame before; entry 0 is not read.
-    """
-    count = len(change)
-    if num_frames >= count:
-        return np.arange(count)
-    steps = np.asarray(change[1:], np.float64)
+    """Returns the indices, drawn by `rng` for step 2 and then for step 3."""
+    check_range("hybrid", "sparse_share", sparse_share)
+    check_range("hybrid", "uniform_share", uniform_share)
+    check_range("hybrid", "focus", focus, high=100)
+    count, steps = len(signals), signals.absolute_change[1:]
     around = np.concatenate([steps, [0.0]]) + np.concatenate([[0.0], steps])
     sparse = portion(num_frames, sparse_share)
     even = spaced(0, count - 1, portion(sparse, uniform_share))

@@ -26,7 +26,7 @@ from __future__ import annotations
 import numpy as np
 
 from vtr.extract.samplers.base import Indices, Signals
-from vtr.extract.samplers.common import Draws, Floats, check_range, draw, merge, portion, spaced
+from vtr.extract.samplers.common import Draws, check_range, draw, merge, portion, spaced
 
 NEEDS: frozenset[str] = frozenset({"luma"})
 COST = "thumbnails, one difference per candidate; random"
@@ -39,7 +39,7 @@ STILL = 1e-5
 def select(
     signals: Signals,
     num_frames: int,
-    rng: np.random.Generator,
+    rng: Draws,
     *,
     global_share: float = 0.25,
     floor: float = 0.1,
@@ -49,23 +49,10 @@ def select(
     check_range("motion", "global_share", global_share)
     check_range("motion", "floor", floor, high=float("inf"))
     check_range("motion", "floor_total", floor_total, high=float("inf"))
+    count = len(signals)
     energy = signals.squared_change / LEVELS_PER_UNIT**2
-    bounded = min(floor, floor_total / len(energy))
-    return pick(energy, num_frames, rng, global_share=global_share, floor=bounded)
-
-
-def pick(
-    energy: Floats, num_frames: int, rng: Draws, *, global_share: float = 0.25, floor: float = 0.1
-) -> Indices:
-    """Returns the indices, by the reference's chances unless `floor` is another.
-
-    `energy` is (N,) mean squared change of normalised pictures; entry 0 is not read.
-    """
-    count = len(energy)
-    if num_frames >= count:
-        return np.arange(count)
     fixed = max(portion(num_frames, global_share), 1)
-    weights = energy / (energy[1:].max() + STILL) + floor
+    weights = energy / (energy[1:].max() + STILL) + min(floor, floor_total / count)
     chosen = spaced(0, count - 1, fixed)
     drawn = draw(rng, np.arange(1, count), num_frames - fixed, weights[1:])
     chosen = merge(chosen, drawn)

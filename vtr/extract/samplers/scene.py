@@ -19,7 +19,7 @@ from __future__ import annotations
 import numpy as np
 
 from vtr.extract.samplers.base import Indices, Signals
-from vtr.extract.samplers.common import Floats, check_range, fill_gaps, merge, spaced
+from vtr.extract.samplers.common import check_range, fill_gaps, merge, spaced
 
 NEEDS: frozenset[str] = frozenset({"luma"})
 COST = "thumbnails, one difference per candidate"
@@ -30,14 +30,7 @@ def select(
 ) -> Indices:
     """Returns the indices."""
     check_range("scene", "threshold", threshold, high=float("inf"))
-    return pick(signals.absolute_change, num_frames, threshold=threshold)
-
-
-def pick(change: Floats, num_frames: int, *, threshold: float = 1.5) -> Indices:
-    """Returns the indices; of the (N,) mean absolute changes entry 0 is not read."""
-    count = len(change)
-    if num_frames >= count:
-        return np.arange(count)
+    change, count = signals.absolute_change, len(signals)
     steps = change[1:]
     with np.errstate(over="ignore"):  # then no change is a cut
         cuts = 1 + np.flatnonzero(steps > steps.mean() + threshold * steps.std())

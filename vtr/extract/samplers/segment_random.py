@@ -17,7 +17,5 @@ COST = "free: time stamps only; random"
 
 def select(signals: Signals, num_frames: int, rng: np.random.Generator) -> Indices:
     """Returns one index per segment."""
-    count = len(signals)
-    budget = min(num_frames, count)
-    edges = np.arange(budget + 1) * count // budget
+    edges = np.arange(num_frames + 1) * len(signals) // num_frames
     return rng.integers(edges[:-1], edges[1:])

@@ -46,7 +46,7 @@ def select(
     starts = np.concatenate([[0], cuts])
     lengths = np.diff(starts, append=len(luma))
     chosen = []
-    shares = share_out(lengths, min(num_frames, len(luma)))
+    shares = share_out(lengths, num_frames)
     for start, length, share in zip(starts, lengths, shares, strict=True):
         edges = start + np.arange(share + 1) * length // max(share, 1)
         for first, stop in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):

@@ -25,16 +25,10 @@ def select(
 ) -> Indices:
     """Returns the indices; `sparse_share` of the frames go over the whole video."""
     check_range("sparse-dense", "sparse_share", sparse_share)
-    return pick(len(signals), num_frames, sparse_share=sparse_share)
-
-
-def pick(num_candidates: int, num_frames: int, *, sparse_share: float = 0.5) -> Indices:
-    """Returns the indices for N candidates."""
-    if num_frames >= num_candidates:
-        return np.arange(num_candidates)
+    count = len(signals)
     sparse = portion(num_frames, sparse_share)
     dense = num_frames - sparse
-    middle = num_candidates // 2
-    first, last = max(0, middle - dense), min(num_candidates - 1, middle + dense - 1)
-    chosen = merge(spaced(0, num_candidates - 1, sparse), spaced(first, last, dense))
-    return fill_gaps(chosen, num_candidates, num_frames)
+    middle = count // 2
+    first, last = max(0, middle - dense), min(count - 1, middle + dense - 1)
+    chosen = merge(spaced(0, count - 1, sparse), spaced(first, last, dense))
+    return fill_gaps(chosen, count, num_frames)

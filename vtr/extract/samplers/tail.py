@@ -15,5 +15,4 @@ COST = "free: time stamps only"
 
 def select(signals: Signals, num_frames: int, rng: np.random.Generator) -> Indices:
     """Returns the last K indices."""
-    count = len(signals)
-    return np.arange(count - min(num_frames, count), count, dtype=np.int64)
+    return np.arange(len(signals) - num_frames, len(signals))

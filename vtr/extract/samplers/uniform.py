@@ -1,7 +1,7 @@
 """Evenly spaced from the first candidate to the last.
 
 Indices `trunc(linspace(0, N - 1, K))`, both ends included; with K = 1 the first. Source:
-CLIP4Clip `slice_framepos 2` (ArrowLuo/CLIP4Clip@508ffa3, dataloaders). With K >= N all are kept.
+CLIP4Clip `slice_framepos 2` (ArrowLuo/CLIP4Clip@508ffa3, dataloaders).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from vtr.extract.samplers.base import Indices, Signals
+from vtr.extract.samplers.common import spaced
 
 NEEDS: frozenset[str] = frozenset()
 COST = "free: time stamps only"
@@ -16,5 +17,4 @@ COST = "free: time stamps only"
 
 def select(signals: Signals, num_frames: int, rng: np.random.Generator) -> Indices:
     """Returns K evenly spaced indices."""
-    count = len(signals)
-    return np.linspace(0, count - 1, min(num_frames, count)).astype(np.int64)
+    return spaced(0, len(signals) - 1, num_frames)
