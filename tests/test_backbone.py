@@ -375,69 +375,48 @@ def write(name: str, content: bytes) -> Edit:
     return edit
 
 
+OPENAI, LAION = "openai/clip-vit-base-patch32", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
+
+
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        pytest.param(remove_key, r"missing: visual_projection\.weight", id="missing key"),
-        pytest.param(add_key, r"unexpected: extra\. Fetch", id="unexpected key"),
-        pytest.param(
+        (remove_key, r"missing: visual_projection\.weight"),
+        (add_key, r"unexpected: extra\. Fetch"),
+        (both(remove_key, add_key), "missing: visual.*; unexpected: extra"),
+        (
             weights(with_zeros("text_projection.weight", 7, 32)),
             r"of another shape: text_projection\.weight \(file \(7, 32\), needed \(20, 32\)\)",
-            id="wrong shape",
         ),
-        pytest.param(
-            both(remove_key, add_key), "missing: visual.*; unexpected: extra", id="both at once"
+        (config(text_config__hidden_act="gelu"), "'gelu' for text and 'quick_gelu' for vision"),
+        (
+            both(config(_name_or_path=OPENAI), set_activation("gelu")),
+            f"'gelu', but {OPENAI} was trained with 'quick_gelu'",
         ),
-        pytest.param(
-            config(text_config__hidden_act="gelu"),
-            "'gelu' for text and 'quick_gelu' for vision",
-            id="mixed",
-        ),
-        pytest.param(
-            both(config(_name_or_path="openai/clip-vit-base-patch32"), set_activation("gelu")),
-            "'gelu', but openai/clip-vit-base-patch32 was trained with 'quick_gelu'",
-            id="openai with gelu",
-        ),
-        pytest.param(
-            config(_name_or_path="laion/CLIP-ViT-H-14-laion2B-s32B-b79K"),
-            "'quick_gelu', but laion/CLIP-ViT-H-14-laion2B-s32B-b79K was trained with 'gelu'",
-            id="laion with quick_gelu",
-        ),
-        pytest.param(
+        (config(_name_or_path=LAION), f"'quick_gelu', but {LAION} was trained with 'gelu'"),
+        (
             open_clip_without_quick_gelu,
             r"the model of open_clip_config\.json was trained with 'gelu'",
-            id="open_clip says gelu",
         ),
-        pytest.param(
-            config(text_config__eos_token_id=7),
-            r"ends texts with id 55, .* looks for 7",
-            id="wrong end token",
-        ),
-        pytest.param(
+        (config(text_config__eos_token_id=7), r"ends texts with id 55, .* looks for 7"),
+        (
             lambda folder: write_processor(folder, 32, do_center_crop=True, crop_size=32),
             r"makes pictures of \(32, 32\), the model sees \(24, 24\)",
-            id="wrong picture size",
         ),
-        pytest.param(delete("config.json"), r"has no config\.json\. A model", id="no config"),
-        pytest.param(
-            delete("model.safetensors"), r"has no model\.safetensors \(or pytorch", id="no weights"
-        ),
-        pytest.param(delete("tokenizer.json"), r"has no tokenizer\.json", id="no tokeniser"),
-        pytest.param(write("config.json", b"{"), "is not whole JSON", id="config not JSON"),
-        pytest.param(write("config.json", b"[]"), "holds a list", id="config a list"),
-        pytest.param(
+        (delete("config.json"), r"has no config\.json\. A model"),
+        (delete("model.safetensors"), r"has no model\.safetensors \(or pytorch"),
+        (delete("tokenizer.json"), r"has no tokenizer\.json"),
+        (write("config.json", b"{"), "is not whole JSON"),
+        (write("config.json", b"[]"), "holds a list"),
+        (
             write("model.safetensors", b"\0" * 64),
             "cannot load .*copy/model.safetensors: it is damaged or cut off .*header",
-            id="damaged weights",
         ),
-        pytest.param(
+        (
             both(delete("model.safetensors"), write("pytorch_model.bin", b"not a pickle")),
             "cannot load .*copy",
-            id="damaged bin",
         ),
-        pytest.param(
-            write("open_clip_config.json", b"[]"), "an open_clip conf", id="open_clip a list"
-        ),
+        (write("open_clip_config.json", b"[]"), "an open_clip conf"),
     ],
 )
 def test_a_folder_that_does_not_fit_is_refused(copy: Path, edit: Edit, message: str) -> None:
@@ -453,18 +432,20 @@ def test_the_right_activation_is_accepted(copy: Path) -> None:
     assert load_backbone(str(copy), device="cpu").family == "clip"
 
 
-def test_siglip_with_another_activation_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (set_activation("gelu"), "SigLIP was trained with 'gelu_pytorch_tanh'"),
+        (  # so google/siglip-so400m-patch14-224 was uploaded
+            both(write("spiece.model", b""), delete("tokenizer.json")),
+            r"no tokenizer.json but spiece.model, which needs",
+        ),
+    ],
+)
+def test_a_siglip_that_does_not_fit_is_refused(tmp_path: Path, edit: Edit, message: str) -> None:
     make_siglip(tmp_path / "siglip", "SiglipTokenizer")
-    set_activation("gelu")(tmp_path / "siglip")
-    with pytest.raises(CheckpointError, match="SigLIP was trained with 'gelu_pytorch_tanh'"):
-        load_backbone(str(tmp_path / "siglip"), device="cpu")
-
-
-def test_siglip_with_sentencepiece_alone_says_how_to_go_on(tmp_path: Path) -> None:
-    """So google/siglip-so400m-patch14-224 was uploaded."""
-    make_siglip(tmp_path / "siglip", "SiglipTokenizer")
-    (tmp_path / "siglip" / "tokenizer.json").rename(tmp_path / "siglip" / "spiece.model")
-    with pytest.raises(CheckpointError, match=r"no tokenizer.json but spiece.model, which needs"):
+    edit(tmp_path / "siglip")
+    with pytest.raises(CheckpointError, match=message):
         load_backbone(str(tmp_path / "siglip"), device="cpu")
 
 
