@@ -68,7 +68,7 @@ class Hub(ThreadingHTTPServer):
         self.corrupt_commits = False
         self.portal = False  # a page answers everything
         self.silent = False  # nothing answers
-        self.gated = False
+        self.gated = set[str]()  # names of repositories whose files nobody may have
         self.heard: Callable[[str], object] = lambda path: None  # called with each request
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -197,7 +197,7 @@ class Handler(BaseHTTPRequestHandler):
         repo = self.find(match["type"], match["id"])
         if repo is None:
             return self.answer(404 if self.is_known else 401, {}, {"X-Error-Code": "RepoNotFound"})
-        if self.server.gated:
+        if match["id"] in self.server.gated and match["verb"] not in (None, "revision"):
             return self.answer(403, {}, {"X-Error-Code": "GatedRepo"})
         verb, rest = match["verb"] or "revision", match["rest"] or "main"
         if verb == "branch":
@@ -209,7 +209,9 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(404, {}, {"X-Error-Code": "RevisionNotFound"})
         files = repo.commits[commit]
         if verb == "revision":
-            record = {"id": match["id"], "sha": commit, "private": repo.private, "siblings": []}
+            siblings = [{"rfilename": name} for name in files]
+            record = {"id": match["id"], "sha": commit, "private": repo.private}
+            record |= {"siblings": siblings}
             return self.answer(200, record)
         if verb == "tree":
             return self.answer(200, [self.entry(name, files[name]) for name in files])

@@ -6,18 +6,16 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
+from hub_server import serving
 
 from vtr.clip.hub import check_model_name, find_model
 from vtr.errors import CheckpointError, ModelNotFoundError
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
+COMMIT = f"{2:040x}"  # the second of each repository
 SMALL = ["config.json", "preprocessor_config.json", "tokenizer.json", "README.md"]
 REPOSITORIES = {
     "tiny/both": [*SMALL, "model.safetensors", "pytorch_model.bin", "tf_model.h5",
@@ -56,61 +54,14 @@ print(json.dumps(results))
 """
 
 
-class FakeHub(BaseHTTPRequestHandler):
-    """As much of the hub as fetching a model needs."""
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_GET(self) -> None:
-        path = urlsplit(self.path).path
-        if path.startswith("/api/models/tiny/broken"):
-            self.answer(503, b"")
-        elif path.startswith("/api/models/"):
-            self.describe(path.removeprefix("/api/models/"))
-        else:
-            repository, _, name = path.lstrip("/").partition("/resolve/")
-            if repository == "tiny/gated":
-                self.answer(403, b"", **{"X-Error-Code": "GatedRepo"})
-            else:
-                self.answer(200, name.encode(), **{"ETag": '"x"', "X-Repo-Commit": COMMIT})
-
-    def describe(self, rest: str) -> None:
-        repository = "/".join(rest.split("/")[:2])
-        names = REPOSITORIES.get(repository)
-        if names is None:
-            self.answer(404, b"", **{"X-Error-Code": "RepoNotFound"})
-        elif "/tree/" in rest:
-            entries = [
-                {"type": "file", "path": name, "size": len(f"{COMMIT}/{name}"), "oid": f"{k:040x}"}
-                for k, name in enumerate(names)
-            ]
-            self.answer(200, json.dumps(entries).encode())
-        else:
-            siblings = [{"rfilename": name} for name in names]
-            record = {"id": repository, "sha": COMMIT, "siblings": siblings, "private": False}
-            self.answer(200, json.dumps(record).encode())
-
-    def answer(self, status: int, body: bytes, **headers: str) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Keeps the test's output clean."""
-
-
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), FakeHub)
-    Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
+    with serving() as hub:
+        for name, files in REPOSITORIES.items():
+            hub.add("models", name, {file: file.encode() for file in files})
+        hub.fail = {"GET /api/models/tiny/broken.*": [503]}
+        hub.gated.add("tiny/gated")
+        yield hub.url
 
 
 def find(names: list[str], home: Path, **settings: str) -> dict[str, dict[str, Any]]:

@@ -675,7 +675,7 @@ def test_a_hub_that_says_nothing(
 
 def test_a_gated_repository(hub: Hub, tmp_path: Path) -> None:
     push(hub, random_store(tmp_path / "features", ["a"]))
-    hub.gated = True
+    hub.gated.add("me/clips")
     with pytest.raises(HubError, match=r"answers 403.*of a gated one accept the terms"):
         pull(hub)
 
