@@ -5,17 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import make_head
 from torch import Tensor
 
 from vtr.errors import ConfigError
-from vtr.train.heads.afa import AttentiveAggregation
-from vtr.train.heads.base import TextBatch, VideoBatch
 from vtr.train.teacher import (
     DistillWeights,
     distillation_loss,
     frame_term,
-    matching_frame_scores,
     relation_term,
 )
 
@@ -96,55 +92,3 @@ def test_terms_are_weighted() -> None:
     assert distillation_loss(*terms, other).item() == pytest.approx(51)
     with pytest.raises(ConfigError, match="distill relation=-1 is out of range"):
         DistillWeights(relation=-1)
-
-
-@pytest.mark.parametrize("teacher", ["meanP", "xpool", "wti"])
-def test_frame_scores_are_those_of_each_frame_alone(teacher: str) -> None:
-    head = make_head(teacher, dim=8)
-    frames, tokens = draw(3, 4, 8), draw(3, 5, 8, seed=1)
-    mask = torch.tensor([[True] * 4, [True] + [False] * 3, [True, True, False, False]])
-    texts = TextBatch(tokens[:, -1], tokens, torch.ones(3, 5, dtype=torch.bool))
-    videos = VideoBatch(frames.masked_fill(~mask[..., None], torch.nan), mask)
-    got = matching_frame_scores(head, texts, videos)
-    assert not got.requires_grad
-    for row, column in np.ndindex(3, 4):
-        if not mask[row, column]:
-            assert got[row, column] == 0
-            continue
-        single = VideoBatch(frames[row, column][None, None], torch.ones(1, 1, dtype=torch.bool))
-        expected = head.similarity(texts, single)[row, 0].item()
-        assert got[row, column].item() == pytest.approx(expected, abs=1e-6)
-
-
-def test_a_student_learns_which_frames_its_teacher_likes() -> None:
-    """Frames that show the caption carry a mark; the student cannot see the caption."""
-    texts, mark = draw(32, 16), draw(16, seed=1)
-    shows = torch.arange(4) == torch.arange(32)[:, None] % 4
-    frames = torch.where(shows[..., None], texts[:, None] + mark, draw(32, 4, 16, seed=2))
-    videos, batch = VideoBatch(frames, torch.ones(32, 4, dtype=torch.bool)), TextBatch(texts)
-    teacher = make_head("xpool", dim=16)
-    student = make_head("afa", dim=16)
-    assert isinstance(student, AttentiveAggregation)
-    with torch.no_grad():
-        wanted = 10 * teacher.similarity(batch, videos)
-        liked = 10 * matching_frame_scores(teacher, batch, videos)
-    optimiser = torch.optim.Adam(student.parameters(), lr=0.01)
-    losses = []
-    for _ in range(60):
-        code, logits = student.encode_with_weights(videos)
-        scores = 10 * student.score(student.encode_texts(batch), code)
-        contrastive = torch.nn.functional.cross_entropy(scores, torch.arange(32))
-        loss = distillation_loss(
-            contrastive,
-            relation_term(scores, wanted),
-            frame_term(logits, liked, videos.mask),
-            DistillWeights(),
-        )
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.item())
-    assert losses[-1] < losses[0] - 0.3
-    with torch.no_grad():
-        best = student.encode_with_weights(videos)[1].argmax(dim=1)
-    assert float((best == shows.int().argmax(dim=1)).float().mean()) > 0.9

@@ -9,7 +9,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from vtr.clip.backbone import load_backbone
 from vtr.clip.encoders import DualEncoder, huggingface_state
-from vtr.clip.towers import quick_gelu
 from vtr.demo import demo_model_folder
 from vtr.errors import ConfigError, UnknownNameError
 from vtr.train.headlist import (
@@ -291,12 +290,6 @@ def test_the_last_layer_may_skip_tokens() -> None:
     tokens, mask = torch.randn(3, 5, 8), torch.rand(3, 5) < 0.5
     mask[:, 0] = True
     torch.testing.assert_close(stack(tokens, mask, num_outputs=2), stack(tokens, mask)[:, :2])
-
-
-def test_quick_gelu() -> None:
-    values = torch.linspace(-6, 6, 50, dtype=torch.float64)
-    expected = values / (1 + torch.exp(-1.702 * values))
-    torch.testing.assert_close(quick_gelu(values), expected, rtol=1e-12, atol=0)
 
 
 def test_normalise_keeps_zeros_and_does_not_hide_nan() -> None:

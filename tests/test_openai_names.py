@@ -102,22 +102,6 @@ def test_every_tensor_has_memory_of_its_own(openai_state: State) -> None:
     assert all(tensor.is_contiguous() for tensor in converted.values())
 
 
-def test_names_shapes_and_order_of_the_joined_matrix(
-    huggingface_state: State, openai_state: State
-) -> None:
-    prefix = "text_model.encoder.layers.2.self_attn"
-    joined = openai_state["transformer.resblocks.2.attn.in_proj_weight"]
-    assert joined.shape == (384, 128)
-    for part, letter in enumerate("qkv"):
-        expected = huggingface_state[f"{prefix}.{letter}_proj.weight"]
-        assert torch.equal(joined[part * 128 : part * 128 + 128], expected)
-    projection = huggingface_state["visual_projection.weight"]
-    assert torch.equal(openai_state["visual.proj"], projection.T)
-    assert openai_state["visual.proj"].shape == (64, 20)
-    assert openai_state["visual.conv1.weight"].shape == (64, 3, 8, 8)
-    assert openai_state["logit_scale"].shape == ()
-
-
 def test_shape_and_configuration_come_back(openai_state: State) -> None:
     assert read_shape(openai_state) == SHAPE
     config = CLIPConfig(**huggingface_config(SHAPE))

@@ -459,23 +459,15 @@ def test_zero_shot_is_the_cosine_with_the_mean_of_unit_frames() -> None:
 
 
 def test_a_score_that_is_not_finite_names_text_and_video() -> None:
-    data = made_up(4)
-    data.texts.pooled[2] = np.nan
-    with pytest.raises(ModelError, match=r"text 'c2' and video 'v0' is nan"):
-        Scorer(zero_shot_model(), data.texts, data.videos).matrix()
-
-
-def test_a_chosen_pair_that_is_not_finite_names_text_and_video() -> None:
     """Re-ranking asks for pairs: a NaN among them would be sorted somewhere."""
     data = made_up()
+    data.texts.pooled[1] = np.nan
     scorer = Scorer(zero_shot_model(), data.texts, data.videos)
     texts, videos = np.array([0, 1, 2]), np.array([0, 2, 1])
-    assert np.isfinite(scorer.score_pairs(texts, videos)).all()
-    data.texts.pooled[1] = np.nan
-    text, video = data.texts.ids[1], data.videos.ids[2]
-    bad = Scorer(zero_shot_model(), data.texts, data.videos)
-    with pytest.raises(ModelError, match=f"the score of text '{text}' and video '{video}' is nan"):
-        bad.score_pairs(texts, videos)
+    assert np.isfinite(scorer.score_pairs(texts[[0, 2]], videos[[0, 2]])).all()
+    for ask, video in ((scorer.matrix, 0), (lambda: scorer.score_pairs(texts, videos), 2)):
+        with pytest.raises(ModelError, match=f"of text 'c1' and video 'v{video}' is nan"):
+            ask()
 
 
 def test_the_time_of_a_costly_head_is_foretold() -> None:
