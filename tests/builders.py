@@ -563,12 +563,15 @@ def write_processor(folder: Path, size: Any, **more: Any) -> None:
 
 # ---- heads
 
+LENGTHS = (5, 1, 3, 4)
+WORDS = (3, 6, 2, 4)
+
 
 def head_batches(
     dim: int,
     *,
-    lengths: Sequence[int] = (5, 1, 3, 4),
-    words: Sequence[int] = (3, 6, 2, 4),
+    lengths: Sequence[int] = LENGTHS,
+    words: Sequence[int] = WORDS,
     shift: float = 0.0,
     extra: int = 0,
 ) -> tuple[TextBatch, VideoBatch]:
@@ -590,6 +593,19 @@ def head_batches(
     tokens = tokens.masked_fill(~word_mask[..., None], torch.nan)
     frames = frames.masked_fill(~mask[..., None], torch.nan)
     return TextBatch(pooled, tokens, word_mask), VideoBatch(frames, mask, pad)
+
+
+def doubles(module: Any) -> dict[str, NDArray[np.float64]]:
+    """Weights by their names."""
+    return {name: value.double().numpy() for name, value in module.state_dict().items()}
+
+
+def rows_of(batch: TextBatch | VideoBatch) -> list[NDArray[np.float64]]:
+    """What is there of each text's tokens, or of each video's frames."""
+    given: Any = batch
+    is_video = hasattr(batch, "frames")
+    pair = (given.frames, given.mask) if is_video else (given.tokens, given.token_mask)
+    return [rows[kept].double().numpy() for rows, kept in zip(*pair, strict=True)]
 
 
 def make_head(label: str, *, dim: int = 64, clip: DualEncoder | None = None, seed: int = 0) -> Head:

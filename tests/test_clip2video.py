@@ -8,8 +8,19 @@ import numpy as np
 import pytest
 import torch
 from builders import close as near
-from builders import golden, head_batches, make_head, perturbed, random_clip, tensors
+from builders import (
+    doubles,
+    golden,
+    head_batches,
+    make_head,
+    perturbed,
+    random_clip,
+    rows_of,
+    tensors,
+    unit,
+)
 from numpy.typing import NDArray
+from scipy.special import softmax
 from torch import Tensor
 
 from vtr.errors import ConfigError
@@ -137,18 +148,14 @@ def plain_score(head: Clip2Video, texts: TextBatch, videos: VideoBatch, budget: 
 
     `budget` as pad_to; 0 for differences between real frames alone.
     """
-    p = {name: value.double().numpy() for name, value in head.state_dict().items()}
+    p = doubles(head)
     weight = head.options.weight
-    assert texts.tokens is not None
-    assert texts.token_mask is not None
     rows = np.zeros((len(texts), len(videos)))
-    for n in range(len(texts)):
-        count = int(texts.token_mask[n].sum())
-        words = [texts.tokens[n, i].double().numpy() for i in range(1, count)]
-        own, aligned = unit(texts.pooled[n].double().numpy()), plain_centres(p, words)
-        for v in range(len(videos)):
-            count = int(videos.mask[v].sum())
-            frames = [videos.frames[v, i].double().numpy() for i in range(count)]
+    for n, tokens in enumerate(rows_of(texts)):
+        own = unit(texts.pooled[n].double().numpy())
+        aligned = plain_centres(p, [*tokens[1:]])
+        for v, shown in enumerate(rows_of(videos)):
+            frames, count = [*shown], len(shown)
             if budget:
                 assert videos.pad is not None
                 frames += [videos.pad.double().numpy()] * (budget - count)
@@ -159,10 +166,6 @@ def plain_score(head: Clip2Video, texts: TextBatch, videos: VideoBatch, budget: 
             gathered = frames[:count] + half[: (count + 1) // 2]
             rows[n, v] = weight * own @ pooled + (1 - weight) * aligned @ plain_centres(p, gathered)
     return rows
-
-
-def unit(vector: Any) -> Any:
-    return vector / np.sqrt((vector**2).sum())
 
 
 def plain_temporal(p: Arrays, frames: list[Any], valid: int, layers: list[str]) -> list[Any]:
@@ -206,8 +209,7 @@ def plain_block(p: Arrays, prefix: str, tokens: list[Any], valid: list[bool]) ->
                 mixed[i, part] @ mixed[j, width + part] / np.sqrt(len(part)) if ok else -np.inf
                 for j, ok in enumerate(valid)
             ]
-            shares = np.exp(scores - np.max(scores))
-            gathered.append(shares / shares.sum() @ mixed[:, 2 * width + part])
+            gathered.append(softmax(scores) @ mixed[:, 2 * width + part])
         y = token + q["attn.out_proj.weight"] @ np.concatenate(gathered) + q["attn.out_proj.bias"]
         z = plain_norm(y, q["ln_2.weight"], q["ln_2.bias"], 1e-12)
         z = q["mlp.c_fc.weight"] @ z + q["mlp.c_fc.bias"]
@@ -220,8 +222,7 @@ def plain_centres(p: Arrays, tokens: list[Any]) -> Any:
     centres, offsets = p["weight_center"], p["emb_center"]
     gathered = np.zeros_like(centres)
     for token in tokens:
-        shares = np.exp(centres @ token)
-        for k, share in enumerate(shares / shares.sum()):
+        for k, share in enumerate(softmax(centres @ token)):
             gathered[k] += share * (token - offsets[k])
     return unit(np.mean([unit(row) for row in gathered], axis=0))
 

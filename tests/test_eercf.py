@@ -5,14 +5,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import close, head_batches, make_head, perturbed, unit
+from builders import LENGTHS, close, head_batches, make_head, perturbed, unit
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from vtr.train.heads.base import Code, Head, select_code
 from vtr.train.heads.eercf import TextGated
 
 DIM = 16
-LENGTHS = (5, 1, 3, 4)
 
 Floats = NDArray[np.float64]
 
@@ -24,7 +24,7 @@ def head(text: str, **how: Any) -> Head:
 def plain(made: Head) -> tuple[Floats, Floats, list[list[Floats]]]:
     """Scores, recall, and the vector of each text and video, one pair at a time."""
     assert isinstance(made, TextGated)
-    texts, videos = head_batches(DIM, lengths=LENGTHS)
+    texts, videos = head_batches(DIM)
     with torch.no_grad():
         context = made.contextual_frames(videos)
     scores, recall = np.zeros((2, len(texts), len(LENGTHS)))
@@ -33,15 +33,14 @@ def plain(made: Head) -> tuple[Floats, Floats, list[list[Floats]]]:
         for v, length in enumerate(LENGTHS):
             x = unit(videos.frames[v, :length].double().numpy())
             y = unit(context[v, :length].double().numpy())
-            gate = np.exp(x @ text / made.options.tau)
-            vectors[n].append(unit((gate / gate.sum()) @ y))
+            vectors[n].append(unit(softmax(x @ text / made.options.tau) @ y))
             scores[n, v] = text @ vectors[n][v]
             recall[n, v] = text @ unit(y.mean(axis=0))
     return scores, recall, vectors
 
 
 def codes(made: Head) -> tuple[Code, Code]:
-    texts, videos = head_batches(DIM, lengths=LENGTHS)
+    texts, videos = head_batches(DIM)
     return made.encode_texts(texts), made.encode_videos(videos)
 
 
@@ -81,7 +80,7 @@ def test_the_pearson_term_equals_plain_loops() -> None:
 def test_no_gradient_flows_through_the_gate_as_in_the_authors_code() -> None:
     """Of `sum of w y`, w is a number: the text's gradient is that of <t^, v^> with v held."""
     made = head("eercf:layers=0")
-    texts, videos = head_batches(DIM, lengths=LENGTHS)
+    texts, videos = head_batches(DIM)
     text = torch.nn.functional.normalize(texts.pooled, dim=-1).requires_grad_()
     codes_of_videos = made.encode_videos(videos)
     made.score((text,), codes_of_videos).sum().backward()

@@ -1,29 +1,20 @@
 """maxsim and multivector against their formulas in float64 loops."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
-from builders import head_batches, make_head, perturbed, unit
+from builders import LENGTHS, WORDS, head_batches, make_head, perturbed, unit
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from vtr.searching.scan import Scanner
 from vtr.train.heads import meanP, seqTransf
-from vtr.train.heads.base import Head, TextBatch, VideoBatch, normalise
+from vtr.train.heads.base import Head, normalise
 from vtr.train.heads.multivector import clusters
 
 DIM = 16
-LENGTHS = (5, 1, 3, 4)
-WORDS = (3, 6, 2, 4)
-
 Floats = NDArray[np.float64]
-
-
-def batches(**changes: Any) -> tuple[TextBatch, VideoBatch]:
-    return head_batches(DIM, lengths=LENGTHS, words=WORDS, **changes)
 
 
 def head(text: str) -> Head:
@@ -37,7 +28,7 @@ def mean_max(words: Floats, frames: Floats) -> float:
 @pytest.mark.parametrize("layers", [0, 2])
 def test_maxsim_is_its_formula(layers: int) -> None:
     made = head(f"maxsim:layers={layers}:heads=2")
-    texts, videos = batches()
+    texts, videos = head_batches(DIM)
     assert texts.tokens is not None
     context = videos.frames
     if layers:
@@ -92,7 +83,7 @@ def test_clusters_are_those_of_a_plain_count(num_frames: int, most: int, seed: i
 
 
 def test_rows_of_multivector_are_what_the_index_of_search_scores() -> None:
-    made, (texts, videos) = head("multivector:vectors=3"), batches()
+    made, (texts, videos) = head("multivector:vectors=3"), head_batches(DIM)
     with torch.no_grad():
         codes = made.encode_texts(texts), made.encode_videos(videos)
         scores = made.score(*codes).numpy()
@@ -105,7 +96,7 @@ def test_rows_of_multivector_are_what_the_index_of_search_scores() -> None:
 
 
 def test_one_vector_is_the_mean_and_all_are_the_maximum() -> None:
-    texts, videos = batches()
+    texts, videos = head_batches(DIM)
     with torch.no_grad():
         one = head("multivector:vectors=1").similarity(texts, videos)
         every = head("multivector:vectors=9").similarity(texts, videos)

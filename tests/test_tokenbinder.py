@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import close, head_batches, make_head, perturbed, unit
+from builders import WORDS, close, doubles, head_batches, make_head, perturbed, rows_of, unit
 from numpy.typing import NDArray
+from scipy.special import ndtr, softmax
 from torch import Tensor
 
 from vtr.train.heads.base import Code, TextBatch, VideoBatch
@@ -14,14 +15,13 @@ from vtr.train.heads.tokenbinder import TokenBinder
 
 DIM = 16
 LENGTHS = (5, 1, 3, 4, 2)
-WORDS = (3, 6, 2, 4)
 SEEN = torch.tensor([[0, 3, 1], [4, 2, 0], [1, 2, 3], [2, 2, 4]])
 
 Floats = NDArray[np.float64]
 
 
 def batches(**changes: Any) -> tuple[TextBatch, VideoBatch]:
-    return head_batches(DIM, lengths=LENGTHS, words=WORDS, **changes)
+    return head_batches(DIM, lengths=LENGTHS, **changes)
 
 
 def head(options: str = "", amount: float = 0.3) -> TokenBinder:
@@ -47,11 +47,10 @@ class Plain:
     """The formula, one text at a time, in float64."""
 
     def __init__(self, made: TokenBinder) -> None:
-        self.p = {name: value.double().numpy() for name, value in made.state_dict().items()}
+        self.p = doubles(made)
         self.tau = made.options.tau
         texts, videos = batches()
-        assert texts.tokens is not None
-        self.words = [texts.tokens[n, :k].double().numpy() for n, k in enumerate(WORDS)]
+        self.words = rows_of(texts)
         self.texts = texts.pooled.double().numpy()
         with torch.no_grad():
             context = made.contextual_frames(videos)
@@ -66,9 +65,7 @@ class Plain:
         return x @ self.p[f"{name}.weight"].T + self.p[f"{name}.bias"]
 
     def gather(self, query: Floats, keys: Floats, values: Floats, scale: float) -> Floats:
-        logits = keys @ query / scale
-        shares = np.exp(logits - logits.max())
-        return (shares / shares.sum()) @ values
+        return np.asarray(softmax(keys @ query / scale) @ values)
 
     def indicators(self, n: int) -> list[Floats]:
         words = self.norm(self.words[n], "word_norm")
@@ -83,7 +80,7 @@ class Plain:
             keys, values = (self.linear(frames, name) for name in ("k_proj", "v_proj"))
             i = i + self.linear(self.gather(asked, keys, values, np.sqrt(DIM)), "out_proj")
             inner = self.linear(self.norm(i, "mlp.0"), "mlp.1")
-            inner = inner * (1 + np.vectorize(_erf)(inner / np.sqrt(2))) / 2
+            inner = inner * ndtr(inner)
             i = i + self.linear(inner, "mlp.3")
         return i
 
@@ -102,12 +99,6 @@ class Plain:
         return (
             np.array([unit(self.indicators(n)[0]) for n in range(len(WORDS))]) @ np.array(means).T
         )
-
-
-def _erf(value: float) -> float:
-    from math import erf
-
-    return erf(value)
 
 
 @pytest.mark.parametrize("options", ["", ":indicators=1:tau=0.4", ":layers=1:heads=2"])

@@ -1,53 +1,47 @@
 """wti against its formula in float64 loops: scores, both maskings, the decorrelation term."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
-from builders import close, head_batches, make_head, perturbed, unit
+from builders import (
+    LENGTHS,
+    WORDS,
+    close,
+    doubles,
+    head_batches,
+    make_head,
+    perturbed,
+    rows_of,
+    unit,
+)
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from vtr.train.heads import seqTransf
 from vtr.train.heads.base import Head, TextBatch, VideoBatch, select_code
 
 DIM = 16
-LENGTHS = (5, 1, 3, 4)
-WORDS = (3, 6, 2, 4)
-
 Floats = NDArray[np.float64]
-
-
-def batches(**changes: Any) -> tuple[TextBatch, VideoBatch]:
-    return head_batches(DIM, lengths=LENGTHS, words=WORDS, **changes)
 
 
 def trained(text: str = "wti") -> Head:
     return perturbed(make_head(text, dim=DIM), 0.5)
 
 
-def unpacked(texts: TextBatch, videos: VideoBatch) -> tuple[list[Floats], list[Floats]]:
-    assert texts.tokens is not None
-    words = [texts.tokens[n, :count].double().numpy() for n, count in enumerate(WORDS)]
-    frames = [videos.frames[v, :count].double().numpy() for v, count in enumerate(LENGTHS)]
-    return words, frames
-
-
 def plain_shares(head: Head | None, name: str, rows: Floats) -> Floats:
     if head is None:
         return np.full(len(rows), 1 / len(rows))
-    p = {k: value.double().numpy() for k, value in head.state_dict().items()}
+    p = doubles(head)
     logits = []
     for row in rows:
         hidden = np.maximum(p[f"{name}.0.weight"] @ row + p[f"{name}.0.bias"], 0)
         logits.append((p[f"{name}.2.weight"] @ hidden + p[f"{name}.2.bias"])[0])
-    shares = np.exp(np.array(logits) - max(logits))
-    return shares / shares.sum()
+    return np.asarray(softmax(logits))
 
 
 def plain_scores(head: Head | None, texts: TextBatch, videos: VideoBatch) -> Floats:
     """The formula, one pair at a time; uniform shares where `head` is None."""
-    words, frames = unpacked(texts, videos)
+    words, frames = rows_of(texts), rows_of(videos)
     scores = np.zeros((len(words), len(frames)))
     for n, h in enumerate(words):
         p = plain_shares(head, "text_weight_fc", h)
@@ -62,7 +56,7 @@ def plain_scores(head: Head | None, texts: TextBatch, videos: VideoBatch) -> Flo
 
 @pytest.mark.parametrize("shift", [0.0, 3.0])
 def test_scores_equal_plain_loops(shift: float) -> None:
-    head, (texts, videos) = trained(), batches(shift=shift)
+    head, (texts, videos) = trained(), head_batches(DIM, shift=shift)
     expected = plain_scores(head, texts, videos)
     close(head.similarity(texts, videos), expected)
     with torch.no_grad():
@@ -71,13 +65,13 @@ def test_scores_equal_plain_loops(shift: float) -> None:
 
 
 def test_untrained_weighs_all_tokens_alike() -> None:
-    head, (texts, videos) = make_head("wti", dim=DIM), batches()
+    head, (texts, videos) = make_head("wti", dim=DIM), head_batches(DIM)
     close(head.similarity(texts, videos), plain_scores(None, texts, videos))
 
 
 def test_zero_masking_lets_padding_win_as_in_the_reference() -> None:
-    head, (texts, videos) = trained("wti:masking=zero"), batches(shift=3.0)
-    words, frames = unpacked(texts, videos)
+    head, (texts, videos) = trained("wti:masking=zero"), head_batches(DIM, shift=3.0)
+    words, frames = rows_of(texts), rows_of(videos)
     expected = np.zeros((4, 4))
     for n, h in enumerate(words):
         p = plain_shares(head, "text_weight_fc", h)
@@ -91,7 +85,8 @@ def test_zero_masking_lets_padding_win_as_in_the_reference() -> None:
     with torch.no_grad():
         close(head.similarity(texts, videos), expected)
         change = (
-            head.similarity(texts, batches(shift=3.0, extra=1)[1])[:, 0].numpy() - expected[:, 0]
+            head.similarity(texts, head_batches(DIM, shift=3.0, extra=1)[1])[:, 0].numpy()
+            - expected[:, 0]
         )
     assert np.abs(change).max() > 0.1, "the longest video now has padding, too"
 
@@ -102,7 +97,7 @@ def test_layers_in_front_are_those_of_seqtransf() -> None:
     state = head.state_dict()
     other.load_state_dict({name: state[name] for name in other.state_dict()})
     assert isinstance(other, seqTransf.TransformerPooling)
-    _, videos = batches()
+    _, videos = head_batches(DIM)
     frames = torch.where(videos.mask[..., None], videos.frames, 0.0)
     table = other.frame_position_embeddings.weight[: frames.shape[1]]
     told = frames + other.transformerClip(frames + table, videos.mask)
@@ -125,8 +120,8 @@ def plain_decorrelation(tokens: list[Floats], matched: list[Floats], shares: lis
 
 
 def test_the_decorrelation_term_equals_plain_loops() -> None:
-    head, (texts, videos) = trained("wti:cdcr=0.5:cdcr_alpha=0.2"), batches()
-    words, frames = map(list, unpacked(texts, videos))
+    head, (texts, videos) = trained("wti:cdcr=0.5:cdcr_alpha=0.2"), head_batches(DIM)
+    words, frames = rows_of(texts), rows_of(videos)
     p = [plain_shares(head, "text_weight_fc", h) for h in words]
     q = [plain_shares(head, "video_weight_fc", x) for x in frames]
     words, frames = [unit(h) for h in words], [unit(x) for x in frames]
@@ -162,5 +157,5 @@ def test_matching_tokens_that_agree_have_no_decorrelation_term() -> None:
 
 @pytest.mark.parametrize("option", ["cdcr=0", "cdcr_alpha=0"])
 def test_the_decorrelation_term_can_be_left_out(option: str) -> None:
-    head, (texts, videos) = trained(f"wti:{option}"), batches()
+    head, (texts, videos) = trained(f"wti:{option}"), head_batches(DIM)
     assert head.regulariser(head.encode_texts(texts), head.encode_videos(videos)) is None

@@ -4,8 +4,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from builders import close, head_batches, make_head, perturbed
+from builders import close, doubles, head_batches, make_head, perturbed, rows_of
 from numpy.typing import NDArray
+from scipy.special import softmax
 from torch import Tensor
 
 from vtr.train.heads import meanP
@@ -13,11 +14,10 @@ from vtr.train.heads.base import TextBatch, VideoBatch
 from vtr.train.heads.xpool import XPool
 
 DIM = 24
-LENGTHS = (5, 1, 3, 4)
 
 
 def batches(num_texts: int = 3) -> tuple[TextBatch, VideoBatch]:
-    return head_batches(DIM, lengths=LENGTHS, words=[2] * num_texts)
+    return head_batches(DIM, words=[2] * num_texts)
 
 
 def trained(*, dropout: float = 0.0) -> XPool:
@@ -28,7 +28,7 @@ def trained(*, dropout: float = 0.0) -> XPool:
 
 def plain_scores(head: XPool, texts: TextBatch, videos: VideoBatch) -> NDArray[Any]:
     """The formula, one pair at a time, in float64."""
-    p = {name: value.double().numpy() for name, value in head.state_dict().items()}
+    p = doubles(head)
 
     def norm(x: Any, name: str) -> Any:
         scaled = (x - x.mean()) / np.sqrt(x.var() + 1e-5)
@@ -37,19 +37,13 @@ def plain_scores(head: XPool, texts: TextBatch, videos: VideoBatch) -> NDArray[A
     def linear(x: Any, name: str) -> Any:
         return p[f"{name}.weight"] @ x + p[f"{name}.bias"]
 
-    rows = np.zeros((len(texts), len(videos)))
+    rows, shown = np.zeros((len(texts), len(videos))), rows_of(videos)
     for n, text in enumerate(texts.pooled.double().numpy()):
         query = linear(norm(text, "layer_norm1"), "cross_attn.q_proj")
         for v in range(len(videos)):
-            count = int(videos.mask[v].sum())
-            frames = [norm(x, "layer_norm1") for x in videos.frames[v, :count].double().numpy()]
+            frames = [norm(x, "layer_norm1") for x in shown[v]]
             logits = [query @ linear(x, "cross_attn.k_proj") / np.sqrt(len(query)) for x in frames]
-            shares = np.exp(logits - np.max(logits))
-            shares /= shares.sum()
-            gathered = sum(
-                share * linear(x, "cross_attn.v_proj")
-                for share, x in zip(shares, frames, strict=True)
-            )
+            gathered = softmax(logits) @ [linear(x, "cross_attn.v_proj") for x in frames]
             o = norm(linear(gathered, "cross_attn.out_proj"), "layer_norm2")
             o = norm(o + linear(o, "linear_proj"), "layer_norm3")
             rows[n, v] = text @ o / np.linalg.norm(text) / np.linalg.norm(o)
