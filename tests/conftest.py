@@ -21,6 +21,9 @@ from vtr.progress import listening
 if TYPE_CHECKING:
     from vtr.clip.backbone import Backbone
 
+# Threads cost small models more than they bring; processes that tests start take this over.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 # A loaded machine is slow, not wrong; no test asserts a time.
 settings.register_profile("vtr", deadline=None, print_blob=True)
 settings.load_profile("vtr")

@@ -504,7 +504,7 @@ def test_notebook_runs_from_videos_to_report(tmp_path: Path) -> None:
         [sys.executable, "-c", RUN_CELLS],
         input=json.dumps([notebook_cells(), changes]),
         cwd=tmp_path,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
         check=False,

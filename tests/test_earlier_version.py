@@ -22,8 +22,6 @@ from vtr.errors import ConfigError, FingerprintError
 from vtr.features.store import require_same
 from vtr.train.loop import read_metrics
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 CLOCK = ("seconds", "pairs_per_second")
 
 

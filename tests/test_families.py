@@ -36,8 +36,6 @@ from vtr.errors import CheckpointError, ConfigError, ModelError
 from vtr.train.headlist import has_clip_layers
 from vtr.train.texts import embed_tokens
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 TOWER = {
     "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "num_hidden_layers": 2
 }  # fmt: skip

@@ -41,8 +41,6 @@ from vtr.train.text_tower import text_spec
 from vtr.train.towers import merged, write_towers
 from vtr.train.vision_tower import EVERYTHING, PictureBatch, vision_spec
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 VIDEOS = 16
 SETTINGS = TrainSettings(
     lr=1e-3, epochs=2, patience=0, batch=BatchOptions(size=3), vision_chunk=0, seed=1

@@ -36,8 +36,6 @@ from vtr.train.loop import Trainer
 from vtr.train.run import LAST, load_run
 from vtr.verbs.train import Options
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SPLITS = (("train", 8), ("val", 3), ("test", 3))
 IDS = [f"{split}{n:02}" for split, count in SPLITS for n in range(count)]
 BRIEF = ("--vision", "tune", "--vision-chunk", "0", "--batch-size", "4")
@@ -166,7 +164,7 @@ def in_two_processes(*flags: str) -> subprocess.CompletedProcess[str]:
     how = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port")
     return subprocess.run(
         [sys.executable, *how, str(free_port()), "-m", "vtr", "train", *flags],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
         check=False,
@@ -460,7 +458,6 @@ def test_a_machine_of_little_memory_trains_in_parts(here: Path) -> None:
         # Each thread's first allocation may reserve 64 MB of addresses, most of what there is.
         env={
             **os.environ,
-            "OMP_NUM_THREADS": "1",
             "HF_HUB_OFFLINE": "1",
             "MALLOC_ARENA_MAX": "1",
         },

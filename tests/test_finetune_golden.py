@@ -33,8 +33,6 @@ from vtr.train.text_tower import text_spec
 from vtr.train.vision_tower import vision_spec
 from vtr.verbs.train import Options
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 PAIRS, STEPS = 6, 6
 LOSS, SIMILARITY = 5e-6, 5e-5
 WEIGHTS = 1e-5  # at a rate of 1e-3

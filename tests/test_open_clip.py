@@ -39,8 +39,6 @@ from vtr.clip.preprocess import normalise, preprocessing_from_config, resize_cro
 from vtr.demo import demo_model_folder
 from vtr.errors import CheckpointError
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.mark.parametrize("name", either(*HELD, *OTHERS))
 def test_equals_open_clip(name: str) -> None:

@@ -27,8 +27,6 @@ from vtr.train.texts import embed_tokens
 from vtr.train.towers import write_towers
 from vtr.train.vision_tower import PictureBatch, TunedVision, load_vision_layers, vision_spec
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:

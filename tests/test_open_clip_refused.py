@@ -19,8 +19,6 @@ from vtr.clip.loading import weights_digest
 from vtr.clip.open_clip import check_activation, read_sections
 from vtr.errors import CheckpointError, ModelError
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 Edit = Callable[[dict[str, Any], dict[str, Tensor]], object]
 
 

@@ -24,8 +24,6 @@ from torch.nn import functional
 
 from vtr.clip import towers
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def halves(vectors: Tensor, rope: Tensor) -> Tensor:
     sines, cosines = rope.chunk(2, dim=-1)

@@ -19,7 +19,7 @@ from vtr.evaluate.metrics import hits
 from vtr.evaluate.ranks import rank_rows
 
 
-def test_every_public_name_has_an_example_that_runs(here: Path, one_thread: None) -> None:
+def test_every_public_name_has_an_example_that_runs(here: Path) -> None:
     """Where `vtr demo` has made the demo world and `meanP` was trained on it (a small one here)."""
     sizes: dict[Any, int] = dict.fromkeys(("train", "val", "test"), 2)
     world = vtr.demo_workspace("demo-world", clips_per_group=sizes)

@@ -129,7 +129,6 @@ def test_its_own_code_scores_our_file_as_we_do(tmp_path: Path, words: Path, case
 OPTIMISED = ["meanP_f0", "seqTransf_f0", "seqLSTM_f0", "tightTransf_f0", "seqTransf_f1_3d"]
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("name", OPTIMISED)
 def test_its_optimiser_goes_on_from_our_state(
     tmp_path: Path, clip: Callable[[float], Backbone], name: str

@@ -67,7 +67,6 @@ def encoded(
         [sys.executable, "-c", program, str(out), asked],
         env={
             "HOME": str(out.parent),
-            "OMP_NUM_THREADS": "1",
             **({"HF_ENDPOINT": hub, "HF_HUB_DISABLE_XET": "1"} if hub else {"HF_HUB_OFFLINE": "1"}),
         },
         cwd="/",

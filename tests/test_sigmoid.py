@@ -28,8 +28,6 @@ from vtr.train.text_tower import TextSpec
 from vtr.train.texts import TextFeatures
 from vtr.verbs.train import Options
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 DIM = 16
 SIGMOID = LossOptions(sigmoid=True)
 NUM_VIDEOS = 7

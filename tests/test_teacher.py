@@ -34,8 +34,6 @@ from vtr.train.teacher import (
 from vtr.train.text_tower import TextSpec
 from vtr.train.texts import TextFeatures
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 DIM = 16
 CPU = torch.device("cpu")
 FAST = TrainSettings(lr=1e-2, epochs=12, patience=0, warmup=0.0, batch=BatchOptions(size=8), seed=1)

@@ -16,8 +16,6 @@ from vtr.errors import ModelError
 from vtr.train.inputs import embed_activations
 from vtr.train.texts import FOLDER, TextFeatures, _bytes, embed_texts, embed_tokens
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 GOLDEN = Path(__file__).parent / "golden"
 TEXTS = (
     "a red square crosses the picture",

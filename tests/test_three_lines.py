@@ -12,14 +12,12 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from builders import grey, make_run, run_app, run_json, unit, write_clip, write_store
 
 from vtr.clip.backbone import load_backbone
@@ -92,14 +90,6 @@ def vtr(folder: Path, *words: str) -> Any:
 
 def answer(folder: Path, *words: str) -> Any:
     return run_json(*words, cwd=folder)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -38,8 +38,6 @@ from vtr.clip.towers import ACTIVATIONS, Architecture, Block, Sizes
 from vtr.demo import demo_model_folder
 from vtr.errors import CheckpointError
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 WIDE = {"hidden_size": 48, "intermediate_size": 80, "num_attention_heads": 3}
 NARROW = {"hidden_size": 32, "intermediate_size": 72, "num_attention_heads": 4}
 VOCABULARY, CONTEXT, END = 60, 11, 59

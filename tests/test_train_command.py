@@ -37,8 +37,6 @@ from vtr.train.run_folders import (
 from vtr.train.texts import embed_texts
 from vtr.verbs.train import Options
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SPLITS = (("train", 12), ("val", 4), ("test", 4))
 
 
@@ -564,7 +562,7 @@ def start(*arguments: str) -> subprocess.Popen[bytes]:
     """Starts `vtr train` in a process of its own, with one thread as here."""
     return subprocess.Popen(
         [sys.executable, "-m", "vtr", "train", *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )

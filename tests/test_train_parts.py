@@ -29,8 +29,6 @@ from vtr.train.scoring import Scorer
 from vtr.train.text_tower import TextSpec
 from vtr.train.texts import TextFeatures
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 GOLDEN = Path(__file__).parent / "golden"
 DIM = 16
 

@@ -19,8 +19,6 @@ from vtr.train.model import ModelSpec, build_model
 from vtr.train.text_tower import TextMode, TunedText, build_text_tower, load_text_layers, text_spec
 from vtr.train.texts import TextFeatures, embed_texts
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 TEXTS = [
     "a red circle moves to the left",
     "the blue square",

@@ -21,8 +21,6 @@ from vtr.features import FeatureStore
 from vtr.train import loop
 from vtr.train.run import load_run
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SPLITS = (("train", 6), ("val", 2), ("test", 3))
 IDS = [f"{split}{n:02}" for split, count in SPLITS for n in range(count)]
 TEST_IDS = IDS[-3:]
