@@ -784,8 +784,15 @@ def run_process(
     *words: str | Path, cwd: Path | None = None, **env: str
 ) -> subprocess.CompletedProcess[str]:
     """Runs `vtr` in a process of its own, without network; output is no terminal."""
+    return run_python("-m", "vtr", *words, cwd=cwd, **env)
+
+
+def run_python(
+    *words: str | Path, cwd: Path | None = None, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs Python with these words as `run_process` does: `-c CODE ARGUMENT...`, `-m MODULE`."""
     return subprocess.run(
-        [sys.executable, "-m", "vtr", *map(str, words)],
+        [sys.executable, *map(str, words)],
         cwd=cwd,
         env={**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "100", **env},
         capture_output=True,

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from builders import ramp, run_app, run_process, write_clip
+from builders import ramp, run_app, run_process, run_python, write_clip
 from typer.main import get_command
 
 import vtr
@@ -166,7 +166,7 @@ vtr.cli.main = work
 from vtr.__main__ import main
 main()
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = run_python("-c", code)
     assert (done.returncode, done.stderr) == (130, "interrupted\n")
 
 

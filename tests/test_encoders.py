@@ -3,8 +3,6 @@
 import _thread
 import copy
 import itertools
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import patchwork, shards, write_clip
+from builders import patchwork, run_python, shards, write_clip
 
 from vtr.clip.backbone import Backbone, load_backbone
 from vtr.clip.device import find_devices
@@ -232,7 +230,7 @@ def test_reading_a_model_loads_no_compiler() -> None:
         "load_backbone(str(demo_model_folder()), device='cpu')\n"
         "print(sorted({'sympy', 'torch._dynamo', 'transformers.models'} & set(sys.modules)))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = run_python("-c", code)
     assert done.stdout.strip() == "[]"
 
 
@@ -241,5 +239,5 @@ def test_whoever_only_plans_an_extraction_loads_neither_torch_nor_a_decoder() ->
         "import sys\nimport vtr.api.extract, vtr.commands.extract\n"
         "print(sorted({'av', 'PIL', 'torch', 'transformers'} & set(sys.modules)))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = run_python("-c", code)
     assert done.stdout.strip() == "[]"

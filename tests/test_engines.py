@@ -2,10 +2,7 @@
 
 import functools
 import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +12,7 @@ import numpy as np
 import open_clip_goldens
 import pytest
 import torch
-from builders import patchwork, run_app, write_clip
+from builders import patchwork, run_app, run_python, write_clip
 
 from vtr.api.inspect import inspect
 from vtr.clip.backbone import Backbone, load_backbone
@@ -235,9 +232,9 @@ def test_no_compiler_is_one_clear_line() -> None:
         "from vtr.clip.backbone import load_backbone; from vtr.demo import demo_model_folder\n"
         "load_backbone(str(demo_model_folder()), device='cpu', engine='compile')"
     )
-    environment = {**os.environ, "CXX": "/no/such/compiler", "TORCHINDUCTOR_CACHE_DIR": "/tmp/none"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
-    assert "ConfigError: --engine compile cannot compile the model here" in done.stderr.decode()
+    environment = {"CXX": "/no/such/compiler", "TORCHINDUCTOR_CACHE_DIR": "/tmp/none"}
+    done = run_python("-c", code, **environment)
+    assert "ConfigError: --engine compile cannot compile the model here" in done.stderr
 
 
 @pytest.mark.parametrize(

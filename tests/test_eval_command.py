@@ -2,15 +2,19 @@
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from builders import full_disk, make_folder_workspace, make_run, run_app, write_captions
+from builders import (
+    full_disk,
+    make_folder_workspace,
+    make_run,
+    run_app,
+    run_process,
+    write_captions,
+)
 
 import vtr as package
 from vtr.errors import ConfigError, StoreWriteError, VtrError
@@ -312,16 +316,10 @@ def test_a_result_that_cannot_be_written_leaves_the_earlier_one(workspace: Path)
 
 
 def test_a_terminal_without_unicode_gets_its_numbers(workspace: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "vtr", "eval", "--zero-shot"],
-        cwd=workspace,
-        env={**os.environ, "PYTHONIOENCODING": "ascii"},
-        capture_output=True,
-        check=False,
-    )
+    done = run_process("eval", "--zero-shot", cwd=workspace, PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(b"folder: 6 queries over 6 videos")
-    assert b"\nv2t_groups " in done.stdout
+    assert done.stdout.startswith("folder: 6 queries over 6 videos")
+    assert "\nv2t_groups " in done.stdout
 
 
 @pytest.mark.parametrize(

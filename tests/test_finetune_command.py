@@ -2,10 +2,8 @@
 
 import itertools
 import json
-import os
 import shutil
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from builders import (
     random_rows,
     require_same_model,
     run_app,
+    run_python,
     same_tensors,
     write_store,
 )
@@ -162,13 +161,7 @@ def test_a_killed_training_goes_on_bit_for_bit(workspace: Path) -> None:
 def in_two_processes(*flags: str) -> subprocess.CompletedProcess[str]:
     """`vtr train` under torchrun."""
     how = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port")
-    return subprocess.run(
-        [sys.executable, *how, str(free_port()), "-m", "vtr", "train", *flags],
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_python(*how, str(free_port()), "-m", "vtr", "train", *flags)
 
 
 @pytest.mark.slow
@@ -453,18 +446,9 @@ def test_a_machine_of_little_memory_trains_in_parts(here: Path) -> None:
     ids = [f"{split}{n:02}" for split in ("train", "val", "test") for n in range(20)]
     make_demo_workspace(here, ids, pictures=True, num_frames=8)
     how = ("train", "--vision", "tune", "--head", "meanP", "--epochs", "1", "--batch-size", "20")
-    done = subprocess.run(
-        [sys.executable, "-c", _LITTLE_MEMORY, *how, "--vision-chunk", "0", "--json"],
-        # Each thread's first allocation may reserve 64 MB of addresses, most of what there is.
-        env={
-            **os.environ,
-            "HF_HUB_OFFLINE": "1",
-            "MALLOC_ARENA_MAX": "1",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    how += ("--vision-chunk", "0", "--json")
+    # Each thread's first allocation may reserve 64 MB of addresses, most of what there is.
+    done = run_python("-c", _LITTLE_MEMORY, *how, MALLOC_ARENA_MAX="1")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     halved = [event["vision_chunk"] for event in document["events"]]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builders import run_python
 
 from vtr.errors import VtrError, WorkersLostError
 from vtr.extract.pool import Outcome, PoolSettings, WorkerPool
@@ -337,11 +338,5 @@ jobs = [("value", 1), ("segfault", 0), ("value", 3)]
 with WorkerPool(PoolSettings("pool_handlers:make", 0, workers=2)) as pool:
     print([outcome.failure and outcome.failure[0] for outcome in pool.run(jobs)])
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_python("-c", script, PYTHONPATH=os.pathsep.join([str(tmp_path), *sys.path]))
     assert done.stdout == "[None, 'crashed', None]\n", done.stderr

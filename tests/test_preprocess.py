@@ -2,14 +2,13 @@
 
 import importlib.util
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import transformers
+from builders import run_python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -309,7 +308,7 @@ for one in made.values():
 assert threads() == before, (threads(), before)
 assert not {"torch", "transformers", "huggingface_hub"} & set(sys.modules)
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    assert run_python("-c", code).returncode == 0
 
 
 @given(
@@ -354,7 +353,7 @@ try:
 except MemoryError as error:
     print(error)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = run_python("-c", code)
     assert done.stdout.strip() == "torch could not resize a picture", done
 
 

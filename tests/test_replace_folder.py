@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import full_disk
+from builders import full_disk, run_python
 
 from vtr import files
 from vtr.errors import StoreWriteError
@@ -73,9 +73,7 @@ def test_two_do_not_make_one_folder_at_once(tmp_path: Path) -> None:
     folder = tmp_path / "store"
     with replacing(folder, option="--out") as new:
         _make(new, "first")
-        done = subprocess.run(
-            [sys.executable, "-c", BUILD, str(folder)], capture_output=True, text=True, check=False
-        )
+        done = run_python("-c", BUILD, folder)
         assert "StoreWriteError: another program is making" in done.stderr
     assert _read(folder) == {"a": "first", "b": "first"}
 

@@ -1,9 +1,7 @@
 """The command line before it does anything: names, completion, help, commands of other programs."""
 
 import ast
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from itertools import pairwise
@@ -11,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import run_app, run_json
+from builders import run_app, run_json, run_python
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -73,10 +71,7 @@ def test_python_refuses_names_without_torch(tmp_path: Path) -> None:
     lines = ["import sys; sys.modules['torch'] = None; import vtr; w = vtr.open_workspace()"]
     for call in PYTHON_TYPOS:
         lines.append(f"try: vtr.{call}\nexcept vtr.VtrError as error: print(error)")
-    done = subprocess.run(
-        [sys.executable, "-c", "\n".join(lines)], cwd=tmp_path, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
+    done = run_python("-c", "\n".join(lines), cwd=tmp_path)
     assert len(done.stdout.splitlines()) == len(PYTHON_TYPOS), done.stderr
     for message, line in zip(PYTHON_TYPOS.values(), done.stdout.splitlines(), strict=True):
         assert message in line
@@ -115,10 +110,7 @@ def test_a_typo_in_any_of_them_is_refused_while_flags_are_read(
 def test_what_is_said_of_a_typo_without_torch(
     arguments: list[str], message: str, tmp_path: Path
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH, *arguments],
-        capture_output=True, text=True, check=False, cwd=tmp_path,
-    )  # fmt: skip
+    done = run_python("-c", WITHOUT_TORCH, *arguments, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert message in done.stderr
 
@@ -162,16 +154,9 @@ def test_the_shell_completes_values_without_torch(
         if name != "no run":
             (tmp_path / "runs" / name / "config.json").touch()
     typed = f"vtr {line}"
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH],
-        env={
-            **os.environ,
-            "_VTR_COMPLETE": "complete_bash",
-            "COMP_WORDS": typed,
-            "COMP_CWORD": str(len(typed.split(" ")) - 1),
-        },
-        capture_output=True, text=True, check=False, cwd=tmp_path,
-    )  # fmt: skip
+    asked = {"COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split(" ")) - 1)}
+    asked |= {"_VTR_COMPLETE": "complete_bash"}
+    done = run_python("-c", WITHOUT_TORCH, cwd=tmp_path, **asked)
     found = done.stdout.split()
     assert not done.stderr
     if values is None:
@@ -340,10 +325,7 @@ def test_what_cannot_be_is_refused_without_torch_or_annotations(
         "finally: print(sorted({'torch', 'h5py', 'av', 'transformers'} & set(sys.modules)))"
     )
     place = ("--annotations", tmp_path / "none", "--dataset", "msrvtt", "--videos", tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-c", code, words[0], *place, *words[1:]],
-        capture_output=True, text=True, check=False, cwd=tmp_path,
-    )  # fmt: skip
+    done = run_python("-c", code, words[0], *place, *words[1:], cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     assert done.stdout.strip() == "[]", done.stderr
     assert re.split("[:=]", words[-1].removeprefix("seqTransf:"))[0] in done.stderr

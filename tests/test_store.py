@@ -3,8 +3,6 @@
 import hashlib
 import multiprocessing
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from builders import full_disk, run_app
+from builders import full_disk, run_app, run_python
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -552,7 +550,7 @@ try:
 except StoreWriteError as error:
     sys.exit(f"refused: {{error}}")
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = run_python("-c", code)
     assert "refused: cannot write" in done.stderr
     assert "File too large" in done.stderr
     assert "free some space or choose another folder, then run the same command" in done.stderr

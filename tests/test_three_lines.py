@@ -7,18 +7,15 @@ that ships with the package: real decoders, real workers, real files.
 
 import csv
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from builders import grey, make_run, run_app, run_json, unit, write_clip, write_store
+from builders import grey, make_run, run_app, run_json, run_process, unit, write_clip, write_store
 
 from vtr.clip.backbone import load_backbone
 from vtr.counts import counted
@@ -172,14 +169,7 @@ def test_the_three_lines_as_typed(bare: Path, tmp_path: Path) -> None:
     """Real processes, offline, no flag beyond the three lines."""
     folder = shutil.copytree(bare, tmp_path / "w")
     for line in LINES:
-        done = subprocess.run(
-            [sys.executable, "-m", "vtr", *line],
-            cwd=folder,
-            env={**os.environ, "HF_HUB_OFFLINE": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = run_process(*line, cwd=folder)
         assert done.returncode == 0, done.stderr
         assert "Traceback" not in done.stderr
     assert "msrvtt-1kA (NOT the published lists): 4 queries over 4 videos" in done.stdout

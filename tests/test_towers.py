@@ -2,10 +2,7 @@
 
 import copy
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ from builders import (
     edit_json,
     edit_weights,
     grey,
+    run_python,
     save_quietly,
     write_captions,
     write_clip,
@@ -490,14 +488,7 @@ def test_no_command_loads_the_models_of_transformers(siglip_folder: Path, tmp_pa
     write_captions(tmp_path / "captions.json", rows)
     shutil.copytree(demo_model_folder(), tmp_path / "models" / "clip")
     shutil.copytree(siglip_folder, tmp_path / "models" / "siglip")
-    done = subprocess.run(
-        [sys.executable, "-c", _RUN_ALL],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPROFILEIMPORTTIME": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_python("-c", _RUN_ALL, cwd=tmp_path, PYTHONPROFILEIMPORTTIME="1")
     told = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
     assert done.returncode == 0, done.stdout + "\n".join(told)
     modules = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
-from builders import make_demo_workspace, random_store, run_app, run_json, same_tensors
+from builders import make_demo_workspace, random_store, run_app, run_json, run_python, same_tensors
 from typer.testing import CliRunner
 
 from vtr.clip.backbone import Backbone, load_backbone
@@ -698,9 +698,7 @@ def test_a_full_disk_leaves_the_run_that_was_to_be_replaced(workspace: Path) -> 
         "from vtr.cli import main; main()"
     )
     words = ("train", "--head", "seqLSTM", "--name", "one", "--overwrite", "--epochs", "1", "-q")
-    done = subprocess.run(
-        [sys.executable, "-c", command, *words], capture_output=True, text=True, check=False
-    )
+    done = run_python("-c", command, *words)
     assert done.returncode == 1
     assert "What was written before is intact" in done.stderr
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
