@@ -18,7 +18,7 @@ from vtr.extract.bitstream import UnprovenError, read_header
 from vtr.extract.container import open_video
 from vtr.extract.frames import Upright, to_rgb, upright
 from vtr.extract.limits import Limits
-from vtr.extract.packets import Segment, plan_segments, read_packets, reorder_depth
+from vtr.extract.packets import PacketTable, Segment, plan_segments, reorder_depth
 from vtr.extract.probe import probe
 from vtr.extract.readers import FullReader, SparseReader
 from vtr.extract.samplers.base import SamplerChoice
@@ -142,7 +142,7 @@ def target_sets(num_frames):
 def test_sparse_fetch_is_the_full_decode_bit_for_bit(make, name, packet_bytes):
     path, expected = make(name), every(make(name))
     with open_video(path, limits=Limits(max_packet_bytes=packet_bytes)) as source:
-        reader = SparseReader(source, read_packets(source))
+        reader = SparseReader(PacketTable(source))
         assert len(reader.pts_seconds) == len(expected) == CLIPS[name].num_frames
         for targets in target_sets(len(expected)).values():
             got = {}
@@ -156,8 +156,8 @@ def test_sparse_fetch_is_the_full_decode_bit_for_bit(make, name, packet_bytes):
 @pytest.mark.parametrize("name", SPARSE)
 def test_sparse_and_full_agree_on_the_timeline(make, name):
     with open_video(make(name)) as source:
-        table = read_packets(source)
-        sparse, full = SparseReader(source, table), FullReader(source, table)
+        table = PacketTable(source)
+        sparse, full = SparseReader(table), FullReader(table)
         read_all(full)
         np.testing.assert_array_equal(sparse.pts_seconds, full.pts_seconds)
 
@@ -187,8 +187,8 @@ def test_hevc_with_layers_or_leading_pictures(make, name, why):
 def test_sparse_leaves_packets_out(make):
     """The point of it all: fewer frames come out of the decoder."""
     with open_video(make("h264")) as source:
-        table = read_packets(source)
-        reader = SparseReader(source, table)
+        table = PacketTable(source)
+        reader = SparseReader(table)
         decoded = []
         decode = source.decode
         object.__setattr__(source, "decode", lambda p: decoded.extend(out := decode(p)) or out)
@@ -206,7 +206,7 @@ def test_sparse_leaves_packets_out(make):
 @needs_x265
 def test_open_groups_of_hevc_are_entered(make):
     with open_video(make("hevc-open")) as source:
-        table = read_packets(source)
+        table = PacketTable(source)
         assert table.is_entry.sum() == 5
         position = int(np.flatnonzero(table.is_entry)[2])
         leading = position + 1 + int(np.argmin(table.pts[position + 1 : position + 5]))
@@ -419,7 +419,7 @@ def test_kept_frames_are_not_overwritten_by_the_decoder(make, name):
         return hashlib.sha256(to_rgb(frame, Upright())).hexdigest()
 
     with open_video(make(name)) as source:
-        reader = FullReader(source, read_packets(source))
+        reader = FullReader(PacketTable(source))
         reader.read(
             np.arange(CLIPS[name].num_frames),
             lambda key, frame: kept.append((frame, digest(frame))),

@@ -13,7 +13,7 @@ from vtr.extract.bitstream import UnprovenError
 from vtr.extract.container import open_video
 from vtr.extract.frames import Upright, to_rgb
 from vtr.extract.limits import FAILURES
-from vtr.extract.packets import read_packets
+from vtr.extract.packets import PacketTable
 from vtr.extract.probe import probe
 from vtr.extract.readers import FullReader, SparseReader
 from vtr.extract.samplers.base import SamplerChoice
@@ -90,14 +90,14 @@ def test_sparse_fetch_is_the_full_decode_bit_for_bit(real_data, sound):
         path = real_data / "videos" / fact["file"]
         expected = {}
         with open_video(path) as source:
-            full = FullReader(source, read_packets(source))
+            full = FullReader(PacketTable(source))
             full.read(
                 np.arange(fact["n"]), lambda key, f, e=expected: e.__setitem__(key, digest(f))
             )
         keys = full.keys(np.arange(fact["n"]))
         with open_video(path) as source:
             try:
-                sparse = SparseReader(source, read_packets(source))
+                sparse = SparseReader(PacketTable(source))
             except UnprovenError:
                 continue
             num_sparse += 1
@@ -152,7 +152,7 @@ def ordinals(path, picks):
     """The chosen pictures against the full decode, by position."""
     everything = sampled(path, "dense", transform=np.copy)
     with open_video(path) as source:
-        reader, got = SparseReader(source, read_packets(source)), {}
+        reader, got = SparseReader(PacketTable(source)), {}
         reader.read(picks, lambda i, f: got.__setitem__(i, to_rgb(f, Upright())))
     return everything.crops, got
 

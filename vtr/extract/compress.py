@@ -32,15 +32,15 @@ from vtr.errors import DecodeError, StoreWriteError
 from vtr.extract.container import VideoSource, header_rate, open_video
 from vtr.extract.h264 import H264Writer, Look
 from vtr.extract.limits import Limits
-from vtr.extract.packets import read_packets, time_base
+from vtr.extract.packets import PacketTable, time_base
 from vtr.extract.readers import (
     Decoding,
     decoding_pass,
     emptiness,
     expected_ticks,
-    frame_ticks,
     output_order_wins,
     shortfall,
+    timed,
 )
 from vtr.extract.timeline import SLACK_SECONDS
 from vtr.files import TEMPORARY_PREFIX, open_shared, sync_folder
@@ -179,7 +179,7 @@ def _write_copy(source: Path, file: BinaryIO, settings: CompressSettings) -> Com
             writer.add(instant, frame)
         trouble = reader.trouble()
         if writer is None:
-            raise emptiness(video, reader.table, damage=reader.damage)
+            raise emptiness(reader.table, damage=reader.damage)
         writer.finish(reader.end_seconds)
     file.flush()
     return CompressedVideo(
@@ -197,7 +197,7 @@ class _Reader:
 
     def __init__(self, video: VideoSource) -> None:
         self._video = video
-        self.table = read_packets(video)
+        self.table = PacketTable(video)
         self._tick = time_base(video.stream)
         self._usual = 1 / (header_rate(video.stream) or 25.0)  # seconds from frame to frame
         self._latest_seconds = -math.inf
@@ -206,9 +206,9 @@ class _Reader:
 
     def trouble(self) -> str:
         """Returns why frames are missing or not sound, by the count that extraction makes."""
-        expected = expected_ticks(self._video, self.table)[-1:] * float(self._tick)
+        expected = expected_ticks(self.table)[-1:] * float(self._tick)
         unseen = max(0.0, float((expected - self._latest_seconds).max(initial=0.0)))
-        return shown(self.damage or shortfall(self._video, self.table, unseen_seconds=unseen))
+        return shown(self.damage or shortfall(self.table, unseen_seconds=unseen))
 
     def frames(self) -> Iterator[tuple[float, float, VideoFrame]]:
         """Yields (seconds since the first frame, duration in seconds, frame)."""
@@ -224,16 +224,9 @@ class _Reader:
             yield now, duration, frame
 
     def _timed(self) -> Iterator[tuple[float, VideoFrame]]:
-        """Yields (seconds, frame) as decoded; a frame without a time follows the one before it."""
-        now = 0.0
-        with decoding_pass(self._video, self.table, reuse=True) as (video, packets):
+        with decoding_pass(self.table, reuse=True) as (video, packets):
             decoding = Decoding(video, packets, self.table)
-            for number, frame in enumerate(decoding):
-                ticks = frame_ticks(frame, number, video)
-                if ticks is not None:
-                    now = float(ticks * self._tick)
-                elif number:
-                    now += self._usual
-                self._latest_seconds = max(self._latest_seconds, now)
-                yield now, frame
+            for seconds, frame in timed(decoding, video):
+                self._latest_seconds = max(self._latest_seconds, seconds)
+                yield seconds, frame
             self.damage = decoding.damage

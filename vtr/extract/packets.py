@@ -50,83 +50,101 @@ _PACKETS_AT_ONCE = 1 << 14
 _LEAST_SHARE = 0.05
 
 
-@dataclass(frozen=True)
 class PacketTable:
-    """The packets of a video stream in decoding order, as the container tells them."""
+    """The packets of a video stream in decoding order, as the container tells them.
 
-    pts: Ticks  # (P,) int64 ticks, `NO_TIME` where the packet has none
-    discarded: NDArray[np.bool_]  # (P,) decode to nothing: an edit list cuts them off
-    is_entry: NDArray[np.bool_]  # (P,) decoding can start there; False after an `unproven` packet
-    starts: tuple[int, ...]  # Packets before which the clock starts anew (files that are joined)
-    corrupt: tuple[int, ...]  # Packets that the container calls damaged
-    unproven: str  # Why packets must not be left out as far as single packets tell; "" if nothing
-    packets: list[Packet[VideoStream]] | None  # None where they exceed the memory budget
-    error: DecodeError | None  # Where the container breaks off with an error
-    end_seconds: float | None  # Latest end of a packet of any stream that was read, if any tells
+    The whole file is read once without decoding.
 
-    def __len__(self) -> int:
-        return len(self.pts)
+    Raises:
+        DecodeError: More packets than the cap, or encrypted ones. A container that breaks off is
+            no exception here.
+    """
 
-
-class _TableBuilder:
     def __init__(self, source: VideoSource) -> None:
-        self._source = source
-        self.pts: list[int] = []
-        self.discarded: list[bool] = []
-        self.is_entry: list[bool] = []
-        self.kept: list[Packet[VideoStream]] | None = []
-        self.kept_bytes = 0
-        self.end_ticks: dict[int, int] = {}  # stream -> its latest end
-        self.starts: list[int] = []
-        self.corrupt: list[int] = []
+        self.source = source
+        self.packets: list[Packet[VideoStream]] | None = []  # None: they exceed the memory budget
+        self.starts: list[int] = []  # Packets before which the clock starts anew (joined files)
+        # Why packets must not be left out as far as single packets tell; "" if nothing.
         self.unproven = ""
+        self._pts: list[int] = []
+        self._discarded: list[bool] = []
+        self._is_entry: list[bool] = []
+        self._corrupt: list[int] = []
+        self._kept_bytes = 0
+        self._end_ticks: dict[int, int] = {}  # stream -> its latest end
         context = source.stream.codec_context
         try:
             self._header = read_header(context.name, context.extradata)
         except UnprovenError as reason:
             self.unproven = str(reason)
+        self.error = self._read()  # Where the container breaks off with an error
+        self.pts = np.array(self._pts, np.int64)  # (P,) ticks, `NO_TIME` where the packet has none
+        # (P,) decode to nothing: an edit list cuts them off.
+        self.discarded = np.array(self._discarded, np.bool_)
+        # (P,) decoding can start there; False after an `unproven` packet.
+        self.is_entry = np.array(self._is_entry, np.bool_)
 
-    def add(self, packet: Packet[VideoStream]) -> None:
-        if packet.pts is not None:
-            end = packet.pts + (packet.duration or 0)
-            index = packet.stream_index
-            self.end_ticks[index] = max(end, self.end_ticks.get(index, end))
-        if packet.stream_index == self._source.stream.index:
-            self._add_video(packet)
+    def __len__(self) -> int:
+        return len(self._pts)
 
-    def _add_video(self, packet: Packet[VideoStream]) -> None:
-        limits = self._source.limits
-        if len(self.pts) >= limits.max_frames:
-            cap = f"more than {limits.max_frames:,} frames, which is the cap"
-            raise DecodeError("too-long", cap)
-        if packet.has_sidedata("encryption_info"):
-            raise DecodeError("encrypted", f"packet {len(self.pts)} carries encryption information")
-        if isinstance(packet.opaque, Mark) and packet.opaque.number > len(self.starts):
-            self.starts.append(len(self.pts))
-        if packet.is_corrupt:
-            self.corrupt.append(len(self.pts))
-        self.pts.append(NO_TIME if packet.pts is None else packet.pts)
-        self.discarded.append(packet.is_discard)
-        self.is_entry.append(self._may_start(packet))
-        if self.kept is not None:
-            self.kept_bytes += packet.size
-            self.kept.append(packet)
-            if self.kept_bytes > limits.max_packet_bytes:
-                self.kept = None
-
-    def damaged(self) -> tuple[int, ...]:
-        """Returns what the container calls damaged, and its successor: the flag may come early.
+    @property
+    def corrupt(self) -> list[int]:
+        """What the container calls damaged, and its successor: the flag may come early.
 
         Where files are joined, only the transport stream's counter of packets starts anew.
         """
         joins = {start - back for start in self.starts for back in (1, 2)}
-        flagged = [position for position in self.corrupt if position not in joins]
-        return tuple(sorted({*flagged, *(position + 1 for position in flagged)}))
+        flagged = [position for position in self._corrupt if position not in joins]
+        return sorted({*flagged, *(position + 1 for position in flagged)})
 
+    @property
     def end_seconds(self) -> float | None:
-        streams = self._source.container.streams
-        ends = (end * time_base(streams[index]) for index, end in self.end_ticks.items())
+        """Latest end of a packet of any stream that was read, if any tells."""
+        streams = self.source.container.streams
+        ends = (end * time_base(streams[index]) for index, end in self._end_ticks.items())
         return max(map(float, ends), default=None)
+
+    def _read(self) -> DecodeError | None:
+        source, error = self.source, None
+        try:
+            for packet in source.demux(all_streams=_claims_whole_file_only(source)):
+                self._add(packet)
+        except DecodeError as broken:
+            if broken.kind in ("too-long", "encrypted"):
+                raise
+            error = broken
+        of_transport = source.container.format.name == "mpegts"
+        if of_transport and _is_scrambled(source.path, source.stream.id):
+            raise DecodeError("encrypted", "packets of the transport stream are scrambled")
+        return error or _unread(source)
+
+    def _add(self, packet: Packet[VideoStream]) -> None:
+        if packet.pts is not None:
+            end = packet.pts + (packet.duration or 0)
+            index = packet.stream_index
+            self._end_ticks[index] = max(end, self._end_ticks.get(index, end))
+        if packet.stream_index == self.source.stream.index:
+            self._add_video(packet)
+
+    def _add_video(self, packet: Packet[VideoStream]) -> None:
+        limits = self.source.limits
+        if len(self) >= limits.max_frames:
+            cap = f"more than {limits.max_frames:,} frames, which is the cap"
+            raise DecodeError("too-long", cap)
+        if packet.has_sidedata("encryption_info"):
+            raise DecodeError("encrypted", f"packet {len(self)} carries encryption information")
+        if isinstance(packet.opaque, Mark) and packet.opaque.number > len(self.starts):
+            self.starts.append(len(self))
+        if packet.is_corrupt:
+            self._corrupt.append(len(self))
+        self._pts.append(NO_TIME if packet.pts is None else packet.pts)
+        self._discarded.append(packet.is_discard)
+        self._is_entry.append(self._may_start(packet))
+        if self.packets is not None:
+            self._kept_bytes += packet.size
+            self.packets.append(packet)
+            if self._kept_bytes > limits.max_packet_bytes:
+                self.packets = None
 
     def _may_start(self, packet: Packet[VideoStream]) -> bool:
         if self.unproven:
@@ -144,37 +162,6 @@ class _TableBuilder:
         except UnprovenError as reason:
             self.unproven = str(reason)
         return False
-
-
-def read_packets(source: VideoSource) -> PacketTable:
-    """Reads the whole file once without decoding.
-
-    Raises:
-        DecodeError: More packets than the cap, or encrypted ones. A container that breaks off is
-            no exception here.
-    """
-    builder = _TableBuilder(source)
-    error = None
-    try:
-        for packet in source.demux(all_streams=_claims_whole_file_only(source)):
-            builder.add(packet)
-    except DecodeError as broken:
-        if broken.kind in ("too-long", "encrypted"):
-            raise
-        error = broken
-    if source.container.format.name == "mpegts" and _is_scrambled(source.path, source.stream.id):
-        raise DecodeError("encrypted", "packets of the transport stream are scrambled")
-    return PacketTable(
-        pts=np.array(builder.pts, np.int64),
-        discarded=np.array(builder.discarded, np.bool_),
-        is_entry=np.array(builder.is_entry, np.bool_),
-        starts=tuple(builder.starts),
-        corrupt=builder.damaged(),
-        unproven=builder.unproven,
-        packets=builder.kept,
-        error=error or _unread(source),
-        end_seconds=builder.end_seconds(),
-    )
 
 
 def _unread(source: VideoSource) -> DecodeError | None:
@@ -208,18 +195,18 @@ def _fits(start: bytes, size: int, before: int) -> bool:
     return all(start[at : at + 1] in (b"", bytes([_SYNC])) for at in (before, before + size))
 
 
-def missing_seconds(source: VideoSource, table: PacketTable) -> float:
+def missing_seconds(table: PacketTable) -> float:
     """Returns by how much the packets fall short of the duration the header claims, in seconds.
 
     A Matroska file that is cut off ends without any error; only this tells. Sound files fall short
     by less than a tenth of a second; 0.0 is returned within half a second, 1 % of the claim or two
     frames.
     """
-    stream, container = source.stream, source.container
+    stream, container = table.source.stream, table.source.container
     if container.format.name in _ESTIMATED:
         return 0.0
     start = 0.0
-    if not _claims_whole_file_only(source):
+    if not _claims_whole_file_only(table.source):
         claim = float((stream.duration or 0) * time_base(stream))
         start = float((stream.start_time or 0) * time_base(stream))
     elif container.duration:
@@ -247,7 +234,7 @@ def _missing_of_index(stream: VideoStream, num_packets: int) -> float:
     return float((entries[len(entries) - 1].timestamp - last_read) * time_base(stream))
 
 
-def prove_sparse(source: VideoSource, table: PacketTable) -> NDArray[np.int64]:
+def prove_sparse(table: PacketTable) -> NDArray[np.int64]:
     """Returns the packets at which decoding may start, the first of them 0.
 
     Raises:
@@ -255,7 +242,7 @@ def prove_sparse(source: VideoSource, table: PacketTable) -> NDArray[np.int64]:
     """
     if table.unproven:
         raise UnprovenError(table.unproven)
-    if table.error or missing_seconds(source, table):
+    if table.error or missing_seconds(table):
         raise UnprovenError("a file that breaks off")
     pts = table.pts
     if not len(pts) or not table.is_entry[0] or pts[0] != pts.min():
@@ -264,7 +251,7 @@ def prove_sparse(source: VideoSource, table: PacketTable) -> NDArray[np.int64]:
         raise UnprovenError("missing or repeated time stamps")
     # FFmpeg's H.264 decoder drops a picture that it should have shown earlier. It never comes to
     # that if it waits for at least as many pictures as the time stamps are out of order.
-    context = source.stream.codec_context
+    context = table.source.stream.codec_context
     if context.name == "h264" and reorder_depth(pts) > context.reorder_depth:
         raise UnprovenError("reordering deeper than the decoder expects")
     latest_before = np.concatenate(([NO_TIME], np.maximum.accumulate(pts)[:-1]))

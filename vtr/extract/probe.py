@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vtr.extract.container import header_rate, open_video
 from vtr.extract.frames import Upright, upright
 from vtr.extract.limits import Limits
-from vtr.extract.packets import read_packets
+from vtr.extract.packets import PacketTable
 from vtr.extract.readers import FullReader
 from vtr.extract.timeline import duration_seconds
 from vtr.extract.worker import Answer, Handler
@@ -45,7 +45,7 @@ def probe(path: Path | str, *, limits: Limits | None = None) -> VideoInfo:
             first.append((frame, upright(frame, source.pixel_shape)))
 
     with open_video(path, limits=limits) as source:
-        reader = FullReader(source, read_packets(source))
+        reader = FullReader(PacketTable(source))
         reader.read(np.arange(len(reader.pts_seconds)), keep_first)
         if not first:
             reader.read(np.array([0]), keep_first)

@@ -9,10 +9,9 @@ from __future__ import annotations
 import bisect
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
-from typing import Protocol
 
 import numpy as np
 from av.packet import Packet
@@ -44,21 +43,6 @@ MAX_FAILURES_IN_A_ROW = 8
 MAX_REORDERED_FRAMES = 16
 
 
-class FrameReader(Protocol):
-    """What `sample` needs of either way."""
-
-    route: str  # "sparse", or "full: " and why
-    pts_seconds: Seconds  # (F,) ascending: expected before the first pass, true after it
-    damage: str  # What did not decode, "" if all did
-    cut: str  # Why frames are missing at the end, "" if none are known to be
-
-    def read(self, indices: Indices, visit: Visit) -> None:
-        """Decodes once and visits the frames of these indices into `pts_seconds`."""
-
-    def keys(self, indices: Indices) -> Indices:
-        """Returns the keys under which the frames of these indices are visited."""
-
-
 class SparseReader:
     """Decodes only what the wanted frames need; see `vtr.extract.packets` for why it is exact.
 
@@ -66,13 +50,12 @@ class SparseReader:
         UnprovenError: Not known to be exact for this file.
     """
 
-    def __init__(self, source: VideoSource, table: PacketTable) -> None:
+    def __init__(self, table: PacketTable) -> None:
         self.route = "sparse"
         self.damage = self.cut = ""
-        self._entries = prove_sparse(source, table)
-        self._source, self._table = source, table
+        self._entries, self._table = prove_sparse(table), table
         self._positions = np.argsort(table.pts, kind="stable")
-        self.pts_seconds = seconds(table.pts[self._positions], source)
+        self.pts_seconds = seconds(table.pts[self._positions], table.source)
 
     def keys(self, indices: Indices) -> Indices:
         """Returns the indices: nothing is renumbered here."""
@@ -88,7 +71,7 @@ class SparseReader:
         """
         positions = self._positions[indices]
         wanted = dict(zip(self._table.pts[positions].tolist(), indices.tolist(), strict=True))
-        with decoding_pass(self._source, self._table, reuse=True) as (source, packets):
+        with decoding_pass(self._table, reuse=True) as (source, packets):
             lines_before = source.log.num_lines
             for frame in self._decoded(source, packets, positions):
                 index = wanted.pop(NO_TIME if frame.pts is None else frame.pts, None)
@@ -131,19 +114,19 @@ class FullReader:
     `why` says why not sparse, for the record; `fresh` whether the decoder is not used yet.
     """
 
-    def __init__(
-        self, source: VideoSource, table: PacketTable, *, why: str = "", fresh: bool = True
-    ) -> None:
+    def __init__(self, table: PacketTable, *, why: str = "", fresh: bool = True) -> None:
         self.route = f"full: {why}" if why else "full"
-        self.damage = self.cut = ""
-        self._source, self._table, self._fresh = source, table, fresh
+        self.damage = ""  # What did not decode, "" if all did
+        self.cut = ""  # Why frames are missing at the end, "" if none are known to be
+        self._source, self._table, self._fresh = table.source, table, fresh
         self._order: Indices | None = None  # By index, the number of the decoder's frame
         ticks = table.pts[~table.discarded]
         # Where packets carry no usable pts, the n-th frame out is still the n-th on screen.
         has_times = len(np.unique(ticks)) == len(ticks) and not (ticks == NO_TIME).any()
-        self._by_time = has_times and not _times_are_made_up(source)
-        self._ticks = expected_ticks(source, table)
-        self.pts_seconds = seconds(self._ticks, source)
+        self._by_time = has_times and not _times_are_made_up(table.source)
+        self._ticks = expected_ticks(table)
+        # (F,) ascending: expected before the first pass, true after it.
+        self.pts_seconds = seconds(self._ticks, table.source)
 
     def keys(self, indices: Indices) -> Indices:
         """Returns which frames these are in the order of the decoder's output."""
@@ -159,7 +142,7 @@ class FullReader:
             self._first_pass(indices, visit)
             return
         wanted = set(self._order[indices].tolist())
-        with decoding_pass(self._source, self._table, reuse=False) as (source, packets):
+        with decoding_pass(self._table, reuse=False) as (source, packets):
             frames = Decoding(source, packets, self._table)
             for key, frame in enumerate(islice(frames, max(wanted, default=-1) + 1)):
                 if key in wanted:
@@ -169,7 +152,7 @@ class FullReader:
         wanted_ticks = set(self._ticks[indices].tolist()) if self._by_time else frozenset()
         wanted_keys = frozenset() if self._by_time else set(indices.tolist())
         out: list[int] = []
-        with decoding_pass(self._source, self._table, reuse=self._fresh) as (source, packets):
+        with decoding_pass(self._table, reuse=self._fresh) as (source, packets):
             frames = Decoding(source, packets, self._table)
             for key, frame in enumerate(frames):
                 ticks = frame_ticks(frame, key, source)
@@ -183,9 +166,9 @@ class FullReader:
         self._order = np.arange(len(times)) if as_given else np.argsort(times, kind="stable")
         self.pts_seconds = seconds(np.sort(times), self._source)
         unseen = expected_end - self.pts_seconds[-1] if out else expected_end
-        self.cut = shortfall(self._source, self._table, unseen_seconds=unseen)
+        self.cut = shortfall(self._table, unseen_seconds=unseen)
         if not out:
-            raise emptiness(self._source, self._table, damage=self.damage)
+            raise emptiness(self._table, damage=self.damage)
 
 
 class Decoding:
@@ -298,7 +281,7 @@ class Decoding:
 
 @contextmanager
 def decoding_pass(
-    source: VideoSource, table: PacketTable, *, reuse: bool
+    table: PacketTable, *, reuse: bool
 ) -> Iterator[tuple[VideoSource, Iterator[Packet[VideoStream]]]]:
     """Yields a source whose decoder may be used, and all packets of the video.
 
@@ -306,16 +289,26 @@ def decoding_pass(
     once more.
     """
     if table.packets is not None and reuse:
-        yield source, iter(table.packets)
+        yield table.source, iter(table.packets)
         return
-    with open_video(source.path, limits=source.limits) as again:
-        yield again, iter(table.packets) if table.packets is not None else _until_error(again)
+    with open_video(table.source.path, limits=table.source.limits) as again:
+        yield again, iter(table.packets) if table.packets is not None else until_error(again)
 
 
-def _until_error(source: VideoSource) -> Iterator[Packet[VideoStream]]:
-    # Where reading breaks off is known from the first time: the table has it.
+def until_error(source: VideoSource) -> Iterator[Packet[VideoStream]]:
+    """Yields all packets before the container breaks off, if it does (`PacketTable` says why)."""
     with suppress(DecodeError):
         yield from source.demux()
+
+
+def timed(frames: Iterable[VideoFrame], source: VideoSource) -> Iterator[tuple[float, VideoFrame]]:
+    """Yields (seconds, frame) as decoded; a frame without a time follows the one before it."""
+    tick, usual = time_base(source.stream), 1 / (header_rate(source.stream) or 25.0)
+    now = -usual
+    for number, frame in enumerate(frames):
+        ticks = frame_ticks(frame, number, source)
+        now = now + usual if ticks is None else float(ticks * tick)
+        yield now, frame
 
 
 def frame_ticks(frame: VideoFrame, number: int, source: VideoSource) -> int | None:
@@ -329,12 +322,12 @@ def frame_ticks(frame: VideoFrame, number: int, source: VideoSource) -> int | No
     return frame.pts if frame.pts is not None else frame.dts
 
 
-def expected_ticks(source: VideoSource, table: PacketTable) -> Ticks:
+def expected_ticks(table: PacketTable) -> Ticks:
     """Returns the times that frames ought to come out with, ascending."""
-    return np.sort(_fill_times(table.pts[~table.discarded].tolist(), source))
+    return np.sort(_fill_times(table.pts[~table.discarded].tolist(), table.source))
 
 
-def shortfall(source: VideoSource, table: PacketTable, *, unseen_seconds: float) -> str:
+def shortfall(table: PacketTable, *, unseen_seconds: float) -> str:
     """Returns why frames are missing at the end, "" if none are known to be.
 
     All packets of the table went through the decoder; `unseen_seconds` is from the last frame that
@@ -343,16 +336,16 @@ def shortfall(source: VideoSource, table: PacketTable, *, unseen_seconds: float)
     read = table.end_seconds or 0.0
     if table.error:
         return f"reading breaks off after {read:.2f} s: {table.error.detail}"
-    if missing := missing_seconds(source, table):
+    if missing := missing_seconds(table):
         return f"the file ends after {read:.2f} s, {missing:.2f} s before its header says"
     if unseen_seconds > max(0.5, 0.01 * read):
         return f"no frame comes out of the last {unseen_seconds:.2f} s of packets"
     return ""
 
 
-def emptiness(source: VideoSource, table: PacketTable, *, damage: str) -> DecodeError:
+def emptiness(table: PacketTable, *, damage: str) -> DecodeError:
     """Returns why there is not a single frame."""
-    claim = f"the header claims {source.stream.frames} frames"
+    claim = f"the header claims {table.source.stream.frames} frames"
     facts = f"{claim}, {counted(len(table), 'packet')} are there, none decodes"
     if damage:
         return DecodeError("decode-error", shown(f"{facts}: {damage}"))

@@ -30,8 +30,8 @@ from vtr.extract.container import (
 )
 from vtr.extract.frames import Picture, Upright, frame_bytes, to_luma, to_rgb, upright
 from vtr.extract.limits import Limits
-from vtr.extract.packets import read_packets
-from vtr.extract.readers import FrameReader, FullReader, SparseReader
+from vtr.extract.packets import PacketTable
+from vtr.extract.readers import FullReader, SparseReader
 from vtr.extract.resume import file_facts
 from vtr.extract.samplers.base import SamplerChoice, Signals
 from vtr.extract.settings import ExtractSettings
@@ -48,6 +48,7 @@ from vtr.extract.worker import Answer
 from vtr.foreign import shown
 from vtr.remote import fetched
 
+Reader = SparseReader | FullReader
 Transform = Callable[[Picture], NDArray[Any]]
 
 
@@ -112,18 +113,18 @@ def sample_video(request: FrameRequest, transform: Transform) -> SampledVideo:
         DecodeError: No frame could be had; see `vtr.extract.limits.FAILURES`.
     """
     with open_video(request.path, limits=request.limits) as source:
-        table = read_packets(source)
+        table = PacketTable(source)
         try:
-            return _sample(request, transform, source, SparseReader(source, table))
+            return _sample(request, transform, source, SparseReader(table))
         except UnprovenError as reason:
             # The sparse reader may have left the open decoder anywhere in the file.
             fresh = not source.stream.codec_context.is_open
-            reader = FullReader(source, table, why=str(reason), fresh=fresh)
+            reader = FullReader(table, why=str(reason), fresh=fresh)
             return _sample(request, transform, source, reader)
 
 
 def _sample(
-    request: FrameRequest, transform: Transform, source: VideoSource, reader: FrameReader
+    request: FrameRequest, transform: Transform, source: VideoSource, reader: Reader
 ) -> SampledVideo:
     """Runs the passes over the file: mostly one, a second for what the first did not keep."""
     look_first = request.needs_luma and not request.takes_all
@@ -208,7 +209,7 @@ class _Visitor:
             self._budget -= size
             self._frames[key] = frame
 
-    def all_luma(self, reader: FrameReader, indices: Indices) -> Picture:
+    def all_luma(self, reader: Reader, indices: Indices) -> Picture:
         """Returns the (N, 32, 32) thumbnails, decoding again for those not seen yet."""
         keys = reader.keys(indices)
         missing = [index for index, key in zip(indices, keys, strict=True) if key not in self._luma]
@@ -216,7 +217,7 @@ class _Visitor:
             reader.read(np.array(missing), self)
         return _stacked(self._luma, keys.tolist())
 
-    def all_crops(self, reader: FrameReader, indices: Indices) -> NDArray[Any]:
+    def all_crops(self, reader: Reader, indices: Indices) -> NDArray[Any]:
         """Returns the (R, ...) crops, decoding again for frames neither cropped nor kept."""
         self._looking = False
         keys = reader.keys(indices).tolist()

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain
 
-from av.packet import Packet
 from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 
 from vtr.errors import DecodeError
 from vtr.extract.compress import put_in_order
-from vtr.extract.container import FFMPEG_ERRORS, VideoSource, header_rate, open_video
+from vtr.extract.container import FFMPEG_ERRORS, VideoSource, open_video
 from vtr.extract.packets import time_base
-from vtr.extract.readers import MAX_FAILURES_IN_A_ROW, output_order_wins
+from vtr.extract.readers import MAX_FAILURES_IN_A_ROW, output_order_wins, timed, until_error
 
 Timed = tuple[float, VideoFrame]
 
@@ -94,15 +92,13 @@ def _after_seek(video: VideoSource, origin: float, seconds: float) -> Iterator[T
 
 def _decoded(video: VideoSource, origin: float) -> Iterator[Timed]:
     """Yields what decodes, past damage: a picture with a flaw is better than none here."""
-    return put_in_order(_in_file_order(video, origin), relabel=output_order_wins(video))
+    frames = ((seconds - origin, frame) for seconds, frame in timed(_past_damage(video), video))
+    return put_in_order(frames, relabel=output_order_wins(video))
 
 
-def _in_file_order(video: VideoSource, origin: float) -> Iterator[Timed]:
-    tick = float(time_base(video.stream))
-    step = 1 / (header_rate(video.stream) or 25.0)
-    now, failures = -step, 0
-    packets: Iterator[Packet[VideoStream] | None] = chain(_packets(video), [None])
-    for packet in packets:
+def _past_damage(video: VideoSource) -> Iterator[VideoFrame]:
+    failures = 0
+    for packet in chain(until_error(video), [None]):
         try:
             frames = video.decode(packet)
             failures = 0
@@ -111,14 +107,4 @@ def _in_file_order(video: VideoSource, origin: float) -> Iterator[Timed]:
             if error.kind != "decode-error" or failures > MAX_FAILURES_IN_A_ROW:
                 raise
             continue
-        for frame in frames:
-            ticks = frame.pts if frame.pts is not None else frame.dts
-            now = now + step if ticks is None else ticks * tick - origin
-            yield now, frame
-
-
-def _packets(video: VideoSource) -> Iterator[Packet[VideoStream]]:
-    try:
-        yield from video.demux()
-    except DecodeError:
-        return  # what came before the break is shown
+        yield from frames
