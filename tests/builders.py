@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager
 from dataclasses import dataclass, field
@@ -799,3 +800,33 @@ def run_python(
         text=True,
         check=False,
     )
+
+
+def start_python(*words: str | Path, cwd: Path | None = None, **env: str) -> subprocess.Popen[str]:
+    """Starts what `run_python` runs, whose output nobody reads but what it says to stderr."""
+    return subprocess.Popen(
+        [sys.executable, *map(str, words)],
+        cwd=cwd,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", **env},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_until(happens: Callable[[], Any], process: subprocess.Popen[Any] | None = None) -> Any:
+    """Waits for something true and returns it; no longer than a process lives, nor two minutes."""
+    limit = time.monotonic() + 120
+    while not (found := happens()) and (process is None or process.poll() is None):
+        assert time.monotonic() < limit
+        time.sleep(0.005)
+    return found
+
+
+def kill_when(
+    happens: Callable[[], Any], process: subprocess.Popen[str], number: int = signal.SIGKILL
+) -> str:
+    """Sends a signal as soon as something is true; returns what the process said to stderr."""
+    wait_until(happens, process)
+    process.send_signal(number)
+    return process.communicate(timeout=60)[1]

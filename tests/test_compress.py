@@ -4,12 +4,8 @@ import json
 import os
 import re
 import shutil
-import signal
 import struct
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -19,7 +15,17 @@ import av
 import builders
 import numpy as np
 import pytest
-from builders import full_disk, grey, patchwork, run_app, run_json, sampled, write_clip
+from builders import (
+    full_disk,
+    grey,
+    kill_when,
+    patchwork,
+    run_app,
+    run_json,
+    sampled,
+    start_python,
+    write_clip,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -706,12 +712,8 @@ def test_a_killed_run_resumes_to_the_same_copies(
     )
     target = tmp_path / "killed"
     for patience in (0, 3):  # early, then amid the work
-        command = [sys.executable, "-c", code, str(films), str(target)]
-        process = subprocess.Popen(command)
-        while process.poll() is None and len(list(target.glob("*.mp4"))) < patience + 1:
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        enough = lambda n=patience: len(list(target.glob("*.mp4"))) > n  # noqa: E731
+        kill_when(enough, start_python("-c", code, films, target))
     report = compress_folder(films, target, CompressSettings())
     assert report.count("ok") == 8
     expected = {path.name: path.read_bytes() for path in (tmp_path / "whole").glob("*.mp4")}

@@ -7,14 +7,13 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from builders import make_demo_workspace, write_store
+from builders import kill_when, make_demo_workspace, start_python, write_store
 
 import vtr
 from vtr.api.demo import demo_workspace
@@ -219,15 +218,8 @@ def test_a_demo_that_is_stopped_keeps_its_rows(
 ) -> None:
     done = world.root / "results" / "afa-projection-uniform" / TRIAL_FILE
     begun = world.runs / "wti-projection-uniform" / "metrics.jsonl"
-    command = [sys.executable, "-c", _STOPPED, str(world.root)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
-        deadline = time.monotonic() + 60
-        while not (done.exists() and begun.exists()):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        process.send_signal(number)
-        process.communicate(timeout=20)
+    process = start_python("-c", _STOPPED, world.root)
+    kill_when(lambda: done.exists() and begun.exists(), process, number)
     assert process.returncode
     asked = {"text": "projection", "epochs": 1, "batch_size": 4}
     results, _ = measure_heads(world, [Trial(head, "uniform", asked) for head in ("afa", "wti")])

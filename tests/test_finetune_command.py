@@ -151,10 +151,10 @@ def test_a_killed_training_goes_on_bit_for_bit(workspace: Path) -> None:
     how = ("--head", "seqTransf:layers=1", "--head-epochs", "1", "--patience", "0", "-q", "--name")
     flags = (*BRIEF, "--epochs", "12", *how)
     whole, cut = workspace / "runs" / "whole", workspace / "runs" / "cut"
-    finish(start(*flags, "whole"))
+    finish(*flags, "whole")
     last = kill_after(start(*flags, "cut"), cut, epoch=1)
     assert 1 <= last < 12
-    finish(start("--resume", "--name", "cut"))
+    finish("--resume", "--name", "cut")
     assert same_tensors(whole / LAST, cut / LAST)
 
 

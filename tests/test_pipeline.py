@@ -21,7 +21,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from builders import ramp, shards, write_clip
+from builders import ramp, shards, wait_until, write_clip
 
 from vtr.datasets.base import Video
 from vtr.datasets.registry import load_dataset, resolve_videos, unique_videos
@@ -480,8 +480,7 @@ def kill_and_compare(start: Start, tmp_path: Path, *, times: int) -> None:
         # At once, or around the next shard or the one after it.
         target = len(list(killed.glob("shard-*.h5"))) + number % 3
         process = start(killed)
-        while process.poll() is None and len(list(killed.glob("shard-*.h5"))) < target:
-            time.sleep(0.002)
+        wait_for_shards(process, killed, target)
         time.sleep(chance.uniform(0, 1.0 if number % 3 == 0 else 0.05))
         process.send_signal(signal.SIGKILL)
         process.communicate()
@@ -510,8 +509,7 @@ def test_killed_fifty_times(start: Start, tmp_path: Path) -> None:
 def test_interrupt_keeps_what_is_done(start: Start, tmp_path: Path) -> None:
     store = tmp_path / "store"
     process = start(store, per_shard=1)
-    while not list(store.glob("shard-*.h5")) and process.poll() is None:
-        time.sleep(0.01)
+    wait_for_shards(process, store, 1)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 0 or "KeyboardInterrupt" in errors
@@ -580,8 +578,7 @@ def blind(store: Path) -> None:
 
 
 def wait_for_shards(process: subprocess.Popen[str], store: Path, count: int) -> None:
-    while process.poll() is None and len(list(store.glob("shard-*.h5"))) < count:
-        time.sleep(0.002)
+    wait_until(lambda: len(list(store.glob("shard-*.h5"))) >= count, process)
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 3])
@@ -590,8 +587,7 @@ def test_two_runs_that_cannot_see_each_others_lock_make_the_bytes_of_one(
 ) -> None:
     store, whole = tmp_path / "store", tmp_path / "whole"
     first = start(store)
-    while not (store / ".lock").exists():
-        time.sleep(0.002)
+    wait_until((store / ".lock").exists)
     wait_for_shards(first, store, ahead)
     blind(store)
     second = start(store)
@@ -610,8 +606,7 @@ def test_one_of_two_such_runs_is_killed_twenty_times(start: Start, tmp_path: Pat
     for _ in range(20):
         shutil.rmtree(store, ignore_errors=True)
         runs = [start(store, per_shard=1)]
-        while not (store / ".lock").exists():
-            time.sleep(0.002)
+        wait_until((store / ".lock").exists)
         blind(store)
         runs.append(start(store, per_shard=1))
         wait_for_shards(runs[0], store, chance.randrange(8))

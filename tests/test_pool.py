@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import run_python
+from builders import run_python, wait_until
 
 from vtr.errors import VtrError, WorkersLostError
 from vtr.extract.pool import Outcome, PoolSettings, WorkerPool
@@ -229,14 +229,6 @@ def test_no_jobs_start_no_workers(run: Run) -> None:
     assert run([]) == []
 
 
-def until(happened: Callable[[], bool]) -> None:
-    """Waits for something, a minute at most."""
-    deadline = time.monotonic() + 60
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def marks(folder: Path) -> list[tuple[str, str]]:
     """Jobs that each leave a file."""
     return [("mark", str(folder / str(number))) for number in range(12)]
@@ -247,7 +239,7 @@ def test_the_first_jobs_are_done_before_they_are_asked_for(tmp_path: Path, run: 
     jobs = marks(tmp_path / "marks")
     with WorkerPool(PoolSettings("pool_handlers:make", 0, workers=2)) as pool:
         pool.start(jobs)
-        until(lambda: len(list((tmp_path / "marks").iterdir())) == 3)
+        wait_until(lambda: len(list((tmp_path / "marks").iterdir())) == 3)
         time.sleep(0.3)
         assert len(list((tmp_path / "marks").iterdir())) == 3  # one for each worker and one more
         answers = list(pool.run(marks(tmp_path / "marks")))  # equal jobs, another list

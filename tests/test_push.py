@@ -2,18 +2,25 @@
 
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from builders import full_disk, make_demo_workspace, make_run, random_store, run_app, run_json
+from builders import (
+    full_disk,
+    kill_when,
+    make_demo_workspace,
+    make_run,
+    random_store,
+    run_app,
+    run_json,
+    start_python,
+)
 from hub_server import TOKEN, Hub, serving
 from huggingface_hub.repocard import metadata_load
 
@@ -232,31 +239,15 @@ def test_the_command_prints_where_it_went(hub: Hub, tmp_path: Path) -> None:
 # ---- interrupted
 
 
-def start(hub: Hub, *words: str | Path, cwd: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "vtr", *map(str, words), "--hub-url", hub.url],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(Path(vtr.__file__).parent.parent)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-
-
-def kill_when(process: subprocess.Popen[bytes], reached: Any) -> None:
-    limit = time.monotonic() + 60
-    while not reached():
-        assert time.monotonic() < limit
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+def start(hub: Hub, *words: str | Path) -> subprocess.Popen[str]:
+    return start_python("-m", "vtr", *words, "--hub-url", hub.url, HF_HUB_OFFLINE="0")
 
 
 @pytest.mark.slow
 def test_a_killed_push_goes_on(hub: Hub, tmp_path: Path) -> None:
     store = several_shards(tmp_path / "features")
     hub.stall = 2  # the third upload never ends
-    kill_when(start(hub, "push", store, "me/clips", cwd=tmp_path), lambda: len(hub.objects) == 2)
+    kill_when(lambda: len(hub.objects) == 2, start(hub, "push", store, "me/clips"))
     assert "vtr.json" not in hub.repos[STORE].files
     with pytest.raises(HubError, match=r"is nothing that vtr push finished: it has no vtr.json"):
         pull(hub)
@@ -275,7 +266,7 @@ def test_a_killed_pull_goes_on_within_a_file(hub: Hub, tmp_path: Path) -> None:
     hub.pace = 1 << 20, 0.2  # bytes, and seconds after them
     work = tmp_path / ".unfinished" / "got.pull"
     parts = lambda: sum(p.stat().st_size for p in work.glob("*.part"))  # noqa: E731
-    kill_when(start(hub, "pull", "me/clips", "got", cwd=tmp_path), lambda: parts() > 1 << 20)
+    kill_when(lambda: parts() > 1 << 20, start(hub, "pull", "me/clips", "got"))
     assert not (tmp_path / "got").exists()
     here, hub.pace = parts(), None
     hub.sent.clear()

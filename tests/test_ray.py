@@ -21,7 +21,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import free_port, numbered, patchwork, run_app, run_process, shards, write_clip
+from builders import (
+    free_port,
+    numbered,
+    patchwork,
+    run_app,
+    run_process,
+    shards,
+    wait_until,
+    write_clip,
+)
 
 import vtr
 from vtr.clip.device import ENGINES
@@ -326,11 +335,6 @@ def kill_one(driver: subprocess.Popen[str], what: str) -> bool:
     return False
 
 
-def wait_for_shards(driver: subprocess.Popen[str], store: Path, count: int) -> None:
-    while driver.poll() is None and len(shards(store)) < count:
-        time.sleep(0.01)
-
-
 @needs_ray
 @pytest.mark.slow
 def test_ten_kills_leave_the_bytes_of_an_undisturbed_run(tmp_path: Path) -> None:
@@ -354,7 +358,7 @@ def test_ten_kills_leave_the_bytes_of_an_undisturbed_run(tmp_path: Path) -> None
     driver = start(store, *on_ray)
     while victims:
         target = len(shards(store)) + 1
-        wait_for_shards(driver, store, target)
+        wait_until(lambda t=target: len(shards(store)) >= t, driver)
         time.sleep(chance.uniform(0, 0.5))
         if len(shards(store)) == 40:  # faster than the kills: it must be right, and starts anew
             driver.communicate(timeout=500)

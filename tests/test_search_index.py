@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,11 @@ import pytest
 from builders import (
     demo_spec,
     full_disk,
+    kill_when,
     patchwork,
     random_rows,
     random_store,
+    start_python,
     write_clip,
     write_store,
 )
@@ -104,13 +105,9 @@ def test_a_search_killed_while_it_indexes_goes_on(
     tmp_path: Path, seen: str, sent: signal.Signals
 ) -> None:
     folder = write_clips(tmp_path / "films", 70)
-    words = [*COMMAND, str(folder), "a red square", "--model", MODEL, "--device", "cpu"]
-    with subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
-        shards = folder / ".vtr" / "search"
-        while process.poll() is None and not list(shards.glob(seen)):
-            time.sleep(0.02)
-        process.send_signal(sent)
-        error = process.communicate()[1].decode()
+    words = ("-m", "vtr", "search", folder, "a red square", "--model", MODEL, "--device", "cpu")
+    shards = folder / ".vtr" / "search"
+    error = kill_when(lambda: list(shards.glob(seen)), start_python(*words), sent)
     assert "Traceback" not in error
     # Without --model: the one that was named at first.
     assert len(Library.open(folder, device="cpu", workers=2).videos) == 70

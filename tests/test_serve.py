@@ -28,6 +28,7 @@ from builders import (
     patchwork,
     ramp,
     random_rows,
+    wait_until,
     write_clip,
     write_store,
 )
@@ -99,16 +100,8 @@ def serving(
     with TestClient(app, base_url=HERE, raise_server_exceptions=False) as client:
         client.token = doors.token  # type: ignore[attr-defined]
         headers = {"authorization": f"Bearer {doors.token}"} if host else {}
-        until(lambda: client.get("/api/state", headers=headers).json()["phase"] != "indexing")
+        wait_until(lambda: client.get("/api/state", headers=headers).json()["phase"] != "indexing")
         yield client
-
-
-def until(what: Callable[[], Any], seconds: float = 30.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -461,7 +454,7 @@ def test_the_page_is_there_while_videos_are_indexed_and_queries_wait(
         assert client.get("/").status_code == 200
         assert client.post("/api/search", json={"texts": ["x"]}).status_code == 409
         going.set()
-        until(lambda: client.get("/api/state").json()["phase"] == "ready")
+        wait_until(lambda: client.get("/api/state").json()["phase"] == "ready")
         assert client.post("/api/search", json={"texts": ["x"]}).status_code == 200
 
 
@@ -471,7 +464,7 @@ def test_a_query_that_waits_is_answered_though_the_folder_is_emptied(
     librarian, held = Librarian(lambda: library, tmp_path, look=lambda: "fixed"), threading.Event()
     librarian.start()
     try:
-        until(lambda: librarian.state()["phase"] == "ready")
+        wait_until(lambda: librarian.state()["phase"] == "ready")
         librarian.ask(lambda _: held.wait(30))
         asked = librarian.ask(lambda library: len(library.videos))
         librarian._renew(is_empty=True)
@@ -495,7 +488,7 @@ def test_what_is_being_indexed_is_shown_and_left_with_the_server(root: Path) -> 
     with TestClient(
         create_app(librarian, Doors.of(None, 8642), title="x"), base_url=HERE
     ) as client:
-        work = until(lambda: client.get("/api/state").json()["work"])
+        work = wait_until(lambda: client.get("/api/state").json()["work"])
         assert (work["what"], work["total"], work["remark"]) == ("indexing", 10_000, "7 frames/s")
         assert librarian.is_at_work
     assert not librarian.is_at_work
@@ -533,7 +526,7 @@ def test_what_failed_is_tried_again(
     monkeypatch.setattr("vtr.serve.librarian._AGAIN_SECONDS", 0.05)
     app = create_app(Librarian(refuse_twice, root), Doors.of(None, 8642), title="x")
     with TestClient(app, base_url=HERE) as client:
-        until(lambda: client.get("/api/state").json()["phase"] == "ready")
+        wait_until(lambda: client.get("/api/state").json()["phase"] == "ready")
     assert capsys.readouterr().err.count("no space left") == 1  # told once
 
 
@@ -550,16 +543,16 @@ def test_the_folder_is_followed(
     monkeypatch.setattr("vtr.serve.librarian._LOOK_SECONDS", 0.05)
     app = create_app(Librarian(count, tmp_path), Doors.of(None, 8642), title="x")
     with TestClient(app, base_url=HERE) as client:
-        until(lambda: client.get("/api/state").json()["phase"] == "empty")
+        wait_until(lambda: client.get("/api/state").json()["phase"] == "empty")
         assert client.post("/api/search", json={"texts": ["x"]}).status_code == 409
         (tmp_path / ".vtr").mkdir()
         (tmp_path / ".vtr" / "hidden.mp4").touch()
         assert not opened
         (tmp_path / "new.mp4").touch()
-        until(lambda: client.get("/api/state").json()["phase"] == "ready", 60)
+        wait_until(lambda: client.get("/api/state").json()["phase"] == "ready")
         before = client.get("/api/state").json()["version"]
         (tmp_path / "newer.mp4").touch()
-        until(lambda: client.get("/api/state").json()["version"] > before)
+        wait_until(lambda: client.get("/api/state").json()["version"] > before)
 
 
 def test_a_store_that_another_process_writes_into_is_followed(
@@ -574,12 +567,12 @@ def test_a_store_that_another_process_writes_into_is_followed(
     )
     with TestClient(app, base_url=HERE) as client:
         for sequence in (0, 1):
-            until(lambda: client.get("/api/state").json()["phase"] == "ready")
+            wait_until(lambda: client.get("/api/state").json()["phase"] == "ready")
             before = client.get("/api/state").json()["version"]
             store.mkdir(exist_ok=True)
             name = str(ShardName(1, 1, sequence, 0, "0" * 64))
             (store / name).write_bytes(b"of one that writes")
-            until(lambda b=before: client.get("/api/state").json()["version"] > b)
+            wait_until(lambda b=before: client.get("/api/state").json()["version"] > b)
             seen.append(store_signature(store))
     (store / ".tmp-of-a-writer").touch()
     assert store_signature(store) == seen[-1]
@@ -673,7 +666,7 @@ def test_who_leaves_while_a_job_is_done_stops_no_worker(tmp_path: Path) -> None:
     shop = Workshop(workers=1, room=4, seconds=20)
     try:
         first, second = shop.submit(Still(sound, 0)), shop.submit(Still(sound, 0.25))
-        until(first.running)
+        wait_until(first.running)
         assert not first.cancel()  # else its answer, which nobody takes, would end the thread
         assert second.cancel()
         assert shop.submit(Still(sound, 0.5)).result(30).payload

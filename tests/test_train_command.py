@@ -14,7 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
-from builders import make_demo_workspace, random_store, run_app, run_json, run_python, same_tensors
+from builders import (
+    kill_when,
+    make_demo_workspace,
+    random_store,
+    run_app,
+    run_json,
+    run_process,
+    run_python,
+    same_tensors,
+    start_python,
+)
 from typer.testing import CliRunner
 
 from vtr.clip.backbone import Backbone, load_backbone
@@ -558,31 +568,18 @@ def test_damaged_metrics_do_not_stop_a_resume(workspace: Path, garbage: bytes) -
 # ---- killed
 
 
-def start(*arguments: str) -> subprocess.Popen[bytes]:
-    """Starts `vtr train` in a process of its own, with one thread as here."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "vtr", "train", *arguments],
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
+def start(*arguments: str) -> subprocess.Popen[str]:
+    return start_python("-m", "vtr", "train", *arguments)
 
 
-def finish(process: subprocess.Popen[bytes]) -> None:
-    error = process.communicate(timeout=300)[1].decode()
-    assert process.returncode == 0, error
+def finish(*arguments: str) -> None:
+    done = run_process("train", *arguments)
+    assert done.returncode == 0, done.stderr
 
 
-def kill_after(process: subprocess.Popen[bytes], folder: Path, *, epoch: int) -> int:
+def kill_after(process: subprocess.Popen[str], folder: Path, *, epoch: int) -> int:
     """Sends SIGKILL once an epoch is recorded; returns the last epoch that was recorded then."""
-    limit = time.monotonic() + 120
-    while time.monotonic() < limit and process.poll() is None:
-        rows = read_metrics(folder)
-        if rows and rows[-1]["epoch"] >= epoch:
-            break
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    error = process.communicate()[1].decode()
+    error = kill_when(lambda: [r for r in read_metrics(folder) if r["epoch"] >= epoch], process)
     assert process.returncode == -signal.SIGKILL, f"it ended by itself: {error}"
     return int(read_metrics(folder)[-1]["epoch"])
 
@@ -600,13 +597,13 @@ def test_a_run_killed_twice_ends_as_if_it_never_was(workspace: Path) -> None:
     rates = ("--lr", "0.003", "--batch-size", "4", "--epochs", str(epochs), "--patience", "0")
     flags = ("--head", "tightTransf:layers=1", *rates, "-q", "--name")
     whole, cut = workspace / "runs" / "whole", workspace / "runs" / "cut"
-    finish(start(*flags, "whole"))
+    finish(*flags, "whole")
     assert [row["epoch"] for row in read_metrics(whole)] == list(range(epochs + 1))
     first = kill_after(start(*flags, "cut"), cut, epoch=25)
     assert not (cut / "training.json").exists()
     second = kill_after(start("--resume", "--name", "cut"), cut, epoch=first + 25)
     assert 25 <= first < first + 25 <= second < epochs, "killed on the way, twice"
-    finish(start("--resume", "--name", "cut"))
+    finish("--resume", "--name", "cut")
     for name in (BEST, LAST):
         assert same_tensors(whole / name, cut / name), name
     assert timeless(whole) == timeless(cut)
@@ -824,7 +821,7 @@ def test_a_killed_replacement_leaves_the_old_run_and_goes_on(workspace: Path) ->
     process = start("--head", "tightTransf:layers=1", *rates, "-q", "--name", "one", "--overwrite")
     kill_after(process, beside(folder), epoch=5)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-    finish(start("--resume", "-q"))
+    finish("--resume", "-q")
     assert [row["epoch"] for row in read_metrics(folder)] == list(range(61))
     assert load_run(folder).spec.head == "tightTransf:layers=1"
     assert [path.name for path in folder.parent.iterdir()] == ["one"]
