@@ -7,6 +7,7 @@ Each builder stands here once; `from builders import write_store` works in every
 from __future__ import annotations
 
 import functools
+import importlib
 import json
 import multiprocessing
 import os
@@ -830,3 +831,13 @@ def kill_when(
     wait_until(happens, process)
     process.send_signal(number)
     return process.communicate(timeout=60)[1]
+
+
+def script(name: str) -> Any:
+    """Imports a Python file of the repository, such as benchmarks/search.py."""
+    path = Path(__file__).parents[1] / name
+    sys.path.insert(0, str(path.parent))
+    try:
+        return importlib.import_module(path.stem)
+    finally:
+        sys.path.remove(str(path.parent))

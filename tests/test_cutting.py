@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import av
 import numpy as np
 import pytest
-from builders import write_clip
+from builders import ramp, write_clip
 
 from vtr.errors import ConfigError, DecodeError
 from vtr.extract.cutting import Clip, Cut, cut
@@ -25,14 +25,9 @@ def level(picture: np.ndarray) -> float:
     return float(picture.mean())
 
 
-def ramp(num_frames: int, size: tuple[int, int] = (64, 48)) -> list[np.ndarray]:
-    """Frame i has the brightness 40 + 4 i."""
-    return [np.full((*size[::-1], 3), 40 + 4 * i, np.uint8) for i in range(num_frames)]
-
-
 def write(path: Path, num_frames: int = 40, *, gop: int = 10, **more: Any) -> Path:
     options = {"crf": "4", "g": str(gop), "sc_threshold": "0", "bf": "2"}
-    return write_clip(path, ramp(num_frames), fps=FPS, options=options, **more)
+    return write_clip(path, ramp(num_frames, step=4), fps=FPS, options=options, **more)
 
 
 def shown(clip: Clip) -> list[tuple[float, float]]:
@@ -50,7 +45,7 @@ def test_the_part_begins_with_its_frame(tmp_path: Path, start: float, copied: bo
     assert clip.copied is copied
     assert clip.start_seconds == pytest.approx(start, abs=1e-6)
     assert frames[0][0] == pytest.approx(0, abs=0.051)
-    grey = write_clip(tmp_path / "g.mp4", [ramp(40)[round(start * FPS)]], fps=FPS)
+    grey = write_clip(tmp_path / "g.mp4", [ramp(40, step=4)[round(start * FPS)]], fps=FPS)
     with av.open(str(grey)) as container:
         first = level(next(container.decode(video=0)).to_ndarray(format="gray"))
     assert frames[0][1] == pytest.approx(first, abs=4)
@@ -63,7 +58,7 @@ def test_codecs_that_mp4_refuses_go_into_matroska_or_are_encoded(
     tmp_path: Path, gop: str, suffix: str
 ) -> None:
     coding: dict[str, Any] = {"codec": "libvpx", "options": {"g": gop, "auto-alt-ref": "0"}}
-    source = write_clip(tmp_path / "v.webm", ramp(20), fps=FPS, **coding)
+    source = write_clip(tmp_path / "v.webm", ramp(20, step=4), fps=FPS, **coding)
     clip = cut(Cut(source, tmp_path, "clip", 0.5, 1.0))
     assert (Path(clip.path).suffix, clip.copied) == (suffix, gop == "1")
     assert len(shown(clip)) >= 5
@@ -102,7 +97,7 @@ def test_sound_comes_along(tmp_path: Path) -> None:
         video: Any = out.add_stream("libx264", rate=FPS, options={"g": "10"})
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
         sound: Any = out.add_stream("aac", rate=16_000, layout="mono")
-        for picture in ramp(30):
+        for picture in ramp(30, step=4):
             out.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         out.mux(video.encode(None))
         for n in range(47):
@@ -122,7 +117,7 @@ def test_sound_comes_along(tmp_path: Path) -> None:
 
 def test_a_turned_video_is_upright_where_it_is_encoded(tmp_path: Path) -> None:
     source = write_clip(
-        tmp_path / "wide.mp4", ramp(20, (96, 48)), fps=FPS, options={"g": "20", "crf": "8"},
+        tmp_path / "wide.mp4", ramp(20, (96, 48), step=4), fps=FPS, options={"g": "20", "crf": "8"},
         prepare=lambda stream: stream.set_display_rotation(90, False, False),
     )  # fmt: skip
     clip = cut(Cut(source, tmp_path, "clip", 0.5, 1.0))

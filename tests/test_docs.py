@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from builders import script
 
 import vtr
 from vtr.errors import UnknownNameError
@@ -37,17 +38,7 @@ vtr eval --protocol msrvtt-1kA
 """
 
 
-def load_reference() -> Any:
-    path = ROOT / "docs" / "make_reference.py"
-    found = importlib.util.spec_from_file_location("make_reference", path)
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
-
-
-REFERENCE = load_reference()
+REFERENCE = script("docs/make_reference.py")
 COMMANDS = dict(REFERENCE.commands())
 
 

@@ -11,7 +11,7 @@ from builders import golden, patchwork, run_json, tensors, write_clip
 from huggingface_hub.repocard import ModelCard, metadata_load
 
 from tests import test_import_command as imports
-from vtr.clip.backbone import load_backbone
+from vtr.clip.backbone import Backbone, load_backbone
 from vtr.clip.folder import write_clip_folder
 from vtr.demo import demo_model_folder
 from vtr.errors import CheckpointError, ConfigError, ModelError
@@ -270,19 +270,25 @@ def test_tuned_layers_come_into_their_places(tmp_path: Path, layers: int) -> Non
     assert float((found - before).abs().max()) > 0.01, "and the backbone is left as it was"
 
 
+def exported_text(tmp_path: Path, backbone: Backbone, texts: list[str]) -> Any:
+    """What the exported graph makes of texts."""
+    facts = run_json("export", "--run", tmp_path / "run", "--out", tmp_path / "out", "--onnx")
+    assert "text.onnx" in facts["files"]
+    ids = backbone.tokeniser.pad(backbone.tokeniser.encode(texts).ids)
+    runtime = pytest.importorskip("onnxruntime")
+    session = runtime.InferenceSession(str(tmp_path / "out" / "text.onnx"))
+    return session.run(None, {"input_ids": ids})[0]
+
+
 @pytest.mark.slow
 def test_the_onnx_graph_of_tuned_text(tmp_path: Path) -> None:
     for package in ("onnx", "onnxscript"):
         pytest.importorskip(package)
-    runtime = pytest.importorskip("onnxruntime")
     clip, model, spec = tuned_run(tmp_path, layers=1)
-    run_json("export", "--run", tmp_path / "run", "--out", tmp_path / "out", "--onnx")
     backbone = load_backbone(str(clip), device="cpu")
     texts = ["w5 w7 w9 w200", "w20 w21 w1"]
     activations = ResidentTexts(embed_for(spec, backbone, texts), torch.device("cpu"))
-    ids = backbone.tokeniser.pad(backbone.tokeniser.encode(texts).ids)
-    session = runtime.InferenceSession(str(tmp_path / "out" / "text.onnx"))
-    (found,) = session.run(None, {"input_ids": ids})
+    found = exported_text(tmp_path, backbone, texts)
     with torch.inference_mode():
         expected = model.text_tower(activations.batch(np.arange(2))).pooled.numpy()
     np.testing.assert_allclose(found, expected, atol=1e-4)
@@ -303,7 +309,6 @@ def test_a_failed_export_leaves_nothing_in_the_way(
 def test_the_onnx_graph_computes_what_torch_computes(tmp_path: Path, mode: Any) -> None:
     for package in ("onnx", "onnxscript"):
         pytest.importorskip(package)
-    runtime = pytest.importorskip("onnxruntime")
     words = imports.tiny.write_tokeniser(tmp_path / "words", 300)
     state, clip = tensors(golden("clip_tiny"), "clip/"), tmp_path / "clip"
     write_clip_folder(clip, state, tokeniser=words)
@@ -312,13 +317,9 @@ def test_the_onnx_graph_computes_what_torch_computes(tmp_path: Path, mode: Any) 
     model = build_model(spec)
     config = {"text_model": {"id": str(clip)}}
     write_run(tmp_path / "run", model, spec, config=config)
-    facts = run_json("export", "--run", tmp_path / "run", "--out", tmp_path / "out", "--onnx")
-    assert "text.onnx" in facts["files"]
     backbone = load_backbone(str(clip), device="cpu")
     texts = ["w1", "w5 w7 w9 w200 w3 w4 w4 w4", "", "w20 w21"]
-    ids = backbone.tokeniser.pad(backbone.tokeniser.encode(texts).ids)
-    session = runtime.InferenceSession(str(tmp_path / "out" / "text.onnx"))
-    (found,) = session.run(None, {"input_ids": ids})
+    found = exported_text(tmp_path, backbone, texts)
     embedded = torch.from_numpy(backbone.encode_texts(texts).embeddings)
     with torch.inference_mode():
         expected = model.text_tower(TextBatch(embedded)).pooled.numpy()

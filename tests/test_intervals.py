@@ -1,12 +1,11 @@
 """Intervals against resampling query by query, and against what theory says."""
 
-import importlib.util
 import itertools
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import script
 from numpy.typing import NDArray
 
 from vtr.errors import ConfigError
@@ -100,13 +99,7 @@ def test_few_units_widen_the_interval_as_student_asks() -> None:
 @pytest.mark.parametrize("num_videos", [20, 50, 200])
 def test_covers_the_truth_with_few_videos(num_videos: int) -> None:
     """Of 50 videos, percentiles alone cover an R@1 of 10 % .91 of the time."""
-    spec = importlib.util.spec_from_file_location(
-        "intervals", Path(__file__).parents[1] / "benchmarks" / "intervals.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
+    benchmark = script("benchmarks/intervals.py")
     assert benchmark.coverage(num_videos, 0.1, trials=600, resamples=400) >= 0.935
 
 

@@ -413,20 +413,39 @@ def test_a_file_with_another_digest_is_kept_apart(hub: Hub, tmp_path: Path, how:
     assert len(vtr.FeatureStore(pull(hub))) == 1
 
 
-def test_documents_of_strangers_do_not_fill_the_memory(
-    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "value", "error", "message"),
+    [
+        ("vtr.api.hub.MAX_DOCUMENT_BYTES", 100, HubError, r"vtr.json of datasets/me/clips has .*;"),
+        ("vtr.api.pull._MARGIN", 1 << 60, StoreWriteError, "pulling needs .* more, and the disk"),
+        ("gated", {"me/clips"}, HubError, "answers 403.*of a gated one accept the terms"),
+        ("portal", True, HubError, "does not answer as a hub does"),
+    ],
+)
+def test_what_cannot_be_pulled(
+    hub: Hub, tmp_path: Path, name: str, value: Any, error: type[VtrError], message: str
 ) -> None:
     push(hub, random_store(tmp_path / "features", ["a"]))
-    monkeypatch.setattr("vtr.api.hub.MAX_DOCUMENT_BYTES", 100)
-    with pytest.raises(HubError, match=r"vtr.json of datasets/me/clips has .*; no vtr push writes"):
-        pull(hub)
+    with pytest.MonkeyPatch.context() as patch:
+        if "." in name:
+            patch.setattr(name, value)
+        else:
+            patch.setattr(hub, name, value)
+        with pytest.raises(error, match=message):
+            pull(hub)
 
 
-def test_what_arrives_otherwise_is_no_push(hub: Hub, tmp_path: Path) -> None:
-    store = random_store(tmp_path / "features", ["a"])
-    hub.corrupt_commits = True
-    with pytest.raises(HubError, match=r"with another digest than it has here, after it was sent"):
-        push(hub, store)
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("corrupt_commits", "with another digest than it has here, after it was sent"),
+        ("portal", "does not answer as a hub does"),
+    ],
+)
+def test_what_cannot_be_pushed(hub: Hub, tmp_path: Path, name: str, message: str) -> None:
+    setattr(hub, name, True)
+    with pytest.raises(HubError, match=message):
+        push(hub, random_store(tmp_path / "features", ["a"]))
 
 
 def test_repositories_of_another_kind_are_refused(hub: Hub, tmp_path: Path) -> None:
@@ -664,22 +683,6 @@ def test_a_hub_that_says_nothing(
             ask()
 
 
-def test_a_gated_repository(hub: Hub, tmp_path: Path) -> None:
-    push(hub, random_store(tmp_path / "features", ["a"]))
-    hub.gated.add("me/clips")
-    with pytest.raises(HubError, match=r"answers 403.*of a gated one accept the terms"):
-        pull(hub)
-
-
-def test_what_answers_is_no_hub(hub: Hub, tmp_path: Path) -> None:
-    store = random_store(tmp_path / "features", ["a"])
-    hub.portal = True
-    with pytest.raises(HubError, match="does not answer as a hub does"):
-        push(hub, store)
-    with pytest.raises(HubError, match="does not answer as a hub does"):
-        pull(hub)
-
-
 def test_a_full_disk_keeps_what_came(hub: Hub, tmp_path: Path) -> None:
     store = random_store(tmp_path / "features", ["a"], num_frames=2000)
     push(hub, store)
@@ -701,15 +704,6 @@ def test_a_folder_that_nobody_may_write(hub: Hub, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StoreWriteError, match=r"cannot make the folder .*Choose another with FOLD"):
         pull(hub, folder="file/in/it")
-
-
-def test_a_disk_that_is_too_small_is_refused_before(
-    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    push(hub, random_store(tmp_path / "features", ["a"]))
-    monkeypatch.setattr("vtr.api.pull._MARGIN", 1 << 60)
-    with pytest.raises(StoreWriteError, match=r"pulling needs .* more, and the disk has"):
-        pull(hub)
 
 
 def test_no_token_in_any_file(hub: Hub, tmp_path: Path) -> None:

@@ -170,20 +170,6 @@ def test_embeddings_before_extraction_are_an_error_that_says_how() -> None:
     assert choice.label == "embedding-diversity:same=0.1"
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("unifrom", "no sampler named 'unifrom'. Did you mean 'uniform'"),
-        ("", "--sampler is empty"),
-        ("uniform:x=1", "no option of sampler 'uniform' named 'x'"),
-        ("base", "no sampler named 'base'"),
-    ],
-)
-def test_wrong_names(text: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        parse_samplers(text)
-
-
 def test_budget_below_one() -> None:
     with pytest.raises(ConfigError, match="at least 1 frame"):
         SamplerChoice("uniform").select(make_signals("noise", 3), 0, seed=0, video_id="")

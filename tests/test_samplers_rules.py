@@ -301,9 +301,13 @@ def test_a_threshold_beyond_all_changes_finds_none(option: str) -> None:
         ("shot:min_change=256", "min_change is 256; allowed is from 0 to 255"),
         ("shot:ratio=-1", "ratio is -1; allowed is at least 0, finite"),
         ("embedding-diversity:same=3", "same is 3; allowed is from 0 to 2"),
+        ("unifrom", "no sampler named 'unifrom'. Did you mean 'uniform'"),
+        ("", "--sampler is empty"),
+        ("uniform:x=1", "no option of sampler 'uniform' named 'x'"),
+        ("base", "no sampler named 'base'"),
     ],
 )
-def test_values_out_of_range_are_refused_before_any_video(text: str, message: str) -> None:
+def test_what_no_sampler_is_or_takes_is_refused_before_any_video(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_samplers(text, embedded=True)
 
@@ -519,18 +523,16 @@ def plain_activity(steps: list[float], num_frames: int, sparse_share: float) -> 
     num_frames=st.integers(1, 40),
     sparse_share=st.sampled_from([0.0, 0.2, 0.4, 0.6, 1.0]),
 )
+# Windows of 5 where 4 each are due: the third gives 2, as in the reference.
+@example(
+    steps=[3 * (n == 10) + 2 * (n == 24) + (n == 38) for n in range(49)],
+    num_frames=20,
+    sparse_share=0.4,
+)
 def test_activity_is_the_plain_one(steps: list[int], num_frames: int, sparse_share: float) -> None:
     name = f"activity:sparse_share={sparse_share}:short_sparse_share={sparse_share}"
     got = changing_picks(name, [0, *steps], num_frames)
     assert got == plain_activity([float(step) for step in steps], num_frames, sparse_share)
-
-
-def test_activity_s_three_windows_stay_within_their_share() -> None:
-    """Windows of 5 where 4 each are due: the third gives 2, as in the reference."""
-    steps = np.zeros(49)
-    steps[[10, 24, 38]] = [3, 2, 1]
-    got = changing_picks("activity:short_sparse_share=0.4", [0, *steps], 20)
-    assert got == plain_activity(steps.tolist(), 20, 0.4)
 
 
 @pytest.mark.parametrize(("count", "share"), [(24, 0.6), (25, 0.4)])

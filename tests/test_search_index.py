@@ -1,6 +1,5 @@
 """What a folder's search keeps: added to, gone on with, shared, and derived anew when lost."""
 
-import importlib.util
 import os
 import signal
 import subprocess
@@ -17,6 +16,7 @@ from builders import (
     patchwork,
     random_rows,
     random_store,
+    script,
     start_python,
     write_clip,
     write_store,
@@ -262,13 +262,7 @@ def test_a_level_is_a_share_of_the_bank() -> None:
 
 @pytest.mark.slow
 def test_the_demo_world_is_found_as_promised(tmp_path: Path) -> None:
-    path = Path(__file__).parents[1] / "benchmarks" / "search.py"
-    sys.path.insert(0, str(path.parent))
-    spec = importlib.util.spec_from_file_location("search_figures", path)
-    assert spec is not None
-    assert spec.loader is not None
-    figures = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(figures)
+    figures = script("benchmarks/search.py")
     found = figures.measure_world(tmp_path / "world", tmp_path, num_joined=20)
     for name, goal in figures.GOALS.items():
         least, most = goal.get("at_least", 0.0), goal.get("at_most", 1.0)
