@@ -10,7 +10,6 @@ Only the vocabulary and its merges come from the folder.
 from __future__ import annotations
 
 import html
-import json
 import re
 import string
 from collections.abc import Callable, Sequence
@@ -322,15 +321,10 @@ def _from_words(folder: Path) -> BackendTokenizer:
 
 def _from_vocabulary(folder: Path) -> BackendTokenizer:
     """CLIP's older pair of files: the same splitting as its tokenizer.json has."""
+    end, files = str(_CLIP.end), [str(folder / name) for name in ("vocab.json", "merges.txt")]
     try:
-        vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
-        lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
-        pairs = [line.split(" ") for line in lines if line and not line.startswith("#ver")]
-        merges = [(left, right) for left, right in pairs]
-        end = str(_CLIP.end)
-        backend = BackendTokenizer(
-            models.BPE(vocab=vocabulary, merges=merges, end_of_word_suffix="</w>", unk_token=end)
-        )
+        pairs = models.BPE.from_file(*files, end_of_word_suffix="</w>", unk_token=end)
+        backend = BackendTokenizer(pairs)
         backend.add_special_tokens([str(_CLIP.begin), end])
     except Exception as error:  # noqa: BLE001  (the Rust library raises bare Exception)
         raise CheckpointError(f"{folder}: vocab.json or merges.txt is damaged: {error}") from None
