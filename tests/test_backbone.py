@@ -504,27 +504,24 @@ def test_batches_are_halved_when_memory_runs_out() -> None:
     def run(start: int, stop: int) -> list[int]:
         tried.append(stop - start)
         if stop - start > 3:
-            raise MemoryError
+            raise torch.OutOfMemoryError
         return list(range(start, stop))
 
-    def refused(error: BaseException) -> bool:
-        return isinstance(error, MemoryError)
-
-    results, batch_size = run_in_batches(run, 8, 16, is_out_of_memory=refused)
+    results, batch_size = run_in_batches(run, 8, 16)
     assert [item for batch in results for item in batch] == list(range(8))
     assert batch_size == 2
     assert tried == [8, 4, 2, 2, 2, 2]
-    assert run_in_batches(run, 0, 16, is_out_of_memory=refused) == ([], 16)
+    assert run_in_batches(run, 0, 16) == ([], 16)
 
 
 def test_one_item_that_does_not_fit_is_an_error_and_other_errors_pass() -> None:
-    def fail(start: int, stop: int) -> None:
-        raise MemoryError
+    def fail(error: type[Exception]) -> None:
+        raise error
 
     with pytest.raises(ModelError, match="does not hold a single item"):
-        run_in_batches(fail, 3, 2, is_out_of_memory=lambda error: True)
+        run_in_batches(lambda start, stop: fail(torch.OutOfMemoryError), 3, 2)
     with pytest.raises(MemoryError):
-        run_in_batches(fail, 3, 2, is_out_of_memory=lambda error: False)
+        run_in_batches(lambda start, stop: fail(MemoryError), 3, 2)
 
 
 @pytest.mark.gpu

@@ -29,16 +29,8 @@ def cpu_batch(architecture: Architecture) -> int:
     return max(1, min(CPU_BATCH, _CPU_BATCH_BYTES // widest)) if widest else CPU_BATCH
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError)
-
-
 def run_in_batches(
-    run: Callable[[int, int], _T],
-    num_items: int,
-    batch_size: int,
-    *,
-    is_out_of_memory: Callable[[BaseException], bool] = _is_out_of_memory,
+    run: Callable[[int, int], _T], num_items: int, batch_size: int
 ) -> tuple[list[_T], int]:
     """Runs `run(start, stop)` over all items; returns the results and the batch size that worked.
 
@@ -51,9 +43,7 @@ def run_in_batches(
         out_of_memory = False
         try:
             results.append(run(start, stop))
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
+        except torch.OutOfMemoryError:
             out_of_memory = True
         # Outside the handler: the exception's traceback keeps the tensors alive until it ends.
         if not out_of_memory:
