@@ -190,7 +190,7 @@ def samplers_block() -> str:
     from vtr.extract.samplers.base import describe_samplers
 
     rows = [
-        (f"`{info.name}`", info.summary, _options(info.options), info.cost)
+        (f"`{info['name']}`", info["summary"], _options(info["options"]), info["cost"])
         for info in describe_samplers()
     ]
     return _table(("sampler", "what it keeps", "options", "cost"), map(_escaped, rows))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +21,7 @@ def samplers(context: typer.Context, as_json: AsJson = False) -> None:
         return
     from vtr.extract.samplers.base import describe_samplers
 
-    facts = [asdict(sampler) for sampler in describe_samplers()]
+    facts = describe_samplers()
     if as_json:
         print_json(facts)
         return

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -199,26 +200,15 @@ def _module(name: str) -> ModuleType:
     return load_plugin(samplers, name, kind="sampler")
 
 
-@dataclass(frozen=True)
-class SamplerInfo:
-    """What `vtr samplers` says of one sampler."""
-
-    name: str
-    summary: str
-    options: Mapping[str, OptionValue]
-    needs: tuple[str, ...]
-    cost: str
-
-
-def describe_samplers() -> list[SamplerInfo]:
-    """Returns name, first docstring line, options, needs and cost class of every sampler."""
+def describe_samplers() -> list[dict[str, Any]]:
+    """Returns what `vtr samplers` says of every sampler."""
     return [
-        SamplerInfo(
-            name=name,
-            summary=(_module(name).__doc__ or "").splitlines()[0],
-            options=sampler_options(name),
-            needs=tuple(sorted(_module(name).NEEDS)),
-            cost=_module(name).COST,
-        )
+        {
+            "name": name,
+            "summary": (_module(name).__doc__ or "").splitlines()[0],
+            "options": sampler_options(name),
+            "needs": sorted(_module(name).NEEDS),
+            "cost": _module(name).COST,
+        }
         for name in sampler_names()
     ]
