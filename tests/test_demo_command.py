@@ -26,7 +26,7 @@ from vtr.api.demo_trials import (
     short_trials,
     warnings,
 )
-from vtr.demo.events import events_shown, known_uniform_share, read_events
+from vtr.demo.events import brief_test_events, events_shown, known_uniform_share, read_events
 from vtr.evaluate.intervals import wilson_interval
 from vtr.extract.samplers.base import sampler_names
 from vtr.features import FeatureSpec, LedgerRow, VideoRow
@@ -75,7 +75,7 @@ def test_events_that_chosen_frames_show_are_counted(tmp_path: Path, spec: Featur
     assert (head.sampler, head.seen, head.events, head.share) == ("head", 1, 4, 0.25)
     assert (uniform.sampler, uniform.seen) == ("uniform", 2)
     assert uniform.low < 0.5 < uniform.high
-    assert known_uniform_share(annotations, num_frames=3) == 0.5
+    assert known_uniform_share(brief_test_events(annotations), num_frames=3) == 0.5
 
 
 def test_every_sampler_is_applied_to_a_dense_store(tmp_path: Path, spec: FeatureSpec) -> None:
@@ -92,7 +92,7 @@ def test_every_sampler_is_applied_to_a_dense_store(tmp_path: Path, spec: Feature
         "shot",
         "embedding-diversity",
     }
-    assert found["uniform"] / 4 == known_uniform_share(annotations, num_frames=8)
+    assert found["uniform"] / 4 == known_uniform_share(brief_test_events(annotations), num_frames=8)
     assert found["head"] == found["tail"] == 0
     assert list(found.values()) == sorted(found.values(), reverse=True)
 

@@ -16,7 +16,7 @@ from vtr.datasets.demo import load
 from vtr.demo import DEMO_FRAMES
 from vtr.demo.captions import CAPTIONS_PER_CLIP, clip_captions
 from vtr.demo.drawing import HEIGHT, WIDTH
-from vtr.demo.events import BriefEvent, expected_uniform_miss, read_events
+from vtr.demo.events import BriefEvent, known_uniform_share, read_events
 from vtr.demo.render import PREDICTED_OPTIONS, clip_frames, encode, encode_clip
 from vtr.demo.scenes import (
     CLIPS_PER_GROUP,
@@ -252,7 +252,7 @@ def test_every_event_is_the_strongest_change_of_brightness() -> None:
 # Events and uniform sampling
 
 
-def test_expected_miss_is_what_the_uniform_sampler_does() -> None:
+def test_known_share_is_what_the_uniform_sampler_does() -> None:
     clips = _clips("test", "brief")
     events = [
         BriefEvent(c.id, c.part, c.event.start_seconds, c.event.end_seconds, c.num_frames, 10.0)
@@ -266,9 +266,9 @@ def test_expected_miss_is_what_the_uniform_sampler_does() -> None:
             signals = Signals(np.arange(clip.num_frames) / 10)
             chosen = SamplerChoice("uniform").select(signals, budget, seed=0, video_id=clip.id)
             missed += not set(chosen.tolist()) & set(clip.event.frames)
-        assert expected_uniform_miss(events, num_frames=budget) == missed / len(clips)
-    assert 0.6 <= expected_uniform_miss(events, num_frames=DEMO_FRAMES) <= 0.9
-    assert expected_uniform_miss(events, num_frames=500) == 0.0
+        assert known_uniform_share(events, num_frames=budget) == 1 - missed / len(clips)
+    assert 0.1 <= known_uniform_share(events, num_frames=DEMO_FRAMES) <= 0.4
+    assert known_uniform_share(events, num_frames=500) == 1.0
 
 
 def test_an_event_is_caught_from_its_first_frame_to_its_last() -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from vtr.api.demo import demo_workspace
 from vtr.api.extract import extract_features
-from vtr.demo.events import known_uniform_share
+from vtr.demo.events import brief_test_events, known_uniform_share
 from vtr.errors import VtrError
 from vtr.workspace import Workspace
 
@@ -35,7 +35,7 @@ def test_study_of_the_demo_world(world: Workspace, tmp_path: Path) -> None:
     assert (facts["frames"], facts["videos"], len(rows)) == (8, 12, 14)
     assert (facts["options"]["costs"], facts["options"]["seed"]) == (1, 0)
     brief = rows["uniform"]["brief"]
-    known = known_uniform_share(world.annotations / "demo.json", num_frames=8)
+    known = known_uniform_share(brief_test_events(world.annotations / "demo.json"), num_frames=8)
     assert brief["events"] == 4
     assert brief["seen"] / 4 == pytest.approx(known)
     assert rows["diversity"]["brief"]["seen"] == 4

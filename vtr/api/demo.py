@@ -16,7 +16,7 @@ from vtr.api.demo_trials import one_thread
 from vtr.api.stores import read_dataset
 from vtr.datasets.base import Caption, split_queries
 from vtr.demo import DEMO_FPS, DEMO_FRAMES, DEMO_SAMPLER, demo_model_folder
-from vtr.demo.events import events_shown, known_uniform_share
+from vtr.demo.events import brief_test_events, events_shown, known_uniform_share
 from vtr.demo.scenes import CLIPS_PER_GROUP
 from vtr.demo.words import Part
 from vtr.demo.world import WorldSummary, render_world
@@ -93,7 +93,9 @@ def prepare_demo(options: Options, *, quiet: bool = False) -> tuple[Workspace, d
         "world": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(world).items()},
         "extract": vars(report),
         "sees_brief_events": [asdict(one) for one in shown],
-        "uniform_sees_by_construction": known_uniform_share(world.annotations, **budget),
+        "uniform_sees_by_construction": known_uniform_share(
+            brief_test_events(world.annotations), **budget
+        ),
         "workspace": str(workspace.root),
     }
 

@@ -22,8 +22,8 @@ from vtr.json_files import read_json
 _ACTIVATION_OF_OWNER = {"openai": "quick_gelu", "laion": "gelu"}
 
 # Far beyond any model, and no product of them overflows.
-_MOST_LAYERS = 1_000
-_MOST_PIXELS = 1 << 14
+MOST_LAYERS = 1_000
+MOST_PIXELS = 1 << 14
 _MOST = 1 << 20
 
 _WIDE = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}
@@ -59,7 +59,7 @@ def read_architecture(folder: ModelFolder, record: Mapping[str, Any]) -> Archite
     """Returns the sizes in config.json of a CLIP or SigLIP; refuses those that cannot be."""
     family = record["model_type"]
     vision, text = (_section(folder, record, name) for name in ("vision", "text"))
-    image_size, patch = vision.pixels("image_size"), vision.number("patch_size")
+    image_size, patch = vision.number("image_size", most=MOST_PIXELS), vision.number("patch_size")
     if patch > image_size:
         raise CheckpointError(
             f"{folder.model_id}: config.json has patches of {patch} pixels in pictures of "
@@ -128,14 +128,6 @@ class Section:
             raise self.refusal(key, "a number from 0 to below 1")
         return float(epsilon)
 
-    def layers(self, key: str) -> int:
-        """Returns a number of blocks."""
-        return self.number(key, most=_MOST_LAYERS)
-
-    def pixels(self, key: str) -> int:
-        """Returns the side of a picture."""
-        return self.number(key, most=_MOST_PIXELS)
-
 
 def _section(folder: ModelFolder, record: Mapping[str, Any], name: str) -> Section:
     """Returns text_config or vision_config, with the defaults of its family."""
@@ -165,7 +157,7 @@ def _sizes(section: Section) -> Sizes:
         )
     return Sizes(
         width=width,
-        layers=section.layers("num_hidden_layers"),
+        layers=section.number("num_hidden_layers", most=MOST_LAYERS),
         heads=section.heads("num_attention_heads", of="hidden_size"),
         mlp_width=section.number("intermediate_size"),
         activation=activation,

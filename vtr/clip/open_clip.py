@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vtr.clip.configuration import Section, object_of
+from vtr.clip.configuration import MOST_LAYERS, MOST_PIXELS, Section, object_of
 from vtr.clip.encoders import Contents
 from vtr.clip.hub import OPEN_CLIP_CONFIG, ModelFolder
 from vtr.clip.open_clip_names import open_clip_state
@@ -173,7 +173,7 @@ def read_open_clip(folder: ModelFolder, weights: dict[str, Tensor]) -> Contents:
         family=family,
         text=_sizes(text, text.heads("heads", of="width"), _activation(sections, text)),
         dim=sections.model.number("embed_dim"),
-        image_size=sections.vision.pixels("image_size"),
+        image_size=sections.vision.number("image_size", most=MOST_PIXELS),
         vocabulary=text.number("vocab_size"),
         context=text.number("context_length"),
         end_id=text.number("vocab_size") - 1,
@@ -256,7 +256,7 @@ def _sizes(section: Section, heads: int, activation: str) -> Sizes:
         raise section.refusal("norm_kwargs", "an eps alone")
     return Sizes(
         width=width,
-        layers=section.layers("layers"),
+        layers=section.number("layers", most=MOST_LAYERS),
         heads=heads,
         mlp_width=int(width * ratio),
         activation=activation,
@@ -365,7 +365,7 @@ def _trunk_sizes(sections: Sections, weights: Mapping[str, Tensor]) -> dict[str,
     return {
         "vision": Sizes(
             width=width,
-            layers=own.layers("depth"),
+            layers=own.number("depth", most=MOST_LAYERS),
             heads=own.heads("num_heads", of="embed_dim"),
             mlp_width=mlp_width,
             activation=trunk.activation,

@@ -64,8 +64,8 @@ def read_events(annotations: Path) -> dict[str, BriefEvent]:
     return {event.video_id: event for event in events}
 
 
-def expected_uniform_miss(events: Iterable[BriefEvent], *, num_frames: int) -> float:
-    """Returns the share of events, 0 to 1, that `uniform` at the native rate does not see.
+def known_uniform_share(events: Iterable[BriefEvent], *, num_frames: int) -> float:
+    """Returns the share of events, 0 to 1, that `uniform` at the native rate sees.
 
     From the recorded times alone: `uniform` takes frames `trunc(i (N - 1) / (K - 1))`, i = 0 to K -
     1 (the first frame for K = 1, all of them for K >= N).
@@ -76,7 +76,7 @@ def expected_uniform_miss(events: Iterable[BriefEvent], *, num_frames: int) -> f
         last, steps = event.num_frames - 1, max(budget - 1, 1)
         times = [(index * last // steps) / event.frames_per_second for index in range(budget)]
         missed.append(not event.is_caught(times))
-    return sum(missed) / len(missed)
+    return 1 - sum(missed) / len(missed)
 
 
 @dataclass(frozen=True)
@@ -131,8 +131,3 @@ def count_shown(
 def brief_test_events(annotations: Path) -> list[BriefEvent]:
     """Returns the brief events of the test split, in the order of the annotation file."""
     return [event for event in read_events(annotations).values() if event.split == "test"]
-
-
-def known_uniform_share(annotations: Path, *, num_frames: int) -> float:
-    """Returns the share of brief test events that `uniform` sees, from the recorded times alone."""
-    return 1 - expected_uniform_miss(brief_test_events(annotations), num_frames=num_frames)

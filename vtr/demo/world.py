@@ -18,7 +18,7 @@ Queries fall into three groups whose ceiling is known by construction:
   one half (`head`) sees more of one sprite, which says something about order.
 - `brief`: five clips are the same to the last decoded bit but for an event of 0.3 to 0.6 s in
   10 to 12 s. Where no frame of the event is chosen, they cannot be told apart: 1 in 5 by chance.
-  `vtr.demo.events.expected_uniform_miss` says how often that is.
+  `vtr.demo.events.known_uniform_share` says how often one is.
 """
 
 from __future__ import annotations
