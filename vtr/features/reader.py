@@ -67,11 +67,7 @@ class Shard:
             ShardError: One cannot be read.
         """
         if self.picture_format == "raw":
-            kept = self.columns["frame/picture"]
-            if isinstance(rows, slice):
-                out[:] = kept[rows]
-            else:
-                np.take(kept, rows, axis=0, out=out, mode="clip")  # in range: checked when opened
+            gather(self.columns["frame/picture"], rows, out)
             return
         data, offset = self.columns["frame/picture_webp"], self.columns["frame/picture_offset"]
         asked = np.arange(len(offset) - 1)[rows].tolist()
@@ -126,6 +122,14 @@ class Shard:
                 self.kept_pictures(place) if pictures else None,
                 None if spans is None else spans[place],
             )
+
+
+def gather(source: NDArray[Any], rows: slice | NDArray[np.int64], out: NDArray[Any]) -> None:
+    """Copies some rows of a mapped array; that they are in range was checked when it was opened."""
+    if isinstance(rows, slice) or source.dtype != out.dtype:
+        out[:] = source[rows]
+    else:
+        np.take(source, rows, axis=0, out=out, mode="clip")
 
 
 STATUS_OF: dict[int, Status] = {0: "ok", 1: "partial", 2: "failed"}

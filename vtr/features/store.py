@@ -19,7 +19,7 @@ from vtr.counts import counted
 from vtr.errors import FingerprintError, ShardError, StoreError, UnknownNameError
 from vtr.features.digests import WholeShards, is_whole
 from vtr.features.pictures import PackedPictures, PictureFormat
-from vtr.features.reader import Shard, open_shard
+from vtr.features.reader import Shard, gather, open_shard
 from vtr.features.rows import LedgerRow, VideoFeatures
 from vtr.features.shard import ShardName, list_shards
 from vtr.features.spec import FeatureSpec
@@ -335,8 +335,8 @@ class FeatureStore(Mapping[str, VideoFeatures]):
         for s, videos in self._runs(which):
             rows = self._shard_rows(s, which[videos])
             place = slice(int(offsets[videos.start]), int(offsets[videos.stop]))
-            _gather(self.shards[s].frames, rows, frames[place])
-            _gather(self.shards[s].columns["frame/pts_seconds"], rows, pts_seconds[place])
+            gather(self.shards[s].frames, rows, frames[place])
+            gather(self.shards[s].columns["frame/pts_seconds"], rows, pts_seconds[place])
             if spans is not None:
                 spans[place] = self.shards[s].spans[rows]  # type: ignore[index]
         names = self.ids if ids is None else tuple(ids)
@@ -446,15 +446,6 @@ def stored_picture_format(folder: Path) -> PictureFormat | None:
             if len(shard.frames):
                 return shard.picture_format
     return None
-
-
-def _gather(source: NDArray[Any], rows: slice | Index, out: NDArray[Any]) -> None:
-    if isinstance(rows, slice):
-        out[:] = source[rows]
-    elif source.dtype == out.dtype:
-        np.take(source, rows, axis=0, out=out, mode="clip")  # in range: checked when opened
-    else:
-        out[:] = source[rows]
 
 
 _OF_VERSION = ("decoding", "vision.", "versions.")
