@@ -16,7 +16,7 @@ from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
 from vtr.clip.eva import EvaVision
-from vtr.clip.open_clip_names import open_clip_state
+from vtr.clip.open_clip_names import open_clip_state, renamed
 from vtr.clip.open_clip_towers import (
     ClassTokenText,
     LastTokenText,
@@ -87,7 +87,6 @@ _PREFIXES = {
     "text.positions": "text_model.embeddings.position_embedding.weight",
     "text.ln_final.": "text_model.final_layer_norm.",
     "text.projection.": "text_projection.",
-    "logit_": "logit_",
 }
 _PARTS = {
     ".attn.": ".self_attn.",
@@ -110,8 +109,7 @@ def huggingface_names(weights: Mapping[str, Tensor], *, causal: bool) -> dict[st
     """Returns weights ("text.", "visual.") as `huggingface_state` does; SigLIP is not causal."""
     state: dict[str, Tensor] = {}
     for ours, tensor in weights.items():
-        prefix = next(prefix for prefix in _PREFIXES if ours.startswith(prefix))
-        name = _PREFIXES[prefix] + ours.removeprefix(prefix)
+        name = renamed(ours, _PREFIXES)
         if name.startswith("text_projection.") and not causal:
             name = f"text_model.head.{name.removeprefix('text_projection.')}"
         for part, theirs in _PARTS.items():

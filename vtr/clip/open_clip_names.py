@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -61,7 +62,7 @@ def open_clip_state(network: DualEncoder, *, text: str | None = None) -> dict[st
     for ours, tensor in network.state_dict().items():
         tower, _, name = ours.partition(".")
         if tower == "text":
-            theirs = _renamed(name, _TEXT)
+            theirs = renamed(name, _TEXT)
             turned = theirs == "text_projection.weight" and not linear
             state[text + (theirs.removesuffix(".weight") if turned else theirs)] = (
                 tensor.T if turned else tensor
@@ -69,14 +70,15 @@ def open_clip_state(network: DualEncoder, *, text: str | None = None) -> dict[st
         elif tower == "visual" and timm:
             state |= {f"visual.trunk.{n}": view for n, view in _timm_views(name, tensor).items()}
         elif tower == "visual":
-            theirs = _renamed(name, _NATIVE)
+            theirs = renamed(name, _NATIVE)
             state[f"visual.{theirs}"] = tensor.T if theirs == "proj" else tensor
         else:
             state[ours] = tensor
     return state
 
 
-def _renamed(name: str, prefixes: dict[str, str]) -> str:
+def renamed(name: str, prefixes: Mapping[str, str]) -> str:
+    """Returns a name with another beginning, by the first that it has; else as it is."""
     for ours, theirs in prefixes.items():
         if name.startswith(ours):
             return theirs + name.removeprefix(ours)
@@ -93,7 +95,7 @@ def _timm_views(name: str, tensor: Tensor) -> dict[str, Tensor]:
         tensor = tensor[None]
     elif name == "class_embedding":
         tensor = tensor[None, None]
-    theirs = _renamed(name, _TIMM)
+    theirs = renamed(name, _TIMM)
     for part, other in _TIMM_PARTS.items():
         theirs = theirs.replace(part, other)
     return {theirs: tensor}

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from vtr.clip.encoders import blank_encoder, huggingface_state
+from vtr.clip.open_clip_names import renamed
 from vtr.clip.towers import Architecture, Sizes
 from vtr.errors import CheckpointError
 from vtr.foreign import first_few
@@ -33,17 +34,17 @@ BENIGN_HUGGINGFACE = frozenset(
 )
 
 # Where our towers, whose blocks are packed like OpenAI's, have other names.
-_OURS = {
-    "visual.transformer.resblocks.": "visual.blocks.",
-    "visual.conv2.weight": "visual.patches.temporal_weight",  # before what it begins with
-    "visual.conv1.": "visual.patches.",
-    "visual.positional_embedding": "visual.positions",
-    "transformer.resblocks.": "text.blocks.",
-    "token_embedding.": "text.token_embedding.",
-    "positional_embedding": "text.positions",
-    "ln_final.": "text.ln_final.",
-    "visual.proj": "visual.projection.weight",
-    "text_projection": "text.projection.weight",
+_OPENAI = {
+    "visual.blocks.": "visual.transformer.resblocks.",
+    "visual.patches.temporal_weight": "visual.conv2.weight",
+    "visual.patches.": "visual.conv1.",
+    "visual.positions": "visual.positional_embedding",
+    "text.blocks.": "transformer.resblocks.",
+    "text.token_embedding.": "token_embedding.",
+    "text.positions": "positional_embedding",
+    "text.ln_final.": "ln_final.",
+    "visual.projection.weight": "visual.proj",
+    "text.projection.weight": "text_projection",
 }
 _TRANSPOSED = ("visual.proj", "text_projection")
 # In which order OpenAI's modules, and CLIP4Clip's, register their parameters.
@@ -63,7 +64,7 @@ def to_huggingface(openai_state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Returns copies of a CLIP's parameters, of the same dtypes, under transformers' names."""
     temporal = "visual.conv2.weight" in openai_state
     network = blank_encoder(read_shape(openai_state), temporal=temporal)
-    ours = {_openai_name(name): name for name in network.state_dict()}
+    ours = {renamed(name, _OPENAI): name for name in network.state_dict()}
     wanted = {
         name: tuple(value.T.shape if name in _TRANSPOSED else value.shape)
         for name, value in zip(ours, network.state_dict().values(), strict=True)
@@ -87,7 +88,7 @@ def to_openai(state: Mapping[str, Tensor], *, halved: bool = False) -> dict[str,
     """
     named: dict[str, Tensor] = {}
     for ours, value in state.items():
-        name = _openai_name(ours)
+        name = renamed(ours, _OPENAI)
         half = name.startswith(_HALVED) or (".resblocks." in name and not _WHOLE.search(name))
         turned = value.T if name in _TRANSPOSED else value
         named[name] = turned.half() if halved and half else turned
@@ -95,13 +96,6 @@ def to_openai(state: Mapping[str, Tensor], *, halved: bool = False) -> dict[str,
         name: next(i for i, one in enumerate(_ORDER) if name.startswith(one)) for name in named
     }
     return dict(sorted(named.items(), key=lambda item: order[item[0]]))
-
-
-def _openai_name(name: str) -> str:
-    for theirs, ours in _OURS.items():
-        if name.startswith(ours):
-            return theirs + name.removeprefix(ours)
-    return name
 
 
 def read_shape(openai_state: Mapping[str, Tensor]) -> Architecture:
