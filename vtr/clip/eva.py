@@ -43,8 +43,8 @@ class EvaAttention(nn.Module):
         if self.split:
             parts = [self.q_proj(tokens), self.k_proj(tokens), self.v_proj(tokens)]
         else:
-            bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-            parts = list(functional.linear(tokens, self.qkv.weight, bias).chunk(3, dim=-1))
+            query, key, value = self.qkv(tokens).chunk(3, dim=-1)
+            parts = [query + self.q_bias, key, value + self.v_bias]
         shape = (*tokens.shape[:2], self.num_heads, -1)
         query, key, value = (part.reshape(shape).transpose(1, 2) for part in parts)
         if rope is not None:

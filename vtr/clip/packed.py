@@ -36,7 +36,7 @@ class OneDnnLinear(nn.Module):
         self, weight: Tensor, bias: Tensor | None, scale: float = 1.0, *, lays_out: bool = True
     ) -> None:
         super().__init__()
-        self.weight, self.bias = weight, bias
+        self.bias = bias
         self._used = laid_out(weight.detach() * scale) if lays_out else weight.detach()
         self._scale = 1.0 if lays_out else scale  # else a scaled weight would take its memory again
 
