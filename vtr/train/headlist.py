@@ -37,8 +37,7 @@ class HeadChoice(NamedChoice):
     @property
     def info(self) -> HeadInfo:
         """What this head needs and offers with these options."""
-        info: HeadInfo = getattr(self.resolve(), "info", _class(self.name).info)
-        return info
+        return _class(self.name).info_with(self.resolve())
 
     def resolve(self) -> Any:
         """Returns the head's `Options`, every field filled in."""

@@ -19,9 +19,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vtr.clip.encoders import DualEncoder
 from vtr.train.heads.base import Code, HeadInfo, VideoBatch, check_option, normalise
-from vtr.train.heads.blocks import LayerOptions, SequenceHead, share_mlp, start_uniform
+from vtr.train.heads.blocks import LayerOptions, SequenceHead, ShareMlp
 
 
 @dataclass(frozen=True)
@@ -34,13 +33,6 @@ class Options(LayerOptions):
         super().__post_init__()
         check_option(self.temperature > 0, "temperature", self.temperature, "above 0")
 
-    @property
-    def info(self) -> HeadInfo:
-        """What a head of these options needs and offers."""
-        return HeadInfo(
-            needs_order=self.layers > 0, source="TeachCLIP, ruc-aimc-lab/TeachCLIP (formula)"
-        )
-
 
 PRESETS: Mapping[str, Options] = {"teachclip": Options(layers=4)}
 
@@ -48,18 +40,12 @@ PRESETS: Mapping[str, Options] = {"teachclip": Options(layers=4)}
 class AttentiveAggregation(SequenceHead):
     """See the module."""
 
+    info = HeadInfo(source="TeachCLIP, ruc-aimc-lab/TeachCLIP (formula)")
+    rest = "uniform weights"
+
     def __init__(self, dim: int, options: Options) -> None:
         super().__init__(dim, options)
-        self.frame_weight_fc = share_mlp(dim)
-
-    def draw_weights(self) -> None:
-        """Draws all weights; those of frames start uniform."""
-        super().draw_weights()
-        start_uniform(self.frame_weight_fc)
-
-    def start_from(self, clip: DualEncoder) -> str:
-        """Copies CLIP's text layers where there are layers."""
-        return ", ".join(filter(None, [super().start_from(clip), "uniform weights"]))
+        self.frame_weight_fc = ShareMlp(dim)
 
     def encode_videos(self, videos: VideoBatch) -> Code:
         """Returns one unit vector (V, D) per video."""

@@ -174,7 +174,12 @@ class Head(nn.Module):
     def __init__(self, dim: int = 0, options: Any = None) -> None:
         super().__init__()
         self.options = options
-        self.info = getattr(options, "info", type(self).info)
+        self.info = self.info_with(options)
+
+    @classmethod
+    def info_with(cls, options: Any) -> HeadInfo:
+        """Returns what it needs and offers with some options; by default `info` with any."""
+        return cls.info
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Lets a head be given features of any type, such as the float16 of a store."""

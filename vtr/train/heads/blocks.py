@@ -13,7 +13,7 @@ A block of width D has 12 D^2 + 13 D parameters and costs 24 D^2 + 4 K D FLOP pe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ from vtr.clip.towers import Block
 from vtr.counts import counted
 from vtr.errors import ConfigError
 from vtr.train.dropout import RowDropout
-from vtr.train.heads.base import Head, VideoBatch, check_option, masked_frames
+from vtr.train.heads.base import Head, HeadInfo, VideoBatch, check_option, masked_frames
 
 LAYER_NORM_EPSILON = 1e-12
 NUM_POSITIONS = 77
@@ -91,12 +91,14 @@ def initialise_weights(module: nn.Module) -> None:
     """Draws what CLIP does not provide as the references do: use with `head.apply`.
 
     Linear layers and tables N(0, 0.02), biases 0. Packed attention projections keep their Xavier
-    draw, layer norms 1 and 0, recurrent layers torch's default.
+    draw, layer norms 1 and 0, recurrent layers torch's default; shares of tokens begin equal.
     """
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.normal_(module.weight, std=_INIT_STD)
     if isinstance(module, nn.Linear) and module.bias is not None:
         nn.init.zeros_(module.bias)
+    if isinstance(module, ShareMlp):
+        zeroed(module[-1])
 
 
 def copy_blocks(target: Transformer, blocks: nn.ModuleList) -> int:
@@ -172,7 +174,12 @@ class SequenceHead(Head):
     """A head whose frames may pass the layers of `seqTransf` first, under the same names.
 
     y = x + blocks(x + positions); without layers y = x, and there are no parameters.
+
+    Attributes:
+        rest: How weights begin that no layers of CLIP's are copied into, in a phrase.
     """
+
+    rest = ""
 
     def __init__(self, dim: int, options: Any) -> None:
         super().__init__(dim, options)
@@ -187,6 +194,11 @@ class SequenceHead(Head):
                 mlp_ratio=getattr(options, "mlp_ratio", 4),
             )
         self.placed_dropout = RowDropout(getattr(options, "dropout", 0.0))
+
+    @classmethod
+    def info_with(cls, options: Any) -> HeadInfo:
+        """Returns `info`; the order of frames counts where there are layers."""
+        return replace(cls.info, needs_order=options.layers > 0)
 
     def draw_weights(self) -> None:
         """Draws all weights, see `initialise_weights`."""
@@ -204,21 +216,23 @@ class SequenceHead(Head):
     def start_from(self, clip: DualEncoder) -> str:
         """Copies CLIP's first text layers and its positions where there are layers."""
         if not self.num_layers:
-            return ""
-        return copy_text_layers(self.frame_position_embeddings, self.transformerClip, clip)
+            return self.rest
+        copied = copy_text_layers(self.frame_position_embeddings, self.transformerClip, clip)
+        return ", ".join(filter(None, [copied, self.rest]))
 
 
-def share_mlp(dim: int) -> nn.Sequential:
-    """Returns D -> D -> ReLU -> 1: the logits of shares among tokens."""
-    return nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, 1))
+class ShareMlp(nn.Sequential):
+    """D -> D -> ReLU -> 1: the logits of shares among tokens."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, 1))
 
 
-def start_uniform(mlp: nn.Sequential) -> None:
-    """Sets the last layer to zero: all tokens then have the same share."""
-    last = mlp[-1]
-    assert isinstance(last, nn.Linear)
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
+def zeroed(layer: nn.Module) -> nn.Module:
+    """Returns a layer whose outputs are zero, until it is trained."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
 
 
 def identity(dim: int) -> nn.Linear:

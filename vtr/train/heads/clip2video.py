@@ -132,17 +132,6 @@ class Options:
         """What the global branch and the alignment have in the score."""
         return self.weight, 1 - self.weight
 
-    @property
-    def info(self) -> HeadInfo:
-        """What a head of these options needs and offers."""
-        return HeadInfo(
-            needs_tokens=self.aligned,
-            needs_order=self.sequenced or self.attends,
-            needs_pad=self.differs and self.pad_to > 0,
-            cost="one inner product (2 D)" if self.aligned else "one inner product",
-            source="CLIP2Video, CryhanFang/CLIP2Video@e941318",
-        )
-
 
 PRESETS: Mapping[str, Options] = {
     "msrvtt-9k": Options(pad_to=12),
@@ -155,6 +144,17 @@ PRESETS: Mapping[str, Options] = {
 
 class Clip2Video(Head):
     """See the module; parameters are named as in the reference."""
+
+    @classmethod
+    def info_with(cls, options: Options) -> HeadInfo:
+        """Returns what a head of these options needs and offers."""
+        return HeadInfo(
+            needs_tokens=options.aligned,
+            needs_order=options.sequenced or options.attends,
+            needs_pad=options.differs and options.pad_to > 0,
+            cost="one inner product (2 D)" if options.aligned else "one inner product",
+            source="CLIP2Video, CryhanFang/CLIP2Video@e941318",
+        )
 
     def __init__(self, dim: int, options: Options) -> None:
         super().__init__(dim, options)

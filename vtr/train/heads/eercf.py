@@ -58,17 +58,6 @@ class Options(LayerOptions):
         check_option(0.0001 <= self.tau <= 10000, "tau", self.tau, "0.0001 to 10000")
         check_option(0 <= self.pearson < torch.inf, "pearson", self.pearson, "0 (off) or more")
 
-    @property
-    def info(self) -> HeadInfo:
-        """What a head of these options needs and offers."""
-        return HeadInfo(
-            needs_order=self.layers > 0,
-            indexable=False,
-            recalls=True,
-            cost="2 K inner products; one to be found",
-            source="EERCF, arXiv 2401.00701; adxcreative/EERCF@cf9bc23",
-        )
-
 
 class TextGated(SequenceHead):
     """See the module.
@@ -76,6 +65,13 @@ class TextGated(SequenceHead):
     Codes of videos: their means (V, D), unit frames (V, K, D), unit frames in context (V, K, D),
     the inner products of these (V, K, K), and the mask (V, K).
     """
+
+    info = HeadInfo(
+        indexable=False,
+        recalls=True,
+        cost="2 K inner products; one to be found",
+        source="EERCF, arXiv 2401.00701; adxcreative/EERCF@cf9bc23",
+    )
 
     def encode_videos(self, videos: VideoBatch) -> Code:
         """Returns the five parts of the code."""

@@ -39,17 +39,6 @@ class Options(LayerOptions):
 
     layers: int = 4  # Of seqTransf; 0 compares with the frames alone
 
-    @property
-    def info(self) -> HeadInfo:
-        """What a head of these options needs and offers."""
-        return HeadInfo(
-            needs_tokens=True,
-            needs_order=self.layers > 0,
-            indexable=False,
-            cost="2 W K inner products (W words, K frames)",
-            source="Video-ColBERT (MeanMaxSim), arXiv 2503.19009 (formula)",
-        )
-
 
 class MeanMaxSim(SequenceHead):
     """See the module.
@@ -57,6 +46,13 @@ class MeanMaxSim(SequenceHead):
     Codes: unit tokens (N, W, D) and mask (N, W); unit frames (V, K, D), unit frames in context
     (V, K, D) and mask (V, K).
     """
+
+    info = HeadInfo(
+        needs_tokens=True,
+        indexable=False,
+        cost="2 W K inner products (W words, K frames)",
+        source="Video-ColBERT (MeanMaxSim), arXiv 2503.19009 (formula)",
+    )
 
     def encode_texts(self, texts: TextBatch) -> Code:
         """Returns unit tokens (N, W, D), zero in padded places, and their mask (N, W)."""

@@ -31,9 +31,7 @@ class Options:
 class TransformerPooling(SequenceHead):
     """See the module."""
 
-    info = HeadInfo(
-        needs_order=True, source="CLIP4Clip, ArrowLuo/CLIP4Clip@508ffa3, sim_header seqTransf"
-    )
+    info = HeadInfo(source="CLIP4Clip, ArrowLuo/CLIP4Clip@508ffa3, sim_header seqTransf")
 
     def encode_videos(self, videos: VideoBatch) -> Code:
         """Returns one unit vector (V, D) per video."""

@@ -32,7 +32,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vtr.clip.encoders import DualEncoder
 from vtr.train.heads.base import (
     Code,
     HeadInfo,
@@ -50,6 +49,7 @@ from vtr.train.heads.blocks import (
     identity,
     initialise_weights,
     pooled_cosines,
+    zeroed,
 )
 
 _ELEMENTS_AT_ONCE = 1 << 23
@@ -69,19 +69,6 @@ class Options(LayerOptions):
         check_option(2 <= self.candidates <= 4096, "candidates", self.candidates, "2 to 4096")
         check_option(0.0001 <= self.tau <= 10000, "tau", self.tau, "0.0001 to 10000")
 
-    @property
-    def info(self) -> HeadInfo:
-        """What a head of these options needs and offers."""
-        return HeadInfo(
-            needs_tokens=True,
-            needs_order=self.layers > 0,
-            indexable=False,
-            recalls=True,
-            together=True,
-            cost="M K inner products, after attention over N K frames",
-            source="TokenBinder, arXiv 2409.19865 (description)",
-        )
-
 
 class TokenBinder(SequenceHead):
     """See the module.
@@ -90,6 +77,16 @@ class TokenBinder(SequenceHead):
     products (V, K, K), keys and values (V, K, D), mask (V, K)).
     """
 
+    info = HeadInfo(
+        needs_tokens=True,
+        indexable=False,
+        recalls=True,
+        together=True,
+        cost="M K inner products, after attention over N K frames",
+        source="TokenBinder, arXiv 2409.19865 (description)",
+    )
+    rest = "the rest as text and mean are"
+
     def __init__(self, dim: int, options: Options) -> None:
         super().__init__(dim, options)
         if self.num_layers:
@@ -97,21 +94,16 @@ class TokenBinder(SequenceHead):
             initialise_weights(self.frame_position_embeddings)
         self.candidates = options.candidates
         self.indicators = nn.Parameter(torch.randn(1 + options.indicators, dim))
-        self.word_norm, self.word_out = nn.LayerNorm(dim), _zero(dim, dim)
+        self.word_norm, self.word_out = nn.LayerNorm(dim), zeroed(nn.Linear(dim, dim))
         self.query_norm, self.frame_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.q_proj, self.k_proj, self.v_proj = (identity(dim) for _ in range(3))
-        self.out_proj = _zero(dim, dim)
+        self.out_proj = zeroed(nn.Linear(dim, dim))
         self.mlp = nn.Sequential(
-            nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.GELU(), _zero(2 * dim, dim)
+            nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.GELU(), zeroed(nn.Linear(2 * dim, dim))
         )
 
     def draw_weights(self) -> None:
         """Draws no more: some weights begin as what they are."""
-
-    def start_from(self, clip: DualEncoder) -> str:
-        """Copies CLIP's text layers where there are layers."""
-        copied = super().start_from(clip)
-        return ", ".join(filter(None, [copied, "the rest as text and mean are"]))
 
     def encode_texts(self, texts: TextBatch) -> Code:
         """Returns the query that finds videos (N, D), and those that will see them (N, M, D)."""
@@ -170,10 +162,3 @@ def _attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tens
     """(N, M, D) what queries (N, M, D) or (M, D) gather from values (N, L, D), masked (N, L)."""
     logits = queries @ keys.mT / math.sqrt(keys.shape[-1])
     return logits.masked_fill(~mask[:, None], -torch.inf).softmax(dim=-1) @ values
-
-
-def _zero(inputs: int, outputs: int) -> nn.Linear:
-    layer = nn.Linear(inputs, outputs)
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer

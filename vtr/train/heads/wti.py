@@ -29,7 +29,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vtr.clip.encoders import DualEncoder
 from vtr.train.heads.base import (
     Code,
     HeadInfo,
@@ -44,9 +43,8 @@ from vtr.train.heads.base import (
 from vtr.train.heads.blocks import (
     LayerOptions,
     SequenceHead,
+    ShareMlp,
     decorrelation,
-    share_mlp,
-    start_uniform,
 )
 
 _MASKINGS = ("inf", "zero")
@@ -67,17 +65,6 @@ class Options(LayerOptions):
         check_option(self.cdcr >= 0, "cdcr", self.cdcr, "0 (off) or more")
         check_option(self.cdcr_alpha >= 0, "cdcr_alpha", self.cdcr_alpha, "0 (off) or more")
 
-    @property
-    def info(self) -> HeadInfo:
-        """What a head of these options needs and offers."""
-        return HeadInfo(
-            needs_tokens=True,
-            needs_order=self.layers > 0,
-            indexable=False,
-            cost="W K inner products (W words, K frames)",
-            source="DRL (WTI), foolwood/DRL, Apache-2.0 (formula)",
-        )
-
 
 PRESETS: Mapping[str, Options] = {"drl": Options(layers=4)}
 
@@ -89,20 +76,18 @@ class WeightedTokenInteraction(SequenceHead):
     same of the frames.
     """
 
+    info = HeadInfo(
+        needs_tokens=True,
+        indexable=False,
+        cost="W K inner products (W words, K frames)",
+        source="DRL (WTI), foolwood/DRL, Apache-2.0 (formula)",
+    )
+    rest = "uniform weights"
+
     def __init__(self, dim: int, options: Options) -> None:
         super().__init__(dim, options)
-        self.text_weight_fc = share_mlp(dim)
-        self.video_weight_fc = share_mlp(dim)
-
-    def draw_weights(self) -> None:
-        """Draws all weights; the shares start uniform."""
-        super().draw_weights()
-        start_uniform(self.text_weight_fc)
-        start_uniform(self.video_weight_fc)
-
-    def start_from(self, clip: DualEncoder) -> str:
-        """Copies CLIP's text layers where there are layers."""
-        return ", ".join(filter(None, [super().start_from(clip), "uniform weights"]))
+        self.text_weight_fc = ShareMlp(dim)
+        self.video_weight_fc = ShareMlp(dim)
 
     def encode_texts(self, texts: TextBatch) -> Code:
         """Returns tokens (N, W, D), shares (N, W) and mask (N, W)."""
