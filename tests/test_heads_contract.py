@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from builders import golden, make_head, perturbed, tensors
+from builders import golden, head_batches, make_head, perturbed, tensors
 from torch import Tensor
 
 from vtr.clip.towers import Attention
@@ -47,23 +47,19 @@ def contract(function: Contract) -> Contract:
 
 
 def make_texts(rows: int = 6, *, fill: float = torch.nan) -> TextBatch:
-    generator = torch.Generator().manual_seed(11)
-    tokens = torch.randn(6, max(WORDS), DIM, generator=generator)
-    mask = torch.arange(max(WORDS)) < torch.tensor(WORDS)[:, None]
-    pooled = tokens[torch.arange(6), torch.tensor(WORDS) - 1]
-    return TextBatch(pooled[:rows], tokens.masked_fill(~mask[..., None], fill)[:rows], mask[:rows])
+    texts, _ = head_batches(DIM, words=WORDS)
+    assert texts.tokens is not None
+    assert texts.token_mask is not None
+    tokens = texts.tokens.masked_fill(~texts.token_mask[..., None], fill)
+    return TextBatch(texts.pooled[:rows], tokens[:rows], texts.token_mask[:rows])
 
 
 def make_videos(*, fill: float | None = torch.nan, extra: int = 0) -> VideoBatch:
     """Six ragged videos; padding holds `fill`, or random vectors where that is None."""
-    generator = torch.Generator().manual_seed(12)
-    num_frames = max(LENGTHS)
-    frames = torch.randn(6, num_frames, DIM, generator=generator)
-    frames = torch.cat([frames, torch.randn(6, extra, DIM, generator=generator)], dim=1)
-    mask = torch.arange(num_frames + extra) < torch.tensor(LENGTHS)[:, None]
-    if fill is not None:
-        frames = frames.masked_fill(~mask[..., None], fill)
-    return VideoBatch(frames, mask, torch.randn(DIM, generator=generator))
+    _, videos = head_batches(DIM, lengths=LENGTHS, extra=extra)
+    noise = torch.randn(videos.frames.shape, generator=torch.Generator().manual_seed(12))
+    padding = noise if fill is None else torch.full_like(noise, fill)
+    return replace(videos, frames=videos.frames.where(videos.mask[..., None], padding))
 
 
 def take(videos: VideoBatch, rows: list[int]) -> VideoBatch:
