@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from vtr.evaluate.protocol import QuerySet
     from vtr.extract.answers import SampledVideo
     from vtr.extract.samplers.base import Signals
+    from vtr.train.data import PairedData
     from vtr.train.heads.base import Head, TextBatch, VideoBatch
 
 Picture = NDArray[np.uint8]
@@ -472,6 +473,46 @@ def make_run(
         train_ids=list(train_ids),
     )
     return folder
+
+
+def made_up_pairs(
+    num_videos: int,
+    captions: int | Sequence[int],
+    *,
+    dim: int = 16,
+    longest: int = 5,
+    shows: str = "mean",
+    words: bool = False,
+) -> PairedData:
+    """Ragged videos of noise with captions, in no order, near the mean or the first frame of each.
+
+    `captions` is how many each video has; with `words` there are several tokens of each.
+    """
+    from vtr.features.store import PackedFrames
+    from vtr.train.data import PairedData
+    from vtr.train.texts import TextFeatures
+
+    rng = np.random.default_rng(0)
+
+    def noise(counts: NDArray[Any]) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
+        offsets = np.concatenate(([0], counts.cumsum())).astype(np.int64)
+        return rng.normal(size=(int(offsets[-1]), dim)).astype(np.float16), offsets
+
+    frames, offsets = noise(rng.integers(1, longest + 1, num_videos))
+    owner = rng.permutation(np.repeat(np.arange(num_videos), captions))
+    firsts = frames[offsets[:-1]]
+    means = np.add.reduceat(frames.astype(np.float32), offsets[:-1]) / np.diff(offsets)[:, None]
+    shown = {"mean": means, "first": firsts}[shows][owner]
+    pooled = (shown + 0.3 * rng.normal(size=shown.shape)).astype(np.float32)
+    tokens = noise(rng.integers(2, 6, len(owner))) if words else ()
+    return PairedData(
+        TextFeatures(tuple(f"c{n}" for n in range(len(owner))), pooled, 0, *tokens),
+        PackedFrames(
+            tuple(f"v{v}" for v in range(num_videos)), frames, np.arange(len(frames)) * 1.0, offsets
+        ),
+        owner,
+        rng.normal(size=dim).astype(np.float32),
+    )
 
 
 class Corners:

@@ -1,31 +1,25 @@
 """`--loss sigmoid`: formula, bias, and every head under it, whole, in parts, in two processes."""
 
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from builders import in_two_processes, perturbed, stop_at
-from hypothesis import given
-from hypothesis import strategies as st
+from builders import in_two_processes, made_up_pairs, perturbed, stop_at
 
 from vtr.errors import ConfigError
-from vtr.features.store import PackedFrames
 from vtr.train.batches import BatchPlan
 from vtr.train.data import PairedData, Resident
 from vtr.train.distributed import ALONE, World
 from vtr.train.gradients import BatchGradient
 from vtr.train.headlist import head_names
 from vtr.train.loop import NOTHING_TO_TRAIN, Trainer, read_metrics
-from vtr.train.losses import best_bias, contrastive_loss, right_pairs, weighted_loss
+from vtr.train.losses import best_bias, weighted_loss
 from vtr.train.model import ModelSpec, RetrievalModel, build_model
 from vtr.train.presets import BatchOptions, LossOptions, TrainSettings
 from vtr.train.run import load_run, start_run
 from vtr.train.text_tower import TextSpec
-from vtr.train.texts import TextFeatures
 from vtr.verbs.train import Options
 
 DIM = 16
@@ -33,59 +27,11 @@ SIGMOID = LossOptions(sigmoid=True)
 NUM_VIDEOS = 7
 
 
-def log1p_exp(value: float) -> float:
-    return max(value, 0.0) + math.log1p(math.exp(-abs(value)))
-
-
-def slow_one_way(scores: Any, right: Any, hard: int) -> float:
-    rows = []
-    for own, marks in zip(scores, right, strict=True):
-        wrong = sorted((s for s, m in zip(own, marks, strict=True) if not m), reverse=True)
-        good = [log1p_exp(-s) for s, m in zip(own, marks, strict=True) if m]
-        rows.append(sum(good) / len(good) + sum(map(log1p_exp, wrong[: hard or None])))
-    return sum(rows) / len(rows)
-
-
-def drawn(seed: int, num_videos: int, extra: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits, and one or several captions of each video."""
-    rng = np.random.default_rng(seed)
-    owner = np.concatenate([np.arange(num_videos), rng.integers(0, num_videos, extra)])
-    scores = rng.normal(size=(len(owner), num_videos)) * 6
-    return torch.from_numpy(scores), torch.from_numpy(owner[:, None] == np.arange(num_videos))
-
-
-@given(st.integers(2, 6), st.integers(0, 7), st.integers(0, 4), st.integers(0, 10_000))
-def test_the_loss_equals_a_loop(num_videos: int, extra: int, hard: int, seed: int) -> None:
-    scores, right = drawn(seed, num_videos, extra)
-    loss = contrastive_loss(scores, right, hard_negatives=hard, sigmoid=True)
-    for found, args in ((loss.t2v, (scores, right)), (loss.v2t, (scores.T, right.T))):
-        expected = slow_one_way(*(a.numpy() for a in args), hard)
-        assert float(found) == pytest.approx(expected, rel=1e-5, abs=1e-6)
-    assert float(loss.total) == pytest.approx(float(loss.t2v + loss.v2t) / 2, rel=1e-6)
-
-
-def test_with_one_right_answer_each_it_is_siglips() -> None:
-    scores, _ = drawn(3, 6, 0)
-    signs = 2 * torch.eye(6) - 1
-    expected = -torch.nn.functional.logsigmoid(signs * scores.float()).sum() / 6
-    loss = contrastive_loss(scores, torch.eye(6, dtype=torch.bool), sigmoid=True)
-    for part in (loss.t2v, loss.v2t, loss.total):
-        assert float(part) == pytest.approx(float(expected), rel=1e-5)
-
-
-def test_right_answers_of_one_video_never_count_as_wrong() -> None:
-    logits = torch.zeros(3, 2, requires_grad=True)
-    owner = torch.tensor([7, 7, 9])
-    contrastive_loss(
-        logits, right_pairs(owner, torch.tensor([7, 9])), sigmoid=True
-    ).total.backward()  # type: ignore[no-untyped-call]
-    assert logits.grad is not None
-    assert (logits.grad < 0).tolist() == [[True, False], [True, False], [False, True]]
-
-
 @pytest.mark.parametrize("hard", [0, 2])
 def test_the_best_bias_leaves_the_loss_no_slope(hard: int) -> None:
-    scores, right = drawn(1, 5, 4)
+    owner = torch.tensor([0, 1, 2, 3, 4, 0, 2, 2, 3])
+    right = owner[:, None] == torch.arange(5)
+    scores = 6 * torch.randn(9, 5, generator=torch.Generator().manual_seed(1)).double()
     options = LossOptions(hard_negatives=hard, sigmoid=True)
     terms = [(0.5, scores + 900), (0.5, scores * 2 - 40)]
     best = best_bias(terms, right, options)
@@ -101,21 +47,7 @@ def test_the_best_bias_leaves_the_loss_no_slope(hard: int) -> None:
 
 
 def made_up() -> PairedData:
-    """Ragged videos with one to three captions of several words."""
-    rng = np.random.default_rng(0)
-
-    def packed(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        offsets = np.concatenate(([0], counts.cumsum())).astype(np.int64)
-        return rng.normal(size=(int(offsets[-1]), DIM)).astype(np.float16), offsets
-
-    owner = rng.permutation(np.repeat(np.arange(NUM_VIDEOS), [1, 2, 3, 1, 2, 3, 1]))
-    words, text_offsets = packed(rng.integers(2, 6, len(owner)))
-    frames, offsets = packed(rng.integers(1, 5, NUM_VIDEOS))
-    pooled = words[text_offsets[1:] - 1].astype(np.float32)
-    texts = TextFeatures(tuple(f"c{n}" for n in range(len(owner))), pooled, 0, words, text_offsets)
-    ids = tuple(f"v{n}" for n in range(NUM_VIDEOS))
-    videos = PackedFrames(ids, frames, np.arange(len(frames), dtype=np.float64), offsets)
-    return PairedData(texts, videos, owner, rng.normal(size=DIM).astype(np.float32))
+    return made_up_pairs(NUM_VIDEOS, [1, 2, 3, 1, 2, 3, 1], longest=4, words=True)
 
 
 def spec_of(head: str, text: str = "frozen", **more: Any) -> ModelSpec:

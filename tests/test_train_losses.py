@@ -15,18 +15,20 @@ from vtr.train.presets import LossOptions
 GOLDEN = Path(__file__).parent / "golden"
 
 
-def slow_one_way(scores: np.ndarray, right: np.ndarray, hard: int) -> float:
+def softplus(value: float) -> float:
+    return max(value, 0.0) + math.log1p(math.exp(-abs(value)))
+
+
+def slow_one_way(scores: np.ndarray, right: np.ndarray, hard: int, *, sigmoid: bool) -> float:
     rows = []
-    for i in range(len(scores)):
-        wrong = sorted(scores[i, k] for k in range(scores.shape[1]) if not right[i, k])[::-1]
-        wrong = wrong[:hard] if hard else wrong
-        terms = [
-            math.log1p(sum(math.exp(w - scores[i, j]) for w in wrong))
-            for j in range(scores.shape[1])
-            if right[i, j]
-        ]
-        rows.append(sum(terms) / len(terms))
-    return sum(rows) / len(rows)
+    for own, marks in zip(scores, right, strict=True):
+        wrong = np.sort(own[~marks])[::-1][: hard or None]
+        if sigmoid:
+            pulled = np.mean([softplus(-s) for s in own[marks]])
+            rows.append(pulled + sum(map(softplus, wrong)))
+        else:
+            rows.append(np.mean([math.log1p(np.exp(wrong - s).sum()) for s in own[marks]]))
+    return float(np.mean(rows))
 
 
 @pytest.mark.parametrize("head", ["meanP", "maxP", "seqLSTM", "seqTransf", "tightTransf"])
@@ -40,25 +42,41 @@ def test_the_loss_equals_the_references_on_its_own_matrices(head: str) -> None:
         assert float(ours) == pytest.approx(float(golden[name]), abs=1e-5), name
 
 
-@settings(max_examples=40, deadline=None)
+@pytest.mark.parametrize("sigmoid", [False, True])
+@settings(max_examples=40)
 @given(
-    num_texts=st.integers(2, 7),
-    num_videos=st.integers(2, 6),
-    hard=st.integers(0, 4),
+    extra=st.integers(0, 7), num_videos=st.integers(2, 6), hard=st.integers(0, 4),
     seed=st.integers(0, 10_000),
-)
-def test_the_loss_equals_a_loop(num_texts: int, num_videos: int, hard: int, seed: int) -> None:
+)  # fmt: skip
+def test_the_loss_equals_a_loop(
+    sigmoid: bool, extra: int, num_videos: int, hard: int, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
-    scores = rng.normal(size=(num_texts, num_videos)) * 5
-    owner = np.concatenate([np.arange(num_videos), rng.integers(0, num_videos, num_texts)])
-    scores = rng.normal(size=(len(owner), num_videos)) * 5
+    owner = np.concatenate([np.arange(num_videos), rng.integers(0, num_videos, extra)])
+    scores = rng.normal(size=(len(owner), num_videos)) * 6
     right = owner[:, None] == np.arange(num_videos)
-    loss = contrastive_loss(torch.from_numpy(scores), torch.from_numpy(right), hard_negatives=hard)
-    assert float(loss.t2v) == pytest.approx(slow_one_way(scores, right, hard), rel=1e-5, abs=1e-6)
-    assert float(loss.v2t) == pytest.approx(
-        slow_one_way(scores.T, right.T, hard), rel=1e-5, abs=1e-6
-    )
+    given = torch.from_numpy(scores), torch.from_numpy(right)
+    loss = contrastive_loss(*given, hard_negatives=hard, sigmoid=sigmoid)
+    for found, args in ((loss.t2v, (scores, right)), (loss.v2t, (scores.T, right.T))):
+        expected = slow_one_way(*args, hard, sigmoid=sigmoid)
+        assert float(found) == pytest.approx(expected, rel=1e-5, abs=1e-6)
     assert float(loss.total) == pytest.approx(float(loss.t2v + loss.v2t) / 2, rel=1e-6)
+
+
+def test_with_one_right_answer_each_the_sigmoid_loss_is_siglips() -> None:
+    scores = 6 * torch.randn(6, 6, generator=torch.Generator().manual_seed(3))
+    expected = -torch.nn.functional.logsigmoid((2 * torch.eye(6) - 1) * scores).sum() / 6
+    loss = contrastive_loss(scores, torch.eye(6, dtype=torch.bool), sigmoid=True)
+    for part in (loss.t2v, loss.v2t, loss.total):
+        assert float(part) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_right_answers_of_one_video_never_count_as_wrong() -> None:
+    logits, owner = torch.zeros(3, 2, requires_grad=True), torch.tensor([7, 7, 9])
+    right = right_pairs(owner, torch.tensor([7, 9]))
+    contrastive_loss(logits, right, sigmoid=True).total.backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    assert (logits.grad < 0).tolist() == [[True, False], [True, False], [False, True]]
 
 
 @given(num_texts=st.integers(1, 40), num_videos=st.integers(2, 40), seed=st.integers(0, 99))

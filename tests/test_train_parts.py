@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import perturbed
+from builders import made_up_pairs, perturbed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,27 +27,9 @@ from vtr.train.optim import BertAdam, Schedule, cosine_factor, make_optimiser, r
 from vtr.train.presets import BatchOptions, LossOptions, TrainSettings
 from vtr.train.scoring import Scorer
 from vtr.train.text_tower import TextSpec
-from vtr.train.texts import TextFeatures
 
 GOLDEN = Path(__file__).parent / "golden"
 DIM = 16
-
-
-def made_up(
-    num_videos: int = 10, *, captions: int = 3, dim: int = DIM, seed: int = 0, longest: int = 5
-) -> PairedData:
-    """Videos of different lengths with captions near their mean, in no order."""
-    rng = np.random.default_rng(seed)
-    lengths = rng.integers(1, longest + 1, num_videos)
-    offsets = np.concatenate(([0], lengths.cumsum())).astype(np.int64)
-    frames = rng.normal(size=(offsets[-1], dim)).astype(np.float16)
-    owner = rng.permutation(np.repeat(np.arange(num_videos), captions))
-    means = np.stack([frames[offsets[v] : offsets[v + 1]].mean(0) for v in range(num_videos)])
-    pooled = (means[owner] + rng.normal(size=(len(owner), dim)) * 0.3).astype(np.float32)
-    ids = tuple(f"v{v}" for v in range(num_videos))
-    texts = TextFeatures(tuple(f"c{n}" for n in range(len(owner))), pooled)
-    videos = PackedFrames(ids, frames, np.arange(len(frames), dtype=np.float64), offsets)
-    return PairedData(texts, videos, owner)
 
 
 def model_of(head: str = "seqTransf:layers=1", text: str = "projection") -> RetrievalModel:
@@ -74,13 +56,13 @@ def test_a_gather_gives_each_item_its_own_rows(lengths: list[int], seed: int) ->
 
 
 def test_a_caption_of_no_video_is_refused() -> None:
-    data = made_up(3)
+    data = made_up_pairs(3, 3)
     with pytest.raises(ConfigError, match=r"caption 'c0' belongs to video number 9; there are 3"):
         PairedData(data.texts, data.videos, np.full(9, 9))
 
 
 def test_a_video_without_frames_is_refused_by_name() -> None:
-    data = made_up(3)
+    data = made_up_pairs(3, 3)
     offsets = data.videos.offsets.copy()
     offsets[1] = 0
     videos = PackedFrames(data.videos.ids, data.videos.frames, data.videos.pts_seconds, offsets)
@@ -265,7 +247,7 @@ def gradients(
 @pytest.mark.parametrize("head", ["meanP", "seqTransf:layers=1", "tightTransf:layers=1"])
 @pytest.mark.parametrize("chunk", [1, 4, 7])
 def test_gradients_in_parts_equal_the_whole_ones(head: str, chunk: int) -> None:
-    data = made_up(10)
+    data = made_up_pairs(10, 3)
     model = model_of(head).eval()  # without dropout
     model.logit_scale.data.fill_(1.0)  # else these easy pairs leave nothing to learn
     for parameter in model.text_tower.parameters():
@@ -284,7 +266,7 @@ def test_gradients_in_parts_equal_the_whole_ones(head: str, chunk: int) -> None:
 def test_codes_that_no_training_changes_are_those_of_each_batch(
     head: str, text: str, mode: Any
 ) -> None:
-    data, model = made_up(40), model_of(head, text).train()
+    data, model = made_up_pairs(40, 3), model_of(head, text).train()
     assert len(set(np.diff(data.videos.offsets).tolist())) > 1, "padding differs by batch"
     resident = Resident(data, torch.device("cpu"))
     gradient = BatchGradient(model, resident, LossOptions())
@@ -304,7 +286,7 @@ def test_codes_that_no_training_changes_are_those_of_each_batch(
 
 @pytest.mark.parametrize("head", ["seqTransf:layers=1", "multivector", "attentionP"])
 def test_codes_that_change_or_are_many_vectors_are_not_kept(head: str) -> None:
-    resident = Resident(made_up(5), torch.device("cpu"))
+    resident = Resident(made_up_pairs(5, 3), torch.device("cpu"))
     assert BatchGradient(model_of(head, "frozen"), resident, LossOptions()).videos is None
 
 
@@ -324,7 +306,7 @@ def test_dropout_draws_the_same_however_a_batch_is_cut(head: str, text: Any, mod
     dropout = 0.5 if text == "projection" else 0.0
     model = build_model(ModelSpec(head, DIM, TextSpec(text, DIM, DIM, dropout=dropout)), seed=0)
     perturbed(model.text_tower)  # type: ignore[arg-type]
-    data, found = made_up(10), []
+    data, found = made_up_pairs(10, 3), []
     for chunk, seed in ((0, 11), (6, 11), (1, 11), (0, 12)):
         torch.manual_seed(seed)
         found.append(gradients(model.train(), data, chunk=chunk, mode=mode))
@@ -356,7 +338,7 @@ def test_what_is_dropped_is_a_share_of_each_item_and_its_own() -> None:
 
 
 def test_the_nearest_wrong_videos_are_those_of_a_loop() -> None:
-    data = made_up(12)
+    data = made_up_pairs(12, 3)
     model = zero_shot_model()
     resident = Resident(data, torch.device("cpu"))
     near = nearest_wrong_videos(model, resident, 3)
@@ -373,7 +355,7 @@ def test_the_nearest_wrong_videos_are_those_of_a_loop() -> None:
 
 
 def test_mined_batches_hold_every_video_once_and_put_rivals_together() -> None:
-    data = made_up(40, dim=2, captions=2)
+    data = made_up_pairs(40, 2, dim=2)
     model = zero_shot_model()
     plan = BatchPlan(data.text_video, BatchOptions(size=8), seed=0)
     resident = Resident(data, torch.device("cpu"))
@@ -413,7 +395,7 @@ def slow_scores(model: RetrievalModel, data: PairedData) -> np.ndarray:
 @pytest.mark.parametrize("head", ["meanP", "seqLSTM", "tightTransf:layers=1"])
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
 def test_scores_in_blocks_are_those_of_single_pairs(head: str, batch_size: int) -> None:
-    data, model = made_up(6, captions=2), model_of(head)
+    data, model = made_up_pairs(6, 2), model_of(head)
     scorer = Scorer(model, data.texts, data.videos, batch_size=batch_size)
     wanted = slow_scores(model, data)
     assert scorer.shape == (12, 6)
@@ -430,7 +412,7 @@ def test_scores_in_blocks_are_those_of_single_pairs(head: str, batch_size: int) 
 
 
 def test_mined_batches_are_never_larger_than_asked() -> None:
-    data = Resident(made_up(11), torch.device("cpu"))
+    data = Resident(made_up_pairs(11, 3), torch.device("cpu"))
     for drop_last, sizes in ((True, [6]), (False, [6, 5])):
         plan = BatchPlan(data.data.text_video, BatchOptions(size=6, drop_last=drop_last))
         groups = confusable_groups(model_of(), data, plan, 1)
@@ -439,13 +421,13 @@ def test_mined_batches_are_never_larger_than_asked() -> None:
 
 
 def test_the_scorer_puts_the_model_back_into_training_mode() -> None:
-    data, model = made_up(3), model_of().train()
+    data, model = made_up_pairs(3, 3), model_of().train()
     Scorer(model, data.texts, data.videos).matrix()
     assert model.training
 
 
 def test_zero_shot_is_the_cosine_with_the_mean_of_unit_frames() -> None:
-    data = made_up(5)
+    data = made_up_pairs(5, 3)
     frames, offsets = data.videos.frames.astype(np.float64), data.videos.offsets
     units = frames / np.linalg.norm(frames, axis=1, keepdims=True)
     means = np.stack([units[offsets[v] : offsets[v + 1]].mean(0) for v in range(5)])
@@ -458,7 +440,7 @@ def test_zero_shot_is_the_cosine_with_the_mean_of_unit_frames() -> None:
 
 def test_a_score_that_is_not_finite_names_text_and_video() -> None:
     """Re-ranking asks for pairs: a NaN among them would be sorted somewhere."""
-    data = made_up()
+    data = made_up_pairs(10, 3)
     data.texts.pooled[1] = np.nan
     scorer = Scorer(zero_shot_model(), data.texts, data.videos)
     texts, videos = np.array([0, 1, 2]), np.array([0, 2, 1])
@@ -469,7 +451,7 @@ def test_a_score_that_is_not_finite_names_text_and_video() -> None:
 
 
 def test_the_time_of_a_costly_head_is_foretold() -> None:
-    data = made_up(num_videos=64)
+    data = made_up_pairs(64, 3)
     assert Scorer(model_of(), data.texts, data.videos).expected_seconds() == 0
     scorer = Scorer(model_of("tightTransf:layers=4:pairs=4"), data.texts, data.videos)
     expected = min(scorer.expected_seconds() for _ in range(3))
