@@ -12,8 +12,7 @@ from tests import test_import_clip_folder as tiny
 
 
 def options(path: Path) -> dict[str, Any]:
-    values: dict[str, Any] = json.loads(path.read_text())
-    return values
+    return json.loads(path.read_text())
 
 
 def test_copies_and_imported_features_say_how_they_were_made(tmp_path: Path) -> None:

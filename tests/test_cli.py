@@ -80,7 +80,6 @@ def test_an_interrupt_while_modules_are_imported_prints_no_traceback(delay: floa
     with subprocess.Popen(
         [sys.executable, "-c", code, "heads"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
-        assert process.stdout is not None
         assert process.stdout.readline() == b"go\n"
         time.sleep(delay)
         process.send_signal(signal.SIGINT)

@@ -174,7 +174,6 @@ def test_an_fcpxml_is_whole_and_its_times_are_whole_frames() -> None:
     assert second.get("duration") == "1/25s"
     assets = {asset.get("id"): asset for asset in root.iter("asset")}
     media = assets[first.get("ref")].find("media-rep")
-    assert media is not None
     assert media.get("src") == "file:///v/a%20%26%20%3Cb%3E.mp4"
 
 

@@ -47,7 +47,6 @@ def test_relation_of_constant_scores_is_finite() -> None:
     loss = relation_term(student, draw(4, 4))
     assert loss.item() == pytest.approx(1)
     loss.backward()
-    assert student.grad is not None
     assert bool(student.grad.isfinite().all())
 
 
@@ -64,7 +63,6 @@ def test_frames_equal_numpy_and_padding_never_counts() -> None:
         loss = frame_term(leaf, teacher.masked_fill(~mask, fill), mask)
         assert loss.item() == pytest.approx(expected, abs=1e-5)
         loss.backward()
-        assert leaf.grad is not None
         assert float(leaf.grad[~mask].abs().max()) == 0
         assert bool(leaf.grad.isfinite().all())
 

@@ -75,8 +75,7 @@ def document(world: Path, *words: str) -> tuple[dict[str, Any], str]:
 def array(value: dict[str, Any]) -> np.ndarray[Any, Any]:
     assert value["$binary"].keys() == {"base64", "subType"}
     content = zlib.decompress(base64.b64decode(value["$binary"]["base64"]))
-    loaded: np.ndarray[Any, Any] = np.load(io.BytesIO(content), allow_pickle=False)
-    return loaded
+    return np.load(io.BytesIO(content), allow_pickle=False)
 
 
 def test_samples_moments_and_embeddings(world: Path) -> None:

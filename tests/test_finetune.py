@@ -74,7 +74,6 @@ def data_of(
     spec: ModelSpec, *, kept: Any = "float32", cache: Path | None = None, captions: int = 2
 ) -> PairedData:
     backbone, found = demo_backbone(), pictures()
-    assert spec.vision is not None
     if spec.choice.info.needs_pad:
         found = replace(found, pad=True)
     owner = np.repeat(np.arange(VIDEOS), captions)
@@ -179,7 +178,6 @@ def test_a_video_is_encoded_once_a_step_however_often_it_is_there() -> None:
     seen = []
 
     def count(model: RetrievalModel) -> None:
-        assert model.vision is not None
         model.vision.register_forward_hook(lambda _m, inputs, _o: seen.append(inputs[0].rows.shape))
 
     spec = spec_of()
@@ -236,7 +234,6 @@ def test_activations_give_what_pictures_do(frozen: int, head: str, tmp_path: Pat
         wanted = model.embed_videos(batch)
     assert torch.equal(codes["float32"].frames, wanted.frames), "bit for bit"
     if head != "meanP":
-        assert wanted.pad is not None
         assert torch.equal(codes["float32"].pad, wanted.pad)
     gap = (codes["float16"].frames - wanted.frames).norm() / wanted.frames.norm()
     assert 0 < float(gap) < 5e-4
@@ -332,7 +329,6 @@ def test_checkpointing_gives_the_same_gradients_with_less_kept() -> None:
     keep = lambda model: model.compute(short=False, checkpointing=True)  # noqa: E731
     assert differ(gradients(spec, change=keep), gradients(spec)) < 1e-6
     batch = Resident(data_of(spec), torch.device("cpu")).videos.batch(np.arange(VIDEOS))
-    assert isinstance(batch, PictureBatch)
     model = build_model(spec, backbone=demo_backbone()).train()
     plain = saved_bytes(model, batch)
     model.compute(short=False, checkpointing=True)
@@ -357,7 +353,6 @@ def test_the_chunk_follows_the_memory_that_is_free() -> None:
     spec = spec_of()
     model = build_model(spec, backbone=demo_backbone()).train()
     batch = Resident(data_of(spec), torch.device("cpu")).videos.batch(np.arange(2))
-    assert isinstance(batch, PictureBatch)
     free = free_bytes(torch.device("cpu"))
     assert 1 << 20 < free < 1 << 45
     each = saved_bytes(model, batch) / 2
@@ -369,7 +364,6 @@ def test_the_chunk_follows_the_memory_that_is_free() -> None:
 def test_memory_that_runs_out_halves_the_chunk_then_the_batch(tmp_path: Path) -> None:
     one = trainer(tmp_path, replace(SETTINGS, epochs=1, batch=BatchOptions(size=6)))
     vision = one.model.vision
-    assert vision is not None
     forward = vision.forward
 
     def small(batch: PictureBatch) -> Any:
@@ -460,7 +454,6 @@ def test_a_loss_that_is_no_number_names_the_batch_and_keeps_the_checkpoint(tmp_p
 
     def broken() -> None:
         restore()
-        assert again.model.vision is not None
         again.model.vision.tower.blocks[1].ln_1.weight.data[0] = torch.nan
 
     again._restore = broken  # type: ignore[method-assign]

@@ -50,8 +50,7 @@ def trained(*arguments: str) -> dict[str, Any]:
     brief = () if "--resume" in arguments else BRIEF
     epochs = () if {"--resume", "--epochs"} & set(arguments) else ("--epochs", "1")
     result = run_app("train", *brief, *epochs, "--json", *arguments)
-    document: dict[str, Any] = json.loads(result.stdout)
-    return document
+    return json.loads(result.stdout)
 
 
 def test_the_head_is_trained_first_then_all_of_it_and_both_are_told(

@@ -120,7 +120,6 @@ class Case:
         return ModelSpec(HEADS[self.config["head"]], 128, text, vision=vision)
 
     def _data(self, spec: ModelSpec) -> PairedData:
-        assert spec.vision is not None
         frames, mask = BATCHES["frames"], BATCHES["frame_mask"].astype(bool)
         offsets = np.concatenate(([0], mask.reshape(-1, 4).sum(1).cumsum())).astype(np.int64)
         ids = tuple(f"v{v}" for v in range(mask.shape[0] * PAIRS))

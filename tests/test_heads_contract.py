@@ -48,8 +48,6 @@ def contract(function: Contract) -> Contract:
 
 def make_texts(rows: int = 6, *, fill: float = torch.nan) -> TextBatch:
     texts, _ = head_batches(DIM, words=WORDS)
-    assert texts.tokens is not None
-    assert texts.token_mask is not None
     tokens = texts.tokens.masked_fill(~texts.token_mask[..., None], fill)
     return TextBatch(texts.pooled[:rows], tokens[:rows], texts.token_mask[:rows])
 
@@ -67,8 +65,6 @@ def take(videos: VideoBatch, rows: list[int]) -> VideoBatch:
 
 
 def take_texts(texts: TextBatch, rows: list[int]) -> TextBatch:
-    assert texts.tokens is not None
-    assert texts.token_mask is not None
     return TextBatch(texts.pooled[rows], texts.tokens[rows], texts.token_mask[rows])
 
 
@@ -220,7 +216,6 @@ def chosen_pairs_score_as_in_the_matrix(head: Head) -> None:
 def gradients_are_finite_and_never_touch_padding(head: Head) -> None:
     texts, videos = make_texts(), make_videos()
     for held in (videos.frames, texts.pooled, texts.tokens):
-        assert held is not None
         held.requires_grad_()
     head.train()
     try:
@@ -231,7 +226,6 @@ def gradients_are_finite_and_never_touch_padding(head: Head) -> None:
     head.zero_grad()
     loss.backward()
     gradient = videos.frames.grad
-    assert gradient is not None
     assert bool(gradient.isfinite().all())
     assert float(gradient[~videos.mask].abs().max()) == 0
     assert float(gradient[videos.mask].abs().max()) > 0
@@ -261,7 +255,6 @@ def vectors_of_zeros_give_no_nan(head: Head) -> None:
     scores = head.similarity(texts, replace(videos, frames=frames))
     assert bool(scores.isfinite().all())
     scores.sum().backward()
-    assert frames.grad is not None
     assert bool(frames.grad.isfinite().all())
 
 
@@ -322,7 +315,6 @@ def pad_is_asked_for_only_where_needed(head: Head) -> None:
 @contract
 def masks_may_be_whole_numbers(head: Head) -> None:
     texts, videos = make_texts(), make_videos()
-    assert texts.token_mask is not None
     for kind in (torch.uint8, torch.int64):
         given = TextBatch(texts.pooled, texts.tokens, texts.token_mask.to(kind))
         shown = VideoBatch(videos.frames, videos.mask.to(kind), videos.pad)
@@ -337,7 +329,6 @@ def a_mask_with_a_hole_is_refused(head: Head) -> None:
     mask[3, 1] = False
     with pytest.raises(ConfigError, match="row 3 of the video batch has a hole"):
         score(head, texts, VideoBatch(videos.frames, mask, videos.pad))
-    assert texts.token_mask is not None
     words = texts.token_mask.clone()
     words[2, 0] = False
     with pytest.raises(ConfigError, match="row 2 of the text batch has a hole"):

@@ -281,7 +281,6 @@ def test_masked_keys_have_no_weight_and_all_masked_rows_stay_finite() -> None:
     stack = Transformer(8, num_layers=2, num_heads=2)
     tokens = torch.randn(2, 3, 8, requires_grad=True)
     stack(tokens, mask).sum().backward()
-    assert tokens.grad is not None
     assert bool(tokens.grad.isfinite().all())
 
 
@@ -298,7 +297,6 @@ def test_normalise_keeps_zeros_and_does_not_hide_nan() -> None:
     assert unit[:2].tolist() == [[pytest.approx(0.6), pytest.approx(0.8)], [0.0, 0.0]]
     assert bool(unit[2].isnan().all())
     unit[:2].sum().backward()
-    assert vectors.grad is not None
     assert bool(vectors.grad[:2].isfinite().all())
 
 

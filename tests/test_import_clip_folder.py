@@ -176,8 +176,7 @@ def plain_temporal(backbone: Backbone, crops: np.ndarray) -> np.ndarray:
         first = vision.class_embedding.expand(len(crops), 1, -1)
         tokens = vision.ln_pre(torch.cat([first, hidden], 1) + vision.positions)
         features = vision.pool(vision.run(tokens))
-    result: np.ndarray = features.numpy()
-    return result
+    return features.numpy()
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 16])

@@ -38,8 +38,7 @@ class Part(nn.Module):
         self.name = "part"
 
     def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = self.linear(x) + self.attn_mask.sum() + self.lower.sum()
-        return result
+        return self.linear(x) + self.attn_mask.sum() + self.lower.sum()
 
 
 class Whole(nn.Module):
@@ -51,8 +50,7 @@ class Whole(nn.Module):
         self.tied = first.linear.weight
 
     def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = self.blocks[0](x) * self.scale
-        return result
+        return self.blocks[0](x) * self.scale
 
 
 def archive(path: Path, kind: str = "script") -> dict[str, Tensor]:
@@ -62,8 +60,7 @@ def archive(path: Path, kind: str = "script") -> dict[str, Tensor]:
     jit: Any = torch.jit
     made = jit.script(module) if kind == "script" else jit.trace(module, torch.rand(2, 3))
     made.save(str(path))
-    state: dict[str, Tensor] = jit.load(str(path)).state_dict()
-    return state
+    return jit.load(str(path)).state_dict()
 
 
 def rewrite(path: Path, change: Callable[[str, bytes], bytes], **options: int) -> None:

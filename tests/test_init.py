@@ -66,7 +66,6 @@ def test_a_plain_folder(here: Path) -> None:
         "next": "vtr extract",
     }
     workspace = find_workspace(here)
-    assert workspace is not None
     assert (workspace.dataset, workspace.videos) == ("folder", here / "films")
     assert 'videos = "films"' in (here / "vtr.toml").read_text()
 
@@ -89,7 +88,6 @@ def test_a_dataset_reports_what_is_there_and_what_is_missing(here: Path, reader:
         "warning: 1 id has several files, of which the first is taken: clip1\n"
     )
     workspace = find_workspace(here / "my ws")
-    assert workspace is not None
     assert workspace.annotations == notes
 
 
@@ -196,7 +194,6 @@ def test_a_local_model_is_found_from_everywhere(here: Path) -> None:
     (here / "tiny").mkdir()
     run("--videos", "films", "--model", "tiny", "--path", "ws")
     workspace = find_workspace(here / "ws")
-    assert workspace is not None
     assert workspace.model == str(here / "tiny")
 
 

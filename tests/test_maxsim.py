@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from vtr.searching.scan import Scanner
-from vtr.train.heads import meanP, seqTransf
 from vtr.train.heads.base import Head, normalise
 from vtr.train.heads.multivector import clusters
 
@@ -29,7 +28,6 @@ def mean_max(words: Floats, frames: Floats) -> float:
 def test_maxsim_is_its_formula(layers: int) -> None:
     made = head(f"maxsim:layers={layers}:heads=2")
     texts, videos = head_batches(DIM)
-    assert texts.tokens is not None
     context = videos.frames
     if layers:
         with torch.no_grad():
@@ -53,7 +51,6 @@ def test_maxsim_is_its_formula(layers: int) -> None:
 def test_the_context_of_maxsim_is_seqtransfs() -> None:
     plain = make_head("seqTransf:layers=2:heads=2", dim=DIM)
     made = make_head("maxsim:layers=2:heads=2", dim=DIM)
-    assert isinstance(plain, seqTransf.TransformerPooling)
     assert made.state_dict().keys() == plain.state_dict().keys()
 
 
@@ -101,7 +98,6 @@ def test_one_vector_is_the_mean_and_all_are_the_maximum() -> None:
         one = head("multivector:vectors=1").similarity(texts, videos)
         every = head("multivector:vectors=9").similarity(texts, videos)
         mean = make_head("meanP", dim=DIM)
-    assert isinstance(mean, meanP.MeanPooling)
     torch.testing.assert_close(one, mean.similarity(texts, videos))
     cosines = [
         normalise(texts.pooled) @ normalise(videos.frames[v, :length]).T

@@ -146,10 +146,7 @@ def trec(scores: NDArray[Any], relevant: NDArray[np.bool_]) -> dict[str, dict[st
         for q, row in enumerate(relevant)
     }
     measures = {"success.1,5,10", "recip_rank"}
-    answer: dict[str, dict[str, float]] = pytrec_eval.RelevanceEvaluator(qrels, measures).evaluate(
-        run
-    )
-    return answer
+    return pytrec_eval.RelevanceEvaluator(qrels, measures).evaluate(run)
 
 
 def mean_of(numbers: dict[str, dict[str, float]], measure: str) -> float:

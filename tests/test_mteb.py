@@ -38,8 +38,7 @@ def workspace(tmp_path: Path) -> Path:
 
 def written(workspace: Path, *words: str) -> dict[str, Any]:
     run_app("eval", "--mteb", "--out", "o", *words, cwd=workspace)
-    document: dict[str, Any] = json.loads((workspace / "o" / "mteb.json").read_text())
-    return document
+    return json.loads((workspace / "o" / "mteb.json").read_text())
 
 
 # ---- without the package

@@ -56,8 +56,7 @@ def model(*, seed: int = 0) -> CLIPModel:
 
 @pytest.fixture(scope="module")
 def huggingface_state() -> State:
-    state: State = model().state_dict()
-    return state
+    return model().state_dict()
 
 
 @pytest.fixture

@@ -183,7 +183,6 @@ def test_a_server_that_stands_still_ends_the_run_with_one_clear_error(run: Run) 
 )
 def test_an_answer_that_is_none_costs_one_video(run: Run, bytes_sent: bytes) -> None:
     outcomes = run([("lie", bytes_sent), ("value", 2)], workers=1)
-    assert outcomes[0].failure is not None
     assert outcomes[0].failure[0] == "crashed"
     assert outcomes[1].header["value"] == 2
 
@@ -269,7 +268,6 @@ def test_answers_wait_within_a_bounded_buffer(tmp_path: Path, run: Run) -> None:
         next(answers)
         time.sleep(1.0)  # the consumer is slow: work must stop, not pile up
         # Two may be on their way when the buffer fills.
-        assert pool._batch is not None
         assert pool._batch.buffered <= 4_000_000
         assert sum(len(outcome.payload) for outcome in answers) == 39_000_000
 
@@ -295,7 +293,6 @@ print(next(answers).header["pid"], flush=True)
 next(answers)
 """
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-    assert parent.stdout is not None
     pid = int(parent.stdout.readline())
     time.sleep(0.2)
     parent.send_signal(signal.SIGKILL)

@@ -105,7 +105,6 @@ def whole_then_crop(picture: np.ndarray, preprocessing: Preprocessing) -> np.nda
     """Oracle: resize all of it, horizontally and then vertically, and only then crop."""
     height, width = picture.shape[:2]
     target, kernel = preprocessing.resize_to, FILTERS[preprocessing.resample]
-    assert isinstance(target, int)
     new_width = target if width <= height else int(target * width / height)
     new_height = target if height <= width else int(target * height / width)
     image = Image.fromarray(picture).resize((new_width, height), kernel)
@@ -322,7 +321,6 @@ def test_the_c_interface_gives_the_pixels_of_interpolate(
 ) -> None:
     picture = np.random.default_rng(seed).integers(0, 256, (*shape, 3), dtype=np.uint8)
     held = aten.library()
-    assert held is not None
     found = aten.resize(held, picture, size, resample=resample)
     np.testing.assert_array_equal(found, resize.interpolate(picture, size, resample))
 

@@ -36,14 +36,12 @@ def exported(folder: Path, head: str, words: Path, state: dict[str, Tensor]) -> 
     """Import and export again."""
     imports.imported(folder, state, "--clip", words, head=head)
     run_app("export", "--run", folder / "out" / "run", "--out", folder / "given", "--reference")
-    loaded: dict[str, Tensor] = torch.load(folder / "given" / MODEL_FILE, weights_only=True)
-    return loaded
+    return torch.load(folder / "given" / MODEL_FILE, weights_only=True)
 
 
 @pytest.fixture(scope="module")
 def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder: Path = imports.tiny.write_tokeniser(tmp_path_factory.mktemp("words"), 300)
-    return folder
+    return imports.tiny.write_tokeniser(tmp_path_factory.mktemp("words"), 300)
 
 
 @pytest.mark.parametrize("head", ["meanP", "seqLSTM", "seqTransf", "tightTransf"])
@@ -141,7 +139,6 @@ def test_its_optimiser_goes_on_from_our_state(
     for epoch in (1, 2):
         append_line(tmp_path / METRICS, json.dumps({"epoch": epoch, "steps": 3, "loss": 1.0}))
     last = last_epoch(tmp_path, case.backbone)
-    assert last is not None
     document = last.optimiser["optimizer_state_dict"]
     order, groups = arrays[f"{name}/flat"].tolist(), document["param_groups"]
     assert [len(group["params"]) for group in groups] == arrays[f"{name}/groups"].tolist()

@@ -188,14 +188,12 @@ def test_charts_hold_the_figures_of_the_result_exactly(pair: list[Result]) -> No
         result.metrics[f"t2v/{name}"]["value"] for result in pair for name in figures.RECALLS
     ]
     by_category = figures.category_recall_comparison(pair)
-    assert by_category is not None
     rows = {row["name"]: row for row in pair[1].breakdown("category")}
     for point in by_category.series[1].points:
         entry = rows[point.label]["metrics"]["t2v/R@1"]
         assert (point.value, point.low, point.high) == (entry["value"], entry["low"], entry["high"])
         assert point.n == rows[point.label]["n"]
     similarity = figures.similarity_distribution(pair[1])
-    assert similarity is not None
     assert similarity.series[0][1] == tuple(pair[1].part("similarity")["matching"])
     assert sum(similarity.heights()[0]) == pytest.approx(100)
 
@@ -210,7 +208,6 @@ def test_own_bins_are_counted_like_those_of_the_evaluation(pair: list[Result]) -
             theirs["metrics"]["t2v/R@1"]["value"]
         )
     chart = figures.query_length_recall(pair, bins=parse_bins("4,5-6,7+"))
-    assert chart is not None
     assert chart.labels == ("4", "5-6", "7+")
     assert sum(point.n or 0 for point in chart.series[0].points) == 200
 
@@ -232,7 +229,6 @@ def test_ranks_of_very_many_results_are_those_of_two(pair: list[Result]) -> None
     shown = [pair[0].renamed(f"result {n}") for n in range(43)]
     for count, names in ((42, [one.title for one in shown[:42]]), (43, ["result 0", "result 42"])):
         chart = figures.rank_histogram(shown[:count])
-        assert chart is not None
         assert [name for name, _ in chart.series] == names
         assert ("Of 43 results the first and the last." in chart.head.note) == (count == 43)
 
@@ -265,8 +261,6 @@ def test_similarity_before_and_after_training_shares_an_axis(pair: list[Result])
     for before, after, span in ((pair[0], near, (-0.2, 1.0)), (pair[0], far, None)):
         first = figures.similarity_distribution(before, beside=after)
         second = figures.similarity_distribution(after, beside=before)
-        assert first is not None
-        assert second is not None
         assert first.span == second.span == span
         assert first.ends == (span or (-0.1, 0.5))
     page = _Page(report_html([pair[0], near]))
@@ -287,7 +281,6 @@ def test_a_query_s_own_video_stands_out(pair: list[Result]) -> None:
 
 def test_small_bins_are_marked(pair: list[Result]) -> None:
     chart = figures.query_length_recall(pair[:1], bins=parse_bins("1-4,5+"))
-    assert chart is not None
     marked = {point.label: point.is_small for point in chart.series[0].points}
     assert marked == {"1-4": True, "5+": False}
     options = Options(bins="1-4,5+", pictures=False)
@@ -654,7 +647,6 @@ def test_a_name_is_cut_to_its_room(text: str, width: float, bold: bool) -> None:
 
 def test_plots_take_hostile_text(hostile: Result, tmp_path: Path) -> None:
     chart = figures.category_recall_comparison([hostile])
-    assert chart is not None
     assert draw(chart) == draw(chart)  # the same chart, the same bytes
     save(chart, tmp_path / "x.svg")
     drawn = (tmp_path / "x.svg").read_bytes()
@@ -712,7 +704,6 @@ def asked(page: bytes, folder: Path, question: str, *, width: int) -> str:
         "--dump-dom",
     )  # fmt: skip
     found = re.search("<title>(.*?)</title>", seen)
-    assert found is not None
     return found[1]
 
 

@@ -26,8 +26,7 @@ def test_the_first_k_follow_the_costly_head_and_the_rest_the_cheap_one(
 
     def score(rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.float32]:
         chosen.extend(zip(rows.tolist(), columns.tolist(), strict=True))
-        scores: NDArray[np.float32] = costly[rows, columns]
-        return scores
+        return costly[rows, columns]
 
     found = rerank(cheap, k, score)
     for merged, a, b in ((found.t2v, cheap, costly), (found.v2t.T, cheap.T, costly.T)):

@@ -74,7 +74,6 @@ def test_contract(name: str, kind: str, count: int, num_frames: int, seed: int) 
 @pytest.mark.parametrize("name", NAMES)
 def test_documented(name: str) -> None:
     module = load_plugin(samplers, name, kind="sampler")
-    assert module.__doc__ is not None
     assert module.__doc__.splitlines()[0].endswith(".")
     assert not set(module.NEEDS) - {"luma", "embeddings"}
     assert module.COST

@@ -55,7 +55,6 @@ def test_study_of_the_demo_world(world: Workspace, tmp_path: Path) -> None:
 
 
 def test_study_without_the_videos_leaves_the_costs_out(world: Workspace, tmp_path: Path) -> None:
-    assert world.videos is not None
     world.videos.rename(tmp_path / "away")
     world.videos.mkdir()
     try:

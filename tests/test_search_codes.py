@@ -125,7 +125,6 @@ def test_codes_that_find_too_little_are_not_used(
     library = open_it(store)
     assert type(library.scanner) is Scanner
     index = read_index(library.index.folder)
-    assert index is not None
     assert "codes" not in index.facts
     assert index.facts["recall"] <= 1
     assert not list(library.index.folder.glob("codes-*"))

@@ -39,13 +39,11 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ask(clips: Path, *words: str | Path) -> dict[str, Any]:
-    answer: dict[str, Any] = run_json("search", clips, *words)
-    return answer
+    return run_json("search", clips, *words)
 
 
 def first(answer: dict[str, Any]) -> dict[str, Any]:
-    hit: dict[str, Any] = (answer["hits"] or answer["nearest"])[0]
-    return hit
+    return (answer["hits"] or answer["nearest"])[0]
 
 
 def test_a_frame_a_picture_and_a_clip_find_their_moment(clips: Path, tmp_path: Path) -> None:

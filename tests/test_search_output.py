@@ -100,7 +100,6 @@ def test_a_cut_list_names_files_wherever_it_is_read(
     hits: list[Hit], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = hits[0].path
-    assert path is not None
     monkeypatch.chdir(path.parent)
     near = replace(hits[0], path=Path(path.name))
     write_outputs(["x"], [near], Options.of(cut_list=tmp_path / "c.edl"))

@@ -106,9 +106,7 @@ def serving(
 
 @pytest.fixture(scope="module")
 def root(library: Library) -> Path:
-    assert isinstance(library.source, StoreSource)
     path = library.source.files["cats/one.mp4"]
-    assert path is not None
     return path.parent.parent
 
 

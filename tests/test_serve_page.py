@@ -84,7 +84,6 @@ def serving(folder: Path, *flags: str, cwd: Path | None = None) -> Iterator[Serv
     process = subprocess.Popen(
         words, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
-    assert process.stdout is not None
     try:
         yield Served(process.stdout.readline().strip(), process.pid)
     finally:
@@ -178,10 +177,7 @@ def search(page: Page, words: str) -> None:
 
 
 def names(page: Page) -> list[str]:
-    found: list[str] = page.eval_on_selector_all(
-        "#grid .card", "cards => cards.map(card => card.hit.name)"
-    )
-    return found
+    return page.eval_on_selector_all("#grid .card", "cards => cards.map(card => card.hit.name)")
 
 
 def play(page: Page, name: str) -> tuple[dict[str, Any], float]:
@@ -241,7 +237,6 @@ def test_a_click_plays_at_the_moment(page: Page, world: World) -> None:
     wait(page, "document.querySelector('#line').getAttribute('d')")
     page.keyboard.press("0")  # back to its start
     strip = page.locator("#strip").bounding_box()
-    assert strip is not None
     page.mouse.click(strip["x"] + strip["width"] * 0.02, strip["y"] + 20)
     wait(page, "document.querySelector('#video').currentTime < 2")
     page.locator("#found rect.this.shade").click()
@@ -274,7 +269,6 @@ def test_what_the_browser_refuses_is_shown_as_a_preview(page: Page, world: World
     assert video.evaluate("video => video.videoWidth") > 60
     expect(page.locator("#waiting")).not_to_be_visible()
     strip = page.locator("#strip").bounding_box()
-    assert strip is not None
     page.mouse.click(strip["x"] + strip["width"] * 0.97, strip["y"] + 20)  # another part
     wait(page, "part => !document.querySelector('#video').src.endsWith(part)", arg=f"/{part}")
 
@@ -461,17 +455,13 @@ def test_phone(browser: Browser, address: str, world: World) -> None:
         width = "document.documentElement.scrollWidth"
         assert page.evaluate(width) == 390
         told, cut_list = (page.locator(name).bounding_box() for name in ("#summary", "#cut-list"))
-        assert told is not None
-        assert cut_list is not None
         assert abs(told["y"] + told["height"] / 2 - cut_list["y"] - cut_list["height"] / 2) < 4
         page.locator("#grid .card .open").first.tap()
         wait(page, "!document.querySelector('#video').paused")
         box = page.locator("#player").bounding_box()
-        assert box is not None
         assert (box["x"], box["width"]) == (0, 390)
         for button in page.locator("#actions > *").all():
             size = button.bounding_box()
-            assert size is not None
             assert size["height"] >= 40
             assert size["x"] + size["width"] <= 390
         page.locator("#close").tap()
@@ -560,7 +550,6 @@ def test_the_address_with_the_token_opens_the_page(browser: Browser, world: Worl
         context = browser.new_context()
         page = context.new_page()
         answer = page.goto(address.partition("?")[0])
-        assert answer is not None
         assert answer.status == 401
         page.goto(address)
         wait(page, "document.querySelector('#some .open')", seconds=60)

@@ -73,7 +73,6 @@ def gradients(
     gradient = BatchGradient(model, resident, options, chunk, world=world)
     gradient.start_bias(step)
     model.train(dropout)
-    assert model.logit_bias is not None
     found = {"bias": model.logit_bias.detach().clone(), "loss": gradient(step).total.detach()}
     for name, parameter in model.named_parameters():
         if parameter.grad is not None:
@@ -139,7 +138,6 @@ def test_a_run_keeps_its_bias_and_resumes_with_it(tmp_path: Path) -> None:
     assert [r.get("bias") for r in rows[0]] == [r.get("bias") for r in rows[1]]
     assert rows[0][3]["loss"] == rows[1][3]["loss"]
     model: RetrievalModel = load_run(tmp_path / "cut").model
-    assert model.logit_bias is not None
     assert model.logit_bias.item() == rows[0][3]["bias"]
     assert model.logit_bias.item() not in (0.0, rows[0][1]["bias"]), "it is learned"
 

@@ -294,7 +294,6 @@ def _forge(path: Path, change: Change) -> Path:
     with h5py.File(path, "r+") as file:
         change(file)
     name = ShardName.parse(path.name)
-    assert name is not None
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return path.rename(path.with_name(str(replace(name, sha256=digest))))
 

@@ -68,7 +68,6 @@ def test_its_score_is_what_it_scores_text_by_text(head: str, chunk: int) -> None
     teacher = Teacher(model, data.texts, chunk=chunk)
     step, resident = first_step(data), Resident(data, CPU)
     scored, liked = teacher.score_batch(step, resident, frames=True)
-    assert liked is not None
     assert not scored.requires_grad
     assert not liked.requires_grad
     scale = 10.0  # of the temperature
@@ -138,7 +137,6 @@ def test_the_loss_is_the_weighted_sum_of_its_terms() -> None:
         logits = student.head.encode_with_weights(videos)[1]  # type: ignore[operator]
     relation = 1 - (pearson(mine, theirs) + pearson(mine.T, theirs.T)) / 2
     frames, liked = 0.0, taught.score_batch(step, resident, frames=True)[1]
-    assert liked is not None
     for n, v in enumerate(step.columns):
         count = int(videos.mask[v].sum())
         wanted, given = liked[n, :count].softmax(0), logits[v, :count].log_softmax(0)

@@ -157,7 +157,6 @@ def test_the_three_lines(trained: Path) -> None:
     assert store.spec.samplers == ("motion",)
     assert sorted(store) == sorted(f"video{n}" for n in range(12))
     run = load_run(trained / "runs" / "seqTransf")
-    assert run.train_ids is not None
     assert run.train_ids < {f"video{n}" for n in range(NUM_TRAIN)}, "one is held out"
     assert len(run.train_ids) == NUM_TRAIN - 1
     with (trained / "runs/seqTransf/eval/msrvtt-1kA/per_query.csv").open(newline="") as file:
@@ -388,7 +387,6 @@ def test_a_run_trained_on_test_videos_is_refused_or_stamped(
     write_annotations(folder / "annotations", num_train=NUM_TRAIN + 2)
     done = vtr(folder, *LINES[1], "--epochs", "1", "--hold-out", "0.1")
     ids = load_run(folder / "runs" / "seqTransf").train_ids
-    assert ids is not None
     leaked = sorted(ids & {"video8", "video9"})
     assert leaked, "not both are held out"
     write_annotations(folder / "annotations")

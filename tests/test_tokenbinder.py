@@ -25,10 +25,7 @@ def batches(**changes: Any) -> tuple[TextBatch, VideoBatch]:
 
 
 def head(options: str = "", amount: float = 0.3) -> TokenBinder:
-    made = make_head(f"tokenbinder{options}", dim=DIM)
-    assert isinstance(made, TokenBinder)
-    perturbed(made, amount)
-    return made
+    return perturbed(make_head(f"tokenbinder{options}", dim=DIM), amount)
 
 
 def codes(made: TokenBinder, **changes: Any) -> tuple[Code, Code]:

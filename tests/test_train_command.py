@@ -60,8 +60,7 @@ def workspace(here: Path) -> Path:
 
 def outcome(run: str | Path, name: str = "training.json") -> dict[str, Any]:
     """What a training wrote into its folder."""
-    document: dict[str, Any] = json.loads((Path(run) / name).read_text())
-    return document
+    return json.loads((Path(run) / name).read_text())
 
 
 def trained(*arguments: str) -> Any:

@@ -85,7 +85,6 @@ def test_the_nearest_file_above_is_found(tmp_path: Path) -> None:
     assert find_workspace(inner / "b" / "c") == Workspace.at(outer)
     write(inner, "[extract]\nframes = 4\n")
     found = find_workspace(inner / "b" / "c")
-    assert found is not None
     assert (found.root, found.frames) == (inner, 4)
     assert find_workspace(inner / "b" / ".." / "..") == Workspace.at(outer)
 
@@ -148,7 +147,6 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
 def test_windows_editors_are_fine(tmp_path: Path) -> None:
     (tmp_path / "vtr.toml").write_bytes(b"\xef\xbb\xbf[extract]\r\nframes = 5\r\n")
     found = find_workspace(tmp_path)
-    assert found is not None
     assert found.frames == 5
 
 
@@ -247,7 +245,6 @@ def test_paths_inside_are_relative_so_that_the_folder_can_move(tmp_path: Path) -
     write_workspace(Workspace.at(old, videos=Path("films"), annotations=Path("/elsewhere")))
     old.rename(new)
     moved = find_workspace(new)
-    assert moved is not None
     assert (moved.videos, moved.annotations) == (new / "films", Path("/elsewhere"))
 
 

@@ -17,7 +17,6 @@ from builders import (
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from vtr.train.heads import seqTransf
 from vtr.train.heads.base import Head, TextBatch, VideoBatch, select_code
 
 DIM = 16
@@ -96,7 +95,6 @@ def test_layers_in_front_are_those_of_seqtransf() -> None:
     other = make_head("seqTransf:layers=2:heads=2", dim=DIM)
     state = head.state_dict()
     other.load_state_dict({name: state[name] for name in other.state_dict()})
-    assert isinstance(other, seqTransf.TransformerPooling)
     _, videos = head_batches(DIM)
     frames = torch.where(videos.mask[..., None], videos.frames, 0.0)
     table = other.frame_position_embeddings.weight[: frames.shape[1]]
@@ -131,7 +129,6 @@ def test_the_decorrelation_term_equals_plain_loops() -> None:
         frames, best_words, q
     )
     got = head.regulariser(head.encode_texts(texts), head.encode_videos(videos))
-    assert got is not None
     assert got.item() == pytest.approx(0.5 * 0.2 * expected / 2, rel=1e-4)
     got.backward()
     gradients = [p.grad for p in head.parameters()]
@@ -149,8 +146,6 @@ def test_matching_tokens_that_agree_have_no_decorrelation_term() -> None:
     )
     agreed = head.regulariser(*codes)
     other = head.regulariser(codes[0], select_code(codes[1], torch.tensor([1, 2, 3, 0])))
-    assert agreed is not None
-    assert other is not None
     assert agreed.item() == pytest.approx(0, abs=1e-9)
     assert other.item() > 1e-4
 
