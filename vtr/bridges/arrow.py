@@ -250,74 +250,50 @@ def rows_of(
     ledger: pa.Table, batches: Iterator[pa.RecordBatch], spec: FeatureSpec, source: Path
 ) -> Iterator[VideoRow]:
     """Yields the rows of the inputs; the frames must come in the order of the ledger."""
-    frames = _Frames(batches, spec)
+    import pyarrow as pa
+
+    schema = pa.schema([(field.name, field.type) for field in frame_schema(spec)])
+    frames, side = schema.empty_table(), spec.thumbnail_side
     for part in ledger.to_batches(max_chunksize=BATCH_ROWS):
         for values in part.to_pylist():
             chosen = {label: values.pop(f"selection/{label}") or [] for label in spec.samplers}
-            count, video_id = values["num_frames"], str(values["video_id"])
-            embedding, pts_seconds, luma = frames.take(count or 0, video_id, source)
+            count, video_id = max(0, values["num_frames"] or 0), str(values["video_id"])
+            own = frames.slice(0, count)
+            while (right := _num_right(own, video_id)) == len(own) < count:
+                if (batch := next(batches, None)) is None:
+                    break
+                more = pa.Table.from_batches([batch]).select(schema.names).cast(schema)
+                frames = pa.concat_tables([frames, more])
+                own = frames.slice(0, count)
+            if right < count:
+                raise StoreError(
+                    f"{source}: the {counted(count, 'frame')} of {shown(video_id, 80)!r} that its "
+                    f"ledger names cannot be read in order: row {right:,} is not there. Is a file "
+                    "missing, or was it sorted anew?"
+                )
+            frames = frames.slice(count)
             yield make_row(
-                {**values, "selections": chosen}, embedding, pts_seconds, luma, spec=spec
+                {**values, "selections": chosen},
+                _matrix(own["embedding"], spec.embedding_dim),
+                own["pts_seconds"].to_numpy(),
+                None if side is None else _matrix(own["luma"], side**2).reshape(-1, side, side),
+                spec=spec,
             )
-    if frames.left():
+    if len(frames) or any(batch.num_rows for batch in batches):
         raise StoreError(f"{source} holds frames of videos that are not in its ledger")
 
 
-class _Frames:
-    """The columns of batches, taken video by video."""
-
-    def __init__(self, batches: Iterator[pa.RecordBatch], spec: FeatureSpec) -> None:
-        self._batches, self._spec = batches, spec
-        self._batch: Any = None
-        self._at = 0
-
-    def left(self) -> bool:
-        """Returns whether a row is left, and reads on until one is."""
-        while self._batch is None or self._at == self._batch.num_rows:
-            self._batch, self._at = next(self._batches, None), 0
-            if self._batch is None:
-                return False
-        return True
-
-    def take(
-        self, count: int, video_id: str, source: Path
-    ) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.uint8] | None]:
-        """Returns embeddings, times and thumbnails of the next rows, which must be a video's."""
-        spec, side = self._spec, self._spec.thumbnail_side
-        embedding = [np.zeros((0, spec.embedding_dim), spec.storage_dtype)]
-        pts_seconds, luma = [np.zeros(0)], [np.zeros((0, side or 0, side or 0), np.uint8)]
-        done = 0
-        while done < count:
-            size = min(count - done, self._batch.num_rows - self._at) if self.left() else 0
-            part = self._batch.slice(self._at, size) if size else None
-            if part is None or not _is_of(part, video_id, done):
-                raise StoreError(
-                    f"{source}: the {counted(count, 'frame')} of {shown(video_id, 80)!r} that its "
-                    f"ledger names cannot be read in order: row {done:,} is not there. Is a file "
-                    "missing, or was it sorted anew?"
-                )
-            embedding.append(_matrix(part.column("embedding"), spec.embedding_dim))
-            pts_seconds.append(part.column("pts_seconds").to_numpy())
-            if side is not None:
-                luma.append(_matrix(part.column("luma"), side**2).reshape(-1, side, side))
-            done, self._at = done + size, self._at + size
-        kept = np.concatenate(luma) if side is not None else None
-        return np.concatenate(embedding), np.concatenate(pts_seconds), kept
+def _num_right(frames: pa.Table, video_id: str) -> int:
+    """Returns how many rows, from the first on, are a video's, in order and without a null."""
+    right = frames["video_id"].to_numpy() == video_id
+    right &= frames["row"].to_numpy() == np.arange(len(frames))
+    for column in frames.columns:
+        right &= column.is_valid().to_numpy()
+    return int(np.argmin(np.append(right, False)))
 
 
-def _is_of(part: pa.RecordBatch, video_id: str, first: int) -> bool:
-    """Returns whether rows are a video's, from this one on, and nothing is null."""
-    whole = all(column.null_count == 0 for column in part.columns)
-    numbers = np.arange(first, first + part.num_rows)
-    return (
-        whole
-        and part.column("video_id").unique().to_pylist() == [video_id]
-        and bool((part.column("row").to_numpy() == numbers).all())
-    )
-
-
-def _matrix(column: pa.Array, width: int) -> NDArray[Any]:
-    flat = column.flatten()
+def _matrix(column: pa.ChunkedArray, width: int) -> NDArray[Any]:
+    flat = column.combine_chunks().flatten()
     if flat.null_count:
         raise StoreError("a value of an embedding is null; a store holds none such")
     values: NDArray[Any] = flat.to_numpy(zero_copy_only=False)
