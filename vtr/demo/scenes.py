@@ -26,7 +26,6 @@ import numpy as np
 from vtr.demo.words import ACTIONS, BACKGROUNDS, PARTS, ROUND, TONES, Look, Part, looks_of
 
 Group = Literal["content", "order", "brief"]
-GROUPS: tuple[Group, ...] = ("content", "order", "brief")
 FRAMES_PER_SECOND = 10
 CLIPS_PER_GROUP: Mapping[Part, int] = {"train": 80, "val": 20, "test": 60}
 """Clips of each of the three groups in the full world; 680 in all with `ORDER_FACTOR`."""

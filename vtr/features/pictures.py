@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from vtr.errors import ModelError, ShardError
 
 PictureFormat = Literal["raw", "webp"]
-PICTURE_FORMATS: tuple[str, ...] = get_args(PictureFormat)
 WEBP_SHARE = 0.33  # of the raw bytes, measured on crops of MSR-VTT
 
 Pixels = NDArray[np.uint8]
