@@ -86,8 +86,10 @@ class Shard:
         data, offset = self.columns["frame/picture_webp"], self.columns["frame/picture_offset"]
         return [data[offset[r] : offset[r + 1]].tobytes() for r in range(rows.start, rows.stop)]
 
-    def selection(self, label: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Returns (rows, (V+1,) offsets) of one sampler."""
+    def selection(self, label: str | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Returns (rows, (V+1,) offsets) of one sampler; without its label of all frames."""
+        if label is None:
+            return np.arange(len(self.frames)), self.frame_offset
         return self.columns[f"selection/{label}/row"], self.columns[f"selection/{label}/offset"]
 
     def ledger(self) -> list[LedgerRow]:

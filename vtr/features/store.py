@@ -69,7 +69,7 @@ class _Rows:
 
     first: Index
     count: Index
-    selections: tuple[Index, ...] | None
+    selections: tuple[Index, ...]  # By shard, the frames that are chosen
 
 
 class FeatureStore(Mapping[str, VideoFeatures]):
@@ -303,18 +303,11 @@ class FeatureStore(Mapping[str, VideoFeatures]):
 
     @cached_property
     def _rows(self) -> _Rows:
-        offsets, selections = [], []
-        for shard in self.shards:
-            if self.sampler is None:
-                offsets.append(shard.frame_offset)
-            else:
-                rows, offset = shard.selection(self.sampler)
-                selections.append(rows)
-                offsets.append(offset)
+        held = [shard.selection(self.sampler) for shard in self.shards]
         pairs = list(zip(self._shard_of.tolist(), self._video_of.tolist(), strict=True))
-        first = np.array([offsets[s][v] for s, v in pairs], np.int64)
-        last = np.array([offsets[s][v + 1] for s, v in pairs], np.int64)
-        return _Rows(first, last - first, tuple(selections) if self.sampler else None)
+        first = np.array([held[s][1][v] for s, v in pairs], np.int64)
+        last = np.array([held[s][1][v + 1] for s, v in pairs], np.int64)
+        return _Rows(first, last - first, tuple(rows for rows, _ in held))
 
     def packed(self, ids: Sequence[str] | None = None, *, dtype: str | None = None) -> PackedFrames:
         """Returns the frames of several videos in one array.
@@ -379,8 +372,6 @@ class FeatureStore(Mapping[str, VideoFeatures]):
         else:
             starts = np.repeat(first - np.concatenate([[0], np.cumsum(count)[:-1]]), count)
             place = starts + np.arange(total)
-        if self._rows.selections is None:
-            return place
         rows = self._rows.selections[s][place]
         # A sampler alone in its store chose every row: then a gather is a plain copy.
         if len(rows) and rows[-1] - rows[0] == total - 1 and bool((np.diff(rows) == 1).all()):
