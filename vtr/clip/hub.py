@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vtr.clip.models import known_models, nearest_name, resolve_model
 from vtr.errors import CheckpointError, HubOfflineError, ModelError, ModelNotFoundError
@@ -169,6 +170,11 @@ def _first_weights(folder: Path, kinds: Sequence[_Kind]) -> list[Path]:
         if (folder / index).is_file():
             return _indexed(folder / index)
     return []
+
+
+def read_if_there(path: Path, *, needed: str) -> dict[str, Any]:
+    """Returns the JSON object in a file of a model, nothing where there is no such file."""
+    return read_json(path, needed=needed, error=CheckpointError) if path.is_file() else {}
 
 
 def is_open_clip(folder: Path, names: Collection[str] = ()) -> bool:

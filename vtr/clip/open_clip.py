@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from vtr.clip.configuration import MOST_LAYERS, MOST_PIXELS, Section, object_of
 from vtr.clip.encoders import Contents
-from vtr.clip.hub import OPEN_CLIP_CONFIG, ModelFolder
+from vtr.clip.hub import OPEN_CLIP_CONFIG, ModelFolder, read_if_there
 from vtr.clip.open_clip_names import open_clip_state
 from vtr.clip.towers import Architecture, Rope, Sizes
 from vtr.errors import CheckpointError, ModelError
@@ -300,12 +300,10 @@ def check_activation(folder: ModelFolder, quick: bool) -> None:
         for part, wanted in _KNOWN_QUICK.items():
             if part in folder.model_id.lower():
                 known[folder.model_id] = wanted
-    path = folder.path / "config.json"
-    if path.is_file():
-        record = read_json(path, needed="a transformers model", error=CheckpointError)
-        if record.get("model_type") == "clip":
-            text = object_of(f"{folder.model_id}: config.json", record, "text_config")
-            known["config.json beside it"] = text.get("hidden_act", "quick_gelu") == "quick_gelu"
+    record = read_if_there(folder.path / "config.json", needed="a transformers model")
+    if record.get("model_type") == "clip":
+        text = object_of(f"{folder.model_id}: config.json", record, "text_config")
+        known["config.json beside it"] = text.get("hidden_act", "quick_gelu") == "quick_gelu"
     for origin, wanted in known.items():
         if quick != wanted:
             raise CheckpointError(

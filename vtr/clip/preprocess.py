@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from vtr.clip.hub import OPEN_CLIP_CONFIG, PROCESSOR_FILES, is_open_clip
+from vtr.clip.hub import OPEN_CLIP_CONFIG, PROCESSOR_FILES, is_open_clip, read_if_there
 from vtr.clip.resize import FILTERS, Filter, resize_window
 from vtr.clip.text import require_family
 from vtr.errors import CheckpointError, ModelError
@@ -263,7 +263,7 @@ def preprocessing_from_config(folder: Path, *, route: Route = "fast") -> Preproc
     """
     if is_open_clip(folder):
         return _from_open_clip(folder / OPEN_CLIP_CONFIG, route)
-    config = _model_config(folder)
+    config = read_if_there(folder / "config.json", needed="a transformers model")
     if "model_type" in config:  # before a file is asked for that would help nobody
         require_family(folder, str(config["model_type"]))
     record, path = _read_processor(folder)
@@ -286,14 +286,6 @@ def preprocessing_from_config(folder: Path, *, route: Route = "fast") -> Preproc
         raise ModelError(f"{path}: missing or malformed setting: {error!r}") from None
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from None
-
-
-def _model_config(folder: Path) -> dict[str, Any]:
-    """Returns what config.json says; nothing where there is none."""
-    path = folder / "config.json"
-    if not path.is_file():
-        return {}
-    return read_json(path, needed="a transformers model", error=CheckpointError)
 
 
 def _window(folder: Path, config: dict[str, Any]) -> int:

@@ -21,9 +21,9 @@ import numpy as np
 from tokenizers import Regex, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as BackendTokenizer
 
+from vtr.clip.hub import read_if_there
 from vtr.errors import CheckpointError, ModelError
 from vtr.foreign import shown
-from vtr.json_files import read_json
 
 _BLANKS = str.maketrans(string.punctuation, " " * len(string.punctuation))
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -265,10 +265,7 @@ def build_tokeniser(
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    path = folder / "tokenizer_config.json"
-    if not path.is_file():
-        return {}
-    return read_json(path, needed="a tokeniser's settings", error=CheckpointError)
+    return read_if_there(folder / "tokenizer_config.json", needed="a tokeniser's settings")
 
 
 def _load_backend(folder: Path, rules: TextRules) -> BackendTokenizer:
