@@ -35,7 +35,7 @@ from vtr.extract.samplers.base import parse_samplers
 from vtr.extract.settings import ExtractSettings
 from vtr.features import FeatureSpec, FeatureStore, LedgerRow, VideoRow
 from vtr.features.shard import write_shard
-from vtr.searching.folder import StoreSource
+from vtr.searching.folder import FolderSource, StoreSource
 from vtr.searching.index import Bank, read_index, update_index
 from vtr.searching.library import Answer, Library
 from vtr.searching.query import Query
@@ -274,7 +274,7 @@ def joined(world: World, folder: Path, count: int) -> dict[str, float]:
                 spans.append((path.name, i, at / 10, (at + len(pictures)) / 10))
                 at += len(pictures)
             container.mux(stream.encode(None))
-    library = Library.open(folder, model=MODEL, device="cpu")
+    library = Library(FolderSource(folder, model=MODEL, device="cpu"))
     ious = [
         overlap(first(library.search(Query((text,)), inside={name})), start, end)
         for name, i, start, end in spans
@@ -288,7 +288,7 @@ def absent(world: World, scratch: Path) -> float:
     ids = world.of("content")
     random.Random(1).shuffle(ids)
     half = ids[: len(ids) // 2]
-    library = Library.open(world.copy(half, scratch / "half"), model=MODEL, device="cpu")
+    library = Library(FolderSource(world.copy(half, scratch / "half"), model=MODEL, device="cpu"))
     best = {
         i: [first(library.search(Query((t,)), top=1)).score for t in world.captions[i][:2]]
         for i in ids
@@ -315,7 +315,7 @@ def measure_world(folder: Path, scratch: Path, *, num_joined: int = 40) -> dict[
     """Returns all shares by name."""
     world = World(folder)
     videos = world.copy(list(world.videos), scratch / "videos")
-    library = Library.open(videos, model=MODEL, device="cpu")
+    library = Library(FolderSource(videos, model=MODEL, device="cpu"))
     found = in_library(world, library)
     found["frame_returns_its_video"] = of_frames(world, library, 600)
     found |= joined(world, scratch / "joined", num_joined)

@@ -6,6 +6,7 @@ import pytest
 from builders import patchwork, run_app, write_clip
 
 from vtr.demo import demo_model_folder
+from vtr.searching.folder import FolderSource
 from vtr.searching.library import Library
 from vtr.searching.query import Query
 
@@ -21,12 +22,12 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
             picture for seed in (2 * n, 2 * n + 1) for picture in patchwork(1, seed=seed) * 12
         ]
         write_clip(folder / ("sub" if n else "") / f"{n}.mp4", scenes)
-    Library.open(folder, model=MODEL, device="cpu")
+    Library(FolderSource(folder, model=MODEL, device="cpu"))
     return folder
 
 
 def test_a_moment_of_a_library_is_found_again(clips: Path) -> None:
-    library = Library.open(clips, device="cpu")
+    library = Library(FolderSource(clips, device="cpu"))
     answer = library.search(Query(like=(("sub/1.mp4", 4.0),)), top=2)
     first = (answer.hits or answer.nearest)[0]
     assert (first.video_id, first.path) == ("sub/1.mp4", clips / "sub/1.mp4")

@@ -30,7 +30,7 @@ from vtr.features import FeatureStore
 from vtr.features.lock import write_lock
 from vtr.searching.calibration import Calibration
 from vtr.searching.encoder import unit
-from vtr.searching.folder import StoreSource
+from vtr.searching.folder import FolderSource, StoreSource
 from vtr.searching.index import read_index
 from vtr.searching.library import Library
 from vtr.searching.moments import find_cuts, find_runs, run_around
@@ -48,7 +48,8 @@ def write_clips(folder: Path, count: int, *, start: int = 0) -> Path:
 
 
 def open_it(folder: Path, **options: Any) -> Library:
-    return Library.open(folder, model=MODEL, device="cpu", workers=1, **options)
+    source = FolderSource(folder, model=MODEL, device="cpu", workers=1)
+    return Library(source, **options)
 
 
 def index_folder(folder: Path) -> Path:
@@ -110,7 +111,7 @@ def test_a_search_killed_while_it_indexes_goes_on(
     error = kill_when(lambda: list(shards.glob(seen)), start_python(*words), sent)
     assert "Traceback" not in error
     # Without --model: the one that was named at first.
-    assert len(Library.open(folder, device="cpu", workers=2).videos) == 70
+    assert len(Library(FolderSource(folder, device="cpu", workers=2)).videos) == 70
     assert not FeatureStore(shards).duplicates
 
 

@@ -15,6 +15,7 @@ from vtr.datasets.files import require_folder
 from vtr.errors import ConfigError
 from vtr.progress import note
 from vtr.remote import OF_URL, as_path, require_local
+from vtr.searching.folder import FolderSource, Source, StoreSource
 from vtr.searching.library import Answer, Hit, Library
 from vtr.searching.query import Query, read_like
 from vtr.settings import takes
@@ -161,24 +162,26 @@ def _workspace_of(folder: Path | None) -> Workspace | None:
 
 def open_library(folder: Path | None, workspace: Workspace | None, options: Options) -> Library:
     """Opens a folder of videos, or the store of a workspace."""
+    source: Source
     if workspace is None:
         assert folder is not None
-        return Library.open(
+        source = FolderSource(
             folder,
+            home=options.index,
             model=options.model,
             device=options.device,
-            index=options.index,
             workers=options.workers,
-            rebuild=options.rebuild,
         )
-    from vtr.api.stores import videos_here
-    from vtr.searching.folder import StoreSource
+    else:
+        from vtr.api.stores import videos_here
 
-    files = {video.id: video.path for video in videos_here(workspace)}
-    model = options.model or workspace.model
-    source = StoreSource(
-        workspace.features, files, model=model, device=options.device, place=options.index
-    )
+        source = StoreSource(
+            workspace.features,
+            {video.id: video.path for video in videos_here(workspace)},
+            model=options.model or workspace.model,
+            device=options.device,
+            place=options.index,
+        )
     return Library(source, rebuild=options.rebuild)
 
 

@@ -52,7 +52,19 @@ class Changes:
 
 
 class FolderSource:
-    """A plain folder of videos; its features are made here; see `Library.open`."""
+    """A plain folder of videos, whose features are made here.
+
+    Args:
+        folder: Of the videos.
+        home: Where the features lie; by default hidden beside the videos, or in the user's cache.
+        model: Hub id or folder of the backbone; by default the one that the features were made
+            with, at first CLIP ViT-B/32.
+        device: Where it runs.
+        workers: Decoding processes; by default one per core.
+
+    Raises:
+        ConfigError: No such folder, or no videos in it.
+    """
 
     def __init__(
         self,

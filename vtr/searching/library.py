@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from vtr.features.rows import Status
 from vtr.searching.calibration import Calibration, usual
 from vtr.searching.codes import open_scanner
 from vtr.searching.encoder import Vectors, unit
-from vtr.searching.folder import Changes, FolderSource, Source
+from vtr.searching.folder import Changes, Source
 from vtr.searching.index import Index
 from vtr.searching.moments import find_runs, piece_means, row_edges, with_surroundings
 from vtr.searching.query import Query
@@ -80,44 +80,16 @@ class Curve:
 
 
 class Library:
-    """Videos that can be searched; made by `open`. Not for several threads at once."""
+    """Videos that can be searched, those of a source. Not for several threads at once.
+
+    What is new or changed in the source is embedded first, with `rebuild` everything anew, such as
+    for another model.
+    """
 
     def __init__(self, source: Source, *, rebuild: bool = False) -> None:
         self.source = source
         index, self.changes = source.refresh(rebuild=rebuild)
         self._take(index)
-
-    @classmethod
-    def open(
-        cls,
-        folder: str | Path,
-        *,
-        model: str | None = None,
-        device: str = "auto",
-        index: str | Path | None = None,
-        workers: int | None = None,
-        rebuild: bool = False,
-    ) -> Self:
-        """Opens a folder of videos; what is new or changed in it is embedded first.
-
-        Args:
-            folder: Of the videos.
-            model: Hub id or folder of the backbone; by default the one that the features were made
-                with, at first CLIP ViT-B/32.
-            device: Where it runs.
-            index: Where the features lie; by default hidden beside the videos, or in the user's
-                cache.
-            workers: Decoding processes; by default one per core.
-            rebuild: Make everything anew, such as for another model.
-
-        Raises:
-            ConfigError: No such folder, or no videos in it.
-            ModelError: The model cannot be had, or is another than the features were made with.
-            StoreError: The features cannot be written or read.
-        """
-        home = None if index is None else Path(index)
-        source = FolderSource(Path(folder), home=home, model=model, device=device, workers=workers)
-        return cls(source, rebuild=rebuild)
 
     def refresh(self) -> Changes:
         """Embeds new and changed videos, and forgets deleted ones."""
