@@ -19,10 +19,10 @@ from vtr.features.importing import import_arrays
 from vtr.train.data import ResidentTexts
 from vtr.train.heads.base import TextBatch
 from vtr.train.heads.meanP import MeanPooling
-from vtr.train.inputs import embed_for
 from vtr.train.model import ModelSpec, RetrievalModel, build_model
 from vtr.train.run import load_run, write_run
 from vtr.train.text_tower import FrozenText, TextSpec, text_spec
+from vtr.train.texts import embed_for
 from vtr.train.towers import merged
 
 METRIC = {"value": 40.0, "low": 31.25, "high": 48.5, "n": 1000}

@@ -28,7 +28,6 @@ from vtr.train.batches import BatchPlan
 from vtr.train.data import PairedData, PictureRows, Resident
 from vtr.train.distributed import World, joined_processes
 from vtr.train.gradients import BatchGradient
-from vtr.train.inputs import embed_for
 from vtr.train.loop import Trainer
 from vtr.train.memory import fitting_videos, free_bytes, saved_bytes
 from vtr.train.model import ModelSpec, RetrievalModel, build_model
@@ -38,6 +37,7 @@ from vtr.train.presets import BatchOptions, LossOptions, TrainSettings
 from vtr.train.run import LAST, load_run, start_run
 from vtr.train.scoring import Scorer, Validation
 from vtr.train.text_tower import text_spec
+from vtr.train.texts import embed_for
 from vtr.train.towers import merged, write_towers
 from vtr.train.vision_tower import EVERYTHING, PictureBatch, vision_spec
 

@@ -24,12 +24,12 @@ from vtr.clip.folder import write_clip_folder
 from vtr.train import optim
 from vtr.train.batches import Step
 from vtr.train.data import PairedData, PictureRows
-from vtr.train.inputs import embed_for
 from vtr.train.loop import Trainer
 from vtr.train.model import ModelSpec, RetrievalModel, build_model
 from vtr.train.picture_inputs import read_rows
 from vtr.train.presets import TrainSettings
 from vtr.train.text_tower import text_spec
+from vtr.train.texts import embed_for
 from vtr.train.vision_tower import vision_spec
 from vtr.verbs.train import Options
 

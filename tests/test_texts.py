@@ -13,8 +13,14 @@ from tests import test_import_clip_folder as tiny
 from vtr.clip.backbone import Backbone, load_backbone
 from vtr.clip.folder import write_clip_folder
 from vtr.errors import ModelError
-from vtr.train.inputs import embed_activations
-from vtr.train.texts import FOLDER, TextFeatures, _bytes, embed_texts, embed_tokens
+from vtr.train.texts import (
+    FOLDER,
+    TextFeatures,
+    _bytes,
+    embed_activations,
+    embed_texts,
+    embed_tokens,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 TEXTS = (

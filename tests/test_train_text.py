@@ -14,10 +14,9 @@ from vtr.errors import ConfigError
 from vtr.train.data import ResidentTexts
 from vtr.train.heads.base import TextBatch
 from vtr.train.heads.blocks import Transformer, key_bias
-from vtr.train.inputs import embed_for
 from vtr.train.model import ModelSpec, build_model
 from vtr.train.text_tower import TextMode, TunedText, build_text_tower, load_text_layers, text_spec
-from vtr.train.texts import TextFeatures, embed_texts
+from vtr.train.texts import TextFeatures, embed_for, embed_texts
 
 TEXTS = [
     "a red circle moves to the left",

@@ -37,7 +37,7 @@ _HOMES = {
     "compare_results": "vtr.api.compare",
     "dataset_names": "vtr.datasets.registry",
     "demo_workspace": "vtr.api.demo",
-    "embed_for": "vtr.train.inputs",
+    "embed_for": "vtr.train.texts",
     "embed_texts": "vtr.train.texts",
     "evaluate_run": "vtr.api.runs",
     "extract_features": "vtr.api.extract",

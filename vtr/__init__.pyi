@@ -21,11 +21,10 @@ from vtr.extract.choose import FeatureStore
 from vtr.extract.pipeline import ExtractReport
 from vtr.features import FeatureSpec, LedgerRow, PackedFrames, VideoFeatures
 from vtr.searching.library import Answer
-from vtr.train.inputs import embed_for
 from vtr.train.model import RetrievalModel, zero_shot_model
 from vtr.train.run import Run, load_run
 from vtr.train.scoring import Scorer
-from vtr.train.texts import TextFeatures, embed_texts
+from vtr.train.texts import TextFeatures, embed_for, embed_texts
 from vtr.workspace import Workspace
 
 def compare_results(

@@ -42,12 +42,11 @@ from vtr.features import FeatureStore, PackedFrames
 from vtr.files import Payload, file_sha256, make_folder
 from vtr.progress import MANY_TEXTS, PLAIN_EVERY_SECONDS, embedding, note, progress
 from vtr.settings import resolved
-from vtr.train.inputs import embed_for
 from vtr.train.model import RetrievalModel, zero_shot_model
 from vtr.train.run import BEST, Run, load_run, recency, write_json
 from vtr.train.run_folders import find_run, seed_folders, summarise
 from vtr.train.scoring import Scorer
-from vtr.train.texts import embed_texts
+from vtr.train.texts import embed_for, embed_texts
 from vtr.verbs.eval import Options
 from vtr.verbs.simulate import Asked
 from vtr.workspace import Workspace

@@ -194,11 +194,10 @@ def score_matrix(
     """
     from vtr.api.stores import check_same_model
     from vtr.clip.backbone import load_backbone
-    from vtr.train.inputs import embed_for
     from vtr.train.model import zero_shot_model
     from vtr.train.run import Run, load_run
     from vtr.train.scoring import Scorer
-    from vtr.train.texts import embed_texts
+    from vtr.train.texts import embed_for, embed_texts
 
     if isinstance(texts, str):
         raise ConfigError("texts is one text; give a list of them: [text]")

@@ -241,8 +241,7 @@ class SearchModel:
 
     def _embedded(self, texts: Sequence[str], *, zero_shot: bool = False) -> TextFeatures:
         """Returns texts as the model reads them; their ids are the texts."""
-        from vtr.train.inputs import embed_for
-        from vtr.train.texts import embed_texts
+        from vtr.train.texts import embed_for, embed_texts
 
         if self.run is None or zero_shot:
             return embed_texts(self.backbone, texts, ids=texts)

@@ -252,8 +252,8 @@ def _head_scores(
     from vtr.api.stores import open_store, text_backbone
     from vtr.api.tuned import own_features
     from vtr.evaluate.rerank import rerank
-    from vtr.train.inputs import embed_for
     from vtr.train.scoring import Scorer
+    from vtr.train.texts import embed_for
 
     stored = open_store(workspace, run.sampler)
     store = own_features(workspace, run, stored, ids, device=options.device)

@@ -15,13 +15,12 @@ from vtr.evaluate.metrics import retrieval_metrics
 from vtr.features import PackedFrames
 from vtr.progress import embedding, note
 from vtr.train.data import PairedData, PictureRows
-from vtr.train.inputs import embed_for
 from vtr.train.model import ModelSpec
 from vtr.train.picture_inputs import Kept, read_rows
 from vtr.train.run import Run
 from vtr.train.scoring import Scorer, Validation
 from vtr.train.teacher import Teacher
-from vtr.train.texts import TextFeatures
+from vtr.train.texts import TextFeatures, embed_for
 
 
 class Inputs(NamedTuple):

@@ -59,7 +59,7 @@ class Scorer:
 
     Args:
         model: Moved to `device`.
-        texts: N texts, as the model's text tower wants them (`vtr.train.inputs.embed_for`).
+        texts: N texts, as the model's text tower wants them (`vtr.train.texts.embed_for`).
         videos: V videos, each with at least one frame; pictures for a model with a vision tower.
         pad: (D,) what the vision tower makes of padding, for heads that read it.
         device: Where to compute; where the model is by default.

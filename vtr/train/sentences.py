@@ -40,9 +40,9 @@ from vtr.errors import CheckpointError, ConfigError, ModelError
 from vtr.extras import require_extra
 from vtr.progress import note
 from vtr.train.data import ResidentTexts
-from vtr.train.inputs import embed_for
 from vtr.train.model import ModelSpec, RetrievalModel
 from vtr.train.text_tower import ProjectedText
+from vtr.train.texts import embed_for
 from vtr.train.towers import merged
 
 FOLDER = "text"

@@ -1,11 +1,16 @@
-"""Text features: captions embedded once by the frozen text tower and kept beside the cache."""
+"""The text features that a model reads, made once and kept: pooled, with tokens, or activations.
+
+Activations are what the frozen lower layers of a CLIP text tower make of each caption: training
+only the last N layers of L never changes the output of layer L - N. They are kept packed, so that a
+step of training starts there.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +23,18 @@ from safetensors.numpy import save as save_arrays
 from torch import Tensor
 
 from vtr.clip.backbone import Backbone
-from vtr.errors import ModelError, StoreWriteError, VtrError
+from vtr.errors import ConfigError, ModelError, StoreWriteError, VtrError
 from vtr.files import publish, read_regular
+from vtr.train.kept import kept_rows
+from vtr.train.model import ModelSpec
 
 _MOST_BYTES = 16 << 30  # four million captions at D = 1024
 
 FOLDER = "texts"
 _BATCH = 64
+FLOAT32_BYTES = 1 << 30
+"""Up to this size activations are kept in float32, above in float16 (180,000 captions of ViT-B/32
+come to about 2.6 GB in float16)."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +69,47 @@ class TextFeatures:
         """Sizes: the captions themselves may be 180,000."""
         rows = "" if self.tokens is None else f", {len(self.tokens):,} token rows"
         return f"<TextFeatures of {len(self):,} captions, {self.pooled.shape[1]} dimensions{rows}>"
+
+
+def embed_for(
+    spec: ModelSpec,
+    backbone: Backbone,
+    texts: Sequence[str],
+    *,
+    ids: Sequence[str] | None = None,
+    cache: Path | None = None,
+    tell: Callable[[int, int], None] | None = None,
+) -> TextFeatures:
+    """Returns captions as a model's text tower and head want them.
+
+    >>> import vtr
+    >>> run = vtr.load_run("demo-world/runs/meanP")
+    >>> backbone = vtr.load_backbone(run.text_model, device="cpu")
+    >>> vtr.embed_for(run.spec, backbone, ["a red star", "a blue heart"]).pooled.shape
+    (2, 96)
+
+    Args:
+        spec: Of the model.
+        backbone: Whose text tower the model was built on.
+        texts: N captions.
+        ids: Their ids; by default their places as text.
+        cache: Folder to keep the features in; None keeps nothing.
+        tell: Called with (done, N) where they have to be computed.
+
+    Raises:
+        ConfigError: The backbone is not the one that the model expects.
+        ModelError: The head needs text tokens, and the backbone has none in the shared space.
+    """
+    if backbone.embedding_dim != spec.text.text_dim:
+        raise ConfigError(
+            f"{backbone.model_id} embeds texts in {backbone.embedding_dim} dimensions, the model "
+            f"was trained on {spec.text.text_dim}: name the same backbone with --model"
+        )
+    if spec.text.mode == "tune":
+        layers = None if spec.text.vocabulary else spec.text.layers
+        return embed_activations(backbone, texts, layers=layers, ids=ids, cache=cache, tell=tell)
+    needs_tokens = spec.choice.info.needs_tokens
+    return embed_texts(backbone, texts, ids=ids, cache=cache, tokens=needs_tokens, tell=tell)
 
 
 def embed_texts(
@@ -125,18 +176,51 @@ def embed_tokens(
             "the shared space. Heads that read tokens need a CLIP text tower"
         )
     ids = backbone.tokeniser.encode(texts).ids
-    offsets, text = token_offsets(ids), backbone.model.text
+    offsets, text = _offsets(ids), backbone.model.text
     rows = np.empty((int(offsets[-1]), backbone.embedding_dim), dtype=np.float16)
-    fill_rows(backbone, ids, rows, lambda batch: text.project(text.run(text.embed(batch))))
+    _fill(backbone, ids, rows, lambda batch: text.project(text.run(text.embed(batch))))
     return rows, offsets
 
 
-def token_offsets(ids: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+def embed_activations(
+    backbone: Backbone,
+    texts: Sequence[str],
+    *,
+    layers: int | None,
+    ids: Sequence[str] | None = None,
+    cache: Path | None = None,
+    tell: Callable[[int, int], None] | None = None,
+) -> TextFeatures:
+    """Returns captions with the activations below the last `layers` layers as their tokens.
+
+    With `layers` None the embedding is trained too, and the tokens are ids. In `cache` they are
+    read again by mapping the file; other options as for `embed_texts`.
+    """
+    features = embed_texts(backbone, texts, ids=ids, cache=cache, tell=tell)
+    tokens = backbone.tokeniser.encode(texts).ids
+    offsets, text = _offsets(tokens), backbone.model.text
+    if layers is None:  # exact in float32: no vocabulary has 16 million words
+        column = np.concatenate([np.array(row, np.float32) for row in tokens])[:, None]
+        return replace(features, tokens=column, token_offsets=offsets)
+    stop = text.sizes.layers - layers
+    shape = (int(offsets[-1]), text.sizes.width)
+    kind = np.float32 if shape[0] * shape[1] * 4 <= FLOAT32_BYTES else np.float16
+    path = None if cache is None else cache / FOLDER / _name(backbone, tokens, layers, kind)
+
+    def fill(rows: NDArray[Any]) -> None:
+        # The layers that are trained never run.
+        _fill(backbone, tokens, rows, lambda ids: text.run(text.embed(ids), stop=stop), tell=tell)
+
+    rows = kept_rows(path, shape, kind, fill)
+    return replace(features, tokens=rows, token_offsets=offsets)
+
+
+def _offsets(ids: Sequence[Sequence[int]]) -> NDArray[np.int64]:
     """Returns (N+1,) int64: where each text's tokens begin among those of all."""
     return np.cumsum([0, *map(len, ids)], dtype=np.int64)
 
 
-def fill_rows(
+def _fill(
     backbone: Backbone,
     ids: Sequence[Sequence[int]],
     rows: NDArray[Any],
@@ -145,7 +229,7 @@ def fill_rows(
     tell: Callable[[int, int], None] | None = None,
 ) -> None:
     """Fills rows (R, W) of all texts with what `encode` makes of (B, L) ids of like length."""
-    offsets = token_offsets(ids)
+    offsets = _offsets(ids)
     lengths = np.diff(offsets)
     order = np.argsort(lengths, kind="stable")
     for start in range(0, len(order), _BATCH):
@@ -157,6 +241,17 @@ def fill_rows(
             rows[offsets[n] : offsets[n + 1]] = made[place, : lengths[n]]
         if tell is not None:
             tell(start + len(chosen), len(order))
+
+
+def _name(
+    backbone: Backbone, tokens: Sequence[Sequence[int]], layers: int, kind: type[np.generic]
+) -> str:
+    digest = hashlib.sha256(backbone.weights_sha256.encode())
+    settings = backbone.text_settings
+    digest.update(f"{backbone.dtype} last {layers} layers, {settings}".encode())
+    for row in tokens:
+        digest.update(np.array([len(row), *row], np.int64).tobytes())
+    return f"{digest.hexdigest()[:24]}.{np.dtype(kind).name}"
 
 
 def _digest(backbone: Backbone, texts: Sequence[str]) -> str:
