@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 from builders import put as write
 
-from vtr.datasets.annotations import CaptionList
+from vtr.datasets.annotations import Annotations, CaptionList
 from vtr.datasets.captions import paragraph, sentences
 from vtr.datasets.documents import (
     find_documents,
-    open_folder,
     read_json,
     read_json_lines,
     read_list,
@@ -55,14 +54,10 @@ def test_the_folder_of_a_named_file_is_searched_and_beside_the_videos_by_default
 ) -> None:
     file = write(tmp_path / "annotations" / "a.json", "")
     videos = tmp_path / "videos"
-    assert (
-        open_folder(file, videos, ["a*"], dataset="x", what="file")[0] == tmp_path / "annotations"
-    )
-    assert (
-        open_folder(None, videos, ["a*"], dataset="x", what="file")[0] == tmp_path / "annotations"
-    )
+    for named in (file, None):
+        assert Annotations("x", named, videos, ["a*"], what="file").folder == file.parent
     with pytest.raises(DatasetError, match=r"no folder .*gone with annotation files.*a\.json"):
-        open_folder(tmp_path / "gone", videos, ["a.json"], dataset="x", what="file")
+        Annotations("x", tmp_path / "gone", videos, ["a.json"], what="file")
 
 
 # ---- reading

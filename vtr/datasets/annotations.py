@@ -11,7 +11,7 @@ from typing import Any
 from vtr.counts import counted
 from vtr.datasets.base import Caption, Dataset
 from vtr.datasets.captions import listed_captions
-from vtr.datasets.documents import find_documents, is_missing, open_folder, read_list
+from vtr.datasets.documents import find_documents, is_missing, read_list, require_documents
 from vtr.datasets.splits import SplitList, settle_splits
 from vtr.errors import DatasetError
 from vtr.foreign import escape_undecodable, printable
@@ -110,7 +110,7 @@ class Annotations:
         name: Of the dataset.
         annotations: The folder, or a file in it; None is `annotations` beside `videos`.
         videos: The folder of the videos.
-        patterns: See `open_folder`; at least one file must fit.
+        patterns: See `find_documents`; at least one file must fit.
         what: What these files are, for the error.
     """
 
@@ -123,10 +123,16 @@ class Annotations:
         *,
         what: str,
     ) -> None:
-        self.name = name
-        self.folder, self.recognised = open_folder(
-            annotations, videos, patterns, dataset=name, what=what
-        )
+        folder = videos.parent / "annotations" if annotations is None else annotations
+        if folder.is_file():
+            folder = folder.parent
+        if not folder.is_dir():
+            raise DatasetError(
+                f"there is no folder {printable(folder)} with annotation files. Name it with "
+                f"--annotations; looked for: {', '.join(patterns)}"
+            )
+        self.name, self.folder = name, folder
+        self.recognised = require_documents(folder, patterns, dataset=name, what=what)
         self.captions = CaptionList()
         self.videos: dict[str, str | None] = {}  # id -> the split that its own record names
         self.lists: dict[str, list[SplitList]] = {}

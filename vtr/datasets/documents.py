@@ -49,30 +49,6 @@ _BROKEN_PICKLE = (
 # ---- finding
 
 
-def open_folder(
-    annotations: Path | None, videos: Path, patterns: Sequence[str], *, dataset: str, what: str
-) -> tuple[Path, list[Path]]:
-    """Returns where a dataset's annotation files are, and those that it cannot do without.
-
-    Args:
-        annotations: What the user named: a folder, or a file in it; None is the folder
-            `annotations` beside the folder of videos.
-        videos: The folder of the videos.
-        patterns: As in `find_documents`; at least one file must be there.
-        dataset: Its name, for the error.
-        what: What the files are, for the error.
-    """
-    folder = videos.parent / "annotations" if annotations is None else annotations
-    if folder.is_file():
-        folder = folder.parent
-    if not folder.is_dir():
-        raise DatasetError(
-            f"there is no folder {printable(folder)} with annotation files. Name it with "
-            f"--annotations; looked for: {', '.join(patterns)}"
-        )
-    return folder, require_documents(folder, patterns, dataset=dataset, what=what)
-
-
 def require_documents(
     folder: Path, patterns: Sequence[str], *, dataset: str, what: str
 ) -> list[Path]:
