@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields, replace
 
 import torch
 from torch import Tensor, nn
@@ -129,16 +129,8 @@ class TunedText(TextTower):
 
     def __init__(self, spec: TextSpec) -> None:
         super().__init__()
-        self.layers = make_blocks(
-            Sizes(
-                width=spec.width,
-                layers=spec.layers,
-                heads=spec.heads,
-                mlp_width=spec.mlp_width,
-                activation=spec.activation,
-                epsilon=spec.epsilon,
-            )
-        )
+        sizes = Sizes(**{one.name: getattr(spec, one.name) for one in fields(Sizes)})
+        self.layers = make_blocks(sizes)
         self.ln_final = nn.LayerNorm(spec.width, eps=spec.epsilon)
         self.text_projection = nn.Linear(spec.width, spec.text_dim, bias=False)
         self.embeds = spec.vocabulary > 0
@@ -208,26 +200,21 @@ def text_spec(
             f"--text tune knows CLIP's text tower; {backbone.model_id} is a {backbone.family} "
             "model. Use --text projection"
         )
-    sizes = backbone.model.text.sizes
-    total = sizes.layers
+    total = backbone.model.text.sizes.layers
     if not 0 <= layers <= total:
         raise ConfigError(
             f"--tune-layers is {layers}; the text tower of {backbone.model_id} has {total} layers: "
             f"allowed are 1 to {total}, or 0 for all"
         )
     embeds = frozen is not None and frozen < 0
+    sizes = replace(backbone.model.text.sizes, layers=layers or max(total - max(frozen or 0, 0), 0))
     return TextSpec(
         mode,
         text_dim,
         video_dim,
-        layers=layers or max(total - max(frozen or 0, 0), 0),
         vocabulary=backbone.architecture.vocabulary if embeds else 0,
         context=backbone.architecture.context if embeds else 0,
-        width=sizes.width,
-        heads=sizes.heads,
-        mlp_width=sizes.mlp_width,
-        activation=sizes.activation,
-        epsilon=sizes.epsilon,
+        **asdict(sizes),
     )
 
 
