@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,19 +21,14 @@ def first_non_finite(model: RetrievalModel, data: Resident, step: Step) -> str:
     Inputs first, then weights, then what each module makes of them, then the scores; where all of
     these are finite, the gradients.
     """
-    for name, tensor in _inputs(data, step):
-        if not _finite(tensor):
-            return name
-    for name, parameter in model.named_parameters():
-        if not _finite(parameter):
-            return f"weight {name}"
-    activation = _first_activation(model, data, step)
-    if activation is not None:
-        return activation
-    for name, parameter in model.named_parameters():
-        if parameter.grad is not None and not _finite(parameter.grad):
-            return f"gradient of {name}"
-    return "the loss"
+    parameters = list(model.named_parameters())
+    in_order = itertools.chain(
+        _inputs(data, step),
+        ((f"weight {name}", parameter) for name, parameter in parameters),
+        _first_activation(model, data, step),
+        ((f"gradient of {name}", one.grad) for name, one in parameters if one.grad is not None),
+    )
+    return next((name for name, tensor in in_order if not tensor.isfinite().all()), "the loss")
 
 
 def _inputs(data: Resident, step: Step) -> Iterator[tuple[str, Tensor]]:
@@ -48,34 +44,30 @@ def _inputs(data: Resident, step: Step) -> Iterator[tuple[str, Tensor]]:
             yield f"token features of caption {data.texts.ids[place]!r}", tokens
 
 
-def _first_activation(model: RetrievalModel, data: Resident, step: Step) -> str | None:
-    faulty: list[str] = []
+def _first_activation(
+    model: RetrievalModel, data: Resident, step: Step
+) -> Iterator[tuple[str, Tensor]]:
+    """Yields the first output of a module or the first code that is not finite, if there is one."""
+    faulty: list[tuple[str, Tensor]] = []
+
+    def note(name: str, output: Any) -> None:
+        for tensor in output if isinstance(output, tuple | list) else [output]:
+            if isinstance(tensor, Tensor) and not faulty and not tensor.isfinite().all():
+                faulty.append((name, tensor))
+
     hooks = [
-        module.register_forward_hook(
-            lambda *call, name=name: _note(f"output of {name}", call[-1], faulty)
-        )
+        module.register_forward_hook(lambda *call, name=name: note(f"output of {name}", call[-1]))
         for name, module in model.named_modules()
         if name and not any(True for _ in module.children())
     ]
     try:
         with torch.no_grad():
             texts = model.encode_texts(data.texts.batch(step.texts))
-            _note("the texts' codes", texts, faulty)
+            note("the texts' codes", texts)
             videos = model.encode_videos(data.videos.batch(step.videos))
-            _note("the videos' codes", videos, faulty)
-            _note("the scores", [t for _, t in model.training_logits(texts, videos)], faulty)
+            note("the videos' codes", videos)
+            note("the scores", [t for _, t in model.training_logits(texts, videos)])
     finally:
         for hook in hooks:
             hook.remove()
-    return faulty[0] if faulty else None
-
-
-def _note(name: str, output: Any, faulty: list[str]) -> None:
-    tensors = output if isinstance(output, tuple | list) else [output]
-    for tensor in tensors:
-        if isinstance(tensor, Tensor) and not faulty and not _finite(tensor):
-            faulty.append(name)
-
-
-def _finite(tensor: Tensor) -> bool:
-    return not tensor.is_floating_point() or bool(tensor.isfinite().all())
+    yield from faulty
