@@ -658,7 +658,7 @@ def make_head(label: str, *, dim: int = 64, clip: DualEncoder | None = None, see
     return build_head(parse_head(label), dim=dim, clip=clip, seed=seed)
 
 
-def perturbed(head: Head, amount: float = 0.1) -> Head:
+def perturbed(head: Any, amount: float = 0.1) -> Any:
     """Moves every parameter away from zeros, ones and identities, which would hide defects."""
     import torch
 

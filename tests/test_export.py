@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import golden, patchwork, run_json, tensors, write_clip
+from builders import golden, patchwork, perturbed, run_json, tensors, write_clip
 from huggingface_hub.repocard import ModelCard, metadata_load
 
 from tests import test_import_command as imports
@@ -246,10 +246,7 @@ def tuned_run(tmp_path: Path, *, layers: int) -> tuple[Path, RetrievalModel, Mod
     backbone = load_backbone(str(clip), device="cpu")
     spec = ModelSpec("meanP", 128, text_spec(backbone, "tune", video_dim=128, layers=layers))
     model = build_model(spec, backbone=backbone)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.text_tower.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.02)
+    perturbed(model.text_tower, 0.02)
     write_run(tmp_path / "run", model, spec, config={"text_model": {"id": str(clip)}})
     return clip, model, spec
 

@@ -13,6 +13,7 @@ from builders import (
     edit_json,
     edit_weights,
     patchwork,
+    perturbed,
     run_app,
     run_json,
     save_quietly,
@@ -157,14 +158,10 @@ def make(name: str) -> Any:
         text_config=kind["text"], vision_config=kind["vision"], **kind["more"]
     )
     model = getattr(transformers, kind["model"])(config).eval()
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for key, value in model.named_parameters():
-            if key != "temperature":
-                value.add_(torch.randn(value.shape, generator=generator), alpha=0.15)
-        for key, value in model.named_buffers():
-            if key.endswith(("running_mean", "running_var")):
-                value.add_(torch.rand(value.shape, generator=generator))
+    perturbed(model, 0.15)
+    for key, value in model.named_buffers():
+        if key.endswith(("running_mean", "running_var")):
+            value += torch.rand(value.shape, generator=torch.Generator().manual_seed(5))
     return model
 
 

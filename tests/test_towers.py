@@ -13,6 +13,7 @@ from builders import (
     edit_json,
     edit_weights,
     grey,
+    perturbed,
     run_python,
     save_quietly,
     write_captions,
@@ -60,13 +61,7 @@ def tiny(family: str, **changes: Any) -> CLIPModel | SiglipModel:
     else:
         text |= {"projection_size": WIDE["hidden_size"]}
         model = SiglipModel(SiglipConfig(text_config=text | both, vision_config=vision | both))
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for name, value in model.named_parameters():
-            value.add_(torch.randn(value.shape, generator=generator), alpha=0.2)
-            if name.endswith(("norm.weight", "norm1.weight", "norm2.weight", "layrnorm.weight")):
-                value.clamp_min_(0.3)
-    return model.eval()
+    return perturbed(model.eval(), 0.2)
 
 
 def save(model: Any, folder: Path, **options: Any) -> Path:
