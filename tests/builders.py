@@ -257,6 +257,13 @@ def put(path: Path, content: Any = b"") -> Path:
     return path
 
 
+def spoil(path: Path, at: int = -1) -> None:
+    """Turns a bit of the byte at a place of a file round."""
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
 def touch(folder: Path, *names: str, content: bytes = b"") -> Path:
     """Makes files of one content below a folder; returns it."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from builders import ramp, run_app, run_process, run_python, write_clip
+from builders import ramp, run_app, run_process, run_python, spoil, write_clip
 from typer.main import get_command
 
 import vtr
@@ -239,9 +239,7 @@ def test_a_dry_run_tells_what_a_run_would_say(run_vtr: Vtr, videos: Path) -> Non
 def test_damage_is_exit_code_1(run_vtr: Vtr, videos: Path, tmp_path: Path) -> None:
     assert not run_vtr("extract", "--videos", videos, "--model", demo_model_folder()).returncode
     shard = next((tmp_path / "features").glob("shard-*.h5"))
-    payload = bytearray(shard.read_bytes())
-    payload[-1] ^= 1
-    shard.write_bytes(payload)
+    spoil(shard)
     done = run_vtr("inspect", "--verify")
     assert done.returncode == 1
     assert "its bytes are not those it was written with" in done.stderr

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import ramp, run_json, write_clip
+from builders import edit_json, ramp, run_json, write_clip
 
 import vtr
 from vtr.demo import demo_model_folder
@@ -33,9 +33,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     file = folder / "vtr.toml"
     file.write_text(re.sub('(?m)^id = ".*"', f'id = "{demo_model_folder()}"', file.read_text()))
     for config in folder.glob("runs/*/config.json"):  # made where that version lay
-        document = json.loads(config.read_text())
-        document["text_model"]["id"] = str(demo_model_folder())
-        config.write_text(json.dumps(document))
+        edit_json(config, text_model__id=str(demo_model_folder()))
     monkeypatch.chdir(folder)
     return folder
 

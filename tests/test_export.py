@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import golden, patchwork, perturbed, run_json, tensors, write_clip
+from builders import golden, patchwork, perturbed, put, run_json, tensors, write_clip
 from huggingface_hub.repocard import ModelCard, metadata_load
 
 from tests import test_import_command as imports
@@ -70,8 +70,7 @@ def test_imported_checkpoints_extract_and_evaluate(here: Path) -> None:
     )  # fmt: skip
     write_videos(here / "videos", ["a", "b", "c"])
     captions = {"a.mp4": ["w1 w2"], "b.mp4": ["w3"], "c.mp4": ["w4 w5"]}
-    (here / "notes").mkdir()
-    (here / "notes" / "captions.json").write_text(json.dumps(captions))
+    put(here / "notes" / "captions.json", captions)
     common = (
         "--videos",
         here / "videos",

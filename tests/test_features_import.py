@@ -13,7 +13,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from builders import full_disk, run_app
+from builders import full_disk, put, run_app
 from safetensors.numpy import save_file
 
 from vtr.api.features import read_torch
@@ -185,8 +185,7 @@ def test_what_float16_would_lose_is_kept_in_float32(tmp_path: Path, factor: floa
 
 def test_names_in_sub_folders_and_capitals(tmp_path: Path) -> None:
     write(tmp_path / "it", lambda rows: rows, "train/v{}.NPY")
-    (tmp_path / "it" / "@eaDir").mkdir()
-    (tmp_path / "it" / "@eaDir" / "v0.npy").write_bytes(b"")
+    put(tmp_path / "it" / "@eaDir" / "v0.npy", b"")
     (tmp_path / "it" / "readme.txt").write_text("")
     report, store = imported(tmp_path / "it")
     assert store.ids == ("train/v0", "train/v1", "train/v2")
@@ -416,8 +415,7 @@ def test_nothing_imported_is_an_error(tmp_path: Path) -> None:
 
 def test_what_lies_in_the_folder_is_not_replaced(tmp_path: Path) -> None:
     source = write(tmp_path / "it", lambda rows: rows)
-    (tmp_path / "store").mkdir()
-    (tmp_path / "store" / "mine.txt").write_text("mine")
+    put(tmp_path / "store" / "mine.txt", "mine")
     with pytest.raises(ConfigError, match="holds other files"):
         imported(source)
     assert (tmp_path / "store" / "mine.txt").read_text() == "mine"

@@ -13,6 +13,7 @@ import pytest
 import torch
 from builders import (
     demo_backbone,
+    edit_json,
     full_disk,
     in_two_processes,
     require_same_model,
@@ -521,10 +522,8 @@ def test_a_run_is_read_as_a_head_on_features_of_its_own_towers(tmp_path: Path) -
     one.run()
     with pytest.raises(ConfigError, match="has not finished: its towers are written at the end"):
         load_run(tmp_path / "run")
-    config = json.loads((tmp_path / "run" / "config.json").read_text())
-    config["towers"] = {"weights_sha256": "abc"}
     (tmp_path / "run" / "towers").mkdir()
-    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    edit_json(tmp_path / "run" / "config.json", towers={"weights_sha256": "abc"})
     run = load_run(tmp_path / "run")
     assert run.towers == tmp_path / "run" / "towers"
     assert run.text_model == str(run.towers)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import pytest
 import typer
+from builders import put
 from pydantic_core import to_jsonable_python
 from typer.testing import CliRunner
 
@@ -93,8 +94,7 @@ def test_a_flag_wins_over_the_config_over_the_workspace(go: Any, tmp_path: Path)
         '[train]\nlr = 0.1\nepochs = 3\nmode = "one"\nteacher = "here"\n[extract]\nframes = 7\n'
     )
     other = tmp_path / "other"
-    other.mkdir()
-    (other / "run.toml").write_text('[train]\nepochs = 4\nlr = 0.2\nteacher = "there"\n')
+    put(other / "run.toml", '[train]\nepochs = 4\nlr = 0.2\nteacher = "there"\n')
     options, workspace, *_ = go("--config", "other/run.toml", "--lr", "0.3")
     assert (options.lr, options.epochs, options.mode) == (0.3, 4, "one")
     assert options.teacher == other / "there"

@@ -5,22 +5,19 @@ import csv
 import io
 import json
 import unicodedata
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
+from builders import demo_spec, put, random_rows, touch, write_store
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from vtr.cli import app, main
-from vtr.clip.backbone import load_backbone
 from vtr.demo import demo_model_folder
 from vtr.errors import VtrError
 from vtr.evaluate.reporting.results import read_rows
-from vtr.features import FeatureSpec, LedgerRow, VideoRow
-from vtr.features.shard import write_shard
+from vtr.features import LedgerRow, VideoRow
 from vtr.foreign import csv_table, csv_text, printable, screen
 from vtr.progress import progress
 from vtr.train.card import model_card
@@ -67,41 +64,20 @@ def test_no_cell_begins_as_a_formula_and_every_text_comes_back(texts: list[str])
 
 
 @pytest.fixture
-def hostile(tmp_path: Path, spec: FeatureSpec) -> Path:
+def hostile(tmp_path: Path) -> Path:
     """A workspace whose names, captions, categories and model folder are orders to someone."""
-    (tmp_path / "videos").mkdir()
-    backbone, rng = load_backbone(str(demo_model_folder())), np.random.default_rng(0)
-    rows, records = [], []
-    for name in HOSTILE:
-        (tmp_path / "videos" / name).touch()
-        frames = rng.normal(size=(2, backbone.embedding_dim)).astype(np.float32)
-        rows.append(
-            VideoRow(LedgerRow(name, "ok"), frames, np.arange(2.0), {"uniform": np.arange(2)})
-        )
-        records.append({"video": name, "caption": f"{name} moves", "split": "test"})
-    made = replace(
-        spec,
-        backbone=str(demo_model_folder()),
-        weights_sha256=backbone.weights_sha256,
-        embedding_dim=backbone.embedding_dim,
-        samplers=("uniform",),
-        num_frames=2,
-    )
-    rows.append(
-        VideoRow.failed(LedgerRow("bad\x1b[2J", "failed", "x: \x1b[2J"), made.embedding_dim)
-    )
-    (tmp_path / "captions.json").write_text(json.dumps(records))
-    (tmp_path / "features").mkdir()
-    pad = np.zeros(made.embedding_dim, np.float32)
-    write_shard(
-        tmp_path / "features", rows, spec=made, slot=(1, 1, 0), revision=0, pad_embedding=pad
-    )
+    touch(tmp_path / "videos", *HOSTILE)
+    made = demo_spec(backbone=str(demo_model_folder()), num_frames=2)
+    bad = LedgerRow("bad\x1b[2J", "failed", "x: \x1b[2J")
+    rows = [*random_rows(HOSTILE, made, num_frames=2), VideoRow.failed(bad, made.embedding_dim)]
+    write_store(tmp_path / "features", rows, made)
+    records = [{"video": n, "caption": f"{n} moves", "split": "test"} for n in HOSTILE]
+    put(tmp_path / "captions.json", records)
     return tmp_path
 
 
 def test_no_command_prints_an_order_to_the_terminal(hostile: Path) -> None:
-    (hostile / "arrays").mkdir()
-    (hostile / "arrays" / "x\x1b[2J\n.npy").write_bytes(b"no array")
+    put(hostile / "arrays" / "x\x1b[2J\n.npy", b"no array")
     (hostile / "videos" / "spare\x1b[2J\n.mp4").touch()
     model = ("--model", str(demo_model_folder()))
     commands = [

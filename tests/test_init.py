@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import run_app, touch
+from builders import put, run_app, touch
 from click.testing import Result
 
 import vtr.datasets
@@ -35,8 +35,7 @@ def load(annotations, videos):
 def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """One more file in the datasets folder, which is all that a new dataset takes."""
     folder = tmp_path / "readers"
-    folder.mkdir()
-    (folder / "nine_clips.py").write_text(READER)
+    put(folder / "nine_clips.py", READER)
     monkeypatch.setattr(vtr.datasets, "__path__", [*vtr.datasets.__path__, str(folder)])
     yield "nine-clips"
     sys.modules.pop("vtr.datasets.nine_clips", None)
@@ -73,8 +72,7 @@ def test_a_plain_folder(here: Path) -> None:
 def test_a_dataset_reports_what_is_there_and_what_is_missing(here: Path, reader: str) -> None:
     ids = [f"clip{number}" for number in range(9)]
     notes = here / "notes"
-    notes.mkdir()
-    (notes / "clips.json").write_text(json.dumps(ids))
+    put(notes / "clips.json", ids)
     touch(here / "films", "clip0.mp4", "deep/clip1.avi", "other.mp4", "twice/clip1.mp4")
     result = run(reader, "--videos", "films", "--annotations", "notes", "--path", "my ws")
     report = rows(result.stdout)
@@ -94,8 +92,7 @@ def test_a_dataset_reports_what_is_there_and_what_is_missing(here: Path, reader:
 def test_json_is_one_document_and_lists_everything(here: Path, reader: str) -> None:
     ids = ["clip0", *(f"gone{number}" for number in range(7))]
     notes = here / "notes"
-    notes.mkdir()
-    (notes / "clips.json").write_text(json.dumps(ids))
+    put(notes / "clips.json", ids)
     touch(here / "films", "clip0.mp4", "clip0.webm")
     result = run(reader, "--videos", "films", "--annotations", "notes", "--json")
     facts = json.loads(result.stdout)
@@ -108,8 +105,7 @@ def test_json_is_one_document_and_lists_everything(here: Path, reader: str) -> N
 
 
 def test_nothing_present_is_a_warning_for_a_dataset(here: Path, reader: str) -> None:
-    (here / "notes").mkdir()
-    (here / "notes" / "clips.json").write_text('["a"]')
+    put(here / "notes" / "clips.json", '["a"]')
     (here / "films").mkdir()
     result = run(reader, "--videos", "films", "--annotations", "notes")
     assert "warning: not one of the expected videos is in" in result.stderr
@@ -204,10 +200,8 @@ def test_without_videos_it_is_a_usage_error(here: Path) -> None:
 
 
 def test_a_file_that_two_ids_fit_is_said_to_be_nobodys(here: Path) -> None:
-    (here / "films").mkdir()
-    (here / "films" / "a.mp4").write_bytes(b"x")
-    (here / "notes").mkdir()
-    (here / "notes" / "captions_msvd.json").write_text('{"a.avi": ["x"], "a.mov": ["y"]}')
+    put(here / "films" / "a.mp4", b"x")
+    put(here / "notes" / "captions_msvd.json", '{"a.avi": ["x"], "a.mov": ["y"]}')
     result = run("msvd", "--videos", "films", "--annotations", "notes")
     said = "several ids fit one file equally well, so that none has it: a.avi, a.mov"
     assert f"warning: {said}" in result.stderr

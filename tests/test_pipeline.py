@@ -21,7 +21,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from builders import ramp, shards, wait_until, write_clip
+from builders import put, ramp, shards, spoil, wait_until, write_clip
 
 from vtr.datasets.base import Video
 from vtr.datasets.registry import load_dataset, resolve_videos, unique_videos
@@ -230,9 +230,7 @@ def test_another_video_of_the_same_size_is_seen(clips: Path, tmp_path: Path) -> 
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 10**9))  # touched, or copied
     assert run(inputs_of(folder), store).changed == ("clip0.mp4",)
     assert run(inputs_of(folder), hashed).changed == ()
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
+    spoil(path)
     assert run(inputs_of(folder), hashed).changed == ("clip0.mp4",)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # as rsync -t and cp -p do
     assert run(inputs_of(folder), hashed).changed == ()
@@ -324,8 +322,7 @@ def test_a_store_made_anew_replaces_the_old_one_when_it_is_complete(
     """Stopped, it leaves the old one; run again, it goes on; what others keep there stays."""
     store = tmp_path / "store"
     run(inputs_of(clips)[:3], store)
-    (store / "texts").mkdir()
-    (store / "texts" / "captions").write_text("embedded")
+    put(store / "texts" / "captions", "embedded")
     before = {path.name: path.read_bytes() for path in store.glob("shard-*")}
     changes: dict[str, Any] = {"num_frames": 5, "shard_videos": 1}
 
@@ -419,8 +416,7 @@ def test_every_odd_input_has_its_row(tmp_path: Path) -> None:
 def test_a_cut_video_keeps_its_frames_and_says_why(tmp_path: Path) -> None:
     whole = write_ramp(tmp_path / "whole.mkv", 40)
     folder = tmp_path / "videos"
-    folder.mkdir()
-    (folder / "cut.mkv").write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
+    put(folder / "cut.mkv", whole.read_bytes()[: whole.stat().st_size * 6 // 10])
     report = run(inputs_of(folder), tmp_path / "store")
     assert (report.ok, report.partial, report.reasons) == (0, 1, {"damaged": 1})
     store = FeatureStore(tmp_path / "store", sampler="head")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import full_disk, run_python
+from builders import full_disk, put, run_python
 
 from vtr import files
 from vtr.errors import StoreWriteError
@@ -61,8 +61,7 @@ def test_what_others_put_there_meanwhile_is_not_thrown_away(tmp_path: Path, over
     message = r"store was filled by others meanwhile \(c\) and stays as it is\. Choose .* --out"
     with contextlib.ExitStack() as stack:
         _make(stack.enter_context(replacing(folder, option="--out", over=over)), "new")
-        folder.mkdir(exist_ok=True)
-        (folder / "c").write_text("theirs")
+        put(folder / "c", "theirs")
         with pytest.raises(StoreWriteError, match=message):
             stack.close()
     assert _read(folder) == ({"a": "old", "b": "old"} if over else {}) | {"c": "theirs"}

@@ -17,6 +17,7 @@ from builders import (
     random_rows,
     random_store,
     script,
+    spoil,
     start_python,
     write_clip,
     write_store,
@@ -90,9 +91,7 @@ def test_an_index_that_is_lost_is_derived_from_the_store_again(tmp_path: Path, d
 def test_a_store_without_a_whole_shard_is_made_anew(tmp_path: Path) -> None:
     before = np.array(open_it(write_clips(tmp_path, 2)).index.frames)
     (shard,) = index_folder(tmp_path).parent.glob("shard-*.h5")
-    content = bytearray(shard.read_bytes())
-    content[4000] ^= 255
-    shard.write_bytes(content)
+    spoil(shard, 4000)
     (index_folder(tmp_path) / "index.npz").unlink()
     after = open_it(tmp_path)
     assert after.changes.new == ("0.mp4", "1.mp4")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from builders import demo_backbone, make_run, run_app
+from builders import demo_backbone, edit_json, make_run, run_app
 from hub_server import TOKEN, serving
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -176,11 +176,9 @@ def test_texts_are_cleaned_as_vtr_cleans_them(text: str) -> None:
 
 def test_runs_from_the_hub_find_the_workspace_s_model(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
-    document = json.loads((run / "config.json").read_text())
-    document["text_model"] = {
-        "id": "model", "revision": "local", "weights_sha256": demo_backbone().weights_sha256,
-    }  # fmt: skip
-    (run / "config.json").write_text(json.dumps(document))
+    known = {"id": "model", "revision": "local"}
+    weights = {"weights_sha256": demo_backbone().weights_sha256}
+    edit_json(run / "config.json", text_model=known | weights)
     with pytest.raises(ModelError, match=r"was the folder model where it was trained"):
         run_app("export", "--run", run, "--out", tmp_path / "out", "--reference", cwd=tmp_path)
     shutil.copytree(demo_model_folder(), run / "model")

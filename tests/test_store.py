@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from builders import full_disk, run_app, run_python
+from builders import full_disk, run_app, run_python, spoil
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -209,10 +209,9 @@ def test_the_tower_s_settings_count_where_they_are_known(spec: FeatureSpec) -> N
 def test_flipped_byte_is_found(build_store: Build) -> None:
     folder = build_store([[3], [3]])
     path = sorted(folder.glob("*.h5"))[1]
-    payload = bytearray(path.read_bytes())
     with h5py.File(path) as file:
-        payload[file["frame/embedding"].id.get_offset() + 1] ^= 1
-    path.write_bytes(payload)
+        at = file["frame/embedding"].id.get_offset() + 1
+    spoil(path, at)
     with pytest.raises(ShardError, match=r"its bytes are not those.*--retry damaged"):
         FeatureStore(folder)
     rest = FeatureStore(folder, skip_damaged=True)
@@ -237,9 +236,7 @@ def test_bytes_are_read_once_and_again_when_the_file_changed(
         FeatureStore(folder)
     assert len(read) == 1
     times = path.stat()
-    payload = bytearray(path.read_bytes())
-    payload[-1] ^= 1
-    path.write_bytes(payload)
+    spoil(path)
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     with pytest.raises(ShardError, match="its bytes are not those"):
         FeatureStore(folder)

@@ -1,11 +1,12 @@
 """Captions embedded once: the cache beside the features, and the tokens."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from builders import golden, save_quietly, tensors, write_processor, write_words
+from builders import golden, save_quietly, spoil, tensors, write_processor, write_words
 from safetensors.numpy import load_file, save_file
 from transformers import SiglipConfig, SiglipModel
 
@@ -134,48 +135,28 @@ def test_another_model_misses(backbone: Backbone, reference: Backbone, tmp_path:
     assert np.array_equal(theirs.pooled, reference.encode_texts(TEXTS).embeddings)
 
 
-def halve(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def garbage(path: Path) -> None:
-    path.write_bytes(b"\xff" * 500)
-
-
 def rewrite(path: Path, **arrays: Any) -> None:
     save_file(arrays, path)
 
 
-def fewer_rows(path: Path) -> None:
-    rewrite(path, pooled=load_file(path)["pooled"][:-1], num_truncated=np.array([1]))
+def pooled(path: Path) -> Any:
+    return load_file(path)["pooled"]
 
 
-def half_precision(path: Path) -> None:
-    pooled = load_file(path)["pooled"].astype(np.float16)
-    rewrite(path, pooled=pooled, num_truncated=np.array([1]))
+ONE = np.array([1])
+DAMAGE = {
+    "half": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "empty": lambda path: os.truncate(path, 0),
+    "garbage": lambda path: path.write_bytes(b"\xff" * 500),
+    "a bit": lambda path: spoil(path, path.read_bytes().find(b"}", 8) + 400),
+    "fewer rows": lambda path: rewrite(path, pooled=pooled(path)[:-1], num_truncated=ONE),
+    "halves": lambda p: rewrite(p, pooled=pooled(p).astype(np.float16), num_truncated=ONE),
+    "no count": lambda path: rewrite(path, pooled=pooled(path)),
+    "no rows": lambda path: rewrite(path, num_truncated=ONE),
+}
 
 
-def no_count(path: Path) -> None:
-    rewrite(path, pooled=load_file(path)["pooled"])
-
-
-def no_rows(path: Path) -> None:
-    rewrite(path, num_truncated=np.array([1]))
-
-
-def one_bit(path: Path) -> None:
-    payload = bytearray(path.read_bytes())
-    payload[payload.find(b"}", 8) + 400] ^= 1
-    path.write_bytes(payload)
-
-
-@pytest.mark.parametrize(
-    "damage", [halve, empty, garbage, fewer_rows, half_precision, no_count, no_rows, one_bit]
-)
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_a_damaged_file_is_made_anew(backbone: Backbone, tmp_path: Path, damage: Any) -> None:
     plain = embed_texts(backbone, TEXTS, cache=tmp_path)
     (path,) = kept(tmp_path)

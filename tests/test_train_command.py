@@ -15,14 +15,17 @@ import numpy as np
 import pytest
 import typer
 from builders import (
+    edit_json,
     kill_when,
     make_demo_workspace,
+    put,
     random_store,
     run_app,
     run_json,
     run_process,
     run_python,
     same_tensors,
+    spoil,
     start_python,
 )
 from typer.testing import CliRunner
@@ -218,9 +221,7 @@ def test_a_dry_run_counts_seeds_and_validations_in_plain_numbers(workspace: Path
 )
 def test_no_command_uses_a_damaged_shard(workspace: Path, words: tuple[str, ...]) -> None:
     (shard,) = (workspace / "features").glob("shard-*.h5")
-    payload = bytearray(shard.read_bytes())
-    payload[len(payload) // 2] ^= 1
-    shard.write_bytes(payload)
+    spoil(shard, shard.stat().st_size // 2)
     for n in range(20):  # extract wants to see videos
         (workspace / "videos" / f"train{n:02}.mp4").touch()
     with pytest.raises(ShardError, match=r"is damaged: its bytes .* --retry damaged puts"):
@@ -399,8 +400,7 @@ def test_a_config_changed_by_hand_is_refused(
     workspace: Path, key: str, value: object, message: str
 ) -> None:
     folder = Path(trained("--head", "seqTransf:layers=1", "--name", "one")["run"])
-    config = outcome(folder, "config.json")
-    (folder / "config.json").write_text(json.dumps({**config, key: value}))
+    edit_json(folder / "config.json", **{key: value})
     with pytest.raises(ConfigError, match=message):
         run_app("train", "--resume", "--name", "one")
     assert load_run(folder).seed == 0
@@ -512,8 +512,7 @@ def test_a_run_that_cannot_be_is_told_before_anything_is_embedded(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = Path(trained("--head", "seqLSTM", "--name", "one")["run"])
-    config = outcome(folder, "config.json")
-    (folder / "config.json").write_text(json.dumps({**config, "settings": None}))
+    edit_json(folder / "config.json", settings=None)
     monkeypatch.setattr("vtr.api.train_inputs.embed_for", lambda *_: pytest.fail("embedded first"))
     with pytest.raises(ConfigError, match="cannot go on: settings is not what it was"):
         run_app("train", "--resume", "--name", "one")
@@ -729,8 +728,7 @@ def test_runs_that_record_nothing_are_older_than_those_that_do(tmp_path: Path) -
         "same, later": {"number": 1, "started": 1},
     }
     for name, document in documents.items():
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text(json.dumps({"schema": 1, **document}))
+        put(tmp_path / name / "config.json", {"schema": 1, **document})
         os.utime(tmp_path / name / "config.json", (4e9, 4e9) if name == "tomorrow" else None)
     names = [folder.name for folder in sorted(list_runs(tmp_path), key=recency)]
     assert names == ["tomorrow", "word", "new", "same", "same, later"]
@@ -743,9 +741,7 @@ def test_the_text_towers_activation_is_the_stores(workspace: Path, tmp_path: Pat
     other = tmp_path / "gelu"
     shutil.copytree(demo_model_folder(), other)
     for side in ("text_config", "vision_config"):
-        config = outcome(other, "config.json")
-        config[side]["hidden_act"] = "gelu"
-        (other / "config.json").write_text(json.dumps(config))
+        edit_json(other / "config.json", **{f"{side}__hidden_act": "gelu"})
     with pytest.raises(ModelError, match=r"hidden_act 'quick_gelu', gelu is run with 'gelu'"):
         trained("--head", "seqLSTM", "--model", str(other))
     backbone = load_backbone(str(other), device="cpu")
