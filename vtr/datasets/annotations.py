@@ -43,13 +43,8 @@ class CaptionList:
     ) -> None:
         """Keeps one caption as it stands, however long and however often the text occurs.
 
-        Args:
-            caption_id: Unique in the dataset.
-            video_id: In NFC.
-            text: The caption; empty, blank, None and NaN are dropped.
-            place: Where it stands, for errors.
-            windows: (start, end) in seconds; those without length are dropped and counted.
-            ratings: `ratings` of the `Caption`, where it has some.
+        Texts that are empty, blank, None or NaN and windows, (start, end) in seconds, without
+        length are dropped and counted. `place` is where it stands, for errors.
         """
         if caption_id in self._ids:
             raise DatasetError(f"{place}: the caption id {printable(caption_id)!r} occurs twice")
@@ -106,12 +101,9 @@ class CaptionList:
 class Annotations:
     """The files, videos, captions and lists of one dataset, as its reader meets them.
 
-    Args:
-        name: Of the dataset.
-        annotations: The folder, or a file in it; None is `annotations` beside `videos`.
-        videos: The folder of the videos.
-        patterns: See `find_documents`; at least one file must fit.
-        what: What these files are, for the error.
+    They lie in the folder `annotations`, or with a file of that name; None is the folder of this
+    name beside that of the videos. At least one file must fit `patterns`, see `find_documents`;
+    errors call these files `what`.
     """
 
     def __init__(
@@ -169,11 +161,7 @@ class Annotations:
                 self.add_list(split, path, read_list(path))
 
     def dataset(self, *, apart: Iterable[tuple[str, str]] = APART) -> Dataset:
-        """Returns the dataset, its splits settled.
-
-        Args:
-            apart: Pairs of splits that must share no video.
-        """
+        """Returns the dataset, its splits settled; the pairs in `apart` must share no video."""
         known = tuple(self.videos)
         marked: dict[str, list[str]] = {}
         for video_id, split in self.videos.items():

@@ -66,13 +66,9 @@ def require_documents(
 def find_documents(folder: Path, patterns: Iterable[str]) -> list[Path]:
     """Returns the files whose name fits one of `patterns`, the best first.
 
-    Args:
-        folder: Searched with the folders below it, `MAX_DEPTH` deep; hidden ones are skipped.
-        patterns: Names with `*`, in falling order of preference; upper and lower case are alike.
-
-    Returns:
-        In the order of the patterns, then the shallowest first, then by name. A name that occurs
-        in several folders is given once.
+    That is in the order of the patterns, names with `*` whose case does not matter, then the
+    shallowest first, then by name. Folders below are searched too, `MAX_DEPTH` deep, but for hidden
+    ones; a name that occurs in several is given once.
     """
     paths = list(_walk(folder))
     fitting: dict[str, Path] = {}
@@ -201,14 +197,10 @@ def require_mapping(document: object, path: Path, *, expected: str) -> Mapping[s
 def records(
     document: Any, path: Path, *, expected: str, key: str = "", keys: Sequence[str] = ()
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields (place, record) of a list of JSON objects.
+    """Yields (place, record) of a list of JSON objects, each of which must have `keys`.
 
-    Args:
-        document: The list, or where `key` is given the object that holds it under that name.
-        path: The file, for errors.
-        expected: The layout, for errors.
-        key: Name of the list.
-        keys: What every record must have.
+    Where `key` is given the document is an object that holds the list under that name. `expected`
+    is the layout, for errors.
     """
     entries = document.get(key) if key else document
     if not isinstance(entries, list):
@@ -243,11 +235,8 @@ def parse_table(
 ) -> list[tuple[int, dict[str, str]]]:
     """Returns (line number, column to text) of every row of a CSV text with a header.
 
-    Args:
-        text: The file's text.
-        path: The file, for errors.
-        columns: The columns that must be there; others are kept as well.
-        delimiter: Between fields. Fields parted by tabs may hold quotes that enclose nothing.
+    The header must name `columns`; others are kept as well. Fields parted by tabs may hold quotes
+    that enclose nothing.
     """
     rows = (_plain_rows(text) if delimiter == "\t" else None) or [*_rows(text, path, delimiter)]
     header = [name.strip() for name in rows[0][1]] if rows else []
@@ -341,8 +330,7 @@ class _PlainUnpickler(pickle.Unpickler):
 def read_plain_pickle(path: Path) -> Any:
     """Returns the numbers, texts, lists, tuples and dictionaries in a pickle.
 
-    Args:
-        path: The file; texts of Python 2 must be UTF-8.
+    Texts of Python 2 must be UTF-8.
     """
     try:
         size = path.stat().st_size
@@ -400,9 +388,7 @@ def is_missing(value: object) -> bool:
 def moment_windows(pairs: Any, *, place: str) -> tuple[tuple[float, float], ...]:
     """Returns (start, end) in seconds of the parts of a video, also of those without length.
 
-    Args:
-        pairs: A list of pairs of numbers; a text is none, whatever it spells.
-        place: Where they stand, for the error.
+    A text is no number, whatever it spells.
     """
     try:
         if not all(isinstance(pair, list) and {int, float} >= {*map(type, pair)} for pair in pairs):

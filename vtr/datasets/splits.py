@@ -54,11 +54,8 @@ def settle_splits(
     the marks of the annotations count, without videos that are not annotated; where there are
     neither, the annotated part of the published splits.
 
-    Args:
-        dataset: Name of the reader.
-        known: The annotated videos, in the files' order.
-        lists: What the user's files list.
-        marked: Split name to the videos that the annotations themselves put in it.
+    `known` are the annotated videos, in the files' order; `marked` what the annotations themselves
+    put in each split.
 
     Returns:
         Split name to ids, and remarks for people.

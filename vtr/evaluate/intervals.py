@@ -66,7 +66,7 @@ def bootstrap(
     """Returns the 95 % bootstrap interval of every number of `vtr.evaluate.metrics.summary`.
 
     Queries are drawn with replacement; the gallery stays as it is. Captions of one video fail
-    together, so with `clusters` whole videos are drawn, each with all its captions.
+    together, so with `clusters` (Q,) whole videos are drawn, each with all its captions.
 
     Percentiles of few units (queries, or clusters) are too narrow. They are taken as far out as
     Student's t asks, and by sqrt(n / (n - 1)) further (the expanded percentiles of Hesterberg
@@ -74,13 +74,6 @@ def bootstrap(
     of independent queries that the spread of the resamples amounts to, by Student's t, because
     few hits are skewed; and no upper end is below, no lower end above, that of Wilson's interval
     for no hit, or nothing but hits, in as many units.
-
-    Args:
-        ranks: One row per query.
-        ks: Recall depths.
-        seed: The same seed gives the same interval.
-        clusters: (Q,) the cluster of each query; None, or each its own, draws single queries.
-        num_resamples: At least 1.
     """
     ks = check_ks(ks)
     num_units = len(ranks) if clusters is None else len(np.unique(clusters))
@@ -174,12 +167,8 @@ def paired_permutation(
 ) -> PairedDifference:
     """Compares two runs over the same queries by swapping them query by query.
 
-    Args:
-        a: (Q,) a number per query, such as `hits(ranks, 1)` or a rank.
-        b: (Q,) the other run's.
-        seed: The same seed gives the same answer.
-        clusters: (Q,) queries that are swapped together; None swaps single queries.
-        num_resamples: Random swaps; the smallest p is 1 / (num_resamples + 1).
+    `a` and `b` (Q,) hold a number per query, such as `hits(ranks, 1)` or a rank; queries of one of
+    `clusters` (Q,) are swapped together. The smallest p is 1 / (num_resamples + 1).
     """
     if a.shape != b.shape or a.ndim != 1 or not len(a):
         raise ConfigError(

@@ -65,14 +65,9 @@ def parse_bins(text: str) -> tuple[Bin, ...]:
 def part_numbers(
     ranks: Ranks, chosen: NDArray[np.int64], owners: Clusters, ks: Sequence[int], *, seed: int
 ) -> dict[str, Any]:
-    """Returns `n` and the t2v `metrics` of some queries, each with its interval.
+    """Returns `n` and the t2v `metrics` of chosen queries (n,), each with its interval.
 
-    Args:
-        ranks: Of all Q queries.
-        chosen: (n,) which of them.
-        owners: (Q,) the video of each query; those of one are drawn together.
-        ks: Recall depths.
-        seed: Of the bootstrap.
+    Queries of one video, `owners` (Q,) of all, are drawn together.
     """
     some = take(ranks, chosen)
     ends = bootstrap(some, ks, seed=seed, clusters=owners[chosen])

@@ -27,11 +27,7 @@ class SimilarityFile:
     """Collects matrices (Q, P) row by row, each in a file without a name, until it is saved.
 
     Where re-ranking made other scores for v2t, `v2t_scores` holds them; then `scores` may only be
-    ranked along rows and `v2t_scores` along columns.
-
-    Args:
-        folder: Where the result goes.
-        task: Whose queries and videos.
+    ranked along rows and `v2t_scores` along columns. The files lie in the result's folder.
     """
 
     def __init__(self, folder: Path, task: Task) -> None:

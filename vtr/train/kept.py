@@ -27,13 +27,8 @@ def kept_rows(
 ) -> NDArray[Any]:
     """Returns the array of a file; where that is absent or damaged, `fill` makes it and it is kept.
 
-    In memory alone without a path, and where the file system refuses.
-
-    Args:
-        path: Named by all that the numbers come from.
-        shape: Of the array.
-        kind: Its dtype.
-        fill: Writes all numbers into an empty array.
+    In memory alone without a path, and where the file system refuses. The path is named by all that
+    the numbers come from; `fill` writes them into an empty array.
     """
     num_bytes = math.prod(shape) * np.dtype(kind).itemsize
     # Without room that is taken at once, a disk that fills up would end the process (SIGBUS).

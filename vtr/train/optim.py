@@ -57,9 +57,7 @@ def parameter_groups(
 def cosine_factor(progress: float, warmup: float) -> float:
     """Returns the share of the base rate: linear up to `warmup`, then half a cosine down to 0.
 
-    Args:
-        progress: Share of the training that is done, 0 to 1.
-        warmup: Share of the training that warms up, 0 to below 1.
+    `progress` is the share of the training that is done.
 
     >>> [round(cosine_factor(x, 0.2), 3) for x in (0.0, 0.1, 0.2, 0.6, 1.0)]
     [0.0, 0.5, 1.0, 0.5, 0.0]

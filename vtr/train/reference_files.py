@@ -76,11 +76,6 @@ def reference_state(
 ) -> dict[str, Tensor]:
     """Returns the weights of a run as the reference saves them, in its order.
 
-    Args:
-        model: Head, scale, and what of the towers it has trained.
-        spec: What it is.
-        backbone: The towers that it stands on.
-
     Raises:
         ConfigError: No CLIP, or more places for frames than CLIP has.
     """
@@ -125,9 +120,7 @@ class LastEpoch:
 def last_epoch(folder: Path, backbone: Backbone) -> LastEpoch | None:
     """Returns the last epoch of a run; None where it keeps no state of BertAdam's.
 
-    Args:
-        folder: The run.
-        backbone: Its towers; what was trained of them is read from the epoch.
+    What was trained of the backbone's towers is read from the epoch.
     """
     config, source = read_config(folder), f"{folder / CONFIG}"
     spec = as_fields(ModelSpec, config.get("model"), source=f"{source}: model")

@@ -67,12 +67,7 @@ def export_sentences(
     """Writes `modules.json` and the modules: `SentenceTransformer(folder).encode(sentences)`.
 
     The vectors have unit length: their inner products are the cosines that one-vector heads take.
-
-    Args:
-        backbone: In float32 on the CPU, with the text tower that the model was trained on.
-        model: Whose text side is written.
-        spec: Of the model.
-        folder: Where to write, beside what is there.
+    The backbone is in float32 on the CPU. What is in the folder already stays.
 
     Returns:
         The largest difference from vtr's own vectors, over sentences that need cleaning too.

@@ -88,13 +88,8 @@ def embed_for(
     >>> vtr.embed_for(run.spec, backbone, ["a red star", "a blue heart"]).pooled.shape
     (2, 96)
 
-    Args:
-        spec: Of the model.
-        backbone: Whose text tower the model was built on.
-        texts: N captions.
-        ids: Their ids; by default their places as text.
-        cache: Folder to keep the features in; None keeps nothing.
-        tell: Called with (done, N) where they have to be computed.
+    The text tower of the backbone is the one that the model was built on; `ids`, `cache` and `tell`
+    are as for `embed_texts`.
 
     Raises:
         ConfigError: The backbone is not the one that the model expects.

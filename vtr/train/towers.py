@@ -64,14 +64,8 @@ def merged(model: RetrievalModel, backbone: Backbone) -> Backbone:
 def write_towers(folder: Path, backbone: Backbone, *, like: str) -> None:
     """Writes a backbone as a folder of the kind it came from, which `load_backbone` reads.
 
-    Args:
-        folder: To be made.
-        backbone: Its weights, float32.
-        like: Hub id or folder of the model that training started from: its tokeniser, settings
-            of pictures and configuration.
-
-    Raises:
-        StoreWriteError: The disk refused.
+    Tokeniser, settings of pictures and configuration are those of the model that training started
+    from, whose hub id or folder `like` is; the weights are float32.
     """
     source = find_model(like).path
     make_folder(folder, option="--runs")

@@ -202,14 +202,11 @@ def other_features(a: Result, b: Result) -> str:
 
 
 def load_result(path: Path | str) -> Result:
-    """Reads one result.
+    """Reads one result, given its folder or its `result.json`.
 
     >>> import vtr
     >>> vtr.load_result("demo-world/features/zero-shot/demo").metrics["t2v/R@1"]["n"]
     30
-
-    Args:
-        path: A result folder or its `result.json`.
 
     Raises:
         ConfigError: It is missing, damaged, or no result of this schema.

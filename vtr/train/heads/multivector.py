@@ -71,12 +71,9 @@ class MultiVector(Head):
 
 
 def clusters(frames: Tensor, mask: Tensor, most: int) -> Tensor:
-    """Returns (V, M, K) bool: which of K frames each of a video's clusters has.
+    """Returns (V, M, K) bool: which of K frames each of a video's M clusters has, `most` or K.
 
-    Args:
-        frames: (V, K, D) unit vectors, zero in padded places.
-        mask: (V, K) bool.
-        most: How many clusters a video keeps, at least 1; M is this or K, the smaller.
+    `frames` (V, K, D) are unit vectors, zero in padded places.
     """
     num_videos, num_frames = mask.shape
     member = torch.diag_embed(mask)  # (V, K, K) cluster c has frame k
