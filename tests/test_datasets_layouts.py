@@ -14,16 +14,10 @@ import pytest
 from builders import put as write
 
 import vtr.datasets
+from vtr.datasets import registry
 from vtr.datasets.annotations import check_overlap
 from vtr.datasets.base import Caption, Dataset, DatasetInfo, Video, split_queries
 from vtr.datasets.published import published_splits, split_facts
-from vtr.datasets.registry import (
-    dataset_info,
-    dataset_names,
-    load_dataset,
-    resolve_videos,
-    survey_videos,
-)
 from vtr.errors import DatasetError
 from vtr.options import load_plugin
 
@@ -31,7 +25,7 @@ PUBLISHED = ["activitynet", "didemo", "lsmdc", "msrvtt", "msvd", "vatex"]
 
 
 def load(name: str, folder: Path) -> Dataset:
-    return load_dataset(name, annotations=folder, videos=folder)
+    return registry.load_dataset(name, annotations=folder, videos=folder)
 
 
 def table(header: str, *rows: tuple[object, ...]) -> str:
@@ -47,10 +41,10 @@ def texts(dataset: Dataset, split: str) -> list[tuple[str, str]]:
 # ---- the contract, for every file in the folder
 
 
-@pytest.mark.parametrize("name", dataset_names())
+@pytest.mark.parametrize("name", registry.dataset_names())
 def test_every_reader_says_what_it_reads(name: str) -> None:
     module = load_plugin(vtr.datasets, name, kind="dataset")
-    summary, info = dataset_info(name)
+    summary, info = registry.dataset_info(name)
     assert summary.endswith(".")
     assert isinstance(info, DatasetInfo)
     assert info is module.INFO
@@ -62,18 +56,18 @@ def test_every_reader_says_what_it_reads(name: str) -> None:
         assert info.splits[split] == facts.count
 
 
-@pytest.mark.parametrize("name", [name for name in dataset_names() if name != "folder"])
+@pytest.mark.parametrize("name", [name for name in registry.dataset_names() if name != "folder"])
 def test_every_reader_explains_a_folder_without_its_files(name: str, tmp_path: Path) -> None:
     folder = tmp_path / "notes"
     folder.mkdir()
     with pytest.raises(DatasetError, match="--annotations"):
         load(name, folder)
     with pytest.raises(DatasetError, match="--annotations"):
-        load_dataset(name, videos=tmp_path / "videos")
+        registry.load_dataset(name, videos=tmp_path / "videos")
 
 
 def test_the_published_datasets_are_there() -> None:
-    assert set(PUBLISHED) <= set(dataset_names())
+    assert set(PUBLISHED) <= set(registry.dataset_names())
 
 
 # ---- MSR-VTT
@@ -293,7 +287,7 @@ def test_ids_are_composed_wherever_they_stand(tmp_path: Path) -> None:
     (tmp_path / f"{apart}.avi").touch()
     dataset = load("msvd", tmp_path)
     assert dataset.splits == {"test": ("café",)}
-    assert resolve_videos(dataset, tmp_path)[0].path == tmp_path / f"{apart}.avi"
+    assert registry.resolve_videos(dataset, tmp_path)[0].path == tmp_path / f"{apart}.avi"
 
 
 # ---- VATEX
@@ -374,7 +368,7 @@ def test_lsmdc(tmp_path: Path) -> None:
         (f"{CLIP}#0", 'SOMEONE says "no, thanks" and leaves.'),
         (f"{CLIP}#1", "Again."),
     ]
-    assert survey_videos(dataset, tmp_path).missing == ("b", "c")
+    assert registry.survey_videos(dataset, tmp_path).missing == ("b", "c")
     assert dataset.notes == (
         "LSMDC16_annos_training.csv was not found; its split is left out",
         "LSMDC16_challenge_1000_publictect.csv was not found; its split is left out",
@@ -415,7 +409,7 @@ def test_activitynet(tmp_path: Path) -> None:
     )
     assert split_queries(dataset, "val_2") == (Caption("v_ccc#val_2", "v_ccc", "Five."),)
     assert "1 caption is empty, dropped (first: v_bbb#val_2)" in dataset.notes
-    survey = survey_videos(dataset, tmp_path / "videos")
+    survey = registry.survey_videos(dataset, tmp_path / "videos")
     # A file with the whole id is the better fit; the bare YouTube id is taken otherwise.
     assert survey.videos == (
         Video("v_aaa", tmp_path / "videos/aaa.mp4"),
@@ -456,7 +450,7 @@ def test_didemo(tmp_path: Path) -> None:
     assert texts(dataset, "test") == [("a.avi", "one. three"), ("b.", "two.")]
     assert texts(dataset, "train") == [("c.mov", "four, five")]
     assert {(video.id, video.path and video.path.name, video.end_seconds)
-            for video in resolve_videos(dataset, tmp_path / "videos")} == {
+            for video in registry.resolve_videos(dataset, tmp_path / "videos")} == {
         ("a.avi", "a.avi.mp4", 30.0), ("b.", "b.mp4", 30.0), ("c.mov", "c.webm", 30.0),
     }  # fmt: skip
     write(tmp_path / "test_list.txt", "a.avi\n")

@@ -26,21 +26,7 @@ from hypothesis import strategies as st
 from vtr.datasets.base import Caption, Dataset
 from vtr.datasets.registry import load_dataset
 from vtr.errors import ConfigError, StoreError, StoreWriteError
-from vtr.evaluate.eda import (
-    caption_lengths,
-    captions_per_video,
-    ceiling,
-    describe_dataset,
-    describe_features,
-    describe_media,
-    describe_numbers,
-    duplicates,
-    effective_dimensions,
-    histogram,
-    modality_gap,
-    separability,
-    token_lengths,
-)
+from vtr.evaluate import eda
 from vtr.evaluate.eda_report import charts_of
 from vtr.evaluate.parts import parse_bins
 from vtr.features import FeatureStore
@@ -57,7 +43,7 @@ def dataset(pairs: list[tuple[str, str]], **more: Any) -> Dataset:
 
 @given(st.lists(st.tuples(st.sampled_from("uvw"), TEXTS), max_size=12))
 def test_duplicates_against_a_plain_count(pairs: list[tuple[str, str]]) -> None:
-    found = duplicates([text for _, text in pairs], [video for video, _ in pairs])
+    found = eda.duplicates([text for _, text in pairs], [video for video, _ in pairs])
     texts = {text for _, text in pairs}
     assert found["distinct"] == len(texts)
     assert found["repeated_within"] == sum(pairs.count(pair) > 1 for pair in set(pairs))
@@ -76,7 +62,7 @@ def test_no_order_of_the_videos_beats_the_ceiling(pairs: list[tuple[int, str]], 
         wanted = [int(v) for t, v in zip(asked.texts, asked.query_video, strict=True) if t == text]
         orders = itertools.permutations(range(len(asked.video_ids)))
         best += max(sum(video in order[:k] for video in wanted) for order in orders)
-    assert ceiling(asked, k) == pytest.approx(100 * best / len(pairs))
+    assert eda.ceiling(asked, k) == pytest.approx(100 * best / len(pairs))
 
 
 def test_captions_and_vocabulary_of_a_small_dataset() -> None:
@@ -85,7 +71,7 @@ def test_captions_and_vocabulary_of_a_small_dataset() -> None:
         categories={"v": "sport"},
         splits={"train": ("v",), "test": ("w",)},
     )
-    found = describe_dataset(data)
+    found = eda.describe_dataset(data)
     every = found["captions"]["all"]
     assert (every["num"], every["empty"], every["non_ascii"]) == (4, 1, 1)
     assert (every["min"], every["max"], every["mean"]) == (0, 3, 2.0)
@@ -108,20 +94,20 @@ def test_captions_and_vocabulary_of_a_small_dataset() -> None:
 
 
 def test_a_bin_of_no_words_holds_empty_captions_alone() -> None:
-    found = caption_lengths(["", " ", "a man", "a dog runs"], parse_bins("0,1-2,3+"))
+    found = eda.caption_lengths(["", " ", "a man", "a dog runs"], parse_bins("0,1-2,3+"))
     assert found["bins"] == [{"name": "0", "n": 2}, {"name": "1-2", "n": 1}, {"name": "3+", "n": 1}]
 
 
 def test_videos_without_captions_are_counted() -> None:
     data = Dataset("folder", ("v", "w", "x"), (Caption("0", "v", "a"), Caption("1", "v", "b")))
-    found = captions_per_video(data)
+    found = eda.captions_per_video(data)
     assert (found["min"], found["max"], found["without"]) == (0, 2, 2)
     assert found["counts"] == [[0, 2], [2, 1]]
-    assert describe_dataset(Dataset("folder", ()))["captions"]["all"] == {"num": 0}
+    assert eda.describe_dataset(Dataset("folder", ()))["captions"]["all"] == {"num": 0}
 
 
 def test_truncated_captions_are_counted_at_every_limit() -> None:
-    found = token_lengths("m", 40, np.array([10, 32, 33, 40, 41, 90]))
+    found = eda.token_lengths("m", 40, np.array([10, 32, 33, 40, 41, 90]))
     assert found["truncated"] == [
         {"at": 32, "n": 4, "percent": pytest.approx(100 * 4 / 6)},
         {"at": 40, "n": 2, "percent": pytest.approx(100 * 2 / 6)},
@@ -131,9 +117,9 @@ def test_truncated_captions_are_counted_at_every_limit() -> None:
 
 @given(st.lists(st.floats(-1e6, 1e6), max_size=60))
 def test_histograms_hold_every_number(values: list[float]) -> None:
-    found = histogram(values)
+    found = eda.histogram(values)
     assert sum(found.get("counts", [])) == len(values)
-    assert describe_numbers(values)["n"] == len(values)
+    assert eda.describe_numbers(values)["n"] == len(values)
 
 
 def test_media_are_summed_up_by_status() -> None:
@@ -148,7 +134,7 @@ def test_media_are_summed_up_by_status() -> None:
         row("d", "missing", "no file"),
         row("e", "present"),
     ]
-    found = describe_media(rows)
+    found = eda.describe_media(rows)
     assert found["status"] == {"ok": 1, "partial": 1, "failed": 1, "missing": 1, "present": 1}
     assert [failure["id"] for failure in found["failures"]] == ["b", "c", "d"]
     assert found["duration_seconds"]["total"] == 6
@@ -159,7 +145,7 @@ def test_media_are_summed_up_by_status() -> None:
 
 def test_features_against_plain_loops(build_store: Callable[..., Path]) -> None:
     store = FeatureStore(build_store([[3, 1], [0, 4]]), sampler="uniform")
-    found = describe_features(store)
+    found = eda.describe_features(store)
     norms, within, means = [], [], []
     for video_id in store:
         frames = store[video_id].frames.astype(np.float64)
@@ -177,7 +163,7 @@ def test_features_against_plain_loops(build_store: Callable[..., Path]) -> None:
     assert found["norms"]["sd"] == pytest.approx(np.std(norms), rel=1e-4)
     assert found["cosine_within_video"]["mean"] == pytest.approx(np.mean(within), abs=1e-5)
     assert found["cosine_between_videos"]["mean"] == pytest.approx(np.mean(between), abs=1e-5)
-    assert describe_features(store, max_videos=2)["sampled"] == 2
+    assert eda.describe_features(store, max_videos=2)["sampled"] == 2
 
 
 def test_features_that_are_no_numbers_are_named(tmp_path: Path) -> None:
@@ -186,16 +172,16 @@ def test_features_that_are_no_numbers_are_named(tmp_path: Path) -> None:
     rows[1].frames[2, 5] = np.nan
     store = FeatureStore(write_store(tmp_path / "store", rows, spec))
     with pytest.raises(StoreError, match=r"1 frame embedding is not finite .* in 1 video: b\."):
-        describe_features(store)
+        eda.describe_features(store)
     with pytest.raises(StoreError, match=r"in 1 video: b\."):
         update_index(tmp_path / "index", store, Bank("none", np.eye(96, dtype=np.float32)))
 
 
 def test_effective_dimensions_of_known_clouds() -> None:
-    assert effective_dimensions(np.concatenate([np.eye(5), -np.eye(5)])) == pytest.approx(5)
+    assert eda.effective_dimensions(np.concatenate([np.eye(5), -np.eye(5)])) == pytest.approx(5)
     line = np.linspace(-1, 1, 9)[:, None] * np.array([[1.0, 2.0, 3.0]])
-    assert effective_dimensions(line) == pytest.approx(1)
-    assert effective_dimensions(np.ones((4, 3))) == 0
+    assert eda.effective_dimensions(line) == pytest.approx(1)
+    assert eda.effective_dimensions(np.ones((4, 3))) == 0
 
 
 def test_the_gap_of_two_clouds() -> None:
@@ -203,7 +189,7 @@ def test_the_gap_of_two_clouds() -> None:
     shared = rng.normal(0, 0.1, (40, 6))
     texts = shared + np.array([1.0, 0, 0, 0, 0, 0])
     videos = shared + np.array([0, 1.0, 0, 0, 0, 0])
-    found = modality_gap(texts, videos)
+    found = eda.modality_gap(texts, videos)
     unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (texts, videos)]
     assert found["distance"] == pytest.approx(
         float(np.linalg.norm(unit[0].mean(axis=0) - unit[1].mean(axis=0)))
@@ -215,19 +201,19 @@ def test_the_gap_of_two_clouds() -> None:
     for plane in (found["pca"], found["tsne"]):
         assert np.array(plane["texts"]).shape == (40, 2)
         assert np.isfinite(plane["videos"]).all()
-    same = modality_gap(texts, texts, tsne=False)
+    same = eda.modality_gap(texts, texts, tsne=False)
     assert same["distance"] == pytest.approx(0)
     assert "tsne" not in same
-    assert separability(texts, texts) == 0  # nobody is on a right side where there are no sides
+    assert eda.separability(texts, texts) == 0  # nobody is on a right side where there are no sides
     with pytest.raises(ConfigError, match="same rows"):
-        modality_gap(texts, videos[:3])
+        eda.modality_gap(texts, videos[:3])
 
 
 def test_charts_hold_the_figures() -> None:
     data = dataset(
         [("v", "a man runs"), ("v", "a dog"), ("w", "a dog")], categories={"v": "sport", "w": "<b>"}
     )
-    facts = describe_dataset(data, tokens=token_lengths("m", 77, np.array([5, 4, 4])))
+    facts = eda.describe_dataset(data, tokens=eda.token_lengths("m", 77, np.array([5, 4, 4])))
     charts = {chart.head.name: chart for chart in charts_of(facts)}
     named = {"caption_lengths", "caption_tokens", "captions_per_video"}
     assert set(charts) == named | {"video_category_distribution_test"}
@@ -242,15 +228,15 @@ def test_every_chart_can_be_drawn(build_store: Callable[..., Path]) -> None:
 
     store = FeatureStore(build_store([[3, 2]]), sampler="uniform")
     rng = np.random.default_rng(0)
-    gap = modality_gap(rng.normal(size=(5, 4)), rng.normal(size=(5, 4)), tsne=False)
+    gap = eda.modality_gap(rng.normal(size=(5, 4)), rng.normal(size=(5, 4)), tsne=False)
     rows = [
         {"id": "a", "status": "ok", "reason": "", "duration_seconds": s, "width": 4, "height": 3}
         for s in (1.0, 2.0)
     ]
     facts = {
-        **describe_dataset(dataset([("v", "a man")])),
-        "media": describe_media(rows),
-        "features": describe_features(store),
+        **eda.describe_dataset(dataset([("v", "a man")])),
+        "media": eda.describe_media(rows),
+        "features": eda.describe_features(store),
         "modality_gap": gap,
     }
     charts = charts_of(facts)
@@ -359,7 +345,7 @@ def test_the_facts_of_msrvtt(real_data: Path) -> None:
     if not folder.is_dir():
         pytest.skip(f"no annotations in {folder}")
     data = load_dataset("msrvtt", annotations=folder, videos=real_data / "videos")
-    facts = describe_dataset(data)
+    facts = eda.describe_dataset(data)
     test = {row["name"]: row["videos"] for row in facts["categories"]["test"]}
     assert test == {
         "sports/actions": 324, "movie/comedy": 301, "vehicles/autos": 244, "music": 226,

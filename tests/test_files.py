@@ -9,31 +9,22 @@ from typing import BinaryIO, Literal
 
 import pytest
 
+from vtr import files
 from vtr.errors import ConfigError, DatasetError, StoreWriteError
-from vtr.files import (
-    TEMPORARY_PREFIX,
-    open_shared,
-    publish,
-    publish_all,
-    publishing,
-    read_regular,
-    remove_leftovers,
-    replacing,
-)
 from vtr.json_files import as_fields, read_json
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
-    publish(tmp_path / "a", b"old")
-    publish(tmp_path / "a", b"new")
+    files.publish(tmp_path / "a", b"old")
+    files.publish(tmp_path / "a", b"new")
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"new")]
 
 
 def test_one_refused_file_leaves_all_as_they_were(tmp_path: Path) -> None:
-    publish(tmp_path / "a", b"old")
+    files.publish(tmp_path / "a", b"old")
     too_long = tmp_path / ("b" * 256)
     with pytest.raises(StoreWriteError, match=r"cannot write .*b+ \(3 bytes\): File name too long"):
-        publish_all({tmp_path / "a": b"new", too_long: b"new"})
+        files.publish_all({tmp_path / "a": b"new", too_long: b"new"})
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"old")]
 
 
@@ -44,46 +35,46 @@ def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
         file.write(b"half")
         raise KeyboardInterrupt
 
-    publish(tmp_path / "a", b"old")
+    files.publish(tmp_path / "a", b"old")
     with pytest.raises(KeyboardInterrupt):
-        publish_all({tmp_path / "a": b"new", tmp_path / "b": interrupted})
+        files.publish_all({tmp_path / "a": b"new", tmp_path / "b": interrupted})
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"old")]
 
 
 def test_a_planted_temporary_name_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("mine")
-    planted = tmp_path / f"{TEMPORARY_PREFIX}{os.getpid()}-a"
+    planted = tmp_path / f"{files.TEMPORARY_PREFIX}{os.getpid()}-a"
     planted.symlink_to(tmp_path / "precious")
-    publish(tmp_path / "a", b"new")
+    files.publish(tmp_path / "a", b"new")
     (tmp_path / "a").unlink()
     (tmp_path / "a").symlink_to(tmp_path / "precious")
     with pytest.raises(OSError, match="it is a link"):
-        open_shared(tmp_path / "a", append=True)
-    publish(tmp_path / "a", b"new")
+        files.open_shared(tmp_path / "a", append=True)
+    files.publish(tmp_path / "a", b"new")
     assert (tmp_path / "precious").read_text() == "mine"
     assert (tmp_path / "a").read_bytes() == b"new"
 
 
 def test_the_longest_name_can_be_written_and_cleared_up_after(tmp_path: Path) -> None:
     longest = tmp_path / ("é" * 127 + "a")
-    with publishing() as create:
+    with files.publishing() as create:
         create(longest).write(b"old")
         (temporary,) = tmp_path.iterdir()
     temporary.touch()  # as a killed writer leaves it
-    with publishing(alone=True) as create:
+    with files.publishing(alone=True) as create:
         create(longest).write(b"new")
     assert [(path, path.read_bytes()) for path in tmp_path.iterdir()] == [(longest, b"new")]
     folder = tmp_path / "folders" / ("f" * 255)
     for text in ("old", "new"):
-        with replacing(folder, option="--out", over=True) as new:
+        with files.replacing(folder, option="--out", over=True) as new:
             (new / "a").write_text(text)
     assert [path.read_text() for path in folder.parent.rglob("*") if path.is_file()] == ["new"]
 
 
 def test_a_folder_among_leftovers_is_left(tmp_path: Path) -> None:
-    (tmp_path / f"{TEMPORARY_PREFIX}x").mkdir()
-    (tmp_path / f"{TEMPORARY_PREFIX}y").touch()
-    assert remove_leftovers(tmp_path) == [f"{TEMPORARY_PREFIX}y"]
+    (tmp_path / f"{files.TEMPORARY_PREFIX}x").mkdir()
+    (tmp_path / f"{files.TEMPORARY_PREFIX}y").touch()
+    assert files.remove_leftovers(tmp_path) == [f"{files.TEMPORARY_PREFIX}y"]
 
 
 DEEP = "[" * 3_000 + "]" * 3_000
@@ -124,14 +115,14 @@ def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=f"{reason}.*; needed: a thing"):
             read_json(tmp_path / name, needed="a thing")
     with pytest.raises(ConfigError, match="is larger than 100 bytes"):
-        read_regular(tmp_path / "big", needed="a thing", limit=100)
+        files.read_regular(tmp_path / "big", needed="a thing", limit=100)
 
 
 def test_reading_takes_memory_for_what_there_is_not_for_what_there_may_be(tmp_path: Path) -> None:
     (tmp_path / "small").write_bytes(b"abc")
     tracemalloc.start()
     try:
-        assert read_regular(tmp_path / "small", needed="a thing", limit=16 << 30) == b"abc"
+        assert files.read_regular(tmp_path / "small", needed="a thing", limit=16 << 30) == b"abc"
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
         tracemalloc.stop()
