@@ -56,9 +56,11 @@ def go(here: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     module = type("verbs", (), {"Options": Options})
     real = importlib.import_module
-    monkeypatch.setattr(
-        importlib, "import_module", lambda name: module if name == "vtr.verbs.train" else real(name)
-    )
+
+    def found(name: str, *package: str) -> Any:
+        return module if name == "vtr.verbs.train" else real(name, *package)
+
+    monkeypatch.setattr(importlib, "import_module", found)
     monkeypatch.setattr("vtr.workspace.verb_names", lambda: ["train"])
 
     def run(*words: str) -> Any:
