@@ -36,7 +36,10 @@ def evaluate(
     *,
     simulate: Annotated[
         str | None,
-        typer.Option(help="'maxpool': compare pooling rules and frame counts, as vtr simulate."),
+        typer.Option(
+            metavar="KIND",
+            help="'maxpool': compare pooling rules and frame counts, as vtr simulate.",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print result.json.")] = False,
 ) -> None:

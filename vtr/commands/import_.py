@@ -29,8 +29,9 @@ def clip4clip(
     head: Annotated[
         str,
         typer.Option(
+            metavar="HEAD",
             help="The sim_header it was trained with: meanP, maxP, seqLSTM, seqTransf or "
-            "tightTransf. Sizes are read from the file."
+            "tightTransf. Sizes are read from the file.",
         ),
     ],
     out: OutOption,
@@ -56,8 +57,9 @@ def clip2video(
     head: Annotated[
         str,
         typer.Option(
+            metavar="HEAD",
             help="Options that the file does not hold, such as pad_to (the reference's "
-            "max_frames) and weight; the rest is read from the file."
+            "max_frames) and weight; the rest is read from the file.",
         ),
     ] = "clip2video:pad_to=12",
     as_json: AsJson = False,

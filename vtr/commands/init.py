@@ -30,6 +30,7 @@ def init(
         typer.Option(
             help="Hub id, short name (vtr models) or folder of the image-text model. "
             "(default: openai/clip-vit-base-patch32)",
+            metavar="ID|DIR",
             show_default=False,
         ),
     ] = None,

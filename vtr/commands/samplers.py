@@ -42,12 +42,17 @@ def samplers(context: typer.Context, as_json: AsJson = False) -> None:
 @group.command()
 def show(
     video: Annotated[Path, typer.Argument(help="The video file.")],
-    sampler: Annotated[str, typer.Option(help="Which samplers, as for `vtr extract`.")] = "all",
+    sampler: Annotated[
+        str, typer.Option(metavar="SAMPLER", help="Which samplers, as for `vtr extract`.")
+    ] = "all",
     frames: Annotated[int, typer.Option(help="Frames per sampler.")] = 8,
-    fps: Annotated[str, typer.Option(help="Candidates per second, or 'native'.")] = "native",
+    fps: Annotated[
+        str, typer.Option(metavar="RATE", help="Candidates per second, or 'native'.")
+    ] = "native",
     seed: Annotated[int, typer.Option(help="Seed of the random samplers.")] = 0,
     out: Annotated[
-        Path | None, typer.Option(help="A .png or .html file. (default: VIDEO's name + .png)")
+        Path | None,
+        typer.Option(metavar="FILE", help="A .png or .html file. (default: VIDEO's name + .png)"),
     ] = None,
 ) -> None:
     """Draw one contact sheet: the curve of change with the picks, and the frames they are."""

@@ -1,8 +1,4 @@
-"""What the shell sees of every command: metavars, defaults, completed values, advice on commands.
-
-One table per matter, keyed by the names of parameters, so that a new command needs nothing more
-than to call its parameters as the others do.
-"""
+"""What the shell sees of every command: metavars, completed values, advice on commands."""
 
 from __future__ import annotations
 
@@ -16,21 +12,10 @@ from typer.core import TyperCommand, TyperGroup
 
 from vtr.errors import ConfigError, VtrError
 
-_FOLDER, _FILE, _COUNT, _NUMBER = "DIR", "FILE", "N", "X"
-METAVARS: Mapping[str, str] = {
-    "head": "HEAD",
-    "sampler": "SAMPLER",
-    "device": "DEVICE",
-    "model": "ID|DIR",
-    "run": _FOLDER,
-    "title": "TITLE",
-    "simulate": "KIND",
-    "fps": "RATE",
-}
-_OF_TYPE = {int: _COUNT, float: _NUMBER, Path: _FOLDER, str: "TEXT"}
+_METAVARS = {int: "N", float: "X", Path: "DIR", str: "TEXT"}
+"""By the type of a value, where its option declares none."""
 BARE: Mapping[str, str] = {"--ray": "local"}
 """What a flag means without its value: as the last word, or before another flag."""
-_OUT_IS_A_FILE = ("compare", "show", "study")
 
 ADVICE: Mapping[str, tuple[str, ...]] = {
     "To type a sentence and get its moments: vtr search, and vtr serve in the browser. The numbers "
@@ -77,7 +62,7 @@ class _Loading(dict[str, Any]):
             for each in _all_commands(command):
                 context = typer.Context(each, help_option_names=["-h", "--help"])
                 for parameter in each.get_params(context):
-                    _dress(parameter, each.name)
+                    _dress(parameter)
             self[name] = command
         return super().__getitem__(name)
 
@@ -126,7 +111,7 @@ class Commands(TyperGroup):
         """Returns the root's options; those of the completion come after everything else."""
         found = super().get_params(ctx)
         for parameter in found:
-            _dress(parameter, None)
+            _dress(parameter)
         return found
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -157,13 +142,15 @@ def _all_commands(group: Any) -> Iterator[Any]:
         yield from _all_commands(command)
 
 
-def _dress(parameter: Any, command: str | None) -> None:
+def _dress(parameter: Any) -> None:
     """Gives a parameter its metavar, a name its check and its completion, a path its check."""
     if parameter.param_type_name == "argument":
         parameter.metavar = parameter.metavar or parameter.name.upper()
         parameter.display_type_rich = lambda ctx: None  # the name says it
     elif parameter.metavar is None:
-        parameter.metavar = _metavar(parameter, command)
+        is_flag = getattr(parameter, "is_flag", False)
+        annotation = parameter.type_descriptor.annotation
+        parameter.metavar = "" if is_flag else _METAVARS.get(annotation)
     from vtr.choices import CHOICES
 
     choice = CHOICES.get(parameter.name)
@@ -225,16 +212,3 @@ def _read_paths(parameter: Any) -> None:
         return convert(context, type(value)(texts) if several else texts[0])
 
     parameter.process_value = process
-
-
-def _metavar(parameter: Any, command: str | None) -> str | None:
-    if getattr(parameter, "is_flag", False):
-        return ""
-    annotation = parameter.type_descriptor.annotation
-    if parameter.name == "frames" and annotation is Path:
-        return _FILE
-    if parameter.name == "out" and command in _OUT_IS_A_FILE:
-        return _FILE
-    if parameter.name == "k" and annotation is int:
-        return _COUNT
-    return METAVARS.get(parameter.name) or _OF_TYPE.get(annotation)

@@ -23,5 +23,5 @@ class Options(Settings):
     """Draw t-SNE of the gap."""
     pictures: bool = option(True, group="Output")
     """Draw PNG and SVG files."""
-    device: DeviceName = option("auto", group="Figures")
+    device: DeviceName = option("auto", group="Figures", metavar="DEVICE")
     """auto, cpu, cuda, cuda:1."""

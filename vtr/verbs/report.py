@@ -12,7 +12,7 @@ class Options(Settings):
 
     out: Path = option(Path("report"), group="Output", metavar="DIR")
     """Folder for report.html and the pictures."""
-    title: str = option("Video-text retrieval report", group="Output")
+    title: str = option("Video-text retrieval report", group="Output", metavar="TITLE")
     """Heading of the page."""
     pictures: bool = option(True, group="Output")
     """Draw PNG files beside the page."""
