@@ -135,6 +135,20 @@ def there_and_back(store: Path, place: Path, form: dict[str, str], **options: An
     return place / target
 
 
+def refused(path: Path, reason: str, kind: type[Exception] = StoreError) -> None:
+    """Nothing is made of an export that is not ours."""
+    back = path.with_name("refused")
+    with pytest.raises(kind, match=reason):
+        import_features(path, back, ImportOptions())
+    assert not back.exists()
+
+
+def exported(name: str, place: Path) -> Path:
+    """The odd store in a form; returns it."""
+    export_store(odd_store(place.parent / "store"), Options.of(**{name: place}))
+    return place
+
+
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 @pytest.mark.parametrize(
     "changes",
@@ -194,7 +208,7 @@ def test_parquet_opens_elsewhere_with_a_row_per_frame(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_datasets_sees_a_row_per_frame(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets", reason="comes with the extra vtr[mteb]")
-    export_store(odd_store(tmp_path / "store"), Options.of(parquet=tmp_path / "p"))
+    exported("parquet", tmp_path / "p")
     datasets.disable_progress_bars()
     for name, options in (
         ("parquet", {"data_dir": str(tmp_path / "p")}),
@@ -218,9 +232,7 @@ def test_frames_are_split_into_files_above_a_size(
     assert names == ["frames-00000.parquet", "frames-00001.parquet"]
     assert_same(store, tmp_path / "back")
     (tmp_path / "p" / names[1]).unlink()
-    with pytest.raises(StoreError, match=r"500 frames of 'vid.* Is a file missing, or was it sort"):
-        import_features(tmp_path / "p", tmp_path / "again", ImportOptions())
-    assert not (tmp_path / "again").exists()
+    refused(tmp_path / "p", r"500 frames of 'vid.* Is a file missing, or was it sort")
 
 
 def members(path: Path) -> dict[str, bytes]:
@@ -270,8 +282,7 @@ def test_tars_are_split_above_a_size(tmp_path: Path) -> None:
         names, ("part 0 of the store is not there", "not the last part"), strict=True
     ):
         (tmp_path / name).rename(tmp_path / "away")
-        with pytest.raises(StoreError, match=reason):
-            import_features(tmp_path / "p-%03d.tar", tmp_path / "again", ImportOptions())
+        refused(tmp_path / "p-%03d.tar", reason)
         (tmp_path / "away").rename(tmp_path / name)
     (tmp_path / "d").mkdir()
     for name in names:
@@ -279,8 +290,7 @@ def test_tars_are_split_above_a_size(tmp_path: Path) -> None:
     import_features(tmp_path / "d", tmp_path / "again", ImportOptions())
     assert_same(store, tmp_path / "again")
     shutil.copy(tmp_path / "d" / names[0], tmp_path / "d" / "z.tar")
-    with pytest.raises(StoreError, match="part 0 of the store is twice"):
-        import_features(tmp_path / "d", tmp_path / "once", ImportOptions())
+    refused(tmp_path / "d", "part 0 of the store is twice")
 
 
 def _json(files: dict[str, bytes], name: str, **values: Any) -> dict[str, bytes]:
@@ -318,33 +328,25 @@ HEAD = "__vtr__/store.json"
 def test_a_tar_that_is_not_ours_is_refused(
     tmp_path: Path, change: Callable[[Any], Any], reason: str
 ) -> None:
-    path = tmp_path / "p.tar"
-    export_store(odd_store(tmp_path / "store"), Options.of(webdataset=path))
+    path = exported("webdataset", tmp_path / "p.tar")
     write_members(path, change(members(path)))
-    with pytest.raises(StoreError, match=reason):
-        import_features(path, tmp_path / "back", ImportOptions())
-    assert not (tmp_path / "back").exists()
+    refused(path, reason)
 
 
 def test_a_damaged_tar_is_refused(tmp_path: Path) -> None:
     """Cut anywhere, of links, or with a size that is not there."""
-    path = tmp_path / "p.tar"
-    export_store(odd_store(tmp_path / "store"), Options.of(webdataset=path))
+    path = exported("webdataset", tmp_path / "p.tar")
     whole = path.read_bytes()
     for length in (0, 9, 512, 1024, len(whole) // 3, len(whole) // 2, whole.index(b"end.json") - 9):
         path.write_bytes(whole[:length])
-        with pytest.raises(StoreError, match=r"p\.tar"):
-            import_features(path, tmp_path / "back", ImportOptions())
+        refused(path, r"p\.tar")
     link, huge = tarfile.TarInfo(HEAD), tarfile.TarInfo(HEAD)
     link.type, link.linkname, huge.size = tarfile.SYMTYPE, "/etc/passwd", 1 << 40
     for member in (link, huge):
         path.write_bytes(member.tobuf() + b"\0" * 1024)
-        with pytest.raises(StoreError, match=r"store\.json' is not ours"):
-            import_features(path, tmp_path / "back", ImportOptions())
-    with pytest.raises(ConfigError, match="no file "):
-        import_features(tmp_path / "none-%d.tar", tmp_path / "back", ImportOptions())
-    with pytest.raises(StoreError, match=r"none\.tar cannot be read as a tar: No such file"):
-        import_features(tmp_path / "none.tar", tmp_path / "back", ImportOptions())
+        refused(path, r"store\.json' is not ours")
+    refused(tmp_path / "none-%d.tar", "no file ", ConfigError)
+    refused(tmp_path / "none.tar", r"none\.tar cannot be read as a tar: No such file")
 
 
 @needs_arrow
@@ -422,30 +424,24 @@ def _cell(table: Any, name: str, values: list[Any]) -> Any:
 def test_a_parquet_that_is_not_ours_is_refused(
     tmp_path: Path, name: str, change: Callable[[Any], Any], reason: str
 ) -> None:
-    export_store(odd_store(tmp_path / "store"), Options.of(parquet=tmp_path / "p.parquet"))
-    changed(tmp_path / {"p": "p.parquet", "l": "p.ledger.parquet"}[name], change)
-    with pytest.raises(StoreError, match=reason):
-        import_features(tmp_path / "p.parquet", tmp_path / "back", ImportOptions())
-    assert not (tmp_path / "back").exists()
+    path = exported("parquet", tmp_path / "p.parquet")
+    changed({"p": path, "l": tmp_path / "p.ledger.parquet"}[name], change)
+    refused(path, reason)
 
 
 @needs_arrow
 def test_a_damaged_parquet_is_refused(tmp_path: Path) -> None:
     """Cut anywhere, or with other bits among the numbers: pages have checksums."""
-    export_store(odd_store(tmp_path / "store"), Options.of(parquet=tmp_path / "p.parquet"))
-    path = tmp_path / "p.parquet"
+    path = exported("parquet", tmp_path / "p.parquet")
     whole = path.read_bytes()
     flipped = bytearray(whole)
     flipped[whole.index(odd_frames(SPEC, 2, 1).tobytes())] ^= 1
     for damaged in (b"", whole[:9], whole[:-5], whole[: len(whole) // 2], bytes(flipped)):
         path.write_bytes(damaged)
-        with pytest.raises(StoreError, match=r"p\.parquet cannot be read as parquet"):
-            import_features(path, tmp_path / "back", ImportOptions())
+        refused(path, r"p\.parquet cannot be read as parquet")
     path.write_bytes(whole)
     (tmp_path / "p.ledger.parquet").unlink()
-    with pytest.raises(StoreError, match=r"p\.ledger\.parquet is missing: the ledger of"):
-        import_features(path, tmp_path / "back", ImportOptions())
-    assert not (tmp_path / "back").exists()
+    refused(path, r"p\.ledger\.parquet is missing: the ledger of")
 
 
 @needs_arrow
@@ -473,18 +469,16 @@ def test_tables_beside_arrays_are_no_export(tmp_path: Path) -> None:
     [{"storage_dtype": "float99"}, {"embedding_dim": 0}, {"preprocessing": {"frames": "many"}}],
 )
 def test_a_spec_that_no_store_has_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
-    path = tmp_path / "p.parquet"
-    export_store(odd_store(tmp_path / "store"), Options.of(parquet=path))
+    path = exported("parquet", tmp_path / "p.parquet")
     other = replace(SPEC, **changes)
     head = {"spec": other.to_json(), "fingerprint": other.fingerprint, "pad_embedding": "[]"}
     changed(path, lambda table: _head(table, **head))
-    with pytest.raises(StoreError, match=r"its spec is none that a store has"):
-        import_features(path, tmp_path / "back", ImportOptions())
+    refused(path, r"its spec is none that a store has")
 
 
 @needs_arrow
 def test_what_an_export_says_of_itself_is_not_said_again(tmp_path: Path) -> None:
-    export_store(odd_store(tmp_path / "store"), Options.of(parquet=tmp_path / "p.parquet"))
+    exported("parquet", tmp_path / "p.parquet")
     with pytest.raises(ConfigError, match=r"says itself what its features are: leave out --fps"):
         import_features(tmp_path / "p.parquet", tmp_path / "back", ImportOptions.of(fps=2.0))
     with pytest.raises(ConfigError, match="is a store already"):
@@ -528,17 +522,12 @@ def test_tables_of_lance(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--lance .*l is in use"):
         export_store(store, Options.of(lance=tmp_path / "l"))
     shutil.rmtree(tmp_path / "l" / "ledger.lance")
-    with pytest.raises(StoreError, match=r"cannot be read as Lance: .*ledger\.lance was not found"):
-        import_features(tmp_path / "l", tmp_path / "back", ImportOptions())
+    refused(tmp_path / "l", r"cannot be read as Lance: .*ledger\.lance was not found")
     other = pa.table({"id": ["x"], "vector": pa.array([[0.1, 0.2]], pa.list_(pa.float32(), 2))})
     lance.write_dataset(other, str(tmp_path / "l" / "ledger.lance"))
-    with pytest.raises(
-        StoreError, match=r"ledger\.lance has no column video_id, .* has id, vector"
-    ):
-        import_features(tmp_path / "l", tmp_path / "back", ImportOptions())
+    refused(tmp_path / "l", r"ledger\.lance has no column video_id, .* has id, vector")
     lance.write_dataset(other, str(tmp_path / "l" / "frames.lance"), mode="overwrite")
-    with pytest.raises(StoreError, match=r"no column video_id, row, pts_.* A table of frames has"):
-        import_features(tmp_path / "l", tmp_path / "back", ImportOptions())
+    refused(tmp_path / "l", r"no column video_id, row, pts_.* A table of frames has")
 
 
 @needs_arrow
@@ -563,8 +552,7 @@ def test_a_missing_extra_says_what_installs_it(
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ConfigError, match=rf"--{option} needs .*: pip install 'vtr\[{name}\]'"):
         export_store(store, Options.of(**{option: tmp_path / "q"}))
-    with pytest.raises(ConfigError, match=rf"p is .*needs .*: pip install 'vtr\[{name}\]'"):
-        import_features(tmp_path / "p", tmp_path / "back", ImportOptions())
+    refused(tmp_path / "p", rf"p is .*needs .*: pip install 'vtr\[{name}\]'", ConfigError)
 
 
 @needs_arrow

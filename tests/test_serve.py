@@ -90,6 +90,11 @@ def library(tmp_path_factory: pytest.TempPathFactory, backbone: Any) -> Library:
     return make_library(folder, demo_spec(backbone))
 
 
+def looking(librarian: Librarian) -> TestClient:
+    """A client of what is served, also before it is ready."""
+    return TestClient(create_app(librarian, Doors.of(None, 8642), title="x"), base_url=HERE)
+
+
 @contextmanager
 def serving(
     open_library: Callable[[], Library], root: Path, *, host: str | None = None, **settings: Any
@@ -444,10 +449,7 @@ def test_the_page_is_there_while_videos_are_indexed_and_queries_wait(
         assert going.wait(30)
         return library
 
-    app = create_app(
-        Librarian(slowly, root, look=lambda: "fixed"), Doors.of(None, 8642), title="videos"
-    )
-    with TestClient(app, base_url=HERE) as client:
+    with looking(Librarian(slowly, root, look=lambda: "fixed")) as client:
         assert client.get("/api/state").json()["phase"] == "indexing"
         assert client.get("/").status_code == 200
         assert client.post("/api/search", json={"texts": ["x"]}).status_code == 409
@@ -483,9 +485,7 @@ def test_what_is_being_indexed_is_shown_and_left_with_the_server(root: Path) -> 
         raise AssertionError
 
     librarian = Librarian(slowly, root, look=lambda: "fixed")
-    with TestClient(
-        create_app(librarian, Doors.of(None, 8642), title="x"), base_url=HERE
-    ) as client:
+    with looking(librarian) as client:
         work = wait_until(lambda: client.get("/api/state").json()["work"])
         assert (work["what"], work["total"], work["remark"]) == ("indexing", 10_000, "7 frames/s")
         assert librarian.is_at_work
@@ -522,8 +522,7 @@ def test_what_failed_is_tried_again(
 
     monkeypatch.setattr("vtr.serve.librarian._LOOK_SECONDS", 0.05)
     monkeypatch.setattr("vtr.serve.librarian._AGAIN_SECONDS", 0.05)
-    app = create_app(Librarian(refuse_twice, root), Doors.of(None, 8642), title="x")
-    with TestClient(app, base_url=HERE) as client:
+    with looking(Librarian(refuse_twice, root)) as client:
         wait_until(lambda: client.get("/api/state").json()["phase"] == "ready")
     assert capsys.readouterr().err.count("no space left") == 1  # told once
 
@@ -539,8 +538,7 @@ def test_the_folder_is_followed(
 
     assert signature(tmp_path) == ""
     monkeypatch.setattr("vtr.serve.librarian._LOOK_SECONDS", 0.05)
-    app = create_app(Librarian(count, tmp_path), Doors.of(None, 8642), title="x")
-    with TestClient(app, base_url=HERE) as client:
+    with looking(Librarian(count, tmp_path)) as client:
         wait_until(lambda: client.get("/api/state").json()["phase"] == "empty")
         assert client.post("/api/search", json={"texts": ["x"]}).status_code == 409
         (tmp_path / ".vtr").mkdir()
@@ -560,10 +558,7 @@ def test_a_store_that_another_process_writes_into_is_followed(
     seen = [store_signature(store)]
     monkeypatch.setattr("vtr.serve.librarian._LOOK_SECONDS", 0.05)
     look = partial(store_signature, store)
-    app = create_app(
-        Librarian(lambda: library, tmp_path, look=look), Doors.of(None, 8642), title="x"
-    )
-    with TestClient(app, base_url=HERE) as client:
+    with looking(Librarian(lambda: library, tmp_path, look=look)) as client:
         for sequence in (0, 1):
             wait_until(lambda: client.get("/api/state").json()["phase"] == "ready")
             before = client.get("/api/state").json()["version"]
