@@ -257,6 +257,11 @@ def put(path: Path, content: Any = b"") -> Path:
     return path
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """The files below a folder, by their places in it."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
 def spoil(path: Path, at: int = -1) -> None:
     """Turns a bit of the byte at a place of a file round."""
     content = bytearray(path.read_bytes())

@@ -6,10 +6,12 @@ from collections import Counter
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import get_args
 
 import av
 import numpy as np
 import pytest
+from builders import contents
 
 from tools.demo_clip.grammar import FRAME_TEMPLATES, ORDER_WORDS, vocabulary
 from vtr.datasets.demo import load
@@ -21,9 +23,9 @@ from vtr.demo.render import PREDICTED_OPTIONS, clip_frames, encode, encode_clip
 from vtr.demo.scenes import (
     CLIPS_PER_GROUP,
     CLIPS_PER_STAGE,
-    GROUPS,
     ORDER_FACTOR,
     Clip,
+    Group,
     plan_world,
     stream,
 )
@@ -62,7 +64,7 @@ def test_full_world_has_the_stated_size() -> None:
     counts = Counter((clip.part, clip.group) for clip in WORLD)
     assert counts == {
         (p, g): CLIPS_PER_GROUP[p] * (ORDER_FACTOR.get(p, 1) if g == "order" else 1)
-        for p, g in product(PARTS, GROUPS)
+        for p, g in product(PARTS, get_args(Group))
     }
     assert len({clip.id for clip in WORLD}) == len(WORLD) == 680
 
@@ -173,7 +175,7 @@ def test_frame_captions_never_speak_of_order() -> None:
 # Pictures
 
 
-@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("group", get_args(Group))
 def test_frames_are_the_same_every_time_and_follow_the_seed(group: str) -> None:
     clip = _clips("test", group)[0]
     first = _drawn(clip)
@@ -313,13 +315,9 @@ def test_events_are_recorded(tiny: WorldSummary) -> None:
             assert shown == list(clip.event.frames)
 
 
-def _contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
 def test_other_processes_write_the_same_bytes(tiny: WorldSummary, tmp_path: Path) -> None:
     render_world(tmp_path / "new" / "world", seed=3, workers=2, clips_per_group=TINY)
-    assert _contents(tmp_path / "new" / "world") == _contents(tiny.folder)
+    assert contents(tmp_path / "new" / "world") == contents(tiny.folder)
 
 
 def test_whole_world_is_reused_and_damage_repaired(tmp_path: Path) -> None:
@@ -329,26 +327,26 @@ def test_whole_world_is_reused_and_damage_repaired(tmp_path: Path) -> None:
         tmp_path, seed=1, workers=1, clips_per_group=size, progress=lambda *step: steps.append(step)
     )
     assert steps == [(done, 6) for done in range(1, 7)]
-    whole = _contents(tmp_path)
+    whole = contents(tmp_path)
     assert render_world(tmp_path, seed=1, clips_per_group=size).num_rendered == 0
     paths = sorted(made.videos.iterdir())
     paths[0].write_bytes(paths[0].read_bytes()[:-1])
     paths[1].unlink()
     made.annotations.write_text("{}")
     assert render_world(tmp_path, seed=1, workers=1, clips_per_group=size).num_rendered == 2
-    assert _contents(tmp_path) == whole
+    assert contents(tmp_path) == whole
 
 
 def test_half_made_or_other_world_is_made_again(tmp_path: Path) -> None:
     size = {"test": 2}
     made = render_world(tmp_path, seed=1, workers=1, clips_per_group=size)
-    whole = _contents(tmp_path)
+    whole = contents(tmp_path)
     (tmp_path / "world.json").write_text('{"recipe": ')
     some = next(made.videos.iterdir())
     some.write_bytes(b"half")
     (made.videos / "mine.txt").write_text("stays")
     assert render_world(tmp_path, seed=1, workers=1, clips_per_group=size).num_rendered == 6
-    assert _contents(tmp_path) == whole | {"videos/mine.txt": b"stays"}
+    assert contents(tmp_path) == whole | {"videos/mine.txt": b"stays"}
     assert render_world(tmp_path, seed=2, workers=1, clips_per_group=size).num_rendered == 6
 
 
@@ -372,7 +370,7 @@ def test_a_stopped_run_is_gone_on_with(tmp_path: Path) -> None:
     again = render_world(tmp_path / "it", seed=1, workers=1, clips_per_group=size)
     assert again.num_rendered == 1
     render_world(tmp_path / "whole", seed=1, workers=1, clips_per_group=size)
-    assert _contents(tmp_path / "it") == _contents(tmp_path / "whole")
+    assert contents(tmp_path / "it") == contents(tmp_path / "whole")
 
 
 def test_folder_and_workers_are_checked(tmp_path: Path) -> None:

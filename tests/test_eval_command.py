@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from builders import (
+    contents,
     edit_json,
     full_disk,
     make_folder_workspace,
@@ -300,7 +301,7 @@ def test_features_extracted_anew_are_told_from_those_measured(workspace: Path) -
 
 def test_a_result_that_cannot_be_written_leaves_the_earlier_one(workspace: Path) -> None:
     vtr(workspace, "eval", "--zero-shot", "--out", "o")
-    before = {path.name: path.read_bytes() for path in (workspace / "o").iterdir()}
+    before = contents(workspace / "o")
     for out, words, what in (
         ("o", (), "run.trec"),
         ("new", (), "run.trec"),
@@ -309,7 +310,7 @@ def test_a_result_that_cannot_be_written_leaves_the_earlier_one(workspace: Path)
         flags = ("--zero-shot", "--out", out, "--k", "2", *words)
         with full_disk(100), pytest.raises(StoreWriteError, match=f"cannot write .*{what}.*: File"):
             vtr(workspace, "eval", *flags)
-    assert {path.name: path.read_bytes() for path in (workspace / "o").iterdir()} == before
+    assert contents(workspace / "o") == before
     assert not list((workspace / "new").iterdir())
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from builders import (
+    contents,
     full_disk,
     kill_when,
     make_demo_workspace,
@@ -70,10 +71,6 @@ def several_shards(folder: Path, count: int = 3) -> Path:
     for number in range(1, count):
         write_store(folder, random_rows([f"a{number}"], spec), spec, sequence=number)
     return folder
-
-
-def everything(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 # ---- there and back
@@ -709,7 +706,7 @@ def test_a_folder_that_nobody_may_write(hub: Hub, tmp_path: Path) -> None:
 def test_no_token_in_any_file(hub: Hub, tmp_path: Path) -> None:
     push(hub, make_run(tmp_path / "run"), "me/run")
     pull(hub, "me/run")
-    for name, content in everything(tmp_path).items():
+    for name, content in contents(tmp_path).items():
         assert TOKEN.encode() not in content, name
     for name, content in hub.repos[RUN].files.items():
         assert TOKEN.encode() not in content, name

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from builders import run_app, run_json, write_clip
+from builders import contents, run_app, run_json, write_clip
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -598,7 +598,7 @@ def test_an_interrupted_report_leaves_the_one_before(
 
     options = Options(out=tmp_path, examples=1)
     write_report(pair[:1], options)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    before = contents(tmp_path)
 
     def interrupted(*_: object) -> bytes:
         raise KeyboardInterrupt
@@ -606,7 +606,7 @@ def test_an_interrupted_report_leaves_the_one_before(
     monkeypatch.setattr(report, "draw_examples", interrupted)  # the last pictures
     with pytest.raises(KeyboardInterrupt):
         write_report(pair, options)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert contents(tmp_path) == before
 
 
 def test_the_folder_is_made_before_anything_is_drawn(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import typer
 from builders import (
+    contents,
     edit_json,
     kill_when,
     make_demo_workspace,
@@ -685,7 +686,7 @@ def test_seeds_killed_while_they_take_their_places_all_arrive(workspace: Path) -
 
 def test_a_full_disk_leaves_the_run_that_was_to_be_replaced(workspace: Path) -> None:
     folder = Path(trained("--head", "seqLSTM", "--name", "one")["run"])
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    before = contents(folder)
     size = (folder / LAST).stat().st_size // 2
     command = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
@@ -696,7 +697,7 @@ def test_a_full_disk_leaves_the_run_that_was_to_be_replaced(workspace: Path) -> 
     done = run_python("-c", command, *words)
     assert done.returncode == 1
     assert "What was written before is intact" in done.stderr
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert contents(folder) == before
     assert load_run(folder).epoch >= 0
 
 
@@ -811,11 +812,11 @@ def test_a_training_tells_at_once_what_it_is_doing(
 def test_a_killed_replacement_leaves_the_old_run_and_goes_on(workspace: Path) -> None:
     """SIGKILL to a real `vtr train --overwrite`, then --resume."""
     folder = Path(trained("--head", "seqLSTM", "--name", "one")["run"])
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    before = contents(folder)
     rates = ("--batch-size", "4", "--epochs", "60", "--patience", "0")
     process = start("--head", "tightTransf:layers=1", *rates, "-q", "--name", "one", "--overwrite")
     kill_after(process, beside(folder), epoch=5)
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert contents(folder) == before
     finish("--resume", "-q")
     assert [row["epoch"] for row in read_metrics(folder)] == list(range(61))
     assert load_run(folder).spec.head == "tightTransf:layers=1"
