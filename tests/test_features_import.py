@@ -13,6 +13,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
 from builders import full_disk, put, run_app
 from safetensors.numpy import save_file
 
@@ -47,71 +48,70 @@ def padded(value: float) -> Callable[[np.ndarray], np.ndarray]:
     return lambda rows: np.concatenate([rows, np.full((9 - len(rows), D), value, np.float32)])
 
 
-def _h5(path: Path, name: str, *beside: str) -> None:
+def _h5(path: Path, name: str, *beside: str, **options: str) -> None:
     with h5py.File(path / "all.h5", "w") as file:
         for number, rows in enumerate(ROWS):
-            file[name.format(number)] = rows
+            file.create_dataset(name.format(number), data=rows, **options)
             for other in beside:
                 file[other.format(number)] = np.arange(len(rows))
 
 
-def _save(path: Path, value: object) -> None:
-    import torch
-
+def _save(path: Path, value: object, name: str = "all.pt") -> None:
     def tensors(value: object) -> object:
         if isinstance(value, dict):
             return {name: tensors(inner) for name, inner in value.items()}
         return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
 
-    torch.save(tensors(value), path / "all.pt")
+    torch.save(tensors(value), path / name)
 
 
-def _save_numpy(path: Path, value: object) -> None:
-    import torch
-
-    torch.save(value, path / "all.pth")
-
-
-def _dump(path: Path, value: object) -> None:
-    (path / "all.pkl").write_bytes(pickle.dumps(value))
+def _dump(path: Path, value: object, name: str = "all.pkl", **options: int) -> None:
+    (path / name).write_bytes(pickle.dumps(value, **options))
 
 
 V = {f"v{number}": rows for number, rows in enumerate(ROWS)}
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        pytest.param(lambda p: _h5(p, "v{}/feature"), id="group of one"),
-        pytest.param(lambda p: _h5(p, "v{}/clip"), id="group of one, any name"),
-        pytest.param(lambda p: _h5(p, "v{}/features", "v{}/times"), id="group of several"),
-        pytest.param(lambda p: _dump(p, {k.encode(): v for k, v in V.items()}), id="bytes"),
-        pytest.param(lambda p: _dump(p, OrderedDict(V)), id="ordered"),
-        pytest.param(lambda p: _dump(p, defaultdict(list, V)), id="defaultdict"),
-        pytest.param(lambda p: _dump(p, {k: {"feat": v} for k, v in V.items()}), id="nested"),
-        pytest.param(lambda p: _save(p, V), id="torch"),
-        pytest.param(
-            lambda p: _save(p, {k: {"clip": v} for k, v in V.items()}), id="torch, nested"
-        ),
-        pytest.param(
-            lambda p: _save(p, {k: {"x": v, "fps": 25.0, "of": "a"} for k, v in V.items()}),
-            id="torch, beside numbers and texts",
-        ),
-        pytest.param(lambda p: _save_numpy(p, V), id="torch, arrays of numpy"),
-        pytest.param(
-            lambda p: _save_numpy(p, {k: list(v) for k, v in V.items()}), id="lists of rows"
-        ),
-        pytest.param(lambda p: save_file(V, p / "all.safetensors"), id="safetensors"),
+PLAIN: dict[str, Callable[[Path], object]] = {
+    "npz": lambda p: np.savez_compressed(p / "all.npz", **V),
+    "npz, each": lambda p: [np.savez(p / k, features=v, fps=np.array(1.0)) for k, v in V.items()],
+    "pickle, each": lambda p: [
+        _dump(p, v, f"{k}.pkl", protocol=n) for n, (k, v) in enumerate(V.items(), 2)
     ],
-)
-def test_videos_of_one_file_have_their_own_names(
-    tmp_path: Path, make: Callable[[Path], None]
-) -> None:
-    (tmp_path / "it").mkdir()
-    make(tmp_path / "it")
-    report, store = imported(tmp_path / "it")
-    assert (sorted(store), report.failed) == (["v0", "v1", "v2"], {})
-    np.testing.assert_array_equal(store["v1"].frames, ROWS[1].astype(np.float16))
+    "pickle": lambda p: _dump(p, V, "all.pickle"),
+    "hdf5": lambda p: _h5(p, "v{}", compression="gzip"),
+}
+CONTAINERS: dict[str, Callable[[Path], object]] = {
+    **PLAIN,
+    "group of one": lambda p: _h5(p, "v{}/feature"),
+    "group of one, any name": lambda p: _h5(p, "v{}/clip"),
+    "group of several": lambda p: _h5(p, "v{}/features", "v{}/times"),
+    "bytes": lambda p: _dump(p, {k.encode(): v for k, v in V.items()}),
+    "ordered": lambda p: _dump(p, OrderedDict(V)),
+    "defaultdict": lambda p: _dump(p, defaultdict(list, V)),
+    "nested": lambda p: _dump(p, {k: {"feat": v} for k, v in V.items()}),
+    "torch": lambda p: _save(p, V),
+    "torch, each": lambda p: [_save(p, v, f"{k}.pt") for k, v in V.items()],
+    "torch, nested": lambda p: _save(p, {k: {"clip": v} for k, v in V.items()}),
+    "torch, beside numbers and texts": lambda p: _save(
+        p, {k: {"x": v, "fps": 25.0, "of": "a"} for k, v in V.items()}
+    ),
+    "torch, arrays of numpy": lambda p: torch.save(V, p / "all.pth"),
+    "lists of rows": lambda p: torch.save({k: list(v) for k, v in V.items()}, p / "all.pth"),
+    "safetensors": lambda p: save_file(V, p / "all.safetensors"),
+}
+
+
+@pytest.mark.parametrize("make", CONTAINERS.values(), ids=CONTAINERS)
+def test_a_container_is_understood(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    """Videos of one file have their own names, whether it or its folder is named."""
+    folder = tmp_path / "it"
+    folder.mkdir()
+    make(folder)
+    first, *others = folder.iterdir()
+    for source in (folder,) if others else (folder, first):
+        report, store = imported(source)
+        assert (sorted(store), report.failed) == (["v0", "v1", "v2"], {})
+        for name, rows in V.items():
+            np.testing.assert_array_equal(store[name].frames, rows.astype(np.float16))
 
 
 def test_what_arrays_are_is_no_name_of_a_video(tmp_path: Path) -> None:
@@ -225,75 +225,15 @@ def test_crops_are_averaged(tmp_path: Path) -> None:
     np.testing.assert_array_equal(store["v0"].frames, (ROWS[0] + 1).astype(np.float16))
 
 
-def _npz(path: Path) -> Path:
-    np.savez_compressed(path / "all.npz", **{f"v{n}": rows for n, rows in enumerate(ROWS)})
-    return path
-
-
-def _npz_each(path: Path) -> Path:
-    for number, rows in enumerate(ROWS):
-        np.savez(path / f"v{number}.npz", features=rows, fps=np.array(1.0))
-    return path
-
-
-def _pickled(path: Path) -> Path:
-    for number, rows in enumerate(ROWS):
-        (path / f"v{number}.pkl").write_bytes(pickle.dumps(rows, protocol=2 + number))
-    return path
-
-
-def _pickled_at_once(path: Path) -> Path:
-    (path / "all.pickle").write_bytes(pickle.dumps({f"v{n}": rows for n, rows in enumerate(ROWS)}))
-    return path / "all.pickle"
-
-
-def _torch(path: Path) -> Path:
-    import torch
-
-    for number, rows in enumerate(ROWS):
-        torch.save(torch.from_numpy(rows), path / f"v{number}.pt")
-    return path
-
-
-def _hdf5(path: Path) -> Path:
-    with h5py.File(path / "all.h5", "w") as file:
-        for number, rows in enumerate(ROWS):
-            file.create_dataset(f"v{number}", data=rows, compression="gzip")
-    return path / "all.h5"
-
-
-def _torch_nested(path: Path) -> Path:
-    """A file per video in folders, the rows beside what else is known."""
-    import torch
-
-    for number, rows in enumerate(ROWS):
-        folder = path / "a" / f"{number % 2}"
-        folder.mkdir(parents=True, exist_ok=True)
-        held = {"emb": torch.from_numpy(rows), "fps": 25.0, "video": "x.mp4", "n": len(rows)}
-        torch.save(held, folder / f"v{number}.pt")
-    return path
-
-
 def test_files_in_folders_that_say_more_than_their_rows(tmp_path: Path) -> None:
-    (tmp_path / "it").mkdir()
-    _, store = imported(_torch_nested(tmp_path / "it"))
+    for number, rows in enumerate(ROWS):
+        folder = tmp_path / "it" / "a" / f"{number % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        held = {"emb": rows, "fps": 25.0, "video": "x.mp4", "n": len(rows)}
+        _save(folder, held, f"v{number}.pt")
+    _, store = imported(tmp_path / "it")
     assert store.ids == ("a/0/v0", "a/0/v2", "a/1/v1")
     np.testing.assert_array_equal(store["a/1/v1"].frames, ROWS[1].astype(np.float16))
-
-
-@pytest.mark.parametrize("make", [_npz, _npz_each, _pickled, _pickled_at_once, _torch, _hdf5])
-def test_other_containers(tmp_path: Path, make: Callable[[Path], Path]) -> None:
-    (tmp_path / "it").mkdir()
-    report, _ = imported_at(make(tmp_path / "it"), tmp_path)
-    assert (report.ok, report.failed) == (3, {})
-    store = FeatureStore(tmp_path / "store")
-    for number, rows in enumerate(ROWS):
-        np.testing.assert_array_equal(store[f"v{number}"].frames, rows.astype(np.float16))
-
-
-def imported_at(source: Path, folder: Path) -> tuple[ImportReport, FeatureStore]:
-    report = import_arrays(source, folder / "store", tensors=read_torch)
-    return report, FeatureStore(folder / "store")
 
 
 class _Runs:
@@ -311,8 +251,6 @@ def _header(shape: tuple[int, ...]) -> bytes:
 
 def _strange(folder: Path) -> dict[str, str]:
     """Makes what is no array; returns id to the reason that is expected."""
-    import torch
-
     good = ROWS[0]
     np.save(folder / "objects.npy", np.array([{1: 2}], dtype=object), allow_pickle=True)
     (folder / "junk.npy").write_bytes(b"xx")
@@ -386,8 +324,6 @@ def test_each_strange_file_is_one_row(here: Path) -> None:
 
 def test_a_small_file_of_torch_cannot_fill_the_memory(tmp_path: Path) -> None:
     """One tensor under many names, or many times in a list, stands in the file once."""
-    import torch
-
     (tmp_path / "it").mkdir()
     rows = torch.ones(1 << 10, 1 << 10)
     inner: object = {f"{n}": {"x": rows} for n in range(9)}
@@ -461,8 +397,7 @@ def test_damaged_containers_end_in_a_row_or_an_error(tmp_path: Path, seed: int) 
     source = tmp_path / "it"
     source.mkdir()
     np.save(source / "good.npy", ROWS[0])
-    make = [_npz, _npz_each, _pickled, _pickled_at_once, _hdf5][seed % 5]
-    make(source)
+    list(PLAIN.values())[seed % 5](source)
     for path in source.iterdir():
         if path.suffix != ".npy":
             payload = bytearray(path.read_bytes())
