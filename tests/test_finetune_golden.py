@@ -96,7 +96,7 @@ class Case:
             freeze_layers=self.config["freeze"],
             **{name: self.config[name] for name in ("lr", "coef_lr", "warmup", "epochs")},
         )
-        self.values, self.drop_last = options.resolve()
+        self.values = options.resolve()
         self.spec = spec = self._spec(frozen)
         self.model = build_model(spec, backbone=self.backbone)
         if "perturb" in self.config:
@@ -129,7 +129,7 @@ class Case:
         return PairedData(texts, rows, np.arange(len(ids)))
 
     def _settings(self, wrong: dict[str, Any]) -> TrainSettings:
-        return replace(TrainSettings.of(self.values, drop_last=self.drop_last), **wrong)
+        return replace(TrainSettings.of(self.values), **wrong)
 
     def batch(self, number: int) -> Step:
         places = np.arange(PAIRS) + PAIRS * (number % 3)

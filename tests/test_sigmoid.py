@@ -157,7 +157,7 @@ def test_a_bias_alone_is_nothing_to_train(tmp_path: Path) -> None:
 
 def test_options_of_the_loss() -> None:
     for preset in ("vtr", "clip4clip"):
-        values, _ = Options.of(loss="sigmoid", preset=preset).resolve()
+        values = Options.of(loss="sigmoid", preset=preset).resolve()
         assert TrainSettings.of(values).loss == SIGMOID
     with pytest.raises(ConfigError, match="sigmoid"):
         Options.of(loss="sigmoids")

@@ -133,7 +133,7 @@ def test_a_projection_starts_from_zero_shot(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("preset", ["vtr", "clip4clip"])
 def test_resuming_gives_the_same_weights_bit_for_bit(tmp_path: Path, preset: str) -> None:
-    base = find_preset(preset).settings()
+    base = TrainSettings.of(find_preset(preset).values)
     settings = replace(
         base, lr=1e-2, epochs=4, patience=0, seed=2, batch=replace(base.batch, size=6)
     )
@@ -420,7 +420,7 @@ def test_an_imported_run_knows_no_training_videos(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_settings_come_back_from_json(name: str) -> None:
-    settings = find_preset(name).settings()
+    settings = TrainSettings.of(find_preset(name).values)
     values = json.loads(json.dumps(asdict(settings)))
     assert as_fields(TrainSettings, values, source="settings") == settings
 

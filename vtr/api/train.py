@@ -86,7 +86,7 @@ def train(workspace: Workspace, options: Options, *, quiet: bool = False) -> dic
     data.check_enough()
     device = torch_device(options.device)
     if not quiet:
-        tuned = options.resolve()[0]["vision"] == "tune"
+        tuned = options.resolve()["vision"] == "tune"
         which = "towers" if tuned else "text tower"
         whose = options.start and find_run(workspace.runs, options.start)
         note(f"loading the {which} of {whose or workspace.model}")
@@ -119,7 +119,7 @@ class Training:
     ) -> Training:
         """Resolves model and settings."""
         dim = data.store.spec.embedding_dim
-        values, drop_last = options.resolve(dim=dim, num_videos=len(data.train.video_ids))
+        values = options.resolve(dim=dim, num_videos=len(data.train.video_ids))
         backbone, values = base.backbone, values | base.kept(options)
         spec = model_spec(options, values, backbone, data.store)
         if base.start is not None:
@@ -132,8 +132,8 @@ class Training:
             name = options.name or default_name(spec, options.preset)
             first = names_of(name, range(seed, seed + options.seeds))[0]
             if begun := begun_settings(workspace.runs / first):
-                values, drop_last = values | begun.as_values(), begun.batch.drop_last
-        settings = TrainSettings.of(values, seed=seed, drop_last=drop_last)
+                values |= begun.as_values()
+        settings = TrainSettings.of(values, seed=seed)
         plan = BatchPlan(data.train.query_video, settings.batch)
         if options.hard_negatives is not None and options.hard_negatives >= plan.most_wrong > 0:
             note(
@@ -472,8 +472,7 @@ class Training:
                         **self.values,
                         "captions": settings.batch.captions or "all",
                         "head_epochs": 0 if earlier is None else earlier.settings.epochs,
-                    },
-                    drop_last=settings.batch.drop_last,
+                    }
                 ).items()
                 if self.spec.vision is not None or name not in OF_VISION
             },

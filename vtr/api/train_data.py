@@ -160,7 +160,7 @@ def read_training_data(
     if not quiet:
         note(f"loading the features in {workspace.features}")
     store = meet(open_store(workspace, recipe.sampler), dataset.video_ids)
-    if recipe.resolve()[0]["vision"] == "tune":
+    if recipe.resolve()["vision"] == "tune":
         store.require_pictures()
     asked = queries(protocol, dataset, "train", hold_out=hold_out)
     train, skipped = _with_features(asked, store)

@@ -21,7 +21,7 @@ def presets(as_json: AsJson = False) -> None:
                     "summary": preset.summary,
                     "source": preset.source,
                     "adapts": list(ADAPTED) if preset.adapts else [],
-                    "values": listed_values(with_chunk(preset.values), drop_last=preset.drop_last),
+                    "values": listed_values(with_chunk(preset.values)),
                     "with_vision_tune": dict(preset.tuned),
                 }
                 for name, preset in PRESETS.items()

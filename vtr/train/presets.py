@@ -95,10 +95,8 @@ class TrainSettings:
             )
 
     @classmethod
-    def of(
-        cls, values: Mapping[str, Any], *, seed: int = 0, drop_last: bool = False
-    ) -> TrainSettings:
-        """Returns the settings from the values of `vtr train`'s options, as presets have them."""
+    def of(cls, values: Mapping[str, Any], *, seed: int = 0) -> TrainSettings:
+        """Returns the settings from values as presets have them."""
         captions = {"all": ALL_CAPTIONS, "one": 1}.get(values["captions"])
         return cls(
             **{name: values[name] for name in _OF_SAME_NAME},
@@ -109,7 +107,7 @@ class TrainSettings:
                 values["batches"],
                 values["batch_size"],
                 int(values["captions"]) if captions is None else captions,
-                drop_last,
+                values["drop_last"],
             ),
             loss=LossOptions(
                 values["hard_negatives"], values["loss"] == "reference", values["loss"] == "sigmoid"
@@ -129,6 +127,7 @@ class TrainSettings:
             "batches": self.batch.mode,
             "batch_size": self.batch.size,
             "captions": captions,
+            "drop_last": self.batch.drop_last,
             "hard_negatives": self.loss.hard_negatives,
             "loss": loss,
         }
@@ -140,8 +139,9 @@ class Preset:
 
     summary: str  # One line: whose recipe this is and what of it cached features cannot follow
     source: str  # Where the values come from
-    values: Mapping[str, Any]  # Option of `vtr train` to value, for every option that presets set
-    drop_last: bool = False  # Whether the incomplete last batch of an epoch is left out
+    # Option of `vtr train` to value, for every option that presets set; and `drop_last`, which no
+    # option sets: whether the incomplete last batch of an epoch is left out.
+    values: Mapping[str, Any]
     adapts: bool = False  # Whether rate and batch follow the data at hand (`fitted`)
     # What is otherwise where the vision tower is trained.
     tuned: Mapping[str, Any] = field(default_factory=lambda: {"text": "tune"})
@@ -161,10 +161,6 @@ class Preset:
             values["lr"] = min(3e-3, 1e-4 * (512 / dim) ** 2)
             values["batch_size"] = min(values["batch_size"], max(16, num_videos // 10))
         return values
-
-    def settings(self) -> TrainSettings:
-        """Returns the settings as they are, whatever the data."""
-        return TrainSettings.of(self.values, drop_last=self.drop_last)
 
 
 _OWN: Mapping[str, Any] = {
@@ -195,6 +191,7 @@ _OWN: Mapping[str, Any] = {
     "vision_chunk": "auto",
     "head_epochs": 20,
     "lora": 0,
+    "drop_last": False,
 }
 _CLIP4CLIP: Mapping[str, Any] = {
     **_OWN,
@@ -209,6 +206,7 @@ _CLIP4CLIP: Mapping[str, Any] = {
     "loss": "reference",
     "precision": "float32",
     "head_epochs": 0,
+    "drop_last": True,
 }
 
 PRESETS: Mapping[str, Preset] = {
@@ -224,7 +222,6 @@ PRESETS: Mapping[str, Preset] = {
         "CLIP4Clip's MSR-VTT script in float32; with --vision tune both towers train, as there.",
         "ArrowLuo/CLIP4Clip@508ffa3, MSR-VTT script of its README",
         _CLIP4CLIP,
-        drop_last=True,
         unfreezes=True,
     ),
     "clip-video": Preset(
@@ -232,7 +229,6 @@ PRESETS: Mapping[str, Preset] = {
         "frozen.",
         "sijiasiga/CLIP_video@91bcaf6, notebooks",
         {**_CLIP4CLIP, "batch_size": 64, "tune_layers": 6, "freeze_layers": 6},
-        drop_last=True,
         unfreezes=True,
     ),
     "two-tower": Preset(
@@ -274,20 +270,20 @@ def with_chunk(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**values, "chunk": values["chunk"] or default}
 
 
-def listed_values(values: Mapping[str, Any], *, drop_last: bool) -> dict[str, Any]:
-    """Returns the values as lists show them, with what no option sets."""
+def listed_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the values as lists show them."""
     same_rate = values["coef_lr_vision"] is None
     return {
-        **values,
+        **{name: value for name, value in values.items() if name != "drop_last"},
         "temperature": values["temperature"] or "learned",
         "coef_lr_vision": "as --coef-lr" if same_rate else values["coef_lr_vision"],
-        LAST_BATCH: "left out" if drop_last else "kept",
+        LAST_BATCH: "left out" if values["drop_last"] else "kept",
     }
 
 
 def shown_values(preset: Preset) -> dict[str, str]:
     """Returns every value of a preset as text; a star where the data at hand change it."""
-    values = listed_values(with_chunk(preset.values), drop_last=preset.drop_last)
+    values = listed_values(with_chunk(preset.values))
     shown = {k: f"{v:g}" if isinstance(v, float) else str(v) for k, v in values.items()}
     adapted = ADAPTED if preset.adapts else ()
     return {name: f"{text} *" if name in adapted else text for name, text in shown.items()}

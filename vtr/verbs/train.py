@@ -170,7 +170,7 @@ class Recipe(Settings):
     @pydantic.model_validator(mode="after")
     def _check_together(self) -> Self:
         """Refuses what no training can have, before torch is loaded and data are read."""
-        values, _ = self.resolve()
+        values = self.resolve()
         TrainSettings.of(values)
         if self._goes_on():
             return self  # what is given here is compared with what the run was started with
@@ -231,7 +231,7 @@ class Recipe(Settings):
         """Refuses an option of another kind of text side: ignored, it would pass for followed."""
         for name, only in _OF_TEXT.items():
             value = getattr(self, name)
-            values = self.resolve()[0]
+            values = self.resolve()
             # Of the towers, and with the reference's optimiser of the scale.
             heeded = values["coef_lr_vision"] is None or values["optimiser"] == "bertadam"
             followed = name == "coef_lr" and values["vision"] == "tune" and heeded
@@ -241,8 +241,8 @@ class Recipe(Settings):
                     f"the text side is {mode} here and would not heed it"
                 )
 
-    def resolve(self, *, dim: int = 512, num_videos: int = 1000) -> tuple[dict[str, Any], bool]:
-        """Returns (option to value: the preset's, with what was given on top, drop last batch).
+    def resolve(self, *, dim: int = 512, num_videos: int = 1000) -> dict[str, Any]:
+        """Returns the preset's values, with what was given on top.
 
         Args:
             dim: Size of the features, for presets that adapt to it.
@@ -262,7 +262,7 @@ class Recipe(Settings):
         if preset.unfreezes and values["linear_patch"] == "3d":
             values["freeze_layers"] = -1
         values = values if "chunk" in given else with_chunk(values)
-        return {**values, "checkpointing": self.checkpointing}, preset.drop_last
+        return {**values, "checkpointing": self.checkpointing}
 
     def recipe(self) -> dict[str, Any]:
         """Returns what was given of what is trained and how, for JSON."""
