@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -134,16 +133,11 @@ class QueryEncoder:
         still = crop if self.backbone.window == 1 else np.stack([crop] * self.backbone.window)
         return unit(self.backbone.encode_frames(still[None])[0])
 
-    def clip(self, clip: Path | bytes, *, at_seconds: float | None = None) -> Vectors:
+    def clip(self, clip: Path, *, at_seconds: float | None = None) -> Vectors:
         """Returns (D,) the unit vector of a clip: the mean of its frames, or the one at a time.
 
         It is decoded in a process of its own, which is ended where it takes a minute.
         """
-        if isinstance(clip, bytes):
-            with tempfile.NamedTemporaryFile(suffix=".mp4") as file:
-                file.write(clip)
-                file.flush()
-                return self.clip(Path(file.name), at_seconds=at_seconds)
         crops = _decode(clip, at_seconds, self.backbone)
         return unit(unit(self.backbone.encode_frames(crops)).mean(axis=0))
 

@@ -263,8 +263,11 @@ class Library:
             vectors, truncated = encoder.texts(sentences)
             parts += zip(query.texts, vectors, strict=False)
             avoided = list(vectors[len(query.texts) :])
-        parts += [(_label(image), encoder.picture(image)) for image in query.images]
-        parts += [(_label(clip), encoder.clip(clip, at_seconds=at)) for clip, at in query.clips]
+        parts += [
+            ("a file" if isinstance(image, bytes) else image.name, encoder.picture(image))
+            for image in query.images
+        ]
+        parts += [(clip.name, encoder.clip(clip, at_seconds=at)) for clip, at in query.clips]
         parts += [(f"{i}@{at:g}", self._frame_at(i, at)) for i, at in query.like]
         vector = unit(np.mean([vector for _, vector in parts], axis=0))
         weights = [(label, 1 / len(parts)) for label, _ in parts]
@@ -364,7 +367,3 @@ def is_inside(video_id: str, pattern: str) -> bool:
 def _looked_into(top: int) -> int:
     """Returns how many videos with the best frames are ranked by what is around those, too."""
     return 4 * top + 100
-
-
-def _label(part: Path | bytes) -> str:
-    return "a file" if isinstance(part, bytes) else part.name

@@ -21,8 +21,8 @@ class Query:
 
     texts: tuple[str, ...] = ()
     images: tuple[Path | bytes, ...] = ()  # files or their content
-    clips: tuple[tuple[Path | bytes, float | None], ...] = ()
-    """Each a file or its content, and the second to look at; None is the whole of it."""
+    # Each a file and the second to look at; None is the whole of it.
+    clips: tuple[tuple[Path, float | None], ...] = ()
     like: tuple[tuple[str, float], ...] = ()  # (id, seconds) of frames of the library itself
     without: tuple[str, ...] = ()  # Sentences; half of their mean is subtracted
     unlike: tuple[tuple[str, float], ...] = ()
