@@ -36,9 +36,12 @@ class EncoderGroup:
         self.pad_embedding = encoders[0].pad_embedding
         self._room = threading.Semaphore(_AHEAD * len(encoders))
         self._seconds = [0.0] * len(encoders)
-        self._numbers = iter(range(len(encoders)))
         self._own = threading.local()  # `number`: which encoder is a thread's
-        self._threads = ThreadPoolExecutor(len(encoders), "vtr-encoder", self._begin_thread)
+        self._threads = ThreadPoolExecutor(len(encoders), "vtr-encoder")
+        if len(encoders) > 1:  # all at once: left to itself it may have one thread do all the work
+            together = threading.Barrier(len(encoders))
+            for _ in encoders:
+                self._threads.submit(self._begin_thread, together)
 
     def __enter__(self) -> EncoderGroup:
         return self
@@ -47,8 +50,8 @@ class EncoderGroup:
         """Ends the threads after the batches that they are at; others are dropped."""
         self._threads.shutdown(cancel_futures=True)
 
-    def _begin_thread(self) -> None:
-        self._own.number = next(self._numbers)
+    def _begin_thread(self, together: threading.Barrier) -> None:
+        self._own.number = together.wait()
 
     @property
     def seconds(self) -> float:
