@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vtr.errors import ConfigError, StoreWriteError
-from vtr.workspace import Workspace, find_workspace, read_workspace, settings, write_workspace
+from vtr.workspace import (
+    Workspace,
+    find_workspace,
+    read_workspace,
+    settings,
+    workspace_here,
+    write_workspace,
+)
 
 
 def write(folder: Path, text: str) -> Path:
@@ -150,21 +157,20 @@ def test_windows_editors_are_fine(tmp_path: Path) -> None:
     assert found.frames == 5
 
 
-def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:
+def test_flags_win_over_the_file_and_the_file_over_defaults(here: Path) -> None:
+    (here / "ws").mkdir()
     workspace = read_workspace(
-        write(tmp_path, '[extract]\nframes = 5\nfps = 2\n[data]\nvideos="v"')
+        write(here / "ws", '[extract]\nframes = 5\nfps = 2\n[data]\nvideos="v"')
     )
-    result = settings(workspace, root=Path("/cwd"), frames=7, videos=None, features=Path("f"))
+    result = settings(workspace, frames=7, videos=None, features=Path("f"))
     assert (result.frames, result.fps, result.seed) == (7, 2.0, 0)
-    assert (result.videos, result.features) == (tmp_path / "v", Path("/cwd/f"))
+    assert (result.videos, result.features) == (here / "ws" / "v", here / "f")
     assert workspace.frames == 5
 
 
-def test_without_a_workspace_flags_are_enough(tmp_path: Path) -> None:
-    result = settings(None, root=tmp_path, videos=Path("v"), fps="2.5", model="./m")
-    assert result == Workspace.at(
-        tmp_path, videos=tmp_path / "v", fps=2.5, model=str(tmp_path / "m")
-    )
+def test_without_a_workspace_flags_are_enough(here: Path) -> None:
+    result = workspace_here(videos=Path("v"), fps="2.5", model="./m")
+    assert result == Workspace.at(here, videos=here / "v", fps=2.5, model=str(here / "m"))
 
 
 @pytest.mark.parametrize(
@@ -179,11 +185,11 @@ def test_without_a_workspace_flags_are_enough(tmp_path: Path) -> None:
 )
 def test_wrong_flags_are_named(flags: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
-        settings(None, **flags)
+        workspace_here(**flags)
 
 
 def test_the_resolved_settings_are_json(tmp_path: Path) -> None:
-    resolved = settings(None, root=tmp_path, videos=Path("v")).as_dict()
+    resolved = Workspace.at(tmp_path, videos=Path("v")).as_dict()
     assert json.loads(json.dumps(resolved)) == resolved
     assert resolved["videos"] == str(tmp_path / "v")
     assert set(resolved) == set(Workspace.model_fields)
@@ -214,7 +220,7 @@ PATHS = TEXTS.map(Path)
 def test_what_is_written_is_read_back(
     tmp_path_factory: pytest.TempPathFactory, **values: object
 ) -> None:
-    workspace = settings(None, root=tmp_path_factory.getbasetemp() / "read-back", **values)
+    workspace = Workspace.at(tmp_path_factory.getbasetemp() / "read-back", **values)
     path = write_workspace(workspace, force=True)
     assert read_workspace(path) == workspace
 

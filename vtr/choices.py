@@ -145,11 +145,10 @@ def _check_model(value: str) -> None:
 
 def _runs() -> list[str]:
     """The folders of the workspace's runs, as they are named from here."""
-    from vtr.workspace import Workspace, find_workspace
+    from vtr.workspace import workspace_here
 
     here = Path.cwd()
-    runs = (find_workspace(here) or Workspace(root=here)).runs
-    found = sorted(path.parent for path in runs.glob("*/config.json"))
+    found = sorted(path.parent for path in workspace_here().runs.glob("*/config.json"))
     return [str(path.relative_to(here) if path.is_relative_to(here) else path) for path in found]
 
 

@@ -197,34 +197,21 @@ def read_workspace(path: Path) -> Workspace:
     return merge(Workspace, [source, Source({"root": path.parent.absolute()}, str)])
 
 
-def verb_source(model: type[Settings], verb: str, start: Path) -> list[Source]:
-    """Returns what the `vtr.toml` around a folder says for a verb: its section's options."""
-    path = find_file(start)
-    return [] if path is None else [read_source(path, model, verb=verb)]
+def settings(workspace: Workspace, **given: object) -> Workspace:
+    """Returns a workspace with what flags give changed; relative paths start at the current folder.
 
-
-def settings(
-    workspace: Workspace | None, *, root: Path | None = None, **given: object
-) -> Workspace:
-    """Returns the settings of one command: flags over the workspace over the defaults.
-
-    Args:
-        workspace: From `find_workspace`, or None outside of any.
-        root: Where relative paths of the flags start; default the current folder. Without a
-            workspace also the root of the default folders.
-        given: Settings by the names of `Workspace`; None means that the flag was not given.
+    A flag that is None was not given.
 
     Raises:
         ConfigError: A flag's value is not allowed, or names what does not exist.
     """
-    base = (root or Path()).absolute()
-    held = {"root": base} if workspace is None else dict(workspace)
-    return merge(Workspace, [flags(given, base=base), Source(held, str)])
+    return merge(Workspace, [flags(given), Source(dict(workspace), str)])
 
 
 def workspace_here(**given: Any) -> Workspace:
     """Returns the workspace around the current folder, or the defaults there; see `settings`."""
-    return settings(find_workspace(Path.cwd()), **given)
+    here = Path.cwd()
+    return settings(find_workspace(here) or Workspace.at(here), **given)
 
 
 def write_workspace(workspace: Workspace, *, force: bool = False) -> Path:

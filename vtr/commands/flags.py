@@ -108,17 +108,15 @@ def resolve(
     Raises:
         ConfigError: A value that is not allowed; says the flag, or the file and line.
     """
-    from vtr.workspace import Workspace, find_workspace, read_source, verb_source
+    from vtr.workspace import Workspace, find_file, read_source, workspace_here
 
-    here = Path.cwd()
     sources: list[Source] = [flags(given)]
     if config is not None:
         sources.append(read_source(config, model, verb=verb))
     if model is Workspace:
-        around = find_workspace(here)
-        sources.append(Source({"root": here} if around is None else dict(around), str))
-    else:
-        sources += verb_source(model, verb, here)
+        sources.append(Source(dict(workspace_here()), str))
+    elif file := find_file(Path.cwd()):
+        sources.append(read_source(file, model, verb=verb))
     return merge(model, sources)
 
 
