@@ -37,11 +37,7 @@ class Choice:
 
 
 def check_names(values: Mapping[str, object]) -> None:
-    """Refuses names that do not exist, before anything is loaded.
-
-    Args:
-        values: By parameter; those that are None or no text, and parameters that are no names, are
-            passed over.
+    """Refuses names that do not exist, before anything is loaded; passes over what is no name.
 
     Raises:
         UnknownNameError: No such name; the nearest is suggested.

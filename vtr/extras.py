@@ -28,9 +28,6 @@ def require_extra(
         who: Whose work it is, such as the option.
         needs: What people call the packages; by default the names of those that are missing.
         instead: What goes without them, to stand behind.
-
-    Raises:
-        ConfigError: Says the line that installs them.
     """
     if missing := missing_packages(packages):
         what = needs or ", ".join(missing)

@@ -36,9 +36,7 @@ Payload = bytes | memoryview | Callable[[BinaryIO], object]
 def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
     """Returns a descriptor of a regular file; a pipe or a device is neither waited for nor used.
 
-    Args:
-        path: The file.
-        flags: For `os.open`; with O_NOFOLLOW a link is refused too.
+    With O_NOFOLLOW among the flags a link is refused too.
 
     Raises:
         OSError: It cannot be opened, or is something else.
@@ -91,9 +89,7 @@ def file_sha256(path: Path) -> str:
 def open_shared(path: Path, *, append: bool = False) -> BinaryIO:
     """Opens a file of ours for writing where others may have put something under its name.
 
-    Args:
-        path: The file; a link there is never followed.
-        append: Write at the end of what is there; else the file is new, what was there is removed.
+    A link there is never followed. Unless it is to `append`, what was there is removed.
 
     Raises:
         OSError: It cannot be opened, or is a link, a pipe or a device.
@@ -129,9 +125,6 @@ def publish_all(files: Mapping[Path, Payload]) -> None:
     """Writes several files that belong together: none is renamed before all are written.
 
     A full disk so leaves all old ones; only a crash between two renames could leave a mix.
-
-    Args:
-        files: Each file's content by its final name, in the order of their appearance.
 
     Raises:
         StoreWriteError: The file system refused; see `publish`.
@@ -252,11 +245,9 @@ def _ending(path: Path) -> str:
 
 
 def make_folder(folder: Path, *, option: str) -> None:
-    """Makes a folder that can be written to, or is; call it before long work rather than after.
+    """Makes a folder, and all it lies in, that can be written to; call it before long work.
 
-    Args:
-        folder: With all that it lies in.
-        option: With which another one can be named, such as "--out".
+    `option` is the one with which another can be named, such as "--out".
 
     Raises:
         StoreWriteError: The file system refused.
@@ -325,9 +316,7 @@ def is_begun(folder: Path) -> bool:
 def begin_beside(folder: Path, *, option: str) -> Path:
     """Makes the empty folder in which the next version of `folder` is built; returns it.
 
-    Args:
-        folder: Stays as it is until `take_place`.
-        option: With which another one can be named, such as "--out".
+    The old one stays as it is until `take_place`.
 
     Raises:
         StoreWriteError: The file system refused, or the folder cannot be renamed.
@@ -426,11 +415,7 @@ def _names(folder: Path) -> set[str]:
 
 @contextlib.contextmanager
 def _held(new: Path, folder: Path, *, option: str) -> Iterator[Callable[[], bool]]:
-    """Keeps others from building there; yields what tells whether it is still the same folder.
-
-    Raises:
-        StoreWriteError: Another does.
-    """
+    """Keeps others from building there; yields what tells whether it is still the same folder."""
     descriptor = os.open(new, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -31,14 +31,7 @@ def parse_json(
 ) -> dict[str, Any]:
     """Returns a JSON object such as vtr writes: no key twice, no NaN, not deeply nested.
 
-    Args:
-        text: The document, UTF-8.
-        source: Where it comes from, as the error shall name it.
-        needed: What it should be, for the error.
-        error: Class of what is raised.
-
-    Raises:
-        VtrError: `error`: it is something else.
+    For anything else `error` is raised, which names the `source` and what was `needed`.
     """
     try:
         document = json.loads(
@@ -96,14 +89,9 @@ def as_fields(
 ) -> _T:
     """Returns a dataclass of JSON values, each checked against the type of its field.
 
-    Args:
-        cls: The dataclass; fields may be plain values, mappings, tuples and such dataclasses.
-        values: The JSON object; fields with a default may be absent.
-        source: Where it comes from, as the error shall name it.
-        error: Class of what is raised.
-
-    Raises:
-        VtrError: `error`: a field is absent, unknown or of another type; names it and its value.
+    Fields may be plain values, mappings, tuples and such dataclasses; those with a default may be
+    absent. Where one is absent, unknown or of another type, `error` is raised, which names the
+    `source`, the field and its value.
     """
     if not isinstance(values, dict):
         raise error(f"{source} is {values!r:.80}; allowed: an object")

@@ -35,11 +35,7 @@ def plugin_names(package: ModuleType) -> list[str]:
 
 
 def load_plugin(package: ModuleType, name: str, *, kind: str) -> ModuleType:
-    """Imports the plug-in called `name`.
-
-    Raises:
-        UnknownNameError: No such file; the nearest name is suggested.
-    """
+    """Imports the plug-in called `name`; where there is none, the nearest name is suggested."""
     names = plugin_names(package)
     if name not in names:
         raise UnknownNameError(kind, name, names)
@@ -70,10 +66,6 @@ def split_choice(text: str, names: Iterable[str], *, kind: str) -> tuple[str, li
 
     >>> split_choice("motion:global_share=0.5", ["motion"], kind="sampler")
     ('motion', ['global_share=0.5'])
-
-    Raises:
-        UnknownNameError: No such plug-in.
-        ConfigError: Nothing named.
     """
     name, *pairs = text.strip().split(":")
     names = list(names)
@@ -89,10 +81,7 @@ def read_options(
 ) -> list[tuple[str, OptionValue]]:
     """Returns the options of a plug-in with their values, in the order typed.
 
-    Args:
-        pairs: As `split_choice` gives them.
-        types: Of every option the name of its type.
-        owner: Kind and name of the plug-in, for errors.
+    `pairs` are as `split_choice` gives them, `owner` is kind and name of the plug-in, for errors.
 
     >>> read_options(["layers=2"], {"layers": "int"}, owner=("head", "seqTransf"))
     [('layers', 2)]

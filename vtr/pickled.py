@@ -20,8 +20,7 @@ _MARK = -1
 def require_light_keys(payload: bytes) -> None:
     """Refuses a pickle in which a tuple has more parts, counted wherever they occur, than 2**20.
 
-    Args:
-        payload: The pickle; nothing of it is run.
+    Nothing of it is run.
 
     Raises:
         pickle.UnpicklingError: Such a tuple, or a stream that is no pickle.

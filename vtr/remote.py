@@ -100,11 +100,7 @@ def check_url(url: str) -> str:
 
 
 def require_local(path: Path, *, verb: str, instead: str = "") -> Path:
-    """Returns a path of this machine; `instead` says what else to try.
-
-    Raises:
-        ConfigError: It stands for a URL; says what reads those.
-    """
+    """Returns a path of this machine; of a URL it says what reads those, and `instead`."""
     if url := url_of(path):
         raise ConfigError(
             f"vtr {verb} reads folders of this machine, and {printable(check_url(url))} is none; "

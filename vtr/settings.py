@@ -70,11 +70,7 @@ class Settings(pydantic.BaseModel):
         return self._typed
 
     def refuse_typed(self, names: Sequence[str], why: str) -> None:
-        """Refuses options that would not be heeded: ignored, they would pass for followed.
-
-        Raises:
-            ConfigError: One of them is typed; says so and `why`.
-        """
+        """Refuses options that are typed and would not be heeded: they would pass for followed."""
         for name in names:
             if name in self._typed:
                 raise ConfigError(f"{flag_of(name, type(self).model_fields[name])} {why}")
@@ -185,9 +181,7 @@ def option(
 def resolved(*settings: Settings, **used: Any) -> bytes:
     """Returns all options with their values as JSON, for the file beside what they made.
 
-    Args:
-        settings: The workspace and the verb's options; a later one wins.
-        used: What "auto" came to, such as `device="cpu"`.
+    Of several settings a later one wins, and over all `used`: what "auto" came to.
     """
     values = {name: value for one in settings for name, value in one.as_dict().items()}
     return json.dumps({**values, **used}, indent=2).encode()
@@ -199,11 +193,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def takes(*models: type[Settings], but: Sequence[str] = ()) -> Callable[[Function], Function]:
     """Gives a function with `**options` the signature that its models declare.
 
-    What inspect.signature, editors and notebooks show, and what `vtr/__init__.pyi` is made from.
-
-    Args:
-        models: Whose fields the function takes as keywords; the first that has a name counts.
-        but: Fields that it does not take.
+    What inspect.signature, editors and notebooks show, and what `vtr/__init__.pyi` is made from:
+    the models' fields are keywords, `but` some are not; of two of a name the first model's counts.
     """
 
     def signed(function: Function) -> Function:

@@ -130,11 +130,7 @@ class Workspace(Settings):
 
     @classmethod
     def at(cls, root: Path, **values: Any) -> Self:
-        """Returns the settings of a folder; relative paths start there.
-
-        Raises:
-            ConfigError: A value that is not allowed.
-        """
+        """Returns the settings of a folder; relative paths start there."""
         return merge(cls, [Source({**values, "root": root.absolute()}, str)])
 
     @property
@@ -143,11 +139,7 @@ class Workspace(Settings):
         return None if self.fps == "native" else float(self.fps)
 
     def require_videos(self) -> Path:
-        """Returns the folder of the videos.
-
-        Raises:
-            ConfigError: Neither the file nor a flag says where it is.
-        """
+        """Returns the folder of the videos; refuses where neither the file nor a flag says it."""
         if self.videos is None:
             raise ConfigError(
                 f"no videos named: there is no {FILE_NAME} in {Path.cwd()} or above it. "
@@ -217,12 +209,8 @@ def workspace_here(**given: Any) -> Workspace:
 def write_workspace(workspace: Workspace, *, force: bool = False) -> Path:
     """Writes `vtr.toml` with a comment on every setting; returns its path.
 
-    Args:
-        workspace: The settings; `workspace.root` is made where it does not exist.
-        force: Replace an existing file.
-
     Raises:
-        ConfigError: The file exists, or a path cannot be written as UTF-8 text.
+        ConfigError: The file exists, and not by `force`, or a path is no UTF-8 text.
         StoreWriteError: The file system refused.
     """
     path = workspace.root / FILE_NAME
@@ -252,12 +240,9 @@ def file_keys(model: type[Settings], verb: str = "") -> dict[str, dict[str, str]
 
 
 def read_source(path: Path, model: type[Settings], *, verb: str = "") -> Source:
-    """Returns what a TOML file says of a model's options.
+    """Returns what `vtr.toml`, or a file of `--config`, says of a model's options.
 
-    Args:
-        path: `vtr.toml`, or a file given with `--config`.
-        model: Whose options are wanted; those of other models are left alone.
-        verb: The model's section.
+    `verb` is the model's section; options of other models are left alone.
 
     Raises:
         ConfigError: It cannot be read, is not TOML, or names an unknown section or key.

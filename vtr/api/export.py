@@ -41,19 +41,10 @@ CONFIG_FILE = "export.json"
 
 
 def export_run(folder: Path, out: Path, options: Options) -> Path:
-    """Writes `config.json`, `best.safetensors`, `train_ids.txt` (where known) and a model card.
+    """Writes what a run consists of, what the options ask for, and a model card; returns the card.
 
     A run that has trained its vision tower brings `towers/`, a Hugging Face folder of both towers.
-
-    Args:
-        folder: The run; results below it (`vtr eval` writes them to RUN/eval) go onto the card.
-        out: Folder to make, or an empty one.
-        options: `onnx` also writes the text side as `text.onnx`, see `vtr.train.onnx`; `reference`
-            also a checkpoint of CLIP4Clip's layout, see `vtr.train.reference_files`;
-            `sentence_transformers` also that library's modules, see `vtr.train.sentences`.
-
-    Returns:
-        The card.
+    Results below the run (`vtr eval` writes them to RUN/eval) go onto the card.
     """
     run = load_run(folder)
     require_empty(out)

@@ -25,14 +25,10 @@ Moments = Mapping[str, list[Moment]]
 def write_samples(
     store: FeatureStore, videos: Path | None, workspace: Workspace, options: Options
 ) -> Path:
-    """Writes `options.fiftyone`; returns it.
+    """Writes the inputs of a store as samples to `options.fiftyone`; returns it.
 
-    Args:
-        store: Its inputs become the samples.
-        videos: The folder of videos that `vtr search` made the store of; None for other stores,
-            whose videos are the workspace's.
-        workspace: Where the videos and the model are.
-        options: `query` and `top` say which moments.
+    `videos` is the folder that `vtr search` made the store of; None for other stores, whose videos
+    are the workspace's.
     """
     assert options.fiftyone is not None
     make_folder(options.fiftyone.parent, option="--fiftyone")

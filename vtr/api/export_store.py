@@ -23,10 +23,8 @@ from vtr.workspace import Workspace
 def export_store(folder: Path, options: Options, workspace: Workspace | None = None) -> list[Path]:
     """Writes a store in every form that the options name; each appears whole or not at all.
 
-    Args:
-        folder: The store, or a folder of videos that `vtr search` has embedded.
-        options: `parquet`, `webdataset`, `lance` and `fiftyone` name the places.
-        workspace: Where the videos and the model are, for `fiftyone`.
+    `folder` may also be one of videos that `vtr search` has embedded; the workspace says where the
+    videos and the model are, for `fiftyone`.
 
     Returns:
         The files and folders, of each form the frames first.

@@ -58,11 +58,7 @@ class Manifest:
 
     @classmethod
     def read(cls, text: bytes, source: str) -> Manifest:
-        """Checks what a stranger may have written.
-
-        Raises:
-            HubError: No manifest, or one with names that lead out of the folder.
-        """
+        """Checks what a stranger may have written; refuses names that lead out of the folder."""
         needed = f"the {MANIFEST} of vtr push"
         values = parse_json(text, source=source, needed=needed, error=HubError)
         if values.get("schema") != _SCHEMA:
@@ -146,14 +142,7 @@ def _is_hub_name(part: str) -> bool:
 
 
 class Repository:
-    """One repository at one branch.
-
-    Args:
-        name: OWNER/NAME.
-        kind: A run is a model, a store a data set.
-        revision: Branch, tag or commit.
-        hub_url: Address of the hub; HF_ENDPOINT by default.
-    """
+    """One repository, OWNER/NAME, at one branch, tag or commit."""
 
     def __init__(self, name: str, kind: Kind, revision: str, hub_url: str | None) -> None:
         from huggingface_hub import HfApi
@@ -253,14 +242,9 @@ class Repository:
     def fetch(
         self, commit: str, name: str, part: Path, size: int, tell: Callable[[int], None]
     ) -> None:
-        """Fetches a file, going on where `part` ends.
+        """Fetches a file, going on where `part` ends, which keeps what came before a break.
 
-        Args:
-            commit: Of which state.
-            name: In the repository.
-            part: Grows; it keeps what came where the transfer breaks off.
-            size: Bytes that it should have; little beyond is written.
-            tell: Called with the bytes that are there.
+        Little is written beyond its `size`; `tell` is called with the bytes that are there.
         """
         stalls, most = 0, size_of(part)
         while True:

@@ -173,10 +173,7 @@ def predict(
 ) -> tuple[list[MomentPrediction], float | None]:
     """Returns up to ten moments for each query, the surest first; none where a video is absent.
 
-    Args:
-        store: Frames with their times.
-        queries: Q captions; their videos are searched.
-        vectors: (Q, D) their embeddings.
+    `vectors`, (Q, D), are the embeddings of the Q queries.
 
     Returns:
         Q predictions, and the median time between neighbouring frames in seconds; None where no

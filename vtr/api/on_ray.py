@@ -24,12 +24,8 @@ def on_ray(
 ) -> Iterator[RayPool]:
     """Connects for the time of a block, lets every node look, and yields the pool.
 
-    Args:
-        options: Which cluster, into how many parts, and what a worker gets.
-        settings: As for `WorkerPool`, but for the number of processes.
-        source: The folder of the videos, which every node must see.
-        files: Videos in it.
-        target: The folder that is written to; it is there.
+    Every node must see `files` in `source`, and the `target`, which is there. Of the `settings`,
+    those of `WorkerPool`, the number of processes is not heeded.
     """
     assert options.ray is not None
     sizes = tuple((path, size_of(path)) for path in a_few(files))

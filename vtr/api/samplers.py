@@ -50,9 +50,7 @@ HEADS = ("meanP", "maxP", "attentionP")
 def study(store: Path | None, options: Options) -> dict[str, Any]:
     """Returns the figures of every sampler on a dense store as JSON values, one row per sampler.
 
-    Args:
-        store: Made with `--sampler dense`; None is that of the workspace around.
-        options: Those of `vtr samplers study`.
+    Without a store that of the workspace around us is studied.
     """
     plot = options.plot
     if plot is not None and plot.suffix != ".png":

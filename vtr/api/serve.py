@@ -34,12 +34,9 @@ def serve(
     *,
     started: Callable[[str], Any] = lambda address: None,
 ) -> bool:
-    """Serves the page until it is interrupted.
+    """Serves the page of a folder of videos, or of a workspace, until it is interrupted.
 
-    Args:
-        folder: Of the videos, or of a workspace; by default the workspace around us.
-        options: See `vtr.verbs.serve.Options`.
-        started: Called with the address of the page when it can be opened.
+    `started` is called with its address when it can be opened.
 
     Returns:
         Whether everything has ended; a thread that stands still is not waited for.

@@ -76,9 +76,7 @@ def _as_extracted(workspace: Workspace, sampler: str) -> FeatureStore:
 def meet(store: StoredFeatures, video_ids: Sequence[str]) -> StoredFeatures:
     """Returns a store of others' features by the names that a dataset gives its videos.
 
-    Args:
-        store: Any; what vtr extracted has the dataset's names already.
-        video_ids: The dataset's.
+    What vtr extracted has them already.
     """
     if not store.spec.backbone.startswith(BACKBONE_PREFIX):
         return store
@@ -144,13 +142,9 @@ def check_same_model(backbone: Backbone, store: StoredFeatures) -> None:
 
 
 def text_backbone(run: Run, *, instead: str, device: str) -> Backbone:
-    """Returns the text model of a run.
+    """Returns the text model of a run, from here or pulled from the hub.
 
-    Args:
-        run: From here, or pulled from the hub.
-        instead: The workspace's model: taken where the run's was a folder that is not here, and
-            the weights are the same.
-        device: Where it shall run.
+    Where it was a folder that is not here, `instead` is taken if the weights are the same.
     """
     from vtr.clip.backbone import load_backbone
 

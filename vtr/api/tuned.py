@@ -27,14 +27,7 @@ def own_features(
 
     A run that kept the towers as they were, and features that its towers have made, stay as they
     are. Else the pictures are embedded, once: they are kept in the run's folder by the digest of
-    the towers and what was selected.
-
-    Args:
-        workspace: For the budget of samplers and the size of batches.
-        run: Whose towers.
-        store: Seen through one sampler.
-        ids: Of the videos that are needed; those that the store lacks stay missing.
-        device: Where the tower runs.
+    the towers and what was selected. Videos that the store lacks stay missing.
     """
     towers = run.own_towers
     if towers is None or store.spec.weights_sha256 == run.weights_sha256:

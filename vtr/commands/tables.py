@@ -29,11 +29,7 @@ _GLUE = "\ue000"  # a blank at which no line is broken: private use, in no line 
 def echo_wrapped(label: str, text: str, *, width: int) -> None:
     """Prints a label and a text beside it, whose lines end where the terminal does.
 
-    Args:
-        label: Stands in the first line.
-        text: May have several lines; each is broken between words, and what stands between two
-            " · " only where it is longer than a line.
-        width: Of the label's column.
+    A line is broken between words, and what stands between two " · " only where it is longer.
     """
     room = max(shutil.get_terminal_size().columns - width, _NARROWEST)
     for line in text.split("\n"):
@@ -212,9 +208,7 @@ def print_moments(document: Mapping[str, Any]) -> None:
 def print_hits(hits: Sequence[Any], *, levels: bool) -> None:
     """Prints moments; in terminals that know links the name opens the file at the moment.
 
-    Args:
-        hits: In order.
-        levels: Whether they are held against unrelated sentences, as pictures cannot be.
+    `levels` say how they stand against unrelated sentences, which those of pictures cannot.
     """
     from rich.style import Style
     from rich.text import Text

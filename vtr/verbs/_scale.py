@@ -55,11 +55,7 @@ class OnRay(Settings):
     """Cores of one of Ray's workers: so many videos does it decode at once."""
 
     def check_ray(self, settings: Settings) -> None:
-        """Refuses what cannot be done on Ray, before a folder is made or a video looked for.
-
-        Raises:
-            ConfigError: Ray is not installed, or `workers` of this machine are typed beside it.
-        """
+        """Refuses what cannot be done on Ray, before a folder is made or a video looked for."""
         if self.ray is not None:
             settings.refuse_typed(
                 ("workers",),

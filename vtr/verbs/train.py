@@ -244,12 +244,7 @@ class Recipe(Settings):
     def resolve(self, *, dim: int = 512, num_videos: int = 1000) -> dict[str, Any]:
         """Returns the preset's values, with what was given on top.
 
-        Args:
-            dim: Size of the features, for presets that adapt to it.
-            num_videos: Training videos, likewise.
-
-        Raises:
-            UnknownNameError: No such preset; the nearest is suggested.
+        Some presets adapt to the size of the features and the number of training videos.
         """
         preset = find_preset(self.preset or DEFAULT_PRESET)
         values = preset.fitted(dim=dim, num_videos=num_videos)
