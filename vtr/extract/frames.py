@@ -123,11 +123,6 @@ def to_luma(frame: VideoFrame, turn: Upright) -> Picture:
     )
 
 
-def frame_bytes(frame: VideoFrame) -> int:
-    """Returns the memory a decoded frame holds."""
-    return sum(plane.buffer_size for plane in frame.planes)
-
-
 @functools.cache
 def _may_be_transparent(pix_fmt: str) -> bool:
     kind = VideoFormat(pix_fmt)

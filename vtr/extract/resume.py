@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 import stat
@@ -27,7 +26,14 @@ from vtr.features.rows import LedgerRow
 from vtr.features.shard import ShardName, list_shards, write_shard
 from vtr.features.spec import FeatureSpec
 from vtr.features.store import FeatureStore, require_same
-from vtr.files import TEMPORARY_PREFIX, begin_beside, beside, is_begun, remove_leftovers
+from vtr.files import (
+    TEMPORARY_PREFIX,
+    begin_beside,
+    beside,
+    file_sha256,
+    is_begun,
+    remove_leftovers,
+)
 from vtr.remote import facts_of, url_of
 
 Input = tuple[Video, str | None]
@@ -275,8 +281,7 @@ def file_facts(path: Path | None, *, hashed: bool = False) -> dict[str, Any]:
         status = os.stat(path)  # noqa: PTH116  (any file name)
         facts: dict[str, Any] = {"file_bytes": status.st_size, "file_mtime_ns": status.st_mtime_ns}
         if hashed and stat.S_ISREG(status.st_mode):
-            with path.open("rb") as file:
-                facts["file_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+            facts["file_sha256"] = file_sha256(path)
         return facts
     except (OSError, ValueError):
         return {}

@@ -28,7 +28,7 @@ from vtr.extract.container import (
     header_rate,
     open_video,
 )
-from vtr.extract.frames import Picture, Upright, frame_bytes, to_luma, to_rgb, upright
+from vtr.extract.frames import Picture, Upright, to_luma, to_rgb, upright
 from vtr.extract.limits import Limits
 from vtr.extract.packets import PacketTable
 from vtr.extract.readers import FullReader, SparseReader
@@ -203,7 +203,7 @@ class _Visitor:
         if not self._looking:
             self._crops[key] = self._transform(self._converted(to_rgb, frame))
             return
-        size = frame_bytes(frame)
+        size = sum(plane.buffer_size for plane in frame.planes)
         if size <= self._budget:
             # PyAV counts references: the decoder takes a new buffer instead of reusing this one.
             self._budget -= size

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vtr.errors import ShardError
 from vtr.features.shard import ShardName
-from vtr.files import open_regular
+from vtr.files import file_sha256, open_regular
 from vtr.marks import Remembered, is_settled, mark_of
 from vtr.progress import note
 
@@ -51,7 +51,7 @@ class WholeShards:
         before, self._read = self._read, self._read + os.fstat(file.fileno()).st_size
         if before <= _SEVERAL_SECONDS < self._read:
             note(f"checking every byte of {path.parent}, once: it holds pictures or many features")
-        return _digest(file)
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
     def remember(self, *, others: bool = False) -> None:
         """Keeps what was found for the next time; without a cache that can be written, nothing.
@@ -69,8 +69,7 @@ def is_whole(path: Path, name: ShardName) -> bool:
     One that went since it was opened was replaced by a retry, and is not damaged.
     """
     try:
-        with path.open("rb") as file:
-            return _digest(file) == name.sha256
+        return file_sha256(path) == name.sha256
     except FileNotFoundError:
         return True
     except OSError:
@@ -83,7 +82,3 @@ def mend(folder: Path) -> str:
         f"vtr extract --features {shlex.quote(str(folder))} --retry damaged puts damaged shards "
         "aside and does their videos again; features of others have to be imported again"
     )
-
-
-def _digest(file: BufferedReader) -> str:
-    return hashlib.file_digest(file, "sha256").hexdigest()
