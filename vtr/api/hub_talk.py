@@ -49,7 +49,7 @@ def _is_http(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def talking(doing: str, *, hub: str, name: str) -> Iterator[None]:
-    """Says in one line what went wrong with the hub while `doing` ("list me/run"); no token in it."""
+    """Says in one line what went wrong while `doing` something ("list me/run"); no token in it."""
     from huggingface_hub import get_session
 
     get_token()
