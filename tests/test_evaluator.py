@@ -279,7 +279,7 @@ def test_groups_are_ranked_among_all_videos() -> None:
 
 def document_of(task: Task, scores: NDArray[np.float32]) -> dict[str, Any]:
     evaluation = evaluate(task, source(scores), postprocess={"twice": lambda s: (2 * s, None)})
-    protocol = Protocol("toy", "toy", "a toy", "test", None, None, "all")
+    protocol = Protocol(name="toy", dataset="toy", summary="a toy", captions="all")
     setup = Setup("t", "meanP", "frozen", "uniform", "clip", "f" * 8, zero_shot=True)
     return build_result(evaluation, protocol, setup, packed=frames_of(task.video_ids))
 

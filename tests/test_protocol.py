@@ -39,7 +39,7 @@ def world(**changes: object) -> Dataset:
 
 
 def toy(**changes: object) -> Protocol:
-    made = Protocol("toy", "toy", "a toy", "test", "train", None, "all")
+    made = Protocol(name="toy", dataset="toy", summary="a toy", val_split=None, captions="all")
     return replace(made, **changes)  # type: ignore[arg-type]
 
 

@@ -24,7 +24,7 @@ GALLERIES: Mapping[str, Gallery] = {"folder": "folder", "captioned": "split"}
 """What `--gallery` takes, and the gallery that it means."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Protocol:
     """One way of the field to count, declared with what it must come to.
 
@@ -37,11 +37,12 @@ class Protocol:
     name: str  # Option name
     dataset: str  # Whose videos and captions
     summary: str  # One line for people
-    test_split: str  # Whose videos are searched for, and whose captions are the queries
-    train_split: str | None  # What may be trained on; None where the protocol names nothing
+    test_split: str = "test"  # Whose videos are searched for, and whose captions are the queries
+    # What may be trained on; None where the protocol names nothing.
+    train_split: str | None = "train"
     # What the best epoch may be chosen on; None where the protocol names nothing: then a part of
     # the training videos is held out.
-    val_split: str | None
+    val_split: str | None = "val"
     # "one" given sentence per video, "all" captions of a video each a query of its own, or all of a
     # video's sentences as one "paragraph".
     captions: CaptionPolicy

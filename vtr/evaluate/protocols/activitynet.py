@@ -7,7 +7,6 @@ PROTOCOL = Protocol(
     dataset="activitynet",
     summary="paragraph retrieval on val_1: 4,917 videos, all sentences of one as one query",
     test_split="val_1",
-    train_split="train",
     val_split=None,
     captions="paragraph",
     num_videos=4_917,

@@ -6,9 +6,6 @@ PROTOCOL = Protocol(
     name="demo",
     dataset="demo",
     summary="the demo world: five captions per test clip, in groups with known ceilings",
-    test_split="test",
-    train_split="train",
-    val_split="val",
     captions="all",
     source="vtr demo",
 )

@@ -7,9 +7,6 @@ PROTOCOL = Protocol(
     dataset="folder",
     summary="your own videos and captions: every caption of the test split a query, ranked against "
     "the folder without its training and validation videos",
-    test_split="test",
-    train_split="train",
-    val_split="val",
     captions="all",
     gallery="folder",
     source="the captions file of the folder",

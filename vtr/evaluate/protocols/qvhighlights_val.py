@@ -7,7 +7,6 @@ PROTOCOL = Protocol(
     dataset="qvhighlights",
     summary="moments: 1,550 queries of the validation split; eval with --moments",
     test_split="val",
-    train_split="train",
     val_split=None,
     captions="all",
     num_queries=1_550,
