@@ -634,7 +634,7 @@ def test_what_failed_once_is_tried_again_after_a_while(
     media = Media(Librarian(lambda: library, tmp_path))
 
     def made() -> bytes:
-        still, file = Still(path, 0.0), VideoFile(path, 1, (0, 0))
+        still, file = Still(path, 0.0), VideoFile(path, "first")
         return bytes(asyncio.run(media._made(still, file)).payload)
 
     patient, media._quick = media._quick, Workshop(workers=1, room=1, seconds=0.0005)

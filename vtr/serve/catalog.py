@@ -46,13 +46,7 @@ class VideoFile:
     """A file that was found fit to be shown."""
 
     path: Path  # Where it really lies
-    size: int  # In bytes
-    times_ns: tuple[int, int]  # When its content was written, and when it was changed at all
-
-    @property
-    def version(self) -> tuple[str, int, int, int]:
-        """What changes when the file does."""
-        return str(self.path), self.size, *self.times_ns
+    version: str  # What changes when the file does
 
 
 class Catalog:
@@ -93,7 +87,7 @@ class Catalog:
             )
         if not stat.S_ISREG(facts.st_mode):
             raise RefusedError(404, "This is no regular file any more.")
-        return VideoFile(real, facts.st_size, (facts.st_mtime_ns, facts.st_ctime_ns))
+        return VideoFile(real, mark_of(facts))
 
     def document(self, video: VideoEntry) -> dict[str, Any]:
         """Returns what a page knows of a video."""
@@ -141,11 +135,7 @@ def _folders(ids: Iterable[str]) -> list[str]:
 
 def store_signature(folder: Path) -> str:
     """Returns what changes when a shard of a store comes, goes or changes; never ""."""
-    marks = []
-    for _, path in list_shards(folder)[0]:
-        with suppress(OSError):
-            marks.append((path.name, mark_of(path.stat())))
-    return repr(marks)
+    return _signature(path for _, path in list_shards(folder)[0])
 
 
 def signature(root: Path) -> str:
@@ -154,10 +144,13 @@ def signature(root: Path) -> str:
         listing = find_videos(root)
     except VtrError:
         return ""
+    return _signature(map(listing.path, listing.names)) if listing.names else ""
+
+
+def _signature(paths: Iterable[Path]) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    for name in listing.names:
+    for path in paths:
         with suppress(OSError):
-            facts = os.stat(listing.path(name))  # noqa: PTH116  (any file name)
-            mark = (facts.st_size, facts.st_mtime_ns, facts.st_ino, facts.st_ctime_ns)
-            digest.update(os.fsencode(name) + b"\0%d %d %d %d\0" % mark)
-    return digest.hexdigest() if listing.names else ""
+            mark = mark_of(os.stat(path))  # noqa: PTH116  (any file name)
+            digest.update(os.fsencode(path) + f"\0{mark}\0".encode())
+    return digest.hexdigest()
