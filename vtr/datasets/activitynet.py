@@ -39,9 +39,8 @@ INFO = DatasetInfo(
 def load(annotations: Path | None, videos: Path) -> Dataset:
     """Reads ActivityNet Captions.
 
-    Returns:
-        Every paragraph is a caption with the id `VIDEO#SPLIT`; a validation video has up to two, of
-        which `queries` gives each split its own.
+    Every paragraph is a caption with the id `VIDEO#SPLIT`; a validation video has up to two, of
+    which `queries` gives each split its own.
     """
     patterns = tuple(name for names in FILES.values() for name in names)
     source = Annotations("activitynet", annotations, videos, patterns, what="caption file")

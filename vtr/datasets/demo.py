@@ -30,16 +30,7 @@ INFO = DatasetInfo(
 
 
 def load(annotations: Path | None, videos: Path) -> Dataset:
-    """Reads the annotations of the demo world.
-
-    Args:
-        annotations: `demo.json` or the folder that holds it; None looks in the folder
-            `annotations` beside `videos`, where `vtr demo` puts it.
-        videos: The folder of the clips.
-
-    Returns:
-        The dataset; every video has a group and a category.
-    """
+    """Reads `demo.json`, or that of a folder; None is where `vtr demo` puts it."""
     path = _locate(annotations, videos)
     needed = "videos and captions; `vtr demo` renders the world again"
     document = read_json(path, needed=needed, error=DatasetError)

@@ -39,9 +39,7 @@ INFO = DatasetInfo(
 def load(annotations: Path | None, videos: Path) -> Dataset:
     """Reads DiDeMo as paragraphs.
 
-    Returns:
-        One caption per video, with the video's id and `#paragraph`. Every video has a window: its
-        first 30 seconds.
+    A video has one caption, with its id and `#paragraph`, and a window: its first 30 seconds.
     """
     patterns = (*(f"{split}_data.json" for split in SPLITS), "didemo_*_label.csv")
     source = Annotations("didemo", annotations, videos, patterns, what="annotation file")

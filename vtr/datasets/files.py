@@ -90,11 +90,7 @@ class VideoMatch:
 
 
 def require_folder(path: Path, *, what: str) -> Path:
-    """Returns `path` where it is a folder that can be listed.
-
-    Raises:
-        ConfigError: It is missing, a file, or may not be read; `what` says whose ("--videos").
-    """
+    """Returns `path` where it can be listed; else ConfigError, of `what` ("--videos")."""
     if url := url_of(path):
         check_url(url)
         return path  # looked for when it is listed

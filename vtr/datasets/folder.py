@@ -46,17 +46,11 @@ INFO = DatasetInfo(
 
 
 def load(annotations: Path | None, videos: Path) -> Dataset:
-    """Lists the videos of a folder, and reads their captions.
+    """Lists the videos of a folder, and reads their captions, where there are annotations.
 
-    Args:
-        annotations: A caption file, or a folder with one called captions.csv (.tsv, .jsonl,
-            .json); None is no captions.
-        videos: The folder.
-
-    Returns:
-        Every video on the disk, then those that only the caption file names. An id occurs twice
-        where two names differ only in their Unicode composition (`unique_videos` tells them apart).
-        Captions have the id of the video and their place among its captions.
+    Every video on the disk comes first, then those that only the caption file names. An id occurs
+    twice where two names differ only in their Unicode composition (`unique_videos` tells them
+    apart). Captions have the id of the video and their place among its captions.
     """
     listing = find_videos(videos)
     ids = tuple(map(video_id, listing.names))

@@ -41,11 +41,7 @@ INFO = DatasetInfo(
 
 
 def load(annotations: Path | None, videos: Path) -> Dataset:
-    """Reads LSMDC.
-
-    Returns:
-        Captions have the id of the clip and their place among its lines.
-    """
+    """Reads LSMDC; a caption's id is its clip's with its place among the clip's lines."""
     patterns = tuple(name for names in FILES.values() for name in names)
     source = Annotations("lsmdc", annotations, videos, patterns, what="annotation file")
     lines: Counter[str] = Counter()

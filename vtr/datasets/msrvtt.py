@@ -83,10 +83,9 @@ INFO = DatasetInfo(
 def load(annotations: Path | None, videos: Path) -> Dataset:
     """Reads MSR-VTT, whole or a part of it, or other data in the same layout.
 
-    Returns:
-        Captions have their `sen_id` as id. Without the csv files the queries of 1k-A come from the
-        shipped (video_id, sen_id) pairs, with them their sentences are compared with the captions.
-        The queries of 1k-B are the first caption of each video, as its authors took it.
+    Captions have their `sen_id` as id. Without the csv files the queries of 1k-A come from the
+    shipped (video_id, sen_id) pairs, with them their sentences are compared with the captions. The
+    queries of 1k-B are the first caption of each video, as its authors took it.
     """
     source = Annotations("msrvtt", annotations, videos, JSON_FILES, what="annotation json")
     found = source.recognised

@@ -53,11 +53,7 @@ INFO = DatasetInfo(
 
 
 def load(annotations: Path | None, videos: Path) -> Dataset:
-    """Reads MSVD, or other data in its layout.
-
-    Returns:
-        Captions have the id of the video and their place in its list.
-    """
+    """Reads MSVD, or other data in its layout; a caption's id is its video's with its place."""
     source = Annotations("msvd", annotations, videos, CAPTION_FILES, what="caption file")
     path, *source.aside = source.recognised
     source.files.append(path)

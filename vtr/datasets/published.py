@@ -49,11 +49,7 @@ def split_facts(dataset: str) -> Mapping[str, SplitFacts]:
 
 @cache
 def published_splits(dataset: str) -> Mapping[str, tuple[str, ...]]:
-    """Returns the ids of a dataset's published splits, in the published order; empty without any.
-
-    Raises:
-        DatasetError: The shipped list is not what the index says: the installation is damaged.
-    """
+    """Returns the ids of a dataset's published splits, as published; empty without any."""
     splits = {split: tuple(row[0] for row in rows) for split, rows in _rows(dataset).items()}
     for split, facts in split_facts(dataset).items():
         ids = splits.get(split, ())

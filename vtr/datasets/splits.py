@@ -55,10 +55,7 @@ def settle_splits(
     neither, the annotated part of the published splits.
 
     `known` are the annotated videos, in the files' order; `marked` what the annotations themselves
-    put in each split.
-
-    Returns:
-        Split name to ids, and remarks for people.
+    put in each split. Returned are the ids of each split, and remarks for people.
     """
     annotated = set(known)
     lists = {

@@ -49,9 +49,8 @@ INFO = DatasetInfo(
 def load(annotations: Path | None, videos: Path) -> Dataset:
     """Reads the English captions of VATEX, or other data in its layouts.
 
-    Returns:
-        `val` and `test` are the halves of the official validation set (HGR's split), `test-1k5` is
-        the other published 1,500 of the two together.
+    `val` and `test` are the halves of the official validation set (HGR's split), `test-1k5` is the
+    other published 1,500 of the two together.
     """
     source = Annotations("vatex", annotations, videos, CAPTION_FILES, what="caption file")
     found = source.recognised

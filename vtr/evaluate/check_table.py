@@ -88,11 +88,7 @@ def check_number(printed: str, num_queries: int, place: str = "") -> Verdict:
 
 
 def fitting_sizes(printed: Sequence[str]) -> dict[str, list[Verdict]]:
-    """Checks all numbers against every well-known test size.
-
-    Returns:
-        By the size's name, a verdict per number.
-    """
+    """Returns, by the name of every well-known test size, a verdict per number."""
     return {
         name: [check_number(number, size) for number in printed]
         for name, size in TEST_SIZES.items()

@@ -175,12 +175,7 @@ class Library:
         )  # fmt: skip
 
     def curve(self, query: Query, video_id: str) -> Curve:
-        """Returns the scores of one video's frames and pieces.
-
-        Raises:
-            UnknownNameError: No such video.
-            ConfigError: It has no frames.
-        """
+        """Returns the scores of one video's frames and pieces."""
         first, stop = self._rows(video_id)
         v = self._place[video_id]
         pts, pieces = self.index.pts_seconds[first:stop], self.index.pieces(v)

@@ -44,9 +44,6 @@ def split_state(
 
     Old names ending in gamma and beta become weight and bias, as in the reference, and what
     wraps the names goes, see `bare_names`.
-
-    Raises:
-        CheckpointError: Nothing in it belongs to CLIP, or two old names become one.
     """
     bare, notes = bare_names(state, f"{CLIP_PREFIX}visual.", what=what)
     renamed: dict[str, Tensor] = {}

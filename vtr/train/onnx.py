@@ -58,10 +58,6 @@ def export_text_side(backbone: Backbone, model: RetrievalModel, path: Path) -> f
 
     Returns:
         The largest difference from torch over batches of other sizes than that of the export.
-
-    Raises:
-        CheckpointError: The graph does not compute what torch computes.
-        ModelError: Towers that transformers computes.
     """
     require_onnx()
     backbone.require_towers("--onnx")

@@ -41,11 +41,7 @@ _POSITIONS = {
 
 
 def check_exportable(spec: ModelSpec) -> None:
-    """Refuses what CLIP4Clip has no place for.
-
-    Raises:
-        ConfigError: Another head, or a projection of texts.
-    """
+    """Refuses what CLIP4Clip has no place for: another head, or a projection of texts."""
     name, allowed = spec.choice.name, SYSTEM_HEADS["clip4clip"]
     if name not in allowed:
         raise ConfigError(
@@ -74,11 +70,7 @@ def differences(backbone: Backbone) -> list[str]:
 def reference_state(
     model: RetrievalModel, spec: ModelSpec, backbone: Backbone
 ) -> dict[str, Tensor]:
-    """Returns the weights of a run as the reference saves them, in its order.
-
-    Raises:
-        ConfigError: No CLIP, or more places for frames than CLIP has.
-    """
+    """Returns the weights of a run as the reference saves them, in its order."""
     if backbone.family != "clip":
         raise ConfigError(
             f"--reference writes a checkpoint of CLIP4Clip; {backbone.model_id} is a "

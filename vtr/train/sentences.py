@@ -71,11 +71,6 @@ def export_sentences(
 
     Returns:
         The largest difference from vtr's own vectors, over sentences that need cleaning too.
-
-    Raises:
-        ConfigError: The package is missing; a head that compares words, not one vector.
-        ModelError: A text tower that transformers cannot run.
-        CheckpointError: The folder does not compute what vtr computes.
     """
     require_sentence_transformers()
     if model.head.info.needs_tokens:

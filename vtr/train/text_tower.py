@@ -39,11 +39,7 @@ from vtr.train.presets import TEXT_MODES, TextMode
 
 @dataclass(frozen=True)
 class TextSpec:
-    """Everything needed to build a text tower again without its backbone.
-
-    Raises:
-        ConfigError: The sizes do not fit the mode.
-    """
+    """Everything needed to build a text tower again without its backbone."""
 
     mode: TextMode  # "frozen", "projection" or "tune"
     text_dim: int  # Size of the backbone's text embedding

@@ -161,9 +161,6 @@ def embed_tokens(
     text, whose last row is the pooled text; and their offsets (N+1,). CLIP2Video feeds them to its
     Temporal Alignment Block (modules/module_clip.py @e941318, `return_hidden`); weighted token
     interaction reads them too.
-
-    Raises:
-        ModelError: A family whose tokens have no place in the shared space.
     """
     if not backbone.model.text.clips:
         raise ModelError(
