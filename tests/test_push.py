@@ -17,10 +17,12 @@ from builders import (
     kill_when,
     make_demo_workspace,
     make_run,
+    random_rows,
     random_store,
     run_app,
     run_json,
     start_python,
+    write_store,
 )
 from hub_server import TOKEN, Hub, serving
 from huggingface_hub.repocard import metadata_load
@@ -40,6 +42,8 @@ from vtr.errors import (
     VtrError,
 )  # fmt: skip
 from vtr.features.engine_check import EngineCheck, read_engine_check
+from vtr.features.lock import write_lock
+from vtr.features.shard import list_shards, write_shard
 from vtr.files import publish
 
 STORE = ("datasets", "me/clips")
@@ -55,6 +59,11 @@ def hub(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         assert not server.leaked
 
 
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return random_store(tmp_path / "features", ["a"])
+
+
 def push(hub: Hub, target: str | Path, repo: str = "me/clips", **options: Any) -> Push:
     return vtr.push(target, repo, hub_url=hub.url, **options)
 
@@ -64,8 +73,6 @@ def pull(hub: Hub, repo: str = "me/clips", folder: str | Path | None = "got", **
 
 
 def several_shards(folder: Path, count: int = 3) -> Path:
-    from builders import random_rows, write_store
-
     random_store(folder, ["a0"])
     spec = vtr.FeatureStore(folder).spec
     for number in range(1, count):
@@ -183,8 +190,7 @@ def test_numbers_go_to_the_card_and_captions_only_when_asked(hub: Hub, tmp_path:
     assert str(tmp_path).encode() not in sent
 
 
-def test_an_edited_card_stays(hub: Hub, tmp_path: Path) -> None:
-    store = random_store(tmp_path / "features", ["a"])
+def test_an_edited_card_stays(hub: Hub, store: Path) -> None:
     push(hub, store)
     repo = hub.repos[STORE]
     repo.branches["main"] = repo.add({**repo.files, "README.md": b"mine", "LICENSE": b"MIT"})
@@ -303,10 +309,8 @@ def test_a_line_that_breaks_is_taken_up_again(hub: Hub, tmp_path: Path, ranges: 
     assert len(vtr.FeatureStore("got")) == 1
 
 
-def test_two_pulls_of_one_folder_do_not_mix(hub: Hub, tmp_path: Path) -> None:
-    from vtr.features.lock import write_lock
-
-    push(hub, random_store(tmp_path / "features", ["a"]))
+def test_two_pulls_of_one_folder_do_not_mix(hub: Hub, store: Path, tmp_path: Path) -> None:
+    push(hub, store)
     with (
         write_lock(tmp_path / ".unfinished" / "got.pull"),
         pytest.raises(HubError, match="another vtr pull is filling got"),
@@ -316,10 +320,6 @@ def test_two_pulls_of_one_folder_do_not_mix(hub: Hub, tmp_path: Path) -> None:
 
 def retry_first(store: Path) -> None:
     """Replaces the first shard as a retry does."""
-    from builders import random_rows
-
-    from vtr.features.shard import list_shards, write_shard
-
     (name, path), *_ = list_shards(store)[0]
     spec = vtr.FeatureStore(store).spec
     pad = np.zeros(spec.embedding_dim, np.float32)
@@ -361,11 +361,9 @@ def test_what_is_replaced_while_it_is_pushed_makes_no_commit(
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_what_is_written_into_the_folder_while_it_is_pulled_stays(
-    hub: Hub, tmp_path: Path, overwrite: bool
+    hub: Hub, store: Path, tmp_path: Path, overwrite: bool
 ) -> None:
-    from vtr.features.lock import write_lock
-
-    push(hub, random_store(tmp_path / "features", ["a"]))
+    push(hub, store)
     got = tmp_path / "got"
     with contextlib.ExitStack() as stack:
 
@@ -388,8 +386,7 @@ def test_what_is_written_into_the_folder_while_it_is_pulled_stays(
 
 
 @pytest.mark.parametrize("how", ["served", "committed"])
-def test_a_file_with_another_digest_is_kept_apart(hub: Hub, tmp_path: Path, how: str) -> None:
-    store = random_store(tmp_path / "features", ["a"])
+def test_a_file_with_another_digest_is_kept_apart(hub: Hub, store: Path, how: str) -> None:
     push(hub, store)
     (path,) = store.glob("*.h5")
     wrong = path.read_bytes()[:-1] + b"?"
@@ -420,9 +417,9 @@ def test_a_file_with_another_digest_is_kept_apart(hub: Hub, tmp_path: Path, how:
     ],
 )
 def test_what_cannot_be_pulled(
-    hub: Hub, tmp_path: Path, name: str, value: Any, error: type[VtrError], message: str
+    hub: Hub, store: Path, name: str, value: Any, error: type[VtrError], message: str
 ) -> None:
-    push(hub, random_store(tmp_path / "features", ["a"]))
+    push(hub, store)
     with pytest.MonkeyPatch.context() as patch:
         if "." in name:
             patch.setattr(name, value)
@@ -439,14 +436,14 @@ def test_what_cannot_be_pulled(
         ("portal", "does not answer as a hub does"),
     ],
 )
-def test_what_cannot_be_pushed(hub: Hub, tmp_path: Path, name: str, message: str) -> None:
+def test_what_cannot_be_pushed(hub: Hub, store: Path, name: str, message: str) -> None:
     setattr(hub, name, True)
     with pytest.raises(HubError, match=message):
-        push(hub, random_store(tmp_path / "features", ["a"]))
+        push(hub, store)
 
 
-def test_repositories_of_another_kind_are_refused(hub: Hub, tmp_path: Path) -> None:
-    store, run = random_store(tmp_path / "features", ["a"]), make_run(tmp_path / "run")
+def test_repositories_of_another_kind_are_refused(hub: Hub, store: Path, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
     hub.add("models", "me/clip", {"config.json": b"{}", "model.safetensors": b"x"})
     with pytest.raises(HubError, match=r"me/clip holds something that vtr did not push \(model"):
         push(hub, run, "me/clip")
@@ -473,6 +470,14 @@ def test_repositories_of_another_kind_are_refused(hub: Hub, tmp_path: Path) -> N
         push(hub, store, "me/open", private=True)
 
 
+def read_manifest(**changes: Any) -> None:
+    document = {
+        "schema": 1, "kind": "store", "identity": "x", "version": "1", "card": "",
+        "files": {"a": "0" * 64}, "sizes": {"a": 1}, **changes,
+    }  # fmt: skip
+    Manifest.read(json.dumps(document).encode(), "here")
+
+
 @pytest.mark.parametrize(
     "name", [
         "../x", "/etc/x", "a/../../x", "a//b", ".hidden", "a\\b", "vtr.json", "a\nb", "",
@@ -480,12 +485,8 @@ def test_repositories_of_another_kind_are_refused(hub: Hub, tmp_path: Path) -> N
     ],
 )  # fmt: skip
 def test_names_that_lead_elsewhere_are_refused(name: str) -> None:
-    document = {
-        "schema": 1, "kind": "store", "identity": "x", "version": "1", "card": "",
-        "files": {"f": "0" * 64, name: "0" * 64}, "sizes": {"f": 1, name: 1},
-    }  # fmt: skip
     with pytest.raises(HubError, match="which no vtr push writes"):
-        Manifest.read(json.dumps(document).encode(), "here")
+        read_manifest(files=dict.fromkeys(["f", name], "0" * 64), sizes={"f": 1, name: 1})
 
 
 @pytest.mark.parametrize(
@@ -500,12 +501,8 @@ def test_names_that_lead_elsewhere_are_refused(name: str) -> None:
     ],
 )
 def test_manifests_of_strangers_are_checked(change: dict[str, Any], message: str) -> None:
-    document = {
-        "schema": 1, "kind": "store", "identity": "x", "version": "1", "card": "",
-        "files": {"a": "0" * 64}, "sizes": {"a": 1}, **change,
-    }  # fmt: skip
     with pytest.raises(HubError, match=message):
-        Manifest.read(json.dumps(document).encode(), "here")
+        read_manifest(**change)
 
 
 @pytest.mark.parametrize(
@@ -516,7 +513,7 @@ def test_names_of_repositories(name: str) -> None:
         split_name(name)
 
 
-def test_what_is_neither_run_nor_store(hub: Hub, tmp_path: Path) -> None:
+def test_what_is_neither_run_nor_store(hub: Hub, store: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for name, why in (
         ("absent", "does not exist"),
@@ -525,7 +522,6 @@ def test_what_is_neither_run_nor_store(hub: Hub, tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=f"nothing to push: .*{why}"):
             push(hub, name)
-    store = random_store(tmp_path / "features", ["a"])
     with pytest.raises(ConfigError, match="--results and --with-model are for runs"):
         push(hub, store, results=True)
     (path,) = store.glob("*.h5")
@@ -565,8 +561,7 @@ def test_large_stores_take_several_commits(
     assert len(vtr.FeatureStore(pull(hub))) == 5
 
 
-def test_what_is_no_name_and_no_path(hub: Hub, tmp_path: Path) -> None:
-    store: Any = random_store(tmp_path / "features", ["a"])
+def test_what_is_no_name_and_no_path(hub: Hub, store: Path) -> None:
     wrong: Any = 3
     with pytest.raises(ConfigError, match="target is 3; it must be the folder of a run or a store"):
         vtr.push(wrong, "me/clips")
@@ -583,8 +578,7 @@ def test_what_is_no_name_and_no_path(hub: Hub, tmp_path: Path) -> None:
 # ---- refused
 
 
-def test_without_a_token(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = random_store(tmp_path / "features", ["a"])
+def test_without_a_token(hub: Hub, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     push(hub, store, private=True)
     monkeypatch.delenv("HF_TOKEN")
     with pytest.raises(HubError, match=r"needs a token.*settings/tokens.*hf auth login.*HF_TOKEN"):
@@ -620,10 +614,9 @@ LISTING, COMMIT, MAKING = "GET .*/tree/.*", "POST .*/commit/.*", "POST /api/repo
     ],
 )
 def test_a_hub_that_refuses(
-    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request_: str, status: int,
+    hub: Hub, store: Path, monkeypatch: pytest.MonkeyPatch, request_: str, status: int,
     message: str,
 ) -> None:  # fmt: skip
-    store = random_store(tmp_path / "features", ["a"])
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
     hub.fail[request_] = [status]
     with pytest.raises(HubError, match=rf"answers {status} .*{message}") as told:
@@ -635,10 +628,9 @@ def test_a_hub_that_refuses(
 
 
 def test_a_hub_that_stumbles(
-    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    hub: Hub, store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
-    store = random_store(tmp_path / "features", ["a"])
     hub.fail = {"PUT /lfs/.*": [500, 429, 0]}
     push(hub, store)
     told = capsys.readouterr().err
@@ -650,9 +642,8 @@ def test_a_hub_that_stumbles(
         push(hub, store)
 
 
-def test_nobody_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_there(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    store = random_store(tmp_path / "features", ["a"])
     address = "http://127.0.0.1:9"
     for ask in (
         lambda: vtr.push(store, "me/clips", hub_url=address),
@@ -668,14 +659,11 @@ def test_nobody_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", ["clips", "me/clips"])
 def test_a_hub_that_says_nothing(
-    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    hub: Hub, store: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setattr("vtr.api.hub._LOOK_SECONDS", 0.1)
     hub.silent = True
-    for ask in (
-        lambda: push(hub, random_store(tmp_path / "features", ["a"]), name),
-        lambda: pull(hub),
-    ):
+    for ask in (lambda: push(hub, store, name), lambda: pull(hub)):
         with pytest.raises(HubOfflineError, match=r"cannot be reached \(.*timed out"):
             ask()
 
@@ -696,8 +684,8 @@ def test_a_full_disk_keeps_what_came(hub: Hub, tmp_path: Path) -> None:
     assert sum(v for k, v in hub.sent.items() if "/cdn/" in k) == size - 100_000
 
 
-def test_a_folder_that_nobody_may_write(hub: Hub, tmp_path: Path) -> None:
-    push(hub, random_store(tmp_path / "features", ["a"]))
+def test_a_folder_that_nobody_may_write(hub: Hub, store: Path, tmp_path: Path) -> None:
+    push(hub, store)
     (tmp_path / "file").touch()
     with pytest.raises(StoreWriteError, match=r"cannot make the folder .*Choose another with FOLD"):
         pull(hub, folder="file/in/it")

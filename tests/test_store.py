@@ -38,6 +38,16 @@ Change = Callable[[h5py.File], object]
 PAD = np.arange(4, dtype=np.float32)
 
 
+def shard(
+    folder: Path,
+    spec: FeatureSpec,
+    *rows: VideoRow,
+    slot: tuple[int, int, int] = (1, 1, 0),
+    revision: int = 0,
+) -> Path:
+    return write_shard(folder, rows, spec=spec, slot=slot, revision=revision, pad_embedding=PAD)
+
+
 def test_round_trip(build_store: Build, row_factory: Callable[..., VideoRow]) -> None:
     store = FeatureStore(build_store([[3, 0, 5], [1, 2]]), sampler="uniform")
     assert store.ids == ("vidéo 0", "vidéo 2", "vidéo 3", "vidéo 4")
@@ -83,7 +93,7 @@ def test_packed_equals_one_at_a_time(
             rows.append(VideoRow(LedgerRow(video_id, "ok"), frames, np.arange(count) / 3, chosen))
             if count:
                 truth[video_id] = frames[keep], np.arange(count)[keep] / 3
-        write_shard(folder, rows, spec=spec, slot=(1, 1, sequence), revision=0, pad_embedding=PAD)
+        shard(folder, spec, *rows, slot=(1, 1, sequence))
     store = FeatureStore(folder, sampler="head")
     assert set(store.ids) == set(truth)
     ids = data.draw(st.lists(st.sampled_from(sorted(truth)), max_size=8)) if truth else []
@@ -112,9 +122,7 @@ def test_same_rows_give_the_same_bytes(tmp_path: Path, spec: FeatureSpec, row_fa
     names = []
     for folder in (tmp_path / "a", tmp_path / "b"):
         folder.mkdir()
-        rows = [row_factory("x", 3), row_factory("y", 0)]
-        path = write_shard(folder, rows, spec=spec, slot=(1, 1, 0), revision=0, pad_embedding=PAD)
-        names.append(path.name)
+        names.append(shard(folder, spec, row_factory("x", 3), row_factory("y", 0)).name)
     assert names[0] == names[1]
 
 
@@ -125,7 +133,7 @@ def test_later_revision_replaces_the_earlier(
     old = [row_factory("x", 0), row_factory("y", 2)]
     new = [row_factory("x", 3), row_factory("y", 2)]
     for revision, rows in enumerate([old, new]):
-        write_shard(tmp_path, rows, spec=spec, slot=(1, 1, 0), revision=revision, pad_embedding=PAD)
+        shard(tmp_path, spec, *rows, revision=revision)
     store = FeatureStore(tmp_path, sampler="uniform")
     assert store.ids == ("x", "y")
     assert [ShardName.parse(path.name).revision for path in list_shards(tmp_path)[1]] == [0]
@@ -135,8 +143,7 @@ def test_later_revision_replaces_the_earlier(
 def test_a_thousandth_retry_still_counts(tmp_path: Path, spec: FeatureSpec, row_factory) -> None:
     """A retry every hour gets there in six weeks."""
     for revision in (999, 1000):
-        rows = [row_factory("x", revision - 998)]
-        write_shard(tmp_path, rows, spec=spec, slot=(1, 1, 0), revision=revision, pad_embedding=PAD)
+        shard(tmp_path, spec, row_factory("x", revision - 998), revision=revision)
     assert len(FeatureStore(tmp_path, sampler="uniform")["x"].frames) == 2
     assert [ShardName.parse(path.name).revision for path in list_shards(tmp_path)[1]] == [999]
 
@@ -145,8 +152,7 @@ def test_an_id_stored_twice_is_reported_and_the_first_counts(
     tmp_path: Path, spec: FeatureSpec, row_factory
 ) -> None:
     for part in (1, 2):
-        rows = [row_factory("x", part)]
-        write_shard(tmp_path, rows, spec=spec, slot=(2, part, 0), revision=0, pad_embedding=PAD)
+        shard(tmp_path, spec, row_factory("x", part), slot=(2, part, 0))
     store = FeatureStore(tmp_path, sampler="uniform")
     assert (len(store), store.duplicates, len(store["x"].frames)) == (1, ["x"], 1)
 
@@ -181,7 +187,7 @@ def test_a_store_that_was_begun_is_told_from_one_that_is_not_there(tmp_path: Pat
 def test_long_errors_and_odd_ids_survive(tmp_path: Path, spec: FeatureSpec) -> None:
     ids = ["a/b", "../../x", "new\nline", 'quo"te', "emoji 🎬", "." * 300, "العربية", "NUL", ""]
     rows = [VideoRow.failed(LedgerRow(i, "failed", "decode-error: " + "ü" * 400), 4) for i in ids]
-    write_shard(tmp_path, rows, spec=spec, slot=(1, 1, 0), revision=0, pad_embedding=PAD)
+    shard(tmp_path, spec, *rows)
     ledger = FeatureStore(tmp_path).ledger
     assert [row.id for row in ledger] == ids
     assert all(len(row.error.encode()) in (MAX_ERROR_BYTES - 1, MAX_ERROR_BYTES) for row in ledger)
@@ -190,7 +196,7 @@ def test_long_errors_and_odd_ids_survive(tmp_path: Path, spec: FeatureSpec) -> N
 def test_different_settings_are_refused_by_name(build_store: Build, spec: FeatureSpec) -> None:
     folder = build_store([[1]])
     other = replace(spec, preprocessing={"route": "exact", "size": [8, 8]}, seed=7)
-    write_shard(folder, [], spec=other, slot=(1, 1, 1), revision=0, pad_embedding=PAD)
+    shard(folder, other, slot=(1, 1, 1))
     with pytest.raises(FingerprintError) as caught:
         FeatureStore(folder)
     assert "preprocessing.route is 'fast', asked 'exact'; seed is 0, asked 7" in str(caught.value)
@@ -388,8 +394,7 @@ def test_a_shard_replaced_while_the_store_opens_is_found_again(
         openings.append(path)
         if len(openings) == 1:
             path.unlink()
-            rows = [row_factory("anew", 1)]
-            write_shard(folder, rows, spec=spec, slot=(1, 1, 0), revision=1, pad_embedding=PAD)
+            shard(folder, spec, row_factory("anew", 1), revision=1)
         return open_shard(path, name, **more)
 
     monkeypatch.setattr("vtr.features.store.open_shard", replace_first)
@@ -402,13 +407,12 @@ def test_a_slot_that_a_listing_missed_is_found_again(
 ) -> None:
     """A large folder is read in pieces: the old name went before, the new one came behind."""
     folder = build_store([[2], [3], [1]])
-    rows = [row_factory("anew", 1)]
     listings = []
 
     def list_late(folder: Path, **more: Any) -> object:
         found, superseded = list_shards(folder, **more)
         if not listings:
-            write_shard(folder, rows, spec=spec, slot=(1, 1, 1), revision=1, pad_embedding=PAD)
+            shard(folder, spec, row_factory("anew", 1), slot=(1, 1, 1), revision=1)
             found[1][1].unlink()
         listings.append(found)
         return found if len(listings) > 1 else [found[0], found[2]], superseded
@@ -424,8 +428,7 @@ def test_a_shard_replaced_after_the_store_was_opened_is_still_read(
     folder = build_store([[2], [3]])
     store = FeatureStore(folder, sampler="uniform")
     before, num_bytes = store.packed().frames.tobytes(), describe(store)["bytes"]
-    rows = [row_factory("anew", 1)]
-    write_shard(folder, rows, spec=spec, slot=(1, 1, 0), revision=1, pad_embedding=PAD)
+    shard(folder, spec, row_factory("anew", 1), revision=1)
     store.shards[0].path.unlink()
     assert store.packed().frames.tobytes() == before
     assert store.verify() == []
@@ -581,10 +584,8 @@ def test_publish_says_what_stands_in_the_way(tmp_path: Path) -> None:
 def test_inspect_names_the_parts_that_have_no_shard(
     tmp_path: Path, spec: FeatureSpec, row_factory: Callable[..., VideoRow]
 ) -> None:
-    pad = np.zeros(spec.embedding_dim, np.float32)
     for n, slot in enumerate([(1, 1, 0), (4, 1, 0), (4, 3, 0), (4, 3, 1)]):
-        rows = [row_factory(f"v{n}", 2)]
-        write_shard(tmp_path, rows, spec=spec, slot=slot, revision=0, pad_embedding=pad)
+        shard(tmp_path, spec, row_factory(f"v{n}", 2), slot=slot)
     facts, _ = inspect(tmp_path)
     assert facts["parts_without_shards"] == ["2/4", "4/4"]
     told = " ".join(run_app("inspect", tmp_path).stdout.split())
