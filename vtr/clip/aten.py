@@ -78,11 +78,11 @@ def resize(
     stack = (c_uint64 * 5)(source.value or 0, sizes.value or 0, 0, 0, 0)
     operator = f"aten::_upsample_{resample}2d_aa".encode()
     _must(held.torch_call_dispatcher(operator, b"", stack, _VERSION))
-    return _Resized(held, stack[0], size).view()
+    return np.asarray(_Resized(held, stack[0], size))
 
 
 class _Resized:
-    """A tensor (1, 3, h, w) of bytes that lives as long as any array that looks into it."""
+    """A tensor (1, 3, h, w) of bytes that lives as long as any array, (h, w, 3), of them."""
 
     def __init__(self, held: ctypes.CDLL, handle: int, size: tuple[int, int]) -> None:
         self._library, self._handle = held, c_void_p(handle)
@@ -99,10 +99,6 @@ class _Resized:
 
     def __del__(self) -> None:
         self._library.aoti_torch_delete_tensor_object(self._handle)
-
-    def view(self) -> NDArray[np.uint8]:
-        """Returns (h, w, 3), read-only."""
-        return np.asarray(self)
 
 
 def _must(status: int) -> None:

@@ -153,17 +153,8 @@ def resize_crop(picture: np.ndarray, preprocessing: Preprocessing) -> np.ndarray
     rows, columns = preprocessing.size
     top, left = round((resized[0] - rows) / 2), round((resized[1] - columns) / 2)
     window = top, left, rows, columns
-    return _resized(picture, resized, window, preprocessing)
-
-
-def _resized(
-    picture: np.ndarray,
-    shape: tuple[int, int],
-    window: tuple[int, int, int, int],
-    preprocessing: Preprocessing,
-) -> np.ndarray:
-    fast, resample = preprocessing.route == "fast", preprocessing.resample
-    return resize_window(picture, shape, window, resample=resample, fast=fast)
+    fast = preprocessing.route == "fast"
+    return resize_window(picture, resized, window, resample=preprocessing.resample, fast=fast)
 
 
 def to_patches(picture: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
@@ -176,8 +167,10 @@ def to_patches(picture: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     assert isinstance(preprocessing.resize_to, tuple)
     most, side = preprocessing.resize_to
     rows, columns = _grid(picture.shape[0], picture.shape[1], most=most, side=side)
-    shape = rows * side, columns * side
-    resized = _resized(picture, shape, (0, 0, *shape), preprocessing)
+    shape, fast = (rows * side, columns * side), preprocessing.route == "fast"
+    resized = resize_window(
+        picture, shape, (0, 0, *shape), resample=preprocessing.resample, fast=fast
+    )
     canvas = np.zeros((most + 1, side, side, 3), np.uint8)
     canvas[0].reshape(-1)[:4] = np.array([rows, columns], "<u2").view(np.uint8)
     patches = resized.reshape(rows, side, columns, side, 3).swapaxes(1, 2)

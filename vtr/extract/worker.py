@@ -24,6 +24,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from vtr.arithmetic import uncollected
@@ -138,17 +139,12 @@ def _limit_memory(extra_bytes: int) -> None:
     """
     if sys.platform != "linux":
         return
-    pages = int(_read("/proc/self/statm").split()[0])
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + extra_bytes
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     if hard != resource.RLIM_INFINITY:
         limit = min(limit, hard)
     resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
-
-
-def _read(path: str) -> str:
-    with open(path) as file:  # noqa: PTH123  (procfs)
-        return file.read()
 
 
 if __name__ == "__main__":
