@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from functools import partial
@@ -51,8 +51,8 @@ def list_protocols() -> list[dict[str, Any]]:
     return [asdict(load_protocol(name)) for name in protocol_names()]
 
 
-def of_dataset(workspace: Workspace, name: str | None, *, flags: Collection[str]) -> Workspace:
-    """Returns where a dataset is: the workspace, which lends another dataset only its flags."""
+def of_dataset(workspace: Workspace, name: str | None) -> Workspace:
+    """Returns where a dataset is: the workspace, which lends another dataset only what is typed."""
     if name is not None and name not in dataset_names():
         raise UnknownNameError("dataset", name, dataset_names())
     has_file = find_file(Path.cwd()) is not None
@@ -63,9 +63,8 @@ def of_dataset(workspace: Workspace, name: str | None, *, flags: Collection[str]
         )
     if name is None or (has_file and name == workspace.dataset):
         return workspace
-    return Workspace.at(
-        Path.cwd(), dataset=name, **{flag: getattr(workspace, flag) for flag in flags}
-    )
+    typed = {flag: getattr(workspace, flag) for flag in workspace.typed}
+    return Workspace.at(Path.cwd(), dataset=name, **typed)
 
 
 def show_dataset(workspace: Workspace) -> dict[str, Any]:

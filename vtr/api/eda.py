@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,37 +41,36 @@ from vtr.workspace import Workspace
 MAX_GAP_PAIRS = 2000
 
 
-def explore_dataset(
-    workspace: Workspace, options: Options, *, needed: Collection[str] = ()
-) -> tuple[dict[str, Any], list[Table]]:
+def explore_dataset(workspace: Workspace, options: Options) -> tuple[dict[str, Any], list[Table]]:
     """Writes eda.json, eda.html and the charts, and returns the document and its tables.
 
-    Of "model" and "features" those `needed` must be there; the others' figures are left out where
-    they cannot be had.
+    A model and features that are typed must be there; else their figures are left out where they
+    cannot be had.
     """
     prepare_arithmetic()
     make_folder(options.out, option="--out")
     used = {**workspace.as_dict(), **options.as_dict()}
-    facts = {**_explore(workspace, options, needed), "options": used}
+    facts = {**_explore(workspace, options), "options": used}
     write_eda(facts, options.out, pictures=options.pictures)
     return facts, tables(facts)
 
 
-def _explore(workspace: Workspace, options: Options, needed: Collection[str]) -> dict[str, Any]:
+def _explore(workspace: Workspace, options: Options) -> dict[str, Any]:
     if workspace.videos is None and workspace.annotations is None:
         raise ConfigError("nothing to look at: give --annotations, --videos, or a workspace")
     folder = workspace.videos or workspace.root
     data = load_dataset(workspace.dataset, annotations=workspace.annotations, videos=folder)
     store = None
-    if "features" in needed or any(workspace.features.glob("*.h5")):
+    if "features" in workspace.typed or any(workspace.features.glob("*.h5")):
         store = meet(FeatureStore(workspace.features), data.video_ids)
     tokens = gap = None
+    is_needed = "model" in workspace.typed
     if options.text:
-        tokens = _tokens(workspace.model, data, is_needed="model" in needed)
+        tokens = _tokens(workspace.model, data, is_needed=is_needed)
     facts = describe_dataset(data, tokens=tokens, bins=parse_bins(options.bins))
     rows = _video_rows(workspace, data, store, options.probe)
     if options.text and store is not None:
-        gap = _gap(workspace.model, data, store, options, is_needed="model" in needed)
+        gap = _gap(workspace.model, data, store, options, is_needed=is_needed)
     return {
         "schema": SCHEMA,
         "kind": KIND,

@@ -32,7 +32,6 @@ def list_datasets(as_json: AsJson = False) -> None:
 @group.command()
 @with_options("data")
 def show(
-    context: typer.Context,
     dataset: DatasetName = None,
     *,
     workspace: Annotated[Workspace, Only("videos", "annotations")],
@@ -41,14 +40,13 @@ def show(
     """Show what the annotation files say: files, splits, captions, first ids, remarks."""
     from vtr.api import data
 
-    facts = data.show_dataset(data.of_dataset(workspace, dataset, flags=_typed(context)))
+    facts = data.show_dataset(data.of_dataset(workspace, dataset))
     print_json(facts) if as_json else print_description(facts)
 
 
 @group.command()
 @with_options("data")
 def verify(
-    context: typer.Context,
     dataset: DatasetName = None,
     *,
     workspace: Annotated[Workspace, Only("videos", "annotations", "workers")],
@@ -64,14 +62,8 @@ def verify(
     """
     from vtr.api import data
 
-    workspace = data.of_dataset(workspace, dataset, flags=_typed(context))
+    workspace = data.of_dataset(workspace, dataset)
     facts = data.verify_dataset(workspace, fast=fast, quiet=as_json, scale=scale)
     print_json(facts) if as_json else print_verdict(facts)
     if facts["missing"] or facts["undecodable"]:
         raise typer.Exit(SOME_FAILED)
-
-
-def _typed(context: typer.Context) -> list[str]:
-    """Returns the settings that flags gave."""
-    settings = Workspace.model_fields.keys() & context.params.keys() - {"dataset"}
-    return [name for name in settings if context.params[name] is not None]

@@ -17,7 +17,6 @@ from vtr.workspace import Workspace
 
 @with_options("eda")
 def eda(
-    context: typer.Context,
     *,
     workspace: Annotated[
         Workspace, Only("dataset", "annotations", "videos", "features", model="Text tower.")
@@ -32,8 +31,7 @@ def eda(
     """
     from vtr.api.eda import explore_dataset
 
-    needed = [name for name in ("model", "features") if context.params[name] is not None]
-    facts, tables = explore_dataset(workspace, options, needed=needed)
+    facts, tables = explore_dataset(workspace, options)
     if as_json:
         print_json(facts)
         return
