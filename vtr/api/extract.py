@@ -192,16 +192,12 @@ def check_of(workspace: Workspace, backbone: Backbone) -> Check | None:
     return measure
 
 
+@uncollected()
 def plan(workspace: Workspace, options: Options, *, quiet: bool = False) -> dict[str, Any]:
     """Returns what `extract` would do, without model or decoder, as JSON values."""
     options.check_ray(workspace)
     if options.from_crops is not None:
         return _plan_of_pictures(workspace, options)
-    with uncollected():
-        return _plan(workspace, options, quiet=quiet)
-
-
-def _plan(workspace: Workspace, options: Options, *, quiet: bool) -> dict[str, Any]:
     survey = _survey(workspace, quiet=quiet)
     settings, retry = settings_of(workspace, survey, options), statuses(options.retry)
     held = {}
