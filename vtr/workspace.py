@@ -171,6 +171,15 @@ def find_workspace(start: Path) -> Workspace | None:
     return None if path is None else read_workspace(path)
 
 
+def need_workspace(usage: str) -> Workspace:
+    """Returns the workspace around the current folder; where there is none, says what to name."""
+    if (found := find_workspace(Path.cwd())) is None:
+        raise ConfigError(
+            f"no folder named, and there is no {FILE_NAME} in {Path.cwd()} or above it. {usage}"
+        )
+    return found
+
+
 def find_file(start: Path) -> Path | None:
     """Returns the nearest `vtr.toml` in a folder or above it."""
     here = start.resolve()

@@ -20,11 +20,12 @@ from vtr.searching.library import Answer, Hit, Library
 from vtr.searching.query import Query, read_like
 from vtr.settings import takes
 from vtr.verbs.search import Options
-from vtr.workspace import FILE_NAME, Workspace, find_workspace, read_workspace
+from vtr.workspace import FILE_NAME, Workspace, find_workspace, need_workspace, read_workspace
 
 if TYPE_CHECKING:
     from vtr.train.run import Run
 
+_USAGE = 'Name the folder of the videos first: vtr search FOLDER "a sentence"'
 __all__ = ["Answer", "Library", "Query", "find", "make_query", "open_library", "search", "split"]
 
 
@@ -80,19 +81,11 @@ def split(words: Sequence[str]) -> tuple[Path | None, tuple[str, ...]]:
             what = "is no folder" if os.path.exists(first) else "does not exist"  # noqa: PTH110
             raise ConfigError(
                 f"{words[0]!r} {what}, and there is no {FILE_NAME} in {Path.cwd()} or above it. "
-                'Name the folder of the videos first: vtr search FOLDER "a sentence"'
+                f"{_USAGE}"
             )
     else:
-        _require_workspace()
+        need_workspace(_USAGE)
     return None, tuple(words)
-
-
-def _require_workspace() -> None:
-    if find_workspace(Path.cwd()) is None:
-        raise ConfigError(
-            f"no folder named, and there is no {FILE_NAME} in {Path.cwd()} or above it. "
-            'Name the folder of the videos first: vtr search FOLDER "a sentence"'
-        )
 
 
 def make_query(texts: Sequence[str], options: Options) -> Query:
@@ -154,8 +147,7 @@ def as_document(answer: Answer, library: Library) -> dict[str, Any]:
 
 def _workspace_of(folder: Path | None) -> Workspace | None:
     if folder is None:
-        _require_workspace()
-        return find_workspace(Path.cwd())
+        return need_workspace(_USAGE)
     file = require_folder(folder, what="the folder of videos") / FILE_NAME
     return read_workspace(file) if file.is_file() else None
 

@@ -13,7 +13,7 @@ from vtr.errors import ConfigError, VtrError
 from vtr.extras import require_extra
 from vtr.remote import OF_URL, as_path, require_local
 from vtr.verbs.serve import Options
-from vtr.workspace import FILE_NAME, Workspace, find_workspace, read_workspace
+from vtr.workspace import FILE_NAME, Workspace, need_workspace, read_workspace
 
 if TYPE_CHECKING:
     from vtr.searching.library import Library
@@ -75,12 +75,7 @@ def serve(
 def find_place(folder: Path | None) -> Place:
     """Returns what a folder is: a workspace, or videos."""
     if folder is None:
-        workspace = find_workspace(Path.cwd())
-        if workspace is None:
-            raise ConfigError(
-                f"no folder named, and there is no {FILE_NAME} in {Path.cwd()} or above it. "
-                "Name the folder of the videos: vtr serve FOLDER"
-            )
+        workspace = need_workspace("Name the folder of the videos: vtr serve FOLDER")
     else:
         folder = as_path(str(folder))
         if not folder.is_dir():
