@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from vtr.errors import ShardError
 from vtr.features.digests import mend
 from vtr.features.pictures import Kept, PictureFormat, Pixels, from_webp
-from vtr.features.rows import STATUSES, LedgerRow, Status, VideoRow
+from vtr.features.rows import STATUSES, LedgerRow, VideoRow
 from vtr.features.shard import LEDGER_NUMBERS, OPTIONAL, SPAN, ShardName
 from vtr.features.spec import FeatureSpec
 
@@ -99,7 +99,7 @@ class Shard:
             column = self.columns[name]
             values = decode_texts(column) if column.dtype.kind == "S" else column.tolist()
             columns[name.removeprefix("video/")] = values
-        status = [STATUS_OF[code] for code in self.columns["video/status"].tolist()]
+        status = [STATUSES[code] for code in self.columns["video/status"].tolist()]
         errors = decode_texts(self.columns["video/error"])
         names = ("id", "status", "error", *columns)
         together = zip(self.ids, status, errors, *columns.values(), strict=True)
@@ -132,10 +132,6 @@ def gather(source: NDArray[Any], rows: slice | NDArray[np.int64], out: NDArray[A
         out[:] = source[rows]
     else:
         np.take(source, rows, axis=0, out=out, mode="clip")
-
-
-STATUS_OF: dict[int, Status] = {0: "ok", 1: "partial", 2: "failed"}
-assert tuple(STATUS_OF.values()) == STATUSES
 
 
 def open_shard(

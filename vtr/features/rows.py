@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vtr.features.pictures import Kept
 
 Status = Literal["ok", "partial", "failed"]
-STATUSES: tuple[str, ...] = get_args(Status)
+STATUSES: tuple[Status, ...] = get_args(Status)
 MAX_ERROR_BYTES = 500
 
 

@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 
 from vtr.errors import StoreError, StoreWriteError
 from vtr.evaluate.coverage import check_features
-from vtr.features.reader import STATUS_OF
 from vtr.features.rows import STATUSES, LedgerRow
 from vtr.features.store import FeatureStore
 from vtr.files import make_folder, publish
@@ -80,7 +79,7 @@ class Index:
         columns = (video[n].tolist() for n in ("status", "error", "bytes", "duration", "mtime_ns"))
         return [
             LedgerRow(
-                i, STATUS_OF[status], error.decode(), num_bytes,
+                i, STATUSES[status], error.decode(), num_bytes,
                 duration_seconds=duration, file_mtime_ns=mtime,
             )
             for i, status, error, num_bytes, duration, mtime in zip(self.ids, *columns, strict=True)
