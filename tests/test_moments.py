@@ -41,10 +41,10 @@ def test_a_threshold_is_reached_by_equality() -> None:
 
 def test_a_query_without_a_prediction_is_a_miss() -> None:
     numbers = moment_metrics([query((0, 4)), query((0, 4), video="w")], [said((0, 4)), said()])
-    assert numbers.values["R1@0.5"] == numbers.values["mIoU"] == numbers.values["mAP"] == 50
-    low, high = numbers.intervals["R1@0.5"]
+    assert numbers["R1@0.5"]["value"] == numbers["mIoU"]["value"] == numbers["mAP"]["value"] == 50
+    low, high = (numbers["R1@0.5"][end] for end in ("low", "high"))
     assert 0 <= low < 50 < high <= 100
-    assert numbers.num_queries["mIoU"] == 2
+    assert numbers["mIoU"]["n"] == 2
 
 
 def test_a_window_is_found_once() -> None:
@@ -62,18 +62,18 @@ def test_a_highlight_is_a_clip_that_one_annotator_rates_very_good() -> None:
     rows = query_values([rated] * 4 + [query((0, 4))], [said((0, 4), best=t) for t in [*at, 0.0]])
     assert rows["HIT@1"][:4].tolist() == [1, 0, 0, 0]
     numbers = moment_metrics([rated, query((0, 4))], [said((0, 4), best=0.0)] * 2)
-    assert numbers.values["HIT@1"] == 100  # over the one query with ratings
-    assert numbers.num_queries["HIT@1"] == 1
+    assert numbers["HIT@1"]["value"] == 100  # over the one query with ratings
+    assert numbers["HIT@1"]["n"] == 1
 
 
 def test_intervals_draw_whole_videos_and_stay_open_at_the_ends() -> None:
     same = [query((0, 4)) for _ in range(50)]
     numbers = moment_metrics(same, [said((0, 4))] * 50)
-    assert numbers.values["mIoU"] == 100
-    assert numbers.intervals["mIoU"][0] < 25  # fifty queries of one video are one unit
+    assert numbers["mIoU"]["value"] == 100
+    assert numbers["mIoU"]["low"] < 25  # fifty queries of one video are one unit
     apart = [query((0, 4), video=str(v)) for v in range(50)]
-    low, high = moment_metrics(apart, [said((0, 4))] * 50).intervals["mIoU"]
-    assert 90 < low < high == 100
+    found = moment_metrics(apart, [said((0, 4))] * 50)["mIoU"]
+    assert 90 < found["low"] < found["high"] == 100
 
 
 def test_counts_must_agree() -> None:

@@ -23,7 +23,6 @@ from vtr.errors import ConfigError, DatasetError
 from vtr.evaluate.coverage import cover_videos
 from vtr.evaluate.moments import (
     MOST_PREDICTIONS,
-    MomentMetrics,
     MomentPrediction,
     MomentQuery,
     moment_metrics,
@@ -75,7 +74,6 @@ def evaluate_moments(workspace: Workspace, options: Options) -> tuple[dict[str, 
     asked = [MomentQuery(q.id, q.video_id, np.array(q.windows), dict(q.ratings)) for q in queries]
     predictions, gap = predict(store, queries, texts.pooled)
     _tell_doubts(store, queries, gap)
-    numbers = moment_metrics(asked, predictions, seed=workspace.seed)
     document = {
         "schema": 1,
         "protocol": {
@@ -86,7 +84,7 @@ def evaluate_moments(workspace: Workspace, options: Options) -> tuple[dict[str, 
         },
         "coverage": {"missing_videos": len(there.absent), "policy": options.missing},
         "setup": _setup(store, backbone, gap=gap, seed=workspace.seed),
-        "metrics": _cells(numbers),
+        "metrics": moment_metrics(asked, predictions, seed=workspace.seed),
         "files": {"predictions": PREDICTIONS},
     }
     folder = options.out or result_folder(
@@ -113,14 +111,6 @@ def _setup(
         "sampler": store.sampler,
         "median_gap_seconds": gap,
         "seed": seed,
-    }
-
-
-def _cells(numbers: MomentMetrics) -> dict[str, dict[str, float]]:
-    ends, counts = numbers.intervals, numbers.num_queries
-    return {
-        name: {"value": value, "low": ends[name][0], "high": ends[name][1], "n": counts[name]}
-        for name, value in numbers.values.items()
     }
 
 

@@ -20,7 +20,7 @@ from vtr.demo.events import brief_test_events, count_shown
 from vtr.errors import ConfigError, DecodeError, VtrError
 from vtr.evaluate.coverage import cover
 from vtr.evaluate.evaluator import Task, evaluate, plan
-from vtr.evaluate.intervals import retrieval_intervals
+from vtr.evaluate.intervals import cell, retrieval_intervals
 from vtr.evaluate.metrics import retrieval_metrics
 from vtr.evaluate.protocol import default_protocol, queries
 from vtr.extract.answers import SampledVideo
@@ -296,9 +296,8 @@ def _by_head(task: Task, texts: TextFeatures, store: FeatureStore) -> dict[str, 
         head = build_head(parse_head(name), dim=packed.frames.shape[1], clip=None, seed=0)
         scorer = Scorer(RetrievalModel(FrozenText(), head), texts, packed)
         ranks = evaluate(task, scorer.stream, score_pairs=scorer.score_pairs, ks=(1,)).ranks
-        low, high = retrieval_intervals(ranks, (1,), seed=0)["t2v/R@1"]
-        value = retrieval_metrics(ranks, (1,)).expected["t2v/R@1"]
-        found[name] = {"value": value, "low": low, "high": high}
+        ends = retrieval_intervals(ranks, (1,), seed=0)["t2v/R@1"]
+        found[name] = cell(retrieval_metrics(ranks, (1,)).expected["t2v/R@1"], ends)
     return found
 
 

@@ -39,6 +39,11 @@ class PairedDifference:
     p_value: float  # Two-sided, of the hypothesis that it does not matter which run is which
 
 
+def cell(value: float, ends: Interval) -> dict[str, float]:
+    """Returns a number with the ends of its interval, as JSON has them."""
+    return {"value": value, "low": ends[0], "high": ends[1]}
+
+
 def wilson_interval(hits: int, trials: int) -> Interval:
     """Returns the 95 % score interval of a share, 0 to 1 (Wilson 1927, JASA 22, p. 209).
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from vtr.counts import counted
 from vtr.errors import ConfigError
-from vtr.evaluate.intervals import RESAMPLES, Interval, percentile_ends, wilson_interval
+from vtr.evaluate.intervals import RESAMPLES, Interval, cell, percentile_ends, wilson_interval
 
 Values = NDArray[np.float64]
 
@@ -49,26 +49,18 @@ class MomentPrediction:
     best_seconds: float | None = None  # Of the frame that fits best: the highlight
 
 
-@dataclass(frozen=True)
-class MomentMetrics:
-    """The numbers of one evaluation, in percent, and their 95 % intervals."""
-
-    values: Mapping[str, float]  # "R1@0.5", "mIoU", "mAP", "HIT@1", ...
-    intervals: Mapping[str, Interval]
-    num_queries: Mapping[str, int]  # Over how many queries each number is
-
-
 def moment_metrics(
     queries: Sequence[MomentQuery],
     predictions: Sequence[MomentPrediction],
     *,
     seed: int = 0,
-) -> MomentMetrics:
+) -> dict[str, dict[str, float]]:
     """Returns R1@0.3/0.5/0.7, R5@0.5, mIoU, mAP@0.5, @0.75 and @0.5:0.95; HIT@1 where rated.
 
-    An interval is a bootstrap over whole videos, each with all its queries, widened as
-    `vtr.evaluate.intervals.bootstrap` does, and no narrower than Wilson's where every query or
-    none is a hit. There is one prediction per query, in the same order.
+    Each is "value", "low" and "high" in percent, and "n", over how many queries. An interval is a
+    bootstrap over whole videos, each with all its queries, widened as
+    `vtr.evaluate.intervals.bootstrap` does, and no narrower than Wilson's where every query or none
+    is a hit. There is one prediction per query, in the same order.
     """
     if not queries or len(queries) != len(predictions):
         raise ConfigError(
@@ -78,13 +70,12 @@ def moment_metrics(
     rows = query_values(queries, predictions)
     videos = np.unique([query.video_id for query in queries], return_inverse=True)[1]
     rng = np.random.default_rng(seed)
-    values, intervals, counts = {}, {}, {}
+    cells = {}
     for name, row in rows.items():
         known = ~np.isnan(row)
-        values[name] = 100 * float(row[known].mean())
-        intervals[name] = _interval(row[known], videos[known], rng)
-        counts[name] = int(known.sum())
-    return MomentMetrics(values, intervals, counts)
+        ends = _interval(row[known], videos[known], rng)
+        cells[name] = {**cell(100 * float(row[known].mean()), ends), "n": int(known.sum())}
+    return cells
 
 
 def query_values(

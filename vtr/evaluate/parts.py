@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtr.errors import ConfigError
-from vtr.evaluate.intervals import Clusters, bootstrap
+from vtr.evaluate.intervals import Clusters, bootstrap, cell
 from vtr.evaluate.metrics import summary
 from vtr.evaluate.ranks import Ranks
 
@@ -71,10 +71,7 @@ def part_numbers(
     """
     some = take(ranks, chosen)
     ends = bootstrap(some, ks, seed=seed, clusters=owners[chosen])
-    cells = {
-        f"t2v/{name}": {"value": value, "low": ends[name][0], "high": ends[name][1]}
-        for name, value in summary(some, ks).items()
-    }
+    cells = {f"t2v/{name}": cell(value, ends[name]) for name, value in summary(some, ks).items()}
     return {"n": len(chosen), "metrics": cells}
 
 

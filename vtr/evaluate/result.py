@@ -18,7 +18,7 @@ import numpy as np
 
 from vtr.errors import StoreWriteError
 from vtr.evaluate.evaluator import Evaluation
-from vtr.evaluate.intervals import RESAMPLES, percentile_ends, retrieval_intervals
+from vtr.evaluate.intervals import RESAMPLES, cell, percentile_ends, retrieval_intervals
 from vtr.evaluate.metrics import retrieval_metrics
 from vtr.evaluate.observe import KeptScores, pair_accuracy
 from vtr.evaluate.parts import numbers_by_words, part_numbers
@@ -137,9 +137,7 @@ def numbers(
     intervals = retrieval_intervals(ranks, ks, seed=seed)
     return {
         key: {
-            "value": value,
-            "low": intervals[key][0],
-            "high": intervals[key][1],
+            **cell(value, intervals[key]),
             "optimistic": metrics.optimistic[key],
             "pessimistic": metrics.pessimistic[key],
             "n": metrics.num_queries[key.partition("/")[0]],

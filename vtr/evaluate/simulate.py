@@ -28,7 +28,7 @@ from torch.nn.functional import normalize
 
 from vtr.evaluate.counting import Scores
 from vtr.evaluate.evaluator import Task, evaluate
-from vtr.evaluate.intervals import retrieval_intervals
+from vtr.evaluate.intervals import cell, retrieval_intervals
 from vtr.evaluate.metrics import retrieval_metrics
 from vtr.evaluate.ranks import Blocks
 from vtr.extract.samplers.segment import middles
@@ -143,7 +143,7 @@ def simulate(
             ranks = evaluate(task, blocks).ranks
             ends = retrieval_intervals(ranks, seed=seed)
             metrics = {
-                key: {"value": value, "low": ends[key][0], "high": ends[key][1]}
+                key: cell(value, ends[key])
                 for key, value in retrieval_metrics(ranks).expected.items()
             }
             mean_frames = float(videos.mask.sum() / len(videos))
