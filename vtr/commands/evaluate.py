@@ -10,7 +10,7 @@ import typer
 from vtr.arithmetic import prepare_arithmetic
 from vtr.commands.console import near, print_json, say
 from vtr.commands.flags import Only, with_options
-from vtr.commands.simulate import run_simulation
+from vtr.commands.simulate import ASKED_OF, run_simulation
 from vtr.counts import counted
 from vtr.errors import ConfigError
 from vtr.progress import note
@@ -24,14 +24,7 @@ from vtr.workspace import Workspace
 def evaluate(
     options: Options,
     workspace: Annotated[
-        Workspace,
-        Only(
-            "features",
-            "dataset",
-            "annotations",
-            "videos",
-            model="Text tower. (default: the workspace's, or the run's)",
-        ),
+        Workspace, Only(*ASKED_OF, model="Text tower. (default: the workspace's, or the run's)")
     ],
     *,
     simulate: Annotated[

@@ -13,6 +13,9 @@ from vtr.progress import note
 from vtr.verbs.simulate import Options
 from vtr.workspace import Workspace
 
+ASKED_OF = ("features", "dataset", "annotations", "videos")
+"""Settings of a workspace that an evaluation follows."""
+
 
 @with_options("simulate")
 def simulate(
@@ -20,14 +23,7 @@ def simulate(
     *,
     options: Options,
     workspace: Annotated[
-        Workspace,
-        Only(
-            "features",
-            "dataset",
-            "annotations",
-            "videos",
-            model="Text tower. (default: the workspace's)",
-        ),
+        Workspace, Only(*ASKED_OF, model="Text tower. (default: the workspace's)")
     ],
     quiet: Quiet = False,
     as_json: AsJson = False,

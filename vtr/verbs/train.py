@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 import pydantic
 
 from vtr.errors import ConfigError
-from vtr.settings import Settings, flag_of, option
+from vtr.settings import Settings, fact, flag_of, option
 from vtr.train.presets import (
     DEFAULT_PRESET,
     EVERYTHING,
@@ -28,21 +28,8 @@ from vtr.verbs._device import DeviceName
 _LONGEST_NAME = 200  # bytes
 _OF_TEXT = {"dropout": "projection", "tune_layers": "tune", "coef_lr": "tune"}
 """Options that only one kind of text side follows; only a tuned one has pretrained layers."""
-OF_VISION = (
-    "freeze_layers",
-    "linear_patch",
-    "coef_lr_vision",
-    "precision",
-    "checkpointing",
-    "vision_chunk",
-    "activations",
-    "head_epochs",
-    "lora",
-    "start",
-)
-"""Options that only a trained vision tower follows."""
 _OFF_AT_ZERO = ("checkpointing", "head_epochs", "lora")
-"""Of these, whose 0 asks for nothing."""
+"""Options of a trained vision tower whose 0 asks for nothing."""
 
 
 def _count_or(*words: str, least: int) -> pydantic.BeforeValidator:
@@ -263,6 +250,14 @@ class Recipe(Settings):
         """Returns what was given of what is trained and how, for JSON."""
         given = self.model_fields_set & Recipe.model_fields.keys()
         return {name: value for name, value in self.as_dict().items() if name in given}
+
+
+OF_VISION = tuple(
+    name
+    for name, field in Recipe.model_fields.items()
+    if fact(field, "group") == "Vision tower" and name != "vision"
+)
+"""Options that only a trained vision tower follows."""
 
 
 class Options(Recipe):
