@@ -11,7 +11,7 @@ from PIL import Image
 from resvg_py import svg_to_bytes
 
 from vtr.charts import html, marks
-from vtr.charts.drawing import FONTS, Drawing
+from vtr.charts.drawing import FONTS, Drawing, width_of
 from vtr.charts.files import draw
 from vtr.charts.kinds import Chart, DotChart, Head, Histogram, LineChart, Point, Scatter, Series
 
@@ -45,8 +45,6 @@ def test_a_picture_is_the_same_on_a_machine_without_fonts() -> None:
 
 
 def test_digits_are_of_one_width() -> None:
-    from vtr.charts.drawing import width_of
-
     for bold in (False, True):
         assert len({width_of(digit, 100, bold=bold) for digit in "0123456789"}) == 1
 

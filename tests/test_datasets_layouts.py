@@ -17,7 +17,7 @@ import vtr.datasets
 from vtr.datasets import registry
 from vtr.datasets.annotations import check_overlap
 from vtr.datasets.base import Caption, Dataset, DatasetInfo, Video, split_queries
-from vtr.datasets.published import published_splits, split_facts
+from vtr.datasets.published import published_pairs, published_splits, split_facts
 from vtr.errors import DatasetError
 from vtr.options import load_plugin
 
@@ -163,8 +163,6 @@ def published_msrvtt(tmp_path: Path) -> dict[str, Any]:
             for number in range(10_000)
         ],
     }
-    from vtr.datasets.published import published_pairs
-
     document["sentences"] += [
         {"video_id": name, "sen_id": int(caption), "caption": f"chosen of {name}"}
         for name, caption in published_pairs("msrvtt", "1kA-test")

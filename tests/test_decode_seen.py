@@ -10,6 +10,7 @@ from builders import sampled, write_clip
 
 from vtr.extract.compress import CompressSettings, compress_video
 from vtr.extract.container import open_video
+from vtr.extract.frames import as_seen
 from vtr.extract.limits import DECODING, Limits
 from vtr.extract.probe import probe
 from vtr.extract.settings import ExtractSettings, chosen_fields
@@ -169,8 +170,6 @@ def test_fields_are_not_shown_as_a_comb(tmp_path, codec):
 
 
 def test_ten_bits_and_odd_heights_are_deinterlaced_too(tmp_path):
-    from vtr.extract.frames import as_seen
-
     for pix_fmt, height in (("yuv420p10le", 63), ("yuv422p", 1), ("uyvy422", 5)):
         # Wide: into rows of 16 bytes swscale writes beyond their ends, and the frame is not black.
         frame = av.VideoFrame.from_ndarray(np.zeros((height, 64, 3), np.uint8), "rgb24")

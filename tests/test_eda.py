@@ -23,8 +23,11 @@ from builders import (
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vtr.charts import html
+from vtr.charts.files import draw
 from vtr.datasets.base import Caption, Dataset
 from vtr.datasets.registry import load_dataset
+from vtr.demo import demo_model_folder
 from vtr.errors import ConfigError, StoreError, StoreWriteError
 from vtr.evaluate import eda
 from vtr.evaluate.eda_report import charts_of
@@ -223,9 +226,6 @@ def test_charts_hold_the_figures() -> None:
 
 
 def test_every_chart_can_be_drawn(build_store: Callable[..., Path]) -> None:
-    from vtr.charts import html
-    from vtr.charts.files import draw
-
     store = FeatureStore(build_store([[3, 2]]), sampler="uniform")
     rng = np.random.default_rng(0)
     gap = eda.modality_gap(rng.normal(size=(5, 4)), rng.normal(size=(5, 4)), tsne=False)
@@ -294,8 +294,6 @@ def test_the_command_works_with_annotations_alone(
 def test_the_command_takes_a_store_and_a_model(
     annotated: Path, build_store: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vtr.demo import demo_model_folder
-
     monkeypatch.chdir(annotated)
     store = build_store([[3, 2, 0]], samplers=("uniform",))
     given = ("--dataset", "demo", "--annotations", "annotations", "--videos", "videos")

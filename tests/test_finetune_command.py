@@ -24,6 +24,7 @@ from builders import (
 )
 from test_backbone import make_siglip
 from test_import_command import imported, published
+from test_train_command import finish, kill_after, start
 
 from tests.test_import_clip_folder import write_tokeniser
 from vtr.clip.backbone import load_backbone
@@ -145,8 +146,6 @@ def test_pictures_that_memory_does_not_hold_are_read_batch_by_batch(
 @pytest.mark.slow
 def test_a_killed_training_goes_on_bit_for_bit(workspace: Path) -> None:
     """SIGKILL to a real process once towers have been trained for an epoch, then --resume."""
-    from test_train_command import finish, kill_after, start
-
     how = ("--head", "seqTransf:layers=1", "--head-epochs", "1", "--patience", "0", "-q", "--name")
     flags = (*BRIEF, "--epochs", "12", *how)
     whole, cut = workspace / "runs" / "whole", workspace / "runs" / "cut"

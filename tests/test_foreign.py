@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from vtr.cli import app, main
+from vtr.commands.tables import new_table, print_table
 from vtr.demo import demo_model_folder
 from vtr.errors import VtrError
 from vtr.evaluate.reporting.results import read_rows
@@ -115,8 +116,6 @@ def test_no_command_prints_an_order_to_the_terminal(hostile: Path) -> None:
 
 
 def test_markup_in_a_group_is_only_text(capsys: pytest.CaptureFixture[str]) -> None:
-    from vtr.commands.tables import new_table, print_table
-
     table = new_table("[red]title\x1b[2J", ("group", "N"))
     table.add_row("[bold]a[/bold] :smile: \x1b[31m", "1")
     print_table(table)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from builders import golden, head_batches, make_head, perturbed, tensors
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vtr.clip.towers import Attention
@@ -439,8 +440,6 @@ def test_a_chunk_holds_no_more_than_it_may(elements: int, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("name", head_names())
 def test_weights_survive_a_round_trip(name: str, tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
     head = perturbed(make_head(name, seed=1))
     save_file(head.state_dict() | {"none": torch.zeros(1)}, tmp_path / "head.safetensors")
     state = load_file(tmp_path / "head.safetensors")

@@ -6,6 +6,7 @@ import torch
 from builders import make_head, run_app, run_json
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from vtr.clip.backbone import load_backbone
 from vtr.clip.encoders import DualEncoder, huggingface_state
@@ -395,8 +396,6 @@ def test_training_the_tight_head_keeps_no_activations_of_its_chunks() -> None:
 
 
 def test_a_pair_costs_the_tight_head_what_it_says() -> None:
-    from torch.utils.flop_counter import FlopCounterMode
-
     head = make_head("tightTransf", dim=512)
     videos = VideoBatch(torch.randn(2, 12, 512), torch.ones(2, 12, dtype=torch.bool))
     with FlopCounterMode(display=False) as counter, torch.no_grad():

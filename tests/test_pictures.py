@@ -35,6 +35,8 @@ from vtr.extract.settings import ExtractSettings
 from vtr.features import FeatureStore
 from vtr.features.lock import write_lock
 from vtr.features.pictures import from_webp, to_webp
+from vtr.features.reader import open_shard
+from vtr.features.shard import list_shards
 
 SIDE = 8
 
@@ -252,9 +254,6 @@ def test_a_model_that_sees_other_pictures_is_refused(inputs: Any, tmp_path: Path
 def test_pictures_that_do_not_fit_are_refused(
     inputs: Any, tmp_path: Path, name: str, change: Any
 ) -> None:
-    from vtr.features.reader import open_shard
-    from vtr.features.shard import list_shards
-
     extract(inputs[:2], tmp_path, Corners(), settings(pictures="webp"))
     ((shard, path),) = list_shards(tmp_path)[0]
     with h5py.File(path, "a") as file:

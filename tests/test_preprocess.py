@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -178,8 +179,6 @@ def test_slender_pictures_are_exact_on_both_routes(height: int, width: int, resa
 
 def test_a_tall_line_needs_little_memory() -> None:
     # Resized as a whole it would be 224 x 917,504: 0.8 GB.
-    import tracemalloc
-
     tracemalloc.start()
     crop = resize_crop(np.full((4096, 1, 3), 77, dtype=np.uint8), clip_like(224))
     _, peak_bytes = tracemalloc.get_traced_memory()

@@ -38,6 +38,7 @@ from vtr.demo import demo_model_folder
 from vtr.errors import ConfigError
 from vtr.extract.cluster import Cluster, connected, num_parts
 from vtr.extract.nodes import Sight, look
+from vtr.settings import flags, merge
 from vtr.verbs.extract import Options
 
 needs_ray = pytest.mark.skipif(
@@ -126,8 +127,6 @@ def test_what_is_no_ray_is_refused_at_once(listener: int) -> None:
     ],
 )
 def test_options_that_make_no_sense_are_refused(options: dict[str, object], message: str) -> None:
-    from vtr.settings import flags, merge
-
     with pytest.raises(ConfigError, match=message):
         merge(Options, [flags(options)])
 

@@ -23,11 +23,14 @@ from vtr.clip.backbone import Backbone, load_backbone
 from vtr.clip.temporal import follows_in_clip
 from vtr.errors import ConfigError
 from vtr.train.checkpoint import Progress, save_checkpoint
-from vtr.train.heads.base import TextBatch, VideoBatch
+from vtr.train.headlist import build_head, parse_head
+from vtr.train.heads.base import Head, TextBatch, VideoBatch
 from vtr.train.loop import METRICS
+from vtr.train.model import ModelSpec, RetrievalModel
 from vtr.train.presets import TrainSettings
 from vtr.train.reference_files import MODEL_FILE, _groups, last_epoch
-from vtr.train.run import LAST, append_line, load_run, start_run
+from vtr.train.run import LAST, append_line, load_run, start_run, write_run
+from vtr.train.text_tower import FrozenText, TextSpec
 
 clip = trajectories.clip  # a fixture
 
@@ -184,12 +187,6 @@ def test_groups_are_the_reference_s(case: str) -> None:
 
 
 def test_what_the_reference_cannot_hold_is_refused(tmp_path: Path) -> None:
-    from vtr.train.headlist import build_head, parse_head
-    from vtr.train.heads.base import Head
-    from vtr.train.model import ModelSpec, RetrievalModel
-    from vtr.train.run import write_run
-    from vtr.train.text_tower import FrozenText, TextSpec
-
     choice = parse_head("xpool")
     head: Head = build_head(choice, dim=64, clip=None, seed=0)
     spec = ModelSpec(choice.label, 64, TextSpec("frozen", 64, 64))

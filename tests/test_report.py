@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from vtr.api.report import group_results, report_html, write_report
 from vtr.charts.drawing import cut, width_of, wrapped
 from vtr.charts.files import draw, save
 from vtr.charts.kinds import axis_ticks, round_up
+from vtr.charts.marks import marker, style
 from vtr.errors import ConfigError, StoreWriteError
 from vtr.evaluate.coverage import Coverage
 from vtr.evaluate.evaluator import Evaluation, plan
@@ -213,8 +215,6 @@ def test_own_bins_are_counted_like_those_of_the_evaluation(pair: list[Result]) -
 
 
 def test_forty_series_look_different(pair: list[Result]) -> None:
-    from vtr.charts.marks import marker, style
-
     assert len({(style(n), marker(n, 0, 0)) for n in range(40)}) == 40
     assert len({style(n, areas=True) for n in range(40)}) == 40
     shown = [pair[0].renamed(f"result {n}") for n in range(9)]
@@ -248,8 +248,6 @@ def test_a_table_that_lost_rows_is_refused(tmp_path: Path) -> None:
 
 
 def test_similarity_before_and_after_training_shares_an_axis(pair: list[Result]) -> None:
-    from dataclasses import replace
-
     def moved(scale: float) -> Result:
         part = pair[1].part("similarity")
         edges = [scale * edge for edge in part["edges"]]

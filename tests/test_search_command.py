@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from builders import make_run, patchwork, run_app, run_json, run_process, write_clip, write_config
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 
 import vtr
 from vtr.demo import demo_model_folder
@@ -283,8 +284,6 @@ def test_a_file_is_another_one_by_its_ends_or_if_it_can_be_read_now(tmp_path: Pa
 def test_another_model_is_refused(clips: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(MODEL, other)
-    from safetensors.numpy import load_file, save_file
-
     weights = load_file(other / "model.safetensors")
     name = next(iter(weights))
     weights[name] = np.asarray(weights[name] + np.float32(0.01))

@@ -40,6 +40,7 @@ from starlette.testclient import TestClient
 
 from vtr.api.serve import serve
 from vtr.errors import ConfigError
+from vtr.extract.pool import Outcome
 from vtr.features.shard import ShardName
 from vtr.features.spec import FeatureSpec
 from vtr.progress import progress
@@ -48,7 +49,8 @@ from vtr.searching.library import Library
 from vtr.serve.app import create_app
 from vtr.serve.catalog import RefusedError, VideoFile, key_of, signature, store_signature
 from vtr.serve.librarian import Librarian
-from vtr.serve.media import window_times
+from vtr.serve.media import Media, window_times
+from vtr.serve.pictures import Still
 from vtr.serve.security import Doors
 from vtr.serve.server import bind
 from vtr.serve.workshop import BusyError, Shelf, Workshop
@@ -606,8 +608,6 @@ def test_many_at_once_are_answered_or_told_to_wait(client: TestClient) -> None:
 
 
 def test_a_file_that_hangs_costs_only_its_own_answers(tmp_path: Path) -> None:
-    from vtr.serve.pictures import Still
-
     pipe, sound = tmp_path / "pipe.mp4", write_clip(tmp_path / "sound.mp4", ramp(4))
     os.mkfifo(pipe)  # no writer ever comes
     shop = Workshop(workers=1, room=1, seconds=20)
@@ -627,9 +627,6 @@ def test_a_file_that_hangs_costs_only_its_own_answers(tmp_path: Path) -> None:
 def test_what_failed_once_is_tried_again_after_a_while(
     tmp_path: Path, library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vtr.serve.media import Media
-    from vtr.serve.pictures import Still
-
     path = write_clip(tmp_path / "a.mp4", ramp(4))
     media = Media(Librarian(lambda: library, tmp_path))
 
@@ -653,8 +650,6 @@ def test_what_failed_once_is_tried_again_after_a_while(
 
 
 def test_who_leaves_while_a_job_is_done_stops_no_worker(tmp_path: Path) -> None:
-    from vtr.serve.pictures import Still
-
     sound = write_clip(tmp_path / "sound.mp4", ramp(4))
     shop = Workshop(workers=1, room=4, seconds=20)
     try:
@@ -668,8 +663,6 @@ def test_who_leaves_while_a_job_is_done_stops_no_worker(tmp_path: Path) -> None:
 
 
 def test_the_shelf_has_an_end() -> None:
-    from vtr.extract.pool import Outcome
-
     shelf = Shelf(10_000)
     for number in range(100):
         shelf.put(number, Outcome({}, bytes(2000)))

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 from urllib.request import Request, urlopen
 
 import pytest
-from builders import demo_model_folder, write_clip
+from builders import demo_model_folder, make_demo_workspace, run_app, write_clip
+from PIL import Image
 
 from vtr.demo.captions import clip_captions
 from vtr.demo.render import clip_frames, encode_clip
@@ -308,8 +309,6 @@ def test_more_like_this_and_not_like_this(page: Page, world: World) -> None:
 
 
 def test_a_picture_is_searched_by(page: Page, world: World, tmp_path: Path) -> None:
-    from PIL import Image
-
     picture = tmp_path / "frame.png"
     Image.fromarray(next(iter(clip_frames(world.clips[1], seed=SEED)))).save(picture)
     with page.expect_response("**/api/search"):
@@ -525,8 +524,6 @@ def test_a_folder_that_changes_while_the_page_is_used(
 
 
 def test_a_workspace_shows_its_results(browser: Browser, tmp_path: Path) -> None:
-    from builders import make_demo_workspace, run_app
-
     ids = [f"test{n:02d}" for n in range(6)]
     make_demo_workspace(tmp_path, ids)
     for video_id in ids:

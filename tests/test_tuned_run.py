@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 import torch
 from builders import make_demo_workspace, patchwork, random_store, run_app, run_json, write_clip
+from hub_server import TOKEN, serving
 from safetensors.torch import load_file, save_file
+from transformers import CLIPModel
 
+import vtr
 from vtr.clip.backbone import load_backbone
 from vtr.clip.preprocess import normalise
 from vtr.demo import demo_model_folder
@@ -102,8 +105,6 @@ def test_towers_that_are_others_than_the_run_s_are_refused(workspace: Path) -> N
 
 
 def test_what_is_given_away_is_a_run_and_a_model_that_transformers_loads(workspace: Path) -> None:
-    from transformers import CLIPModel
-
     run = train("--head", "seqTransf:layers=1")
     with pytest.raises(ConfigError, match="--features is about the export of a store"):
         run_app("export", "--run", run.name, "--out", "given", "--features", "features")
@@ -130,10 +131,6 @@ def test_what_is_given_away_is_a_run_and_a_model_that_transformers_loads(workspa
 def test_its_towers_go_to_the_hub_and_come_back(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hub_server import TOKEN, serving
-
-    import vtr
-
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     run = train("--head", "meanP")
     with serving() as hub:

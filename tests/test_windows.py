@@ -13,6 +13,7 @@ from vtr.api.moments import predict
 from vtr.datasets.base import Caption
 from vtr.errors import ShardError, StoreError
 from vtr.features import FeatureSpec, VideoRow
+from vtr.features.reader import open_shard
 from vtr.features.shard import ShardName, list_shards
 from vtr.searching.moments import row_edges
 
@@ -61,8 +62,6 @@ def test_stores_of_frames_have_none(tmp_path: Path, spec: FeatureSpec) -> None:
 def test_windows_that_do_not_last_are_refused(
     tmp_path: Path, windows: FeatureSpec, change: object, message: str
 ) -> None:
-    from vtr.features.reader import open_shard
-
     folder = write_store(tmp_path / "s", window_rows(windows), windows)
     path = next(folder.glob("*.h5"))
     with h5py.File(path, "r+") as file:
