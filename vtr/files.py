@@ -1,4 +1,8 @@
-"""Our own files: published atomically, absent or whole, and read back without surprises."""
+"""Our own files: published atomically, absent or whole, and read back without surprises.
+
+Where the file system refuses (full, read-only, over quota), a StoreWriteError says so, what is
+intact and what to try.
+"""
 
 from __future__ import annotations
 
@@ -107,9 +111,6 @@ def publish(path: Path, payload: bytes | memoryview) -> None:
 
     Temporary file in the same folder, fsync, rename, fsync of the folder: after a power loss the
     name holds the old content or the new one (order and need measured, see needs.md §4.2).
-
-    Raises:
-        StoreWriteError: The file system refused (full, read-only, over quota); nothing is left.
     """
     for _ in range(_MOST_ATTEMPTS - 1):
         with contextlib.suppress(_SweptAwayError):
@@ -125,9 +126,6 @@ def publish_all(files: Mapping[Path, Payload]) -> None:
     """Writes several files that belong together: none is renamed before all are written.
 
     A full disk so leaves all old ones; only a crash between two renames could leave a mix.
-
-    Raises:
-        StoreWriteError: The file system refused; see `publish`.
     """
     with publishing() as create:
         for path, payload in files.items():
@@ -154,9 +152,6 @@ def publishing(*, alone: bool = False) -> Iterator[Create]:
 
     Args:
         alone: Nobody else writes these files: what killed writers left of them is removed.
-
-    Raises:
-        StoreWriteError: The file system refused; see `publish`.
     """
     opened: dict[Path, BinaryIO] = {}
     temporary: dict[Path, Path] = {}
@@ -232,11 +227,7 @@ def _temporary_names(path: Path) -> str:
 
 
 def _ending(path: Path) -> str:
-    """Returns the name, or the digest of one that leaves no room for what stands before it.
-
-    Raises:
-        OSError: No file can have such a name.
-    """
+    """Returns the name, or the digest of one that leaves no room for what stands before it."""
     name = os.fsencode(path.name)
     if len(name) > _LONGEST_NAME:
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
@@ -248,9 +239,6 @@ def make_folder(folder: Path, *, option: str) -> None:
     """Makes a folder, and all it lies in, that can be written to; call it before long work.
 
     `option` is the one with which another can be named, such as "--out".
-
-    Raises:
-        StoreWriteError: The file system refused.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -266,11 +254,7 @@ def make_folder(folder: Path, *, option: str) -> None:
 
 
 def require_empty(folder: Path, *, option: str = "--out") -> None:
-    """Refuses a folder in which something lies; `option` is what named it.
-
-    Raises:
-        ConfigError: A file, or a folder that is not empty.
-    """
+    """Refuses a folder in which something lies; `option` is what named it."""
     try:
         in_use = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
     except OSError as error:
@@ -317,9 +301,6 @@ def begin_beside(folder: Path, *, option: str) -> Path:
     """Makes the empty folder in which the next version of `folder` is built; returns it.
 
     The old one stays as it is until `take_place`.
-
-    Raises:
-        StoreWriteError: The file system refused, or the folder cannot be renamed.
     """
     old, new = folder.resolve(), beside(folder)
     if _is_fixed(old):
@@ -345,9 +326,6 @@ def take_place(folder: Path) -> None:
 
     The names are exchanged in one step where the system can (Linux, macOS). Where it cannot, the
     old one is moved away first: a process that dies just then leaves the new one whole `beside`.
-
-    Raises:
-        StoreWriteError: The file system refused; the old one is intact.
     """
     old, new = folder.resolve(), beside(folder)
     with _replacing(folder):
@@ -379,9 +357,6 @@ def replacing(folder: Path, *, option: str, over: bool = False) -> Iterator[Path
     Where something did, it is removed again and `folder` is as it was; after a kill the remains
     lie `beside` until the next time. With `over` it may hold something, which is replaced; nothing
     may come to it meanwhile.
-
-    Raises:
-        StoreWriteError: The file system refused, or another program uses the folder.
     """
     if _is_fixed(folder.resolve()) and not any(folder.iterdir()):  # there is nothing to lose
         try:

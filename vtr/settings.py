@@ -2,7 +2,8 @@
 
 A verb's model names every option with its type, default and range; the text below it is its help.
 The command line, the Python functions, the sections of `vtr.toml` and the resolved configuration
-all come from it.
+all come from it. A value that is not allowed is a ConfigError that says where it stands; of an
+unknown name an UnknownNameError suggests the nearest.
 
 >>> class Wash(Settings):
 ...     cycles: int = option(2, ge=1)
@@ -50,12 +51,7 @@ class Settings(pydantic.BaseModel):
 
     @classmethod
     def of(cls, **values: Any) -> Self:
-        """Returns the settings from Python keywords; relative paths start at the current folder.
-
-        Raises:
-            ConfigError: A value of another type or out of range.
-            UnknownNameError: No such option; the nearest is suggested.
-        """
+        """Returns the settings from Python keywords; relative paths start at the current folder."""
         return merge(cls, [Source(values, str, base=Path.cwd())])
 
     def changed(self, **values: Any) -> Self:
@@ -271,10 +267,6 @@ def merge(model: type[Model], sources: Sequence[Source]) -> Model:
     """Returns the settings of several sources; the first that names an option wins.
 
     What the first one names is `typed`.
-
-    Raises:
-        UnknownNameError: A name that the model lacks; the nearest is suggested.
-        ConfigError: A value that is not allowed; the message says where it stands.
     """
     values: dict[str, Any] = {}
     origin: dict[str, Source] = {}

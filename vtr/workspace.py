@@ -3,7 +3,8 @@
 A flag wins over the file, the file over the default; the outcome (`Workspace.as_dict`) is written
 beside every artefact. The file's sections `[data]`, `[model]`, `[folders]` and `[extract]` are this
 model's; beside them every verb has a section of its own (`[train]`, `[eval]`, ...) in which any of
-its options may stand.
+its options may stand. What cannot be used is refused by a ConfigError that names the flag, or the
+file and the line.
 """
 
 from __future__ import annotations
@@ -162,11 +163,7 @@ class Workspace(Settings):
 
 
 def find_workspace(start: Path) -> Workspace | None:
-    """Returns the workspace that `start` lies in: the nearest `vtr.toml` there or above.
-
-    Raises:
-        ConfigError: The file cannot be read, or says something that is not allowed.
-    """
+    """Returns the workspace that `start` lies in: the nearest `vtr.toml` there or above."""
     path = find_file(start)
     return None if path is None else read_workspace(path)
 
@@ -188,12 +185,7 @@ def find_file(start: Path) -> Path | None:
 
 
 def read_workspace(path: Path) -> Workspace:
-    """Returns the settings in one `vtr.toml`.
-
-    Raises:
-        ConfigError: It cannot be read, is not TOML, or names an unknown section, an unknown key or
-            a value that is not allowed; the message carries the line.
-    """
+    """Returns the settings in one `vtr.toml`."""
     source = read_source(path, Workspace)
     return merge(Workspace, [source, Source({"root": path.parent.absolute()}, str)])
 
@@ -202,9 +194,6 @@ def settings(workspace: Workspace, **given: object) -> Workspace:
     """Returns a workspace with what flags give changed; relative paths start at the current folder.
 
     A flag that is None was not given.
-
-    Raises:
-        ConfigError: A flag's value is not allowed, or names what does not exist.
     """
     return merge(Workspace, [flags(given), Source(dict(workspace), str)])
 
@@ -216,12 +205,7 @@ def workspace_here(**given: Any) -> Workspace:
 
 
 def write_workspace(workspace: Workspace, *, force: bool = False) -> Path:
-    """Writes `vtr.toml` with a comment on every setting; returns its path.
-
-    Raises:
-        ConfigError: The file exists, and not by `force`, or a path is no UTF-8 text.
-        StoreWriteError: The file system refused.
-    """
+    """Writes `vtr.toml` with a comment on every setting; returns its path."""
     path = workspace.root / FILE_NAME
     if not force and (path.exists() or path.is_symlink()):
         raise ConfigError(
@@ -252,9 +236,6 @@ def read_source(path: Path, model: type[Settings], *, verb: str = "") -> Source:
     """Returns what `vtr.toml`, or a file of `--config`, says of a model's options.
 
     `verb` is the model's section; options of other models are left alone.
-
-    Raises:
-        ConfigError: It cannot be read, is not TOML, or names an unknown section or key.
     """
     file = _read_toml(path)
     wanted, shared = file_keys(model, verb), file_keys(Workspace)

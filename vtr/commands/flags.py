@@ -103,11 +103,7 @@ def _comes_first(parameter: Parameter) -> bool:
 def resolve(
     model: type[Settings], given: Mapping[str, Any], *, verb: str, config: Path | None = None
 ) -> Any:
-    """Returns the options of a command typed in the current folder.
-
-    Raises:
-        ConfigError: A value that is not allowed; says the flag, or the file and line.
-    """
+    """Returns the options of a command typed in the current folder."""
     from vtr.workspace import Workspace, find_file, read_source, workspace_here
 
     sources: list[Source] = [flags(given)]
