@@ -92,7 +92,7 @@ REFUSED: dict[str, list[tuple[Edit, str]]] = {
         (sized(num_heads=32), "num_heads 32; needed: 4 or more channels"),
         (pictures(interpolation=[]), r"interpolation is \[\]"),
         (sized(num_heads=4, depth=3), "missing: visual.trunk.blocks.2"),
-        (without_block, r"missing: visual.trunk.blocks.1.norm1|blocks.1"),
+        (without_block, r"missing: visual.trunk.blocks.1.attn.*norm1.weight and 7 more"),
         (lambda r, _: r["model_cfg"].pop("text_cfg"), "text_cfg None; needed"),
         (lambda r, _: r.pop("model_cfg"), "model_cfg None; needed: an object"),
         (weight(HEAD, lambda _: None), f"missing: {HEAD}"),
