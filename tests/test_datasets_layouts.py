@@ -53,7 +53,7 @@ def test_every_reader_says_what_it_reads(name: str) -> None:
     assert info.source
     assert list(inspect.signature(module.load).parameters) == ["annotations", "videos"]
     for split, facts in split_facts(name).items():
-        assert info.splits[split] == facts.count
+        assert info.splits[split] == facts["count"]
 
 
 @pytest.mark.parametrize("name", [name for name in registry.dataset_names() if name != "folder"])

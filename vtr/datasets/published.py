@@ -11,7 +11,6 @@ import json
 import lzma
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
@@ -19,14 +18,6 @@ from types import MappingProxyType
 from vtr.errors import DatasetError
 
 _RANGE = re.compile(r"(.*?)(0|[1-9]\d*)\.\.(\d+)")
-
-
-@dataclass(frozen=True)
-class SplitFacts:
-    """What identifies a split."""
-
-    count: int  # Number of ids
-    sha256: str  # See `ids_sha256`
 
 
 def ids_sha256(ids: Iterable[str]) -> str:
@@ -39,12 +30,9 @@ def ids_sha256(ids: Iterable[str]) -> str:
 
 
 @cache
-def split_facts(dataset: str) -> Mapping[str, SplitFacts]:
-    """Returns the counts and hashes of a dataset's published splits; empty where none ship."""
-    index = json.loads(_resource("index.json"))
-    return MappingProxyType(
-        {split: SplitFacts(**facts) for split, facts in index.get(dataset, {}).items()}
-    )
+def split_facts(dataset: str) -> Mapping[str, Mapping[str, int | str]]:
+    """Returns "count" and "sha256" of a dataset's published splits; empty where none ship."""
+    return MappingProxyType(json.loads(_resource("index.json")).get(dataset, {}))
 
 
 @cache
@@ -53,7 +41,7 @@ def published_splits(dataset: str) -> Mapping[str, tuple[str, ...]]:
     splits = {split: tuple(row[0] for row in rows) for split, rows in _rows(dataset).items()}
     for split, facts in split_facts(dataset).items():
         ids = splits.get(split, ())
-        if facts != SplitFacts(len(ids), ids_sha256(ids)):
+        if facts != {"count": len(ids), "sha256": ids_sha256(ids)}:
             raise DatasetError(
                 f"the list of {dataset} {split!r} that ships with vtr is damaged; "
                 "install the package again"
