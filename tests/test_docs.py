@@ -272,7 +272,7 @@ def test_example_sampler_keeps_the_contract() -> None:
 
 def test_example_head_ignores_padding() -> None:
     example = run_example("The median of the normalised frames")
-    head = example["MedianPooling"](8, example["Options"]())
+    head = example["MedianPooling"](8)
     generator = torch.Generator().manual_seed(0)
     texts = TextBatch(torch.randn(3, 8, generator=generator))
     frames = torch.randn(2, 3, 8, generator=generator)

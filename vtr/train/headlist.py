@@ -31,6 +31,11 @@ REFERENCE_DIM = 512
 _PRESET = "preset"
 
 
+@dataclass(frozen=True)
+class NoOptions:
+    """The options of a head that has none."""
+
+
 class HeadChoice(NamedChoice):
     """One head with its options, as typed by a user."""
 
@@ -42,7 +47,7 @@ class HeadChoice(NamedChoice):
     def resolve(self) -> Any:
         """Returns the head's `Options`, every field filled in."""
         try:
-            return _module(self.name).Options(**self.options)
+            return _options(self.name)(**self.options)
         except ConfigError as error:
             raise ConfigError(f"head {self.name!r}: {error}") from None
 
@@ -82,7 +87,7 @@ def parse_head(text: str) -> HeadChoice:
 
 def head_options(name: str) -> dict[str, OptionValue]:
     """Returns the options of a head with their defaults."""
-    return _values(_module(name).Options())
+    return _values(_options(name)())
 
 
 def head_presets(name: str) -> dict[str, dict[str, OptionValue]]:
@@ -169,7 +174,7 @@ def _describe(name: str) -> HeadFacts:
     }
     # On the meta device this takes longer: its first random draw imports half of the compiler.
     with torch.random.fork_rng(devices=[]):
-        head = _class(name)(REFERENCE_DIM, module.Options())
+        head = _class(name)(REFERENCE_DIM, _options(name)())
     return HeadFacts(
         name=name,
         summary=(module.__doc__ or "").splitlines()[0],
@@ -195,6 +200,10 @@ def _class(name: str) -> type[Head]:
         one for one in vars(module).values() if getattr(one, "__module__", "") == module.__name__
     ]
     return next(one for one in made if isinstance(one, type) and issubclass(one, Head))
+
+
+def _options(name: str) -> Any:
+    return getattr(_module(name), "Options", NoOptions)
 
 
 def _module(name: str) -> ModuleType:

@@ -3,8 +3,8 @@
 A head is a module in this folder whose file name is the option name (`seqTransf`), with
 
 - a docstring whose first line `vtr heads` shows; formula, source, parameter count below it;
-- `Options`: a frozen dataclass of what users may set (`--head seqTransf:layers=2`), checked in its
-  `__post_init__` (ConfigError);
+- optionally `Options`: a frozen dataclass of what users may set (`--head seqTransf:layers=2`),
+  checked in its `__post_init__` (ConfigError);
 - one class derived from `Head`, made of (dim, options): parameters under the reference's names,
   every random draw from torch's global generator; its `info` says what it needs and offers
   (`info_with`, where options change that), its `draw_weights` and `start_from` make the weights

@@ -7,16 +7,9 @@ No parameters. It is not the best frame's similarity; for that see attentionP wi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 
 from vtr.train.heads.base import Code, Head, HeadInfo, VideoBatch, masked_frames, normalise
-
-
-@dataclass(frozen=True)
-class Options:
-    """There is nothing to set."""
 
 
 class MaxPooling(Head):

@@ -8,8 +8,6 @@ and not as NaN.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from vtr.train.heads.base import (
     Code,
     Head,
@@ -19,11 +17,6 @@ from vtr.train.heads.base import (
     masked_mean,
     normalise,
 )
-
-
-@dataclass(frozen=True)
-class Options:
-    """There is nothing to set."""
 
 
 class MeanPooling(Head):
