@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vtr.api.stores import check_same_model, meet
+from vtr.api.stores import check_same_model, meet, read_dataset
 from vtr.arithmetic import prepare_arithmetic
 from vtr.clip.backbone import load_backbone
 from vtr.clip.configuration import read_config
@@ -17,7 +17,7 @@ from vtr.clip.hub import ModelFolder, find_tokeniser, is_open_clip
 from vtr.clip.open_clip_text import open_clip_tokeniser
 from vtr.clip.text import Tokeniser, load_tokeniser, text_family
 from vtr.datasets.base import Dataset, Video
-from vtr.datasets.registry import load_dataset, resolve_videos
+from vtr.datasets.registry import resolve_videos
 from vtr.errors import ConfigError, DecodeError, ModelError
 from vtr.evaluate.eda import (
     KIND,
@@ -58,8 +58,7 @@ def explore_dataset(workspace: Workspace, options: Options) -> tuple[dict[str, A
 def _explore(workspace: Workspace, options: Options) -> dict[str, Any]:
     if workspace.videos is None and workspace.annotations is None:
         raise ConfigError("nothing to look at: give --annotations, --videos, or a workspace")
-    folder = workspace.videos or workspace.root
-    data = load_dataset(workspace.dataset, annotations=workspace.annotations, videos=folder)
+    data = read_dataset(workspace, workspace.videos or workspace.root)
     store = None
     if "features" in workspace.typed or any(workspace.features.glob("*.h5")):
         store = meet(FeatureStore(workspace.features), data.video_ids)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtr.api import _changed, _check_names
+from vtr.api.stores import read_dataset
 from vtr.arithmetic import prepare_arithmetic, uncollected, usable_cores
 from vtr.choices import check_names
 from vtr.clip.device import find_devices
@@ -20,7 +21,7 @@ from vtr.clip.hub import find_model, require_model
 from vtr.clip.preprocess import preprocessing_from_config
 from vtr.counts import counted
 from vtr.datasets.files import require_folder
-from vtr.datasets.registry import VideoSurvey, load_dataset, survey_videos, unique_videos
+from vtr.datasets.registry import VideoSurvey, survey_videos, unique_videos
 from vtr.errors import ConfigError, DatasetError, StoreError
 from vtr.extract import pipeline
 from vtr.extract.encoders import EncoderGroup
@@ -243,9 +244,8 @@ def _plan_of_pictures(workspace: Workspace, options: Options) -> dict[str, Any]:
 
 def find_inputs(workspace: Workspace) -> VideoSurvey:
     """Returns the dataset's videos on this disk and those that are missing."""
-    videos = workspace.require_videos()
-    dataset = load_dataset(workspace.dataset, annotations=workspace.annotations, videos=videos)
-    survey = survey_videos(dataset, videos)
+    dataset = read_dataset(workspace)
+    survey = survey_videos(dataset, workspace.require_videos())
     if not any(video.path for video in survey.videos):
         raise DatasetError(
             f"none of the {counted(len(survey.videos), 'video')} of dataset {dataset.name!r} is in "

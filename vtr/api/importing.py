@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from vtr.api.stores import read_dataset
 from vtr.clip.backbone import Backbone, load_backbone
 from vtr.clip.checkpoint_files import read_tensors, require_file
 from vtr.clip.configuration import read_config
@@ -19,7 +19,6 @@ from vtr.clip.openai_names import read_shape
 from vtr.clip.towers import Architecture
 from vtr.counts import counted
 from vtr.datasets.base import Dataset
-from vtr.datasets.registry import load_dataset
 from vtr.errors import (
     CheckpointError,
     ConfigError,
@@ -193,13 +192,12 @@ def _train_ids(options: Options) -> tuple[str, ...] | None:
 
 def _dataset(workspace: Workspace) -> Dataset:
     """Returns the dataset, from its annotations alone where its videos are elsewhere."""
-    read = partial(load_dataset, workspace.dataset, annotations=workspace.annotations)
     videos = workspace.videos or workspace.root / "videos"
     if videos.is_dir() or workspace.dataset != "folder":
-        return read(videos=videos)
+        return read_dataset(workspace, videos)
     note(
         f"no folder of videos is known here: they are called as {workspace.annotations} calls "
         "them. To compare with `vtr eval`, these must be paths with extensions, such as a/b.mp4"
     )
     with tempfile.TemporaryDirectory() as empty:
-        return read(videos=Path(empty))
+        return read_dataset(workspace, Path(empty))

@@ -103,9 +103,9 @@ def store_folder(named: Path | None) -> Path:
     return named or workspace_here().features
 
 
-def read_dataset(workspace: Workspace) -> Dataset:
-    """Returns the workspace's dataset."""
-    videos = workspace.require_videos()
+def read_dataset(workspace: Workspace, videos: Path | None = None) -> Dataset:
+    """Returns the workspace's dataset, with its videos in another folder where one is given."""
+    videos = videos or workspace.require_videos()
     return load_dataset(workspace.dataset, annotations=workspace.annotations, videos=videos)
 
 
