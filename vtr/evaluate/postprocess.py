@@ -33,7 +33,7 @@ def dual_softmax(scores: Scores) -> Values:
         missed = np.isneginf(part)
         part[missed] = 0
         logits = np.where(missed, -np.inf, part / TEMPERATURE)
-        totals = _log_sum_exp(logits, axis=0)
+        totals = _log_sum_exp(logits)
         share = np.exp(logits - np.where(np.isneginf(totals), 0, totals))
         result[:, first : first + step] = np.where(missed, -np.inf, part * share)
     return result
@@ -78,14 +78,15 @@ def _bank_log_sums(bank_scores: Scores) -> Values:
     step = max(1, CELLS // bank_scores.shape[1])
     for first in range(0, len(bank_scores), step):
         part = BETA * bank_scores[first : first + step].astype(np.float64)
-        sums = np.logaddexp(sums, _log_sum_exp(part, axis=0))
+        sums = np.logaddexp(sums, _log_sum_exp(part))
     return sums
 
 
-def _log_sum_exp(logits: Values, axis: int) -> Values:
-    top = logits.max(axis=axis)
+def _log_sum_exp(logits: Values) -> Values:
+    """(C,) of each column."""
+    top = logits.max(axis=0)
     top = np.where(np.isneginf(top), 0.0, top)
-    total = np.exp(logits - np.expand_dims(top, axis)).sum(axis=axis)
+    total = np.exp(logits - top).sum(axis=0)
     logs = np.full(total.shape, -np.inf)
     np.log(total, out=logs, where=total > 0)
     return np.asarray(top + logs)

@@ -263,9 +263,9 @@ class Head(nn.Module):
         return None
 
 
-def normalise(vectors: Tensor, *, dim: int = -1) -> Tensor:
+def normalise(vectors: Tensor) -> Tensor:
     """Returns unit vectors; a zero vector stays zero, with a zero gradient, and NaN stays NaN."""
-    norm = vectors.norm(dim=dim, keepdim=True)
+    norm = vectors.norm(dim=-1, keepdim=True)
     unit: Tensor = vectors / norm.masked_fill(norm == 0, torch.inf)
     return unit
 
