@@ -97,7 +97,7 @@ class BatchPlan:
             by_video, offsets = group_by_owner(self._owner[texts], len(self._offsets) - 1)
             texts = texts[by_video]
         videos = groups if groups is not None else self._cut(rng.permutation(self._described))
-        return [_video_step(texts, offsets, chosen) for chosen in videos]
+        return _video_steps(texts, offsets, videos)
 
     def _draw(self, rng: np.random.Generator) -> Index:
         """Returns the captions of this epoch: all, or so many of each video at random."""
@@ -115,12 +115,16 @@ class BatchPlan:
         return np.array_split(items, self.num_steps)
 
 
-def _video_step(texts: Index, offsets: Index, videos: Index) -> Step:
-    """Gathers all drawn captions of some videos; `texts` are sorted by video."""
+def _video_steps(texts: Index, offsets: Index, groups: list[Index]) -> list[Step]:
+    """Gathers all drawn captions of the videos of each step; `texts` are sorted by video."""
+    videos, sizes = np.concatenate(groups), [len(group) for group in groups]
     counts = offsets[videos + 1] - offsets[videos]
-    columns = np.repeat(np.arange(len(videos)), counts)
-    starts = np.repeat(offsets[videos] - np.concatenate(([0], counts.cumsum()[:-1])), counts)
-    return Step(texts[starts + np.arange(len(columns))], videos, columns)
+    ends = counts.cumsum()
+    chosen = texts[np.repeat(offsets[videos] - ends + counts, counts) + np.arange(ends[-1])]
+    places = np.concatenate([np.arange(size) for size in sizes])
+    cuts = ends[np.cumsum(sizes)[:-1] - 1]
+    parts = (np.split(chosen, cuts), groups, np.split(np.repeat(places, counts), cuts))
+    return [Step(*step) for step in zip(*parts, strict=True)]
 
 
 def halve(steps: list[Step]) -> list[Step]:

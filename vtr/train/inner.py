@@ -13,6 +13,10 @@ from vtr.clip.products import has_onednn, laid_out, multiplied
 _SURELY_FINITE = 1e37
 """Inner products of vectors whose lengths multiply to less do not overflow float32."""
 
+_PIECE_ROWS = 64
+"""Texts that oneDNN multiplies at once where the scores have a place: it makes fresh memory, and
+what is kept of scores lies down in what is free between two products. Of less, less is lost."""
+
 
 class InnerProducts:
     """The inner products of texts (b, D) with all videos (V, D)."""
@@ -34,8 +38,13 @@ class InnerProducts:
         """Returns (b, V), in `out` where that is given."""
         if not self._by_onednn:
             return torch.mm(texts, self._videos.T, out=out)
-        made = multiplied(texts, self._videos)
-        return made if out is None else out.copy_(made)
+        if out is None:
+            return multiplied(texts, self._videos)
+        # Even pieces: a single row is multiplied in another way.
+        num_pieces = -(-len(texts) // _PIECE_ROWS)
+        for rows, place in zip(texts.chunk(num_pieces), out.chunk(num_pieces), strict=True):
+            place.copy_(multiplied(rows, self._videos))
+        return out
 
 
 class InThreads:
