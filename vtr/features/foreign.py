@@ -36,7 +36,7 @@ _MOST_SHARED = 4  # views of the same bytes, or one array under several names
 _LEAST_ENTRY = 8
 
 # Of what damaged files raise; RuntimeError is an encrypted zip member, KeyError a lost HDF5 object.
-_BROKEN = (
+BROKEN = (
     ArithmeticError, AttributeError, EOFError, KeyError, MemoryError, NotImplementedError, OSError,
     RuntimeError, SyntaxError, TypeError, ValueError, pickle.UnpicklingError, struct.error,
     tokenize.TokenError, zipfile.BadZipFile, zlib.error, VtrError,
@@ -65,7 +65,7 @@ def read_arrays(path: Path, *, tensors: TensorReader) -> Iterator[tuple[str, Arr
     except OSError as error:
         kind = "not-a-file" if error.strerror == "not a regular file" else "not-an-array"
         raise UnusableError(f"{kind}: {error.strerror or first_line(error)[:200]}") from None
-    except _BROKEN as error:
+    except BROKEN as error:
         raise UnusableError(f"not-an-array: {first_line(error)[:200]}") from None
 
 
@@ -76,7 +76,7 @@ def _npy(file: IO[bytes], path: Path, _: TensorReader) -> Iterator[tuple[str, Ar
 def read_npy(file: IO[bytes], size: int) -> Array:
     """Reads one array whose header must not promise more than there is."""
     start = file.read(8)
-    if not start.startswith(np.lib.format.MAGIC_PREFIX):
+    if len(start) < 8 or not start.startswith(np.lib.format.MAGIC_PREFIX):
         what = "a zip archive; name it .npz" if start[:2] == b"PK" else "no .npy file"
         raise UnusableError(f"not-an-array: {what}")
     formats = np.lib.format

@@ -1,20 +1,20 @@
 """The derived index: unit frames in float16, mapped, with times and pieces.
 
 It lies in a folder of its own beside the store. `frames-*.f16` holds rows that are only ever
-appended; `index.npz` says which of them count and replaces its predecessor in one step, so that a
-reader sees either. What it was made from is in it: the store's fingerprint and the names of its
-shards, which carry the digest of their bytes. Rows of shards that are gone stay until they are
-half of all.
+appended; `index.npz` says which of them count, with the digest of each piece that was appended, and
+replaces its predecessor in one step, so that a reader sees either. What it was made from is in it:
+the store's fingerprint and the names of its shards, which carry the digest of their bytes. Rows of
+shards that are gone stay until they are half of all.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import os
 import uuid
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -26,9 +26,11 @@ from numpy.typing import NDArray
 
 from vtr.errors import StoreError, StoreWriteError
 from vtr.evaluate.coverage import check_features
+from vtr.features.foreign import BROKEN
 from vtr.features.rows import STATUSES, LedgerRow
 from vtr.features.store import FeatureStore
 from vtr.files import make_folder, publish
+from vtr.marks import Remembered, is_settled, mark_of
 from vtr.progress import progress
 from vtr.searching.calibration import bank_scores, usual
 from vtr.searching.codes import code_frames
@@ -36,7 +38,7 @@ from vtr.searching.moments import find_cuts
 from vtr.searching.scan import Scanner
 
 Array = NDArray[Any]
-VERSION = 3
+VERSION = 4
 _FILE = "index.npz"
 _TEXTS = ("id", "error")
 _VIDEO = ("shard", "status", "bytes", "mtime_ns", "duration", "start", "first", "stop")
@@ -92,25 +94,46 @@ class Index:
         return np.append(self.piece_row[low:high], stop) - first
 
 
-def read_index(folder: Path) -> Index | None:
-    """Returns the index in a folder; None where there is none, or one that cannot be used."""
+def read_index(folder: Path, *, is_new: bool = False) -> Index | None:
+    """Returns the index in a folder; None where there is none, or one that cannot be used.
+
+    Rows are read once for every state of their file, and held against their digests; not where the
+    index `is_new`, just written.
+    """
     try:
-        with np.load(folder / _FILE, allow_pickle=False) as file:
-            columns = {name: file[name] for name in file.files}
+        with (folder / _FILE).open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            columns = {name: archive[name] for name in archive.files}
         facts = json.loads(bytes(columns.pop("facts")))
         if facts["version"] != VERSION:
             return None
         shape = (len(columns["pts_seconds"]), int(facts["dim"]))
         frames: NDArray[np.float16] = np.zeros(shape, np.float16)
         if shape[0]:
-            if (folder / facts["frames"]).stat().st_size < 2 * shape[0] * shape[1]:
+            if not is_new and not _is_whole(folder, facts, 2 * shape[0] * shape[1]):
                 return None
             # Copy on write: torch takes no arrays that cannot be written.
             frames = np.memmap(folder / facts["frames"], np.float16, "c", shape=shape)
         video = {name: columns.pop(f"video_{name}") for name in (*_TEXTS, *_VIDEO)}
         return Index(folder, facts, video, frames=frames, **columns)
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+    except BROKEN:
         return None
+
+
+def _is_whole(folder: Path, facts: Mapping[str, Any], num_bytes: int) -> bool:
+    """Whether the rows that count are those that were appended."""
+    with (folder / facts["frames"]).open("rb") as file:
+        status, known = os.fstat(file.fileno()), Remembered("whole-indexes", folder)
+        mark = f"{facts['digests'][-1][1]} {mark_of(status)}"
+        if status.st_size < num_bytes or facts["digests"][-1][0] != num_bytes:
+            return False
+        if mark in known.lines:
+            return True
+        for (start, _), (stop, digest) in pairwise([[0, ""], *facts["digests"]]):
+            if hashlib.sha256(file.read(stop - start)).hexdigest() != digest:
+                return False
+    if is_settled(status):
+        known.replace({mark})
+    return True
 
 
 def update_index(folder: Path, store: FeatureStore, bank: Bank) -> Index:
@@ -128,7 +151,7 @@ def update_index(folder: Path, store: FeatureStore, bank: Bank) -> Index:
             build.add(s)
             update(done + 1, len(fresh), "shards")
     build.publish()
-    made = read_index(folder)
+    made = read_index(folder, is_new=True)
     if made is None:
         raise StoreError(f"{folder} cannot be read back. Delete it and search again")
     return made
@@ -161,6 +184,8 @@ class _Build:
         self.rows: list[dict[str, Array]] = []
         self.best: list[Array] = []
         self.name, self.count = f"frames-{uuid.uuid4().hex}.f16", 0
+        # [bytes up to its end, SHA-256] of each piece that was appended to the rows.
+        self.digests: list[tuple[int, str]] = []
         self.old_facts: Mapping[str, Any] = {}
         if old is not None:
             self._keep(old)
@@ -179,6 +204,7 @@ class _Build:
         self.rows.append({name: getattr(old, name) for name in _ROWS})
         self.best += [best for best, s in zip(old.bank_best, listed, strict=True) if s is not None]
         self.name, self.count = old.facts["frames"], len(old.pts_seconds)
+        self.digests = list(old.facts["digests"])
         self.old_facts = old.facts
 
     def add(self, s: int) -> None:
@@ -224,7 +250,8 @@ class _Build:
             with path.open("r+b" if self.count else "w+b") as file:
                 file.truncate(self.count * self.dim * 2)
                 file.seek(0, os.SEEK_END)
-                file.write(frames.data.cast("B") if frames.size else b"")
+                content = frames.data.cast("B") if frames.size else b""
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -232,7 +259,10 @@ class _Build:
                 f"cannot write {path}: {error.strerror or error}. What was indexed before is "
                 "intact; free some space, then search again"
             ) from None
-        self.count += len(frames)
+        if len(frames):
+            self.count += len(frames)
+            end, digest = 2 * self.count * self.dim, hashlib.sha256(content).hexdigest()
+            self.digests.append((end, digest))
 
     def _scanner(self) -> Scanner | None:
         """Returns one of all videos that have frames; None where there are none."""
@@ -258,7 +288,7 @@ class _Build:
             columns[f"video_{name}"] = np.array(self.video[name], kind)
         facts = {
             "version": VERSION, "fingerprint": self.store.fingerprint, "bank": self.bank.version,
-            "shards": self.shards, "frames": self.name, "dim": self.dim,
+            "shards": self.shards, "frames": self.name, "digests": self.digests, "dim": self.dim,
             "weights_sha256": self.store.spec.weights_sha256,
             "backbone": self.store.spec.backbone, "fps": self.store.spec.candidate_fps,
         }  # fmt: skip
