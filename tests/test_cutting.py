@@ -149,12 +149,16 @@ MOMENTS = [
         Fraction(30000, 1001),
     ),
     Moment(Hit("gone", None, 0.0, 0.01, 0.0, 0.2, 0.5)),
-]
+    Moment(
+        Hit("a & <b>.mp4", Path("/v/a & <b>.mp4"), 5.0, 6.0, 5.5, 0.3, 0.9),
+        Fraction(30000, 1001), 24.02,
+    ),
+]  # fmt: skip
 
 
 def test_a_table_has_the_seconds() -> None:
     rows = list(csv.DictReader(io.StringIO(cut_list(MOMENTS, ".CSV", title="t").decode())))
-    assert [row["start_seconds"] for row in rows] == ["1.0", "0.0"]
+    assert [row["start_seconds"] for row in rows] == ["1.0", "0.0", "5.0"]
     assert rows[0]["path"] == "/v/a & <b>.mp4"
 
 
@@ -169,10 +173,14 @@ def test_an_edl_has_source_and_record_times() -> None:
 
 def test_an_fcpxml_is_whole_and_its_times_are_whole_frames() -> None:
     root = ElementTree.fromstring(cut_list(MOMENTS, ".fcpxml", title="t").split(b"\n", 2)[2])
-    first, second = root.iter("asset-clip")
+    first, second, third = root.iter("asset-clip")
     assert (first.get("start"), first.get("duration")) == ("30030/30000s", "75075/30000s")
     assert second.get("duration") == "1/25s"
     assets = {asset.get("id"): asset for asset in root.iter("asset")}
+    assert first.get("ref") == third.get("ref")
+    assert len(assets) == 2
+    assert assets[first.get("ref")].get("duration") == f"{720 * 1001}/30000s"
+    assert assets[second.get("ref")].get("duration") == "1/25s"
     media = assets[first.get("ref")].find("media-rep")
     assert media.get("src") == "file:///v/a%20%26%20%3Cb%3E.mp4"
 
@@ -182,7 +190,7 @@ def test_an_otio_is_read_by_its_library() -> None:
     timeline = otio.adapters.read_from_string(
         cut_list(MOMENTS, ".otio", title="t").decode(), "otio_json"
     )
-    first, second = timeline.find_clips()
+    first, second, _ = timeline.find_clips()
     assert first.source_range.start_time.to_seconds() == pytest.approx(1.0, abs=0.02)
     assert first.media_reference.target_url.startswith("file:///v/")
     assert second.media_reference.is_missing_reference

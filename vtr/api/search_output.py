@@ -13,7 +13,7 @@ from vtr.charts.drawing import Picture
 from vtr.counts import counted, human_bytes
 from vtr.errors import ConfigError, StoreWriteError, VtrError
 from vtr.evaluate.reporting.examples import read_strip
-from vtr.extract.container import open_video, read_rate
+from vtr.extract.container import header_rate, open_video
 from vtr.extract.cutting import HANDLER, Cut
 from vtr.extract.pool import PoolSettings, WorkerPool
 from vtr.extract.seeking import origin_seconds
@@ -125,10 +125,15 @@ def clip_name(number: int, hit: Hit) -> str:
 
 
 def _moment(hit: Hit) -> Moment:
-    rate = read_rate(hit.path)
-    if hit.path is not None:
-        hit = replace(hit, path=absolute(hit.path))  # the list is read from elsewhere
-    return Moment(hit, *([Fraction(rate).limit_denominator(1001)] if rate else []))
+    if hit.path is None:
+        return Moment(hit)
+    moment = Moment(replace(hit, path=absolute(hit.path)))  # the list is read from elsewhere
+    with suppress(VtrError), open_video(hit.path) as video:
+        seconds = (video.container.duration or 0) / 1_000_000  # FFmpeg counts microseconds
+        if rate := header_rate(video.stream):
+            moment = replace(moment, rate=Fraction(rate).limit_denominator(1001))
+        moment = replace(moment, file_seconds=seconds)
+    return moment
 
 
 def _picture(hit: Hit) -> Picture | None:

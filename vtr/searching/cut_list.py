@@ -24,6 +24,7 @@ class Moment:
 
     hit: Hit
     rate: Fraction = _USUAL_RATE  # Frames per second of the file
+    file_seconds: float = 0.0  # How long the file is; 0 where it is unknown
 
     @property
     def uri(self) -> str:
@@ -116,16 +117,15 @@ def _fcpxml(moments: Sequence[Moment], title: str) -> bytes:
     project = SubElement(event, "project", name=printable(title))
     sequence = SubElement(project, "sequence", format="r1")
     spine, place = SubElement(sequence, "spine"), Fraction(0)
-    for number, moment in enumerate(moments, start=2):
+    assets = {
+        video_id: _asset(resources, f"r{number}", of_video)
+        for number, (video_id, of_video) in enumerate(_by_video(moments), start=2)
+    }
+    for moment in moments:
         first, stop = moment.frames
-        name, key = printable(moment.hit.video_id), f"r{number}"
-        asset = SubElement(
-            resources, "asset", id=key, name=name, hasVideo="1", start="0s", format="r1",
-            duration=_time(stop, moment.rate),
-        )  # fmt: skip
-        SubElement(asset, "media-rep", kind="original-media", src=moment.uri)
         SubElement(
-            spine, "asset-clip", ref=key, name=name, offset=_time(round(place * rate), rate),
+            spine, "asset-clip", ref=assets[moment.hit.video_id],
+            name=printable(moment.hit.video_id), offset=_time(round(place * rate), rate),
             start=_time(first, moment.rate), duration=_time(stop - first, moment.rate),
         )  # fmt: skip
         place += Fraction(stop - first) / moment.rate
@@ -133,6 +133,26 @@ def _fcpxml(moments: Sequence[Moment], title: str) -> bytes:
     indent(root)
     body = tostring(root, encoding="unicode")
     return f'<?xml version="1.0" encoding="UTF-8"?>\n<!DOCTYPE fcpxml>\n{body}\n'.encode()
+
+
+def _by_video(moments: Sequence[Moment]) -> list[tuple[str, list[Moment]]]:
+    of_video: dict[str, list[Moment]] = {}
+    for moment in moments:
+        of_video.setdefault(moment.hit.video_id, []).append(moment)
+    return list(of_video.items())
+
+
+def _asset(resources: Element, key: str, moments: Sequence[Moment]) -> str:
+    """Adds the file of some moments, as long as it is, or as its last moment needs; its key."""
+    first = moments[0]
+    length = round(max(moment.file_seconds for moment in moments) * first.rate)
+    stop = max(length, *(moment.frames[1] for moment in moments))
+    asset = SubElement(
+        resources, "asset", id=key, name=printable(first.hit.video_id), hasVideo="1", start="0s",
+        format="r1", duration=_time(stop, first.rate),
+    )  # fmt: skip
+    SubElement(asset, "media-rep", kind="original-media", src=first.uri)
+    return key
 
 
 def _require_otio() -> None:
