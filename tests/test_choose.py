@@ -106,6 +106,12 @@ def test_a_dense_store_opens_through_any_sampler(stores: dict[str, Path]) -> Non
             vtr.FeatureStore(stores[name], sampler=sampler, frames=frames)
 
 
+@pytest.mark.parametrize("frames", [0, -1, 2.5, "8"])
+def test_a_budget_that_is_none_is_refused(stores: dict[str, Path], frames: Any) -> None:
+    with pytest.raises(ConfigError, match="; it must be a whole number, 1 or more"):
+        vtr.FeatureStore(stores["dense"], sampler="uniform", frames=frames)
+
+
 def test_inspect_says_that_any_sampler_applies(stores: dict[str, Path]) -> None:
     said = {
         name: " ".join(run_app("inspect", folder).stdout.split()) for name, folder in stores.items()

@@ -169,6 +169,27 @@ main()
     assert (done.returncode, done.stderr) == (130, "interrupted\n")
 
 
+def test_an_interrupt_that_an_import_makes_something_else_of_is_still_one() -> None:
+    code = """
+import signal
+import vtr.cli
+def work():
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        raise ImportError("cannot load module more than once per process") from None
+vtr.cli.main = work
+from vtr.__main__ import main
+main()
+"""
+    done = run_python("-c", code)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+    done = run_python(
+        "-c", code.replace("signal.raise_signal(signal.SIGINT)", "raise KeyboardInterrupt")
+    )
+    assert "ImportError: cannot load module" in done.stderr, "a fault of ours stays one"
+
+
 def test_the_installed_command_begins_where_interrupts_are_answered() -> None:
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
     assert project["scripts"] == {"vtr": "vtr.__main__:main"}

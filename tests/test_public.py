@@ -104,4 +104,6 @@ def test_scores_of_texts_and_a_store(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     np.testing.assert_allclose(vtr.score_matrix(texts, store, run), scores, atol=1e-6)
     with pytest.raises(ConfigError, match="give a list of them"):
+        vtr.embed_texts(demo_backbone(), "a text")
+    with pytest.raises(ConfigError, match="give a list of them"):
         vtr.score_matrix("a text", store)  # type: ignore[arg-type]

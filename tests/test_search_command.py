@@ -14,7 +14,16 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from builders import make_run, patchwork, run_app, run_json, run_process, write_clip, write_config
+from builders import (
+    contents,
+    make_run,
+    patchwork,
+    run_app,
+    run_json,
+    run_process,
+    write_clip,
+    write_config,
+)
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
@@ -213,6 +222,7 @@ def test_a_clip_that_blinks_in_step_with_the_candidates_is_found_by_each_of_its_
         (("x", "--not", "x"), ConfigError, "nothing is left"),
         (("x", "--min-length", "5", "--max-length", "2"), ConfigError, "5 is above --max-length 2"),
         (("x", "--run", "r"), ConfigError, "--run names a run of a workspace"),
+        (("x", "--rerank", "5"), ConfigError, "--rerank orders what a head .* no --run is named"),
         (("x", "--cut-list", "a.txt"), ConfigError, r"\.csv, \.edl"),
     ],
 )
@@ -316,6 +326,13 @@ def workspace(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_workspaces_index_is_kept_where_it_was_asked_for(workspace: Path, tmp_path: Path) -> None:
     run_app("search", "a red square", "--index", tmp_path / "index", cwd=workspace)
     assert (tmp_path / "index" / "index.npz").is_file()
+    made = workspace / "features"
+    before = contents(made)
+    with pytest.raises(
+        ConfigError, match=r"features, which holds features: .* Name another folder"
+    ):
+        run_app("search", "a red square", "--index", made, cwd=workspace)
+    assert contents(made) == before
 
 
 def test_in_a_workspace_its_store_is_searched(workspace: Path, clips: Path) -> None:

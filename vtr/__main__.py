@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+from functools import partial
 from types import FrameType
 
 from vtr.arithmetic import uncollected
@@ -32,18 +33,28 @@ def main() -> None:
     with uncollected():
         from vtr.cli import main as run
 
+    raised: list[bool] = []
     if heard:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, partial(_interrupt, raised))
     try:
         run()
     except KeyboardInterrupt:
         _leave()
+    except Exception:
+        if raised:  # within an import, which makes something else of it
+            _leave()
+        raise
     except SystemExit as leaving:
         if leaving.code == INTERRUPTED:
             interrupted.append(True)
             if heard:
                 signal.signal(signal.SIGINT, _leave)
         raise
+
+
+def _interrupt(raised: list[bool], number: int, frame: FrameType | None) -> None:
+    raised.append(True)
+    signal.default_int_handler(number, frame)
 
 
 def _interrupt_again(lost: sys.UnraisableHookArgs) -> None:

@@ -112,7 +112,9 @@ def find(folder: Path | None, query: Query, options: Options) -> tuple[Library, 
     """Opens what is to be searched, and searches it; with a run its head decides the order."""
     workspace = _workspace_of(folder)
     run = None
-    if options.run is not None:
+    if options.run is None:
+        options.refuse_typed(["rerank"], "orders what a head looks at, and no --run is named")
+    else:
         if workspace is None:
             raise ConfigError(
                 f"--run names a run of a workspace, and {folder} is none: name a workspace, or "

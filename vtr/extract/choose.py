@@ -47,6 +47,8 @@ class FeatureStore(StoredFeatures):
         seed: int = 0,
         skip_damaged: bool = False,
     ) -> None:
+        if frames is not None and (not isinstance(frames, int | np.integer) or frames < 1):
+            raise ConfigError(f"frames is {frames!r:.60}; it must be a whole number, 1 or more")
         self._budget, self._seed = frames, seed
         super().__init__(folder, sampler=sampler, skip_damaged=skip_damaged)
 

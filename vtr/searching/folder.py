@@ -229,6 +229,11 @@ class StoreSource:
         if not list_shards(store)[0]:
             FeatureStore(store)  # says what is wrong
         self.place = place or find_index(store)
+        if list_shards(self.place)[0]:
+            raise ConfigError(
+                f"--index is {self.place}, which holds features: an index beside them would be "
+                "taken for theirs. Name another folder"
+            )
         self.encoder = QueryEncoder(model, self.place, default=model, device=device)
 
     def paths(self, ids: Sequence[str]) -> Mapping[str, Path | None]:

@@ -92,7 +92,9 @@ class Media:
         """A moment as a file of its own."""
         file = await self._file(request)
         start, end = _seconds(request, "start"), _seconds(request, "end")
-        if not 0 < end - start <= _LONGEST_CLIP_SECONDS:
+        if end <= start:
+            raise RefusedError(422, "A clip ends after it starts.")
+        if end - start > _LONGEST_CLIP_SECONDS:
             raise RefusedError(
                 422,
                 f"Here a clip lasts up to {_LONGEST_CLIP_SECONDS:g} s; "

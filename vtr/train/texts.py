@@ -136,8 +136,11 @@ def embed_texts(
         tell: Called with (done, N) where they have to be computed.
 
     Raises:
+        ConfigError: One text in place of a list.
         ModelError: `tokens` of a tower that has none in the shared space.
     """
+    if isinstance(texts, str):
+        raise ConfigError("texts is one text; give a list of them: [text]")
     names = tuple(ids) if ids is not None else tuple(map(str, range(len(texts))))
     path = None if cache is None else cache / FOLDER / f"{_digest(backbone, texts)}.safetensors"
     kept = None if path is None else _read(path, shape=(len(texts), backbone.embedding_dim))
