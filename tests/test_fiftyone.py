@@ -149,6 +149,8 @@ def test_what_is_refused(world: Path, tmp_path: Path) -> None:
         (("--fiftyone", "it.txt"), r"it\.txt; it must end in \.json"),
         (("--webdataset", "a.tar", "--query", "x"), "--query says nothing without --fiftyone"),
         (("--fiftyone", "a.json", "--query", ""), "the sentence '' is empty"),
+        (("--webdataset", "a.tar", "--onnx"), "--onnx is about a run: name it with --run"),
+        (("--webdataset", "a.tar", "--reference"), "--reference is about a run"),
     ):
         with pytest.raises(ConfigError, match=reason):
             run_app("export", *words, cwd=world)

@@ -34,7 +34,14 @@ from typer.testing import CliRunner
 from vtr.clip.backbone import Backbone, load_backbone
 from vtr.commands.train import print_result
 from vtr.demo import demo_model_folder
-from vtr.errors import ConfigError, ModelError, ShardError, StoreError, StoreWriteError
+from vtr.errors import (
+    CheckpointError,
+    ConfigError,
+    ModelError,
+    ShardError,
+    StoreError,
+    StoreWriteError,
+)
 from vtr.features import FeatureStore
 from vtr.features.importing import import_arrays
 from vtr.files import TEMPORARY_PREFIX, UNFINISHED, beside
@@ -552,6 +559,25 @@ def test_videos_held_out_are_named_where_too_few_are_left(here: Path) -> None:
     ):
         run_app("train", "--videos", "videos", "--annotations", "captions.csv")
     assert not (here / "runs").exists()
+
+
+def test_what_a_finished_training_wrote_is_looked_at_when_it_is_resumed(workspace: Path) -> None:
+    folder = Path(trained("--head", "meanP", "--text", "projection", "--name", "one")["run"])
+    document = outcome(folder)
+    del document["best_epoch"]
+    (folder / "training.json").write_text(json.dumps(document))
+    with pytest.raises(ConfigError, match=r"training\.json lacks 'best_epoch', which a training"):
+        run_app("train", "--resume", "--name", "one")
+    (folder / "training.json").unlink()
+    (folder / "metrics.jsonl").write_bytes(b"")
+    done = run_app("export", "--run", "one", "--out", workspace / "given")
+    assert "one has not finished training: this is what it has come to so far" in done.stderr
+    assert "| training | not finished |" in (workspace / "given" / "README.md").read_text()
+    done = run_app("train", "--resume", "--name", "one")
+    assert "metrics.jsonl is cut off: the numbers of 3 epochs are lost, no weights" in done.stderr
+    (folder / "best.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"best\.safetensors does not exist: .*Restore it"):
+        run_app("train", "--resume", "--name", "one")
 
 
 @pytest.mark.parametrize("garbage", [b"[1]\n", b"\xff\xfe", b'{"loss": 1}\n', b"3\n"])

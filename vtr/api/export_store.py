@@ -64,6 +64,9 @@ def _check(folder: Path, options: Options) -> None:
         require_empty(options.lance, option="--lance")
     if options.fiftyone is not None and options.fiftyone.suffix != ".json":
         raise ConfigError(f"--fiftyone is {options.fiftyone}; it must end in .json")
+    options.refuse_typed(
+        ("onnx", "reference", "sentence_transformers"), "is about a run: name it with --run"
+    )
     if options.query and options.fiftyone is None:
         raise ConfigError("--query says nothing without --fiftyone FILE.json")
 

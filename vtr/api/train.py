@@ -255,6 +255,7 @@ class Training:
         """Trains one model into its folder; returns what training.json holds."""
         outcome = read_outcome(target.work) if target.begun else None
         if outcome is not None:  # of a seed that had finished
+            read_tensors(target.work / BEST)  # it may be lost since
             return {**outcome, "run": str(target.folder)}
         with ExitStack() as stack:
             if world.is_first:

@@ -10,7 +10,7 @@ from vtr.counts import counted
 from vtr.foreign import printable
 from vtr.pages import render
 from vtr.train.model import count_parameters
-from vtr.train.run import Run, is_local
+from vtr.train.run import Run, is_local, is_unfinished
 
 _SHOWN = ("R@1", "R@5", "R@10", "MedR", "MeanR")
 
@@ -119,6 +119,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         "dataset": data.get("dataset", ""),
         "training split": data.get("train_split", ""),
         "videos trained on": known,
+        "training": "not finished" if is_unfinished(run.folder) else "",
         "best epoch": f"{run.epoch}, chosen by: {run.selection}",
         "seed": str(run.seed) if "seed" in run.section("settings") else "unknown",
     }

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vtr.counts import human_seconds
+from vtr.counts import counted, human_seconds
 from vtr.errors import ConfigError, ModelError
 from vtr.files import publish
 from vtr.foreign import first_few
@@ -214,6 +214,10 @@ class Trainer:
             self.plan = self._make_plan(self.progress.batch_size)
         if self.world.is_first:
             rows = [row for row in read_metrics(self.folder) if row["epoch"] <= self.progress.epoch]
+            lost = self.progress.epoch + 1 - len(rows)
+            if lost > 0:
+                there = f"{self.folder / METRICS} is cut off"
+                note(f"{there}: the numbers of {counted(lost, 'epoch')} are lost, no weights")
             text = "".join(json.dumps(row) + "\n" for row in rows)
             publish(self.folder / METRICS, text.encode())
         self.world.wait()

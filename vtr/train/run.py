@@ -31,6 +31,7 @@ from vtr.errors import CheckpointError, ConfigError, ModelError, StoreWriteError
 from vtr.features.store import FeatureStore
 from vtr.files import UNFINISHED, is_begun, make_folder, open_shared, publish
 from vtr.json_files import as_fields, read_json
+from vtr.progress import note
 from vtr.train.model import ModelSpec, RetrievalModel, build_model
 from vtr.train.text_tower import TextSpec
 
@@ -43,6 +44,7 @@ METRICS = "metrics.jsonl"
 CURVE = "curve.png"
 TOWERS = "towers"
 OUTCOME = "training.json"
+_OF_OUTCOME = {"best_epoch", "epochs", "stopped_early", "selection", "metrics", "events", "seconds"}
 OUTCOME_ONCE = "result.json"  # of runs before #13; below eval/ it is another document
 
 MODEL_PREFIX = "model."
@@ -242,7 +244,20 @@ def read_outcome(folder: Path) -> dict[str, Any] | None:
     """Returns what a finished training wrote; None of one that has not finished."""
     paths = (folder / OUTCOME, folder / OUTCOME_ONCE)
     path = next((path for path in paths if path.exists()), None)
-    return None if path is None else read_json(path, needed="the outcome of a training")
+    if path is None:
+        return None
+    document = read_json(path, needed="the outcome of a training")
+    if missing := sorted(_OF_OUTCOME - document.keys()):
+        raise ConfigError(
+            f"{path} lacks {missing[0]!r}, which a training writes there: restore it, or train "
+            "again with --overwrite"
+        )
+    return document
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Returns whether a training has begun there and has not come to its end."""
+    return (folder / LAST).is_file() and read_outcome(folder) is None
 
 
 def next_number(runs: Path) -> int:
@@ -382,6 +397,8 @@ def load_run(folder: str | Path, *, last: bool = False, device: torch.device | s
     config = read_config(place)
     spec = as_fields(ModelSpec, config.get("model"), source=f"{place / CONFIG}: model")
     tensors, metadata = read_tensors(place / (LAST if last else BEST))
+    if is_unfinished(place):
+        note(f"{place} has not finished training: this is what it has come to so far")
     towers = None
     if spec.vision is not None:
         towers, config = place / TOWERS, _with_towers(place, config)
@@ -452,9 +469,12 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return tensors, dict(file.metadata() or {})
     except FileNotFoundError:
+        begun = path.name != LAST and (path.parent / LAST).exists()
+        why = "" if begun else "the run was stopped before its first epoch, or "
+        go_on = "Restore it" if begun else "Go on with vtr train --resume"
         raise CheckpointError(
-            f"{path} does not exist: the run was stopped before its first epoch, or the file was "
-            "removed. Go on with vtr train --resume, or train it anew with --overwrite"
+            f"{path} does not exist: {why}the file was removed. {go_on}, or train it anew with "
+            "--overwrite"
         ) from None
     except (OSError, SafetensorError) as error:
         raise CheckpointError(

@@ -195,8 +195,8 @@ def other_features(a: Result, b: Result) -> str:
     """Says where the features differ though their settings are the same; else empty."""
     ours, theirs = a.part("setup"), b.part("setup")
     same = all(ours.get(key) == theirs.get(key) for key in ("fingerprint", "sampler"))
-    digests = {setup.get("frames_sha256") for setup in (ours, theirs)}
-    if not same or None in digests or len(digests) == 1:
+    a_digest, b_digest = (setup.get("frames_sha256") for setup in (ours, theirs))
+    if not same or a_digest is None or b_digest is None or a_digest == b_digest:
         return ""
     return f"measured on other features than {a.title}, of the same settings (another extraction)"
 
