@@ -268,7 +268,6 @@ def test_top_hits_share_ties_and_count_misses() -> None:
 
 
 def _measured(folder: Path, backbone: Backbone, **sizes: int) -> ZeroShot:
-    torch.set_num_threads(2)
     world = render_world(folder, clips_per_group=sizes) if sizes else render_world(folder)  # type: ignore[arg-type]
     return measure_zero_shot(world.annotations, world.videos, backbone)
 
