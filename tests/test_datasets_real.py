@@ -144,7 +144,7 @@ def test_shipped_lists_are_the_published_ones(annotations: Path, dataset: str) -
     for split, theirs in PUBLISHED[dataset](folder).items():
         assert len(theirs) == len(set(theirs)), split
         assert set(ours[split]) == set(theirs), split
-        assert split_facts(dataset)[split].sha256 == ids_sha256(ours[split])
+        assert split_facts(dataset)[split]["sha256"] == ids_sha256(ours[split])
 
 
 def _msrvtt(folder: Path) -> dict[str, list[str]]:
