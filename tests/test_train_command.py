@@ -568,6 +568,7 @@ def test_what_a_finished_training_wrote_is_looked_at_when_it_is_resumed(workspac
     (folder / "training.json").write_text(json.dumps(document))
     with pytest.raises(ConfigError, match=r"training\.json lacks 'best_epoch', which a training"):
         run_app("train", "--resume", "--name", "one")
+    assert load_run(folder).folder == folder, "its weights are sound"
     (folder / "training.json").unlink()
     (folder / "metrics.jsonl").write_bytes(b"")
     done = run_app("export", "--run", "one", "--out", workspace / "given")

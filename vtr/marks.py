@@ -35,7 +35,8 @@ class Remembered:
     """Lines about a folder, of one kind; without a cache that can be used, none."""
 
     def __init__(self, kind: str, folder: Path) -> None:
-        self._place = _place(kind, folder)
+        cache = user_cache(kind, folder)
+        self._place = None if cache is None else cache[0] / cache[1][:32]
         self.lines: frozenset[str] = frozenset()
         if self._place is not None:
             with contextlib.suppress(VtrError):
@@ -51,11 +52,13 @@ class Remembered:
             publish(self._place, "\n".join(sorted(lines)).encode())
 
 
-def _place(kind: str, folder: Path) -> Path | None:
-    """The file of a folder in the user's cache; None where the user has no home."""
+def user_cache(kind: str, folder: Path) -> tuple[Path, str] | None:
+    """Returns where the user's cache keeps what is of a kind, and a digest of a folder's place.
+
+    None where the user has no home.
+    """
     try:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        key = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32]
+        return cache / "vtr" / kind, hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()
     except (OSError, RuntimeError):
         return None
-    return cache / "vtr" / kind / key

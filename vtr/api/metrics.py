@@ -197,10 +197,9 @@ def score_matrix(
     from vtr.train.model import zero_shot_model
     from vtr.train.run import Run, load_run
     from vtr.train.scoring import Scorer
-    from vtr.train.texts import embed_for, embed_texts
+    from vtr.train.texts import embed_for, embed_texts, require_list
 
-    if isinstance(texts, str):
-        raise ConfigError("texts is one text; give a list of them: [text]")
+    require_list(texts)  # before a model is loaded
     trained = run if run is None or isinstance(run, Run) else load_run(Path(run))
     named = model or (store.spec.backbone if trained is None else trained.text_model)
     backbone = load_backbone(named, device=device)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from pathlib import Path
 
 from vtr.errors import StoreWriteError
 from vtr.files import make_folder
+from vtr.marks import user_cache
 
 HIDDEN = ".vtr"
 NAME = "search"
@@ -43,12 +42,8 @@ def find_index(store: Path) -> Path:
 
 def cache_folder(folder: Path) -> Path | None:
     """Returns a folder's place in the user's cache; None where the user has no home."""
-    try:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        key = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
-    except (OSError, RuntimeError):
-        return None
-    return cache / "vtr" / NAME / f"{folder.resolve().name[:40]}-{key}"
+    cache = user_cache(NAME, folder)
+    return None if cache is None else cache[0] / f"{folder.resolve().name[:40]}-{cache[1][:16]}"
 
 
 def can_make(place: Path) -> bool:

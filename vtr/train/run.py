@@ -242,8 +242,7 @@ def list_runs(runs: Path) -> list[Path]:
 
 def read_outcome(folder: Path) -> dict[str, Any] | None:
     """Returns what a finished training wrote; None of one that has not finished."""
-    paths = (folder / OUTCOME, folder / OUTCOME_ONCE)
-    path = next((path for path in paths if path.exists()), None)
+    path = _find_outcome(folder)
     if path is None:
         return None
     document = read_json(path, needed="the outcome of a training")
@@ -257,7 +256,11 @@ def read_outcome(folder: Path) -> dict[str, Any] | None:
 
 def is_unfinished(folder: Path) -> bool:
     """Returns whether a training has begun there and has not come to its end."""
-    return (folder / LAST).is_file() and read_outcome(folder) is None
+    return (folder / LAST).is_file() and _find_outcome(folder) is None
+
+
+def _find_outcome(folder: Path) -> Path | None:
+    return next((p for p in (folder / OUTCOME, folder / OUTCOME_ONCE) if p.exists()), None)
 
 
 def next_number(runs: Path) -> int:

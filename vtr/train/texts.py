@@ -107,6 +107,12 @@ def embed_for(
     return embed_texts(backbone, texts, ids=ids, cache=cache, tokens=needs_tokens, tell=tell)
 
 
+def require_list(texts: Sequence[str]) -> None:
+    """Refuses one text, which would be taken for as many as it has letters."""
+    if isinstance(texts, str):
+        raise ConfigError("texts is one text; give a list of them: [text]")
+
+
 def embed_texts(
     backbone: Backbone,
     texts: Sequence[str],
@@ -139,8 +145,7 @@ def embed_texts(
         ConfigError: One text in place of a list.
         ModelError: `tokens` of a tower that has none in the shared space.
     """
-    if isinstance(texts, str):
-        raise ConfigError("texts is one text; give a list of them: [text]")
+    require_list(texts)
     names = tuple(ids) if ids is not None else tuple(map(str, range(len(texts))))
     path = None if cache is None else cache / FOLDER / f"{_digest(backbone, texts)}.safetensors"
     kept = None if path is None else _read(path, shape=(len(texts), backbone.embedding_dim))
