@@ -21,7 +21,6 @@ from vtr.clip.products import has_onednn, laid_out, multiplied
 from vtr.clip.towers import Architecture, Sizes, Tower
 from vtr.demo import demo_model_folder
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 LINEARS: dict[str, tuple[bool, Linear]] = {
     "mkl": (torch._C.has_mkl, PackedLinear),
     "onednn": (has_onednn(), OneDnnLinear),

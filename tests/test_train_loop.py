@@ -41,8 +41,6 @@ from vtr.train.text_tower import TextSpec
 from vtr.train.texts import TextFeatures
 from vtr.train.tracking import draw_curve, tensorboard
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 DIM = 16
 SETTINGS = TrainSettings(lr=3e-3, epochs=4, patience=0, batch=BatchOptions(size=6), seed=1)
 
